@@ -24,7 +24,7 @@ MAX_ITEM_ID_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item. ``attributes`` holds texts, numbers, truth values, dates (ISO 8601) and lists of texts; absent is missing."""
+    """One item. Attributes are texts, numbers, truth values, dates (ISO 8601) and lists of texts; absent is missing."""
 
     item_id: str
     title: str

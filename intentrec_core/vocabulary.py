@@ -105,7 +105,7 @@ class Vocabulary:
 
 
 class ItemTable:
-    """What a domain reads of the catalogue, as arrays by row. Row 0, and items the catalogue lacks, are missing everywhere.
+    """What a domain reads of the catalogue, as arrays by row. Row 0 and items the catalogue lacks are missing throughout.
 
     Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label.
     """
@@ -148,8 +148,8 @@ class ItemTable:
     def filter_column(self, key: str) -> NDArray[Any] | dict[int, NDArray[np.bool_]]:
         """The data of the domain's filter over attribute ``key``; where missing, it admits nobody.
 
-        Shapes: available bool[V] (true only where the attribute is true); at_most f64[V] (NaN missing); contains: for the
-        64-bit hash of each value that occurs, bool[V] of the items that list it (a value not in there has no items).
+        Shapes: available bool[V] (true only where the attribute is true); at_most f64[V] (NaN missing); contains: for
+        the 64-bit hash of each value that occurs, bool[V] of the items that list it (any other value has no items).
         Raises: KeyError when no filter reads ``key``.
         """
         kinds = {f.key: f.kind for f in self.domain.filters if f.kind is not FilterKind.WATCHED}
@@ -166,7 +166,7 @@ class ItemTable:
         return members
 
     def coverage(self) -> dict[str, float]:
-        """For each catalogue field the share of items with a declared label: a field near 0 names the wrong attribute."""
+        """For each catalogue field the share of items with a declared label; near 0, its key or values are wrong."""
         total = max(1, len(self) - 1)
         shares = {f.name: np.count_nonzero(self.codes[:, i]) / total for i, f in enumerate(self.domain.static_fields)}
         return shares | {name: float(labels.any(axis=1).sum()) / total for name, labels in self.multi.items()}

@@ -1,0 +1,92 @@
+"""Plays at rest: one Arrow schema for data sets, the event log and training.
+
+Rows stand in event-time order; equal times keep the order in which they arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from intentrec_core.errors import DataError
+
+PLAYS = pa.schema(
+    [
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("ts_ms", pa.int64(), nullable=False),
+        pa.field("action", pa.string()),
+        pa.field("duration_s", pa.float32()),
+        pa.field("session_id", pa.string()),
+        pa.field("context", pa.map_(pa.string(), pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlayRow:
+    """One play. Units: ``ts_ms`` milliseconds since 1970 (UTC), ``duration_s`` seconds."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    ts_ms: int
+    action: str | None = None
+    duration_s: float | None = None
+    session_id: str | None = None
+    context: Mapping[str, str] | None = None
+
+
+def plays_table(rows: Iterable[PlayRow]) -> pa.Table:
+    """The rows as a table of schema :data:`PLAYS`, in the order given."""
+    kept = list(rows)
+    columns = [
+        [None if row.context is None else list(row.context.items()) for row in kept]
+        if name == "context"
+        else [getattr(row, name) for row in kept]
+        for name in PLAYS.names
+    ]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, PLAYS, strict=True)], schema=PLAYS)
+
+
+def play_rows(table: pa.Table, batch_rows: int = 8192) -> Iterator[PlayRow]:
+    """The table's plays one by one, decoded ``batch_rows`` at a time."""
+    for batch in table.select(PLAYS.names).to_batches(max_chunksize=batch_rows):
+        columns = [column.to_pylist() for column in batch.columns]
+        for event_id, user_id, item_id, ts_ms, action, duration_s, session_id, context in zip(*columns, strict=True):
+            keyed = None if context is None else dict(context)
+            yield PlayRow(event_id, user_id, item_id, ts_ms, action, duration_s, session_id, keyed)
+
+
+def sort_plays(table: pa.Table) -> pa.Table:
+    """The table by event time; equal times keep their order (sorting them by id would leak one into the order)."""
+    ts_ms = table.column("ts_ms").to_numpy()
+    if len(ts_ms) < 2 or bool(np.all(ts_ms[:-1] <= ts_ms[1:])):
+        return table
+    return table.take(pa.array(np.argsort(ts_ms, kind="stable")))
+
+
+def check_plays(table: pa.Table) -> pa.Table:
+    """The table in schema :data:`PLAYS` and event-time order: optional columns may be absent, others are dropped.
+
+    Raises: DataError naming the column that is missing, of another type, or has nulls where none may be.
+    """
+    columns = []
+    for field in PLAYS:
+        if field.name not in table.schema.names:
+            if not field.nullable:
+                raise DataError(f"plays: no column {field.name}: it is required")
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table.column(field.name)
+        if not field.nullable and column.null_count:
+            raise DataError(f"plays: column {field.name} has {column.null_count} nulls: it is required in every row")
+        try:
+            columns.append(column.cast(field.type))
+        except pa.ArrowException as error:
+            raise DataError(f"plays: column {field.name} is {column.type}, must be {field.type}: {error}") from error
+    return sort_plays(pa.table(columns, schema=PLAYS))
