@@ -105,7 +105,7 @@ class Vocabulary:
 
 
 class ItemTable:
-    """What a domain reads of the catalogue, as arrays by row. Row 0 and items the catalogue lacks are missing throughout.
+    """What a domain reads of the catalogue, as arrays by row. Row 0 and items not in the catalogue are missing in all.
 
     Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label.
     """
