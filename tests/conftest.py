@@ -1,0 +1,25 @@
+"""Fixtures shared by all tests: small domains, item worlds and models, made from one seed."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from tests.worlds import TinyWorld
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "ci", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def world() -> TinyWorld:
+    """A world with every kind of field, rule and filter, and an untrained model of it."""
+    return TinyWorld()

@@ -1,0 +1,143 @@
+"""The central promise: at every play, incremental inference equals full recomputation of the same context.
+
+A state machine interleaves members, chunk sizes, late plays, repeated plays, unknown items, evictions from a pool that is too
+small, restarts that lose the cache, restores from the changelog, and swaps of weights.
+
+Tolerance: 1e-4 absolute in float32. Sums over at most 8 plays and 16 columns differ in order only; 1e-5 is typical.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from intentrec_core.changelog_codec import Restorer, encode_changes
+from intentrec_core.engine import EncodeRequest, Encoded
+from intentrec_core.history import History
+from intentrec_core.reference import recompute
+from tests.worlds import TinyWorld
+
+TOLERANCE = 1e-4
+WORLD = TinyWorld()
+MODELS = [WORLD.model(seed) for seed in (1, 2)]
+USERS = ["ann", "ben", "cho", "dee", "eve"]
+
+
+def assert_equal(actual: Encoded, row: int, expected: Encoded) -> None:
+    """One row of incremental output against the only row of the reference."""
+    pairs = [
+        (actual.item_NW, expected.item_NW),
+        (actual.alpha_NM, expected.alpha_NM),
+        (actual.intent_NP, expected.intent_NP),
+        *zip(actual.heads, expected.heads, strict=True),
+    ]
+    for got, want in pairs:
+        np.testing.assert_allclose(got[row], want[0], atol=TOLERANCE, rtol=0)
+
+
+class IncrementalEqualsFull(RuleBasedStateMachine):
+    @initialize(num_slots=st.integers(1, 4))
+    def start(self, num_slots: int) -> None:
+        self.num_slots, self.weights = num_slots, 0
+        self.histories = {user: History() for user in USERS}
+        self.changelog: dict[bytes, bytes] = {}
+        self.offset = self.clock = 0
+        self.engine = WORLD.engine(MODELS[0], num_slots=num_slots)
+
+    @rule(
+        plays=st.lists(
+            st.tuples(st.sampled_from(USERS), st.integers(0, 33), st.sampled_from([0, 1, 500, 4000, 200_000, -3, -5000])),
+            min_size=1,
+            max_size=12,
+        )
+    )
+    def play(self, plays: list[tuple[str, int, int]]) -> None:
+        """A micro-batch: each member's plays appended in one pass, split where the anchor moves or a late one comes in."""
+        pending: dict[str, list[EncodeRequest]] = {user: [] for user in USERS}
+        expected: dict[str, list[bytes]] = {user: [] for user in USERS}
+        for user, item, step in plays:
+            history = self.histories[user]
+            self.clock += max(step, 0)
+            play = WORLD.play(item, self.offset, self.clock + min(step, 0))
+            fold = history.apply(WORLD.layout, play, self.offset)
+            self.offset += 1
+            if not fold.outcome.changed:
+                continue
+            records = encode_changes(
+                WORLD.layout, user, history, first_changed=fold.position, anchor_moved=fold.evicted > 0
+            )
+            self.changelog.update(records)
+            context = bytes(history.events)
+            runs = pending[user]
+            in_order = fold.position == history.num_events(WORLD.layout) - 1 and not fold.evicted
+            first_changed, num_outputs = fold.position if not fold.evicted else 0, 1
+            if runs and in_order:
+                previous = runs.pop()
+                first_changed, num_outputs = previous.first_changed, previous.num_outputs + 1
+            anchor = history.anchor(WORLD.layout)
+            runs.append(EncodeRequest(user, anchor, context, first_changed, num_outputs))
+            expected[user].append(context)
+        rounds = max(len(runs) for runs in pending.values())
+        seen = dict.fromkeys(USERS, 0)
+        for nth in range(rounds):
+            requests = [runs[nth] for runs in pending.values() if nth < len(runs)]
+            out, row = self.engine.encode(requests), 0
+            for request in requests:
+                for _ in range(request.num_outputs):
+                    context = expected[request.user_id][seen[request.user_id]]
+                    assert_equal(out, row, recompute(self.engine.model, WORLD.features, [context]))
+                    seen[request.user_id] += 1
+                    row += 1
+
+    @rule(user=st.sampled_from(USERS))
+    def ask_again(self, user: str) -> None:
+        """A replayed play: nothing changed, the same answer."""
+        history = self.histories[user]
+        if history.count:
+            context = bytes(history.events)
+            num_plays = history.num_events(WORLD.layout)
+            out = self.engine.encode([EncodeRequest(user, history.anchor(WORLD.layout), context, num_plays)])
+            assert_equal(out, 0, recompute(self.engine.model, WORLD.features, [context]))
+
+    @rule(user=st.sampled_from(USERS))
+    def evict(self, user: str) -> None:
+        self.engine.forget(user)
+
+    @rule()
+    def swap_weights(self) -> None:
+        self.weights = 1 - self.weights
+        self.engine = WORLD.engine(MODELS[self.weights], num_slots=self.num_slots)
+
+    @rule()
+    def restart(self) -> None:
+        """The cache is lost and the histories come back from the changelog, byte for byte."""
+        restorer = Restorer(WORLD.layout)
+        for key, value in self.changelog.items():
+            restorer.feed(key, value)
+        restored, _ = restorer.finish()
+        assert restored == {user: history for user, history in self.histories.items() if history.count}
+        self.histories.update(restored)
+        self.engine = WORLD.engine(MODELS[self.weights], num_slots=self.num_slots)
+
+
+TestIncrementalEqualsFull = IncrementalEqualsFull.TestCase
+TestIncrementalEqualsFull.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+@pytest.mark.parametrize("length", [1, 2, 8, 9, 13])
+def test_one_play_at_a_time_equals_the_whole_context_at_once(length: int) -> None:
+    history, engine = History(), WORLD.engine(MODELS[0])
+    for i in range(length):
+        fold = history.apply(WORLD.layout, WORLD.play(i % 9, i, 700.0 * i), i)
+        changed = 0 if fold.evicted else fold.position
+        request = EncodeRequest("ann", history.anchor(WORLD.layout), bytes(history.events), changed)
+        out = engine.encode([request])
+        expected = recompute(MODELS[0], WORLD.features, [bytes(history.events)])
+        assert_equal(out, 0, expected)
+        assert out.primary_N[0] == expected.primary_N[0]
+        assert out.previous_primary_N[0] == expected.previous_primary_N[0]
+    anchor_moves = max(0, (length - 1) // WORLD.domain.window - 1)
+    assert engine.stats.misses == 1 + anchor_moves
