@@ -1,0 +1,1 @@
+"""References that any model has to beat: what is popular now, and what usually follows the last plays."""
