@@ -176,6 +176,7 @@ def _one_line(error: ValidationError) -> str:
         field = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         value = problem.get("input")
-        shown = f" (given {value!r})" if field and isinstance(value, str | int | float) and "password" not in field else ""
+        tellable = field and isinstance(value, str | int | float) and "password" not in field
+        shown = f" (given {value!r})" if tellable else ""
         problems.append(f"setting {field}{shown}: {message}" if field else f"settings: {message}")
     return "; ".join(problems)
