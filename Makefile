@@ -1,0 +1,71 @@
+# IntentRec: `make demo` shows it, `make test` proves it; both install what they need into .venv first.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# DEMO_ARGS="--headless --seconds 60", TEST_ARGS="-k console": passed on. PYTHON names the interpreter for .venv.
+DEMO_ARGS ?=
+TEST_ARGS ?=
+VENV := .venv
+INSTALLED := $(VENV)/installed
+BIN := $(VENV)/bin
+CODE := intentrec_core index stream tests
+export PYTHON
+
+.PHONY: help
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(INSTALLED): deploy/locks/dev.txt deploy/locks/uv.txt deploy/venv/install.sh pyproject.toml
+	@deploy/venv/install.sh $(VENV)
+
+.PHONY: install
+install: $(INSTALLED) ## make .venv and install the locked packages (nothing to do: no time spent)
+
+.PHONY: demo
+demo: $(INSTALLED) ## watch real plays become intents and recommendations
+	@exec $(BIN)/intentrec demo $(DEMO_ARGS)
+
+.PHONY: test
+test: $(INSTALLED) ## run every test
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+.PHONY: fast
+fast: $(INSTALLED) ## run the tests that take seconds and need no broker of their own
+	@$(BIN)/python -m pytest -q -m "not slow and not kafka" tests/unit tests/contract tests/parity $(TEST_ARGS)
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff: rules and format
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+
+.PHONY: format
+format: $(INSTALLED) ## ruff: mend what it can
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+.PHONY: types
+types: $(INSTALLED) ## mypy, strict, on product code
+	@$(BIN)/mypy
+
+.PHONY: layers
+layers: $(INSTALLED) ## import-linter: the rooms and what they never import
+	@$(BIN)/lint-imports
+
+.PHONY: check
+check: lint types layers fast ## everything above that is fast: under 90 s
+
+.PHONY: contracts
+contracts: $(INSTALLED) ## write AsyncAPI and JSON Schema anew from the code
+	@$(BIN)/python -m stream.contracts
+
+.PHONY: lock
+lock: $(INSTALLED) ## resolve the locks anew; UPGRADE=1 moves to the newest versions
+	@deploy/venv/lock.sh $(BIN)/uv $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## remove .venv and every cache and artefact made here
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .intentrec
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Makes .venv and installs IntentRec into it, every package at the version and hash of the lock.
+#
+#   deploy/venv/install.sh [FOLDER]        FOLDER is .venv unless given; PYTHON names the interpreter to use
+#
+# Needs Python 3.11 or newer with its venv module, and the package index. What is missing is said in one line.
+# uv comes from the lock too: pip installs it, and it installs the rest some ten times faster than pip would.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+readonly venv=${1:-.venv}
+readonly log=$venv/install.log
+readonly -a candidates=(${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3 python})
+
+fail() {
+    printf 'intentrec: %s\n' "$*" >&2
+    exit 1
+}
+
+# The first candidate that is new enough and can make environments; says what the others lacked.
+find_python() {
+    local name path found_old='' found_bare=''
+    for name in "${candidates[@]}"; do
+        path=$(command -v "$name" 2>/dev/null) || continue
+        if ! "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            found_old="$path is $("$path" -V 2>&1 | head -n 1)"
+        elif ! "$path" -c 'import venv, ensurepip' 2>/dev/null; then
+            found_bare=$path
+        else
+            printf '%s\n' "$path"
+            return 0
+        fi
+    done
+    [ -z "$found_bare" ] || fail "$found_bare has no venv module: install it (Debian and Ubuntu: apt-get install" \
+        "$(basename "$found_bare")-venv) and run the same command again"
+    fail "Python 3.11 or newer is needed${found_old:+ ($found_old)}: install it, or name one: make install PYTHON=/path/to/python3.11"
+}
+
+# Runs a step with its output in the log; a failure ends with one line: the step's own last error, and what to do.
+step() {
+    local what=$1 reason
+    shift
+    printf 'intentrec: %s\n' "$what" >&2
+    printf '\n$ %s\n' "$*" >>"$log"
+    "$@" >>"$log" 2>&1 && return 0
+    if grep -qiE 'NewConnectionError|ConnectionError|Connection refused|timed out|dns error|name resolution|not known|Network is unreachable|Failed to fetch|Could not fetch|error sending request|No matching distribution' "$log"; then
+        fail "$what: the package index cannot be reached: check the network or proxy and run the same command again (details: $log)"
+    fi
+    if grep -qi 'No space left' "$log"; then
+        fail "$what: the disk is full: about 6 GB are needed (details: $log)"
+    fi
+    reason=$(grep -iE 'error|×|╰' "$log" | tail -n 1 || true)
+    fail "$what failed: ${reason:-no reason given} (details: $log)"
+}
+
+if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$(find_python)
+    # One that is half made, or of an older Python, is made anew; --clear empties the folder, so the log begins after.
+    "$python" -m venv --clear "$venv" || fail "$venv cannot be made: see the line above"
+fi
+: >"$log"
+
+# uv does not read pip's configuration: hand over the index that pip would use, if it is not the default one.
+if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then
+    index=${PIP_INDEX_URL:-$("$venv/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
+    [ -z "$index" ] || export UV_DEFAULT_INDEX=$index
+fi
+
+step 'installing uv' "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/locks/uv.txt
+export VIRTUAL_ENV=$venv UV_PYTHON_DOWNLOADS=never
+step 'installing the locked packages (the first time some 3 GB: torch brings its CUDA libraries)' \
+    "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r deploy/locks/dev.txt
+step 'installing intentrec' \
+    "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
+touch "$venv/installed"
