@@ -1,17 +1,18 @@
 """What is kept of a play that cannot be folded in: its original bytes, and why and where it was found.
 
-A dead letter is complete enough to be sent again: key, value and headers are the producer's. Where the value is larger than
-a record may be, the first 64 kB, the length and the SHA-256 are kept, which is enough to find the play at its source.
+A dead letter is complete enough to be sent again: key, value and headers are the producer's. Of a value larger than a
+record may be, the first 64 kB, the length and the SHA-256 are kept, which is enough to find the play at its source.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from intentrec_core.errors import RejectReason
 
 MAX_KEPT_BYTES = 1_000_000
@@ -52,9 +53,9 @@ class DeadLetter:
 def dead_letter(record: Letter, reason: RejectReason, detail: str = "") -> DeadLetter:
     """The dead letter of ``record``.
 
-    Headers: the producer's own, then ``intentrec-error`` (the reason), ``-detail``, ``-topic``, ``-partition``, ``-offset``; for a
-    value past 1 MB also ``-length`` and ``-sha256`` of the original; ``-null-value`` where there was none, ``-key-length`` and
-    ``-key-sha256`` where the key was cut.
+    Headers: the producer's own, then ``intentrec-error`` (the reason), ``-detail``, ``-topic``, ``-partition``,
+    ``-offset``; for a value past 1 MB also ``-length`` and ``-sha256`` of the original; ``-null-value`` where there was
+    none; ``-key-length`` and ``-key-sha256`` where the key was cut.
     """
     own = _kept_headers(record.headers)
     value, key = record.value, record.key

@@ -1,4 +1,4 @@
-"""Java and the jars of Apache Kafka: found, or fetched once by Maven, or refused in one line that says what to install."""
+"""Java and the jars of Apache Kafka: found, or fetched once by Maven, or refused in one line that says what to do."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def jars(cache: Path | None = None) -> Path:
 def kafka_version() -> str:
     """The Apache Kafka version that the pom names."""
     if not _POM.is_file():
-        raise BrokerError(
-            "deploy/kafka/pom.xml is missing: run from a checkout of the repository, or use a Kafka you have"
-        )
+        raise BrokerError("deploy/kafka/pom.xml is missing: run from a checkout, or use a Kafka you have")
     version = ElementTree.parse(_POM).find("m:properties/m:kafka.version", _NAMESPACE)
     if version is None or not version.text:
         raise BrokerError(f"{_POM} names no kafka.version")

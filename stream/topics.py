@@ -46,7 +46,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     kept = {"cleanup.policy": "delete", "retention.ms": _MONTH_MS}
     compacted = {
         "cleanup.policy": "compact",
-        # Restoring reads what compaction left: a tenth of dirt keeps it near one ring a member, at the cost of cleaning work.
+        # Restoring reads what compaction left: a tenth of dirt keeps it near one ring a member, for more cleaning.
         "min.cleanable.dirty.ratio": "0.1",
         "segment.ms": str(3600 * 1000),
         "segment.bytes": str(128 * 1024 * 1024),
@@ -83,8 +83,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
 async def create_topics(settings: Settings) -> list[str]:
     """Creates the topics that are missing and returns their names; calling it again does nothing.
 
-    Raises: StateError when a topic exists with a number of partitions that state or order cannot live with; BrokerError when
-    the broker cannot be reached or refuses.
+    Raises: StateError when a topic exists with a number of partitions that state or order cannot live with;
+    BrokerError when the broker cannot be reached or refuses.
     """
     try:
         async with asyncio.timeout(_CREATE_DEADLINE_S):
@@ -145,7 +145,7 @@ async def _wait_until_known(admin: AIOKafkaAdminClient, specs: list[TopicSpec]) 
         if len(counts) < len(names):
             await asyncio.sleep(0.1)
     wanted = {spec.name: spec for spec in specs}
-    # The plays topic is the reference: it may have been made by others, and everything that follows it must agree with it.
+    # The plays topic is the reference: others may have made it, and what follows it must agree with it.
     plays = specs[0]
     for name, spec in wanted.items():
         if spec.fixed_partitions and counts[name] != spec.num_partitions:
