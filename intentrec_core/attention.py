@@ -74,7 +74,9 @@ class FullAttend:
     def __init__(self, ts_s: Tensor, lengths: Tensor, short_term_window_s: float, dropout: float = 0.0) -> None:
         place = torch.arange(ts_s.shape[1], device=ts_s.device).expand_as(ts_s)
         # A padded query sees itself, so that no row of the softmax is empty; nobody sees a padded key.
-        self._geometry = Geometry(ts_s, place, ts_s, place, torch.ones_like(place, dtype=torch.bool), short_term_window_s)
+        self._geometry = Geometry(
+            ts_s, place, ts_s, place, torch.ones_like(place, dtype=torch.bool), short_term_window_s
+        )
         self._dropout = dropout
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:

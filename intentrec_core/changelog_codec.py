@@ -53,7 +53,9 @@ class Marker:
         """
         if not value or value[0] != SCHEMA_VERSION:
             found = value[0] if value else "nothing"
-            raise StateError(f"changelog schema {found}, this worker reads {SCHEMA_VERSION}: run the version that wrote it")
+            raise StateError(
+                f"changelog schema {found}, this worker reads {SCHEMA_VERSION}: run the version that wrote it"
+            )
         if len(value) != _MARKER.size:
             raise StateError(f"a partition marker of {len(value)} bytes, not {_MARKER.size}: the changelog is damaged")
         version, partitions, offset, fingerprint = _MARKER.unpack(value)

@@ -186,7 +186,11 @@ class _Table:
 
     def rows(self, key: str, *, required: bool = False) -> list[_Table]:
         value = self._take(key, None if required else [], f"one or more [[{key}]]")
-        if not isinstance(value, list) or not all(isinstance(row, Mapping) for row in value) or (required and not value):
+        if (
+            not isinstance(value, list)
+            or not all(isinstance(row, Mapping) for row in value)
+            or (required and not value)
+        ):
             raise self.error(key, "not a list of tables", f"one or more [[{key}]]")
         return [_Table(row, self.file, f"{key}[{i}]") for i, row in enumerate(value)]
 

@@ -30,7 +30,8 @@ class EncodeRequest:
     """One member's context to be encoded, with outputs wanted for its last ``num_outputs`` plays.
 
     ``context`` are the packed plays held, ``anchor`` the index of the first one among all the member's plays;
-    plays before position ``first_changed`` are as they were at this member's last request.
+    plays before position ``first_changed`` are as they were at this member's last request (if the anchor moved since, the engine
+    sees that itself).
     """
 
     user_id: str
@@ -249,7 +250,11 @@ def _passes(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
     group: list[_Job] = []
     for job in sorted(jobs, key=lambda job: job.num_new):
         shortest = group[0].num_new if group else job.num_new
-        if group and (job.num_new > 2 * shortest or (shortest == 1 < job.num_new) or (len(group) + 1) * job.num_new > MAX_POSITIONS):
+        if group and (
+            job.num_new > 2 * shortest
+            or (shortest == 1 < job.num_new)
+            or (len(group) + 1) * job.num_new > MAX_POSITIONS
+        ):
             yield group
             group = []
         group.append(job)

@@ -172,7 +172,9 @@ class FeatureBuilder:
         return np.array(later, dtype=np.int64)
 
 
-def _bucket(field: Field, values: NDArray[np.floating], *, missing: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+def _bucket(
+    field: Field, values: NDArray[np.floating], *, missing: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
     """Bucket codes; NaN and ``missing`` are code 0. Release age is counted in days, every other number in its own unit."""
     numbers = values.astype(np.float64)
     absent = np.isnan(numbers) if missing is None else np.isnan(numbers) | missing

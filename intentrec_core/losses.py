@@ -22,7 +22,12 @@ class LossParts:
 
 
 def intentrec_loss(
-    model: IntentRec, output: ModelOutput, batch: ContextBatch, *, intent_weight: float, first_target: Tensor | None = None
+    model: IntentRec,
+    output: ModelOutput,
+    batch: ContextBatch,
+    *,
+    intent_weight: float,
+    first_target: Tensor | None = None,
 ) -> LossParts:
     """Loss of predicting play k + 1 at play k, for the plays of each context from ``first_target`` on.
 
@@ -35,7 +40,9 @@ def intentrec_loss(
     row = batch.item_row[:, 1:][taken]
     logits = model.item_logits(output.item_BTW[:, :-1][taken])
     weight = batch.weight[:, 1:][taken] * (row > 0)
-    item = (functional.cross_entropy(logits, row.clamp(min=1), reduction="none") * weight).sum() / weight.sum().clamp(min=1e-6)
+    item = (functional.cross_entropy(logits, row.clamp(min=1), reduction="none") * weight).sum() / weight.sum().clamp(
+        min=1e-6
+    )
     heads = {}
     for head, logit, target in zip(model.domain.heads, output.head_logits, model.head_targets(batch), strict=False):
         truth = target[:, 1:][taken]

@@ -51,7 +51,12 @@ class ModelConfig:
     intent_stage: bool = True
 
     def __post_init__(self) -> None:
-        for name, low, high in (("width", 8, 4096), ("num_heads", 1, 64), ("num_layers", 1, 48), ("intent_width", 1, 4096)):
+        for name, low, high in (
+            ("width", 8, 4096),
+            ("num_heads", 1, 64),
+            ("num_layers", 1, 48),
+            ("intent_width", 1, 4096),
+        ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"model {name} is {value}; allowed: {low} to {high}")
@@ -145,7 +150,8 @@ class IntentHeads(nn.Module):
         """Shapes: -> logits f32[B, T, L_i] a head, Z f32[B, T, P], alpha f32[B, T, M]."""
         logits = tuple(head(x_BTW) for head in self.heads)
         projected = torch.stack(
-            [project(torch.softmax(logit, dim=-1)) for project, logit in zip(self.projections, logits, strict=True)], dim=-2
+            [project(torch.softmax(logit, dim=-1)) for project, logit in zip(self.projections, logits, strict=True)],
+            dim=-2,
         )
         alpha_BTM = torch.softmax(self.attention(projected).squeeze(-1), dim=-1)
         return logits, (alpha_BTM[..., None] * projected).sum(dim=-2), alpha_BTM
@@ -256,7 +262,7 @@ class IntentRec(nn.Module):
         return self._split(self.multi_labels[row])
 
     def _split(self, labels: Tensor) -> list[Tensor]:
-        return list(labels.split(self._multi_sizes, dim=-1)) if self._multi_sizes else []
+        return list(torch.split(labels, self._multi_sizes, dim=-1)) if self._multi_sizes else []
 
     def head_targets(self, batch: ContextBatch) -> list[Tensor]:
         """The truth of every head at every play, as label weights: several ones for multi-label fields, all 0 where missing.
@@ -272,6 +278,10 @@ class IntentRec(nn.Module):
                 targets.append(multi[head.name])
                 continue
             is_dynamic = head.name in dynamic
-            code = batch.codes[..., dynamic[head.name]] if is_dynamic else self.static_codes[batch.item_row][..., static[head.name]]
+            code = (
+                batch.codes[..., dynamic[head.name]]
+                if is_dynamic
+                else self.static_codes[batch.item_row][..., static[head.name]]
+            )
             targets.append(functional.one_hot(code, head.num_labels + 1)[..., 1:].float())
         return targets

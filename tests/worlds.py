@@ -128,7 +128,9 @@ class TinyWorld:
     def model(self, seed: int = 0, *, intent_stage: bool = True) -> IntentRec:
         """A model with random weights, biases and slopes."""
         torch.manual_seed(seed)
-        config = ModelConfig(width=16, num_heads=2, num_layers=2, intent_width=8, dropout=0.1, intent_stage=intent_stage)
+        config = ModelConfig(
+            width=16, num_heads=2, num_layers=2, intent_width=8, dropout=0.1, intent_stage=intent_stage
+        )
         model = IntentRec(config, self.domain, self.table)
         with torch.no_grad():
             for parameter in model.parameters():
