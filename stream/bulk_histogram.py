@@ -1,0 +1,58 @@
+"""A Prometheus histogram that takes a whole batch of observations in one step.
+
+``prometheus_client`` takes one at a time, under a lock each; at tens of thousands of plays a second that would cost
+more than encoding the messages.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector, CollectorRegistry
+
+
+class BulkHistogram(Collector):
+    """Counts in buckets, cumulative when collected, as Prometheus wants them. Safe to observe from several threads."""
+
+    def __init__(self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self._edges = np.asarray(buckets, dtype=np.float64)
+        self._counts = np.zeros(len(self._edges) + 1, dtype=np.int64)
+        self._sum = 0.0
+        self._lock = threading.Lock()
+        registry.register(self)
+
+    def observe(self, value: float) -> None:
+        """Counts one observation."""
+        self.observe_many((value,))
+
+    def observe_many(self, values: ArrayLike) -> None:
+        """Counts all ``values``. Cost: about 10 µs and 10 ns a value."""
+        array = np.asarray(values, dtype=np.float64)
+        places = np.searchsorted(self._edges, array, side="left")  # a value at an edge belongs below it: le
+        counts = np.bincount(places, minlength=len(self._counts))
+        with self._lock:
+            self._counts += counts
+            self._sum += float(array.sum())
+
+    @property
+    def count(self) -> int:
+        """Observations so far."""
+        with self._lock:
+            return int(self._counts.sum())
+
+    def describe(self) -> Iterable[HistogramMetricFamily]:
+        """The family without samples: it makes registration cheap and name clashes an error."""
+        return [HistogramMetricFamily(self._name, self._documentation)]
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """The family with its samples."""
+        with self._lock:
+            cumulative, total = np.cumsum(self._counts), self._sum
+        edges = [*(f"{edge}" for edge in self._edges.tolist()), "+Inf"]
+        buckets = list(zip(edges, cumulative.tolist(), strict=True))
+        return [HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)]
