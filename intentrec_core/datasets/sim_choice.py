@@ -1,0 +1,192 @@
+"""What a member with a given hidden intent plays next, and what the member remembers of it.
+
+Shapes: N plays at a time, of N different members; C candidates a play.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.datasets.sim_items import DAY_S, LANGUAGES, MATURITIES, POPULARITY_POWER, Items
+from intentrec_core.datasets.sim_members import NUM_CONTACTS, NUM_FINISHED, Members
+from intentrec_core.datasets.sim_random import Bits, Draws, Floats, Ints, Stream, pick
+from intentrec_core.datasets.sim_script import Move, Script
+
+NUM_CANDIDATES = 6
+NUM_SECOND_CANDIDATES = 32
+LIKING = {"niche": 2.0, "mood": 1.5, "language": 1.0, "trait": 0.8, "noise": 0.6}
+#: What a property of a candidate is worth to the member, in units of a standard Gumbel draw's logit.
+NEW_DAYS = 45.0
+_LANGUAGE = np.array([LANGUAGES.index(name) for name in LANGUAGES])
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Shapes: all [N]. ``item`` is -1 where nothing may be shown to the member."""
+
+    item: Ints
+    move: Ints
+    stage: Ints
+    kept: NDArray[np.bool_]
+    watched_s: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Who chooses: member, slot contents, hidden intent, time, and the session's key and play number for the draws."""
+
+    members: Ints
+    slots: NDArray[np.void]
+    intents: Ints
+    ts_s: Floats
+    keys: Bits
+    numbers: Ints
+
+    def at(self, rows: Ints) -> Moment:
+        """The moments of some rows."""
+        return Moment(*(getattr(self, name)[rows] for name in self.__slots__))
+
+
+class Choice:
+    """The behaviour of one world's members."""
+
+    def __init__(self, script: Script, draws: Draws, items: Items, members: Members) -> None:
+        self.script, self.items, self.members = script, items, members
+        self._draws = draws
+        self._pools = np.array(script.pools)
+        self._audience_intents = np.array([name in script.audience_intents for name in script.intents])
+
+    def choose(self, now: Moment) -> Chosen:
+        """The next play of every member.
+
+        Cost: O(N · C), some 20 array operations over them.
+        """
+        count = len(now.members)
+        item = np.full(count, -1, dtype=np.int64)
+        stage = np.ones(count, dtype=np.int64)
+        move = pick(self.script.moves[now.intents], self._draws.uniform(Stream.MOVE, now.keys, now.numbers))
+        recall = self._draws.uniform(Stream.RECALL, now.keys, now.numbers)
+        for kind, memory in ((Move.ADVANCE, "shows"), (Move.REPEAT, "finished")):
+            rows = np.flatnonzero(move == kind)
+            if len(rows):
+                place = self._recalled(now.at(rows), memory, recall[rows], latest_first=kind is Move.ADVANCE)
+                found = place >= 0
+                item[rows[found]] = now.slots[memory][rows[found], place[found]]
+                if kind is Move.ADVANCE:
+                    stage[rows[found]] = now.slots["stages"][rows[found], place[found]]
+                move[rows[~found]] = Move.NEW
+        rows = np.flatnonzero(item < 0)
+        if len(rows):
+            item[rows], known = self._discovered(now.at(rows))
+            move[rows[known]] = Move.REPEAT
+        traits = self.items.traits(np.maximum(item, 0))
+        kept = (move == Move.NEW) & (
+            self._draws.uniform(Stream.KEEP, now.keys, now.numbers) < self.script.keep[now.intents]
+        )
+        unit = self._draws.uniform(Stream.WATCH, now.keys, now.numbers)
+        low, high = self.script.watch[now.intents].T
+        part = np.where((move == Move.NEW) & ~kept, 0.2, 1.0) * (low + (high - low) * unit)
+        watched_s = np.where(move == Move.GLANCE, 15.0 + 75.0 * unit, np.maximum(10.0, traits.runtime_s() * part))
+        return Chosen(item, move, stage, kept, np.round(watched_s).astype(np.float64))
+
+    def remember(self, slots: NDArray[np.void], played: NDArray[np.void]) -> None:
+        """Writes plays that happened into their members' slots, in place. ``played`` has item, move, stage, kept."""
+        item, move = played["item"].astype(np.int64), played["move"]
+        slots["last_item"], slots["intent"] = item, played["intent"]
+        traits = self.items.traits(item)
+        first = np.flatnonzero((move == Move.NEW) | (move == Move.GLANCE))
+        slots["contacts"][first, slots["num_contacts"][first] % NUM_CONTACTS] = item[first]
+        slots["num_contacts"][first] += 1
+        may_advance = traits.trait() if self.script.only_trait_advances else np.ones(len(item), dtype=np.bool_)
+        begun = np.flatnonzero(played["kept"].astype(np.bool_) & may_advance)
+        _to_front(slots, begun, np.full(len(begun), slots["shows"].shape[1] - 1))
+        slots["shows"][begun, 0], slots["stages"][begun, 0] = item[begun], 2
+        advanced = np.flatnonzero(move == Move.ADVANCE)
+        _to_front(slots, advanced, (slots["shows"][advanced] == item[advanced, None]).argmax(axis=1))
+        slots["stages"][advanced, 0] += 1
+        is_over = played["stage"] >= traits.length()
+        over = np.flatnonzero((move == Move.ADVANCE) & is_over)
+        for name, empty in (("shows", -1), ("stages", 0)):
+            slots[name][over] = np.concatenate(
+                [slots[name][over, 1:], np.full((len(over), 1), empty, dtype=slots[name].dtype)], axis=1
+            )
+        finished = np.flatnonzero(((move == Move.ADVANCE) & is_over) | (played["kept"].astype(np.bool_) & ~may_advance))
+        slots["finished"][finished, slots["num_finished"][finished] % NUM_FINISHED] = item[finished]
+        slots["num_finished"][finished] += 1
+
+    def _recalled(self, now: Moment, memory: str, units: Floats, *, latest_first: bool) -> Ints:
+        """Place in the member's memory of an item that suits the audience, -1 for none."""
+        held = now.slots[memory].astype(np.int64)
+        suits = held >= 0
+        if self.script.audience:
+            suits &= self.items.for_audience(np.maximum(held, 0)) == self._audience_intents[now.intents][:, None]
+        count = suits.sum(axis=1)
+        wanted = (units * count).astype(np.int64)
+        if latest_first:  # three times in four the one played last
+            wanted = np.where(units < 0.75, 0, ((units - 0.75) * 4 * count).astype(np.int64))
+        return np.where(count > 0, (suits.cumsum(axis=1) > wanted[:, None]).argmax(axis=1), -1)
+
+    def _discovered(self, now: Moment) -> tuple[Ints, NDArray[np.bool_]]:
+        """An item for each member, new to the member if at all possible, and whether it is not."""
+        item, known = np.full(len(now.members), -1, dtype=np.int64), np.zeros(len(now.members), dtype=np.bool_)
+        last = now.slots["last_item"].astype(np.int64)
+        last_genre = np.where(last >= 0, self.items.genre(np.maximum(last, 0)), -1)
+        units = self._draws.uniform(Stream.POOL, now.keys, now.numbers)
+        genre = self.members.favourite(now.members, self._pools[now.intents], last_genre, units)
+        for width, power, may_repeat in (
+            (NUM_CANDIDATES, 1.0, False),
+            (NUM_SECOND_CANDIDATES, 1.0 / POPULARITY_POWER, False),  # undoes the popularity: all of the genre alike
+            (NUM_SECOND_CANDIDATES, 1.0 / POPULARITY_POWER, True),
+        ):
+            rows = np.flatnonzero(item < 0)
+            if not len(rows):
+                break
+            best = self._best(now.at(rows), genre[rows], width, power, may_repeat=may_repeat)
+            item[rows] = best
+            known[rows] = may_repeat
+        return item, known
+
+    def _best(self, now: Moment, genre: Ints, width: int, power: float, *, may_repeat: bool) -> Ints:
+        """The candidate worth most to each member, -1 where none may be taken. Shape: i64[N]."""
+        column = np.arange(width)[None, :]
+        keys, numbers = now.keys[:, None], now.numbers[:, None]
+        units = self._draws.uniform(Stream.CANDIDATE, keys, numbers, column)
+        item = self.items.in_genre(np.broadcast_to(genre[:, None], units.shape), units**power)
+        traits = self.items.traits(item)
+        members = now.members
+        age_days = (now.ts_s[:, None] - traits.released_s()) / DAY_S
+        allowed = (age_days >= 0) & traits.available()
+        region = self.members.region(members)
+        allowed &= (traits.region_mask() >> region[:, None] & 1).astype(np.bool_)
+        if self.script.only_trait_advances:  # video: maturity
+            allowed &= MATURITIES[traits.maturity()] <= self.members.max_maturity(members)[:, None]
+        if not may_repeat:
+            allowed &= ~(item[:, :, None] == now.slots["contacts"][:, None, :]).any(axis=2)
+        noise = -np.log(-np.log(self._draws.uniform(Stream.TASTE_NOISE, keys, numbers, column) * 0.999998 + 1e-6))
+        last = now.slots["last_item"].astype(np.int64)
+        last_mood = np.where(last >= 0, self.items.traits(np.maximum(last, 0)).mood(), -1)
+        trait_worth = self.script.trait[now.intents] + LIKING["trait"] * self.members.trait_liking(members)
+        worth = (
+            LIKING["noise"] * noise
+            + LIKING["niche"] * (traits.niche() == self.members.niche(members, genre)[:, None])
+            + LIKING["mood"] * (traits.mood() == last_mood[:, None])
+            + self.script.newness[now.intents][:, None] * np.exp(-np.maximum(age_days, 0.0) / NEW_DAYS)
+            + trait_worth[:, None] * traits.trait()
+        )
+        if self.script.only_trait_advances:
+            worth += LIKING["language"] * (_LANGUAGE[traits.language()] == _LANGUAGE[region][:, None])
+        worth = np.where(allowed, worth, -np.inf)
+        best = worth.argmax(axis=1)
+        rows = np.arange(len(members))
+        return np.where(allowed[rows, best], item[rows, best], -1)
+
+
+def _to_front(slots: NDArray[np.void], rows: Ints, places: Ints) -> None:
+    """Moves the in-progress entry at ``places`` of each row to place 0; the ones before it move down."""
+    column = np.arange(slots["shows"].shape[1])[None, :]
+    source = np.where(column == 0, places[:, None], np.where(column <= places[:, None], column - 1, column))
+    for name in ("shows", "stages"):
+        slots[name][rows] = np.take_along_axis(slots[name][rows], source, axis=1)

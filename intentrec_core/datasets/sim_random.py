@@ -1,0 +1,102 @@
+"""Random numbers as a function of (seed, stream, counters): nothing is drawn in sequence, so nothing has to be kept.
+
+A member's taste or an item's release date is computed again whenever it is needed, from its number alone. The same
+arguments give the same numbers on every machine and numpy version: it is integer arithmetic modulo 2**64.
+Source: the finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bits = NDArray[np.uint64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+_TO_UNIT = 2.0**-53
+
+
+class Stream(IntEnum):
+    """What a number is drawn for: streams are independent of each other."""
+
+    ITEM_TRAITS = 1
+    ITEM_LIFE = 2
+    ITEM_TITLE = 3
+    ITEM_DISGUISE = 4
+    MEMBER = 10
+    MEMBER_LIFE = 11
+    FAVOURITE = 12
+    ARRIVAL_USER = 20
+    ARRIVAL_ACCEPT = 21
+    ARRIVAL_TIME = 22
+    SESSION = 23
+    INTENT = 30
+    MOVE = 31
+    POOL = 32
+    CANDIDATE = 33
+    TASTE_NOISE = 34
+    RECALL = 35
+    WATCH = 36
+    IDLE = 37
+    STAY = 38
+    KEEP = 39
+    DISGUISE = 40
+
+
+class Draws:
+    """All random numbers of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._key = mix(np.array([seed % 2**64], dtype=np.uint64) + _GOLDEN)[0]
+
+    def bits(self, stream: Stream, *counters: NDArray[np.integer] | int) -> Bits:
+        """64 random bits for every element of the counters, broadcast against each other.
+
+        Shapes: u64, the broadcast shape of the counters, at least one-dimensional.
+        """
+        key = np.array([self._key ^ (np.uint64(stream) << np.uint64(56))], dtype=np.uint64)
+        for counter in counters:
+            key = mix(key + (np.atleast_1d(np.asarray(counter)).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+        return key
+
+    def uniform(self, stream: Stream, *counters: NDArray[np.integer] | int) -> Floats:
+        """Uniform numbers in [0, 1)."""
+        return (self.bits(stream, *counters) >> np.uint64(11)).astype(np.float64) * _TO_UNIT
+
+    def below(self, limit: int, stream: Stream, *counters: NDArray[np.integer] | int) -> Ints:
+        """Whole numbers in [0, limit)."""
+        return (self.uniform(stream, *counters) * limit).astype(np.int64)
+
+
+def mix(bits: Bits) -> Bits:
+    """Bijection of 64-bit words in which every input bit moves every output bit with probability about one half."""
+    bits = (bits ^ (bits >> _SHIFTS[0])) * _MIX_1
+    bits = (bits ^ (bits >> _SHIFTS[1])) * _MIX_2
+    return bits ^ (bits >> _SHIFTS[2])
+
+
+def slice_unit(bits: Bits, first: int, count: int) -> Floats:
+    """Bits ``first`` to ``first + count`` as numbers in [0, 1): several small draws out of one word."""
+    return slice_int(bits, first, count).astype(np.float64) * float(2.0**-count)
+
+
+def slice_int(bits: Bits, first: int, count: int) -> Ints:
+    """Bits ``first`` to ``first + count`` as whole numbers in [0, 2**count)."""
+    return ((bits >> np.uint64(first)) & np.uint64((1 << count) - 1)).astype(np.int64)
+
+
+def pick(weights: NDArray[np.float64], units: Floats) -> Ints:
+    """A column for every row of ``weights``, with a probability proportional to it; ``units`` uniform in [0, 1).
+
+    Shapes: f64[N, C], f64[N] -> i64[N].
+    """
+    total = np.cumsum(weights, axis=1)
+    below = (total <= (units * total[:, -1])[:, None]).sum(axis=1)
+    return np.minimum(below, weights.shape[1] - 1).astype(np.int64)
