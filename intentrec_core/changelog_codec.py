@@ -2,8 +2,8 @@
 
 A member's context is cut into blocks of ``BLOCK_PLAYS`` plays by their absolute index; block b lives under the key of slot
 ``b mod ring``. Compaction therefore keeps at most one ring a member, and a play costs on average half a block of plays
-plus two headers. Whatever left the context (watched items, where the running session began) is a record of its own, written only when the
-anchor moves: once every n plays.
+plus two headers. Whatever left the context (watched items, where the running session began) is a record of its own,
+written only when the anchor moves: once every n plays.
 
     key    user id (UTF-8) ‖ 0x00 ‖ kind (E events, W what was evicted) ‖ slot u16
     E      version u8, count u32, last offset i64, first index u32, packed plays

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 
 
 class FieldKind(StrEnum):
@@ -202,5 +203,5 @@ def _bucket_names(edges: Sequence[float]) -> tuple[str, ...]:
     def text(edge: float) -> str:
         return f"{edge:g}"
 
-    middle = [f"{text(low)} to {text(high)}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    middle = [f"{text(low)} to {text(high)}" for low, high in pairwise(edges)]
     return (f"under {text(edges[0])}", *middle, f"{text(edges[-1])} and over")

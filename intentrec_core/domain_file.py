@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,7 +115,7 @@ def _field(row: _Table) -> Field:
     if rule in (Rule.GAP, Rule.TIME_SINCE_RELEASE) and kind is not FieldKind.BUCKETED:
         raise row.error("kind", kind.value, "bucketed")
     if kind is FieldKind.BUCKETED:
-        if not edges or any(low >= high for low, high in zip(edges[:-1], edges[1:], strict=True)):
+        if not edges or any(low >= high for low, high in pairwise(edges)):
             raise row.error("edges", f"{list(edges)}", "one or more rising numbers")
         if labels and len(labels) != len(edges) + 1:
             raise row.error("labels", f"{len(labels)} labels", f"{len(edges) + 1}: one more than edges")

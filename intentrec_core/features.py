@@ -88,6 +88,10 @@ class FeatureBuilder:
         }
         self._finds_contacts = any(f.rule is Rule.FIRST_CONTACT for f in domain.fields)
 
+    def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Item rows of item hashes, 0 where unknown."""
+        return self._vocabulary.rows(hashes)
+
     def columns(self, contexts: Sequence[bytes | bytearray], starts: Sequence[int]) -> Columns:
         """Features of the plays ``contexts[b][starts[b]:]`` (packed plays of one member, oldest first).
 

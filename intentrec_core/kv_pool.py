@@ -123,7 +123,7 @@ class PooledAttend:
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
         """See :class:`intentrec_core.attention.Attend`."""
-        num, length, heads, depth = q_BTHD.shape
+        num, _, heads, depth = q_BTHD.shape
         bias = self._geometry.bias(layer, slopes_2H)
         k, v = (
             self._known(memory[layer], new).view(num, self._num_keys, heads, depth).transpose(1, 2)

@@ -7,6 +7,7 @@ the newest event time added, never a clock; a play that is already older than th
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ class PopularWindow:
         self.window_s = window_s
         self.now_s = float("-inf")
         self._plays: list[tuple[float, int, int]] = []  # heap of (time, row, how many): members' clocks interleave
-        self._counts: list[int] = []
+        self._counts = array("q")  # as quick as a list one by one, and numpy reads it whole
         self._order: list[int] = []  # rows by falling count
         self._place: list[int] = []  # of each row in the order
         self._above: list[int] = [0]  # of count c: how many rows have more than c plays
@@ -74,8 +75,10 @@ class PopularWindow:
 
     def counts(self, num_rows: int) -> NDArray[np.float32]:
         """Plays of rows 0 to ``num_rows - 1``. Shape: f32[num_rows]."""
-        known = self._counts[:num_rows]
-        return np.array(known + [0] * (num_rows - len(known)), dtype=np.float32)
+        counts = np.zeros(num_rows, dtype=np.float32)
+        known = np.frombuffer(self._counts, dtype=np.int64, count=min(num_rows, len(self._counts)))
+        counts[: len(known)] = known
+        return counts
 
     def top(self, k: int, excluded: Collection[int] = ()) -> list[int]:
         """The ``k`` most played rows, most played first, without ``excluded`` and without rows not played at all.
@@ -94,9 +97,10 @@ class PopularWindow:
     def _reserve(self, num_rows: int) -> None:
         have = len(self._counts)
         if num_rows > have:
-            self._counts += [0] * (num_rows - have)
-            self._place += range(len(self._order), len(self._order) + num_rows - have)
-            self._order += range(have, num_rows)
+            grown = max(num_rows, have + have // 2)  # rows come one by one: copying for each would be quadratic
+            self._counts.frombytes(bytes(8 * (grown - have)))
+            self._place += range(have, grown)
+            self._order += range(have, grown)
 
     def _raise_count(self, row: int) -> None:
         count = self._counts[row]

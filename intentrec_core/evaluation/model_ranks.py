@@ -1,0 +1,117 @@
+"""A model's ranks on test plays, window by window: one causal pass predicts every target of a window as it was served.
+
+Shapes: N targets, B windows, T plays, V item rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from intentrec_core.domain import Domain, FilterKind
+from intentrec_core.evaluation.targets import Targets
+from intentrec_core.features import FeatureBuilder
+from intentrec_core.model import IntentRec, ModelOutput
+from intentrec_core.training.batches import WindowBatch, WindowBatches
+from intentrec_core.training.members import Members
+from intentrec_core.training.windows import Windows
+
+BATCH_WINDOWS = 32
+MAX_SCORES = 1 << 24
+"""Scores held at once: 64 MiB as float32, whatever the catalogue's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRanks:
+    """What a model achieved on each target.
+
+    Shapes: ranks f64[N]; correct one f64[N] a head, 1 where its most likely label is true, NaN where the truth is missing.
+    """
+
+    ranks: NDArray[np.float64]
+    correct: dict[str, NDArray[np.float64]]
+
+
+class ModelRanker:
+    """Ranks the same targets with any number of models of one vocabulary."""
+
+    def __init__(self, features: FeatureBuilder, members: Members, windows: Windows) -> None:
+        self._domain = features.domain
+        self._batches = WindowBatches(features, members, windows)
+        counts = windows.stop - windows.start - windows.first_target
+        self._offset = np.cumsum(counts) - counts
+        self._counts = counts
+
+    @torch.no_grad()
+    def rank(self, model: IntentRec, targets: Targets, *, decides_filter: bool = True) -> ModelRanks:
+        """Ranks ``targets`` (those of the windows, in their order) with ``model``, left in evaluation mode.
+
+        A model that ``decides_filter`` and has heads says for which targets the watched filter does not hold; it is noted in
+        ``targets``, so that references ranked afterwards are judged by the same lists.
+        """
+        model.eval()
+        ranks = np.full(len(targets), np.inf)
+        heads = self._domain.heads if model.config.intent_stage else ()
+        correct = {head.name: np.full(len(targets), np.nan) for head in heads}
+        weight_VW, bias_V = model.item_weights()
+        chunk = max(1, MAX_SCORES // len(bias_V))
+        for batch in self._batches.ordered(BATCH_WINDOWS):
+            on_device = batch.to(model.device)
+            output = model(on_device.context)
+            which, window, place = self._targets_of(batch)
+            self._judge_heads(model, output, on_device, which, window, place, correct)
+            if decides_filter and heads:
+                targets.lifted[which] = lifted_by(self._domain, output, window, place - 1)
+            user_NW = output.item_BTW[window, place - 1]
+            for low in range(0, len(which), chunk):
+                part = slice(low, low + chunk)
+                scores = torch.addmm(bias_V, user_NW[part], weight_VW.T)
+                ranks[which[part]] = targets.ranks(which[part], scores)
+        return ModelRanks(ranks, correct)
+
+    def _targets_of(self, batch: WindowBatch) -> tuple[NDArray[np.int64], Tensor, Tensor]:
+        """Numbers of the batch's targets among all, the window of each in the batch, and its place there."""
+        counts = self._counts[batch.windows]
+        ahead = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        which = np.repeat(self._offset[batch.windows], counts) + ahead
+        window = np.repeat(np.arange(len(counts)), counts)
+        place = np.repeat(batch.first_target.numpy(), counts) + ahead
+        return which, torch.from_numpy(window), torch.from_numpy(place)
+
+    def _judge_heads(
+        self,
+        model: IntentRec,
+        output: ModelOutput,
+        batch: WindowBatch,
+        which: NDArray[np.int64],
+        window: Tensor,
+        place: Tensor,
+        correct: dict[str, NDArray[np.float64]],
+    ) -> None:
+        if not correct:
+            return
+        truths = model.head_targets(batch.context)
+        for (name, hits), logits, truth in zip(correct.items(), output.head_logits, truths, strict=True):
+            label = logits[window, place - 1].argmax(dim=-1, keepdim=True)
+            true_NL = truth[window, place]
+            hit = (true_NL.gather(1, label)[:, 0] > 0).double()
+            hits[which] = hit.masked_fill(true_NL.sum(dim=-1) == 0, torch.nan).cpu().numpy()
+
+
+def lifted_by(domain: Domain, output: ModelOutput, window: Tensor, place: Tensor) -> NDArray[np.bool_]:
+    """At which plays the predicted label lifts the watched filter (its ``unless_head`` and ``unless_values``).
+
+    Shapes: i64[n], i64[n] -> bool[n].
+    """
+    lifted = torch.zeros(len(window), dtype=torch.bool, device=output.item_BTW.device)
+    for rule in domain.filters:
+        for head, logits in zip(domain.heads, output.head_logits, strict=True):
+            if rule.kind is FilterKind.WATCHED and head.name == rule.unless_head:
+                label = logits[window, place].argmax(dim=-1)
+                for value in rule.unless_values:
+                    lifted |= label == head.label_names.index(value)
+    return lifted.cpu().numpy()

@@ -1,0 +1,92 @@
+"""The plays a model is asked to predict, and the rules every ranker is judged by.
+
+One object fixes which items may be recommended, which of them a member has watched and is not shown, and which plays are misses
+from the start; the model and the references only bring scores.
+
+Shapes: N targets, V item rows, w watched items kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from intentrec_core.training.members import Members
+from intentrec_core.training.windows import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Test plays of known members.
+
+    Shapes: play i64[N] indices into ``members.events``, row i64[N] item rows (0 unknown), member i64[N],
+    all_rows i64[plays of all members], candidate bool[V] (row 0 is none).
+
+    ``lifted`` bool[N]: plays for which the watched filter does not hold, since the member is predicted to continue.
+    """
+
+    members: Members
+    play: NDArray[np.int64]
+    all_rows: NDArray[np.int64]
+    candidate: NDArray[np.bool_]
+    lifted: NDArray[np.bool_]
+    filter_watched: bool = True
+
+    @property
+    def row(self) -> NDArray[np.int64]:
+        """Item rows of the targets."""
+        return self.all_rows[self.play]
+
+    @property
+    def member(self) -> NDArray[np.int64]:
+        """Whose plays they are."""
+        return self.members.member[self.play]
+
+    def __len__(self) -> int:
+        return len(self.play)
+
+    def watched(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Item rows hidden from the list that target ``which`` is looked up in: the last w plays before it, 0 where fewer.
+
+        Shapes: i64[n] -> i64[n, w].
+        """
+        if not self.filter_watched:
+            return np.zeros((len(which), 0), dtype=np.int64)
+        play = self.play[which]
+        begin = self.members.bounds[self.members.member[play]]
+        back = int(min(self.members.layout.watched, (play - begin).max(initial=0)))
+        index = play[:, None] - np.arange(1, back + 1)[None, :]
+        valid = (index >= begin[:, None]) & ~self.lifted[which][:, None]
+        return np.where(valid, self.all_rows[np.maximum(index, 0)], 0)
+
+    def ranks(self, which: NDArray[np.int64], scores: Tensor) -> NDArray[np.float64]:
+        """Rank of each target's item among all candidates it competes with; inf where it is none of them itself.
+
+        Shapes: i64[n], f32[n, V] on any device (overwritten) -> f64[n].
+        """
+        device, inf = scores.device, float("-inf")
+        scores.masked_fill_(torch.from_numpy(~self.candidate).to(device)[None], inf)
+        scores.scatter_(1, torch.from_numpy(self.watched(which)).to(device), inf)
+        own = scores.gather(1, torch.from_numpy(self.row[which]).to(device)[:, None])
+        above, equal = (scores > own).sum(dim=1), (scores == own).sum(dim=1)
+        rank = 1.0 + above.double() + (equal.double() - 1.0) / 2.0
+        return torch.where(own[:, 0] == inf, torch.inf, rank).cpu().numpy()
+
+
+def make_targets(
+    members: Members,
+    windows: Windows,
+    all_rows: NDArray[np.int64],
+    candidate: NDArray[np.bool_],
+    *,
+    filter_watched: bool = True,
+) -> Targets:
+    """The targets of ``windows``; only ``candidate`` rows (bool[V], row 0 never) are recommended or found."""
+    play = windows.targets()
+    allowed = candidate.copy()
+    allowed[0] = False
+    return Targets(members, play, all_rows, allowed, np.zeros(len(play), dtype=np.bool_), filter_watched)

@@ -1,0 +1,1 @@
+"""From plays to weights: members' packed plays, the windows they are trained on, the loop."""
