@@ -6,7 +6,7 @@ Rows stand in event-time order; equal times keep the order in which they arrived
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +27,7 @@ PLAYS = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PlayRow:
+class PlayRow(NamedTuple):
     """One play. Units: ``ts_ms`` milliseconds since 1970 (UTC), ``duration_s`` seconds."""
 
     event_id: str

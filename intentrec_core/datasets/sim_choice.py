@@ -5,14 +5,15 @@ Shapes: N plays at a time, of N different members; C candidates a play.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.datasets.sim_items import DAY_S, LANGUAGES, MATURITIES, POPULARITY_POWER, Items
-from intentrec_core.datasets.sim_members import NUM_CONTACTS, NUM_FINISHED, Members
-from intentrec_core.datasets.sim_random import Bits, Draws, Floats, Ints, Stream, pick
+from intentrec_core.datasets.sim_members import CONTACT_WORDS, NUM_FINISHED, Members
+from intentrec_core.datasets.sim_random import Bits, Draws, Floats, Ints, Stream, pick, slice_int
 from intentrec_core.datasets.sim_script import Move, Script
 
 NUM_CANDIDATES = 6
@@ -20,6 +21,7 @@ NUM_SECOND_CANDIDATES = 32
 LIKING = {"niche": 2.0, "mood": 1.5, "language": 1.0, "trait": 0.8, "noise": 0.6}
 #: What a property of a candidate is worth to the member, in units of a standard Gumbel draw's logit.
 NEW_DAYS = 45.0
+_ONE = np.uint64(1)
 _LANGUAGE = np.array([LANGUAGES.index(name) for name in LANGUAGES])
 
 
@@ -98,8 +100,8 @@ class Choice:
         slots["last_item"], slots["intent"] = item, played["intent"]
         traits = self.items.traits(item)
         first = np.flatnonzero((move == Move.NEW) | (move == Move.GLANCE))
-        slots["contacts"][first, slots["num_contacts"][first] % NUM_CONTACTS] = item[first]
-        slots["num_contacts"][first] += 1
+        for word, bit in self._contact_bits(item[first]):
+            slots["contacts"][first, word] |= bit
         may_advance = traits.trait() if self.script.only_trait_advances else np.ones(len(item), dtype=np.bool_)
         begun = np.flatnonzero(played["kept"].astype(np.bool_) & may_advance)
         _to_front(slots, begun, np.full(len(begun), slots["shows"].shape[1] - 1))
@@ -116,6 +118,15 @@ class Choice:
         finished = np.flatnonzero(((move == Move.ADVANCE) & is_over) | (played["kept"].astype(np.bool_) & ~may_advance))
         slots["finished"][finished, slots["num_finished"][finished] % NUM_FINISHED] = item[finished]
         slots["num_finished"][finished] += 1
+
+    def _contact_bits(self, items: Ints) -> Iterator[tuple[Ints, Bits]]:
+        """Word and bit of both places of each item in a filter of contacts."""
+        hashed = self._draws.bits(Stream.CONTACT, items)
+        for first in (0, 32):
+            yield (
+                slice_int(hashed, first, 32) % CONTACT_WORDS,
+                _ONE << slice_int(hashed, first + 8, 6).astype(np.uint64),
+            )
 
     def _recalled(self, now: Moment, memory: str, units: Floats, *, latest_first: bool) -> Ints:
         """Place in the member's memory of an item that suits the audience, -1 for none."""
@@ -164,7 +175,10 @@ class Choice:
         if self.script.only_trait_advances:  # video: maturity
             allowed &= MATURITIES[traits.maturity()] <= self.members.max_maturity(members)[:, None]
         if not may_repeat:
-            allowed &= ~(item[:, :, None] == now.slots["contacts"][:, None, :]).any(axis=2)
+            known = np.ones(item.shape, dtype=np.bool_)
+            for word, bit in self._contact_bits(item):
+                known &= (np.take_along_axis(now.slots["contacts"], word, axis=1) & bit) != 0
+            allowed &= ~known
         noise = -np.log(-np.log(self._draws.uniform(Stream.TASTE_NOISE, keys, numbers, column) * 0.999998 + 1e-6))
         last = now.slots["last_item"].astype(np.int64)
         last_mood = np.where(last >= 0, self.items.traits(np.maximum(last, 0)).mood(), -1)

@@ -16,6 +16,7 @@ Bits = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_ONE = np.uint64(1)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -30,6 +31,7 @@ class Stream(IntEnum):
     ITEM_LIFE = 2
     ITEM_TITLE = 3
     ITEM_DISGUISE = 4
+    CONTACT = 5
     MEMBER = 10
     MEMBER_LIFE = 11
     FAVOURITE = 12
@@ -63,7 +65,10 @@ class Draws:
         """
         key = np.array([self._key ^ (np.uint64(stream) << np.uint64(56))], dtype=np.uint64)
         for counter in counters:
-            key = mix(key + (np.atleast_1d(np.asarray(counter)).astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+            words = np.asarray(counter).astype(np.uint64)
+            words += _ONE
+            words *= _GOLDEN
+            key = mix(key + words)
         return key
 
     def uniform(self, stream: Stream, *counters: NDArray[np.integer] | int) -> Floats:
@@ -77,9 +82,12 @@ class Draws:
 
 def mix(bits: Bits) -> Bits:
     """Bijection of 64-bit words in which every input bit moves every output bit with probability about one half."""
-    bits = (bits ^ (bits >> _SHIFTS[0])) * _MIX_1
-    bits = (bits ^ (bits >> _SHIFTS[1])) * _MIX_2
-    return bits ^ (bits >> _SHIFTS[2])
+    bits = bits ^ (bits >> _SHIFTS[0])
+    bits *= _MIX_1
+    bits ^= bits >> _SHIFTS[1]
+    bits *= _MIX_2
+    bits ^= bits >> _SHIFTS[2]
+    return bits
 
 
 def slice_unit(bits: Bits, first: int, count: int) -> Floats:

@@ -33,7 +33,8 @@ ACTIVE_DTYPE = np.dtype(
         ("intent", "i1"),
         ("move", "i1"),
         ("kept", "i1"),
-    ]
+    ],
+    align=True,
 )
 ACTIVE_BYTES = ACTIVE_DTYPE.itemsize
 

@@ -5,15 +5,14 @@ With ``informative=False`` the very same members play the very same items at the
 intent could be seen (action, duration, episode; genres, format, release date and the like in the catalogue) is drawn at
 random: what an intent stage still gains there, it gains from something else.
 
-Memory: nothing grows with the plays. 4 bytes a member, SLOT_BYTES (232) for each member who played within the last 30 days of
-event time, ACTIVE_BYTES (48) for each session under way, and one tick of about 4,096 plays; items cost nothing.
+Memory: nothing grows with the plays. 4 bytes a member, SLOT_BYTES (216) for each member who played within the last 30 days of
+event time, ACTIVE_BYTES (56) for each session under way, and one tick of about 4,096 plays; items cost nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +34,7 @@ PLAYS_PER_DAY = 4.0
 """What a member makes a day, on average, when no rate is given."""
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedPlay:
+class SimulatedPlay(NamedTuple):
     """A play, and what the member was really up to."""
 
     play: PlayRow
