@@ -52,6 +52,11 @@ def quality(ranks: NDArray[np.float64]) -> Quality:
     )
 
 
+def mean_accuracy(correct: dict[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Accuracy of each head over the plays whose truth is known; heads with none are left out."""
+    return {name: float(np.nanmean(hits)) for name, hits in correct.items() if not np.isnan(hits).all()}
+
+
 def mean_interval(
     values: NDArray[np.float64], member: NDArray[np.int64], *, rounds: int = 2000, seed: int = 0
 ) -> Interval:

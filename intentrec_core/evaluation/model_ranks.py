@@ -73,6 +73,19 @@ class ModelRanker:
                 ranks[which[part]] = targets.ranks(which[part], scores)
         return ModelRanks(ranks, correct)
 
+    @torch.no_grad()
+    def label_shares(self, model: IntentRec) -> dict[str, NDArray[np.float64]]:
+        """Of each head, how often each label is true among the targets: the accuracy of always naming it. Shapes: f64[L]."""
+        sums = {head.name: np.zeros(head.num_labels + 1) for head in self._domain.heads}
+        for batch in self._batches.ordered(BATCH_WINDOWS):
+            on_device = batch.to(model.device)
+            _, window, place = self._targets_of(batch)
+            for name, truth in zip(sums, model.head_targets(on_device.context), strict=True):
+                true_NL = truth[window, place] > 0
+                present = true_NL.any(dim=-1).sum()
+                sums[name] += torch.cat([true_NL.sum(dim=0), present[None]]).cpu().numpy()
+        return {name: total[:-1] / max(1.0, total[-1]) for name, total in sums.items()}
+
     def _targets_of(self, batch: WindowBatch) -> tuple[NDArray[np.int64], Tensor, Tensor]:
         """Numbers of the batch's targets among all, the window of each in the batch, and its place there."""
         counts = self._counts[batch.windows]
@@ -95,7 +108,7 @@ class ModelRanker:
         if not correct:
             return
         truths = model.head_targets(batch.context)
-        for (name, hits), logits, truth in zip(correct.items(), output.head_logits, truths, strict=True):
+        for hits, logits, truth in zip(correct.values(), output.head_logits, truths, strict=True):
             label = logits[window, place - 1].argmax(dim=-1, keepdim=True)
             true_NL = truth[window, place]
             hit = (true_NL.gather(1, label)[:, 0] > 0).double()

@@ -28,7 +28,9 @@ def temporal_split(plays: pa.Table, train_ratio: float = 0.7) -> TemporalSplit:
     """
     place = int(plays.num_rows * train_ratio)
     if not 0 < place < plays.num_rows:
-        raise DataError(f"{plays.num_rows} plays cannot be split {train_ratio:g} to {1 - train_ratio:g}: use more plays")
+        raise DataError(
+            f"{plays.num_rows} plays cannot be split {train_ratio:g} to {1 - train_ratio:g}: use more plays"
+        )
     return split_at(plays, plays.column("ts_ms")[place].as_py())
 
 

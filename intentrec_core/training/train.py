@@ -1,0 +1,243 @@
+"""The training loop: windows in, weights out. One code for a first model on everything and for a minute's warm start.
+
+It computes in float32 on whatever device it is given. On the CPU, with one seed, one thread count and no time limit, a run
+is repeatable to the bit; the caller's random state is left as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.evaluation.metrics import Quality, mean_accuracy, quality
+from intentrec_core.evaluation.model_ranks import ModelRanker
+from intentrec_core.evaluation.targets import make_targets
+from intentrec_core.features import ContextBatch, FeatureBuilder
+from intentrec_core.losses import LossParts, intentrec_loss
+from intentrec_core.model import IntentRec, ItemFeatures, ModelConfig
+from intentrec_core.training.batches import WindowBatch, WindowBatches
+from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.members import Members, pack_members
+from intentrec_core.training.progress import EpochCallback, EpochReport, Progress, ProgressCallback, Trained
+from intentrec_core.training.schedule import rate_factor, run_done
+from intentrec_core.training.windows import NEVER_MS, Windows, cut_windows
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises: ConfigError for a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {name}: no CUDA device here; use auto or cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
+
+
+def train(
+    plays: pa.Table | Members,
+    features: FeatureBuilder,
+    items: ItemFeatures,
+    config: TrainConfig | None = None,
+    *,
+    model_config: ModelConfig | None = None,
+    start: IntentRec | None = None,
+    from_ms: int = 0,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+    epoch_done: EpochCallback | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Trained:
+    """Trains a model to predict every play from ``from_ms`` on that has an earlier play of the same member.
+
+    With ``start``, a copy of it is trained further, grown by the rows that ``items`` has beyond it (``model_config`` must then be
+    left out); else a new model begins. Plays before ``from_ms`` are context only.
+
+    Raises: DataError when there is no play to learn from; ConfigError for a device that is not there.
+    """
+    config = config or TrainConfig()
+    members = plays if isinstance(plays, Members) else pack_members(features.layout, plays)
+    target_device = resolve_device(device)
+    cuda = [target_device] if target_device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(config.seed)
+        held_out_ms = _held_out_from(members, config.validation_ratio, from_ms)
+        windows = cut_windows(members, from_ms=from_ms, until_ms=held_out_ms)
+        if not len(windows):
+            raise DataError("no member has two plays in the training span: give it more plays")
+        model = _first_model(features, items, members, model_config, start, held_out_ms)
+        run = _Run(model.to(target_device), features, members, windows, config, held_out_ms, clock)
+        return run.all_epochs(progress, epoch_done)
+
+
+def _first_model(
+    features: FeatureBuilder,
+    items: ItemFeatures,
+    members: Members,
+    model_config: ModelConfig | None,
+    start: IntentRec | None,
+    until_ms: int,
+) -> IntentRec:
+    if start is not None:
+        if model_config is not None:
+            raise ValueError("model_config has no effect with a model to start from: leave one out")
+        model = copy.deepcopy(start)
+        if len(items.codes) != model.num_rows:
+            model.grow(items)
+        return model
+    model = IntentRec(model_config or ModelConfig(), features.domain, items)
+    rows = features.rows(members.events["item_hash"][members.events["ts_ms"] < until_ms])
+    counts = np.bincount(rows, minlength=model.num_rows)[1:]
+    # How often an item is played is the one thing known before training: steps need not be spent on it.
+    log_share = np.log((counts + 1.0) / (counts.sum() + len(counts)))
+    model.item_bias.data[1:] = torch.from_numpy((log_share - log_share.mean()).astype(np.float32))
+    return model
+
+
+def _held_out_from(members: Members, ratio: float, from_ms: int) -> int:
+    """Event time from which plays are held out; never, for a ratio of 0."""
+    times = members.events["ts_ms"]
+    times = np.sort(times[times >= from_ms])
+    if not ratio or not len(times):
+        return NEVER_MS
+    return int(times[min(len(times) - 1, int(len(times) * (1.0 - ratio)))])
+
+
+class _Validation:
+    """The held-out slice: what each epoch is judged on."""
+
+    def __init__(self, features: FeatureBuilder, members: Members, num_rows: int, from_ms: int) -> None:
+        windows = cut_windows(members, from_ms=from_ms)
+        rows = features.rows(members.events["item_hash"])
+        candidate = np.zeros(num_rows, dtype=np.bool_)
+        candidate[rows[members.events["ts_ms"] < from_ms]] = True
+        self._targets = make_targets(members, windows, rows, candidate)
+        self._ranker = ModelRanker(features, members, windows)
+
+    def judge(self, model: IntentRec) -> tuple[Quality, dict[str, float]]:
+        """Quality, and accuracy of each head."""
+        found = self._ranker.rank(model, self._targets)
+        return quality(found.ranks), mean_accuracy(found.correct)
+
+
+class _Run:
+    """One run: the optimiser, how far it is, the best weights so far."""
+
+    def __init__(
+        self,
+        model: IntentRec,
+        features: FeatureBuilder,
+        members: Members,
+        windows: Windows,
+        config: TrainConfig,
+        held_out_ms: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._model, self._config, self._clock = model, config, clock
+        self._began_s = clock()
+        self._batches = WindowBatches(features, members, windows)
+        self._num_targets = windows.num_targets
+        self._steps = self._batches.num_batches(config.batch_windows)
+        self._random = np.random.default_rng(config.seed)
+        self._validation = (
+            _Validation(features, members, model.num_rows, held_out_ms) if held_out_ms != NEVER_MS else None
+        )
+        self._optimiser = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+
+    def all_epochs(self, progress: ProgressCallback | None, epoch_done: EpochCallback | None) -> Trained:
+        """Runs to the end: of the epochs, of the patience, or of the time."""
+        curve: list[EpochReport] = []
+        best, best_weights, stopped = 0, None, "epochs"
+        for epoch in range(1, self._config.epochs + 1):
+            loss = self._epoch(epoch, progress)
+            judged, accuracy = self._validation.judge(self._model) if self._validation else (None, {})
+            curve.append(EpochReport(epoch, self._elapsed_s(), loss, judged, accuracy))
+            if epoch_done:
+                epoch_done(curve[-1])
+            if judged is None or judged.ndcg_at_10 > (curve[best - 1].validation or judged).ndcg_at_10 or not best:
+                best = epoch
+                if judged is not None:
+                    best_weights = copy.deepcopy(self._model.state_dict())
+            if self._out_of_time():
+                stopped = "time"
+                break
+            if epoch - best >= self._config.patience:
+                stopped = "patience"
+                break
+        if best_weights is not None:
+            self._model.load_state_dict(best_weights)
+        self._model.eval()
+        return Trained(self._model, tuple(curve), best, stopped, self._num_targets, self._elapsed_s())
+
+    def _epoch(self, epoch: int, progress: ProgressCallback | None) -> dict[str, float]:
+        config, sums = self._config, dict[str, float]()
+        loss: dict[str, float] = {}
+        self._model.train()
+        for step, batch in enumerate(self._batches.shuffled(config.batch_windows, self._random), start=1):
+            rate = self._set_rate(epoch, step)
+            parts = self._step(batch.to(self._model.device))
+            for name, value in {"total": parts.total, "item": parts.item, **parts.heads}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            loss = {name: value / step for name, value in sums.items()}
+            if progress:
+                progress(Progress(epoch, config.epochs, step, self._steps, self._elapsed_s(), rate, loss))
+            if self._out_of_time():
+                break
+        return loss
+
+    def _step(self, batch: WindowBatch) -> LossParts:
+        output = self._model(self._with_unknowns(batch.context))
+        parts = intentrec_loss(
+            self._model,
+            output,
+            batch.context,
+            intent_weight=self._config.intent_weight,
+            first_target=batch.first_target,
+        )
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(parts.total)
+        nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
+        self._optimiser.step()
+        return parts
+
+    def _with_unknowns(self, context: ContextBatch) -> ContextBatch:
+        """A small share of the input items becomes unknown, so that row 0 has a meaning when an unknown item comes."""
+        if not self._config.unknown_ratio:
+            return context
+        unknown: Tensor = (
+            torch.rand(context.item_row.shape, device=context.item_row.device) < self._config.unknown_ratio
+        )
+        return dataclasses.replace(context, item_row=context.item_row.masked_fill(unknown, 0))
+
+    def _set_rate(self, epoch: int, step: int) -> float:
+        steps = (epoch - 1 + step / self._steps) / self._config.epochs
+        done = run_done(steps, self._elapsed_s(), self._config.max_seconds)
+        factor = rate_factor(done, warmup_ratio=self._config.warmup_ratio, final_ratio=self._config.final_ratio)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._config.learning_rate * factor
+        return self._config.learning_rate * factor
+
+    def _elapsed_s(self) -> float:
+        return self._clock() - self._began_s
+
+    def _out_of_time(self) -> bool:
+        return self._config.max_seconds is not None and self._elapsed_s() >= self._config.max_seconds
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Matrices decay; vectors (biases, norms) and slopes do not."""
+    decayed = [p for name, p in model.named_parameters() if p.dim() > 1 and not name.endswith("slopes")]
+    kept = [p for name, p in model.named_parameters() if p.dim() <= 1 or name.endswith("slopes")]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
