@@ -1,0 +1,161 @@
+"""What an item index promises, whoever keeps it.
+
+    queries B × D ──▶ search ──▶ rows B × k, best first, and their scores
+
+Rows are the vocabulary's: row 0 stands for "no item" and is never returned. An index knows vectors and rows; it knows
+no item's name, no member and no domain.
+
+Shapes: B queries, D dimensions, V rows (row 0 included), k results, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAD_ROW = -1
+#: Fills a result when fewer than k items may be shown; its score is -inf.
+
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Vectors = NDArray[np.float32]
+Picked = TypeVar("Picked")
+
+
+class ItemIndex(Protocol):
+    """Finds the items with the largest inner product.
+
+    *Invariants*: row 0 and padding are never among the results; an item is there at most once; equal scores stand in row
+    order; when fewer than k items are returned, no other item may be shown. Safe to search from several threads.
+    """
+
+    @property
+    def num_items(self) -> int:
+        """Items held, row 0 not counted: V - 1."""
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        excluded: Sequence[Rows] | None = None,
+        allowed: Sequence[Mask | None] | None = None,
+        included: Sequence[Rows] | None = None,
+    ) -> tuple[Rows, Vectors]:
+        """The best k items of every query.
+
+        ``excluded`` rows of a query are not returned; of ``allowed``, only rows marked are (None: all; queries that share
+        one mask object are searched together); ``included`` rows are scored exactly even where an approximate search
+        would miss them, and are held to the two filters too.
+
+        Shapes: queries f32[B, D], excluded and included i64[any] a query, allowed bool[V] a query -> rows i64[B, k]
+        (-1 padded), scores f32[B, k] (-inf padded).
+        Raises: ValueError when a shape, a row or a number is not as said here.
+        """
+
+
+def checked_vectors(vectors: Vectors) -> Vectors:
+    """Item vectors fit for an index: contiguous float32, row 0 zeroed (it is masked wherever vectors are scored).
+
+    Raises: ValueError when they are not f32[V >= 1, D >= 1] or an item's is not finite.
+    """
+    if vectors.ndim != 2 or vectors.shape[0] < 1 or vectors.shape[1] < 1:
+        raise ValueError(f"vectors have shape {vectors.shape}; allowed: [V, D] with row 0 for no item")
+    kept = np.array(vectors, dtype=np.float32, order="C")
+    kept[0] = 0.0
+    bad = np.flatnonzero(~np.isfinite(kept).all(axis=1))
+    if len(bad):
+        raise ValueError(f"vector of row {bad[0]} is not finite")
+    return kept
+
+
+def check_search(
+    index: ItemIndex,
+    queries: Vectors,
+    k: int,
+    excluded: Sequence[Rows] | None,
+    allowed: Sequence[Mask | None] | None,
+    included: Sequence[Rows] | None,
+) -> Vectors:
+    """The queries, contiguous float32, when all arguments of a search are as :meth:`ItemIndex.search` says.
+
+    Raises: ValueError otherwise.
+    """
+    if queries.ndim != 2 or queries.shape[1] != index.dimension:
+        raise ValueError(f"queries have shape {queries.shape}; allowed: [B, {index.dimension}]")
+    if k < 1:
+        raise ValueError(f"k is {k}; allowed: 1 and more")
+    kept = np.ascontiguousarray(queries, dtype=np.float32)
+    if not np.isfinite(kept).all():
+        raise ValueError("a query is not finite")
+    num_rows = index.num_items + 1
+    for name, lists in (("excluded", excluded), ("included", included)):
+        if lists is None:
+            continue
+        if len(lists) != len(kept):
+            raise ValueError(f"{len(lists)} lists of {name} rows for {len(kept)} queries")
+        flat = np.concatenate(lists) if len(lists) else np.zeros(0, dtype=np.int64)
+        if len(flat) and (flat.dtype.kind not in "iu" or flat.min() < 0 or flat.max() >= num_rows):
+            raise ValueError(f"{name} rows must be integers from 0 to {num_rows - 1}")
+    if allowed is not None:
+        if len(allowed) != len(kept):
+            raise ValueError(f"{len(allowed)} allowed masks for {len(kept)} queries")
+        if any(mask is not None and (mask.shape != (num_rows,) or mask.dtype != np.bool_) for mask in allowed):
+            raise ValueError(f"an allowed mask is not bool[{num_rows}]")
+    return kept
+
+
+def exact_scores(vectors: Vectors, queries: Vectors, rows: Rows) -> Vectors:
+    """Inner products of each query with its own rows; -inf where the row is padding or 0.
+
+    Every index ends with these, so that scores and their ties do not depend on the batch, the kind of index or the
+    BLAS kernel a row happened to fall into.
+
+    Shapes: vectors f32[V, D], queries f32[B, D], rows i64[B, C] -> f32[B, C].
+    """
+    scores: Vectors = np.einsum("bcd,bd->bc", vectors[np.maximum(rows, 0)], queries)
+    scores[rows <= 0] = -np.inf
+    return scores
+
+
+def best(rows: Rows, scores: Vectors, k: int) -> tuple[Rows, Vectors]:
+    """The k best of each query's scored candidates: by score, then by row; padded.
+
+    Shapes: i64[B, C], f32[B, C] -> i64[B, k], f32[B, k].
+    """
+    order = np.lexsort((rows, -scores), axis=-1)[:, :k]
+    found = np.full((len(rows), k), PAD_ROW, dtype=np.int64)
+    values = np.full((len(rows), k), -np.inf, dtype=np.float32)
+    width = order.shape[1]
+    values[:, :width] = np.take_along_axis(scores, order, axis=1)
+    found[:, :width] = np.take_along_axis(rows, order, axis=1)
+    found[values == -np.inf] = PAD_ROW
+    return found, values
+
+
+def rounding_margin(queries: Vectors, longest: float) -> Vectors:
+    """How far two float32 evaluations of one inner product can lie apart: D · eps · |q| · |v|.
+
+    Shapes: f32[B, D] -> f32[B].
+    """
+    eps = float(np.finfo(np.float32).eps)
+    lengths = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))
+    margins: Vectors = (queries.shape[1] * eps * longest * lengths).astype(np.float32)
+    return margins
+
+
+def picked(per_query: Sequence[Picked] | None, queries: NDArray[np.intp]) -> list[Picked] | None:
+    """The entries of some queries, where there are any."""
+    return None if per_query is None else [per_query[query] for query in queries.tolist()]
+
+
+def longest_vector(vectors: Vectors) -> float:
+    """The largest Euclidean length of a row."""
+    return float(np.sqrt(np.einsum("vd,vd->v", vectors, vectors, dtype=np.float64).max()))

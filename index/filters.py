@@ -1,0 +1,135 @@
+"""Which items may be shown to a member. Every declared filter fails closed.
+
+An item whose datum for a filter is missing is shown to nobody; a member whose value for a filter was never sent is shown
+nothing by it (what may not be known to be allowed is not). The rules are the domain's, the columns the item table's; this
+module knows neither type, only what it reads of them.
+
+    available   the item's flag is true
+    at_most     the item's number is at most the member's
+    contains    the item's list holds the member's value
+    watched     the member's own items are left out, unless the predicted intent is to go back to one
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+
+from index.base import Mask
+
+_CACHED_MASKS = 256
+#: Distinct combinations of members' values kept: 25 MB at 100,000 items. Profiles have a handful of each value.
+
+ItemColumn = Any
+"""bool[V] (available), f64[V] with NaN where missing (at_most), or dict of value hash -> bool[V] (contains)."""
+
+
+class FilterRule(Protocol):
+    """A declared filter; ``intentrec_core.domain.Filter`` is one."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def event_key(self) -> str: ...
+    @property
+    def unless_head(self) -> str: ...
+    @property
+    def unless_values(self) -> Sequence[str]: ...
+
+
+class FilterSet:
+    """A domain's filters over one item table.
+
+    Shapes: ``columns[key]`` by rule kind, see :data:`ItemColumn`; V = ``num_rows``, row 0 included.
+    Raises: ValueError for a kind that is not known, or a column that is missing or of another shape: a filter that cannot
+    be applied must not be skipped.
+    """
+
+    def __init__(self, num_rows: int, rules: Sequence[FilterRule], columns: Mapping[str, ItemColumn]) -> None:
+        self.num_rows = num_rows
+        self._watched = [rule for rule in rules if rule.kind == "watched"]
+        self._by_member: list[tuple[str, str, ItemColumn]] = []
+        static = np.ones(num_rows, dtype=np.bool_)
+        static[0] = False
+        for rule in rules:
+            if rule.kind == "watched":
+                continue
+            if rule.key not in columns:
+                raise ValueError(f"filter {rule.kind} {rule.key}: no item column of that name")
+            column = columns[rule.key]
+            _check(rule, column, num_rows)
+            if rule.kind == "available":
+                static &= column
+            else:
+                self._by_member.append((str(rule.kind), rule.event_key, column))
+        static.setflags(write=False)
+        self._static = static
+        self._masks: OrderedDict[tuple[float | int | None, ...], Mask] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def member_keys(self) -> tuple[str, ...]:
+        """Names of the member's values that :meth:`allowed` reads, in rule order."""
+        return tuple(event_key for _, event_key, _ in self._by_member)
+
+    def allowed(self, values: Mapping[str, float | int | None]) -> Mask:
+        """Items that may be shown to a member with these values, a read-only bool[V]; row 0 never.
+
+        ``values`` by ``event_key``: the number last seen (at_most; None or NaN missing), the 64-bit hash of the text last
+        seen (contains; None or 0 missing). The same values give the same object, so that an index can search their
+        members together. The watched filter is not part of it: see :meth:`hides_watched`.
+
+        Cost: O(V) for values not seen lately, else a look-up. Safe from several threads.
+        """
+        key = tuple(_known(values.get(event_key)) for event_key in self.member_keys)
+        with self._lock:
+            found = self._masks.get(key)
+            if found is not None:
+                self._masks.move_to_end(key)
+                return found
+        mask = self._static.copy()
+        for (kind, _, column), value in zip(self._by_member, key, strict=True):
+            if kind == "at_most":
+                mask &= column <= (np.nan if value is None else float(value))
+            else:
+                members = None if value is None else column.get(value)
+                mask &= False if members is None else members
+        mask.setflags(write=False)
+        with self._lock:
+            self._masks[key] = mask
+            if len(self._masks) > _CACHED_MASKS:
+                self._masks.popitem(last=False)
+        return mask
+
+    def hides_watched(self, predicted: Mapping[str, str]) -> bool:
+        """Whether items already watched are left out, given the most likely label of each head by name."""
+        return any(predicted.get(rule.unless_head) not in rule.unless_values for rule in self._watched)
+
+
+def _known(value: float | int | None) -> float | int | None:
+    # NaN is not equal to itself: as a key it would fill the cache with masks that no one finds again.
+    return None if value is None or value != value else value
+
+
+def _check(rule: FilterRule, column: ItemColumn, num_rows: int) -> None:
+    what = f"filter {rule.kind} {rule.key}"
+    if rule.kind == "available":
+        fits = isinstance(column, np.ndarray) and column.dtype == np.bool_ and column.shape == (num_rows,)
+    elif rule.kind == "at_most":
+        fits = isinstance(column, np.ndarray) and column.dtype.kind == "f" and column.shape == (num_rows,)
+    elif rule.kind == "contains":
+        fits = isinstance(column, Mapping) and all(
+            member.shape == (num_rows,) and member.dtype == np.bool_ for member in column.values()
+        )
+    else:
+        raise ValueError(f"{what}: the kind is not known; allowed: watched, available, at_most, contains")
+    if not fits:
+        raise ValueError(f"{what}: its column does not have one datum for each of {num_rows} rows")
+    if rule.kind != "available" and not rule.event_key:
+        raise ValueError(f"{what}: names no event_key, the member's value")

@@ -1,0 +1,222 @@
+"""The index against a plain numpy reference. Small whole numbers make every score exact, so rows must be equal, ties too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index import artifact
+from index.base import PAD_ROW
+from index.exact import ExactIndex
+from index.faiss_index import FaissIndex
+from index.recall import recall_at_k
+from intentrec_core.errors import BundleError, BundleFault
+
+EQUAL_TO_EXACT = ("exact", "flat")
+KINDS = ("exact", "flat", "hnsw", "ivf")
+
+
+def reference(vectors, query, k, excluded, mask):
+    """Score everything, sort, take k: what every index must agree with."""
+    scores = vectors.astype(np.float64) @ query.astype(np.float64)
+    rows = [r for r in range(1, len(vectors)) if r not in set(excluded) and (mask is None or mask[r])]
+    rows.sort(key=lambda r: (-scores[r], r))
+    rows = rows[:k]
+    return rows + [PAD_ROW] * (k - len(rows)), [scores[r] for r in rows] + [-np.inf] * (k - len(rows))
+
+
+def whole_vectors(rng, num_rows, dimension, spread):
+    return rng.integers(-spread, spread + 1, size=(num_rows, dimension)).astype(np.float32)
+
+
+@st.composite
+def searches(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    num_rows = draw(st.sampled_from([1, 2, 5, 40, 700]))
+    spread = draw(st.sampled_from([0, 1, 5, 1000]))  # 0: all items tie
+    vectors = whole_vectors(rng, num_rows, 6, spread)
+    queries = whole_vectors(rng, draw(st.integers(0, 5)), 6, max(1, spread))
+    excluded = [rng.integers(0, num_rows, size=rng.integers(0, 30)) for _ in queries]
+    ratios = rng.choice([0.0, 0.02, 0.3, 0.9, 1.0], size=3)
+    masks = [None, *(rng.random(num_rows) < ratio for ratio in ratios)]
+    allowed = [masks[rng.integers(0, 4)] for _ in queries]
+    return vectors, queries, draw(st.sampled_from([1, 3, 10, 50])), excluded, allowed
+
+
+@pytest.mark.parametrize("kind", EQUAL_TO_EXACT)
+@settings(max_examples=150, deadline=None)
+@given(search=searches())
+def test_equals_the_numpy_reference_ties_and_padding_included(kind, search):
+    vectors, queries, k, excluded, allowed = search
+    rows, scores = artifact.build(vectors, kind).search(queries, k, excluded=excluded, allowed=allowed)
+    for i, query in enumerate(queries):
+        want_rows, want_scores = reference(vectors, query, k, excluded[i], allowed[i])
+        assert rows[i].tolist() == want_rows
+        assert scores[i].tolist() == want_scores
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+@settings(max_examples=60, deadline=None)
+@given(search=searches())
+def test_an_approximate_index_never_returns_fewer_items_than_may_be_shown_nor_one_that_may_not(kind, search):
+    vectors, queries, k, excluded, allowed = search
+    rows, scores = artifact.build(vectors, kind).search(queries, k, excluded=excluded, allowed=allowed)
+    for i in range(len(queries)):
+        shown = set(range(1, len(vectors))) - set(excluded[i].tolist())
+        if allowed[i] is not None:
+            shown &= set(np.flatnonzero(allowed[i]).tolist())
+        got = [row for row in rows[i].tolist() if row != PAD_ROW]
+        assert len(got) == len(set(got)) == min(k, len(shown))
+        assert set(got) <= shown
+        assert (np.diff(scores[i][: len(got)]) <= 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_result_does_not_depend_on_the_other_queries_of_its_batch(kind):
+    rng = np.random.default_rng(1)
+    index = artifact.build(rng.normal(size=(6000, 33)).astype(np.float32), kind)
+    queries = rng.normal(size=(9, 33)).astype(np.float32)
+    rows, scores = index.search(queries, 10)
+    for i in range(len(queries)):
+        alone_rows, alone_scores = index.search(queries[i : i + 1], 10)
+        assert alone_rows[0].tolist() == rows[i].tolist()
+        assert alone_scores[0].tolist() == scores[i].tolist()  # to the bit
+
+
+def test_grouped_maxima_find_the_same_as_sorting_where_there_are_many_items():
+    rng = np.random.default_rng(2)
+    vectors = whole_vectors(rng, 20_011, 4, 9)  # not a multiple of the group size; many ties
+    queries = whole_vectors(rng, 6, 4, 9)
+    excluded = [rng.integers(0, 20_011, size=200) for _ in queries]
+    mask = rng.random(20_011) < 0.5
+    rows, _ = ExactIndex(vectors).search(queries, 10, excluded=excluded, allowed=[mask] * 6)
+    assert rows.tolist() == [reference(vectors, q, 10, excluded[i], mask)[0] for i, q in enumerate(queries)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restrictive_filter_is_searched_exactly(kind):
+    rng = np.random.default_rng(3)
+    vectors = whole_vectors(rng, 5000, 8, 50)
+    mask = np.zeros(5000, dtype=np.bool_)
+    mask[rng.choice(5000, size=12, replace=False)] = True
+    query = whole_vectors(rng, 1, 8, 50)
+    rows, _ = artifact.build(vectors, kind).search(query, 10, allowed=[mask])
+    assert rows[0].tolist() == reference(vectors, query[0], 10, [], mask)[0]
+
+
+@pytest.mark.parametrize(("kind", "least"), [("hnsw", 0.9), ("ivf", 0.85)])
+def test_recall_of_approximate_kinds_on_clustered_items(kind, least):
+    rng = np.random.default_rng(4)
+    centres = rng.normal(size=(40, 24))
+    vectors = (centres[rng.integers(0, 40, 5000)] + 0.6 * rng.normal(size=(5000, 24))).astype(np.float32)
+    queries = (centres[rng.integers(0, 40, 50)] + rng.normal(size=(50, 24))).astype(np.float32)
+    index = FaissIndex(vectors, kind)
+    assert recall_at_k(index, index.exact, queries, 10) >= least
+
+
+def test_recall_of_the_exact_index_is_one_and_of_an_empty_one_too():
+    vectors = np.ones((30, 3), dtype=np.float32)  # all tie: another item of the same score counts as found
+    index = ExactIndex(vectors)
+    assert recall_at_k(index, index, np.ones((2, 3), dtype=np.float32), 10) == 1.0
+    empty = ExactIndex(vectors[:1])
+    assert recall_at_k(empty, empty, np.ones((2, 3), dtype=np.float32), 10) == 1.0
+
+
+def test_included_items_are_scored_exactly_though_the_graph_misses_them():
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(3000, 8)).astype(np.float32)
+    index = FaissIndex(vectors, "hnsw")
+    index.faiss.reset()  # a graph that finds other items: the vectors of the exact side are reversed in it
+    index.faiss.add(np.c_[vectors[:0:-1], np.zeros(2999, dtype=np.float32)])
+    query = vectors[7:8]
+    truth = reference(vectors, query[0], 1, [], None)[0][0]
+    assert index.search(query, 1)[0][0, 0] != truth
+    assert index.search(query, 1, included=[np.array([0, truth, truth])])[0][0, 0] == truth
+
+
+def test_included_items_are_held_to_the_filters():
+    vectors = np.eye(40, dtype=np.float32)
+    index = FaissIndex(vectors, "ivf")
+    mask = np.ones(40, dtype=np.bool_)
+    mask[7] = False
+    rows, _ = index.search(
+        vectors[7:8], 38, excluded=[np.array([8])], allowed=[mask], included=[np.array([0, 7, 8, 9])]
+    )
+    assert set(rows[0].tolist()) & {0, 7, 8} == set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_file_brings_back_the_same_index(kind, tmp_path):
+    rng = np.random.default_rng(6)
+    vectors = rng.normal(size=(900, 12)).astype(np.float32)
+    queries = rng.normal(size=(4, 12)).astype(np.float32)
+    index = artifact.build(vectors, kind)
+    artifact.save(index, tmp_path / "index.faiss")
+    again = artifact.load(tmp_path / "index.faiss", vectors)
+    assert type(again) is type(index)
+    assert np.array_equal(again.search(queries, 10)[0], index.search(queries, 10)[0])
+    assert artifact.to_bytes(again) == (tmp_path / "index.faiss").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_an_index_file_of_other_vectors_is_refused(kind):
+    rng = np.random.default_rng(7)
+    vectors = rng.normal(size=(900, 12)).astype(np.float32)
+    data = artifact.to_bytes(artifact.build(vectors, kind))
+    others = {"fewer items": vectors[:-1], "wider": np.c_[vectors, vectors[:, :1]], "others": vectors[::-1].copy()}
+    for other in others.values():
+        with pytest.raises(BundleError) as refused:
+            artifact.from_bytes(data, other, "b1")
+        assert refused.value.fault is BundleFault.SHAPE
+
+
+def test_index_files_that_cannot_be_read_are_refused(tmp_path):
+    vectors = np.ones((3, 2), dtype=np.float32)
+    with pytest.raises(BundleError, match="shape: index"):
+        artifact.from_bytes(b"no index at all", vectors)
+    with pytest.raises(BundleError) as missing:
+        artifact.load(tmp_path / "index.faiss", vectors)
+    assert missing.value.fault is BundleFault.MISSING_FILE
+    with pytest.raises(BundleError) as not_finite:
+        artifact.from_bytes(artifact.to_bytes(ExactIndex(vectors)), vectors * np.nan)
+    assert not_finite.value.fault is BundleFault.NOT_FINITE
+
+
+def test_row_zero_may_hold_anything_and_is_never_found():
+    vectors = np.ones((4, 2), dtype=np.float32)
+    vectors[0] = -np.inf
+    for kind in KINDS:
+        rows, _ = artifact.build(vectors, kind).search(np.ones((1, 2), dtype=np.float32), 10)
+        assert rows[0].tolist() == [1, 2, 3] + [PAD_ROW] * 7
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"queries": np.ones((2, 3), dtype=np.float32)},
+        {"queries": np.full((2, 2), np.nan, dtype=np.float32)},
+        {"k": 0},
+        {"excluded": [np.array([1])]},
+        {"excluded": [np.array([1]), np.array([5])]},
+        {"included": [np.array([-1]), np.array([1])]},
+        {"allowed": [None]},
+        {"allowed": [None, np.ones(4, dtype=np.bool_)]},
+        {"allowed": [None, np.ones(5)]},
+    ],
+)
+def test_a_search_with_wrong_arguments_is_refused(arguments):
+    index = ExactIndex(np.ones((5, 2), dtype=np.float32))
+    asked = {"queries": np.ones((2, 2), dtype=np.float32), "k": 3} | arguments
+    with pytest.raises(ValueError, match=r"quer|k is|rows|mask"):
+        index.search(asked.pop("queries"), asked.pop("k"), **asked)
+
+
+def test_vectors_that_are_not_finite_are_refused():
+    vectors = np.ones((5, 2), dtype=np.float32)
+    vectors[3, 1] = np.nan
+    with pytest.raises(ValueError, match="row 3"):
+        ExactIndex(vectors)
+    with pytest.raises(ValueError, match="kind"):
+        artifact.build(np.ones((5, 2), dtype=np.float32), "annoy")
