@@ -13,6 +13,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+NOTHING_CARRIED = -1
+#: No time of a play: they begin in 1970.
+
 
 def session_id(user_id: str, start_ms: int) -> str:
     """The id of the session that a member began at ``start_ms``: 16 hex digits."""
@@ -21,23 +24,36 @@ def session_id(user_id: str, start_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionStarts:
-    """For the last plays of one context: when the session of each began, and whether the play itself began it.
+    """Of chosen plays: when the session of each began, and whether the play itself began it.
 
-    Shapes: start_ms i64[n], opened bool[n].
+    Shapes: start_ms i64[N], opened bool[N].
     """
 
     start_ms: NDArray[np.int64]
     opened: NDArray[np.bool_]
 
 
-def session_starts(ts_ms: NDArray[np.int64], gap_ms: int, carried_ms: int | None, num_last: int) -> SessionStarts:
-    """Sessions of the last ``num_last`` plays of a context with event times ``ts_ms``.
+def session_starts(
+    ts_ms: NDArray[np.int64],
+    heads: NDArray[np.int64],
+    carried_ms: NDArray[np.int64],
+    gap_ms: int,
+    places: NDArray[np.int64],
+) -> SessionStarts:
+    """Sessions of the plays at ``places`` of several contexts laid one after another.
 
-    ``carried_ms`` is when the session of the context's first play began if plays before the context exist, else None.
+    ``heads`` are the places where a context begins; ``carried_ms`` is, for each context, when the session of its first play
+    began if plays before it have left the context, else :data:`NOTHING_CARRIED`.
+
+    Shapes: ts_ms i64[T], heads and carried_ms i64[C], places i64[N].
+    Cost: O(T), a few array passes for all contexts together.
     """
     opened = np.empty(len(ts_ms), dtype=bool)
-    opened[0] = carried_ms is None
     np.greater(np.diff(ts_ms), gap_ms, out=opened[1:])
-    first = np.maximum.accumulate(np.where(opened, np.arange(len(ts_ms)), -1))
-    start_ms = np.where(first < 0, 0 if carried_ms is None else carried_ms, ts_ms[first])
-    return SessionStarts(start_ms[-num_last:], opened[-num_last:])
+    opened[heads] = True  # a context never continues the one laid before it
+    start = np.maximum.accumulate(np.where(opened, np.arange(len(ts_ms)), 0))
+    began_ms = ts_ms.copy()
+    carried = carried_ms != NOTHING_CARRIED
+    began_ms[heads[carried]] = carried_ms[carried]
+    opened[heads[carried]] = False
+    return SessionStarts(began_ms[start[places]], opened[places])

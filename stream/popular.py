@@ -1,0 +1,106 @@
+"""What is popular now: the reference every prediction is compared with, and the list for members nothing is known of.
+
+A bundle brings the plays it counted; the plays this worker folds in come on top as they happen. A worker sees its own
+partitions only, and members are spread over partitions by hash: what it counts is a sample of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.baselines.popularity import WEEK_S, PopularWindow
+
+MAX_SEEDED_PLAYS = 200_000
+#: Seeding moves items one play at a time, about 1 µs each; a bundle that counted more is scaled down to this many.
+_REFRESH_PLAYS = 1_024
+#: A fallback list's counts are at most this many plays old: counting out a large catalogue takes milliseconds.
+_PAD_ROW = -1
+
+
+class PopularNow:
+    """Plays of the last 7 days of event time, by item row.
+
+    ``bundle_counts`` f32[V] are the plays a bundle counted in the 7 days up to ``counted_at_s``.
+    """
+
+    def __init__(self, bundle_counts: NDArray[np.float32], counted_at_s: float) -> None:
+        self.window = PopularWindow(WEEK_S, num_rows=len(bundle_counts))
+        total = float(bundle_counts.sum())
+        self.window.seed(np.ceil(bundle_counts * min(1.0, MAX_SEEDED_PLAYS / max(total, 1.0))), counted_at_s)
+        self._bundle_counts = bundle_counts
+        self._appeal: NDArray[np.float32] | None = None
+        self._num_unseen = 0
+
+    def follow(self, bundle_counts: NDArray[np.float32]) -> None:
+        """Takes the counts of a newer bundle whose rows mean the same items; what was counted live stays."""
+        self._bundle_counts = bundle_counts
+        self._appeal = None
+
+    def add(self, item_rows: NDArray[np.int64], ts_s: NDArray[np.float64]) -> None:
+        """Counts plays; row 0 is not counted."""
+        add = self.window.add
+        for row, at_s in zip(item_rows.tolist(), ts_s.tolist(), strict=True):
+            add(row, at_s)
+        self._num_unseen += len(item_rows)
+
+    def hits(
+        self, item_rows: NDArray[np.int64], watched: Sequence[NDArray[np.int64]], k: int, hide_watched: bool
+    ) -> NDArray[np.bool_]:
+        """Whether each item is among the ``k`` most played, what its member had ``watched`` before left out.
+
+        Shapes: item_rows i64[N], watched i64[any] a play -> bool[N].
+        """
+        longest = max((len(rows) for rows in watched), default=0) if hide_watched else 0
+        top = self.window.top(k + longest)
+        place = {row: i for i, row in enumerate(top)}
+        hit = np.zeros(len(item_rows), dtype=bool)
+        for i, row in enumerate(item_rows.tolist()):
+            at = place.get(row)
+            if at is None or not hide_watched:
+                hit[i] = at is not None and at < k
+                continue
+            seen = set(watched[i].tolist())
+            hit[i] = row not in seen and (at < k or at - sum(other in seen for other in top[:at]) < k)
+        return hit
+
+    def lists(
+        self,
+        label_probs: Sequence[NDArray[np.float32]],
+        labels: Sequence[NDArray[np.float32]],
+        k: int,
+        *,
+        excluded: Sequence[NDArray[np.int64]],
+        allowed: Sequence[NDArray[np.bool_] | None],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The ``k`` best of log(1 + plays) + Σ over heads of the probability of the item's label.
+
+        The intents enter as a factor of at most e a head: with none known, the list is plain popularity.
+
+        Shapes: label_probs f32[N, L] and labels f32[V, L] a head, excluded i64[any] and allowed bool[V] a row ->
+        rows i64[N, k] (-1 padded), scores f32[N, k] (-inf padded).
+        """
+        scores = np.repeat(self._current_appeal()[None, :], len(excluded), axis=0)
+        for probs, indicator in zip(label_probs, labels, strict=True):
+            scores += probs @ indicator.T
+        for i, (hidden, mask) in enumerate(zip(excluded, allowed, strict=True)):
+            scores[i, hidden] = -np.inf
+            if mask is not None:
+                scores[i, ~mask] = -np.inf
+        scores[:, 0] = -np.inf
+        width = min(k, scores.shape[1])
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, :width]
+        found = np.full((len(scores), k), _PAD_ROW, dtype=np.int64)
+        values = np.full((len(scores), k), -np.inf, dtype=np.float32)
+        values[:, :width] = np.take_along_axis(scores, rows, axis=1)
+        found[:, :width] = np.where(np.isneginf(values[:, :width]), _PAD_ROW, rows)
+        return found, values
+
+    def _current_appeal(self) -> NDArray[np.float32]:
+        if self._appeal is None or self._num_unseen >= _REFRESH_PLAYS:
+            counts = self.window.counts(len(self._bundle_counts)) + self._bundle_counts
+            self._appeal = np.log1p(counts, dtype=np.float32)
+            self._num_unseen = 0
+        return self._appeal
