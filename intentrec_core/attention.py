@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 MASKED = float("-inf")
+SHORT_TERM_LAYER = 0
 TIME_UNIT_S = 60.0
 
 
@@ -40,7 +41,8 @@ class Attend(Protocol):
 class Geometry:
     """Times and places of queries and keys: what biases and masks are made of.
 
-    Shapes: query_s f64[B, T], key_s f64[B, S], query_place and key_place i64 likewise; key_valid bool[B, S].
+    Shapes: query_s f64[B, T], key_s f64[B, S], query_place and key_place i64 likewise; key_valid bool[B, S]; kept are
+    log1p of the lags f32[B, T, S], and which keys a query sees, at all and within the short-term window, bool[B, T, S].
     """
 
     def __init__(
@@ -54,18 +56,18 @@ class Geometry:
     ) -> None:
         lag_s = (query_s[:, :, None] - key_s[:, None, :]).clamp_(min=0.0)
         lag_place = query_place[:, :, None] - key_place[:, None, :]
-        causal = (lag_place >= 0) & key_valid[:, None, :]
-        self._log_lag_s = torch.log1p(lag_s / TIME_UNIT_S).float()[:, None]
-        self._log_lag_place = torch.log1p(lag_place.clamp(min=0).float())[:, None]
-        self._mask = torch.zeros_like(self._log_lag_s).masked_fill_(~causal[:, None], MASKED)
-        recent = causal & (lag_s <= short_term_window_s)
-        self._short_mask = torch.zeros_like(self._log_lag_s).masked_fill_(~recent[:, None], MASKED)
+        seen = (lag_place >= 0) & key_valid[:, None, :]
+        self.log_lag_BTS = torch.log1p(lag_s / TIME_UNIT_S).float()
+        self.log_place_BTS = torch.log1p(lag_place.clamp(min=0).float())
+        self.seen_BTS = seen
+        self.recent_BTS = seen & (lag_s <= short_term_window_s)
 
     def bias(self, layer: int, slopes_2H: Tensor) -> Tensor:
         """Biases and mask of a layer. Shapes: f32[B, H, T, S]."""
         time_H11, place_H11 = functional.softplus(slopes_2H)[:, :, None, None]
-        mask = self._short_mask if layer == 0 else self._mask
-        return mask - time_H11 * self._log_lag_s - place_H11 * self._log_lag_place
+        unseen = ~(self.recent_BTS if layer == SHORT_TERM_LAYER else self.seen_BTS)
+        bias = -time_H11 * self.log_lag_BTS[:, None] - place_H11 * self.log_place_BTS[:, None]
+        return bias.masked_fill(unseen[:, None], MASKED)
 
 
 class FullAttend:

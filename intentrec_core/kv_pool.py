@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from intentrec_core.attention import Geometry
+from intentrec_core.attention import SHORT_TERM_LAYER, Geometry
+from intentrec_core.decode_attention import decode
 from intentrec_core.errors import ConfigError
 
 NO_LABEL = -1
@@ -87,9 +89,10 @@ class KvPool:
         if self.num_slots < 1:
             raise ConfigError(f"pool_bytes is {budget_bytes}, one member needs {slot_bytes}; allowed: at least that")
         shape = (num_layers, self.num_slots, context_size, width)
-        self.k_LNCW = torch.empty(shape, device=device)
-        self.v_LNCW = torch.empty(shape, device=device)
-        self.ts_NC = torch.empty(shape[1:3], dtype=torch.float64, device=device)
+        # Zeros, not empty: a masked key weighs 0, but 0 · NaN of memory never written would spoil the sum.
+        self.k_LNCW = torch.zeros(shape, device=device)
+        self.v_LNCW = torch.zeros(shape, device=device)
+        self.ts_NC = torch.zeros(shape[1:3], dtype=torch.float64, device=device)
 
     @staticmethod
     def slot_bytes(*, num_layers: int, context_size: int, width: int) -> int:
@@ -118,22 +121,47 @@ class PooledAttend:
         key_place = torch.arange(num_keys, device=ts_s.device).expand(len(slots), num_keys)
         key_valid = key_place < (starts + lengths)[:, None]
         key_s = torch.where(key_valid, pool.ts_NC[slots, :num_keys], 0.0)
-        self._key_valid = key_valid
         self._geometry = Geometry(ts_s, place_BT, key_s, key_place, key_valid, short_term_window_s)
+        one_play_on_cpu = ts_s.shape[1] == 1 and ts_s.device.type == "cpu"
+        self._in_place = _InPlace(pool, slots, starts + lengths, self._geometry) if one_play_on_cpu else None
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
         """See :class:`intentrec_core.attention.Attend`."""
         num, _, heads, depth = q_BTHD.shape
-        bias = self._geometry.bias(layer, slopes_2H)
+        for memory, new in ((self._pool.k_LNCW, k_BTHD), (self._pool.v_LNCW, v_BTHD)):
+            memory[layer][self._new_slot, self._new_place] = new.flatten(2)[self._new_BT]
+        if self._in_place is not None:
+            return self._in_place(layer, q_BTHD, slopes_2H)
         k, v = (
-            self._known(memory[layer], new).view(num, self._num_keys, heads, depth).transpose(1, 2)
-            for memory, new in ((self._pool.k_LNCW, k_BTHD), (self._pool.v_LNCW, v_BTHD))
+            memory[layer][self._slots, : self._num_keys].view(num, self._num_keys, heads, depth).transpose(1, 2)
+            for memory in (self._pool.k_LNCW, self._pool.v_LNCW)
         )
-        out = functional.scaled_dot_product_attention(q_BTHD.transpose(1, 2), k, v, attn_mask=bias)
-        return out.transpose(1, 2)
+        bias = self._geometry.bias(layer, slopes_2H)
+        return functional.scaled_dot_product_attention(q_BTHD.transpose(1, 2), k, v, attn_mask=bias).transpose(1, 2)
 
-    def _known(self, memory_NCW: Tensor, new_BTHD: Tensor) -> Tensor:
-        memory_NCW[self._new_slot, self._new_place] = new_BTHD.flatten(2)[self._new_BT]
-        known = memory_NCW[self._slots, : self._num_keys]
-        # Rows behind a member's plays were never written, or belong to an earlier holder: 0 · NaN would spoil the sum.
-        return known.masked_fill_(~self._key_valid[:, :, None], 0.0)
+
+class _InPlace:
+    """One new play a member on the CPU: keys and values are read where they lie (:mod:`intentrec_core.decode_attention`)."""
+
+    def __init__(self, pool: KvPool, slots: Tensor, num_keys: Tensor, geometry: Geometry) -> None:
+        # Times rise, so what the short-term window leaves out is a prefix.
+        too_old = (geometry.seen_BTS & ~geometry.recent_BTS)[:, 0].sum(dim=1)
+        self._pool = pool
+        self._slots, self._num_keys = slots.numpy(), num_keys.numpy()
+        self._first_recent, self._first = too_old.numpy(), np.zeros(len(slots), dtype=np.int64)
+        self._log_lag = geometry.log_lag_BTS[:, 0].contiguous().numpy()
+        self._log_place = geometry.log_place_BTS[:, 0].contiguous().numpy()
+
+    def __call__(self, layer: int, q_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
+        out_BHD = decode(
+            q_BTHD[:, 0].contiguous().numpy(),
+            self._pool.k_LNCW[layer].numpy(),
+            self._pool.v_LNCW[layer].numpy(),
+            self._slots,
+            self._first_recent if layer == SHORT_TERM_LAYER else self._first,
+            self._num_keys,
+            self._log_lag,
+            self._log_place,
+            functional.softplus(slopes_2H).numpy(),
+        )
+        return torch.from_numpy(out_BHD)[:, None]
