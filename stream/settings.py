@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     max_batch: int = Field(256, ge=1, le=65536, description="plays in one micro-batch over all partitions")
     # Twice what is on the inference thread keeps it busy; more would only be latency and memory.
     max_buffered_batches: int = Field(8, ge=1, le=1024, description="fetched plays held, in batches")
+    # State not yet in a transaction: bounds memory and replay when commits stall, without throttling a healthy 50,000/s.
+    max_uncommitted: int = Field(65536, ge=1024, description="plays processed or fetched, not yet committed")
     pool_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024)
     num_recommendations: int = Field(10, ge=1, le=500)
     beta: float = Field(0.0, ge=0, le=100)
@@ -97,7 +99,12 @@ class Settings(BaseSettings):
 
     # --- the trainer
     retrain_interval_s: float = Field(3600.0, gt=0)
+    retrain_deadline_s: float = Field(1800.0, ge=1, description="time box of a training run; learning gets most of it")
+    retrain_min_plays: int = Field(1000, ge=100, description="new plays without which a run is skipped")
+    retrain_max_plays: int = Field(2_000_000, ge=1000, description="the newest plays of the log that a run reads")
+    catalogue: Path | None = Field(None, description="Parquet or JSON lines of items, read anew for every run")
     event_log_dir: Path = Path(".intentrec/event-log")
+    event_log_flush_s: float = Field(5.0, gt=0, le=3600)
     gate_margin: float = Field(0.02, ge=0, le=1)
 
     @field_validator("broker")

@@ -1,0 +1,92 @@
+"""Where a partition's fold goes on, or why it must not: committed offset, log and marker checked against each other.
+
+A pure function, because this is where plays would be lost silently: every disagreement that would lose or double plays is
+refused, with the remedy, before anything is written.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from intentrec_core.errors import StateError
+
+if TYPE_CHECKING:
+    from intentrec_core.changelog_codec import Marker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFacts:
+    """What the broker says of a partition of the plays topic.
+
+    ``committed`` is the group's offset or None; ``beginning`` and ``end`` bound what the log holds.
+    """
+
+    committed: int | None
+    beginning: int
+    end: int
+    num_partitions: int
+
+
+def start_offset(
+    facts: SourceFacts,
+    marker: Marker | None,
+    *,
+    partition: int,
+    has_state: bool,
+    fingerprint: str,
+    transactional: bool,
+) -> int:
+    """The first offset that is not in the restored state.
+
+    Raises: StateError when state and log disagree; the message says what to do.
+    """
+    where, committed = f"partition {partition}", facts.committed
+    if marker is None:
+        if committed is not None:
+            raise StateError(
+                f"{where}: offset {committed} is committed but the changelog has no marker: it was emptied. "
+                "Restore it, or reset the group's offsets to the beginning to fold the plays again"
+            )
+        if has_state and transactional:
+            raise StateError(
+                f"{where}: the changelog holds members but no marker: it is another app's, or damaged. "
+                "Use another app_id, or empty the topic"
+            )
+        return facts.beginning
+    if marker.num_partitions != facts.num_partitions:
+        raise StateError(
+            f"{where}: the plays topic has {facts.num_partitions} partitions, the state was folded with "
+            f"{marker.num_partitions}: members have moved between partitions. Use another app_id to fold from the beginning"
+        )
+    if marker.fingerprint != fingerprint:
+        raise StateError(
+            f"{where}: the state was folded under another domain ({marker.fingerprint}, now {fingerprint}). "
+            "Run with the domain file it was made with, or use another app_id"
+        )
+    if marker.next_offset > facts.end or (committed is not None and committed > facts.end):
+        raise StateError(
+            f"{where}: the state reaches offset {max(marker.next_offset, committed or 0)} but the plays topic ends at "
+            f"{facts.end}: it was created anew. Use another app_id, or restore the topic"
+        )
+    if committed is None:
+        # The group's offsets expire when nobody commits for a week; the marker was written with them and stands.
+        logger.warning("%s: no committed offset, going on at the marker's %d", where, marker.next_offset)
+        committed = marker.next_offset
+    if committed > marker.next_offset:
+        raise StateError(
+            f"{where}: offset {committed} is committed but the state ends at {marker.next_offset}: plays between would be lost. "
+            f"Set the group's offset to {marker.next_offset}"
+        )
+    if committed < facts.beginning:
+        logger.error(
+            "%s: plays from %d to %d were deleted by the topic's retention before they were read",
+            where,
+            committed,
+            facts.beginning,
+        )
+    # An offset behind the marker (embedded broker, or reset by hand) replays plays that each member's own last offset refuses.
+    return max(committed, facts.beginning)

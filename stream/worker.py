@@ -1,0 +1,406 @@
+"""The worker's event-loop side: plays in from the transport, micro-batches to the inference thread, results into cuts.
+
+    transport ──accept──▶ buffer ──micro-batch──▶ inference thread ──results──▶ publisher and the partition's next cut
+        ▲                                                                            │
+        └──── wait_for_room: fetched and uncommitted plays are bounded ◀──committed──┘
+
+It owns which life each partition has. Whatever fails, in whatever place, goes through ``_failed``: the life is abandoned, the
+coordinator is asked whether the partition is still ours, and a new life is opened. What must not go on ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from intentrec_core.errors import EngineError, Fenced, IntentRecError, StateError
+from stream.batcher import PlayBuffer
+from stream.metrics import ReopenReason, TransactionOutcome
+from stream.partition import LifeParts, Membership, PartitionLife, Phase
+from stream.progress import Progress
+from stream.publisher import PublishFailed
+
+if TYPE_CHECKING:
+    from intentrec_core.history import History
+    from stream.metrics import Metrics
+    from stream.publisher import Published, Publisher
+    from stream.records import PartitionResult, SourceRecord
+    from stream.recovery import Restored
+    from stream.settings import Settings
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: One micro-batch in inference, one behind it: the thread never waits for the loop, and latency gains nothing from more.
+_NUM_IN_INFERENCE = 2
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
+#: A partition that fails this often without one cut in between will not mend itself.
+_MAX_FAILURES = 10
+#: Of the rebalance timeout: the last cut must be in before the group gives up on us and another owner fences it.
+_REVOKE_SHARE = 0.5
+
+
+class PlaysPipeline(Protocol):
+    """The part of stream.pipeline.Pipeline that is used here; all of it runs on the inference thread."""
+
+    def open_partition(self, partition: int, histories: dict[str, History]) -> None:
+        """Takes over a restored state."""
+        ...
+
+    def close_partition(self, partition: int) -> None:
+        """Drops a state."""
+        ...
+
+    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+        """Folds and answers plays; one result a partition."""
+        ...
+
+
+class PlaysWorker:
+    """Owned by the event loop. ``parts`` is called once with the worker's callbacks, and returns what lives are made of."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pipeline: PlaysPipeline,
+        metrics: Metrics,
+        *,
+        rebalance_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._revoke_deadline_s = rebalance_timeout_s * _REVOKE_SHARE
+        self._clock = clock
+        self._inference = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._buffer = PlayBuffer(
+            max_batch=settings.max_batch, deadline_s=settings.batch_deadline_ms / 1000, clock=clock
+        )
+        self._lives: dict[int, PartitionLife] = {}
+        self._assigned: set[int] = set()
+        self._turns: dict[int, asyncio.Lock] = {}
+        self._failures: dict[int, int] = {}
+        self._outstanding: dict[PartitionLife, int] = {}
+        self._opening: dict[int, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(_NUM_IN_INFERENCE)
+        self._submitted: asyncio.Queue[tuple[asyncio.Future[list[PartitionResult]], dict[int, PartitionLife], float]]
+        self._submitted = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._draining = False
+        self._parts: LifeParts | None = None
+        self._publisher: Publisher | None = None
+        self.joined = False
+        self.progress = Progress(clock)
+        self.fatal: asyncio.Future[IntentRecError] = asyncio.get_running_loop().create_future()
+
+    def start(self, parts: LifeParts, publisher: Publisher | None) -> None:
+        """Begins to take micro-batches to the inference thread. ``publisher`` is None where outputs go into the transaction."""
+        self._parts, self._publisher = parts, publisher
+        self._spawn(self._feed_inference(), "feed inference")
+        self._spawn(self._take_results(), "take results")
+
+    async def on_inference_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Runs a function between two micro-batches, on the thread that owns the pipeline."""
+        return await asyncio.get_running_loop().run_in_executor(self._inference, function, *args)
+
+    # --- the transport's side
+
+    async def wait_for_room(self) -> None:
+        """Returns when more plays may be fetched: the bound on memory, and on what a crash replays."""
+        while self._draining or not self._has_room():
+            self._room.clear()
+            await self._room.wait()
+
+    def _has_room(self) -> bool:
+        settings = self._settings
+        return (
+            self._buffer.num_plays < settings.max_batch * settings.max_buffered_batches
+            and sum(self._outstanding.values()) < settings.max_uncommitted
+        )
+
+    def fetchable(self) -> dict[int, PartitionLife]:
+        """The lives that are ready, by partition."""
+        return {partition: life for partition, life in self._lives.items() if life.ready}
+
+    def accept(self, life: PartitionLife, records: Sequence[SourceRecord]) -> None:
+        """Takes what was fetched for a life. Nothing of a life that has ended, nothing twice."""
+        if self._lives.get(life.partition) is not life or not life.ready or self._draining:
+            return
+        if records[0].offset < life.next_fetch:  # the fetcher was sought back; what was taken before stands
+            records = [record for record in records if record.offset >= life.next_fetch]
+            if not records:
+                return
+        life.next_fetch = records[-1].offset + 1
+        self._outstanding[life] += len(records)
+        self._buffer.add(life.partition, records)
+        self._metrics.buffered_plays.set(self._buffer.num_plays)
+        self.progress.work_arrived()
+
+    def partitions_assigned(self, partitions: set[int]) -> None:
+        """Opens what is newly ours, in the background."""
+        self._assigned, self.joined = set(partitions), True
+        self._metrics.partitions_assigned.set(len(partitions))
+        for partition in partitions:
+            self._spawn(self._open(partition), f"open partition {partition}")
+
+    async def partitions_revoked(self, partitions: set[int]) -> None:
+        """Closes partitions in good order, or by force at the deadline. Never raises."""
+        self._assigned -= partitions
+        lives = [life for partition in partitions if (life := self._lives.pop(partition, None))]
+        self._metrics.partitions_assigned.set(len(self._assigned))
+        try:
+            async with asyncio.timeout(self._revoke_deadline_s):
+                await asyncio.gather(*(self._finish(life) for life in lives))
+        except TimeoutError:
+            logger.warning("partitions %s did not close in time: their last plays will be replayed", sorted(partitions))
+            for life in lives:
+                self._spawn(self._abandon(life), f"abandon partition {life.partition}")
+        self._metrics.partitions_ready.set(len(self.fetchable()))
+
+    # --- lives
+
+    async def _open(self, partition: int) -> None:
+        assert self._parts is not None
+        async with self._turn(partition):
+            if partition not in self._assigned or partition in self._lives or self._draining:
+                return
+            life = self._lives[partition] = PartitionLife(partition, self._parts)
+            self._outstanding[life] = 0
+            opening = self._opening[partition] = asyncio.ensure_future(life.open())
+            await asyncio.wait([opening])
+            self._opening.pop(partition, None)
+            if opening.cancelled():
+                await life.abandon()
+            elif (error := opening.exception()) is not None:
+                self._failed(life, error)
+            self._metrics.partitions_ready.set(len(self.fetchable()))
+
+    async def _finish(self, life: PartitionLife) -> None:
+        """The last cut of a life, then its end. What waits for inference is left for the next owner."""
+        await self._stop_opening(life.partition)
+        async with self._turn(life.partition):
+            self._buffer.drop(life.partition)
+            try:
+                await life.finish()
+            except Fenced as error:
+                # Whoever fenced us took the partition before we gave it away: we had been declared dead.
+                self._end_process(error)
+            except Exception as error:
+                logger.warning("last cut of partition %d failed, its plays will be replayed: %r", life.partition, error)
+            finally:
+                self._settle(life)
+
+    async def _abandon(self, life: PartitionLife) -> None:
+        async with self._turn(life.partition):
+            self._buffer.drop(life.partition)
+            await life.abandon()
+            self._settle(life)
+
+    async def _stop_opening(self, partition: int) -> None:
+        """A restore can take minutes; a partition that goes away does not wait for it."""
+        opening = self._opening.pop(partition, None)
+        if opening is not None and opening is not asyncio.current_task():
+            opening.cancel()
+            await asyncio.wait([opening])
+
+    def _failed(self, life: PartitionLife, error: BaseException) -> None:
+        """The one way back."""
+        if self._lives.get(life.partition) is not life:
+            return
+        del self._lives[life.partition]
+        self._metrics.partitions_ready.set(len(self.fetchable()))
+        self._spawn(self._reopen(life, error), f"reopen partition {life.partition}")
+
+    async def _reopen(self, life: PartitionLife, error: BaseException) -> None:
+        partition = life.partition
+        await self._abandon(life)
+        if isinstance(error, StateError):
+            return self._end_process(error)
+        failures = self._failures[partition] = self._failures.get(partition, 0) + 1
+        logger.warning("partition %d failed (%d in a row), opening it again: %r", partition, failures, error)
+        if failures > _MAX_FAILURES:
+            return self._end_process(
+                EngineError(f"partition {partition} failed {failures} times without progress, last: {error!r}")
+            )
+        await asyncio.sleep(min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** (failures - 1)))
+        if await self._still_ours(partition):
+            self._metrics.partitions_reopened.labels(_reason(error)).inc()
+            await self._open(partition)
+        elif isinstance(error, Fenced):
+            self._end_process(error)
+        return None
+
+    async def _still_ours(self, partition: int) -> bool:
+        """Asks until there is an answer. Without one nothing may be opened: that would fence the rightful owner."""
+        assert self._parts is not None
+        while partition in self._assigned and not self._draining:
+            membership = await self._parts.source.membership(partition)
+            if membership is not Membership.UNKNOWN:
+                return membership is Membership.YES
+            await asyncio.sleep(1)
+        return False
+
+    def _end_process(self, error: Exception) -> None:
+        if not self.fatal.done():
+            self.fatal.set_result(error if isinstance(error, IntentRecError) else EngineError(repr(error)))
+
+    def _turn(self, partition: int) -> asyncio.Lock:
+        """Of lives of one partition, one is opened or ended at a time: the next must find nothing of the last."""
+        return self._turns.setdefault(partition, asyncio.Lock())
+
+    def _settle(self, life: PartitionLife) -> None:
+        """A life has ended: nothing of it is outstanding."""
+        if self._outstanding.pop(life, 0):
+            self.progress.work_done(idle=not any(self._outstanding.values()))
+        self._look_for_room()
+
+    # --- the inference thread's side
+
+    async def _feed_inference(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._buffer.wait_until_due()
+            await self._slots.acquire()
+            batch = self._buffer.take()
+            self._look_for_room()
+            lives = {partition: self._lives[partition] for partition in batch if partition in self._lives}
+            batch = {partition: batch[partition] for partition in lives}
+            if not batch:
+                self._slots.release()
+                continue
+            for life in lives.values():
+                life.begin_inference()
+            self._metrics.buffered_plays.set(self._buffer.num_plays)
+            processed = loop.run_in_executor(self._inference, self._pipeline.process, batch)
+            self._submitted.put_nowait((processed, lives, self._clock()))
+
+    async def _take_results(self) -> None:
+        while True:
+            processed, lives, _ = await self._submitted.get()
+            try:
+                results = await processed
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                # The pipeline answers every play, or dead-letters it; if it raises, what it did to its state is unknown.
+                logger.exception("inference failed")
+                for life in lives.values():
+                    self._failed(life, EngineError(f"inference failed: {error!r}"))
+            else:
+                for result in results:
+                    life = lives[result.partition]
+                    if life.phase in (Phase.READY, Phase.FINISHING):
+                        receipt = None if self._publisher is None else self._publisher.publish(result.outputs)
+                        life.add(result, receipt)
+            finally:
+                for life in lives.values():
+                    life.end_inference()
+                self._slots.release()
+
+    # --- callbacks of lives and publisher
+
+    def committed(self, life: PartitionLife, num_plays: int, duration_s: float) -> None:
+        """A cut is durable."""
+        self._failures.pop(life.partition, None)
+        if life in self._outstanding:
+            self._outstanding[life] -= num_plays
+        self._metrics.transactions.labels(TransactionOutcome.COMMITTED).inc()
+        self._metrics.transaction_seconds.observe(duration_s)
+        self.progress.work_done(idle=not any(self._outstanding.values()))
+        self._look_for_room()
+
+    def life_failed(self, life: PartitionLife, error: BaseException) -> None:
+        """A life's regular cut failed."""
+        if isinstance(error, PublishFailed):
+            self._metrics.publish_failures.inc()
+        outcome = TransactionOutcome.FENCED if isinstance(error, Fenced) else TransactionOutcome.ABORTED
+        self._metrics.transactions.labels(outcome).inc()
+        self._failed(life, error)
+
+    def restored(self, partition: int, restored: Restored) -> None:
+        """A partition's state was read from the changelog."""
+        self._metrics.recovery_seconds.observe(restored.duration_s)
+        self._metrics.recovery_records.inc(restored.num_records)
+        logger.info(
+            "partition %d: %d members restored from %d records in %.2f s",
+            partition,
+            len(restored.histories),
+            restored.num_records,
+            restored.duration_s,
+        )
+
+    def published(self, published: Published) -> None:
+        """Outputs were acknowledged."""
+        self._metrics.outputs_published.labels(published.kind).inc(len(published.latencies_s))
+        if published.kind.takes_latency:
+            self._metrics.publication_latency_seconds.observe_many(published.latencies_s)
+
+    def _look_for_room(self) -> None:
+        if not self._draining and self._has_room():
+            self._room.set()
+
+    # --- the end
+
+    @property
+    def ready(self) -> bool:
+        """Whether every assigned partition is served."""
+        return not self._draining and len(self.fetchable()) == len(self._assigned)
+
+    async def watch_lag(self, interval_s: float) -> None:
+        """Compares what is fetched with what the log holds, forever: nothing else notices a consumer that is stuck."""
+        assert self._parts is not None
+        before: dict[int, int] = {}
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                async with asyncio.timeout(interval_s):
+                    found = await self._parts.source.source_positions(set(self.fetchable()))
+            except Exception as error:
+                logger.warning("the end of the plays topic cannot be read: %r", error)
+                self.progress.saw_lag(behind=bool(self._lives))
+                continue
+            self.progress.saw_lag(
+                behind=any(position < end and before.get(p) == position for p, (position, end) in found.items())
+            )
+            before = {partition: position for partition, (position, _) in found.items()}
+
+    async def drain(self) -> None:
+        """Takes no more plays, finishes what is in inference, commits it, closes every partition."""
+        self._draining = True
+        lives = list(self._lives.values())
+        self._lives.clear()
+        await asyncio.gather(*(self._finish(life) for life in lives))
+
+    async def stop(self) -> None:
+        """Ends the tasks. The inference thread is not waited for: it may hang, and the process is about to end."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._inference.shutdown(wait=False, cancel_futures=True)
+
+    def _spawn(self, coroutine: Any, name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("task %s ended", task.get_name(), exc_info=error)
+            self._end_process(EngineError(f"{task.get_name()}: {error!r}"))
+
+
+def _reason(error: BaseException) -> ReopenReason:
+    if isinstance(error, Fenced):
+        return ReopenReason.FENCED
+    if isinstance(error, PublishFailed):
+        return ReopenReason.SEND_FAILED
+    if isinstance(error, EngineError):
+        return ReopenReason.REWOUND
+    return ReopenReason.TRANSACTION_FAILED

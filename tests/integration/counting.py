@@ -1,0 +1,121 @@
+"""A pipeline without a model, for tests of delivery: it folds plays as the real one does and answers with the count.
+
+Run as a program it is a worker process on it: `python -m tests.integration.counting`, settings from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from intentrec_core.domain_file import load_domain
+from intentrec_core.errors import IntentRecError
+from intentrec_core.history import EventLayout, History
+from stream.app import WorkerParts, WorkerProcess, run_until_signal
+from stream.folding import Folder
+from stream.metrics import Metrics
+from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
+from stream.settings import Settings
+
+ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
+
+
+class CountingPipeline:
+    """Answers a play with how many plays of the member are applied. ``poison`` in an item id makes it raise, ``slow`` sleep."""
+
+    def __init__(self, num_partitions: int) -> None:
+        self.layout = EventLayout(load_domain("movielens"))
+        self.histories: dict[int, dict[str, History]] = {}
+        self._num_partitions = num_partitions
+
+    def open_partition(self, partition: int, histories: dict[str, History]) -> None:
+        assert partition not in self.histories, f"partition {partition} opened twice"
+        self.histories[partition] = histories
+
+    def close_partition(self, partition: int) -> None:
+        self.histories.pop(partition, None)
+
+    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+        results = []
+        for partition, records in batches.items():
+            folder = Folder(self.layout, self._num_partitions)
+            work = folder.fold(partition, self.histories[partition], records)
+            for pending in work.pending:
+                if isinstance(pending, OutputRecord):
+                    work.result.outputs.append(pending)
+                    continue
+                record, user = pending.record, pending.play.user_id
+                if "poison" in pending.play.item_id:
+                    raise RuntimeError("poisoned")
+                if "slow" in pending.play.item_id:
+                    time.sleep(float(pending.play.item_id.split(":")[1]))
+                value = json.dumps({"user_id": user, "count": self.histories[partition][user].count})[:-1].encode()
+                for kind in ANSWERS:
+                    headers = ((ID_HEADER, output_id(record, kind)),)
+                    work.result.outputs.append(
+                        OutputRecord(kind, user.encode(), value, headers, record.offset, record.timestamp)
+                    )
+            results.append(work.result)
+        return results
+
+
+class PassThrough:
+    """No state at all: what the transport and the publisher alone can do. Three outputs a play, as the design's figure."""
+
+    KINDS = (OutputKind.RECOMMENDATION, OutputKind.INTENT, OutputKind.LATE)
+
+    def __init__(self) -> None:
+        self.layout = EventLayout(load_domain("movielens"))
+
+    def open_partition(self, partition: int, histories: dict[str, History]) -> None:
+        pass
+
+    def close_partition(self, partition: int) -> None:
+        pass
+
+    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+        results = []
+        for partition, records in batches.items():
+            outputs = [
+                OutputRecord(
+                    kind, r.key, b'{"a":1', ((ID_HEADER, b"%d-%d" % (partition, r.offset)),), r.offset, r.timestamp
+                )
+                for r in records
+                for kind in self.KINDS
+            ]
+            changes = {record.key or b"": b"%d" % record.offset for record in records}
+            results.append(PartitionResult(partition, records[-1].offset + 1, len(records), outputs, changes))
+        return results
+
+
+def main() -> int:
+    level = os.environ.pop("TEST_LOG_LEVEL", "INFO")
+    pass_through = os.environ.pop("TEST_PASS_THROUGH", "")
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = Settings.load()
+    pipeline = PassThrough() if pass_through else CountingPipeline(settings.num_partitions)
+
+    async def work() -> None:
+        parts = WorkerParts(
+            pipeline=pipeline,
+            layout=pipeline.layout,
+            fingerprint=pipeline.layout.domain.fingerprint,
+            metrics=Metrics(),
+        )
+        await run_until_signal(WorkerProcess(settings, parts))
+
+    try:
+        asyncio.run(work())
+    except IntentRecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
