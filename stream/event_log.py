@@ -1,6 +1,7 @@
 """The event log at rest: plays in Parquet segments, each one exactly once, whatever was killed while it was written.
 
     <root>/<topic>-<partition>-<first>-<last>.parquet     plays at source offsets first..last of one partition
+    <root>/<topic>-backfill-<first>-<last>.parquet        plays of before the topic, numbered in their own order
 
 The name is the commit: a segment comes to be by one rename, and the offsets covered are read from the names, never from
 a consumer group's commits. Segments of a partition may overlap (a compaction that was cut short, a writer that was
@@ -34,8 +35,11 @@ STAMP = pa.schema(
     ]
 )
 SEGMENT = pa.schema([*PLAYS, *STAMP])
-SUFFIX = ".parquet"
-_NAME = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)-(?P<partition>\d+)-(?P<first>\d{20})-(?P<last>\d{20})\.parquet")
+BACKFILL = -1
+"""Partition of plays that were never on the topic: a data set a first bundle was trained on."""
+_NAME = re.compile(
+    r"(?P<topic>[A-Za-z0-9._-]+)-(?P<partition>\d+|backfill)-(?P<first>\d{20})-(?P<last>\d{20})\.parquet"
+)
 Result = TypeVar("Result")
 
 _RETRIES = 5
@@ -67,7 +71,7 @@ class NewestPlay:
 
 def segment_name(topic: str, partition: int, first: int, last: int) -> str:
     """File name of a segment."""
-    return f"{topic}-{partition}-{first:020d}-{last:020d}{SUFFIX}"
+    return f"{topic}-{'backfill' if partition == BACKFILL else partition}-{first:020d}-{last:020d}.parquet"
 
 
 def list_segments(root: Path, topic: str) -> list[Segment]:
@@ -76,7 +80,9 @@ def list_segments(root: Path, topic: str) -> list[Segment]:
         return []
     matches = ((_NAME.fullmatch(path.name), path) for path in root.iterdir())
     return sorted(
-        Segment(int(m["partition"]), int(m["first"]), int(m["last"]), path)
+        Segment(
+            BACKFILL if m["partition"] == "backfill" else int(m["partition"]), int(m["first"]), int(m["last"]), path
+        )
         for m, path in matches
         if m is not None and m["topic"] == topic
     )
@@ -123,13 +129,15 @@ class EventLog:
         self.topic = topic
 
     def next_offsets(self) -> dict[int, int]:
-        """Per partition, the first source offset that is not in the log."""
-        return {partition: held.next_offset for partition, held in self._covers().items()}
+        """Per partition of the topic, the first source offset that is not in the log."""
+        return {p: held.next_offset for p, held in self._covers().items() if p != BACKFILL}
 
     def newest_plays(self) -> dict[int, NewestPlay]:
-        """Per partition, the play with the highest offset; partitions without one are absent."""
+        """Per partition of the topic, the play with the highest offset; partitions without one are absent."""
         newest = {}
         for partition, held in self._covers().items():
+            if partition == BACKFILL:
+                continue
             for segment, _ in reversed(held.taken):
                 table = _read(segment, ["offset", "event_id"])
                 if table.num_rows:

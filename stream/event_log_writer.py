@@ -18,9 +18,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from intentrec_core.datasets.plays import PlayRow, plays_table
+from intentrec_core.datasets.plays import PlayRow, play_rows, plays_table
 from intentrec_core.errors import DataError, StateError
-from stream.event_log import SEGMENT, STAMP, Segment, cover, list_segments, segment_name
+from stream.event_log import BACKFILL, SEGMENT, STAMP, Segment, cover, list_segments, segment_name
 
 _LOCK = ".lock"
 _TEMPORARY = ".writing-"
@@ -198,6 +198,24 @@ def open_writer(root: Path, topic: str) -> Iterator[EventLogWriter]:
         yield writer
     finally:
         writer.close()
+
+
+def backfill(root: Path, topic: str, plays: pa.Table, *, segment_plays: int = 250_000) -> int:
+    """Puts plays of before the topic into the log, so that training knows them; returns how many it added.
+
+    ``plays`` are in schema PLAYS and event-time order. Safe to repeat with the same plays, also after a kill; of a play
+    that is on the topic as well, this one is read.
+
+    Raises: StateError while a trainer writes the log; OSError.
+    """
+    with open_writer(root, topic) as writer:
+        start = writer.next_offset(BACKFILL)
+        for first in range(start, plays.num_rows, segment_plays):
+            rows = play_rows(plays.slice(first, segment_plays))
+            logged = [LoggedPlay(first + i, 0, row) for i, row in enumerate(rows)]
+            writer.append(BACKFILL, logged, first + len(logged))
+            writer.flush()
+    return max(0, plays.num_rows - start)
 
 
 def _locked(path: Path) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from intentrec_core.datasets.plays import PLAYS, PlayRow
+from intentrec_core.datasets.plays import PLAYS, PlayRow, plays_table
 from intentrec_core.errors import DataError, StateError
 from stream.event_log import EventLog, NewestPlay, list_segments, segment_name
-from stream.event_log_writer import EventLogWriter, LoggedPlay, open_writer
+from stream.event_log_writer import EventLogWriter, LoggedPlay, backfill, open_writer
 
 TOPIC = "plays"
 
@@ -191,6 +191,16 @@ def test_a_gap_that_the_topic_no_longer_holds_is_never_claimed(tmp_path: Path) -
         writer.append(0, [logged(o) for o in range(50, 53)], 53)
         writer.flush()
     assert [(s.first, s.last) for s in list_segments(tmp_path, TOPIC)] == [(0, 2), (50, 52)]
+
+
+def test_a_backfill_comes_before_the_topics_plays_and_may_be_repeated(tmp_path: Path) -> None:
+    write(tmp_path, range(2, 5))
+    earlier = plays_table(logged(offset).play for offset in range(3))  # the last one is on the topic too
+    assert backfill(tmp_path, TOPIC, earlier, segment_plays=2) == 3
+    assert backfill(tmp_path, TOPIC, earlier, segment_plays=2) == 0
+    assert events(tmp_path) == ["e0", "e1", "e2", "e3", "e4"]
+    assert EventLog(tmp_path, TOPIC).next_offsets() == {0: 5}
+    assert EventLog(tmp_path, TOPIC).newest_plays() == {0: NewestPlay(4, "e4")}
 
 
 def test_a_second_writer_is_refused_until_the_first_one_is_gone(tmp_path: Path) -> None:
