@@ -1,0 +1,193 @@
+"""The training loop: it learns, it repeats, it stops when told, and it goes on from a running model."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from intentrec_core.datasets.plays import plays_table
+from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.evaluation.report import evaluate
+from intentrec_core.features import FeatureBuilder
+from intentrec_core.model import IntentRec, ModelConfig
+from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.progress import Progress, Trained
+from intentrec_core.training.schedule import rate_factor, run_done
+from intentrec_core.training.train import resolve_device, train
+from intentrec_core.vocabulary import ItemTable
+from tests.unit.tiny_plays import cycling_plays, row
+from tests.worlds import START_MS, TinyWorld
+
+SMALL = ModelConfig(width=16, num_heads=2, num_layers=1, intent_width=8, dropout=0.0)
+QUICK = TrainConfig(epochs=10, batch_windows=8, learning_rate=3e-2)
+MEMBERS, LENGTH = 8, 16
+PLAYS = cycling_plays(members=MEMBERS, plays=LENGTH)
+
+
+def trained(world: TinyWorld, config: TrainConfig = QUICK, **more: object) -> Trained:
+    return train(PLAYS, world.features, world.table, config, model_config=SMALL, device="cpu", **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def running(world: TinyWorld) -> Trained:
+    """A model that has learned the circle."""
+    return trained(world)
+
+
+def weights(model: IntentRec) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_comes_next_in_a_circle_is_learned(world: TinyWorld, running: Trained) -> None:
+    found = running
+    assert found.curve[-1].loss["item"] < 0.5 * found.curve[0].loss["item"]
+    quality = evaluate(found.model, world.features, PLAYS, from_ms=START_MS, filter_watched=False).quality
+    assert quality.ndcg_at_10 > 0.8
+    assert found.num_targets == quality.num_plays == MEMBERS * (LENGTH - 1)
+
+
+def test_a_seed_makes_a_run_repeatable_and_another_seed_another_run(world: TinyWorld) -> None:
+    config = dataclasses.replace(QUICK, epochs=2)
+    first, again = trained(world, config), trained(world, config)
+    other = trained(world, dataclasses.replace(config, seed=1))
+    assert same(weights(first.model), weights(again.model))
+    assert [r.loss for r in first.curve] == [r.loss for r in again.curve]
+    assert not same(weights(first.model), weights(other.model))
+
+
+def test_the_callers_random_state_is_left_alone(world: TinyWorld) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    trained(world, dataclasses.replace(QUICK, epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_loss_parts_and_steps_are_reported(world: TinyWorld) -> None:
+    steps: list[Progress] = []
+    found = trained(world, dataclasses.replace(QUICK, epochs=2), progress=steps.append)
+    assert set(steps[0].loss) == {"total", "item", *(head.name for head in world.domain.heads)}
+    assert [(p.epoch, p.step) for p in steps] == [(e, s) for e in (1, 2) for s in range(1, steps[0].num_steps + 1)]
+    last = steps[-1].loss
+    expected = last["item"] + QUICK.intent_weight * sum(v for k, v in last.items() if k not in ("total", "item"))
+    assert last["total"] == pytest.approx(expected, rel=1e-5)  # means of float32 sums over the steps
+    assert found.curve[-1].loss == last
+    assert "item" in found.curve[-1].line()
+
+
+def test_a_model_without_the_intent_stage_trains_on_items_alone(world: TinyWorld) -> None:
+    plain = dataclasses.replace(SMALL, intent_stage=False)
+    found = train(PLAYS, world.features, world.table, QUICK, model_config=plain, device="cpu")
+    assert set(found.curve[-1].loss) == {"total", "item"}
+    assert found.curve[-1].loss["item"] < found.curve[0].loss["item"]
+
+
+def test_the_best_epoch_on_held_out_plays_is_kept(world: TinyWorld) -> None:
+    found = trained(world, dataclasses.replace(QUICK, validation_ratio=0.2))
+    judged = [point.validation.ndcg_at_10 for point in found.curve if point.validation is not None]
+    assert len(judged) == len(found.curve)
+    assert found.best_epoch == 1 + int(np.argmax(judged))
+    assert found.num_targets < MEMBERS * (LENGTH - 1)
+    assert "held out" in found.curve[0].line()
+
+
+def test_training_stops_when_held_out_plays_get_no_better(world: TinyWorld) -> None:
+    config = TrainConfig(epochs=50, batch_windows=4, learning_rate=1e-7, validation_ratio=0.2, patience=2)
+    found = trained(world, config)
+    assert found.stopped == "patience"
+    assert len(found.curve) == found.best_epoch + 2
+
+
+def test_training_ends_when_its_time_is_over(world: TinyWorld) -> None:
+    ticks = itertools.count()
+    found = trained(world, dataclasses.replace(QUICK, epochs=500, max_seconds=40.0), clock=lambda: float(next(ticks)))
+    assert found.stopped == "time"
+    assert 1 <= len(found.curve) < 20
+
+
+def test_the_learning_rate_falls_to_its_end_within_the_time_given(world: TinyWorld) -> None:
+    ticks, rates = itertools.count(), list[float]()
+    config = dataclasses.replace(QUICK, epochs=500, max_seconds=60.0, final_ratio=0.0)
+    trained(world, config, clock=lambda: float(next(ticks)), progress=lambda p: rates.append(p.learning_rate))
+    assert rates[-1] < 0.05 * max(rates)
+
+
+def test_a_warm_start_goes_on_from_the_running_model_and_leaves_it_as_it_was(
+    world: TinyWorld, running: Trained
+) -> None:
+    before = weights(running.model)
+    config = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-3)
+    warm = train(PLAYS, world.features, world.table, config, start=running.model, device="cpu")
+    assert warm.curve[0].loss["item"] < 0.5 * running.curve[0].loss["item"]
+    assert same(weights(running.model), before)
+    assert not same(weights(warm.model), before)
+
+
+def test_a_warm_start_learns_rows_of_new_items(world: TinyWorld, running: Trained) -> None:
+    new_world = TinyWorld(num_items=32)
+    vocabulary = world.vocabulary.extended(item.item_id for item in new_world.items)
+    table = ItemTable(world.domain, vocabulary, new_world.catalogue)
+    features = FeatureBuilder(world.domain, vocabulary, table)
+    swapped = [
+        row(u, 31 if k % 2 else 1, 60.0 * k + u, event=f"{u}-{k}") for k in range(LENGTH) for u in range(MEMBERS)
+    ]
+    plays = plays_table(swapped)
+    before = evaluate(running.model, world.features, plays, from_ms=START_MS, filter_watched=False)
+    warm = train(plays, features, table, QUICK, start=running.model, device="cpu").model
+    after = evaluate(warm, features, plays, from_ms=START_MS, filter_watched=False)
+    assert warm.num_rows == running.model.num_rows + 2
+    assert after.quality.hr_at_10 > 0.9 > before.quality.hr_at_10
+
+
+def test_the_row_of_unknown_items_is_learned(world: TinyWorld) -> None:
+    config = dataclasses.replace(QUICK, epochs=1, weight_decay=0.0)
+    still = trained(world, dataclasses.replace(config, unknown_ratio=0.0)).model.item.weight[0]
+    moved = trained(world, dataclasses.replace(config, unknown_ratio=0.2)).model.item.weight[0]
+    torch.manual_seed(config.seed)
+    untrained = IntentRec(SMALL, world.domain, world.table).item.weight[0]
+    assert torch.equal(still, untrained)
+    assert not torch.equal(moved, untrained)
+
+
+def test_plays_before_the_span_are_context_only(world: TinyWorld) -> None:
+    middle = START_MS + 60_000 * LENGTH // 2
+    found = trained(world, dataclasses.replace(QUICK, epochs=1), from_ms=middle)
+    assert found.num_targets == int((PLAYS.column("ts_ms").to_numpy() >= middle).sum())
+
+
+def test_nothing_to_learn_from_is_said(world: TinyWorld) -> None:
+    with pytest.raises(DataError, match="no member has two plays"):
+        train(plays_table([row(0, 1, 0.0)]), world.features, world.table, model_config=SMALL, device="cpu")
+
+
+def test_a_setting_out_of_range_is_named() -> None:
+    with pytest.raises(ConfigError, match="training learning_rate is 2; allowed: 1e-07 to 1"):
+        TrainConfig(learning_rate=2)
+    with pytest.raises(ConfigError, match="max_seconds"):
+        TrainConfig(max_seconds=0.0)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="allowed: auto, cpu, cuda"):
+        resolve_device("abacus")
+
+
+def test_the_rate_rises_then_falls() -> None:
+    shape = [rate_factor(done, warmup_ratio=0.1, final_ratio=0.02) for done in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    assert shape == pytest.approx([0.0, 0.5, 1.0, 0.51, 0.02])
+    assert rate_factor(1.0, warmup_ratio=1.0, final_ratio=0.0) == 1.0
+
+
+def test_a_run_is_as_far_as_its_steps_or_its_time() -> None:
+    assert run_done(0.2, 50.0, None) == 0.2
+    assert run_done(0.2, 50.0, 100.0) == 0.5
+    assert run_done(0.2, 500.0, 100.0) == 1.0
