@@ -1,0 +1,229 @@
+"""``intentrec train`` and ``intentrec eval``: from plays to a bundle, and how good it is beside its references."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from intentrec_core.errors import ConfigError
+from stream.cli import options
+from stream.cli.progress import Report, bars, notes, results
+
+if TYPE_CHECKING:
+    from intentrec_core.evaluation.comparison import Comparison
+    from intentrec_core.training.config import TrainConfig
+    from intentrec_core.training.progress import EpochReport, Progress
+    from stream.cli.data_source import DataSet
+    from stream.first_model import FirstModel
+    from stream.settings import Settings
+
+_PANEL = "Data and learning"
+
+Share = Annotated[float, typer.Option(min=0.01, max=1, help="Train on this share of the plays, the earliest.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the plays. Default: what MovieLens-100K needs.")]
+Seconds = Annotated[float | None, typer.Option(help="End training after this long; such a run is not repeatable.")]
+Width = Annotated[int | None, typer.Option(help="Width of the model; default 64.")]
+Layers = Annotated[int | None, typer.Option(help="Layers of each of the two encoders; default 2.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object on the last line.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command tree."""
+    app.command(
+        "train",
+        rich_help_panel=_PANEL,
+        epilog="[bold]Examples[/bold]\n\n  intentrec train                                   MovieLens-100K, 70 % of it\n\n"
+        "  intentrec train --announce --broker kafka:9092    ... and let every worker serve it\n\n"
+        "  intentrec train --data world --domain video --epochs 5",
+    )(train)
+    app.command(
+        "eval",
+        rich_help_panel=_PANEL,
+        epilog="[bold]Examples[/bold]\n\n  intentrec eval                    trains IntentRec and its reference, compares\n\n"
+        "  intentrec eval --bundle latest    a bundle you have, on the plays after its training",
+    )(evaluate)
+
+
+def train(
+    data: options.Data = "movielens-100k",
+    domain: options.Domain = None,
+    share: Share = 0.7,
+    epochs: Epochs = None,
+    seconds: Seconds = None,
+    width: Width = None,
+    layers: Layers = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    bundles: options.Bundles = None,
+    references: Annotated[
+        bool, typer.Option("--references/--no-references", help="Compare on the plays after the share; trains twice.")
+    ] = True,
+    announce: Annotated[bool, typer.Option("--announce", help="Tell the workers on the broker to serve it.")] = False,
+    if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing where the store has a bundle.")] = False,
+    broker: options.Broker = None,
+    cache_dir: options.CacheDir = None,
+) -> None:
+    """Train a model on plays, print how it learns and how good it is, and write it as a bundle."""
+    from stream.cli.bundle_store import announce_bundle, newest_bundle, write_first_bundle
+
+    settings = options.settings(domain=domain, device=device, bundle_url=bundles, broker=broker, cache_dir=cache_dir)
+    out = results()
+    if if_missing and (present := newest_bundle(settings)) is not None:
+        out.print(f"{settings.bundle_url} has bundle {present}: nothing to do", soft_wrap=True)
+        return
+    with bars() as report:
+        data_set = _load(data, settings, report)
+    config = _config(epochs, seconds, seed)
+    first = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
+    metrics: dict[str, Any] = {}
+    if references and share < 1:
+        compared = _compare(settings, data_set, share, config, width, layers, first)
+        _print_comparison(compared)
+        metrics = _headline(compared)
+    with bars() as report:
+        report("encoding items, building the index, writing the bundle", 0, 0)
+        bundle = write_first_bundle(settings, first, metrics)
+    out.print(f"[bold]bundle {bundle}[/bold] in {settings.bundle_url}", soft_wrap=True)
+    if announce:
+        announce_bundle(settings, bundle, reason="trained")
+        out.print(f"announced on {settings.model_updates_topic} of {settings.broker}", soft_wrap=True)
+
+
+def evaluate(
+    data: options.Data = "movielens-100k",
+    domain: options.Domain = None,
+    bundle: Annotated[
+        str | None, typer.Option(metavar="VERSION|latest", help="Judge this bundle instead of training one.")
+    ] = None,
+    share: Share = 0.7,
+    epochs: Epochs = None,
+    seconds: Seconds = None,
+    width: Width = None,
+    layers: Layers = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    bundles: options.Bundles = None,
+    cache_dir: options.CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Rank every item for every later play: IntentRec beside popularity, Markov and itself without the intent stage.
+
+    One global split in time: everything before it is for learning, everything after it is asked about. HR@10, NDCG@10
+    and MRR with an interval over members, and the accuracy of each intent.
+    """
+    settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
+    with bars() as report:
+        data_set = _load(data, settings, report)
+    if bundle is not None:
+        from stream.cli.bundle_store import compare_bundle
+
+        compared = compare_bundle(settings, bundle, data_set, seed)
+    else:
+        config = _config(epochs, seconds, seed)
+        first = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
+        compared = _compare(settings, data_set, share, config, width, layers, first)
+    _print_comparison(compared)
+    if as_json:
+        print(json.dumps(compared.to_dict()))
+
+
+def _load(source: str, settings: Settings, report: Report) -> DataSet:
+    from stream.cli.data_source import load_data
+
+    return load_data(source, settings.cache_dir, report)
+
+
+def _config(epochs: int | None, seconds: float | None, seed: int) -> TrainConfig:
+    from intentrec_core.training.config import TrainConfig
+
+    given = {"epochs": epochs, "max_seconds": seconds}
+    return TrainConfig(seed=seed, **{name: value for name, value in given.items() if value is not None})
+
+
+def _learn(
+    settings: Settings,
+    data_set: DataSet,
+    share: float,
+    config: TrainConfig,
+    width: int | None,
+    layers: int | None,
+    *,
+    intent_stage: bool,
+) -> FirstModel:
+    from intentrec_core.domain_file import load_domain
+    from intentrec_core.model import ModelConfig
+    from stream.first_model import learn
+
+    plays = data_set.earliest(share)
+    if not plays.num_rows:
+        raise ConfigError(f"share {share} of {data_set.plays.num_rows:,} plays is none; give a larger one")
+    sizes = {"width": width, "num_layers": layers}
+    model_config = dataclasses.replace(
+        ModelConfig(intent_stage=intent_stage), **{name: value for name, value in sizes.items() if value is not None}
+    )
+    what = "training IntentRec" if intent_stage else "training the reference without the intent stage"
+    with training_bars(f"{what} on {plays.num_rows:,} plays", show_curve=True) as (progress, epoch_done):
+        return learn(
+            load_domain(settings.domain),
+            plays,
+            data_set.catalogue,
+            config,
+            model_config=model_config,
+            device=settings.device,
+            progress=progress,
+            epoch_done=epoch_done,
+        )
+
+
+@contextmanager
+def training_bars(
+    what: str, *, show_curve: bool
+) -> Iterator[tuple[Callable[[Progress], None], Callable[[EpochReport], None]]]:
+    """Callbacks for a training run: a bar over all its steps, and a line of the learning curve after each epoch."""
+    console = notes()
+    with bars() as report:
+
+        def progress(at: Progress) -> None:
+            report(what, (at.epoch - 1) * at.num_steps + at.step, at.num_epochs * at.num_steps)
+
+        def epoch_done(point: EpochReport) -> None:
+            if show_curve:
+                console.print(point.line(), style="dim")
+
+        yield progress, epoch_done
+
+
+def _compare(
+    settings: Settings,
+    data_set: DataSet,
+    share: float,
+    config: TrainConfig,
+    width: int | None,
+    layers: int | None,
+    first: FirstModel,
+) -> Comparison:
+    from stream.first_model import compare_with_references
+
+    without = _learn(settings, data_set, share, config, width, layers, intent_stage=False)
+    cut_ms = data_set.rest(share).column("ts_ms")[0].as_py()
+    with bars() as report:
+        report("ranking every item for every later play", 0, 0)
+        return compare_with_references(first, data_set.plays, cut_ms, without, config.seed)
+
+
+def _print_comparison(compared: Comparison) -> None:
+    out = results()
+    for line in compared.lines():
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _headline(compared: Comparison) -> dict[str, Any]:
+    """The figures that a bundle's manifest carries."""
+    ours = compared.rankers[0].quality
+    figures = {"hr_at_10": ours.hr_at_10, "ndcg_at_10": ours.ndcg_at_10, "mrr": ours.mrr}
+    return figures | {f"accuracy_{head.name}": head.accuracy.estimate for head in compared.heads}

@@ -1,0 +1,72 @@
+"""``intentrec worker`` and ``intentrec trainer``: the two processes of production."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.cli import options
+
+_PANEL = "Streaming"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command tree."""
+    app.command(
+        "worker",
+        rich_help_panel=_PANEL,
+        epilog="[bold]Examples[/bold]\n\n  intentrec worker --broker 127.0.0.1:9092\n\n"
+        "  intentrec worker --metrics-port 9465      a second one on this machine: they share the partitions\n\n"
+        "  INTENTREC_DELIVERY=exactly_once intentrec worker",
+    )(worker)
+    app.command(
+        "trainer",
+        rich_help_panel=_PANEL,
+        epilog="[bold]Examples[/bold]\n\n  intentrec trainer --interval 3600 --metrics-port 9466",
+    )(trainer)
+
+
+def worker(
+    broker: options.Broker = None,
+    domain: options.Domain = None,
+    bundles: options.Bundles = None,
+    device: options.Device = None,
+    metrics_port: options.MetricsPort = None,
+) -> None:
+    """Fold every play into its member's history, and answer it with intents and recommendations.
+
+    Needs the topics (`intentrec topics`), and a bundle that was announced (`intentrec train --announce`). SIGTERM: it
+    commits what it holds and exits 0.
+    """
+    from stream.app import run_worker
+
+    run_worker(
+        options.settings(broker=broker, domain=domain, bundle_url=bundles, device=device, metrics_port=metrics_port)
+    )
+
+
+def trainer(
+    broker: options.Broker = None,
+    domain: options.Domain = None,
+    bundles: options.Bundles = None,
+    device: options.Device = None,
+    metrics_port: options.MetricsPort = None,
+    interval: Annotated[float | None, typer.Option(help="Seconds between training runs.")] = None,
+    event_log: Annotated[Path | None, typer.Option(help="Folder of the plays it has followed.")] = None,
+) -> None:
+    """Follow the plays, retrain on a schedule, and announce each bundle that is not worse than the one that serves."""
+    from stream.trainer_app import run_trainer
+
+    run_trainer(
+        options.settings(
+            broker=broker,
+            domain=domain,
+            bundle_url=bundles,
+            device=device,
+            metrics_port=metrics_port,
+            retrain_interval_s=interval,
+            event_log_dir=event_log,
+        )
+    )

@@ -1,0 +1,150 @@
+"""``intentrec replay`` and ``intentrec simulate``: plays into Kafka, of real people or of a simulated world."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from intentrec_core.errors import ConfigError
+from stream.cli import options
+from stream.cli.progress import Report, bars, notes, results
+
+if TYPE_CHECKING:
+    from intentrec_core.datasets.plays import PlayRow
+    from stream.replay import Pace
+    from stream.settings import Settings
+
+_PANEL = "Streaming"
+_REPORT_EVERY = 500
+
+Speed = Annotated[float | None, typer.Option(help="Event-time seconds a second: 3600 plays an hour in a second.")]
+Rate = Annotated[float | None, typer.Option(help="Plays a second, evenly. Without --speed and --rate: flat out.")]
+Limit = Annotated[int | None, typer.Option("--plays", min=1, help="Stop after so many plays.")]
+
+
+class SimulatedDomain(StrEnum):
+    """Worlds that can be simulated."""
+
+    VIDEO = "video"
+    SHOP = "shop"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command tree."""
+    app.command(
+        "replay",
+        rich_help_panel=_PANEL,
+        epilog="[bold]Examples[/bold]\n\n  intentrec replay --rate 200                      MovieLens-100K, 200 plays/s\n\n"
+        "  intentrec replay --speed 43200 --from-share 0.7  its last 30 %, half a day a second\n\n"
+        "  intentrec replay --data my/folder --broker kafka:9092",
+    )(replay)
+    app.command(
+        "simulate",
+        rich_help_panel=_PANEL,
+        epilog="[bold]Examples[/bold]\n\n  intentrec simulate --plays 100000 --rate 5000     into Kafka\n\n"
+        "  intentrec simulate --out world --plays 200000     into a folder for train, eval and replay\n\n"
+        "  intentrec simulate --users 1000000 --items 100000 --plays 5000000",
+    )(simulate)
+
+
+def replay(
+    data: options.Data = "movielens-100k",
+    broker: options.Broker = None,
+    speed: Speed = None,
+    rate: Rate = None,
+    from_share: Annotated[float, typer.Option(min=0, max=1, help="Skip this share of the plays, the earliest.")] = 0.0,
+    limit: Limit = None,
+    cache_dir: options.CacheDir = None,
+) -> None:
+    """Send real plays into Kafka in the order in which they happened."""
+    from intentrec_core.datasets.plays import play_rows
+    from stream.cli.data_source import load_data
+    from stream.replay import Pace
+
+    settings = options.settings(broker=broker, cache_dir=cache_dir)
+    pace = Pace(speed=speed, rate=rate)
+    with bars() as report:
+        data_set = load_data(data, settings.cache_dir, report)
+        table = data_set.rest(from_share)
+        total = min(limit or table.num_rows, table.num_rows)
+        _send(settings, pace, play_rows(table.slice(0, total)), total, data_set.title, report)
+
+
+def simulate(
+    domain: Annotated[SimulatedDomain, typer.Option(help="Which world.")] = SimulatedDomain.VIDEO,
+    users: Annotated[int, typer.Option(help="Members.")] = 1000,
+    items: Annotated[int, typer.Option(help="Items in the catalogue.")] = 2000,
+    seed: options.Seed = 0,
+    event_rate: Annotated[
+        float | None, typer.Option(help="Plays a second of event time, over all members. Default: 4 a day each.")
+    ] = None,
+    informative: Annotated[
+        bool,
+        typer.Option("--informative/--uninformative", help="Whether actions, labels and durations tell the intent."),
+    ] = True,
+    limit: Limit = None,
+    out: Annotated[Path | None, typer.Option(help="Write plays.parquet, items.parquet and truth.parquet here.")] = None,
+    broker: options.Broker = None,
+    speed: Speed = None,
+    rate: Rate = None,
+) -> None:
+    """Send, or write, the plays of a world whose members' hidden intents are known.
+
+    The same options give the same plays. Nothing is held in memory but the members, so any size streams.
+    """
+    from intentrec_core.datasets.simulate import World
+    from stream.replay import Pace
+
+    world = World(domain.value, users, items, seed, event_rate, informative=informative)
+    with bars() as report:
+        if out is not None:
+            if broker is not None or speed is not None or rate is not None:
+                raise ConfigError("--out writes a folder: leave --broker, --speed and --rate out")
+            if limit is None:
+                raise ConfigError("--out needs --plays: the world itself never ends")
+            from stream.cli.world_folder import write_world
+
+            write_world(world, out, limit, report)
+            results().print(
+                f"{limit:,} plays in {out}; the hidden intents are in {out / 'truth.parquet'}", soft_wrap=True
+            )
+            return
+        settings = options.settings(broker=broker)
+        rows = (simulated.play for simulated in world.plays(limit))
+        _send(settings, Pace(speed=speed, rate=rate), rows, limit or 0, f"simulated {domain.value} plays", report)
+
+
+def _send(settings: Settings, pace: Pace, rows: Iterable[PlayRow], total: int, title: str, report: Report) -> None:
+    from stream.replay import Replay
+
+    run = Replay(settings, pace)
+
+    def counted() -> Iterator[PlayRow]:
+        what = f"{title} to {settings.broker}"
+        for number in itertools.count():
+            try:
+                row = next(source)
+            except StopIteration:
+                report(what, number, total)
+                return
+            if number % _REPORT_EVERY == 0:
+                report(what, number, total)
+            yield row
+
+    async def go() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(ending, stop.set)
+        return await run.run(counted(), stop)
+
+    source = iter(rows)
+    sent = asyncio.run(go())
+    notes().print(f"{sent:,} plays sent to {settings.broker} and acknowledged")

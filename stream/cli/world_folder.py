@@ -1,0 +1,43 @@
+"""A simulated world in a folder: plays.parquet, items.parquet, and the hidden intents kept aside in truth.parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from intentrec_core.catalogue import Catalogue
+from intentrec_core.datasets.plays import PLAYS
+from intentrec_core.errors import DataError
+
+if TYPE_CHECKING:
+    from intentrec_core.datasets.simulate import World
+    from stream.cli.progress import Report
+
+TRUTH = pa.schema([("event_id", pa.string()), ("hidden_intent", pa.string())])
+
+
+def write_world(world: World, folder: Path, num_plays: int, report: Report) -> None:
+    """Writes the world's first plays, tick by tick, and its items.
+
+    Raises: DataError when the folder cannot be written.
+    """
+    what, done, last_ms = f"simulating into {folder}", 0, world.start_ms
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            pq.ParquetWriter(folder / "plays.parquet", PLAYS, compression="zstd") as plays,
+            pq.ParquetWriter(folder / "truth.parquet", TRUTH, compression="zstd") as truth,
+        ):
+            for batch in world.batches(num_plays):
+                table = batch.table()
+                plays.write_table(table)
+                truth.write_table(pa.table([table.column("event_id"), pa.array(batch.hidden_intents())], schema=TRUTH))
+                done += len(batch)
+                last_ms = table.column("ts_ms")[-1].as_py()
+                report(what, done, num_plays)
+        Catalogue(world.catalogue(last_ms + 1)).save(folder / "items.parquet")
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error}") from error
