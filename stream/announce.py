@@ -148,7 +148,7 @@ async def announce(
                 since = [other for other in await follower.read() if other.sequence >= sequence]
                 if since and since[0] == mine:
                     return mine
-                known = newest(since)
+                known = newest(since) or known
                 logger.warning("number %d was announced by another, too; announcing again", sequence)
     except KafkaError as error:
         raise BrokerError(f"{bundle} cannot be announced on {settings.broker}: {error!r}") from error

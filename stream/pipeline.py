@@ -1,20 +1,38 @@
 """From bytes to bytes: records of plays in, recommendations and intents out, the state in between.
 
-Synchronous, and owned by the one inference thread; it knows no Kafka client, no event loop and no clock.
+    records ─ fold ─▶ runs ─ encode ─▶ intents, user vectors ─ search ─▶ lists ─ write ─▶ outputs, changelog
+                        └─ judge: what each play says of the prediction before it
+
+Synchronous, and owned by the one inference thread; it knows no Kafka client and no event loop. It looks at a clock to time
+its stages and for nothing else: what comes out is a function of the records, the state and the bundle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from intentrec_core.errors import ConfigError
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.engine import Encoded, EncodeRequest
+from intentrec_core.errors import BundleError, BundleFault, ConfigError
+from intentrec_core.history import EventLayout, History, Outcome
+from stream.answers import AnswerWriter
+from stream.batch_rows import BatchRows, lay_out
+from stream.folding import Answer, Folder, PartitionWork
+from stream.isolation import IsolatingEncoder
+from stream.metrics import Lookup, Metrics, PlayOutcome, Stage
+from stream.popular import PopularNow
+from stream.prequential import CUTOFF, Judge, Predictions, true_labels
 from stream.records import OutputKind, OutputRecord, PartitionResult, SourceRecord
+from stream.retrieval import Lists, Retrieval
+from stream.watched import WatchedCache, WatchedRows
 
 if TYPE_CHECKING:
-    from intentrec_core.history import History
-    from stream.metrics import Metrics
     from stream.serving import Serving
 
 __all__ = ["OutputKind", "OutputRecord", "PartitionResult", "Pipeline", "PipelineConfig", "SourceRecord"]
@@ -49,23 +67,219 @@ class Pipeline:
     """
 
     def __init__(self, serving: Serving, config: PipelineConfig, metrics: Metrics) -> None:
-        raise NotImplementedError
+        self.config = config
+        self.metrics = metrics
+        self.layout = EventLayout(serving.domain)
+        self._states: dict[int, dict[str, History]] = {}
+        self._moved: set[str] = set()
+        self._engine_seen = EngineCounts()
+        self._install(serving)
+        self._popular = PopularNow(serving.popularity, serving.counted_at_s)
+        self._judge = Judge(serving.domain, metrics)
+
+    @property
+    def serving(self) -> Serving:
+        """The bundle that serves."""
+        return self._serving
 
     def open_partition(self, partition: int, histories: dict[str, History]) -> None:
         """Takes over a partition with its restored state, which the pipeline owns from here on."""
-        raise NotImplementedError
+        self.close_partition(partition)
+        self._states[partition] = histories
+        self._count_members()
 
     def close_partition(self, partition: int) -> None:
         """Drops a partition's state and everything derived from it; one that is not open is no error."""
-        raise NotImplementedError
+        for user_id in self._states.pop(partition, ()):
+            member = f"{partition}/{user_id}"
+            self._encoder.forget(member)
+            self._watched.forget(member)
+            self._judge.forget(member)
+            self._moved.add(member)
+        self._count_members()
+
+    def history(self, partition: int, user_id: str) -> History | None:
+        """A member's state, to be read on the inference thread and not changed."""
+        return self._states[partition].get(user_id)
 
     def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
         """Processes the next records of open partitions, in source order; one result a partition, in the order given.
 
-        Raises: KeyError for a partition that is not open. No play makes it raise.
+        Raises: KeyError for a partition that is not open; EngineError when inference fails even for a context known to be
+        good. No play makes it raise. After an error the state of these partitions is unknown: close them.
         """
-        raise NotImplementedError
+        folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
+        with self._timed(Stage.FOLD):
+            works = [
+                folder.fold(partition, self._states[partition], records)
+                for partition, records in batches.items()
+                if records
+            ]
+        self._moved |= folder.inserted
+        if folder.rounds:
+            self._answer(works, folder)
+        else:
+            for work in works:
+                work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
+        self._count(works)
+        return [work.result for work in works]
+
+    def hottest(self, limit: int) -> list[EncodeRequest]:
+        """The members who played last, as requests to encode each one's whole context: to warm up another engine with."""
+        requests = []
+        for member in self._serving.engine.cached_users():
+            partition, _, user_id = member.partition("/")
+            history = self._states.get(int(partition), {}).get(user_id)
+            if history is not None and history.count:
+                requests.append(EncodeRequest(member, history.anchor(self.layout), bytes(history.events), 0))
+            if len(requests) >= limit:
+                break
+        return requests
 
     def swap(self, serving: Serving) -> None:
-        """Serves with another bundle from the next call on."""
-        raise NotImplementedError
+        """Serves with another bundle from the next call on.
+
+        Raises: BundleError when its domain would give the histories another meaning; the old bundle goes on serving.
+        """
+        old = self._serving
+        if serving.domain.fingerprint != old.domain.fingerprint:
+            raise BundleError(
+                BundleFault.DOMAIN, serving.version, "declares other ground state than the histories hold"
+            )
+        # What was cached there before the last flip, or on the side, has not seen these late plays: see EncodeRequest.
+        for member in self._moved:
+            serving.engine.forget(member)
+        self._moved.clear()
+        self._install(serving)
+        if serving.extends(old) or old.extends(serving):
+            self._popular.follow(serving.popularity)
+        else:
+            self._popular = PopularNow(serving.popularity, serving.counted_at_s)
+            self._judge = Judge(serving.domain, self.metrics)
+        if serving.domain.heads != old.domain.heads:
+            self._judge = Judge(serving.domain, self.metrics)
+
+    def _install(self, serving: Serving) -> None:
+        config, engine = self.config, serving.engine
+        k = max(CUTOFF, config.num_recommendations)
+        self._serving = serving
+        self._encoder = IsolatingEncoder(engine, self.layout, config.max_tries)
+        self._watched = WatchedCache(self.layout, serving.vocabulary, max(engine.num_slots, 1024))
+        self._retrieval = Retrieval(serving, k=k, beta=config.beta)
+        self._writer = AnswerWriter(serving, k=config.num_recommendations, max_tries=config.max_tries)
+        self._engine_seen = EngineCounts.of(serving)
+        self.metrics.engine_slots.set(engine.num_slots)
+        self.metrics.serves(serving.version, serving.created_s)
+
+    def _answer(self, works: Sequence[PartitionWork], folder: Folder) -> None:
+        with self._timed(Stage.ENCODE):
+            batch = lay_out([run for runs in folder.rounds for run in runs], self.layout, self._serving.vocabulary)
+            attempt = self._encoder.encode(folder.rounds)
+        with self._timed(Stage.SEARCH):
+            watched = self._watched.of(batch)
+            lists = self._retrieval.search(batch, attempt.encoded, watched, attempt.failed, self._popular)
+        with self._timed(Stage.JUDGE):
+            self._judge_plays(works, batch, attempt.encoded, lists, watched, attempt.failed)
+        with self._timed(Stage.MESSAGES):
+            self._writer.write(works, batch, attempt.encoded, lists, attempt.failed)
+        self.metrics.fallbacks.inc(int(lists.popular.sum()))
+        last = self.config.num_recommendations - 1
+        self.metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~attempt.failed).sum()))
+
+    def _judge_plays(
+        self,
+        works: Sequence[PartitionWork],
+        batch: BatchRows,
+        encoded: Encoded,
+        lists: Lists,
+        watched: Sequence[WatchedRows],
+        failed: NDArray[np.bool_],
+    ) -> None:
+        """Judges the predictions before the plays that came in order, then counts all new plays as popular."""
+        serving = self._serving
+        made = Predictions.empty(len(batch), len(serving.domain.heads))
+        made.items[:] = lists.rows[:, :CUTOFF]
+        for m, head in enumerate(encoded.heads):
+            made.labels[:, m] = head.argmax(axis=1)
+        made.bundle[~failed] = self._judge.bundle_number(serving.version)
+        previous = self._judge.previous(batch, made)
+        answers = [
+            p for work in works for p in work.pending if isinstance(p, Answer) and p.outcome is not Outcome.REPLAYED
+        ]
+        in_order = [a.run.first_row + a.nth for a in answers if a.outcome is Outcome.APPENDED]
+        rows = np.array(in_order, dtype=np.int64)
+        rows = rows[previous.bundle[rows] >= 0]
+        if len(rows):
+            item_row = batch.item_row[rows]
+            seen_before = [watched[row][:-1] for row in rows.tolist()]
+            hit = self._popular.hits(item_row, seen_before, CUTOFF, self._retrieval.hides_watched)
+            self._judge.count(previous.take(rows), item_row, self._truths(batch, rows), hit)
+        late = [a for a in answers if a.outcome is Outcome.INSERTED]
+        late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
+        added = np.array(in_order, dtype=np.int64)
+        ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array([a.play.ts_ms for a in late], dtype=np.int64)])
+        self._popular.add(np.concatenate([batch.item_row[added], late_rows]), ts_ms / 1000.0)
+
+    def _truths(self, batch: BatchRows, rows: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+        """Of the plays at ``rows``, which labels of each head came true. Shapes: bool[N, L] a head."""
+        serving, size = self._serving, self.layout.size
+        contexts, starts = [], []
+        for run_of, nth in zip(batch.run[rows].tolist(), batch.nth[rows].tolist(), strict=True):
+            run = batch.runs[run_of]
+            num_plays = len(run.context) // size - run.num_outputs + nth + 1
+            contexts.append(run.context[: num_plays * size])
+            starts.append(num_plays - 1)
+        codes = serving.features.columns(contexts, starts).codes
+        domain = serving.domain
+        return [true_labels(head, domain, serving.items, batch.item_row[rows], codes) for head in domain.heads]
+
+    @contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
+        started_s = time.perf_counter()
+        yield
+        self.metrics.stage_seconds.labels(stage).observe(time.perf_counter() - started_s)
+
+    def _count(self, works: Sequence[PartitionWork]) -> None:
+        metrics = self.metrics
+        results = [work.result for work in works]
+        num_records = sum(result.num_records for result in results)
+        metrics.plays_consumed.inc(num_records)
+        metrics.batch_plays.observe(num_records)
+        metrics.plays.labels(PlayOutcome.APPLIED).inc(sum(result.num_applied for result in results))
+        metrics.plays.labels(PlayOutcome.DUPLICATE).inc(sum(result.num_duplicates for result in results))
+        metrics.plays.labels(PlayOutcome.LATE).inc(sum(result.num_late for result in results))
+        metrics.plays.labels(PlayOutcome.REPLAYED).inc(sum(result.num_replayed for result in results))
+        for work in works:
+            for reason in work.reasons:
+                metrics.plays_rejected.labels(reason).inc()
+        now = EngineCounts.of(self._serving)
+        now.count(metrics, since=self._engine_seen)
+        self._engine_seen = now
+        metrics.engine_slots_used.set(self._serving.engine.num_cached)
+        self._count_members()
+
+    def _count_members(self) -> None:
+        self.metrics.members.set(sum(len(histories) for histories in self._states.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCounts:
+    """An engine's running counts at one moment; another engine starts from its own."""
+
+    hits: int = 0
+    misses: int = 0
+    positions: int = 0
+    evictions: int = 0
+
+    @classmethod
+    def of(cls, serving: Serving) -> EngineCounts:
+        """As of now."""
+        engine = serving.engine
+        return cls(engine.stats.hits, engine.stats.misses, engine.stats.positions, engine.num_evictions)
+
+    def count(self, metrics: Metrics, since: EngineCounts) -> None:
+        """Adds what came on top of ``since``."""
+        metrics.engine_lookups.labels(Lookup.HIT).inc(self.hits - since.hits)
+        metrics.engine_lookups.labels(Lookup.MISS).inc(self.misses - since.misses)
+        metrics.engine_positions.inc(self.positions - since.positions)
+        metrics.engine_evictions.inc(self.evictions - since.evictions)

@@ -1,0 +1,184 @@
+"""Answered rows to messages, and messages to the records that are published.
+
+A value is left without its closing brace: the publisher adds the seconds from the play's timestamp and closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.errors import RejectReason
+from intentrec_core.history import Outcome, hash64
+from stream.codec import encode_open
+from stream.folding import Answer, PartitionWork, rejected
+from stream.messages import IntentUpdate, PrimaryIntent, Recommendation, RecommendedItem, Source
+from stream.records import ID_HEADER, OutputKind, OutputRecord, SourceRecord, output_id
+from stream.sessions import session_id
+
+if TYPE_CHECKING:
+    from intentrec_core.engine import Encoded
+    from stream.batch_rows import BatchRows
+    from stream.retrieval import Lists
+    from stream.serving import Serving
+
+_DIGITS = 5
+#: Of probabilities and scores: a float32 holds no more that mean anything, and a message is a third shorter.
+_PADDING = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """A batch's outputs as plain Python values, converted once for all rows. ``shifted`` and ``opened`` are of the row's play."""
+
+    items: list[list[int]]
+    scores: list[list[float]]
+    popular: list[bool]
+    heads: list[list[list[float]]]
+    alpha: list[list[float]]
+    primary: list[int]
+    shifted: list[bool]
+    session_ms: list[int]
+    opened: list[bool]
+    event_hash: list[int]
+
+
+class AnswerWriter:
+    """Writes the two outputs of every answer with one bundle's names; ``k`` items a list."""
+
+    def __init__(self, serving: Serving, *, k: int, max_tries: int) -> None:
+        self._version = serving.version
+        self._item_ids, self._titles = serving.vocabulary.item_ids, serving.items.titles
+        self._k, self._max_tries = k, max_tries
+        heads = serving.domain.heads if serving.has_intents else ()
+        self._heads = [(head.name, head.label_names) for head in heads]
+        self._flat = [
+            (m, i, name, label) for m, (name, labels) in enumerate(self._heads) for i, label in enumerate(labels)
+        ]
+
+    def write(
+        self,
+        works: Sequence[PartitionWork],
+        batch: BatchRows,
+        encoded: Encoded,
+        lists: Lists,
+        failed: NDArray[np.bool_],
+    ) -> None:
+        """Completes the works' results: what was pending becomes outputs, in source order."""
+        columns = self._columns(batch, encoded, lists)
+        answers = [pending for work in works for pending in work.pending if isinstance(pending, Answer)]
+        times = _iso_times([answer.play.ts_ms for answer in answers])
+        given_up = failed.tolist()
+        nth = 0
+        for work in works:
+            outputs = work.result.outputs
+            for pending in work.pending:
+                if isinstance(pending, OutputRecord):
+                    outputs.append(pending)
+                    continue
+                row = pending.run.first_row + pending.nth
+                if given_up[row]:
+                    outputs.append(self._given_up(work, pending))
+                else:
+                    outputs += self._outputs(pending, columns, row, times[nth])
+                nth += 1
+
+    def _outputs(
+        self, answer: Answer, columns: _Columns, row: int, event_time: str
+    ) -> tuple[OutputRecord, OutputRecord]:
+        play, record = answer.play, answer.record
+        user_id, session_ms = play.user_id, columns.session_ms[row]
+        shared: dict[str, Any] = {
+            "user_id": user_id,
+            "session_id": session_id(user_id, session_ms),
+            "event_id": play.event_id,
+            "event_time": event_time,
+            "bundle": self._version,
+            "source": Source(record.topic, record.partition, record.offset),
+        }
+        item_ids, titles = self._item_ids, self._titles
+        recommendation = Recommendation(
+            items=[
+                RecommendedItem(item_ids[item], titles[item], score)
+                for item, score in zip(columns.items[row][: self._k], columns.scores[row], strict=False)
+                if item != _PADDING
+            ],
+            fallback="popular" if columns.popular[row] else "none",
+            **shared,
+        )
+        intent = IntentUpdate(
+            session_opened=_opened(answer, columns, row),
+            intents={
+                name: dict(zip(labels, probs[row], strict=True))
+                for (name, labels), probs in zip(self._heads, columns.heads, strict=True)
+            },
+            weights=dict(zip([name for name, _ in self._heads], columns.alpha[row], strict=True)),
+            primary=self._primary(columns, row),
+            shifted=columns.shifted[row],
+            **shared,
+        )
+        key = user_id.encode()
+        return (
+            _output(record, OutputKind.RECOMMENDATION, key, encode_open(recommendation)),
+            _output(record, OutputKind.INTENT, key, encode_open(intent)),
+        )
+
+    def _primary(self, columns: _Columns, row: int) -> PrimaryIntent | None:
+        if columns.primary[row] < 0:
+            return None
+        head, label, head_name, label_name = self._flat[columns.primary[row]]
+        return PrimaryIntent(head_name, label_name, columns.heads[head][row][label])
+
+    def _columns(self, batch: BatchRows, encoded: Encoded, lists: Lists) -> _Columns:
+        sessions = batch.sessions
+        moved = (encoded.primary_N != encoded.previous_primary_N) & (encoded.previous_primary_N >= 0)
+        return _Columns(
+            items=lists.rows.tolist(),
+            scores=_rounded(np.maximum(lists.scores, -3.4e38)),
+            popular=lists.popular.tolist(),
+            heads=[_rounded(head) for head in encoded.heads],
+            alpha=_rounded(encoded.alpha_NM),
+            primary=encoded.primary_N.tolist(),
+            shifted=(moved & ~sessions.opened).tolist(),
+            session_ms=sessions.start_ms.tolist(),
+            opened=sessions.opened.tolist(),
+            event_hash=batch.plays["event_hash"].tolist(),
+        )
+
+    def _given_up(self, work: PartitionWork, answer: Answer) -> OutputRecord:
+        work.reasons.append(RejectReason.INFERENCE_FAILED)
+        return rejected(
+            answer.record,
+            RejectReason.INFERENCE_FAILED,
+            f"folded into the member's history, but bundle {self._version} could not encode it in {self._max_tries} tries; "
+            "there is nothing to redrive, mend the bundle",
+        )
+
+
+def _opened(answer: Answer, columns: _Columns, row: int) -> bool:
+    """Whether this play opened the session that the output names."""
+    if answer.outcome is Outcome.APPENDED:
+        return columns.opened[row]
+    if answer.outcome is Outcome.INSERTED:  # a late play, now the first of the session of the newest one
+        return columns.session_ms[row] == answer.play.ts_ms
+    return columns.opened[row] and columns.event_hash[row] == hash64(answer.play.event_id)
+
+
+def _output(record: SourceRecord, kind: OutputKind, key: bytes, value: bytes) -> OutputRecord:
+    return OutputRecord(kind, key, value, ((ID_HEADER, output_id(record, kind)),), record.offset, record.timestamp)
+
+
+def _rounded(values: NDArray[np.float32]) -> list[Any]:
+    return np.round(values.astype(np.float64), _DIGITS).tolist()
+
+
+def _iso_times(ts_ms: Sequence[int]) -> list[str]:
+    """As :func:`stream.codec.iso_time`, for many."""
+    if not ts_ms:
+        return []
+    texts = np.datetime_as_string(np.array(ts_ms, dtype="datetime64[ms]"), unit="ms")
+    return [f"{text}Z" for text in texts.tolist()]
