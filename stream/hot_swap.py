@@ -1,0 +1,239 @@
+"""Bundles taken into service while plays are being served: prepared in the background, flipped between two micro-batches.
+
+    announced ─ number risen? ─ fetch ─ verify, golden queries ─ load ─ warm up ─▶ flip
+                    │                       │
+                    └───── refused, with a reason; what serves goes on serving
+
+The bundle before stays in memory, so that a rollback to it is a flip. A store that cannot be reached is asked again, until
+a newer announcement comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from intentrec_core.bundle_store import BundleStore
+from intentrec_core.engine import EncodeRequest
+from intentrec_core.errors import BundleError, BundleFault, ConfigError
+from stream.announce import AnnouncementFollower, newest
+from stream.serving import Serving, load_serving
+from stream.warm_up import warm_up
+
+if TYPE_CHECKING:
+    from stream.messages import Announcement
+    from stream.metrics import Metrics
+    from stream.settings import Settings
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_WARM_MEMBERS = 2_048
+#: Copying their contexts takes the inference thread about 5 ms, once a swap.
+_RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+_NUM_KEPT_ON_DISK = 4
+#: Other workers of this machine share the cache and may be a swap behind.
+_NUM_OLDER_TRIED = 5
+_LOOK_AGAIN_S = 2.0
+
+
+class SwappingPipeline(Protocol):
+    """The part of stream.pipeline.Pipeline that is used here, on the inference thread."""
+
+    @property
+    def serving(self) -> Serving: ...
+    def hottest(self, limit: int) -> list[EncodeRequest]: ...
+    def swap(self, serving: Serving) -> None: ...
+
+
+OnInferenceThread = Callable[..., Awaitable[Any]]
+"""Runs a function between two micro-batches: ``await on_inference_thread(function, *arguments)``."""
+
+
+class HotSwap:
+    """Follows announcements and keeps the best bundle in service. An async context manager, owned by the event loop.
+
+    ``first()`` comes before a pipeline can be made; ``run()`` goes on for as long as the worker lives.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._follower = AnnouncementFollower(settings)
+        self._standby = ThreadPoolExecutor(max_workers=1, thread_name_prefix="standby")
+        self._stop = threading.Event()
+        self._seen = 0
+        self._wanted: tuple[Announcement, float] | None = None
+        self._news = asyncio.Event()
+        self.previous: Serving | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connects.
+
+        Raises: BrokerError when the announcements cannot be read.
+        """
+        await self._follower.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnects; what is being prepared is given up."""
+        self._stop.set()
+        self._standby.shutdown(wait=False, cancel_futures=True)
+        await self._follower.__aexit__(kind, error, trace)
+
+    async def first(self) -> Serving:
+        """The bundle to begin with: the one announced, else its parent, else the newest in the store that can serve.
+
+        Waits until there is one.
+
+        Raises: BrokerError when the announcements cannot be read; ConfigError when device, pool or URL cannot be used.
+        """
+        known: Announcement | None = None
+        refused: set[str] = set()
+        while True:
+            known = newest([*([known] if known else []), *await self._follower.read()])
+            if known is not None:
+                self._note_sequence(known)
+            candidates = await asyncio.to_thread(self._candidates, known)
+            for version, url in candidates:
+                if version in refused:
+                    continue
+                try:
+                    return await self._load(version, url)
+                except BundleError as error:
+                    self._refuse(error)
+                    if error.fault is not BundleFault.UNREACHABLE:
+                        refused.add(version)
+            logger.info("no bundle can serve yet, waiting for one: train and announce it (intentrec train)")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def run(self, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread) -> None:
+        """Swaps to whatever is announced, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow())
+            group.create_task(self._keep_up(pipeline, on_inference_thread))
+
+    async def _follow(self) -> None:
+        async for announcement in self._follower.follow():
+            if announcement.sequence <= self._seen:
+                detail = f"announced as number {announcement.sequence}, {self._seen} was there before"
+                self._refuse(BundleError(BundleFault.STALE_SEQUENCE, announcement.bundle, detail))
+                continue
+            self._seen = announcement.sequence
+            self._wanted = (announcement, time.monotonic())
+            self._news.set()
+
+    async def _keep_up(self, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread) -> None:
+        delays_s: Iterator[float] = iter(_RETRY_S)
+        while True:
+            if self._wanted is None:
+                await self._news.wait()
+            self._news.clear()
+            assert self._wanted is not None
+            wanted, announced_s = self._wanted
+            try:
+                await self._take(wanted, pipeline, on_inference_thread)
+            except BundleError as error:
+                self._refuse(error)
+                if error.fault is BundleFault.UNREACHABLE and not self._news.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._news.wait(), next(delays_s, _RETRY_S[-1]))
+                    continue
+            else:
+                self._metrics.bundle_swap_seconds.observe(time.monotonic() - announced_s)
+                self._note_sequence(wanted)
+            delays_s = iter(_RETRY_S)
+            if self._wanted[0] is wanted:
+                self._wanted = None
+
+    async def _take(
+        self, announcement: Announcement, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
+    ) -> None:
+        """Puts an announced bundle into service.
+
+        Raises: BundleError when it must not serve.
+        """
+        version, old = announcement.bundle, pipeline.serving
+        if version == old.version:
+            return
+        if self.previous is not None and self.previous.version == version:
+            serving = self.previous
+        else:
+            serving = await self._load_any(version, announcement.url)
+            if serving.domain.fingerprint != old.domain.fingerprint:
+                raise BundleError(BundleFault.DOMAIN, version, "declares other ground state than the histories hold")
+        limit = min(MAX_WARM_MEMBERS, serving.engine.num_slots)
+        requests = await on_inference_thread(pipeline.hottest, limit)
+        warmed = await self._in_standby(warm_up, serving, requests, self._stop)
+        await on_inference_thread(pipeline.swap, serving)
+        self.previous = old
+        self._metrics.bundle_swaps.inc()
+        logger.info(
+            "%s serves instead of %s (%s; %d members warm)",
+            version,
+            old.version,
+            announcement.reason,
+            warmed.num_members,
+        )
+        await self._in_standby(self._tidy, version, old.version)
+
+    async def _load_any(self, version: str, url: str) -> Serving:
+        """As ``_load``; whatever else goes wrong is the bundle's fault: a worker that serves is not ended by one."""
+        try:
+            return await self._load(version, url)
+        except BundleError:
+            raise
+        except ConfigError as error:  # its store, or the pool is too small for it
+            raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
+        except Exception as error:
+            logger.exception("%s cannot be loaded", version)
+            raise BundleError(BundleFault.CODE_VERSION, version, f"this code cannot load it: {error!r}") from error
+
+    async def _load(self, version: str, url: str) -> Serving:
+        settings = self._settings
+
+        def load() -> Serving:
+            try:
+                ref = BundleStore(url, settings.cache_dir).fetch(version)
+                return load_serving(ref.path, device=settings.device, pool_bytes=settings.pool_bytes)
+            except OSError as error:  # the cache's disk is full or read-only: as good as no store, and mended by itself
+                raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
+
+        return await self._in_standby(load)
+
+    def _candidates(self, announced: Announcement | None) -> list[tuple[str, str]]:
+        """Versions and where they are, in the order in which they are tried."""
+        found = {} if announced is None else {announced.bundle: announced.url}
+        if announced is not None and announced.parent is not None:
+            found.setdefault(announced.parent, announced.url)
+        url = self._settings.bundle_url
+        try:
+            for manifest in BundleStore(url, self._settings.cache_dir).list()[:_NUM_OLDER_TRIED]:
+                found.setdefault(manifest.version, url)
+        except BundleError as error:
+            self._refuse(error)
+        return list(found.items())
+
+    def _tidy(self, *serving: str) -> None:
+        store = BundleStore(self._settings.bundle_url, self._settings.cache_dir)
+        newest_kept = [manifest.version for manifest in store.cached()[:_NUM_KEPT_ON_DISK]]
+        store.drop_cached({*serving, *newest_kept})
+
+    def _note_sequence(self, announcement: Announcement) -> None:
+        self._seen = max(self._seen, announcement.sequence)
+        self._metrics.bundle_sequence.set(announcement.sequence)
+
+    def _refuse(self, error: BundleError) -> None:
+        logger.error("refused: %s", error)
+        self._metrics.bundle_rejections.labels(error.fault).inc()
+
+    async def _in_standby(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._standby, function, *arguments)
