@@ -57,7 +57,7 @@ class Stage:
 
 
 @contextlib.contextmanager
-def open_stage(*, broker: str | None, retrain_interval_s: float, cache_dir: Path, say: Say) -> Iterator[Stage]:
+def open_stage(*, broker: str | None, retrain_interval_s: float, say: Say) -> Iterator[Stage]:
     """Starts the embedded broker (or uses ``broker``), creates topics of this run's own, and undoes both at the end.
 
     Raises: BrokerError in one line when there is no broker.
@@ -84,7 +84,7 @@ def open_stage(*, broker: str | None, retrain_interval_s: float, cache_dir: Path
             "model_updates_topic": f"{prefix}model-updates",
             "bundle_url": str(folder / "bundles"),
             "event_log_dir": str(folder / "event-log"),
-            "cache_dir": str(cache_dir),
+            "cache_dir": str(folder / "cache"),
             "domain": "movielens",
             "retrain_interval_s": f"{retrain_interval_s:g}",
         }

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,8 +77,8 @@ def demo(
     def say(done: str) -> None:
         console.print(f"[green]✓[/green] {done}", soft_wrap=True)
 
-    with open_stage(broker=broker, retrain_interval_s=retrain, cache_dir=settings.cache_dir, say=say) as stage:
-        data_set, first_bundle = _prepare(stage, seed, fresh)
+    with open_stage(broker=broker, retrain_interval_s=retrain, say=say) as stage:
+        data_set, first_bundle = _prepare(stage, settings.cache_dir, seed, fresh)
         with running(stage, say) as (worker, worker_port, trainer, trainer_port):
             script = Script(
                 title=f"IntentRec · {data_set.title} in time order",
@@ -104,8 +105,9 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _prepare(stage: Stage, seed: int, fresh: bool) -> tuple[DataSet, str]:
+def _prepare(stage: Stage, cache_dir: Path, seed: int, fresh: bool) -> tuple[DataSet, str]:
     """The data and an announced first bundle."""
+    from intentrec_core.training.config import TrainConfig
     from stream.cli.bundle_store import announce_bundle
     from stream.cli.data_source import MOVIELENS, load_data
     from stream.cli.learning import training_bars
@@ -113,7 +115,7 @@ def _prepare(stage: Stage, seed: int, fresh: bool) -> tuple[DataSet, str]:
 
     console = notes()
     with bars(in_bytes=True) as report:
-        data_set = load_data(MOVIELENS, stage.settings.cache_dir, report)
+        data_set = load_data(MOVIELENS, cache_dir, report)
     plays = data_set.earliest(SHARE)
     console.print(
         f"[green]✓[/green] {data_set.title}: {plays.num_rows:,} plays to learn from, "
@@ -121,7 +123,15 @@ def _prepare(stage: Stage, seed: int, fresh: bool) -> tuple[DataSet, str]:
     )
     began_s = time.monotonic()
     with training_bars(f"training a first bundle on {plays.num_rows:,} plays", show_curve=False) as (progress, _):
-        bundle, trained = first_bundle(stage.settings, plays, data_set.catalogue, seed, fresh=fresh, progress=progress)
+        bundle, trained = first_bundle(
+            stage.settings,
+            plays,
+            data_set.catalogue,
+            TrainConfig(seed=seed),
+            kept_in=cache_dir,
+            fresh=fresh,
+            progress=progress,
+        )
     announce_bundle(stage.settings, bundle, reason="trained")
     how = f"trained in {time.monotonic() - began_s:.0f} s" if trained else "from the cache; --fresh trains anew"
     console.print(f"[green]✓[/green] first bundle {bundle} ({how})")

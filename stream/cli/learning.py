@@ -87,10 +87,10 @@ def train(
         metrics = _headline(compared)
     with bars() as report:
         report("encoding items, building the index, writing the bundle", 0, 0)
-        bundle = write_first_bundle(settings, first, metrics)
-    out.print(f"[bold]bundle {bundle}[/bold] in {settings.bundle_url}", soft_wrap=True)
+        built = write_first_bundle(settings, first, metrics)
+    out.print(f"[bold]{built.line()}[/bold], in {settings.bundle_url}", soft_wrap=True)
     if announce:
-        announce_bundle(settings, bundle, reason="trained")
+        announce_bundle(settings, built.ref.version, reason="trained")
         out.print(f"announced on {settings.model_updates_topic} of {settings.broker}", soft_wrap=True)
 
 

@@ -1,0 +1,113 @@
+"""What commands do with the bundle store: write a first bundle, announce one, find one, judge one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from intentrec_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from intentrec_core.bundle_store import BundleStore
+    from intentrec_core.evaluation.comparison import Comparison
+    from stream.cli.data_source import DataSet
+    from stream.first_model import FirstModel
+    from stream.publish_bundle import BuiltBundle
+    from stream.settings import Settings
+
+LATEST = "latest"
+
+
+def open_store(settings: Settings) -> BundleStore:
+    """The store that the settings name.
+
+    Raises: ConfigError when its URL means nothing.
+    """
+    from intentrec_core.bundle_store import BundleStore
+
+    return BundleStore(settings.bundle_url, settings.cache_dir)
+
+
+def newest_bundle(settings: Settings) -> str | None:
+    """Version of the newest bundle in the store; None where there is none."""
+    manifests = open_store(settings).list()
+    return manifests[0].version if manifests else None
+
+
+def resolve(store: BundleStore, version: str) -> str:
+    """The version itself; for ``latest`` the newest one.
+
+    Raises: ConfigError when the store is empty.
+    """
+    if version != LATEST:
+        return version
+    manifests = store.list()
+    if not manifests:
+        raise ConfigError(f"no bundle at {store.url}: write one with `intentrec train`")
+    return manifests[0].version
+
+
+def write_first_bundle(settings: Settings, first: FirstModel, metrics: Mapping[str, float]) -> BuiltBundle:
+    """Builds a bundle of a trained model, verifies it and puts it into the store.
+
+    Raises: BundleError when it does not verify or the store refuses.
+    """
+    from intentrec_core.domain_file import domain_text
+    from stream.publish_bundle import build_bundle
+
+    store = open_store(settings)
+    built = build_bundle(
+        store.cache,
+        model=first.trained.model,
+        domain_text=domain_text(settings.domain),
+        vocabulary=first.vocabulary,
+        catalogue=first.catalogue,
+        plays=first.plays,
+        metrics=metrics,
+    )
+    store.publish(built.ref)
+    return built
+
+
+def announce_bundle(settings: Settings, version: str, *, reason: str, parent: str | None = None) -> int:
+    """Tells every worker to serve a bundle; returns the announcement's number.
+
+    Raises: BrokerError when the broker cannot be reached.
+    """
+    from stream.announce import announce
+
+    told = asyncio.run(announce(settings, bundle=version, url=settings.bundle_url, parent=parent, reason=reason))
+    return told.sequence
+
+
+def newest_announced(settings: Settings) -> str | None:
+    """Version of the bundle that workers were told of last; None before the first one.
+
+    Raises: BrokerError when the broker cannot be reached.
+    """
+    from stream.announce import AnnouncementFollower, newest
+
+    async def read() -> str | None:
+        async with AnnouncementFollower(settings) as follower:
+            told = newest(await follower.read())
+        return told.bundle if told else None
+
+    return asyncio.run(read())
+
+
+def compare_bundle(settings: Settings, version: str, data_set: DataSet, seed: int) -> Comparison:
+    """Judges a bundle on the plays after those it was trained on.
+
+    Raises: BundleError when it does not verify; DataError when no play comes after its training.
+    """
+    from intentrec_core.evaluation.report import compare
+    from intentrec_core.features import FeatureBuilder
+    from stream.publish_bundle import TRAINED_UNTIL, check_bundle
+
+    store = open_store(settings)
+    loaded, _ = check_bundle(store.fetch(resolve(store, version)).path)
+    trained_until: Any = loaded.manifest.facts[TRAINED_UNTIL]
+    features = FeatureBuilder(loaded.domain, loaded.vocabulary, loaded.item_table)
+    return compare(loaded.model, features, data_set.plays, cut_ms=int(trained_until), seed=seed)

@@ -1,0 +1,167 @@
+"""``intentrec bundle``: what weights there are, what is in them, whether they are sound, and the way back to older ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream.cli import options
+from stream.cli.progress import bars, results
+
+if TYPE_CHECKING:
+    from intentrec_core.bundle import Manifest
+    from intentrec_core.bundle_store import BundleStore
+
+group = typer.Typer(
+    help="Look at bundles: weights, vocabulary and index under one version.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Version = Annotated[
+    str, typer.Argument(metavar="VERSION|latest", help="A version, as `intentrec bundle list` shows it.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group to the command tree."""
+    app.add_typer(group, name="bundle", rich_help_panel="Streaming")
+
+
+@group.callback()
+def _bundle() -> None:
+    """Look at bundles: weights, vocabulary and index under one version."""
+
+
+@group.command("list", epilog="[bold]Examples[/bold]\n\n  intentrec bundle list --bundles s3://my-bucket/bundles")
+def list_bundles(bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
+    """List the bundles of the store, the newest first."""
+    from rich.table import Table
+
+    from stream.cli.bundle_store import open_store
+
+    settings = options.settings(bundle_url=bundles, cache_dir=cache_dir)
+    manifests = open_store(settings).list()
+    out = results()
+    if not manifests:
+        out.print(f"no bundle at {settings.bundle_url}: write one with `intentrec train`", soft_wrap=True)
+        return
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in ("version", "built", "items", "plays", "parent", "HR@10"):
+        table.add_column(column, no_wrap=True, justify="right" if column in ("items", "plays", "HR@10") else "left")
+    for manifest in manifests:
+        table.add_row(
+            manifest.version,
+            manifest.created_at[:19].replace("T", " "),
+            _number(manifest.facts.get("num_items")),
+            _number(manifest.facts.get("num_plays")),
+            manifest.parent or "–",
+            f"{manifest.metrics['hr_at_10']:.4f}" if "hr_at_10" in manifest.metrics else "–",
+        )
+    out.print(table)
+
+
+@group.command("inspect", epilog="[bold]Examples[/bold]\n\n  intentrec bundle inspect latest")
+def inspect(version: Version, bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
+    """Show what a bundle says of itself: files, figures, parents."""
+    from rich.table import Table
+
+    from stream.cli.bundle_store import open_store, resolve
+
+    store = open_store(options.settings(bundle_url=bundles, cache_dir=cache_dir))
+    lineage = list(store.lineage(resolve(store, version)))
+    manifest = lineage[0]
+    out = results()
+    out.print(f"[bold]{manifest.version}[/bold]  built {manifest.created_at} by intentrec {manifest.code_version}")
+    out.print(f"parents  {' ← '.join(parent.version for parent in lineage[1:]) or manifest.parent or 'none'}")
+    for name, value in {**_facts(manifest), **manifest.metrics}.items():
+        out.print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value}")
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in ("file", "bytes", "SHA-256"):
+        table.add_column(column, justify="right" if column == "bytes" else "left", no_wrap=column != "SHA-256")
+    for file, entry in manifest.files.items():
+        table.add_row(file, f"{entry.num_bytes:,}", entry.sha256)
+    out.print(table)
+
+
+@group.command(
+    "verify",
+    epilog="[bold]Examples[/bold]\n\n  intentrec bundle verify latest\n\n  intentrec bundle verify b0123456789ab && echo sound",
+)
+def verify(version: Version, bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
+    """Check a bundle in the store as a worker does before serving it: every byte, shape, number and golden query.
+
+    Exit code 4, and one line with what is wrong, when it must not serve.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from intentrec_core.bundle_store import BundleStore
+    from stream.cli.bundle_store import open_store, resolve
+    from stream.publish_bundle import check_bundle
+
+    settings = options.settings(bundle_url=bundles, cache_dir=cache_dir)
+    found = resolve(open_store(settings), version)
+    # Into an empty cache: this machine may hold a sound copy of what is damaged in the store.
+    with tempfile.TemporaryDirectory(prefix="intentrec-verify-") as empty, bars() as report:
+        report(f"verifying {found}", 0, 0)
+        ref = BundleStore(settings.bundle_url, Path(empty)).fetch(found)
+        loaded, index = check_bundle(ref.path)
+    results().print(
+        f"[green]sound[/green] {found}: {len(loaded.manifest.files)} files, {index.num_items:,} items, "
+        f"{len(loaded.domain.heads)} intents, golden queries as expected"
+    )
+
+
+@group.command(
+    "rollback",
+    epilog="[bold]Examples[/bold]\n\n  intentrec bundle rollback                   to the one before the newest announced\n\n"
+    "  intentrec bundle rollback b0123456789ab     to this one",
+)
+def rollback(
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Default: the parent of the bundle announced last.")
+    ] = None,
+    broker: options.Broker = None,
+    bundles: options.Bundles = None,
+    cache_dir: options.CacheDir = None,
+) -> None:
+    """Have every worker serve an older bundle: a new announcement that names it. It is verified first."""
+    from stream.cli.bundle_store import announce_bundle, newest_announced, open_store
+    from stream.publish_bundle import check_bundle
+
+    settings = options.settings(broker=broker, bundle_url=bundles, cache_dir=cache_dir)
+    store = open_store(settings)
+    with bars() as report:
+        report(f"reading announcements on {settings.broker}", 0, 0)
+        current = newest_announced(settings)
+        target = version or _parent(current, store)
+        report(f"verifying {target}", 0, 0)
+        check_bundle(store.fetch(target).path)
+        number = announce_bundle(settings, target, reason="rollback", parent=current)
+    results().print(f"announcement {number}: workers go back to [bold]{target}[/bold]")
+
+
+def _parent(current: str | None, store: BundleStore) -> str:
+    from intentrec_core.errors import ConfigError
+
+    if current is None:
+        raise ConfigError("no bundle was announced yet: name the version to serve")
+    parents = [manifest.version for manifest in store.lineage(current)][1:2]
+    if not parents:
+        raise ConfigError(f"bundle {current} has no parent in the store: name the version to go back to")
+    return parents[0]
+
+
+def _facts(manifest: Manifest) -> dict[str, str | int | float]:
+    from stream.codec import iso_time
+
+    return {
+        name.removesuffix("_ms"): iso_time(int(value)) if name.endswith("_ms") else value
+        for name, value in manifest.facts.items()
+    }
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "–"
