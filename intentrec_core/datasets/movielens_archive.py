@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def read_archive(path: Path) -> Parsed:
             for digests, parse in ((GROUPLENS, parse_grouplens), (RECBOLE, parse_recbole)):
                 if set(digests) <= names:
                     return parse(*(_verified(file, name, digest) for name, digest in digests.items()))
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DataError(f"{path.name} is no readable zip ({error}): it is damaged; download it again") from error
     raise DataError(f"{path.name} holds neither {' and '.join(GROUPLENS)} nor {' and '.join(RECBOLE)}")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from intentrec_core.datasets.sim_items import DAY_S, LANGUAGES, MATURITIES, POPULARITY_POWER, Items
 from intentrec_core.datasets.sim_members import CONTACT_WORDS, NUM_FINISHED, Members
-from intentrec_core.datasets.sim_random import Bits, Draws, Floats, Ints, Stream, pick, slice_int
+from intentrec_core.datasets.sim_random import Bits, Draws, Floats, Ints, Stream, derive, pick, slice_int, spread
 from intentrec_core.datasets.sim_script import Move, Script
 
 NUM_CANDIDATES = 6
@@ -38,14 +38,13 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Who chooses: member, slot contents, hidden intent, time, and the session's key and play number for the draws."""
+    """Who chooses: member, slot contents, hidden intent, time, and the play's word for the draws."""
 
     members: Ints
     slots: NDArray[np.void]
     intents: Ints
     ts_s: Floats
-    keys: Bits
-    numbers: Ints
+    words: Bits
 
     def at(self, rows: Ints) -> Moment:
         """The moments of some rows."""
@@ -69,8 +68,8 @@ class Choice:
         count = len(now.members)
         item = np.full(count, -1, dtype=np.int64)
         stage = np.ones(count, dtype=np.int64)
-        move = pick(self.script.moves[now.intents], self._draws.uniform(Stream.MOVE, now.keys, now.numbers))
-        recall = self._draws.uniform(Stream.RECALL, now.keys, now.numbers)
+        move = pick(self.script.moves[now.intents], derive(now.words, Stream.MOVE))
+        recall = derive(now.words, Stream.RECALL)
         for kind, memory in ((Move.ADVANCE, "shows"), (Move.REPEAT, "finished")):
             rows = np.flatnonzero(move == kind)
             if len(rows):
@@ -85,10 +84,8 @@ class Choice:
             item[rows], known = self._discovered(now.at(rows))
             move[rows[known]] = Move.REPEAT
         traits = self.items.traits(np.maximum(item, 0))
-        kept = (move == Move.NEW) & (
-            self._draws.uniform(Stream.KEEP, now.keys, now.numbers) < self.script.keep[now.intents]
-        )
-        unit = self._draws.uniform(Stream.WATCH, now.keys, now.numbers)
+        kept = (move == Move.NEW) & (derive(now.words, Stream.KEEP) < self.script.keep[now.intents])
+        unit = derive(now.words, Stream.WATCH)
         low, high = self.script.watch[now.intents].T
         part = np.where((move == Move.NEW) & ~kept, 0.2, 1.0) * (low + (high - low) * unit)
         watched_s = np.where(move == Move.GLANCE, 15.0 + 75.0 * unit, np.maximum(10.0, traits.runtime_s() * part))
@@ -112,9 +109,8 @@ class Choice:
         is_over = played["stage"] >= traits.length()
         over = np.flatnonzero((move == Move.ADVANCE) & is_over)
         for name, empty in (("shows", -1), ("stages", 0)):
-            slots[name][over] = np.concatenate(
-                [slots[name][over, 1:], np.full((len(over), 1), empty, dtype=slots[name].dtype)], axis=1
-            )
+            slots[name][over, :-1] = slots[name][over, 1:]
+            slots[name][over, -1] = empty
         finished = np.flatnonzero(((move == Move.ADVANCE) & is_over) | (played["kept"].astype(np.bool_) & ~may_advance))
         slots["finished"][finished, slots["num_finished"][finished] % NUM_FINISHED] = item[finished]
         slots["num_finished"][finished] += 1
@@ -145,7 +141,7 @@ class Choice:
         item, known = np.full(len(now.members), -1, dtype=np.int64), np.zeros(len(now.members), dtype=np.bool_)
         last = now.slots["last_item"].astype(np.int64)
         last_genre = np.where(last >= 0, self.items.genre(np.maximum(last, 0)), -1)
-        units = self._draws.uniform(Stream.POOL, now.keys, now.numbers)
+        units = derive(now.words, Stream.POOL)
         genre = self.members.favourite(now.members, self._pools[now.intents], last_genre, units)
         for width, power, may_repeat in (
             (NUM_CANDIDATES, 1.0, False),
@@ -162,9 +158,8 @@ class Choice:
 
     def _best(self, now: Moment, genre: Ints, width: int, power: float, *, may_repeat: bool) -> Ints:
         """The candidate worth most to each member, -1 where none may be taken. Shape: i64[N]."""
-        column = np.arange(width)[None, :]
-        keys, numbers = now.keys[:, None], now.numbers[:, None]
-        units = self._draws.uniform(Stream.CANDIDATE, keys, numbers, column)
+        words = spread(now.words, width)
+        units = derive(words, Stream.CANDIDATE)
         item = self.items.in_genre(np.broadcast_to(genre[:, None], units.shape), units**power)
         traits = self.items.traits(item)
         members = now.members
@@ -175,11 +170,10 @@ class Choice:
         if self.script.only_trait_advances:  # video: maturity
             allowed &= MATURITIES[traits.maturity()] <= self.members.max_maturity(members)[:, None]
         if not may_repeat:
-            known = np.ones(item.shape, dtype=np.bool_)
-            for word, bit in self._contact_bits(item):
-                known &= (np.take_along_axis(now.slots["contacts"], word, axis=1) & bit) != 0
-            allowed &= ~known
-        noise = -np.log(-np.log(self._draws.uniform(Stream.TASTE_NOISE, keys, numbers, column) * 0.999998 + 1e-6))
+            contacts, rows = now.slots["contacts"], np.arange(len(item))[:, None]
+            (word, bit), (second_word, second_bit) = self._contact_bits(item)
+            allowed &= ((contacts[rows, word] & bit) == 0) | ((contacts[rows, second_word] & second_bit) == 0)
+        noise = -np.log(-np.log(derive(words, Stream.TASTE_NOISE) * 0.999998 + 1e-6))
         last = now.slots["last_item"].astype(np.int64)
         last_mood = np.where(last >= 0, self.items.traits(np.maximum(last, 0)).mood(), -1)
         trait_worth = self.script.trait[now.intents] + LIKING["trait"] * self.members.trait_liking(members)
@@ -200,7 +194,9 @@ class Choice:
 
 def _to_front(slots: NDArray[np.void], rows: Ints, places: Ints) -> None:
     """Moves the in-progress entry at ``places`` of each row to place 0; the ones before it move down."""
+    if not len(rows):
+        return
     column = np.arange(slots["shows"].shape[1])[None, :]
     source = np.where(column == 0, places[:, None], np.where(column <= places[:, None], column - 1, column))
     for name in ("shows", "stages"):
-        slots[name][rows] = np.take_along_axis(slots[name][rows], source, axis=1)
+        slots[name][rows] = slots[name][rows[:, None], source]

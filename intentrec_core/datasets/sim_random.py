@@ -20,7 +20,7 @@ _ONE = np.uint64(1)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11))
 _TO_UNIT = 2.0**-53
 
 
@@ -39,6 +39,7 @@ class Stream(IntEnum):
     ARRIVAL_ACCEPT = 21
     ARRIVAL_TIME = 22
     SESSION = 23
+    PLAY = 24
     INTENT = 30
     MOVE = 31
     POOL = 32
@@ -52,18 +53,22 @@ class Stream(IntEnum):
     DISGUISE = 40
 
 
+_STREAM_STEPS = [np.uint64(stream * 0x9E3779B97F4A7C15 % 2**64) for stream in range(max(Stream) + 1)]
+
+
 class Draws:
     """All random numbers of one seed."""
 
     def __init__(self, seed: int) -> None:
-        self._key = mix(np.array([seed % 2**64], dtype=np.uint64) + _GOLDEN)[0]
+        key = mix(np.array([seed % 2**64], dtype=np.uint64) + _GOLDEN)
+        self._keys = {stream: key ^ (np.uint64(stream) << np.uint64(56)) for stream in Stream}
 
     def bits(self, stream: Stream, *counters: NDArray[np.integer] | int) -> Bits:
         """64 random bits for every element of the counters, broadcast against each other.
 
         Shapes: u64, the broadcast shape of the counters, at least one-dimensional.
         """
-        key = np.array([self._key ^ (np.uint64(stream) << np.uint64(56))], dtype=np.uint64)
+        key = self._keys[stream]
         for counter in counters:
             words = np.asarray(counter).astype(np.uint64)
             words += _ONE
@@ -73,11 +78,25 @@ class Draws:
 
     def uniform(self, stream: Stream, *counters: NDArray[np.integer] | int) -> Floats:
         """Uniform numbers in [0, 1)."""
-        return (self.bits(stream, *counters) >> np.uint64(11)).astype(np.float64) * _TO_UNIT
+        return _units(self.bits(stream, *counters))
 
     def below(self, limit: int, stream: Stream, *counters: NDArray[np.integer] | int) -> Ints:
         """Whole numbers in [0, limit)."""
         return (self.uniform(stream, *counters) * limit).astype(np.int64)
+
+
+def derive(words: Bits, stream: Stream) -> Floats:
+    """Uniform numbers in [0, 1) of a stream, from words that are themselves :meth:`Draws.bits`: cheaper than anew."""
+    return _units(mix(words + _STREAM_STEPS[stream]))
+
+
+def spread(words: Bits, count: int) -> Bits:
+    """``count`` words for each one, to be given to :func:`derive`. Shapes: u64[N] -> u64[N, count]."""
+    return words[:, None] + (np.arange(1, count + 1, dtype=np.uint64) << np.uint64(32)) * _GOLDEN
+
+
+def _units(bits: Bits) -> Floats:
+    return (bits >> _SHIFTS[3]).astype(np.float64) * _TO_UNIT
 
 
 def mix(bits: Bits) -> Bits:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from intentrec_core.datasets.sim_choice import Choice, Moment
 from intentrec_core.datasets.sim_items import DAY_S, Items
 from intentrec_core.datasets.sim_members import FORGET_S, PEAK_ACTIVITY, Members, Memory
-from intentrec_core.datasets.sim_random import Draws, Floats, Ints, Stream, pick
+from intentrec_core.datasets.sim_random import Bits, Draws, Floats, Ints, Stream, derive, pick
 from intentrec_core.datasets.sim_script import Script
 
 ACTIVE_DTYPE = np.dtype(
@@ -58,7 +58,15 @@ class Sessions:
     """The sessions of all members, in event-time order. ``dropped`` counts arrivals that found no member at leisure."""
 
     def __init__(
-        self, script: Script, draws: Draws, items: Items, members: Members, *, start_ms: int, sessions_per_s: float
+        self,
+        script: Script,
+        draws: Draws,
+        items: Items,
+        members: Members,
+        *,
+        start_ms: int,
+        sessions_per_s: float,
+        max_tick_s: float = MAX_TICK_S,
     ) -> None:
         self.script, self.members = script, members
         self.memory = Memory(members.num_members)
@@ -67,7 +75,7 @@ class Sessions:
         self._draws = draws
         self._choice = Choice(script, draws, items, members)
         self._sessions_per_s = sessions_per_s
-        tick_s = min(MAX_TICK_S, max(1.0, TARGET_PLAYS / (sessions_per_s * mean_session_plays(script))))
+        tick_s = min(max_tick_s, max(1.0, TARGET_PLAYS / (sessions_per_s * mean_session_plays(script))))
         self._tick_ms = int(1000 * tick_s)
         self._active = np.zeros(0, dtype=ACTIVE_DTYPE)
         self._due_arrivals = 0.0
@@ -137,8 +145,9 @@ class Sessions:
         opened["key"] = self._draws.bits(Stream.SESSION, members, started.start_ms)
         previous = self.memory.slots["intent"][slots].astype(np.int64)
         weights = self.members.opening(members, previous, started.start_ms / 1000.0)
-        opened["intent"] = pick(weights, self._draws.uniform(Stream.INTENT, opened["key"], 0))
-        self._begin_plays(opened, started.start_ms)
+        words = self._draws.bits(Stream.PLAY, opened["key"], opened["number"])
+        opened["intent"] = pick(weights, derive(words, Stream.INTENT))
+        self._begin_plays(opened, started.start_ms, words)
         idle = opened["due_ms"] == _NEVER
         self.memory.slots["last_ms"][slots[idle]] = started.start_ms[idle]
         self._active = np.concatenate([self._active, opened])
@@ -150,17 +159,16 @@ class Sessions:
         self._choice.remember(slots, ended)
         self.memory.slots[ended["slot"]] = slots
         members, intents = ended["user"].astype(np.int64), ended["intent"].astype(np.int64)
-        number = ended["number"].astype(np.int64) + 1
-        stays = self._draws.uniform(Stream.STAY, ended["key"], number) < self.script.stay[intents]
         following = ended.copy()
-        following["number"] = number
-        weights = self.members.transition(members, intents)
-        following["intent"] = pick(weights, self._draws.uniform(Stream.INTENT, ended["key"], number))
-        idle_s = -np.log(1.0 - self._draws.uniform(Stream.IDLE, ended["key"], number))
+        following["number"] += 1
+        words = self._draws.bits(Stream.PLAY, ended["key"], following["number"])
+        stays = derive(words, Stream.STAY) < self.script.stay[intents]
+        following["intent"] = pick(self.members.transition(members, intents), derive(words, Stream.INTENT))
+        idle_s = -np.log(1.0 - derive(words, Stream.IDLE))
         idle_ms = (1000.0 * self.script.idle_s * np.minimum(idle_s, MAX_IDLE)).astype(np.int64)
         rows = np.flatnonzero(stays)
         staying = following[rows]
-        self._begin_plays(staying, (ended["due_ms"] + idle_ms)[rows])
+        self._begin_plays(staying, (ended["due_ms"] + idle_ms)[rows], words[rows])
         following[rows] = staying
         following["due_ms"][~stays] = _NEVER
         gone = following["due_ms"] == _NEVER
@@ -168,7 +176,7 @@ class Sessions:
         self._active[due] = following
         return ended
 
-    def _begin_plays(self, sessions: NDArray[np.void], start_ms: NDArray[np.int64]) -> None:
+    def _begin_plays(self, sessions: NDArray[np.void], start_ms: Ints, words: Bits) -> None:
         """Chooses the next play of each session, in place; a session for which nothing may be shown ends."""
         if not len(sessions):
             return
@@ -177,8 +185,7 @@ class Sessions:
             self.memory.slots[sessions["slot"]],
             sessions["intent"].astype(np.int64),
             start_ms / 1000.0,
-            sessions["key"],
-            sessions["number"].astype(np.int64),
+            words,
         )
         chosen = self._choice.choose(moment)
         for name in ("item", "move", "stage", "kept", "watched_s"):

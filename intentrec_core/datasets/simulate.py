@@ -24,7 +24,7 @@ from intentrec_core.datasets.sim_items import DAY_S, NEW_ITEMS_DAYS, NUM_SLOTS, 
 from intentrec_core.datasets.sim_members import Members
 from intentrec_core.datasets.sim_random import Draws, Ints, Stream, slice_int, slice_unit
 from intentrec_core.datasets.sim_script import Move, Script, script
-from intentrec_core.datasets.sim_sessions import Sessions, mean_session_plays
+from intentrec_core.datasets.sim_sessions import MAX_TICK_S, Sessions, mean_session_plays
 from intentrec_core.errors import ConfigError
 
 START_MS = 1_704_067_200_000
@@ -96,7 +96,7 @@ class World:
         intents = np.arange(self.script.num_intents)
         return self.members.transition(np.full(len(intents), user, dtype=np.int64), intents)
 
-    def sessions(self) -> Sessions:
+    def sessions(self, max_tick_s: float = MAX_TICK_S) -> Sessions:
         """The world's members at its start, to be driven tick by tick."""
         return Sessions(
             self.script,
@@ -105,6 +105,7 @@ class World:
             self.members,
             start_ms=self.start_ms,
             sessions_per_s=self.rate / mean_session_plays(self.script),
+            max_tick_s=max_tick_s,
         )
 
     def batches(self, num_plays: int | None = None) -> Iterator[PlayBatch]:
