@@ -1,0 +1,212 @@
+"""The published contract is what the code does, and only ever grows by optional fields."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+
+from intentrec_core.errors import RejectReason
+from stream import contracts
+from stream.codec import DecodedPlay, close_with_latency, decode_play, encode, encode_open
+from stream.dead_letter import dead_letter
+from stream.messages import (
+    Announcement,
+    IntentUpdate,
+    Play,
+    PrimaryIntent,
+    Recommendation,
+    RecommendedItem,
+    Source,
+)
+
+FIRST_RELEASE = Path(__file__).parent / "first_release"
+SOURCE = Source("plays", 3, 41)
+SHARED = {
+    "user_id": "u1",
+    "session_id": "u1-1772396100000",
+    "event_id": "e1",
+    "event_time": "2026-03-01T20:15:00.000Z",
+    "bundle": "b0123456789ab",
+    "source": SOURCE,
+}
+RECOMMENDATION = Recommendation(
+    **SHARED, items=[RecommendedItem("i1", "Heat (1995)", 3.25)], fallback="none", latency_s=msgspec.UNSET
+)
+INTENT = IntentUpdate(
+    **SHARED,
+    session_opened=True,
+    intents={"genre": {"Drama": 0.75, "Comedy": 0.25}},
+    weights={"genre": 1.0},
+    primary=PrimaryIntent("genre", "Drama", 0.75),
+    shifted=False,
+)
+ANNOUNCEMENT = Announcement(
+    sequence=7, bundle="b0123456789ab", url="s3://models/intentrec", created_at="2026-03-01T20:15:00.000Z"
+)
+
+
+def schema(name):
+    return json.loads((contracts.FOLDER / f"{name}.schema.json").read_text("utf-8"))
+
+
+def check(name, data):
+    jsonschema.validate(json.loads(data), schema(name), jsonschema.Draft202012Validator)
+
+
+@dataclass
+class Record:
+    value: bytes | None
+    key: bytes | None = None
+    timestamp: int = 1_772_396_200_000
+    topic: str = "plays"
+    partition: int = 3
+    offset: int = 41
+    headers: list = field(default_factory=list)
+
+
+def test_the_committed_contracts_are_what_the_code_generates():
+    committed = {path.name: path.read_text("utf-8") for path in contracts.FOLDER.iterdir()}
+    assert committed == contracts.generate(), "run: make contracts"
+
+
+@pytest.mark.parametrize("name", list(contracts.MESSAGES))
+def test_messages_grew_by_optional_fields_only_since_the_first_release(name):
+    old = json.loads((FIRST_RELEASE / f"{name}.schema.json").read_text("utf-8"))
+    assert contracts.breaking_changes(old, schema(name)) == []
+
+
+@pytest.mark.parametrize("name", list(contracts.MESSAGES))
+def test_every_schema_is_a_json_schema(name):
+    jsonschema.Draft202012Validator.check_schema(schema(name))
+
+
+def test_real_outputs_are_valid():
+    check("recommendation", close_with_latency(encode_open(RECOMMENDATION), 0.0123))
+    check("intent-update", close_with_latency(encode_open(INTENT), 0.0123))
+    without_intents = msgspec.structs.replace(INTENT, intents={}, weights={}, primary=None)
+    check("intent-update", close_with_latency(encode_open(without_intents), -0.5))
+    check("announcement", encode(ANNOUNCEMENT))
+
+
+PLAY = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "ts": 1_772_396_100_000}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"ts": "2026-03-01T20:15:00Z"},
+        {"action": "watch", "duration_s": 12, "session_id": "s", "context": {"a": "b", "c": 1, "d": 1.5, "e": True}},
+        {"action": None, "duration_s": None, "session_id": None, "context": None},
+        {"schema_version": 1, "a_field_of_next_year": {"x": []}},
+        {"event_id": ""},
+        {"user_id": None},
+        {"item_id": "i" * 257},
+        {"item_id": "i" * 256},
+        {"ts": None},
+        {"ts": -1},
+        {"ts": 4_102_444_800_000},
+        {"ts": 1.5},
+        {"ts": "2026"},
+        {"duration_s": -1},
+        {"duration_s": "12"},
+        {"duration_s": 31_622_401},
+        {"action": ""},
+        {"context": {"": 1}},
+        {"context": {"a": None}},
+        {"context": {"a": []}},
+        {"context": {"a": "x" * 1025}},
+        {"context": {str(i): i for i in range(65)}},
+        {"context": []},
+    ],
+    ids=str,
+)
+def test_the_worker_accepts_exactly_the_plays_that_the_schema_accepts(change):
+    data = json.dumps(PLAY | change).encode()
+    accepted = isinstance(decode_play(Record(data), 10**12), DecodedPlay)
+    assert accepted == jsonschema.Draft202012Validator(schema("play")).is_valid(json.loads(data))
+
+
+def test_a_play_as_our_own_producers_write_it_is_valid():
+    check("play", encode(Play("e1", "u1", "i1", 1_772_396_100_000)))
+    check("play", encode(Play("e1", "u1", "i1", "2026-03-01T20:15:00Z", "watch", 3.5, "s", {"device": "tv"})))
+
+
+def documented(message):
+    return json.loads((contracts.FOLDER / "asyncapi.json").read_text("utf-8"))["components"]["messages"][message]
+
+
+@pytest.mark.parametrize("value", [None, b"{", b"x" * 1_000_001])
+def test_dead_letters_carry_documented_headers_only(value):
+    letter = dead_letter(Record(value, key=b"k" * 100_000), RejectReason.MALFORMED, "why")
+    headers = {name: content.decode() for name, content in letter.headers} | {"intentrec-id": "plays-3-41-dead_letter"}
+    declared = documented("dead-letter")["headers"]
+    assert set(headers) <= set(declared["properties"])
+    jsonschema.validate(headers, declared)
+
+
+def references(node):
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_the_asyncapi_document_is_whole():
+    document = json.loads((contracts.FOLDER / "asyncapi.json").read_text("utf-8"))
+    assert document["asyncapi"] == "3.0.0"
+    for reference in references(document):
+        node = document
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]  # KeyError: a reference that leads nowhere
+    used = {operation["channel"]["$ref"].rsplit("/", 1)[-1] for operation in document["operations"].values()}
+    assert used == set(document["channels"])
+
+
+OLD = contracts.json_schema(Recommendation)
+
+
+def altered(change):
+    new = json.loads(json.dumps(OLD))
+    change(new["$defs"]["Recommendation"])
+    return new
+
+
+def test_an_optional_field_or_other_words_are_no_breaking_change():
+    new = altered(lambda d: d["properties"].update(locale={"type": "string", "default": ""}))
+    assert contracts.breaking_changes(OLD, new) == []
+    new = altered(lambda d: d.update(description="other words"))
+    assert contracts.breaking_changes(OLD, new) == []
+    new = altered(lambda d: d["properties"]["event_id"].update(description="other words"))
+    assert contracts.breaking_changes(OLD, new) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda d: d["properties"].pop("bundle"), "Recommendation.bundle is gone"),
+        (lambda d: d["properties"]["bundle"].update(type="integer"), "Recommendation.bundle is another one"),
+        (lambda d: d["properties"]["fallback"]["enum"].append("trending"), "Recommendation.fallback is another one"),
+        (lambda d: d["required"].append("latency_s"), "Recommendation.latency_s is required now"),
+        (lambda d: d["required"].remove("bundle"), "Recommendation.bundle is optional now"),
+        (lambda d: d.update(additionalProperties=False), "Recommendation is another kind of message"),
+    ],
+)
+def test_anything_else_is_a_breaking_change(change, problem):
+    assert contracts.breaking_changes(OLD, altered(change)) == [problem]
+
+
+def test_contracts_are_written_only_where_they_changed(tmp_path):
+    assert len(contracts.write_contracts(tmp_path)) == len(contracts.MESSAGES) + 1
+    assert contracts.write_contracts(tmp_path) == []
+    (tmp_path / "play.schema.json").write_text("{}")
+    assert contracts.write_contracts(tmp_path) == [tmp_path / "play.schema.json"]
