@@ -79,8 +79,7 @@ class Retrieval:
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
         rows = np.flatnonzero(~failed & ~lists.popular)
         if len(rows):
-            probabilities = [encoded.heads[m][rows] for m in self._serving.label_heads] if encoded.heads else []
-            queries = conditioning.query(encoded.item_NW[rows], probabilities, self._beta)
+            queries = conditioning.query(encoded.item_NW[rows], self._label_probs(encoded, rows), self._beta)
             picked = rows.tolist()
             # A member who goes back to an item finds it among those watched, also where an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
@@ -95,13 +94,20 @@ class Retrieval:
         if len(rows):
             picked = rows.tolist()
             lists.rows[rows], lists.scores[rows] = popular.lists(
-                [encoded.heads[m][rows] for m in self._serving.label_heads] if encoded.heads else [],
-                self._serving.labels if encoded.heads else [],
+                self._label_probs(encoded, rows),
+                self._serving.labels,
                 self._k,
                 excluded=[excluded[i] for i in picked],
                 allowed=[allowed[i] for i in picked],
             )
         return lists
+
+    def _label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """Probabilities of the labels that items have of themselves; all 0 where the model predicts no intents."""
+        serving = self._serving
+        if not encoded.heads:
+            return [np.zeros((len(rows), labels.shape[1]), dtype=np.float32) for labels in serving.labels]
+        return [encoded.heads[m][rows] for m in serving.label_heads]
 
     def _hides(self, encoded: Encoded) -> NDArray[np.bool_]:
         """Whether what was watched stays hidden, by the likeliest label of the heads the filters look at. Shape: bool[N]."""

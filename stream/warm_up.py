@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from intentrec_core.engine import EncodeRequest
 from intentrec_core.errors import BundleError, BundleFault
@@ -62,7 +61,7 @@ def warm_up(serving: Serving, requests: Sequence[EncodeRequest], stop: threading
 def _encode(serving: Serving, portion: Sequence[EncodeRequest]) -> int:
     """Encodes a portion; returns how many members could not be."""
     try:
-        finite: NDArray[np.bool_] = np.isfinite(serving.engine.encode(portion).item_NW).all(axis=1)
+        finite = np.asarray(np.isfinite(serving.engine.encode(portion).item_NW).all(axis=1))
     except Exception as error:  # as on the hot path: what a context can do to a model is not known beforehand
         if len(portion) > 1:
             return sum(_encode(serving, [request]) for request in portion)
