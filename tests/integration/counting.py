@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from intentrec_core.domain_file import load_domain
@@ -45,6 +46,7 @@ class CountingPipeline:
         for partition, records in batches.items():
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
+            owed = Counter(p.play.user_id for p in work.pending if not isinstance(p, OutputRecord))
             for pending in work.pending:
                 if isinstance(pending, OutputRecord):
                     work.result.outputs.append(pending)
@@ -54,7 +56,9 @@ class CountingPipeline:
                     raise RuntimeError("poisoned")
                 if "slow" in pending.play.item_id:
                     time.sleep(float(pending.play.item_id.split(":")[1]))
-                value = json.dumps({"user_id": user, "count": self.histories[partition][user].count})[:-1].encode()
+                owed[user] -= 1
+                count = self.histories[partition][user].count - owed[user]
+                value = json.dumps({"user_id": user, "count": count})[:-1].encode()
                 for kind in ANSWERS:
                     headers = ((ID_HEADER, output_id(record, kind)),)
                     work.result.outputs.append(

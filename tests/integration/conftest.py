@@ -1,0 +1,53 @@
+"""Brokers for the whole session, and a rig of its own for every test: one suite, both brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from intentrec_core.errors import BrokerError
+from stream.broker import Broker, start_broker
+from tests.integration.rig import Rig
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with start_broker(engine="embedded", data_dir=tmp_path_factory.mktemp("embedded")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    try:
+        broker = start_broker(engine="kafka", data_dir=tmp_path_factory.mktemp("kafka"))
+    except BrokerError as error:
+        pytest.skip(f"no Apache Kafka here: {error}")
+    with broker:
+        yield broker
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Either broker: what a test of delivery says must hold on both."""
+    found = request.getfixturevalue(f"{request.param}_broker")
+    assert isinstance(found, Broker)
+    return found
+
+
+RigMaker = Callable[..., Rig]
+
+
+@pytest.fixture
+def make_rig(tmp_path: Any) -> Iterator[RigMaker]:
+    """Makes rigs on a broker; their workers are gone when the test is."""
+    rigs: list[Rig] = []
+
+    def make(broker: Broker, **options: Any) -> Rig:
+        rigs.append(Rig(broker, tmp_path, options))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.stop()

@@ -1,0 +1,155 @@
+"""Every play answered, folded in once: on both brokers, in good weather."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+
+from stream.app import EXIT_NOT_DRAINED
+from stream.broker import Broker
+from tests.integration.conftest import RigMaker
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_every_play_is_answered_once_and_folded_in(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker)
+    worker = rig.start_worker()
+    rig.produce(rig.plays(1500))
+    answers = rig.wait_for_answers(1500)
+    assert worker.terminate() == 0
+    assert set(answers.values()) == {1}
+    assert rig.state() == rig.oracle()
+
+
+def test_a_restarted_worker_goes_on_where_the_last_one_ended(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker)
+    first = rig.start_worker()
+    rig.produce(rig.plays(600))
+    rig.wait_for_answers(600)
+    assert first.terminate() == 0
+    rig.produce(rig.plays(600))
+    second = rig.start_worker()
+    answers = rig.wait_for_answers(1200)
+    assert second.terminate() == 0
+    assert set(answers.values()) == {1}, "an orderly end replays nothing"
+    counts = [json.loads(o.value)["count"] for o in rig.outputs(rig.settings.intents_topic) if o.key == b"u7"]
+    assert counts == list(range(1, 31)), "the second worker counts on from the first one's state"
+    assert rig.state() == rig.oracle()
+
+
+def test_sigterm_under_load_drains_and_replays_nothing(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker)
+    worker = rig.start_worker()
+    rig.produce(rig.plays(200))
+    rig.wait_for_answers(200)
+    rig.produce(rig.plays(20_000))
+    time.sleep(0.3)
+    started_s = time.monotonic()
+    assert worker.terminate() == 0
+    assert time.monotonic() - started_s < 30
+    rig.start_worker()
+    answers = rig.wait_for_answers(20_200, 120)
+    assert set(answers.values()) == {1}
+
+
+def test_a_hung_batch_ends_by_force_and_nothing_is_lost(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker, drain_deadline_s=3)
+    worker = rig.start_worker()
+    rig.produce(rig.plays(100))
+    rig.wait_for_answers(100)
+    rig.produce(rig.plays(1, item="slow:30:"))
+    time.sleep(1)
+    rig.produce(rig.plays(100))
+    started_s = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == EXIT_NOT_DRAINED
+    assert time.monotonic() - started_s < 10
+    assert rig.state() != rig.oracle(), "what hung was not committed"
+    rig.start_worker()
+    rig.wait_for_answers(201, 90)
+
+
+def test_two_workers_share_the_partitions_and_survive_a_kill(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker)
+    victim, survivor = rig.start_worker(), rig.start_worker()
+    rig.produce(rig.plays(2000), rate=200)
+    victim.send(signal.SIGKILL)
+    rig.produce(rig.plays(2000), rate=200)
+    answers = rig.wait_for_answers(4000, 90)
+    assert survivor.terminate() == 0
+    assert len(answers) == 2 * 4000, "lost 0"
+    assert rig.state() == rig.oracle(), "nothing twice"
+
+
+def test_poison_becomes_dead_letters_and_neighbours_are_untouched(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker)
+    worker = rig.start_worker()
+    rig.produce(rig.plays(50))
+    poison = [
+        (b"u1", b"{", "malformed"),
+        (b"u1", None, "empty"),
+        (b"u1", b'{"event_id": "x", "user_id": "u1", "item_id": "i", "ts": 1e400}', "out_of_range"),
+        (b"u1", b"\xff\xfe", "malformed"),
+        (b"u2", b'{"event_id": "x", "user_id": "u1", "item_id": "i", "ts": 1700000000000}', "key_mismatch"),
+        (b"u3", b'{"schema_version": 9}', "unknown_schema"),
+    ]
+    for key, value, _ in poison:
+        rig.send(key, value)
+    rig.send(b"u4", b"x" * 3_000_000)
+    rig.produce(rig.plays(50))
+    answers = rig.wait_for_answers(100)
+    assert worker.terminate() == 0
+    assert set(answers.values()) == {1}
+    assert rig.state() == rig.oracle()
+    letters = rig.outputs(rig.settings.dead_letter_topic)
+    assert len(letters) == len(poison) + 1
+    found = {(letter.key, letter.value): letter for letter in letters}
+    for key, value, reason in poison:
+        letter = found[key, value or b""]
+        assert letter.headers["intentrec-error"].decode() == reason
+        assert letter.headers["intentrec-topic"].decode() == rig.settings.plays_topic
+        assert int(letter.headers["intentrec-offset"]) >= 0
+    oversized = found[b"u4", b"x" * 65536]
+    assert oversized.headers["intentrec-length"] == b"3000000"
+
+
+@pytest.mark.kafka
+def test_a_stopped_worker_that_returns_is_fenced_and_ends(kafka_broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(kafka_broker)
+    zombie = rig.start_worker()
+    rig.produce(rig.plays(400))
+    rig.wait_for_answers(400)
+    heir = rig.start_worker()
+    rig.produce(rig.plays(800), rate=100)
+    rig.wait_for_answers(1200)
+    rig.produce(rig.plays(400))
+    zombie.send(signal.SIGSTOP)
+    rig.produce(rig.plays(1500), rate=100)  # 15 s: past the session timeout
+    answers = rig.wait_for_answers(3100, 90)
+    zombie.send(signal.SIGCONT)
+    time.sleep(1)
+    rig.produce(rig.plays(500), rate=100)
+    rig.wait_for_answers(3600, 90)
+    code = zombie.process.poll()
+    heir.terminate()
+    assert len(answers) == 2 * 3100
+    assert rig.state() == rig.oracle()
+    assert code in (None, 6), zombie.log()[-3000:]
+
+
+@pytest.mark.kafka
+def test_exactly_once_outputs_are_seen_once_whatever_is_killed(kafka_broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(kafka_broker, delivery="exactly_once")
+    victim, survivor = rig.start_worker(), rig.start_worker()
+    rig.produce(rig.plays(1500), rate=200)
+    victim.send(signal.SIGKILL)
+    rig.produce(rig.plays(1500), rate=200)
+    answers = rig.wait_for_answers(3000, 90, isolation="read_committed")
+    assert survivor.terminate() == 0
+    assert set(answers.values()) == {1}, "without removing anything"
+    assert len(answers) == 2 * 3000
+    assert rig.state() == rig.oracle()
