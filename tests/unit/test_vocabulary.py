@@ -96,9 +96,9 @@ def test_an_empty_vocabulary_knows_nobody() -> None:
 def test_extending_appends_only_what_is_new() -> None:
     old = Vocabulary.build(["a", "b"])
 
-    new = old.extended(["c", "b", "d", "c"])
+    new = old.extended(["d", "b", "c", "d"])
 
-    assert new.item_ids == ["", "a", "b", "c", "d"]
+    assert new.item_ids == ["", "a", "b", "d", "c"]
     assert new.extends(old)
     assert not old.extends(new)
     assert old.extended(["a"]) is old
