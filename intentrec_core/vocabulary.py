@@ -168,7 +168,9 @@ class ItemTable:
     def coverage(self) -> dict[str, float]:
         """For each catalogue field the share of items with a declared label; near 0, its key or values are wrong."""
         total = max(1, len(self) - 1)
-        shares = {f.name: int(np.count_nonzero(self.codes[:, i])) / total for i, f in enumerate(self.domain.static_fields)}
+        shares = {
+            f.name: int(np.count_nonzero(self.codes[:, i])) / total for i, f in enumerate(self.domain.static_fields)
+        }
         return shares | {name: float(labels.any(axis=1).sum()) / total for name, labels in self.multi.items()}
 
     def _field_codes(self, field: Field) -> NDArray[np.int64]:
