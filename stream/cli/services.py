@@ -35,10 +35,12 @@ def worker(
     device: options.Device = None,
     metrics_port: options.MetricsPort = None,
 ) -> None:
-    """Fold every play into its member's history, and answer it with intents and recommendations.
+    """Fold every play into its member's history, and answer it with intents and
+    recommendations.
 
-    Needs the topics (`intentrec topics`), and a bundle that was announced (`intentrec train --announce`). SIGTERM: it
-    commits what it holds and exits 0.
+    Needs the topics (`intentrec topics`), and a bundle that was announced
+    (`intentrec train --announce`). SIGTERM: it commits what it holds and exits
+    0.
     """
     from stream.app import run_worker
 

@@ -97,7 +97,8 @@ def simulate(
 ) -> None:
     """Send, or write, the plays of a world whose members' hidden intents are known.
 
-    The same options give the same plays. Nothing is held in memory but the members, so any size streams.
+    The same options give the same plays. Nothing is held in memory but the
+    members, so any size streams.
     """
     from intentrec_core.datasets.simulate import World
     from stream.replay import Pace
