@@ -9,7 +9,6 @@ written and repeated by whoever loads it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +20,7 @@ from intentrec_core.features import FeatureBuilder
 from intentrec_core.model import IntentRec
 from intentrec_core.training.members import Members
 from intentrec_core.training.windows import Windows, cut_windows
-
-
-class GateReason(StrEnum):
-    """Why a candidate was let through or not; a metric label, so the set only grows."""
-
-    PASSED = "passed"
-    NOT_FINITE = "not_finite"
-    WORSE_ITEMS = "worse_items"
-    WORSE_INTENTS = "worse_intents"
-    BUNDLE = "bundle"
+from stream.retrain_job import GateReason
 
 
 @dataclass(frozen=True, slots=True)

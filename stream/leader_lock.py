@@ -4,7 +4,10 @@ The group <app>-trainer-lock is subscribed to the topic of announcements, and it
 the one that leads, else to the first. A second trainer is given nothing and ends; when the leader dies, its membership
 does after the session timeout. Nothing is read from the topic through this group.
 
-The group may take a stalled leader for dead. :meth:`LeaderLock.confirm` has the broker say who leads, by a commit that only a
+On the embedded broker, which is of one machine and forgets its members in a way that can lock everybody out, the lock is a
+file, held as long as the process lives.
+
+The group may take a stalled leader for dead. :meth:`GroupLock.confirm` has the broker say who leads, by a commit that only a
 current member can make; what slips through between that and an announcement meets the sequence numbers: of two
 announcements with one number everybody takes the first.
 """
@@ -12,9 +15,13 @@ announcements with one number everybody takes the first.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
@@ -23,6 +30,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from intentrec_core.errors import BrokerError, Fenced
+from intentrec_core.history import hash64
 from stream.settings import Settings
 
 ACQUIRE_DEADLINE_S = 90.0
@@ -59,8 +67,68 @@ def _claimed_at(user_data: bytes | None) -> int:
     return int.from_bytes(user_data, "big") if user_data and len(user_data) == 8 else 0
 
 
-class LeaderLock(ConsumerRebalanceListener):  # type: ignore[misc]
-    """The right to train and announce; held from :meth:`acquire` until :attr:`lost` is set or :meth:`release`."""
+class LeaderLock(Protocol):
+    """The right to train and announce; held from :meth:`acquire` until ``lost`` is set or :meth:`release`."""
+
+    lost: asyncio.Event
+
+    async def acquire(self) -> None:
+        """Returns once this process leads.
+
+        Raises: Fenced when another trainer leads; BrokerError when that cannot be found out.
+        """
+        ...
+
+    async def confirm(self, token: str) -> None:
+        """Makes sure that this process still leads; ``token`` is noted, for people.
+
+        Raises: Fenced when it does not lead; BrokerError when that cannot be found out.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Lets the next trainer lead."""
+        ...
+
+
+def leader_lock(settings: Settings, *, transactional: bool) -> LeaderLock:
+    """The lock for this kind of broker."""
+    return GroupLock(settings) if transactional else MachineLock(settings)
+
+
+class MachineLock:
+    """A lock for the trainers of one machine, broker and app: an advisory lock on a file, which the kernel drops."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.lost = asyncio.Event()
+        name = f"intentrec-trainer-{hash64(f'{settings.broker} {settings.app_id}'):016x}.lock"
+        self._path = Path(tempfile.gettempdir()) / name
+        self._handle: int | None = None
+
+    async def acquire(self) -> None:
+        """As :meth:`LeaderLock.acquire`."""
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise Fenced("another trainer of this app_id leads; this one ends") from None
+        self._handle = handle
+
+    async def confirm(self, token: str) -> None:
+        """As :meth:`LeaderLock.confirm`: the kernel takes a lock from nobody."""
+        if self._handle is None:
+            raise Fenced("this trainer does not lead; it ends")
+
+    async def release(self) -> None:
+        """As :meth:`LeaderLock.release`."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+class GroupLock(ConsumerRebalanceListener):  # type: ignore[misc]
+    """A lock for all trainers of an app, by membership of a consumer group."""
 
     def __init__(self, settings: Settings) -> None:
         self.lost = asyncio.Event()
@@ -87,10 +155,7 @@ class LeaderLock(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._leads and not self.lost.is_set()
 
     async def acquire(self) -> None:
-        """Joins the group and returns once this process leads.
-
-        Raises: Fenced when another trainer leads; BrokerError when the broker does not decide in time.
-        """
+        """Joins the group; as :meth:`LeaderLock.acquire`."""
         try:
             async with asyncio.timeout(ACQUIRE_DEADLINE_S):
                 await self._consumer.start()
@@ -104,10 +169,7 @@ class LeaderLock(ConsumerRebalanceListener):  # type: ignore[misc]
             raise Fenced("another trainer of this app_id leads; this one ends")
 
     async def confirm(self, token: str) -> None:
-        """Has the broker say that this process still leads; ``token`` is kept with the commit, for people.
-
-        Raises: Fenced when it does not lead; BrokerError when the broker does not answer.
-        """
+        """Has the broker say who leads; as :meth:`LeaderLock.confirm`."""
         if not self.is_held:
             raise Fenced("another trainer of this app_id has taken the lead; this one ends")
         try:

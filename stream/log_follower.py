@@ -38,6 +38,7 @@ MAX_POLL_PLAYS = 5_000
 #: Decoded on the event loop: 5,000 take some 50 ms, in which health and group membership wait.
 MAX_BUFFERED_PLAYS = 50_000
 RETRY_S = 1.0
+LAG_INTERVAL_S = 5.0
 COMPARE_DEADLINE_S = 10.0
 
 
@@ -127,8 +128,8 @@ class LogFollower:
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="event-log")
         self._flush_wanted: list[asyncio.Future[None]] = []
         self._reader = PlayReader(domain, None)
-        self.num_logged = 0
-        self.last_poll_s = clock()
+        self._last_poll_s = clock()
+        self._behind_since_s: float | None = None
         self._consumer = AIOKafkaConsumer(
             **settings.connection(),
             client_id=f"{settings.app_id}-trainer",
@@ -163,7 +164,7 @@ class LogFollower:
     async def run(self) -> None:
         """Follows the topic. Only StateError, DataError and cancellation end it."""
         while True:
-            self.last_poll_s = self._clock()
+            self._last_poll_s = self._clock()
             try:
                 batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_PLAYS)
             except OffsetOutOfRangeError:
@@ -178,6 +179,7 @@ class LogFollower:
                 continue
             for partition, records in batches.items():
                 self._append(partition.partition, records)
+                self._behind_since_s = None
             while self._is_due() and not await self._flush():
                 await self._rest()
 
@@ -186,6 +188,25 @@ class LogFollower:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._flush_wanted.append(waiting)
         await waiting
+
+    async def watch_lag(self) -> None:
+        """Compares the topic's ends with what was read, until cancelled: a consumer that is stuck does not know it is."""
+        while True:
+            await asyncio.sleep(LAG_INTERVAL_S)
+            try:
+                ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
+                behind = [p for p, end in ends.items() if await self._consumer.position(p) < end]
+            except KafkaError:
+                continue  # a broker that is away is not a trainer that hangs
+            if not behind:
+                self._behind_since_s = None
+            elif self._behind_since_s is None:
+                self._behind_since_s = self._clock()
+
+    def stalled_s(self) -> float:
+        """Seconds without a sign of progress: of the loop, or of plays that are there and do not come."""
+        since_s = self._last_poll_s if self._behind_since_s is None else min(self._last_poll_s, self._behind_since_s)
+        return self._clock() - since_s
 
     async def _flush(self) -> bool:
         """Makes what is buffered durable and merges small segments; False when the disk refuses."""
@@ -198,7 +219,6 @@ class LogFollower:
             return False
         finally:
             written = num_buffered - self._writer.num_buffered
-            self.num_logged += written
             self._metrics.trainer_logged_plays.inc(written)
         self._last_flush_s = self._clock()
         self._on_trouble(None)
@@ -209,7 +229,8 @@ class LogFollower:
         return True
 
     async def _rest(self) -> None:
-        self.last_poll_s = self._clock()
+        self._last_poll_s = self._clock()
+        self._behind_since_s = None  # it waits on purpose, and says so elsewhere
         await asyncio.sleep(RETRY_S)
 
     def _write(self) -> None:
@@ -234,15 +255,9 @@ class LogFollower:
         self._reader = PlayReader(self._domain, None if any_partitioner else len(partitions))
         self._consumer.assign(partitions)
         beginnings = await self._consumer.beginning_offsets(partitions)
-        ends = await self._consumer.end_offsets(partitions)
         await self._compare(beginnings)
         for partition in partitions:
             position = self._writer.next_offset(partition.partition)
-            if position > ends[partition]:
-                raise StateError(
-                    f"the event log has partition {partition.partition} up to offset {position}, topic {self._topic} ends at "
-                    f"{ends[partition]}: it was created anew. {self._remedy}"
-                )
             if missed := self._writer.skip_to(partition.partition, beginnings[partition]):
                 # A log that is new is not missing anything.
                 log = logger.warning if position else logger.info
@@ -250,7 +265,10 @@ class LogFollower:
             self._consumer.seek(partition, self._writer.next_offset(partition.partition))
 
     async def _compare(self, beginnings: Mapping[TopicPartition, int]) -> None:
-        """Whether the newest plays logged are those of the topic at their offsets: a topic made anew may be long again."""
+        """Whether the newest plays logged are on the topic at their offsets: a topic made anew may be long again.
+
+        The topic's end is not asked for: the embedded broker gives that of its last batch's first record.
+        """
         newest = await asyncio.to_thread(EventLog(self._writer.root, self._topic).newest_plays)
         for number, play in newest.items():
             partition = TopicPartition(self._topic, number)
@@ -259,14 +277,24 @@ class LogFollower:
             if play.offset < beginnings[partition]:
                 continue
             self._consumer.seek(partition, play.offset)
+            found = await self._play_at(partition, play.offset)
+            if found != play.event_id:
+                raise StateError(
+                    f"partition {number}, offset {play.offset}: the event log has play {play.event_id}, topic {self._topic} "
+                    f"has {found or 'none'}: it was created anew. {self._remedy}"
+                )
+
+    async def _play_at(self, partition: TopicPartition, offset: int) -> str | None:
+        """Event id of the play at an offset the consumer was sought to, None when there is none."""
+        try:
             batches = await self._consumer.getmany(partition, timeout_ms=int(COMPARE_DEADLINE_S * 1000), max_records=1)
-            for record in batches.get(partition, ()):
-                found = self._reader.read(record)
-                if record.offset == play.offset and (found is None or found.play.event_id != play.event_id):
-                    raise StateError(
-                        f"partition {number}, offset {play.offset}: the event log has another play there than topic "
-                        f"{self._topic}: it was created anew. {self._remedy}"
-                    )
+        except OffsetOutOfRangeError:
+            return None
+        for record in batches.get(partition, ()):
+            found = self._reader.read(record)
+            if record.offset == offset and found is not None:
+                return found.play.event_id
+        return None
 
     @property
     def _remedy(self) -> str:

@@ -34,9 +34,10 @@ from intentrec_core.training.members import pack_members
 from intentrec_core.training.train import train
 from intentrec_core.vocabulary import ItemTable, Vocabulary
 from stream.event_log import EventLog
-from stream.gate import Contender, GateReason, judge
+from stream.gate import Contender, judge
 from stream.metrics import TrainerOutcome
 from stream.publish_bundle import TRAINED_UNTIL, build_bundle, check_bundle
+from stream.retrain_job import GateReason, RetrainJob, RetrainResult
 
 logger = logging.getLogger(__name__)
 
@@ -48,52 +49,13 @@ WARM_LEARNING_RATE = 5e-4
 #: A quarter of a first run's peak: it follows the newest plays without forgetting the rest. Measured in DECISIONS.md.
 
 
-class RetrainJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one run is to do; a line of JSON on its standard input.
-
-    ``running`` are versions to start from, the one that serves first; the first that is sound is taken. None of them: a
-    first bundle. ``budget_s`` is the time for learning.
-    """
-
-    event_log_dir: str
-    topic: str
-    domain: str
-    bundle_url: str
-    cache_dir: str
-    running: tuple[str, ...]
-    catalogue: str | None
-    device: str
-    budget_s: float
-    min_plays: int
-    max_plays: int
-    gate_margin: float
-    seed: int = 0
-
-
-class RetrainResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended; the last line of its standard output.
-
-    ``outcome`` published means: in the store, ready to be announced. Figures are HR@10 on the held-out plays.
-    """
-
-    outcome: TrainerOutcome
-    detail: str
-    reason: GateReason | None = None
-    bundle: str | None = None
-    parent: str | None = None
-    num_new_plays: int = 0
-    num_new_items: int = 0
-    candidate_hr_at_10: float | None = None
-    running_hr_at_10: float | None = None
-
-
 def retrain(job: RetrainJob) -> RetrainResult:
     """Does the run.
 
     Raises: IntentRecError when it cannot: the log or the store cannot be read, or nothing can be learned.
     """
     store = BundleStore(job.bundle_url, Path(job.cache_dir))
-    running = _running(store, job)
+    running = _running(job)
     plays = EventLog(Path(job.event_log_dir), job.topic).plays(max_plays=job.max_plays)
     learned_ms = 0 if running is None else int(running.manifest.facts.get(TRAINED_UNTIL, 0))
     num_new = int(pc.sum(pc.greater_equal(plays.column("ts_ms"), learned_ms)).as_py() or 0)
@@ -190,10 +152,10 @@ def train_config(job: RetrainJob, *, warm: bool) -> TrainConfig:
     return TrainConfig(epochs=WARM_EPOCHS, learning_rate=WARM_LEARNING_RATE, max_seconds=job.budget_s, seed=job.seed)
 
 
-def _running(store: BundleStore, job: RetrainJob) -> LoadedBundle | None:
-    for version in job.running:
+def _running(job: RetrainJob) -> LoadedBundle | None:
+    for version, url in job.running:
         try:
-            loaded, _ = check_bundle(store.fetch(version).path)
+            loaded, _ = check_bundle(BundleStore(url, Path(job.cache_dir)).fetch(version).path)
         except BundleError as error:
             if error.fault is BundleFault.UNREACHABLE:
                 raise
@@ -206,9 +168,8 @@ def _running(store: BundleStore, job: RetrainJob) -> LoadedBundle | None:
             )
         return loaded
     if job.running:
-        raise DataError(
-            f"none of {', '.join(job.running)} is sound: roll back to one that is, with: intentrec bundle rollback"
-        )
+        versions = ", ".join(version for version, _ in job.running)
+        raise DataError(f"none of {versions} is sound: roll back to one that is, with: intentrec bundle rollback")
     return None
 
 
@@ -235,7 +196,9 @@ def main(run: Callable[[RetrainJob], RetrainResult] = retrain) -> int:
 
 
 def _end_with_the_trainer() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock, held by this thread, would abort an orderly end.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     os._exit(1)
 
 

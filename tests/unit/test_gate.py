@@ -12,7 +12,8 @@ from intentrec_core.history import EventLayout
 from intentrec_core.model import IntentRec
 from intentrec_core.training.members import Members, pack_members
 from intentrec_core.vocabulary import ItemTable, Vocabulary
-from stream.gate import Contender, GateReason, is_finite, judge
+from stream.gate import Contender, is_finite, judge
+from stream.retrain_job import GateReason
 from tests.trainer_world import WalkingWorld
 from tests.worlds import START_MS
 

@@ -1,0 +1,318 @@
+"""The trainer on a real broker: plays in, bundles announced, bad models refused, one trainer at a time, each play once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from intentrec_core.bundle_store import BundleStore
+from intentrec_core.datasets.plays import PlayRow
+from intentrec_core.errors import Fenced, StateError
+from stream.announce import AnnouncementFollower
+from stream.broker import Broker
+from stream.codec import encode
+from stream.event_log import EventLog
+from stream.messages import Announcement
+from stream.metrics import Metrics
+from stream.publish_bundle import check_bundle
+from stream.publisher import key_hash
+from stream.replay import play_message
+from stream.retrain_job import GateReason
+from stream.settings import Settings
+from stream.topics import create_topics
+from stream.trainer_app import TrainerProcess
+from tests.trainer_world import DOMAIN_TEXT, WalkingWorld
+
+pytestmark = pytest.mark.timeout(300)
+
+NUM_PARTITIONS = 2
+SHUFFLED = """
+import sys, torch, stream.retrain as retrain
+honest = retrain.train
+def shuffled(*args, **options):
+    trained = honest(*args, **options)
+    with torch.no_grad():
+        for parameter in trained.model.parameters():
+            flat = parameter.view(-1)
+            flat.copy_(flat[torch.randperm(len(flat))])
+    return trained
+retrain.train = shuffled
+sys.exit(retrain.main())
+"""
+HANGING = """
+import time, stream.retrain as retrain
+retrain.main(lambda job: (print("hanging", file=__import__("sys").stderr, flush=True), time.sleep(600)))
+"""
+
+
+@pytest.fixture
+def settings(broker: Broker, tmp_path: Path) -> Settings:
+    return make_settings(broker, tmp_path)
+
+
+def make_settings(broker: Broker, folder: Path, **overrides: object) -> Settings:
+    """Settings of an app of its own on the broker, everything on disk under ``folder``."""
+    domain = folder / "tiny.toml"
+    domain.write_text(DOMAIN_TEXT)
+    name = f"t{os.urandom(4).hex()}"
+    topics = ("plays", "recommendations", "intents", "dead_letter", "late", "model_updates")
+    return Settings(
+        broker=broker.address,
+        app_id=name,
+        num_partitions=NUM_PARTITIONS,
+        domain=str(domain),
+        bundle_url=str(folder / "store"),
+        cache_dir=folder / "cache",
+        event_log_dir=folder / "log",
+        device="cpu",
+        metrics_port=0,
+        retrain_interval_s=2,
+        retrain_budget_s=4,
+        retrain_min_plays=400,
+        event_log_flush_s=0.2,
+        **{f"{topic}_topic": f"{name}.{topic}" for topic in topics},  # type: ignore[arg-type]
+        **overrides,  # type: ignore[arg-type]
+    )
+
+
+async def send(settings: Settings, rows: Iterator[PlayRow]) -> int:
+    """Produces plays as a producer would, each user to the partition of its key."""
+    producer = AIOKafkaProducer(bootstrap_servers=settings.broker, acks="all")
+    await producer.start()
+    sent = []
+    for row in rows:
+        key = row.user_id.encode()
+        partition = key_hash(key) % NUM_PARTITIONS
+        value = encode(play_message(row))
+        sent.append(await producer.send(settings.plays_topic, value, key=key, partition=partition))
+    await asyncio.gather(*sent)
+    await producer.stop()
+    return len(sent)
+
+
+async def announcements(settings: Settings) -> list[Announcement]:
+    async with AnnouncementFollower(settings) as follower:
+        return await follower.read()
+
+
+@asynccontextmanager
+async def running(process: TrainerProcess) -> AsyncIterator[asyncio.Task[None]]:
+    """The trainer in the background; ended with the block, and whatever it raised is raised."""
+    task = asyncio.create_task(process.run())
+    try:
+        yield task
+    finally:
+        process.stop()
+        await task
+
+
+async def until(condition: Callable[[], object], deadline_s: float = 120.0) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        await asyncio.sleep(0.1)
+
+
+def counted(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(f"intentrec_{name}", labels) or 0.0
+
+
+def logged_events(settings: Settings) -> list[str]:
+    return EventLog(settings.event_log_dir, settings.plays_topic).plays().column("event_id").to_pylist()
+
+
+async def health(process: TrainerProcess, path: str) -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{process.health_port}{path}") as answer,
+    ):
+        return answer.status, (await answer.text()).strip()
+
+
+def test_plays_become_a_first_bundle_and_then_a_better_one_with_rows_for_new_items(
+    settings: Settings, tmp_path: Path
+) -> None:
+    walk = WalkingWorld(num_items=24)
+
+    async def scenario() -> None:
+        await create_topics(settings)
+        sent = await send(settings, walk.rows(600, num_items=20))
+        metrics = Metrics()
+        process = TrainerProcess(settings, metrics)
+        async with running(process):
+            await until(lambda: counted(metrics, "trainer_runs_total", outcome="published") >= 1)
+            assert await health(process, "/readyz") == (200, "ok")
+            assert await health(process, "/livez") == (200, "ok")
+            first = (await announcements(settings))[-1]
+            assert (first.sequence, first.parent) == (1, None)
+            sent += await send(settings, walk.rows(900, first=600, num_items=24))
+            await until(lambda: counted(metrics, "trainer_runs_total", outcome="published") >= 2)
+        assert counted(metrics, "trainer_logged_plays_total") == sent
+        told = await announcements(settings)
+        assert [a.sequence for a in told] == list(range(1, len(told) + 1))
+        assert told[1].parent == first.bundle
+        # A fresh machine can fetch and serve what was announced.
+        loaded, _ = check_bundle(BundleStore(told[-1].url, tmp_path / "elsewhere").fetch(told[-1].bundle).path)
+        older, _ = check_bundle(BundleStore(first.url, tmp_path / "elsewhere").fetch(first.bundle).path)
+        assert loaded.vocabulary.extends(older.vocabulary)
+        assert (len(older.vocabulary), len(loaded.vocabulary)) == (21, 25)
+        assert sorted(logged_events(settings)) == sorted(f"event-{i}" for i in range(1_500))
+
+    asyncio.run(scenario())
+
+
+def test_a_bad_model_is_refused_and_the_old_bundle_stays(settings: Settings) -> None:
+    walk = WalkingWorld()
+
+    async def scenario() -> None:
+        await create_topics(settings)
+        await send(settings, walk.rows(1_500))
+        metrics = Metrics()
+        async with running(TrainerProcess(settings, metrics)):
+            await until(lambda: counted(metrics, "trainer_runs_total", outcome="published") >= 1)
+        before = await announcements(settings)
+        await send(settings, walk.rows(1_500, first=1_500))
+        bad = TrainerProcess(settings, metrics, retrain_command=(sys.executable, "-c", SHUFFLED))
+        async with running(bad):
+            await until(lambda: counted(metrics, "trainer_runs_total", outcome="gated") >= 1)
+            assert (await health(bad, "/readyz"))[0] == 200
+        assert bad.last_result is not None
+        assert bad.last_result.reason in (GateReason.WORSE_ITEMS, GateReason.WORSE_INTENTS)
+        assert counted(metrics, "trainer_gated_total", reason=bad.last_result.reason) >= 1
+        assert await announcements(settings) == before
+        # ... and an honest run goes on from it.
+        async with running(TrainerProcess(settings, metrics)):
+            await until(lambda: counted(metrics, "trainer_runs_total", outcome="published") >= 2)
+        assert (await announcements(settings))[-1].parent == before[-1].bundle
+
+    asyncio.run(scenario())
+
+
+def test_what_the_worker_sets_aside_is_not_logged_and_a_restart_logs_nothing_twice(settings: Settings) -> None:
+    walk = WalkingWorld()
+
+    async def send_invalid() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=settings.broker, acks="all")
+        await producer.start()
+        good = next(walk.rows(1))
+        fields = json.loads(encode(play_message(good)))
+        wrong = (key_hash(good.user_id.encode()) + 1) % NUM_PARTITIONS
+        for value in (b"not json", b"", encode(play_message(good))[:-9]):
+            await producer.send_and_wait(settings.plays_topic, value, partition=0)
+        for change in ({"schema_version": 9}, {"ts": 1e18}, {"context": {"max_maturity": "none"}}):
+            await producer.send_and_wait(
+                settings.plays_topic, json.dumps(fields | change).encode(), partition=1 - wrong
+            )
+        await producer.send_and_wait(settings.plays_topic, encode(play_message(good)), partition=wrong)
+        await producer.stop()
+
+    async def scenario() -> None:
+        await create_topics(settings)
+        expected: list[str] = []
+        for round_ in range(3):
+            await send_invalid()
+            expected += [row.event_id for row in walk.rows(50, first=50 * round_)]
+            await send(settings, walk.rows(50, first=50 * round_))
+            metrics = Metrics()
+            async with running(TrainerProcess(settings, metrics)):
+                await until(lambda metrics=metrics: counted(metrics, "trainer_logged_plays_total") == 50)
+        assert sorted(logged_events(settings)) == sorted(expected)
+        assert EventLog(settings.event_log_dir, settings.plays_topic).num_plays() == 150
+
+    asyncio.run(scenario())
+
+
+def test_a_second_trainer_ends_and_the_first_one_goes_on(settings: Settings) -> None:
+    async def scenario() -> None:
+        await create_topics(settings)
+        first = TrainerProcess(settings, Metrics())
+        elsewhere = settings.model_copy(update={"event_log_dir": settings.event_log_dir.with_name("other-log")})
+        async with running(first) as task:
+            await until(lambda: first._not_ready is None)
+            with pytest.raises(Fenced, match="another trainer"):
+                await TrainerProcess(elsewhere, Metrics()).run()
+            assert not task.done()
+            assert (await health(first, "/readyz"))[0] == 200
+        # The lock is free again.
+        second = TrainerProcess(elsewhere, Metrics())
+        async with running(second):
+            await until(lambda: second._not_ready is None)
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_made_anew_is_refused_with_the_remedy(settings: Settings, broker: Broker, tmp_path: Path) -> None:
+    walk = WalkingWorld()
+
+    async def follow(settings: Settings, num_plays: int) -> None:
+        metrics = Metrics()
+        async with running(TrainerProcess(settings, metrics)):
+            await until(lambda: counted(metrics, "trainer_logged_plays_total") == num_plays)
+
+    async def scenario() -> None:
+        await create_topics(settings)
+        await send(settings, walk.rows(60))
+        await follow(settings, 60)
+        for seed, num_plays in ((1, 90), (0, 20)):  # longer than before, with other plays; and shorter
+            anew = make_settings(broker, tmp_path)
+            await create_topics(anew)
+            await send(anew, walk.rows(num_plays, seed=seed, first=5 * seed))
+            for path in settings.event_log_dir.glob("*.parquet"):
+                path.rename(path.with_name(path.name.replace(settings.plays_topic, anew.plays_topic)))
+            with pytest.raises(StateError, match=r"created anew.*Move"):
+                await follow(anew, num_plays)
+            for path in settings.event_log_dir.glob("*.parquet"):
+                path.rename(path.with_name(path.name.replace(anew.plays_topic, settings.plays_topic)))
+
+    asyncio.run(scenario())
+
+
+def trainer_process(settings: Settings, script: str) -> subprocess.Popen[str]:
+    """``run_trainer`` in a process of its own, with ``script`` as its training run."""
+    program = (
+        "import sys, json; from stream.settings import Settings; from stream.trainer_app import run_trainer\n"
+        "sys.exit(run_trainer(Settings(**json.loads(sys.argv[1])), retrain_command=(sys.executable, '-c', sys.argv[2])))"
+    )
+    given = settings.model_dump(mode="json", exclude_unset=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", program, json.dumps(given), script],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_a_training_run_ends_it_in_seconds(
+    settings: Settings, number: signal.Signals
+) -> None:
+    walk = WalkingWorld()
+    asyncio.run(create_topics(settings))
+    asyncio.run(send(settings, walk.rows(500)))
+    with trainer_process(settings, HANGING) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "hanging" in line:
+                break
+        asyncio.run(send(settings, walk.rows(30, first=500)))
+        time.sleep(1.0)
+        process.send_signal(number)
+        began_s = time.monotonic()
+        assert process.wait(timeout=20) == 0
+        assert time.monotonic() - began_s < 10
+    assert len(logged_events(settings)) == 530
+    assert asyncio.run(announcements(settings)) == []
+    left = subprocess.run(["pgrep", "-f", settings.app_id], capture_output=True, text=True, check=False)
+    assert left.stdout.strip() == ""
