@@ -86,15 +86,14 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
 
 
 def _set_up_logs(debug: bool) -> None:
+    """Logs go to standard error: warnings; all with --debug. Worker and trainer turn theirs on."""
     logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
+        level=logging.DEBUG if debug else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    # Clients log every reconnection and every retry as an error; what matters reaches the person through our own errors.
+    # Clients log every reconnection and retry as an error; what matters reaches the person through our own errors.
     for name in ("aiokafka", "faust", "mode", "kafka"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.CRITICAL)
     if not debug:
-        for noisy in ("asyncio", "matplotlib", "fsspec"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from stream.cli import options
 
 _PANEL = "Streaming"
+_OURS = ("stream", "intentrec_core", "index")
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +46,7 @@ def worker(
     """
     from stream.app import run_worker
 
+    _log_what_happens()
     run_worker(
         options.settings(broker=broker, domain=domain, bundle_url=bundles, device=device, metrics_port=metrics_port)
     )
@@ -61,6 +64,7 @@ def trainer(
     """Follow the plays, retrain on a schedule, and announce each bundle that is not worse than the one that serves."""
     from stream.trainer_app import run_trainer
 
+    _log_what_happens()
     run_trainer(
         options.settings(
             broker=broker,
@@ -72,3 +76,10 @@ def trainer(
             event_log_dir=event_log,
         )
     )
+
+
+def _log_what_happens() -> None:
+    """A service's log is read by whoever operates it: assignments, swaps, refusals, training runs."""
+    for name in _OURS:
+        logger = logging.getLogger(name)
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
