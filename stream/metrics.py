@@ -160,6 +160,9 @@ class Metrics:
         )
         self.judged_intents = counter("judged_intents_total", "Predicted intents with a known truth", "bundle", "head")
         self.judged_intents_right = counter("judged_intents_right_total", "... that came true", "bundle", "head")
+        self.judged_popular_intents_right = counter(
+            "judged_popular_intents_right_total", "... where the commonest label of the last 7 days did", "bundle", "head"
+        )
 
         # --- the trainer
         self.trainer_logged_plays = counter("trainer_logged_plays_total", "Plays written to the event log")
@@ -209,7 +212,7 @@ class Metrics:
     def judges(self, bundle: str, heads: Sequence[str]) -> None:
         """Makes the series of ``bundle``, and drops those of the bundle unused for longest where they are too many."""
         by_bundle = (self.judged_plays, self.judged_hits, self.judged_reciprocal_ranks, self.judged_popular_hits)
-        by_head = (self.judged_intents, self.judged_intents_right)
+        by_head = (self.judged_intents, self.judged_intents_right, self.judged_popular_intents_right)
         if bundle not in self._bundles:
             for judged in by_bundle:
                 judged.labels(bundle)

@@ -213,7 +213,8 @@ class Pipeline:
             item_row = batch.item_row[rows]
             seen_before = [watched[row][:-1] for row in rows.tolist()]
             hit = self._popular.hits(item_row, seen_before, CUTOFF, self._retrieval.hides_watched)
-            self._judge.count(previous.take(rows), item_row, self._truths(batch, rows), hit)
+            ts_s = batch.plays["ts_ms"][rows] / 1000.0
+            self._judge.count(previous.take(rows), item_row, self._truths(batch, rows), hit, ts_s)
         late = [a for a in answers if a.outcome is Outcome.INSERTED]
         late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
         added = np.array(in_order, dtype=np.int64)

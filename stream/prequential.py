@@ -2,8 +2,9 @@
 
     prediction after play k ──▶ kept by member ──▶ play k + 1: was it among the 10? were the intents right?
 
-Counted by the bundle that predicted, beside HR@10 of "popular in the last 7 days" on the same plays. A play of an item
-unknown to the bundle is a miss for both. Late and replayed plays judge nothing: they are not what was predicted.
+Counted by the bundle that predicted, beside what is popular in the last 7 days on the same plays: items and
+labels. A play of an item unknown to the bundle is a miss for both. Late and replayed plays judge nothing: they are not
+what was predicted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from intentrec_core.domain import Domain, Field, FieldKind
 from intentrec_core.vocabulary import ItemTable
 from stream.batch_rows import BatchRows
+from stream.common_labels import CommonLabels
 from stream.metrics import Metrics
 
 CUTOFF = 10
@@ -115,6 +117,7 @@ class Judge:
         self._names = tuple(head.name for head in domain.heads)
         self._metrics = metrics
         self._last = LastPredictions(len(self._heads), max_members)
+        self._common = [CommonLabels(head.num_labels) for head in domain.heads]
         self._bundles: list[str] = []
 
     def bundle_number(self, bundle: str) -> int:
@@ -149,15 +152,19 @@ class Judge:
         item_row: NDArray[np.int64],
         truths: Sequence[NDArray[np.bool_]],
         popular_hit: NDArray[np.bool_],
+        ts_s: NDArray[np.float64],
     ) -> None:
         """Counts plays against what was ``predicted`` for them; those without a prediction do not count.
 
-        Shapes: item_row i64[N]; truths bool[N, L_i] a head, all false where the truth is unknown; popular_hit bool[N].
+        Shapes: item_row i64[N]; truths bool[N, L_i] a head, all false where the truth is unknown; popular_hit bool[N];
+        ts_s f64[N] event times.
         """
         for number in np.unique(predicted.bundle[predicted.bundle >= 0]).tolist():
             rows = np.flatnonzero(predicted.bundle == number)
             self._count(self._bundles[number], predicted.take(rows), item_row[rows], [t[rows] for t in truths])
             self._metrics.judged_popular_hits.labels(self._bundles[number]).inc(int(popular_hit[rows].sum()))
+        for common, truth in zip(self._common, truths, strict=True):
+            common.add(truth, ts_s)
 
     def _count(
         self, bundle: str, predicted: Predictions, item_row: NDArray[np.int64], truths: Sequence[NDArray[np.bool_]]
@@ -175,6 +182,10 @@ class Judge:
             right = truth[known, label[known]]
             metrics.judged_intents.labels(bundle, name).inc(int(known.sum()))
             metrics.judged_intents_right.labels(bundle, name).inc(int(right.sum()))
+            commonest = self._common[column].commonest
+            if commonest is not None:
+                popular_right = int(truth[known, commonest].sum())
+                metrics.judged_popular_intents_right.labels(bundle, name).inc(popular_right)
 
 
 def true_labels(
