@@ -27,6 +27,7 @@ class TrainConfig:
     """Settings of one training run.
 
     ``warmup_ratio`` of all steps the learning rate rises, then it falls as a cosine to ``final_ratio`` of its peak.
+    With ``shuffle_ties`` each epoch sees a member's plays of one moment in another order: it is not known which came first.
     ``intent_weight`` is lambda of the paper's Eq. 4. ``unknown_ratio`` of the input plays have their item replaced by row 0, so
     that the row of unknown items means something. The last ``validation_ratio`` of the plays, by time, is held out to choose the
     best epoch; training stops after ``patience`` epochs without a better one. With 0 nothing is held out and all epochs run.
@@ -44,6 +45,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     intent_weight: float = 0.1
     unknown_ratio: float = 0.05
+    shuffle_ties: bool = True
     label_smoothing: float = 0.0
     validation_ratio: float = 0.0
     patience: int = 5

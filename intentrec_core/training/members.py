@@ -7,6 +7,7 @@ Shapes: N plays of all members, U members.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,14 @@ class Members:
     def spans(self) -> Iterator[tuple[int, int]]:
         """First and last-plus-one play of each member."""
         return zip(self.bounds[:-1].tolist(), self.bounds[1:].tolist(), strict=True)
+
+    def with_shuffled_ties(self, random: np.random.Generator) -> Members:
+        """The same plays, those of one member at one moment in an order drawn from ``random``: their true order is not known.
+
+        Cost: O(N log N).
+        """
+        shuffled = np.lexsort((random.random(len(self.events)), self.events["ts_ms"], self.member))
+        return dataclasses.replace(self, events=self.events[shuffled], order=self.order[shuffled])
 
     def packed(self, start: int, stop: int) -> bytes:
         """Plays ``start`` to ``stop`` of ``events`` as the bytes of a context."""

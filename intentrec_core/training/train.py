@@ -147,8 +147,10 @@ class _Run:
     ) -> None:
         self._model, self._config, self._clock = model, config, clock
         self._began_s = clock()
+        self._features, self._members, self._windows = features, members, windows
         self._batches = WindowBatches(features, members, windows)
         self._num_targets = windows.num_targets
+        self._has_ties = bool((members.events["ts_ms"][1:] == members.events["ts_ms"][:-1]).any())
         self._steps = self._batches.num_batches(config.batch_windows)
         self._random = np.random.default_rng(config.seed)
         self._validation = (
@@ -184,6 +186,9 @@ class _Run:
     def _epoch(self, epoch: int, progress: ProgressCallback | None) -> dict[str, float]:
         config, sums = self._config, dict[str, float]()
         loss: dict[str, float] = {}
+        if config.shuffle_ties and self._has_ties:
+            members = self._members.with_shuffled_ties(self._random)
+            self._batches = WindowBatches(self._features, members, self._windows)
         self._model.train()
         for step, batch in enumerate(self._batches.shuffled(config.batch_windows, self._random), start=1):
             rate = self._set_rate(epoch, step)

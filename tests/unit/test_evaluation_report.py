@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
-from intentrec_core.datasets.plays import plays_table
+from intentrec_core.baselines.markov import MarkovChain
+from intentrec_core.datasets.plays import play_rows, plays_table
 from intentrec_core.errors import DataError
 from intentrec_core.evaluation import comparison as names
 from intentrec_core.evaluation.metrics import lift_interval, mean_interval, quality
+from intentrec_core.evaluation.model_ranks import ModelRanker
+from intentrec_core.evaluation.reference_ranks import rank_by_markov
 from intentrec_core.evaluation.report import compare, evaluate
 from intentrec_core.evaluation.split import split_at, temporal_split
+from intentrec_core.evaluation.targets import make_targets
 from intentrec_core.model import ModelConfig
 from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.members import pack_members
 from intentrec_core.training.train import train
+from intentrec_core.training.windows import cut_windows
 from tests.unit.tiny_plays import cycling_plays, random_plays, row
 from tests.worlds import TinyWorld
 
@@ -131,6 +139,34 @@ def test_the_report_prints_and_is_plain_values(compared: names.Comparison) -> No
         assert name in text
     assert all(len(line) <= 140 for line in compared.lines())
     assert json.loads(json.dumps(compared.to_dict()))["num_plays"] == compared.num_plays
+
+
+def test_references_know_no_more_than_the_plays_before_the_cut(world: TinyWorld) -> None:
+    plays = random_plays(members=5, plays=160, items=25)
+    cut_ms = plays["ts_ms"][50].as_py()
+    found = compare(world.model(), world.features, plays, cut_ms=cut_ms)
+    seen = set(split_at(plays, cut_ms).train["item_id"].to_pylist())
+    assert found.num_candidates == len(seen) < 25
+    later = [p for p in play_rows(plays) if p.ts_ms >= cut_ms]
+    firsts = {p.user_id: p.event_id for p in reversed(list(play_rows(plays)))}
+    predicted = [p for p in later if firsts[p.user_id] != p.event_id]
+    assert found.num_plays == len(predicted)
+    assert found.unseen == sum(p.item_id not in seen for p in predicted) > 0
+    members = pack_members(world.layout, split_at(plays, cut_ms).train)
+    rows = world.features.rows(members.events["item_hash"])
+    chain = MarkovChain(len(world.vocabulary)).fit(rows[a:b] for a, b in members.spans())
+    assert found.row(names.MARKOV).quality == quality(markov_ranks(world, chain, plays, cut_ms, seen))
+
+
+def markov_ranks(
+    world: TinyWorld, chain: MarkovChain, plays: pa.Table, cut_ms: int, seen: set[str]
+) -> NDArray[np.float64]:
+    members = pack_members(world.layout, plays)
+    windows = cut_windows(members, from_ms=cut_ms)
+    candidate = np.array([item in seen for item in world.vocabulary.item_ids])
+    targets = make_targets(members, windows, world.features.rows(members.events["item_hash"]), candidate)
+    ModelRanker(world.features, members, windows).rank(world.model(), targets)  # decides where the watched filter holds
+    return rank_by_markov(targets, chain)
 
 
 def test_a_span_is_judged_on_its_own_plays_only(world: TinyWorld) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 
@@ -9,17 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from intentrec_core.datasets.plays import plays_table
+from intentrec_core.datasets.plays import play_rows, plays_table
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.evaluation.report import evaluate
 from intentrec_core.features import FeatureBuilder
 from intentrec_core.model import IntentRec, ModelConfig
+from intentrec_core.reference import recompute
 from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.members import pack_members
 from intentrec_core.training.progress import Progress, Trained
 from intentrec_core.training.schedule import rate_factor, run_done
 from intentrec_core.training.train import resolve_device, train
 from intentrec_core.vocabulary import ItemTable
-from tests.unit.tiny_plays import cycling_plays, row
+from tests.unit.tiny_plays import cycling_plays, random_plays, row, served_histories
 from tests.worlds import START_MS, TinyWorld
 
 SMALL = ModelConfig(width=16, num_heads=2, num_layers=1, intent_width=8, dropout=0.0)
@@ -91,10 +94,13 @@ def test_a_model_without_the_intent_stage_trains_on_items_alone(world: TinyWorld
 
 
 def test_the_best_epoch_on_held_out_plays_is_kept(world: TinyWorld) -> None:
-    found = trained(world, dataclasses.replace(QUICK, validation_ratio=0.2))
+    config = TrainConfig(epochs=8, batch_windows=8, learning_rate=0.2, validation_ratio=0.2, patience=8)
+    found = trained(world, config)
     judged = [point.validation.ndcg_at_10 for point in found.curve if point.validation is not None]
-    assert len(judged) == len(found.curve)
-    assert found.best_epoch == 1 + int(np.argmax(judged))
+    assert len(judged) == len(found.curve) == 8
+    assert found.best_epoch == 1 + int(np.argmax(judged)) < 8  # such a rate ends worse than it was on the way
+    held_out = PLAYS.column("ts_ms")[int(PLAYS.num_rows * 0.8)].as_py()
+    assert evaluate(found.model, world.features, PLAYS, from_ms=held_out).quality.ndcg_at_10 == max(judged)
     assert found.num_targets < MEMBERS * (LENGTH - 1)
     assert "held out" in found.curve[0].line()
 
@@ -161,6 +167,44 @@ def test_plays_before_the_span_are_context_only(world: TinyWorld) -> None:
     middle = START_MS + 60_000 * LENGTH // 2
     found = trained(world, dataclasses.replace(QUICK, epochs=1), from_ms=middle)
     assert found.num_targets == int((PLAYS.column("ts_ms").to_numpy() >= middle).sum())
+
+
+def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context(world: TinyWorld) -> None:
+    table = random_plays(members=3, plays=60)
+    plays, model = list(play_rows(table)), world.model()
+    from_ms = plays[30].ts_ms
+    loss = weight = 0.0
+    for user in {p.user_id for p in plays}:
+        own = [p for p in plays if p.user_id == user]
+        for target, (context, _) in zip(own, served_histories(world.layout, own), strict=True):
+            row_ = world.vocabulary.row(target.item_id)
+            if context and row_ and target.ts_ms >= from_ms:
+                scores = model.item_logits(torch.from_numpy(recompute(model, world.features, [context]).item_NW[0]))
+                share = float(world.features.weights(np.array([target.duration_s or -1.0], dtype=np.float32))[0])
+                loss -= share * float(torch.log_softmax(scores, dim=-1)[row_].detach())
+                weight += share
+    config = TrainConfig(epochs=1, batch_windows=100, unknown_ratio=0.0, shuffle_ties=False)
+    with_no_dropout = copy.deepcopy(model)
+    for module in with_no_dropout.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    with_no_dropout.config = dataclasses.replace(model.config, dropout=0.0)
+    found = train(table, world.features, world.table, config, start=with_no_dropout, from_ms=from_ms, device="cpu")
+    assert found.curve[0].loss["item"] == pytest.approx(loss / weight, rel=1e-5)  # float32 sums over 30 plays
+
+
+def test_plays_of_one_moment_are_seen_in_many_orders(world: TinyWorld) -> None:
+    plays = plays_table([row(0, k, k // 4 * 60.0) for k in range(16)])
+    members = pack_members(world.layout, plays)
+    seen = set()
+    for seed in range(10):
+        shuffled = members.with_shuffled_ties(np.random.default_rng(seed))
+        assert (shuffled.events["ts_ms"] == members.events["ts_ms"]).all()
+        for moment in range(0, 16, 4):
+            here = slice(moment, moment + 4)
+            assert set(shuffled.events["item_hash"][here]) == set(members.events["item_hash"][here])
+        seen.add(shuffled.events.tobytes())
+    assert len(seen) > 5
 
 
 def test_nothing_to_learn_from_is_said(world: TinyWorld) -> None:
