@@ -87,7 +87,6 @@ class LifeParts:
     open_state: Callable[[int, dict[str, History]], Awaitable[None]]
     close_state: Callable[[int], Awaitable[None]]
     transactional: bool
-    outputs_in_transaction: bool
     fingerprint: str
     commit_interval_s: float
     recovery_deadline_s: float

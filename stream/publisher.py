@@ -21,7 +21,7 @@ from intentrec_core.errors import BrokerError
 from stream.records import OutputKind, OutputRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aiokafka import AIOKafkaProducer
     from aiokafka.producer.message_accumulator import BatchBuilder
@@ -84,9 +84,12 @@ class Receipt:
 
 @dataclass(slots=True)
 class _Lane:
+    """What waits for one partition of one kind's topic: shares of micro-batches, oldest first."""
+
+    kind: OutputKind
     topic: str
     partition: int
-    queue: deque[tuple[OutputRecord, Receipt]] = field(default_factory=deque)
+    queue: deque[tuple[Receipt, list[OutputRecord]]] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -109,7 +112,7 @@ class Publisher:
         self._topics = topics
         self._on_published = on_published
         self._clock = clock
-        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._lanes: dict[tuple[OutputKind, int], _Lane] = {}
 
     async def start(self) -> None:
         """Learns the output topics' partitions.
@@ -122,34 +125,37 @@ class Publisher:
     def publish(self, outputs: Sequence[OutputRecord]) -> Receipt:
         """Queues outputs and returns at once."""
         receipt = Receipt(len(outputs))
-        for output in outputs:
-            topic = self._topics[output.kind]
-            partition = partition_of(output, self._num_partitions(topic))
-            lane = self._lanes.get((topic, partition)) or self._open_lane(topic, partition)
-            lane.queue.append((output, receipt))
+        for (kind, partition), share in self._shares(outputs).items():
+            lane = self._lanes.get((kind, partition)) or self._open_lane(kind, partition)
+            lane.queue.append((receipt, share))
             lane.wake.set()
         return receipt
 
     async def send_in_transaction(
-        self, producer: AIOKafkaProducer, outputs: Iterable[OutputRecord]
+        self, producer: AIOKafkaProducer, outputs: Sequence[OutputRecord]
     ) -> list[asyncio.Future[object]]:
         """Sends outputs through a producer that is in a transaction; returns the batches' acknowledgements to await."""
-        lanes: dict[tuple[str, int], deque[OutputRecord]] = {}
-        for output in outputs:
-            topic = self._topics[output.kind]
-            partition = partition_of(output, self._num_partitions(topic))
-            lanes.setdefault((topic, partition), deque()).append(output)
         acknowledged = []
-        for (topic, partition), queue in lanes.items():
-            while queue:
+        for (kind, partition), share in self._shares(outputs).items():
+            num_done = 0
+            while num_done < len(share):
                 builder = producer.create_batch()
-                published, now_s = Published(queue[0].kind, []), self._clock()
-                while queue and append(builder, queue[0], now_s, published.latencies_s):
-                    queue.popleft()
+                latencies_s = fill(builder, share[num_done:], self._clock(), takes_latency=kind.takes_latency)
                 builder.close()
-                acknowledged.append(await producer.send_batch(builder, topic, partition=partition))
-                self._on_published(published)
+                num_done += len(latencies_s)
+                acknowledged.append(await producer.send_batch(builder, self._topics[kind], partition=partition))
+                self._on_published(Published(kind, latencies_s))
         return acknowledged
+
+    def _shares(self, outputs: Sequence[OutputRecord]) -> dict[tuple[OutputKind, int], list[OutputRecord]]:
+        """Outputs by kind and partition: murmur2 of the key, the source offset where there is none."""
+        shares: dict[tuple[OutputKind, int], list[OutputRecord]] = {}
+        num_partitions = {kind: self._num_partitions(topic) for kind, topic in self._topics.items()}
+        for output in outputs:
+            kind, key = output.kind, output.key
+            place = key_hash(key) if key is not None else output.source_offset
+            shares.setdefault((kind, place % num_partitions[kind]), []).append(output)
+        return shares
 
     async def stop(self) -> None:
         """Ends the lanes; what was not acknowledged is failed."""
@@ -158,7 +164,7 @@ class Publisher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for lane in self._lanes.values():
-            for _, receipt in lane.queue:
+            for receipt, _ in lane.queue:
                 receipt.fail(BrokerError("the publisher was stopped"))
 
     def _num_partitions(self, topic: str) -> int:
@@ -167,9 +173,9 @@ class Publisher:
             raise BrokerError(f"output topic {topic} does not exist; create the topics first: intentrec topics")
         return len(partitions)
 
-    def _open_lane(self, topic: str, partition: int) -> _Lane:
-        lane = self._lanes[topic, partition] = _Lane(topic, partition)
-        lane.task = asyncio.create_task(self._run(lane), name=f"publish {topic}-{partition}")
+    def _open_lane(self, kind: OutputKind, partition: int) -> _Lane:
+        lane = self._lanes[kind, partition] = _Lane(kind, self._topics[kind], partition)
+        lane.task = asyncio.create_task(self._run(lane), name=f"publish {lane.topic}-{partition}")
         return lane
 
     async def _run(self, lane: _Lane) -> None:
@@ -181,48 +187,52 @@ class Publisher:
 
     async def _send_some(self, lane: _Lane) -> None:
         builder = self._producer.create_batch()
-        sent: dict[Receipt, int] = {}
-        published, now_s = Published(lane.queue[0][0].kind, []), self._clock()
-        while lane.queue:
-            output, receipt = lane.queue[0]
-            if not receipt.abandoned:
-                if not append(builder, output, now_s, published.latencies_s):
-                    break
-                sent[receipt] = sent.get(receipt, 0) + 1
-            lane.queue.popleft()
-        if not sent:
+        sent: list[tuple[Receipt, int]] = []
+        latencies_s: list[float] = []
+        now_s, takes_latency = self._clock(), lane.kind.takes_latency
+        while lane.queue and not builder.closed():
+            receipt, share = lane.queue.popleft()
+            if receipt.abandoned:
+                continue
+            stamped = fill(builder, share, now_s, takes_latency=takes_latency)
+            latencies_s += stamped
+            sent.append((receipt, len(stamped)))
+            if len(stamped) < len(share):
+                lane.queue.appendleft((receipt, share[len(stamped) :]))
+        if not latencies_s:
             return
         builder.close()
         try:
             await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
         except asyncio.CancelledError:
-            for receipt in sent:
+            for receipt, _ in sent:
                 receipt.fail(BrokerError("the publisher was stopped"))
             raise
         except Exception as error:
-            for receipt in sent:
+            for receipt, _ in sent:
                 receipt.fail(error)
         else:
-            for receipt, num in sent.items():
+            for receipt, num in sent:
                 receipt.settle(num)
-            self._on_published(published)
+            self._on_published(Published(lane.kind, latencies_s))
 
 
-def partition_of(output: OutputRecord, num_partitions: int) -> int:
-    """Where an output belongs: by its key, or by its source offset where it has none."""
-    return (key_hash(output.key) if output.key is not None else output.source_offset) % num_partitions
+def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *, takes_latency: bool) -> list[float]:
+    """Appends outputs until the batch is full, closing their values with the latency as of ``now_s``.
 
-
-def append(builder: BatchBuilder, output: OutputRecord, now_s: float, latencies_s: list[float]) -> bool:
-    """Appends an output to a batch, closing its value with the latency as of ``now_s``; False when the batch is full."""
-    value = output.value
-    latency_s = now_s - output.source_timestamp_ms / 1000
-    if output.kind.takes_latency:
-        value = b'%b,"latency_s":%.6f}' % (value, latency_s)
-    if builder.append(timestamp=None, key=output.key, value=value, headers=list(output.headers)) is None:
-        return False
-    latencies_s.append(latency_s)
-    return True
+    Returns the latencies in seconds of those appended. A batch that is full is closed.
+    """
+    latencies_s: list[float] = []
+    append, now_ms = builder.append, int(now_s * 1000)
+    for output in outputs:
+        value = output.value
+        latency_s = now_s - output.source_timestamp_ms / 1000
+        if takes_latency:
+            value = b'%b,"latency_s":%.6f}' % (value, latency_s)
+        if append(timestamp=now_ms, key=output.key, value=value, headers=list(output.headers)) is None:
+            break
+        latencies_s.append(latency_s)
+    return latencies_s
 
 
 def _retrieve(future: asyncio.Future[None]) -> None:

@@ -6,22 +6,24 @@ Run as a program it is a worker process on it: `python -m tests.integration.coun
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from intentrec_core.domain_file import load_domain
 from intentrec_core.errors import IntentRecError
 from intentrec_core.history import EventLayout, History
-from stream.app import WorkerParts, WorkerProcess, run_until_signal
+from stream.app import run_until_signal
 from stream.folding import Folder
 from stream.metrics import Metrics
 from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.settings import Settings
+from stream.worker_process import WorkerParts, WorkerProcess
 
 ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
@@ -102,16 +104,15 @@ def main() -> int:
     pass_through = os.environ.pop("TEST_PASS_THROUGH", "")
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings.load()
-    pipeline = PassThrough() if pass_through else CountingPipeline(settings.num_partitions)
 
     async def work() -> None:
-        parts = WorkerParts(
-            pipeline=pipeline,
-            layout=pipeline.layout,
-            fingerprint=pipeline.layout.domain.fingerprint,
-            metrics=Metrics(),
-        )
-        await run_until_signal(WorkerProcess(settings, parts))
+        @contextlib.asynccontextmanager
+        async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
+            pipeline = PassThrough() if pass_through else CountingPipeline(num_partitions)
+            layout = pipeline.layout
+            yield WorkerParts(pipeline=pipeline, layout=layout, fingerprint=layout.domain.fingerprint)
+
+        await run_until_signal(WorkerProcess(settings, Metrics(), make_parts))
 
     try:
         asyncio.run(work())

@@ -61,7 +61,7 @@ def test_a_hung_batch_ends_by_force_and_nothing_is_lost(broker: Broker, make_rig
     worker = rig.start_worker()
     rig.produce(rig.plays(100))
     rig.wait_for_answers(100)
-    rig.produce(rig.plays(1, item="slow:30:"))
+    rig.produce(rig.plays(1, item="slow:12:"))
     time.sleep(1)
     rig.produce(rig.plays(100))
     started_s = time.monotonic()

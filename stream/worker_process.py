@@ -1,0 +1,235 @@
+"""One worker process: the order in which everything starts, drains and ends.
+
+start   health → what the broker can do → topics as they must be → pipeline, once there is a bundle → publisher
+        → Faust's app: it joins the group, and partitions are opened as they are assigned
+end     stop(): no more plays; what is in inference is committed; partitions closed; group left
+        an error that must not go on: the same, and the error is raised
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from aiokafka import AIOKafkaProducer
+
+from intentrec_core.changelog_codec import Marker
+from intentrec_core.errors import BrokerError
+from stream.broker_checks import check_topics, uses_transactions
+from stream.changelog import ChangelogWriter, PlainWriter, TransactionalWriter, close_producer
+from stream.faust_app import create_app
+from stream.health import HealthServer
+from stream.partition import LifeParts
+from stream.publisher import BATCH_BYTES, Publisher
+from stream.records import OutputKind
+from stream.recovery import read_changelog
+from stream.worker import PlaysPipeline, PlaysWorker
+
+if TYPE_CHECKING:
+    from intentrec_core.history import EventLayout
+    from stream.faust_app import PlaysApp
+    from stream.metrics import Metrics
+    from stream.settings import Settings
+    from stream.transport import BatchConsumer
+
+logger = logging.getLogger(__name__)
+
+#: The embedded broker holds a join for about the rebalance timeout, so there it is short.
+EMBEDDED_REBALANCE_TIMEOUT_S = 4.0
+_LAG_INTERVAL_S = 5.0
+#: aiokafka's own default takes no record above 1 MiB; a dead letter can be 1 MB and its headers.
+_MAX_REQUEST_BYTES = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerParts:
+    """What a worker serves with: the pipeline, and what its state is made of.
+
+    ``background`` runs beside the worker until cancelled; it is given the worker's way onto the inference thread. Model
+    updates come this way.
+    """
+
+    pipeline: PlaysPipeline
+    layout: EventLayout
+    fingerprint: str
+    background: Callable[[PlaysWorker], Awaitable[None]] | None = None
+
+
+#: Makes the parts for a number of partitions of the plays topic. It may wait, for a bundle for instance.
+MakeParts = Callable[[int], AbstractAsyncContextManager[WorkerParts]]
+
+
+class WorkerProcess:
+    """Owned by the running event loop; ``run`` is called once."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, make_parts: MakeParts) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.health_port = 0
+        self._make_parts = make_parts
+        self._stop = asyncio.Event()
+        self._waiting_for = "not connected to the broker yet"
+        self._worker: PlaysWorker | None = None
+
+    def stop(self) -> None:
+        """Asks for an orderly end, as SIGTERM does."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Works until stopped.
+
+        Raises: the IntentRecError that ended the process, after an orderly close of what could be closed.
+        """
+        settings, metrics = self.settings, self.metrics
+        health = HealthServer(
+            settings.metrics_host, settings.metrics_port, metrics.registry, live=self._live, ready=self._ready
+        )
+        self.health_port = await health.start()
+        stop, work = asyncio.create_task(self._stop.wait()), asyncio.create_task(self._work())
+        try:
+            await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
+            if self._worker is None and not work.done():
+                work.cancel()  # nothing was taken yet, so there is nothing to drain
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        finally:
+            stop.cancel()
+            await health.stop()
+
+    async def _work(self) -> None:
+        settings = self.settings
+        async with contextlib.AsyncExitStack() as stack:
+            transactional = await uses_transactions(settings)
+            num_partitions = await check_topics(settings)
+            self._waiting_for = "no bundle to serve yet"
+            parts = await stack.enter_async_context(self._make_parts(num_partitions))
+            self._waiting_for = "not in the group yet"
+            rebalance_s = settings.rebalance_timeout_s
+            if not transactional:
+                rebalance_s = min(rebalance_s, EMBEDDED_REBALANCE_TIMEOUT_S)
+                logger.warning("%s has no transactions: a crash can answer plays twice", settings.broker)
+            producer = await stack.enter_async_context(_outputs_producer(settings, idempotent=transactional))
+            worker = PlaysWorker(settings, parts.pipeline, self.metrics, rebalance_timeout_s=rebalance_s)
+            stack.push_async_callback(worker.stop)
+            publisher = Publisher(producer, _output_topics(settings), on_published=worker.published)
+            await publisher.start()
+            stack.push_async_callback(publisher.stop)
+            app = create_app(settings, worker, rebalance_s)
+            exactly_once = settings.delivery == "exactly_once"
+            source = cast("BatchConsumer", app.consumer)
+            lives = self._life_parts(parts, source, worker, producer, publisher, transactional)
+            worker.start(lives, None if exactly_once else publisher)
+            self._worker = worker
+            stack.push_async_callback(app.stop)
+            await self._until_the_end(parts, app, worker)
+
+    async def _until_the_end(self, parts: WorkerParts, app: PlaysApp, worker: PlaysWorker) -> None:
+        stop, crashed = asyncio.create_task(self._stop.wait()), asyncio.create_task(app._crashed.wait())
+        starting = asyncio.create_task(app.start())
+        beside: list[asyncio.Future[None]] = [asyncio.create_task(worker.watch_lag(_LAG_INTERVAL_S))]
+        if parts.background is not None:
+            beside.append(asyncio.ensure_future(parts.background(worker)))
+        ends: set[asyncio.Future[Any]] = {stop, crashed, worker.fatal, *beside}
+        try:
+            await _first_of(ends, starting)
+            await worker.drain()
+            if worker.fatal.done():
+                raise worker.fatal.result()
+            for side in beside:
+                if side.done():
+                    side.result()
+            if crashed.done() and not stop.done():
+                raise BrokerError(f"the consumer crashed: {app.crash_reason!r}") from app.crash_reason
+        finally:
+            started: list[asyncio.Future[Any]] = [stop, starting, crashed, *beside]
+            for future in started:
+                future.cancel()
+            await asyncio.gather(*started, return_exceptions=True)
+
+    def _life_parts(
+        self,
+        parts: WorkerParts,
+        source: BatchConsumer,
+        worker: PlaysWorker,
+        producer: AIOKafkaProducer,
+        publisher: Publisher,
+        transactional: bool,
+    ) -> LifeParts:
+        settings = self.settings
+        exactly_once = settings.delivery == "exactly_once"
+
+        def writer(partition: int, marker: Callable[[int], Marker]) -> ChangelogWriter:
+            if transactional:
+                return TransactionalWriter(settings, partition, marker, publisher if exactly_once else None)
+            return PlainWriter(settings, partition, marker, producer, source.commit_source)
+
+        def marker(num_partitions: int, next_offset: int) -> Marker:
+            return Marker(num_partitions=num_partitions, next_offset=next_offset, fingerprint=parts.fingerprint)
+
+        return LifeParts(
+            source=source,
+            writer=writer,
+            marker=marker,
+            restore=lambda partition: read_changelog(settings, partition, parts.layout),
+            open_state=partial(worker.on_inference_thread, parts.pipeline.open_partition),
+            close_state=partial(worker.on_inference_thread, parts.pipeline.close_partition),
+            transactional=transactional,
+            fingerprint=parts.fingerprint,
+            commit_interval_s=settings.commit_interval_s,
+            recovery_deadline_s=settings.recovery_deadline_s,
+            on_failed=worker.life_failed,
+            on_committed=worker.committed,
+            on_restored=worker.restored,
+        )
+
+    def _live(self) -> str | None:
+        stalled_s = self._worker.progress.stalled_s() if self._worker else 0.0
+        return None if stalled_s <= self.settings.progress_deadline_s else f"no progress for {stalled_s:.0f} s"
+
+    def _ready(self) -> str | None:
+        if self._stop.is_set():
+            return "draining"
+        if self._worker is None or not self._worker.joined:
+            return self._waiting_for
+        return None if self._worker.ready else "partitions are being restored"
+
+
+@contextlib.asynccontextmanager
+async def _outputs_producer(settings: Settings, *, idempotent: bool) -> Any:
+    producer = AIOKafkaProducer(
+        **settings.connection(),
+        client_id=f"{settings.app_id}-outputs",
+        enable_idempotence=idempotent,
+        acks="all",
+        max_batch_size=BATCH_BYTES,
+        max_request_size=_MAX_REQUEST_BYTES,
+    )
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await close_producer(producer)
+
+
+async def _first_of(ends: set[asyncio.Future[Any]], starting: asyncio.Task[None]) -> None:
+    """Returns when one of ``ends`` is done. Raises: BrokerError when the app does not start."""
+    waiting: set[asyncio.Future[Any]] = {*ends, starting}
+    while not any(end.done() for end in ends):
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if starting in done and (error := starting.exception()) is not None:
+            raise BrokerError(f"the worker could not start: {error!r}") from error
+
+
+def _output_topics(settings: Settings) -> dict[OutputKind, str]:
+    return {
+        OutputKind.RECOMMENDATION: settings.recommendations_topic,
+        OutputKind.INTENT: settings.intents_topic,
+        OutputKind.DEAD_LETTER: settings.dead_letter_topic,
+        OutputKind.LATE: settings.late_topic,
+    }
