@@ -178,7 +178,7 @@ class _Performance:
                 task.cancel()
             self._stop.set()
 
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         for number in before:
             loop.add_signal_handler(number, on_signal)
         try:

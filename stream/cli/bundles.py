@@ -79,7 +79,7 @@ def inspect(version: Version, bundles: options.Bundles = None, cache_dir: option
         out.print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value}")
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for column in ("file", "bytes", "SHA-256"):
-        table.add_column(column, justify="right" if column == "bytes" else "left", no_wrap=column != "SHA-256")
+        table.add_column(column, justify="right" if column == "bytes" else "left", overflow="fold")
     for file, entry in manifest.files.items():
         table.add_row(file, f"{entry.num_bytes:,}", entry.sha256)
     out.print(table)

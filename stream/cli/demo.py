@@ -75,8 +75,9 @@ def demo(
     from stream.demo_stage import open_stage, running
     from stream.replay import Pace
 
-    # A plain kill must unwind like Ctrl-C does: the context managers below end every process that was started.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # A kill, or a closed terminal, must unwind like Ctrl-C: the context managers below end every process that was started.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     settings = options.settings(cache_dir=cache_dir, broker=broker)
     pace = Pace(rate=DEFAULT_RATE if rate is None and speed is None else rate, speed=speed)
     console = notes()

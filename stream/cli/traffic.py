@@ -114,7 +114,9 @@ def simulate(
 
             write_world(world, out, limit, report)
             results().print(
-                f"{limit:,} plays in {out}; the hidden intents are in {out / 'truth.parquet'}", soft_wrap=True
+                f"{limit:,} plays in {out}, their hidden intents in {out / 'truth.parquet'}; now: "
+                f"intentrec train --data {out} --domain {domain.value}",
+                soft_wrap=True,
             )
             return
         settings = options.settings(broker=broker)
