@@ -276,6 +276,10 @@ def test_golden_answers_forgive_rounding_but_not_another_answer():
         index, save_arrays(arrays | {"rows": np.array([[3, 1]])}), "b"
     )  # tied, as other hardware may order them
     check_golden(index, save_arrays(arrays | {"scores": arrays["scores"] * np.float32(1.00001)}), "b")
+    not_the_best = save_arrays(
+        {"queries": query, "rows": np.array([[1, 4]]), "scores": np.array([[1, 0.5]], np.float32)}
+    )
+    assert fault_of(check_golden, index, not_the_best, "b") is BundleFault.GOLDEN
     for answer in ([[4, 1]], [[-1, 1]]):
         assert (
             fault_of(check_golden, index, save_arrays(arrays | {"rows": np.array(answer)}), "b") is BundleFault.GOLDEN

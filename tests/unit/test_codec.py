@@ -188,7 +188,7 @@ json_values = st.recursive(
 changes = st.dictionaries(st.sampled_from(msgspec.structs.fields(Play)).map(lambda f: f.name), json_values)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(change=changes, key=st.none() | st.binary(max_size=4), cut=st.integers(0, 400))
 def test_whatever_is_sent_is_a_valid_play_or_has_a_reason(change, key, cut):
     whole = json.dumps(PLAY | change).encode()
