@@ -33,9 +33,11 @@ def random_plays(*, members: int, plays: int, items: int = 34, seed: int = 0) ->
     return plays_table(rows)
 
 
-def cycling_plays(*, members: int, plays: int, items: int = 10) -> pa.Table:
-    """Every member plays the items in a circle, from a place of their own: what comes next can be learned."""
-    rows = [row(u, (u + k) % items, 60.0 * k + u, event=f"{u}-{k}") for u in range(members) for k in range(plays)]
+def cycling_plays(*, members: int, plays: int, items: int = 10, apart: int = 1) -> pa.Table:
+    """Every member plays the items in a circle, from places ``apart`` of each other: what comes next can be learned."""
+    rows = [
+        row(u, (apart * u + k) % items, 60.0 * k + u, event=f"{u}-{k}") for u in range(members) for k in range(plays)
+    ]
     return sort_plays(plays_table(rows))
 
 
