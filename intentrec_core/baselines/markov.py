@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 class MarkovChain:
     """Transition counts of one training set, row-sparse.
 
+    The defaults are the best of a grid on the last tenth of MovieLens-100K's training plays: a reference deserves tuning too.
+
     Raises: ValueError naming the value when lags or spread is below 1, or decay is not within 0 to 1.
     Cost: memory O(distinct pairs); fitting O(plays · spread · log).
     """
@@ -29,9 +31,9 @@ class MarkovChain:
         num_rows: int,
         *,
         lags: int = 5,
-        decay: float = 0.7,
-        shrinkage: float = 10.0,
-        backoff: float = 0.01,
+        decay: float = 0.85,
+        shrinkage: float = 30.0,
+        backoff: float = 0.1,
         spread: int = 1,
     ) -> None:
         if lags < 1 or spread < 1 or not 0 < decay <= 1:
