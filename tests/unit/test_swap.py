@@ -1,0 +1,155 @@
+"""Another bundle between two micro-batches: what changes, and what must not."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from intentrec_core.errors import BundleError, BundleFault
+from intentrec_core.reference import recompute
+from stream.pipeline import Pipeline
+from stream.serving import COUNTED_UNTIL, Serving, load_serving
+from stream.warm_up import warm_up
+from tests.bundle_world import PlayLog, make_bundle, make_pipeline, make_serving
+from tests.unit.test_pipeline import intents, lists, run, state
+from tests.worlds import DOMAIN, TinyWorld
+
+
+@pytest.fixture
+def servings(world: TinyWorld, tmp_path: Path) -> tuple[Serving, Serving]:
+    return make_serving(tmp_path, world, world.model(1)), make_serving(tmp_path, world, world.model(2))
+
+
+def expect_full_recomputation(pipeline: Pipeline, user: str, probabilities: dict[str, dict[str, float]]) -> None:
+    """What was published of the newest play equals the bundle's own full recomputation."""
+    serving = pipeline.serving
+    full = recompute(serving.engine.model, serving.features, [bytes(state(pipeline, user).events)])
+    for head, published in zip(serving.domain.heads, probabilities.values(), strict=True):
+        m = serving.domain.heads.index(head)
+        np.testing.assert_allclose(list(published.values()), full.heads[m][0], atol=2e-4)
+
+
+def test_each_output_names_one_bundle_and_the_state_goes_on(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    for i in range(10):
+        log.play("ann", i, 100.0 * i)
+    before = run(pipeline, log.records[:5])
+    pipeline.swap(second)
+    after = run(pipeline, log.records[5:])
+    assert {a.bundle for a in [*lists(before), *intents(before)]} == {first.version}
+    assert {a.bundle for a in [*lists(after), *intents(after)]} == {second.version}
+    assert state(pipeline, "ann").count == 10
+    expect_full_recomputation(pipeline, "ann", intents(after)[-1].intents)
+
+
+def test_a_rollback_reuses_what_is_cached_but_nothing_that_a_late_play_has_changed(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    run(pipeline, [log.play("ann", i, 100.0 * i) for i in range(4)])
+    run(pipeline, [log.play("ben", i, 100.0 * i) for i in range(4)])
+    pipeline.swap(second)
+    run(pipeline, [log.play("ann", 9, 50)])  # late, behind the back of the first bundle's cache
+    pipeline.swap(first)
+    hits = first.engine.stats.hits
+    late = run(
+        pipeline, [log.play("ann", 8, 150)]
+    )  # late again: a cache from before the first late play would be wrong
+    expect_full_recomputation(pipeline, "ann", intents(late)[0].intents)
+    run(pipeline, [log.play("ben", 7, 500)])
+    assert first.engine.stats.hits == hits + 1
+
+
+def test_a_swap_is_warm_for_the_members_who_played_last(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    for i in range(60):
+        log.play(f"user-{i % 20}", i % 30, 100.0 * i)
+    run(pipeline, log.records)
+    requests = pipeline.hottest(12)
+    assert [request.user_id for request in requests][0] == "0/user-19"
+    assert len(requests) == 12
+    warmed = warm_up(second, requests, threading.Event())
+    assert (warmed.num_members, warmed.num_bad) == (12, 0)
+    pipeline.swap(second)
+    misses = second.engine.stats.misses
+    result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(20)])
+    assert second.engine.stats.misses == misses + 8
+    for answer in intents(result):
+        expect_full_recomputation(pipeline, answer.user_id, answer.intents)
+
+
+def test_a_bundle_that_can_encode_nobody_is_refused_while_warming_up(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    run(pipeline, [log.play(f"user-{i}", i, 100.0 * i) for i in range(9)])
+    with torch.no_grad():
+        second.engine.model.item_encoder.leave_norm.weight.fill_(torch.nan)
+    with pytest.raises(BundleError) as refused:
+        warm_up(second, pipeline.hottest(9), threading.Event())
+    assert refused.value.fault is BundleFault.NOT_FINITE
+    assert second.engine.num_cached == 0
+
+
+def test_a_domain_with_other_ground_state_is_refused(
+    servings: tuple[Serving, Serving], world: TinyWorld, tmp_path: Path
+) -> None:
+    other = TinyWorld(window=8)
+    pipeline = make_pipeline(servings[0])
+    with pytest.raises(BundleError) as refused:
+        pipeline.swap(make_serving(tmp_path, other, other.model(1), domain_text=DOMAIN.format(window=8)))
+    assert refused.value.fault is BundleFault.DOMAIN
+    assert pipeline.serving is servings[0]
+
+
+def test_new_items_of_a_bundle_can_be_recommended(servings: tuple[Serving, Serving], tmp_path: Path) -> None:
+    larger = TinyWorld(num_items=40)
+    serving = make_serving(tmp_path, larger, larger.model(4))
+    pipeline, log = make_pipeline(servings[0]), PlayLog()
+    before = lists(run(pipeline, [log.play("ann", 35, 0)]))[0]
+    pipeline.swap(serving)
+    after = lists(run(pipeline, [log.play("ann", 36, 100)]))[0]
+    assert (before.fallback, after.fallback) == ("popular", "none")
+
+
+def test_a_prediction_is_judged_under_the_bundle_that_made_it(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    run(pipeline, [log.play("ann", 1, 0)])
+    pipeline.swap(second)
+    run(pipeline, [log.play("ann", 2, 100), log.play("ann", 3, 200)])
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_judged_plays_total", {"bundle": first.version}) == 1
+    assert sample("intentrec_judged_plays_total", {"bundle": second.version}) == 1
+
+
+def test_metrics_name_the_bundle_that_serves(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline = make_pipeline(first)
+    pipeline.swap(second)
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_bundle_info", {"bundle": second.version}) == 1
+    assert sample("intentrec_bundle_info", {"bundle": first.version}) is None
+    assert sample("intentrec_bundle_created_timestamp_seconds") == 1_704_067_200
+
+
+def test_a_flipped_byte_keeps_a_bundle_from_being_loaded(world: TinyWorld, tmp_path: Path) -> None:
+    path = make_bundle(tmp_path, world, world.model(1)).path / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError) as refused:
+        load_serving(path.parent, device="cpu", pool_bytes=1 << 20)
+    assert refused.value.fault is BundleFault.CHECKSUM
+
+
+def test_the_trainer_writes_the_fact_that_serving_reads() -> None:
+    from stream.publish_bundle import PLAYS_UNTIL
+
+    assert PLAYS_UNTIL == COUNTED_UNTIL
