@@ -73,7 +73,7 @@ def test_a_swap_is_warm_for_the_members_who_played_last(servings: tuple[Serving,
         log.play(f"user-{i % 20}", i % 30, 100.0 * i)
     run(pipeline, log.records)
     requests = pipeline.hottest(12)
-    assert [request.user_id for request in requests][0] == "0/user-19"
+    assert requests[0].user_id == "0/user-19"
     assert len(requests) == 12
     warmed = warm_up(second, requests, threading.Event())
     assert (warmed.num_members, warmed.num_bad) == (12, 0)

@@ -1,0 +1,310 @@
+"""Announcements on a real broker, and bundles taken into service while plays are served."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from intentrec_core.bundle import BundleRef
+from stream.announce import ANNOUNCEMENT_KEY, AnnouncementFollower, announce, newest
+from stream.broker import Broker
+from stream.codec import close_with_latency, decode_recommendation, encode
+from stream.hot_swap import HotSwap
+from stream.messages import Announcement
+from stream.metrics import Metrics
+from stream.pipeline import Pipeline
+from stream.records import OutputKind
+from stream.settings import Settings
+from stream.topics import create_topics
+from tests.bundle_world import SLOTS_BYTES, PlayLog, make_bundle, make_pipeline
+from tests.worlds import TinyWorld
+
+Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def settings(embedded_broker: Broker, tmp_path: Path) -> Settings:
+    name = uuid.uuid4().hex[:8]
+    return Settings(
+        broker=embedded_broker.address,
+        app_id=f"app-{name}",
+        plays_topic=f"plays-{name}",
+        recommendations_topic=f"recommendations-{name}",
+        intents_topic=f"intents-{name}",
+        dead_letter_topic=f"dlq-{name}",
+        late_topic=f"late-{name}",
+        model_updates_topic=f"updates-{name}",
+        num_partitions=1,
+        bundle_url=str(tmp_path / "store"),
+        cache_dir=tmp_path / "cache",
+        device="cpu",
+        pool_bytes=SLOTS_BYTES,
+    )
+
+
+@pytest.fixture
+def bundles(settings: Settings, world: TinyWorld) -> list[BundleRef]:
+    """Three bundles in the store, each one the parent of the next."""
+    store, made = Path(settings.bundle_url), list[BundleRef]()
+    for seed in (1, 2, 3):
+        parent = made[-1].version if made else None
+        made.append(make_bundle(store, world, world.model(seed), parent=parent))
+    return made
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(60):
+            await test
+
+    asyncio.run(limited())
+
+
+async def send(settings: Settings, *values: bytes) -> None:
+    async with AIOKafkaProducer(**settings.connection()) as producer:
+        for value in values:
+            await producer.send_and_wait(settings.model_updates_topic, value, key=ANNOUNCEMENT_KEY, partition=0)
+
+
+async def tell(settings: Settings, bundle: str, parent: str | None = None) -> Announcement:
+    return await announce(settings, bundle=bundle, url=settings.bundle_url, parent=parent)
+
+
+class Service:
+    """A pipeline on its inference thread with a hot swap beside it."""
+
+    def __init__(self, swap: HotSwap, pipeline: Pipeline) -> None:
+        self.swap, self.pipeline, self.log = swap, pipeline, PlayLog()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self.versions: list[str] = []
+
+    async def on_inference_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    async def play(self, num: int = 8) -> None:
+        """Serves a micro-batch; every output must name the one bundle that serves."""
+        low = len(self.log.records)
+        for i in range(low, low + num):
+            self.log.play(f"user-{i % 5}", i % 30, 100.0 * i)
+        (result,) = await self.on_inference_thread(self.pipeline.process, {0: self.log.records[low:]})
+        values = [o.value for o in result.outputs if o.kind is OutputKind.RECOMMENDATION]
+        versions = {decode_recommendation(close_with_latency(value, 0.0)).bundle for value in values}
+        assert len(versions) == 1
+        assert len(values) == num
+        self.versions += versions
+
+    async def until(self, bundle: str) -> None:
+        """Serves until ``bundle`` does."""
+        while self.pipeline.serving.version != bundle:
+            await self.play()
+            await asyncio.sleep(0.02)
+        await self.play()
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.pipeline.metrics.registry.get_sample_value(f"intentrec_{name}", labels) or 0.0
+
+    async def until_refused(self, reason: str, times: int = 1) -> None:
+        while self.count("bundle_rejections_total", reason=reason) < times:
+            await self.play()
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def serve(settings: Settings) -> AsyncIterator[Service]:
+    metrics = Metrics()
+    async with HotSwap(settings, metrics) as swap:
+        service = Service(swap, make_pipeline(await swap.first(), metrics))
+        running = asyncio.create_task(swap.run(service.pipeline, service.on_inference_thread))
+        try:
+            yield service
+            assert not running.done(), running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+def test_numbers_rise_and_a_follower_sees_every_announcement(settings: Settings) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        made = [await tell(settings, f"b{i:012x}") for i in range(3)]
+        assert [announcement.sequence for announcement in made] == [1, 2, 3]
+        async with AnnouncementFollower(settings) as follower:
+            assert await follower.read() == made
+            await tell(settings, "bffffffffffff")
+            async for announcement in follower.follow():
+                assert (announcement.sequence, announcement.bundle) == (4, "bffffffffffff")
+                break
+
+    run(test())
+
+
+def test_announcers_at_the_same_time_get_numbers_of_their_own(settings: Settings) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        made = await asyncio.gather(*(tell(settings, f"b{i:012x}") for i in range(3)))
+        assert len({announcement.sequence for announcement in made}) == 3
+        async with AnnouncementFollower(settings) as follower:
+            seen = await follower.read()
+        for announcement in made:
+            assert next(a for a in seen if a.sequence == announcement.sequence) == announcement
+
+    run(test())
+
+
+def test_what_is_no_announcement_is_passed_over(settings: Settings) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        await send(settings, b"", b"{}", b"\xff")
+        made = await tell(settings, "b000000000001")
+        async with AnnouncementFollower(settings) as follower:
+            assert newest(await follower.read()) == made
+
+    run(test())
+
+
+def test_a_worker_begins_with_what_was_announced_last(settings: Settings, bundles: list[BundleRef]) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        await tell(settings, bundles[2].version)
+        await tell(settings, bundles[0].version)
+        async with HotSwap(settings, Metrics()) as swap:
+            assert (await swap.first()).version == bundles[0].version
+
+    run(test())
+
+
+def test_a_worker_begins_with_the_parent_of_a_corrupt_bundle(settings: Settings, bundles: list[BundleRef]) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        (bundles[2].path / "weights.safetensors").write_bytes(b"")
+        await tell(settings, bundles[2].version, parent=bundles[1].version)
+        metrics = Metrics()
+        async with HotSwap(settings, metrics) as swap:
+            assert (await swap.first()).version == bundles[1].version
+        assert metrics.registry.get_sample_value("intentrec_bundle_rejections_total", {"reason": "checksum"}) == 1
+
+    run(test())
+
+
+def test_without_an_announcement_a_worker_begins_with_the_store_or_waits_for_one(
+    settings: Settings, world: TinyWorld
+) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        async with HotSwap(settings, Metrics()) as swap:
+            waiting = asyncio.create_task(swap.first())
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+            made = await asyncio.to_thread(make_bundle, Path(settings.bundle_url), world, world.model(1))
+            assert (await waiting).version == made.version
+
+    run(test())
+
+
+def test_an_announced_bundle_takes_over_and_members_stay_warm(settings: Settings, bundles: list[BundleRef]) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        await tell(settings, bundles[0].version)
+        async with serve(settings) as service:
+            await service.play(40)
+            await tell(settings, bundles[1].version, parent=bundles[0].version)
+            await service.until(bundles[1].version)
+            assert service.versions[0] == bundles[0].version
+            assert service.versions == sorted(service.versions, key=lambda v: v != bundles[0].version)
+            assert service.count("bundle_swaps_total") == 1
+            assert service.count("bundle_sequence") == 2
+            assert service.count("bundle_swap_seconds_count") == 1
+            assert service.pipeline.serving.engine.stats.misses <= 5 * 4  # not one a play: warm, but for anchor moves
+            history = service.pipeline.history(0, "user-0")
+            assert history is not None
+            assert history.count == len([r for r in service.log.records if r.key == b"user-0"])
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("weights.safetensors", b"cut", "checksum"),
+        ("index.faiss", None, "missing_file"),
+        ("extra.txt", b"?", "unexpected_file"),
+        ("manifest.json", b"{}", "manifest"),
+    ],
+)
+def test_a_bad_bundle_leaves_the_old_one_serving(
+    settings: Settings, bundles: list[BundleRef], file: str, content: bytes | None, reason: str
+) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        await tell(settings, bundles[0].version)
+        if content is None:
+            (bundles[1].path / file).unlink()
+        else:
+            (bundles[1].path / file).write_bytes(content)
+        async with serve(settings) as service:
+            await tell(settings, bundles[1].version)
+            await service.until_refused(reason)
+            await service.play()
+            assert set(service.versions) == {bundles[0].version}
+            await tell(settings, bundles[2].version)
+            await service.until(bundles[2].version)
+
+    run(test())
+
+
+def test_an_older_number_is_refused(settings: Settings, bundles: list[BundleRef]) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        made = await tell(settings, bundles[0].version)
+        made = await tell(settings, bundles[0].version)
+        old = Announcement(sequence=1, bundle=bundles[1].version, url=made.url, created_at=made.created_at)
+        async with serve(settings) as service:
+            await send(settings, encode(old))
+            await service.until_refused("stale_sequence")
+            assert service.pipeline.serving.version == bundles[0].version
+
+    run(test())
+
+
+def test_a_rollback_is_a_flip_to_the_bundle_kept_in_memory(settings: Settings, bundles: list[BundleRef]) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        await tell(settings, bundles[0].version)
+        async with serve(settings) as service:
+            first = service.pipeline.serving
+            await tell(settings, bundles[1].version)
+            await service.until(bundles[1].version)
+            shutil.rmtree(bundles[0].path)
+            shutil.rmtree(settings.cache_dir)
+            await tell(settings, bundles[0].version)
+            await service.until(bundles[0].version)
+            assert service.pipeline.serving is first
+
+    run(test())
+
+
+def test_a_store_that_cannot_be_reached_is_asked_again(
+    settings: Settings, bundles: list[BundleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        await tell(settings, bundles[0].version)
+        async with serve(settings) as service:
+            folder = settings.cache_dir / "bundles"
+            shutil.rmtree(folder)
+            folder.write_bytes(b"")  # no folder can be made here: as on a disk that is full
+            await tell(settings, bundles[1].version)
+            await service.until_refused("unreachable")
+            folder.unlink()
+            await service.until(bundles[1].version)
+
+    run(test())
