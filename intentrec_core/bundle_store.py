@@ -29,6 +29,7 @@ from intentrec_core.bundle import (
 from intentrec_core.errors import BundleError, BundleFault, ConfigError
 
 _CACHE_FOLDER = "bundles"
+_PARTIAL = ".part"
 
 
 class BundleStore:
@@ -146,7 +147,7 @@ class BundleStore:
             for file in (*manifest.files, MANIFEST):
                 # Under another name first: on a file system a write can be seen half done.
                 target = self._path(ref.version, file)
-                partial = f"{target}.{uuid.uuid4().hex}.part"
+                partial = f"{target}.{uuid.uuid4().hex}{_PARTIAL}"
                 self._files.put_file(str(ref.path / file), partial)
                 self._files.mv(partial, target)
         return manifest
@@ -175,7 +176,8 @@ class BundleStore:
         with self._reaching(version):
             names = [str(entry).rsplit("/", 1)[-1] for entry in self._files.ls(self._path(version, ""), detail=False)]
         for name in sorted(names):
-            if name and name != MANIFEST and name not in manifest.files:
+            # What a publisher that was killed left half copied is in nobody's way; it was never given a name.
+            if name and name != MANIFEST and name not in manifest.files and not name.endswith(_PARTIAL):
                 raise BundleError(BundleFault.UNEXPECTED_FILE, version, f"{name} is not in the manifest")
 
     def _path(self, version: str, file: str) -> str:

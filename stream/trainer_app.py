@@ -24,6 +24,7 @@ import msgspec
 from intentrec_core.domain_file import load_domain
 from intentrec_core.errors import BrokerError
 from stream.announce import AnnouncementFollower, announce
+from stream.broker_checks import uses_transactions
 from stream.event_log import EventLog
 from stream.event_log_writer import EventLogWriter
 from stream.health import HealthServer
@@ -118,8 +119,6 @@ class TrainerProcess:
         )
 
     async def _lead(self, stack: contextlib.AsyncExitStack) -> LeaderLock:
-        from stream.app import uses_transactions  # brings Faust along: a second that health need not wait for
-
         self._not_ready = "waiting for the lock: another trainer may lead"
         # Asked of the broker, whatever the workers were told to use: only one without transactions is of one machine.
         can = await uses_transactions(self.settings.model_copy(update={"transactions": "auto"}))

@@ -234,6 +234,39 @@ def test_what_the_worker_sets_aside_is_not_logged_and_a_restart_logs_nothing_twi
     asyncio.run(scenario())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_under_the_event_log_makes_it_not_ready_until_there_is_room(settings: Settings) -> None:
+    root = settings.event_log_dir
+    root.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", root], check=False).returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    walk = WalkingWorld()
+
+    async def scenario() -> None:
+        await create_topics(settings)
+        metrics = Metrics()
+        process = TrainerProcess(settings, metrics)
+        async with running(process):
+            for round_ in range(20):
+                await send(settings, walk.rows(200, first=200 * round_))
+                await asyncio.sleep(0.5)
+                if (await health(process, "/readyz"))[0] != 200:
+                    break
+            assert await health(process, "/readyz") == (503, "the event log cannot be written: No space left on device")
+            assert (await health(process, "/livez"))[0] == 200
+            await send(settings, walk.rows(100, first=200 * (round_ + 1)))
+            assert counted(metrics, "trainer_logged_plays_total") < 200 * (round_ + 1)
+            await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,size=8m", root], check=True)
+            await until(lambda: counted(metrics, "trainer_logged_plays_total") == 200 * (round_ + 1) + 100)
+            assert (await health(process, "/readyz"))[0] == 200
+        assert EventLog(root, settings.plays_topic).num_plays() == 200 * (round_ + 1) + 100
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        subprocess.run(["umount", root], check=True)
+
+
 def test_a_second_trainer_ends_and_the_first_one_goes_on(settings: Settings) -> None:
     async def scenario() -> None:
         await create_topics(settings)
@@ -256,15 +289,12 @@ def test_a_second_trainer_ends_and_the_first_one_goes_on(settings: Settings) -> 
 def test_a_topic_made_anew_is_refused_with_the_remedy(settings: Settings, broker: Broker, tmp_path: Path) -> None:
     walk = WalkingWorld()
 
-    async def follow(settings: Settings, num_plays: int) -> None:
-        metrics = Metrics()
-        async with running(TrainerProcess(settings, metrics)):
-            await until(lambda: counted(metrics, "trainer_logged_plays_total") == num_plays)
-
     async def scenario() -> None:
         await create_topics(settings)
         await send(settings, walk.rows(60))
-        await follow(settings, 60)
+        metrics = Metrics()
+        async with running(TrainerProcess(settings, metrics)):
+            await until(lambda: counted(metrics, "trainer_logged_plays_total") == 60)
         for seed, num_plays in ((1, 90), (0, 20)):  # longer than before, with other plays; and shorter
             anew = make_settings(broker, tmp_path)
             await create_topics(anew)
@@ -272,7 +302,7 @@ def test_a_topic_made_anew_is_refused_with_the_remedy(settings: Settings, broker
             for path in settings.event_log_dir.glob("*.parquet"):
                 path.rename(path.with_name(path.name.replace(settings.plays_topic, anew.plays_topic)))
             with pytest.raises(StateError, match=r"created anew.*Move"):
-                await follow(anew, num_plays)
+                await TrainerProcess(anew, Metrics()).run()
             for path in settings.event_log_dir.glob("*.parquet"):
                 path.rename(path.with_name(path.name.replace(anew.plays_topic, settings.plays_topic)))
 

@@ -1,0 +1,138 @@
+"""A trainer killed at every step of publishing: no half bundle is announced, the next one goes on, each play is logged once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from intentrec_core.bundle_store import BundleStore
+from stream.broker import Broker, start_broker
+from stream.event_log import EventLog
+from stream.publish_bundle import check_bundle
+from stream.settings import Settings
+from stream.topics import create_topics
+from tests.integration.test_trainer import announcements, make_settings, send
+from tests.trainer_world import WalkingWorld
+
+#: Where the child (the training run) or the trainer itself is killed, in the order of publishing.
+CHILD_STEPS = {
+    "first file written": "patch(bundle, '_write_synced', after=1)",
+    "bundle named": "patch(bundle, 'place', after=1)",
+    "half a file in the store": "patch(LocalFileSystem, 'put_file', after=5)",
+    "all but the manifest in the store": "patch(LocalFileSystem, 'mv', before=10)",
+    "whole in the store": "patch(LocalFileSystem, 'mv', after=10)",
+}
+TRAINER_STEPS = {
+    "result heard": "patch(GroupLock, 'confirm', before=1); patch(MachineLock, 'confirm', before=1)",
+    "before the announcement": "patch(AIOKafkaProducer, 'send_and_wait', before=1)",
+    "announced, not known": "patch(AIOKafkaProducer, 'send_and_wait', after=1)",
+}
+MORTAL = """
+import inspect, os, signal
+def patch(owner, name, before=0, after=0):
+    whole, calls = getattr(owner, name), 0
+    def die(): [os.kill(pid, signal.SIGKILL) for pid in victims()]
+    def count():
+        nonlocal calls
+        calls += 1
+        return calls
+    def step(*args, **options):
+        number = count()
+        if number == before: die()
+        result = whole(*args, **options)
+        if number == after: die()
+        return result
+    async def async_step(*args, **options):
+        number = count()
+        if number == before: die()
+        result = await whole(*args, **options)
+        if number == after: die()
+        return result
+    setattr(owner, name, async_step if inspect.iscoroutinefunction(whole) else step)
+"""
+CHILD = (
+    MORTAL
+    + """
+import sys
+import intentrec_core.bundle as bundle
+from fsspec.implementations.local import LocalFileSystem
+import stream.retrain as retrain
+from intentrec_core.training.config import TrainConfig
+retrain.train_config = lambda job, warm: TrainConfig(epochs=1)  # the same bundle from every run
+victims = lambda: [os.getppid(), os.getpid()]
+STEP
+sys.exit(retrain.main())
+"""
+)
+TRAINER = (
+    MORTAL
+    + """
+import json, sys
+from aiokafka import AIOKafkaProducer
+import stream.trainer_app as trainer_app
+from stream.leader_lock import GroupLock, MachineLock
+from stream.settings import Settings
+victims = lambda: [os.getpid()]
+STEP
+settings = Settings(**json.loads(sys.argv[1]))
+sys.exit(trainer_app.run_trainer(settings, retrain_command=(sys.executable, "-c", sys.argv[2])))
+"""
+)
+
+
+def run_trainer(settings: Settings, *, trainer_step: str = "", child_step: str = "") -> subprocess.Popen[bytes]:
+    given = json.dumps(settings.model_dump(mode="json", exclude_unset=True))
+    program, child = TRAINER.replace("STEP", trainer_step), CHILD.replace("STEP", child_step)
+    return subprocess.Popen([sys.executable, "-c", program, given, child], stdin=subprocess.DEVNULL)
+
+
+def check_announced(settings: Settings, cache: Path) -> int:
+    """Every bundle announced, and every one the store lists, can be fetched and served; returns how many were announced."""
+    told = asyncio.run(announcements(settings))
+    assert [a.sequence for a in told] == list(range(1, len(told) + 1))
+    store = BundleStore(settings.bundle_url, cache)
+    for version in {a.bundle for a in told} | {manifest.version for manifest in store.list()}:
+        check_bundle(store.fetch(version).path)
+    return len(told)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with start_broker(engine="embedded", data_dir=tmp_path / "broker") as running:
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_killed_at_every_step_of_publishing_only_whole_bundles_are_announced(broker: Broker, tmp_path: Path) -> None:
+    settings = make_settings(broker, tmp_path)
+    walk, num_plays = WalkingWorld(), 0
+    asyncio.run(create_topics(settings))
+    steps = [("", step) for step in CHILD_STEPS.values()] + [(step, "") for step in TRAINER_STEPS.values()]
+    for number, (trainer_step, child_step) in enumerate(steps):
+        if num_plays == 0 or number == len(steps) - 1:
+            num_plays += asyncio.run(send(settings, walk.rows(500, first=num_plays)))
+        with run_trainer(settings, trainer_step=trainer_step, child_step=child_step) as process:
+            assert process.wait(timeout=180) == -signal.SIGKILL
+        announced = check_announced(settings, tmp_path / f"cache-{number}")
+        assert announced == (number == len(steps) - 1), (trainer_step, child_step)
+    # The next trainer takes up what was announced, and goes on from it.
+    num_plays += asyncio.run(send(settings, walk.rows(500, first=num_plays)))
+    with run_trainer(settings) as process:
+        while process.poll() is None and check_announced(settings, tmp_path / "cache") < 2:
+            time.sleep(1.0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    told = asyncio.run(announcements(settings))
+    assert told[1].parent == told[0].bundle
+    log = EventLog(settings.event_log_dir, settings.plays_topic)
+    assert log.num_plays() == num_plays
+    assert sorted(log.plays().column("event_id").to_pylist()) == sorted(f"event-{i}" for i in range(num_plays))
