@@ -32,7 +32,7 @@ from stream.topics import create_topics
 READY_DEADLINE_S = 120.0
 _LOOK_EVERY_S = 0.1
 #: The trainer yields to the worker where both want the same core: a late bundle is cheaper than a late list.
-_TRAINER_NICENESS = 10
+_TRAINER_NICENESS = 5
 
 Say = Callable[[str], None]
 
