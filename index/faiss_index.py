@@ -38,7 +38,9 @@ _MIN_ALLOWED_RATIO = 0.25
 _HNSW_LINKS = 32
 _HNSW_BUILD = 200
 _HNSW_SEARCH = 256
-_IVF_PROBES_RATIO = 0.06
+_IVF_PROBES_RATIO = 0.1
+_IVF_MIN_PROBES = 24
+#: A tenth of the lists of a large catalogue hold most answers; of a small one's few lists it takes more.
 _IVF_MIN_PER_LIST = 39
 #: FAISS's own advice for a list's training points.
 _SEED = 20240811
@@ -242,4 +244,4 @@ class FaissIndex:
         if self.kind is IndexKind.HNSW:
             self.faiss.hnsw.efSearch = _HNSW_SEARCH
         elif self.kind is IndexKind.IVF:
-            self.faiss.nprobe = max(1, round(_IVF_PROBES_RATIO * self.faiss.nlist))
+            self.faiss.nprobe = min(self.faiss.nlist, max(_IVF_MIN_PROBES, round(_IVF_PROBES_RATIO * self.faiss.nlist)))

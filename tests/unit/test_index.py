@@ -235,3 +235,7 @@ def test_vectors_that_are_not_finite_are_refused():
         ExactIndex(vectors)
     with pytest.raises(ValueError, match="kind"):
         artifact.build(np.ones((5, 2), dtype=np.float32), "annoy")
+
+
+def test_the_default_kind_is_exact_until_the_catalogue_is_very_large():
+    assert [artifact.default_kind(rows) for rows in (2, 100_000, 100_001)] == ["exact", "exact", "ivf"]
