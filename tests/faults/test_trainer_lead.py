@@ -1,0 +1,124 @@
+"""Who leads when a trainer is killed or stalls, on Apache Kafka: always one, and a stalled one cannot announce on its return."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from intentrec_core.errors import BrokerError
+from stream.broker import Broker, start_broker
+from stream.settings import Settings
+from stream.topics import create_topics
+from tests.integration.test_trainer import make_settings
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
+
+CANDIDATE = """
+import asyncio, json, sys
+from intentrec_core.errors import IntentRecError
+from stream.leader_lock import GroupLock
+from stream.settings import Settings
+
+async def main():
+    lock = GroupLock(Settings(**json.loads(sys.argv[1])))
+    await lock.acquire()
+    print("leads", flush=True)
+    loop = asyncio.get_running_loop()
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        try:
+            await lock.confirm("b000000000000")
+            print("confirmed", flush=True)
+        except IntentRecError as error:
+            print(type(error).__name__, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    try:
+        running = start_broker(engine="kafka", data_dir=tmp_path_factory.mktemp("kafka"))
+    except BrokerError as error:
+        pytest.skip(f"no Apache Kafka here: {error}")
+    with running:
+        yield running
+
+
+@pytest.fixture
+def settings(broker: Broker, tmp_path: Path) -> Settings:
+    made = make_settings(broker, tmp_path, session_timeout_s=6)
+    asyncio.run(create_topics(made))
+    return made
+
+
+@pytest.fixture
+def candidates(settings: Settings) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two trainers' locks; the first one leads, the second has not been started."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def start(settings: Settings, candidates: list[subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    given = json.dumps(settings.model_dump(mode="json", exclude_unset=True))
+    command = [sys.executable, "-c", CANDIDATE, given]
+    candidates.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    return candidates[-1]
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def asked(process: subprocess.Popen[str]) -> str:
+    assert process.stdin is not None
+    process.stdin.write("confirm\n")
+    process.stdin.flush()
+    return said(process)
+
+
+def test_a_killed_leader_is_followed_by_the_next_one(
+    settings: Settings, candidates: list[subprocess.Popen[str]]
+) -> None:
+    first = start(settings, candidates)
+    assert said(first) == "leads"
+    assert asked(first) == "confirmed"
+    first.kill()
+    first.wait()
+    began_s = time.monotonic()
+    second = start(settings, candidates)
+    assert said(second) == "leads"
+    assert time.monotonic() - began_s < settings.session_timeout_s + 30
+    assert asked(second) == "confirmed"
+
+
+def test_a_leader_that_stalled_cannot_announce_when_it_is_back(
+    settings: Settings, candidates: list[subprocess.Popen[str]]
+) -> None:
+    first = start(settings, candidates)
+    assert said(first) == "leads"
+    first.send_signal(signal.SIGSTOP)
+    second = start(settings, candidates)
+    assert said(second) == "leads"
+    assert first.stdin is not None
+    first.stdin.write("confirm\n")  # the very first thing it does, before it can learn of anything
+    first.stdin.flush()
+    first.send_signal(signal.SIGCONT)
+    assert said(first) == "Fenced"
+    assert asked(second) == "confirmed"
+    assert asked(first) == "Fenced"
