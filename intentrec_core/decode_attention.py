@@ -23,7 +23,16 @@ _SIGNATURE = numba.void(
 
 @numba.njit(_SIGNATURE, fastmath=True, nogil=True, error_model="numpy", cache=True)
 def _decode(
-    q_BHD: Any, k_NCW: Any, v_NCW: Any, slots: Any, first: Any, end: Any, lag_BS: Any, place_BS: Any, slope_2H: Any, out: Any
+    q_BHD: Any,
+    k_NCW: Any,
+    v_NCW: Any,
+    slots: Any,
+    first: Any,
+    end: Any,
+    lag_BS: Any,
+    place_BS: Any,
+    slope_2H: Any,
+    out: Any,
 ) -> None:
     num, num_heads, depth = q_BHD.shape
     weight = np.empty(lag_BS.shape[1], np.float32)

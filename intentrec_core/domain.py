@@ -199,6 +199,15 @@ class Domain:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def value_text(value: object) -> str:
+    """An attribute's value as the text that declared values are compared with: true, 7 (also for 7.0), 0.5, a text itself."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
 def _bucket_names(edges: Sequence[float]) -> tuple[str, ...]:
     def text(edge: float) -> str:
         return f"{edge:g}"

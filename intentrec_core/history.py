@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from intentrec_core.domain import Domain, FieldKind, FilterKind
+from intentrec_core.domain import Domain, FieldKind, FilterKind, value_text
 
 MISSING_DURATION_S = -1.0
 _HASH = struct.Struct("<Q")
@@ -127,13 +127,13 @@ class EventLayout:
             if field.kind is FieldKind.BUCKETED:
                 values.append(_number(field.key, value))
             else:
-                values.append(0 if value is None else field.value_codes.get(_text(value), 0))
+                values.append(0 if value is None else field.value_codes.get(value_text(value), 0))
         for filter_ in self.domain.event_filters:
             value = attributes.get(filter_.event_key)
             if filter_.kind is FilterKind.AT_MOST:
                 values.append(_number(filter_.event_key, value))
             else:
-                values.append(0 if value is None else hash64(_text(value)))
+                values.append(0 if value is None else hash64(value_text(value)))
         return PackedPlay(data=self._pack(*values), ts_ms=ts_ms, event_hash=event_hash)
 
     def view(self, events: bytes | bytearray | memoryview) -> NDArray[np.void]:
@@ -245,9 +245,3 @@ def _number(key: str, value: Any) -> float:
     if not np.isfinite(number):
         raise ValueError(f"{key} is not a finite number")
     return number
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else f"{value:g}"

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from intentrec_core.catalogue import Catalogue
-from intentrec_core.domain import Domain, Field, FieldKind, FilterKind, Rule
+from intentrec_core.domain import Domain, Field, FieldKind, FilterKind, Rule, value_text
 from intentrec_core.errors import DataError
 from intentrec_core.history import hash64
 
@@ -177,7 +177,9 @@ class ItemTable:
         if field.kind is FieldKind.BUCKETED:
             return _bucket_codes(self.number(field.key), field.edges)
         codes, key = field.value_codes, field.key
-        return np.array([codes.get(_text(attributes.get(key)), 0) for attributes in self._attributes], dtype=np.int64)
+        return np.array(
+            [codes.get(value_text(attributes.get(key)), 0) for attributes in self._attributes], dtype=np.int64
+        )
 
     def _indicators(self, field: Field) -> NDArray[np.float32]:
         indicators = np.zeros((len(self), field.num_labels), dtype=np.float32)
@@ -203,13 +205,7 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
-
-
 def _texts(value: Any) -> Sequence[str]:
     if value is None:
         return ()
-    return [_text(entry) for entry in value] if isinstance(value, (list, tuple)) else [_text(value)]
+    return [value_text(entry) for entry in value] if isinstance(value, (list, tuple)) else [value_text(value)]

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from intentrec_core.datasets.plays import PlayRow
-from intentrec_core.domain import Domain, FieldKind, FilterKind
+from intentrec_core.domain import Domain, FieldKind, FilterKind, value_text
 from intentrec_core.errors import BrokerError, StateError
 from intentrec_core.history import EventLayout
 from stream.codec import RejectedPlay, decode_play
@@ -94,9 +94,7 @@ class PlayReader:
         """A value as text that packs to the same bytes as the value itself."""
         if key in self._number_keys:
             return repr(float(value))
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        return value if isinstance(value, str) else f"{value:g}"
+        return value_text(value)
 
 
 class LogFollower:

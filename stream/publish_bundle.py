@@ -44,8 +44,6 @@ NUM_GOLDEN = 32
 GOLDEN_K = 10
 GOLDEN_BETA = 1.0
 #: Above 0, so that the golden answers depend on the item labels too.
-APPROXIMATE_FROM_ROWS = 20_000
-#: Below it exact search over all items takes under a millisecond a query, and an approximate index would save nothing.
 
 PLAYS_UNTIL, TRAINED_UNTIL = "plays_until_ms", "trained_until_ms"
 
@@ -85,7 +83,7 @@ def build_bundle(
 
     ``plays`` (schema PLAYS, event-time order) are all plays known, of which popularity counts the last 7 days;
     ``trained_until_ms`` is the event time up to which the model has learned (default: all of them). ``index_kind`` is one
-    of :data:`index.artifact.KINDS`; default: flat for a small catalogue, hnsw for a large one.
+    of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size.
 
     Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden …): then it
     stands there unannounced, and nothing serves it; OSError when the disk refuses.
@@ -98,7 +96,7 @@ def build_bundle(
     until_ms = int(plays.column("ts_ms")[plays.num_rows - 1].as_py())
     vectors = item_vectors(model, table, until_ms / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
-    kind = index_kind or ("hnsw" if len(vocabulary) >= APPROXIMATE_FROM_ROWS else "flat")
+    kind = index_kind or artifact.default_kind(len(vocabulary))
     index = artifact.build(searched, kind)
     queries = golden_queries(model, FeatureBuilder(domain, vocabulary, table), plays)
     recall = recall_at_k(index, ExactIndex(searched), queries, GOLDEN_K)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from intentrec_core.domain import value_text
 from intentrec_core.history import History, Outcome, anchor, hash64
 from tests.worlds import START_MS, TinyWorld
 
@@ -103,3 +104,15 @@ def test_watched_items_reach_back_past_the_context(world: TinyWorld) -> None:
 def test_a_number_that_is_none_is_refused(world: TinyWorld, value: object) -> None:
     with pytest.raises((ValueError, TypeError), match=r"max_maturity|float"):
         world.layout.pack(item_id="a", event_id="b", ts_ms=0, duration_s=None, attributes={"max_maturity": value})
+
+
+def test_whole_numbers_are_told_apart_as_values() -> None:
+    """A rounded text would let a filter on a long number show what it must hide."""
+    assert [value_text(v) for v in (1234567, 1234568, 7.0, 0.5, True, "as is")] == [
+        "1234567",
+        "1234568",
+        "7",
+        "0.5",
+        "true",
+        "as is",
+    ]
