@@ -123,7 +123,7 @@ class Figures:
 
     def weights(self) -> Weights:
         """The bundle that serves, and those before it."""
-        serving = [bundle for bundle, value in self.worker.by("intentrec_bundle_info", "bundle").items() if value]
+        serving = self._serving()
         judged = self._judged.get("intentrec_judged_plays_total", {})
         refused = self.worker.by("intentrec_bundle_rejections_total", "reason")
         runs = self.trainer.by("intentrec_trainer_runs_total", "outcome")
@@ -193,8 +193,12 @@ class Figures:
             intent_accuracy={head: round(ours, 4) for head, (ours, _) in quality.intents.items()},
             bundles_published=self.published,
             bundles_swapped=self.swapped,
-            bundle_versions=list(observer.bundles_seen),
+            # One that took over after the last play has answered none.
+            bundle_versions=list(dict.fromkeys([*observer.bundles_seen, *self._serving()])),
         )
+
+    def _serving(self) -> list[str]:
+        return [bundle for bundle, value in self.worker.by("intentrec_bundle_info", "bundle").items() if value]
 
     def _judged_total(self, name: str) -> float:
         return sum(self._judged.get(name, {}).values())

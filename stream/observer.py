@@ -23,10 +23,9 @@ from intentrec_core.errors import BrokerError
 from stream.codec import decode_announcement, decode_intent, decode_recommendation
 from stream.latency import LatencyDigest, SlidingDigest
 from stream.messages import Announcement, IntentUpdate, Recommendation
+from stream.topics import count_partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from stream.settings import Settings
 
 #: The span of the figures on the screen: long enough for a p99 at 100 plays/s, short enough to see a swap.
@@ -115,12 +114,15 @@ class Observer:
         )
         try:
             await self._consumer.start()
-            partitions = await self._partitions(self._consumer)
+            partitions = await self._partitions()
             self._consumer.assign(partitions)
             await self._consumer.seek_to_beginning(*partitions)
         except KafkaError as error:
             await self._consumer.stop()
             raise BrokerError(f"cannot read the outputs on {self.settings.broker}: {error!r}") from error
+        except BrokerError:
+            await self._consumer.stop()
+            raise
         self._task = asyncio.create_task(self._read(self._consumer), name="observer")
 
     async def stop(self) -> None:
@@ -180,22 +182,18 @@ class Observer:
                     self.on_record(partition.topic, record.value, now_ms)
             await asyncio.sleep(0)
 
-    async def _partitions(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
+    async def _partitions(self) -> list[TopicPartition]:
         settings = self.settings
-        topics = [
+        topics = (
             settings.recommendations_topic,
             settings.intents_topic,
             settings.dead_letter_topic,
             settings.late_topic,
             settings.model_updates_topic,
-        ]
-        known: Iterable[str] = await consumer.topics()
-        if missing := sorted(set(topics) - set(known)):
+        )
+        counts = await count_partitions(settings, *topics)
+        if missing := [topic for topic in topics if topic not in counts]:
             raise BrokerError(
                 f"no topic {', '.join(missing)} on {settings.broker}: create them with `intentrec topics`"
             )
-        return [
-            TopicPartition(topic, partition)
-            for topic in topics
-            for partition in sorted(consumer.partitions_for_topic(topic) or ())
-        ]
+        return [TopicPartition(topic, partition) for topic in topics for partition in range(counts[topic])]
