@@ -62,6 +62,7 @@ class TrainerProcess:
         self._stop = asyncio.Event()
         self._not_ready: str | None = "starting"
         self._log_trouble: str | None = None
+        self._lock: LeaderLock | None = None
         self._follower: LogFollower | None = None
         self._serving: Announcement | None = None
 
@@ -125,6 +126,7 @@ class TrainerProcess:
         lock = leader_lock(self.settings, transactional=can)
         stack.push_async_callback(lock.release)
         await lock.acquire()
+        self._lock = lock
         return lock
 
     async def _open_log(self) -> EventLogWriter:

@@ -68,23 +68,23 @@ def make_settings(broker: Broker, folder: Path, **overrides: object) -> Settings
     domain.write_text(DOMAIN_TEXT)
     name = f"t{os.urandom(4).hex()}"
     topics = ("plays", "recommendations", "intents", "dead_letter", "late", "model_updates")
-    return Settings(
-        broker=broker.address,
-        app_id=name,
-        num_partitions=NUM_PARTITIONS,
-        domain=str(domain),
-        bundle_url=str(folder / "store"),
-        cache_dir=folder / "cache",
-        event_log_dir=folder / "log",
-        device="cpu",
-        metrics_port=0,
-        retrain_interval_s=2,
-        retrain_budget_s=4,
-        retrain_min_plays=400,
-        event_log_flush_s=0.2,
-        **{f"{topic}_topic": f"{name}.{topic}" for topic in topics},  # type: ignore[arg-type]
-        **overrides,  # type: ignore[arg-type]
-    )
+    given: dict[str, object] = {f"{topic}_topic": f"{name}.{topic}" for topic in topics}
+    given |= {
+        "broker": broker.address,
+        "app_id": name,
+        "num_partitions": NUM_PARTITIONS,
+        "domain": str(domain),
+        "bundle_url": str(folder / "store"),
+        "cache_dir": folder / "cache",
+        "event_log_dir": folder / "log",
+        "device": "cpu",
+        "metrics_port": 0,
+        "retrain_interval_s": 2,
+        "retrain_budget_s": 4,
+        "retrain_min_plays": 400,
+        "event_log_flush_s": 0.2,
+    }
+    return Settings(**(given | overrides))  # type: ignore[arg-type]
 
 
 async def send(settings: Settings, rows: Iterator[PlayRow]) -> int:
@@ -141,6 +141,7 @@ async def health(process: TrainerProcess, path: str) -> tuple[int, str]:
         return answer.status, (await answer.text()).strip()
 
 
+@pytest.mark.slow
 def test_plays_become_a_first_bundle_and_then_a_better_one_with_rows_for_new_items(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_plays_become_a_first_bundle_and_then_a_better_one_with_rows_for_new_ite
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_bad_model_is_refused_and_the_old_bundle_stays(settings: Settings) -> None:
     walk = WalkingWorld()
 
@@ -324,6 +326,7 @@ def trainer_process(settings: Settings, script: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_the_middle_of_a_training_run_ends_it_in_seconds(
     settings: Settings, number: signal.Signals

@@ -1,0 +1,58 @@
+"""A broker that is killed and started again: the trainer goes on, still leads, and logs each play once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from intentrec_core.errors import BrokerError
+from stream.broker import start_broker
+from stream.event_log import EventLog
+from stream.metrics import Metrics
+from stream.topics import create_topics
+from stream.trainer_app import TrainerProcess
+from tests.integration.test_trainer import counted, health, make_settings, running, send, until
+from tests.trainer_world import WalkingWorld
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_broker_that_is_killed_and_back_costs_the_trainer_nothing(tmp_path: Path) -> None:
+    walk = WalkingWorld()
+    try:
+        broker = start_broker(engine="kafka", data_dir=tmp_path / "kafka")
+    except BrokerError as error:
+        pytest.skip(f"no Apache Kafka here: {error}")
+    settings = make_settings(broker, tmp_path, retrain_min_plays=10_000, session_timeout_s=6)
+
+    async def scenario() -> None:
+        nonlocal broker
+        await create_topics(settings)
+        metrics = Metrics()
+        process = TrainerProcess(settings, metrics)
+        async with running(process) as task:
+            await send(settings, walk.rows(200))
+            await until(lambda: counted(metrics, "trainer_logged_plays_total") == 200)
+            port = broker.port
+            await asyncio.to_thread(broker.kill)
+            await asyncio.sleep(10.0)  # longer than the session timeout
+            broker = await asyncio.to_thread(start_broker, engine="kafka", port=port, data_dir=tmp_path / "kafka")
+            await send(settings, walk.rows(200, first=200))
+            await until(lambda: counted(metrics, "trainer_logged_plays_total") == 400, deadline_s=60)
+            await asyncio.sleep(settings.session_timeout_s)
+            assert not task.done()
+            assert await health(process, "/readyz") == (200, "ok")
+            assert await health(process, "/livez") == (200, "ok")
+            assert process._lock is not None
+            await process._lock.confirm("still leads")
+        log = EventLog(settings.event_log_dir, settings.plays_topic)
+        assert log.num_plays() == 400
+        assert sorted(log.plays().column("event_id").to_pylist()) == sorted(f"event-{i}" for i in range(400))
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        broker.stop()
