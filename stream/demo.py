@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 DRAIN_DEADLINE_S = 90.0
 #: The outputs are acknowledged before the metrics count them; what is still on its way to the observer takes one poll.
 _ARRIVAL_DEADLINE_S = 10.0
+#: Fetching, verifying and warming up a bundle takes a second or two on an idle machine.
+_SWAP_DEADLINE_S = 15.0
 _FRAME_S = 0.25
 
 
@@ -143,8 +145,9 @@ class _Performance:
     async def _watch(self) -> None:
         while True:
             await asyncio.to_thread(self._look)
-            for child in (self._worker, self._trainer):
-                child.check()
+            self._worker.check()
+            if self._figures.phase is Phase.REPLAYING:
+                self._trainer.check()
             if self._observer.failed is not None:
                 raise self._observer.failed
             await asyncio.sleep(_FRAME_S)
@@ -159,6 +162,9 @@ class _Performance:
         await self._until(lambda: figures.handled >= sent, DRAIN_DEADLINE_S, watching)
         ledgers = (self._observer.recommendations, self._observer.intents)
         await self._until(lambda: all(led.fresh >= figures.applied for led in ledgers), _ARRIVAL_DEADLINE_S, watching)
+        # A bundle that was announced a moment ago is being warmed up: it belongs to this run.
+        self._trainer.ask_to_stop()
+        await self._until(lambda: figures.swapped + figures.refused >= figures.published, _SWAP_DEADLINE_S, watching)
 
     async def _until(self, done: Callable[[], bool], deadline_s: float, watching: asyncio.Task[None]) -> None:
         give_up_s = time.monotonic() + deadline_s

@@ -149,6 +149,11 @@ class Figures:
         """Bundles that took over from another one, in the worker."""
         return int(self.worker.total("intentrec_bundle_swaps_total"))
 
+    @property
+    def refused(self) -> int:
+        """Bundles announced that the worker did not take."""
+        return int(self.worker.total("intentrec_bundle_rejections_total"))
+
     def snapshot(self) -> Snapshot:
         """The screen as of now."""
         newest_ms = self.replay.last_ts_ms

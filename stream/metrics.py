@@ -161,7 +161,10 @@ class Metrics:
         self.judged_intents = counter("judged_intents_total", "Predicted intents with a known truth", "bundle", "head")
         self.judged_intents_right = counter("judged_intents_right_total", "... that came true", "bundle", "head")
         self.judged_popular_intents_right = counter(
-            "judged_popular_intents_right_total", "... where the commonest label of the last 7 days did", "bundle", "head"
+            "judged_popular_intents_right_total",
+            "... where the commonest label of the last 7 days did",
+            "bundle",
+            "head",
         )
 
         # --- the trainer

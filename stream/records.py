@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from msgspec import Struct
+
 ID_HEADER = "intentrec-id"
 
 
@@ -66,8 +68,7 @@ class OutputKind(StrEnum):
         return self in (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 
-@dataclass(frozen=True, slots=True)
-class OutputRecord:
+class OutputRecord(Struct, frozen=True, gc=False):
     """One record to be published.
 
     ``value``: for a recommendation or an intent a JSON object WITHOUT its closing brace: the publisher appends
@@ -107,4 +108,7 @@ class PartitionResult:
 
 def output_id(record: SourceRecord, kind: OutputKind) -> bytes:
     """The id of an output, derived from its source alone."""
-    return f"{record.topic}-{record.partition}-{record.offset}-{kind.value}".encode()
+    return b"%b-%d-%d-%b" % (record.topic.encode(), record.partition, record.offset, _KIND_BYTES[kind])
+
+
+_KIND_BYTES = {kind: kind.value.encode() for kind in OutputKind}

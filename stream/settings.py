@@ -99,7 +99,9 @@ class Settings(BaseSettings):
 
     # --- the trainer
     retrain_interval_s: float = Field(3600.0, gt=0)
-    retrain_budget_s: float | None = Field(None, ge=1, description="time for learning in a run; default: half the interval")
+    retrain_budget_s: float | None = Field(
+        None, ge=1, description="time for learning in a run; default: half the interval"
+    )
     retrain_min_plays: int = Field(1000, ge=100, description="new plays without which a run is skipped")
     retrain_max_plays: int = Field(2_000_000, ge=1000, description="the newest plays of the log that a run reads")
     catalogue: Path | None = Field(None, description="Parquet or JSON lines of items, read anew for every run")

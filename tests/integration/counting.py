@@ -31,8 +31,8 @@ ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 class CountingPipeline:
     """Answers a play with how many plays of the member are applied. ``poison`` in an item id makes it raise, ``slow`` sleep."""
 
-    def __init__(self, num_partitions: int) -> None:
-        self.layout = EventLayout(load_domain("movielens"))
+    def __init__(self, num_partitions: int, domain: str = "movielens") -> None:
+        self.layout = EventLayout(load_domain(domain))
         self.histories: dict[int, dict[str, History]] = {}
         self._num_partitions = num_partitions
 
@@ -102,13 +102,14 @@ class PassThrough:
 def main() -> int:
     level = os.environ.pop("TEST_LOG_LEVEL", "INFO")
     pass_through = os.environ.pop("TEST_PASS_THROUGH", "")
+    domain = os.environ.pop("TEST_DOMAIN", "movielens")
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings.load()
 
     async def work() -> None:
         @contextlib.asynccontextmanager
         async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
-            pipeline = PassThrough() if pass_through else CountingPipeline(num_partitions)
+            pipeline = PassThrough() if pass_through else CountingPipeline(num_partitions, domain)
             layout = pipeline.layout
             yield WorkerParts(pipeline=pipeline, layout=layout, fingerprint=layout.domain.fingerprint)
 

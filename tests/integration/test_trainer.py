@@ -269,6 +269,31 @@ def test_a_full_disk_under_the_event_log_makes_it_not_ready_until_there_is_room(
         subprocess.run(["umount", root], check=True)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_read_only_event_log_makes_it_not_ready_until_it_can_be_written(settings: Settings) -> None:
+    root = settings.event_log_dir
+    root.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", root], check=False).returncode:
+        pytest.skip("this machine does not let us mount a disk")
+
+    async def scenario() -> None:
+        await create_topics(settings)
+        await send(settings, WalkingWorld().rows(50))
+        metrics = Metrics()
+        process = TrainerProcess(settings, metrics)
+        async with running(process):
+            await until(lambda: process._not_ready and "event log" in process._not_ready)
+            assert await health(process, "/readyz") == (503, "the event log cannot be opened: Read-only file system")
+            await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,rw", root], check=True)
+            await until(lambda: counted(metrics, "trainer_logged_plays_total") == 50)
+            assert (await health(process, "/readyz"))[0] == 200
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        subprocess.run(["umount", root], check=True)
+
+
 def test_a_second_trainer_ends_and_the_first_one_goes_on(settings: Settings) -> None:
     async def scenario() -> None:
         await create_topics(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -262,7 +263,7 @@ def test_a_shift_is_another_primary_intent_within_a_session(pipeline: Pipeline) 
     for i in range(56):  # 7 plays a member: where the anchor moves, the play before is seen in a shorter context
         log.play(f"user-{i // 7}", (11 * i) % 30, 900.0 * i + 2000 * (i // 4), duration_s=(10.0, 300.0, 4e3)[i % 3])
     answers = intents(run(pipeline, log.records))
-    for before, now in zip(answers[:-1], answers[1:], strict=True):
+    for before, now in pairwise(answers):
         assert before.primary is not None
         assert now.primary is not None
         changed = (before.primary.head, before.primary.label) != (now.primary.head, now.primary.label)
