@@ -127,7 +127,7 @@ class _Performance:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
                 await self._observer.stop()
-        await asyncio.to_thread(self._look)
+        await self._look()
         return figures.result()
 
     def _until_time_is_up(self) -> Iterator[PlayRow]:
@@ -144,7 +144,7 @@ class _Performance:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.to_thread(self._look)
+            await self._look()
             self._worker.check()
             if self._figures.phase is Phase.REPLAYING:
                 self._trainer.check()
@@ -152,9 +152,12 @@ class _Performance:
                 raise self._observer.failed
             await asyncio.sleep(_FRAME_S)
 
-    def _look(self) -> None:
-        self._figures.take(scrape(self._worker_port), scrape(self._trainer_port))
-        self._show(self._figures.snapshot())
+    async def _look(self) -> None:
+        """Scraping and drawing take tens of milliseconds and run beside the loop; what they share is read on it."""
+        worker = await asyncio.to_thread(scrape, self._worker_port)
+        trainer = await asyncio.to_thread(scrape, self._trainer_port)
+        self._figures.take(worker, trainer)
+        await asyncio.to_thread(self._show, self._figures.snapshot())
 
     async def _drain(self, watching: asyncio.Task[None]) -> None:
         """Waits until the worker has said what became of every play, and the observer has seen every list."""

@@ -30,16 +30,17 @@ def framed(content: RenderableType, title: str) -> Panel:
 def flow_panel(view: Snapshot, width: int) -> Panel:
     """What comes in and goes out, how fast, and how far the replay is."""
     figures = Table.grid(padding=(0, 2), expand=True)
+    rate = _figure("plays/s", f"{view.plays_per_s:,.0f}", OURS)
+    rate.append(f"  {sparkline(view.rates, 12)}", style=THEIRS)
     shown = [
-        ("plays/s", f"{view.plays_per_s:,.0f} {sparkline(view.rates, 12)}", OURS),
         ("play to list, p50", milliseconds(view.p50_s), "bright_white"),
         ("p99", milliseconds(view.p99_s), "bright_white"),
         ("lists", f"{view.recommendations:,}", "bright_white"),
         ("sent / folded in", f"{view.plays_sent:,} / {view.plays_applied:,}", "bright_white"),
     ]
-    for _ in shown:
+    for _ in range(1 + len(shown)):
         figures.add_column(no_wrap=True)
-    figures.add_row(*(_figure(name, value, style) for name, value, style in shown))
+    figures.add_row(rate, *(_figure(name, value, style) for name, value, style in shown))
     body = Table.grid(expand=True)
     body.add_row(figures)
     body.add_row(_progress(view, width - 4))
@@ -152,7 +153,7 @@ def member_panel(member: Member, width: int, num_rows: int) -> Panel:
 
 
 def _member_title(member: Member, width: int) -> Text:
-    title = Text.assemble((f"member {member.user_id}", "bold"), (f" · play {member.num_plays} ", LABEL))
+    title = Text.assemble((f"member {member.user_id}", "bold bright_white"), (f" · play {member.num_plays} ", LABEL))
     tail = Text()
     if member.recommended:
         tail.append(f" ✓ was no. {member.recommended} on the list", style=HIT)
@@ -169,9 +170,11 @@ def _head_cell(head: Head, width: int, num_rows: int, style: str) -> Text:
     cell = Text.assemble(
         (f"{'▸ ' if head.primary else ''}{head.name}", name_style), (f"  weight {ratio(head.weight)}", LABEL)
     )
+    # Many labels share the mass: a full bar is an even chance, or the likeliest label where that is more.
+    full = max([0.5, *(share for _, share in head.labels)])
     for label, share in head.labels[:num_rows]:
         cell.append("\n")
         cell.append(f"{shortened(label, 13):<13} ", style="bright_white")
-        cell.append(bar(share, width - 18), style=style)
+        cell.append(bar(share / full, width - 18), style=style)
         cell.append(f"{share * 100:3.0f}%", style=LABEL)
     return cell
