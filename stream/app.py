@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -19,17 +15,14 @@ from stream.broker_checks import uses_transactions
 from stream.hot_swap import HotSwap
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline, PipelineConfig
-from stream.worker_process import WorkerParts, WorkerProcess
+from stream.worker_process import EXIT_NOT_DRAINED, WorkerParts, WorkerProcess, run_until_signal
 
 if TYPE_CHECKING:
     from stream.settings import Settings
     from stream.worker import PlaysWorker
 
+#: run_until_signal and uses_transactions live elsewhere; they are the worker's too.
 __all__ = ["EXIT_NOT_DRAINED", "run_until_signal", "run_worker", "uses_transactions"]
-
-logger = logging.getLogger(__name__)
-
-EXIT_NOT_DRAINED = 9
 
 
 def run_worker(settings: Settings) -> int:
@@ -72,28 +65,3 @@ async def _serving_parts(settings: Settings, metrics: Metrics, hot_swap: HotSwap
         fingerprint=serving.domain.fingerprint,
         background=follow_updates,
     )
-
-
-async def run_until_signal(process: WorkerProcess) -> None:
-    """Runs a worker; SIGTERM and SIGINT end it in good order, or by force at the drain deadline.
-
-    Raises: what WorkerProcess.run raises.
-    """
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: signal.Signals) -> None:
-        logger.info("%s: draining", number.name)
-        process.stop()
-        loop.call_later(process.settings.drain_deadline_s, _force_exit, number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    await process.run()
-
-
-def _force_exit(number: signal.Signals) -> None:
-    # Threads that hang cannot be cancelled, and Python would wait for them. Nothing uncommitted is lost: it is replayed.
-    logger.error("%s: did not drain in time, ending by force", number.name)
-    logging.shutdown()
-    sys.stderr.flush()
-    os._exit(EXIT_NOT_DRAINED)

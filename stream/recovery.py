@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from intentrec_core.changelog_codec import Marker, Restorer
+from intentrec_core.changelog_codec import MARKER_KEY, Marker, Restorer
+from stream.start_offset import check_domain
 
 if TYPE_CHECKING:
     from intentrec_core.history import EventLayout, History
@@ -45,7 +46,7 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
     """
     started_s = time.monotonic()
     source = TopicPartition(settings.changelog_topic, partition)
-    restorer, num_bytes = Restorer(layout), 0
+    restorer, num_bytes, marker_value = Restorer(layout), 0, None
     consumer = AIOKafkaConsumer(
         **settings.connection(),
         client_id=f"{settings.app_id}-recovery-{partition}",
@@ -67,9 +68,13 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
             for record in fetched.get(source, ()):
                 if record.key is not None:  # ours always have one
                     restorer.feed(record.key, record.value)
+                    if record.key == MARKER_KEY:
+                        marker_value = record.value
                     num_bytes += len(record.key) + len(record.value or b"")
             await asyncio.sleep(0)
     finally:
         await consumer.stop()
+    if marker_value is not None:
+        check_domain(Marker.decode(marker_value), layout.domain.fingerprint, partition)
     histories, marker = await asyncio.to_thread(restorer.finish)
     return Restored(histories, marker, restorer.num_records, num_bytes, time.monotonic() - started_s)

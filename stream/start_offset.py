@@ -62,11 +62,7 @@ def start_offset(
             f"{where}: the plays topic has {facts.num_partitions} partitions, the state was folded with "
             f"{marker.num_partitions}: members have moved between partitions. Use another app_id to fold from the beginning"
         )
-    if marker.fingerprint != fingerprint:
-        raise StateError(
-            f"{where}: the state was folded under another domain ({marker.fingerprint}, now {fingerprint}). "
-            "Run with the domain file it was made with, or use another app_id"
-        )
+    check_domain(marker, fingerprint, partition)
     if marker.next_offset > facts.end or (committed is not None and committed > facts.end):
         raise StateError(
             f"{where}: the state reaches offset {max(marker.next_offset, committed or 0)} but the plays topic ends at "
@@ -90,3 +86,15 @@ def start_offset(
         )
     # An offset behind the marker (embedded broker, or reset by hand) replays plays that each member's own last offset refuses.
     return max(committed, facts.beginning)
+
+
+def check_domain(marker: Marker, fingerprint: str, partition: int) -> None:
+    """Histories are packed as their domain says, so this is asked before any of them is unpacked.
+
+    Raises: StateError when the state was folded under another domain.
+    """
+    if marker.fingerprint != fingerprint:
+        raise StateError(
+            f"partition {partition}: the state was folded under another domain ({marker.fingerprint}, now {fingerprint}). "
+            "Run with the domain file it was made with, or use another app_id"
+        )

@@ -11,6 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+EXIT_NOT_DRAINED = 9
 #: The embedded broker holds a join for about the rebalance timeout, so there it is short.
 EMBEDDED_REBALANCE_TIMEOUT_S = 4.0
 _LAG_INTERVAL_S = 5.0
@@ -233,3 +237,28 @@ def _output_topics(settings: Settings) -> dict[OutputKind, str]:
         OutputKind.DEAD_LETTER: settings.dead_letter_topic,
         OutputKind.LATE: settings.late_topic,
     }
+
+
+async def run_until_signal(process: WorkerProcess) -> None:
+    """Runs a worker; SIGTERM and SIGINT end it in good order, or by force at the drain deadline.
+
+    Raises: what WorkerProcess.run raises.
+    """
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        logger.info("%s: draining", number.name)
+        process.stop()
+        loop.call_later(process.settings.drain_deadline_s, _force_exit, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    await process.run()
+
+
+def _force_exit(number: signal.Signals) -> None:
+    # Threads that hang cannot be cancelled, and Python would wait for them. Nothing uncommitted is lost: it is replayed.
+    logger.error("%s: did not drain in time, ending by force", number.name)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(EXIT_NOT_DRAINED)

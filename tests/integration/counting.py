@@ -18,12 +18,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from intentrec_core.domain_file import load_domain
 from intentrec_core.errors import IntentRecError
 from intentrec_core.history import EventLayout, History
-from stream.app import run_until_signal
 from stream.folding import Folder
 from stream.metrics import Metrics
 from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.settings import Settings
-from stream.worker_process import WorkerParts, WorkerProcess
+from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
 ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 

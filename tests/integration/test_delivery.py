@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from stream.app import EXIT_NOT_DRAINED
 from stream.broker import Broker
+from stream.worker_process import EXIT_NOT_DRAINED
 from tests.integration.conftest import RigMaker
 
 pytestmark = pytest.mark.timeout(180)

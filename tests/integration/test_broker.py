@@ -1,0 +1,171 @@
+"""Brokers of our own: up when start returns, gone with whoever started them, refused in one line when they cannot be had."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from intentrec_core.errors import BrokerError, StateError
+from stream import kafka_jars
+from stream.broker import Broker, start_broker
+from stream.topics import create_topics
+from tests.integration.conftest import RigMaker
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_stopped_broker_is_gone_and_listened_on_loopback_only(tmp_path: Path) -> None:
+    with start_broker(engine="embedded", data_dir=tmp_path) as broker:
+        assert _answers(broker.port)
+        listening = Path(f"/proc/{broker.pid}/net/tcp")
+        if listening.exists():
+            local = [line.split()[1] for line in listening.read_text().splitlines()[1:] if line.split()[3] == "0A"]
+            assert f"0100007F:{broker.port:04X}" in local
+            assert f"00000000:{broker.port:04X}" not in local
+    assert not _answers(broker.port)
+    assert not broker.running
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_broker_ends_with_the_process_that_started_it(tmp_path: Path, how: signal.Signals) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from stream.broker import start_broker;"
+        "broker = start_broker(data_dir=Path(sys.argv[1])); print(broker.pid, broker.port, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    _, port = map(int, parent.stdout.readline().split())
+    assert _answers(port)
+    parent.send_signal(how)
+    parent.wait()
+    parent.stdout.close()
+    deadline_s = time.monotonic() + 10
+    while _answers(port) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not _answers(port)
+
+
+def test_a_broker_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    started: list[Broker] = []
+    thread = threading.Thread(target=lambda: started.append(start_broker(data_dir=tmp_path)))
+    thread.start()
+    thread.join()
+    time.sleep(0.3)
+    with started[0] as broker:
+        assert _answers(broker.port)
+
+
+def test_a_taken_port_is_refused(tmp_path: Path, embedded_broker: Broker) -> None:
+    with pytest.raises(BrokerError, match=f"port {embedded_broker.port} .* is taken"):
+        start_broker(port=embedded_broker.port, data_dir=tmp_path)
+
+
+def test_without_java_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(BrokerError, match="install Java 17"):
+        start_broker(engine="kafka", data_dir=tmp_path)
+
+
+def test_an_old_java_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(BrokerError, match="needs Java 17 or newer"):
+        kafka_jars.find_java()
+
+
+def test_without_maven_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BrokerError, match="install Maven"):
+        kafka_jars.jars(tmp_path)
+
+
+@pytest.mark.kafka
+def test_a_killed_kafka_keeps_its_data_and_workers_go_on(
+    tmp_path: Path, kafka_broker: Broker, make_rig: RigMaker
+) -> None:
+    # kafka_broker only so that this is skipped with one line where there is no Kafka
+    first = start_broker(engine="kafka", data_dir=tmp_path / "kafka")
+    rig = make_rig(first)
+    workers = [rig.start_worker(), rig.start_worker()]
+    rig.produce(rig.plays(800), rate=200)
+    rig.wait_for_answers(800)
+    loading = threading.Thread(target=lambda: rig.produce(rig.plays(3000), rate=200))
+    loading.start()
+    time.sleep(2)
+    first.kill()
+    time.sleep(2)
+    with start_broker(engine="kafka", port=first.port, data_dir=tmp_path / "kafka"):
+        loading.join()
+        answers = rig.wait_for_answers(3800, 120)
+        assert [worker.process.poll() for worker in workers] == [None, None], workers[0].log()[-3000:]
+        assert [worker.terminate() for worker in workers] == [0, 0]
+        assert len(answers) == 2 * 3800
+        assert rig.state() == rig.oracle()
+
+
+def test_topics_are_made_once_and_wrong_partitions_are_refused(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker)
+    assert asyncio.run(create_topics(rig.settings)) == [], "made by the rig already"
+    with pytest.raises(StateError, match="4 partitions, not 6"):
+        asyncio.run(create_topics(rig.settings.model_copy(update={"num_partitions": 6})))
+    metadata = AdminClient({"bootstrap.servers": broker.address}).list_topics(timeout=10)
+    assert len(metadata.topics[rig.settings.changelog_topic].partitions) == 4
+    assert len(metadata.topics[rig.settings.model_updates_topic].partitions) == 1
+
+
+def test_health_answers_on_loopback_and_tells_ready_from_alive(embedded_broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(embedded_broker)
+    worker = rig.start_worker()
+
+    def status(path: str) -> tuple[int, str]:
+        try:
+            with urlopen(f"http://127.0.0.1:{worker.metrics_port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    seen, deadline_s = [], time.monotonic() + 60
+    while (not seen or seen[-1][0] != 200) and time.monotonic() < deadline_s:
+        seen.append(status("/readyz"))
+        time.sleep(0.02)
+    assert seen[-1] == (200, "ok\n")
+    assert 503 in [code for code, _ in seen], "not ready before the partitions are restored"
+    assert status("/livez") == (200, "ok\n")
+    rig.produce(rig.plays(10))
+    rig.wait_for_answers(10)
+    code, metrics = status("/metrics")
+    assert code == 200
+    assert 'intentrec_outputs_published_total{kind="recommendation"} 10.0' in metrics
+    assert f"intentrec_partitions_ready {rig.settings.num_partitions}.0" in metrics
+    second = rig.start_worker(INTENTREC_METRICS_PORT=str(worker.metrics_port))
+    assert second.wait(60) == 2
+    assert "choose another metrics_port" in second.log()
+    assert worker.terminate() == 0
+    assert os.path.exists(worker.log_path)

@@ -1,0 +1,101 @@
+"""State and log that disagree are refused with the remedy, on a real broker; nothing is folded onto a wrong state."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import confluent_kafka
+import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from stream.broker import Broker
+from tests.integration.conftest import RigMaker
+from tests.integration.rig import NUM_PARTITIONS, Rig
+
+pytestmark = [pytest.mark.timeout(180)]
+
+
+def _recreate(rig: Rig, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": rig.broker.address})
+    admin.delete_topics([topic])[topic].result(30)
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        try:
+            admin.create_topics([NewTopic(topic, NUM_PARTITIONS, 1)])[topic].result(30)
+        except confluent_kafka.KafkaException:
+            time.sleep(0.3)  # the deletion is not through yet
+        else:
+            return
+    pytest.fail(f"{topic} was not created again")
+
+
+def _add_partitions(rig: Rig) -> None:
+    admin = AdminClient({"bootstrap.servers": rig.broker.address})
+    topic = rig.settings.plays_topic
+    admin.create_partitions([NewPartitions(topic, 2 * NUM_PARTITIONS)])[topic].result(30)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("break_it", "environment", "told"),
+    [
+        (lambda rig: _recreate(rig, rig.settings.changelog_topic), {}, "no marker: it was emptied"),
+        (lambda rig: _recreate(rig, rig.settings.plays_topic), {}, "created anew"),
+        (_add_partitions, {}, "members would not be where their plays are"),
+        (lambda rig: None, {"TEST_DOMAIN": "video"}, "folded under another domain"),
+    ],
+    ids=["changelog emptied", "plays re-created", "more partitions", "another domain"],
+)
+def test_disagreement_ends_the_worker_before_anything_is_written(
+    kafka_broker: Broker,
+    make_rig: RigMaker,
+    break_it: Callable[[Rig], None],
+    environment: dict[str, str],
+    told: str,
+) -> None:
+    rig = make_rig(kafka_broker)
+    first = rig.start_worker()
+    rig.produce(rig.plays(200))
+    rig.wait_for_answers(200)
+    assert first.terminate() == 0
+    break_it(rig)
+    second = rig.start_worker(**environment)
+    assert second.wait(60) == 5, second.log()[-2000:]
+    refusal = next(line for line in second.log().splitlines() if line.startswith("error: "))
+    assert told in refusal
+    assert sum(rig.answers().values()) == 400, "nothing was answered again"
+
+
+def test_plays_that_another_partitioner_placed_are_dead_lettered(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker)
+    worker = rig.start_worker()
+    rig.produce(rig.plays(40))
+    rig.wait_for_answers(40)
+    stray = {"event_id": "stray", "user_id": "newcomer", "item_id": "i", "ts": rig.began_ms}
+    for partition in range(NUM_PARTITIONS):
+        rig.send(b"newcomer", json.dumps(stray | {"event_id": f"stray{partition}"}).encode(), partition=partition)
+    rig.flush()
+    rig.wait_for_answers(41)
+    assert worker.terminate() == 0
+    letters = rig.outputs(rig.settings.dead_letter_topic)
+    assert len(letters) == NUM_PARTITIONS - 1
+    assert {letter.headers["intentrec-error"] for letter in letters} == {b"wrong_partition"}
+    assert b"murmur2" in letters[0].headers["intentrec-detail"]
+
+
+def test_a_worker_without_topics_says_how_to_make_them(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker)
+    if broker.engine == "embedded":
+        pytest.skip("the embedded broker makes up a topic that is only looked at")
+    worker = rig.start_worker(INTENTREC_LATE_TOPIC="never-made")
+    assert worker.wait(60) == 6
+    assert "no topic never-made" in worker.log()
+    assert "intentrec topics" in worker.log()
+
+
+def test_a_worker_without_a_broker_says_so(embedded_broker: Broker, make_rig: RigMaker) -> None:
+    worker = make_rig(embedded_broker).start_worker(INTENTREC_BROKER="127.0.0.1:1")
+    assert worker.wait(60) == 6
+    assert "no broker at 127.0.0.1:1" in worker.log()
