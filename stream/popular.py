@@ -62,6 +62,8 @@ class PopularNow:
             if at is None or not hide_watched:
                 hit[i] = at is not None and at < k
                 continue
+            if at >= k + len(watched[i]):
+                continue
             seen = set(watched[i].tolist())
             hit[i] = row not in seen and (at < k or at - sum(other in seen for other in top[:at]) < k)
         return hit
