@@ -31,8 +31,6 @@ from stream.topics import create_topics
 #: Joining the group takes the embedded broker about 4 s, importing torch on a cold disk up to 20 s.
 READY_DEADLINE_S = 120.0
 _LOOK_EVERY_S = 0.1
-#: The trainer yields to the worker where both want the same core: a late bundle is cheaper than a late list.
-_TRAINER_NICENESS = 5
 
 Say = Callable[[str], None]
 
@@ -46,14 +44,12 @@ class Stage:
     folder: Path
     embedded: bool
 
-    def child(self, name: str, arguments: list[str], *, metrics_port: int, niceness: int = 0) -> Child:
-        """Starts a process of this stage, with one thread of torch each: they share few cores with the broker."""
+    def child(self, name: str, *, metrics_port: int) -> Child:
+        """Starts the command ``name`` as a process of this stage, with one thread of torch each: they share few cores with the broker."""
         environment = {PREFIX + key.upper(): value for key, value in self.overrides.items()}
         environment[PREFIX + "METRICS_PORT"] = str(metrics_port)
         environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-        return Child.start(
-            name, arguments, log_path=self.folder / f"{name}.log", environment=environment, niceness=niceness
-        )
+        return Child.start(name, [name], log_path=self.folder / f"{name}.log", environment=environment)
 
 
 @contextlib.contextmanager
@@ -103,9 +99,9 @@ def running(stage: Stage, say: Say) -> Iterator[tuple[Child, int, Child, int]]:
     """Worker and trainer with the ports of their metrics, the worker ready; both end with the block."""
     worker_port, trainer_port = free_port(), free_port()
     with contextlib.ExitStack() as stack:
-        trainer = stage.child("trainer", ["trainer"], metrics_port=trainer_port, niceness=_TRAINER_NICENESS)
+        trainer = stage.child("trainer", metrics_port=trainer_port)
         stack.callback(trainer.stop)
-        worker = stage.child("worker", ["worker"], metrics_port=worker_port)
+        worker = stage.child("worker", metrics_port=worker_port)
         stack.callback(worker.stop)
         # Both are asked first, so that they end beside each other.
         stack.callback(trainer.ask_to_stop)

@@ -46,7 +46,6 @@ class Child:
         *,
         log_path: Path,
         environment: Mapping[str, str],
-        niceness: int = 0,
     ) -> Self:
         """Runs ``python -m stream.cli ARGUMENTS`` with this process's environment changed by ``environment``."""
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("child_guard.py")), str(os.getpid())]
@@ -63,8 +62,6 @@ class Child:
                 start_new_session=True,
                 env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"},
             )
-        if niceness and hasattr(os, "setpriority"):
-            os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
         return cls(name, log_path, process)
 
     @property

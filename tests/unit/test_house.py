@@ -16,7 +16,7 @@ PRODUCT = CORE + sorted((ROOT / "stream").rglob("*.py"))
 MOST_LINES = 350
 
 #: Of the environment only what is no setting of ours is read elsewhere: the search path of a child, Java's home.
-_MAY_READ_ENVIRONMENT = {"settings.py", "processes.py", "kafka_jars.py", "demo_stage.py"}
+_MAY_READ_ENVIRONMENT = {"settings.py", "processes.py", "retrain_process.py", "kafka_jars.py", "demo_stage.py"}
 
 
 def names(path: Path) -> Iterator[str]:
