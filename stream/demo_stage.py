@@ -45,7 +45,7 @@ class Stage:
     embedded: bool
 
     def child(self, name: str, *, metrics_port: int) -> Child:
-        """Starts the command ``name`` as a process of this stage, with one thread of torch each: they share few cores with the broker."""
+        """Starts the command ``name`` as a process of this stage, with one thread of torch: all share few cores."""
         environment = {PREFIX + key.upper(): value for key, value in self.overrides.items()}
         environment[PREFIX + "METRICS_PORT"] = str(metrics_port)
         environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
