@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_WARM_MEMBERS = 2_048
-#: Copying their contexts takes the inference thread about 5 ms, once a swap.
+#: Copying their contexts takes the inference thread about 10 ms, once a swap; encoding them, half a minute's half core.
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 _NUM_KEPT_ON_DISK = 4
 #: Other workers of this machine share the cache and may be a swap behind.

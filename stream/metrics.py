@@ -46,7 +46,6 @@ class Stage(StrEnum):
     JUDGE = "judge"
     SEARCH = "search"
     MESSAGES = "messages"
-    PUBLISH = "publish"
 
 
 class Lookup(StrEnum):
@@ -127,7 +126,10 @@ class Metrics:
         self.members = gauge("members", "Members whose history is held")
         self.transactions = counter("transactions_total", "Commits of state and offsets", "outcome")
         self.transaction_seconds = seconds("transaction", "Time of a commit of state and offsets", STAGE_BUCKETS_S)
-        self.changelog_bytes = counter("changelog_bytes_total", "Bytes of keys and values written to the changelog")
+        self.changelog_bytes = counter(
+            "changelog_bytes_total",
+            "Bytes of keys and values of changelog records, before those of one commit are merged",
+        )
         self.recovery_seconds = seconds("recovery", "From fencing a partition to its being ready", LONG_BUCKETS_S)
         self.recovery_records = counter("recovery_records_total", "Changelog records read when partitions were opened")
 

@@ -246,6 +246,8 @@ class Pipeline:
         num_records = sum(result.num_records for result in results)
         metrics.plays_consumed.inc(num_records)
         metrics.batch_plays.observe(num_records)
+        records = [record for result in results for record in result.changelog.items()]
+        metrics.changelog_bytes.inc(sum(len(key) + len(value or b"") for key, value in records))
         metrics.plays.labels(PlayOutcome.APPLIED).inc(sum(result.num_applied for result in results))
         metrics.plays.labels(PlayOutcome.DUPLICATE).inc(sum(result.num_duplicates for result in results))
         metrics.plays.labels(PlayOutcome.LATE).inc(sum(result.num_late for result in results))
