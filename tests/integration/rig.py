@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,9 @@ class Rig:
 
     # --- workers
 
-    def start_worker(self, *, module: str = "tests.integration.counting", **environment: str) -> Worker:
+    def start_worker(
+        self, *, module: str = "tests.integration.counting", arguments: Sequence[str] = (), **environment: str
+    ) -> Worker:
         port = free_port()
         env = {k: v for k, v in os.environ.items() if not k.startswith("INTENTREC_")}
         for name, value in self.settings.model_dump(exclude_unset=True).items():
@@ -146,7 +148,7 @@ class Rig:
         env |= {"INTENTREC_METRICS_PORT": str(port), "OMP_NUM_THREADS": "1", **environment}
         log_path = self.directory / f"worker-{len(self.workers)}.log"
         with log_path.open("wb") as log:
-            process = subprocess.Popen([sys.executable, "-m", module], env=env, stderr=log, stdout=log)
+            process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=env, stderr=log, stdout=log)
         worker = Worker(process, log_path, port)
         self.workers.append(worker)
         return worker

@@ -85,10 +85,9 @@ def test_plays_that_another_partitioner_placed_are_dead_lettered(broker: Broker,
     assert b"murmur2" in letters[0].headers["intentrec-detail"]
 
 
-def test_a_worker_without_topics_says_how_to_make_them(broker: Broker, make_rig: RigMaker) -> None:
-    rig = make_rig(broker)
-    if broker.engine == "embedded":
-        pytest.skip("the embedded broker makes up a topic that is only looked at")
+@pytest.mark.kafka  # the embedded broker makes up a topic that is only looked at
+def test_a_worker_without_topics_says_how_to_make_them(kafka_broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(kafka_broker)
     worker = rig.start_worker(INTENTREC_LATE_TOPIC="never-made")
     assert worker.wait(60) == 6
     assert "no topic never-made" in worker.log()
