@@ -110,7 +110,8 @@ class ExactIndex:
         for i, query in enumerate(block):
             mask = None if allowed is None else allowed[query]
             hidden = None if excluded is None else excluded[query]
-            found = _candidates(rough[i], k, float(margins[i]), subset, mask, hidden)
+            # Twice: the k-th best may be that much too high here, and a better one that much too low.
+            found = _candidates(rough[i], k, 2 * float(margins[i]), subset, mask, hidden)
             candidates.append(found if len(found) <= max(k, _MAX_TIED) else self._thinned(asked[i : i + 1], k, found))
         width = max((len(found) for found in candidates), default=0)
         rows = np.full((len(block), max(1, width)), PAD_ROW, dtype=np.int64)
@@ -130,7 +131,7 @@ class ExactIndex:
 def _candidates(
     rough: Vectors, k: int, margin: float, subset: Rows | None, mask: Mask | None, hidden: Rows | None
 ) -> Rows:
-    """Rows that can be among the best k, given scores that are right within ``margin``. Overwrites the scores."""
+    """Rows that can be among the best k: those within ``margin`` of the k-th best. Overwrites the scores."""
     if subset is None:
         rough[0] = -np.inf
         if mask is not None:

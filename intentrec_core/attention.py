@@ -73,7 +73,7 @@ class Geometry:
 class FullAttend:
     """Every play of a context attends to itself and the earlier ones: training, evaluation, the reference."""
 
-    def __init__(self, ts_s: Tensor, lengths: Tensor, short_term_window_s: float, dropout: float = 0.0) -> None:
+    def __init__(self, ts_s: Tensor, short_term_window_s: float, dropout: float = 0.0) -> None:
         place = torch.arange(ts_s.shape[1], device=ts_s.device).expand_as(ts_s)
         # A padded query sees itself, so that no row of the softmax is empty; nobody sees a padded key.
         self._geometry = Geometry(

@@ -192,10 +192,13 @@ class Domain:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change when a stored history or a head would change its meaning."""
-        ground = [[f.name, f.kind, f.key, len(f.edges)] for f in self.event_fields]
+        """16 hex digits that change when a stored history would change its meaning.
+
+        Values are appended at the end of a categorical event field at the price of new histories: codes are what is stored.
+        """
+        ground = [[f.name, f.kind, f.key, f.values] for f in self.event_fields]
         members = [[f.kind, f.event_key] for f in self.event_filters]
-        text = json.dumps([self.window, self.watched, ground, members], separators=(",", ":"))
+        text = json.dumps([self.window, self.watched, self.session_gap_s, ground, members], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

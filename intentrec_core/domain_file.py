@@ -18,6 +18,8 @@ from intentrec_core.errors import ConfigError, DomainError
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
+MAX_NUMBER = 2**53
+RESERVED_NAMES = ("item_hash", "event_hash", "ts_ms", "duration_s")
 MAX_LABELS = 4096
 #: A head of 4,096 labels is a vocabulary, not an intent: its projection would outweigh the encoders.
 
@@ -85,6 +87,8 @@ def parse_domain(text: str, file: str) -> Domain:
     for name in names:
         if names.count(name) > 1:
             raise DomainError(file, f"field {name}", "declared twice", "each name once")
+    for kind, event_key in _repeated_filters(filters):
+        raise DomainError(file, f"filter {kind}", f"declared twice for {event_key or 'the item'}", "each once")
     if not domain.heads:
         raise DomainError(file, "field", "no field is an intent", "at least one field with intent = true")
     if domain.duration_weight_min > domain.duration_weight_max:
@@ -92,9 +96,19 @@ def parse_domain(text: str, file: str) -> Domain:
     return domain
 
 
+def _repeated_filters(filters: Sequence[Filter]) -> list[tuple[str, str]]:
+    """Watched filters beyond the first, and members' values used by two filters: a play keeps one value under a key."""
+    kinds = [("watched", "") for f in filters if f.kind is FilterKind.WATCHED]
+    kinds += [(f.kind.value, f.event_key) for f in filters if f.event_key]
+    keys = [key or kind for kind, key in kinds]
+    return [kind for kind, key in zip(kinds, keys, strict=True) if keys.count(key) > 1]
+
+
 def _field(row: _Table) -> Field:
     name = row.name("name")
     row.where = f"field {name}"
+    if name in RESERVED_NAMES or name.startswith("filter_"):
+        raise row.error("name", repr(name), f"any but {', '.join(RESERVED_NAMES)} and filter_…: histories use these")
     source = row.choice("source", FieldSource)
     rule = row.choice("rule", Rule) if source is FieldSource.RULE else None
     kind = row.choice("kind", FieldKind)
@@ -102,6 +116,8 @@ def _field(row: _Table) -> Field:
     key = row.text("key", default=name) if source is not FieldSource.RULE else row.text("key", default="")
     if needs_key and not key:
         raise row.error("key", "missing", "the catalogue attribute with the release time")
+    if kind is FieldKind.CATEGORICAL and source is FieldSource.EVENT and key == "duration_s":
+        raise row.error("kind", "categorical", "bucketed: a duration is a number")
     if kind is FieldKind.MULTI_LABEL and source is not FieldSource.CATALOGUE:
         raise row.error("kind", "multi_label from a play", "multi_label only with source = catalogue")
     values, edges, labels = row.texts("values"), row.numbers("edges"), row.texts("labels")
@@ -148,6 +164,8 @@ def _filter(row: _Table, fields: Sequence[Field]) -> Filter:
     key, event_key = row.text("key", default=""), row.text("event_key", default="")
     if kind is FilterKind.WATCHED:
         heads = {field.name: field for field in fields if field.intent}
+        if bool(head) != bool(unless):
+            raise row.error("unless_head", repr(head), "unless_head and unless_values together, or neither")
         if head and head not in heads:
             raise row.error("unless_head", head, f"an intent head: {', '.join(heads)}")
         if head and not set(unless) <= set(heads[head].label_names):
@@ -209,13 +227,13 @@ class _Table:
 
     def texts(self, key: str) -> tuple[str, ...]:
         value = self._take(key, (), "a list of texts")
-        if isinstance(value, str) or not all(isinstance(item, str) and item for item in value):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
             raise self.error(key, repr(value), "a list of texts")
         return tuple(value)
 
     def numbers(self, key: str) -> tuple[float, ...]:
         value = self._take(key, (), "a list of numbers")
-        if isinstance(value, str) or not all(_is_number(item) for item in value):
+        if not isinstance(value, (list, tuple)) or not all(_is_number(item) for item in value):
             raise self.error(key, repr(value), "a list of finite numbers")
         return tuple(float(item) for item in value)
 
@@ -253,4 +271,6 @@ class _Table:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= MAX_NUMBER if isinstance(value, int) else math.isfinite(value)

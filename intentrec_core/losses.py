@@ -43,8 +43,11 @@ def intentrec_loss(
     item = (functional.cross_entropy(logits, row.clamp(min=1), reduction="none") * weight).sum() / weight.sum().clamp(
         min=1e-6
     )
+    predicted = model.domain.heads if model.config.intent_stage else ()
     heads = {}
-    for head, logit, target in zip(model.domain.heads, output.head_logits, model.head_targets(batch), strict=False):
+    for head, logit, target in zip(
+        predicted, output.head_logits, model.head_targets(batch)[: len(predicted)], strict=True
+    ):
         truth = target[:, 1:][taken]
         present = (truth.sum(dim=-1) > 0).sum().clamp(min=1)
         # Several positive labels: the cross-entropies add up, over the positives only (paper 3.3).

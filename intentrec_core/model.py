@@ -58,8 +58,8 @@ class ModelConfig:
             ("intent_width", 1, 4096),
         ):
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"model {name} is {value}; allowed: {low} to {high}")
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ConfigError(f"model {name} is {value}; allowed: a whole number, {low} to {high}")
         if self.width % self.num_heads:
             raise ConfigError(f"model width {self.width} is not a multiple of num_heads {self.num_heads}")
         if not 0.0 <= self.dropout < 1.0:
@@ -203,7 +203,7 @@ class IntentRec(nn.Module):
         """
         if attend is None:
             window_s = self.domain.short_term_window_s
-            attend = FullAttend(batch.ts_s, batch.lengths, window_s, self.config.dropout if self.training else 0.0)
+            attend = FullAttend(batch.ts_s, window_s, self.config.dropout if self.training else 0.0)
         row = batch.item_row
         content = self.fields.content(self.static_codes[row], self._multi(row))
         fields = self.fields(self.item(row), content, batch.codes)

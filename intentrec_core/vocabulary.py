@@ -26,6 +26,7 @@ from intentrec_core.errors import DataError
 from intentrec_core.history import hash64
 
 DAY_S = 86_400.0
+MAX_NUMBER = 1e300
 
 
 class Vocabulary:
@@ -202,7 +203,9 @@ def _number(value: Any) -> float:
         except ValueError:
             return math.nan
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    return float(value) if abs(value) <= MAX_NUMBER else math.nan
 
 
 def _texts(value: Any) -> Sequence[str]:

@@ -8,12 +8,14 @@ Shapes: N test plays, U members.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 CUTOFF = 10
+_MAX_DRAWS = 1 << 22  # 32 MiB of counts at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,8 @@ def mean_interval(
 
     Shapes: values f64[N], member i64[N] (any numbering).
     """
-    weights_RU, which = _resampled(member, rounds, seed)
-    num = weights_RU.shape[1]
-    sums, counts = np.bincount(which, values, num), np.bincount(which, minlength=num)
-    return _interval(float(values.mean()), (weights_RU @ sums) / (weights_RU @ counts))
+    sums, counts = _resampled_sums(member, [values, np.ones_like(values)], rounds, seed)
+    return _interval(float(values.mean()), sums / counts)
 
 
 def lift_interval(
@@ -80,24 +80,38 @@ def lift_interval(
 ) -> Interval:
     """How far the mean of ``values`` is above that of ``reference``, as a ratio (0.1 is 10 % above); resampled in pairs.
 
-    Shapes: f64[N], f64[N], i64[N]. A reference of 0 gives inf.
+    Shapes: f64[N], f64[N], i64[N]. A reference of 0 gives inf, and nothing above nothing 0.
     """
-    weights_RU, which = _resampled(member, rounds, seed)
-    num = weights_RU.shape[1]
-    ours, theirs = np.bincount(which, values, num), np.bincount(which, reference, num)
+    ours, theirs = _resampled_sums(member, [values, reference], rounds, seed)
+    return _interval(float(_lift(values.sum(), reference.sum())), _lift(ours, theirs))
+
+
+def _lift(ours: NDArray[np.float64] | np.float64, theirs: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = (weights_RU @ ours) / (weights_RU @ theirs) - 1.0
-        return _interval(float(np.divide(values.sum(), reference.sum()) - 1.0), ratios)
+        ratio = np.asarray(np.divide(ours, theirs)) - 1.0
+    return np.where(np.isnan(ratio), 0.0, ratio)
 
 
-def _resampled(member: NDArray[np.int64], rounds: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """How often each round drew each member, and each play's member numbered from 0."""
+def _resampled_sums(
+    member: NDArray[np.int64], values: Sequence[NDArray[np.float64]], rounds: int, seed: int
+) -> list[NDArray[np.float64]]:
+    """Sums of each of ``values`` over plays, members drawn with replacement. Shapes: one f64[rounds] each.
+
+    Cost: draws are made in blocks, so memory does not grow with members times rounds.
+    """
     members, which = np.unique(member, return_inverse=True)
     num = len(members)
-    drawn = np.random.default_rng(seed).multinomial(num, np.full(num, 1.0 / num), size=rounds)
-    return drawn.astype(np.float64), which
+    by_member = np.stack([np.bincount(which, column, num) for column in values], axis=1)
+    random, share = np.random.default_rng(seed), np.full(num, 1.0 / num)
+    block = max(1, _MAX_DRAWS // num)
+    sums = [
+        random.multinomial(num, share, size=min(block, rounds - begin)) @ by_member for begin in range(0, rounds, block)
+    ]
+    return list(np.concatenate(sums).T)
 
 
 def _interval(estimate: float, rounds: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(rounds[~np.isnan(rounds)], [0.025, 0.975]) if len(rounds) else (estimate, estimate)
-    return Interval(estimate, float(low), float(high))
+    """Bounds are drawn values, not between two of them: one may be inf."""
+    return Interval(
+        estimate, float(np.quantile(rounds, 0.025, method="lower")), float(np.quantile(rounds, 0.975, method="higher"))
+    )

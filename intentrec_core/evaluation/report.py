@@ -29,7 +29,7 @@ def evaluate(
     *,
     from_ms: int,
     until_ms: int = NEVER_MS,
-    filter_watched: bool = True,
+    filter_watched: bool | None = None,
 ) -> ModelQuality:
     """Quality of ``model`` (of the vocabulary of ``features``) on plays with ``from_ms`` <= event time < ``until_ms``.
 
@@ -51,7 +51,7 @@ def compare(
     *,
     cut_ms: int,
     without_intent: IntentRec | None = None,
-    filter_watched: bool = True,
+    filter_watched: bool | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compares ``model``, trained on the plays before ``cut_ms``, with the references on those from it on.
@@ -85,7 +85,7 @@ def compare(
         num_new_members=_num_new(targets, trained),
         num_candidates=int(targets.candidate.sum()),
         unseen=int((~targets.candidate[targets.row]).sum()),
-        filtered=filter_watched,
+        filtered=targets.filter_watched,
         rankers=tuple(_ranker_rows(ranks, targets.member, seed)),
         heads=tuple(
             HeadRow(

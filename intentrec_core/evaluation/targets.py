@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from intentrec_core.domain import FilterKind
 from intentrec_core.training.members import Members
 from intentrec_core.training.windows import Windows
 
@@ -72,9 +73,10 @@ class Targets:
         scores.masked_fill_(torch.from_numpy(~self.candidate).to(device)[None], inf)
         scores.scatter_(1, torch.from_numpy(self.watched(which)).to(device), inf)
         own = scores.gather(1, torch.from_numpy(self.row[which]).to(device)[:, None])
-        above, equal = (scores > own).sum(dim=1), (scores == own).sum(dim=1)
+        # A score that is no number beats everything: a broken model must look as bad as it is.
+        above, equal = (~(scores <= own)).sum(dim=1), (scores == own).sum(dim=1)
         rank = 1.0 + above.double() + (equal.double() - 1.0) / 2.0
-        return torch.where(own[:, 0] == inf, torch.inf, rank).cpu().numpy()
+        return torch.where(torch.isfinite(own[:, 0]), rank, torch.inf).cpu().numpy()
 
 
 def make_targets(
@@ -83,9 +85,14 @@ def make_targets(
     all_rows: NDArray[np.int64],
     candidate: NDArray[np.bool_],
     *,
-    filter_watched: bool = True,
+    filter_watched: bool | None = None,
 ) -> Targets:
-    """The targets of ``windows``; only ``candidate`` rows (bool[V], row 0 never) are recommended or found."""
+    """The targets of ``windows``; only ``candidate`` rows (bool[V], row 0 never) are recommended or found.
+
+    ``filter_watched``: None does as the domain declares, so that what is judged is what is served.
+    """
+    if filter_watched is None:
+        filter_watched = any(rule.kind is FilterKind.WATCHED for rule in members.layout.domain.filters)
     play = windows.targets()
     allowed = candidate.copy()
     allowed[0] = False

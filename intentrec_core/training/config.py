@@ -16,7 +16,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "clip_norm": (1e-3, 1e6),
     "intent_weight": (0.0, 1e3),
     "unknown_ratio": (0.0, 0.9),
-    "label_smoothing": (0.0, 0.9),
     "validation_ratio": (0.0, 0.9),
     "patience": (1, 10_000),
 }
@@ -46,7 +45,6 @@ class TrainConfig:
     intent_weight: float = 0.1
     unknown_ratio: float = 0.05
     shuffle_ties: bool = True
-    label_smoothing: float = 0.0
     validation_ratio: float = 0.0
     patience: int = 5
     max_seconds: float | None = None

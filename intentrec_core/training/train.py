@@ -65,7 +65,8 @@ def train(
     With ``start``, a copy of it is trained further, grown by the rows that ``items`` has beyond it (``model_config`` must then be
     left out); else a new model begins. Plays before ``from_ms`` are context only.
 
-    Raises: DataError when there is no play to learn from; ConfigError for a device that is not there.
+    Raises: DataError when there is no play to learn from, or the loss stops being a number; ConfigError for a device that is
+    not there.
     """
     config = config or TrainConfig()
     members = plays if isinstance(plays, Members) else pack_members(features.layout, plays)
@@ -94,8 +95,7 @@ def _first_model(
         if model_config is not None:
             raise ValueError("model_config has no effect with a model to start from: leave one out")
         model = copy.deepcopy(start)
-        if len(items.codes) != model.num_rows:
-            model.grow(items)
+        model.grow(items)  # also without new rows: what the catalogue says of known items may have changed
         return model
     model = IntentRec(model_config or ModelConfig(), features.domain, items)
     rows = features.rows(members.events["item_hash"][members.events["ts_ms"] < until_ms])
@@ -211,6 +211,10 @@ class _Run:
             intent_weight=self._config.intent_weight,
             first_target=batch.first_target,
         )
+        if not bool(parts.total.isfinite()):
+            raise DataError(
+                "the loss is no longer a number: lower the learning rate, or look for impossible values in the plays"
+            )
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(parts.total)
         nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)

@@ -27,7 +27,7 @@ def test_attention_is_the_written_out_sum(world: TinyWorld) -> None:
     ts = torch.tensor([[0.0, 400.0, 1200.0, 1250.0]], dtype=torch.float64)
     q, k, v = torch.randn(3, 1, 4, num_heads, depth).unbind(0)
     slopes = torch.randn(2, num_heads)
-    attend = FullAttend(ts, torch.tensor([4]), window_s)
+    attend = FullAttend(ts, window_s)
     for layer, seen_for_s in ((0, window_s), (1, math.inf)):
         out = attend(layer, q, k, v, slopes).numpy()
         for head in range(num_heads):

@@ -66,6 +66,13 @@ MISTAKES = [
         "play.context",
     ),
     ("[[filter]]", "[[filters]]", "filters", "name"),
+    ("edges = [7, 30]", "edges = 10", "field age.edges", "list of finite numbers"),
+    ('values = ["a", "b"]', "values = 5", "field genre.values", "list of texts"),
+    ("window = 8", f"window = 8\nsession_gap_s = 1{'0' * 400}", "history.session_gap_s", "1 to"),
+    ('name = "age"', 'name = "ts_ms"', "field ts_ms.name", "histories use these"),
+    ('name = "action"\nkind', 'name = "action"\nkey = "duration_s"\nkind', "field action.kind", "bucketed"),
+    ('unless_values = ["skip"]', "", "filter watched.unless_head", "together"),
+    ("[[filter]]", '[[filter]]\nkind = "watched"\n[[filter]]', "filter watched", "each once"),
 ]
 
 
@@ -155,4 +162,6 @@ def test_the_fingerprint_changes_when_stored_plays_would_mean_something_else() -
         ).fingerprint
         != base
     )
+    assert parse_domain(VALID.replace('["play", "skip"]', '["skip", "play"]'), "mine.toml").fingerprint != base
+    assert parse_domain(VALID.replace("window = 8", "window = 8\nsession_gap_s = 60"), "mine.toml").fingerprint != base
     assert parse_domain(VALID.replace('["a", "b"]', '["a", "b", "c"]'), "mine.toml").fingerprint == base

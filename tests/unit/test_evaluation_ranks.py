@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from intentrec_core.datasets.plays import PlayRow, play_rows
 from intentrec_core.evaluation.model_ranks import ModelRanker
 from intentrec_core.evaluation.reference_ranks import rank_by_markov, rank_by_popularity
 from intentrec_core.evaluation.targets import Targets, make_targets
-from intentrec_core.history import hash64
+from intentrec_core.history import EventLayout, hash64
 from intentrec_core.model import IntentRec
 from intentrec_core.reference import recompute
 from intentrec_core.training.members import Members, pack_members
@@ -144,6 +146,27 @@ def test_equal_scores_share_the_middle_of_their_ranks(world: TinyWorld) -> None:
     known = np.flatnonzero(halved.targets.candidate[halved.targets.row])[:2]
     ranks = halved.targets.ranks(known, torch.zeros(2, len(world.vocabulary)))
     assert ranks.tolist() == [(1 + halved.targets.candidate.sum()) / 2] * 2
+
+
+def test_scores_that_are_no_numbers_are_misses(world: TinyWorld) -> None:
+    """A broken model must not look perfect: nothing compares as larger than NaN."""
+    halved = Halved(world, filter_watched=False)
+    known = np.flatnonzero(halved.targets.candidate[halved.targets.row])[:2]
+    scores = torch.zeros(2, len(world.vocabulary))
+    assert np.isinf(halved.targets.ranks(known, scores * torch.nan)).all()
+    scores[:, 1:] = torch.nan
+    scores[[0, 1], halved.targets.row[known]] = 1.0
+    assert halved.targets.ranks(known, scores).tolist() == [float(halved.targets.candidate.sum())] * 2
+
+
+def test_the_watched_filter_is_that_of_the_domain(world: TinyWorld) -> None:
+    halved = Halved(world)
+    undeclared = dataclasses.replace(world.domain, filters=())
+    members = dataclasses.replace(halved.members, layout=EventLayout(undeclared))
+    assert make_targets(
+        halved.members, halved.windows, halved.targets.all_rows, halved.targets.candidate
+    ).filter_watched
+    assert not make_targets(members, halved.windows, halved.targets.all_rows, halved.targets.candidate).filter_watched
 
 
 def test_a_small_budget_of_scores_changes_no_rank(world: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:

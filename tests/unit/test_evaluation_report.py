@@ -80,6 +80,23 @@ def test_a_lift_is_resampled_in_pairs() -> None:
     assert lift_interval(reference, np.zeros(300), np.arange(300)).estimate == np.inf
 
 
+def test_a_lift_where_nothing_ever_scores_is_none() -> None:
+    nothing = np.zeros(6)
+    found = lift_interval(nothing, nothing, np.arange(6))
+    assert (found.estimate, found.low, found.high) == (0.0, 0.0, 0.0)
+    rarely = np.array([1.0, 0, 0, 0, 0, 0])
+    found = lift_interval(rarely, rarely[::-1].copy(), np.arange(6))
+    assert found.low == -1.0
+    assert found.high == np.inf
+
+
+def test_intervals_of_many_members_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, member = np.random.default_rng(1).random(5000), np.arange(5000) // 2
+    whole = mean_interval(values, member)
+    monkeypatch.setattr("intentrec_core.evaluation.metrics._MAX_DRAWS", 2500 * 7)
+    assert mean_interval(values, member).low == pytest.approx(whole.low, rel=1e-9)
+
+
 def test_intervals_repeat() -> None:
     values, member = np.random.default_rng(1).random(50), np.arange(50) // 5
     assert mean_interval(values, member) == mean_interval(values, member)

@@ -294,17 +294,19 @@ def test_a_late_play_before_the_first_of_a_session_opens_it_anew(pipeline: Pipel
     assert late.session_id != first.session_id
 
 
-def test_the_changelog_restores_the_state_byte_for_byte(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("size", [1, 5, 13, 30])
+def test_the_changelog_restores_the_state_byte_for_byte_after_every_batch(pipeline: Pipeline, size: int) -> None:
     log, changelog = PlayLog(), dict[bytes, bytes | None]()
     for i in range(90):
         log.play(f"user-{i % 4}", i % 30, 300.0 * i - (2000 if i % 11 == 10 else 0))
-    for low in range(0, 90, 13):
-        changelog.update(run(pipeline, log.records[low : low + 13]).changelog)
-    restorer = Restorer(pipeline.layout)
-    for key, value in changelog.items():
-        restorer.feed(key, value)
-    histories, _ = restorer.finish()
-    assert histories == {f"user-{i}": state(pipeline, f"user-{i}") for i in range(4)}
+    for low in range(0, 90, size):
+        changelog.update(run(pipeline, log.records[low : low + size]).changelog)
+        restorer = Restorer(pipeline.layout)
+        for key, value in changelog.items():
+            restorer.feed(key, value)
+        histories, _ = restorer.finish()
+        assert histories == {user: state(pipeline, user) for user in histories}
+    assert len(histories) == 4
 
 
 def test_a_closed_partition_leaves_nothing_behind(pipeline: Pipeline) -> None:

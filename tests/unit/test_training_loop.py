@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from intentrec_core.catalogue import Catalogue, Item
 from intentrec_core.datasets.plays import play_rows, plays_table
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.evaluation.report import evaluate
@@ -156,6 +157,23 @@ def test_a_warm_start_learns_rows_of_new_items(world: TinyWorld, running: Traine
     after = evaluate(warm, features, plays, from_ms=START_MS, filter_watched=False)
     assert warm.num_rows == running.model.num_rows + 2
     assert after.quality.hr_at_10 > 0.9 > before.quality.hr_at_10
+
+
+def test_a_warm_start_takes_over_what_the_catalogue_says_now(world: TinyWorld, running: Trained) -> None:
+    """No new row, but an item that had no year has one now."""
+    items = [Item(i.item_id, i.title, {**i.attributes, "year": 2026}) for i in world.items]
+    table = ItemTable(world.domain, world.vocabulary, Catalogue(items))
+    features = FeatureBuilder(world.domain, world.vocabulary, table)
+    found = train(PLAYS, features, table, dataclasses.replace(QUICK, epochs=1), start=running.model, device="cpu")
+    np.testing.assert_array_equal(found.model.static_codes.numpy(), table.codes)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(world: TinyWorld, running: Trained) -> None:
+    broken = copy.deepcopy(running.model)
+    with torch.no_grad():
+        broken.item_content.weight.fill_(torch.nan)
+    with pytest.raises(DataError, match="no longer a number"):
+        train(PLAYS, world.features, world.table, QUICK, start=broken, device="cpu")
 
 
 def test_the_row_of_unknown_items_is_learned(world: TinyWorld) -> None:
