@@ -1,13 +1,14 @@
 """Attention of one new play over cached ones on the CPU, read in place.
 
 Gathering cached keys and values into a batch copies every one of them before it is read once; here each is read where it
-lies. Compiled ahead of the first call by numba; releases the GIL.
+lies. Compiled by numba when this module is imported; releases the GIL.
 
 Shapes: B members, N slots, C plays a slot, S plays seen, H heads, D width of a head, W = H · D.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -21,7 +22,15 @@ _SIGNATURE = numba.void(
 )  # fmt: skip
 
 
-@numba.njit(_SIGNATURE, fastmath=True, nogil=True, error_model="numpy", cache=True)
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiles now, in a second or two, or loads what an earlier process compiled, where there is a folder to keep it in."""
+    try:
+        return numba.njit(_SIGNATURE, fastmath=True, nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:  # a read-only installation and no home
+        return numba.njit(_SIGNATURE, fastmath=True, nogil=True, error_model="numpy")(function)
+
+
+@_compiled
 def _decode(
     q_BHD: Any,
     k_NCW: Any,

@@ -103,15 +103,19 @@ class HotSwap:
             if known is not None:
                 self._note_sequence(known)
             candidates = await asyncio.to_thread(self._candidates, known)
+            unreachable: set[str] = set()
             for version, url in candidates:
                 if version in refused:
                     continue
                 try:
-                    return await self._load(version, url)
+                    serving = await self._load(version, url)
                 except BundleError as error:
                     self._refuse(error)
-                    if error.fault is not BundleFault.UNREACHABLE:
-                        refused.add(version)
+                    (unreachable if error.fault is BundleFault.UNREACHABLE else refused).add(version)
+                    continue
+                if known is not None and known.bundle in unreachable:  # another one serves until its store answers
+                    self._wanted = (known, time.monotonic())
+                return serving
             logger.info("no bundle can serve yet, waiting for one: train and announce it (intentrec train)")
             await asyncio.sleep(_LOOK_AGAIN_S)
 

@@ -17,10 +17,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -29,7 +27,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from intentrec_core.errors import BrokerError, Fenced
+from intentrec_core.errors import BrokerError, ConfigError, Fenced
 from intentrec_core.history import hash64
 from stream.settings import Settings
 
@@ -102,12 +100,16 @@ class MachineLock:
     def __init__(self, settings: Settings) -> None:
         self.lost = asyncio.Event()
         name = f"intentrec-trainer-{hash64(f'{settings.broker} {settings.app_id}'):016x}.lock"
-        self._path = Path(tempfile.gettempdir()) / name
+        self._path = settings.cache_dir / name
         self._handle: int | None = None
 
     async def acquire(self) -> None:
         """As :meth:`LeaderLock.acquire`."""
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(f"cache_dir {self._path.parent} cannot be written: {error}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -169,7 +169,14 @@ class LogFollower:
                 # Retention has caught up with us: begin anew at what the topic still holds.
                 while not await self._flush():
                     await self._rest()
-                await self._take_up()
+                try:
+                    await self._take_up()
+                except (
+                    KafkaError,
+                    BrokerError,
+                ) as error:  # the next poll finds the same offset out of range, and tries again
+                    logger.warning("plays cannot be taken up for now: %r", error)
+                    await self._rest()
                 continue
             except KafkaError as error:
                 logger.warning("plays cannot be read for now: %r", error)

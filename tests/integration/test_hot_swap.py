@@ -195,6 +195,22 @@ def test_a_worker_begins_with_the_parent_of_a_corrupt_bundle(settings: Settings,
     run(test())
 
 
+def test_a_bundle_out_of_reach_at_the_start_serves_as_soon_as_it_can_be_had(
+    settings: Settings, bundles: list[BundleRef], tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+
+    async def test() -> None:
+        await create_topics(settings)
+        await announce(settings, bundle=bundles[1].version, url=str(elsewhere), parent=None)
+        async with serve(settings) as service:
+            assert service.pipeline.serving.version == bundles[2].version  # the newest in its own store
+            shutil.copytree(settings.bundle_url, elsewhere)
+            await service.until(bundles[1].version)
+
+    run(test())
+
+
 def test_without_an_announcement_a_worker_begins_with_the_store_or_waits_for_one(
     settings: Settings, world: TinyWorld
 ) -> None:

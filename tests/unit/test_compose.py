@@ -46,6 +46,26 @@ def test_file_systems_are_read_only_but_for_volumes(name: str) -> None:
     assert SERVICES[name]["read_only"] is True
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        *[(name, "INTENTREC_CACHE_DIR") for name in OURS if name != "topics"],
+        ("trainer", "INTENTREC_EVENT_LOG_DIR"),
+        ("trainer", "INTENTREC_BUNDLE_URL"),
+        ("first-bundle", "INTENTREC_BUNDLE_URL"),
+    ],
+)
+def test_what_a_process_writes_to_is_writable(name: str, folder: str) -> None:
+    """The file systems are read-only: without a mount here a worker would wait for its bundle forever."""
+    image = (ROOT / "deploy/docker/Dockerfile").read_text().replace("\\\n", " ").split()
+    path = next(word.split("=")[1] for word in image if word.startswith(folder + "="))
+    service = SERVICES[name]
+    volumes = [volume.split(":") for volume in service.get("volumes", [])]
+    writable = [parts[1] for parts in volumes if parts[2:] != ["ro"]]
+    writable += [mount.split(":")[0] for mount in service["tmpfs"] if "uid=10001" in mount]
+    assert path in writable
+
+
 def test_ports_are_published_on_loopback_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert ports

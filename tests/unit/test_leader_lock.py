@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from pathlib import Path
 
 import pytest
 
-from intentrec_core.errors import Fenced
+from intentrec_core.errors import ConfigError, Fenced
 from stream.leader_lock import MachineLock, _LeaderAssignor
 from stream.settings import Settings
 
@@ -38,8 +39,15 @@ def test_without_claims_one_of_them_leads() -> None:
     assert assigned({"b": 0, "a": 0}) == ["a"]
 
 
-def test_on_one_machine_the_first_process_leads_until_it_lets_go() -> None:
-    settings = Settings(broker="127.0.0.1:1", app_id="lock-test")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = Settings(broker="127.0.0.1:1", cache_dir=tmp_path / "file" / "below")
+    with pytest.raises(ConfigError, match="cache_dir"):
+        asyncio.run(MachineLock(settings).acquire())
+
+
+def test_on_one_machine_the_first_process_leads_until_it_lets_go(tmp_path: Path) -> None:
+    settings = Settings(broker="127.0.0.1:1", app_id="lock-test", cache_dir=tmp_path)
 
     async def scenario() -> None:
         first, second = MachineLock(settings), MachineLock(settings)
