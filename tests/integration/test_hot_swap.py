@@ -199,12 +199,15 @@ def test_a_bundle_out_of_reach_at_the_start_serves_as_soon_as_it_can_be_had(
     settings: Settings, bundles: list[BundleRef], tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
+    (elsewhere / bundles[1].version / "manifest.json").mkdir(parents=True)  # reading it is an error of the store
 
     async def test() -> None:
         await create_topics(settings)
         await announce(settings, bundle=bundles[1].version, url=str(elsewhere), parent=None)
         async with serve(settings) as service:
             assert service.pipeline.serving.version == bundles[2].version  # the newest in its own store
+            assert service.count("bundle_rejections_total", reason="unreachable") >= 1
+            shutil.rmtree(elsewhere)
             shutil.copytree(settings.bundle_url, elsewhere)
             await service.until(bundles[1].version)
 
