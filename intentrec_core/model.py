@@ -45,9 +45,9 @@ class ModelConfig:
 
     width: int = 64
     num_heads: int = 2
-    num_layers: int = 2
+    num_layers: int = 1
     intent_width: int = 32
-    dropout: float = 0.2
+    dropout: float = 0.3
     intent_stage: bool = True
 
     def __post_init__(self) -> None:

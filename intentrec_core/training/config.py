@@ -35,9 +35,9 @@ class TrainConfig:
     Raises: ConfigError naming the value and what is allowed.
     """
 
-    epochs: int = 30
-    batch_windows: int = 32
-    learning_rate: float = 2e-3
+    epochs: int = 15
+    batch_windows: int = 16
+    learning_rate: float = 5e-3
     warmup_ratio: float = 0.05
     final_ratio: float = 0.02
     weight_decay: float = 0.01
