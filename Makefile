@@ -34,7 +34,7 @@ test: $(INSTALLED) ## run every test
 
 .PHONY: fast
 fast: $(INSTALLED) ## run the tests that take seconds and need no broker of their own
-	@$(BIN)/python -m pytest -q -m "not slow and not kafka" tests/unit tests/contract tests/parity $(TEST_ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not kafka" tests/unit tests/contract $(TEST_ARGS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format
