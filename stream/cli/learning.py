@@ -27,8 +27,8 @@ _PANEL = "Data and learning"
 Share = Annotated[float, typer.Option(min=0.01, max=1, help="Train on this share of the plays, the earliest.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the plays. Default: what MovieLens-100K needs.")]
 Seconds = Annotated[float | None, typer.Option(help="End training after this long; such a run is not repeatable.")]
-Width = Annotated[int | None, typer.Option(help="Width of the model; default 64.")]
-Layers = Annotated[int | None, typer.Option(help="Layers of each of the two encoders; default 2.")]
+Width = Annotated[int | None, typer.Option(help="Width of the model.")]
+Layers = Annotated[int | None, typer.Option(help="Layers of each of the two encoders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object on the last line.")]
 
 
