@@ -1,7 +1,7 @@
 """Whether the worker gets anywhere: work that waits while nothing is finished for too long makes /livez fail.
 
 Known stalls it answers: a broker that never acknowledges, an inference that hangs, a consumer that is stuck after a broker's
-restart, a restore that does not end. Monotonic time only.
+restart. A restore is not counted: it has a deadline of its own, which ends the process. Monotonic time only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ class Progress:
         self._clock = clock
         self._working_since_s: float | None = None
         self._behind_since_s: float | None = None
-        self._opening: dict[int, float] = {}
 
     def work_arrived(self) -> None:
         """Plays were fetched."""
@@ -31,14 +30,6 @@ class Progress:
         """A cut is durable; ``idle``: nothing is left to do."""
         self._working_since_s = None if idle else self._clock()
 
-    def opening_began(self, partition: int) -> None:
-        """A partition is being restored."""
-        self._opening[partition] = self._clock()
-
-    def opening_ended(self, partition: int) -> None:
-        """... and is not any more."""
-        self._opening.pop(partition, None)
-
     def saw_lag(self, *, behind: bool) -> None:
         """The log's end was compared with what was fetched; ``behind``: there is more, and none of it has come since."""
         if not behind:
@@ -47,14 +38,6 @@ class Progress:
             self._behind_since_s = self._clock()
 
     def stalled_s(self) -> float:
-        """How long something has waited without anything being finished; 0 when nothing waits.
-
-        A restore counts from its own deadline on only, which ends the process anyway: it is not counted here.
-        """
+        """How long something has waited without anything being finished; 0 when nothing waits."""
         since = [since_s for since_s in (self._working_since_s, self._behind_since_s) if since_s is not None]
         return self._clock() - min(since) if since else 0.0
-
-    @property
-    def num_opening(self) -> int:
-        """Partitions being restored."""
-        return len(self._opening)

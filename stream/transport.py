@@ -8,26 +8,18 @@ used; ``check_private_names`` refuses to start when one is gone, because a silen
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import aiokafka
 from aiokafka import TopicPartition
-from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
-from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
-from aiokafka.producer.message_accumulator import MessageAccumulator
-from faust.transport.consumer import Consumer as FaustConsumer
-from faust.transport.consumer import Fetcher as FaustFetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from mode.threads import ServiceThread
 
-from intentrec_core.errors import TransportMismatch
 from stream.partition import Membership
+from stream.private_names import check_private_names
 from stream.start_offset import SourceFacts
 
 if TYPE_CHECKING:
@@ -46,6 +38,7 @@ _FETCH_WAIT_MS = 100
 _MAX_POLL_RECORDS = 2048
 _REQUEST_TIMEOUT_S = 40.0
 _HEARTBEAT_DEADLINE_S = 5.0
+_STOP_NOTICED_S = 0.2
 
 
 class PlaysSink(Protocol):
@@ -101,7 +94,20 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Tells the assignor its generation, which aiokafka forgets: old claims lose against newer ones."""
         StickyPartitionAssignor.on_generation_assignment(generation_id)
-        await super().on_partitions_assigned(assigned, generation_id)
+        await self._unless_stopping(super().on_partitions_assigned(assigned, generation_id))
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Faust's, which for an app that stops meanwhile would wait forever for a queue that is gone."""
+        await self._unless_stopping(super().on_partitions_revoked(revoked))
+
+    async def _unless_stopping(self, callback: Coroutine[Any, Any, None]) -> None:
+        called = asyncio.ensure_future(callback)
+        while not called.done():
+            await asyncio.wait([called], timeout=_STOP_NOTICED_S)
+            if self.app.should_stop:
+                called.cancel()
+                return
+        called.result()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine on the consumer's loop. Unlike ``call_thread`` it is cancelled with its caller and never queues."""
@@ -274,71 +280,3 @@ class BatchTransport(driver.Transport):
         self.settings = settings
         self.sink = sink
         self.rebalance_timeout_s = rebalance_timeout_s
-
-
-#: Every private or undocumented name that is overridden or used, by its owner.
-_PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
-    driver.Consumer: (
-        "_drain_messages",
-        "_new_consumer_thread",
-        "_getmany",
-        "perform_seek",
-        "stop_flow",
-        "on_partitions_revoked",
-        "on_partitions_assigned",
-        "verify_event_path",
-        "consumer_stopped_errors",
-        "flow_active",
-    ),
-    driver.AIOKafkaConsumerThread: (
-        "_create_worker_consumer",
-        "_ensure_consumer",
-        "_fetch_records",
-        "on_partitions_assigned",
-    ),
-    FaustFetcher: ("_fetcher",),
-    AIOKafkaFetcher: ("fetched_records",),
-    GroupCoordinator: ("_do_heartbeat", "ensure_coordinator_known", "reset_generation"),
-    SubscriptionState: ("fetch_context",),
-    StickyPartitionAssignor: ("on_generation_assignment",),
-    MessageAccumulator: ("fail_all",),
-}
-#: What is only set by a constructor or used in a body is looked for in the owner's source.
-_USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
-    FaustFetcher: ("consumer._drain_messages(self)",),
-    driver.AIOKafkaConsumerThread: ("self._create_worker_consumer(", "self.consumer.flow_active"),
-    ServiceThread: ("self.thread_loop",),
-    FaustConsumer: ("self._read_offset", "self.can_resume_flow"),
-    GroupCoordinator: ("self._rejoin_needed_fut", "self.generation", "self.member_id"),
-    aiokafka.AIOKafkaConsumer: ("self._coordinator", "self._client", "self._subscription"),
-}
-
-
-def check_private_names() -> None:
-    """Looks for every private name this module rests on.
-
-    Raises: TransportMismatch naming the first one that is gone.
-    """
-    for owner, names in _PRIVATE_NAMES.items():
-        for name in names:
-            if not hasattr(owner, name):
-                raise _mismatch(owner, name)
-    for place, texts in _USED_IN_SOURCE.items():
-        try:
-            source = inspect.getsource(place)
-        except OSError:  # installed without sources: the names above are all that can be checked
-            continue
-        for text in texts:
-            if text not in source:
-                raise _mismatch(place, text)
-    parameters = list(inspect.signature(driver.Consumer._drain_messages).parameters)
-    if parameters != ["self", "fetcher"]:
-        raise _mismatch(driver.Consumer, f"_drain_messages(self, fetcher), but ({', '.join(parameters)})")
-
-
-def _mismatch(owner: Callable[..., Any] | type, name: str) -> TransportMismatch:
-    where = f"{owner.__module__}.{owner.__qualname__}"
-    return TransportMismatch(
-        f"the installed faust-streaming or aiokafka has no {name} in {where}; "
-        "install faust-streaming>=0.15.3,<0.16 and aiokafka<0.15"
-    )

@@ -13,51 +13,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import EngineError, Fenced, IntentRecError, StateError
 from stream.batcher import PlayBuffer
-from stream.metrics import ReopenReason, TransactionOutcome
+from stream.inference_loop import InferenceLoop
 from stream.partition import LifeParts, Membership, PartitionLife, Phase
 from stream.progress import Progress
-from stream.publisher import PublishFailed
+from stream.worker_figures import WorkerFigures
 
 if TYPE_CHECKING:
-    from intentrec_core.history import History
+    from stream.inference_loop import PlaysPipeline
     from stream.metrics import Metrics
-    from stream.publisher import Published, Publisher
+    from stream.publisher import Publisher
     from stream.records import PartitionResult, SourceRecord
-    from stream.recovery import Restored
     from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: One micro-batch in inference, one behind it: the thread never waits for the loop, and latency gains nothing from more.
-_NUM_IN_INFERENCE = 2
+#: A restore takes memory twice over and most of the loop's time; more at once would only make all of them late.
+_NUM_OPENING = 8
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
 #: A partition that fails this often without one cut in between will not mend itself.
 _MAX_FAILURES = 10
 #: Of the rebalance timeout: the last cut must be in before the group gives up on us and another owner fences it.
 _REVOKE_SHARE = 0.5
-
-
-class PlaysPipeline(Protocol):
-    """The part of stream.pipeline.Pipeline that is used here; all of it runs on the inference thread."""
-
-    def open_partition(self, partition: int, histories: dict[str, History]) -> None:
-        """Takes over a restored state."""
-        ...
-
-    def close_partition(self, partition: int) -> None:
-        """Drops a state."""
-        ...
-
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
-        """Folds and answers plays; one result a partition."""
-        ...
 
 
 class PlaysWorker:
@@ -73,24 +57,28 @@ class PlaysWorker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._pipeline = pipeline
-        self._metrics = metrics
+        self.figures = WorkerFigures(metrics)
         self._revoke_deadline_s = rebalance_timeout_s * _REVOKE_SHARE
         self._clock = clock
-        self._inference = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._buffer = PlayBuffer(
             max_batch=settings.max_batch, deadline_s=settings.batch_deadline_ms / 1000, clock=clock
         )
         self._lives: dict[int, PartitionLife] = {}
+        self._inference = InferenceLoop(
+            self._buffer,
+            pipeline,
+            life_of=self._lives.get,
+            on_taken=self._taken,
+            on_result=self._processed,
+            on_error=self._inference_failed,
+        )
         self._assigned: set[int] = set()
         self._turns: dict[int, asyncio.Lock] = {}
         self._failures: dict[int, int] = {}
         self._outstanding: dict[PartitionLife, int] = {}
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(_NUM_IN_INFERENCE)
-        self._submitted: asyncio.Queue[tuple[asyncio.Future[list[PartitionResult]], dict[int, PartitionLife], float]]
-        self._submitted = asyncio.Queue()
+        self._openings = asyncio.Semaphore(_NUM_OPENING)
         self._room = asyncio.Event()
         self._draining = False
         self._parts: LifeParts | None = None
@@ -102,12 +90,11 @@ class PlaysWorker:
     def start(self, parts: LifeParts, publisher: Publisher | None) -> None:
         """Begins to take micro-batches to the inference thread. ``publisher`` is None where outputs go into the transaction."""
         self._parts, self._publisher = parts, publisher
-        self._spawn(self._feed_inference(), "feed inference")
-        self._spawn(self._take_results(), "take results")
+        self._spawn(self._inference.run(), "inference")
 
     async def on_inference_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Runs a function between two micro-batches, on the thread that owns the pipeline."""
-        return await asyncio.get_running_loop().run_in_executor(self._inference, function, *args)
+        return await self._inference.on_thread(function, *args)
 
     # --- the transport's side
 
@@ -133,19 +120,24 @@ class PlaysWorker:
         if self._lives.get(life.partition) is not life or not life.ready or self._draining:
             return
         if records[0].offset < life.next_fetch:  # the fetcher was sought back; what was taken before stands
-            records = [record for record in records if record.offset >= life.next_fetch]
+            expected = life.next_fetch
+            records = [record for record in records if record.offset >= expected]
             if not records:
+                # No seek of ours leads below it: the log itself went back. Opening again asks how far it reaches.
+                self._failed(
+                    life, EngineError(f"partition {life.partition} delivers plays from before offset {expected}")
+                )
                 return
         life.next_fetch = records[-1].offset + 1
         self._outstanding[life] += len(records)
         self._buffer.add(life.partition, records)
-        self._metrics.buffered_plays.set(self._buffer.num_plays)
+        self.figures.buffered(self._buffer.num_plays)
         self.progress.work_arrived()
 
     def partitions_assigned(self, partitions: set[int]) -> None:
         """Opens what is newly ours, in the background."""
         self._assigned, self.joined = set(partitions), True
-        self._metrics.partitions_assigned.set(len(partitions))
+        self._count_partitions()
         for partition in partitions:
             self._spawn(self._open(partition), f"open partition {partition}")
 
@@ -153,7 +145,6 @@ class PlaysWorker:
         """Closes partitions in good order, or by force at the deadline. Never raises."""
         self._assigned -= partitions
         lives = [life for partition in partitions if (life := self._lives.pop(partition, None))]
-        self._metrics.partitions_assigned.set(len(self._assigned))
         try:
             async with asyncio.timeout(self._revoke_deadline_s):
                 await asyncio.gather(*(self._finish(life) for life in lives))
@@ -161,7 +152,7 @@ class PlaysWorker:
             logger.warning("partitions %s did not close in time: their last plays will be replayed", sorted(partitions))
             for life in lives:
                 self._spawn(self._abandon(life), f"abandon partition {life.partition}")
-        self._metrics.partitions_ready.set(len(self.fetchable()))
+        self._count_partitions()
 
     # --- lives
 
@@ -172,14 +163,18 @@ class PlaysWorker:
                 return
             life = self._lives[partition] = PartitionLife(partition, self._parts)
             self._outstanding[life] = 0
-            opening = self._opening[partition] = asyncio.ensure_future(life.open())
+            opening = self._opening[partition] = asyncio.ensure_future(self._open_in_turn(life))
             await asyncio.wait([opening])
             self._opening.pop(partition, None)
             if opening.cancelled():
                 await life.abandon()
             elif (error := opening.exception()) is not None:
                 self._failed(life, error)
-            self._metrics.partitions_ready.set(len(self.fetchable()))
+            self._count_partitions()
+
+    async def _open_in_turn(self, life: PartitionLife) -> None:
+        async with self._openings:
+            await life.open()
 
     async def _finish(self, life: PartitionLife) -> None:
         """The last cut of a life, then its end. What waits for inference is left for the next owner."""
@@ -214,7 +209,7 @@ class PlaysWorker:
         if self._lives.get(life.partition) is not life:
             return
         del self._lives[life.partition]
-        self._metrics.partitions_ready.set(len(self.fetchable()))
+        self._count_partitions()
         self._spawn(self._reopen(life, error), f"reopen partition {life.partition}")
 
     async def _reopen(self, life: PartitionLife, error: BaseException) -> None:
@@ -230,7 +225,7 @@ class PlaysWorker:
             )
         await asyncio.sleep(min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** (failures - 1)))
         if await self._still_ours(partition):
-            self._metrics.partitions_reopened.labels(_reason(error)).inc()
+            self.figures.reopened(error)
             await self._open(partition)
         elif isinstance(error, Fenced):
             self._end_process(error)
@@ -260,86 +255,37 @@ class PlaysWorker:
             self.progress.work_done(idle=not any(self._outstanding.values()))
         self._look_for_room()
 
-    # --- the inference thread's side
+    # --- the inference loop's side
 
-    async def _feed_inference(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._buffer.wait_until_due()
-            await self._slots.acquire()
-            batch = self._buffer.take()
-            self._look_for_room()
-            lives = {partition: self._lives[partition] for partition in batch if partition in self._lives}
-            batch = {partition: batch[partition] for partition in lives}
-            if not batch:
-                self._slots.release()
-                continue
-            for life in lives.values():
-                life.begin_inference()
-            self._metrics.buffered_plays.set(self._buffer.num_plays)
-            processed = loop.run_in_executor(self._inference, self._pipeline.process, batch)
-            self._submitted.put_nowait((processed, lives, self._clock()))
+    def _taken(self) -> None:
+        self.figures.buffered(self._buffer.num_plays)
+        self._look_for_room()
 
-    async def _take_results(self) -> None:
-        while True:
-            processed, lives, _ = await self._submitted.get()
-            try:
-                results = await processed
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                # The pipeline answers every play, or dead-letters it; if it raises, what it did to its state is unknown.
-                logger.exception("inference failed")
-                for life in lives.values():
-                    self._failed(life, EngineError(f"inference failed: {error!r}"))
-            else:
-                for result in results:
-                    life = lives[result.partition]
-                    if life.phase in (Phase.READY, Phase.FINISHING):
-                        receipt = None if self._publisher is None else self._publisher.publish(result.outputs)
-                        life.add(result, receipt)
-            finally:
-                for life in lives.values():
-                    life.end_inference()
-                self._slots.release()
+    def _processed(self, life: PartitionLife, result: PartitionResult) -> None:
+        if life.phase in (Phase.READY, Phase.FINISHING):
+            life.add(result, None if self._publisher is None else self._publisher.publish(result.outputs))
 
-    # --- callbacks of lives and publisher
+    def _inference_failed(self, life: PartitionLife, error: Exception) -> None:
+        self._failed(life, EngineError(f"inference failed: {error!r}"))
+
+    # --- callbacks of lives
 
     def committed(self, life: PartitionLife, num_plays: int, duration_s: float) -> None:
         """A cut is durable."""
         self._failures.pop(life.partition, None)
         if life in self._outstanding:
             self._outstanding[life] -= num_plays
-        self._metrics.transactions.labels(TransactionOutcome.COMMITTED).inc()
-        self._metrics.transaction_seconds.observe(duration_s)
+        self.figures.committed(duration_s)
         self.progress.work_done(idle=not any(self._outstanding.values()))
         self._look_for_room()
 
     def life_failed(self, life: PartitionLife, error: BaseException) -> None:
         """A life's regular cut failed."""
-        if isinstance(error, PublishFailed):
-            self._metrics.publish_failures.inc()
-        outcome = TransactionOutcome.FENCED if isinstance(error, Fenced) else TransactionOutcome.ABORTED
-        self._metrics.transactions.labels(outcome).inc()
+        self.figures.commit_failed(error)
         self._failed(life, error)
 
-    def restored(self, partition: int, restored: Restored) -> None:
-        """A partition's state was read from the changelog."""
-        self._metrics.recovery_seconds.observe(restored.duration_s)
-        self._metrics.recovery_records.inc(restored.num_records)
-        logger.info(
-            "partition %d: %d members restored from %d records in %.2f s",
-            partition,
-            len(restored.histories),
-            restored.num_records,
-            restored.duration_s,
-        )
-
-    def published(self, published: Published) -> None:
-        """Outputs were acknowledged."""
-        self._metrics.outputs_published.labels(published.kind).inc(len(published.latencies_s))
-        if published.kind.takes_latency:
-            self._metrics.publication_latency_seconds.observe_many(published.latencies_s)
+    def _count_partitions(self) -> None:
+        self.figures.partitions(assigned=len(self._assigned), ready=len(self.fetchable()))
 
     def _look_for_room(self) -> None:
         if not self._draining and self._has_room():
@@ -358,12 +304,13 @@ class PlaysWorker:
         before: dict[int, int] = {}
         while True:
             await asyncio.sleep(interval_s)
+            fetched = set(self.fetchable())
             try:
                 async with asyncio.timeout(interval_s):
-                    found = await self._parts.source.source_positions(set(self.fetchable()))
-            except Exception as error:
+                    found = await self._parts.source.source_positions(fetched) if fetched else {}
+            except (TimeoutError, KafkaError) as error:
                 logger.warning("the end of the plays topic cannot be read: %r", error)
-                self.progress.saw_lag(behind=bool(self._lives))
+                self.progress.saw_lag(behind=True)
                 continue
             self.progress.saw_lag(
                 behind=any(position < end and before.get(p) == position for p, (position, end) in found.items())
@@ -378,11 +325,11 @@ class PlaysWorker:
         await asyncio.gather(*(self._finish(life) for life in lives))
 
     async def stop(self) -> None:
-        """Ends the tasks. The inference thread is not waited for: it may hang, and the process is about to end."""
+        """Ends the tasks; the inference thread is not waited for."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._inference.shutdown(wait=False, cancel_futures=True)
+        self._inference.stop()
 
     def _spawn(self, coroutine: Any, name: str) -> None:
         task = asyncio.create_task(coroutine, name=name)
@@ -394,13 +341,3 @@ class PlaysWorker:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("task %s ended", task.get_name(), exc_info=error)
             self._end_process(EngineError(f"{task.get_name()}: {error!r}"))
-
-
-def _reason(error: BaseException) -> ReopenReason:
-    if isinstance(error, Fenced):
-        return ReopenReason.FENCED
-    if isinstance(error, PublishFailed):
-        return ReopenReason.SEND_FAILED
-    if isinstance(error, EngineError):
-        return ReopenReason.REWOUND
-    return ReopenReason.TRANSACTION_FAILED

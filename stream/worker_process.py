@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiokafka import AIOKafkaProducer
 
 from intentrec_core.changelog_codec import Marker
-from intentrec_core.errors import BrokerError
+from intentrec_core.errors import BrokerError, IntentRecError
 from stream.broker_checks import check_topics, uses_transactions
 from stream.changelog import ChangelogWriter, PlainWriter, TransactionalWriter, close_producer
 from stream.faust_app import create_app
@@ -32,11 +33,12 @@ from stream.partition import LifeParts
 from stream.publisher import BATCH_BYTES, Publisher
 from stream.records import OutputKind
 from stream.recovery import read_changelog
-from stream.worker import PlaysPipeline, PlaysWorker
+from stream.worker import PlaysWorker
 
 if TYPE_CHECKING:
     from intentrec_core.history import EventLayout
     from stream.faust_app import PlaysApp
+    from stream.inference_loop import PlaysPipeline
     from stream.metrics import Metrics
     from stream.settings import Settings
     from stream.transport import BatchConsumer
@@ -47,6 +49,7 @@ EXIT_NOT_DRAINED = 9
 #: The embedded broker holds a join for about the rebalance timeout, so there it is short.
 EMBEDDED_REBALANCE_TIMEOUT_S = 4.0
 _LAG_INTERVAL_S = 5.0
+_STOP_DEADLINE_S = 5.0
 #: aiokafka's own default takes no record above 1 MiB; a dead letter can be 1 MB and its headers.
 _MAX_REQUEST_BYTES = 2 * 1024 * 1024
 
@@ -78,6 +81,11 @@ class WorkerProcess:
         self.health_port = 0
         self._make_parts = make_parts
         self._stop = asyncio.Event()
+        #: Called once when the end begins, however it was asked for.
+        self.on_ending: Callable[[], None] = lambda: None
+        self._ending = False
+        #: What to exit with when the rest of the end hangs: 9 until everything that was processed is committed.
+        self.exit_code = EXIT_NOT_DRAINED
         self._waiting_for = "not connected to the broker yet"
         self._worker: PlaysWorker | None = None
 
@@ -98,10 +106,15 @@ class WorkerProcess:
         stop, work = asyncio.create_task(self._stop.wait()), asyncio.create_task(self._work())
         try:
             await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
+            self._begin_ending()
             if self._worker is None and not work.done():
                 work.cancel()  # nothing was taken yet, so there is nothing to drain
             with contextlib.suppress(asyncio.CancelledError):
                 await work
+            self.exit_code = 0
+        except IntentRecError as error:
+            self.exit_code = error.exit_code
+            raise
         finally:
             stop.cancel()
             await health.stop()
@@ -121,7 +134,7 @@ class WorkerProcess:
             producer = await stack.enter_async_context(_outputs_producer(settings, idempotent=transactional))
             worker = PlaysWorker(settings, parts.pipeline, self.metrics, rebalance_timeout_s=rebalance_s)
             stack.push_async_callback(worker.stop)
-            publisher = Publisher(producer, _output_topics(settings), on_published=worker.published)
+            publisher = Publisher(producer, _output_topics(settings), on_published=worker.figures.published)
             await publisher.start()
             stack.push_async_callback(publisher.stop)
             app = create_app(settings, worker, rebalance_s)
@@ -130,8 +143,13 @@ class WorkerProcess:
             lives = self._life_parts(parts, source, worker, producer, publisher, transactional)
             worker.start(lives, None if exactly_once else publisher)
             self._worker = worker
-            stack.push_async_callback(app.stop)
+            stack.push_async_callback(_stop_app, app)
             await self._until_the_end(parts, app, worker)
+
+    def _begin_ending(self) -> None:
+        self._ending = True
+        on_ending, self.on_ending = self.on_ending, lambda: None
+        on_ending()
 
     async def _until_the_end(self, parts: WorkerParts, app: PlaysApp, worker: PlaysWorker) -> None:
         stop, crashed = asyncio.create_task(self._stop.wait()), asyncio.create_task(app._crashed.wait())
@@ -142,13 +160,16 @@ class WorkerProcess:
         ends: set[asyncio.Future[Any]] = {stop, crashed, worker.fatal, *beside}
         try:
             await _first_of(ends, starting)
+            asked = stop.done()
+            self._begin_ending()
             await worker.drain()
+            self.exit_code = 0
             if worker.fatal.done():
                 raise worker.fatal.result()
             for side in beside:
                 if side.done():
                     side.result()
-            if crashed.done() and not stop.done():
+            if crashed.done() and not asked:
                 raise BrokerError(f"the consumer crashed: {app.crash_reason!r}") from app.crash_reason
         finally:
             started: list[asyncio.Future[Any]] = [stop, starting, crashed, *beside]
@@ -189,7 +210,7 @@ class WorkerProcess:
             recovery_deadline_s=settings.recovery_deadline_s,
             on_failed=worker.life_failed,
             on_committed=worker.committed,
-            on_restored=worker.restored,
+            on_restored=worker.figures.restored,
         )
 
     def _live(self) -> str | None:
@@ -197,11 +218,21 @@ class WorkerProcess:
         return None if stalled_s <= self.settings.progress_deadline_s else f"no progress for {stalled_s:.0f} s"
 
     def _ready(self) -> str | None:
-        if self._stop.is_set():
+        if self._ending:
             return "draining"
         if self._worker is None or not self._worker.joined:
             return self._waiting_for
         return None if self._worker.ready else "partitions are being restored"
+
+
+async def _stop_app(app: PlaysApp) -> None:
+    # A join that is in flight can hold Faust up for the rebalance timeout. All partitions are closed by now.
+    stopping = asyncio.ensure_future(app.stop())
+    await asyncio.wait([stopping], timeout=_STOP_DEADLINE_S)
+    if not stopping.done():
+        logger.warning("Faust did not stop within %.0f s, going on without", _STOP_DEADLINE_S)
+    elif stopping.exception() is not None:
+        logger.warning("Faust stopped badly: %r", stopping.exception())
 
 
 @contextlib.asynccontextmanager
@@ -240,7 +271,7 @@ def _output_topics(settings: Settings) -> dict[OutputKind, str]:
 
 
 async def run_until_signal(process: WorkerProcess) -> None:
-    """Runs a worker; SIGTERM and SIGINT end it in good order, or by force at the drain deadline.
+    """Runs a worker; SIGTERM and SIGINT end it in good order. Once the end has begun the process is gone by the drain deadline.
 
     Raises: what WorkerProcess.run raises.
     """
@@ -249,16 +280,22 @@ async def run_until_signal(process: WorkerProcess) -> None:
     def on_signal(number: signal.Signals) -> None:
         logger.info("%s: draining", number.name)
         process.stop()
-        loop.call_later(process.settings.drain_deadline_s, _force_exit, number)
 
+    def watch_the_end() -> None:
+        # A thread, because the loop may be over while Python still waits for an inference thread that hangs.
+        overdue = threading.Timer(process.settings.drain_deadline_s, _force_exit, [process])
+        overdue.daemon = True
+        overdue.start()
+
+    process.on_ending = watch_the_end
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     await process.run()
 
 
-def _force_exit(number: signal.Signals) -> None:
+def _force_exit(process: WorkerProcess) -> None:
     # Threads that hang cannot be cancelled, and Python would wait for them. Nothing uncommitted is lost: it is replayed.
-    logger.error("%s: did not drain in time, ending by force", number.name)
+    logger.error("did not end in time, ending by force with %d", process.exit_code)
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(EXIT_NOT_DRAINED)
+    os._exit(process.exit_code)

@@ -41,6 +41,19 @@ def test_a_restarted_worker_goes_on_where_the_last_one_ended(broker: Broker, mak
     assert rig.state() == rig.oracle()
 
 
+def test_a_worker_that_was_caught_up_starts_again_with_nothing_new(broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(broker)
+    first = rig.start_worker()
+    rig.produce(rig.plays(600))
+    rig.wait_for_answers(600)
+    assert first.terminate() == 0
+    second = rig.start_worker()
+    rig.produce(rig.plays(100))
+    assert set(rig.wait_for_answers(700).values()) == {1}
+    assert second.terminate() == 0
+    assert rig.state() == rig.oracle()
+
+
 def test_sigterm_under_load_drains_and_replays_nothing(broker: Broker, make_rig: RigMaker) -> None:
     rig = make_rig(broker)
     worker = rig.start_worker()

@@ -63,7 +63,7 @@ async def _run(script: dict[int, str], *, revoke_at: frozenset[int] = frozenset(
         recovery_deadline_s=5,
         on_failed=worker.life_failed,
         on_committed=worker.committed,
-        on_restored=worker.restored,
+        on_restored=worker.figures.restored,
     )
     worker.start(parts, broker)  # type: ignore[arg-type]
     everything = set(range(NUM_PARTITIONS))

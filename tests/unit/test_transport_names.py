@@ -8,7 +8,7 @@ from faust.transport.consumer import Consumer, Fetcher
 from faust.transport.drivers import aiokafka as driver
 
 from intentrec_core.errors import TransportMismatch
-from stream.transport import check_private_names
+from stream.private_names import check_private_names
 
 
 def test_the_installed_versions_have_every_name() -> None:

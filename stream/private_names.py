@@ -1,0 +1,91 @@
+"""The private names of faust-streaming and aiokafka that this project overrides or uses, and a check that they are there.
+
+An override of a method that is not called any more fails silently, and with the batch transport that would mean lost plays.
+So every such name is listed here, and a worker refuses to start when one is gone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiokafka
+from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.producer.message_accumulator import MessageAccumulator
+from faust.transport.consumer import Consumer as FaustConsumer
+from faust.transport.consumer import Fetcher as FaustFetcher
+from faust.transport.drivers import aiokafka as driver
+from mode.threads import ServiceThread
+
+from intentrec_core.errors import TransportMismatch
+
+#: Every private or undocumented name that is overridden or used, by its owner.
+_PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
+    driver.Consumer: (
+        "_drain_messages",
+        "_new_consumer_thread",
+        "_getmany",
+        "perform_seek",
+        "stop_flow",
+        "on_partitions_revoked",
+        "on_partitions_assigned",
+        "verify_event_path",
+        "consumer_stopped_errors",
+        "flow_active",
+    ),
+    driver.AIOKafkaConsumerThread: (
+        "_create_worker_consumer",
+        "_ensure_consumer",
+        "_fetch_records",
+        "on_partitions_assigned",
+    ),
+    FaustFetcher: ("_fetcher",),
+    AIOKafkaFetcher: ("fetched_records",),
+    GroupCoordinator: ("_do_heartbeat", "ensure_coordinator_known", "reset_generation"),
+    SubscriptionState: ("fetch_context",),
+    StickyPartitionAssignor: ("on_generation_assignment",),
+    MessageAccumulator: ("fail_all",),
+}
+#: What is only set by a constructor or used in a body is looked for in the owner's source.
+_USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
+    FaustFetcher: ("consumer._drain_messages(self)",),
+    driver.AIOKafkaConsumerThread: ("self._create_worker_consumer(", "self.consumer.flow_active"),
+    ServiceThread: ("self.thread_loop",),
+    FaustConsumer: ("self._read_offset", "self.can_resume_flow"),
+    GroupCoordinator: ("self._rejoin_needed_fut", "self.generation", "self.member_id"),
+    aiokafka.AIOKafkaConsumer: ("self._coordinator", "self._client", "self._subscription"),
+}
+
+
+def check_private_names() -> None:
+    """Looks for every private name this module rests on.
+
+    Raises: TransportMismatch naming the first one that is gone.
+    """
+    for owner, names in _PRIVATE_NAMES.items():
+        for name in names:
+            if not hasattr(owner, name):
+                raise _mismatch(owner, name)
+    for place, texts in _USED_IN_SOURCE.items():
+        try:
+            source = inspect.getsource(place)
+        except OSError:  # installed without sources: the names above are all that can be checked
+            continue
+        for text in texts:
+            if text not in source:
+                raise _mismatch(place, text)
+    parameters = list(inspect.signature(driver.Consumer._drain_messages).parameters)
+    if parameters != ["self", "fetcher"]:
+        raise _mismatch(driver.Consumer, f"_drain_messages(self, fetcher), but ({', '.join(parameters)})")
+
+
+def _mismatch(owner: Callable[..., Any] | type, name: str) -> TransportMismatch:
+    where = f"{owner.__module__}.{owner.__qualname__}"
+    return TransportMismatch(
+        f"the installed faust-streaming or aiokafka has no {name} in {where}; "
+        "install faust-streaming>=0.15.3,<0.16 and aiokafka<0.15"
+    )
