@@ -76,7 +76,7 @@ MISTAKES = [
 ]
 
 
-def test_shipped_domains_are_the_three_of_the_issue() -> None:
+def test_three_domains_are_shipped() -> None:
     assert shipped_domains() == ["movielens", "shop", "video"]
 
 
