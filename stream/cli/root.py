@@ -17,7 +17,7 @@ from stream.cli.progress import complain
 
 EXIT_CODES = """\
 0 done · 1 failed · 2 a setting, option or file is wrong · 3 data cannot be had · 4 a bundle must not serve ·
-5 state and log disagree · 6 no broker · 7 inference failed · 70 a mistake of ours · 130 interrupted"""
+5 state and log disagree · 6 no broker · 7 inference failed · 9 not drained in time · 70 a mistake of ours · 130 interrupted"""
 #: The numbers are those of intentrec_core.errors; 70 and 130 are what Unix uses.
 UNEXPECTED = 70
 INTERRUPTED = 130
