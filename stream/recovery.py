@@ -57,8 +57,8 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
         max_partition_fetch_bytes=_FETCH_BYTES,
         fetch_max_wait_ms=_POLL_MS,
     )
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign([source])
         await consumer.seek_to_beginning(source)
         # With read_committed this is the last stable offset: the fence has settled every transaction before it.

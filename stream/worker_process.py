@@ -245,8 +245,8 @@ async def _outputs_producer(settings: Settings, *, idempotent: bool) -> Any:
         max_batch_size=BATCH_BYTES,
         max_request_size=_MAX_REQUEST_BYTES,
     )
-    await producer.start()
     try:
+        await producer.start()
         yield producer
     finally:
         await close_producer(producer)
