@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.worlds import TinyWorld
 
+pytest_plugins = ["tests.broker_fixtures", "tests.fault_report"]
+
 torch.set_num_threads(1)
 settings.register_profile(
     "ci", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow], derandomize=True

@@ -79,7 +79,7 @@ def _run_worker(broker: Broker, settings: Settings, num_plays: int, folder: Path
         **{k: v for k, v in os.environ.items() if k.startswith("INTENTREC_")},
     }
     with (folder / "worker.log").open("wb") as log:
-        worker = subprocess.Popen([sys.executable, "-m", "tests.integration.counting"], env=env, stderr=log, stdout=log)
+        worker = subprocess.Popen([sys.executable, "-m", "tests.counting"], env=env, stderr=log, stdout=log)
     checker = confluent_kafka.Consumer(
         {"bootstrap.servers": broker.address, "group.id": settings.app_id, "log_level": 0}
     )

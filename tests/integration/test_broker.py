@@ -21,7 +21,7 @@ from intentrec_core.errors import BrokerError, StateError
 from stream import kafka_jars
 from stream.broker import Broker, start_broker
 from stream.topics import create_topics
-from tests.integration.conftest import RigMaker
+from tests.broker_fixtures import RigMaker
 
 pytestmark = pytest.mark.timeout(240)
 

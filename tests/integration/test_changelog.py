@@ -15,8 +15,8 @@ from stream.broker import Broker
 from stream.changelog import Cut, TransactionalWriter
 from stream.partition import LifeParts, PartitionLife
 from stream.recovery import read_changelog
-from tests.integration.conftest import RigMaker
-from tests.integration.rig import NUM_PARTITIONS, Rig
+from tests.broker_fixtures import RigMaker
+from tests.rig import NUM_PARTITIONS, Rig
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.kafka]
 

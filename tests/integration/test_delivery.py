@@ -10,7 +10,7 @@ import pytest
 
 from stream.broker import Broker
 from stream.worker_process import EXIT_NOT_DRAINED
-from tests.integration.conftest import RigMaker
+from tests.broker_fixtures import RigMaker
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from stream.broker import Broker
-from tests.integration.conftest import RigMaker
-from tests.integration.rig import NUM_PARTITIONS, Rig
+from tests.broker_fixtures import RigMaker
+from tests.rig import NUM_PARTITIONS, Rig
 
 pytestmark = [pytest.mark.timeout(180)]
 

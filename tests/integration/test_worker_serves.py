@@ -16,9 +16,9 @@ from intentrec_core.bundle import BundleRef
 from stream.announce import announce
 from stream.broker import Broker
 from stream.codec import decode_intent, decode_recommendation
+from tests.broker_fixtures import RigMaker
 from tests.bundle_world import SLOTS_BYTES, make_bundle
-from tests.integration.conftest import RigMaker
-from tests.integration.rig import Rig
+from tests.rig import Rig
 from tests.worlds import DOMAIN, START_MS, TinyWorld
 
 pytestmark = pytest.mark.timeout(240)

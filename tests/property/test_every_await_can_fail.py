@@ -22,7 +22,7 @@ from stream.partition import LifeParts
 from stream.records import PartitionResult, SourceRecord
 from stream.settings import Settings
 from stream.worker import PlaysWorker
-from tests.integration.counting import CountingPipeline
+from tests.counting import CountingPipeline
 from tests.property.scripted_broker import ScriptedBroker, ScriptedWriter
 
 NUM_PARTITIONS, NUM_USERS, NUM_PLAYS = 2, 4, 60

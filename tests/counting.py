@@ -1,6 +1,6 @@
 """A pipeline without a model, for tests of delivery: it folds plays as the real one does and answers with the count.
 
-Run as a program it is a worker process on it: `python -m tests.integration.counting`, settings from the environment.
+Run as a program it is a worker process on it: `python -m tests.counting`, settings from the environment.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ class Rig:
     # --- workers
 
     def start_worker(
-        self, *, module: str = "tests.integration.counting", arguments: Sequence[str] = (), **environment: str
+        self, *, module: str = "tests.counting", arguments: Sequence[str] = (), **environment: str
     ) -> Worker:
         port = free_port()
         env = {k: v for k, v in os.environ.items() if not k.startswith("INTENTREC_")}

@@ -1,4 +1,4 @@
-"""Brokers for the whole session, and a rig of its own for every test: one suite, both brokers."""
+"""Brokers for the whole session, and a rig of its own for every test: one suite, both brokers. A pytest plugin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from intentrec_core.errors import BrokerError
 from stream.broker import Broker, start_broker
-from tests.integration.rig import Rig
+from tests.rig import Rig
 
 
 @pytest.fixture(scope="session")
