@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.worlds import TinyWorld
 
-pytest_plugins = ["tests.broker_fixtures", "tests.fault_report"]
+pytest_plugins = ["tests.broker_fixtures", "tests.fault_report", "tests.serving_rig"]
 
 torch.set_num_threads(1)
 settings.register_profile(
