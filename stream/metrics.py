@@ -106,6 +106,7 @@ class Metrics:
         self.plays_rejected = counter("plays_rejected_total", "Plays sent to the dead letters", "reason")
         self.batch_plays = bulk("batch_plays", "Plays in a micro-batch", BATCH_BUCKETS)
         self.buffered_plays = gauge("buffered_plays", "Plays fetched and not yet processed")
+        self.lag_plays = gauge("lag_plays", "Plays in the log and not committed yet, of the partitions served")
         self.stage_seconds = seconds("stage", "Time of one step of a micro-batch", STAGE_BUCKETS_S, "stage")
 
         # --- outputs

@@ -316,6 +316,9 @@ class PlaysWorker:
                 behind=any(position < end and before.get(p) == position for p, (position, end) in found.items())
             )
             before = {partition: position for partition, (position, _) in found.items()}
+            lives = self.fetchable()
+            committed = {partition: life.committed_offset for partition, life in lives.items() if partition in found}
+            self.figures.lag(sum(max(0, found[p][1] - offset) for p, offset in committed.items()))
 
     async def drain(self) -> None:
         """Takes no more plays, finishes what is in inference, commits it, closes every partition."""

@@ -32,6 +32,10 @@ class WorkerFigures:
         """Plays that wait for inference."""
         self._metrics.buffered_plays.set(num_plays)
 
+    def lag(self, num_plays: int) -> None:
+        """Plays that the log holds and no cut does yet."""
+        self._metrics.lag_plays.set(num_plays)
+
     def committed(self, duration_s: float) -> None:
         """A cut is durable."""
         self._metrics.transactions.labels(TransactionOutcome.COMMITTED).inc()

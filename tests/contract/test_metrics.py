@@ -32,6 +32,7 @@ INSTRUMENTS = {
     "judged_popular_hits": "counter bundle",
     "judged_popular_intents_right": "counter bundle head",
     "judged_reciprocal_ranks": "counter bundle",
+    "lag_plays": "gauge",
     "members": "gauge",
     "outputs_published": "counter kind",
     "partitions_assigned": "gauge",
