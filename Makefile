@@ -8,6 +8,8 @@ MAKEFLAGS += --no-builtin-rules
 # DEMO_ARGS="--headless --seconds 60", TEST_ARGS="-k console": passed on. PYTHON names the interpreter for .venv.
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# More than cores: what talks to a broker mostly waits. 0 runs the tests in one process, one after another.
+TEST_PROCESSES ?= 3
 VENV := .venv
 INSTALLED := $(VENV)/installed
 BIN := $(VENV)/bin
@@ -30,7 +32,7 @@ demo: $(INSTALLED) ## watch real plays become intents and recommendations
 
 .PHONY: test
 test: $(INSTALLED) ## run every test
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TEST_ARGS)
 
 .PHONY: fast
 fast: $(INSTALLED) ## run the tests that take seconds and need no broker of their own

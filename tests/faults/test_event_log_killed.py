@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from stream.event_log import EventLog
+from tests.fault_report import FaultRow
 
 NUM_PLAYS = 400
 
@@ -80,17 +81,18 @@ def check_each_play_once(root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_at_every_step_each_play_is_logged_once(tmp_path: Path) -> None:
+def test_killed_at_every_step_each_play_is_logged_once(tmp_path: Path, fault_row: FaultRow, full_faults: bool) -> None:
     whole = run_writer(tmp_path / "whole")
     num_steps = int(whole.stdout.split()[-1])
     assert num_steps > 100
-    steps = [*range(1, 21), *random.Random(0).sample(range(21, num_steps), 6)]
+    steps = range(1, num_steps) if full_faults else [*range(1, 15), *random.Random(0).sample(range(15, num_steps), 3)]
     for die_at in steps:
         root = tmp_path / f"at-{die_at}"
         assert run_writer(root, die_at).returncode == -signal.SIGKILL, die_at
         finished = run_writer(root)
         assert finished.returncode == 0, finished.stderr
         check_each_play_once(root)
+    fault_row("event log's writer killed at every step", kills=len(steps), plays_each_time=NUM_PLAYS)
 
 
 def test_killed_again_and_again_each_play_is_logged_once(tmp_path: Path) -> None:

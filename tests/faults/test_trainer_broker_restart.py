@@ -13,6 +13,7 @@ from stream.event_log import EventLog
 from stream.metrics import Metrics
 from stream.topics import create_topics
 from stream.trainer_app import TrainerProcess
+from tests.fault_report import FaultRow
 from tests.integration.test_trainer import counted, health, make_settings, running, send, until
 from tests.trainer_world import WalkingWorld
 
@@ -20,7 +21,7 @@ from tests.trainer_world import WalkingWorld
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_broker_that_is_killed_and_back_costs_the_trainer_nothing(tmp_path: Path) -> None:
+def test_a_broker_that_is_killed_and_back_costs_the_trainer_nothing(tmp_path: Path, fault_row: FaultRow) -> None:
     walk = WalkingWorld()
     try:
         broker = start_broker(engine="kafka", data_dir=tmp_path / "kafka")
@@ -49,6 +50,7 @@ def test_a_broker_that_is_killed_and_back_costs_the_trainer_nothing(tmp_path: Pa
             assert process._lock is not None
             await process._lock.confirm("still leads")
         log = EventLog(settings.event_log_dir, settings.plays_topic)
+        fault_row("broker kill -9 and restart under the trainer", plays=400, plays_logged=log.num_plays())
         assert log.num_plays() == 400
         assert sorted(log.plays().column("event_id").to_pylist()) == sorted(f"event-{i}" for i in range(400))
 

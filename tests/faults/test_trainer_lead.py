@@ -17,6 +17,7 @@ from intentrec_core.errors import BrokerError
 from stream.broker import Broker, start_broker
 from stream.settings import Settings
 from stream.topics import create_topics
+from tests.fault_report import FaultRow
 from tests.integration.test_trainer import make_settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -93,7 +94,7 @@ def asked(process: subprocess.Popen[str]) -> str:
 
 
 def test_a_killed_leader_is_followed_by_the_next_one(
-    settings: Settings, candidates: list[subprocess.Popen[str]]
+    settings: Settings, candidates: list[subprocess.Popen[str]], fault_row: FaultRow
 ) -> None:
     first = start(settings, candidates)
     assert said(first) == "leads"
@@ -103,12 +104,14 @@ def test_a_killed_leader_is_followed_by_the_next_one(
     began_s = time.monotonic()
     second = start(settings, candidates)
     assert said(second) == "leads"
-    assert time.monotonic() - began_s < settings.session_timeout_s + 30
+    took_over_s = time.monotonic() - began_s
+    fault_row("the leading trainer killed", second_leads_after_s=took_over_s)
+    assert took_over_s < settings.session_timeout_s + 30
     assert asked(second) == "confirmed"
 
 
 def test_a_leader_that_stalled_cannot_announce_when_it_is_back(
-    settings: Settings, candidates: list[subprocess.Popen[str]]
+    settings: Settings, candidates: list[subprocess.Popen[str]], fault_row: FaultRow
 ) -> None:
     first = start(settings, candidates)
     assert said(first) == "leads"
@@ -119,6 +122,8 @@ def test_a_leader_that_stalled_cannot_announce_when_it_is_back(
     first.stdin.write("confirm\n")  # the very first thing it does, before it can learn of anything
     first.stdin.flush()
     first.send_signal(signal.SIGCONT)
-    assert said(first) == "Fenced"
+    answer = said(first)
+    fault_row("two trainers at once", returning_one=answer)
+    assert answer == "Fenced"
     assert asked(second) == "confirmed"
     assert asked(first) == "Fenced"
