@@ -22,7 +22,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import IntentRecError
-from stream.broker import free_port, start_broker
+from stream.broker import start_broker
+from stream.ports import free_port
 from stream.processes import Child
 from stream.scrape import is_ready
 from stream.settings import PREFIX, Settings

@@ -24,8 +24,9 @@ import pytest
 
 from intentrec_core.domain_file import load_domain
 from intentrec_core.history import EventLayout, History
-from stream.broker import Broker, free_port
+from stream.broker import Broker
 from stream.folding import Folder
+from stream.ports import free_port
 from stream.recovery import read_changelog
 from stream.settings import Settings
 from stream.topics import create_topics

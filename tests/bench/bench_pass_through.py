@@ -20,7 +20,8 @@ from pathlib import Path
 
 import confluent_kafka
 
-from stream.broker import Broker, free_port, start_broker
+from stream.broker import Broker, start_broker
+from stream.ports import free_port
 from stream.settings import Settings
 from stream.topics import create_topics
 

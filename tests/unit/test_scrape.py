@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import generate_latest
 
-from stream.broker import free_port
 from stream.metrics import Metrics, PlayOutcome
+from stream.ports import free_port
 from stream.scrape import is_ready, parse, scrape
 
 
