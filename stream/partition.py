@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from intentrec_core.errors import RecoveryTimeout
 from stream.changelog import Cut
-from stream.publisher import PublishFailed
+from stream.publisher import OutputStream, PublishFailed
 from stream.start_offset import SourceFacts, start_offset
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class PartitionLife:
         self.phase = Phase.OPENING
         self.next_fetch = -1
         self.committed_offset = -1
+        self.output_stream = OutputStream()
         self._parts = parts
         self._writer: ChangelogWriter | None = None
         self._num_partitions = 0
@@ -222,8 +223,7 @@ class PartitionLife:
         self.phase = Phase.ENDED
         if self._commits is not None and self._commits is not asyncio.current_task():
             self._commits.cancel()
-        for receipt in self._uncommitted.receipts:
-            receipt.abandon()
+        self.output_stream.ended = True
         self._uncommitted = _Uncommitted()
         if self._writer is not None:
             await self._writer.close()

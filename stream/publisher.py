@@ -50,14 +50,26 @@ class Published:
     latencies_s: list[float]
 
 
+class OutputStream:
+    """The outputs of one partition's life, in source order. Once one of them failed, or the life ended, no later one is sent.
+
+    A subscriber drops what lies below the source offset it has seen: past a gap, what is replayed would be dropped.
+    """
+
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        self.ended = False
+
+
 class Receipt:
-    """The acknowledgement of one micro-batch's outputs, all of them."""
+    """The acknowledgement of one micro-batch's outputs in a stream, all of them."""
 
-    __slots__ = ("_remaining", "abandoned", "future")
+    __slots__ = ("_remaining", "future", "stream")
 
-    def __init__(self, num_outputs: int) -> None:
+    def __init__(self, num_outputs: int, stream: OutputStream) -> None:
         self._remaining = num_outputs
-        self.abandoned = False
+        self.stream = stream
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A receipt nobody waits for any more (its partition was closed) must not be reported as forgotten.
         self.future.add_done_callback(_retrieve)
@@ -72,14 +84,9 @@ class Receipt:
 
     def fail(self, error: BaseException) -> None:
         """Fails the whole: one output that is missing is enough to replay."""
+        self.stream.ended = True
         if not self.future.done():
             self.future.set_exception(error)
-
-    def abandon(self) -> None:
-        """What is not sent yet need not be: the plays will be replayed."""
-        self.abandoned = True
-        if not self.future.done():
-            self.future.cancel()
 
 
 @dataclass(slots=True)
@@ -97,7 +104,7 @@ class _Lane:
 class Publisher:
     """Publishes outputs through one producer.
 
-    Invariant: outputs of one key leave in the order in which they were given.
+    Invariant: outputs of one key in a stream leave in the order in which they were given, and none behind one that failed.
     """
 
     def __init__(
@@ -122,9 +129,9 @@ class Publisher:
         for topic in self._topics.values():
             await self._producer.partitions_for(topic)
 
-    def publish(self, outputs: Sequence[OutputRecord]) -> Receipt:
-        """Queues outputs and returns at once."""
-        receipt = Receipt(len(outputs))
+    def publish(self, outputs: Sequence[OutputRecord], stream: OutputStream) -> Receipt:
+        """Queues outputs and returns at once. Of a stream that has ended nothing is sent."""
+        receipt = Receipt(len(outputs), stream)
         for (kind, partition), share in self._shares(outputs).items():
             lane = self._lanes.get((kind, partition)) or self._open_lane(kind, partition)
             lane.queue.append((receipt, share))
@@ -192,7 +199,8 @@ class Publisher:
         now_s, takes_latency = self._clock(), lane.kind.takes_latency
         while lane.queue and not builder.closed():
             receipt, share = lane.queue.popleft()
-            if receipt.abandoned:
+            if receipt.stream.ended:
+                receipt.fail(BrokerError("an output before it failed"))
                 continue
             stamped = fill(builder, share, now_s, takes_latency=takes_latency)
             latencies_s += stamped

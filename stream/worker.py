@@ -263,7 +263,8 @@ class PlaysWorker:
 
     def _processed(self, life: PartitionLife, result: PartitionResult) -> None:
         if life.phase in (Phase.READY, Phase.FINISHING):
-            life.add(result, None if self._publisher is None else self._publisher.publish(result.outputs))
+            publisher = self._publisher
+            life.add(result, None if publisher is None else publisher.publish(result.outputs, life.output_stream))
 
     def _inference_failed(self, life: PartitionLife, error: Exception) -> None:
         self._failed(life, EngineError(f"inference failed: {error!r}"))

@@ -1,0 +1,90 @@
+"""The publisher's order: of one life, nothing leaves behind an output that failed; other lives are not held up."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stream.publisher import OutputStream, Publisher
+from stream.records import ID_HEADER, OutputKind, OutputRecord
+
+TOPICS = {OutputKind.RECOMMENDATION: "recommendations"}
+
+
+class Batch(list[bytes]):
+    """A batch builder that keeps the keys; full after one record."""
+
+    def append(self, *, key: bytes, **_: Any) -> object | None:  # type: ignore[override]
+        if self:
+            return None
+        super().append(key)
+        return object()
+
+    def close(self) -> None:
+        pass
+
+    def closed(self) -> bool:
+        return bool(self)
+
+
+class FailingProducer:
+    """Acknowledges every batch but those of the key ``fails``."""
+
+    def __init__(self, fails: bytes) -> None:
+        self.sent: list[bytes] = []
+        self._fails = fails
+        partitions = SimpleNamespace(partitions_for_topic=lambda topic: {0})
+        self.client = SimpleNamespace(cluster=partitions)
+
+    def create_batch(self) -> Batch:
+        return Batch()
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
+        await asyncio.sleep(0)
+        acknowledged = asyncio.get_running_loop().create_future()
+        if batch[0] == self._fails:
+            acknowledged.set_exception(ConnectionError("lost"))
+        else:
+            self.sent.append(batch[0])
+            acknowledged.set_result(None)
+        return acknowledged
+
+
+def _output(key: bytes) -> OutputRecord:
+    return OutputRecord(OutputKind.RECOMMENDATION, key, b'{"a":1', ((ID_HEADER, key),), 0, 0)
+
+
+def test_nothing_of_a_life_leaves_behind_an_output_that_failed() -> None:
+    async def scenario() -> None:
+        producer = FailingProducer(fails=b"2")
+        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        life, other = OutputStream(), OutputStream()
+        keys = {b"1": life, b"2": life, b"a": other, b"3": life, b"b": other}
+        receipts = {key: publisher.publish([_output(key)], stream) for key, stream in keys.items()}
+        await asyncio.wait([receipt.future for receipt in receipts.values()])
+        assert producer.sent == [b"1", b"a", b"b"]
+        assert life.ended
+        assert not other.ended
+        for key in (b"2", b"3"):
+            with pytest.raises(Exception, match=r"lost|before it failed"):
+                receipts[key].future.result()
+        await publisher.stop()
+
+    asyncio.run(scenario())
+
+
+def test_of_a_life_that_has_ended_nothing_more_is_sent() -> None:
+    async def scenario() -> None:
+        producer = FailingProducer(fails=b"")
+        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        life = OutputStream()
+        receipts = [publisher.publish([_output(key)], life) for key in (b"1", b"2")]
+        life.ended = True
+        await asyncio.wait([receipt.future for receipt in receipts])
+        assert producer.sent == []
+        await publisher.stop()
+
+    asyncio.run(scenario())
