@@ -1,27 +1,62 @@
-"""A worker that is killed without warning, again and again: nothing lost, nothing twice."""
+"""Workers killed without warning, again and again, in the middle of their batches: nothing lost, nothing twice."""
 
 from __future__ import annotations
 
+import random
 import signal
+import time
 
 import pytest
 
 from stream.broker import Broker
-from tests.broker_fixtures import RigMaker
 from tests.fault_report import FaultRow
+from tests.faults.load import GroupView, Load, resident_mb, serving
+from tests.rig import NUM_PARTITIONS
+from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
 from tests.verdict import judge
+
+RATE = 200.0
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(900)
-def test_kill_again_and_again(kafka_broker: Broker, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool) -> None:
-    rig = make_rig(kafka_broker)
-    workers = [rig.start_worker(), rig.start_worker()]
-    num_kills = 20 if full_faults else 2
-    for number in range(num_kills):
-        rig.produce(rig.plays(1000), rate=300)
-        workers[number % 2].send(signal.SIGKILL)
-        rig.produce(rig.plays(1000), rate=300)
-        workers[number % 2] = rig.start_worker()
-    rig.wait_for_answers(2000 * num_kills, 120)
-    fault_row("kill -9 a worker mid-batch", judge(rig.settings, rig.layout), kills=num_kills)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_kill_again_and_again(
+    kafka_broker: Broker, make_serving_rig: ServingRigMaker, fault_row: FaultRow, full_faults: bool, delivery: str
+) -> None:
+    rig, (bundle, _) = make_serving_rig(kafka_broker, delivery=delivery)
+    announce_bundle(rig, bundle)
+    workers = [start_serving(rig), start_serving(rig)]
+    until(lambda: serving(workers, NUM_PARTITIONS), 90, workers[0])
+    chance, caught_up_s = random.Random(20), []
+    with GroupView(rig.settings) as group:
+        with Load(rig, world_plays, RATE):
+            for _ in range(20 if full_faults else 1):
+                victim = chance.randrange(2)
+                until(lambda victim=victim: counted(workers[victim], "partitions_ready") > 0, 60, workers[victim])
+                time.sleep(chance.uniform(1, 2))
+                workers[victim].send(signal.SIGKILL)
+                killed_s = time.monotonic()
+                workers[victim] = start_serving(rig)
+                time.sleep(
+                    1
+                )  # plays for the partitions that nobody serves: until they are answered it has not caught up
+                group.catches_up(rig, rate=RATE)
+                caught_up_s.append(time.monotonic() - killed_s)
+        group.catches_up(rig)
+    exactly_once = delivery == "exactly_once"
+    verdict = judge(rig.settings, rig.layout, isolation="read_committed" if exactly_once else "read_uncommitted")
+    fault_row(
+        f"kill -9 a worker mid-batch, {delivery}",
+        verdict,
+        kills=len(caught_up_s),
+        plays_s=RATE,
+        caught_up_s_median=sorted(caught_up_s)[len(caught_up_s) // 2],
+        caught_up_s_worst=max(caught_up_s),
+        worker_mb=max(resident_mb(worker, "VmHWM") for worker in workers),
+    )
+    assert max(caught_up_s) < rig.settings.session_timeout_s + 30
+    if exactly_once:
+        assert verdict.repeats == 0
+    elif full_faults:
+        assert verdict.repeats > 0, "no kill came between outputs and their commit: nothing was shown"

@@ -1,0 +1,130 @@
+"""Load on a rig while faults happen, and how far its consumer group has come: what every fault is timed by.
+
+The driver is a thread that keeps its rate whatever becomes of the workers. Progress is what the group has committed, asked by
+confluent-kafka, another client than the workers' own.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import confluent_kafka
+import pytest
+
+from stream.scrape import is_ready
+from tests.serving_rig import counted
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+    from tests.rig import Rig, Worker
+
+#: Makes so many further plays of a rig.
+Plays = Callable[["Rig", int], Iterator[dict[str, Any]]]
+
+_TICK_S = 0.02
+#: Commits come ten times a second, and a loaded machine is late with some: less than this is no backlog.
+CAUGHT_UP_S = 2.0
+
+
+class Load:
+    """Produces ``rate`` plays a second from entry to exit; all are acknowledged on exit.
+
+    Raises on exit: whatever kept the producer from it.
+    """
+
+    def __init__(self, rig: Rig, plays: Plays, rate: float) -> None:
+        self.rate = rate
+        self.num_sent = 0
+        self._rig, self._plays = rig, plays
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="load")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._error is not None and kind is None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            began_s = time.monotonic()
+            while not self._stop.wait(_TICK_S):
+                due = int(self.rate * (time.monotonic() - began_s)) - self.num_sent
+                for play in self._plays(self._rig, due):
+                    self._rig.send(play["user_id"].encode(), json.dumps(play).encode())
+                self.num_sent += due
+            self._rig.flush()
+        except BaseException as error:  # handed to the test, which runs in another thread
+            self._error = error
+
+
+class GroupView:
+    """The workers' consumer group and the plays topic, seen from outside."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic, self._num_partitions = settings.plays_topic, settings.num_partitions
+        self._client = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": settings.broker,
+                "group.id": settings.app_id,
+                "enable.auto.commit": False,
+                # A killed worker's open transaction must not hide what was committed before it.
+                "isolation.level": "read_uncommitted",
+                "log_level": 0,
+            }
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._client.close()
+
+    def ends(self) -> dict[int, int]:
+        """The end of each partition of the plays, now."""
+        sources = [confluent_kafka.TopicPartition(self._topic, p) for p in range(self._num_partitions)]
+        return {source.partition: self._client.get_watermark_offsets(source, 30)[1] for source in sources}
+
+    def committed(self) -> dict[int, int]:
+        """The offset committed for each partition; 0 where there is none."""
+        sources = [confluent_kafka.TopicPartition(self._topic, p) for p in range(self._num_partitions)]
+        return {source.partition: max(0, source.offset) for source in self._client.committed(sources, 30)}
+
+    def lag(self) -> int:
+        """Plays in the log and not committed."""
+        committed = self.committed()
+        return sum(max(0, end - committed[partition]) for partition, end in self.ends().items())
+
+    def catches_up(self, rig: Rig, *, rate: float = 0, timeout_s: float = 120) -> float:
+        """Waits until the plays of now are committed and less than CAUGHT_UP_S of ``rate`` waits; returns the seconds it took."""
+        began_s, ends = time.monotonic(), self.ends()
+        while True:
+            committed = self.committed()
+            if all(committed[p] >= end for p, end in ends.items()) and self.lag() <= rate * CAUGHT_UP_S:
+                return time.monotonic() - began_s
+            if time.monotonic() - began_s > timeout_s:
+                logs = "\n".join(f"{worker.log_path.name}:\n{worker.log()[-3000:]}" for worker in rig.workers)
+                pytest.fail(f"{self.lag()} plays wait after {timeout_s} s\n{logs}")
+            time.sleep(0.25)
+
+
+def serving(workers: list[Worker], num_partitions: int) -> bool:
+    """Whether these workers are ready and hold all partitions between them."""
+    held = [counted(worker, "partitions_ready") for worker in workers]
+    return all(is_ready(worker.metrics_port) for worker in workers) and sum(held) == num_partitions
+
+
+def resident_mb(worker: Worker, field: str = "VmRSS") -> float:
+    """Memory of a worker's process in MB; ``VmHWM`` is its peak."""
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) / 1024
