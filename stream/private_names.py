@@ -13,7 +13,7 @@ from typing import Any
 import aiokafka
 from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, TopicPartitionState
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.producer.message_accumulator import MessageAccumulator
 from faust.transport.consumer import Consumer as FaustConsumer
@@ -44,9 +44,11 @@ _PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
         "on_partitions_assigned",
     ),
     FaustFetcher: ("_fetcher",),
-    AIOKafkaFetcher: ("fetched_records",),
+    AIOKafkaFetcher: ("fetched_records", "_create_fetch_waiter"),
     GroupCoordinator: ("_do_heartbeat", "ensure_coordinator_known", "reset_generation"),
-    SubscriptionState: ("fetch_context",),
+    SubscriptionState: ("fetch_context", "subscription"),
+    Assignment: ("state_value",),
+    TopicPartitionState: ("has_valid_position", "position"),
     StickyPartitionAssignor: ("on_generation_assignment",),
     MessageAccumulator: ("fail_all",),
 }
@@ -57,7 +59,7 @@ _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
     ServiceThread: ("self.thread_loop",),
     FaustConsumer: ("self._read_offset", "self.can_resume_flow"),
     GroupCoordinator: ("self._rejoin_needed_fut", "self.generation", "self.member_id"),
-    aiokafka.AIOKafkaConsumer: ("self._coordinator", "self._client", "self._subscription"),
+    aiokafka.AIOKafkaConsumer: ("self._coordinator", "self._client", "self._subscription", "self._fetcher"),
 }
 
 

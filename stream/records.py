@@ -54,6 +54,18 @@ class SourceRecord(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one fetch of a partition holds: every play of the log from ``start`` to before ``end``.
+
+    Offsets that are missing in between belong to nothing a reader is given: control records, aborted transactions.
+    """
+
+    start: int
+    records: Sequence[SourceRecord]
+    end: int
+
+
 class OutputKind(StrEnum):
     """Which topic an output belongs on; the last part of its id."""
 
@@ -104,6 +116,7 @@ class PartitionResult:
     num_late: int = 0
     num_replayed: int = 0
     num_rejected: int = 0
+    num_forgotten: int = 0
 
 
 def output_id(record: SourceRecord, kind: OutputKind) -> bytes:

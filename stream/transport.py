@@ -8,7 +8,7 @@ used; ``check_private_names`` refuses to start when one is gone, because a silen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import aiokafka
@@ -20,13 +20,13 @@ from faust.types import TP
 
 from stream.partition import Membership
 from stream.private_names import check_private_names
+from stream.records import Fetched
 from stream.start_offset import SourceFacts
 
 if TYPE_CHECKING:
     from mode import Service, ServiceT
 
     from stream.partition import PartitionLife
-    from stream.records import SourceRecord
     from stream.settings import Settings
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class PlaysSink(Protocol):
         """The lives that are ready, by partition."""
         ...
 
-    def accept(self, life: PartitionLife, records: Sequence[SourceRecord]) -> None:
+    def accept(self, life: PartitionLife, fetched: Fetched) -> None:
         """Takes what was fetched for a life; one that has ended meanwhile drops it."""
         ...
 
@@ -99,6 +99,39 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Faust's, which for an app that stops meanwhile would wait forever for a queue that is gone."""
         await self._unless_stopping(super().on_partitions_revoked(revoked))
+
+    async def _fetch_records(  # type: ignore[override]  # its one caller is _drain_messages below
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> dict[TP, Fetched]:
+        """Faust's, with what each partition's records cover: where offsets are missing, only positions tell gaps from losses.
+
+        A partition whose position moved without a record (an aborted transaction) is there with none.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + (timeout or 0)
+        while True:
+            before = _positions(consumer, active_partitions)
+            # Without a timeout the records are taken in the same step of this loop as the positions around them.
+            records = await super()._fetch_records(consumer, active_partitions, timeout=0, max_records=max_records)
+            after = _positions(consumer, active_partitions)
+            moved = {
+                tp: Fetched(start, records.get(tp, ()), after[tp])
+                for tp, start in before.items()
+                if tp in after and (tp in records or after[tp] != start)
+            }
+            rest_s = give_up_s - loop.time()
+            if moved or rest_s <= 0:
+                return moved
+            arrival = consumer._fetcher._create_fetch_waiter()
+            done, _ = await asyncio.wait([arrival], timeout=rest_s)
+            if not done:
+                arrival.cancel()
+                return {}
+            arrival.result()
 
     async def _unless_stopping(self, callback: Coroutine[Any, Any, None]) -> None:
         called = asyncio.ensure_future(callback)
@@ -151,24 +184,30 @@ class BatchConsumer(driver.Consumer):
                     await asyncio.sleep(_POLL_S / 2)
                     continue
                 generation = self.app.consumer_generation_id
-                fetched = await self._getmany({TP(self._topic, partition) for partition in lives}, timeout=_POLL_S)
+                topic_partitions = {TP(self._topic, partition) for partition in lives}
+                fetched = cast("dict[TP, Fetched]", await self._getmany(topic_partitions, timeout=_POLL_S))
                 if self._stopped.is_set() or stopped.is_set():
                     return
                 if not self.flow_active or generation != self.app.consumer_generation_id:
-                    await self.perform_seek()
+                    await self._seek_back(lives)
                     continue
-                for tp, records in fetched.items():
-                    sink.accept(lives[tp.partition], records)
-                    self._read_offset[TP(tp.topic, tp.partition)] = records[-1].offset
+                for tp, batch in fetched.items():
+                    sink.accept(lives[tp.partition], batch)
+                    self._read_offset[TP(tp.topic, tp.partition)] = batch.end - 1
                 await asyncio.sleep(0)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
 
+    async def _seek_back(self, lives: Mapping[int, PartitionLife]) -> None:
+        """To each life's own next offset: what was fetched for it is dropped."""
+        for partition, life in lives.items():
+            # While one is sought another can end, and its next life has sought its own offset.
+            if self._sink.fetchable().get(partition) is life:
+                await self.seek_source(partition, life.next_fetch)
+
     async def perform_seek(self) -> None:
-        """Seeks to the worker's own next offsets. Faust's goes to the committed ones, and does nothing where there are none."""
-        for partition, life in self._sink.fetchable().items():
-            await self.seek_source(partition, life.next_fetch)
+        """Nothing. Faust's seeks to the committed offsets after each rebalance; our lives sought their own when they opened."""
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Stops the flow, then closes the partitions: aiokafka rejoins the group when this returns."""
@@ -280,3 +319,13 @@ class BatchTransport(driver.Transport):
         self.settings = settings
         self.sink = sink
         self.rebalance_timeout_s = rebalance_timeout_s
+
+
+def _positions(consumer: aiokafka.AIOKafkaConsumer, partitions: set[TP]) -> dict[TP, int]:
+    """Where the consumer goes on, of those that are assigned and know it."""
+    assigned = partitions & consumer.assignment()
+    if not assigned:
+        return {}
+    assignment = consumer._subscription.subscription.assignment
+    states = {tp: assignment.state_value(tp) for tp in assigned}
+    return {tp: state.position for tp, state in states.items() if state.has_valid_position}

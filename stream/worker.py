@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.errors import KafkaError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stream.inference_loop import PlaysPipeline
     from stream.metrics import Metrics
     from stream.publisher import Publisher
-    from stream.records import PartitionResult, SourceRecord
+    from stream.records import Fetched, PartitionResult
     from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -115,24 +115,22 @@ class PlaysWorker:
         """The lives that are ready, by partition."""
         return {partition: life for partition, life in self._lives.items() if life.ready}
 
-    def accept(self, life: PartitionLife, records: Sequence[SourceRecord]) -> None:
-        """Takes what was fetched for a life. Nothing of a life that has ended, nothing twice."""
+    def accept(self, life: PartitionLife, fetched: Fetched) -> None:
+        """Takes what was fetched for a life: nothing of one that has ended, nothing twice, nothing behind a gap."""
         if self._lives.get(life.partition) is not life or not life.ready or self._draining:
             return
-        if records[0].offset < life.next_fetch:  # the fetcher was sought back; what was taken before stands
-            expected = life.next_fetch
-            records = [record for record in records if record.offset >= expected]
-            if not records:
-                # No seek of ours leads below it: the log itself went back. Opening again asks how far it reaches.
-                self._failed(
-                    life, EngineError(f"partition {life.partition} delivers plays from before offset {expected}")
-                )
-                return
-        life.next_fetch = records[-1].offset + 1
-        self._outstanding[life] += len(records)
-        self._buffer.add(life.partition, records)
-        self.figures.buffered(self._buffer.num_plays)
-        self.progress.work_arrived()
+        if fetched.start != life.next_fetch:
+            # Only we seek, but where the log has lost the offset (retention, a topic made anew) aiokafka goes on at its
+            # beginning, and plays between would be skipped unseen. Opening again asks how far the log reaches.
+            where = f"partition {life.partition} goes on at offset {fetched.start} instead of {life.next_fetch}"
+            self._failed(life, EngineError(where))
+            return
+        life.next_fetch = fetched.end
+        if fetched.records:
+            self._outstanding[life] += len(fetched.records)
+            self._buffer.add(life.partition, fetched.records)
+            self.figures.buffered(self._buffer.num_plays)
+            self.progress.work_arrived()
 
     def partitions_assigned(self, partitions: set[int]) -> None:
         """Opens what is newly ours, in the background."""
