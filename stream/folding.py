@@ -2,6 +2,7 @@
 
     records ─ decode ─ apply ─┬─ rejected, too late ──▶ outputs, at once
                               ├─ duplicate ──▶ nothing
+                              ├─ order to forget a member ──▶ no history, tombstones in the changelog
                               └─ answers, in source order ──▶ runs, in rounds
 
 A run is one context of one member, encoded in one pass, with an output for each of its last plays. Plays of one member
@@ -14,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from aiokafka.partitioner import murmur2
-
-from intentrec_core.changelog_codec import encode_changes
+from intentrec_core.changelog_codec import encode_changes, tombstone_keys
 from intentrec_core.errors import RejectReason
 from intentrec_core.history import EventLayout, History, Outcome
 from stream.codec import DecodedPlay, RejectedPlay, decode_play
+from stream.control import home_partition, is_control, read_control
 from stream.dead_letter import HEADER_PREFIX, dead_letter
 from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.sessions import NOTHING_CARRIED
@@ -78,16 +78,18 @@ class _Change:
 class Folder:
     """Folds records of one micro-batch; made anew for each one.
 
-    ``num_partitions`` is None where any partitioner is allowed.
+    ``num_partitions`` is None where any partitioner is allowed. ``inserted`` and ``forgotten`` name members of whom cached
+    keys and values, or everything that is cached, must not be used again.
     """
 
     def __init__(self, layout: EventLayout, num_partitions: int | None) -> None:
         self.rounds: list[list[Run]] = []
         self.inserted: set[str] = set()
+        self.forgotten: set[str] = set()
         self._layout = layout
         self._max_future_ms = int(layout.domain.max_future_s * 1000)
         self._num_partitions = num_partitions
-        self._newest_run: dict[str, tuple[Run, int]] = {}
+        self._newest_run: dict[str, tuple[Run | None, int]] = {}
 
     def fold(self, partition: int, histories: dict[str, History], records: Sequence[SourceRecord]) -> PartitionWork:
         """Folds one partition's next records into its histories.
@@ -98,6 +100,9 @@ class Folder:
         work = PartitionWork(PartitionResult(partition, records[-1].offset + 1, len(records)))
         result, changes = work.result, dict[str, _Change]()
         for record in records:
+            if is_control(record):
+                self._control(work, record, histories, changes)
+                continue
             play = decode_play(record, max_future_ms)
             if isinstance(play, RejectedPlay):
                 _reject(work, record, play)
@@ -143,14 +148,35 @@ class Folder:
                 change.first_changed = min(max(0, change.first_changed - evicted), position)
                 change.anchor_moved |= evicted > 0
             work.pending.append(self._answer(record, play, member, history, outcome, position, evicted))
-        result.changelog = dict(_changelog(layout, changes.values()))
+        result.changelog.update(_changelog(layout, changes.values()))
         return work
+
+    def _control(
+        self, work: PartitionWork, record: SourceRecord, histories: dict[str, History], changes: dict[str, _Change]
+    ) -> None:
+        order, partition = read_control(record), work.result.partition
+        if not isinstance(order, RejectedPlay):
+            order = self._misplaced(order.user_id, partition) or order
+        if isinstance(order, RejectedPlay):
+            _reject(work, record, order)
+            return
+        work.result.num_forgotten += 1
+        user_id, member = order.user_id, f"{partition}/{order.user_id}"
+        history = histories.get(user_id)
+        if history is None or record.offset <= history.last_offset:
+            return  # nobody we know; or a replay, and what is held began behind this order
+        del histories[user_id]
+        changes.pop(user_id, None)
+        work.result.changelog.update(dict.fromkeys(tombstone_keys(self._layout, user_id)))
+        self.forgotten.add(member)
+        if member in self._newest_run:
+            self._newest_run[member] = (None, self._newest_run[member][1])
 
     def _misplaced(self, user_id: str, partition: int) -> RejectedPlay | None:
         """Only asked for members without a history here: the others were asked when they came."""
         if self._num_partitions is None:
             return None
-        home = (murmur2(user_id.encode()) & 0x7FFFFFFF) % self._num_partitions
+        home = home_partition(user_id, self._num_partitions)
         if home == partition:
             return None
         return RejectedPlay(

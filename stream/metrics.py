@@ -125,6 +125,7 @@ class Metrics:
         self.partitions_ready = gauge("partitions_ready", "Partitions restored and served")
         self.partitions_reopened = counter("partitions_reopened_total", "Partitions dropped and opened again", "reason")
         self.members = gauge("members", "Members whose history is held")
+        self.forgotten_members = counter("forgotten_members_total", "Orders to forget a member that were followed")
         self.transactions = counter("transactions_total", "Commits of state and offsets", "outcome")
         self.transaction_seconds = seconds("transaction", "Time of a commit of state and offsets", STAGE_BUCKETS_S)
         self.changelog_bytes = counter(

@@ -23,6 +23,7 @@ from intentrec_core.errors import BundleError, BundleFault, ConfigError
 from intentrec_core.history import EventLayout, History, Outcome
 from stream.answers import AnswerWriter
 from stream.batch_rows import BatchRows, lay_out
+from stream.control import up_to_each_control
 from stream.folding import Answer, Folder, PartitionWork
 from stream.isolation import IsolatingEncoder
 from stream.metrics import Lookup, Metrics, PlayOutcome, Stage
@@ -91,12 +92,15 @@ class Pipeline:
     def close_partition(self, partition: int) -> None:
         """Drops a partition's state and everything derived from it; one that is not open is no error."""
         for user_id in self._states.pop(partition, ()):
-            member = f"{partition}/{user_id}"
-            self._encoder.forget(member)
-            self._watched.forget(member)
-            self._judge.forget(member)
-            self._moved.add(member)
+            self._forget(f"{partition}/{user_id}")
         self._count_members()
+
+    def _forget(self, member: str) -> None:
+        """Drops everything derived from a member's history."""
+        self._encoder.forget(member)
+        self._watched.forget(member)
+        self._judge.forget(member)
+        self._moved.add(member)
 
     def history(self, partition: int, user_id: str) -> History | None:
         """A member's state, to be read on the inference thread and not changed."""
@@ -105,9 +109,14 @@ class Pipeline:
     def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
         """Processes the next records of open partitions, in source order; one result a partition, in the order given.
 
+        Where a member is forgotten, a partition's records are processed in parts up to that order, with a result for each.
+
         Raises: KeyError for a partition that is not open; EngineError when inference fails even for a context known to be
         good. No play makes it raise. After an error the state of these partitions is unknown: close them.
         """
+        return [result for part in up_to_each_control(batches) for result in self._process(part)]
+
+    def _process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
         folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
         with self._timed(Stage.FOLD):
             works = [
@@ -121,6 +130,8 @@ class Pipeline:
         else:
             for work in works:
                 work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
+        for member in folder.forgotten:
+            self._forget(member)
         self._count(works)
         return [work.result for work in works]
 
@@ -252,6 +263,7 @@ class Pipeline:
         metrics.plays.labels(PlayOutcome.DUPLICATE).inc(sum(result.num_duplicates for result in results))
         metrics.plays.labels(PlayOutcome.LATE).inc(sum(result.num_late for result in results))
         metrics.plays.labels(PlayOutcome.REPLAYED).inc(sum(result.num_replayed for result in results))
+        metrics.forgotten_members.inc(sum(result.num_forgotten for result in results))
         for work in works:
             for reason in work.reasons:
                 metrics.plays_rejected.labels(reason).inc()

@@ -17,6 +17,7 @@ from index.golden import golden_bytes
 from intentrec_core.bundle import BundleRef, write_bundle
 from intentrec_core.bundle_contents import item_vectors, pack_files
 from intentrec_core.model import IntentRec
+from stream.control import CONTROL_HEADER, FORGET
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline, PipelineConfig
 from stream.serving import COUNTED_UNTIL, Serving, load_serving
@@ -105,9 +106,13 @@ class PlayLog:
         document |= fields
         return self.raw(msgspec.json.encode(document), user.encode())
 
-    def raw(self, value: bytes | None, key: bytes | None = None) -> Record:
+    def forget(self, user: str) -> Record:
+        """Appends the order to forget a member."""
+        return self.raw(None, user.encode(), ((CONTROL_HEADER, FORGET),))
+
+    def raw(self, value: bytes | None, key: bytes | None = None, headers: tuple[tuple[str, bytes], ...] = ()) -> Record:
         """Appends any bytes."""
-        record = Record(len(self.records), value, key, self.partition)
+        record = Record(len(self.records), value, key, self.partition, headers=headers)
         self.records.append(record)
         return record
 

@@ -14,10 +14,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import chain
 
 from intentrec_core.domain_file import load_domain
 from intentrec_core.errors import IntentRecError
 from intentrec_core.history import EventLayout, History
+from stream.control import up_to_each_control
 from stream.folding import Folder
 from stream.metrics import Metrics
 from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
@@ -43,8 +45,9 @@ class CountingPipeline:
         self.histories.pop(partition, None)
 
     def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+        parts = (part.items() for part in up_to_each_control(batches))
         results = []
-        for partition, records in batches.items():
+        for partition, records in chain.from_iterable(parts):
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
             owed = Counter(p.play.user_id for p in work.pending if not isinstance(p, OutputRecord))

@@ -25,6 +25,7 @@ INSTRUMENTS = {
     "engine_slots": "gauge",
     "engine_slots_used": "gauge",
     "fallbacks": "counter",
+    "forgotten_members": "counter",
     "judged_hits": "counter bundle",
     "judged_intents": "counter bundle head",
     "judged_intents_right": "counter bundle head",
