@@ -5,9 +5,10 @@ SHELL := bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
-# DEMO_ARGS="--headless --seconds 60", TEST_ARGS="-k console": passed on. PYTHON names the interpreter for .venv.
+# DEMO_ARGS="--headless --seconds 60", TEST_ARGS="-k console", KAFKA_ARGS="--nodes 3": passed on. PYTHON names the interpreter for .venv.
 DEMO_ARGS ?=
 TEST_ARGS ?=
+KAFKA_ARGS ?=
 # More than cores: what talks to a broker mostly waits. 0 runs the tests in one process, one after another.
 TEST_PROCESSES ?= 3
 VENV := .venv
@@ -29,6 +30,10 @@ install: $(INSTALLED) ## make .venv and install the locked packages (nothing to 
 .PHONY: demo
 demo: $(INSTALLED) ## watch real plays become intents and recommendations
 	@exec $(BIN)/intentrec demo $(DEMO_ARGS)
+
+.PHONY: kafka
+kafka: $(INSTALLED) ## run Apache Kafka from its jars on 127.0.0.1:9092, until Ctrl-C; KAFKA_ARGS="--nodes 3"
+	@exec $(BIN)/intentrec broker --engine kafka $(KAFKA_ARGS)
 
 .PHONY: test
 test: $(INSTALLED) ## run every test

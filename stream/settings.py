@@ -59,7 +59,7 @@ class Settings(BaseSettings):
 
     # --- topic creation
     num_partitions: int = Field(8, ge=1, le=4096, description="partitions of plays, its changelog and the outputs")
-    replication_factor: int = Field(1, ge=1, le=9)
+    replication_factor: int | None = Field(None, ge=1, le=9, description="default: one a node, up to three")
 
     # --- delivery
     delivery: Delivery = "at_least_once"

@@ -27,6 +27,8 @@ _MAX_PLAY_RECORD_BYTES = str(8 * 1024 * 1024)
 #: A dead letter is at most 1 MB of value, 64 kB of key and 64 kB of headers, and a few headers of ours.
 _MAX_DEAD_LETTER_BYTES = str(2 * 1024 * 1024)
 _CREATE_DEADLINE_S = 30.0
+#: Unless set: a copy on each node, up to three. Kafka's own default is one, however many nodes there are.
+_MAX_COPIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +116,13 @@ async def _create_topics(settings: Settings) -> list[str]:
     await admin.start()
     created = []
     try:
+        copies = settings.replication_factor or min(_MAX_COPIES, len((await admin.describe_cluster())["brokers"]))
         # Created before anything else is asked about them: the embedded broker makes up a topic that is only looked at.
         new = [
             NewTopic(
                 name=spec.name,
                 num_partitions=spec.num_partitions,
-                replication_factor=settings.replication_factor,
+                replication_factor=copies,
                 topic_configs=spec.config,
             )
             for spec in specs

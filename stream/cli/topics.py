@@ -7,13 +7,17 @@ import signal
 import threading
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from intentrec_core.errors import BrokerError
+from intentrec_core.errors import BrokerError, ConfigError
 from stream.cli import options
-from stream.cli.progress import bars, results
+from stream.cli.progress import bars, notes, results
+
+if TYPE_CHECKING:
+    from stream.broker import Broker
+    from stream.kafka_cluster import KafkaCluster
 
 _PANEL = "Streaming"
 _LOOK_EVERY_S = 0.5
@@ -39,6 +43,7 @@ def register(app: typer.Typer) -> None:
         rich_help_panel=_PANEL,
         epilog="[bold]Examples[/bold]\n\n  intentrec broker                      an embedded one on 127.0.0.1:9092\n\n"
         "  intentrec broker --engine kafka       Apache Kafka from its jars: Java 17 and Maven\n\n"
+        "  intentrec broker --engine kafka --nodes 3    on 9092, 9093 and 9094; every partition on all three\n\n"
         "  intentrec broker --port 0             any free port; it is printed",
     )(run)
 
@@ -48,7 +53,9 @@ def create(
     partitions: Annotated[
         int | None, typer.Option(help="Of plays, its changelog and the outputs; fixed for good.")
     ] = None,
-    replication: Annotated[int | None, typer.Option(help="Copies of each partition: 3 in production.")] = None,
+    replication: Annotated[
+        int | None, typer.Option(help="Copies of each partition. Default: one a node, up to 3.")
+    ] = None,
 ) -> None:
     """Create the topics that are missing, with the cleanup policies the guarantees rest on. Doing it twice is fine."""
     from stream.topics import create_topics
@@ -67,20 +74,45 @@ def run(
         Engine,
         typer.Option(help="embedded: in memory, starts at once, no transactions. kafka: Apache Kafka, data kept."),
     ] = Engine.EMBEDDED,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0: any free one.")] = 9092,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="On 127.0.0.1, of the first node; 0: any free ones.")
+    ] = 9092,
+    nodes: Annotated[int, typer.Option(help="1, or 3 of Kafka: a write is acknowledged when two of them have it.")] = 1,
     data_dir: Annotated[Path | None, typer.Option(help="Kafka's data and the log file.")] = None,
 ) -> None:
     """Run a broker on this machine until Ctrl-C."""
     from stream.broker import start_broker
+    from stream.kafka_cluster import start_cluster
 
+    if engine is Engine.EMBEDDED and nodes != 1:
+        raise ConfigError(f"--nodes {nodes}: the embedded broker is one node; use --engine kafka")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with bars() as report:
         report(f"starting the {engine.value} broker", 0, 0)
-        broker = start_broker(engine=engine.value, port=port, data_dir=data_dir)
-    with broker:
-        results().print(f"{broker.address}", style="bold")
+        if engine is Engine.EMBEDDED:
+            running: Broker | KafkaCluster = start_broker(port=port, data_dir=data_dir)
+        else:
+            running = start_cluster(num_nodes=nodes, port=port, data_dir=data_dir)
+    with running:
+        results().print(running.address, style="bold", soft_wrap=True)
         while not stop.wait(_LOOK_EVERY_S):
-            if not broker.running:
-                raise BrokerError(f"the broker ended by itself; its log is {broker.log_path}")
+            if not running.running:
+                _mend(running)
+
+
+def _mend(stopped: Broker | KafkaCluster) -> None:
+    """Starts a node again that ended, where there are others.
+
+    Raises: BrokerError where there are none, or it does not start.
+    """
+    from stream.kafka_cluster import KafkaCluster
+
+    brokers = stopped.brokers if isinstance(stopped, KafkaCluster) else [stopped]
+    if not isinstance(stopped, KafkaCluster) or len(brokers) == 1:
+        raise BrokerError(f"the broker ended by itself; its log is {brokers[0].log_path}")
+    for index, broker in enumerate(brokers):
+        if not broker.running:
+            notes().print(f"the node at {broker.address} ended, starting it again; its log is {broker.log_path}")
+            stopped.restart(index)
