@@ -124,6 +124,11 @@ def serving(workers: list[Worker], num_partitions: int) -> bool:
     return all(is_ready(worker.metrics_port) for worker in workers) and sum(held) == num_partitions
 
 
+def holds_partitions(worker: Worker) -> bool:
+    """Whether the worker serves any partition now."""
+    return counted(worker, "partitions_ready") > 0
+
+
 def resident_mb(worker: Worker, field: str = "VmRSS") -> float:
     """Memory of a worker's process in MB; ``VmHWM`` is its peak."""
     status = Path(f"/proc/{worker.process.pid}/status").read_text()

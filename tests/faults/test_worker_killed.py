@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
 
 from stream.broker import Broker
 from tests.fault_report import FaultRow
-from tests.faults.load import GroupView, Load, resident_mb, serving
+from tests.faults.load import GroupView, Load, holds_partitions, resident_mb, serving
 from tests.rig import NUM_PARTITIONS
-from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
+from tests.serving_rig import ServingRigMaker, announce_bundle, start_serving, until, world_plays
 from tests.verdict import judge
 
 RATE = 200.0
@@ -33,7 +34,7 @@ def test_kill_again_and_again(
         with Load(rig, world_plays, RATE):
             for _ in range(20 if full_faults else 1):
                 victim = chance.randrange(2)
-                until(lambda victim=victim: counted(workers[victim], "partitions_ready") > 0, 60, workers[victim])
+                until(partial(holds_partitions, workers[victim]), 60, workers[victim])
                 time.sleep(chance.uniform(1, 2))
                 workers[victim].send(signal.SIGKILL)
                 killed_s = time.monotonic()

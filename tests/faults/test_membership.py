@@ -1,0 +1,61 @@
+"""Workers that come and go all the time: every change is a rebalance, and none of them loses or doubles a play."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from stream.broker import Broker
+from stream.scrape import scrape
+from tests.broker_fixtures import RigMaker
+from tests.fault_report import FaultRow
+from tests.faults.load import GroupView, Load, serving
+from tests.rig import NUM_PARTITIONS, Rig
+from tests.serving_rig import until
+from tests.verdict import judge
+
+RATE = 200.0
+CHANGE_EVERY_S = 5.0
+MAX_WORKERS = 4
+SETTLED_WITHIN_S = 60.0
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(900)
+def test_workers_join_and_leave(
+    kafka_broker: Broker, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
+) -> None:
+    rig = make_rig(kafka_broker)
+    chance, num_changes = random.Random(1), 36 if full_faults else 3
+    alive, left = [rig.start_worker()], []
+    with GroupView(rig.settings) as group:
+        with Load(rig, Rig.plays, RATE):
+            until(lambda: serving(alive, NUM_PARTITIONS), 60, alive[0])
+            for _ in range(num_changes):
+                # Only who has come may go: before that there are no signal handlers yet.
+                leavers = [worker for worker in alive if scrape(worker.metrics_port)] if len(alive) > 1 else []
+                if leavers and (len(alive) == MAX_WORKERS or chance.random() < 0.5):
+                    leaver = chance.choice(leavers)
+                    alive.remove(leaver)
+                    left.append(leaver)
+                    leaver.process.terminate()
+                else:
+                    alive.append(rig.start_worker())
+                changed_s = time.monotonic()
+                time.sleep(CHANGE_EVERY_S)
+            until(lambda: serving(alive, NUM_PARTITIONS), 120, alive[0])
+            group.catches_up(rig, rate=RATE)
+            settled_s = time.monotonic() - changed_s
+        group.catches_up(rig)
+    verdict = judge(rig.settings, rig.layout)
+    fault_row(
+        f"a worker joins or leaves every {CHANGE_EVERY_S:.0f} s",
+        verdict,
+        changes=num_changes,
+        left=len(left),
+        settled_s=settled_s,
+    )
+    assert [worker.wait() for worker in left] == [0] * len(left), "\n".join(worker.log()[-1500:] for worker in left)
+    assert settled_s < SETTLED_WITHIN_S
