@@ -119,15 +119,20 @@ class Publisher:
         self._topics = topics
         self._on_published = on_published
         self._clock = clock
+        self._num_partitions: dict[OutputKind, int] = {}
         self._lanes: dict[tuple[OutputKind, int], _Lane] = {}
 
     async def start(self) -> None:
-        """Learns the output topics' partitions.
+        """Learns how many partitions the output topics have, once: metadata can miss a topic for a moment (its leader moves),
+        and keys must not.
 
-        Raises: KafkaError when the broker cannot be reached.
+        Raises: KafkaError when the broker cannot be reached; BrokerError when a topic does not exist.
         """
-        for topic in self._topics.values():
-            await self._producer.partitions_for(topic)
+        for kind, topic in self._topics.items():
+            partitions = await self._producer.partitions_for(topic)
+            if not partitions:
+                raise BrokerError(f"output topic {topic} does not exist; create the topics first: intentrec topics")
+            self._num_partitions[kind] = len(partitions)
 
     def publish(self, outputs: Sequence[OutputRecord], stream: OutputStream) -> Receipt:
         """Queues outputs and returns at once. Of a stream that has ended nothing is sent."""
@@ -157,11 +162,10 @@ class Publisher:
     def _shares(self, outputs: Sequence[OutputRecord]) -> dict[tuple[OutputKind, int], list[OutputRecord]]:
         """Outputs by kind and partition: murmur2 of the key, the source offset where there is none."""
         shares: dict[tuple[OutputKind, int], list[OutputRecord]] = {}
-        num_partitions = {kind: self._num_partitions(topic) for kind, topic in self._topics.items()}
         for output in outputs:
             kind, key = output.kind, output.key
             place = key_hash(key) if key is not None else output.source_offset
-            shares.setdefault((kind, place % num_partitions[kind]), []).append(output)
+            shares.setdefault((kind, place % self._num_partitions[kind]), []).append(output)
         return shares
 
     async def stop(self) -> None:
@@ -173,12 +177,6 @@ class Publisher:
         for lane in self._lanes.values():
             for receipt, _ in lane.queue:
                 receipt.fail(BrokerError("the publisher was stopped"))
-
-    def _num_partitions(self, topic: str) -> int:
-        partitions = self._producer.client.cluster.partitions_for_topic(topic)
-        if not partitions:
-            raise BrokerError(f"output topic {topic} does not exist; create the topics first: intentrec topics")
-        return len(partitions)
 
     def _open_lane(self, kind: OutputKind, partition: int) -> _Lane:
         lane = self._lanes[kind, partition] = _Lane(kind, self._topics[kind], partition)

@@ -140,16 +140,17 @@ class PlaysWorker:
             self._spawn(self._open(partition), f"open partition {partition}")
 
     async def partitions_revoked(self, partitions: set[int]) -> None:
-        """Closes partitions in good order, or by force at the deadline. Never raises."""
+        """Closes partitions in good order, or leaves them to an end of their own at the deadline. Never raises."""
         self._assigned -= partitions
         lives = [life for partition in partitions if (life := self._lives.pop(partition, None))]
-        try:
-            async with asyncio.timeout(self._revoke_deadline_s):
-                await asyncio.gather(*(self._finish(life) for life in lives))
-        except TimeoutError:
-            logger.warning("partitions %s did not close in time: their last plays will be replayed", sorted(partitions))
-            for life in lives:
-                self._spawn(self._abandon(life), f"abandon partition {life.partition}")
+        finishing = {self._spawn(self._finish(life), f"finish partition {life.partition}"): life for life in lives}
+        late = (await asyncio.wait(finishing, timeout=self._revoke_deadline_s))[1] if lives else set()
+        for task in late:
+            life = finishing[task]
+            logger.warning("partition %d did not close in time: its last plays will be replayed", life.partition)
+            # Not waited for: a life's end closes its state on the inference thread, and that may be what hangs.
+            task.cancel()
+            self._spawn(self._abandon(life), f"abandon partition {life.partition}")
         self._count_partitions()
 
     # --- lives
@@ -212,9 +213,10 @@ class PlaysWorker:
 
     async def _reopen(self, life: PartitionLife, error: BaseException) -> None:
         partition = life.partition
-        await self._abandon(life)
         if isinstance(error, StateError):
-            return self._end_process(error)
+            self._end_process(error)  # first, because abandoning waits for the inference thread, which may hang
+            return await self._abandon(life)
+        await self._abandon(life)
         failures = self._failures[partition] = self._failures.get(partition, 0) + 1
         logger.warning("partition %d failed (%d in a row), opening it again: %r", partition, failures, error)
         if failures > _MAX_FAILURES:
@@ -333,10 +335,11 @@ class PlaysWorker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._inference.stop()
 
-    def _spawn(self, coroutine: Any, name: str) -> None:
+    def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
+        return task
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from intentrec_core.errors import BrokerError
 from stream.publisher import OutputStream, Publisher
 from stream.records import ID_HEADER, OutputKind, OutputRecord
 
@@ -35,9 +35,12 @@ class FailingProducer:
 
     def __init__(self, fails: bytes) -> None:
         self.sent: list[bytes] = []
+        self.sent_to: list[int] = []
         self._fails = fails
-        partitions = SimpleNamespace(partitions_for_topic=lambda topic: {0})
-        self.client = SimpleNamespace(cluster=partitions)
+        self.partitions: set[int] = {0}
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return self.partitions
 
     def create_batch(self) -> Batch:
         return Batch()
@@ -49,6 +52,7 @@ class FailingProducer:
             acknowledged.set_exception(ConnectionError("lost"))
         else:
             self.sent.append(batch[0])
+            self.sent_to.append(partition)
             acknowledged.set_result(None)
         return acknowledged
 
@@ -61,6 +65,7 @@ def test_nothing_of_a_life_leaves_behind_an_output_that_failed() -> None:
     async def scenario() -> None:
         producer = FailingProducer(fails=b"2")
         publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        await publisher.start()
         life, other = OutputStream(), OutputStream()
         keys = {b"1": life, b"2": life, b"a": other, b"3": life, b"b": other}
         receipts = {key: publisher.publish([_output(key)], stream) for key, stream in keys.items()}
@@ -80,6 +85,7 @@ def test_of_a_life_that_has_ended_nothing_more_is_sent() -> None:
     async def scenario() -> None:
         producer = FailingProducer(fails=b"")
         publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        await publisher.start()
         life = OutputStream()
         receipts = [publisher.publish([_output(key)], life) for key in (b"1", b"2")]
         life.ended = True
@@ -88,3 +94,27 @@ def test_of_a_life_that_has_ended_nothing_more_is_sent() -> None:
         await publisher.stop()
 
     asyncio.run(scenario())
+
+
+def test_metadata_that_misses_a_topic_for_a_moment_fails_nothing_and_moves_no_key() -> None:
+    async def scenario() -> None:
+        producer = FailingProducer(fails=b"")
+        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        await publisher.start()
+        producer.partitions = set()
+        await publisher.publish([_output(b"1")], OutputStream()).future
+        producer.partitions = {0, 1, 2}
+        await publisher.publish([_output(b"1")], OutputStream()).future
+        assert producer.sent == [b"1", b"1"]
+        assert producer.sent_to == [0, 0]
+        await publisher.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_that_does_not_exist_is_said_at_the_start() -> None:
+    producer = FailingProducer(fails=b"")
+    producer.partitions = set()
+    publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+    with pytest.raises(BrokerError, match="intentrec topics"):
+        asyncio.run(publisher.start())

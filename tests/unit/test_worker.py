@@ -1,0 +1,204 @@
+"""The worker's edges: a revoke that meets an inference which hangs, and fetches that do not follow one another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from intentrec_core.errors import IntentRecError, RecoveryTimeout
+from stream import worker as worker_module
+from stream.changelog import Cut
+from stream.metrics import Metrics
+from stream.partition import LifeParts, Membership
+from stream.publisher import OutputStream, Receipt
+from stream.records import Fetched, OutputRecord, PartitionResult, SourceRecord
+from stream.recovery import Restored
+from stream.settings import Settings
+from stream.start_offset import SourceFacts
+from stream.worker import PlaysWorker
+
+REBALANCE_TIMEOUT_S = 2.0
+
+
+class HangingPipeline:
+    """Its first micro-batch hangs until told to go on."""
+
+    def __init__(self) -> None:
+        self.go_on, self.began = threading.Event(), threading.Event()
+        self.opened: list[int] = []
+
+    def open_partition(self, partition: int, histories: dict[str, Any]) -> None:
+        self.opened.append(partition)
+
+    def close_partition(self, partition: int) -> None:
+        self.opened.remove(partition)
+
+    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+        self.began.set()
+        self.go_on.wait(60)
+        return [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]
+
+
+@dataclass
+class Broker:
+    """The least of a broker: one partition, whose cuts are remembered."""
+
+    cuts: list[int] = field(default_factory=list)
+    num_opened: int = 0
+    seeks: list[int] = field(default_factory=list)
+
+    def writer(self, partition: int, marker: object) -> Any:
+        return self
+
+    async def open(self) -> None:
+        self.num_opened += 1
+
+    async def commit(self, cut: Cut) -> None:
+        self.cuts.append(cut.next_offset)
+
+    async def close(self) -> None:
+        pass
+
+    async def source_facts(self, partition: int) -> SourceFacts:
+        return SourceFacts(committed=None, beginning=100, end=1000, num_partitions=1)
+
+    async def seek_source(self, partition: int, offset: int) -> None:
+        self.seeks.append(offset)
+
+    async def membership(self, partition: int) -> Membership:
+        return Membership.YES
+
+    async def restore(self, partition: int) -> Restored:
+        return Restored({}, None, 0, 0, 0.0)
+
+    def publish(self, outputs: Sequence[OutputRecord], stream: OutputStream) -> Receipt:
+        return Receipt(len(outputs), stream)
+
+
+@pytest.fixture
+def pipeline() -> Iterator[HangingPipeline]:
+    made = HangingPipeline()
+    yield made
+    made.go_on.set()
+
+
+def _run(
+    pipeline: HangingPipeline, scenario: Callable[[PlaysWorker, Broker, Metrics], Awaitable[None]], **changes: Any
+) -> None:
+    async def run() -> None:
+        metrics, broker = Metrics(), Broker()
+        settings = Settings.load(commit_interval_s=0.01, batch_deadline_ms=0)
+        worker = PlaysWorker(settings, pipeline, metrics, rebalance_timeout_s=REBALANCE_TIMEOUT_S)
+        parts: dict[str, Any] = {
+            "source": broker,
+            "writer": broker.writer,
+            "marker": lambda num_partitions, next_offset: None,
+            "restore": broker.restore,
+            "open_state": lambda *given: worker.on_inference_thread(pipeline.open_partition, *given),
+            "close_state": lambda *given: worker.on_inference_thread(pipeline.close_partition, *given),
+            "transactional": True,
+            "fingerprint": "f" * 16,
+            "commit_interval_s": 0.01,
+            "recovery_deadline_s": 30.0,
+            "on_failed": worker.life_failed,
+            "on_committed": worker.committed,
+            "on_restored": worker.figures.restored,
+        }
+        worker.start(LifeParts(**{**parts, **changes}), broker)  # type: ignore[arg-type]
+        worker.partitions_assigned({0})
+        try:
+            async with asyncio.timeout(60):
+                await scenario(worker, broker, metrics)
+        finally:
+            pipeline.go_on.set()
+            await worker.stop()
+
+    asyncio.run(run())
+
+
+async def _until(done: Callable[[], Any]) -> None:
+    while not done():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+def _records(start: int, num: int) -> list[Any]:
+    return [SimpleNamespace(partition=0, offset=offset) for offset in range(start, start + num)]
+
+
+def test_a_revoke_returns_by_its_deadline_although_inference_hangs(pipeline: HangingPipeline) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await _until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, _records(100, 5), 105))
+        await asyncio.to_thread(pipeline.began.wait, 30)
+        started_s = time.monotonic()
+        await worker.partitions_revoked({0})
+        # The deadline is half the rebalance timeout; the inference would have hung for a minute.
+        assert time.monotonic() - started_s < REBALANCE_TIMEOUT_S + 10
+        assert not worker.fetchable()
+        worker.partitions_assigned({0})
+        await asyncio.sleep(0.05)
+        assert broker.num_opened == 1, "nothing is opened while something of the last life is left"
+        pipeline.go_on.set()
+        await _until(worker.fetchable)
+        assert broker.num_opened == 2
+        assert pipeline.opened == [0]
+        assert broker.cuts == [], "what came out of a life that had ended is committed by nobody"
+
+    _run(pipeline, scenario)
+
+
+def test_a_recovery_past_its_deadline_ends_the_process_although_inference_hangs(pipeline: HangingPipeline) -> None:
+    async def never(partition: int) -> Restored:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        hung = asyncio.ensure_future(worker.on_inference_thread(pipeline.process, {0: _records(0, 1)}))
+        error: IntentRecError = await worker.fatal
+        assert isinstance(error, RecoveryTimeout)
+        assert not hung.done()
+
+    _run(pipeline, scenario, restore=never, recovery_deadline_s=0.05)
+
+
+def test_fetches_that_follow_one_another_are_taken_whatever_offsets_are_missing(pipeline: HangingPipeline) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await _until(worker.fetchable)
+        life = worker.fetchable()[0]
+        worker.accept(life, Fetched(100, _records(100, 5), 107))  # 105 and 106: a transaction's end, an aborted play
+        worker.accept(life, Fetched(107, [], 109))
+        worker.accept(life, Fetched(109, _records(111, 2), 113))
+        await _until(lambda: broker.cuts and broker.cuts[-1] == 113)
+        assert broker.num_opened == 1
+
+    _run(pipeline, scenario)
+
+
+@pytest.mark.parametrize("start", [90, 106], ids=["behind", "ahead"])
+def test_a_fetcher_that_is_elsewhere_has_the_partition_opened_again(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, start: int
+) -> None:
+    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
+        pipeline.go_on.set()
+        await _until(worker.fetchable)
+        life = worker.fetchable()[0]
+        worker.accept(life, Fetched(100, _records(100, 5), 105))
+        await _until(lambda: broker.cuts == [105])
+        worker.accept(life, Fetched(start, _records(start, 30), start + 30))
+        await _until(lambda: worker.fetchable().get(0, life) is not life)
+        assert broker.cuts == [105]
+        assert broker.num_opened == 2
+        labels = {"reason": "rewound"}
+        assert metrics.registry.get_sample_value("intentrec_partitions_reopened_total", labels) == 1
+
+    _run(pipeline, scenario)
