@@ -2,7 +2,8 @@
 
 One process writes a log: a lock on the folder keeps a second one out and dies with its holder. Plays not flushed are
 not lost: the next writer takes the offset up from the segments and reads them from the topic again. A write that fails
-(disk full, read-only) changes nothing; the plays stay buffered and the next flush tries again.
+(disk full, read-only) changes nothing; the plays stay buffered and the next flush tries again. Members who were
+forgotten: see forgotten_plays.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from intentrec_core.datasets.plays import PlayRow, play_rows, plays_table
 from intentrec_core.errors import DataError, StateError
 from stream.event_log import BACKFILL, SEGMENT, STAMP, Segment, cover, list_segments, segment_name
+from stream.forgotten_plays import Forgotten, limits_in, list_forgotten, must_go
 
 _LOCK = ".lock"
 _TEMPORARY = ".writing-"
@@ -63,6 +65,7 @@ class EventLogWriter:
             raise
         self._durable = {p: held.next_offset for p, held in cover(list_segments(root, topic)).items()}
         self._buffers: dict[int, _Buffer] = {}
+        self._orders: list[Forgotten] = []
 
     def close(self) -> None:
         """Gives the lock back. What is buffered is dropped: flush first."""
@@ -104,12 +107,24 @@ class EventLogWriter:
             held.next_offset = next_offset
         return len(taken)
 
+    def forget(self, order: Forgotten) -> None:
+        """Drops a member's buffered plays, and has the next :meth:`flush` note that those on disk must go.
+
+        Call it when everything read before the order was appended, and before anything behind it is.
+        """
+        if held := self._buffers.get(order.partition):
+            held.plays = [play for play in held.plays if play.play.user_id != order.user_id]
+        self._orders.append(order)
+
     def flush(self) -> int:
         """Makes the buffered plays durable; returns how many.
 
         Raises: OSError when the disk refuses. Segments already written stand, the others stay buffered.
         """
         num_written = 0
+        while self._orders:  # before any segment covers their offsets
+            self._write(self.root / self._orders[0].name(self.topic), self._orders[0].user_id.encode())
+            del self._orders[0]
         for partition, held in sorted(self._buffers.items()):
             if held.plays:
                 table = _segment_table(partition, held.plays)
@@ -129,9 +144,31 @@ class EventLogWriter:
         num_gone = 0
         for partition, held in sorted(cover(list_segments(self.root, self.topic)).items()):
             if run := self._mergeable(held.taken):
-                table = pa.concat_tables([_whole(segment) for segment in run])
+                table = pa.concat_tables([_read(segment, SEGMENT.names) for segment in run])
                 self._write(self.root / segment_name(self.topic, partition, run[0].first, run[-1].last), table)
                 num_gone += self._remove(run)
+        return num_gone
+
+    def purge(self) -> int:
+        """Drops the plays of members whose being forgotten was noted, from every segment; returns how many plays went.
+
+        Raises: OSError when the disk refuses, DataError when a segment cannot be read: what is left goes the next time.
+        Cost: reads who played what of every segment before an order, and rewrites those where plays go.
+        """
+        orders = list_forgotten(self.root, self.topic)
+        num_gone = 0
+        for segment in list_segments(self.root, self.topic) if orders else ():
+            if not (limits := limits_in(segment, orders.values())):
+                continue
+            goes = must_go(_read(segment, ["user_id", "offset"]), limits)
+            if goes.any():
+                self._write(segment.path, _read(segment, SEGMENT.names).filter(pa.array(~goes)))
+                self._sizes.pop(segment.path, None)
+                num_gone += int(goes.sum())
+        for path in orders:
+            path.unlink()
+        if orders:
+            _sync_folder(self.root)
         return num_gone
 
     def _mergeable(self, taken: Sequence[tuple[Segment, int]]) -> list[Segment]:
@@ -160,11 +197,14 @@ class EventLogWriter:
                 raise DataError(f"{segment.path}: not a segment of the event log ({error}); move it aside") from error
         return self._sizes[segment.path]
 
-    def _write(self, path: Path, table: pa.Table) -> None:
+    def _write(self, path: Path, content: pa.Table | bytes) -> None:
         temporary = path.with_name(_TEMPORARY + path.name)
         try:
             with temporary.open("wb") as file:
-                pq.write_table(table, file, compression="zstd", write_page_index=True)
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    pq.write_table(content, file, compression="zstd", write_page_index=True)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -245,9 +285,9 @@ def _segment_table(partition: int, plays: Sequence[LoggedPlay]) -> pa.Table:
     return pa.table([*table.columns, *arrays], schema=SEGMENT)
 
 
-def _whole(segment: Segment) -> pa.Table:
+def _read(segment: Segment, columns: list[str]) -> pa.Table:
     try:
-        return pq.read_table(segment.path, columns=SEGMENT.names)
+        return pq.read_table(segment.path, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"{segment.path}: cannot be read ({error}); restore it, or move it aside and lose its plays"

@@ -1,6 +1,7 @@
 """From the plays topic into the event log: every partition, read committed, positions from the log's own files.
 
     getmany ──▶ decode as the worker does ──▶ buffer ──▶ segments (in a thread, because an fsync may take a second)
+        └─ order to forget a member ──▶ noted in the log, carried out before the next training run reads it
 
 A play the worker would set aside as invalid is left out here too. While the disk refuses, nothing more is read, the plays at
 hand stay buffered, and the next attempt goes on where this one stopped.
@@ -23,10 +24,12 @@ from intentrec_core.domain import Domain, FieldKind, FilterKind, value_text
 from intentrec_core.errors import BrokerError, StateError
 from intentrec_core.history import EventLayout
 from stream.codec import RejectedPlay, decode_play
+from stream.control import Forget, home_partition, is_control, read_control
 from stream.event_log import EventLog
 from stream.event_log_writer import EventLogWriter, LoggedPlay
+from stream.forgotten_plays import Forgotten
+from stream.header_names import read_any_header_name
 from stream.metrics import Metrics
-from stream.publisher import key_hash
 from stream.records import SourceRecord
 from stream.settings import Settings
 from stream.topics import count_partitions
@@ -58,12 +61,7 @@ class PlayReader:
     def read(self, record: SourceRecord) -> LoggedPlay | None:
         """The play of a record. Cost: about 10 µs."""
         play = decode_play(record, self._max_future_ms)
-        if isinstance(play, RejectedPlay):
-            return None
-        if (
-            self._num_partitions is not None
-            and key_hash(play.user_id.encode()) % self._num_partitions != record.partition
-        ):
+        if isinstance(play, RejectedPlay) or is_control(record) or not self._is_home(record, play.user_id):
             return None
         try:
             # What cannot be packed now could not be packed when training reads it either.
@@ -89,6 +87,15 @@ class PlayReader:
             texts or None,
         )
         return LoggedPlay(record.offset, record.timestamp, row)
+
+    def forgotten(self, record: SourceRecord) -> str | None:
+        """The user id of the member whom a record orders to forget, as the worker understands it."""
+        order = read_control(record) if is_control(record) else None
+        return order.user_id if isinstance(order, Forget) and self._is_home(record, order.user_id) else None
+
+    def _is_home(self, record: SourceRecord, user_id: str) -> bool:
+        num_partitions = self._num_partitions
+        return num_partitions is None or home_partition(user_id, num_partitions) == record.partition
 
     def _text(self, key: str, value: Any) -> str:
         """A value as text that packs to the same bytes as the value itself."""
@@ -128,6 +135,7 @@ class LogFollower:
         self._reader = PlayReader(domain, None)
         self._last_poll_s = clock()
         self._behind_since_s: float | None = None
+        read_any_header_name()
         self._consumer = AIOKafkaConsumer(
             **settings.connection(),
             client_id=f"{settings.app_id}-trainer",
@@ -189,7 +197,10 @@ class LogFollower:
                 await self._rest()
 
     async def logged(self) -> None:
-        """Returns when everything read before the call is on disk; waits while the disk refuses."""
+        """Returns when everything read before the call is on disk, and no play of a member forgotten before it is.
+
+        Waits while the disk refuses.
+        """
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._flush_wanted.append(waiting)
         await waiting
@@ -216,9 +227,11 @@ class LogFollower:
     async def _flush(self) -> bool:
         """Makes what is buffered durable and merges small segments; False when the disk refuses."""
         num_buffered = self._writer.num_buffered
+        wanted, self._flush_wanted = self._flush_wanted, []
         try:
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._write)
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._write, bool(wanted))
         except OSError as error:
+            self._flush_wanted = wanted + self._flush_wanted
             logger.warning("event log %s cannot be written, will try again: %s", self._writer.root, error)
             self._on_trouble(f"the event log cannot be written: {error.strerror or error}")
             return False
@@ -227,8 +240,7 @@ class LogFollower:
             self._metrics.trainer_logged_plays.inc(written)
         self._last_flush_s = self._clock()
         self._on_trouble(None)
-        while self._flush_wanted:
-            waiting = self._flush_wanted.pop()
+        for waiting in wanted:
             if not waiting.done():
                 waiting.set_result(None)
         return True
@@ -238,9 +250,11 @@ class LogFollower:
         self._behind_since_s = None  # it waits on purpose, and says so elsewhere
         await asyncio.sleep(RETRY_S)
 
-    def _write(self) -> None:
+    def _write(self, purge: bool) -> None:
         if self._writer.flush():
             self._writer.merge()
+        if purge and (num_gone := self._writer.purge()):
+            logger.info("%d plays of members who were forgotten left the event log", num_gone)
 
     def _is_due(self) -> bool:
         num_buffered = self._writer.num_buffered
@@ -248,7 +262,14 @@ class LogFollower:
         return num_buffered >= MAX_BUFFERED_PLAYS or (num_buffered > 0 and is_old) or bool(self._flush_wanted)
 
     def _append(self, partition: int, records: Sequence[SourceRecord]) -> None:
-        plays = [play for record in records if (play := self._reader.read(record)) is not None]
+        plays: list[LoggedPlay] = []
+        for record in records:
+            if (user_id := self._reader.forgotten(record)) is not None:
+                self._writer.append(partition, plays, record.offset + 1)
+                self._writer.forget(Forgotten(partition, record.offset, user_id))
+                plays = []
+            elif (play := self._reader.read(record)) is not None:
+                plays.append(play)
         self._writer.append(partition, plays, records[-1].offset + 1)
 
     async def _take_up(self) -> None:
