@@ -12,10 +12,12 @@ from typing import Any
 
 import aiokafka
 from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, TopicPartitionState
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.producer.message_accumulator import MessageAccumulator
+from aiokafka.record.default_records import _DefaultRecordBatchPy
 from faust.transport.consumer import Consumer as FaustConsumer
 from faust.transport.consumer import Fetcher as FaustFetcher
 from faust.transport.drivers import aiokafka as driver
@@ -45,6 +47,8 @@ _PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
     ),
     FaustFetcher: ("_fetcher",),
     AIOKafkaFetcher: ("fetched_records", "_create_fetch_waiter"),
+    PartitionRecords: ("__next__",),
+    _DefaultRecordBatchPy: ("_maybe_uncompress",),
     GroupCoordinator: ("_do_heartbeat", "ensure_coordinator_known", "reset_generation"),
     SubscriptionState: ("fetch_context", "subscription"),
     Assignment: ("state_value",),
@@ -55,6 +59,9 @@ _PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
 #: What is only set by a constructor or used in a body is looked for in the owner's source.
 _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
     FaustFetcher: ("consumer._drain_messages(self)",),
+    AIOKafkaFetcher: ("MemoryRecords(part_data[-1])", "PartitionRecords("),
+    PartitionRecords: ("self.next_fetch_offset = record.offset + 1",),
+    _DefaultRecordBatchPy: ("buffer = self._buffer", '.decode("utf-8")'),
     driver.AIOKafkaConsumerThread: ("self._create_worker_consumer(", "self.consumer.flow_active"),
     ServiceThread: ("self.thread_loop",),
     FaustConsumer: ("self._read_offset", "self.can_resume_flow"),

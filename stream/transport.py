@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from stream.header_names import read_any_header_name
 from stream.partition import Membership
 from stream.private_names import check_private_names
 from stream.records import Fetched
@@ -315,6 +316,7 @@ class BatchTransport(driver.Transport):
         self, *args: Any, settings: Settings, sink: PlaysSink, rebalance_timeout_s: float, **kwargs: Any
     ) -> None:
         check_private_names()
+        read_any_header_name()
         super().__init__(*args, **kwargs)
         self.settings = settings
         self.sink = sink
