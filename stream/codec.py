@@ -90,6 +90,8 @@ def decode_play(record: PlayRecord, max_future_ms: int) -> DecodedPlay | Rejecte
         return RejectedPlay(RejectReason.OVERSIZED, f"{len(value)} bytes; allowed: {MAX_PLAY_BYTES}")
     try:
         play = _decode_play(value)
+        if not value.isascii():
+            str(value, "utf-8")  # msgspec does not look into names and texts that it skips
     except msgspec.ValidationError as error:
         return _invalid(value, str(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

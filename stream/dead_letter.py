@@ -57,7 +57,7 @@ def dead_letter(record: Letter, reason: RejectReason, detail: str = "") -> DeadL
     ``-offset``; for a value past 1 MB also ``-length`` and ``-sha256`` of the original; ``-null-value`` where there was
     none; ``-key-length`` and ``-key-sha256`` where the key was cut.
     """
-    own = _kept_headers(record.headers)
+    own = kept_headers(record.headers)
     value, key = record.value, record.key
     own.append((HEADER_PREFIX + "error", reason.value.encode()))
     if detail:
@@ -79,7 +79,8 @@ def dead_letter(record: Letter, reason: RejectReason, detail: str = "") -> DeadL
     return DeadLetter(key, bytes(value), tuple(own))
 
 
-def _kept_headers(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+def kept_headers(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """What is kept of a producer's headers, in their order: none that looks like ours, and none past the limit."""
     kept, room = [], MAX_KEPT_HEADER_BYTES
     for name, content in headers:
         content = content or b""

@@ -20,7 +20,7 @@ from intentrec_core.errors import RejectReason
 from intentrec_core.history import EventLayout, History, Outcome
 from stream.codec import DecodedPlay, RejectedPlay, decode_play
 from stream.control import home_partition, is_control, read_control
-from stream.dead_letter import HEADER_PREFIX, dead_letter
+from stream.dead_letter import HEADER_PREFIX, dead_letter, kept_headers
 from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.sessions import NOTHING_CARRIED
 
@@ -239,8 +239,8 @@ def _reject(work: PartitionWork, record: SourceRecord, play: RejectedPlay) -> No
 
 
 def _late(record: SourceRecord) -> OutputRecord:
-    """A play too late to be folded in, as it came; a valid one, so it is small."""
-    headers = [(name, content) for name, content in record.headers if not name.startswith(HEADER_PREFIX)]
+    """A play too late to be folded in, as it came. A valid one is small, but for its producer's headers."""
+    headers = kept_headers(record.headers)
     headers += [
         (HEADER_PREFIX + "topic", record.topic.encode()),
         (HEADER_PREFIX + "partition", b"%d" % record.partition),

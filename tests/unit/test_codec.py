@@ -98,6 +98,8 @@ def test_what_is_not_a_json_object_of_the_right_types():
         assert reason_of(value) is RejectReason.MALFORMED
     for value in (b"[]", b"3", b"null", b"{}", b'"text"'):
         assert reason_of(value) is RejectReason.INVALID_FIELD
+    for unread in (b', "x": "\xff"}', b', "\xff": 1}', b', "x": ["\xed\xa0\x80"]}'):
+        assert reason_of(json.dumps(PLAY).encode()[:-1] + unread) is RejectReason.MALFORMED
     deep = json.dumps(PLAY)[:-1].encode() + b', "x": ' + b"[" * 200_000
     assert reason_of(deep) is RejectReason.MALFORMED
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 
 from intentrec_core.errors import RejectReason
+from intentrec_core.history import History
 from stream.dead_letter import KEPT_OF_OVERSIZED_BYTES, dead_letter
+from stream.folding import Folder
+from stream.records import OutputKind, OutputRecord
+from tests.bundle_world import PlayLog
+from tests.worlds import TinyWorld
 
 
 @dataclass
@@ -57,3 +63,20 @@ def test_an_oversized_key_is_cut() -> None:
     letter = dead_letter(Record(b"{", key=b"k" * 500_000), RejectReason.KEY_MISMATCH)
     assert letter.key == b"k" * KEPT_OF_OVERSIZED_BYTES
     assert ("intentrec-key-length", b"500000") in letter.headers
+
+
+def test_what_is_set_aside_as_late_cannot_be_flooded_either(world: TinyWorld) -> None:
+    log, histories = PlayLog(), dict[str, History]()
+    for number in range(3 * world.window):
+        log.play("ann", number, 100.0 * number)
+    headers = (("intentrec-offset", b"0"), ("none", None), ("big", b"x" * 3_000_000), ("small", b"y"))
+    late = dataclasses.replace(log.play("ann", 1, 0.0), headers=headers)
+    work = Folder(world.layout, 1).fold(0, histories, [*log.records[:-1], late])
+    output = work.pending[-1]
+    assert isinstance(output, OutputRecord)
+    assert output.kind is OutputKind.LATE
+    assert output.value == late.value
+    own = dict(output.headers)
+    assert own["intentrec-offset"] == b"%d" % late.offset
+    assert "big" not in own
+    assert own["none"] == b""
