@@ -79,8 +79,9 @@ def until(holds: Callable[[], bool], timeout_s: float, worker: Worker) -> None:
     """Asks again and again; a failure shows the end of the worker's log."""
     deadline_s = time.monotonic() + timeout_s
     while not holds():
-        if time.monotonic() > deadline_s:
-            pytest.fail(f"did not come to hold in {timeout_s} s\n{worker.log()[-3000:]}")
+        if time.monotonic() > deadline_s or worker.process.poll() is not None:
+            ended = worker.process.poll()
+            pytest.fail(f"did not come to hold in {timeout_s} s (exit code {ended})\n{worker.log()[-3000:]}")
         time.sleep(0.1)
 
 
