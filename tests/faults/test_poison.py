@@ -1,0 +1,175 @@
+"""Thousands of plays that must be set aside, among good ones: one dead letter each, original bytes, and neighbours exact."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+
+from stream.broker import Broker
+from stream.codec import iso_time
+from stream.event_log import EventLog
+from stream.publisher import key_hash
+from stream.settings import Settings
+from tests.broker_fixtures import RigMaker
+from tests.fault_report import FaultRow
+from tests.faults.poison import KINDS, NAME_HEADER, Poison, mixture
+from tests.rig import NUM_PARTITIONS, Rig
+from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
+from tests.verdict import ReadBack, judge, read_all
+
+KEPT_WHOLE_BYTES = 1_000_000
+KEPT_OF_LARGER_BYTES = 64 * 1024
+Place = tuple[int, int]
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(900)
+def test_every_poison_is_set_aside_once_and_neighbours_are_exact(
+    kafka_broker: Broker, make_serving_rig: ServingRigMaker, fault_row: FaultRow, full_faults: bool, tmp_path: Path
+) -> None:
+    num_poison, num_large = (10_000, 25) if full_faults else (400, 1)
+    rig, (bundle, _) = make_serving_rig(kafka_broker, event_log_dir=tmp_path / "log", event_log_flush_s=1)
+    announce_bundle(rig, bundle)
+    worker, trainer = start_serving(rig), rig.start_worker(module="stream.cli", arguments=["trainer"])
+    sent, good = _produce(rig, num_poison, num_large)
+    assert len(KINDS) >= 20
+    assert {poison.kind for poison in sent} == set(KINDS)
+    until(lambda: counted(worker, "plays_consumed_total") >= num_poison + len(good), 300, worker)
+    rig.wait_for_answers(len(good), 120)
+    num_reopened = counted(worker, "partitions_reopened_total")
+    num_rejected = counted(worker, "plays_rejected_total")
+    assert worker.terminate() == 0, worker.log()[-3000:]
+
+    plays = {(record.partition, record.offset): record for record in read_all(rig.settings, rig.settings.plays_topic)}
+    poisoned = {place: sent[int(name)] for place, record in plays.items() if (name := _header(record, NAME_HEADER))}
+    assert len(poisoned) == num_poison
+    letters = _letters(rig.settings)
+    assert letters.keys() == poisoned.keys()
+    for place, (letter, *_) in letters.items():
+        _check(letter, plays[place], poisoned[place])
+    fault_row(
+        "poison events",
+        judge(rig.settings, rig.layout),
+        poison=num_poison,
+        kinds=len(KINDS),
+        dead_letters=len(letters),
+        dead_letter_repeats=sum(len(repeats) - 1 for repeats in letters.values()),
+        partitions_reopened=int(num_reopened),
+    )
+    assert num_reopened == 0
+    assert num_rejected == num_poison
+    assert "Traceback" not in worker.log()
+
+    until(lambda: counted(trainer, "trainer_logged_plays_total") >= len(good), 60, trainer)
+    assert trainer.terminate() == 0, trainer.log()[-3000:]
+    logged = EventLog(rig.settings.event_log_dir, rig.settings.plays_topic).plays()
+    assert sorted(logged.column("event_id").to_pylist()) == sorted(play["event_id"] for play in good)
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(120)
+def test_a_header_name_that_is_not_utf8_stops_no_partition(kafka_broker: Broker, make_rig: RigMaker) -> None:
+    rig = make_rig(kafka_broker)
+    worker = rig.start_worker()
+    rig.produce(rig.plays(50))
+    asyncio.run(_send_with_odd_header(rig.settings, list(rig.plays(20))))
+    rig.produce(rig.plays(50))
+    answers = rig.wait_for_answers(120)
+    assert worker.terminate() == 0, worker.log()[-3000:]
+    assert set(answers.values()) == {1}
+    assert sum(history.count for history in rig.state().values()) == 120
+
+
+async def _send_with_odd_header(settings: Settings, plays: list[dict[str, Any]]) -> None:
+    """As a producer in C or Go may: the clients here take names as text only."""
+    async with AIOKafkaProducer(**settings.connection()) as producer:
+        for play in plays:
+            key = play["user_id"].encode()
+            builder = producer.create_batch()
+            builder._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 1 << 20)
+            name = type("Name", (str,), {"encode": lambda *_: b"\xff\xfe"})()
+            builder.append(timestamp=None, key=key, value=json.dumps(play).encode(), headers=[(name, b"1")])
+            builder.close()
+            sent = await producer.send_batch(
+                builder, settings.plays_topic, partition=key_hash(key) % settings.num_partitions
+            )
+            await sent
+
+
+def _produce(rig: Rig, num_poison: int, num_large: int) -> tuple[list[Poison], list[dict[str, Any]]]:
+    """Poison among as many good plays of the same members; what is poisonous has been made of those same plays."""
+    rng = random.Random(7)
+    plays = list(world_plays(rig, num_poison))
+    sent = list(mixture(rng, num_poison, iter(plays), NUM_PARTITIONS, num_large))
+    good = [play | _oddity(rng, play) for play in plays]
+    for poison, play in zip(sent, good, strict=True):
+        place = {} if poison.partition is None else {"partition": poison.partition}
+        rig.send(poison.key, poison.value, headers=list(poison.headers), **place)
+        rig.send(play["user_id"].encode(), json.dumps(play).encode())
+    rig.flush()
+    return sent, good
+
+
+def _oddity(rng: random.Random, play: dict[str, Any]) -> dict[str, Any]:
+    """What makes a play strange and leaves it valid; mostly nothing."""
+    odd: list[dict[str, Any]] = [
+        {"item_id": "\U0001f3ac \u00e9\u0000\n"},
+        {"item_id": "i" * 256},
+        {"ts": iso_time(play["ts"])},
+        {"duration_s": 0.0},
+        {"context": {str(number): "x" * 1024 for number in range(64)}},
+        {"field_of_next_year": {"nested": [None, 1e308, "\u00e9"]}},
+    ]
+    if rng.random() < 0.002:
+        return {"padding": "x" * 900_000}
+    return rng.choice(odd) if rng.random() < 0.3 else {}
+
+
+def _letters(settings: Settings) -> dict[Place, list[ReadBack]]:
+    """Dead letters by the place that their id names, the first of each first."""
+    letters: dict[Place, list[ReadBack]] = defaultdict(list)
+    for record in read_all(settings, settings.dead_letter_topic):
+        topic, partition, offset, kind = _header(record, "intentrec-id").decode().rsplit("-", 3)
+        assert (topic, kind) == (settings.plays_topic, "dead_letter")
+        letters[int(partition), int(offset)].append(record)
+    return letters
+
+
+def _check(letter: ReadBack, original: ReadBack, poison: Poison) -> None:
+    """A dead letter says where and why, and holds the original's bytes."""
+    named = Counter(name for name, _ in letter.headers)
+    assert all(number == 1 for name, number in named.items() if name.startswith("intentrec-"))
+    headers = dict(letter.headers)
+    assert headers["intentrec-error"].decode() in poison.reasons, poison.kind
+    assert headers["intentrec-detail"]
+    where = [headers[f"intentrec-{name}"].decode() for name in ("topic", "partition", "offset")]
+    assert where == [original.topic, str(original.partition), str(original.offset)]
+    assert headers[NAME_HEADER] == _header(original, NAME_HEADER)
+    value, key = poison.value or b"", poison.key
+    assert original.value == poison.value
+    if len(value) > KEPT_WHOLE_BYTES:
+        assert letter.value == value[:KEPT_OF_LARGER_BYTES]
+        assert headers["intentrec-length"] == b"%d" % len(value)
+        assert headers["intentrec-sha256"].decode() == hashlib.sha256(value).hexdigest()
+    else:
+        assert letter.value == value
+        assert ("intentrec-null-value" in headers) == (poison.value is None)
+    if key is not None and len(key) > KEPT_OF_LARGER_BYTES:
+        assert letter.key == key[:KEPT_OF_LARGER_BYTES]
+        assert headers["intentrec-key-sha256"].decode() == hashlib.sha256(key).hexdigest()
+    else:
+        assert letter.key == key
+
+
+def _header(record: ReadBack, name: str) -> bytes:
+    """The last header of a name, as the worker's own come after a producer's; empty without one."""
+    return dict(record.headers).get(name, b"")
