@@ -29,6 +29,7 @@ Plays = Callable[["Rig", int], Iterator[dict[str, Any]]]
 _TICK_S = 0.02
 #: Commits come ten times a second, and a loaded machine is late with some: less than this is no backlog.
 CAUGHT_UP_S = 2.0
+_ANSWER_DEADLINE_S = 60.0
 
 
 class Load:
@@ -93,12 +94,13 @@ class GroupView:
     def ends(self) -> dict[int, int]:
         """The end of each partition of the plays, now."""
         sources = [confluent_kafka.TopicPartition(self._topic, p) for p in range(self._num_partitions)]
-        return {source.partition: self._client.get_watermark_offsets(source, 30)[1] for source in sources}
+        return {s.partition: _asked(lambda s=s: self._client.get_watermark_offsets(s, 30))[1] for s in sources}
 
     def committed(self) -> dict[int, int]:
         """The offset committed for each partition; 0 where there is none."""
         sources = [confluent_kafka.TopicPartition(self._topic, p) for p in range(self._num_partitions)]
-        return {source.partition: max(0, source.offset) for source in self._client.committed(sources, 30)}
+        found = _asked(lambda: self._client.committed(sources, 30))
+        return {source.partition: max(0, source.offset) for source in found}
 
     def lag(self) -> int:
         """Plays in the log and not committed."""
@@ -115,6 +117,18 @@ class GroupView:
             if time.monotonic() - began_s > timeout_s:
                 logs = "\n".join(f"{worker.log_path.name}:\n{worker.log()[-3000:]}" for worker in rig.workers)
                 pytest.fail(f"{self.lag()} plays wait after {timeout_s} s\n{logs}")
+            time.sleep(0.25)
+
+
+def _asked(question: Callable[[], Any]) -> Any:
+    """The answer, once there is one: a broker that comes or goes has moments without a leader or a coordinator."""
+    deadline_s = time.monotonic() + _ANSWER_DEADLINE_S
+    while True:
+        try:
+            return question()
+        except confluent_kafka.KafkaException:
+            if time.monotonic() > deadline_s:
+                raise
             time.sleep(0.25)
 
 
