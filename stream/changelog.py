@@ -27,6 +27,7 @@ from stream.records import OutputRecord
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from stream.outputs_producer import OutputsProducer
     from stream.publisher import Publisher
     from stream.settings import Settings
 
@@ -134,7 +135,7 @@ class PlainWriter:
         settings: Settings,
         partition: int,
         marker: Callable[[int], Marker],
-        producer: AIOKafkaProducer,
+        producer: OutputsProducer,
         commit_offset: Callable[[int, int], Awaitable[bool]],
     ) -> None:
         self._settings = settings
@@ -174,7 +175,7 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
 
 
 async def _send(
-    producer: AIOKafkaProducer, topic: str, partition: int, cut: Cut, marker: Callable[[int], Marker]
+    producer: AIOKafkaProducer | OutputsProducer, topic: str, partition: int, cut: Cut, marker: Callable[[int], Marker]
 ) -> list[asyncio.Future[object]]:
     records: Iterable[tuple[bytes, bytes | None]] = [
         *cut.changes.items(),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,12 +18,15 @@ from aiokafka.partitioner import murmur2
 
 from intentrec_core.errors import BrokerError
 from stream.records import OutputKind, OutputRecord
+from stream.steady_clock import SteadyClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aiokafka import AIOKafkaProducer
     from aiokafka.producer.message_accumulator import BatchBuilder
+
+    from stream.outputs_producer import OutputsProducer
 
 #: Kafka's default limit on a batch is 1 MiB. A single larger record still gets a batch of its own.
 BATCH_BYTES = 900 * 1024
@@ -109,16 +111,16 @@ class Publisher:
 
     def __init__(
         self,
-        producer: AIOKafkaProducer,
+        producer: OutputsProducer,
         topics: Mapping[OutputKind, str],
         *,
         on_published: Callable[[Published], None],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._producer = producer
         self._topics = topics
         self._on_published = on_published
-        self._clock = clock
+        self._clock = clock or SteadyClock()
         self._num_partitions: dict[OutputKind, int] = {}
         self._lanes: dict[tuple[OutputKind, int], _Lane] = {}
 
@@ -232,7 +234,8 @@ def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *
     append, now_ms = builder.append, int(now_s * 1000)
     for output in outputs:
         value = output.value
-        latency_s = now_s - output.source_timestamp_ms / 1000
+        # A producer's clock can be ahead of ours.
+        latency_s = max(0.0, now_s - output.source_timestamp_ms / 1000)
         if takes_latency:
             value = b'%b,"latency_s":%.6f}' % (value, latency_s)
         if append(timestamp=now_ms, key=output.key, value=value, headers=list(output.headers)) is None:

@@ -26,6 +26,9 @@ _MONTH_MS = str(30 * 24 * 3600 * 1000)
 _MAX_PLAY_RECORD_BYTES = str(8 * 1024 * 1024)
 #: A dead letter is at most 1 MB of value, 64 kB of key and 64 kB of headers, and a few headers of ours.
 _MAX_DEAD_LETTER_BYTES = str(2 * 1024 * 1024)
+#: What workers and trainers write is stamped by the broker: it refuses records that are an hour ahead of its own clock, so a
+#: worker whose clock is wrong could publish and commit nothing.
+_WRITTEN_BY_US = {"message.timestamp.type": "LogAppendTime"}
 _CREATE_DEADLINE_S = 30.0
 #: Unless set: a copy on each node, up to three. Kafka's own default is one, however many nodes there are.
 _MAX_COPIES = 3
@@ -45,8 +48,9 @@ class TopicSpec:
 def topic_specs(settings: Settings) -> list[TopicSpec]:
     """All topics of an app, in data-flow order."""
     partitions = settings.num_partitions
-    kept = {"cleanup.policy": "delete", "retention.ms": _MONTH_MS}
+    kept = {**_WRITTEN_BY_US, "cleanup.policy": "delete", "retention.ms": _MONTH_MS}
     compacted = {
+        **_WRITTEN_BY_US,
         "cleanup.policy": "compact",
         # Restoring reads what compaction left: a tenth of dirt keeps it near one ring a member, for more cleaning.
         "min.cleanable.dirty.ratio": "0.1",
@@ -61,8 +65,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             fixed_partitions=True,
         ),
         TopicSpec(name=settings.changelog_topic, num_partitions=partitions, config=compacted, fixed_partitions=True),
-        TopicSpec(name=settings.recommendations_topic, num_partitions=partitions),
-        TopicSpec(name=settings.intents_topic, num_partitions=partitions),
+        TopicSpec(name=settings.recommendations_topic, num_partitions=partitions, config=_WRITTEN_BY_US),
+        TopicSpec(name=settings.intents_topic, num_partitions=partitions, config=_WRITTEN_BY_US),
         TopicSpec(
             name=settings.dead_letter_topic,
             num_partitions=partitions,
@@ -76,7 +80,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(
             name=settings.model_updates_topic,
             num_partitions=1,
-            config={"cleanup.policy": "compact"},
+            config={**_WRITTEN_BY_US, "cleanup.policy": "compact"},
             fixed_partitions=True,
         ),
     ]

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +26,10 @@ from aiokafka import AIOKafkaProducer
 from intentrec_core.changelog_codec import Marker
 from intentrec_core.errors import BrokerError, IntentRecError
 from stream.broker_checks import check_topics, uses_transactions
-from stream.changelog import ChangelogWriter, PlainWriter, TransactionalWriter, close_producer
+from stream.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
 from stream.faust_app import create_app
 from stream.health import HealthServer
+from stream.outputs_producer import OutputsProducer
 from stream.partition import LifeParts
 from stream.publisher import BATCH_BYTES, Publisher
 from stream.records import OutputKind
@@ -182,7 +183,7 @@ class WorkerProcess:
         parts: WorkerParts,
         source: BatchConsumer,
         worker: PlaysWorker,
-        producer: AIOKafkaProducer,
+        producer: OutputsProducer,
         publisher: Publisher,
         transactional: bool,
     ) -> LifeParts:
@@ -236,20 +237,23 @@ async def _stop_app(app: PlaysApp) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _outputs_producer(settings: Settings, *, idempotent: bool) -> Any:
-    producer = AIOKafkaProducer(
-        **settings.connection(),
-        client_id=f"{settings.app_id}-outputs",
-        enable_idempotence=idempotent,
-        acks="all",
-        max_batch_size=BATCH_BYTES,
-        max_request_size=_MAX_REQUEST_BYTES,
-    )
+async def _outputs_producer(settings: Settings, *, idempotent: bool) -> AsyncIterator[OutputsProducer]:
+    def make() -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            **settings.connection(),
+            client_id=f"{settings.app_id}-outputs",
+            enable_idempotence=idempotent,
+            acks="all",
+            max_batch_size=BATCH_BYTES,
+            max_request_size=_MAX_REQUEST_BYTES,
+        )
+
+    producer = OutputsProducer(make)
     try:
         await producer.start()
         yield producer
     finally:
-        await close_producer(producer)
+        await producer.stop()
 
 
 async def _first_of(ends: set[asyncio.Future[Any]], starting: asyncio.Task[None]) -> None:
