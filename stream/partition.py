@@ -23,6 +23,7 @@ from intentrec_core.errors import RecoveryTimeout
 from stream.changelog import Cut
 from stream.publisher import OutputStream, PublishFailed
 from stream.start_offset import SourceFacts, start_offset
+from stream.tally import Tally
 
 if TYPE_CHECKING:
     from intentrec_core.changelog_codec import Marker
@@ -102,6 +103,7 @@ class _Uncommitted:
     changes: dict[bytes, bytes | None] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     outputs: list[OutputRecord] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
 
 class PartitionLife:
@@ -192,6 +194,7 @@ class PartitionLife:
         pending.next_offset = result.next_offset
         pending.num_plays += result.num_records
         pending.changes.update(result.changelog)
+        pending.tally.take(result.tally)
         if receipt is None:
             pending.outputs.extend(result.outputs)
         else:
@@ -256,4 +259,5 @@ class PartitionLife:
                 ) from error
             await self._writer.commit(Cut(cut.next_offset, cut.changes, cut.outputs))
             self.committed_offset = cut.next_offset
+            cut.tally.count()
             self._parts.on_committed(self, cut.num_plays, time.monotonic() - started_s)

@@ -215,20 +215,24 @@ class Pipeline:
         made.bundle[~failed] = self._judge.bundle_number(serving.version)
         previous = self._judge.previous(batch, made)
         answers = [
-            p for work in works for p in work.pending if isinstance(p, Answer) and p.outcome is not Outcome.REPLAYED
+            (p, work_of)
+            for work_of, work in enumerate(works)
+            for p in work.pending
+            if isinstance(p, Answer) and p.outcome is not Outcome.REPLAYED
         ]
-        in_order = [a.run.first_row + a.nth for a in answers if a.outcome is Outcome.APPENDED]
-        rows = np.array(in_order, dtype=np.int64)
-        rows = rows[previous.bundle[rows] >= 0]
+        in_order = [(a.run.first_row + a.nth, work_of) for a, work_of in answers if a.outcome is Outcome.APPENDED]
+        added, works_of = np.array(in_order, dtype=np.int64).reshape(-1, 2).T
+        predicted = previous.bundle[added] >= 0
+        rows, works_of = added[predicted], works_of[predicted]
         if len(rows):
             item_row = batch.item_row[rows]
             seen_before = [watched[row][:-1] for row in rows.tolist()]
             hit = self._popular.hits(item_row, seen_before, CUTOFF, self._retrieval.hides_watched)
             ts_s = batch.plays["ts_ms"][rows] / 1000.0
-            self._judge.count(previous.take(rows), item_row, self._truths(batch, rows), hit, ts_s)
-        late = [a for a in answers if a.outcome is Outcome.INSERTED]
+            tallies = [work.result.tally for work in works]
+            self._judge.count(tallies, works_of, previous.take(rows), item_row, self._truths(batch, rows), hit, ts_s)
+        late = [a for a, _ in answers if a.outcome is Outcome.INSERTED]
         late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
-        added = np.array(in_order, dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array([a.play.ts_ms for a in late], dtype=np.int64)])
         self._popular.add(np.concatenate([batch.item_row[added], late_rows]), ts_ms / 1000.0)
 
@@ -253,20 +257,20 @@ class Pipeline:
 
     def _count(self, works: Sequence[PartitionWork]) -> None:
         metrics = self.metrics
-        results = [work.result for work in works]
-        num_records = sum(result.num_records for result in results)
+        num_records = sum(work.result.num_records for work in works)
         metrics.plays_consumed.inc(num_records)
         metrics.batch_plays.observe(num_records)
-        records = [record for result in results for record in result.changelog.items()]
-        metrics.changelog_bytes.inc(sum(len(key) + len(value or b"") for key, value in records))
-        metrics.plays.labels(PlayOutcome.APPLIED).inc(sum(result.num_applied for result in results))
-        metrics.plays.labels(PlayOutcome.DUPLICATE).inc(sum(result.num_duplicates for result in results))
-        metrics.plays.labels(PlayOutcome.LATE).inc(sum(result.num_late for result in results))
-        metrics.plays.labels(PlayOutcome.REPLAYED).inc(sum(result.num_replayed for result in results))
-        metrics.forgotten_members.inc(sum(result.num_forgotten for result in results))
         for work in works:
+            result, tally = work.result, work.result.tally
+            num_bytes = sum(len(key) + len(value or b"") for key, value in result.changelog.items())
+            tally.add(metrics.changelog_bytes, amount=num_bytes)
+            tally.add(metrics.plays, PlayOutcome.APPLIED, amount=result.num_applied)
+            tally.add(metrics.plays, PlayOutcome.DUPLICATE, amount=result.num_duplicates)
+            tally.add(metrics.plays, PlayOutcome.LATE, amount=result.num_late)
+            tally.add(metrics.plays, PlayOutcome.REPLAYED, amount=result.num_replayed)
+            tally.add(metrics.forgotten_members, amount=result.num_forgotten)
             for reason in work.reasons:
-                metrics.plays_rejected.labels(reason).inc()
+                tally.add(metrics.plays_rejected, reason, amount=1)
         now = EngineCounts.of(self._serving)
         now.count(metrics, since=self._engine_seen)
         self._engine_seen = now

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Counter
 
 from intentrec_core.domain import Domain, Field, FieldKind
 from intentrec_core.vocabulary import ItemTable
 from stream.batch_rows import BatchRows
 from stream.common_labels import CommonLabels
 from stream.metrics import Metrics
+from stream.tally import Tally
 
 CUTOFF = 10
 MAX_MEMBERS = 262_144
@@ -148,6 +150,8 @@ class Judge:
 
     def count(
         self,
+        tallies: Sequence[Tally],
+        tally_of: NDArray[np.int64],
         predicted: Predictions,
         item_row: NDArray[np.int64],
         truths: Sequence[NDArray[np.bool_]],
@@ -156,36 +160,54 @@ class Judge:
     ) -> None:
         """Counts plays against what was ``predicted`` for them; those without a prediction do not count.
 
-        Shapes: item_row i64[N]; truths bool[N, L_i] a head, all false where the truth is unknown; popular_hit bool[N];
-        ts_s f64[N] event times.
+        Shapes: tally_of i64[N] which of ``tallies`` a play counts in; item_row i64[N]; truths bool[N, L_i] a head, all false
+        where the truth is unknown; popular_hit bool[N]; ts_s f64[N] event times.
         """
         for number in np.unique(predicted.bundle[predicted.bundle >= 0]).tolist():
             rows = np.flatnonzero(predicted.bundle == number)
-            self._count(self._bundles[number], predicted.take(rows), item_row[rows], [t[rows] for t in truths])
-            self._metrics.judged_popular_hits.labels(self._bundles[number]).inc(int(popular_hit[rows].sum()))
+            sums = _Sums(tallies, tally_of[rows])
+            self._count(sums, self._bundles[number], predicted.take(rows), item_row[rows], [t[rows] for t in truths])
+            sums.add(self._metrics.judged_popular_hits, self._bundles[number], values=popular_hit[rows])
         for common, truth in zip(self._common, truths, strict=True):
             common.add(truth, ts_s)
 
     def _count(
-        self, bundle: str, predicted: Predictions, item_row: NDArray[np.int64], truths: Sequence[NDArray[np.bool_]]
+        self,
+        sums: _Sums,
+        bundle: str,
+        predicted: Predictions,
+        item_row: NDArray[np.int64],
+        truths: Sequence[NDArray[np.bool_]],
     ) -> None:
         metrics = self._metrics
         metrics.judges(bundle, self._names)
         found = (predicted.items == item_row[:, None]) & (item_row > 0)[:, None]
         hit = found.any(axis=1)
-        metrics.judged_plays.labels(bundle).inc(len(item_row))
-        metrics.judged_hits.labels(bundle).inc(int(hit.sum()))
-        metrics.judged_reciprocal_ranks.labels(bundle).inc(float((1.0 / (1.0 + found.argmax(axis=1)))[hit].sum()))
+        sums.add(metrics.judged_plays, bundle, values=np.ones(len(item_row)))
+        sums.add(metrics.judged_hits, bundle, values=hit)
+        sums.add(metrics.judged_reciprocal_ranks, bundle, values=hit / (1.0 + found.argmax(axis=1)))
         for column, (name, truth) in enumerate(zip(self._names, truths, strict=True)):
             label = predicted.labels[:, column].astype(np.int64)
             known = truth.any(axis=1) & (label >= 0)
-            right = truth[known, label[known]]
-            metrics.judged_intents.labels(bundle, name).inc(int(known.sum()))
-            metrics.judged_intents_right.labels(bundle, name).inc(int(right.sum()))
+            right = known & truth[np.arange(len(label)), label]
+            sums.add(metrics.judged_intents, bundle, name, values=known)
+            sums.add(metrics.judged_intents_right, bundle, name, values=right)
             commonest = self._common[column].commonest
             if commonest is not None:
-                popular_right = int(truth[known, commonest].sum())
-                metrics.judged_popular_intents_right.labels(bundle, name).inc(popular_right)
+                sums.add(metrics.judged_popular_intents_right, bundle, name, values=known & truth[:, commonest])
+
+
+class _Sums:
+    """Sums over plays, for each of the tallies they count in."""
+
+    def __init__(self, tallies: Sequence[Tally], tally_of: NDArray[np.int64]) -> None:
+        self._tallies, self._tally_of = tallies, tally_of
+
+    def add(self, counter: Counter, *labels: str, values: NDArray[np.float64] | NDArray[np.bool_]) -> None:
+        """Shape: values [N]."""
+        amounts = np.bincount(self._tally_of, weights=values, minlength=len(self._tallies))
+        for tally, amount in zip(self._tallies, amounts.tolist(), strict=True):
+            tally.add(counter, *labels, amount=amount)
 
 
 def true_labels(

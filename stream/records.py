@@ -12,6 +12,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from stream.tally import Tally
+
 ID_HEADER = "intentrec-id"
 
 
@@ -103,7 +105,8 @@ class PartitionResult:
     """What processing one partition's records of a micro-batch came to.
 
     ``outputs`` are in source order; ``changelog`` brings the partition's changelog up to the state at ``next_offset``
-    (later records of a key replace earlier ones). The counts add up to ``num_records``.
+    (later records of a key replace earlier ones). The counts add up to ``num_records``; ``tally`` is what metrics are raised
+    by once this is committed.
     """
 
     partition: int
@@ -117,6 +120,7 @@ class PartitionResult:
     num_replayed: int = 0
     num_rejected: int = 0
     num_forgotten: int = 0
+    tally: Tally = field(default_factory=Tally)
 
 
 def output_id(record: SourceRecord, kind: OutputKind) -> bytes:

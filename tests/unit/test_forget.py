@@ -75,7 +75,8 @@ def test_nothing_cached_is_left_and_no_prediction_is_judged(serving: Serving) ->
     assert "0/ann" not in serving.engine.cached_users()
     assert pipeline.history(0, "ann") is None
     log.play("ann", 2, 100)
-    pipeline.process({0: log.records[2:]})
+    for result in [*results, *pipeline.process({0: log.records[2:]})]:
+        result.tally.count()
     sample = pipeline.metrics.registry.get_sample_value
     assert sample("intentrec_judged_plays_total", {"bundle": serving.version}) == 0
     assert sample("intentrec_forgotten_members_total") == 1

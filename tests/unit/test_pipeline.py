@@ -36,6 +36,7 @@ def pipeline(serving: Serving) -> Pipeline:
 
 def run(pipeline: Pipeline, records: Sequence[Record]) -> PartitionResult:
     (result,) = pipeline.process({0: records})
+    result.tally.count()
     return result
 
 

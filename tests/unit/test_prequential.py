@@ -56,6 +56,23 @@ def test_counts_equal_a_look_at_what_was_published(serving: Serving, batch: int)
     assert sample("intentrec_judged_intents_right_total", bundle | {"head": "genre"}) == right > 0
 
 
+def test_each_partition_has_its_own_share_of_the_counts(serving: Serving) -> None:
+    pipeline, logs = make_pipeline(serving, num_partitions=2, plays_partitioner="any"), (PlayLog(0), PlayLog(1))
+    pipeline.open_partition(1, {})
+    for log, num_plays in zip(logs, (3, 5), strict=True):
+        for i in range(num_plays):
+            log.play("ann", i % 2, 100.0 * i)
+    sample = pipeline.metrics.registry.get_sample_value
+    results = pipeline.process({log.partition: log.records for log in logs})
+    seen = []
+    for result in results:
+        result.tally.count()
+        judged = sample("intentrec_judged_plays_total", {"bundle": serving.version})
+        genres = sample("intentrec_judged_intents_total", {"bundle": serving.version, "head": "genre"})
+        seen.append((sample("intentrec_plays_total", {"outcome": "applied"}), judged, genres))
+    assert seen == [(3, 2, 2), (8, 6, 6)]
+
+
 def test_truths_of_rules_and_of_the_event_are_known_too(serving: Serving) -> None:
     pipeline, log = make_pipeline(serving), PlayLog()
     log.play("ann", 1, 0)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from intentrec_core.errors import IntentRecError, RecoveryTimeout
+from intentrec_core.errors import BrokerError, IntentRecError, RecoveryTimeout
 from stream import worker as worker_module
 from stream.changelog import Cut
-from stream.metrics import Metrics
+from stream.metrics import Metrics, PlayOutcome
 from stream.partition import LifeParts, Membership
 from stream.publisher import OutputStream, Receipt
 from stream.records import Fetched, OutputRecord, PartitionResult, SourceRecord
@@ -33,6 +33,7 @@ class HangingPipeline:
     def __init__(self) -> None:
         self.go_on, self.began = threading.Event(), threading.Event()
         self.opened: list[int] = []
+        self.metrics = Metrics()
 
     def open_partition(self, partition: int, histories: dict[str, Any]) -> None:
         self.opened.append(partition)
@@ -43,7 +44,10 @@ class HangingPipeline:
     def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
         self.began.set()
         self.go_on.wait(60)
-        return [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]
+        results = [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]
+        for result in results:
+            result.tally.add(self.metrics.plays, PlayOutcome.APPLIED, amount=result.num_records)
+        return results
 
 
 @dataclass
@@ -52,7 +56,7 @@ class Broker:
 
     cuts: list[int] = field(default_factory=list)
     num_opened: int = 0
-    seeks: list[int] = field(default_factory=list)
+    num_failures: int = 0
 
     def writer(self, partition: int, marker: object) -> Any:
         return self
@@ -61,6 +65,9 @@ class Broker:
         self.num_opened += 1
 
     async def commit(self, cut: Cut) -> None:
+        if self.num_failures:
+            self.num_failures -= 1
+            raise BrokerError("the commit failed")
         self.cuts.append(cut.next_offset)
 
     async def close(self) -> None:
@@ -70,7 +77,7 @@ class Broker:
         return SourceFacts(committed=None, beginning=100, end=1000, num_partitions=1)
 
     async def seek_source(self, partition: int, offset: int) -> None:
-        self.seeks.append(offset)
+        pass
 
     async def membership(self, partition: int) -> Membership:
         return Membership.YES
@@ -93,7 +100,7 @@ def _run(
     pipeline: HangingPipeline, scenario: Callable[[PlaysWorker, Broker, Metrics], Awaitable[None]], **changes: Any
 ) -> None:
     async def run() -> None:
-        metrics, broker = Metrics(), Broker()
+        metrics, broker = pipeline.metrics, Broker()
         settings = Settings.load(commit_interval_s=0.01, batch_deadline_ms=0)
         worker = PlaysWorker(settings, pipeline, metrics, rebalance_timeout_s=REBALANCE_TIMEOUT_S)
         parts: dict[str, Any] = {
@@ -200,5 +207,26 @@ def test_a_fetcher_that_is_elsewhere_has_the_partition_opened_again(
         assert broker.num_opened == 2
         labels = {"reason": "rewound"}
         assert metrics.registry.get_sample_value("intentrec_partitions_reopened_total", labels) == 1
+
+    _run(pipeline, scenario)
+
+
+def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
+        def applied() -> float | None:
+            return metrics.registry.get_sample_value("intentrec_plays_total", {"outcome": "applied"})
+
+        pipeline.go_on.set()
+        broker.num_failures = 2
+        for life in range(1, 4):
+            await _until(lambda life=life: broker.num_opened == life and worker.fetchable())  # type: ignore[misc]
+            assert applied() == 0
+            worker.accept(worker.fetchable()[0], Fetched(100, _records(100, 5), 105))
+        await _until(lambda: broker.cuts)
+        assert applied() == 5
 
     _run(pipeline, scenario)
