@@ -91,6 +91,11 @@ def tombstone_keys(layout: EventLayout, user_id: str) -> Iterator[bytes]:
     yield _key(user_id, b"W", 0)
 
 
+def user_of(key: bytes) -> bytes:
+    """The user id, in UTF-8, of a record that is no marker."""
+    return key[: -_KEY_TAIL.size]
+
+
 def ring_size(layout: EventLayout) -> int:
     """Slots of a ring: the most blocks a context of 2n plays can touch."""
     return 2 * layout.window // BLOCK_PLAYS + 2
@@ -124,7 +129,7 @@ class Restorer:
         by_user: defaultdict[bytes, list[tuple[bytes, bytes]]] = defaultdict(list)
         for key, value in self._latest.items():
             kind, _ = _KEY_TAIL.unpack(key[-_KEY_TAIL.size :])
-            by_user[key[: -_KEY_TAIL.size]].append((kind, value))
+            by_user[user_of(key)].append((kind, value))
         self._latest.clear()
         histories = {}
         while by_user:

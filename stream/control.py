@@ -55,9 +55,9 @@ def read_control(record: SourceRecord) -> Forget | RejectedPlay:
         return RejectedPlay(RejectReason.INVALID_FIELD, "a control record's key is not user_id in UTF-8")
 
 
-def home_partition(user_id: str, num_partitions: int) -> int:
-    """Where a member's plays are: Kafka's murmur2 of the user id."""
-    return (int(murmur2(user_id.encode())) & 0x7FFFFFFF) % num_partitions
+def home_partition(key: bytes, num_partitions: int) -> int:
+    """Where a member's plays are: Kafka's murmur2 of their key."""
+    return (int(murmur2(key)) & 0x7FFFFFFF) % num_partitions
 
 
 def up_to_each_control(

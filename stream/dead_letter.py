@@ -10,6 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from stream.control import CONTROL_HEADER
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,6 +24,10 @@ MAX_KEPT_HEADER_BYTES = 64 * 1024
 MAX_DETAIL_BYTES = 512
 
 HEADER_PREFIX = "intentrec-"
+REDRIVES_HEADER = "intentrec-redrives"
+#: How often a play was sent again from the dead letters; absent: never.
+KEPT_OF_OURS = frozenset({CONTROL_HEADER, REDRIVES_HEADER})
+#: Ours, and a producer may send them.
 
 
 class Letter(Protocol):
@@ -80,12 +86,12 @@ def dead_letter(record: Letter, reason: RejectReason, detail: str = "") -> DeadL
 
 
 def kept_headers(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    """What is kept of a producer's headers, in their order: none that looks like ours, and none past the limit."""
+    """What is kept of a producer's headers, in their order: none that only we may set, and none past the limit."""
     kept, room = [], MAX_KEPT_HEADER_BYTES
     for name, content in headers:
         content = content or b""
         room -= len(name) + len(content)
         # a producer must not be able to forge where a dead letter came from
-        if room >= 0 and not name.startswith(HEADER_PREFIX):
+        if room >= 0 and (name in KEPT_OF_OURS or not name.startswith(HEADER_PREFIX)):
             kept.append((name, bytes(content)))
     return kept

@@ -176,7 +176,7 @@ class Folder:
         """Only asked for members without a history here: the others were asked when they came."""
         if self._num_partitions is None:
             return None
-        home = home_partition(user_id, self._num_partitions)
+        home = home_partition(user_id.encode(), self._num_partitions)
         if home == partition:
             return None
         return RejectedPlay(

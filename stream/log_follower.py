@@ -95,7 +95,7 @@ class PlayReader:
 
     def _is_home(self, record: SourceRecord, user_id: str) -> bool:
         num_partitions = self._num_partitions
-        return num_partitions is None or home_partition(user_id, num_partitions) == record.partition
+        return num_partitions is None or home_partition(user_id.encode(), num_partitions) == record.partition
 
     def _text(self, key: str, value: Any) -> str:
         """A value as text that packs to the same bytes as the value itself."""

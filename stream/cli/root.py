@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from intentrec_core.errors import IntentRecError
-from stream.cli import bundles, data, demo, learning, services, topics, traffic
+from stream.cli import bundles, data, demo, dlq, learning, services, state, topics, traffic
 from stream.cli.progress import complain
 
 EXIT_CODES = """\
@@ -51,6 +51,8 @@ traffic.register(app)
 services.register(app)
 topics.register(app)
 bundles.register(app)
+dlq.register(app)
+state.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from stream.cli.data_source import load_data
 
 COMMANDS = (
     "data", "train", "eval", "broker", "topics", "worker", "trainer", "replay", "simulate", "demo", "bundle",
+    "dlq", "state", "forget",
 )  # fmt: skip
 NESTED = (
     ("data", "movielens-100k"),
@@ -23,8 +24,13 @@ NESTED = (
     ("bundle", "inspect"),
     ("bundle", "verify"),
     ("bundle", "rollback"),
+    ("dlq", "list"),
+    ("dlq", "show"),
+    ("dlq", "redrive"),
+    ("state", "show"),
+    ("state", "verify"),
 )
-LEAVES = [(name,) for name in COMMANDS if name not in ("data", "bundle")] + list(NESTED)
+LEAVES = [(name,) for name in COMMANDS if name not in ("data", "bundle", "dlq", "state")] + list(NESTED)
 
 
 def run(*arguments: str) -> int:
@@ -79,6 +85,11 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("bundle", "verify", "latest"), 2, "no bundle at"),
         (("bundle", "inspect", "b0123456789ab"), 4, "missing_file"),
         (("bundle", "inspect", "../../etc"), 4, "no bundle version"),
+        (("dlq", "show", "3"), 2, "PARTITION:OFFSET"),
+        (("dlq", "redrive", "--from", "3-7"), 2, "PARTITION:OFFSET"),
+        (("dlq", "list", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("state", "verify", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("forget", "x" * 300, "--yes"), 2, "allowed: 1 to 256"),
         (("topics", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
