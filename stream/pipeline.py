@@ -27,6 +27,7 @@ from stream.control import up_to_each_control
 from stream.folding import Answer, Folder, PartitionWork
 from stream.isolation import IsolatingEncoder
 from stream.metrics import Lookup, Metrics, PlayOutcome, Stage
+from stream.moved import Moved
 from stream.popular import PopularNow
 from stream.prequential import CUTOFF, Judge, Predictions, true_labels
 from stream.records import OutputKind, OutputRecord, PartitionResult, SourceRecord
@@ -72,7 +73,7 @@ class Pipeline:
         self.metrics = metrics
         self.layout = EventLayout(serving.domain)
         self._states: dict[int, dict[str, History]] = {}
-        self._moved: set[str] = set()
+        self._moved = Moved(max(serving.engine.num_slots, 1024))
         self._engine_seen = EngineCounts()
         self._install(serving)
         self._popular = PopularNow(serving.popularity, serving.counted_at_s)
@@ -100,7 +101,7 @@ class Pipeline:
         self._encoder.forget(member)
         self._watched.forget(member)
         self._judge.forget(member)
-        self._moved.add(member)
+        self._moved.add([member])
 
     def history(self, partition: int, user_id: str) -> History | None:
         """A member's state, to be read on the inference thread and not changed."""
@@ -124,7 +125,7 @@ class Pipeline:
                 for partition, records in batches.items()
                 if records
             ]
-        self._moved |= folder.inserted
+        self._moved.add(folder.inserted)
         if folder.rounds:
             self._answer(works, folder)
         else:
@@ -137,6 +138,7 @@ class Pipeline:
 
     def hottest(self, limit: int) -> list[EncodeRequest]:
         """The members who played last, as requests to encode each one's whole context: to warm up another engine with."""
+        self._moved.warm_up_begins()
         requests = []
         for member in self._serving.engine.cached_users():
             partition, _, user_id = member.partition("/")
@@ -157,10 +159,7 @@ class Pipeline:
             raise BundleError(
                 BundleFault.DOMAIN, serving.version, "declares other ground state than the histories hold"
             )
-        # What was cached there before the last flip, or on the side, has not seen these late plays: see EncodeRequest.
-        for member in self._moved:
-            serving.engine.forget(member)
-        self._moved.clear()
+        self._moved.flip(old.engine, serving.engine)
         self._install(serving)
         if serving.extends(old) or old.extends(serving):
             self._popular.follow(serving.popularity)
