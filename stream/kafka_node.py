@@ -114,7 +114,7 @@ def _properties(node: KafkaNode, nodes: Sequence[KafkaNode]) -> dict[str, str]:
         # topics are created on purpose, with their partitions and policies, or not at all
         "auto.create.topics.enable": "false",
         "log.retention.hours": "168",
-        "log.cleaner.backoff.ms": "5000",
+        "log.cleaner.backoff.ms": "1000",
         # of the heap; a hash a key, enough for a million of them
         "log.cleaner.dedupe.buffer.size": str(32 * 1024 * 1024),
     }

@@ -9,6 +9,7 @@ import pytest
 
 from intentrec_core.errors import BrokerError
 from stream.broker import Broker, start_broker
+from stream.kafka_jars import find_java, jars
 from tests.rig import Rig
 
 
@@ -19,12 +20,18 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker
 
 
 @pytest.fixture(scope="session")
-def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def kafka_jars() -> None:
+    """Skips where Java or Kafka's jars cannot be had. A Kafka that does not start is an error, not a skip."""
     try:
-        broker = start_broker(engine="kafka", data_dir=tmp_path_factory.mktemp("kafka"))
+        find_java()
+        jars()
     except BrokerError as error:
         pytest.skip(f"no Apache Kafka here: {error}")
-    with broker:
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(kafka_jars: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with start_broker(engine="kafka", data_dir=tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
 
 

@@ -74,16 +74,15 @@ class GroupView:
 
     def __init__(self, settings: Settings) -> None:
         self._topic, self._num_partitions = settings.plays_topic, settings.num_partitions
-        self._client = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": settings.broker,
-                "group.id": settings.app_id,
-                "enable.auto.commit": False,
-                # A killed worker's open transaction must not hide what was committed before it.
-                "isolation.level": "read_uncommitted",
-                "log_level": 0,
-            }
-        )
+        self._options = {
+            "bootstrap.servers": settings.broker,
+            "group.id": settings.app_id,
+            "enable.auto.commit": False,
+            # A killed worker's open transaction must not hide what was committed before it.
+            "isolation.level": "read_uncommitted",
+            "log_level": 0,
+        }
+        self._client = confluent_kafka.Consumer(self._options)
 
     def __enter__(self) -> Self:
         return self
@@ -94,13 +93,27 @@ class GroupView:
     def ends(self) -> dict[int, int]:
         """The end of each partition of the plays, now."""
         sources = [confluent_kafka.TopicPartition(self._topic, p) for p in range(self._num_partitions)]
-        return {s.partition: _asked(lambda s=s: self._client.get_watermark_offsets(s, 30))[1] for s in sources}
+        return {s.partition: self._ask("get_watermark_offsets", s)[1] for s in sources}
 
     def committed(self) -> dict[int, int]:
         """The offset committed for each partition; 0 where there is none."""
         sources = [confluent_kafka.TopicPartition(self._topic, p) for p in range(self._num_partitions)]
-        found = _asked(lambda: self._client.committed(sources, 30))
+        found = self._ask("committed", sources)
         return {source.partition: max(0, source.offset) for source in found}
+
+    def _ask(self, question: str, about: Any) -> Any:
+        """The answer, once there is one: a broker that comes or goes has moments without a leader or a coordinator."""
+        deadline_s = time.monotonic() + _ANSWER_DEADLINE_S
+        while True:
+            try:
+                return getattr(self._client, question)(about, 5)
+            except confluent_kafka.KafkaException:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.25)
+                # With a new client: one that was not subscribed to anything has been seen to hold on to a leader that is gone.
+                self._client.close()
+                self._client = confluent_kafka.Consumer(self._options)
 
     def lag(self) -> int:
         """Plays in the log and not committed."""
@@ -117,18 +130,6 @@ class GroupView:
             if time.monotonic() - began_s > timeout_s:
                 logs = "\n".join(f"{worker.log_path.name}:\n{worker.log()[-3000:]}" for worker in rig.workers)
                 pytest.fail(f"{self.lag()} plays wait after {timeout_s} s\n{logs}")
-            time.sleep(0.25)
-
-
-def _asked(question: Callable[[], Any]) -> Any:
-    """The answer, once there is one: a broker that comes or goes has moments without a leader or a coordinator."""
-    deadline_s = time.monotonic() + _ANSWER_DEADLINE_S
-    while True:
-        try:
-            return question()
-        except confluent_kafka.KafkaException:
-            if time.monotonic() > deadline_s:
-                raise
             time.sleep(0.25)
 
 
