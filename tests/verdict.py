@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -55,10 +55,17 @@ class Verdict:
         return asdict(self)
 
 
-def judge(settings: Settings, layout: EventLayout, *, isolation: str = "read_uncommitted") -> Verdict:
+def judge(
+    settings: Settings,
+    layout: EventLayout,
+    *,
+    isolation: str = "read_uncommitted",
+    given_up: Collection[tuple[int, int]] = frozenset(),
+) -> Verdict:
     """Reads plays, changelog and outputs to their ends as of now; the workers should be done by then.
 
-    ``isolation`` is that of the outputs' subscriber. The plays count those in the log, valid or not.
+    ``isolation`` is that of the outputs' subscriber; ``given_up`` are the plays, by partition and offset, that inference could
+    not answer: they are owed a dead letter instead. The plays count those in the log, valid or not.
     """
     log = _by_partition(settings, settings.plays_topic)
     num_partitions = _num_partitions(settings, settings.plays_topic)
@@ -71,7 +78,9 @@ def judge(settings: Settings, layout: EventLayout, *, isolation: str = "read_unc
             # One at a time: what each play owes must not depend on how the workers cut their batches.
             work = Folder(layout, placed).fold(partition, histories, [record])
             for pending in work.pending:
-                if isinstance(pending, Answer):
+                if (partition, record.offset) in given_up:
+                    owed.add(output_id(record, OutputKind.DEAD_LETTER))
+                elif isinstance(pending, Answer):
                     owed |= {output_id(record, kind) for kind in ANSWERS}
                 else:
                     owed.add(output_id(record, pending.kind))
