@@ -19,7 +19,7 @@ export PYTHON
 
 .PHONY: help
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): deploy/locks/dev.txt deploy/locks/uv.txt deploy/venv/install.sh pyproject.toml
 	@deploy/venv/install.sh $(VENV)
@@ -38,6 +38,10 @@ kafka: $(INSTALLED) ## run Apache Kafka from its jars on 127.0.0.1:9092, until C
 .PHONY: test
 test: $(INSTALLED) ## run every test
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TEST_ARGS)
+
+.PHONY: test-faults
+test-faults: $(INSTALLED) ## run every fault at its full scale and print the table (an hour or so)
+	@$(BIN)/python -m pytest --full-faults tests/faults $(TEST_ARGS)
 
 .PHONY: fast
 fast: $(INSTALLED) ## run the tests that take seconds and need no broker of their own

@@ -1,0 +1,57 @@
+"""A worker whose clock is set an hour ahead or back while it serves: nothing lost, no latency that cannot be."""
+
+from __future__ import annotations
+
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from stream.broker import Broker
+from stream.codec import decode_intent, decode_recommendation
+from tests.fault_report import FaultRow
+from tests.faults.jumping_clock import OFFSETS_S
+from tests.faults.load import GroupView, Load, holds_partitions, serving
+from tests.rig import NUM_PARTITIONS
+from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
+from tests.verdict import judge
+
+RATE = 100.0
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(600)
+def test_clock_jumps(
+    kafka_broker: Broker, make_serving_rig: ServingRigMaker, fault_row: FaultRow, full_faults: bool
+) -> None:
+    rig, (bundle, _) = make_serving_rig(kafka_broker)
+    announce_bundle(rig, bundle)
+    jumping, steady = rig.start_worker(module="tests.faults.jumping_clock", arguments=["worker"]), start_serving(rig)
+    until(partial(serving, [jumping, steady], NUM_PARTITIONS), 90, jumping)
+    assert holds_partitions(jumping)
+    with GroupView(rig.settings) as group:
+        with Load(rig, world_plays, RATE):
+            for _ in OFFSETS_S:  # all of them and back
+                jumping.send(signal.SIGUSR1)
+                time.sleep(15 if full_faults else 2)
+            group.catches_up(rig, rate=RATE)
+        group.catches_up(rig)
+    recommended = [decode_recommendation(o.value).latency_s for o in rig.outputs(rig.settings.recommendations_topic)]
+    intents = [decode_intent(o.value).latency_s for o in rig.outputs(rig.settings.intents_topic)]
+    latencies_s = [latency for latency in (*recommended, *intents) if isinstance(latency, float)]
+    reopened = sum(counted(worker, "partitions_reopened_total") for worker in (jumping, steady))
+    fault_row(
+        "clock jumps by an hour and more",
+        judge(rig.settings, rig.layout),
+        jumps=len(OFFSETS_S),
+        latency_s_lowest=min(latencies_s),
+        latency_s_highest=max(latencies_s),
+        reopened=reopened,
+    )
+    assert len(latencies_s) >= 2 * rig.num_sent
+    assert min(latencies_s) >= 0
+    assert max(latencies_s) < 120
+    assert counted(jumping, "publication_latency_seconds_sum") >= 0
+    assert reopened == 0
+    assert jumping.terminate() == 0

@@ -1,0 +1,62 @@
+"""More plays than a worker can answer: what waits, waits in the log. Memory stays flat, and nothing is shed."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import pytest
+
+from stream.broker import Broker
+from tests.fault_report import FaultRow
+from tests.faults.load import GroupView, Load, resident_mb, serving
+from tests.rig import NUM_PARTITIONS
+from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
+from tests.verdict import judge
+
+#: Small micro-batches make a slow worker: the ratio is the point, and every play is read back and judged afterwards.
+MAX_BATCH = 8
+PROBE_PLAYS = 3000
+#: A fifth of what the worker has when it has warmed up, for the allocator's habits. Buffers that grew with a backlog of
+#: some 100,000 plays would take ten times that.
+MAX_GROWTH_MB = 48.0
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(1800)
+def test_twice_the_capacity(
+    kafka_broker: Broker, make_serving_rig: ServingRigMaker, fault_row: FaultRow, full_faults: bool
+) -> None:
+    lasts_s = 120.0 if full_faults else 6.0
+    rig, (bundle, _) = make_serving_rig(kafka_broker, max_batch=MAX_BATCH, num_recommendations=3)
+    announce_bundle(rig, bundle)
+    worker = start_serving(rig)
+    until(partial(serving, [worker], NUM_PARTITIONS), 90, worker)
+    with GroupView(rig.settings) as group:
+        rig.produce(world_plays(rig, PROBE_PLAYS))
+        capacity = PROBE_PLAYS / group.catches_up(rig)
+        memory_mb, lags, buffered = [resident_mb(worker)], [0], [0.0]
+        with Load(rig, world_plays, 2 * capacity) as load:
+            until_s = time.monotonic() + lasts_s
+            while time.monotonic() < until_s:
+                time.sleep(1)
+                memory_mb.append(resident_mb(worker))
+                lags.append(group.lag())
+                buffered.append(counted(worker, "buffered_plays"))
+        drained_s = group.catches_up(rig, timeout_s=600)
+        memory_mb.append(resident_mb(worker))
+    fault_row(
+        f"plays at twice the capacity for {lasts_s:.0f} s",
+        judge(rig.settings, rig.layout),
+        capacity_plays_s=capacity,
+        offered_plays_s=load.num_sent / lasts_s,
+        lag_highest=max(lags),
+        drained_s=drained_s,
+        buffered_highest=max(buffered),
+        memory_mb_before=memory_mb[0],
+        memory_mb_highest=max(memory_mb),
+    )
+    assert max(lags) > capacity, "the worker was not overloaded: nothing was shown"
+    assert max(buffered) <= rig.settings.max_uncommitted
+    assert max(memory_mb) - memory_mb[0] < MAX_GROWTH_MB
+    assert worker.terminate() == 0
