@@ -93,9 +93,7 @@ class Rig:
             late_topic=f"{name}-late",
             model_updates_topic=f"{name}-updates",
             num_partitions=NUM_PARTITIONS,
-            session_timeout_s=6,
-            rebalance_timeout_s=10,
-            **self.options,
+            **({"session_timeout_s": 6, "rebalance_timeout_s": 10} | self.options),
         )
         asyncio.run(create_topics(self.settings))
         self.layout = EventLayout(load_domain("movielens"))
