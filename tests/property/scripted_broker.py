@@ -1,166 +1,222 @@
-"""A broker in memory that fails where it is told to: the twin of the fault tests, without processes and without waiting.
+"""A Kafka in memory that fails where it is told to: the twin of the fault tests, without processes and without waiting.
 
-Every call of the worker that a real broker could fail is a numbered step. A step can fail before it has any effect, or
-after it had its full effect (the answer was lost), which is the case that makes exactly-once hard.
+It keeps what exactly-once rests on: logs with open, prepared, committed and aborted transactions and the last stable offset;
+transactional ids with epochs, of which only the newest may write; a group with generations that a member can be expelled from;
+offsets that become visible when their transaction is complete, and not when its end was asked for.
+
+Every call of a worker is a numbered step with a fate. A request that left a process arrives, whatever becomes of the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections import Counter
-from collections.abc import Callable
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from intentrec_core.changelog_codec import MARKER_KEY, Marker, Restorer
-from intentrec_core.errors import Fenced
-from intentrec_core.history import EventLayout
-from stream.changelog import Cut
-from stream.partition import Membership
-from stream.publisher import Receipt
-from stream.records import OutputRecord
-from stream.recovery import Restored
-from stream.start_offset import SourceFacts
+from aiokafka.errors import KafkaError, ProducerFenced
+
+if TYPE_CHECKING:
+    from tests.property.scripted_worker import ScriptedProcess
+
+T = TypeVar("T")
+
+#: Long enough that the one who asked has given up and somebody else has taken over.
+LATE_S = 30.0
 
 
-class Injected(Exception):
+class Injected(KafkaError):  # type: ignore[misc]  # aiokafka is untyped
     """The failure that was asked for."""
 
 
+class Fate(Enum):
+    """What becomes of one step."""
+
+    FAILS = "fails"  # no effect
+    ANSWER_LOST = "answer lost"  # effect, and the caller is told that it failed
+    LATE = "late"  # the caller is told that it failed, and it takes effect long after
+    CRASH_BEFORE = "crash before"  # the process is killed, no effect
+    CRASH_AFTER = "crash after"  # the process is killed, the effect comes all the same
+
+
+@dataclass
+class Transaction:
+    """Of one epoch of a transactional id. ``offsets`` are committed with it."""
+
+    state: str = "open"  # prepared, committed, aborted
+    offsets: dict[int, int] = field(default_factory=dict)
+    logs: list[Log] = field(default_factory=list)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether readers of what is committed have to wait for it."""
+        return self.state in ("open", "prepared")
+
+
 @dataclass(frozen=True)
-class Play:
-    """A record of the plays topic."""
+class Entry:
+    """One record of a log."""
 
     topic: str
     partition: int
     offset: int
     timestamp: int
-    key: bytes
-    value: bytes
+    key: bytes | None
+    value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    transaction: Transaction | None = None
 
 
-@dataclass
+class Log:
+    """One partition of a topic. A transaction's end takes an offset too, as its control record does."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic, self.partition = topic, partition
+        self.entries: list[Entry] = []
+        self.end = 0
+
+    def append(
+        self, records: list[tuple[int, bytes | None, bytes | None, Any]], transaction: Transaction | None
+    ) -> None:
+        """Adds records: timestamp, key, value, headers."""
+        if transaction is not None and self not in transaction.logs:
+            transaction.logs.append(self)
+        for timestamp, key, value, headers in records:
+            entry = Entry(self.topic, self.partition, self.end, timestamp, key, value, tuple(headers), transaction)
+            self.entries.append(entry)
+            self.end += 1
+
+    @property
+    def stable_end(self) -> int:
+        """The last stable offset: nothing before it is undecided."""
+        return next((e.offset for e in self.entries if e.transaction and e.transaction.undecided), self.end)
+
+    def read(self, start: int, limit: int, *, committed: bool) -> list[Entry]:
+        """The next records from ``start`` on, as a subscriber of that isolation is given them."""
+        end = self.stable_end if committed else self.end
+        return [e for e in self.entries if start <= e.offset < end and (not committed or is_committed(e))][:limit]
+
+    def compact(self) -> None:
+        """Keeps the last committed record of each key, and everything that is not decided."""
+        stable = self.stable_end
+        last = {e.key: e.offset for e in self.entries if e.offset < stable and is_committed(e)}
+        self.entries = [e for e in self.entries if e.offset >= stable or last.get(e.key) == e.offset]
+
+
+def is_committed(entry: Entry) -> bool:
+    """Whether a read_committed subscriber may see it."""
+    return entry.transaction is None or entry.transaction.state == "committed"
+
+
 class ScriptedBroker:
-    """Plays, changelog, offsets and fences of a few partitions. ``script`` says which steps fail: before or after."""
+    """Logs, transactions, offsets and steps. ``fate`` is asked what becomes of each step; None: it goes well."""
 
-    layout: EventLayout
-    num_partitions: int
-    script: dict[int, str] = field(default_factory=dict)
-    plays: dict[int, list[Play]] = field(default_factory=dict)
-    changelog: dict[int, dict[bytes, bytes | None]] = field(default_factory=dict)
-    committed: dict[int, int] = field(default_factory=dict)
-    epochs: Counter[int] = field(default_factory=Counter)
-    answered: Counter[bytes] = field(default_factory=Counter)
-    positions: dict[int, int] = field(default_factory=dict)
-    num_steps: int = 0
-    steps: list[str] = field(default_factory=list)
+    def __init__(self, seed: int, num_partitions: int) -> None:
+        self.rng = random.Random(seed)
+        self.num_partitions = num_partitions
+        self.logs: dict[tuple[str, int], Log] = {}
+        self.offsets: dict[int, int] = {}
+        self.fate: Callable[[int, str], Fate | None] = lambda number, name: None
+        self.steps: list[str] = []
+        self.fates: list[str] = []
+        #: Called whenever committed state or offsets became another.
+        self.on_cut: Callable[[], None] = lambda: None
+        self._epochs: Counter[str] = Counter()
+        self._transactions: dict[str, Transaction] = {}
+        self._arrivals: defaultdict[object, float] = defaultdict(float)
 
-    def fill(self, num_plays: int, num_users: int) -> None:
-        for number in range(num_plays):
-            partition = number % num_users % self.num_partitions
-            log = self.plays.setdefault(partition, [])
-            play = {
-                "event_id": f"e{number}",
-                "user_id": f"u{number % num_users}",
-                "item_id": "i",
-                "ts": 10**12 + number,
-            }
-            key = play["user_id"].encode()  # type: ignore[union-attr]
-            log.append(Play("plays", partition, len(log), 10**12 + number, key, json.dumps(play).encode()))
+    def log(self, topic: str, partition: int) -> Log:
+        """A partition's log, made when it is first asked for."""
+        return self.logs.setdefault((topic, partition), Log(topic, partition))
 
-    async def step(self, name: str, effect: Callable[[], None] = lambda: None) -> None:
-        """One call to the broker."""
-        number, self.num_steps = self.num_steps, self.num_steps + 1
+    def topic(self, name: str) -> Iterator[Log]:
+        """A topic's partitions."""
+        return (log for (topic, _), log in sorted(self.logs.items()) if topic == name)
+
+    async def call(self, process: ScriptedProcess, name: str, effect: Callable[[], T], *, connection: object) -> T:
+        """One request and its answer. Requests of a connection arrive in the order in which they were made."""
+        await process.running()
+        loop = asyncio.get_running_loop()
+        fate = self.fate(len(self.steps), name)
         self.steps.append(name)
-        await asyncio.sleep(0)
-        if self.script.get(number) == "before":
-            raise Injected(f"{name} failed (step {number})")
-        effect()
-        if self.script.get(number) == "after":
-            raise Injected(f"the answer to {name} was lost (step {number})")
+        if fate is not None:
+            self.fates.append(f"{len(self.steps) - 1} {name} of {process.name}: {fate.value}")
+        if fate is Fate.FAILS:
+            await asyncio.sleep(self._while())
+            raise Injected(self.fates[-1])
+        if fate is Fate.CRASH_BEFORE:
+            process.kill()
+            raise asyncio.CancelledError
+        answer: asyncio.Future[T] = loop.create_future()
 
-    # --- the source
-
-    async def source_facts(self, partition: int) -> SourceFacts:
-        await self.step("facts")
-        end = len(self.plays.get(partition, []))
-        return SourceFacts(
-            committed=self.committed.get(partition), beginning=0, end=end, num_partitions=self.num_partitions
-        )
-
-    async def seek_source(self, partition: int, offset: int) -> None:
-        await self.step("seek", lambda: self.positions.__setitem__(partition, offset))
-
-    async def commit_source(self, partition: int, offset: int) -> bool:
-        raise NotImplementedError
-
-    async def source_positions(self, partitions: set[int]) -> dict[int, tuple[int, int]]:
-        return {}
-
-    async def membership(self, partition: int) -> Membership:
-        return Membership.YES
-
-    async def restore(self, partition: int) -> Restored:
-        await self.step("restore")
-        restorer = Restorer(self.layout)
-        for key, value in self.changelog.get(partition, {}).items():
-            restorer.feed(key, value)
-        histories, marker = restorer.finish()
-        return Restored(histories, marker, 0, 0, 0.0)
-
-    def fetch(self, partition: int, num: int) -> list[Play]:
-        start = self.positions[partition]
-        fetched = self.plays.get(partition, [])[start : start + num]
-        self.positions[partition] = start + len(fetched)
-        return fetched
-
-    # --- outputs
-
-    def publish(self, outputs: list[OutputRecord]) -> Receipt:
-        receipt = Receipt(len(outputs))
-
-        def effect() -> None:
-            for output in outputs:
-                self.answered[dict(output.headers)["intentrec-id"]] += 1
-
-        async def send() -> None:
+        def arrive() -> None:
             try:
-                await self.step("publish", effect)
-            except Injected as error:
-                receipt.fail(error)
+                result = effect()
+            except KafkaError as error:
+                loop.call_later(self._while(), _answer, answer, error, None)
             else:
-                receipt.settle(len(outputs))
+                loop.call_later(self._while(), _answer, answer, None, result)
 
-        if outputs:
-            self._sending = asyncio.ensure_future(send())
-        return receipt
+        if fate is Fate.LATE:
+            loop.call_later(LATE_S, arrive)
+            raise Injected(self.fates[-1])
+        self._arrivals[connection] = max(loop.time() + self._while(), self._arrivals[connection] + 1e-6)
+        loop.call_at(self._arrivals[connection], arrive)
+        if fate is Fate.CRASH_AFTER:
+            process.kill()
+            raise asyncio.CancelledError
+        answered = await answer
+        await process.running()
+        if fate is Fate.ANSWER_LOST:
+            raise Injected(self.fates[-1])
+        return answered
+
+    def _while(self) -> float:
+        return self.rng.choice((0.0, 0.001, 0.003, 0.02, 0.1))
+
+    # --- transactions
+
+    def init_producer_id(self, name: str) -> int:
+        """A new epoch: what the one before had prepared is completed, what it had open is aborted."""
+        before = self._transactions.pop(name, None)
+        if before is not None and before.undecided:
+            self._complete(before, "committed" if before.state == "prepared" else "aborted")
+        self._epochs[name] += 1
+        return self._epochs[name]
+
+    def transaction(self, name: str, epoch: int) -> Transaction:
+        """The open transaction of a transactional id. Raises: ProducerFenced for an old epoch."""
+        if epoch != self._epochs[name]:
+            raise ProducerFenced
+        open_one = self._transactions.get(name)
+        if open_one is None or not open_one.undecided:
+            open_one = self._transactions[name] = Transaction()
+        return open_one
+
+    def end_transaction(self, name: str, epoch: int) -> None:
+        """Prepares the commit; it is complete, and visible, a while later. Raises: ProducerFenced for an old epoch."""
+        ending = self.transaction(name, epoch)
+        ending.state = "prepared"
+        asyncio.get_running_loop().call_later(self._while(), self._complete, ending, "committed")
+
+    def _complete(self, transaction: Transaction, state: str) -> None:
+        if not transaction.undecided:
+            return
+        transaction.state = state
+        for log in transaction.logs:
+            log.end += 1
+        if state == "committed":
+            self.offsets |= transaction.offsets
+            self.on_cut()
 
 
-class ScriptedWriter:
-    """A changelog writer on the scripted broker: a fence by epoch, a cut at once or not at all."""
-
-    def __init__(self, broker: ScriptedBroker, partition: int, marker: Callable[[int], Marker]) -> None:
-        self._broker, self._partition, self._marker = broker, partition, marker
-        self._epoch = -1
-
-    async def open(self) -> None:
-        def fence() -> None:
-            self._broker.epochs[self._partition] += 1
-            self._epoch = self._broker.epochs[self._partition]
-
-        await self._broker.step("open", fence)
-
-    async def commit(self, cut: Cut) -> None:
-        def write() -> None:
-            if self._epoch != self._broker.epochs[self._partition]:
-                raise Fenced("a newer owner")
-            log = self._broker.changelog.setdefault(self._partition, {})
-            log.update(cut.changes)
-            log[MARKER_KEY] = self._marker(cut.next_offset).encode()
-            self._broker.committed[self._partition] = cut.next_offset
-
-        await self._broker.step("commit", write)
-
-    async def close(self) -> None:
-        pass
+def _answer(answer: asyncio.Future[Any], error: Exception | None, result: object) -> None:
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(result)

@@ -1,0 +1,165 @@
+"""The guarantee as an oracle that is asked at every instant: what is committed is exactly a fold of the plays before it.
+
+The oracle folds each play by itself, in one thread, when it is produced. It reads the logs, not the workers.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from intentrec_core.changelog_codec import Marker, Restorer
+from intentrec_core.history import History
+from stream.folding import Answer, Folder
+from stream.publisher import key_hash
+from stream.records import ID_HEADER, OutputKind, output_id
+from tests.property.scripted_broker import Log, is_committed
+from tests.worlds import START_MS
+
+if TYPE_CHECKING:
+    from tests.property.scripted_worker import World
+
+ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
+Fold = dict[str, History]
+
+
+class Guarantee:
+    """Produces plays and knows what is owed for them; ``check`` holds at any instant, ``check_end`` when all is quiet."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._settings = world.settings
+        self._layout = world.layout
+        num = world.broker.num_partitions
+        #: Of each partition, the state after so many plays.
+        self._folds: list[list[Fold]] = [[{}] for _ in range(num)]
+        self._owed: list[list[set[bytes]]] = [[] for _ in range(num)]
+        self._highest: Counter[int] = Counter()
+        self._ends = [0] * num
+        self.num_plays = 0
+        world.broker.on_cut = self.check
+
+    def produce(self, user: int, *, event: int | None = None, late_s: float = 0.0, value: bytes | None = None) -> None:
+        """One more play: of a user, with the id of an earlier one, ``late_s`` seconds back, or bytes that are no play."""
+        number = self.num_plays
+        self.num_plays += 1
+        user_id = f"u{user}"
+        play = {
+            "event_id": f"e{number if event is None else event}",
+            "user_id": user_id,
+            "item_id": f"i{number % 7}",
+            "ts": START_MS + 1000 * number - int(1000 * late_s),
+        }
+        partition = key_hash(user_id.encode()) % self._world.broker.num_partitions
+        log = self._world.broker.log(self._settings.plays_topic, partition)
+        content = json.dumps(play).encode() if value is None else value
+        log.append([(START_MS + 1000 * number, user_id.encode(), content, ())], None)
+        record = log.entries[-1]
+        self._ends[partition] = log.end
+        fold = copy.deepcopy(self._folds[partition][-1])
+        work = Folder(self._layout, self._world.broker.num_partitions).fold(partition, fold, [record])
+        self._folds[partition].append(fold)
+        owed: set[bytes] = set()
+        for pending in work.pending:
+            kinds = ANSWERS if isinstance(pending, Answer) else (pending.kind,)
+            owed |= {output_id(record, kind) for kind in kinds}
+        self._owed[partition].append(owed)
+
+    def leave_a_gap(self, partition: int) -> None:
+        """An offset that no subscriber is given: a producer's transaction ended there."""
+        self._world.broker.log(self._settings.plays_topic, partition).end += 1
+        self._folds[partition].append(self._folds[partition][-1])
+        self._owed[partition].append(set())
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every play is in the committed state."""
+        for partition, end in enumerate(self._ends):
+            _, marker = self._restored(partition)
+            if (0 if marker is None else marker.next_offset) < end:
+                return False
+        return True
+
+    def check(self) -> None:
+        """What is committed: the state a fold of the plays before the offset, and all of their outputs there."""
+        seen = self._seen()
+        for partition, folds in enumerate(self._folds):
+            committed = self._world.broker.offsets.get(partition, 0)
+            histories, marker = self._restored(partition)
+            where = f"partition {partition} at {committed}"
+            assert committed >= self._highest[partition], f"{where}: offsets went back from {self._highest[partition]}"
+            self._highest[partition] = committed
+            assert (0 if marker is None else marker.next_offset) >= committed, f"{where}: offset before state"
+            if self._world.transactional:
+                assert (0 if marker is None else marker.next_offset) == committed, f"{where}: marker {marker}"
+                assert histories == _with_plays(folds[committed]), f"{where}: another state"
+            else:
+                self._check_each(partition, histories, committed)
+            owed = set[bytes]().union(*self._owed[partition][:committed])
+            assert owed <= seen.keys(), f"{where}: committed without outputs {sorted(owed - seen.keys())}"
+        assert seen.keys() <= self._all_owed(), "nobody is owed these outputs"
+        if self._world.settings.delivery == "exactly_once":
+            assert set(seen.values()) <= {1}, "a subscriber of what is committed sees an output twice"
+
+    def check_end(self) -> None:
+        """Everything is committed and answered; after removing repeats, a subscriber sees each user's in source order."""
+        self.check()
+        assert self.caught_up
+        assert self._seen().keys() == self._all_owed()
+        for partition, folds in enumerate(self._folds):
+            assert self._restored(partition)[0] == _with_plays(folds[-1])
+        assert not self.out_of_order(), "an output came for the first time behind a later one of its user"
+
+    def out_of_order(self) -> list[bytes]:
+        """Outputs whose first appearance is behind a later one of the same user."""
+        behind = []
+        for topic in (self._settings.recommendations_topic, self._settings.intents_topic):
+            newest: defaultdict[bytes | None, int] = defaultdict(lambda: -1)
+            seen: set[bytes] = set()
+            for log in self._world.broker.topic(topic):
+                for entry in filter(is_committed, log.entries):
+                    name = dict(entry.headers)[ID_HEADER]
+                    offset = int(name.split(b"-")[-2])
+                    if name not in seen and offset < newest[entry.key]:
+                        behind.append(name)
+                    seen.add(name)
+                    newest[entry.key] = max(newest[entry.key], offset)
+        return behind
+
+    def _check_each(self, partition: int, histories: Fold, committed: int) -> None:
+        # Without transactions the state may be ahead of the offset, each member's by itself; never behind, never anything else.
+        folds = self._folds[partition]
+        for user, history in histories.items():
+            assert history == folds[history.last_offset + 1].get(user), f"{user}: another state"
+        for user, history in _with_plays(folds[committed]).items():
+            assert user in histories, f"{user} is lost"
+            assert histories[user].last_offset >= history.last_offset, f"{user}: plays are lost"
+
+    def _restored(self, partition: int) -> tuple[Fold, Marker | None]:
+        restorer = Restorer(self._layout)
+        log = self._world.broker.log(self._settings.changelog_topic, partition)
+        for entry in filter(is_committed, log.entries):
+            assert entry.key is not None
+            restorer.feed(entry.key, entry.value)
+        histories, marker = restorer.finish()
+        return _with_plays(histories), marker
+
+    def _seen(self) -> Counter[bytes]:
+        settings = self._settings
+        topics = (
+            settings.recommendations_topic,
+            settings.intents_topic,
+            settings.dead_letter_topic,
+            settings.late_topic,
+        )
+        logs: list[Log] = [log for topic in topics for log in self._world.broker.topic(topic)]
+        return Counter(dict(entry.headers)[ID_HEADER] for log in logs for entry in log.entries if is_committed(entry))
+
+    def _all_owed(self) -> set[bytes]:
+        return set[bytes]().union(*(owed for partition in self._owed for owed in partition))
+
+
+def _with_plays(fold: Fold) -> Fold:
+    return {user: history for user, history in fold.items() if history.count}
