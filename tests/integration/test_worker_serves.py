@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 
@@ -53,20 +52,3 @@ def test_a_worker_that_waits_for_a_bundle_ends_at_once(serving_rig: ServingRig, 
     started_s = time.monotonic()
     assert worker.terminate() == 0, worker.log()[-2000:]
     assert time.monotonic() - started_s < 10
-
-
-@pytest.mark.kafka
-def test_the_real_pipeline_loses_and_doubles_nothing_when_a_worker_is_killed(
-    kafka_broker: Broker, make_serving_rig: ServingRigMaker
-) -> None:
-    rig, (bundle, _) = make_serving_rig(kafka_broker)
-    announce_bundle(rig, bundle)
-    victim, survivor = start_serving(rig), start_serving(rig)
-    rig.produce(world_plays(rig, 1000), rate=150)
-    rig.wait_for_answers(500)
-    victim.send(signal.SIGKILL)
-    rig.produce(world_plays(rig, 1000), rate=150)
-    answers = rig.wait_for_answers(2000, 90)
-    assert survivor.terminate() == 0, survivor.log()[-2000:]
-    assert len(answers) == 2 * 2000
-    assert rig.state() == rig.oracle()
