@@ -15,7 +15,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -102,11 +102,9 @@ class HotSwap:
             known = newest([*([known] if known else []), *await self._follower.read()])
             if known is not None:
                 self._note_sequence(known)
-            candidates = await asyncio.to_thread(self._candidates, known)
+            candidates = await asyncio.to_thread(self._candidates, known, refused)
             unreachable: set[str] = set()
             for version, url in candidates:
-                if version in refused:
-                    continue
                 try:
                     serving = await self._load(version, url)
                 except BundleError as error:
@@ -213,18 +211,19 @@ class HotSwap:
 
         return await self._in_standby(load)
 
-    def _candidates(self, announced: Announcement | None) -> list[tuple[str, str]]:
-        """Versions and where they are, in the order in which they are tried."""
+    def _candidates(self, announced: Announcement | None, refused: Collection[str]) -> list[tuple[str, str]]:
+        """Versions that were not refused and where they are, in the order in which they are tried; a few at a time."""
         found = {} if announced is None else {announced.bundle: announced.url}
         if announced is not None and announced.parent is not None:
             found.setdefault(announced.parent, announced.url)
         url = self._settings.bundle_url
         try:
-            for manifest in BundleStore(url, self._settings.cache_dir).list()[:_NUM_OLDER_TRIED]:
-                found.setdefault(manifest.version, url)
+            known = [manifest.version for manifest in BundleStore(url, self._settings.cache_dir).list()]
+            for version in [version for version in known if version not in refused][:_NUM_OLDER_TRIED]:
+                found.setdefault(version, url)
         except BundleError as error:
             self._refuse(error)
-        return list(found.items())
+        return [(version, where) for version, where in found.items() if version not in refused]
 
     def _tidy(self, *serving: str) -> None:
         store = BundleStore(self._settings.bundle_url, self._settings.cache_dir)
