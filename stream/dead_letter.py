@@ -26,7 +26,9 @@ MAX_DETAIL_BYTES = 512
 HEADER_PREFIX = "intentrec-"
 REDRIVES_HEADER = "intentrec-redrives"
 #: How often a play was sent again from the dead letters; absent: never.
-KEPT_OF_OURS = frozenset({CONTROL_HEADER, REDRIVES_HEADER})
+REDRIVE_OF_HEADER = "intentrec-redrive-of"
+#: PARTITION:OFFSET of the letter it was sent again from.
+KEPT_OF_OURS = frozenset({CONTROL_HEADER, REDRIVES_HEADER, REDRIVE_OF_HEADER})
 #: Ours, and a producer may send them.
 
 

@@ -61,13 +61,13 @@ async def is_followed(settings: Settings, sent: dict[int, int], wait_s: float) -
     Raises: BrokerError.
     """
     deadline_s = time.monotonic() + wait_s
+    orders = {TopicPartition(settings.plays_topic, partition): offset for partition, offset in sent.items()}
     admin = AIOKafkaAdminClient(**settings.connection())
     try:
         await admin.start()
         while True:
-            committed = await admin.list_consumer_group_offsets(settings.app_id)
-            offsets = {p: committed.get(TopicPartition(settings.plays_topic, p)) for p in sent}
-            if all(found is not None and found.offset > sent[p] for p, found in offsets.items()):
+            committed = await admin.list_consumer_group_offsets(settings.app_id, partitions=list(orders))
+            if all(source in committed and committed[source].offset > offset for source, offset in orders.items()):
                 return True
             if time.monotonic() > deadline_s:
                 return False

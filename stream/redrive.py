@@ -1,10 +1,11 @@
 """Dead letters read back, and sent to the plays topic once more: original bytes, key and headers, and a count of how often.
 
-    plays.dlq ─ letter ─▶ may it? ─┬─▶ plays, with intentrec-redrives: how often this play was sent again
+    plays.dlq ─ letter ─▶ may it? ─┬─▶ plays, with the letter's place, and how often this play was sent again
                                    └─▶ left where it is: why
 
-A redriven play that fails again comes back to the dead letters with its count, and is left there once that is reached.
-Nothing is marked as done: a play that is sent twice has its event id twice, and changes nothing the second time.
+A redriven play that fails again comes back as a newer letter, which stands for the older one, and is left there once it was
+sent again too often. A letter whose play was taken is not marked: sent twice, it has its event id twice, and changes
+nothing the second time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError, RejectReason
 from stream.control import home_partition
-from stream.dead_letter import HEADER_PREFIX, KEPT_OF_OURS, REDRIVES_HEADER
+from stream.dead_letter import HEADER_PREFIX, KEPT_OF_OURS, REDRIVE_OF_HEADER, REDRIVES_HEADER
 from stream.settings import Settings
 from stream.topic_reader import TopicReader
 
@@ -47,6 +48,12 @@ class Letter:
     source: tuple[str, int, int]
     is_cut: bool
     num_redrives: int
+    redrive_of: str
+
+    @property
+    def place(self) -> str:
+        """PARTITION:OFFSET: its name."""
+        return f"{self.partition}:{self.offset}"
 
     @classmethod
     def of(cls, record: ConsumerRecord[Any, Any]) -> Letter:
@@ -72,6 +79,7 @@ class Letter:
             source=(text("topic"), _number(text("partition")), _number(text("offset"))),
             is_cut=HEADER_PREFIX + "length" in own or HEADER_PREFIX + "key-length" in own,
             num_redrives=max(0, _number(own.get(REDRIVES_HEADER, b"0").decode(errors="replace"))),
+            redrive_of=text("redrive-of"),
         )
 
 
@@ -96,6 +104,7 @@ class Left(StrEnum):
     CUT = "only the start of its bytes was kept"
     FOLDED_IN = "the member's history has it already"
     OTHER_TOPIC = "it came from another topic"
+    FAILED_AGAIN = "was sent again and failed again; see its newer letter"
     TOO_OFTEN = "sent again too often"
 
 
@@ -133,6 +142,7 @@ class Redrive:
     sent: Counter[str] = field(default_factory=Counter, init=False)
     left: Counter[Left] = field(default_factory=Counter, init=False)
     next_offsets: dict[int, int] = field(default_factory=dict, init=False)
+    _failed_again: set[str] = field(default_factory=set, init=False)
 
     async def run(self, producer: AIOKafkaProducer) -> None:
         """Sends the letters that may be sent, each portion acknowledged before the next is read.
@@ -141,8 +151,14 @@ class Redrive:
         """
         async with TopicReader(self.settings) as reader:
             num_partitions = await reader.num_partitions(self.settings.plays_topic)
+            newest: dict[int, int] = {}
+            async for letter in letters(reader, Selection()):
+                newest[letter.partition] = letter.offset
+                self._failed_again.add(letter.redrive_of)
             num_seen, in_flight = 0, list[tuple[Letter, asyncio.Future[Any]]]()
             async for letter in letters(reader, self.selection):
+                if letter.offset > newest.get(letter.partition, -1):
+                    continue  # came meanwhile, perhaps of what is sent here
                 if self.limit is not None and self.sent.total() + len(in_flight) >= self.limit:
                     await self._settle(in_flight)
                     await self._note_rest(reader, letter)
@@ -169,11 +185,16 @@ class Redrive:
             return Left.FOLDED_IN
         if topic != self.settings.plays_topic:
             return Left.OTHER_TOPIC
+        if letter.place in self._failed_again:
+            return Left.FAILED_AGAIN
         return Left.TOO_OFTEN if letter.num_redrives >= self.max_redrives else None
 
     async def _send(self, producer: AIOKafkaProducer, letter: Letter, num_partitions: int) -> asyncio.Future[Any]:
-        headers = [(name, content) for name, content in letter.headers if name != REDRIVES_HEADER]
-        headers.append((REDRIVES_HEADER, b"%d" % (letter.num_redrives + 1)))
+        headers = [pair for pair in letter.headers if pair[0] not in (REDRIVES_HEADER, REDRIVE_OF_HEADER)]
+        headers += [
+            (REDRIVES_HEADER, b"%d" % (letter.num_redrives + 1)),
+            (REDRIVE_OF_HEADER, letter.place.encode()),
+        ]
         try:
             future: asyncio.Future[Any] = await producer.send(
                 self.settings.plays_topic,
@@ -212,7 +233,7 @@ class Redrive:
 
     def _refused(self, letter: Letter, error: KafkaError) -> BrokerError:
         return BrokerError(
-            f"letter {letter.partition}:{letter.offset} was not taken ({error!r}), {self.sent.total()} before it were; "
+            f"letter {letter.place} was not taken ({error!r}), {self.sent.total()} before it were; "
             "it is safe to run this again"
         )
 

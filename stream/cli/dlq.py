@@ -141,7 +141,7 @@ def redrive(
     Mend the cause first. A play that fails again comes back as a new letter, which
     says how often it was sent again. Letters stay where they are until retention
     deletes them, so say which: a run without --reason, --from or --to sends all of
-    them. Sending one twice is safe as long as its event id is among the plays its
+    them, but those that have a newer letter. Sending one twice is safe as long as its event id is among the plays its
     member's history holds (one to two windows): it is counted as a duplicate. A play sent
     late is folded in by its event time, or set aside as late. Sent plays have a new
     record timestamp; a play of a member who was forgotten begins a new history.
@@ -216,7 +216,7 @@ def _as_json(letter: Letter) -> dict[str, Any]:
     from stream.codec import iso_time
 
     return {
-        "letter": f"{letter.partition}:{letter.offset}",
+        "letter": letter.place,
         "time": iso_time(letter.timestamp_ms),
         "reason": letter.reason,
         "detail": letter.detail,

@@ -1,0 +1,211 @@
+"""Redrive and repair on a real broker: dead letters sent again, histories shown and verified, members forgotten."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import confluent_kafka
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from intentrec_core.changelog_codec import user_of
+from stream.broker import Broker
+from stream.cli import root
+from stream.control import home_partition
+from stream.publisher import key_hash
+from tests.broker_fixtures import RigMaker
+from tests.rig import NUM_PARTITIONS, Rig
+from tests.verdict import judge, read_all
+
+pytestmark = pytest.mark.timeout(240)
+
+#: Runs a command as a person would, with the rig's settings; exit code, standard output, standard error.
+Commands = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def rig(broker: Broker, make_rig: RigMaker) -> Rig:
+    return make_rig(broker)
+
+
+@pytest.fixture
+def run(rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+    for name, value in rig.settings.model_dump(exclude_unset=True).items():
+        monkeypatch.setenv(f"INTENTREC_{name.upper()}", str(value))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = root.run(list(arguments))
+        return (code, *capsys.readouterr())
+
+    return command
+
+
+def play(user: str, event: str, **fields: Any) -> bytes:
+    document = {"event_id": event, "user_id": user, "item_id": "i1", "ts": 1_700_000_000_000}
+    return json.dumps(document | fields).encode()
+
+
+def test_a_member_is_shown_verified_and_forgotten_while_a_worker_runs(rig: Rig, run: Commands) -> None:
+    worker = rig.start_worker()
+    rig.produce(rig.plays(400))
+    rig.wait_for_answers(400)
+    code, shown, _ = run("state", "show", "u7", "--json")
+    told = json.loads(shown)
+    assert code == 0
+    assert (told["partition"], told["plays_applied"]) == (home_partition(b"u7", NUM_PARTITIONS), 10)
+    assert [p["index"] for p in told["plays"]] == list(range(10))
+    assert run("state", "show", "u7")[1].count(told["plays"][0]["item_hash"]) >= 1
+
+    code, said, error = run("forget", "u7", "--yes", "--wait", "60")
+    assert code == 0, error
+    assert re.search(rf"plays-{told['partition']} offset \d+", said)
+    code, _, error = run("state", "show", "u7")
+    assert (code, "never played, or was forgotten" in error) == (3, True)
+
+    rig.produce(rig.plays(400))
+    rig.wait_for_answers(800)
+    assert worker.terminate() == 0, worker.log()[-2000:]
+    assert json.loads(run("state", "show", "u7", "--json")[1])["plays_applied"] == 10, "a new history"
+    assert json.loads(run("state", "show", "u8", "--json")[1])["plays_applied"] == 20
+    verdict = judge(rig.settings, rig.layout)
+    assert verdict.holds, verdict
+    code, said, _ = run("state", "verify")
+    assert code == 0, said
+    assert said.count("members exact") == NUM_PARTITIONS
+
+
+def test_forgetting_asks_first_and_an_order_nobody_follows_says_so(
+    rig: Rig, run: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    code, _, error = run("forget", "u7")
+    assert (code, "nothing was sent" in error) == (2, True)
+    code, _, error = run("forget", "u7", "--yes", "--wait", "0.5")
+    assert (code, "it stands" in error) == (3, True)
+
+
+def test_verify_tells_which_member_differs_in_what(rig: Rig, run: Commands) -> None:
+    worker = rig.start_worker()
+    rig.produce(rig.plays(200))
+    rig.wait_for_answers(200)
+    assert worker.terminate() == 0
+    records = [r for r in read_all(rig.settings, rig.settings.changelog_topic, "read_committed") if r.key]
+    last = [record for record in records if record.key and user_of(record.key) == b"u7"][-1]
+    assert last.value is not None
+    damaged = bytearray(last.value)
+    damaged[17] ^= 1  # the first byte behind the block's header: of an item's hash
+    producer = confluent_kafka.Producer({"bootstrap.servers": rig.broker.address})
+    producer.produce(rig.settings.changelog_topic, bytes(damaged), last.key, partition=last.partition)
+    assert producer.flush(30) == 0
+    code, said, error = run("state", "verify", "--partition", str(last.partition))
+    assert code == 5
+    assert "1 members' histories" in error
+    assert re.search(r"u7: item_hash of play 0 of 5 is \d+, folded again it is \d+; 1 of 5", said), said
+    others = [p for p in range(NUM_PARTITIONS) if p != last.partition]
+    assert run("state", "verify", *(word for p in others for word in ("--partition", str(p))))[0] == 0
+    code, _, error = run("state", "verify", "--partition", "4")
+    assert (code, "allowed: 0 to 3" in error) == (2, True)
+
+
+@pytest.mark.kafka
+def test_verify_claims_nothing_of_members_whose_beginning_was_deleted(
+    kafka_broker: Broker, make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = make_rig(kafka_broker)
+    for name, value in rig.settings.model_dump(exclude_unset=True).items():
+        monkeypatch.setenv(f"INTENTREC_{name.upper()}", str(value))
+    worker = rig.start_worker()
+    rig.produce(rig.plays(400))
+    rig.wait_for_answers(400)
+    deleted = [confluent_kafka.TopicPartition(rig.settings.plays_topic, p, 60) for p in range(NUM_PARTITIONS)]
+    admin = AdminClient({"bootstrap.servers": kafka_broker.address})
+    for future in admin.delete_records(deleted).values():
+        future.result(30)
+    for number in range(40):
+        rig.send(f"new{number}".encode(), play(f"new{number}", f"n{number}"))
+    rig.flush()
+    rig.wait_for_answers(440)
+    assert worker.terminate() == 0
+    capsys.readouterr()
+    assert root.run(["state", "verify", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {done["first_offset"] for done in told} == {60}
+    assert sum(done["num_same"] for done in told) == 40
+    assert sum(done["num_unknown"] for done in told) == 40
+    assert not any(done["differences"] for done in told)
+
+
+def test_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Commands) -> None:
+    topic, home = rig.settings.plays_topic, home_partition(b"u1", NUM_PARTITIONS)
+    rig.send(b"u1", b'{"half', headers={"trace": b"t1"})
+    rig.send(b"u1", play("u1", "misplaced"), partition=(home + 1) % NUM_PARTITIONS)
+    rig.send(b"u1", b"x" * 1_500_000)
+    rig.send(b"u1", play("u1", "good"))
+    rig.flush()
+    worker = rig.start_worker()
+    rig.wait_for_answers(1)
+    code, shown, _ = run("dlq", "list", "--json")
+    letters = {letter["reason"]: letter for letter in map(json.loads, shown.splitlines())}
+    assert code == 0
+    assert set(letters) == {"malformed", "wrong_partition", "oversized"}
+    assert [letters[reason]["is_cut"] for reason in ("malformed", "wrong_partition", "oversized")] == [0, 0, 1]
+    assert letters["malformed"]["headers"] == {"trace": "t1"}
+    assert "3 dead letters" in run("dlq", "list")[1]
+    assert '{"half' in run("dlq", "show", letters["malformed"]["letter"])[1]
+    assert run("dlq", "show", letters["malformed"]["letter"], "--raw")[1] == '{"half'
+    code, _, error = run("dlq", "show", "0:999")
+    assert (code, "retention may have deleted it" in error) == (3, True)
+
+    code, said, _ = run("dlq", "redrive", "--dry-run")
+    assert (code, "2 would be sent again" in said, "1 left: only the start" in said) == (0, True, True), said
+    code, said, _ = run("dlq", "redrive", "--reason", "wrong_partition")
+    assert "1 sent again: wrong_partition 1" in said
+    rig.wait_for_answers(2)
+    for times in (1, 2):
+        again = ("dlq", "redrive", "--reason", "malformed", "--max-redrives", "2")
+        before = run("dlq", "list", "--json", "--reason", "malformed")[1].splitlines()
+        newest_before = json.loads(before[-1])["letter"]
+        assert run(*again)[0] == 0
+        _wait_for_letters(run, len(before) + 1)
+        newest = json.loads(run("dlq", "list", "--json", "--limit", "1")[1])
+        assert newest["redrives"] == times
+        assert newest["headers"].items() >= {"trace": "t1", "intentrec-redrive-of": newest_before}.items()
+    said = run(*again)[1]
+    assert "2 left: was sent again and failed again" in said, said
+    assert "1 left: sent again too often" in said, said
+    assert worker.terminate() == 0, worker.log()[-2000:]
+    sent_again = [r for r in read_all(rig.settings, topic) if dict(r.headers).get("intentrec-redrives")]
+    misplaced = next(record for record in sent_again if record.value == play("u1", "misplaced"))
+    assert (misplaced.partition, misplaced.key) == (key_hash(b"u1") % NUM_PARTITIONS, b"u1")
+    assert {record.value for record in sent_again} == {play("u1", "misplaced"), b'{"half'}
+    verdict = judge(rig.settings, rig.layout)
+    assert verdict.holds, verdict
+    assert rig.state()["u1"].count == 2
+
+
+def test_a_limited_run_says_where_to_go_on_and_together_they_send_each_letter_once(rig: Rig, run: Commands) -> None:
+    for number in range(30):
+        rig.send(f"u{number}".encode(), b"{%d" % number)
+    rig.flush()
+    worker = rig.start_worker()
+    _wait_for_letters(run, 30)
+    assert worker.terminate() == 0
+    code, said, _ = run("dlq", "redrive", "--limit", "12")
+    rest = re.findall(r"--from \d+:\d+", said)
+    assert (code, "12 sent again" in said, bool(rest)) == (0, True, True), said
+    assert "18 sent again" in run("dlq", "redrive", *" ".join(rest).split())[1]
+    sent = [r.value for r in read_all(rig.settings, rig.settings.plays_topic) if r.headers]
+    assert sorted(value or b"" for value in sent) == sorted(b"{%d" % number for number in range(30))
+
+
+def _wait_for_letters(run: Commands, num: int) -> None:
+    for _ in range(200):
+        listed = run("dlq", "list", "--json", "--limit", "1000", "--reason", "malformed")[1]
+        if len(listed.splitlines()) >= num:
+            return
+    pytest.fail(f"fewer than {num} letters: {listed}")
