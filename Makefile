@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 DEMO_ARGS ?=
 TEST_ARGS ?=
 KAFKA_ARGS ?=
+MUTANTS ?=
 # More than cores: what talks to a broker mostly waits. 0 runs the tests in one process, one after another.
 TEST_PROCESSES ?= 3
 VENV := .venv
@@ -42,6 +43,10 @@ test: $(INSTALLED) ## run every test
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## run every fault at its full scale and print the table (an hour or so)
 	@$(BIN)/python -m pytest --full-faults tests/faults $(TEST_ARGS)
+
+.PHONY: mutants
+mutants: $(INSTALLED) ## put each known hole back into a copy of the tree, and see which test catches it; MUTANTS="fence"
+	@$(BIN)/python -m tests.mutants $(MUTANTS)
 
 .PHONY: fast
 fast: $(INSTALLED) ## run the tests that take seconds and need no broker of their own

@@ -47,10 +47,11 @@ class ScriptedConsumer(BatchConsumer):
         await event.wait()
 
     async def _getmany(self, active: set[TP], timeout: float) -> dict[TP, Fetched]:
+        # On its way to the consumer's thread and back: what happens meanwhile must not let stale plays in.
+        rng = self.process.world.broker.rng
+        await asyncio.sleep(rng.choice((0.0, 0.0, 0.002, 0.1)))
         await self.process.running()
         fetched = self.plays.take({tp.partition for tp in active})
-        # On its way from the consumer's thread: what happens meanwhile must not let stale plays in.
-        rng = self.process.world.broker.rng
         await asyncio.sleep(rng.choice((0.0, 0.002, 0.02, 0.5, 3.0)) if fetched else timeout)
         await self.process.running()
         return fetched

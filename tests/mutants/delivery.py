@@ -1,0 +1,269 @@
+"""Holes in delivery, put back: the ones that plain Faust has, and those that this design could have had."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+CHANGELOG, PARTITION, WORKER = "stream/changelog.py", "stream/partition.py", "stream/worker.py"
+TRANSPORT, PUBLISHER, RECOVERY = "stream/transport.py", "stream/publisher.py", "stream/recovery.py"
+START_OFFSET = "stream/start_offset.py"
+
+SWEEP = "tests/property/test_every_await_can_fail.py"
+MACHINE = "tests/property/test_delivery_machine.py"
+KAFKA, EXACTLY_ONCE, EMBEDDED = (
+    f"{MACHINE}::test_{mode}" for mode in ("on_kafka", "exactly_once", "without_transactions")
+)
+TWINS = (SWEEP, KAFKA, EXACTLY_ONCE)
+
+DELIVERY = (
+    Mutant(
+        "offsets before state",
+        (
+            Edit(
+                CHANGELOG,
+                """        await asyncio.gather(*await _send(self._producer, topic, partition, cut, self._marker))
+        if not await self._commit_offset(partition, cut.next_offset):
+            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
+""",
+                """        if not await self._commit_offset(partition, cut.next_offset):
+            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
+        await asyncio.gather(*await _send(self._producer, topic, partition, cut, self._marker))
+""",
+            ),
+        ),
+        (SWEEP, EMBEDDED),
+    ),
+    Mutant(
+        "offsets in a transaction of their own, before the state's",
+        (
+            Edit(
+                CHANGELOG,
+                "        await producer.begin_transaction()\n",
+                """        await producer.begin_transaction()
+        early = TopicPartition(settings.plays_topic, self._partition)
+        await producer.send_offsets_to_transaction({early: cut.next_offset}, settings.app_id)
+        await producer.commit_transaction()
+        await producer.begin_transaction()
+""",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "outputs not awaited",
+        (
+            Edit(
+                PARTITION,
+                "                await asyncio.gather(*(receipt.future for receipt in cut.receipts))\n",
+                "                await asyncio.sleep(0)\n",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "changelog not awaited",
+        (Edit(CHANGELOG, "        await asyncio.gather(*acknowledged)\n", ""),),
+        TWINS,
+    ),
+    Mutant(
+        "no fence",
+        (
+            Edit(
+                CHANGELOG,
+                "            transactional_id=transactional_id(settings, self._partition),\n",
+                '            transactional_id=f"{transactional_id(settings, self._partition)}-{id(self)}",\n',
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "changelog read before the fence",
+        (
+            Edit(
+                PARTITION,
+                "        await self._writer.open()\n",
+                "        restored = await parts.restore(partition)\n        await self._writer.open()\n",
+            ),
+            Edit(
+                PARTITION,
+                "        restored = await parts.restore(partition)\n        facts",
+                "        facts",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "committed offset read before the fence",
+        (
+            Edit(
+                PARTITION,
+                "        await self._writer.open()\n",
+                "        facts = await parts.source.source_facts(partition)\n        await self._writer.open()\n",
+            ),
+            Edit(
+                PARTITION,
+                "        restored = await parts.restore(partition)\n"
+                "        facts = await parts.source.source_facts(partition)\n",
+                "        restored = await parts.restore(partition)\n",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "changelog read with what is not committed",
+        (Edit(RECOVERY, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        TWINS,
+    ),
+    Mutant(
+        "replayed plays skipped because they are in memory",
+        (
+            Edit(
+                WORKER,
+                "        life.next_fetch = fetched.end\n",
+                """        life.next_fetch = fetched.end
+        in_memory = self.__dict__.setdefault("in_memory", {})
+        known = in_memory.get(life.partition, -1)
+        fetched = type(fetched)(fetched.start, [r for r in fetched.records if r.offset > known], fetched.end)
+        in_memory[life.partition] = max(known, fetched.end - 1)
+""",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "a failed partition goes on with the state it had in memory",
+        (
+            Edit(
+                PARTITION,
+                "        await parts.open_state(partition, restored.histories)\n",
+                """        kept = parts.on_failed.__self__.__dict__.setdefault("kept", {})
+        if partition in kept:
+            restored.histories.update(kept[partition])
+        kept[partition] = restored.histories
+        await parts.open_state(partition, restored.histories)
+""",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "perform_seek() with nothing committed",
+        (
+            Edit(
+                TRANSPORT,
+                "                    await self._seek_back(lives)\n",
+                "                    await super().perform_seek()\n",
+            ),
+            Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "a fetch from anywhere accepted",
+        (Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),),
+        TWINS,
+    ),
+    Mutant(
+        "results of an ended life taken",
+        (
+            Edit(
+                WORKER,
+                "        if life.phase in (Phase.READY, Phase.FINISHING):\n            publisher",
+                "        if life := self._lives.get(life.partition, life):\n            publisher",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "a fetch for an ended life accepted",
+        (
+            Edit(
+                WORKER,
+                "        if self._lives.get(life.partition) is not life or not life.ready or self._draining:\n",
+                "        life = self._lives.get(life.partition, life)\n        if not life.ready or self._draining:\n",
+            ),
+            Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "plays that waited for inference left for the next life",
+        (
+            Edit(
+                WORKER,
+                "            self._buffer.drop(life.partition)\n            await life.abandon()\n",
+                "            await life.abandon()\n",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "a revoked partition does not wait for inference",
+        (
+            Edit(
+                PARTITION,
+                "                await self._idle.wait()\n                await self._commit()\n",
+                "                await self._commit()\n",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "no last cut on revoke, and the offset of what was fetched",
+        (
+            Edit(
+                PARTITION,
+                "            await self._writer.commit(Cut(cut.next_offset, cut.changes, cut.outputs))\n",
+                "            await self._writer.commit(Cut(max(cut.next_offset, self.next_fetch), cut.changes, cut.outputs))\n",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "a cut that is not frozen",
+        (
+            Edit(
+                PARTITION,
+                "            cut, self._uncommitted = self._uncommitted, _Uncommitted()\n",
+                "            cut = self._uncommitted\n",
+            ),
+            Edit(
+                PARTITION,
+                "            self.committed_offset = cut.next_offset\n",
+                "            self.committed_offset = cut.next_offset\n            self._uncommitted = _Uncommitted()\n",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "outputs leave behind one that failed",
+        (Edit(PUBLISHER, "        self.stream.ended = True\n        if not", "        if not"),),
+        ("tests/unit/test_publisher.py", *TWINS),
+    ),
+    Mutant(
+        "no marker in the cut",
+        (Edit(CHANGELOG, "        (MARKER_KEY, marker(cut.next_offset).encode()),\n", ""),),
+        TWINS,
+    ),
+    Mutant(
+        "marker ignored",
+        (
+            Edit(
+                START_OFFSET,
+                "    if marker is None:\n        if committed is not None:\n            raise",
+                "    if marker is None:\n        if committed is not None and not transactional:\n            raise",
+            ),
+        ),
+        ("tests/unit/test_start_offset.py",),
+    ),
+    Mutant(
+        "an offset beyond the state accepted",
+        (Edit(START_OFFSET, "    if committed > marker.next_offset:\n", "    if False:\n"),),
+        ("tests/unit/test_start_offset.py",),
+    ),
+    Mutant(
+        "the marker's number of partitions ignored",
+        (Edit(START_OFFSET, "    if marker.num_partitions != facts.num_partitions:\n", "    if False:\n"),),
+        ("tests/unit/test_start_offset.py",),
+    ),
+)

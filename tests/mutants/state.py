@@ -1,0 +1,150 @@
+"""Faults in what is derived from a play: histories, contexts, caches, lists."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+HISTORY, CODEC, FOLDING = "intentrec_core/history.py", "intentrec_core/changelog_codec.py", "stream/folding.py"
+ENGINE, PIPELINE, FILTERS = "intentrec_core/engine.py", "stream/pipeline.py", "index/filters.py"
+
+TEST_HISTORY, TEST_GROUND_STATE = "tests/unit/test_history.py", "tests/property/test_ground_state.py"
+TEST_PIPELINE, TEST_SWAP = "tests/unit/test_pipeline.py", "tests/unit/test_swap.py"
+TEST_FILTERS, TEST_PARITY = (
+    "tests/unit/test_conditioning_and_filters.py",
+    "tests/property/test_incremental_equals_full.py",
+)
+
+STATE = (
+    Mutant(
+        "a row number in the history",
+        (
+            Edit(HISTORY, "            hash64(item_id),\n", "            _ROWS.setdefault(item_id, len(_ROWS) + 1),\n"),
+            Edit(HISTORY, "_HASH = struct.Struct", "_ROWS: dict[str, int] = {}\n_HASH = struct.Struct"),
+        ),
+        (TEST_HISTORY, TEST_PIPELINE),
+    ),
+    Mutant(
+        "wrong anchor",
+        (Edit(HISTORY, "max(0, ((count - 1) // window - 1) * window)", "max(0, (count // window - 1) * window)"),),
+        (TEST_HISTORY,),
+    ),
+    Mutant(
+        "duplicates folded in",
+        (Edit(HISTORY, "        if self._holds(size, play.event_hash):\n", "        if False:\n"),),
+        (TEST_HISTORY,),
+    ),
+    Mutant(
+        "replayed plays folded in again",
+        (Edit(HISTORY, "        if offset <= self.last_offset:\n", "        if False:\n"),),
+        (TEST_HISTORY, "tests/property/test_delivery_machine.py::test_without_transactions"),
+    ),
+    Mutant(
+        "replayed plays not answered",
+        (Edit(FOLDING, "                work.pending.append(self._repeat(record, play, member, history))\n", ""),),
+        (TEST_PIPELINE,),
+    ),
+    Mutant(
+        "late plays dropped without a trace",
+        (Edit(FOLDING, "                work.pending.append(_late(record))\n", ""),),
+        (TEST_PIPELINE,),
+    ),
+    Mutant(
+        "plays in the wrong partition folded in",
+        (Edit(FOLDING, "        if home == partition:\n", "        if True:\n"),),
+        (TEST_PIPELINE,),
+    ),
+    Mutant(
+        "what left the context not in the changelog",
+        (Edit(CODEC, "    if anchor_moved:\n        head", "    if False:\n        head"),),
+        (TEST_GROUND_STATE,),
+    ),
+    Mutant(
+        "a late play's block not in the changelog",
+        (
+            Edit(
+                CODEC,
+                "    first_block = (start + first_changed) // BLOCK_PLAYS\n",
+                "    first_block = (history.count - 1) // BLOCK_PLAYS\n",
+            ),
+        ),
+        (TEST_GROUND_STATE,),
+    ),
+    Mutant(
+        "a lost block restored as a shorter history",
+        (Edit(CODEC, "        if expected != history.count:\n", "        if False:\n"),),
+        (TEST_GROUND_STATE,),
+    ),
+    Mutant(
+        "another domain's state accepted",
+        (Edit("stream/start_offset.py", "    if marker.fingerprint != fingerprint:\n", "    if False:\n"),),
+        ("tests/unit/test_start_offset.py",),
+    ),
+    Mutant(
+        "stale cache slot after a swap",
+        (Edit(PIPELINE, "        self._moved.flip(old.engine, serving.engine)\n", ""),),
+        (TEST_SWAP,),
+    ),
+    Mutant(
+        "keys and values of other weights read",
+        (
+            Edit(
+                PIPELINE,
+                "        self._encoder = IsolatingEncoder(engine, self.layout, config.max_tries)\n",
+                """        before = getattr(self, "_encoder", None)
+        if before is not None and before.engine._pool.num_slots == engine._pool.num_slots:
+            engine._pool, engine._slots = before.engine._pool, before.engine._slots
+        self._encoder = IsolatingEncoder(engine, self.layout, config.max_tries)
+""",
+            ),
+        ),
+        (TEST_SWAP,),
+    ),
+    Mutant(
+        "a slot of before the anchor moved read",
+        (Edit(ENGINE, "slot.anchor != request.anchor or ", ""),),
+        (TEST_PARITY,),
+    ),
+    Mutant(
+        "plays behind a late one not encoded again",
+        (
+            Edit(
+                ENGINE,
+                "        unchanged = min(slot.length, request.first_changed)\n",
+                "        unchanged = min(slot.length, num_plays - request.num_outputs)\n",
+            ),
+        ),
+        (TEST_PARITY,),
+    ),
+    Mutant(
+        "a member's value that is not known filters nothing",
+        (
+            Edit(FILTERS, "np.nan if value is None else float(value)", "np.inf if value is None else float(value)"),
+            Edit(
+                FILTERS, "mask &= False if members is None else members", "mask &= True if members is None else members"
+            ),
+        ),
+        (TEST_FILTERS, TEST_PIPELINE),
+    ),
+    Mutant(
+        "an item without the datum is shown",
+        (
+            Edit(
+                FILTERS,
+                "                mask &= column <= (np.nan if value is None else float(value))\n",
+                "                mask &= ~(column > (np.nan if value is None else float(value)))\n",
+            ),
+        ),
+        (TEST_FILTERS,),
+    ),
+    Mutant(
+        "a filter without its column skipped",
+        (
+            Edit(
+                FILTERS,
+                '                raise ValueError(f"filter {rule.kind} {rule.key}: no item column of that name")\n',
+                "                continue\n",
+            ),
+        ),
+        (TEST_FILTERS,),
+    ),
+)
