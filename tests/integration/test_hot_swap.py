@@ -195,6 +195,21 @@ def test_a_worker_begins_with_the_parent_of_a_corrupt_bundle(settings: Settings,
     run(test())
 
 
+def test_a_worker_finds_the_one_bundle_that_can_serve_among_many(settings: Settings, world: TinyWorld) -> None:
+    made = [make_bundle(Path(settings.bundle_url), world, world.model(seed)) for seed in range(8)]
+    *newer, good = sorted(made, key=lambda ref: ref.version, reverse=True)  # all made at one time: by version then
+    for ref in newer:
+        (ref.path / "weights.safetensors").write_bytes(b"")
+
+    async def test() -> None:
+        await create_topics(settings)
+        await tell(settings, newer[0].version)
+        async with HotSwap(settings, Metrics()) as swap:
+            assert (await swap.first()).version == good.version
+
+    run(test())
+
+
 def test_a_bundle_out_of_reach_at_the_start_serves_as_soon_as_it_can_be_had(
     settings: Settings, bundles: list[BundleRef], tmp_path: Path
 ) -> None:
