@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
+from stream.closing import close_consumer
 from stream.codec import decode_announcement, encode, iso_time
 from stream.messages import Announcement
 
@@ -63,7 +64,7 @@ class AnnouncementFollower:
                 self._consumer.assign([self._source])
                 await self._consumer.seek_to_beginning(self._source)
         except (TimeoutError, KafkaError) as error:
-            await self._consumer.stop()
+            await close_consumer(self._consumer)
             raise self._unreachable(error) from error
         return self
 
@@ -71,7 +72,7 @@ class AnnouncementFollower:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Disconnects."""
-        await self._consumer.stop()
+        await close_consumer(self._consumer)
 
     async def read(self) -> list[Announcement]:
         """Reads on to the end of the topic.

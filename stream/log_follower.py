@@ -23,6 +23,7 @@ from intentrec_core.datasets.plays import PlayRow
 from intentrec_core.domain import Domain, FieldKind, FilterKind, value_text
 from intentrec_core.errors import BrokerError, StateError
 from intentrec_core.history import EventLayout
+from stream.closing import close_consumer
 from stream.codec import RejectedPlay, decode_play
 from stream.control import Forget, home_partition, is_control, read_control
 from stream.event_log import EventLog
@@ -165,7 +166,7 @@ class LogFollower:
         self._disk.shutdown()
         for waiting in self._flush_wanted:
             waiting.cancel()
-        await self._consumer.stop()
+        await close_consumer(self._consumer)
 
     async def run(self) -> None:
         """Follows the topic. Only StateError, DataError and cancellation end it."""

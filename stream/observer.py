@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from intentrec_core.errors import BrokerError
+from stream.closing import close_consumer
 from stream.codec import decode_announcement, decode_intent, decode_recommendation
 from stream.latency import LatencyDigest, SlidingDigest
 from stream.messages import Announcement, IntentUpdate, Recommendation
@@ -118,10 +119,10 @@ class Observer:
             self._consumer.assign(partitions)
             await self._consumer.seek_to_beginning(*partitions)
         except KafkaError as error:
-            await self._consumer.stop()
+            await close_consumer(self._consumer)
             raise BrokerError(f"cannot read the outputs on {self.settings.broker}: {error!r}") from error
         except BrokerError:
-            await self._consumer.stop()
+            await close_consumer(self._consumer)
             raise
         self._task = asyncio.create_task(self._read(self._consumer), name="observer")
 
@@ -132,7 +133,7 @@ class Observer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if self._consumer is not None:
-            await self._consumer.stop()
+            await close_consumer(self._consumer)
 
     def note_sent(self, event_id: str, sent_ms: int) -> None:
         """Tells of a play that goes out from this process."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from intentrec_core.errors import RecoveryTimeout
+from intentrec_core.errors import BrokerError, RecoveryTimeout
 from stream.changelog import Cut
 from stream.publisher import OutputStream, PublishFailed
 from stream.start_offset import SourceFacts, start_offset
@@ -125,6 +125,7 @@ class PartitionLife:
         self._idle.set()
         self._num_in_inference = 0
         self._commits: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
 
     @property
     def ready(self) -> bool:
@@ -239,25 +240,37 @@ class PartitionLife:
                 await self._something.wait()
                 await asyncio.sleep(interval_s)
                 await self._commit()
+        except asyncio.CancelledError:
+            if self.phase is Phase.ENDED:
+                raise
+            self._parts.on_failed(self, BrokerError("a commit was cancelled from within"))  # see stream.closing
         except Exception as error:
             if self.phase is not Phase.ENDED:
                 self._parts.on_failed(self, error)
 
     async def _commit(self) -> None:
         async with self._committing:
-            cut, self._uncommitted = self._uncommitted, _Uncommitted()
-            self._something.clear()
-            if not cut.num_plays or self._writer is None:
-                return
-            started_s = time.monotonic()
-            # Outputs acknowledged → state and offset committed: a play whose outputs are missing must be replayed.
+            # A cut after one that failed would carry the offset past plays that are in neither: there is none.
+            if self._failure is not None:
+                raise self._failure
             try:
-                await asyncio.gather(*(receipt.future for receipt in cut.receipts))
-            except Exception as error:
-                raise PublishFailed(
-                    f"outputs of partition {self.partition} were not acknowledged: {error!r}"
-                ) from error
-            await self._writer.commit(Cut(cut.next_offset, cut.changes, cut.outputs))
-            self.committed_offset = cut.next_offset
-            cut.tally.count()
-            self._parts.on_committed(self, cut.num_plays, time.monotonic() - started_s)
+                await self._commit_next_cut()
+            except BaseException as error:
+                self._failure = error if isinstance(error, Exception) else BrokerError("a commit was cancelled")
+                raise
+
+    async def _commit_next_cut(self) -> None:
+        cut, self._uncommitted = self._uncommitted, _Uncommitted()
+        self._something.clear()
+        if not cut.num_plays or self._writer is None:
+            return
+        started_s = time.monotonic()
+        # Outputs acknowledged → state and offset committed: a play whose outputs are missing must be replayed.
+        try:
+            await asyncio.gather(*(receipt.future for receipt in cut.receipts))
+        except Exception as error:
+            raise PublishFailed(f"outputs of partition {self.partition} were not acknowledged: {error!r}") from error
+        await self._writer.commit(Cut(cut.next_offset, cut.changes, cut.outputs))
+        self.committed_offset = cut.next_offset
+        cut.tally.count()
+        self._parts.on_committed(self, cut.num_plays, time.monotonic() - started_s)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from intentrec_core.changelog_codec import MARKER_KEY, Marker, Restorer
+from stream.closing import close_consumer
 from stream.start_offset import check_domain
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
                     num_bytes += len(record.key) + len(record.value or b"")
             await asyncio.sleep(0)
     finally:
-        await consumer.stop()
+        await close_consumer(consumer)
     if marker_value is not None:
         check_domain(Marker.decode(marker_value), layout.domain.fingerprint, partition)
     histories, marker = await asyncio.to_thread(restorer.finish)

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
 from stream.broker_checks import uses_transactions
+from stream.closing import close_consumer
 from stream.settings import Settings
 from stream.topics import count_partitions
 
@@ -53,12 +54,12 @@ class TopicReader:
         try:
             await self._consumer.start()
         except KafkaError as error:
-            await self._consumer.stop()
+            await close_consumer(self._consumer)
             raise self._gone(error) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
+        await close_consumer(self._consumer)
 
     async def num_partitions(self, topic: str) -> int:
         """Raises: BrokerError when there is no such topic, with the remedy."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.errors import KafkaError
 
-from intentrec_core.errors import EngineError, Fenced, IntentRecError, StateError
+from intentrec_core.errors import BrokerError, EngineError, Fenced, IntentRecError, StateError
 from stream.batcher import PlayBuffer
 from stream.inference_loop import InferenceLoop
 from stream.partition import LifeParts, Membership, PartitionLife, Phase
@@ -164,9 +164,11 @@ class PlaysWorker:
             self._outstanding[life] = 0
             opening = self._opening[partition] = asyncio.ensure_future(self._open_in_turn(life))
             await asyncio.wait([opening])
-            self._opening.pop(partition, None)
-            if opening.cancelled():
+            given_up = self._opening.pop(partition, None) is None
+            if given_up and opening.cancelled():
                 await life.abandon()
+            elif opening.cancelled():  # not by us: a client library's own cancellation came out of one of its calls
+                self._failed(life, BrokerError("the opening was cancelled from within"))
             elif (error := opening.exception()) is not None:
                 self._failed(life, error)
             self._count_partitions()

@@ -21,7 +21,7 @@ from intentrec_core.errors import IntentRecError
 from intentrec_core.history import EventLayout, History
 from stream.control import up_to_each_control
 from stream.folding import Folder
-from stream.metrics import Metrics
+from stream.metrics import Metrics, PlayOutcome
 from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.settings import Settings
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
@@ -32,10 +32,11 @@ ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 class CountingPipeline:
     """Answers a play with how many plays of the member are applied. ``poison`` in an item id makes it raise, ``slow`` sleep."""
 
-    def __init__(self, num_partitions: int, domain: str = "movielens") -> None:
+    def __init__(self, num_partitions: int, domain: str = "movielens", metrics: Metrics | None = None) -> None:
         self.layout = EventLayout(load_domain(domain))
         self.histories: dict[int, dict[str, History]] = {}
         self._num_partitions = num_partitions
+        self._metrics = metrics or Metrics()
 
     def open_partition(self, partition: int, histories: dict[str, History]) -> None:
         assert partition not in self.histories, f"partition {partition} opened twice"
@@ -50,6 +51,7 @@ class CountingPipeline:
         for partition, records in chain.from_iterable(parts):
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
+            work.result.tally.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
             owed = Counter(p.play.user_id for p in work.pending if not isinstance(p, OutputRecord))
             for pending in work.pending:
                 if isinstance(pending, OutputRecord):
@@ -106,16 +108,16 @@ def main() -> int:
     pass_through = os.environ.pop("TEST_PASS_THROUGH", "")
     domain = os.environ.pop("TEST_DOMAIN", "movielens")
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    settings = Settings.load()
+    settings, metrics = Settings.load(), Metrics()
 
     async def work() -> None:
         @contextlib.asynccontextmanager
         async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
-            pipeline = PassThrough() if pass_through else CountingPipeline(num_partitions, domain)
+            pipeline = PassThrough() if pass_through else CountingPipeline(num_partitions, domain, metrics)
             layout = pipeline.layout
             yield WorkerParts(pipeline=pipeline, layout=layout, fingerprint=layout.domain.fingerprint)
 
-        await run_until_signal(WorkerProcess(settings, Metrics(), make_parts))
+        await run_until_signal(WorkerProcess(settings, metrics, make_parts))
 
     try:
         asyncio.run(work())

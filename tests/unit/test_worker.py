@@ -15,6 +15,7 @@ import pytest
 from intentrec_core.errors import BrokerError, IntentRecError, RecoveryTimeout
 from stream import worker as worker_module
 from stream.changelog import Cut
+from stream.closing import close_consumer
 from stream.metrics import Metrics, PlayOutcome
 from stream.partition import LifeParts, Membership
 from stream.publisher import OutputStream, Receipt
@@ -39,7 +40,7 @@ class HangingPipeline:
         self.opened.append(partition)
 
     def close_partition(self, partition: int) -> None:
-        self.opened.remove(partition)
+        self.opened = [opened for opened in self.opened if opened != partition]
 
     def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
         self.began.set()
@@ -230,3 +231,51 @@ def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
         assert applied() == 5
 
     _run(pipeline, scenario)
+
+
+@pytest.mark.parametrize("call", ["restore", "commit"])
+def test_a_cancellation_that_comes_out_of_a_client_library_leaves_no_partition_behind(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+    leaks = iter([True])
+
+    async def leak(broker: Broker, given: Any) -> Any:
+        if next(leaks, False):
+            raise asyncio.CancelledError
+        return await original(broker, given)
+
+    original = getattr(Broker, call)
+    monkeypatch.setattr(Broker, call, lambda self, given: leak(self, given))
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        while not broker.cuts:
+            await _until(worker.fetchable)
+            for life in worker.fetchable().values():
+                worker.accept(life, Fetched(100, _records(100, 5), 105))
+            await asyncio.sleep(0.05)
+        assert broker.num_opened == 2
+
+    _run(pipeline, scenario)
+
+
+def test_a_consumer_that_stops_badly_is_closed_and_cancels_nobody() -> None:
+    class Consumer:
+        closed = False
+
+        def __init__(self) -> None:
+            self._client = self
+
+        async def stop(self) -> None:
+            raise asyncio.CancelledError
+
+        async def close(self) -> None:
+            self.closed = True
+
+    async def scenario() -> None:
+        consumer = Consumer()
+        await close_consumer(consumer)  # type: ignore[arg-type]
+        assert consumer.closed
+
+    asyncio.run(scenario())

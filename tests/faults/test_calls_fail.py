@@ -1,0 +1,50 @@
+"""Each call to a real Kafka that a worker awaits fails, before and after its effect: reopened, nothing lost."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from stream.broker import Broker
+from tests.broker_fixtures import RigMaker
+from tests.fault_report import FaultRow
+from tests.faults.failing_calls import names
+from tests.faults.load import GroupView, Load
+from tests.rig import Rig
+from tests.serving_rig import counted, until
+from tests.verdict import judge
+
+RATE = 300
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_every_call_fails_before_and_after_its_effect(
+    kafka_broker: Broker, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool, delivery: str
+) -> None:
+    rig = make_rig(kafka_broker, delivery=delivery)
+    num_failures = 5 if full_faults else 1
+    worker = rig.start_worker(module="tests.faults.failing_calls", TEST_FAILURES=str(num_failures))
+    wanted = dict.fromkeys(names(delivery), num_failures)
+
+    def failed() -> Counter[str]:
+        return Counter(re.findall(r"WARNING injected (.*)", worker.log()))
+
+    with GroupView(rig.settings) as group:
+        with Load(rig, Rig.plays, RATE):
+            until(lambda: failed() == wanted, 300, worker)
+        group.catches_up(rig)
+    reopened = counted(worker, "partitions_reopened_total")
+    applied = int(counted(worker, "plays_total"))
+    assert worker.terminate() == 0, worker.log()[-3000:]
+    isolation = "read_committed" if delivery == "exactly_once" else "read_uncommitted"
+    verdict = judge(rig.settings, rig.layout, isolation=isolation)
+    fault_row(f"a call to the broker fails, {delivery}", verdict, failures=sum(wanted.values()), reopened=int(reopened))
+    assert reopened > 0
+    # A commit whose answer was lost is counted by nobody; what was done twice is counted once.
+    assert 0.8 * verdict.plays < applied <= verdict.plays
+    if delivery == "exactly_once":
+        assert verdict.repeats == 0
