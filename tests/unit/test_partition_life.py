@@ -1,0 +1,93 @@
+"""A life's last cut: what becomes of it when the cut before it fails while the partition is being given up."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from intentrec_core.errors import Fenced
+from stream.changelog import Cut
+from stream.partition import LifeParts, PartitionLife
+from stream.records import PartitionResult
+from stream.recovery import Restored
+from stream.start_offset import SourceFacts
+
+
+@dataclass
+class Log:
+    """A changelog whose first cut hangs until told to fail."""
+
+    fail: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    cuts: list[int] = field(default_factory=list)
+
+    def writer(self, partition: int, marker: object) -> Any:
+        return self
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def commit(self, cut: Cut) -> None:
+        if not self.begun.is_set():
+            self.begun.set()
+            await self.fail.wait()
+            raise Fenced("partition 0 has a newer owner")
+        self.cuts.append(cut.next_offset)
+
+    async def source_facts(self, partition: int) -> SourceFacts:
+        return SourceFacts(committed=None, beginning=0, end=100, num_partitions=1)
+
+    async def seek_source(self, partition: int, offset: int) -> None:
+        pass
+
+
+async def _nothing(*args: object) -> None:
+    pass
+
+
+async def _restored(partition: int) -> Restored:
+    return Restored(histories={}, marker=None, num_records=0, num_bytes=0, duration_s=0.0)
+
+
+def _life(log: Log, failures: list[BaseException]) -> PartitionLife:
+    parts = LifeParts(
+        source=log,  # type: ignore[arg-type]
+        writer=log.writer,
+        marker=lambda num_partitions, next_offset: None,  # type: ignore[arg-type, return-value]
+        restore=_restored,
+        open_state=_nothing,
+        close_state=_nothing,
+        transactional=True,
+        fingerprint="",
+        commit_interval_s=0.001,
+        recovery_deadline_s=10.0,
+        on_failed=lambda life, error: failures.append(error),
+        on_committed=lambda *_: None,
+        on_restored=lambda *_: None,
+    )
+    return PartitionLife(0, parts)
+
+
+def test_no_cut_follows_one_that_failed_and_the_end_says_why() -> None:
+    async def scenario() -> None:
+        log, failures = Log(), list[BaseException]()
+        life = _life(log, failures)
+        await life.open()
+        life.add(PartitionResult(0, 10, 10), None)
+        await log.begun.wait()
+        # A play that changes nothing owes no output: nothing but its offset would be in the last cut.
+        life.add(PartitionResult(0, 11, 1), None)
+        finishing = asyncio.create_task(life.finish())
+        await asyncio.sleep(0)
+        log.fail.set()
+        with pytest.raises(Fenced):
+            await finishing
+        assert log.cuts == [], "offset 11 would say that the plays before 10 are in the state"
+
+    asyncio.run(scenario())
