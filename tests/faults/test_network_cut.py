@@ -1,0 +1,182 @@
+"""One of two workers is cut off from the broker and comes back: a zombie with late packets. Nothing lost, nothing twice.
+
+What becomes of the zombie depends on what it had in flight:
+
+    nothing     it hears that it is no longer a member, drops what it has, joins again and serves
+    plays       their commit is sent when the network is back, refused by the fence of its heir, and it ends with exit code 6
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from intentrec_core.errors import Fenced
+from stream.kafka_cluster import KafkaCluster, start_cluster
+from stream.ports import HOST
+from tests.broker_fixtures import RigMaker
+from tests.fault_report import FaultRow
+from tests.faults.load import GroupView, Load, holds_partitions, resident_mb, serving
+from tests.rig import NUM_PARTITIONS, Rig, Worker
+from tests.serving_rig import counted, until
+from tests.tcp_proxy import TcpProxy
+from tests.verdict import judge, read_all
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+
+RATE = 200.0
+#: A buffer without a bound would have grown by more while nothing could be sent.
+MAX_WORKER_MB = 300.0
+#: The first one rolls and cleans segments as soon as the cleaner looks.
+COMPACTED_AT_ONCE = {
+    "segment.ms": "1000",
+    "min.cleanable.dirty.ratio": "0.001",
+    "max.compaction.lag.ms": "1000",
+    "delete.retention.ms": "0",
+}
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[TcpProxy]:
+    with TcpProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def cluster(kafka_jars: None, proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """One node with a way through the proxy: who comes that way is told of no other."""
+    with start_cluster(num_nodes=1, data_dir=tmp_path_factory.mktemp("kafka"), proxy_ports=[proxy.port]) as cluster:
+        assert cluster.nodes[0].proxy
+        proxy.target = cluster.nodes[0].proxy[0]
+        yield cluster
+
+
+def test_a_cut_shorter_than_the_session_moves_no_partition(
+    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
+) -> None:
+    rig = make_rig(cluster, session_timeout_s=30)
+    cut_off, other = _two_workers(rig, proxy)
+    cut_s = 10 if full_faults else 5
+    with GroupView(rig.settings) as group:
+        with Load(rig, Rig.plays, RATE):
+            proxy.cut()
+            time.sleep(cut_s)
+            held_meanwhile = counted(other, "partitions_ready")
+            proxy.heal()
+            caught_up_s = group.catches_up(rig, rate=RATE)
+        group.catches_up(rig)
+    _report(fault_row, f"network cut of {cut_s} s, session timeout 30 s", rig, caught_up_s=caught_up_s)
+    assert held_meanwhile == NUM_PARTITIONS / 2
+    assert serving([cut_off, other], NUM_PARTITIONS), "as before the cut"
+    assert [cut_off.terminate(), other.terminate()] == [0, 0], cut_off.log()[-3000:]
+
+
+def test_a_zombie_with_nothing_in_flight_joins_again(
+    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
+) -> None:
+    rig = make_rig(cluster)
+    zombie, heir = _two_workers(rig, proxy)
+    cut_s = 90 if full_faults else 10
+    with GroupView(rig.settings) as group:
+        proxy.cut()
+        cut_at_s = time.monotonic()
+        with Load(rig, Rig.plays, RATE):
+            until(lambda: counted(heir, "partitions_ready") == NUM_PARTITIONS, 60, heir)
+            taken_over_s = time.monotonic() - cut_at_s
+            caught_up_s = group.catches_up(rig, rate=RATE) + taken_over_s
+            time.sleep(max(0.0, cut_at_s + cut_s - time.monotonic()))
+            proxy.heal()
+            healed_at_s = time.monotonic()
+            until(lambda: holds_partitions(zombie) and serving([zombie, heir], NUM_PARTITIONS), 90, zombie)
+            rejoined_s = time.monotonic() - healed_at_s
+            group.catches_up(rig, rate=RATE)
+        group.catches_up(rig)
+    _report(
+        fault_row, f"network cut of {cut_s} s, nothing in flight", rig,
+        taken_over_s=taken_over_s, caught_up_s=caught_up_s, rejoined_s=rejoined_s,
+    )  # fmt: skip
+    assert caught_up_s < rig.settings.session_timeout_s + 30
+    assert [zombie.terminate(), heir.terminate()] == [0, 0], zombie.log()[-3000:]
+
+
+@pytest.mark.parametrize("compacted", [True, False])
+def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
+    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool, compacted: bool
+) -> None:
+    if not (compacted or full_faults):
+        pytest.skip("what compaction adds nothing to is shown with --full-faults only")
+    rig = make_rig(cluster)
+    if compacted:
+        _configure(rig, rig.settings.changelog_topic, COMPACTED_AT_ONCE)
+    zombie, heir = _two_workers(rig, proxy)
+    cut_s = 90 if full_faults else 10
+    with GroupView(rig.settings) as group:
+        with Load(rig, Rig.plays, RATE):
+            # Every worker has plays on its inference thread when the cut comes, and results to send after it.
+            rig.produce(rig.plays(2 * NUM_PARTITIONS, item="slow:0.3:"))
+            time.sleep(0.2)
+            proxy.cut()
+            cut_at_s = time.monotonic()
+            before = _changelog(rig)
+            until(lambda: counted(heir, "partitions_ready") == NUM_PARTITIONS, 60, heir)
+            taken_over_s = time.monotonic() - cut_at_s
+            caught_up_s = group.catches_up(rig, rate=RATE) + taken_over_s
+            if compacted:
+                until(partial(_is_compacted, rig, before), 120, heir)
+            time.sleep(max(0.0, cut_at_s + cut_s - time.monotonic()))
+            proxy.heal()
+            code = zombie.wait(90)
+        group.catches_up(rig)
+    _report(
+        fault_row, f"network cut of {cut_s} s, plays in flight{', changelog compacted' * compacted}", rig,
+        taken_over_s=taken_over_s, caught_up_s=caught_up_s, zombie_exit=code,
+    )  # fmt: skip
+    assert code == Fenced.exit_code, zombie.log()[-3000:]
+    assert "has a newer owner" in zombie.log()
+    assert caught_up_s < rig.settings.session_timeout_s + 30
+    assert heir.terminate() == 0
+
+
+def _two_workers(rig: Rig, proxy: TcpProxy) -> tuple[Worker, Worker]:
+    """One that reaches the broker through the proxy only, and one that does not need it; caught up, each with partitions."""
+    through = rig.start_worker(INTENTREC_BROKER=f"{HOST}:{proxy.port}")
+    direct = rig.start_worker()
+    until(lambda: serving([through, direct], NUM_PARTITIONS), 90, through)
+    until(lambda: holds_partitions(through) and holds_partitions(direct), 60, through)
+    rig.produce(rig.plays(400))
+    with GroupView(rig.settings) as group:
+        group.catches_up(rig)
+    return through, direct
+
+
+def _report(fault_row: FaultRow, fault: str, rig: Rig, **figures: float) -> None:
+    running = [worker for worker in rig.workers if worker.process.poll() is None]
+    worker_mb = max(resident_mb(worker, "VmHWM") for worker in running)
+    fault_row(fault, judge(rig.settings, rig.layout), plays_s=RATE, **figures, worker_mb=worker_mb)
+    assert worker_mb < MAX_WORKER_MB
+
+
+def _configure(rig: Rig, topic: str, config: dict[str, str]) -> None:
+    entries = [ConfigEntry(n, v, incremental_operation=AlterConfigOpType.SET) for n, v in config.items()]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    admin = AdminClient({"bootstrap.servers": rig.settings.broker, "log_level": 0})
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(30)
+
+
+def _changelog(rig: Rig) -> dict[int, set[int]]:
+    """The offsets at which each partition of the changelog has a record."""
+    found: dict[int, set[int]] = {partition: set() for partition in range(NUM_PARTITIONS)}
+    for record in read_all(rig.settings, rig.settings.changelog_topic):
+        found[record.partition].add(record.offset)
+    return found
+
+
+def _is_compacted(rig: Rig, before: dict[int, set[int]]) -> bool:
+    """Whether every partition has lost some of the records it had."""
+    now = _changelog(rig)
+    return all(offsets - now[partition] for partition, offsets in before.items())
