@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from intentrec_core.errors import BrokerError, StateError
 from stream import kafka_jars
@@ -104,27 +104,30 @@ def test_without_maven_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.kafka
-def test_a_killed_kafka_keeps_its_data_and_workers_go_on(
-    tmp_path: Path, kafka_broker: Broker, make_rig: RigMaker
-) -> None:
-    # kafka_broker only so that this is skipped with one line where there is no Kafka
-    first = start_broker(engine="kafka", data_dir=tmp_path / "kafka")
-    rig = make_rig(first)
-    workers = [rig.start_worker(), rig.start_worker()]
-    rig.produce(rig.plays(800), rate=200)
-    rig.wait_for_answers(800)
-    loading = threading.Thread(target=lambda: rig.produce(rig.plays(3000), rate=200))
-    loading.start()
-    time.sleep(2)
-    first.kill()
-    time.sleep(2)
-    with start_broker(engine="kafka", port=first.port, data_dir=tmp_path / "kafka"):
-        loading.join()
-        answers = rig.wait_for_answers(3800, 120)
-        assert [worker.process.poll() for worker in workers] == [None, None], workers[0].log()[-3000:]
-        assert [worker.terminate() for worker in workers] == [0, 0]
-        assert len(answers) == 2 * 3800
-        assert rig.state() == rig.oracle()
+def test_kafka_in_the_foreground_keeps_its_data_and_leaves_nobody_behind(tmp_path: Path, kafka_jars: None) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "stream.cli",
+        "broker",
+        "--engine",
+        "kafka",
+        "--port",
+        "0",
+        "--data-dir",
+        str(tmp_path),
+    ]
+    for expected in (set(), {"kept"}):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout is not None
+            address = running.stdout.readline().strip()
+            admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+            assert set(admin.list_topics(timeout=30).topics) == expected
+            if not expected:
+                admin.create_topics([NewTopic("kept", 1)])["kept"].result(30)
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(60) == 0
+            assert not _answers(int(address.split(":")[1]))
 
 
 def test_topics_are_made_once_and_wrong_partitions_are_refused(broker: Broker, make_rig: RigMaker) -> None:

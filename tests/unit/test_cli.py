@@ -91,6 +91,8 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("state", "verify", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
         (("forget", "x" * 300, "--yes"), 2, "allowed: 1 to 256"),
         (("topics", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("broker", "--nodes", "3"), 2, "the embedded broker is one node"),
+        (("broker", "--engine", "kafka", "--nodes", "2"), 6, "allowed: 1, 3"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
