@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 
 from intentrec_core.errors import RejectReason
+from stream.control import CONTROL_HEADER, FORGET
 from stream.messages import Announcement, IntentUpdate, Play, Recommendation
 from stream.settings import Settings
 
-CONTRACT_VERSION = "1.0.0"
+CONTRACT_VERSION = "1.1.0"
 #: Minor with every optional field that is added. There is no major: a message that must break gets a topic of its own.
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "contracts"
@@ -39,6 +40,18 @@ _ID_HEADER = {
         "type": "string",
         "description": "<topic>-<partition>-<offset>-<kind> of the play answered; a repeated output has the same one.",
     }
+}
+_REDRIVE_HEADERS = {
+    "intentrec-redrives": {
+        "type": "string",
+        "pattern": "^[0-9]+$",
+        "description": "How often the play was sent again from the dead letters; absent: never.",
+    },
+    "intentrec-redrive-of": {
+        "type": "string",
+        "pattern": "^[0-9]+:[0-9]+$",
+        "description": "Partition and offset of the dead letter it was sent again from.",
+    },
 }
 _ORIGIN_HEADERS = {
     "intentrec-topic": {"type": "string", "description": "Where the play was read."},
@@ -79,7 +92,7 @@ def asyncapi() -> dict[str, Any]:
         name: {
             "address": topics[name],
             "description": description,
-            "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+            "messages": {one: {"$ref": f"#/components/messages/{one}"} for one in (message, *_ALSO.get(name, ()))},
             "bindings": {"kafka": binding},
         }
         for name, (message, _, description, binding) in _CHANNELS.items()
@@ -88,7 +101,7 @@ def asyncapi() -> dict[str, Any]:
         f"{action}-{name}": {
             "action": action,
             "channel": {"$ref": f"#/channels/{name}"},
-            "messages": [{"$ref": f"#/channels/{name}/messages/{message}"}],
+            "messages": [{"$ref": f"#/channels/{name}/messages/{one}"} for one in (message, *_ALSO.get(name, ()))],
         }
         for name, (message, action, _, _) in _CHANNELS.items()
     }
@@ -122,6 +135,8 @@ _CHANNELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     ),
 }
 """By setting name: message, what a worker does, description, Kafka channel binding."""
+_ALSO = {"plays": ("forget",)}
+"""Further messages of a channel."""
 
 
 def _messages() -> dict[str, Any]:
@@ -137,10 +152,21 @@ def _messages() -> dict[str, Any]:
         "intentrec-sha256": {"type": "string", "description": "Of an oversized value, whole."},
         "intentrec-key-length": {"type": "string", "description": "Bytes of a key that was cut."},
         "intentrec-key-sha256": {"type": "string", "description": "Of a key that was cut, whole."},
-    }
+    } | _REDRIVE_HEADERS
     outputs = _headers(_ID_HEADER)
     return {
-        "play": _message("Play", "A member played an item", None),
+        "play": _message("Play", "A member played an item", {"type": "object", "properties": dict(_REDRIVE_HEADERS)}),
+        "forget": {
+            "title": "Forget",
+            "summary": "The member is to be forgotten, with every play before this record. Plays behind it begin anew.",
+            "headers": {
+                "type": "object",
+                "properties": {CONTROL_HEADER: {"type": "string", "const": FORGET.decode()}},
+                "required": [CONTROL_HEADER],
+            },
+            "payload": {"type": "null", "description": "No value. Nothing is sent in answer."},
+            "bindings": {"kafka": {"key": _KEY}},
+        },
         "recommendation": _message("Recommendation", "What to show now", outputs),
         "intent-update": _message("IntentUpdate", "What the member is up to now", outputs),
         "announcement": _message("Announcement", "A bundle to be served", None, key=None),

@@ -21,6 +21,7 @@ from intentrec_core.errors import BrokerError, StateError
 if TYPE_CHECKING:
     from stream.settings import Settings
 
+_DAY_MS = str(24 * 3600 * 1000)
 _MONTH_MS = str(30 * 24 * 3600 * 1000)
 #: Oversized plays must reach the worker to be dead-lettered with a reason, rather than fail at their producer unseen.
 _MAX_PLAY_RECORD_BYTES = str(8 * 1024 * 1024)
@@ -54,6 +55,9 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         "cleanup.policy": "compact",
         # Restoring reads what compaction left: a tenth of dirt keeps it near one ring a member, for more cleaning.
         "min.cleanable.dirty.ratio": "0.1",
+        # What was forgotten must not wait for the ratio: cleaned within a day, tombstones gone a day later.
+        "max.compaction.lag.ms": _DAY_MS,
+        "delete.retention.ms": _DAY_MS,
         "segment.ms": str(3600 * 1000),
         "segment.bytes": str(128 * 1024 * 1024),
     }

@@ -13,7 +13,8 @@ import pytest
 from intentrec_core.errors import RejectReason
 from stream import contracts
 from stream.codec import DecodedPlay, close_with_latency, decode_play, encode, encode_open
-from stream.dead_letter import dead_letter
+from stream.control import CONTROL_HEADER, FORGET, Forget, read_control
+from stream.dead_letter import REDRIVE_OF_HEADER, REDRIVES_HEADER, dead_letter
 from stream.messages import (
     Announcement,
     IntentUpdate,
@@ -210,3 +211,17 @@ def test_contracts_are_written_only_where_they_changed(tmp_path):
     assert contracts.write_contracts(tmp_path) == []
     (tmp_path / "play.schema.json").write_text("{}")
     assert contracts.write_contracts(tmp_path) == [tmp_path / "play.schema.json"]
+
+
+def test_the_headers_that_are_told_are_those_the_code_reads_and_writes():
+    channel = json.loads((contracts.FOLDER / "asyncapi.json").read_text("utf-8"))
+    assert set(channel["channels"]["plays"]["messages"]) == {"play", "forget"}
+    messages = channel["components"]["messages"]
+    assert messages["forget"]["headers"]["properties"][CONTROL_HEADER]["const"].encode() == FORGET
+    order = Record(None, key=b"ann", headers=[(CONTROL_HEADER, FORGET)])
+    assert read_control(order) == Forget("ann")
+    assert set(messages["play"]["headers"]["properties"]) == {REDRIVES_HEADER, REDRIVE_OF_HEADER}
+    letter = dead_letter(
+        Record(b"{", headers=[(REDRIVES_HEADER, b"2"), (REDRIVE_OF_HEADER, b"3:41")]), RejectReason.MALFORMED
+    )
+    assert set(dict(letter.headers)) <= set(messages["dead-letter"]["headers"]["properties"])
