@@ -20,9 +20,10 @@ from pathlib import Path
 
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.mutant import DoesNotApply, Mutant
+from tests.mutants.repair import REPAIR
 from tests.mutants.state import STATE
 
-MUTANTS = (*DELIVERY, *STATE)
+MUTANTS = (*DELIVERY, *STATE, *REPAIR)
 ROOT = Path(__file__).parents[2]
 #: Two cores do; a mutant's tests are one process.
 _NUM_AT_ONCE = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,16 @@ def test_any_cuts_crashes_and_replays_end_in_the_same_state(
     for user in USERS:
         if user not in histories:
             assert not any(value for key, value in changelog.items() if key.startswith(user.encode()))
+
+
+@given(ACTS)
+def test_a_replay_changes_nothing_of_members_who_came_back(acts: list[tuple[str, int | None, int]]) -> None:
+    records = log_of(acts)
+    before = expected(records)
+    histories = {user: copy.deepcopy(history) for user, history in before.items()}
+    written = Folder(WORLD.layout, None).fold(0, histories, records).result.changelog
+    assert histories == before
+    assert not any(key.startswith(user.encode()) for key in written for user in before)
 
 
 @given(ACTS)

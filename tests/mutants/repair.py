@@ -1,0 +1,126 @@
+"""Faults in what repairs state: members forgotten, dead letters sent again, histories verified."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+FOLDING, PIPELINE, CONTROL = "stream/folding.py", "stream/pipeline.py", "stream/control.py"
+LOG_WRITER, FORGOTTEN = "stream/event_log_writer.py", "stream/forgotten_plays.py"
+TEST_FORGET, TEST_FORGOTTEN_PLAYS = "tests/unit/test_forget.py", "tests/unit/test_forgotten_plays.py"
+TEST_VERIFY, TEST_REDRIVE = "tests/unit/test_state_verify.py", "tests/unit/test_redrive.py"
+
+REPAIR = (
+    Mutant(
+        "forgotten: the history goes, the changelog keeps it",
+        (Edit(FOLDING, "update(dict.fromkeys(tombstone_keys(self._layout, user_id)))", "update({})"),),
+        (TEST_FORGET,),
+    ),
+    Mutant(
+        "forgotten: a replayed order drops what began behind it",
+        (Edit(FOLDING, "if history is None or record.offset <= history.last_offset:", "if history is None:"),),
+        (TEST_FORGET,),
+    ),
+    Mutant(
+        "forgotten: plays of before, in the same cut, are written behind the tombstones",
+        (Edit(FOLDING, "        changes.pop(user_id, None)\n", ""),),
+        (TEST_FORGET,),
+    ),
+    Mutant(
+        "forgotten: what was cached stays",
+        (Edit(PIPELINE, "        for member in folder.forgotten:\n            self._forget(member)\n", ""),),
+        (TEST_FORGET,),
+    ),
+    Mutant(
+        "forgotten: the micro-batch goes on behind the order",
+        (Edit(CONTROL, "    if not any(is_control(", "    if True or not any(is_control("),),
+        (TEST_FORGET,),
+    ),
+    Mutant(
+        "forgotten: an order in the wrong partition is followed",
+        (
+            Edit(
+                FOLDING,
+                "            order = self._misplaced(order.user_id, partition) or order\n",
+                "            pass\n",
+            ),
+        ),
+        (TEST_FORGET,),
+    ),
+    Mutant(
+        "forgotten: the order is noted after the segment that covers it",
+        (
+            Edit(LOG_WRITER, "        while self._orders:  # before", "        while False:  # before"),
+            Edit(
+                LOG_WRITER,
+                "        return num_written\n",
+                "        while self._orders:\n"
+                "            self._write(self.root / self._orders[0].name(self.topic), self._orders.pop(0).user_id.encode())\n"
+                "        return num_written\n",
+            ),
+        ),
+        (TEST_FORGOTTEN_PLAYS,),
+    ),
+    Mutant(
+        "forgotten: plays behind the order leave the event log too",
+        (Edit(FORGOTTEN, '(plays.column("offset").to_numpy() < before[member])', "(before[member] >= 0)"),),
+        (TEST_FORGOTTEN_PLAYS,),
+    ),
+    Mutant(
+        "forgotten: buffered plays stay",
+        (Edit(LOG_WRITER, "if play.play.user_id != order.user_id]", "if True]"),),
+        (TEST_FORGOTTEN_PLAYS, "tests/faults/test_forget.py::test_killed_at_every_step_of_carrying_out_an_order"),
+    ),
+    Mutant(
+        "forgotten: the trainer follows orders that the worker refuses",
+        (
+            Edit(
+                "stream/log_follower.py",
+                "isinstance(order, Forget) and self._is_home(record, order.user_id)",
+                "isinstance(order, Forget)",
+            ),
+        ),
+        (TEST_FORGOTTEN_PLAYS,),
+    ),
+    Mutant(
+        "redrive: letters of which only the start was kept are sent",
+        (Edit("stream/redrive.py", "        if letter.is_cut:\n", "        if False:\n"),),
+        (TEST_REDRIVE,),
+    ),
+    Mutant(
+        "redrive: a letter that has a newer one is sent again",
+        (Edit("stream/redrive.py", "        if letter.place in self._failed_again:\n", "        if False:\n"),),
+        (TEST_REDRIVE,),
+    ),
+    Mutant(
+        "redrive: how often is not counted",
+        (Edit("stream/redrive.py", 'b"%d" % (letter.num_redrives + 1)', 'b"1"'),),
+        (TEST_REDRIVE,),
+    ),
+    Mutant(
+        "redrive: the count is lost when the play fails again",
+        (
+            Edit(
+                "stream/dead_letter.py",
+                "(name in KEPT_OF_OURS or not name.startswith(HEADER_PREFIX))",
+                "not name.startswith(HEADER_PREFIX)",
+            ),
+        ),
+        ("tests/contract/test_contracts.py", TEST_REDRIVE),
+    ),
+    Mutant(
+        "verify: another last offset passes for the same",
+        (
+            Edit(
+                "stream/state_verify.py",
+                "        if mine == again:\n",
+                "        if mine and again and mine.events == again.events:\n",
+            ),
+        ),
+        (TEST_VERIFY,),
+    ),
+    Mutant(
+        "verify: members who began before the log does are called different",
+        (Edit("stream/state_verify.py", "done.first_offset and _began_before(", "False and _began_before("),),
+        (TEST_VERIFY,),
+    ),
+)
