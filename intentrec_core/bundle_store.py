@@ -7,10 +7,12 @@ time it is asked for.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from intentrec_core.errors import BundleError, BundleFault, ConfigError
 
 _CACHE_FOLDER = "bundles"
 _PARTIAL = ".part"
+_FETCHING = ".fetching-"
 
 
 class BundleStore:
@@ -115,9 +118,7 @@ class BundleStore:
             pass  # not there, or damaged on this disk: the store has it
         manifest = self.manifest(version)
         self.cache.mkdir(parents=True, exist_ok=True)
-        temporary = self.cache / f".fetching-{uuid.uuid4().hex}"
-        temporary.mkdir()
-        try:
+        with self._fetching() as temporary:
             for file in (*manifest.files, MANIFEST):
                 with self._reaching(version):
                     try:
@@ -127,8 +128,6 @@ class BundleStore:
             self._refuse_unexpected(version, manifest)
             verify_files(temporary)
             return BundleRef(version, place(temporary, cached))
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def publish(self, ref: BundleRef) -> Manifest:
         """Copies a bundle of this machine into the store, its manifest last; nothing happens where it is there already.
@@ -172,6 +171,23 @@ class BundleStore:
                     continue
         return sorted(found, key=lambda manifest: (manifest.created_at, manifest.version), reverse=True)
 
+    @contextmanager
+    def _fetching(self) -> Iterator[Path]:
+        """A folder to fetch into, gone afterwards; so are, by now, those of processes that were killed: they would add up.
+
+        Each is locked while it is used, and its lock goes with its process.
+        """
+        with ExitStack() as stack:
+            with _locked(self.cache):  # or what another one has made and not yet locked would be taken for left behind
+                for left in self.cache.glob(f"{_FETCHING}*"):
+                    with suppress(OSError), _locked(left, wait=False):
+                        shutil.rmtree(left, ignore_errors=True)
+                temporary = self.cache / f"{_FETCHING}{uuid.uuid4().hex}"
+                temporary.mkdir()
+                stack.enter_context(_locked(temporary))
+                stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            yield temporary
+
     def _refuse_unexpected(self, version: str, manifest: Manifest) -> None:
         with self._reaching(version):
             names = [str(entry).rsplit("/", 1)[-1] for entry in self._files.ls(self._path(version, ""), detail=False)]
@@ -196,3 +212,18 @@ class BundleStore:
         except OSError as error:
             detail = f"{self.url}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise BundleError(BundleFault.UNREACHABLE, version, detail) from error
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds a folder's lock, as far as its file system has any.
+
+    Raises: OSError without ``wait`` where it is not to be had.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError) if wait else nullcontext():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)

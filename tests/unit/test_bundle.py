@@ -361,6 +361,19 @@ def test_a_bundle_damaged_in_the_cache_is_fetched_again(store, ref):
     assert store.cached() == []
 
 
+def test_what_a_killed_process_had_half_fetched_is_removed_and_what_another_one_fetches_is_not(store, tmp_path, ref):
+    store.publish(ref)
+    left = store.cache / ".fetching-left"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"half")
+    other = BundleStore(store.url, tmp_path / "cache")
+    with other._fetching() as used:
+        store.fetch(ref.version)
+        assert used.is_dir()
+        assert not left.exists()
+    assert [path.name for path in store.cache.iterdir()] == [ref.version]
+
+
 def test_the_cache_serves_when_the_store_is_gone(tmp_path, ref):
     store = BundleStore(str(ref.path.parent), tmp_path / "cache")
     store.fetch(ref.version)
