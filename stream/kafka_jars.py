@@ -74,5 +74,8 @@ def _fetch(folder: Path) -> None:
         if done.returncode:
             problem = next((line for line in done.stdout.splitlines() if "ERROR" in line), "no message")
             raise BrokerError(f"Maven could not fetch Kafka's jars: {problem.strip()[:300]}")
-        if not folder.is_dir():
+        try:
             target.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first
+                raise
