@@ -103,6 +103,21 @@ def test_without_maven_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.M
         kafka_jars.jars(tmp_path)
 
 
+def test_two_processes_may_fetch_the_jars_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "kafka" / kafka_jars.kafka_version()
+
+    def fetch(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        for target in (Path(command[-1].split("=")[1]), folder):  # ours, and meanwhile the other process's
+            target.mkdir(parents=True)
+            (target / "kafka.jar").touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(kafka_jars.shutil, "which", lambda name: name)
+    monkeypatch.setattr(kafka_jars.subprocess, "run", fetch)
+    assert kafka_jars.jars(tmp_path) == folder
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name], "nothing half fetched is left"
+
+
 @pytest.mark.kafka
 def test_kafka_in_the_foreground_keeps_its_data_and_leaves_nobody_behind(tmp_path: Path, kafka_jars: None) -> None:
     command = [
