@@ -7,6 +7,8 @@ confluent-kafka, another client than the workers' own.
 from __future__ import annotations
 
 import json
+import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import confluent_kafka
 import pytest
 
+from stream.records import ID_HEADER
 from stream.scrape import is_ready
 from tests.serving_rig import counted
 
@@ -29,6 +32,11 @@ Plays = Callable[["Rig", int], Iterator[dict[str, Any]]]
 _TICK_S = 0.02
 #: Commits come ten times a second, and a loaded machine is late with some: less than this is no backlog.
 CAUGHT_UP_S = 2.0
+#: A worker's start costs some seconds of one core; where everything runs at once that can be a minute and more.
+START_WITHIN_S = 240
+#: Of the workers that were not stopped, what was answered is committed by then.
+_COMMITTED_WITHIN_S = 0.8
+_TRIES = 10
 _ANSWER_DEADLINE_S = 60.0
 
 
@@ -120,7 +128,7 @@ class GroupView:
         committed = self.committed()
         return sum(max(0, end - committed[partition]) for partition, end in self.ends().items())
 
-    def catches_up(self, rig: Rig, *, rate: float = 0, timeout_s: float = 120) -> float:
+    def catches_up(self, rig: Rig, *, rate: float = 0, timeout_s: float = 240) -> float:
         """Waits until the plays of now are committed and less than CAUGHT_UP_S of ``rate`` waits; returns the seconds it took."""
         began_s, ends = time.monotonic(), self.ends()
         while True:
@@ -131,6 +139,54 @@ class GroupView:
                 logs = "\n".join(f"{worker.log_path.name}:\n{worker.log()[-3000:]}" for worker in rig.workers)
                 pytest.fail(f"{self.lag()} plays wait after {timeout_s} s\n{logs}")
             time.sleep(0.25)
+
+
+class Answered:
+    """How far the plays have been answered, committed or not: reads along the recommendations."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._newest: dict[int, int] = {}
+        options = {"group.id": f"{settings.app_id}-answered", "enable.auto.commit": False, "log_level": 0}
+        self._client = confluent_kafka.Consumer(
+            {"bootstrap.servers": settings.broker, "isolation.level": "read_uncommitted", **options}
+        )
+        topic, beginning = settings.recommendations_topic, confluent_kafka.OFFSET_BEGINNING
+        partitions = range(settings.num_partitions)
+        self._client.assign([confluent_kafka.TopicPartition(topic, p, beginning) for p in partitions])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._client.close()
+
+    def newest(self) -> dict[int, int]:
+        """By partition of the plays, the highest offset that was answered: of what can be read within a second."""
+        until_s = time.monotonic() + 1
+        while time.monotonic() < until_s and (messages := self._client.consume(2000, 0.2)):
+            for message in messages:
+                if message.error() is None:
+                    partition, offset = map(int, dict(message.headers())[ID_HEADER].split(b"-")[-3:-1])
+                    self._newest[partition] = max(offset, self._newest.get(partition, -1))
+        return dict(self._newest)
+
+
+def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered) -> bool:
+    """Stops a worker that has answered plays and not committed them; False when it never was caught at that.
+
+    It stays stopped in any case: what is killed next is killed there.
+    """
+    for _ in range(_TRIES):
+        worker.send(signal.SIGSTOP)
+        newest = answered.newest()
+        time.sleep(_COMMITTED_WITHIN_S)
+        committed = group.committed()
+        if any(offset >= committed[partition] for partition, offset in newest.items()):
+            return True
+        worker.send(signal.SIGCONT)
+        time.sleep(random.uniform(0.3, 0.6))
+    worker.send(signal.SIGSTOP)
+    return False
 
 
 def serving(workers: list[Worker], num_partitions: int) -> bool:

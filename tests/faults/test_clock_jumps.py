@@ -12,7 +12,7 @@ from stream.broker import Broker
 from stream.codec import decode_intent, decode_recommendation
 from tests.fault_report import FaultRow
 from tests.faults.jumping_clock import OFFSETS_S
-from tests.faults.load import GroupView, Load, holds_partitions, serving
+from tests.faults.load import START_WITHIN_S, GroupView, Load, holds_partitions, serving
 from tests.rig import NUM_PARTITIONS
 from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
 from tests.verdict import judge
@@ -28,7 +28,7 @@ def test_clock_jumps(
     rig, (bundle, _) = make_serving_rig(kafka_broker)
     announce_bundle(rig, bundle)
     jumping, steady = rig.start_worker(module="tests.faults.jumping_clock", arguments=["worker"]), start_serving(rig)
-    until(partial(serving, [jumping, steady], NUM_PARTITIONS), 90, jumping)
+    until(partial(serving, [jumping, steady], NUM_PARTITIONS), START_WITHIN_S, jumping)
     assert holds_partitions(jumping)
     with GroupView(rig.settings) as group:
         with Load(rig, world_plays, RATE):

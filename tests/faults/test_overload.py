@@ -9,7 +9,7 @@ import pytest
 
 from stream.broker import Broker
 from tests.fault_report import FaultRow
-from tests.faults.load import GroupView, Load, resident_mb, serving
+from tests.faults.load import START_WITHIN_S, GroupView, Load, resident_mb, serving
 from tests.rig import NUM_PARTITIONS
 from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
 from tests.verdict import judge
@@ -33,7 +33,7 @@ def test_twice_the_capacity(
     rig, (bundle, _) = make_serving_rig(kafka_broker, max_batch=MAX_BATCH, num_recommendations=3)
     announce_bundle(rig, bundle)
     worker = start_serving(rig)
-    until(partial(serving, [worker], NUM_PARTITIONS), 90, worker)
+    until(partial(serving, [worker], NUM_PARTITIONS), START_WITHIN_S, worker)
     with GroupView(rig.settings) as group:
         rig.produce(world_plays(rig, PROBE_PLAYS))
         capacity = PROBE_PLAYS / group.catches_up(rig)

@@ -11,12 +11,21 @@ import pytest
 
 from stream.broker import Broker
 from tests.fault_report import FaultRow
-from tests.faults.load import GroupView, Load, holds_partitions, resident_mb, serving
+from tests.faults.load import (
+    START_WITHIN_S,
+    Answered,
+    GroupView,
+    Load,
+    holds_partitions,
+    resident_mb,
+    serving,
+    stop_mid_batch,
+)
 from tests.rig import NUM_PARTITIONS
 from tests.serving_rig import ServingRigMaker, announce_bundle, start_serving, until, world_plays
 from tests.verdict import judge
 
-RATE = 200.0
+RATE = 100.0
 
 
 @pytest.mark.kafka
@@ -28,14 +37,15 @@ def test_kill_again_and_again(
     rig, (bundle, _) = make_serving_rig(kafka_broker, delivery=delivery)
     announce_bundle(rig, bundle)
     workers = [start_serving(rig), start_serving(rig)]
-    until(lambda: serving(workers, NUM_PARTITIONS), 90, workers[0])
-    chance, caught_up_s = random.Random(20), []
-    with GroupView(rig.settings) as group:
+    until(lambda: serving(workers, NUM_PARTITIONS), START_WITHIN_S, workers[0])
+    chance, caught_up_s, num_mid_batch = random.Random(20), [], 0
+    with GroupView(rig.settings) as group, Answered(rig.settings) as answered:
         with Load(rig, world_plays, RATE):
             for _ in range(20 if full_faults else 1):
                 victim = chance.randrange(2)
-                until(partial(holds_partitions, workers[victim]), 60, workers[victim])
+                until(partial(holds_partitions, workers[victim]), START_WITHIN_S, workers[victim])
                 time.sleep(chance.uniform(1, 2))
+                num_mid_batch += stop_mid_batch(workers[victim], group, answered)
                 workers[victim].send(signal.SIGKILL)
                 killed_s = time.monotonic()
                 workers[victim] = start_serving(rig)
@@ -51,13 +61,15 @@ def test_kill_again_and_again(
         f"kill -9 a worker mid-batch, {delivery}",
         verdict,
         kills=len(caught_up_s),
+        mid_batch=num_mid_batch,
         plays_s=RATE,
         caught_up_s_median=sorted(caught_up_s)[len(caught_up_s) // 2],
         caught_up_s_worst=max(caught_up_s),
         worker_mb=max(resident_mb(worker, "VmHWM") for worker in workers),
     )
-    assert max(caught_up_s) < rig.settings.session_timeout_s + 30
+    # Where other tests share the cores, a start alone takes that long.
+    assert max(caught_up_s) < rig.settings.session_timeout_s + (30 if full_faults else 120)
     if exactly_once:
         assert verdict.repeats == 0
-    elif full_faults:
+    else:
         assert verdict.repeats > 0, "no kill came between outputs and their commit: nothing was shown"

@@ -12,12 +12,12 @@ from stream.broker import Broker
 from stream.worker_process import EXIT_NOT_DRAINED
 from tests.broker_fixtures import RigMaker
 from tests.fault_report import FaultRow
-from tests.faults.load import GroupView, Load, serving
+from tests.faults.load import START_WITHIN_S, GroupView, Load, serving
 from tests.rig import NUM_PARTITIONS
 from tests.serving_rig import ServingRigMaker, announce_bundle, start_serving, until, world_plays
 from tests.verdict import judge
 
-RATE = 200.0
+RATE = 100.0
 
 
 @pytest.mark.kafka
@@ -31,7 +31,7 @@ def test_sigterm_under_load(
     with GroupView(rig.settings) as group:
         with Load(rig, world_plays, RATE):
             for _ in range(5 if full_faults else 1):
-                until(partial(serving, [worker], NUM_PARTITIONS), 90, worker)
+                until(partial(serving, [worker], NUM_PARTITIONS), START_WITHIN_S, worker)
                 group.catches_up(rig, rate=RATE)
                 began_s = time.monotonic()
                 code = worker.terminate()
