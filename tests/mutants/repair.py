@@ -68,7 +68,7 @@ REPAIR = (
     Mutant(
         "forgotten: buffered plays stay",
         (Edit(LOG_WRITER, "if play.play.user_id != order.user_id]", "if True]"),),
-        (TEST_FORGOTTEN_PLAYS, "tests/faults/test_forget.py::test_killed_at_every_step_of_carrying_out_an_order"),
+        (TEST_FORGOTTEN_PLAYS,),
     ),
     Mutant(
         "forgotten: the trainer follows orders that the worker refuses",
