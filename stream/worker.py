@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiokafka.errors import KafkaError
-
 from intentrec_core.errors import BrokerError, EngineError, Fenced, IntentRecError, StateError
 from stream.batcher import PlayBuffer
 from stream.inference_loop import InferenceLoop
@@ -245,6 +243,7 @@ class PlaysWorker:
 
     def _end_process(self, error: Exception) -> None:
         if not self.fatal.done():
+            logger.error("this process must end: %s", error)  # here, because the end itself may hang
             self.fatal.set_result(error if isinstance(error, IntentRecError) else EngineError(repr(error)))
 
     def _turn(self, partition: int) -> asyncio.Lock:
@@ -300,28 +299,6 @@ class PlaysWorker:
     def ready(self) -> bool:
         """Whether every assigned partition is served."""
         return not self._draining and len(self.fetchable()) == len(self._assigned)
-
-    async def watch_lag(self, interval_s: float) -> None:
-        """Compares what is fetched with what the log holds, forever: nothing else notices a consumer that is stuck."""
-        assert self._parts is not None
-        before: dict[int, int] = {}
-        while True:
-            await asyncio.sleep(interval_s)
-            fetched = set(self.fetchable())
-            try:
-                async with asyncio.timeout(interval_s):
-                    found = await self._parts.source.source_positions(fetched) if fetched else {}
-            except (TimeoutError, KafkaError) as error:
-                logger.warning("the end of the plays topic cannot be read: %r", error)
-                self.progress.saw_lag(behind=True)
-                continue
-            self.progress.saw_lag(
-                behind=any(position < end and before.get(p) == position for p, (position, end) in found.items())
-            )
-            before = {partition: position for partition, (position, _) in found.items()}
-            lives = self.fetchable()
-            committed = {partition: life.committed_offset for partition, life in lives.items() if partition in found}
-            self.figures.lag(sum(max(0, found[p][1] - offset) for p, offset in committed.items()))
 
     async def drain(self) -> None:
         """Takes no more plays, finishes what is in inference, commits it, closes every partition."""

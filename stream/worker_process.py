@@ -29,6 +29,7 @@ from stream.broker_checks import check_topics, uses_transactions
 from stream.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
 from stream.faust_app import create_app
 from stream.health import HealthServer
+from stream.lag_watch import watch_lag
 from stream.outputs_producer import OutputsProducer
 from stream.partition import LifeParts
 from stream.publisher import BATCH_BYTES, Publisher
@@ -145,17 +146,19 @@ class WorkerProcess:
             worker.start(lives, None if exactly_once else publisher)
             self._worker = worker
             stack.push_async_callback(_stop_app, app)
-            await self._until_the_end(parts, app, worker)
+            await self._until_the_end(parts, app, worker, source)
 
     def _begin_ending(self) -> None:
         self._ending = True
         on_ending, self.on_ending = self.on_ending, lambda: None
         on_ending()
 
-    async def _until_the_end(self, parts: WorkerParts, app: PlaysApp, worker: PlaysWorker) -> None:
+    async def _until_the_end(
+        self, parts: WorkerParts, app: PlaysApp, worker: PlaysWorker, source: BatchConsumer
+    ) -> None:
         stop, crashed = asyncio.create_task(self._stop.wait()), asyncio.create_task(app._crashed.wait())
         starting = asyncio.create_task(app.start())
-        beside: list[asyncio.Future[None]] = [asyncio.create_task(worker.watch_lag(_LAG_INTERVAL_S))]
+        beside: list[asyncio.Future[None]] = [asyncio.create_task(watch_lag(worker, source, _LAG_INTERVAL_S))]
         if parts.background is not None:
             beside.append(asyncio.ensure_future(parts.background(worker)))
         ends: set[asyncio.Future[Any]] = {stop, crashed, worker.fatal, *beside}
@@ -164,9 +167,10 @@ class WorkerProcess:
             asked = stop.done()
             self._begin_ending()
             await worker.drain()
-            self.exit_code = 0
             if worker.fatal.done():
+                self.exit_code = worker.fatal.result().exit_code
                 raise worker.fatal.result()
+            self.exit_code = 0
             for side in beside:
                 if side.done():
                     side.result()

@@ -1,0 +1,52 @@
+"""A counting worker that comes to a halt where TEST_HANGS says: in a restore, or in the fetching of plays.
+
+`python -m tests.faults.hanging_calls`. TEST_HANGS is ``restore`` (no record ever comes), ``restore thread`` (rebuilding the
+histories never ends, on a thread that nobody can cancel) or ``fetch``: nothing is fetched any more once the file TEST_SWITCH is
+there, as was seen of consumers after a broker's restart; heartbeats go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+
+from intentrec_core.changelog_codec import Restorer
+from stream import worker_process
+from stream.transport import BatchConsumerThread
+from tests import counting
+
+_FOREVER_S = 3600.0
+
+
+async def _never(*_: Any, **__: Any) -> None:
+    await asyncio.sleep(_FOREVER_S)
+
+
+def install(where: str) -> None:
+    """Makes the process hang there."""
+    if where == "restore":
+        AIOKafkaConsumer.getmany = _never
+    elif where == "restore thread":
+        Restorer.finish = lambda _: time.sleep(_FOREVER_S)  # type: ignore[assignment,method-assign,return-value]
+    else:
+        fetch, switch = BatchConsumerThread._fetch_records, Path(os.environ.pop("TEST_SWITCH"))
+        worker_process._LAG_INTERVAL_S = 1.0  # type: ignore[misc]  # the lag is looked at every 5 s
+
+        async def stuck(self: Any, *args: Any, timeout: float = 0, **options: Any) -> Any:
+            if not switch.exists():  # noqa: ASYNC240
+                return await fetch(self, *args, timeout=timeout, **options)
+            await asyncio.sleep(timeout)
+            return {}
+
+        BatchConsumerThread._fetch_records = stuck  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    install(os.environ.pop("TEST_HANGS"))
+    sys.exit(counting.main())

@@ -1,0 +1,71 @@
+"""What hangs is ended, or asks to be: a recovery past its deadline, a consumer that stops progressing."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from stream.broker import Broker
+from tests.broker_fixtures import RigMaker
+from tests.fault_report import FaultRow
+from tests.rig import Worker
+from tests.serving_rig import until, wait_ready
+from tests.verdict import judge
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+
+def _livez(worker: Worker) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/livez", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize("where", ["restore", "restore thread"])
+def test_a_recovery_that_hangs_past_its_deadline_ends_the_process(
+    kafka_broker: Broker, make_rig: RigMaker, fault_row: FaultRow, where: str
+) -> None:
+    rig = make_rig(kafka_broker, recovery_deadline_s=4, drain_deadline_s=5)
+    first = rig.start_worker()
+    rig.produce(rig.plays(200))
+    rig.wait_for_answers(200)
+    assert first.terminate() == 0
+    rig.produce(rig.plays(200))
+    stuck = rig.start_worker(module="tests.faults.hanging_calls", TEST_HANGS=where)
+    until(lambda: "was not restored within 4 s" in stuck.log() or stuck.process.poll() is not None, 90, stuck)
+    told_s = time.monotonic()
+    assert stuck.wait(60) == 5, stuck.log()[-3000:]
+    ended_s = time.monotonic() - told_s
+    assert "raise recovery_deadline_s if its changelog is that large" in stuck.log()
+    heir = rig.start_worker()
+    rig.wait_for_answers(400)
+    assert heir.terminate() == 0
+    fault_row(f"a recovery hangs ({where})", judge(rig.settings, rig.layout), exit_code=5, ended_s=ended_s)
+
+
+def test_a_consumer_that_stops_progressing_fails_its_liveness(
+    kafka_broker: Broker, make_rig: RigMaker, fault_row: FaultRow, tmp_path: Path
+) -> None:
+    rig, switch = make_rig(kafka_broker, progress_deadline_s=5), tmp_path / "stuck"
+    stuck = rig.start_worker(module="tests.faults.hanging_calls", TEST_HANGS="fetch", TEST_SWITCH=str(switch))
+    wait_ready(stuck)
+    rig.produce(rig.plays(200))
+    rig.wait_for_answers(200)
+    switch.touch()
+    time.sleep(8)
+    assert _livez(stuck) == (200, "ok\n"), "with nothing to do nobody is stuck"
+    rig.produce(rig.plays(200))
+    began_s = time.monotonic()
+    until(lambda: _livez(stuck)[0] == 503, 60, stuck)
+    failed_s = time.monotonic() - began_s
+    assert "no progress for" in _livez(stuck)[1]
+    assert stuck.terminate() == 0, "what is restarted for its liveness still ends in good order"
+    rig.start_worker()
+    rig.wait_for_answers(400)
+    fault_row("a consumer stops progressing", judge(rig.settings, rig.layout), livez_failed_s=failed_s)

@@ -1,0 +1,68 @@
+"""A worker whose changelog has the next schema, rolled in and out one at a time: state goes on, or nothing is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from intentrec_core.changelog_codec import MARKER_KEY
+from stream.broker import Broker
+from tests.broker_fixtures import RigMaker
+from tests.fault_report import FaultRow
+from tests.faults import next_version
+from tests.faults.load import GroupView, holds_partitions
+from tests.rig import Rig, Worker
+from tests.serving_rig import until
+from tests.verdict import judge, read_all
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+
+
+def _next(rig: Rig) -> Worker:
+    return rig.start_worker(module="tests.faults.next_version")
+
+
+def _changelog(rig: Rig) -> dict[tuple[int, int], int]:
+    """The schema of every committed record, markers left out, by partition and offset."""
+    records = read_all(rig.settings, rig.settings.changelog_topic, "read_committed")
+    return {(r.partition, r.offset): r.value[0] for r in records if r.key != MARKER_KEY and r.value}
+
+
+def test_a_worker_of_the_next_schema_rolled_in_and_out(
+    kafka_broker: Broker, make_rig: RigMaker, fault_row: FaultRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig(kafka_broker)
+    with GroupView(rig.settings) as group:
+        ours = rig.start_worker()
+        rig.produce(rig.plays(400))
+        group.catches_up(rig)
+
+        # Rolled in, beside ours: it reads what ours wrote, goes on with it, and ours is stopped.
+        first = _next(rig)
+        until(lambda: holds_partitions(first), 60, first)
+        rig.produce(rig.plays(400))
+        group.catches_up(rig)
+        assert ours.terminate() == 0
+        rig.produce(rig.plays(400))
+        group.catches_up(rig)
+        written = _changelog(rig)
+        assert set(written.values()) == {1, 2}
+
+        # Rolled back, beside it: ours meets partitions of the next schema, says so and ends. It has written nothing.
+        back = rig.start_worker()
+        assert back.wait(90) == 5, back.log()[-3000:]
+        refusal = next(line for line in back.log().splitlines() if line.startswith("error: "))
+        assert "changelog schema 2, this worker reads 1: run the version that wrote it" in refusal
+        until(lambda: group.lag() == 0, 60, first)
+        assert _changelog(rig) == written
+
+        # Alone it refuses just as well; and the next version goes on as if nothing had been.
+        assert first.terminate() == 0
+        alone = rig.start_worker()
+        assert alone.wait(60) == 5
+        assert _changelog(rig) == written
+        again = _next(rig)
+        rig.produce(rig.plays(400))
+        group.catches_up(rig)
+        assert again.terminate() == 0
+    next_version.install(monkeypatch.setattr)
+    fault_row("changelog schema + 1 rolled in and out", judge(rig.settings, rig.layout), exit_code_of_ours=5)
