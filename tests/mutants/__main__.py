@@ -20,10 +20,11 @@ from pathlib import Path
 
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.mutant import DoesNotApply, Mutant
+from tests.mutants.poison import POISON
 from tests.mutants.repair import REPAIR
 from tests.mutants.state import STATE
 
-MUTANTS = (*DELIVERY, *STATE, *REPAIR)
+MUTANTS = (*DELIVERY, *STATE, *REPAIR, *POISON)
 ROOT = Path(__file__).parents[2]
 #: Two cores do; a mutant's tests are one process.
 _NUM_AT_ONCE = 2

@@ -47,6 +47,13 @@ def test_of_an_oversized_value_keeps_the_beginning_length_and_hash() -> None:
     assert headers["intentrec-sha256"] == hashlib.sha256(value).hexdigest().encode()
 
 
+def test_up_to_one_megabyte_is_kept_whole() -> None:
+    value = b"x" * 1_000_000
+    letter = dead_letter(Record(value), RejectReason.MALFORMED)
+    assert letter.value == value
+    assert "intentrec-length" not in dict(letter.headers)
+
+
 def test_a_missing_value_is_told_from_an_empty_one() -> None:
     assert ("intentrec-null-value", b"true") in dead_letter(Record(None), RejectReason.EMPTY).headers
     assert ("intentrec-null-value", b"true") not in dead_letter(Record(b""), RejectReason.EMPTY).headers

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 
+from intentrec_core import bundle
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.reference import recompute
 from stream.pipeline import Pipeline
 from stream.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.warm_up import warm_up
-from tests.bundle_world import PlayLog, make_bundle, make_pipeline, make_serving
+from tests.bundle_world import CREATED_AT, PlayLog, make_bundle, make_pipeline, make_serving
 from tests.unit.test_pipeline import intents, lists, run, state
 from tests.worlds import DOMAIN, TinyWorld
 
@@ -147,6 +150,19 @@ def test_a_flipped_byte_keeps_a_bundle_from_being_loaded(world: TinyWorld, tmp_p
     with pytest.raises(BundleError) as refused:
         load_serving(path.parent, device="cpu", pool_bytes=1 << 20)
     assert refused.value.fault is BundleFault.CHECKSUM
+
+
+def test_a_bundle_whose_index_answers_otherwise_than_when_it_was_built_is_not_loaded(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    ref = make_bundle(tmp_path, world, world.model(1))
+    files: dict[str, bytes | Path] = {name: (ref.path / name).read_bytes() for name in bundle.BUNDLE_FILES}
+    golden = load_arrays((ref.path / bundle.GOLDEN).read_bytes())
+    files[bundle.GOLDEN] = save_arrays(golden | {"rows": np.ascontiguousarray(golden["rows"][:, ::-1])})
+    wrong = bundle.write_bundle(tmp_path, files=files, parent=None, created_at=CREATED_AT, code_version="0.1.0")
+    with pytest.raises(BundleError) as refused:
+        load_serving(wrong.path, device="cpu", pool_bytes=1 << 20)
+    assert refused.value.fault is BundleFault.GOLDEN
 
 
 def test_the_trainer_writes_the_fact_that_serving_reads() -> None:

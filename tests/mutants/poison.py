@@ -1,0 +1,170 @@
+"""Faults in what plays and bundles may be: bytes of any kind, contexts that crash inference, weights that must not serve."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+CODEC, FOLDING, DEAD_LETTER = "stream/codec.py", "stream/folding.py", "stream/dead_letter.py"
+ISOLATION, HEADER_NAMES = "stream/isolation.py", "stream/header_names.py"
+HOT_SWAP, WARM_UP, SERVING, PIPELINE = (
+    "stream/hot_swap.py",
+    "stream/warm_up.py",
+    "stream/serving.py",
+    "stream/pipeline.py",
+)
+BUNDLE, CONTENTS, STORE = (
+    "intentrec_core/bundle.py",
+    "intentrec_core/bundle_contents.py",
+    "intentrec_core/bundle_store.py",
+)
+
+TEST_CODEC, TEST_DEAD_LETTER, TEST_PIPELINE = (
+    "tests/unit/test_codec.py",
+    "tests/unit/test_dead_letter.py",
+    "tests/unit/test_pipeline.py",
+)
+TEST_ISOLATION, TEST_HEADER_NAMES = "tests/unit/test_isolation.py", "tests/unit/test_header_names.py"
+TEST_BUNDLE, TEST_SWAP = "tests/unit/test_bundle.py", "tests/unit/test_swap.py"
+TEST_HOT_SWAP = "tests/integration/test_hot_swap.py"
+
+POISON = (
+    Mutant(
+        "set aside: rejected plays dropped without a trace",
+        (Edit(FOLDING, "    work.pending.append(rejected(record, play.reason, play.detail))\n", ""),),
+        (TEST_PIPELINE,),
+    ),
+    Mutant(
+        "set aside: a value that could be kept whole is cut",
+        (
+            Edit(
+                DEAD_LETTER,
+                "    elif len(value) > MAX_KEPT_BYTES:\n",
+                "    elif len(value) > KEPT_OF_OVERSIZED_BYTES:\n",
+            ),
+        ),
+        (TEST_DEAD_LETTER,),
+    ),
+    Mutant(
+        "set aside: a producer says where a dead letter is from",
+        (Edit(DEAD_LETTER, "not name.startswith(HEADER_PREFIX)", "True"),),
+        (TEST_DEAD_LETTER,),
+    ),
+    Mutant(
+        "set aside: headers of a late play without a bound",
+        (Edit(FOLDING, "    headers = kept_headers(record.headers)\n", "    headers = list(record.headers)\n"),),
+        (TEST_DEAD_LETTER,),
+    ),
+    Mutant(
+        "set aside: bytes that are not UTF-8 taken where nobody reads them",
+        (Edit(CODEC, "        if not value.isascii():\n", "        if False:\n"),),
+        (TEST_CODEC,),
+    ),
+    Mutant(
+        "set aside: plays of the future folded in",
+        (Edit(CODEC, "    if ts_ms > timestamp + max_future_ms and timestamp > 0:\n", "    if False:\n"),),
+        (TEST_CODEC,),
+    ),
+    Mutant(
+        "set aside: a header name stops its partition",
+        (Edit(HEADER_NAMES, "            if not isinstance(records, KeptRecords):\n", "            if True:\n"),),
+        (TEST_HEADER_NAMES,),
+    ),
+    Mutant(
+        "set aside: a record with an odd header name skipped",
+        (
+            Edit(
+                HEADER_NAMES,
+                "aborted_transactions, self.next_fetch_offset,",
+                "aborted_transactions, self.next_fetch_offset + 1,",
+            ),
+        ),
+        (TEST_HEADER_NAMES,),
+    ),
+    Mutant(
+        "crashing: a micro-batch given up as a whole",
+        (
+            Edit(
+                ISOLATION,
+                "        if len(runs) > 1:\n            self._encode(runs[:",
+                "        if False:\n            self._encode(runs[:",
+            ),
+        ),
+        (TEST_ISOLATION,),
+    ),
+    Mutant(
+        "crashing: a run given up as a whole",
+        (Edit(ISOLATION, "        elif runs[0].num_outputs > 1:\n", "        elif False:\n"),),
+        (TEST_ISOLATION,),
+    ),
+    Mutant(
+        "crashing: a play tried once",
+        (Edit(ISOLATION, "        tries = self._max_tries if", "        tries = 1 if"),),
+        (TEST_ISOLATION,),
+    ),
+    Mutant(
+        "crashing: NaN answered",
+        (Edit(ISOLATION, "        attempt.failed[~np.isfinite(attempt.encoded.item_NW).all(axis=1)] = True\n", ""),),
+        (TEST_ISOLATION,),
+    ),
+    Mutant(
+        "crashing: what failed stays cached",
+        (Edit(ISOLATION, "            self._forget_failed(rounds, attempt.failed)\n", "            pass\n"),),
+        (TEST_ISOLATION,),
+    ),
+    Mutant(
+        "crashing: a suspected member encoded with the others",
+        (Edit(ISOLATION, "            self._suspects.add(runs[0].member)\n", "            pass\n"),),
+        (TEST_ISOLATION,),
+    ),
+    Mutant(
+        "bundle: an older announcement followed",
+        (Edit(HOT_SWAP, "            if announcement.sequence <= self._seen:\n", "            if False:\n"),),
+        (f"{TEST_HOT_SWAP}::test_an_older_number_is_refused",),
+    ),
+    Mutant(
+        "bundle: other bytes than were written served",
+        (Edit(BUNDLE, "        if found != expected:\n", "        if False:\n"),),
+        (TEST_BUNDLE,),
+    ),
+    Mutant(
+        "bundle: weights with NaN served",
+        (Edit(CONTENTS, "            if not bool(torch.isfinite(tensor).all()):\n", "            if False:\n"),),
+        (TEST_BUNDLE,),
+    ),
+    Mutant(
+        "bundle: golden queries not asked",
+        (Edit(SERVING, "        check_golden(index, ", "        (lambda *_: None)(index, "),),
+        (TEST_SWAP,),
+    ),
+    Mutant(
+        "bundle: one that can encode nobody serves",
+        (Edit(WARM_UP, "    if done.num_members and done.num_bad >", "    if False and done.num_bad >"),),
+        (TEST_SWAP,),
+    ),
+    Mutant(
+        "bundle: one with other ground state serves",
+        (Edit(PIPELINE, "        if serving.domain.fingerprint != old.domain.fingerprint:\n", "        if False:\n"),),
+        (TEST_SWAP,),
+    ),
+    Mutant(
+        "bundle: a starting worker tries the newest ones only",
+        (Edit(HOT_SWAP, "[version for version in known if version not in refused][", "known["),),
+        (f"{TEST_HOT_SWAP}::test_a_worker_finds_the_one_bundle_that_can_serve_among_many",),
+    ),
+    Mutant(
+        "bundle: a cache that cannot be written is the bundle's fault",
+        (
+            Edit(
+                HOT_SWAP,
+                "            except OSError as error:  # the cache's disk",
+                "            except ZeroDivisionError as error:  # the cache's disk",
+            ),
+        ),
+        (f"{TEST_HOT_SWAP}::test_a_store_that_cannot_be_reached_is_asked_again",),
+    ),
+    Mutant(
+        "bundle: what another process fetches is removed",
+        (Edit(STORE, "_locked(left, wait=False)", "nullcontext()"),),
+        (TEST_BUNDLE,),
+    ),
+)
