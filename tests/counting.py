@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import chain
 
@@ -32,11 +31,11 @@ ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 class CountingPipeline:
     """Answers a play with how many plays of the member are applied. ``poison`` in an item id makes it raise, ``slow`` sleep."""
 
-    def __init__(self, num_partitions: int, domain: str = "movielens", metrics: Metrics | None = None) -> None:
-        self.layout = EventLayout(load_domain(domain))
+    def __init__(self, num_partitions: int, layout: EventLayout, metrics: Metrics) -> None:
+        self.layout = layout
         self.histories: dict[int, dict[str, History]] = {}
         self._num_partitions = num_partitions
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
 
     def open_partition(self, partition: int, histories: dict[str, History]) -> None:
         assert partition not in self.histories, f"partition {partition} opened twice"
@@ -52,7 +51,6 @@ class CountingPipeline:
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
             work.result.tally.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
-            owed = Counter(p.play.user_id for p in work.pending if not isinstance(p, OutputRecord))
             for pending in work.pending:
                 if isinstance(pending, OutputRecord):
                     work.result.outputs.append(pending)
@@ -62,8 +60,9 @@ class CountingPipeline:
                     raise RuntimeError("poisoned")
                 if "slow" in pending.play.item_id:
                     time.sleep(float(pending.play.item_id.split(":")[1]))
-                owed[user] -= 1
-                count = self.histories[partition][user].count - owed[user]
+                # Of the run and not of the history, which can be forgotten by now.
+                run = pending.run
+                count = run.anchor + len(run.context) // self.layout.size - (run.num_outputs - 1 - pending.nth)
                 value = json.dumps({"user_id": user, "count": count})[:-1].encode()
                 for kind in ANSWERS:
                     headers = ((ID_HEADER, output_id(record, kind)),)
@@ -113,7 +112,11 @@ def main() -> int:
     async def work() -> None:
         @contextlib.asynccontextmanager
         async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
-            pipeline = PassThrough() if pass_through else CountingPipeline(num_partitions, domain, metrics)
+            pipeline = (
+                PassThrough()
+                if pass_through
+                else CountingPipeline(num_partitions, EventLayout(load_domain(domain)), metrics)
+            )
             layout = pipeline.layout
             yield WorkerParts(pipeline=pipeline, layout=layout, fingerprint=layout.domain.fingerprint)
 

@@ -54,8 +54,8 @@ DELIVERY = (
         (
             Edit(
                 PARTITION,
-                "                await asyncio.gather(*(receipt.future for receipt in cut.receipts))\n",
-                "                await asyncio.sleep(0)\n",
+                "            await asyncio.gather(*(receipt.future for receipt in cut.receipts))\n",
+                "            await asyncio.sleep(0)\n",
             ),
         ),
         TWINS,
@@ -209,12 +209,12 @@ DELIVERY = (
         TWINS,
     ),
     Mutant(
-        "no last cut on revoke, and the offset of what was fetched",
+        "the offset of what was fetched committed, not of what was processed",
         (
             Edit(
                 PARTITION,
-                "            await self._writer.commit(Cut(cut.next_offset, cut.changes, cut.outputs))\n",
-                "            await self._writer.commit(Cut(max(cut.next_offset, self.next_fetch), cut.changes, cut.outputs))\n",
+                "        await self._writer.commit(Cut(cut.next_offset, cut.changes, cut.outputs))\n",
+                "        await self._writer.commit(Cut(self.next_fetch, cut.changes, cut.outputs))\n",
             ),
         ),
         TWINS,
@@ -224,15 +224,20 @@ DELIVERY = (
         (
             Edit(
                 PARTITION,
-                "            cut, self._uncommitted = self._uncommitted, _Uncommitted()\n",
-                "            cut = self._uncommitted\n",
+                "        cut, self._uncommitted = self._uncommitted, _Uncommitted()\n",
+                "        cut = self._uncommitted\n",
             ),
             Edit(
                 PARTITION,
-                "            self.committed_offset = cut.next_offset\n",
-                "            self.committed_offset = cut.next_offset\n            self._uncommitted = _Uncommitted()\n",
+                "        self.committed_offset = cut.next_offset\n",
+                "        self.committed_offset = cut.next_offset\n        self._uncommitted = _Uncommitted()\n",
             ),
         ),
+        TWINS,
+    ),
+    Mutant(
+        "a cut after one that failed",
+        (Edit(PARTITION, "            if self._failure is not None:\n                raise self._failure\n", ""),),
         TWINS,
     ),
     Mutant(

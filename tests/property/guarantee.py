@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from intentrec_core.changelog_codec import Marker, Restorer
 from intentrec_core.history import History
+from stream.control import CONTROL_HEADER, FORGET
 from stream.folding import Answer, Folder
 from stream.publisher import key_hash
 from stream.records import ID_HEADER, OutputKind, output_id
@@ -52,14 +53,23 @@ class Guarantee:
             "item_id": f"i{number % 7}",
             "ts": START_MS + 1000 * number - int(1000 * late_s),
         }
-        partition = key_hash(user_id.encode()) % self._world.broker.num_partitions
-        log = self._world.broker.log(self._settings.plays_topic, partition)
         content = json.dumps(play).encode() if value is None else value
-        log.append([(START_MS + 1000 * number, user_id.encode(), content, ())], None)
+        self._append(user_id.encode(), START_MS + 1000 * number, content, ())
+
+    def forget(self, user: int) -> None:
+        """The order to forget a member."""
+        at_ms = START_MS + 1000 * self.num_plays
+        self._append(f"u{user}".encode(), at_ms, None, ((CONTROL_HEADER, FORGET),))
+
+    def _append(self, key: bytes, at_ms: int, value: bytes | None, headers: tuple[tuple[str, bytes], ...]) -> None:
+        num_partitions = self._world.broker.num_partitions
+        partition = key_hash(key) % num_partitions
+        log = self._world.broker.log(self._settings.plays_topic, partition)
+        log.append([(at_ms, key, value, headers)], None)
         record = log.entries[-1]
         self._ends[partition] = log.end
         fold = copy.deepcopy(self._folds[partition][-1])
-        work = Folder(self._layout, self._world.broker.num_partitions).fold(partition, fold, [record])
+        work = Folder(self._layout, num_partitions).fold(partition, fold, [record])
         self._folds[partition].append(fold)
         owed: set[bytes] = set()
         for pending in work.pending:
@@ -134,8 +144,10 @@ class Guarantee:
         for user, history in histories.items():
             assert history == folds[history.last_offset + 1].get(user), f"{user}: another state"
         for user, history in _with_plays(folds[committed]).items():
-            assert user in histories, f"{user} is lost"
-            assert histories[user].last_offset >= history.last_offset, f"{user}: plays are lost"
+            if user in histories:
+                assert histories[user].last_offset >= history.last_offset, f"{user}: plays are lost"
+            else:
+                assert any(user not in _with_plays(fold) for fold in folds[committed:]), f"{user} is lost"
 
     def _restored(self, partition: int) -> tuple[Fold, Marker | None]:
         restorer = Restorer(self._layout)

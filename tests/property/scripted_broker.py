@@ -42,6 +42,10 @@ class Fate(Enum):
     CRASH_AFTER = "crash after"  # the process is killed, the effect comes all the same
 
 
+#: Asked for the number of a step, its name and whose it is.
+FateOf = Callable[[int, str, "ScriptedProcess"], Fate | None]
+
+
 @dataclass
 class Transaction:
     """Of one epoch of a transactional id. ``offsets`` are committed with it."""
@@ -100,10 +104,10 @@ class Log:
         return [e for e in self.entries if start <= e.offset < end and (not committed or is_committed(e))][:limit]
 
     def compact(self) -> None:
-        """Keeps the last committed record of each key, and everything that is not decided."""
+        """Keeps the last committed record of each key, but for tombstones, and everything that is not decided."""
         stable = self.stable_end
-        last = {e.key: e.offset for e in self.entries if e.offset < stable and is_committed(e)}
-        self.entries = [e for e in self.entries if e.offset >= stable or last.get(e.key) == e.offset]
+        last = {e.key: e for e in self.entries if e.offset < stable and is_committed(e)}
+        self.entries = [e for e in self.entries if e.offset >= stable or (last.get(e.key) is e and e.value is not None)]
 
 
 def is_committed(entry: Entry) -> bool:
@@ -119,7 +123,7 @@ class ScriptedBroker:
         self.num_partitions = num_partitions
         self.logs: dict[tuple[str, int], Log] = {}
         self.offsets: dict[int, int] = {}
-        self.fate: Callable[[int, str], Fate | None] = lambda number, name: None
+        self.fate: FateOf = lambda number, name, process: None
         self.steps: list[str] = []
         self.fates: list[str] = []
         #: Called whenever committed state or offsets became another.
@@ -140,7 +144,7 @@ class ScriptedBroker:
         """One request and its answer. Requests of a connection arrive in the order in which they were made."""
         await process.running()
         loop = asyncio.get_running_loop()
-        fate = self.fate(len(self.steps), name)
+        fate = self.fate(len(self.steps), name, process)
         self.steps.append(name)
         if fate is not None:
             self.fates.append(f"{len(self.steps) - 1} {name} of {process.name}: {fate.value}")

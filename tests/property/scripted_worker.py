@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from contextvars import ContextVar
@@ -23,7 +24,10 @@ from tests.property.scripted_group import REBALANCE_TIMEOUT_S, SESSION_TIMEOUT_S
 from tests.property.virtual_time import VirtualLoop
 from tests.worlds import TinyWorld
 
+#: Of a domain whose contexts are short: anchors move, and plays can be too late.
 LAYOUT: EventLayout = TinyWorld().layout
+#: Nobody reads them, and a registry takes longer than a schedule.
+_METRICS = Metrics()
 _CURRENT: ContextVar[ScriptedProcess] = ContextVar("process")
 
 
@@ -35,14 +39,6 @@ def current_process() -> ScriptedProcess:
 def running_process() -> ScriptedProcess | None:
     """The same; None where it is nobody's."""
     return _CURRENT.get(None)
-
-
-class TinyPipeline(CountingPipeline):
-    """Counts in a domain whose contexts are short: anchors move, and plays can be too late."""
-
-    def __init__(self, num_partitions: int) -> None:
-        super().__init__(num_partitions)
-        self.layout = LAYOUT
 
 
 class World:
@@ -57,7 +53,7 @@ class World:
         self.group = ScriptedGroup(loop, num_partitions)
         self.processes: list[ScriptedProcess] = []
         self.layout = LAYOUT
-        self.settings = Settings.load(
+        self.settings = _settings(
             max_batch=5,
             batch_deadline_ms=0,
             session_timeout_s=SESSION_TIMEOUT_S,
@@ -110,7 +106,7 @@ class ScriptedProcess:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._going = asyncio.Event()
         self._going.set()
-        self._process = WorkerProcess(world.settings, Metrics(), self._parts)
+        self._process = WorkerProcess(world.settings, _METRICS, self._parts)
 
     def start(self) -> None:
         """Begins to run."""
@@ -165,5 +161,10 @@ class ScriptedProcess:
 
     @contextlib.asynccontextmanager
     async def _parts(self, num_partitions: int) -> AsyncIterator[WorkerParts]:
-        pipeline = TinyPipeline(num_partitions)
+        pipeline = CountingPipeline(num_partitions, LAYOUT, _METRICS)
         yield WorkerParts(pipeline=pipeline, layout=LAYOUT, fingerprint=LAYOUT.domain.fingerprint)
+
+
+@functools.cache
+def _settings(**options: Any) -> Settings:
+    return Settings.load(**options)

@@ -23,7 +23,9 @@ MAX_WORKERS = 3
 #: More would make a worker give a partition up as hopeless, which it should.
 MAX_FATES = 8
 STEPS = ["fence", "changelog's end", "read changelog", "committed offset", "publish", "changelog", "offsets", "commit"]
-PLAYS = st.tuples(st.integers(0, 5), st.sampled_from(["play", "play", "play", "again", "late", "no play", "gap"]))
+PLAYS = st.tuples(
+    st.integers(0, 5), st.sampled_from(["play", "play", "play", "again", "late", "no play", "gap", "forget"])
+)
 
 
 class Delivery(RuleBasedStateMachine):
@@ -39,7 +41,9 @@ class Delivery(RuleBasedStateMachine):
         self.world: World = self.context.__enter__()
         self.guarantee = Guarantee(self.world)
         self.waiting: defaultdict[str, deque[Fate]] = defaultdict(deque)
-        self.world.broker.fate = lambda number, name: self.waiting[name].popleft() if self.waiting[name] else None
+        self.world.broker.fate = lambda number, name, process: (
+            self.waiting[name].popleft() if self.waiting[name] else None
+        )
         self.num_fates = 0
         self.world.keep_running(self.num_workers)
         self.let_pass(1.0)
@@ -50,6 +54,8 @@ class Delivery(RuleBasedStateMachine):
         for user, kind in plays:
             if kind == "gap":
                 guarantee.leave_a_gap(user % self.world.broker.num_partitions)
+            elif kind == "forget":
+                guarantee.forget(user)
             elif kind == "again":
                 guarantee.produce(user, event=max(0, guarantee.num_plays - 6))
             else:

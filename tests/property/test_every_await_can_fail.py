@@ -7,13 +7,14 @@ drain loop and its writers; time is virtual (see tests.property.scripted_world).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.property.guarantee import Guarantee
-from tests.property.scripted_broker import Fate
-from tests.property.scripted_worker import World
+from tests.property.scripted_broker import Fate, FateOf
+from tests.property.scripted_group import SESSION_TIMEOUT_S
+from tests.property.scripted_worker import ScriptedProcess, World
 from tests.property.scripted_world import scripted_world
 
 NUM_PLAYS, NUM_WORKERS = 36, 2
@@ -25,7 +26,7 @@ MODES = {
 }
 
 
-def run(mode: str, fate: Callable[[int, str], Fate | None] = lambda number, name: None, seed: int = 0) -> list[str]:
+def run(mode: str, fate: FateOf = lambda number, name, process: None, seed: int = 0) -> list[str]:
     """The schedule: plays of every kind, two workers that are started again when they end. Returns the names of its steps."""
     with scripted_world(seed=seed, **MODES[mode]) as world:
         guarantee = Guarantee(world)
@@ -61,6 +62,8 @@ def _produce(guarantee: Guarantee, number: int) -> None:
         guarantee.produce(user, late_s=20)
     elif number % 13 == 7:
         guarantee.produce(user, value=b"no play")
+    elif number % 17 == 9:
+        guarantee.forget(user)
     else:
         guarantee.produce(user)
 
@@ -73,10 +76,38 @@ def test_the_schedule_meets_every_kind_of_step() -> None:
     assert {"publish", "changelog", "commit offset"} <= set(run("embedded"))
 
 
+def steps_of(mode: str, full: bool, part: int) -> list[int]:
+    """Of the schedule's steps all, or every third."""
+    steps = [number for number, name in enumerate(run(mode)) if name != "heartbeat"]
+    return steps if full else steps[part % 3 :: 3]
+
+
 # Without transactions nothing keeps an older record from coming after a newer one.
 @pytest.mark.parametrize(("mode", "fate"), [(m, f) for m in MODES for f in Fate if (m, f) != ("embedded", Fate.LATE)])
 def test_each_step_meets_each_fate(mode: str, fate: Fate, full_faults: bool) -> None:
-    steps = [number for number, name in enumerate(run(mode)) if name != "heartbeat"]
-    part = list(Fate).index(fate) % 3
-    for step in steps if full_faults else steps[part::3]:
-        run(mode, lambda number, name, step=step: fate if number == step else None)
+    for step in steps_of(mode, full_faults, part=list(Fate).index(fate)):
+        run(mode, lambda number, name, process, step=step: fate if number == step else None)
+
+
+@pytest.mark.parametrize("fate", [Fate.FAILS, Fate.ANSWER_LOST])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_is_told_to_stop_while_a_step_of_it_fails(mode: str, fate: Fate, full_faults: bool) -> None:
+    def stop(number: int, name: str, process: ScriptedProcess, *, step: int) -> Fate | None:
+        if number != step:
+            return None
+        process.stop()
+        return fate
+
+    for step in steps_of(mode, full_faults, part=0):
+        run(mode, partial(stop, step=step))
+
+
+@pytest.mark.parametrize("mode", ["kafka", "exactly_once"])
+def test_a_worker_stands_still_at_each_step_and_returns_as_a_zombie(mode: str, full_faults: bool) -> None:
+    def freeze(number: int, name: str, process: ScriptedProcess, *, step: int) -> None:
+        if number == step:
+            process.freeze()
+            process.world.loop.call_later(2.5 * SESSION_TIMEOUT_S, process.thaw)
+
+    for step in steps_of(mode, full_faults, part=1):
+        run(mode, partial(freeze, step=step))
