@@ -31,8 +31,8 @@ def test_one_node_killed(
 ) -> None:
     with start_cluster(num_nodes=1, data_dir=tmp_path / "kafka") as cluster:
         rig, workers = _two_workers(make_rig, cluster)
-        # Shorter than every timeout, longer than the session's, longer than a transaction's and the rebalance's.
-        downtimes_s = [1.0, 8.0, 25.0] if full_faults else [4.0]
+        # Shorter than every timeout; longer than the session's; longer than a transaction's, so that lives fail and open anew.
+        downtimes_s = [1.0, 8.0, 25.0] if full_faults else [12.0]
 
         def fault(index: int) -> None:
             cluster.brokers[0].kill()
