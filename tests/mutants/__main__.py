@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 _NUM_AT_ONCE = 2
 #: A mutant can make a test hang. Far more than the slowest needs on an idle machine.
 _DEADLINE_S = 900
-_FAILED = re.compile(r"^FAILED \S*?([^/\s]+)( - .*)?$", re.MULTILINE)
+_FAILED = re.compile(r"^FAILED (?:[\w.]+/)*(.+?)( - .*)?$", re.MULTILINE)
 _TESTS_FAILED = 1  # pytest's exit code; above it nothing was tested
 
 
