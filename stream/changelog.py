@@ -11,7 +11,6 @@ A writer that has failed is never used again: its partition is opened anew with 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +20,7 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
 from intentrec_core.changelog_codec import MARKER_KEY, Marker
 from intentrec_core.errors import BrokerError, Fenced
+from stream.closing import close_producer
 from stream.publisher import BATCH_BYTES
 from stream.records import OutputRecord
 
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from stream.outputs_producer import OutputsProducer
     from stream.publisher import Publisher
     from stream.settings import Settings
-
-logger = logging.getLogger(__name__)
-
-#: Closing flushes nothing worth waiting for; a broker that is gone must not hold up a rebalance.
-CLOSE_DEADLINE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +156,6 @@ class PlainWriter:
 def transactional_id(settings: Settings, partition: int) -> str:
     """Names the source partition, so that whoever opens it fences whoever had it."""
     return f"{settings.app_id}-{settings.plays_topic}-{partition}"
-
-
-async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Stops a producer within CLOSE_DEADLINE_S, whatever state it is in."""
-    stopping = asyncio.ensure_future(producer.stop())
-    done, _ = await asyncio.wait([stopping], timeout=CLOSE_DEADLINE_S)
-    if not done:
-        # stop() waits for batches that cannot be delivered; failing them lets it end by itself, in the background.
-        producer._message_accumulator.fail_all(BrokerError("the producer was closed"))
-    elif stopping.exception() is not None:
-        logger.debug("closing a producer: %r", stopping.exception())
 
 
 async def _send(

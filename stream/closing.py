@@ -1,4 +1,4 @@
-"""Letting go of a consumer, whatever state it is in."""
+"""Letting go of a consumer or a producer, whatever state it is in."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from intentrec_core.errors import BrokerError
+
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 logger = logging.getLogger(__name__)
 
-#: Nobody waits for what a consumer still has in flight; a broker that is gone must not hold up a rebalance.
+#: Nothing that is still in flight is worth waiting for; a broker that is gone must not hold up a rebalance.
 CLOSE_DEADLINE_S = 2.0
 
 
@@ -27,3 +29,14 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
         logger.debug("a consumer did not stop in good order: %r", stopping)
         stopping.cancel()
         await consumer._client.close()
+
+
+async def close_producer(producer: AIOKafkaProducer) -> None:
+    """Stops a producer within CLOSE_DEADLINE_S; never raises but when its caller is cancelled."""
+    stopping = asyncio.ensure_future(producer.stop())
+    done, _ = await asyncio.wait([stopping], timeout=CLOSE_DEADLINE_S)
+    if not done:
+        # stop() waits for batches that cannot be delivered; failing them lets it end by itself, in the background.
+        producer._message_accumulator.fail_all(BrokerError("the producer was closed"))
+    elif stopping.cancelled() or stopping.exception() is not None:
+        logger.debug("a producer did not stop in good order: %r", stopping)

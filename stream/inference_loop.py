@@ -78,8 +78,8 @@ class InferenceLoop:
             group.create_task(self._collect(), name="collect results")
 
     async def on_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Runs a function on the inference thread, between two micro-batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        """Runs a function on the inference thread, between two micro-batches; also when the caller is cancelled meanwhile."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, function, *args))
 
     def stop(self) -> None:
         """Lets go of the thread without waiting for it: it may hang, and the process is about to end."""

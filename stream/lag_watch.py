@@ -16,8 +16,12 @@ logger = logging.getLogger(__name__)
 
 
 async def watch_lag(worker: PlaysWorker, source: SourceConsumer, interval_s: float) -> None:
-    """Looks every ``interval_s``, forever: a fetcher that stands still behind the log's end is no progress; lag is a metric."""
+    """Looks every ``interval_s``, forever: a fetcher that stands still behind the log's end is no progress; lag is a metric.
+
+    Of a partition that nobody serves the lag is the last one known, and nothing gets better while it is not even being opened.
+    """
     before: dict[int, int] = {}
+    lags: dict[int, int] = {}
     while True:
         await asyncio.sleep(interval_s)
         fetched = set(worker.fetchable())
@@ -29,8 +33,11 @@ async def watch_lag(worker: PlaysWorker, source: SourceConsumer, interval_s: flo
             worker.progress.saw_lag(behind=True)
             continue
         worker.progress.saw_lag(
-            behind=any(position < end and before.get(p) == position for p, (position, end) in found.items())
+            behind=bool(worker.unopened())
+            or any(position < end and before.get(p) == position for p, (position, end) in found.items())
         )
         before = {partition: position for partition, (position, _) in found.items()}
-        committed = {p: life.committed_offset for p, life in worker.fetchable().items() if p in found}
-        worker.figures.lag(sum(max(0, found[p][1] - offset) for p, offset in committed.items()))
+        served = {p: life.committed_offset for p, life in worker.fetchable().items() if p in found}
+        lags |= {p: max(0, found[p][1] - offset) for p, offset in served.items()}
+        lags = {p: lag for p, lag in lags.items() if p in worker.assigned}
+        worker.figures.lag(sum(lags.values()))

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,6 +49,10 @@ class SourceConsumer(Protocol):
 
     async def source_facts(self, partition: int) -> SourceFacts:
         """Committed offset and bounds of the partition, and how many partitions there are."""
+        ...
+
+    async def first_timestamp_ms(self, partition: int) -> int | None:
+        """The timestamp of the first play that the log holds; None when it holds none."""
         ...
 
     async def seek_source(self, partition: int, offset: int) -> None:
@@ -132,11 +136,6 @@ class PartitionLife:
         """Whether plays may be fetched for it."""
         return self.phase is Phase.READY
 
-    @property
-    def num_uncommitted(self) -> int:
-        """Plays processed since the last cut was begun."""
-        return self._uncommitted.num_plays
-
     async def open(self) -> None:
         """Takes the partition over. Returns when it is ready.
 
@@ -159,6 +158,8 @@ class PartitionLife:
         # Only now is the end of the changelog final, and the committed offset too: nobody else can move them.
         restored = await parts.restore(partition)
         facts = await parts.source.source_facts(partition)
+        if parts.transactional and restored.marker is not None and facts.committed is None:
+            facts = replace(facts, first_ms=await parts.source.first_timestamp_ms(partition))
         self._num_partitions = facts.num_partitions
         start = start_offset(
             facts,
@@ -167,6 +168,7 @@ class PartitionLife:
             has_state=bool(restored.histories),
             fingerprint=parts.fingerprint,
             transactional=parts.transactional,
+            cut_ms=restored.cut_ms,
         )
         await parts.open_state(partition, restored.histories)
         await parts.source.seek_source(partition, start)
@@ -202,6 +204,10 @@ class PartitionLife:
             pending.receipts.append(receipt)
         self._something.set()
 
+    def fail(self, error: BaseException) -> None:
+        """From here on nothing of it is committed: what failed would lie below the offset of the next cut."""
+        self._failure = self._failure or (error if isinstance(error, Exception) else BrokerError(repr(error)))
+
     async def finish(self) -> None:
         """Gives the partition up in good order: nothing that was processed will be replayed.
 
@@ -225,7 +231,7 @@ class PartitionLife:
         if self.phase is Phase.ENDED:
             return
         self.phase = Phase.ENDED
-        if self._commits is not None and self._commits is not asyncio.current_task():
+        if self._commits is not None:
             self._commits.cancel()
         self.output_stream.ended = True
         self._uncommitted = _Uncommitted()
@@ -256,7 +262,7 @@ class PartitionLife:
             try:
                 await self._commit_next_cut()
             except BaseException as error:
-                self._failure = error if isinstance(error, Exception) else BrokerError("a commit was cancelled")
+                self.fail(error)
                 raise
 
     async def _commit_next_cut(self) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Kafka's default limit on a batch is 1 MiB. A single larger record still gets a batch of its own.
 BATCH_BYTES = 900 * 1024
+#: aiokafka gives a batch up after its request timeout of 40 s; a lane that waits for longer waits for nothing.
+ACKNOWLEDGED_WITHIN_S = 60.0
 #: Of keys' hashes: murmur2 in Python takes 5 µs a key, and members come back.
 _HASHES_KEPT = 1 << 16
 
@@ -211,7 +213,8 @@ class Publisher:
             return
         builder.close()
         try:
-            await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
+            async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+                await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
         except asyncio.CancelledError:
             for receipt, _ in sent:
                 receipt.fail(BrokerError("the publisher was stopped"))

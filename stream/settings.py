@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     max_buffered_batches: int = Field(8, ge=1, le=1024, description="fetched plays held, in batches")
     # State not yet in a transaction: bounds memory and replay when commits stall, without throttling a healthy 50,000/s.
     max_uncommitted: int = Field(65536, ge=1024, description="plays processed or fetched, not yet committed")
+    max_uncommitted_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="the same, in bytes of plays")
     pool_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024)
     num_recommendations: int = Field(10, ge=1, le=500)
     beta: float = Field(0.0, ge=0, le=100)

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from intentrec_core.errors import BrokerError
 from stream.header_names import read_any_header_name
 from stream.partition import Membership
 from stream.private_names import check_private_names
@@ -228,7 +229,7 @@ class BatchConsumer(driver.Consumer):
         return {tp.partition for tp in partitions if tp.topic == self._topic}
 
     async def source_facts(self, partition: int) -> SourceFacts:
-        """See stream.partition.SourceConsumer. Raises: KafkaError when the broker fails."""
+        """See stream.partition.SourceConsumer. Raises: KafkaError or BrokerError when the broker fails."""
         return await self._thread.run(self._source_facts(TopicPartition(self._topic, partition)))
 
     async def _source_facts(self, source: TopicPartition) -> SourceFacts:
@@ -237,10 +238,20 @@ class BatchConsumer(driver.Consumer):
         beginning = await consumer.beginning_offsets([source])
         end = await consumer.end_offsets([source])
         await consumer._client.force_metadata_update()
-        partitions = consumer.partitions_for_topic(source.topic) or set()
+        partitions = consumer.partitions_for_topic(source.topic)
+        if not partitions:  # a broker that has just come up; as a fact it would end in the marker
+            raise BrokerError(f"the broker names no partitions of {source.topic}")
         return SourceFacts(
             committed=committed, beginning=beginning[source], end=end[source], num_partitions=len(partitions)
         )
+
+    async def first_timestamp_ms(self, partition: int) -> int | None:
+        """See stream.partition.SourceConsumer. Raises: KafkaError when the broker fails."""
+        return await self._thread.run(self._first_timestamp_ms(TopicPartition(self._topic, partition)))
+
+    async def _first_timestamp_ms(self, source: TopicPartition) -> int | None:
+        found = (await self._thread.aiokafka_consumer.offsets_for_times({source: 0}))[source]
+        return None if found is None else int(found.timestamp)
 
     async def seek_source(self, partition: int, offset: int) -> None:
         """See stream.partition.SourceConsumer. A partition that is no longer assigned is left alone."""

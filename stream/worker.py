@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from intentrec_core.errors import BrokerError, EngineError, Fenced, IntentRecError, StateError
 from stream.batcher import PlayBuffer
 from stream.inference_loop import InferenceLoop
+from stream.outstanding import Outstanding
 from stream.partition import LifeParts, Membership, PartitionLife, Phase
 from stream.progress import Progress
 from stream.worker_figures import WorkerFigures
@@ -36,8 +37,8 @@ T = TypeVar("T")
 #: A restore takes memory twice over and most of the loop's time; more at once would only make all of them late.
 _NUM_OPENING = 8
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
-#: A partition that fails this often without one cut in between will not mend itself.
-_MAX_FAILURES = 10
+#: A partition that fails this often, without one cut and without a quiet time in between, will not mend itself.
+_MAX_FAILURES, _QUIET_S = 10, 600.0
 #: Of the rebalance timeout: the last cut must be in before the group gives up on us and another owner fences it.
 _REVOKE_SHARE = 0.5
 
@@ -72,8 +73,8 @@ class PlaysWorker:
         )
         self._assigned: set[int] = set()
         self._turns: dict[int, asyncio.Lock] = {}
-        self._failures: dict[int, int] = {}
-        self._outstanding: dict[PartitionLife, int] = {}
+        self._failures: dict[int, tuple[int, float]] = {}
+        self._outstanding = Outstanding(max_plays=settings.max_uncommitted, max_bytes=settings.max_uncommitted_bytes)
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._openings = asyncio.Semaphore(_NUM_OPENING)
@@ -105,9 +106,17 @@ class PlaysWorker:
     def _has_room(self) -> bool:
         settings = self._settings
         return (
-            self._buffer.num_plays < settings.max_batch * settings.max_buffered_batches
-            and sum(self._outstanding.values()) < settings.max_uncommitted
+            self._buffer.num_plays < settings.max_batch * settings.max_buffered_batches and self._outstanding.has_room
         )
+
+    @property
+    def assigned(self) -> frozenset[int]:
+        """The partitions that are ours."""
+        return frozenset(self._assigned)
+
+    def unopened(self) -> set[int]:
+        """Partitions that are ours and have no life, not even one that is being opened."""
+        return self._assigned - self._lives.keys()
 
     def fetchable(self) -> dict[int, PartitionLife]:
         """The lives that are ready, by partition."""
@@ -125,7 +134,7 @@ class PlaysWorker:
             return
         life.next_fetch = fetched.end
         if fetched.records:
-            self._outstanding[life] += len(fetched.records)
+            self._outstanding.fetched(life, fetched)
             self._buffer.add(life.partition, fetched.records)
             self.figures.buffered(self._buffer.num_plays)
             self.progress.work_arrived()
@@ -140,7 +149,7 @@ class PlaysWorker:
     async def partitions_revoked(self, partitions: set[int]) -> None:
         """Closes partitions in good order, or leaves them to an end of their own at the deadline. Never raises."""
         self._assigned -= partitions
-        lives = [life for partition in partitions if (life := self._lives.pop(partition, None))]
+        lives = [life for partition in partitions if (life := self._take_out(partition))]
         finishing = {self._spawn(self._finish(life), f"finish partition {life.partition}"): life for life in lives}
         late = (await asyncio.wait(finishing, timeout=self._revoke_deadline_s))[1] if lives else set()
         for task in late:
@@ -159,16 +168,16 @@ class PlaysWorker:
             if partition not in self._assigned or partition in self._lives or self._draining:
                 return
             life = self._lives[partition] = PartitionLife(partition, self._parts)
-            self._outstanding[life] = 0
+            self._outstanding.begin(life)
             opening = self._opening[partition] = asyncio.ensure_future(self._open_in_turn(life))
             await asyncio.wait([opening])
             given_up = self._opening.pop(partition, None) is None
-            if given_up and opening.cancelled():
+            error = BrokerError("the opening was cancelled from within") if opening.cancelled() else opening.exception()
+            if error is not None:
+                if not given_up:
+                    self._failed(life, error)
+                # Still in turn: its end must not close what the next life has opened.
                 await life.abandon()
-            elif opening.cancelled():  # not by us: a client library's own cancellation came out of one of its calls
-                self._failed(life, BrokerError("the opening was cancelled from within"))
-            elif (error := opening.exception()) is not None:
-                self._failed(life, error)
             self._count_partitions()
 
     async def _open_in_turn(self, life: PartitionLife) -> None:
@@ -179,7 +188,6 @@ class PlaysWorker:
         """The last cut of a life, then its end. What waits for inference is left for the next owner."""
         await self._stop_opening(life.partition)
         async with self._turn(life.partition):
-            self._buffer.drop(life.partition)
             try:
                 await life.finish()
             except Fenced as error:
@@ -192,7 +200,6 @@ class PlaysWorker:
 
     async def _abandon(self, life: PartitionLife) -> None:
         async with self._turn(life.partition):
-            self._buffer.drop(life.partition)
             await life.abandon()
             self._settle(life)
 
@@ -205,19 +212,30 @@ class PlaysWorker:
 
     def _failed(self, life: PartitionLife, error: BaseException) -> None:
         """The one way back."""
+        life.fail(error)  # also one that is being given up: its last cut must not carry the offset past what failed
         if self._lives.get(life.partition) is not life:
             return
-        del self._lives[life.partition]
+        self._take_out(life.partition)
         self._count_partitions()
+        if isinstance(error, StateError):
+            self._end_process(error)  # first, because abandoning waits for the inference thread, which may hang
         self._spawn(self._reopen(life, error), f"reopen partition {life.partition}")
+
+    def _take_out(self, partition: int) -> PartitionLife | None:
+        """A life begins to end: what waits for inference is left for the next one, or the next owner."""
+        life = self._lives.pop(partition, None)
+        if life is not None:
+            self._buffer.drop(partition)
+        return life
 
     async def _reopen(self, life: PartitionLife, error: BaseException) -> None:
         partition = life.partition
-        if isinstance(error, StateError):
-            self._end_process(error)  # first, because abandoning waits for the inference thread, which may hang
-            return await self._abandon(life)
         await self._abandon(life)
-        failures = self._failures[partition] = self._failures.get(partition, 0) + 1
+        if isinstance(error, StateError):
+            return None
+        failures, last_s = self._failures.get(partition, (0, 0.0))
+        failures = 1 if self._clock() - last_s > _QUIET_S else failures + 1
+        self._failures[partition] = failures, self._clock()
         logger.warning("partition %d failed (%d in a row), opening it again: %r", partition, failures, error)
         if failures > _MAX_FAILURES:
             return self._end_process(
@@ -252,8 +270,8 @@ class PlaysWorker:
 
     def _settle(self, life: PartitionLife) -> None:
         """A life has ended: nothing of it is outstanding."""
-        if self._outstanding.pop(life, 0):
-            self.progress.work_done(idle=not any(self._outstanding.values()))
+        if self._outstanding.end(life):
+            self.progress.work_done(idle=not self._outstanding.any)
         self._look_for_room()
 
     # --- the inference loop's side
@@ -275,10 +293,9 @@ class PlaysWorker:
     def committed(self, life: PartitionLife, num_plays: int, duration_s: float) -> None:
         """A cut is durable."""
         self._failures.pop(life.partition, None)
-        if life in self._outstanding:
-            self._outstanding[life] -= num_plays
+        self._outstanding.committed(life, num_plays, life.committed_offset)
         self.figures.committed(duration_s)
-        self.progress.work_done(idle=not any(self._outstanding.values()))
+        self.progress.work_done(idle=not self._outstanding.any)
         self._look_for_room()
 
     def life_failed(self, life: PartitionLife, error: BaseException) -> None:
@@ -303,8 +320,7 @@ class PlaysWorker:
     async def drain(self) -> None:
         """Takes no more plays, finishes what is in inference, commits it, closes every partition."""
         self._draining = True
-        lives = list(self._lives.values())
-        self._lives.clear()
+        lives = [life for partition in list(self._lives) if (life := self._take_out(partition))]
         await asyncio.gather(*(self._finish(life) for life in lives))
 
     async def stop(self) -> None:
@@ -322,6 +338,11 @@ class PlaysWorker:
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if (
+                not task.cancelling()
+            ):  # nobody asked for it, see stream.closing: this work would never be taken up again
+                self._end_process(EngineError(f"{task.get_name()} was cancelled from within"))
+        elif (error := task.exception()) is not None:
             logger.error("task %s ended", task.get_name(), exc_info=error)
             self._end_process(EngineError(f"{task.get_name()}: {error!r}"))

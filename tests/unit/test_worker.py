@@ -137,7 +137,7 @@ async def _until(done: Callable[[], Any]) -> None:
 
 
 def _records(start: int, num: int) -> list[Any]:
-    return [SimpleNamespace(partition=0, offset=offset) for offset in range(start, start + num)]
+    return [SimpleNamespace(partition=0, offset=offset, value=b"play") for offset in range(start, start + num)]
 
 
 def test_a_revoke_returns_by_its_deadline_although_inference_hangs(pipeline: HangingPipeline) -> None:
@@ -229,6 +229,110 @@ def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
             worker.accept(worker.fetchable()[0], Fetched(100, _records(100, 5), 105))
         await _until(lambda: broker.cuts)
         assert applied() == 5
+
+    _run(pipeline, scenario)
+
+
+def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(HangingPipeline):
+        """Its first micro-batch raises, the one behind it is fine."""
+
+        num_batches = 0
+
+        def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+            results = super().process(batches)
+            self.num_batches += 1
+            if self.num_batches == 1:
+                raise RuntimeError("the search failed")
+            return results
+
+    pipeline = Failing()
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await _until(worker.fetchable)
+        life = worker.fetchable()[0]
+        worker.accept(life, Fetched(100, _records(100, 5), 105))
+        await asyncio.to_thread(pipeline.began.wait, 30)
+        worker.accept(life, Fetched(105, _records(105, 5), 110))
+        await asyncio.sleep(0.05)
+        revoked = asyncio.ensure_future(worker.partitions_revoked({0}))
+        await asyncio.sleep(0.05)
+        pipeline.go_on.set()
+        await revoked
+        assert pipeline.num_batches == 2
+        assert broker.cuts == []
+
+    _run(pipeline, scenario)
+
+
+def test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openings = 0
+
+    async def open_(broker: Broker) -> None:
+        nonlocal openings
+        openings += 1
+        if openings == 2:
+            await asyncio.sleep(0.4)  # until the retry of the life before queues up behind it
+            raise BrokerError("the opening failed")
+
+    monkeypatch.setattr(Broker, "open", open_)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        broker.num_failures = 1
+        await _until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, _records(100, 5), 105))
+        await _until(lambda: not worker.fetchable())
+        await worker.partitions_revoked({0})
+        worker.partitions_assigned({0})
+        await _until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, _records(100, 5), 105))
+        await _until(lambda: broker.cuts == [105])
+        await asyncio.sleep(0.5)  # whatever the failed opening still has to end
+        assert openings == 3
+        assert worker.fetchable()
+        assert pipeline.opened == [0]
+
+    _run(pipeline, scenario)
+
+
+def test_work_that_a_client_library_cancelled_ends_the_process(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+
+    async def leak(broker: Broker, partition: int) -> Membership:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Broker, "membership", leak)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        broker.num_failures = 1
+        await _until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, _records(100, 5), 105))
+        error = await worker.fatal
+        assert "cancelled from within" in str(error)
+
+    _run(pipeline, scenario)
+
+
+def test_failures_with_a_quiet_time_in_between_end_nothing(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(worker_module, "_QUIET_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        broker.num_failures = num_failures = 15  # above what ends the process in a row
+        for life in range(1, num_failures + 2):
+            await _until(lambda life=life: broker.num_opened == life and worker.fetchable())  # type: ignore[misc]
+            worker.accept(worker.fetchable()[0], Fetched(100, _records(100, 5), 105))
+        await _until(lambda: broker.cuts)
+        assert not worker.fatal.done()
 
     _run(pipeline, scenario)
 

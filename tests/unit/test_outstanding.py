@@ -1,0 +1,41 @@
+"""What is fetched and not committed is bounded in plays and in bytes, over all partitions."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from stream.outstanding import Outstanding
+from stream.records import Fetched
+
+
+def _fetched(start: int, sizes: list[int]) -> Fetched:
+    records: list[Any] = [SimpleNamespace(offset=start + i, value=b"x" * size) for i, size in enumerate(sizes)]
+    return Fetched(start, records, start + len(sizes))
+
+
+def test_few_large_plays_are_too_many() -> None:
+    outstanding, one, other = Outstanding(max_plays=100, max_bytes=1000), *(object() for _ in range(2))
+    outstanding.begin(one)  # type: ignore[arg-type]
+    outstanding.begin(other)  # type: ignore[arg-type]
+    outstanding.fetched(one, _fetched(0, [400, 100]))  # type: ignore[arg-type]
+    assert outstanding.has_room
+    outstanding.fetched(other, _fetched(7, [600]))  # type: ignore[arg-type]
+    assert not outstanding.has_room
+    outstanding.committed(one, 1, 1)  # type: ignore[arg-type]
+    assert not outstanding.has_room, "a part of a fetch frees nothing yet"
+    outstanding.committed(one, 1, 2)  # type: ignore[arg-type]
+    assert outstanding.has_room
+    assert outstanding.any
+    assert outstanding.end(other)  # type: ignore[arg-type]
+    assert not outstanding.any
+    outstanding.committed(other, 1, 8)  # type: ignore[arg-type]
+
+
+def test_many_small_plays_are_too_many() -> None:
+    outstanding, life = Outstanding(max_plays=3, max_bytes=1000), object()
+    outstanding.begin(life)  # type: ignore[arg-type]
+    outstanding.fetched(life, _fetched(0, [1, 1, 1]))  # type: ignore[arg-type]
+    assert not outstanding.has_room
+    outstanding.committed(life, 2, 2)  # type: ignore[arg-type]
+    assert outstanding.has_room
