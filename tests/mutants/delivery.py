@@ -191,8 +191,8 @@ DELIVERY = (
         (
             Edit(
                 WORKER,
-                "            self._buffer.drop(life.partition)\n            await life.abandon()\n",
-                "            await life.abandon()\n",
+                "        if life is not None:\n            self._buffer.drop(partition)\n",
+                "",
             ),
         ),
         TWINS,
