@@ -30,13 +30,14 @@ _POLL_MS = 200
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A partition's state as of the last cut in its changelog."""
+    """A partition's state as of the last cut in its changelog, which was written at ``cut_ms`` (-1: there is none)."""
 
     histories: dict[str, History]
     marker: Marker | None
     num_records: int
     num_bytes: int
     duration_s: float
+    cut_ms: int = -1
 
 
 async def read_changelog(settings: Settings, partition: int, layout: EventLayout) -> Restored:
@@ -47,7 +48,7 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
     """
     started_s = time.monotonic()
     source = TopicPartition(settings.changelog_topic, partition)
-    restorer, num_bytes, marker_value = Restorer(layout), 0, None
+    restorer, num_bytes, marker_value, cut_ms = Restorer(layout), 0, None, -1
     consumer = AIOKafkaConsumer(
         **settings.connection(),
         client_id=f"{settings.app_id}-recovery-{partition}",
@@ -73,7 +74,7 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
                 if record.key is not None:  # ours always have one
                     restorer.feed(record.key, record.value)
                     if record.key == MARKER_KEY:
-                        marker_value = record.value
+                        marker_value, cut_ms = record.value, record.timestamp
                     num_bytes += len(record.key) + len(record.value or b"")
             await asyncio.sleep(0)
     finally:
@@ -81,4 +82,4 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
     if marker_value is not None:
         check_domain(Marker.decode(marker_value), layout.domain.fingerprint, partition)
     histories, marker = await asyncio.to_thread(restorer.finish)
-    return Restored(histories, marker, restorer.num_records, num_bytes, time.monotonic() - started_s)
+    return Restored(histories, marker, restorer.num_records, num_bytes, time.monotonic() - started_s, cut_ms)

@@ -17,18 +17,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Producers' clocks against the workers'.
+CLOCK_SLACK_MS = 5000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFacts:
     """What the broker says of a partition of the plays topic.
 
-    ``committed`` is the group's offset or None; ``beginning`` and ``end`` bound what the log holds.
+    ``committed`` is the group's offset or None; ``beginning`` and ``end`` bound what the log holds; ``first_ms`` is the timestamp
+    of its first play, where that was asked for.
     """
 
     committed: int | None
     beginning: int
     end: int
     num_partitions: int
+    first_ms: int | None = None
 
 
 def start_offset(
@@ -39,8 +44,9 @@ def start_offset(
     has_state: bool,
     fingerprint: str,
     transactional: bool,
+    cut_ms: int = -1,
 ) -> int:
-    """The first offset that is not in the restored state.
+    """The first offset that is not in the restored state, whose last cut was written at ``cut_ms``.
 
     Raises: StateError when state and log disagree; the message says what to do.
     """
@@ -70,7 +76,18 @@ def start_offset(
             f"{facts.end}: it was created anew. Use another app_id, or restore the topic"
         )
     if committed is None:
-        # The group's offsets expire when nobody commits for a week; the marker was written with them and stands.
+        # The group's offsets expire when nobody commits for a week; the marker was written with them and stands. They also go
+        # when the topic is deleted; of one that was made anew and filled, even the first play is younger than the state.
+        if (
+            facts.first_ms is not None
+            and facts.beginning < marker.next_offset
+            and facts.first_ms > cut_ms + CLOCK_SLACK_MS
+        ):
+            raise StateError(
+                f"{where}: no offset is committed, and the first play of the log (offset {facts.beginning}) is younger than the "
+                "state: the plays topic was created anew. Use another app_id to fold it from the beginning; or, if it is the old "
+                f"one, set the group's offset to {marker.next_offset}"
+            )
         logger.warning("%s: no committed offset, going on at the marker's %d", where, marker.next_offset)
         committed = marker.next_offset
     if committed > marker.next_offset:

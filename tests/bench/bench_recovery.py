@@ -2,14 +2,17 @@
 
     python -m tests.bench.bench_recovery [USERS] [PLAYS_PER_USER]
 
-On Apache Kafka, through the transactional writer and the reader that a worker uses. Beside it, in the same run, as a bound:
-the same records through confluent-kafka's consumer, rebuilding nothing. The last line of stdout is one JSON object.
+On Apache Kafka, through the transactional writer and the reader that a worker uses; the window is such that every play is still
+in its member's context. Beside it, in the same run, as a bound: the same records through confluent-kafka's consumer, rebuilding
+nothing. The last line of stdout is one JSON object; rows are kept in tests/bench/history.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -17,6 +20,7 @@ import tracemalloc
 from pathlib import Path
 
 import confluent_kafka
+import numpy as np
 
 from intentrec_core.changelog_codec import Marker, encode_changes
 from intentrec_core.domain_file import load_domain
@@ -28,27 +32,47 @@ from stream.settings import Settings
 from stream.topics import create_topics
 
 USERS_A_CUT = 500
+#: Of changelog for a play, keys and headers included.
+BUDGET_BYTES = 256
+
+
+def _history(layout: EventLayout, rng: np.random.Generator, plays: int, offset: int) -> History:
+    """As if ``plays`` had been folded in; made at once, because folding them takes longer than what is measured."""
+    events = np.zeros(plays, dtype=layout.dtype)
+    events["item_hash"], events["event_hash"] = rng.integers(1 << 63, size=(2, plays), dtype=np.uint64)
+    events["ts_ms"] = np.arange(plays)
+    history = History()
+    history.count, history.last_offset, history.events = plays, offset, bytearray(events.tobytes())
+    return history
 
 
 async def _fill(settings: Settings, layout: EventLayout, users: int, plays: int) -> None:
     def marker(offset: int) -> Marker:
         return Marker(num_partitions=1, next_offset=offset, fingerprint=layout.domain.fingerprint)
 
-    writer = TransactionalWriter(settings, 0, marker, None)
+    writer, rng = TransactionalWriter(settings, 0, marker, None), np.random.default_rng(0)
     await writer.open()
-    offset, changes = 0, dict[bytes, bytes | None]()
+    changes: dict[bytes, bytes | None] = {}
     for user in range(users):
-        history = History()
-        for number in range(plays):
-            event_id = f"{user}-{number}"
-            play = layout.pack(item_id="i", event_id=event_id, ts_ms=number, duration_s=None, attributes={})
-            history.apply(layout, play, offset)
-            offset += 1
-        changes.update(encode_changes(layout, f"user-{user}", history, first_changed=0, anchor_moved=True))
+        history = _history(layout, rng, plays, (user + 1) * plays - 1)
+        changes.update(encode_changes(layout, f"user-{user}", history, first_changed=0, anchor_moved=False))
         if user % USERS_A_CUT == USERS_A_CUT - 1 or user == users - 1:
-            await writer.commit(Cut(offset, changes))
+            await writer.commit(Cut((user + 1) * plays, changes))
             changes = {}
     await writer.close()
+
+
+def _written(layout: EventLayout, plays: int) -> float:
+    """Mean bytes of changelog a play when each play of a member is in a cut of its own: the most it can be."""
+    history, num_bytes = History(), 0
+    for number in range(plays):
+        play = layout.pack(item_id="i", event_id=f"e{number}", ts_ms=number, duration_s=None, attributes={})
+        fold = history.apply(layout, play, number)
+        changes = encode_changes(
+            layout, "user-00000", history, first_changed=fold.position, anchor_moved=fold.evicted > 0
+        )
+        num_bytes += sum(len(key) + len(value) for key, value in changes)
+    return num_bytes / plays
 
 
 def _bound(settings: Settings, num_records: int) -> float:
@@ -61,39 +85,53 @@ def _bound(settings: Settings, num_records: int) -> float:
     return time.monotonic() - started_s
 
 
+def _in_memory(histories: list[History]) -> float:
+    """Bytes that histories take in this process."""
+    tracemalloc.start()
+    copies = {}
+    for number, history in enumerate(histories):
+        copy = History()
+        copy.count, copy.last_offset, copy.events = history.count, history.last_offset, bytearray(history.events)
+        copies[f"user-{number:08d}"] = copy
+    return float(tracemalloc.get_traced_memory()[0])
+
+
 def main() -> None:
     """See the module."""
-    users = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    plays = int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    layout = EventLayout(load_domain("movielens"))
+    users = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    plays = int(sys.argv[2]) if len(sys.argv) > 2 else 200
+    layout = EventLayout(dataclasses.replace(load_domain("movielens"), window=plays))
     with tempfile.TemporaryDirectory() as folder, start_broker(engine="kafka", data_dir=Path(folder)) as broker:
         settings = Settings.load(broker=broker.address, num_partitions=1)
         asyncio.run(create_topics(settings))
         asyncio.run(_fill(settings, layout, users, plays))
+        cpu_s = time.process_time()
         restored: Restored = asyncio.run(read_changelog(settings, 0, layout))
+        cpu_s = time.process_time() - cpu_s
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         bound_s = _bound(settings, restored.num_records)
-    tracemalloc.start()
-    copies = []
-    for history in list(restored.histories.values())[:1000]:
-        copy = History()
-        copy.events = bytearray(history.events)
-        copy.evicted_items = bytes(bytearray(history.evicted_items))
-        copies.append(copy)
-    in_memory = tracemalloc.get_traced_memory()[0] / sum(len(copy.events) // layout.size for copy in copies)
-    held = sum(len(history.events) // layout.size for history in restored.histories.values())
+    sizes = [len(history.events) // layout.size for history in restored.histories.values()]
+    held = sum(sizes)
+    assert held == users * plays, "every play is there"
+    sample = list(restored.histories.values())[:1000]
     result = {
         "bench": "recovery",
         "users": users,
         "plays_per_user": plays,
-        "plays_held": held,
         "records": restored.num_records,
         "seconds": round(restored.duration_s, 2),
+        "cpu_seconds": round(cpu_s, 2),
         "records_per_s": round(restored.num_records / restored.duration_s),
         "plays_per_s": round(held / restored.duration_s),
         "changelog_bytes_per_play": round(restored.num_bytes / held, 1),
-        "memory_bytes_per_play": round(in_memory, 1),
+        "changelog_written_bytes_per_play": round(_written(layout, plays), 1),
+        "changelog_budget_bytes": BUDGET_BYTES,
+        "memory_bytes_per_play": round(_in_memory(sample) / sum(sizes[:1000]), 1),
+        "peak_mb": round(peak_mb),
         "reading_alone_s": round(bound_s, 2),
     }
+    for name, value in result.items():
+        print(f"{name:>32} {value:,}" if not isinstance(value, str) else f"{name:>26} {value}")
     print(json.dumps(result))
 
 

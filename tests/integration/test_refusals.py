@@ -11,8 +11,11 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from stream.broker import Broker
+from stream.start_offset import CLOCK_SLACK_MS
 from tests.broker_fixtures import RigMaker
+from tests.fault_report import FaultRow
 from tests.rig import NUM_PARTITIONS, Rig
+from tests.verdict import judge
 
 pytestmark = [pytest.mark.timeout(180)]
 
@@ -31,6 +34,13 @@ def _recreate(rig: Rig, topic: str) -> None:
     pytest.fail(f"{topic} was not created again")
 
 
+def _recreate_and_refill(rig: Rig) -> None:
+    """With more plays than there were: its end says nothing."""
+    _recreate(rig, rig.settings.plays_topic)
+    time.sleep(CLOCK_SLACK_MS / 1000 + 1)
+    rig.produce(rig.plays(1000))
+
+
 def _add_partitions(rig: Rig) -> None:
     admin = AdminClient({"bootstrap.servers": rig.broker.address})
     topic = rig.settings.plays_topic
@@ -43,14 +53,17 @@ def _add_partitions(rig: Rig) -> None:
     [
         (lambda rig: _recreate(rig, rig.settings.changelog_topic), {}, "no marker: it was emptied"),
         (lambda rig: _recreate(rig, rig.settings.plays_topic), {}, "created anew"),
+        (_recreate_and_refill, {}, "the plays topic was created anew"),
         (_add_partitions, {}, "members would not be where their plays are"),
         (lambda rig: None, {"TEST_DOMAIN": "video"}, "folded under another domain"),
     ],
-    ids=["changelog emptied", "plays re-created", "more partitions", "another domain"],
+    ids=["changelog emptied", "plays re-created", "plays re-created and refilled", "more partitions", "another domain"],
 )
 def test_disagreement_ends_the_worker_before_anything_is_written(
     kafka_broker: Broker,
     make_rig: RigMaker,
+    fault_row: FaultRow,
+    request: pytest.FixtureRequest,
     break_it: Callable[[Rig], None],
     environment: dict[str, str],
     told: str,
@@ -66,9 +79,12 @@ def test_disagreement_ends_the_worker_before_anything_is_written(
     refusal = next(line for line in second.log().splitlines() if line.startswith("error: "))
     assert told in refusal
     assert sum(rig.answers().values()) == 400, "nothing was answered again"
+    fault_row(f"refused at the start: {request.node.callspec.id}", exit_code=5, told=told)
 
 
-def test_plays_that_another_partitioner_placed_are_dead_lettered(broker: Broker, make_rig: RigMaker) -> None:
+def test_plays_that_another_partitioner_placed_are_dead_lettered(
+    broker: Broker, make_rig: RigMaker, fault_row: FaultRow
+) -> None:
     rig = make_rig(broker)
     worker = rig.start_worker()
     rig.produce(rig.plays(40))
@@ -83,6 +99,9 @@ def test_plays_that_another_partitioner_placed_are_dead_lettered(broker: Broker,
     assert len(letters) == NUM_PARTITIONS - 1
     assert {letter.headers["intentrec-error"] for letter in letters} == {b"wrong_partition"}
     assert b"murmur2" in letters[0].headers["intentrec-detail"]
+    fault_row(
+        f"keys partitioned otherwise, {broker.engine}", judge(rig.settings, rig.layout), dead_letters=len(letters)
+    )
 
 
 @pytest.mark.kafka  # the embedded broker makes up a topic that is only looked at

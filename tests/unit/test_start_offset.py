@@ -10,14 +10,21 @@ import pytest
 
 from intentrec_core.changelog_codec import Marker
 from intentrec_core.errors import StateError
-from stream.start_offset import SourceFacts, start_offset
+from stream.start_offset import CLOCK_SLACK_MS, SourceFacts, start_offset
 
 FACTS = SourceFacts(committed=100, beginning=0, end=500, num_partitions=4)
 FINGERPRINT = "0123456789abcdef"
 MARKER = Marker(num_partitions=4, next_offset=100, fingerprint=FINGERPRINT)
 
 
-def _start(marker: Marker | None = MARKER, *, has_state: bool = True, transactional: bool = True, **facts: Any) -> int:
+def _start(
+    marker: Marker | None = MARKER,
+    *,
+    has_state: bool = True,
+    transactional: bool = True,
+    cut_ms: int = -1,
+    **facts: Any,
+) -> int:
     return start_offset(
         dataclasses.replace(FACTS, **facts),
         marker,
@@ -25,6 +32,7 @@ def _start(marker: Marker | None = MARKER, *, has_state: bool = True, transactio
         has_state=has_state,
         fingerprint=FINGERPRINT,
         transactional=transactional,
+        cut_ms=cut_ms,
     )
 
 
@@ -42,6 +50,19 @@ def test_an_offset_behind_the_marker_replays_onto_the_state() -> None:
 
 def test_expired_group_offsets_are_replaced_by_the_markers() -> None:
     assert _start(committed=None) == 100
+
+
+def test_expired_offsets_of_a_log_that_is_older_than_the_state_are_replaced_too() -> None:
+    assert _start(committed=None, first_ms=999, cut_ms=1000) == 100
+    assert _start(committed=None, first_ms=1000 + CLOCK_SLACK_MS, cut_ms=1000) == 100, "clocks differ"
+    # Retention has deleted all that was folded: the first play says nothing.
+    assert _start(committed=None, first_ms=10**9, cut_ms=1000, beginning=100) == 100
+
+
+def test_a_log_that_is_younger_than_the_state_was_created_anew() -> None:
+    with pytest.raises(StateError, match="created anew"):
+        _start(committed=None, first_ms=1001 + CLOCK_SLACK_MS, cut_ms=1000)
+    assert _start(first_ms=10**9, cut_ms=1000) == 100, "offsets that are committed are the log's own"
 
 
 def test_plays_deleted_before_they_were_read_are_named(caplog: pytest.LogCaptureFixture) -> None:
