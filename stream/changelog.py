@@ -102,13 +102,17 @@ class TransactionalWriter:
         producer, settings = self._started(), self._settings
         await producer.begin_transaction()
         acknowledged = await _send(producer, settings.changelog_topic, self._partition, cut, self._marker)
+        sent = None
         if cut.outputs and self._publisher:
-            acknowledged += await self._publisher.send_in_transaction(producer, cut.outputs)
+            sent = await self._publisher.send_in_transaction(producer, cut.outputs)
+            acknowledged += sent.acknowledged
         # A batch that failed does not fail aiokafka's commit: it has to be seen here.
         await asyncio.gather(*acknowledged)
         source = TopicPartition(settings.plays_topic, self._partition)
         await producer.send_offsets_to_transaction({source: cut.next_offset}, settings.app_id)
         await producer.commit_transaction()
+        if sent and self._publisher:
+            self._publisher.committed(sent)
 
     async def close(self) -> None:
         """See ChangelogWriter. An open transaction stays open: the next owner's start, or its timeout, aborts it."""

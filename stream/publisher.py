@@ -48,10 +48,18 @@ class PublishFailed(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a lane reports of a batch that was acknowledged: by kind, how many outputs and their latencies in seconds."""
+    """What is reported of a batch that can be read: by kind, how many outputs and their latencies in seconds."""
 
     kind: OutputKind
     latencies_s: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Uncommitted:
+    """Outputs in an open transaction: the batches' acknowledgements to await, and what was handed over when (seconds)."""
+
+    acknowledged: list[asyncio.Future[object]]
+    batches: list[tuple[Published, float]]
 
 
 class OutputStream:
@@ -147,21 +155,26 @@ class Publisher:
             lane.wake.set()
         return receipt
 
-    async def send_in_transaction(
-        self, producer: AIOKafkaProducer, outputs: Sequence[OutputRecord]
-    ) -> list[asyncio.Future[object]]:
-        """Sends outputs through a producer that is in a transaction; returns the batches' acknowledgements to await."""
-        acknowledged = []
+    async def send_in_transaction(self, producer: AIOKafkaProducer, outputs: Sequence[OutputRecord]) -> Uncommitted:
+        """Sends outputs through a producer that is in a transaction; once it is committed, ``committed`` is to be told."""
+        sent = Uncommitted([], [])
         for (kind, partition), share in self._shares(outputs).items():
             num_done = 0
             while num_done < len(share):
-                builder = producer.create_batch()
-                latencies_s = fill(builder, share[num_done:], self._clock(), takes_latency=kind.takes_latency)
+                builder, now_s = producer.create_batch(), self._clock()
+                latencies_s = fill(builder, share[num_done:], now_s, takes_latency=kind.takes_latency)
                 builder.close()
                 num_done += len(latencies_s)
-                acknowledged.append(await producer.send_batch(builder, self._topics[kind], partition=partition))
-                self._on_published(Published(kind, latencies_s))
-        return acknowledged
+                sent.acknowledged.append(await producer.send_batch(builder, self._topics[kind], partition=partition))
+                sent.batches.append((Published(kind, latencies_s), now_s))
+        return sent
+
+    def committed(self, sent: Uncommitted) -> None:
+        """Reports outputs of a transaction: with its commit they can be read, so their latencies reach up to now."""
+        now_s = self._clock()
+        for batch, handed_over_s in sent.batches:
+            waited_s = now_s - handed_over_s
+            self._on_published(Published(batch.kind, [latency_s + waited_s for latency_s in batch.latencies_s]))
 
     def _shares(self, outputs: Sequence[OutputRecord]) -> dict[tuple[OutputKind, int], list[OutputRecord]]:
         """Outputs by kind and partition: murmur2 of the key, the source offset where there is none."""

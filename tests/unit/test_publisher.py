@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaError
 
+from intentrec_core.changelog_codec import Marker
 from intentrec_core.errors import BrokerError
-from stream.publisher import OutputStream, Publisher
+from stream.changelog import Cut, TransactionalWriter
+from stream.publisher import OutputStream, Published, Publisher
 from stream.records import ID_HEADER, OutputKind, OutputRecord
+from stream.settings import Settings
 
 TOPICS = {OutputKind.RECOMMENDATION: "recommendations"}
 
@@ -118,3 +123,44 @@ def test_a_topic_that_does_not_exist_is_said_at_the_start() -> None:
     publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
     with pytest.raises(BrokerError, match="intentrec topics"):
         asyncio.run(publisher.start())
+
+
+def test_outputs_of_a_transaction_are_reported_once_it_is_committed_with_the_time_that_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Transaction(FailingProducer):
+        def __init__(self, fails: bytes) -> None:
+            super().__init__(fails)
+            self.seen_before_the_commit = -1
+
+        async def begin_transaction(self) -> None:
+            pass
+
+        async def send_offsets_to_transaction(self, offsets: dict[Any, int], group: str) -> None:
+            now_s[0] += 2.0
+
+        async def commit_transaction(self) -> None:
+            self.seen_before_the_commit = len(seen)
+            now_s[0] += 1.0
+            if self._fails == b"commit":
+                raise KafkaError("lost")
+
+    def marker(next_offset: int) -> Marker:
+        return Marker(num_partitions=1, next_offset=next_offset, fingerprint="f" * 16)
+
+    async def commit(fails: bytes) -> None:
+        publisher = Publisher(FailingProducer(b""), TOPICS, on_published=seen.append, clock=lambda: now_s[0])  # type: ignore[arg-type]
+        await publisher.start()
+        writer, producer = TransactionalWriter(Settings(), 0, marker, publisher), Transaction(fails)
+        monkeypatch.setattr(writer, "_started", lambda: producer)
+        with contextlib.nullcontext() if not fails else pytest.raises(Exception, match="lost"):
+            await writer.commit(Cut(3, {}, [_output(b"1"), _output(b"2")]))
+        assert producer.seen_before_the_commit <= 0
+
+    now_s, seen = [10.0], list[Published]()
+    for fails in (b"2", b"commit"):
+        asyncio.run(commit(fails))
+        assert not seen
+    now_s[0] = 10.0
+    asyncio.run(commit(b""))
+    assert seen == [Published(OutputKind.RECOMMENDATION, [13.0])] * 2
