@@ -3,8 +3,9 @@
     changelog, as of one moment ──▶ histories, marker: "the fold of everything before this offset"
     plays, from the beginning of the log up to that offset ──▶ a fold of our own ──▶ the same, or what differs
 
-Where retention has deleted the beginning, members who began before it cannot be folded again. Of those it is not claimed
-that they are right; members whose plays are all still there are compared as ever.
+Where retention has deleted the beginning, members who began before it cannot be folded again. Of those it is not claimed that
+they are right, only whether they are wrong for certain: the plays that the log still has must be in them. Members whose plays
+are all still there are compared as ever.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ from stream.folding import Folder
 from stream.state_view import snapshot
 from stream.topic_reader import TopicReader
 
-Report = Callable[[str, int, int], None]
-
 
 @dataclass(kw_only=True)
 class Verified:
     """What came of one partition.
 
-    ``num_same`` members are exactly as folded again, ``num_unknown`` cannot be told (their beginning is deleted);
-    ``differences`` are by member, in words. ``first_offset`` is the first the log still holds, ``next_offset`` the marker's.
+    ``num_same`` members are exactly as folded again; of ``num_unknown`` the beginning is deleted, and what is left does
+    not contradict them; ``differences`` are by member, in words. ``first_offset`` is the first the log still holds,
+    ``next_offset`` the marker's.
     """
 
     partition: int
@@ -40,8 +40,10 @@ class Verified:
     differences: dict[str, str] = field(default_factory=dict)
 
 
-async def verify(reader: TopicReader, layout: EventLayout, partition: int, report: Report) -> Verified:
-    """Verifies one partition, workers running or not.
+async def verify(
+    reader: TopicReader, layout: EventLayout, partition: int, report: Callable[[str, int, int], None]
+) -> Verified:
+    """Verifies one partition, workers running or not. ``report`` is told what is done, how many offsets of how many.
 
     Raises: StateError when the changelog cannot be restored at all, or reaches behind the end of the plays; BrokerError.
     Cost: a pass over the partition's plays, some 20 µs a play; its histories in memory, twice.
@@ -77,15 +79,30 @@ def compare(done: Verified, layout: EventLayout, held: dict[str, History], folde
         mine, again = held.get(user_id), folded.get(user_id)
         if mine == again:
             done.num_same += 1
-        elif mine is not None and done.first_offset and _began_before(mine, again, done.first_offset):
+        elif mine is not None and done.first_offset and _began_before(layout, mine, again, done.first_offset):
             done.num_unknown += 1
         else:
             done.differences[user_id] = difference(layout, mine, again)
 
 
-def _began_before(mine: History, again: History | None, first_offset: int) -> bool:
-    """Whether a member played before the log begins: nothing that is left says what was there."""
-    return again is None or mine.count != again.count or mine.last_offset < first_offset
+def _began_before(layout: EventLayout, mine: History, again: History | None, first_offset: int) -> bool:
+    """Whether plays that are deleted explain what differs: nothing that is left says what was there.
+
+    They add plays, so a member with fewer than the log has lost some; and they hide none of those that the log still has.
+    """
+    if again is None:
+        return mine.last_offset < first_offset
+    if mine.count < again.count or _num_missing(layout, mine, again):
+        return False
+    return mine.count > again.count or mine.last_offset < first_offset
+
+
+def _num_missing(layout: EventLayout, mine: History, again: History) -> int:
+    """Of the plays folded again, how many are not in a history although neither lateness nor eviction can have cost them."""
+    held, expected = mine.view(layout), again.view(layout)
+    if mine.anchor(layout):  # what is older than the oldest play held has left, or came too late
+        expected = expected[expected["ts_ms"] > held["ts_ms"][0]]
+    return int(np.count_nonzero(~np.isin(expected["event_hash"], held["event_hash"])))
 
 
 def difference(layout: EventLayout, mine: History | None, again: History | None) -> str:
@@ -96,7 +113,8 @@ def difference(layout: EventLayout, mine: History | None, again: History | None)
     if again is None:
         return f"is in the changelog with {mine.count} plays, has none in the log"
     if mine.count != again.count:
-        return f"{mine.count} plays were applied, folded again it is {again.count}"
+        missing = f"; {num} of these are missing" if (num := _num_missing(layout, mine, again)) else ""
+        return f"{mine.count} plays were applied, folded again it is {again.count}{missing}"
     held, expected = mine.view(layout), again.view(layout)
     if len(held) != len(expected):
         return f"holds {len(held)} plays, folded again it is {len(expected)}"

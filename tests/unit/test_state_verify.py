@@ -87,12 +87,41 @@ def test_members_on_one_side_only_are_told() -> None:
 
 
 def test_nothing_is_claimed_of_members_who_played_before_the_log_begins() -> None:
-    held = {"before": history(8), "across": history(20), "behind": history(5, first=12), "lost": history(1, first=13)}
+    held = {"before": history(8), "across": history(20), "behind": history(5, first=12)}
     folded = {"across": history(8, first=12), "behind": history(5, first=12), "missing": history(2, first=12)}
-    folded["lost"] = history(2, first=13)
     done = verified(held, folded, first_offset=12)
-    assert (done.num_same, done.num_unknown) == (1, 3)
+    assert (done.num_same, done.num_unknown) == (1, 2)
     assert set(done.differences) == {"missing"}
+
+
+def without(lost: int, num_plays: int, first: int = 0) -> History:
+    made = History()
+    for i in range(first, first + num_plays):
+        if i != lost:
+            made.apply(LAYOUT, WORLD.play(i % 9, i, 100.0 * i), i)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("held", "folded", "said"),
+    [
+        (without(11, 3, first=10), history(3, first=10), "2 plays were applied, folded again it is 3; 1 of these"),
+        (without(12, 3, first=10), history(3, first=10), "2 plays were applied, folded again it is 3; 1 of these"),
+        (without(11, 50, first=10), history(50, first=10), "49 plays were applied, folded again it is 50$"),
+        (without(17, 20), history(12, first=8), "19 plays were applied, folded again it is 12; 1 of these"),
+        (history(4), history(2, first=7), "4 plays were applied, folded again it is 2; 2 of these"),
+        (history(9), None, "9 plays, has none in the log"),
+    ],
+    ids=["one of three", "the last one", "long ago", "began before", "none since", "never sent"],
+)
+def test_a_play_that_the_log_still_has_and_the_state_lost_is_found(
+    held: History, folded: History | None, said: str
+) -> None:
+    """Although the beginning of the log is deleted."""
+    done = verified({"ann": held}, {"ann": folded} if folded else {}, first_offset=5)
+    assert (done.num_same, done.num_unknown) == (0, 0)
+    with pytest.raises(AssertionError, match=said):
+        raise AssertionError(done.differences["ann"])
 
 
 def test_a_history_is_shown_as_it_was_played() -> None:
