@@ -114,5 +114,6 @@ def _mend(stopped: Broker | KafkaCluster) -> None:
         raise BrokerError(f"the broker ended by itself; its log is {brokers[0].log_path}")
     for index, broker in enumerate(brokers):
         if not broker.running:
-            notes().print(f"the node at {broker.address} ended, starting it again; its log is {broker.log_path}")
+            said = f"the node at {broker.address} ended, starting it again; its log is {broker.log_path}"
+            notes().print(said, soft_wrap=True)
             stopped.restart(index)
