@@ -102,8 +102,8 @@ class Metrics:
 
         # --- plays in
         self.plays_consumed = counter("plays_consumed_total", "Records of the plays topic taken into a micro-batch")
-        self.plays = counter("plays_total", "Valid plays by what became of them", "outcome")
-        self.plays_rejected = counter("plays_rejected_total", "Plays sent to the dead letters", "reason")
+        self.plays = counter("plays_total", "Valid plays by what became of them, once committed", "outcome")
+        self.plays_rejected = counter("plays_rejected_total", "Plays sent to the dead letters, once committed", "reason")
         self.batch_plays = bulk("batch_plays", "Plays in a micro-batch", BATCH_BUCKETS)
         self.buffered_plays = gauge("buffered_plays", "Plays fetched and not yet processed")
         self.lag_plays = gauge("lag_plays", "Plays in the log and not committed yet, of the partitions served")
