@@ -42,6 +42,21 @@ def poison(serving: Serving, item: int = POISON) -> Iterator[list[int]]:
         hook.remove()
 
 
+@contextmanager
+def spoiling(serving: Serving, item: int = POISON) -> Iterator[None]:
+    """What is encoded of contexts with ``item`` is not finite."""
+    row = serving.vocabulary.row(f"item-{item}")
+
+    def spoil(_module: Any, args: tuple[Any, ...], output: Any) -> None:
+        output.item_BTW[(args[0].item_row == row).any(dim=1)] = torch.nan
+
+    hook = serving.engine.model.register_forward_hook(spoil)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def plays_of_many(poisoned: str | None, item: int = POISON) -> PlayLog:
     log = PlayLog()
     for i in range(32):
@@ -109,18 +124,19 @@ def test_a_play_is_tried_as_often_as_configured(serving: Serving) -> None:
 
 
 def test_an_output_that_is_not_finite_counts_as_a_crash(serving: Serving) -> None:
-    row = serving.vocabulary.row(f"item-{POISON}")
-
-    def spoil(_module: Any, args: tuple[Any, ...], output: Any) -> None:
-        output.item_BTW[(args[0].item_row == row).any(dim=1)] = torch.nan
-
-    hook = serving.engine.model.register_forward_hook(spoil)
-    try:
+    with spoiling(serving):
         result = run(make_pipeline(serving), plays_of_many("user-5").records)
-    finally:
-        hook.remove()
     assert [o.source_offset for o in of_kind(result, OutputKind.DEAD_LETTER)] == [5, 21]
     assert len(lists(result)) == 30
+
+
+def test_nothing_of_an_output_that_was_not_finite_stays_cached(serving: Serving) -> None:
+    pipeline, log = make_pipeline(serving), PlayLog()
+    for i in range(14):
+        log.play("ann", POISON if i == 2 else i % 9, 100.0 * i)
+    with spoiling(serving):
+        answered = [bool(lists(run(pipeline, [record]))) for record in log.records]
+    assert answered == [i < 2 or i >= 8 for i in range(14)]
 
 
 def test_when_nothing_at_all_can_be_encoded_the_worker_ends_instead_of_giving_up_plays(serving: Serving) -> None:
