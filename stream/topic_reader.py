@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from intentrec_core.errors import BrokerError
 from stream.broker_checks import uses_transactions
 from stream.closing import close_consumer
+from stream.header_names import read_any_header_name
 from stream.settings import Settings
 from stream.topics import count_partitions
 
@@ -41,6 +42,7 @@ class TopicReader:
     async def __aenter__(self) -> Self:
         # Asked of the broker, whatever the workers were told to use: only one with transactions counts its ends right.
         self.exact_ends = await uses_transactions(self.settings.model_copy(update={"transactions": "auto"}))
+        read_any_header_name()
         self._consumer = AIOKafkaConsumer(
             **self.settings.connection(),
             client_id=f"{self.settings.app_id}-reader",

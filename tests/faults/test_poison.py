@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from stream.broker import Broker
 from stream.codec import iso_time
 from stream.event_log import EventLog
-from stream.publisher import key_hash
 from stream.settings import Settings
 from tests.broker_fixtures import RigMaker
 from tests.fault_report import FaultRow
 from tests.faults.poison import KINDS, NAME_HEADER, Poison, mixture
+from tests.odd_headers import send_with_odd_header
 from tests.rig import NUM_PARTITIONS, Rig
 from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
 from tests.verdict import ReadBack, judge, read_all
@@ -81,28 +79,12 @@ def test_a_header_name_that_is_not_utf8_stops_no_partition(kafka_broker: Broker,
     rig = make_rig(kafka_broker)
     worker = rig.start_worker()
     rig.produce(rig.plays(50))
-    asyncio.run(_send_with_odd_header(rig.settings, list(rig.plays(20))))
+    asyncio.run(send_with_odd_header(rig.settings, list(rig.plays(20))))
     rig.produce(rig.plays(50))
     answers = rig.wait_for_answers(120)
     assert worker.terminate() == 0, worker.log()[-3000:]
     assert set(answers.values()) == {1}
     assert sum(history.count for history in rig.state().values()) == 120
-
-
-async def _send_with_odd_header(settings: Settings, plays: list[dict[str, Any]]) -> None:
-    """As a producer in C or Go may: the clients here take names as text only."""
-    async with AIOKafkaProducer(**settings.connection()) as producer:
-        for play in plays:
-            key = play["user_id"].encode()
-            builder = producer.create_batch()
-            builder._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 1 << 20)
-            name = type("Name", (str,), {"encode": lambda *_: b"\xff\xfe"})()
-            builder.append(timestamp=None, key=key, value=json.dumps(play).encode(), headers=[(name, b"1")])
-            builder.close()
-            sent = await producer.send_batch(
-                builder, settings.plays_topic, partition=key_hash(key) % settings.num_partitions
-            )
-            await sent
 
 
 def _produce(rig: Rig, num_poison: int, num_large: int) -> tuple[list[Poison], list[dict[str, Any]]]:
