@@ -100,7 +100,8 @@ def verify(
     Workers may run meanwhile: the changelog as of one moment says up to which play it
     is the fold. Exit code 5 when a history differs, with the first of them and what
     differs. Where retention has deleted the beginning of the plays, members who
-    played before it cannot be told; they are counted as such.
+    played before it cannot be told, and are counted as such: unless they lack a play
+    that the log still has, which is a difference.
     """
     settings = options.settings(broker=broker, domain=domain)
     layout = _layout(settings)
@@ -155,7 +156,9 @@ def forget(
             raise DataError(
                 f"no worker has got to the order within {wait:g} s; it stands, and is followed when one does"
             )
-        out.print("[green]followed[/green]: no worker holds anything of them, the changelog has tombstones")
+        out.print(
+            "[green]followed[/green]: no worker holds a history of them; the changelog has tombstones where there was one"
+        )
 
 
 def _layout(settings: Settings) -> EventLayout:
