@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from intentrec_core.errors import BrokerError
 from stream.broker import start_broker
 from stream.event_log import EventLog
 from stream.metrics import Metrics
@@ -21,12 +20,11 @@ from tests.trainer_world import WalkingWorld
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_broker_that_is_killed_and_back_costs_the_trainer_nothing(tmp_path: Path, fault_row: FaultRow) -> None:
+def test_a_broker_that_is_killed_and_back_costs_the_trainer_nothing(
+    kafka_jars: None, tmp_path: Path, fault_row: FaultRow
+) -> None:
     walk = WalkingWorld()
-    try:
-        broker = start_broker(engine="kafka", data_dir=tmp_path / "kafka")
-    except BrokerError as error:
-        pytest.skip(f"no Apache Kafka here: {error}")
+    broker = start_broker(engine="kafka", data_dir=tmp_path / "kafka")
     settings = make_settings(broker, tmp_path, retrain_min_plays=10_000, session_timeout_s=6)
 
     async def scenario() -> None:

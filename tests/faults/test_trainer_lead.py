@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from intentrec_core.errors import BrokerError
-from stream.broker import Broker, start_broker
+from stream.broker import Broker
 from stream.settings import Settings
 from stream.topics import create_topics
 from tests.fault_report import FaultRow
@@ -44,19 +43,9 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    try:
-        running = start_broker(engine="kafka", data_dir=tmp_path_factory.mktemp("kafka"))
-    except BrokerError as error:
-        pytest.skip(f"no Apache Kafka here: {error}")
-    with running:
-        yield running
-
-
 @pytest.fixture
-def settings(broker: Broker, tmp_path: Path) -> Settings:
-    made = make_settings(broker, tmp_path, session_timeout_s=6)
+def settings(kafka_broker: Broker, tmp_path: Path) -> Settings:
+    made = make_settings(kafka_broker, tmp_path, session_timeout_s=6)
     asyncio.run(create_topics(made))
     return made
 
