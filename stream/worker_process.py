@@ -52,8 +52,6 @@ EXIT_NOT_DRAINED = 9
 EMBEDDED_REBALANCE_TIMEOUT_S = 4.0
 _LAG_INTERVAL_S = 5.0
 _STOP_DEADLINE_S = 5.0
-#: aiokafka's own default takes no record above 1 MiB; a dead letter can be 1 MB and its headers.
-_MAX_REQUEST_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +247,6 @@ async def _outputs_producer(settings: Settings, *, idempotent: bool) -> AsyncIte
             enable_idempotence=idempotent,
             acks="all",
             max_batch_size=BATCH_BYTES,
-            max_request_size=_MAX_REQUEST_BYTES,
         )
 
     producer = OutputsProducer(make)
