@@ -171,8 +171,8 @@ class Answered:
         return dict(self._newest)
 
 
-def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered) -> bool:
-    """Stops a worker that has answered plays and not committed them; False when it never was caught at that.
+def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered) -> int:
+    """Stops a worker that has answered plays and not committed them; returns how many, 0 when it never was caught at that.
 
     It stays stopped in any case: what is killed next is killed there.
     """
@@ -181,12 +181,12 @@ def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered) -> bool
         newest = answered.newest()
         time.sleep(_COMMITTED_WITHIN_S)
         committed = group.committed()
-        if any(offset >= committed[partition] for partition, offset in newest.items()):
-            return True
+        if num := sum(max(0, offset + 1 - committed[partition]) for partition, offset in newest.items()):
+            return num
         worker.send(signal.SIGCONT)
         time.sleep(random.uniform(0.3, 0.6))
     worker.send(signal.SIGSTOP)
-    return False
+    return 0
 
 
 def serving(workers: list[Worker], num_partitions: int) -> bool:

@@ -38,14 +38,14 @@ def test_kill_again_and_again(
     announce_bundle(rig, bundle)
     workers = [start_serving(rig), start_serving(rig)]
     until(lambda: serving(workers, NUM_PARTITIONS), START_WITHIN_S, workers[0])
-    chance, caught_up_s, num_mid_batch = random.Random(20), [], 0
+    chance, caught_up_s, uncommitted = random.Random(20), [], []
     with GroupView(rig.settings) as group, Answered(rig.settings) as answered:
         with Load(rig, world_plays, RATE):
             for _ in range(20 if full_faults else 1):
                 victim = chance.randrange(2)
                 until(partial(holds_partitions, workers[victim]), START_WITHIN_S, workers[victim])
                 time.sleep(chance.uniform(1, 2))
-                num_mid_batch += stop_mid_batch(workers[victim], group, answered)
+                uncommitted.append(stop_mid_batch(workers[victim], group, answered))
                 workers[victim].send(signal.SIGKILL)
                 killed_s = time.monotonic()
                 workers[victim] = start_serving(rig)
@@ -61,7 +61,8 @@ def test_kill_again_and_again(
         f"kill -9 a worker mid-batch, {delivery}",
         verdict,
         kills=len(caught_up_s),
-        mid_batch=num_mid_batch,
+        mid_batch=sum(num > 0 for num in uncommitted),
+        answered_and_not_committed=sum(uncommitted),
         plays_s=RATE,
         caught_up_s_median=sorted(caught_up_s)[len(caught_up_s) // 2],
         caught_up_s_worst=max(caught_up_s),
