@@ -8,6 +8,7 @@ CHANGELOG, PARTITION, WORKER = "stream/changelog.py", "stream/partition.py", "st
 TRANSPORT, PUBLISHER, RECOVERY = "stream/transport.py", "stream/publisher.py", "stream/recovery.py"
 START_OFFSET = "stream/start_offset.py"
 
+WORKER_EDGES = "tests/unit/test_worker.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
 MACHINE = "tests/property/test_delivery_machine.py"
 KAFKA, EXACTLY_ONCE, EMBEDDED = (
@@ -270,5 +271,32 @@ DELIVERY = (
         "the marker's number of partitions ignored",
         (Edit(START_OFFSET, "    if marker.num_partitions != facts.num_partitions:\n", "    if False:\n"),),
         ("tests/unit/test_start_offset.py",),
+    ),
+    Mutant(
+        "a failed inference passed over by the last cut",
+        (
+            Edit(
+                WORKER,
+                "        life.fail(error)  # also",
+                "        pass  #",
+            ),
+        ),
+        (f"{WORKER_EDGES}::test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut",),
+    ),
+    Mutant(
+        "an opening that failed ended out of turn",
+        (
+            Edit(
+                WORKER,
+                "                await life.abandon()\n            self._count_partitions()\n",
+                "                if given_up:\n                    await life.abandon()\n            self._count_partitions()\n",
+            ),
+        ),
+        (f"{WORKER_EDGES}::test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after",),
+    ),
+    Mutant(
+        "outputs sent behind one that failed",
+        (Edit(PUBLISHER, "        self.stream.ended = True\n", "        pass\n"),),
+        ("tests/unit/test_publisher.py",),
     ),
 )
