@@ -35,7 +35,7 @@ CAUGHT_UP_S = 2.0
 #: A worker's start costs some seconds of one core; where everything runs at once that can be a minute and more.
 START_WITHIN_S = 240
 #: Of the workers that were not stopped, what was answered is committed by then.
-_COMMITTED_WITHIN_S = 0.8
+_COMMITTED_WITHIN_S = 2.0
 _TRIES = 10
 _ANSWER_DEADLINE_S = 60.0
 
