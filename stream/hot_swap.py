@@ -169,7 +169,12 @@ class HotSwap:
         if self.previous is not None and self.previous.version == version:
             serving = self.previous
         else:
-            serving = await self._load_any(version, announcement.url)
+            try:
+                serving = await self._load(version, announcement.url)
+            except (
+                ConfigError
+            ) as error:  # its store, or the pool is too small for it: a worker that serves goes on serving
+                raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
             if serving.domain.fingerprint != old.domain.fingerprint:
                 raise BundleError(BundleFault.DOMAIN, version, "declares other ground state than the histories hold")
         limit = min(MAX_WARM_MEMBERS, serving.engine.num_slots)
@@ -187,29 +192,34 @@ class HotSwap:
         )
         await self._in_standby(self._tidy, version, old.version)
 
-    async def _load_any(self, version: str, url: str) -> Serving:
-        """As ``_load``; whatever else goes wrong is the bundle's fault: a worker that serves is not ended by one."""
-        try:
-            return await self._load(version, url)
-        except BundleError:
-            raise
-        except ConfigError as error:  # its store, or the pool is too small for it
-            raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
-        except Exception as error:
-            logger.exception("%s cannot be loaded", version)
-            raise BundleError(BundleFault.CODE_VERSION, version, f"this code cannot load it: {error!r}") from error
-
     async def _load(self, version: str, url: str) -> Serving:
+        """Fetches, verifies and loads a bundle.
+
+        Raises: BundleError, whatever goes wrong: another bundle can still serve; ConfigError when device, pool or the
+        configured URL cannot be used.
+        """
         settings = self._settings
 
         def load() -> Serving:
             try:
-                ref = BundleStore(url, settings.cache_dir).fetch(version)
+                store = BundleStore(url, settings.cache_dir)
+            except ConfigError as error:
+                if url == settings.bundle_url:
+                    raise
+                raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error  # its announcer's mistake
+            try:
+                ref = store.fetch(version)
                 return load_serving(ref.path, device=settings.device, pool_bytes=settings.pool_bytes)
             except OSError as error:  # the cache's disk is full or read-only: as good as no store, and mended by itself
                 raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
 
-        return await self._in_standby(load)
+        try:
+            return await self._in_standby(load)
+        except (BundleError, ConfigError):
+            raise
+        except Exception as error:
+            logger.exception("%s cannot be loaded", version)
+            raise BundleError(BundleFault.CODE_VERSION, version, f"this code cannot load it: {error!r}") from error
 
     def _candidates(self, announced: Announcement | None, refused: Collection[str]) -> list[tuple[str, str]]:
         """Versions that were not refused and where they are, in the order in which they are tried; a few at a time."""

@@ -22,10 +22,10 @@ def run(*arguments: str) -> int:
 
 
 @pytest.fixture
-def settings(embedded_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Topics and store of this test's own, for every command through the environment."""
     for name, value in {
-        "BROKER": embedded_broker.address,
+        "BROKER": broker.address,
         "APP_ID": "cli",
         "NUM_PARTITIONS": "3",
         "PLAYS_TOPIC": "cli-plays",

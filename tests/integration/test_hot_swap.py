@@ -15,14 +15,15 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from intentrec_core.bundle import BundleRef
+from intentrec_core.errors import BundleFault, ConfigError
 from stream.announce import ANNOUNCEMENT_KEY, AnnouncementFollower, announce, newest
-from stream.broker import Broker
 from stream.codec import close_with_latency, decode_recommendation, encode
 from stream.hot_swap import HotSwap
 from stream.messages import Announcement
 from stream.metrics import Metrics
 from stream.pipeline import Pipeline
 from stream.records import OutputKind
+from stream.serving import Serving, load_serving
 from stream.settings import Settings
 from stream.topics import create_topics
 from tests.bundle_world import SLOTS_BYTES, PlayLog, make_bundle, make_pipeline
@@ -31,11 +32,18 @@ from tests.worlds import TinyWorld
 Test = Callable[..., Coroutine[Any, Any, None]]
 
 
+#: What is about announcements and swaps; what only the store and the bundles decide runs on one.
+on_both_brokers = pytest.mark.parametrize(
+    "settings", ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True
+)
+
+
 @pytest.fixture
-def settings(embedded_broker: Broker, tmp_path: Path) -> Settings:
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    broker = request.getfixturevalue(f"{getattr(request, 'param', 'embedded')}_broker")
     name = uuid.uuid4().hex[:8]
     return Settings(
-        broker=embedded_broker.address,
+        broker=broker.address,
         app_id=f"app-{name}",
         plays_topic=f"plays-{name}",
         recommendations_topic=f"recommendations-{name}",
@@ -132,6 +140,7 @@ async def serve(settings: Settings) -> AsyncIterator[Service]:
             await asyncio.gather(running, return_exceptions=True)
 
 
+@on_both_brokers
 def test_numbers_rise_and_a_follower_sees_every_announcement(settings: Settings) -> None:
     async def test() -> None:
         await create_topics(settings)
@@ -147,6 +156,7 @@ def test_numbers_rise_and_a_follower_sees_every_announcement(settings: Settings)
     run(test())
 
 
+@on_both_brokers
 def test_announcers_at_the_same_time_get_numbers_of_their_own(settings: Settings) -> None:
     async def test() -> None:
         await create_topics(settings)
@@ -160,6 +170,7 @@ def test_announcers_at_the_same_time_get_numbers_of_their_own(settings: Settings
     run(test())
 
 
+@on_both_brokers
 def test_what_is_no_announcement_is_passed_over(settings: Settings) -> None:
     async def test() -> None:
         await create_topics(settings)
@@ -171,6 +182,7 @@ def test_what_is_no_announcement_is_passed_over(settings: Settings) -> None:
     run(test())
 
 
+@on_both_brokers
 def test_a_worker_begins_with_what_was_announced_last(settings: Settings, bundles: list[BundleRef]) -> None:
     async def test() -> None:
         await create_topics(settings)
@@ -191,6 +203,50 @@ def test_a_worker_begins_with_the_parent_of_a_corrupt_bundle(settings: Settings,
         async with HotSwap(settings, metrics) as swap:
             assert (await swap.first()).version == bundles[1].version
         assert metrics.registry.get_sample_value("intentrec_bundle_rejections_total", {"reason": "checksum"}) == 1
+
+    run(test())
+
+
+def test_a_worker_begins_with_the_parent_of_a_bundle_that_cannot_be_loaded(
+    settings: Settings, bundles: list[BundleRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(path: Path, **options: Any) -> Serving:
+        if path.name == bundles[2].version:
+            raise RuntimeError("CUDA out of memory")
+        return load_serving(path, **options)
+
+    async def test() -> None:
+        await create_topics(settings)
+        await tell(settings, bundles[2].version, parent=bundles[1].version)
+        monkeypatch.setattr("stream.hot_swap.load_serving", load)
+        metrics = Metrics()
+        async with HotSwap(settings, metrics) as swap:
+            assert (await swap.first()).version == bundles[1].version
+        rejected = {"reason": BundleFault.CODE_VERSION.value}
+        assert metrics.registry.get_sample_value("intentrec_bundle_rejections_total", rejected) == 1
+
+    run(test())
+
+
+def test_a_worker_begins_in_spite_of_an_announced_store_that_is_none(
+    settings: Settings, bundles: list[BundleRef]
+) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        await announce(settings, bundle=bundles[1].version, url="nosuch://store", parent=None)
+        async with HotSwap(settings, Metrics()) as swap:
+            assert (await swap.first()).version in {bundles[0].version, bundles[2].version}  # of its own store
+
+    run(test())
+
+
+def test_a_worker_whose_own_settings_are_wrong_does_not_begin(settings: Settings, bundles: list[BundleRef]) -> None:
+    async def test() -> None:
+        await create_topics(settings)
+        await tell(settings, bundles[1].version)
+        async with HotSwap(settings.model_copy(update={"pool_bytes": 1}), Metrics()) as swap:
+            with pytest.raises(ConfigError):
+                await swap.first()
 
     run(test())
 
@@ -244,6 +300,7 @@ def test_without_an_announcement_a_worker_begins_with_the_store_or_waits_for_one
     run(test())
 
 
+@on_both_brokers
 def test_an_announced_bundle_takes_over_and_members_stay_warm(settings: Settings, bundles: list[BundleRef]) -> None:
     async def test() -> None:
         await create_topics(settings)
@@ -295,6 +352,7 @@ def test_a_bad_bundle_leaves_the_old_one_serving(
     run(test())
 
 
+@on_both_brokers
 def test_an_older_number_is_refused(settings: Settings, bundles: list[BundleRef]) -> None:
     async def test() -> None:
         await create_topics(settings)
@@ -309,6 +367,7 @@ def test_an_older_number_is_refused(settings: Settings, bundles: list[BundleRef]
     run(test())
 
 
+@on_both_brokers
 def test_a_rollback_is_a_flip_to_the_bundle_kept_in_memory(settings: Settings, bundles: list[BundleRef]) -> None:
     async def test() -> None:
         await create_topics(settings)
