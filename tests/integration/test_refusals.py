@@ -20,7 +20,7 @@ from tests.verdict import judge
 pytestmark = [pytest.mark.timeout(180)]
 
 
-def _recreate(rig: Rig, topic: str) -> None:
+def recreate(rig: Rig, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": rig.broker.address})
     admin.delete_topics([topic])[topic].result(30)
     deadline_s = time.monotonic() + 30
@@ -36,12 +36,12 @@ def _recreate(rig: Rig, topic: str) -> None:
 
 def _recreate_and_refill(rig: Rig) -> None:
     """With more plays than there were: its end says nothing."""
-    _recreate(rig, rig.settings.plays_topic)
+    recreate(rig, rig.settings.plays_topic)
     time.sleep(CLOCK_SLACK_MS / 1000 + 1)
     rig.produce(rig.plays(1000))
 
 
-def _add_partitions(rig: Rig) -> None:
+def add_partitions(rig: Rig) -> None:
     admin = AdminClient({"bootstrap.servers": rig.broker.address})
     topic = rig.settings.plays_topic
     admin.create_partitions([NewPartitions(topic, 2 * NUM_PARTITIONS)])[topic].result(30)
@@ -51,10 +51,10 @@ def _add_partitions(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("break_it", "environment", "told"),
     [
-        (lambda rig: _recreate(rig, rig.settings.changelog_topic), {}, "no marker: it was emptied"),
-        (lambda rig: _recreate(rig, rig.settings.plays_topic), {}, "created anew"),
+        (lambda rig: recreate(rig, rig.settings.changelog_topic), {}, "no marker: it was emptied"),
+        (lambda rig: recreate(rig, rig.settings.plays_topic), {}, "created anew"),
         (_recreate_and_refill, {}, "the plays topic was created anew"),
-        (_add_partitions, {}, "members would not be where their plays are"),
+        (add_partitions, {}, "members would not be where their plays are"),
         (lambda rig: None, {"TEST_DOMAIN": "video"}, "folded under another domain"),
     ],
     ids=["changelog emptied", "plays re-created", "plays re-created and refilled", "more partitions", "another domain"],

@@ -44,7 +44,7 @@ class HangingPipeline:
 
     def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
         self.began.set()
-        self.go_on.wait(60)
+        self.go_on.wait(20)
         results = [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]
         for result in results:
             result.tally.add(self.metrics.plays, PlayOutcome.APPLIED, amount=result.num_records)
@@ -147,7 +147,7 @@ def test_a_revoke_returns_by_its_deadline_although_inference_hangs(pipeline: Han
         await asyncio.to_thread(pipeline.began.wait, 30)
         started_s = time.monotonic()
         await worker.partitions_revoked({0})
-        # The deadline is half the rebalance timeout; the inference would have hung for a minute.
+        # The deadline is half the rebalance timeout; the inference would have hung for longer.
         assert time.monotonic() - started_s < REBALANCE_TIMEOUT_S + 10
         assert not worker.fetchable()
         worker.partitions_assigned({0})

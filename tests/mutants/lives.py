@@ -1,0 +1,96 @@
+"""Faults in how a worker's lives begin and end, and in what is counted of them."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+WORKER, PARTITION, START_OFFSET = "stream/worker.py", "stream/partition.py", "stream/start_offset.py"
+CODEC, MOVED = "intentrec_core/changelog_codec.py", "stream/moved.py"
+PUBLISHER = "stream/publisher.py"
+
+TEST_WORKER, TEST_START_OFFSET = "tests/unit/test_worker.py", "tests/unit/test_start_offset.py"
+TEST_GROUND_STATE, TEST_MOVED = "tests/property/test_ground_state.py", "tests/unit/test_moved.py"
+
+LIVES = (
+    Mutant(
+        "plays counted before they are committed",
+        (
+            Edit(PARTITION, "        pending.tally.take(result.tally)\n", "        result.tally.count()\n"),
+            Edit(PARTITION, "        cut.tally.count()\n", ""),
+        ),
+        (TEST_WORKER,),
+    ),
+    Mutant(
+        "a revoke waits for an inference that hangs",
+        (
+            Edit(
+                WORKER,
+                "            task.cancel()\n            self._spawn(",
+                "            await task\n            self._spawn(",
+            ),
+        ),
+        (TEST_WORKER,),
+    ),
+    Mutant(
+        "a client library's cancellation taken for ours",
+        (
+            Edit(
+                WORKER,
+                'BrokerError("the opening was cancelled from within") if opening.cancelled()',
+                "None if opening.cancelled()",
+            ),
+        ),
+        (TEST_WORKER,),
+    ),
+    Mutant(
+        "an error that must end the process waits for an inference that hangs",
+        (
+            Edit(WORKER, "            self._end_process(error)  # first,", "            pass  # first,"),
+            Edit(
+                WORKER,
+                "        if isinstance(error, StateError):\n            return None\n",
+                "        if isinstance(error, StateError):\n            return self._end_process(error)\n",
+            ),
+        ),
+        (TEST_WORKER,),
+    ),
+    Mutant(
+        "a position behind the last record taken for a gap",
+        (
+            Edit(
+                WORKER,
+                "        life.next_fetch = fetched.end\n",
+                "        life.next_fetch = fetched.records[-1].offset + 1 if fetched.records else fetched.start\n",
+            ),
+        ),
+        (TEST_WORKER,),
+    ),
+    Mutant(
+        "partitions of a topic counted anew for each batch",
+        (
+            Edit(
+                PUBLISHER,
+                "        for output in outputs:\n            kind, key = output.kind, output.key\n",
+                "        for kind in self._topics:\n"
+                "            self._num_partitions[kind] = len(self._producer.partitions)  # type: ignore[attr-defined]\n"
+                "        for output in outputs:\n            kind, key = output.kind, output.key\n",
+            ),
+        ),
+        ("tests/unit/test_publisher.py",),
+    ),
+    Mutant(
+        "a topic made anew and filled taken for the old one",
+        (Edit(START_OFFSET, "facts.first_ms > cut_ms + CLOCK_SLACK_MS", "False"),),
+        (TEST_START_OFFSET,),
+    ),
+    Mutant(
+        "another schema read",
+        (Edit(CODEC, "        if not value or value[0] != SCHEMA_VERSION:\n", "        if not value:\n"),),
+        (TEST_GROUND_STATE,),
+    ),
+    Mutant(
+        "the engine before told only of what moved since the warm-up",
+        (Edit(MOVED, "self._since_flip if new is self._previous else self._since_warm_up", "self._since_warm_up"),),
+        (TEST_MOVED, "tests/unit/test_swap.py"),
+    ),
+)
