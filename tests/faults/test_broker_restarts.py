@@ -65,9 +65,11 @@ def test_three_nodes_one_after_the_other(
         def restart(index: int) -> None:
             cluster.restart(index % 3)
 
-        num_kills = 3 if full_faults else 1
-        _endure(rig, workers, fault_row, "kill -9 one of three brokers", kill, bring_back, num_faults=num_kills)
-        if full_faults:
+        name = "kill -9 one of three brokers"
+        if not full_faults:
+            _endure(rig, workers, fault_row, name, kill, num_faults=1)
+        else:
+            _endure(rig, workers, fault_row, name, kill, bring_back, num_faults=3)
             _endure(rig, workers, fault_row, "rolling restart of three brokers", restart, in_sync, num_faults=6)
 
 

@@ -59,18 +59,19 @@ def cluster(kafka_jars: None, proxy: TcpProxy, tmp_path_factory: pytest.TempPath
 def test_a_cut_shorter_than_the_session_moves_no_partition(
     cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
 ) -> None:
+    if not full_faults:
+        pytest.skip("the shorter selection takes the cuts that move partitions")
     rig = make_rig(cluster, session_timeout_s=30)
     cut_off, other = _two_workers(rig, proxy)
-    cut_s = 10 if full_faults else 5
     with GroupView(rig.settings) as group:
         with Load(rig, Rig.plays, RATE):
             proxy.cut()
-            time.sleep(cut_s)
+            time.sleep(10)
             held_meanwhile = counted(other, "partitions_ready")
             proxy.heal()
             caught_up_s = group.catches_up(rig, rate=RATE)
         group.catches_up(rig)
-    _report(fault_row, f"network cut of {cut_s} s, session timeout 30 s", rig, caught_up_s=caught_up_s)
+    _report(fault_row, "network cut of 10 s, session timeout 30 s", rig, caught_up_s=caught_up_s)
     assert held_meanwhile == NUM_PARTITIONS / 2
     assert serving([cut_off, other], NUM_PARTITIONS), "as before the cut"
     assert [cut_off.terminate(), other.terminate()] == [0, 0], cut_off.log()[-3000:]
