@@ -120,12 +120,19 @@ class Restorer:
         else:
             self._latest[key] = value
 
+    def marker(self) -> Marker | None:
+        """The last marker fed, if there was one.
+
+        Raises: StateError as Marker.decode does.
+        """
+        return None if self._marker is None else Marker.decode(self._marker)
+
     def finish(self) -> tuple[dict[str, History], Marker | None]:
         """The histories by user id, and the marker if there is one.
 
         Raises: StateError when records contradict each other: the changelog lost some.
         """
-        marker = None if self._marker is None else Marker.decode(self._marker)
+        marker = self.marker()
         by_user: defaultdict[bytes, list[tuple[bytes, bytes]]] = defaultdict(list)
         for key, value in self._latest.items():
             kind, _ = _KEY_TAIL.unpack(key[-_KEY_TAIL.size :])

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from intentrec_core.changelog_codec import MARKER_KEY, Marker, Restorer
+from intentrec_core.changelog_codec import MARKER_KEY, Restorer
 from stream.closing import close_consumer
 from stream.start_offset import check_domain
 
 if TYPE_CHECKING:
+    from intentrec_core.changelog_codec import Marker
     from intentrec_core.history import EventLayout, History
     from stream.settings import Settings
 
@@ -48,7 +49,7 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
     """
     started_s = time.monotonic()
     source = TopicPartition(settings.changelog_topic, partition)
-    restorer, num_bytes, marker_value, cut_ms = Restorer(layout), 0, None, -1
+    restorer, num_bytes, cut_ms = Restorer(layout), 0, -1
     consumer = AIOKafkaConsumer(
         **settings.connection(),
         client_id=f"{settings.app_id}-recovery-{partition}",
@@ -74,12 +75,21 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
                 if record.key is not None:  # ours always have one
                     restorer.feed(record.key, record.value)
                     if record.key == MARKER_KEY:
-                        marker_value, cut_ms = record.value, record.timestamp
+                        cut_ms = record.timestamp
                     num_bytes += len(record.key) + len(record.value or b"")
             await asyncio.sleep(0)
     finally:
         await close_consumer(consumer)
-    if marker_value is not None:
-        check_domain(Marker.decode(marker_value), layout.domain.fingerprint, partition)
-    histories, marker = await asyncio.to_thread(restorer.finish)
+    histories, marker = await asyncio.to_thread(unpack, restorer, layout, partition)
     return Restored(histories, marker, restorer.num_records, num_bytes, time.monotonic() - started_s, cut_ms)
+
+
+def unpack(restorer: Restorer, layout: EventLayout, partition: int) -> tuple[dict[str, History], Marker | None]:
+    """What the records of a partition make up.
+
+    Raises: StateError when they are of another domain or schema, or contradict each other.
+    """
+    marker = restorer.marker()
+    if marker is not None:
+        check_domain(marker, layout.domain.fingerprint, partition)
+    return restorer.finish()

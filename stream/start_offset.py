@@ -97,10 +97,11 @@ def start_offset(
         )
     if committed < facts.beginning:
         logger.error(
-            "%s: plays from %d to %d were deleted by the topic's retention before they were read",
+            "%s: plays from %d to %d were deleted by the topic's retention before they were read: %d, less what is no play",
             where,
             committed,
             facts.beginning,
+            facts.beginning - committed,
         )
     # An offset behind the marker (embedded broker, or reset by hand) replays plays that each member's own last offset refuses.
     return max(committed, facts.beginning)

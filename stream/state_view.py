@@ -11,7 +11,7 @@ from intentrec_core.changelog_codec import MARKER_KEY, Marker, Restorer, user_of
 from intentrec_core.domain import FieldKind, FilterKind
 from intentrec_core.history import EventLayout, History
 from stream.codec import iso_time
-from stream.start_offset import check_domain
+from stream.recovery import unpack
 from stream.topic_reader import TopicReader
 
 
@@ -30,17 +30,13 @@ async def snapshot(reader: TopicReader, layout: EventLayout, partition: int, use
     """
     restorer = Restorer(layout)
     wanted = None if user_id is None else user_id.encode()
-    marker_value: bytes | None = None
     async for records in reader.read(reader.settings.changelog_topic, partition):
         for record in records:
-            if record.key == MARKER_KEY:
-                marker_value = record.value
-            elif record.key is None or (wanted is not None and user_of(record.key) != wanted):
-                continue
-            restorer.feed(record.key, record.value)
-    if marker_value is not None:
-        check_domain(Marker.decode(marker_value), layout.domain.fingerprint, partition)
-    return Snapshot(*restorer.finish())
+            if record.key is None:
+                continue  # ours always have one
+            if wanted is None or record.key == MARKER_KEY or user_of(record.key) == wanted:
+                restorer.feed(record.key, record.value)
+    return Snapshot(*unpack(restorer, layout, partition))
 
 
 def held_plays(layout: EventLayout, history: History) -> list[dict[str, Any]]:

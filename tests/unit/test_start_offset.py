@@ -69,6 +69,7 @@ def test_plays_deleted_before_they_were_read_are_named(caplog: pytest.LogCapture
     with caplog.at_level(logging.ERROR):
         assert _start(beginning=140) == 140
     assert "from 100 to 140 were deleted" in caplog.text
+    assert "read: 40," in caplog.text
 
 
 @pytest.mark.parametrize(
