@@ -16,8 +16,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-PAD_ROW = -1
 #: Fills a result when fewer than k items may be shown; its score is -inf.
+PAD_ROW = -1
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]

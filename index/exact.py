@@ -20,15 +20,15 @@ from index.base import (
     rounding_margin,
 )
 
-_BLOCK_SCORES = 4_000_000
 #: Scores held at once, 16 MB: 40 queries over 100,000 items, or a whole batch over a small catalogue.
-_GATHER_RATIO = 0.1
+_BLOCK_SCORES = 4_000_000
 #: Below this share of allowed rows, copying their vectors out costs less than scoring all rows.
+_GATHER_RATIO = 0.1
 _GROUP_SIZE = 64
-_MIN_GROUPS_PER_RESULT = 4
 #: With fewer groups than this for each result most groups hold one, and grouping saves nothing.
-_MAX_TIED = 1024
+_MIN_GROUPS_PER_RESULT = 4
 #: Candidates of one query scored exactly at once: without a bound, 64 queries over 100,000 items that tie take 2 GB.
+_MAX_TIED = 1024
 
 
 class ExactIndex:

@@ -31,18 +31,18 @@ from index.base import (
 )
 from index.exact import ExactIndex
 
-SLACK = 16
 #: Candidates beyond k that are scored exactly, so that rounding at the cut costs no fallback.
-_MIN_ALLOWED_RATIO = 0.25
+SLACK = 16
 #: Below this share of allowed rows over-fetching (k / share) costs more than scoring the allowed rows.
+_MIN_ALLOWED_RATIO = 0.25
 _HNSW_LINKS = 32
 _HNSW_BUILD = 200
 _HNSW_SEARCH = 256
 _IVF_PROBES_RATIO = 0.1
-_IVF_MIN_PROBES = 24
 #: A tenth of the lists of a large catalogue hold most answers; of a small one's few lists it takes more.
-_IVF_MIN_PER_LIST = 39
+_IVF_MIN_PROBES = 24
 #: FAISS's own advice for a list's training points.
+_IVF_MIN_PER_LIST = 39
 _SEED = 20240811
 
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from index.base import Mask
 
-_CACHED_MASKS = 256
 #: Distinct combinations of members' values kept: 25 MB at 100,000 items. Profiles have a handful of each value.
+_CACHED_MASKS = 256
 
 ItemColumn = Any
 """bool[V] (available), f64[V] with NaN where missing (at_most), or dict of value hash -> bool[V] (contains)."""

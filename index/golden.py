@@ -13,10 +13,10 @@ from index.base import PAD_ROW, ItemIndex, Rows, Vectors
 from index.faiss_index import FaissIndex, IndexKind
 from intentrec_core.errors import BundleError, BundleFault
 
-_TOLERANCE = 1e-4
 #: Of a score, relative to the largest one of its query: other hardware sums a product in another order.
-_APPROXIMATE_MISS_RATIO = 0.05
+_TOLERANCE = 1e-4
 #: Of answers an approximate index may give otherwise: rounding can turn a walk through a graph at a near tie.
+_APPROXIMATE_MISS_RATIO = 0.05
 
 
 def golden_bytes(index: ItemIndex, queries: Vectors, k: int) -> bytes:

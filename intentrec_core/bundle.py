@@ -28,8 +28,8 @@ import msgspec
 
 from intentrec_core.errors import BundleError, BundleFault
 
-BUNDLE_FORMAT = 1
 #: Raised when code of an earlier format would misread a bundle; code reads its own format only.
+BUNDLE_FORMAT = 1
 
 WEIGHTS, MODEL, DOMAIN = "weights.safetensors", "model.json", "domain.toml"
 VOCABULARY, ITEMS = "vocabulary.parquet", "items.parquet"
@@ -38,8 +38,8 @@ POPULARITY, GOLDEN = "popularity.safetensors", "golden.safetensors"
 BUNDLE_FILES = (WEIGHTS, MODEL, DOMAIN, VOCABULARY, ITEMS, VECTORS, INDEX, POPULARITY, GOLDEN)
 MANIFEST = "manifest.json"
 
-VERSION = re.compile(r"b[0-9a-f]{12}")
 #: What a version looks like. It comes from a topic and becomes a path, so nothing else is ever joined to one.
+VERSION = re.compile(r"b[0-9a-f]{12}")
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -31,8 +31,8 @@ from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataErr
 from intentrec_core.model import IntentRec, ModelConfig
 from intentrec_core.vocabulary import ItemTable, Vocabulary
 
-_WEIGHT_TOLERANCE = 1e-3
 #: Between stored item vectors and those of the weights, relative to the largest: other hardware rounds otherwise.
+_WEIGHT_TOLERANCE = 1e-3
 _LABELS = "labels."
 
 

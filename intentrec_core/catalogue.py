@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from intentrec_core.errors import DataError
 
-MAX_ITEM_ID_BYTES = 256
 #: The limit of a play's ids: an item that no play could name is a mistake of the catalogue.
+MAX_ITEM_ID_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)

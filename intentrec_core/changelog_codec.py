@@ -22,8 +22,8 @@ from intentrec_core.errors import StateError
 from intentrec_core.history import EventLayout, History, anchor
 
 SCHEMA_VERSION = 1
-BLOCK_PLAYS = 8
 #: Mean bytes of a play are 4.5 packed plays and 35 bytes of header and key: 200 or so for 32-byte plays, where the budget is 256.
+BLOCK_PLAYS = 8
 
 MARKER_KEY = b"\x00M"
 _KEY_TAIL = struct.Struct("<xcH")

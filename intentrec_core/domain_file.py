@@ -20,8 +20,8 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 MAX_NUMBER = 2**53
 RESERVED_NAMES = ("item_hash", "event_hash", "ts_ms", "duration_s")
-MAX_LABELS = 4096
 #: A head of 4,096 labels is a vocabulary, not an intent: its projection would outweigh the encoders.
+MAX_LABELS = 4096
 
 
 def shipped_domains() -> list[str]:

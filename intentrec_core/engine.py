@@ -20,9 +20,9 @@ from intentrec_core.features import FeatureBuilder, collate
 from intentrec_core.kv_pool import NO_LABEL, KvPool, PooledAttend, Slot, SlotAllocator
 from intentrec_core.model import IntentRec, ModelOutput
 
-MAX_POSITIONS = 4096
 #: Plays (padding included) encoded in one pass. Bounds the memory of a pass, B·T·S biases: 4,096 positions of 128-play
 #: contexts in 4 heads are 8 MB a layer.
+MAX_POSITIONS = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ANNOUNCEMENT_KEY = b"bundle"
 #: One key: compaction leaves the last announcement, which is all that a new worker needs.
-_MAX_TRIES = 5
+ANNOUNCEMENT_KEY = b"bundle"
 #: Announcers that clash try again with the next number; more than two at once is a mistake somewhere else.
+_MAX_TRIES = 5
 _READ_DEADLINE_S = 30.0
 _POLL_MS = 200
 _RETRY_S = 1.0

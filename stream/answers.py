@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from stream.retrieval import Lists
     from stream.serving import Serving
 
-_DIGITS = 5
 #: Of probabilities and scores: a float32 holds no more that mean anything, and a message is a third shorter.
+_DIGITS = 5
 
 
 @dataclass(frozen=True, slots=True)

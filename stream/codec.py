@@ -28,8 +28,8 @@ from stream.settings import MAX_PLAY_BYTES
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_DETAIL_LENGTH = 200
 #: Of a reason's detail: it travels in a Kafka header, and quotes what the producer sent.
+_DETAIL_LENGTH = 200
 
 
 class PlayRecord(Protocol):

@@ -20,8 +20,8 @@ from stream.control import CONTROL_HEADER, FORGET
 from stream.messages import Announcement, IntentUpdate, Play, Recommendation
 from stream.settings import Settings
 
-CONTRACT_VERSION = "1.1.0"
 #: Minor with every optional field that is added. There is no major: a message that must break gets a topic of its own.
+CONTRACT_VERSION = "1.1.0"
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "contracts"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -31,8 +31,8 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "intent-update": IntentUpdate,
     "announcement": Announcement,
 }
-_WORDS = frozenset({"description", "examples", "title"})
 #: Keywords that explain and do not constrain.
+_WORDS = frozenset({"description", "examples", "title"})
 
 _KEY = {"type": "string", "description": "user_id in UTF-8; the partition is its murmur2 hash, as in the Java client."}
 _ID_HEADER = {

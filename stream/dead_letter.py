@@ -24,12 +24,12 @@ MAX_KEPT_HEADER_BYTES = 64 * 1024
 MAX_DETAIL_BYTES = 512
 
 HEADER_PREFIX = "intentrec-"
-REDRIVES_HEADER = "intentrec-redrives"
 #: How often a play was sent again from the dead letters; absent: never.
-REDRIVE_OF_HEADER = "intentrec-redrive-of"
+REDRIVES_HEADER = "intentrec-redrives"
 #: PARTITION:OFFSET of the letter it was sent again from.
-KEPT_OF_OURS = frozenset({CONTROL_HEADER, REDRIVES_HEADER, REDRIVE_OF_HEADER})
+REDRIVE_OF_HEADER = "intentrec-redrive-of"
 #: Ours, and a producer may send them.
+KEPT_OF_OURS = frozenset({CONTROL_HEADER, REDRIVES_HEADER, REDRIVE_OF_HEADER})
 
 
 class Letter(Protocol):

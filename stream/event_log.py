@@ -42,8 +42,8 @@ _NAME = re.compile(
 )
 Result = TypeVar("Result")
 
-_RETRIES = 5
 #: A segment may be merged away between listing and opening; each retry lists anew, and merges are minutes apart.
+_RETRIES = 5
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -15,8 +15,8 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
-_BATCH_OVERHEAD = struct.Struct(">qi")
 #: Of a batch: its first offset, and how many bytes follow.
+_BATCH_OVERHEAD = struct.Struct(">qi")
 
 
 class _Text(bytearray):

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-MAX_WARM_MEMBERS = 2_048
 #: Copying their contexts takes the inference thread about 10 ms, once a swap; encoding them, half a minute's half core.
+MAX_WARM_MEMBERS = 2_048
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
-_NUM_KEPT_ON_DISK = 4
 #: Other workers of this machine share the cache and may be a swap behind.
+_NUM_KEPT_ON_DISK = 4
 _NUM_OLDER_TRIED = 5
 _LOOK_AGAIN_S = 2.0
 

@@ -22,8 +22,8 @@ from stream.folding import Run
 
 T = TypeVar("T", bound=np.generic)
 
-_PROBE = "\0probe"
 #: No member's: theirs begin with the partition.
+_PROBE = "\0probe"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-GROWTH = 1.02
 #: A quantile is off by half a bucket at most: 1 %, far below the noise of a latency.
+GROWTH = 1.02
 LOWEST_S = 1e-4
 HIGHEST_S = 3600.0
 _NUM_BUCKETS = math.ceil(math.log(HIGHEST_S / LOWEST_S) / math.log(GROWTH)) + 1

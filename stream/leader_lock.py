@@ -31,10 +31,10 @@ from intentrec_core.errors import BrokerError, ConfigError, Fenced
 from intentrec_core.history import hash64
 from stream.settings import Settings
 
-ACQUIRE_DEADLINE_S = 90.0
 #: A leader that was killed is a member for one more session timeout (10 s), then a rebalance runs (up to 30 s).
-CONFIRM_DEADLINE_S = 15.0
+ACQUIRE_DEADLINE_S = 90.0
 #: A broker restart was seen to hold commits up for some 5 s.
+CONFIRM_DEADLINE_S = 15.0
 
 
 class _LeaderAssignor(AbstractPartitionAssignor):  # type: ignore[misc]

@@ -38,8 +38,8 @@ from stream.topics import count_partitions
 logger = logging.getLogger(__name__)
 
 POLL_MS = 500
-MAX_POLL_PLAYS = 5_000
 #: Decoded on the event loop: 5,000 take some 50 ms, in which health and group membership wait.
+MAX_POLL_PLAYS = 5_000
 MAX_BUFFERED_PLAYS = 50_000
 RETRY_S = 1.0
 LAG_INTERVAL_S = 5.0

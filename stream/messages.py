@@ -14,16 +14,16 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 PLAY_SCHEMA_VERSION = 1
 
-MAX_ID_LENGTH = 256
 #: Of every id, in UTF-8 bytes: ids are keys and are written once per play, so a runaway one costs every consumer.
-MAX_DURATION_S = 31_622_400.0
+MAX_ID_LENGTH = 256
 #: 366 days. Longer is a producer that sends milliseconds, or an end time, as a duration.
-MAX_TS_MS = 4_102_444_800_000
+MAX_DURATION_S = 31_622_400.0
 #: 2100-01-01, excluded. Epoch microseconds (16 digits) are far above it and are refused rather than believed.
-MAX_NUMBER = 3.4e38
+MAX_TS_MS = 4_102_444_800_000
 #: What a 32-bit float can hold: numbers of the context are kept so in the member's history.
-MAX_INTEGER = 2**53
+MAX_NUMBER = 3.4e38
 #: What every JSON reader can hold.
+MAX_INTEGER = 2**53
 MAX_TEXT_LENGTH = 1024
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, description="At most 256 bytes of UTF-8.")]

@@ -18,15 +18,15 @@ from intentrec_core.errors import BundleFault, RejectReason
 from stream.bulk_histogram import BulkHistogram
 from stream.records import OutputKind
 
-LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 #: Dense around the objective, 50 ms from play to publication at the 99th percentile; the tail tells a swap (under a
 #: second) from a rebalance (seconds) and from lag (minutes).
-STAGE_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 #: Stages of one micro-batch: together below the batch deadline of 10 ms when all is well.
+STAGE_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 LONG_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
-MAX_BUNDLES = 16
 #: Bundle versions with series of their own: more than an hour of the demo's training runs, or a day of production's.
+MAX_BUNDLES = 16
 
 
 class PlayOutcome(StrEnum):
@@ -103,7 +103,9 @@ class Metrics:
         # --- plays in
         self.plays_consumed = counter("plays_consumed_total", "Records of the plays topic taken into a micro-batch")
         self.plays = counter("plays_total", "Valid plays by what became of them, once committed", "outcome")
-        self.plays_rejected = counter("plays_rejected_total", "Plays sent to the dead letters, once committed", "reason")
+        self.plays_rejected = counter(
+            "plays_rejected_total", "Plays sent to the dead letters, once committed", "reason"
+        )
         self.batch_plays = bulk("batch_plays", "Plays in a micro-batch", BATCH_BUCKETS)
         self.buffered_plays = gauge("buffered_plays", "Plays fetched and not yet processed")
         self.lag_plays = gauge("lag_plays", "Plays in the log and not committed yet, of the partitions served")

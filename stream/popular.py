@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from intentrec_core.baselines.popularity import WEEK_S, PopularWindow
 
-MAX_SEEDED_PLAYS = 200_000
 #: Seeding moves items one play at a time, about 1 µs each; a bundle that counted more is scaled down to this many.
-_REFRESH_PLAYS = 1_024
+MAX_SEEDED_PLAYS = 200_000
 #: A fallback list's counts are at most this many plays old: counting out a large catalogue takes milliseconds.
+_REFRESH_PLAYS = 1_024
 _PAD_ROW = -1
 
 

@@ -24,8 +24,8 @@ from stream.metrics import Metrics
 from stream.tally import Tally
 
 CUTOFF = 10
-MAX_MEMBERS = 262_144
 #: Predictions kept, about 300 bytes each; beyond, the oldest are dropped and their members' next plays judge nothing.
+MAX_MEMBERS = 262_144
 _FIRST_MEMBERS = 1_024
 
 

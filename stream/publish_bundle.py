@@ -42,8 +42,8 @@ from stream.codec import iso_time
 
 NUM_GOLDEN = 32
 GOLDEN_K = 10
-GOLDEN_BETA = 1.0
 #: Above 0, so that the golden answers depend on the item labels too.
+GOLDEN_BETA = 1.0
 
 PLAYS_UNTIL, TRAINED_UNTIL = "plays_until_ms", "trained_until_ms"
 

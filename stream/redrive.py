@@ -26,8 +26,10 @@ from stream.dead_letter import HEADER_PREFIX, KEPT_OF_OURS, REDRIVE_OF_HEADER, R
 from stream.settings import Settings
 from stream.topic_reader import TopicReader
 
-MAX_REDRIVES = 3
 #: What fails three times fails for good: mend the play at its source, or the worker.
+MAX_REDRIVES = 3
+#: Acknowledged together: what a run that is killed may have sent without having counted it.
+_MAX_IN_FLIGHT = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,10 +238,6 @@ class Redrive:
             f"letter {letter.place} was not taken ({error!r}), {self.sent.total()} before it were; "
             "it is safe to run this again"
         )
-
-
-_MAX_IN_FLIGHT = 500
-#: Acknowledged together: what a run that is killed may have sent without having counted it.
 
 
 def _number(text: str) -> int:

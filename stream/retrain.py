@@ -42,11 +42,11 @@ from stream.retrain_job import GateReason, RetrainJob, RetrainResult
 logger = logging.getLogger(__name__)
 
 HELD_OUT_RATIO = 0.25
-MIN_HELD_OUT, MAX_HELD_OUT = 50, 4_000
 #: Fewer than 50 plays cannot tell two models apart; past 4,000 the interval hardly narrows, and learning loses plays.
+MIN_HELD_OUT, MAX_HELD_OUT = 50, 4_000
 WARM_EPOCHS = 3
-WARM_LEARNING_RATE = 5e-4
 #: A quarter of a first run's peak: it follows the newest plays without forgetting the rest. Measured in DECISIONS.md.
+WARM_LEARNING_RATE = 5e-4
 
 
 def retrain(job: RetrainJob) -> RetrainResult:

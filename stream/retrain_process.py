@@ -21,12 +21,12 @@ from stream.retrain_job import RetrainJob, RetrainResult
 
 _TREE = Path(__file__).resolve().parent
 COMMAND = (sys.executable, "-m", "stream.retrain")
-SCRATCH = "retraining"
 #: Folder of the child's temporary files, under the cache: emptied before each run, because a killed one leaves its own.
-_NICENESS = 5
+SCRATCH = "retraining"
 #: A late bundle is cheaper than plays that are followed late.
-_RUN_PER_BUDGET, _OVERHEAD_S = 3.0, 180.0
+_NICENESS = 5
 #: Besides learning: imports (20 s on a cold disk), reading the log, the gate, the index, the store.
+_RUN_PER_BUDGET, _OVERHEAD_S = 3.0, 180.0
 
 
 def deadline_s(budget_s: float) -> float:

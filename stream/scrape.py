@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 Labels = frozenset[tuple[str, str]]
 
-TIMEOUT_S = 2.0
 #: On loopback an answer takes milliseconds; a process that is busy swapping may take longer.
+TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from intentrec_core.training.train import resolve_device
 from intentrec_core.vocabulary import ItemTable, Vocabulary
 from stream.codec import parse_time
 
-COUNTED_UNTIL = "plays_until_ms"
 #: The manifest's fact that says up to which event time popularity was counted.
+COUNTED_UNTIL = "plays_until_ms"
 
 
 @dataclass(frozen=True, slots=True)

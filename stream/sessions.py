@@ -13,8 +13,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-NOTHING_CARRIED = -1
 #: No time of a play: they begin in 1970.
+NOTHING_CARRIED = -1
 
 
 def session_id(user_id: str, start_ms: int) -> str:

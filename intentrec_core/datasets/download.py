@@ -19,8 +19,8 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, bytes done, bytes in total (0 when unknown)."""
 
 CHUNK_BYTES = 1 << 16
-PIP_TIMEOUT_S = 300.0
 #: pip itself gives up on a dead index after some 90 s (5 tries of 15 s); the rest is a slow line and 2 MB.
+PIP_TIMEOUT_S = 300.0
 
 
 def no_progress(what: str, done_bytes: int, total_bytes: int) -> None:

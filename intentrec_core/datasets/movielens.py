@@ -23,13 +23,13 @@ from intentrec_core.datasets.plays import check_plays
 from intentrec_core.errors import DataError
 
 GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-GROUPLENS_TIMEOUT_S = 10.0
 #: Connect and each read. A filtered host answers nothing at all: the other source should not wait a minute for it.
+GROUPLENS_TIMEOUT_S = 10.0
 
 DISTRIBUTION = "recbole==1.2.1"
 FOLDER = "movielens-100k"
-FORMAT = 1
 #: Raised when the tables below change, so that an older cache is built anew.
+FORMAT = 1
 
 LICENCE = """\
 MovieLens 100K, collected by the GroupLens Research Project at the University of Minnesota.

@@ -18,8 +18,8 @@ from intentrec_core.datasets.sim_script import Move, Script
 
 NUM_CANDIDATES = 6
 NUM_SECOND_CANDIDATES = 32
-LIKING = {"niche": 2.0, "mood": 1.5, "language": 1.0, "trait": 0.8, "noise": 0.6}
 #: What a property of a candidate is worth to the member, in units of a standard Gumbel draw's logit.
+LIKING = {"niche": 2.0, "mood": 1.5, "language": 1.0, "trait": 0.8, "noise": 0.6}
 NEW_DAYS = 45.0
 _ONE = np.uint64(1)
 _LANGUAGE = np.array([LANGUAGES.index(name) for name in LANGUAGES])

@@ -22,14 +22,14 @@ from intentrec_core.datasets.sim_script import Script
 NUM_SLOTS = 32
 NUM_NICHES = 4
 NUM_MOODS = 8
-POPULARITY_POWER = 2.5
 #: Rank = u ** 2.5: a density of rank ** -0.6, so the first of 1,000 items in a genre takes 6 % of its new plays.
+POPULARITY_POWER = 2.5
 
 DAY_S = 86_400
 NEW_ITEMS_DAYS = 365
 OLDEST_DAYS = 9000.0
-LATER_SHARE = 0.15
 #: Items released during the world's first year rather than before its start.
+LATER_SHARE = 0.15
 
 REGIONS = ("us", "gb", "de", "fr", "br", "in", "jp", "kr")
 LANGUAGES = ("en", "en", "de", "fr", "pt", "hi", "ja", "ko")

@@ -17,9 +17,9 @@ from intentrec_core.datasets.sim_script import Pool, Script
 
 FORGET_S = 30 * DAY_S
 NUM_SHOWS = 4
-CONTACT_WORDS = 16
 #: A Bloom filter of 1,024 bits, two an item: never a known title taken for new; of the new ones 2 % are passed over after 75
 #: titles, 39 % after 500.
+CONTACT_WORDS = 16
 NUM_FINISHED = 8
 SLOT_DTYPE = np.dtype(
     [

@@ -39,8 +39,8 @@ ACTIVE_DTYPE = np.dtype(
 ACTIVE_BYTES = ACTIVE_DTYPE.itemsize
 
 TARGET_PLAYS = 4096
-MAX_TICK_S = 3 * 3600.0
 #: A member begins at most one session a tick, so a tick is short against a day, whatever the rate.
+MAX_TICK_S = 3 * 3600.0
 MAX_ROUNDS = 40
 MAX_IDLE = 4.0
 _NEVER = 2**62

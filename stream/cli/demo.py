@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from stream.demo import Show
     from stream.demo_stage import Stage
 
-SHARE = 0.7
 #: Of the plays, the earliest, that the first bundle learns from; the rest is replayed.
+SHARE = 0.7
 DEFAULT_RATE = 200.0
 _HEADLESS_EVERY_S = 5.0
 

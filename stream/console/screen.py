@@ -9,12 +9,12 @@ from stream.console.panels import flow_panel, member_panel, quality_panel, weigh
 from stream.console.snapshot import Snapshot
 
 _FLOW_ROWS = 5
-_MEMBER_ROWS = 3
 #: Frame above and below, and the names of the heads.
+_MEMBER_ROWS = 3
 MOST_LABELS = 5
 FEWEST_LABELS = 3
-_NARROW = 90
 #: Below this the two boxes in the middle stand one above the other.
+_NARROW = 90
 
 
 class Screen:

@@ -17,11 +17,11 @@ from stream.console.snapshot import Head, Member
 if TYPE_CHECKING:
     from stream.messages import IntentUpdate, Recommendation
 
-STAY_S = 6.0
 #: A person reads three bars and five titles in about this time.
+STAY_S = 6.0
 QUIET_S = 3.0
-FEWEST_PLAYS = 3
 #: Before that the intents of a member are those of everybody.
+FEWEST_PLAYS = 3
 _NUM_LABELS = 5
 _MOST_REMEMBERED = 2_000
 

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ def test_the_tree_names_no_machine_and_no_index() -> None:
             continue
         found = pattern.search(path.read_text(errors="replace"))
         assert found is None, f"{short(path)}: {found and found[0]}"
+
+
+def test_a_constant_is_explained_above_it() -> None:
+    """As documentation tools read it: ``#:`` speaks of the assignment that follows."""
+    assigned = re.compile(r"\s*(self\.)?\w+(, \w+)*(: [^=]+)?( = .*)?")
+    for path in tracked():
+        if path.suffix == ".py" and path.is_file():
+            lines = [*path.read_text().splitlines(), ""]
+            for number, (line, below) in enumerate(pairwise(lines), start=1):
+                if line.lstrip().startswith("#:") and not below.lstrip().startswith("#:"):
+                    assert assigned.fullmatch(below), f"{short(path)}:{number}: of what?"
 
 
 def test_no_bytes_of_a_pickle_are_ever_loaded() -> None:
