@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from stream.announce import ANNOUNCEMENT_KEY
 from stream.broker import Broker
 from stream.codec import encode
 from stream.messages import Announcement
+from stream.scrape import scrape
 from tests.bundle_world import CREATED_AT, make_bundle
 from tests.fault_report import FaultRow
 from tests.faults.load import GroupView, Load
@@ -147,9 +150,11 @@ def test_bad_bundles_leave_the_old_one_serving(
     with Load(rig, world_plays, 50), GroupView(rig.settings) as group:
         group.catches_up(rig, rate=50)
         for what, reason, ref in bad:
+            before = _refusals(worker)
             announce_bundle(rig, ref)
-            _until_refused(worker, ref)
-            assert _newest_reason(worker) == reason, what
+            until(lambda before=before: _refusals(worker).total() > before.total(), 60, worker)
+            assert _refusals(worker) - before == {reason: 1}, what
+            assert f"refused: bundle {ref.version}: {reason}" in worker.log(), what
         _announce_badly(rig, second, worker)
         assert counted(worker, "bundle_info", bundle=first.version) == 1
         assert counted(worker, "bundle_swaps_total") == 0
@@ -196,11 +201,11 @@ def _announcement(sequence: int, ref: BundleRef, url: str) -> Announcement:
     return Announcement(sequence=sequence, bundle=ref.version, url=url, created_at=CREATED_AT)
 
 
-def _until_refused(worker: Worker, ref: BundleRef) -> None:
-    until(lambda: f"refused: bundle {ref.version}" in worker.log(), 60, worker)
-
-
-def _newest_reason(worker: Worker) -> str:
-    """Of the last refusal in the log, which names the bundle and then the reason."""
-    line = [line for line in worker.log().splitlines() if "refused: bundle" in line][-1]
-    return line.split("refused: bundle ")[1].split(": ")[1]
+def _refusals(worker: Worker) -> Counter[str]:
+    """How often the worker has refused a bundle, by reason."""
+    while (samples := scrape(worker.metrics_port)) is None:
+        assert worker.process.poll() is None, worker.log()[-3000:]
+        time.sleep(0.1)
+    return Counter(
+        {reason: int(num) for reason, num in samples.by("intentrec_bundle_rejections_total", "reason").items()}
+    )
