@@ -192,10 +192,15 @@ class ScriptedBroker:
         return self._epochs[name]
 
     def transaction(self, name: str, epoch: int) -> Transaction:
-        """The open transaction of a transactional id. Raises: ProducerFenced for an old epoch."""
+        """The open transaction of a transactional id; one that was prepared is completed first, as Kafka makes its producer wait.
+
+        Raises: ProducerFenced for an old epoch.
+        """
         if epoch != self._epochs[name]:
             raise ProducerFenced
         open_one = self._transactions.get(name)
+        if open_one is not None and open_one.state == "prepared":
+            self._complete(open_one, "committed")
         if open_one is None or not open_one.undecided:
             open_one = self._transactions[name] = Transaction()
         return open_one
@@ -204,7 +209,9 @@ class ScriptedBroker:
         """Prepares the commit; it is complete, and visible, a while later. Raises: ProducerFenced for an old epoch."""
         ending = self.transaction(name, epoch)
         ending.state = "prepared"
-        asyncio.get_running_loop().call_later(self._while(), self._complete, ending, "committed")
+        # Its markers are on their way to the leaders: usually milliseconds, but nothing bounds it.
+        later_s = self.rng.choice((0.0, 0.01, 0.5, 5.0))
+        asyncio.get_running_loop().call_later(later_s, self._complete, ending, "committed")
 
     def _complete(self, transaction: Transaction, state: str) -> None:
         if not transaction.undecided:
