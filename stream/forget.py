@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -66,7 +67,7 @@ async def is_followed(settings: Settings, sent: dict[int, int], wait_s: float) -
     try:
         await admin.start()
         while True:
-            committed = await admin.list_consumer_group_offsets(settings.app_id, partitions=list(orders))
+            committed = await _committed(admin, settings.app_id, orders)
             if all(source in committed and committed[source].offset > offset for source, offset in orders.items()):
                 return True
             if time.monotonic() > deadline_s:
@@ -76,3 +77,13 @@ async def is_followed(settings: Settings, sent: dict[int, int], wait_s: float) -
         raise BrokerError(f"the group's offsets on {settings.broker} cannot be read: {error!r}") from error
     finally:
         await admin.close()
+
+
+async def _committed(admin: AIOKafkaAdminClient, group: str, sources: Iterable[TopicPartition]) -> dict[Any, Any]:
+    """The group's offsets; none while the broker has no coordinator for it, as before its first group."""
+    try:
+        return dict(await admin.list_consumer_group_offsets(group, partitions=list(sources)))
+    except KafkaError as error:
+        if not error.retriable:
+            raise
+        return {}
