@@ -216,3 +216,20 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
     weights.write_bytes(damaged)
     assert run("bundle", "verify", version) == 4
     assert "checksum" in capsys.readouterr().err
+
+
+def test_an_order_to_forget_somebody_without_a_history_claims_no_tombstones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def sent(*_: object) -> dict[int, int]:
+        return {3: 7}
+
+    async def followed(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr("stream.forget.send_forget", sent)
+    monkeypatch.setattr("stream.forget.is_followed", followed)
+    assert run("forget", "nobody", "--yes", "--wait", "1") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "plays-3 offset 7" in said
+    assert said.endswith("the changelog has tombstones where there was one")
