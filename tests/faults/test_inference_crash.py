@@ -73,7 +73,7 @@ def test_a_play_that_crashes_inference_is_isolated_and_neighbours_are_exact(
     rig, (bundle, _) = make_serving_rig(kafka_broker)
     announce_bundle(rig, bundle)
     # Sent before it starts: whole micro-batches, with crashing plays in most of them.
-    rig.produce(_plays(rig, 20_000 if full_faults else 1_000))
+    rig.produce(_plays(rig, 5_000 if full_faults else 1_000))
     log = list(read_all(rig.settings, rig.settings.plays_topic))
     given_up = _given_up(log, world.window)
     worker = _start(rig, FAULTS)
