@@ -157,23 +157,12 @@ DELIVERY = (
             ),
             Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),
         ),
-        TWINS,
+        ("tests/unit/test_worker.py", *TWINS),
     ),
     Mutant(
         "a fetch from anywhere accepted",
         (Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),),
-        TWINS,
-    ),
-    Mutant(
-        "results of an ended life taken",
-        (
-            Edit(
-                WORKER,
-                "        if life.phase in (Phase.READY, Phase.FINISHING):\n            publisher",
-                "        if life := self._lives.get(life.partition, life):\n            publisher",
-            ),
-        ),
-        TWINS,
+        ("tests/unit/test_worker.py", *TWINS),
     ),
     Mutant(
         "a fetch for an ended life accepted",
