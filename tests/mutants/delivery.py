@@ -185,7 +185,7 @@ DELIVERY = (
                 "",
             ),
         ),
-        TWINS,
+        (f"{WORKER_EDGES}::test_what_waited_for_inference_is_not_taken_into_the_next_life",),
     ),
     Mutant(
         "a revoked partition does not wait for inference",
@@ -196,7 +196,7 @@ DELIVERY = (
                 "                await self._commit()\n",
             ),
         ),
-        TWINS,
+        (f"{WORKER_EDGES}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
     ),
     Mutant(
         "the offset of what was fetched committed, not of what was processed",

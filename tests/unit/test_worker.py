@@ -98,11 +98,15 @@ def pipeline() -> Iterator[HangingPipeline]:
 
 
 def _run(
-    pipeline: HangingPipeline, scenario: Callable[[PlaysWorker, Broker, Metrics], Awaitable[None]], **changes: Any
+    pipeline: HangingPipeline,
+    scenario: Callable[[PlaysWorker, Broker, Metrics], Awaitable[None]],
+    *,
+    batch_deadline_ms: float = 0,
+    **changes: Any,
 ) -> None:
     async def run() -> None:
         metrics, broker = pipeline.metrics, Broker()
-        settings = Settings.load(commit_interval_s=0.01, batch_deadline_ms=0)
+        settings = Settings.load(commit_interval_s=0.01, batch_deadline_ms=batch_deadline_ms)
         worker = PlaysWorker(settings, pipeline, metrics, rebalance_timeout_s=REBALANCE_TIMEOUT_S)
         parts: dict[str, Any] = {
             "source": broker,
@@ -294,6 +298,42 @@ def test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after(
         assert openings == 3
         assert worker.fetchable()
         assert pipeline.opened == [0]
+
+    _run(pipeline, scenario)
+
+
+def test_what_waited_for_inference_is_not_taken_into_the_next_life(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await _until(worker.fetchable)
+        life = worker.fetchable()[0]
+        worker.accept(life, Fetched(100, _records(100, 5), 105))  # waits for more plays, or the deadline
+        worker.accept(life, Fetched(90, _records(90, 5), 95))  # the life fails
+        await _until(lambda: worker.fetchable().get(0, life) is not life)
+        assert not pipeline.began.is_set(), "the next life began before the deadline"
+        await asyncio.sleep(1.5)
+        assert broker.cuts == []
+        worker.accept(worker.fetchable()[0], Fetched(100, _records(100, 3), 103))
+        await _until(lambda: broker.cuts)
+        assert broker.cuts == [103]
+
+    _run(pipeline, scenario, batch_deadline_ms=1000)
+
+
+def test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut(pipeline: HangingPipeline) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await _until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, _records(100, 5), 105))
+        await asyncio.to_thread(pipeline.began.wait, 30)
+        revoked = asyncio.ensure_future(worker.partitions_revoked({0}))
+        await asyncio.sleep(0.05)
+        pipeline.go_on.set()
+        await revoked
+        assert broker.cuts == [105], "nothing is replayed by the next owner"
 
     _run(pipeline, scenario)
 
