@@ -13,16 +13,28 @@ HOST = "127.0.0.1"
 _LOWEST, _HIGHEST = 20_000, 32_767
 _NUM_TRIES = 200
 
+_HELD: list[socket.socket] = []
+
 
 def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago.
+    """A TCP port on loopback that nobody has, and that nobody else is given while this process lives.
+
+    It stays bound here, without listening: a server (they all set SO_REUSEADDR) can listen on it all the same, while another
+    process that looks for a free one passes it over. What a child listens on seconds later would else be given away twice.
 
     Raises: BrokerError when none was found.
     """
     choose = random.SystemRandom()
     for _ in range(_NUM_TRIES):
-        if is_free(port := choose.randint(_LOWEST, _HIGHEST)):
-            return port
+        held = socket.socket()
+        try:
+            held.bind((HOST, port := choose.randint(_LOWEST, _HIGHEST)))
+        except OSError:
+            held.close()
+            continue
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _HELD.append(held)
+        return port
     raise BrokerError(f"no free port on {HOST} between {_LOWEST} and {_HIGHEST}")
 
 
