@@ -120,7 +120,7 @@ def wait_until_up(broker: Broker, ready: Callable[[], bool] = lambda: True) -> N
             raise BrokerError(f"the {broker.engine} broker ended while starting: {_last_line(broker.log_path)}")
         if _accepts(broker.port) and ready():
             return
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_LOOK_EVERY_S)  # nothing tells of a port that begins to listen; this blocks by design
     broker.kill()
     raise BrokerError(f"the {broker.engine} broker did not answer in time; its log is {broker.log_path}")
 

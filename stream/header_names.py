@@ -30,7 +30,7 @@ class _Text(bytearray):
         return super().decode(encoding, errors)
 
 
-class _TolerantBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final to its authors
+class _TolerantBatch(_DefaultRecordBatchPy):
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         self._buffer: bytearray = _Text(self._buffer)
@@ -61,7 +61,7 @@ def _whole_batches(buffer: bytes) -> Iterator[_TolerantBatch]:
         start = end
 
 
-class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka is untyped
+class KeptRecords(MemoryRecords):
     """aiokafka's own, with the bytes it reads."""
 
     def __init__(self, buffer: bytes) -> None:
@@ -69,7 +69,7 @@ class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka is untyped
         self.buffer = buffer
 
 
-class ReadableRecords(fetcher.PartitionRecords):  # type: ignore[misc]
+class ReadableRecords(fetcher.PartitionRecords):
     """aiokafka's own, going on in the slower way where a record cannot be decoded."""
 
     def __init__(
@@ -87,7 +87,8 @@ class ReadableRecords(fetcher.PartitionRecords):  # type: ignore[misc]
                 raise  # this is the slower way: the record is broken in another place
         # All that aborts transactions comes before the offset at which it goes on, or after it: both are seen again.
         slower = _TolerantRecords(records.buffer)
-        self.__init__(tp, slower, aborted_transactions, self.next_fetch_offset, *options, **named)  # type: ignore[misc]
+        self._given = (tp, slower, aborted_transactions, options, named)
+        super().__init__(tp, slower, aborted_transactions, self.next_fetch_offset, *options, **named)
         return super().__next__()
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from aiokafka import AIOKafkaConsumer
 
@@ -31,20 +32,20 @@ async def _never(*_: Any, **__: Any) -> None:
 def install(where: str) -> None:
     """Makes the process hang there."""
     if where == "restore":
-        AIOKafkaConsumer.getmany = _never
+        patch.object(AIOKafkaConsumer, "getmany", _never).start()
     elif where == "restore thread":
-        Restorer.finish = lambda _: time.sleep(_FOREVER_S)  # type: ignore[assignment,method-assign,return-value]
+        patch.object(Restorer, "finish", lambda _: time.sleep(_FOREVER_S)).start()
     else:
         fetch, switch = BatchConsumerThread._fetch_records, Path(os.environ.pop("TEST_SWITCH"))
-        worker_process._LAG_INTERVAL_S = 1.0  # type: ignore[misc]  # the lag is looked at every 5 s
+        patch.object(worker_process, "_LAG_INTERVAL_S", 1.0).start()
 
         async def stuck(self: Any, *args: Any, timeout: float = 0, **options: Any) -> Any:
-            if not switch.exists():  # noqa: ASYNC240
+            if not await asyncio.to_thread(switch.exists):
                 return await fetch(self, *args, timeout=timeout, **options)
             await asyncio.sleep(timeout)
             return {}
 
-        BatchConsumerThread._fetch_records = stuck  # type: ignore[method-assign]
+        patch.object(BatchConsumerThread, "_fetch_records", stuck).start()
 
 
 if __name__ == "__main__":

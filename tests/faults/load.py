@@ -37,6 +37,8 @@ START_WITHIN_S = 240
 #: Of the workers that were not stopped, what was answered is committed by then.
 _COMMITTED_WITHIN_S = 2.0
 _TRIES = 10
+#: Kafka tells nobody of a commit or a new leader: it has to be asked, and not too often.
+_ASK_EVERY_S = 0.25
 _ANSWER_DEADLINE_S = 60.0
 
 
@@ -118,7 +120,7 @@ class GroupView:
             except confluent_kafka.KafkaException:
                 if time.monotonic() > deadline_s:
                     raise
-                time.sleep(0.25)
+                time.sleep(_ASK_EVERY_S)
                 # With a new client: one that was not subscribed to anything has been seen to hold on to a leader that is gone.
                 self._client.close()
                 self._client = confluent_kafka.Consumer(self._options)
@@ -138,7 +140,7 @@ class GroupView:
             if time.monotonic() - began_s > timeout_s:
                 logs = "\n".join(f"{worker.log_path.name}:\n{worker.log()[-3000:]}" for worker in rig.workers)
                 pytest.fail(f"{self.lag()} plays wait after {timeout_s} s\n{logs}")
-            time.sleep(0.25)
+            time.sleep(_ASK_EVERY_S)
 
 
 class Answered:

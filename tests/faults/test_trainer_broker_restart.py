@@ -13,7 +13,7 @@ from stream.metrics import Metrics
 from stream.topics import create_topics
 from stream.trainer_app import TrainerProcess
 from tests.fault_report import FaultRow
-from tests.integration.test_trainer import counted, health, make_settings, running, send, until
+from tests.trainer_rig import counted, health, make_settings, running, send, until
 from tests.trainer_world import WalkingWorld
 
 

@@ -21,7 +21,7 @@ from stream.publish_bundle import check_bundle
 from stream.settings import Settings
 from stream.topics import create_topics
 from tests.fault_report import FaultRow
-from tests.integration.test_trainer import announcements, make_settings, send
+from tests.trainer_rig import announcements, make_settings, send
 from tests.trainer_world import WalkingWorld
 
 #: Where the child (the training run) or the trainer itself is killed, in the order of publishing.

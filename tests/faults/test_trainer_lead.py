@@ -17,7 +17,7 @@ from stream.broker import Broker
 from stream.settings import Settings
 from stream.topics import create_topics
 from tests.fault_report import FaultRow
-from tests.integration.test_trainer import make_settings
+from tests.trainer_rig import make_settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -12,51 +12,13 @@ import torch
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from index import artifact, conditioning
+from index import artifact
 from index.golden import check_golden, golden_bytes
 from intentrec_core import bundle
-from intentrec_core.bundle import BUNDLE_FILES, MANIFEST, content_version, encode_manifest, verify_files, write_bundle
-from intentrec_core.bundle_contents import item_vectors, load_bundle, pack_files, verify_bundle
-from intentrec_core.bundle_store import BundleStore
-from intentrec_core.errors import BundleError, BundleFault, ConfigError
-from tests.worlds import DOMAIN, START_MS, TinyWorld
-
-CREATED = "2026-03-01T20:15:00.000Z"
-WORLD = TinyWorld()
-
-
-def build_index(vectors):
-    return artifact.build(conditioning.augment(vectors.weights, vectors.bias, list(vectors.labels.values())))
-
-
-def golden_check(loaded):
-    vectors = loaded.vectors
-    augmented = conditioning.augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
-    index = artifact.load(loaded.path / bundle.INDEX, augmented, loaded.version)
-    check_golden(index, (loaded.path / bundle.GOLDEN).read_bytes(), loaded.version)
-
-
-def files_of(world, folder, seed=0):
-    model = world.model(seed)
-    vectors = item_vectors(model, world.table, START_MS / 1000)
-    index = build_index(vectors)
-    queries = np.random.default_rng(seed).normal(size=(5, index.dimension)).astype(np.float32)
-    return pack_files(
-        folder,
-        domain_text=DOMAIN.format(window=world.window),
-        model=model,
-        vocabulary=world.vocabulary,
-        catalogue=world.catalogue,
-        vectors=vectors,
-        popularity=np.arange(len(world.vocabulary)),
-        index=artifact.to_bytes(index),
-        golden=golden_bytes(index, queries, 7),
-    )
-
-
-def write(root, files, parent=None, **fields):
-    given = {"created_at": CREATED, "code_version": "0.1.0", "metrics": {"ndcg_at_10": 0.25}} | fields
-    return write_bundle(root, files=files, parent=parent, **given)
+from intentrec_core.bundle import BUNDLE_FILES, MANIFEST, content_version, encode_manifest, verify_files
+from intentrec_core.bundle_contents import load_bundle, verify_bundle
+from intentrec_core.errors import BundleError, BundleFault
+from tests.bundle_files import WORLD, fault_of, files_of, golden_check, write
 
 
 @pytest.fixture
@@ -69,12 +31,6 @@ def files(tmp_path):
 @pytest.fixture
 def ref(tmp_path, files):
     return write(tmp_path / "bundles", files)
-
-
-def fault_of(call, *arguments, **keywords):
-    with pytest.raises(BundleError) as refused:
-        call(*arguments, **keywords)
-    return refused.value.fault
 
 
 def test_a_bundle_comes_back_as_it_was_written(ref):
@@ -286,110 +242,3 @@ def test_golden_answers_forgive_rounding_but_not_another_answer():
         )
     worse = save_arrays(arrays | {"scores": arrays["scores"] * np.float32(1.01)})
     assert fault_of(check_golden, index, worse, "b") is BundleFault.GOLDEN
-
-
-@pytest.fixture(params=["folder", "memory"])
-def store(request, tmp_path):
-    if request.param == "folder":
-        return BundleStore(str(tmp_path / "store"), tmp_path / "cache")
-    return BundleStore(f"memory://{tmp_path.name}/store", tmp_path / "cache")
-
-
-def test_a_store_lists_newest_first_and_fetches_what_was_published(store, tmp_path, files, ref):
-    assert store.list() == []
-    child = write(
-        tmp_path / "bundles", files | {bundle.INDEX: b"x"}, parent=ref.version, created_at="2026-04-01T00:00:00Z"
-    )
-    store.publish(ref)
-    store.publish(child)
-    store.publish(child)
-    assert [manifest.version for manifest in store.list()] == [child.version, ref.version]
-    assert [manifest.version for manifest in store.lineage(child.version)] == [child.version, ref.version]
-    fetched = store.fetch(ref.version)
-    assert fetched.path.parent == tmp_path / "cache" / "bundles"
-    verify_bundle(fetched.path, golden_check)
-    assert [manifest.version for manifest in store.cached()] == [ref.version]
-
-
-def test_a_bundle_without_its_manifest_is_not_there_yet(store, files, ref):
-    store.publish(ref)
-    store._files.rm(f"{store._root}/{ref.version}/{MANIFEST}")
-    assert store.list() == []
-    assert fault_of(store.fetch, ref.version) is BundleFault.MISSING_FILE
-    store.publish(ref)
-    assert len(store.list()) == 1
-
-
-def test_the_manifest_is_published_last(store, ref, monkeypatch):
-    moved, real = [], store._files.mv
-
-    def recording(source, target):
-        moved.append(target.rsplit("/", 1)[-1])
-        real(source, target)
-
-    monkeypatch.setattr(store._files, "mv", recording)
-    store.publish(ref)
-    assert sorted(moved[:-1]) == sorted(BUNDLE_FILES)
-    assert moved[-1] == MANIFEST
-
-
-def test_a_damaged_bundle_in_the_store_never_reaches_the_cache(store, ref):
-    store.publish(ref)
-    path = f"{store._root}/{ref.version}"
-    intact = store._files.cat_file(f"{path}/{bundle.WEIGHTS}")
-    for change, fault in (
-        (lambda: store._files.pipe_file(f"{path}/{bundle.WEIGHTS}", intact[:-1] + b"\0"), BundleFault.CHECKSUM),
-        (lambda: store._files.rm(f"{path}/{bundle.WEIGHTS}"), BundleFault.MISSING_FILE),
-    ):
-        change()
-        assert fault_of(store.fetch, ref.version) is fault
-        store._files.pipe_file(f"{path}/{bundle.WEIGHTS}", intact)
-    store._files.pipe_file(f"{path}/extra.bin", b"1")
-    assert fault_of(store.fetch, ref.version) is BundleFault.UNEXPECTED_FILE
-    assert not list(store.cache.iterdir())
-    store._files.rm(f"{path}/extra.bin")
-    store.fetch(ref.version)
-
-
-def test_a_bundle_damaged_in_the_cache_is_fetched_again(store, ref):
-    store.publish(ref)
-    cached = store.fetch(ref.version)
-    (cached.path / bundle.WEIGHTS).write_bytes(b"")
-    verify_files(store.fetch(ref.version).path)
-    assert store.drop_cached(keep=[ref.version]) == []
-    assert store.drop_cached(keep=[]) == [ref.version]
-    assert store.cached() == []
-
-
-def test_what_a_killed_process_had_half_fetched_is_removed_and_what_another_one_fetches_is_not(store, tmp_path, ref):
-    store.publish(ref)
-    left = store.cache / ".fetching-left"
-    left.mkdir(parents=True)
-    (left / "weights.safetensors").write_bytes(b"half")
-    other = BundleStore(store.url, tmp_path / "cache")
-    with other._fetching() as used:
-        store.fetch(ref.version)
-        assert used.is_dir()
-        assert not left.exists()
-    assert [path.name for path in store.cache.iterdir()] == [ref.version]
-
-
-def test_the_cache_serves_when_the_store_is_gone(tmp_path, ref):
-    store = BundleStore(str(ref.path.parent), tmp_path / "cache")
-    store.fetch(ref.version)
-    ref.path.parent.rename(tmp_path / "gone")
-    verify_files(store.fetch(ref.version).path)
-    assert fault_of(store.manifest, ref.version) is BundleFault.MISSING_FILE
-
-
-def test_a_version_from_a_topic_never_becomes_another_path(store):
-    for version in ("../../etc", "", "b12", "b0123456789ab/..", "b0123456789ab\n"):
-        assert fault_of(store.fetch, version) is BundleFault.MANIFEST
-
-
-def test_a_store_that_cannot_be_reached_says_so(tmp_path):
-    (tmp_path / "file").write_text("")
-    store = BundleStore(str(tmp_path / "file" / "store"), tmp_path / "cache")
-    assert fault_of(store.manifest, "b0123456789ab") is BundleFault.UNREACHABLE
-    with pytest.raises(ConfigError, match="bundle_url"):
-        BundleStore("nowhere://x", tmp_path)

@@ -14,7 +14,7 @@ from stream.pipeline import Pipeline
 from stream.records import OutputKind
 from stream.serving import Serving
 from tests.bundle_world import PlayLog, make_pipeline, make_serving
-from tests.unit.test_pipeline import lists, of_kind, run, state
+from tests.pipeline_results import lists, of_kind, run, state
 from tests.worlds import TinyWorld
 
 POISON = 13

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,13 +10,11 @@ import pytest
 
 from intentrec_core.changelog_codec import Restorer
 from intentrec_core.errors import ConfigError
-from intentrec_core.history import History
-from stream.codec import close_with_latency, decode_intent, decode_recommendation
-from stream.messages import IntentUpdate, Recommendation
 from stream.pipeline import Pipeline, PipelineConfig
-from stream.records import OutputKind, OutputRecord, PartitionResult
+from stream.records import OutputKind
 from stream.serving import Serving
-from tests.bundle_world import PlayLog, Record, make_pipeline, make_serving
+from tests.bundle_world import PlayLog, make_pipeline, make_serving
+from tests.pipeline_results import intents, lists, of_kind, run, state
 from tests.worlds import TinyWorld
 
 
@@ -32,32 +29,6 @@ def pipeline(serving: Serving) -> Pipeline:
     for user in serving.engine.cached_users():
         serving.engine.forget(user)
     return pipeline
-
-
-def run(pipeline: Pipeline, records: Sequence[Record]) -> PartitionResult:
-    (result,) = pipeline.process({0: records})
-    result.tally.count()
-    return result
-
-
-def of_kind(result: PartitionResult, kind: OutputKind) -> list[OutputRecord]:
-    return [output for output in result.outputs if output.kind is kind]
-
-
-def lists(result: PartitionResult) -> list[Recommendation]:
-    return [
-        decode_recommendation(close_with_latency(o.value, 0.01)) for o in of_kind(result, OutputKind.RECOMMENDATION)
-    ]
-
-
-def intents(result: PartitionResult) -> list[IntentUpdate]:
-    return [decode_intent(close_with_latency(o.value, 0.01)) for o in of_kind(result, OutputKind.INTENT)]
-
-
-def state(pipeline: Pipeline, user: str) -> History:
-    history = pipeline.history(0, user)
-    assert history is not None
-    return history
 
 
 def test_every_play_is_answered_in_source_order_under_its_own_ids(pipeline: Pipeline) -> None:

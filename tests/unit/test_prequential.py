@@ -11,7 +11,7 @@ from stream.prequential import LastPredictions, Predictions
 from stream.records import OutputKind
 from stream.serving import Serving
 from tests.bundle_world import PlayLog, make_pipeline, make_serving
-from tests.unit.test_pipeline import intents, lists, run
+from tests.pipeline_results import intents, lists, run
 from tests.worlds import TinyWorld
 
 

@@ -18,7 +18,7 @@ from stream.pipeline import Pipeline
 from stream.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.warm_up import warm_up
 from tests.bundle_world import CREATED_AT, PlayLog, make_bundle, make_pipeline, make_serving
-from tests.unit.test_pipeline import intents, lists, run, state
+from tests.pipeline_results import intents, lists, run, state
 from tests.worlds import DOMAIN, TinyWorld
 
 

@@ -1,0 +1,38 @@
+"""What a pipeline made of some plays, decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from intentrec_core.history import History
+from stream.codec import close_with_latency, decode_intent, decode_recommendation
+from stream.messages import IntentUpdate, Recommendation
+from stream.pipeline import Pipeline
+from stream.records import OutputKind, OutputRecord, PartitionResult
+from tests.bundle_world import Record
+
+
+def run(pipeline: Pipeline, records: Sequence[Record]) -> PartitionResult:
+    (result,) = pipeline.process({0: records})
+    result.tally.count()
+    return result
+
+
+def of_kind(result: PartitionResult, kind: OutputKind) -> list[OutputRecord]:
+    return [output for output in result.outputs if output.kind is kind]
+
+
+def lists(result: PartitionResult) -> list[Recommendation]:
+    return [
+        decode_recommendation(close_with_latency(o.value, 0.01)) for o in of_kind(result, OutputKind.RECOMMENDATION)
+    ]
+
+
+def intents(result: PartitionResult) -> list[IntentUpdate]:
+    return [decode_intent(close_with_latency(o.value, 0.01)) for o in of_kind(result, OutputKind.INTENT)]
+
+
+def state(pipeline: Pipeline, user: str) -> History:
+    history = pipeline.history(0, user)
+    assert history is not None
+    return history
