@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
 from stream.closing import close_consumer
 from stream.codec import decode_announcement, encode, iso_time
 from stream.messages import Announcement
+from stream.reader import reader
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -43,15 +44,7 @@ class AnnouncementFollower:
         self._topic = settings.model_updates_topic
         self._broker = settings.broker
         self._source = TopicPartition(self._topic, 0)
-        self._consumer = AIOKafkaConsumer(
-            **settings.connection(),
-            client_id=f"{settings.app_id}-announcements",
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            fetch_max_wait_ms=_POLL_MS,
-        )
+        self._consumer = reader(settings, "announcements")
 
     async def __aenter__(self) -> Self:
         """Connects and goes to the beginning of the topic.

@@ -11,10 +11,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from intentrec_core.changelog_codec import MARKER_KEY, Restorer
 from stream.closing import close_consumer
+from stream.reader import reader
 from stream.start_offset import check_domain
 
 if TYPE_CHECKING:
@@ -50,16 +51,7 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
     started_s = time.monotonic()
     source = TopicPartition(settings.changelog_topic, partition)
     restorer, num_bytes, cut_ms = Restorer(layout), 0, -1
-    consumer = AIOKafkaConsumer(
-        **settings.connection(),
-        client_id=f"{settings.app_id}-recovery-{partition}",
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        fetch_max_wait_ms=_POLL_MS,
-    )
+    consumer = reader(settings, f"recovery-{partition}", max_partition_fetch_bytes=_FETCH_BYTES)
     try:
         await consumer.start()
         consumer.assign([source])

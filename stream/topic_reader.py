@@ -10,13 +10,13 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
 from stream.broker_checks import uses_transactions
 from stream.closing import close_consumer
-from stream.header_names import read_any_header_name
+from stream.reader import reader
 from stream.settings import Settings
 from stream.topics import count_partitions
 
@@ -42,17 +42,7 @@ class TopicReader:
     async def __aenter__(self) -> Self:
         # Asked of the broker, whatever the workers were told to use: only one with transactions counts its ends right.
         self.exact_ends = await uses_transactions(self.settings.model_copy(update={"transactions": "auto"}))
-        read_any_header_name()
-        self._consumer = AIOKafkaConsumer(
-            **self.settings.connection(),
-            client_id=f"{self.settings.app_id}-reader",
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=_FETCH_BYTES,
-            fetch_max_wait_ms=_POLL_MS,
-        )
+        self._consumer = reader(self.settings, "reader", max_partition_fetch_bytes=_FETCH_BYTES)
         try:
             await self._consumer.start()
         except KafkaError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 CHANGELOG, PARTITION, WORKER = "stream/changelog.py", "stream/partition.py", "stream/worker.py"
-TRANSPORT, PUBLISHER, RECOVERY = "stream/transport.py", "stream/publisher.py", "stream/recovery.py"
+TRANSPORT, PUBLISHER, READER = "stream/transport.py", "stream/publisher.py", "stream/reader.py"
 START_OFFSET = "stream/start_offset.py"
 
 WORKER_EDGES = "tests/unit/test_worker.py"
@@ -112,7 +112,7 @@ DELIVERY = (
     ),
     Mutant(
         "changelog read with what is not committed",
-        (Edit(RECOVERY, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (Edit(READER, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
         TWINS,
     ),
     Mutant(

@@ -165,6 +165,6 @@ POISON = (
     Mutant(
         "bundle: what another process fetches is removed",
         (Edit(STORE, "_locked(left, wait=False)", "nullcontext()"),),
-        (TEST_BUNDLE,),
+        ("tests/unit/test_bundles_in_a_store.py",),
     ),
 )

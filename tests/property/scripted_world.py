@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stream import changelog, inference_loop, recovery, worker_process
+from stream import changelog, inference_loop, reader, worker_process
 from stream.settings import Settings
 from tests.property.scripted_app import ScriptedApp
 from tests.property.scripted_clients import ScriptedProducer, ScriptedRecoveryConsumer
@@ -59,7 +59,7 @@ def scripted_world(**options: Any) -> Iterator[World]:
         patch.setattr(worker_process, "create_app", ScriptedApp)
         patch.setattr(worker_process, "AIOKafkaProducer", ScriptedProducer)
         patch.setattr(changelog, "AIOKafkaProducer", ScriptedProducer)
-        patch.setattr(recovery, "AIOKafkaConsumer", ScriptedRecoveryConsumer)
+        patch.setattr(reader, "AIOKafkaConsumer", ScriptedRecoveryConsumer)
         patch.setattr(inference_loop, "ThreadPoolExecutor", _Thread)
         try:
             yield world
