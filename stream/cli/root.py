@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from intentrec_core.errors import IntentRecError
-from stream.cli import bundles, data, demo, dlq, learning, services, state, topics, traffic
+from stream.cli import bench, bundles, data, demo, dlq, learning, services, state, topics, traffic
 from stream.cli.progress import complain
 
 EXIT_CODES = """\
@@ -53,6 +53,7 @@ topics.register(app)
 bundles.register(app)
 dlq.register(app)
 state.register(app)
+bench.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,56 @@
+"""The table of bars: every figure we hold ourselves to, which bench measures it, and on which side of the bar it has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One figure and its bar. All of them are ratios of two figures of the same run, so the machine cancels out."""
+
+    key: str
+    bench: str
+    what: str
+    limit: float
+    at_most: bool = False
+
+    def passed(self, value: float) -> bool:
+        """Whether a measured value is on the right side."""
+        return value <= self.limit if self.at_most else value >= self.limit
+
+    def line(self, value: float | None) -> str:
+        """The row of the table for people; None is a figure that was not measured in this run."""
+        bar = f"{'<=' if self.at_most else '>='} {self.limit:g}"
+        shown, verdict = (
+            ("-", "not measured") if value is None else (f"{value:.2f}", ["MISS", "PASS"][self.passed(value)])
+        )
+        return f"{verdict:>12}  {shown:>8}  {bar:>8}  {self.key:<30}  {self.what}"
+
+
+BARS = (
+    Bar("engine_speedup_256", "engine", "plays/s against recomputing the window, 256 cached plays, 64 members a batch", 45),
+    Bar("engine_kv_read_over_bandwidth", "engine", "480 more cached plays, against reading them at memory bandwidth", 1.5, True),
+    Bar("worker_over_bound", "worker", "plays/s against 1 / (1/engine + 1/retrieval + 1/pass-through), 10,000 items", 0.8),
+    Bar("worker_over_plain_faust", "worker", "with the model, against a Faust agent per event with no model at all", 1.5),
+    Bar("passthrough_32_over_4", "worker", "pass-through with 32 partitions on one worker, against 4", 0.8),
+    Bar("passthrough_over_raw", "worker", "pass-through, three outputs, against a raw aiokafka loop of the same bytes", 0.7),
+    Bar("passthrough_over_quix", "worker", "pass-through, three outputs, against Quix Streams with state, one output", 1.2),
+    Bar("worker_over_faust", "worker", "against a Faust agent per event that recomputes the window", 10),
+    Bar("worker_over_quix", "worker", "against a Quix Streams app that recomputes the window", 2),
+    Bar("p99_over_passthrough", "latency", "p99 play to list at half capacity, against pass-through at the same rate", 2, True),
+    Bar("p99_over_p50", "latency", "p99 play to list against its own p50", 3, True),
+    Bar("p99_swap_over_steady", "latency", "p99 during a weight swap against steady", 2, True),
+    Bar("users_1m_over_1k", "worker", "plays/s of the same 1,000 members with 1,000,000 known, against 1,000 known", 0.9),
+    Bar("hits_0_over_recompute", "engine", "plays/s with no play cached, against recomputing the window", 1.0),
+    Bar("index_speedup_1m", "index", "1,000,000 items, batch 256, recall@100 >= 0.99, against exact search", 20),
+    Bar("train_over_sasrec", "train", "training plays/s of our SASRec against RecTools' (the worse of two data sets)", 1.5),
+)  # fmt: skip
+
+
+def table(figures: Mapping[str, object], bench: str | None = None) -> list[str]:
+    """The rows of one bench, or of all, for what was measured."""
+    rows = [bar for bar in BARS if bench is None or bar.bench == bench]
+    values = ((bar, figures.get(bar.key)) for bar in rows)
+    return [bar.line(float(value) if isinstance(value, (int, float)) else None) for bar, value in values]
