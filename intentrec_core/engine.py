@@ -9,20 +9,22 @@ The engine knows members, contexts and tensors. It knows no items' names, no ind
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.features import FeatureBuilder, collate
-from intentrec_core.kv_pool import NO_LABEL, KvPool, PooledAttend, Slot, SlotAllocator
-from intentrec_core.model import IntentRec, ModelOutput
+from intentrec_core.cpu_encoder import CpuEncoder
+from intentrec_core.encoder import Encoder, StepOutput
+from intentrec_core.features import FeatureBuilder
+from intentrec_core.model import IntentRec
+from intentrec_core.slots import NO_LABEL, Slot, SlotAllocator
+from intentrec_core.torch_encoder import TorchEncoder
 
-#: Plays (padding included) encoded in one pass. Bounds the memory of a pass, B·T·S biases: 4,096 positions of 128-play
-#: contexts in 4 heads are 8 MB a layer.
-MAX_POSITIONS = 4096
+#: Plays encoded in one pass: bounds the memory that a pass takes beside the pool.
+MAX_POSITIONS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +87,28 @@ class _Job:
 class IncrementalEngine:
     """Encodes plays of members with one set of weights, over a pool of cached keys and values.
 
+    ``make_encoder`` takes the model and ``pool_bytes``; without it, the model's device decides.
     Not thread safe: one thread owns an engine. A pool belongs to one engine and so to one version of the weights: no slot is
     ever read with other weights than it was written with.
     """
 
-    def __init__(self, model: IntentRec, features: FeatureBuilder, *, pool_bytes: int, version: str) -> None:
+    def __init__(
+        self,
+        model: IntentRec,
+        features: FeatureBuilder,
+        *,
+        pool_bytes: int,
+        version: str,
+        make_encoder: Callable[[IntentRec, int], Encoder] | None = None,
+    ) -> None:
         self.model = model.eval()
         self.version = version
         self.stats = EngineStats()
         self._features = features
         self._layout = features.layout
-        domain = model.domain
-        self._pool = KvPool(
-            budget_bytes=pool_bytes,
-            num_layers=model.config.num_cached_layers,
-            context_size=domain.context_size,
-            width=model.config.width,
-            device=model.device,
-        )
-        self._slots = SlotAllocator(self._pool.num_slots)
+        make_encoder = make_encoder or (CpuEncoder if model.device.type == "cpu" else TorchEncoder)
+        self.encoder = make_encoder(model, pool_bytes)
+        self._slots = SlotAllocator(self.encoder.num_slots)
 
     @property
     def num_evictions(self) -> int:
@@ -118,7 +123,7 @@ class IncrementalEngine:
     @property
     def num_slots(self) -> int:
         """Members the pool can hold."""
-        return self._pool.num_slots
+        return self.encoder.num_slots
 
     def cached_users(self) -> list[str]:
         """Members with a slot, most recently active first."""
@@ -186,41 +191,36 @@ class IncrementalEngine:
 
     def _run(self, jobs: list[_Job], out: Encoded) -> None:
         columns = self._features.columns([job.request.context for job in jobs], [job.start for job in jobs])
-        batch = collate(columns).to(self.model.device)
-        slots = torch.tensor([job.slot.index for job in jobs], device=self.model.device)
-        attend = PooledAttend(
-            self._pool, slots, batch.starts, batch.lengths, batch.ts_s, self.model.domain.short_term_window_s
-        )
-        self._scatter(jobs, self.model(batch, attend), out)
-        self.stats.positions += int(columns.lengths.sum())
+        ends = np.cumsum(columns.lengths)
+        num_outputs = np.array([job.request.num_outputs for job in jobs])
+        answered = _tails(ends, num_outputs)
+        wanted = np.zeros(len(columns.item_row), dtype=bool)
+        wanted[answered] = True
+        output = self.encoder.encode(columns, np.array([job.slot.index for job in jobs]), wanted)
+        to = _tails(np.array([job.first_row for job in jobs]) + num_outputs, num_outputs)
+        self._scatter(output, answered, to, out)
+        # Before a play of the pass stands the play before it; before its first one, what the slot remembers.
+        first = ends - columns.lengths
+        before = np.concatenate([[NO_LABEL], output.primary[:-1]])
+        before[first] = [job.slot.primary if job.start else NO_LABEL for job in jobs]
+        out.previous_primary_N[to] = before[answered]
+        self.stats.positions += int(ends[-1])
         self.stats.passes += 1
         size = self._layout.size
-        for job in jobs:
-            job.slot.anchor, job.slot.length = job.request.anchor, job.num_plays
+        for job, newest in zip(jobs, output.primary[ends - 1].tolist(), strict=True):
+            job.slot.anchor, job.slot.length, job.slot.primary = job.request.anchor, job.num_plays, newest
             job.slot.tail = bytes(job.request.context[-size:])
 
-    def _scatter(self, jobs: list[_Job], output: ModelOutput, out: Encoded) -> None:
-        """Copies the wanted positions to their rows, and keeps the newest primary intent in the slot."""
-        wanted = np.array([job.request.num_outputs for job in jobs])
-        which = np.repeat(np.arange(len(jobs)), wanted)
-        nth = np.arange(len(which)) - np.repeat(np.cumsum(wanted) - wanted, wanted)
-        place = np.array([job.num_new - job.request.num_outputs for job in jobs])[which] + nth
-        row = np.array([job.first_row for job in jobs])[which] + nth
-        at = (torch.from_numpy(which).to(self.model.device), torch.from_numpy(place).to(self.model.device))
-        out.item_NW[row] = output.item_BTW[at].float().cpu().numpy()
-        if not output.head_logits:
-            return
-        for kept, logits in zip(out.heads, output.head_logits, strict=True):
-            kept[row] = torch.softmax(logits[at].float(), dim=-1).cpu().numpy()
-        out.alpha_NM[row] = output.alpha_BTM[at].float().cpu().numpy()
-        out.intent_NP[row] = output.intent_BTP[at].float().cpu().numpy()
-        primary_BT = primary_labels(output, self.model.domain.label_offsets).cpu().numpy()
-        out.primary_N[row] = primary_BT[which, place]
-        before = np.where(place > 0, primary_BT[which, np.maximum(place - 1, 0)], NO_LABEL)
-        at_start = np.array([job.slot.primary if job.start else NO_LABEL for job in jobs])[which]
-        out.previous_primary_N[row] = np.where(place > 0, before, at_start)
-        for i, job in enumerate(jobs):
-            job.slot.primary = int(primary_BT[i, job.num_new - 1])
+    def _scatter(self, output: StepOutput, rows: NDArray[np.int64], to: NDArray[np.int64], out: Encoded) -> None:
+        """Copies what is said at some rows of a pass to where it belongs in the whole."""
+        out.item_NW[to] = output.item[rows]
+        out.alpha_NM[to] = output.alpha[rows]
+        out.intent_NP[to] = output.intent[rows]
+        out.primary_N[to] = output.primary[rows]
+        low = 0
+        for head in out.heads:
+            head[to] = output.probs[rows, low : low + head.shape[1]]
+            low += head.shape[1]
 
     def _empty(self, num: int) -> Encoded:
         config, heads = self.model.config, self.model.domain.heads if self.model.config.intent_stage else ()
@@ -234,29 +234,20 @@ class IncrementalEngine:
         )
 
 
-def primary_labels(output: ModelOutput, label_offsets: Sequence[int]) -> torch.Tensor:
-    """The primary intent of every play: the likeliest label of the head with the largest alpha, as a flat label id.
-
-    Shapes: i64[B, T].
-    """
-    likeliest = torch.stack(
-        [logit.argmax(dim=-1) + offset for logit, offset in zip(output.head_logits, label_offsets, strict=True)], dim=-1
-    )
-    return likeliest.gather(-1, output.alpha_BTM.argmax(dim=-1, keepdim=True)).squeeze(-1)
+def _tails(ends: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The ``sizes`` numbers before each of ``ends``. Shapes: i64[B] twice -> i64[sum of sizes]."""
+    return np.repeat(ends - np.cumsum(sizes), sizes) + np.arange(int(sizes.sum()))
 
 
 def _passes(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
-    """Groups jobs of like length, so that padding at most doubles a pass, and bounds what one pass encodes."""
+    """Cuts jobs into passes of a bounded number of plays; a single context may be longer."""
     group: list[_Job] = []
-    for job in sorted(jobs, key=lambda job: job.num_new):
-        shortest = group[0].num_new if group else job.num_new
-        if group and (
-            job.num_new > 2 * shortest
-            or (shortest == 1 < job.num_new)
-            or (len(group) + 1) * job.num_new > MAX_POSITIONS
-        ):
+    num_new = 0
+    for job in jobs:
+        if group and num_new + job.num_new > MAX_POSITIONS:
             yield group
-            group = []
+            group, num_new = [], 0
         group.append(job)
+        num_new += job.num_new
     if group:
         yield group

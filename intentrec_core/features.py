@@ -54,6 +54,21 @@ class Columns:
     lengths: NDArray[np.int64]
     starts: NDArray[np.int64]
 
+    def of_contexts(self, which: NDArray[np.int64]) -> Columns:
+        """The columns of some contexts, in the order given. Shapes: which i64[B']."""
+        lengths = self.lengths[which]
+        heads = (np.cumsum(self.lengths) - self.lengths)[which]
+        rows = np.repeat(heads - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+        return Columns(
+            item_row=self.item_row[rows],
+            codes=self.codes[rows],
+            ts_s=self.ts_s[rows],
+            gap_s=self.gap_s[rows],
+            weight=self.weight[rows],
+            lengths=lengths,
+            starts=self.starts[which],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ContextBatch:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from intentrec_core.catalogue import Catalogue, Item
+from intentrec_core.cpu_encoder import slot_bytes
 from intentrec_core.domain_file import parse_domain
+from intentrec_core.encoder import Encoder
 from intentrec_core.engine import IncrementalEngine
 from intentrec_core.features import FeatureBuilder
 from intentrec_core.history import EventLayout, PackedPlay
-from intentrec_core.kv_pool import KvPool
 from intentrec_core.model import IntentRec, ModelConfig
 from intentrec_core.vocabulary import ItemTable, Vocabulary
 
@@ -137,12 +139,22 @@ class TinyWorld:
                 parameter.add_(0.1 * torch.randn_like(parameter))
         return model.eval()
 
-    def engine(self, model: IntentRec, *, num_slots: int = 8, version: str = "b0") -> IncrementalEngine:
-        """An engine with room for ``num_slots`` members."""
-        slot = KvPool.slot_bytes(
-            num_layers=model.config.num_cached_layers, context_size=self.domain.context_size, width=model.config.width
+    def engine(
+        self,
+        model: IntentRec,
+        *,
+        num_slots: int = 8,
+        version: str = "b0",
+        make_encoder: Callable[[IntentRec, int], Encoder] | None = None,
+    ) -> IncrementalEngine:
+        """An engine with room for ``num_slots`` members or more."""
+        return IncrementalEngine(
+            model,
+            self.features,
+            pool_bytes=num_slots * slot_bytes(model),
+            version=version,
+            make_encoder=make_encoder,
         )
-        return IncrementalEngine(model, self.features, pool_bytes=num_slots * slot, version=version)
 
     def play(self, item: int, event: int | str, at_s: float, duration_s: float | None = 90.0) -> PackedPlay:
         """A packed play of ``item`` (unknown from ``num_items`` on), ``at_s`` seconds after the world began."""

@@ -91,8 +91,8 @@ STATE = (
                 PIPELINE,
                 "        self._encoder = IsolatingEncoder(engine, self.layout, config.max_tries)\n",
                 """        before = getattr(self, "_encoder", None)
-        if before is not None and before.engine._pool.num_slots == engine._pool.num_slots:
-            engine._pool, engine._slots = before.engine._pool, before.engine._slots
+        if before is not None and before.engine.num_slots == engine.num_slots:
+            engine.encoder._cache, engine._slots = before.engine.encoder._cache, before.engine._slots
         self._encoder = IsolatingEncoder(engine, self.layout, config.max_tries)
 """,
             ),

@@ -1,7 +1,7 @@
 """The central promise: at every play, incremental inference equals full recomputation of the same context.
 
 A state machine interleaves members, chunk sizes, late plays, repeated plays, unknown items, evictions from a pool that is too
-small, restarts that lose the cache, restores from the changelog, and swaps of weights.
+small, restarts that lose the cache, restores from the changelog, and swaps of weights; on both encoders.
 
 Tolerance: 1e-4 absolute in float32. Sums over at most 8 plays and 16 columns differ in order only; 1e-5 is typical.
 """
@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from intentrec_core.changelog_codec import Restorer, encode_changes
-from intentrec_core.engine import Encoded, EncodeRequest
+from intentrec_core.cpu_encoder import CpuEncoder
+from intentrec_core.engine import Encoded, EncodeRequest, IncrementalEngine
 from intentrec_core.history import History
 from intentrec_core.reference import recompute
+from intentrec_core.torch_encoder import TorchEncoder
 from tests.worlds import TinyWorld
 
 TOLERANCE = 1e-4
@@ -41,13 +43,16 @@ def assert_equal(actual: Encoded, row: int, expected: Encoded) -> None:
 
 
 class IncrementalEqualsFull(RuleBasedStateMachine):
-    @initialize(num_slots=st.integers(1, 4))
-    def start(self, num_slots: int) -> None:
-        self.num_slots, self.weights = num_slots, 0
+    @initialize(num_slots=st.integers(1, 4), encoder=st.sampled_from([CpuEncoder, TorchEncoder]))
+    def start(self, num_slots: int, encoder: type[CpuEncoder | TorchEncoder]) -> None:
+        self.num_slots, self.encoder, self.weights = num_slots, encoder, 0
         self.histories = {user: History() for user in USERS}
         self.changelog: dict[bytes, bytes] = {}
         self.offset = self.clock = 0
-        self.engine = WORLD.engine(MODELS[0], num_slots=num_slots)
+        self.engine = self.new_engine()
+
+    def new_engine(self) -> IncrementalEngine:
+        return WORLD.engine(MODELS[self.weights], num_slots=self.num_slots, make_encoder=self.encoder)
 
     @rule(
         plays=st.lists(
@@ -113,7 +118,7 @@ class IncrementalEqualsFull(RuleBasedStateMachine):
     @rule()
     def swap_weights(self) -> None:
         self.weights = 1 - self.weights
-        self.engine = WORLD.engine(MODELS[self.weights], num_slots=self.num_slots)
+        self.engine = self.new_engine()
 
     @rule()
     def restart(self) -> None:
@@ -124,7 +129,7 @@ class IncrementalEqualsFull(RuleBasedStateMachine):
         restored, _ = restorer.finish()
         assert restored == {user: history for user, history in self.histories.items() if history.count}
         self.histories.update(restored)
-        self.engine = WORLD.engine(MODELS[self.weights], num_slots=self.num_slots)
+        self.engine = self.new_engine()
 
 
 TestIncrementalEqualsFull = IncrementalEqualsFull.TestCase

@@ -1,19 +1,20 @@
-"""A play that crashes inference: the real model, with a hook that raises where a poisonous item is encoded."""
+"""A play that crashes inference: the real model, with an encoder that raises where a poisonous item is encoded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
 
 from intentrec_core.errors import EngineError
 from stream.pipeline import Pipeline
 from stream.records import OutputKind
 from stream.serving import Serving
 from tests.bundle_world import PlayLog, make_pipeline, make_serving
+from tests.faulty_encoder import faulty
 from tests.pipeline_results import lists, of_kind, run, state
 from tests.worlds import TinyWorld
 
@@ -30,31 +31,21 @@ def poison(serving: Serving, item: int = POISON) -> Iterator[list[int]]:
     """Encoding a play of ``item`` raises, as an assertion on a device would; yields a list with an entry a crash."""
     row, crashes = serving.vocabulary.row(f"item-{item}"), list[int]()
 
-    def crash(_module: Any, args: tuple[Any, ...]) -> None:
-        if bool((args[0].item_row == row).any()):
-            crashes.append(len(args[0].item_row))
-            raise RuntimeError("device-side assert triggered")
+    def crash(rows: NDArray[np.int64], num_contexts: int) -> bool:
+        if row not in rows:
+            return False
+        crashes.append(num_contexts)
+        return True
 
-    hook = serving.engine.model.register_forward_pre_hook(crash)
-    try:
+    with faulty(serving, raises=crash):
         yield crashes
-    finally:
-        hook.remove()
 
 
 @contextmanager
 def spoiling(serving: Serving, item: int = POISON) -> Iterator[None]:
     """What is encoded of contexts with ``item`` is not finite."""
-    row = serving.vocabulary.row(f"item-{item}")
-
-    def spoil(_module: Any, args: tuple[Any, ...], output: Any) -> None:
-        output.item_BTW[(args[0].item_row == row).any(dim=1)] = torch.nan
-
-    hook = serving.engine.model.register_forward_hook(spoil)
-    try:
+    with faulty(serving, spoils=[serving.vocabulary.row(f"item-{item}")]):
         yield
-    finally:
-        hook.remove()
 
 
 def plays_of_many(poisoned: str | None, item: int = POISON) -> PlayLog:
@@ -140,13 +131,6 @@ def test_nothing_of_an_output_that_was_not_finite_stays_cached(serving: Serving)
 
 
 def test_when_nothing_at_all_can_be_encoded_the_worker_ends_instead_of_giving_up_plays(serving: Serving) -> None:
-    def broken(_module: Any, _args: tuple[Any, ...]) -> None:
-        raise RuntimeError("the device is gone")
-
     pipeline: Pipeline = make_pipeline(serving)
-    hook = serving.engine.model.register_forward_pre_hook(broken)
-    try:
-        with pytest.raises(EngineError, match="device is gone"):
-            pipeline.process({0: plays_of_many(None).records})
-    finally:
-        hook.remove()
+    with faulty(serving, raises=lambda *_: True), pytest.raises(EngineError, match="device-side assert"):
+        pipeline.process({0: plays_of_many(None).records})

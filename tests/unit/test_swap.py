@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from intentrec_core import bundle
+from intentrec_core.engine import IncrementalEngine
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.reference import recompute
 from stream.pipeline import Pipeline
 from stream.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.warm_up import warm_up
-from tests.bundle_world import CREATED_AT, PlayLog, make_bundle, make_pipeline, make_serving
+from tests.bundle_world import CREATED_AT, SLOTS_BYTES, PlayLog, make_bundle, make_pipeline, make_serving
 from tests.pipeline_results import intents, lists, run, state
 from tests.worlds import DOMAIN, TinyWorld
 
@@ -92,8 +94,11 @@ def test_a_bundle_that_can_encode_nobody_is_refused_while_warming_up(servings: t
     first, second = servings
     pipeline, log = make_pipeline(first), PlayLog()
     run(pipeline, [log.play(f"user-{i}", i, 100.0 * i) for i in range(9)])
+    model = second.engine.model
     with torch.no_grad():
-        second.engine.model.item_encoder.leave_norm.weight.fill_(torch.nan)
+        model.item_encoder.leave_norm.weight.fill_(torch.nan)
+    broken = IncrementalEngine(model, second.features, pool_bytes=SLOTS_BYTES, version=second.version)
+    second = replace(second, engine=broken)
     with pytest.raises(BundleError) as refused:
         warm_up(second, pipeline.hottest(9), threading.Event())
     assert refused.value.fault is BundleFault.NOT_FINITE

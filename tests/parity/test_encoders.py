@@ -1,0 +1,144 @@
+"""The compiled step beside the model it must equal: a model of the paper's size, ragged contexts, several threads.
+
+Tolerance: 1e-4 absolute in float32, as everywhere; sums over 100 plays and 400 columns in another order come to 1e-5.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from intentrec_core import kernels
+from intentrec_core.cpu_encoder import CpuEncoder
+from intentrec_core.encoder import Encoder, StepOutput
+from intentrec_core.features import Columns
+from intentrec_core.torch_encoder import TorchEncoder
+from tests.bench.engine_world import EngineWorld
+
+TOLERANCE = 1e-4
+WINDOW = 50
+COUNTS = [1, 2, 31, 32, 33, 64, 100, 77]
+
+
+@pytest.fixture(scope="module")
+def paper_size() -> EngineWorld:
+    return EngineWorld(WINDOW)
+
+
+@pytest.fixture
+def three_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def columns(world: EngineWorld, starts: list[int]) -> Columns:
+    contexts = [member.request().context for member in world.members(COUNTS)]
+    return world.features.columns(contexts, starts)
+
+
+def encode(encoder: Encoder, given: Columns, *, wanted: np.ndarray | None = None) -> StepOutput:
+    everything = np.ones(len(given.item_row), dtype=bool)
+    slots = np.arange(len(given.lengths))[::-1].copy()
+    with torch.inference_mode():
+        return encoder.encode(given, slots, everything if wanted is None else wanted)
+
+
+def assert_close(actual: StepOutput, expected: StepOutput, rows: np.ndarray | slice = slice(None)) -> None:
+    for got, want in zip(actual[:4], expected[:4], strict=True):
+        np.testing.assert_allclose(got[rows], want[rows], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_whole_contexts_of_all_lengths_equal_the_model(paper_size: EngineWorld) -> None:
+    given = columns(paper_size, [0] * len(COUNTS))
+    budget = len(COUNTS) * 2**20 * 4
+    compiled, model = (encode(kind(paper_size.model, budget), given) for kind in (CpuEncoder, TorchEncoder))
+    assert_close(compiled, model)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("kind", [CpuEncoder, TorchEncoder])
+def test_plays_appended_to_what_is_cached_equal_the_whole(paper_size: EngineWorld, kind: type[CpuEncoder]) -> None:
+    """Contexts cut at another place each: what is behind the cut is appended, one play or sixty."""
+    cuts = [0, 1, 15, 31, 32, 4, 99, 17]
+    whole = columns(paper_size, [0] * len(COUNTS))
+    expected = encode(kind(paper_size.model, 1 << 26), whole)
+    encoder = kind(paper_size.model, 1 << 26)
+    heads = np.cumsum(whole.lengths) - whole.lengths
+    before = np.concatenate([head + np.arange(cut) for head, cut in zip(heads, cuts, strict=True)])
+    behind = np.setdiff1d(np.arange(len(whole.item_row)), before)
+    with torch.inference_mode():
+        lengths = np.array(cuts)
+        encoder.encode(
+            part(whole, before, lengths, 0 * lengths)[0], np.arange(8)[lengths > 0], np.ones(len(before), bool)
+        )
+        given, _ = part(whole, behind, whole.lengths - lengths, lengths)
+        got = encoder.encode(given, np.arange(8), np.ones(len(behind), dtype=bool))
+    assert_close(got, StepOutput(*(array[behind] for array in expected)))
+
+
+def part(whole: Columns, rows: np.ndarray, lengths: np.ndarray, starts: np.ndarray) -> tuple[Columns, np.ndarray]:
+    some = lengths > 0
+    flat = (whole.item_row, whole.codes, whole.ts_s, whole.gap_s, whole.weight)
+    return Columns(*(column[rows] for column in flat), lengths[some], starts[some]), some
+
+
+def test_rows_nobody_wants_change_nothing_for_the_others(paper_size: EngineWorld) -> None:
+    given = columns(paper_size, [0] * len(COUNTS))
+    everything = encode(CpuEncoder(paper_size.model, 1 << 26), given)
+    wanted = np.random.default_rng(0).random(len(given.item_row)) < 0.2
+    some = encode(CpuEncoder(paper_size.model, 1 << 26), given, wanted=wanted)
+    assert_close(some, everything, wanted)
+    for got, want in zip(some[1:], everything[1:], strict=True):  # heads feed the item encoder: they are never left out
+        np.testing.assert_array_equal(got, want)
+
+
+def test_two_encoders_may_work_at_the_same_time(paper_size: EngineWorld) -> None:
+    """A bundle is warmed up on one thread while another one serves."""
+    given = columns(paper_size, [0] * len(COUNTS))
+    encoders = [CpuEncoder(paper_size.model, 1 << 26) for _ in range(2)]
+    expected, found = encode(encoders[0], given), list[StepOutput]()
+    threads = [
+        threading.Thread(target=lambda e=encoder: [found.append(encode(e, given)) for _ in range(5)])
+        for encoder in encoders
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 10
+    for output in found:
+        assert_close(output, expected)
+
+
+def test_kernels_equal_their_definitions() -> None:
+    rng = np.random.default_rng(0)
+    x = (3 * rng.normal(size=(5, 37))).astype(np.float32)
+    w, out = rng.normal(size=(37, 11)).astype(np.float32), np.zeros((5, 11), dtype=np.float32)
+    kernels.linear(x, w, out, 5)
+    np.testing.assert_allclose(out, x @ w, atol=1e-4)
+    floats, numbers = np.empty(37, dtype=np.float32), np.empty(37, dtype=np.int32)
+    y = x.copy()
+    kernels.gelu(y, floats, numbers, 5)
+    np.testing.assert_allclose(y, functional.gelu(torch.from_numpy(x).double()), atol=2e-6)
+    row = x[0] * 10
+    expected = np.exp(row.astype(np.float64) - row.max())
+    kernels.softmax(row, numbers)
+    np.testing.assert_allclose(row, expected / expected.sum(), rtol=2e-5, atol=1e-12)
+    lags = np.geomspace(1e-3, 1e9, 37).astype(np.float32)
+    expected = np.log1p(lags.astype(np.float64))
+    kernels.log1p_all(lags, numbers)
+    np.testing.assert_allclose(lags, expected, atol=2e-6)
+
+
+def test_a_number_that_is_none_comes_through_a_softmax() -> None:
+    """A broken model must be seen: the engine's caller looks for outputs that are not finite."""
+    row = np.array([1.0, np.nan, 2.0], dtype=np.float32)
+    kernels.softmax(row, np.empty(3, dtype=np.int32))
+    assert np.isnan(row).all()
