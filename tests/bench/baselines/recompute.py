@@ -21,8 +21,8 @@ from torch.nn import functional
 from intentrec_core.attention import TIME_UNIT_S, SelfAttention, TransformerLayer
 from intentrec_core.engine import Encoded
 from intentrec_core.features import ContextBatch, FeatureBuilder, collate
-from intentrec_core.kv_pool import NO_LABEL
 from intentrec_core.model import IntentRec, Stage
+from intentrec_core.slots import NO_LABEL
 
 #: Plays, padding included, in one pass, and queries that share one product with the keys before them. Measured on 2 cores
 #: at width 128 and 256 plays: twice or half of either is no faster.

@@ -1,0 +1,180 @@
+"""What a play costs in the engine, beside recomputing the window and beside reading its keys and values once.
+
+    intentrec bench engine [--only speedup|bandwidth|hits|small] [--compare]
+
+No broker, no index: contexts in, intents and item vectors out, features included. Members cycle through all places of their
+window, so that every anchor move is paid for. Baseline (a) has it easier: its contexts all have one length, and nothing to pad.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from intentrec_core.engine import IncrementalEngine
+from tests.bench.baselines.recompute import WindowRecompute
+from tests.bench.engine_world import EngineWorld, Member
+from tests.bench.harness import BenchOptions, Figures, Timing, in_turns
+from tests.bench.memory_bandwidth import read_bytes_per_s
+
+NUM_MEMBERS = 64
+#: Contexts of 171 to 340 plays: 256 in the mean.
+WINDOW_256 = 170
+SHORT, LONG = 32, 512
+
+
+def measure(options: BenchOptions) -> Figures:
+    """See the module."""
+    figures: Figures = {"members": NUM_MEMBERS, "threads": torch.get_num_threads(), "width": 128, "layers": "2 + 2"}
+    for part in (speedup, bandwidth, hits, small):
+        if options.wants(part.__name__):
+            figures.update(part(options.quick))
+    return figures
+
+
+def staggered(world: EngineWorld, num: int = NUM_MEMBERS) -> list[Member]:
+    """Members at evenly spread places of the window's cycle."""
+    return world.members([2 * world.window + 1 + i * world.window // num for i in range(num)])
+
+
+def warmed(world: EngineWorld, members: Sequence[Member]) -> IncrementalEngine:
+    """An engine that has every member's context cached."""
+    engine = world.engine(len(members))
+    engine.encode([member.request() for member in members])
+    return engine
+
+
+def speedup(quick: bool) -> Figures:
+    """Plays/s over one whole cycle of the window, against (a) on 256 plays a member."""
+    world = EngineWorld(WINDOW_256)
+    members, uniform = staggered(world), world.members([256] * NUM_MEMBERS, seed=1)
+    engine, recompute = warmed(world, members), WindowRecompute(world.model, world.features)
+    contexts = [member.request().context for member in uniform]
+    steps_a_round, rounds = (10, 1) if quick else (17, 10)
+    steps_s: list[float] = []
+
+    def append() -> None:
+        for _ in range(steps_a_round):
+            steps_s.append(timed_step(engine, members))
+
+    timing = in_turns({"recompute": lambda: recompute(contexts), "append": append}, rounds=rounds)
+    steps_s = steps_s[steps_a_round:]
+    step_s, moves = float(np.mean(steps_s)), engine.stats.misses - NUM_MEMBERS
+    ratio = timing["recompute"].median_s / step_s
+    median_s, p99_s = np.median(steps_s), np.quantile(steps_s, 0.99)
+    print(
+        f"256 cached plays, {NUM_MEMBERS} members: {NUM_MEMBERS / step_s:,.0f} plays/s (a step: mean {step_s * 1e3:.2f} ms, "
+        f"median {median_s * 1e3:.2f}, p99 {p99_s * 1e3:.2f}; {moves} anchor moves in {len(steps_s)} steps)\n"
+        f"recomputing 256 plays each: {NUM_MEMBERS / timing['recompute'].median_s:,.0f} plays/s "
+        f"({timing['recompute'].median_s * 1e3:.0f} ms); {ratio:.1f} times",
+        flush=True,
+    )
+    return {
+        "engine_speedup_256": round(ratio, 2),
+        "plays_per_s_256": round(NUM_MEMBERS / step_s),
+        "recompute_plays_per_s_256": round(NUM_MEMBERS / timing["recompute"].median_s, 1),
+        "step_ms_mean": round(step_s * 1e3, 3),
+        "step_ms_p99": round(float(p99_s) * 1e3, 3),
+    }
+
+
+def timed_step(engine: IncrementalEngine, members: Sequence[Member]) -> float:
+    """Seconds of encoding one new play of each member; making the plays is not timed."""
+    requests = [member.play() for member in members]
+    began_s = time.perf_counter()
+    engine.encode(requests)
+    return time.perf_counter() - began_s
+
+
+def bandwidth(quick: bool) -> Figures:
+    """What 480 more cached plays cost, against reading the keys and values that are added, once."""
+    world = EngineWorld(LONG // 2 + 32)
+    cases = {}
+    for length in (SHORT, LONG):
+        members = world.members([length] * NUM_MEMBERS)
+        cases[length] = (warmed(world, members), members)
+    rounds = 5 if quick else 24
+    seconds: dict[int, list[float]] = {SHORT: [], LONG: []}
+    read: list[float] = []
+    for number in range(rounds):
+        for length, (engine, members) in cases.items():
+            step_s = timed_step(engine, members)
+            if number:
+                seconds[length].append(step_s)
+        read.append(read_bytes_per_s(torch.get_num_threads(), quick=quick))
+    added = sum(_bytes_read(world, members) * sign for sign, (_, members) in zip((-1, 1), cases.values(), strict=True))
+    short, long = (Timing.of(seconds[length]).median_s for length in (SHORT, LONG))
+    bytes_per_s = float(np.median(read))
+    bound_s = added / bytes_per_s
+    ratio = (long - short) / bound_s
+    print(
+        f"a step at {SHORT} cached plays {short * 1e3:.2f} ms, at {LONG} {long * 1e3:.2f} ms; reading the {added / 1e6:.0f} MB "
+        f"between them at {bytes_per_s / 1e9:.1f} GB/s takes {bound_s * 1e3:.2f} ms: {ratio:.2f} times that",
+        flush=True,
+    )
+    return {
+        "engine_kv_read_over_bandwidth": round(ratio, 3),
+        "step_ms_32": round(short * 1e3, 3),
+        "step_ms_512": round(long * 1e3, 3),
+        "memory_gb_per_s": round(bytes_per_s / 1e9, 2),
+    }
+
+
+def _bytes_read(world: EngineWorld, members: Sequence[Member]) -> int:
+    """Keys and values that the newest play of each member must see: all of them, but in the short-term layer the recent ones."""
+    config, window_ms = world.config, world.domain.short_term_window_s * 1000
+    num = 0
+    for member in members:
+        ts_ms = world.layout.view(member.request().context)["ts_ms"]
+        num += len(ts_ms) * (config.num_cached_layers - 1) + int((ts_ms >= ts_ms[-1] - window_ms).sum())
+    return num * 2 * config.width * 4
+
+
+def hits(quick: bool) -> Figures:
+    """Plays/s by the share of plays that find their keys and values cached, against (a) on the same contexts."""
+    world = EngineWorld(WINDOW_256)
+    members, uniform = staggered(world), world.members([256] * NUM_MEMBERS, seed=1)
+    engine, recompute = warmed(world, members), WindowRecompute(world.model, world.features)
+    contexts, rng = [member.request().context for member in uniform], np.random.default_rng(0)
+    seconds: dict[int, list[float]] = {100: [], 90: [], 50: [], 0: []}
+
+    def with_hits(percent: int) -> Callable[[], None]:
+        def run() -> None:
+            cold = rng.permutation(NUM_MEMBERS)[: round(NUM_MEMBERS * (1 - percent / 100))]
+            for member in cold.tolist():
+                engine.forget(members[member].user_id)
+            seconds[percent].append(timed_step(engine, members))
+
+        return run
+
+    calls = {f"hits {percent}": with_hits(percent) for percent in seconds}
+    timing = in_turns({**calls, "recompute": lambda: recompute(contexts)}, rounds=2 if quick else 7)
+    rates = {percent: NUM_MEMBERS / Timing.of(steps_s[1:]).median_s for percent, steps_s in seconds.items()}
+    recomputed = NUM_MEMBERS / timing["recompute"].median_s
+    shown = ", ".join(f"{percent} %: {rate:,.0f}" for percent, rate in rates.items())
+    print(
+        f"plays/s by the share that finds its keys and values cached: {shown}; recomputing: {recomputed:,.0f}",
+        flush=True,
+    )
+    return {
+        **{f"plays_per_s_hits_{percent}": round(rate) for percent, rate in rates.items()},
+        "hits_0_over_recompute": round(rates[0] / recomputed, 3),
+    }
+
+
+def small(quick: bool) -> Figures:
+    """Milliseconds of a step by batch size: what a play waits for when the worker is not busy."""
+    world = EngineWorld(WINDOW_256)
+    figures: Figures = {}
+    for num in (1, 4, 16, 64):
+        members = staggered(world, num)
+        engine = warmed(world, members)
+        timing = Timing.of([timed_step(engine, members) for _ in range(20 if quick else 200)][5:])
+        print(
+            f"{num:>3} members a step: median {timing.median_s * 1e3:.2f} ms, p99 {timing.p99_s * 1e3:.2f}", flush=True
+        )
+        figures[f"step_ms_of_{num}"] = round(timing.median_s * 1e3, 3)
+    return figures
