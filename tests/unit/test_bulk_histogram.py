@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from stream.bulk_histogram import BulkHistogram
@@ -10,12 +10,20 @@ from stream.bulk_histogram import BulkHistogram
 BUCKETS = (0.005, 0.01, 1, 2.5)
 
 
-def test_it_is_collected_as_the_library_would() -> None:
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0, 0.005, 0.0051, 0.01, 0.5, 1.0, 2.5, 2.6, 1e9],
+        [0.01, 0.006, 0.0051],  # all in one bucket, one of them at its edge
+        [0.01, 0.006, 0.005],  # one below it
+        [3.0, 1e9],
+    ],
+)
+def test_it_is_collected_as_the_library_would(values: list[float]) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     bulk = BulkHistogram("some_seconds", "Some.", BUCKETS, ours)
     one_by_one = Histogram("some_seconds", "Some.", buckets=BUCKETS, registry=theirs)
-    values = [0.0, 0.005, 0.0051, 0.01, 0.5, 1.0, 2.5, 2.6, 1e9]
-    bulk.observe_many(np.array(values))
+    bulk.observe_many(values)
     for value in values:
         one_by_one.observe(value)
     expected = [line for line in generate_latest(theirs).decode().splitlines() if "_created" not in line]
