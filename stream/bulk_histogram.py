@@ -32,7 +32,7 @@ class BulkHistogram(Collector):
         self.observe_many((value,))
 
     def observe_many(self, values: Sequence[float]) -> None:
-        """Counts all ``values``. Cost: 30 ns a value where all fall into one bucket, as a batch's latencies mostly do; else 150."""
+        """Counts all ``values``. Cost: 30 ns a value where all fall into one bucket, as a batch mostly does; else 150."""
         if not values:
             return
         place = bisect_left(self._bounds, min(values))  # a value at an edge belongs below it: le
