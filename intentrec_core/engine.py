@@ -106,8 +106,9 @@ class IncrementalEngine:
         self.stats = EngineStats()
         self._features = features
         self._layout = features.layout
-        make_encoder = make_encoder or (CpuEncoder if model.device.type == "cpu" else TorchEncoder)
-        self.encoder = make_encoder(model, pool_bytes)
+        self._make_encoder = make_encoder or (CpuEncoder if model.device.type == "cpu" else TorchEncoder)
+        self._pool_bytes = pool_bytes
+        self.encoder = self._make_encoder(model, pool_bytes)
         self._slots = SlotAllocator(self.encoder.num_slots)
 
     @property
@@ -137,11 +138,31 @@ class IncrementalEngine:
     def encode(self, requests: Sequence[EncodeRequest]) -> Encoded:
         """Encodes what is new in each context.
 
-        Raises: ValueError when a member comes twice, a context is empty, or more outputs are wanted than it holds plays.
-        Whatever is raised, the members of this call are no longer cached.
+        A device that is out of memory costs half of the pool: everybody is encoded again as they play, and nobody is given up.
+
+        Raises: ValueError when a member comes twice, a context is empty, or more outputs are wanted than it holds plays;
+        torch.OutOfMemoryError when a pool of one slot is still too large. Whatever is raised, the members of this call are
+        no longer cached.
 
         Cost: one position of the encoders a new play where the member is cached, the whole context otherwise.
         """
+        while True:
+            try:
+                return self._encode(requests)
+            except torch.OutOfMemoryError:
+                if self.num_slots == 1:
+                    raise
+                self._halve_the_pool()
+
+    def _halve_the_pool(self) -> None:
+        num_evictions = self._slots.num_evictions + len(self._slots)
+        self._pool_bytes //= 2
+        del self.encoder  # its memory must be free before the smaller one is taken
+        self.encoder = self._make_encoder(self.model, self._pool_bytes)
+        self._slots = SlotAllocator(self.encoder.num_slots)
+        self._slots.num_evictions = num_evictions
+
+    def _encode(self, requests: Sequence[EncodeRequest]) -> Encoded:
         users = [request.user_id for request in requests]
         if len(set(users)) != len(users):
             raise ValueError("a member comes twice in one call")

@@ -178,7 +178,6 @@ class Pipeline:
         self._retrieval = Retrieval(serving, k=k, beta=config.beta)
         self._writer = AnswerWriter(serving, k=config.num_recommendations, max_tries=config.max_tries)
         self._engine_seen = EngineCounts.of(serving)
-        self.metrics.engine_slots.set(engine.num_slots)
         self.metrics.serves(serving.version, serving.created_s)
 
     def _answer(self, works: Sequence[PartitionWork], folder: Folder) -> None:
@@ -273,6 +272,7 @@ class Pipeline:
         now = EngineCounts.of(self._serving)
         now.count(metrics, since=self._engine_seen)
         self._engine_seen = now
+        metrics.engine_slots.set(self._serving.engine.num_slots)
         metrics.engine_slots_used.set(self._serving.engine.num_cached)
         self._count_members()
 
