@@ -1,8 +1,8 @@
 """Cross-entropy over all items, without ever holding the scores of all plays.
 
-Plays times items is by far the largest thing in training: 128 contexts of 100 plays and 12,000 items are 600 MB of scores, and
-as much again for their gradient. Here a chunk of plays is scored, turned into its loss and its gradient, and forgotten while it is
-still in the processor's cache.
+Plays times items is by far the largest thing in training: 128 contexts of 100 plays and 12,000 items are 600 MB of scores,
+and as much again for their gradient. Here a chunk of plays is scored, turned into its loss and its gradient, and forgotten
+while it is still in the processor's cache.
 
 Shapes: N plays, V item rows, W width.
 """
@@ -32,9 +32,7 @@ def item_cross_entropy(user_NW: Tensor, weight_VW: Tensor, bias_V: Tensor, row_N
 
 class _ItemCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, user_NW: Tensor, weight_VW: Tensor, bias_V: Tensor, row_N: Tensor, share_N: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, user_NW: Tensor, weight_VW: Tensor, bias_V: Tensor, row_N: Tensor, share_N: Tensor) -> Tensor:
         loss = user_NW.new_zeros(())
         d_user, d_weight, d_bias = torch.empty_like(user_NW), torch.zeros_like(weight_VW), torch.zeros_like(bias_V)
         wants_gradient = any(ctx.needs_input_grad)

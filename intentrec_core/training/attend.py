@@ -82,7 +82,7 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_out_BTHD: Tensor) -> tuple[Tensor | None, ...]:
         q_BTHD, k_BTHD, v_BTHD, probability, log_lag_BTT, keep = ctx.saved_tensors
-        num, length, heads, depth = q_BTHD.shape
+        _, length, heads, depth = q_BTHD.shape
         d_q, d_k, d_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q_BTHD, k_BTHD, v_BTHD))
         d_slope, d_place = q_BTHD.new_zeros(heads), q_BTHD.new_zeros(heads, length, length)
         for part in _parts(probability):

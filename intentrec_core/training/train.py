@@ -157,7 +157,9 @@ class _Run:
         self._validation = (
             _Validation(features, members, model.num_rows, held_out_ms) if held_out_ms != NEVER_MS else None
         )
-        self._optimiser = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
+        self._optimiser = torch.optim.AdamW(
+            _parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=True
+        )
 
     def all_epochs(self, progress: ProgressCallback | None, epoch_done: EpochCallback | None) -> Trained:
         """Runs to the end: of the epochs, of the patience, or of the time."""

@@ -40,7 +40,9 @@ def main() -> None:
     settings = json.loads(sys.argv[2])
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
-    warnings.filterwarnings("ignore")  # of a data loader without worker processes: on two cores they only get in the way
+    warnings.filterwarnings(
+        "ignore"
+    )  # of a data loader without worker processes: on two cores they only get in the way
     plays = pd.read_csv(sys.argv[1]).rename(columns={"user_id": Columns.User, "item_id": Columns.Item})
     plays[Columns.Datetime] = pd.to_datetime(plays.pop("ts_ms"), unit="ms")
     plays[Columns.Weight] = 1
