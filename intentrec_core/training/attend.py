@@ -41,9 +41,8 @@ class TrainingAttend:
         time_H, place_H = functional.softplus(slopes_2H)
         place_bias_HTT = (-place_H[:, None, None] * self._log_place_TT).masked_fill(self._future_TT, MASKED)
         hidden_BTT = self._old_BTT if layer == SHORT_TERM_LAYER else None
-        return _Attention.apply(
-            q_BTHD, k_BTHD, v_BTHD, -time_H, place_bias_HTT, self._log_lag_BTT, hidden_BTT, self._dropout
-        )
+        log_lag_BTT = self._log_lag_BTT.to(q_BTHD.dtype)
+        return _Attention.apply(q_BTHD, k_BTHD, v_BTHD, -time_H, place_bias_HTT, log_lag_BTT, hidden_BTT, self._dropout)
 
 
 class _Attention(torch.autograd.Function):

@@ -83,11 +83,9 @@ def _compare(data: TrainingData, path: Path, rectools: Path | None, rounds: int,
         rates = [_plays_per_s(run) for run in runs]
         figures[f"{data.name}_{name}_plays_per_s"] = round(median(rates))
         figures[f"{data.name}_{name}_loss"] = round(runs[-1]["loss"][-1], 3)
-        print(
-            f"{data.name:>10} {name:>9}: {median(rates):10,.0f} plays/s ({min(rates):,.0f} to {max(rates):,.0f}; "
-            f"bound {bound:,.0f}), loss after {epochs} epochs {runs[-1]['loss'][-1]:.3f} (popularity alone {size.popularity_loss:.3f})",
-            flush=True,
-        )
+        loss = f"loss after {epochs} epochs {runs[-1]['loss'][-1]:.3f} (popularity alone {size.popularity_loss:.3f})"
+        spread = f"{min(rates):,.0f} to {max(rates):,.0f}; bound {bound:,.0f}"
+        print(f"{data.name:>10} {name:>9}: {median(rates):9,.0f} plays/s ({spread}), {loss}", flush=True)
     if rectools:
         turns = zip(found["ours"], found["rectools"], strict=True)
         ratio = median(_plays_per_s(ours) / _plays_per_s(theirs) for ours, theirs in turns)
