@@ -87,16 +87,23 @@ def _compare(data: TrainingData, path: Path, rectools: Path | None, rounds: int,
         spread = f"{min(rates):,.0f} to {max(rates):,.0f}; bound {bound:,.0f}"
         print(f"{data.name:>10} {name:>9}: {median(rates):9,.0f} plays/s ({spread}), {loss}", flush=True)
     if rectools:
-        turns = zip(found["ours"], found["rectools"], strict=True)
+        turns = list(zip(found["ours"], found["rectools"], strict=True))
         ratio = median(_plays_per_s(ours) / _plays_per_s(theirs) for ours, theirs in turns)
+        of_cpu = median(_plays_per_cpu_s(ours) / _plays_per_cpu_s(theirs) for ours, theirs in turns)
         figures[f"train_over_sasrec_{data.name}"] = round(ratio, 2)
-        print(f"{data.name:>10}     ratio: {ratio:.2f}", flush=True)
+        figures[f"{data.name}_cpu_over_rectools"] = round(of_cpu, 2)
+        print(f"{data.name:>10}     ratio: {ratio:.2f}, of plays per CPU second {of_cpu:.2f}", flush=True)
     return figures
 
 
 def _plays_per_s(run: dict[str, Any]) -> float:
     """Of the fastest epoch but the first."""
     return float(run["plays"] / min(run["epoch_s"][1:]))
+
+
+def _plays_per_cpu_s(run: dict[str, Any]) -> float:
+    """The same by CPU seconds of both threads: what another process on the machine hardly changes."""
+    return float(run["plays"] / min(run["epoch_cpu_s"][1:]))
 
 
 def _flops_a_play(size: DataSize) -> float:
