@@ -1,8 +1,9 @@
 """Causal attention over plays with relative-time biases, and the layer built on it.
 
 The layers hold weights and nothing else. Which keys a query sees, and where keys and values live, is the business of the
-``Attend`` that is passed into ``forward``: all of a context at once (:class:`FullAttend`), or a cache
-(:class:`intentrec_core.torch_encoder.PooledAttend`). Both compute the same numbers.
+``Attend`` that is passed into ``forward``: all of a context at once (:class:`FullAttend`, and for training
+:class:`intentrec_core.training.attend.TrainingAttend`), or a cache (:class:`intentrec_core.torch_encoder.PooledAttend`). All
+compute the same numbers.
 
 Biases are functions of the times and places of query and key, computed when they meet, so a cached key never goes stale:
 
@@ -19,6 +20,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from intentrec_core.dropout import Dropout
 
 MASKED = float("-inf")
 SHORT_TERM_LAYER = 0
@@ -71,21 +74,20 @@ class Geometry:
 
 
 class FullAttend:
-    """Every play of a context attends to itself and the earlier ones: training, evaluation, the reference."""
+    """Every play of a context attends to itself and the earlier ones: evaluation, the reference."""
 
-    def __init__(self, ts_s: Tensor, short_term_window_s: float, dropout: float = 0.0) -> None:
+    def __init__(self, ts_s: Tensor, short_term_window_s: float) -> None:
         place = torch.arange(ts_s.shape[1], device=ts_s.device).expand_as(ts_s)
         # A padded query sees itself, so that no row of the softmax is empty; nobody sees a padded key.
         self._geometry = Geometry(
             ts_s, place, ts_s, place, torch.ones_like(place, dtype=torch.bool), short_term_window_s
         )
-        self._dropout = dropout
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
         """See :class:`Attend`."""
         bias_BHTS = self._geometry.bias(layer, slopes_2H)
         q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHTS, dropout_p=self._dropout)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHTS)
         return out.transpose(1, 2)
 
 
@@ -117,7 +119,7 @@ class TransformerLayer(nn.Module):
         self.attention = SelfAttention(layer, width, width, num_heads)
         self.feed_norm = nn.LayerNorm(width)
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTW: Tensor, attend: Attend) -> Tensor:
         """Shapes: BTW -> BTW."""

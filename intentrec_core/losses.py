@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from intentrec_core.features import ContextBatch
+from intentrec_core.item_softmax import item_cross_entropy
 from intentrec_core.model import IntentRec, ModelOutput
 
 
@@ -38,11 +39,10 @@ def intentrec_loss(
     first = torch.ones_like(batch.lengths) if first_target is None else first_target.clamp(min=1)
     taken = (place[None] < batch.lengths[:, None]) & (place[None] >= first[:, None])
     row = batch.item_row[:, 1:][taken]
-    logits = model.item_logits(output.item_BTW[:, :-1][taken])
     weight = batch.weight[:, 1:][taken] * (row > 0)
-    item = (functional.cross_entropy(logits, row.clamp(min=1), reduction="none") * weight).sum() / weight.sum().clamp(
-        min=1e-6
-    )
+    item_VW, bias_V = model.item_weights()
+    share = weight / weight.sum().clamp(min=1e-6)
+    item = item_cross_entropy(output.item_BTW[:, :-1][taken], item_VW, bias_V, row.clamp(min=1), share)
     predicted = model.domain.heads if model.config.intent_stage else ()
     heads = {}
     for head, logit, target in zip(

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from intentrec_core.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
 from intentrec_core.domain import Domain, FieldKind
+from intentrec_core.dropout import Dropout
 from intentrec_core.errors import ConfigError
 from intentrec_core.features import ContextBatch
 
@@ -122,7 +123,7 @@ class Stage(nn.Module):
         self.enter = nn.Linear(width_in, config.width)
         self.enter_norm = nn.LayerNorm(config.width)
         self.time = TimeEncoding(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(first_layer + i, config.width, config.num_heads, config.dropout)
             for i in range(config.num_layers)
@@ -202,8 +203,7 @@ class IntentRec(nn.Module):
         Cost: O(T · W² + T · S · W) a context and layer, S the plays a query sees.
         """
         if attend is None:
-            window_s = self.domain.short_term_window_s
-            attend = FullAttend(batch.ts_s, window_s, self.config.dropout if self.training else 0.0)
+            attend = FullAttend(batch.ts_s, self.domain.short_term_window_s)
         row = batch.item_row
         content = self.fields.content(self.static_codes[row], self._multi(row))
         fields = self.fields(self.item(row), content, batch.codes)

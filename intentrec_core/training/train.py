@@ -23,6 +23,7 @@ from intentrec_core.evaluation.targets import make_targets
 from intentrec_core.features import ContextBatch, FeatureBuilder
 from intentrec_core.losses import LossParts, intentrec_loss
 from intentrec_core.model import IntentRec, ItemFeatures, ModelConfig
+from intentrec_core.training.attend import TrainingAttend
 from intentrec_core.training.batches import WindowBatch, WindowBatches
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.members import Members, pack_members
@@ -156,7 +157,9 @@ class _Run:
         self._validation = (
             _Validation(features, members, model.num_rows, held_out_ms) if held_out_ms != NEVER_MS else None
         )
-        self._optimiser = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+        self._optimiser = torch.optim.AdamW(
+            _parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=True
+        )
 
     def all_epochs(self, progress: ProgressCallback | None, epoch_done: EpochCallback | None) -> Trained:
         """Runs to the end: of the epochs, of the patience, or of the time."""
@@ -203,7 +206,9 @@ class _Run:
         return loss
 
     def _step(self, batch: WindowBatch) -> LossParts:
-        output = self._model(self._with_unknowns(batch.context))
+        window_s, dropout = self._model.domain.short_term_window_s, self._model.config.dropout
+        attend = TrainingAttend(batch.context.ts_s, window_s, dropout)
+        output = self._model(self._with_unknowns(batch.context), attend)
         parts = intentrec_loss(
             self._model,
             output,
