@@ -63,10 +63,10 @@ class PlayBuffer:
                 if self.num_plays:
                     return
 
-    def take(self) -> dict[int, list[SourceRecord]]:
-        """The next micro-batch: at most ``max_batch`` plays, shared out among partitions, each in source order."""
+    def take(self, *, everything: bool = False) -> dict[int, list[SourceRecord]]:
+        """The next micro-batch: ``max_batch`` plays or all, shared out among partitions, each in source order."""
         batch: dict[int, list[SourceRecord]] = {}
-        room = min(self._max_batch, self.num_plays)
+        room = self.num_plays if everything else min(self._max_batch, self.num_plays)
         taken = room
         while room:
             share = max(1, room // len(self._waiting))

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ class PlaysPipeline(Protocol):
         """Drops a state."""
         ...
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
-        """Folds and answers plays; one result a partition."""
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
+        """Folds and answers plays, ``coalesced`` only each member's last one; one result a partition."""
         ...
 
 
@@ -47,7 +50,8 @@ class InferenceLoop:
     """Owned by the event loop; owns the inference thread.
 
     ``life_of`` names the life a partition's plays belong to now, ``on_result`` takes what came of them, ``on_error`` is told
-    of each life whose plays were in a micro-batch that raised.
+    of each life whose plays were in a micro-batch that raised. While ``is_overloaded`` a micro-batch takes all that waits, and is
+    coalesced.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class InferenceLoop:
         buffer: PlayBuffer,
         pipeline: PlaysPipeline,
         *,
+        is_overloaded: Callable[[], bool],
         life_of: Callable[[int], PartitionLife | None],
         on_taken: Callable[[], None],
         on_result: Callable[[PartitionLife, PartitionResult], None],
@@ -62,6 +67,7 @@ class InferenceLoop:
     ) -> None:
         self._buffer = buffer
         self._pipeline = pipeline
+        self._is_overloaded = is_overloaded
         self._life_of = life_of
         self._on_taken = on_taken
         self._on_result = on_result
@@ -90,7 +96,8 @@ class InferenceLoop:
         while True:
             await self._buffer.wait_until_due()
             await self._slots.acquire()
-            taken = self._buffer.take()
+            coalesced = self._is_overloaded()
+            taken = self._buffer.take(everything=coalesced)
             lives = {partition: life for partition in taken if (life := self._life_of(partition))}
             batch = {partition: taken[partition] for partition in lives}
             self._on_taken()
@@ -99,7 +106,8 @@ class InferenceLoop:
                 continue
             for life in lives.values():
                 life.begin_inference()
-            self._submitted.put_nowait((loop.run_in_executor(self._thread, self._pipeline.process, batch), lives))
+            process = partial(self._pipeline.process, batch, coalesced=coalesced)
+            self._submitted.put_nowait((loop.run_in_executor(self._thread, process), lives))
 
     async def _collect(self) -> None:
         while True:

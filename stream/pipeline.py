@@ -23,6 +23,7 @@ from intentrec_core.errors import BundleError, BundleFault, ConfigError
 from intentrec_core.history import EventLayout, History, Outcome
 from stream.answers import AnswerWriter
 from stream.batch_rows import BatchRows, lay_out
+from stream.coalescing import coalesce
 from stream.control import up_to_each_control
 from stream.folding import Answer, Folder, PartitionWork
 from stream.isolation import IsolatingEncoder
@@ -107,17 +108,20 @@ class Pipeline:
         """A member's state, to be read on the inference thread and not changed."""
         return self._states[partition].get(user_id)
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
         """Processes the next records of open partitions, in source order; one result a partition, in the order given.
 
+        ``coalesced``: of a member's plays only the last one is answered, and names the others; the state is the same.
         Where a member is forgotten, a partition's records are processed in parts up to that order, with a result for each.
 
         Raises: KeyError for a partition that is not open; EngineError when inference fails even for a context known to be
         good. No play makes it raise. After an error the state of these partitions is unknown: close them.
         """
-        return [result for part in up_to_each_control(batches) for result in self._process(part)]
+        return [result for part in up_to_each_control(batches) for result in self._process(part, coalesced)]
 
-    def _process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def _process(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> list[PartitionResult]:
         folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
         with self._timed(Stage.FOLD):
             works = [
@@ -127,7 +131,7 @@ class Pipeline:
             ]
         self._moved.add(folder.inserted)
         if folder.rounds:
-            self._answer(works, folder)
+            self._answer(works, folder, coalesced)
         else:
             for work in works:
                 work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
@@ -181,20 +185,30 @@ class Pipeline:
         self.metrics.engine_slots.set(engine.num_slots)
         self.metrics.serves(serving.version, serving.created_s)
 
-    def _answer(self, works: Sequence[PartitionWork], folder: Folder) -> None:
+    def _answer(self, works: Sequence[PartitionWork], folder: Folder, coalesced: bool) -> None:
         with self._timed(Stage.ENCODE):
             batch = lay_out([run for runs in folder.rounds for run in runs], self.layout, self._serving.vocabulary)
             attempt = self._encoder.encode(folder.rounds)
+        silent = self._coalesce(works, attempt.failed) if coalesced else attempt.failed
         with self._timed(Stage.SEARCH):
             watched = self._watched.of(batch)
-            lists = self._retrieval.search(batch, attempt.encoded, watched, attempt.failed, self._popular)
+            lists = self._retrieval.search(batch, attempt.encoded, watched, silent, self._popular)
         with self._timed(Stage.JUDGE):
-            self._judge_plays(works, batch, attempt.encoded, lists, watched, attempt.failed)
+            self._judge_plays(works, batch, attempt.encoded, lists, watched, silent)
         with self._timed(Stage.MESSAGES):
             self._writer.write(works, batch, attempt.encoded, lists, attempt.failed)
         self.metrics.fallbacks.inc(int(lists.popular.sum()))
         last = self.config.num_recommendations - 1
-        self.metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~attempt.failed).sum()))
+        self.metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~silent).sum()))
+
+    def _coalesce(self, works: Sequence[PartitionWork], failed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Leaves each member's last play to be answered that could be encoded; returns the rows without a list, bool[N]."""
+        silent, given_up = np.ones_like(failed), failed.tolist()
+        for work in works:
+            answers = [a for a in work.pending if isinstance(a, Answer) and not given_up[a.row]]
+            work.result.tally.add(self.metrics.coalesced_plays, amount=coalesce(answers))
+            silent[[a.row for a in answers if not a.is_silent]] = False
+        return silent
 
     def _judge_plays(
         self,
@@ -203,7 +217,7 @@ class Pipeline:
         encoded: Encoded,
         lists: Lists,
         watched: Sequence[WatchedRows],
-        failed: NDArray[np.bool_],
+        silent: NDArray[np.bool_],
     ) -> None:
         """Judges the predictions before the plays that came in order, then counts all new plays as popular."""
         serving = self._serving
@@ -211,7 +225,7 @@ class Pipeline:
         made.items[:] = lists.rows[:, :CUTOFF]
         for m, head in enumerate(encoded.heads):
             made.labels[:, m] = head.argmax(axis=1)
-        made.bundle[~failed] = self._judge.bundle_number(serving.version)
+        made.bundle[~silent] = self._judge.bundle_number(serving.version)
         previous = self._judge.previous(batch, made)
         answers = [
             (p, work_of)
@@ -219,7 +233,7 @@ class Pipeline:
             for p in work.pending
             if isinstance(p, Answer) and p.outcome is not Outcome.REPLAYED
         ]
-        in_order = [(a.run.first_row + a.nth, work_of) for a, work_of in answers if a.outcome is Outcome.APPENDED]
+        in_order = [(a.row, work_of) for a, work_of in answers if a.outcome is Outcome.APPENDED]
         added, works_of = np.array(in_order, dtype=np.int64).reshape(-1, 2).T
         predicted = previous.bundle[added] >= 0
         rows, works_of = added[predicted], works_of[predicted]

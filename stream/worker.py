@@ -20,6 +20,7 @@ from intentrec_core.errors import BrokerError, EngineError, Fenced, IntentRecErr
 from stream.batcher import PlayBuffer
 from stream.inference_loop import InferenceLoop
 from stream.outstanding import Outstanding
+from stream.overload import Overload
 from stream.partition import LifeParts, Membership, PartitionLife, Phase
 from stream.progress import Progress
 from stream.worker_figures import WorkerFigures
@@ -63,9 +64,11 @@ class PlaysWorker:
             max_batch=settings.max_batch, deadline_s=settings.batch_deadline_ms / 1000, clock=clock
         )
         self._lives: dict[int, PartitionLife] = {}
+        self._overload = Overload(settings.coalesce_above_lag)
         self._inference = InferenceLoop(
             self._buffer,
             pipeline,
+            is_overloaded=self._is_overloaded,
             life_of=self._lives.get,
             on_taken=self._taken,
             on_result=self._processed,
@@ -280,6 +283,10 @@ class PlaysWorker:
         self.figures.buffered(self._buffer.num_plays)
         self._look_for_room()
 
+    def _is_overloaded(self) -> bool:
+        # The lag is known every few seconds: a worker that has caught up meanwhile has no full micro-batch waiting.
+        return self._overload.is_on and self._buffer.num_plays >= self._settings.max_batch
+
     def _processed(self, life: PartitionLife, result: PartitionResult) -> None:
         if life.phase in (Phase.READY, Phase.FINISHING):
             publisher = self._publisher
@@ -287,6 +294,13 @@ class PlaysWorker:
 
     def _inference_failed(self, life: PartitionLife, error: Exception) -> None:
         self._failed(life, EngineError(f"inference failed: {error!r}"))
+
+    # --- the watch on the log's end
+
+    def saw_lag(self, num_plays: int) -> None:
+        """So many plays of our partitions are in the log and in no cut."""
+        self._overload.saw_lag(num_plays)
+        self.figures.lag(num_plays)
 
     # --- callbacks of lives
 

@@ -14,12 +14,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from intentrec_core.domain_file import load_domain
 from intentrec_core.errors import IntentRecError
 from intentrec_core.history import EventLayout, History
+from stream.coalescing import coalesce
 from stream.control import up_to_each_control
-from stream.folding import Folder
+from stream.folding import Answer, Folder
 from stream.metrics import Metrics, PlayOutcome
 from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.settings import Settings
@@ -44,16 +46,23 @@ class CountingPipeline:
     def close_partition(self, partition: int) -> None:
         self.histories.pop(partition, None)
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
         parts = (part.items() for part in up_to_each_control(batches))
         results = []
         for partition, records in chain.from_iterable(parts):
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
             work.result.tally.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
+            if coalesced:
+                num_silent = coalesce(pending for pending in work.pending if isinstance(pending, Answer))
+                work.result.tally.add(self._metrics.coalesced_plays, amount=num_silent)
             for pending in work.pending:
                 if isinstance(pending, OutputRecord):
                     work.result.outputs.append(pending)
+                    continue
+                if pending.is_silent:
                     continue
                 record, user = pending.record, pending.play.user_id
                 if "poison" in pending.play.item_id:
@@ -63,7 +72,11 @@ class CountingPipeline:
                 # Of the run and not of the history, which can be forgotten by now.
                 run = pending.run
                 count = run.anchor + len(run.context) // self.layout.size - (run.num_outputs - 1 - pending.nth)
-                value = json.dumps({"user_id": user, "count": count})[:-1].encode()
+                named: dict[str, Any] = {"user_id": user, "count": count}
+                if pending.stands_for:
+                    first = pending.stands_for[0].record.offset
+                    named["coalesced"] = {"plays": 1 + len(pending.stands_for), "first_offset": first}
+                value = json.dumps(named)[:-1].encode()
                 for kind in ANSWERS:
                     headers = ((ID_HEADER, output_id(record, kind)),)
                     work.result.outputs.append(
@@ -87,7 +100,9 @@ class PassThrough:
     def close_partition(self, partition: int) -> None:
         pass
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
         results = []
         for partition, records in batches.items():
             outputs = [

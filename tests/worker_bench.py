@@ -37,7 +37,9 @@ class HangingPipeline:
     def close_partition(self, partition: int) -> None:
         self.opened = [opened for opened in self.opened if opened != partition]
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
         self.began.set()
         self.go_on.wait(20)
         results = [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]

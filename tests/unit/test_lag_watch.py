@@ -21,7 +21,7 @@ class Watched:
         self.behind: list[bool] = []
         self.lags: list[int] = []
         self.progress = SimpleNamespace(saw_lag=lambda *, behind: self.behind.append(behind))
-        self.figures = SimpleNamespace(lag=self.lags.append)
+        self.saw_lag = self.lags.append
 
     def fetchable(self) -> dict[int, Any]:
         return self.lives

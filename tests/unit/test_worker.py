@@ -126,8 +126,10 @@ def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkey
 
         num_batches = 0
 
-        def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
-            results = super().process(batches)
+        def process(
+            self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+        ) -> list[PartitionResult]:
+            results = super().process(batches, coalesced=coalesced)
             self.num_batches += 1
             if self.num_batches == 1:
                 raise RuntimeError("the search failed")
