@@ -29,6 +29,8 @@ class HangingPipeline:
     def __init__(self) -> None:
         self.go_on, self.began = threading.Event(), threading.Event()
         self.opened: list[int] = []
+        #: Of each micro-batch, how many plays it held, and whether it was coalesced.
+        self.taken: list[tuple[int, bool]] = []
         self.metrics = Metrics()
 
     def open_partition(self, partition: int, histories: dict[str, Any]) -> None:
@@ -40,6 +42,7 @@ class HangingPipeline:
     def process(
         self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
     ) -> list[PartitionResult]:
+        self.taken.append((sum(map(len, batches.values())), coalesced))
         self.began.set()
         self.go_on.wait(20)
         results = [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]

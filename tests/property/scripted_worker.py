@@ -47,6 +47,8 @@ class World:
     def __init__(self, loop: VirtualLoop, *, seed: int = 0, num_partitions: int = 2, **options: Any) -> None:
         self.loop = loop
         self.transactional = options.pop("transactional", True)
+        #: Whether a worker takes itself for overloaded, which may be said of any micro-batch.
+        self.overloaded = options.pop("overloaded", False)
         #: Small, so that a cut does not fit one batch; without transactions half a cut would be a torn state.
         self.batch_bytes = 700 if self.transactional else 1 << 20
         self.broker = ScriptedBroker(seed, num_partitions)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stream import changelog, inference_loop, reader, worker_process
+from stream import changelog, inference_loop, reader, worker, worker_process
 from stream.settings import Settings
 from tests.property.scripted_app import ScriptedApp
 from tests.property.scripted_clients import ScriptedProducer, ScriptedRecoveryConsumer
@@ -61,6 +61,8 @@ def scripted_world(**options: Any) -> Iterator[World]:
         patch.setattr(changelog, "AIOKafkaProducer", ScriptedProducer)
         patch.setattr(reader, "AIOKafkaConsumer", ScriptedRecoveryConsumer)
         patch.setattr(inference_loop, "ThreadPoolExecutor", _Thread)
+        if world.overloaded:
+            patch.setattr(worker.PlaysWorker, "_is_overloaded", lambda _: world.broker.rng.random() < 0.7)
         try:
             yield world
         finally:

@@ -24,6 +24,7 @@ DECIDING = {"fence", "commit", "commit offset"}
 MODES = {
     "kafka": {},
     "exactly_once": {"delivery": "exactly_once"},
+    "overload": {"overloaded": True},
     "embedded": {"transactional": False},
 }
 
@@ -76,6 +77,14 @@ def test_the_schedule_meets_every_kind_of_step() -> None:
         "commit",
     }  # fmt: skip
     assert {"publish", "changelog", "commit offset"} <= set(run("embedded"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_plays_are_named_by_others_in_overload_and_never_else(mode: str) -> None:
+    with scripted_world(seed=0, **MODES[mode]) as world:
+        guarantee = Guarantee(world)
+        world.run(_schedule(world, guarantee))
+        assert bool(guarantee.named()) == world.overloaded
 
 
 def steps_of(mode: str, full: bool, part: int) -> list[int]:
