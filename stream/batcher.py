@@ -38,8 +38,13 @@ class PlayBuffer:
         self._waiting.setdefault(partition, deque()).extend(records)
         self.num_plays += len(records)
         self._some.set()
-        if self.num_plays >= self._max_batch:
+        if self.has_full_batch:
             self._enough.set()
+
+    @property
+    def has_full_batch(self) -> bool:
+        """Whether a micro-batch's worth of plays waits."""
+        return self.num_plays >= self._max_batch
 
     def drop(self, partition: int) -> int:
         """Forgets a partition's plays; returns how many."""
@@ -51,7 +56,7 @@ class PlayBuffer:
         """Returns when a micro-batch is full, or the oldest play has waited for the deadline."""
         while True:
             await self._some.wait()
-            if self.num_plays >= self._max_batch:
+            if self.has_full_batch:
                 return
             rest_s = self._oldest_s + self._deadline_s - self._clock()
             if rest_s <= 0:
@@ -89,7 +94,7 @@ class PlayBuffer:
 
     def _shrink(self, num: int) -> None:
         self.num_plays -= num
-        if self.num_plays < self._max_batch:
+        if not self.has_full_batch:
             self._enough.clear()
         if not self.num_plays:
             self._some.clear()

@@ -9,15 +9,17 @@ not switch it off and on again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 #: Of the bound. At half of it a worker that can keep up is clear of it, and one that cannot needs as long again to come back.
 _OFF_SHARE = 0.5
 
 
 class Overload:
-    """Owned by the event loop. ``above_lag`` is the bound, in plays; 0: never."""
+    """Owned by the event loop. ``above_lag`` is the bound, in plays; 0: never. ``is_busy``: a full micro-batch waits."""
 
-    def __init__(self, above_lag: int) -> None:
-        self._above_lag = above_lag
+    def __init__(self, above_lag: int, is_busy: Callable[[], bool]) -> None:
+        self._above_lag, self._is_busy = above_lag, is_busy
         self.is_on = False
 
     def saw_lag(self, num_plays: int) -> None:
@@ -25,3 +27,7 @@ class Overload:
         if self._above_lag:
             bound = self._above_lag * _OFF_SHARE if self.is_on else self._above_lag
             self.is_on = num_plays > bound
+
+    def coalesces(self) -> bool:
+        """Whether the next micro-batch is coalesced: the lag is looked at every second, and may be gone by now."""
+        return self.is_on and self._is_busy()

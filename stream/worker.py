@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from intentrec_core.errors import BrokerError, EngineError, Fenced, IntentRecError, StateError
@@ -21,15 +21,15 @@ from stream.batcher import PlayBuffer
 from stream.inference_loop import InferenceLoop
 from stream.outstanding import Outstanding
 from stream.overload import Overload
-from stream.partition import LifeParts, Membership, PartitionLife, Phase
+from stream.partition import LifeParts, Membership, PartitionLife
 from stream.progress import Progress
 from stream.worker_figures import WorkerFigures
 
 if TYPE_CHECKING:
     from stream.inference_loop import PlaysPipeline
     from stream.metrics import Metrics
-    from stream.publisher import Publisher
-    from stream.records import Fetched, PartitionResult
+    from stream.publisher import Publisher, Receipt
+    from stream.records import Fetched, OutputRecord, PartitionResult
     from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -64,13 +64,14 @@ class PlaysWorker:
             max_batch=settings.max_batch, deadline_s=settings.batch_deadline_ms / 1000, clock=clock
         )
         self._lives: dict[int, PartitionLife] = {}
-        self._overload = Overload(settings.coalesce_above_lag)
+        self.overload = Overload(settings.coalesce_above_lag, lambda: self._buffer.has_full_batch)
         self._inference = InferenceLoop(
             self._buffer,
             pipeline,
-            is_overloaded=self._is_overloaded,
+            is_overloaded=self.overload.coalesces,
             life_of=self._lives.get,
             on_taken=self._taken,
+            on_outputs=self._give_out,
             on_result=self._processed,
             on_error=self._inference_failed,
         )
@@ -283,24 +284,14 @@ class PlaysWorker:
         self.figures.buffered(self._buffer.num_plays)
         self._look_for_room()
 
-    def _is_overloaded(self) -> bool:
-        # The lag is known every few seconds: a worker that has caught up meanwhile has no full micro-batch waiting.
-        return self._overload.is_on and self._buffer.num_plays >= self._settings.max_batch
+    def _give_out(self, life: PartitionLife, outputs: Sequence[OutputRecord]) -> Receipt | None:
+        return None if self._publisher is None else self._publisher.publish(outputs, life.output_stream)
 
-    def _processed(self, life: PartitionLife, result: PartitionResult) -> None:
-        if life.phase in (Phase.READY, Phase.FINISHING):
-            publisher = self._publisher
-            life.add(result, None if publisher is None else publisher.publish(result.outputs, life.output_stream))
+    def _processed(self, life: PartitionLife, result: PartitionResult, receipts: Sequence[Receipt]) -> None:
+        life.add(result, receipts, in_transaction=self._publisher is None)
 
     def _inference_failed(self, life: PartitionLife, error: Exception) -> None:
         self._failed(life, EngineError(f"inference failed: {error!r}"))
-
-    # --- the watch on the log's end
-
-    def saw_lag(self, num_plays: int) -> None:
-        """So many plays of our partitions are in the log and in no cut."""
-        self._overload.saw_lag(num_plays)
-        self.figures.lag(num_plays)
 
     # --- callbacks of lives
 

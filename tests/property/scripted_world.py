@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from stream import changelog, inference_loop, reader, worker, worker_process
+from stream import changelog, inference_loop, reader, worker_process
+from stream.overload import Overload
 from stream.settings import Settings
 from tests.property.scripted_app import ScriptedApp
 from tests.property.scripted_clients import ScriptedProducer, ScriptedRecoveryConsumer
@@ -62,7 +63,7 @@ def scripted_world(**options: Any) -> Iterator[World]:
         patch.setattr(reader, "AIOKafkaConsumer", ScriptedRecoveryConsumer)
         patch.setattr(inference_loop, "ThreadPoolExecutor", _Thread)
         if world.overloaded:
-            patch.setattr(worker.PlaysWorker, "_is_overloaded", lambda _: world.broker.rng.random() < 0.7)
+            patch.setattr(Overload, "coalesces", lambda _: world.broker.rng.random() < 0.7)
         try:
             yield world
         finally:

@@ -153,15 +153,18 @@ class DeliveryExactlyOnce(DeliveryOnKafka):
 
 
 class DeliveryInOverload(DeliveryOnKafka):
-    """Plays of a member that meet in a micro-batch share an answer, now and then: a replay has other runs."""
+    """Plays of a member that meet in a micro-batch share an answer, now and then: a replay has other runs.
 
-    options: ClassVar = {"overloaded": True}
+    And some members' answers are held back, so that others overtake them.
+    """
+
+    options: ClassVar = {"overloaded": True, "cold_ratio": 0.5}
 
 
 class DeliveryExactlyOnceInOverload(DeliveryOnKafka):
     """The same, with each play answered or named once without removing anything."""
 
-    options: ClassVar = {"overloaded": True, "delivery": "exactly_once"}
+    options: ClassVar = {"overloaded": True, "cold_ratio": 0.5, "delivery": "exactly_once"}
 
 
 class DeliveryWithoutTransactions(Delivery):

@@ -25,6 +25,7 @@ MODES = {
     "kafka": {},
     "exactly_once": {"delivery": "exactly_once"},
     "overload": {"overloaded": True},
+    "held_back": {"cold_ratio": 0.5},
     "embedded": {"transactional": False},
 }
 

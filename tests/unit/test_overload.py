@@ -19,7 +19,7 @@ from stream.overload import Overload
     ],
 )
 def test_it_is_on_from_the_bound_until_half_of_it(lags: list[int], expected: list[bool]) -> None:
-    overload, found = Overload(100), []
+    overload, found = Overload(100, lambda: True), []
     for lag in lags:
         overload.saw_lag(lag)
         found.append(overload.is_on)
@@ -27,7 +27,7 @@ def test_it_is_on_from_the_bound_until_half_of_it(lags: list[int], expected: lis
 
 
 def test_a_bound_of_zero_is_never_exceeded() -> None:
-    overload = Overload(0)
+    overload = Overload(0, lambda: True)
     overload.saw_lag(10**9)
     assert not overload.is_on
 

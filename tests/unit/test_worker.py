@@ -59,7 +59,7 @@ def test_an_overloaded_worker_coalesces_all_that_waits_and_what_is_no_full_micro
         life = worker.fetchable()[0]
         offset = 100
         for lag, num in ((100_000, 300), (100_001, 300), (100_001, 200), (60_000, 300), (50_000, 300)):
-            worker.saw_lag(lag)
+            worker.overload.saw_lag(lag)
             worker.accept(life, Fetched(offset, records(offset, num), offset + num))
             offset += num
             await until(lambda end=offset: broker.cuts and broker.cuts[-1] == end)  # type: ignore[misc]
