@@ -102,10 +102,13 @@ def test_a_member_who_waits_is_not_overtaken_by_newer_plays_of_their_own(serving
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     (later,) = pipeline.process({0: [log.play(f"user-{i}", 9, 3000.0 + i) for i in (5, 0)]})
     assert [a.user_id for a in lists(later)] == ["user-0"]
-    rest = []
+    parts = [pipeline.answer_held_back() for _ in range(3)]
+    assert serving.engine.caches("0/user-5")
+    (latest,) = pipeline.process({0: [log.play("user-5", 10, 4000.0)]})
+    assert not latest.outputs, "one of their plays is answered, another one still waits"
     while pipeline.num_held_back:
-        rest += [a.source.offset for part in pipeline.answer_held_back() for a in lists(part) if a.user_id == "user-5"]
-    assert rest == [22, 23]
+        parts.append(pipeline.answer_held_back())
+    assert [a.source.offset for part in parts for r in part for a in lists(r) if a.user_id == "user-5"] == [22, 23, 25]
 
 
 def test_nothing_is_kept_of_a_member_who_was_forgotten_while_they_waited(serving: Serving) -> None:
