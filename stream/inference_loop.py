@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from intentrec_core.errors import EngineError
+
 if TYPE_CHECKING:
     from intentrec_core.history import History
     from stream.batcher import PlayBuffer
@@ -104,7 +106,7 @@ class InferenceLoop:
         on_taken: Callable[[], None],
         on_outputs: Callable[[PartitionLife, Sequence[OutputRecord]], Receipt | None],
         on_result: Callable[[PartitionLife, PartitionResult, Sequence[Receipt]], None],
-        on_error: Callable[[PartitionLife, Exception], None],
+        on_error: Callable[[PartitionLife, EngineError], None],
     ) -> None:
         self._buffer = buffer
         self._pipeline = pipeline
@@ -209,7 +211,7 @@ class InferenceLoop:
         logger.error("inference failed", exc_info=error)
         batch.results.clear()
         for life in batch.lives.values():
-            self._on_error(life, error)
+            self._on_error(life, EngineError(f"inference failed: {error!r}"))
 
     def _done(self, batch: _Batch) -> None:
         """All of a micro-batch was given out: it goes into the next cut, behind those before it."""

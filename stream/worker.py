@@ -73,7 +73,7 @@ class PlaysWorker:
             on_taken=self._taken,
             on_outputs=self._give_out,
             on_result=self._processed,
-            on_error=self._inference_failed,
+            on_error=self._failed,
         )
         self._assigned: set[int] = set()
         self._turns: dict[int, asyncio.Lock] = {}
@@ -289,9 +289,6 @@ class PlaysWorker:
 
     def _processed(self, life: PartitionLife, result: PartitionResult, receipts: Sequence[Receipt]) -> None:
         life.add(result, receipts, in_transaction=self._publisher is None)
-
-    def _inference_failed(self, life: PartitionLife, error: Exception) -> None:
-        self._failed(life, EngineError(f"inference failed: {error!r}"))
 
     # --- callbacks of lives
 
