@@ -91,10 +91,11 @@ class Guarantee:
 
     @property
     def caught_up(self) -> bool:
-        """Whether every play is in the committed state."""
+        """Whether every play is in the committed state, and none would be replayed onto it."""
         for partition, end in enumerate(self._ends):
             _, marker = self._restored(partition)
-            if (0 if marker is None else marker.next_offset) < end:
+            reached = 0 if marker is None else marker.next_offset
+            if min(reached, self._world.broker.offsets.get(partition, reached)) < end:
                 return False
         return True
 
