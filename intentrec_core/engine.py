@@ -126,6 +126,10 @@ class IncrementalEngine:
         """Members the pool can hold."""
         return self.encoder.num_slots
 
+    def caches(self, user_id: str) -> bool:
+        """Whether a member has a slot; not a use of it."""
+        return user_id in self._slots
+
     def cached_users(self) -> list[str]:
         """Members with a slot, most recently active first."""
         return self._slots.users()

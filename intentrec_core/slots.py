@@ -37,6 +37,10 @@ class SlotAllocator:
     def __len__(self) -> int:
         return len(self._held)
 
+    def __contains__(self, user_id: str) -> bool:
+        """Whether a member has a slot; not a use of it."""
+        return user_id in self._held
+
     def find(self, user_id: str) -> Slot | None:
         """A member's slot, now the most recently used; None where there is none."""
         slot = self._held.get(user_id)

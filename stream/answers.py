@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import defstruct
+from msgspec import UNSET, defstruct
 from numpy.typing import NDArray
 
 from index.base import PAD_ROW
@@ -18,7 +18,7 @@ from intentrec_core.errors import RejectReason
 from intentrec_core.history import Outcome, hash64
 from stream.codec import encode_open
 from stream.folding import Answer, PartitionWork, rejected
-from stream.messages import IntentUpdate, PrimaryIntent, Recommendation, RecommendedItem, Source
+from stream.messages import Coalesced, IntentUpdate, PrimaryIntent, Recommendation, RecommendedItem, Source
 from stream.records import ID_HEADER, OutputKind, OutputRecord, output_id
 from stream.sessions import session_id
 
@@ -42,6 +42,7 @@ class _Columns:
     heads: list[list[list[float]]]
     alpha: list[list[float]]
     primary: list[int]
+    previous_primary: list[int]
     shifted: list[bool]
     session_ms: list[int]
     opened: list[bool]
@@ -79,10 +80,10 @@ class AnswerWriter:
                 if isinstance(pending, OutputRecord):
                     outputs.append(pending)
                     continue
-                row, event_time = pending.run.first_row + pending.nth, next(times)
+                row, event_time = pending.row, next(times)
                 if given_up[row]:
                     outputs.append(self._given_up(work, pending))
-                else:
+                elif not pending.is_silent:
                     self._answer(pending, columns, row, event_time, outputs)
 
     def _answer(
@@ -92,6 +93,8 @@ class AnswerWriter:
         user_id, event_id, bundle = play.user_id, play.event_id, self._version
         session = session_id(user_id, columns.session_ms[row])
         source = Source(record.topic, record.partition, record.offset)
+        run = answer.stands_for
+        coalesced = Coalesced(1 + len(run), run[0].record.offset) if run else UNSET
         item_ids, titles = self._item_ids, self._titles
         recommendation = Recommendation(
             user_id=user_id,
@@ -106,11 +109,12 @@ class AnswerWriter:
                 if item != PAD_ROW
             ],
             fallback="popular" if columns.popular[row] else "none",
+            coalesced=coalesced,
         )
         intent = IntentUpdate(
             user_id=user_id,
             session_id=session,
-            session_opened=_opened(answer, columns, row),
+            session_opened=_opened(answer, columns, row) or any(_opens_session_of(row, a, columns) for a in run),
             event_id=event_id,
             event_time=event_time,
             bundle=bundle,
@@ -120,7 +124,8 @@ class AnswerWriter:
             ),
             weights=self._heads(*columns.alpha[row]),
             primary=self._primary(columns, row),
-            shifted=columns.shifted[row],
+            shifted=_shifted_since(run, columns, row) if run else columns.shifted[row],
+            coalesced=coalesced,
         )
         key, offset, timestamp_ms = user_id.encode(), record.offset, record.timestamp
         for kind, message in ((OutputKind.RECOMMENDATION, recommendation), (OutputKind.INTENT, intent)):
@@ -143,6 +148,7 @@ class AnswerWriter:
             heads=[_rounded(head) for head in encoded.heads],
             alpha=_rounded(encoded.alpha_NM),
             primary=encoded.primary_N.tolist(),
+            previous_primary=encoded.previous_primary_N.tolist(),
             shifted=(moved & ~sessions.opened).tolist(),
             session_ms=sessions.start_ms.tolist(),
             opened=sessions.opened.tolist(),
@@ -166,6 +172,18 @@ def _opened(answer: Answer, columns: _Columns, row: int) -> bool:
     if answer.outcome is Outcome.INSERTED:  # a late play, now the first of the session of the newest one
         return columns.session_ms[row] == answer.play.ts_ms
     return columns.opened[row] and columns.event_hash[row] == hash64(answer.play.event_id)
+
+
+def _opens_session_of(row: int, silent: Answer, columns: _Columns) -> bool:
+    """Whether a play that is answered with a later one opened the session that the output at ``row`` names."""
+    return columns.session_ms[silent.row] == columns.session_ms[row] and _opened(silent, columns, silent.row)
+
+
+def _shifted_since(run: Sequence[Answer], columns: _Columns, row: int) -> bool:
+    """Whether the primary intent at ``row`` is another one than before the plays answered with it, all in one session."""
+    first = run[0].row
+    in_one_session = columns.session_ms[first] == columns.session_ms[row] and not columns.opened[first]
+    return in_one_session and columns.primary[row] != columns.previous_primary[first] >= 0
 
 
 def _object(names: Sequence[str]) -> Callable[..., Any]:

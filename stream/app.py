@@ -52,6 +52,7 @@ async def _serving_parts(settings: Settings, metrics: Metrics, hot_swap: HotSwap
         plays_partitioner=settings.plays_partitioner,
         num_recommendations=settings.num_recommendations,
         beta=settings.beta,
+        max_prefill_positions=settings.max_prefill_positions,
     )
     # The pipeline is built here and used on the inference thread only from the first partition on.
     pipeline = Pipeline(serving, config, metrics)

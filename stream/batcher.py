@@ -38,8 +38,13 @@ class PlayBuffer:
         self._waiting.setdefault(partition, deque()).extend(records)
         self.num_plays += len(records)
         self._some.set()
-        if self.num_plays >= self._max_batch:
+        if self.has_full_batch:
             self._enough.set()
+
+    @property
+    def has_full_batch(self) -> bool:
+        """Whether a micro-batch's worth of plays waits."""
+        return self.num_plays >= self._max_batch
 
     def drop(self, partition: int) -> int:
         """Forgets a partition's plays; returns how many."""
@@ -51,7 +56,7 @@ class PlayBuffer:
         """Returns when a micro-batch is full, or the oldest play has waited for the deadline."""
         while True:
             await self._some.wait()
-            if self.num_plays >= self._max_batch:
+            if self.has_full_batch:
                 return
             rest_s = self._oldest_s + self._deadline_s - self._clock()
             if rest_s <= 0:
@@ -63,10 +68,10 @@ class PlayBuffer:
                 if self.num_plays:
                     return
 
-    def take(self) -> dict[int, list[SourceRecord]]:
-        """The next micro-batch: at most ``max_batch`` plays, shared out among partitions, each in source order."""
+    def take(self, *, everything: bool = False) -> dict[int, list[SourceRecord]]:
+        """The next micro-batch: ``max_batch`` plays or all, shared out among partitions, each in source order."""
         batch: dict[int, list[SourceRecord]] = {}
-        room = min(self._max_batch, self.num_plays)
+        room = self.num_plays if everything else min(self._max_batch, self.num_plays)
         taken = room
         while room:
             share = max(1, room // len(self._waiting))
@@ -89,7 +94,7 @@ class PlayBuffer:
 
     def _shrink(self, num: int) -> None:
         self.num_plays -= num
-        if self.num_plays < self._max_batch:
+        if not self.has_full_batch:
             self._enough.clear()
         if not self.num_plays:
             self._some.clear()

@@ -21,7 +21,7 @@ from stream.messages import Announcement, IntentUpdate, Play, Recommendation
 from stream.settings import Settings
 
 #: Minor with every optional field that is added. There is no major: a message that must break gets a topic of its own.
-CONTRACT_VERSION = "1.1.0"
+CONTRACT_VERSION = "1.2.0"
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "contracts"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"

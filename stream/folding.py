@@ -47,13 +47,23 @@ class Run:
 
 @dataclass(slots=True)
 class Answer:
-    """A play that is owed a recommendation and an intent: output ``nth`` of ``run``."""
+    """A play that is owed a recommendation and an intent: output ``nth`` of ``run``.
+
+    A ``is_silent`` one gets none of its own: it is among those that a later one of the member ``stands_for``, oldest first.
+    """
 
     record: SourceRecord
     play: DecodedPlay
     outcome: Outcome
     run: Run
     nth: int
+    stands_for: Sequence[Answer] = ()
+    is_silent: bool = False
+
+    @property
+    def row(self) -> int:
+        """Its place among all outputs of the micro-batch."""
+        return self.run.first_row + self.nth
 
 
 @dataclass(slots=True)

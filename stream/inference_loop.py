@@ -1,6 +1,8 @@
 """From waiting plays to results: micro-batches go to the one inference thread, and come back in order.
 
-    buffer ──due──▶ a free slot ──▶ inference thread (pipeline.process) ──▶ results, batch by batch, in the order taken
+    buffer ──due──▶ a free slot ──▶ inference thread (pipeline.process) ──▶ outputs, at once
+                                         ▲      └─ held back ─┐                └──▶ results, batch by batch, in the order taken,
+                                         └── part by part ◀───┘                     each once all of its outputs are given out
 
 The event loop never runs inference, and the inference thread never touches the broker. What needs the pipeline otherwise (opening
 and closing partitions, swapping bundles) queues up for the same thread, and so happens between two micro-batches.
@@ -10,21 +12,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from intentrec_core.errors import EngineError
 
 if TYPE_CHECKING:
     from intentrec_core.history import History
     from stream.batcher import PlayBuffer
     from stream.partition import PartitionLife
-    from stream.records import PartitionResult, SourceRecord
+    from stream.publisher import Receipt
+    from stream.records import OutputRecord, PartitionResult, SourceRecord
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: One micro-batch in inference, one behind it: the thread never waits for the loop, and latency gains nothing from more.
 NUM_SLOTS = 2
+#: Micro-batches with answers held back: as many plays as are held before inference. Beyond, nobody overtakes any more.
+MAX_HOLDING = 8
 
 
 class PlaysPipeline(Protocol):
@@ -38,16 +48,52 @@ class PlaysPipeline(Protocol):
         """Drops a state."""
         ...
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
-        """Folds and answers plays; one result a partition."""
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
+        """Folds and answers plays, ``coalesced`` only each member's last one; results in source order.
+
+        Some answers may be held back.
+        """
         ...
+
+    @property
+    def num_held_back(self) -> int:
+        """How often :meth:`answer_held_back` has something to answer."""
+        ...
+
+    def answer_held_back(self) -> list[PartitionResult]:
+        """Answers the next of what was held back, oldest first: outputs and counts, and no records."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Processed:
+    """What came of a micro-batch at once, in how many parts the rest will come, and what it raised."""
+
+    results: list[PartitionResult]
+    num_held_back: int
+    error: Exception | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """A micro-batch on its way: whose it is, what came of it, and the receipts of what was given out."""
+
+    lives: dict[int, PartitionLife]
+    processed: asyncio.Future[_Processed]
+    results: list[PartitionResult] = field(default_factory=list)
+    receipts: dict[int, list[Receipt]] = field(default_factory=dict)
+    num_held_back: int = 0
+    is_done: bool = False
 
 
 class InferenceLoop:
     """Owned by the event loop; owns the inference thread.
 
-    ``life_of`` names the life a partition's plays belong to now, ``on_result`` takes what came of them, ``on_error`` is told
-    of each life whose plays were in a micro-batch that raised.
+    ``life_of`` names the life a partition's plays belong to now. ``on_outputs`` gives out what came of them, ``on_result`` takes
+    a result whose outputs were all given out, with their receipts; ``on_error`` is told of each life whose plays were in a
+    micro-batch that raised. While ``is_overloaded`` a micro-batch takes all that waits, and is coalesced.
     """
 
     def __init__(
@@ -55,27 +101,33 @@ class InferenceLoop:
         buffer: PlayBuffer,
         pipeline: PlaysPipeline,
         *,
+        is_overloaded: Callable[[], bool],
         life_of: Callable[[int], PartitionLife | None],
         on_taken: Callable[[], None],
-        on_result: Callable[[PartitionLife, PartitionResult], None],
-        on_error: Callable[[PartitionLife, Exception], None],
+        on_outputs: Callable[[PartitionLife, Sequence[OutputRecord]], Receipt | None],
+        on_result: Callable[[PartitionLife, PartitionResult, Sequence[Receipt]], None],
+        on_error: Callable[[PartitionLife, EngineError], None],
     ) -> None:
         self._buffer = buffer
         self._pipeline = pipeline
+        self._is_overloaded = is_overloaded
         self._life_of = life_of
         self._on_taken = on_taken
+        self._on_outputs = on_outputs
         self._on_result = on_result
         self._on_error = on_error
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._slots = asyncio.Semaphore(NUM_SLOTS)
-        self._submitted: asyncio.Queue[tuple[asyncio.Future[list[PartitionResult]], dict[int, PartitionLife]]]
-        self._submitted = asyncio.Queue()
+        self._submitted: asyncio.Queue[_Batch] = asyncio.Queue()
+        self._holding: asyncio.Queue[_Batch] = asyncio.Queue(MAX_HOLDING)
+        self._in_order: deque[_Batch] = deque()
 
     async def run(self) -> None:
         """Works until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._submit(), name="submit micro-batches")
             group.create_task(self._collect(), name="collect results")
+            group.create_task(self._answer_held_back(), name="answer what was held back")
 
     async def on_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Runs a function on the inference thread, between two micro-batches; also when the caller is cancelled meanwhile."""
@@ -90,7 +142,8 @@ class InferenceLoop:
         while True:
             await self._buffer.wait_until_due()
             await self._slots.acquire()
-            taken = self._buffer.take()
+            coalesced = self._is_overloaded()
+            taken = self._buffer.take(everything=coalesced)
             lives = {partition: life for partition in taken if (life := self._life_of(partition))}
             batch = {partition: taken[partition] for partition in lives}
             self._on_taken()
@@ -99,20 +152,73 @@ class InferenceLoop:
                 continue
             for life in lives.values():
                 life.begin_inference()
-            self._submitted.put_nowait((loop.run_in_executor(self._thread, self._pipeline.process, batch), lives))
+            processed = loop.run_in_executor(self._thread, partial(self._process, batch, coalesced=coalesced))
+            self._submitted.put_nowait(_Batch(lives, processed))
+
+    def _process(self, batch: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool) -> _Processed:
+        """On the inference thread. Also of a micro-batch that raised parts may wait, and are counted."""
+        pipeline = self._pipeline
+        num_before = pipeline.num_held_back
+        try:
+            return _Processed(pipeline.process(batch, coalesced=coalesced), pipeline.num_held_back - num_before)
+        except Exception as error:  # the caller's, with the count
+            return _Processed([], pipeline.num_held_back - num_before, error)
 
     async def _collect(self) -> None:
         while True:
-            processed, lives = await self._submitted.get()
-            try:
-                for result in await processed:
-                    self._on_result(lives[result.partition], result)
-            except Exception as error:
-                # The pipeline answers every play or dead-letters it. If it raises, what it did to its state is unknown.
-                logger.exception("inference failed")
-                for life in lives.values():
-                    self._on_error(life, error)
-            finally:
-                for life in lives.values():
-                    life.end_inference()
-                self._slots.release()
+            batch = await self._submitted.get()
+            self._in_order.append(batch)
+            processed = await batch.processed
+            batch.results, batch.num_held_back = processed.results, processed.num_held_back
+            if processed.error is not None:
+                self._failed(batch, processed.error)
+            self._give_out(batch, batch.results)
+            if batch.num_held_back:
+                await self._holding.put(batch)
+            else:
+                self._done(batch)
+            self._slots.release()
+
+    async def _answer_held_back(self) -> None:
+        while True:
+            batch = await self._holding.get()
+            for _ in range(batch.num_held_back):
+                try:
+                    parts = await self.on_thread(self._pipeline.answer_held_back)
+                except Exception as error:
+                    self._failed(batch, error)
+                    continue
+                self._give_out(batch, parts)
+                self._add_to(batch, parts)
+            self._done(batch)
+
+    def _give_out(self, batch: _Batch, results: Sequence[PartitionResult]) -> None:
+        for result in results:
+            receipt = self._on_outputs(batch.lives[result.partition], result.outputs)
+            if receipt is not None:
+                batch.receipts.setdefault(result.partition, []).append(receipt)
+
+    def _add_to(self, batch: _Batch, parts: Sequence[PartitionResult]) -> None:
+        newest = {result.partition: result for result in batch.results}
+        for part in parts:
+            result = newest.get(part.partition)
+            if result is not None:  # it failed meanwhile
+                result.outputs += part.outputs
+                result.tally.take(part.tally)
+
+    def _failed(self, batch: _Batch, error: Exception) -> None:
+        # The pipeline answers every play or dead-letters it. If it raises, what it did to its state is unknown.
+        logger.error("inference failed", exc_info=error)
+        batch.results.clear()
+        for life in batch.lives.values():
+            self._on_error(life, EngineError(f"inference failed: {error!r}"))
+
+    def _done(self, batch: _Batch) -> None:
+        """All of a micro-batch was given out: it goes into the next cut, behind those before it."""
+        batch.is_done = True
+        while self._in_order and self._in_order[0].is_done:
+            first = self._in_order.popleft()
+            for result in first.results:
+                self._on_result(first.lives[result.partition], result, first.receipts.pop(result.partition, []))
+            for life in first.lives.values():
+                life.end_inference()

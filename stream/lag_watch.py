@@ -40,4 +40,5 @@ async def watch_lag(worker: PlaysWorker, source: SourceConsumer, interval_s: flo
         served = {p: life.committed_offset for p, life in worker.fetchable().items() if p in found}
         lags |= {p: max(0, found[p][1] - offset) for p, offset in served.items()}
         lags = {p: lag for p, lag in lags.items() if p in worker.assigned}
+        worker.overload.saw_lag(sum(lags.values()))
         worker.figures.lag(sum(lags.values()))

@@ -74,6 +74,15 @@ class Source(Struct, frozen=True, gc=False):
     offset: Annotated[int, Meta(ge=0)]
 
 
+class Coalesced(Struct, frozen=True, gc=False):
+    """The plays of this member that this message answers together: an overloaded worker answers the last one only."""
+
+    plays: Annotated[int, Meta(ge=2, description="How many, the one answered included.")]
+    first_offset: Annotated[
+        int, Meta(ge=0, description="The first one's; of this member, no play from here to source.offset is owed more.")
+    ]
+
+
 class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a list, best first."""
 
@@ -95,6 +104,7 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
     fallback: Annotated[
         Literal["none", "popular"], Meta(description="popular: nothing known of the member could be encoded.")
     ] = "none"
+    coalesced: Annotated[Coalesced | UnsetType, Meta(description="Absent: the one play is answered.")] = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -111,7 +121,7 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
 
     user_id: str
     session_id: str
-    session_opened: Annotated[bool, Meta(description="This play opened the session.")]
+    session_opened: Annotated[bool, Meta(description="This play, or one it is coalesced with, opened the session.")]
     event_id: Annotated[str, Meta(description="The play this answers.")]
     event_time: IsoTime
     bundle: Annotated[str, Meta(description="Version of the weights that predicted it.")]
@@ -121,7 +131,13 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
     ]
     weights: Annotated[dict[str, Probability], Meta(description="By head, how much it matters now; they sum to 1.")]
     primary: PrimaryIntent | None
-    shifted: Annotated[bool, Meta(description="The primary intent is another one than after the previous play.")]
+    shifted: Annotated[
+        bool,
+        Meta(
+            description="The primary intent is another one than after the play before this one and those coalesced with it."
+        ),
+    ]
+    coalesced: Annotated[Coalesced | UnsetType, Meta(description="Absent: the one play is answered.")] = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 

@@ -106,6 +106,9 @@ class Metrics:
         self.plays_rejected = counter(
             "plays_rejected_total", "Plays sent to the dead letters, once committed", "reason"
         )
+        self.coalesced_plays = counter(
+            "coalesced_plays_total", "Plays answered by the outputs of a later one, in overload, once committed"
+        )
         self.batch_plays = bulk("batch_plays", "Plays in a micro-batch", BATCH_BUCKETS)
         self.buffered_plays = gauge("buffered_plays", "Plays fetched and not yet processed")
         self.lag_plays = gauge("lag_plays", "Plays in the log and not committed yet, of the partitions served")

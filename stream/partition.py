@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -191,17 +191,21 @@ class PartitionLife:
         if not self._num_in_inference:
             self._idle.set()
 
-    def add(self, result: PartitionResult, receipt: Receipt | None) -> None:
-        """Takes a micro-batch's result into the next cut. ``receipt`` is None where the outputs go into the transaction."""
+    def add(self, result: PartitionResult, receipts: Sequence[Receipt], *, in_transaction: bool) -> None:
+        """Takes a micro-batch's result into the next cut, which waits for the receipts or takes the outputs in as well.
+
+        A life that has ended takes nothing.
+        """
+        if self.phase not in (Phase.READY, Phase.FINISHING):
+            return
         pending = self._uncommitted
         pending.next_offset = result.next_offset
         pending.num_plays += result.num_records
         pending.changes.update(result.changelog)
         pending.tally.take(result.tally)
-        if receipt is None:
+        pending.receipts.extend(receipts)
+        if in_transaction:
             pending.outputs.extend(result.outputs)
-        else:
-            pending.receipts.append(receipt)
         self._something.set()
 
     def fail(self, error: BaseException) -> None:

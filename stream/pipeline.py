@@ -23,12 +23,15 @@ from intentrec_core.errors import BundleError, BundleFault, ConfigError
 from intentrec_core.history import EventLayout, History, Outcome
 from stream.answers import AnswerWriter
 from stream.batch_rows import BatchRows, lay_out
+from stream.coalescing import coalesce
 from stream.control import up_to_each_control
-from stream.folding import Answer, Folder, PartitionWork
+from stream.engine_counts import EngineCounts
+from stream.folding import Answer, Folder, PartitionWork, Run
 from stream.isolation import IsolatingEncoder
-from stream.metrics import Lookup, Metrics, PlayOutcome, Stage
+from stream.metrics import Metrics, PlayOutcome, Stage
 from stream.moved import Moved
 from stream.popular import PopularNow
+from stream.prefill import HeldBack
 from stream.prequential import CUTOFF, Judge, Predictions, true_labels
 from stream.records import OutputKind, OutputRecord, PartitionResult, SourceRecord
 from stream.retrieval import Lists, Retrieval
@@ -45,7 +48,7 @@ class PipelineConfig:
     """How plays become outputs.
 
     ``num_partitions`` of the plays topic; ``max_tries`` is how often a play that crashes inference is tried by itself
-    before it goes to the dead letters.
+    before it goes to the dead letters; ``max_prefill_positions`` as in :mod:`stream.prefill`.
 
     Raises: ConfigError naming the value and what is allowed.
     """
@@ -55,9 +58,11 @@ class PipelineConfig:
     num_recommendations: int = 10
     beta: float = 0.0
     max_tries: int = 2
+    max_prefill_positions: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("num_partitions", 1), ("num_recommendations", 1), ("max_tries", 1), ("beta", 0)):
+        lows = {"num_partitions": 1, "num_recommendations": 1, "max_tries": 1, "beta": 0, "max_prefill_positions": 0}
+        for name, low in lows.items():
             if not getattr(self, name) >= low:
                 raise ConfigError(f"pipeline {name} is {getattr(self, name)}; allowed: {low} or more")
 
@@ -73,6 +78,7 @@ class Pipeline:
         self.metrics = metrics
         self.layout = EventLayout(serving.domain)
         self._states: dict[int, dict[str, History]] = {}
+        self._held_back = HeldBack(config.max_prefill_positions, self.layout.size)
         self._moved = Moved(max(serving.engine.num_slots, 1024))
         self._engine_seen = EngineCounts()
         self._install(serving)
@@ -92,6 +98,7 @@ class Pipeline:
 
     def close_partition(self, partition: int) -> None:
         """Drops a partition's state and everything derived from it; one that is not open is no error."""
+        self._held_back.drop(partition)
         for user_id in self._states.pop(partition, ()):
             self._forget(f"{partition}/{user_id}")
         self._count_members()
@@ -102,22 +109,28 @@ class Pipeline:
         self._watched.forget(member)
         self._judge.forget(member)
         self._moved.add([member])
+        self._held_back.forget(member)
 
     def history(self, partition: int, user_id: str) -> History | None:
         """A member's state, to be read on the inference thread and not changed."""
         return self._states[partition].get(user_id)
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
         """Processes the next records of open partitions, in source order; one result a partition, in the order given.
+
+        ``coalesced``: of a member's plays only the last one is answered, and names the others; the state is the same.
+        Outputs of members whose whole context has to be encoded may be held back, for :meth:`answer_held_back`.
 
         Where a member is forgotten, a partition's records are processed in parts up to that order, with a result for each.
 
         Raises: KeyError for a partition that is not open; EngineError when inference fails even for a context known to be
         good. No play makes it raise. After an error the state of these partitions is unknown: close them.
         """
-        return [result for part in up_to_each_control(batches) for result in self._process(part)]
+        return [result for part in up_to_each_control(batches) for result in self._process(part, coalesced)]
 
-    def _process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def _process(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> list[PartitionResult]:
         folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
         with self._timed(Stage.FOLD):
             works = [
@@ -126,15 +139,37 @@ class Pipeline:
                 if records
             ]
         self._moved.add(folder.inserted)
-        if folder.rounds:
-            self._answer(works, folder)
-        else:
-            for work in works:
-                work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
+        self._answer(
+            works,
+            self._held_back.hold_back(
+                works, folder.rounds, cold=lambda member: not self._serving.engine.caches(member), coalesced=coalesced
+            ),
+            coalesced,
+        )
         for member in folder.forgotten:
             self._forget(member)
+        num_records = sum(work.result.num_records for work in works)
+        self.metrics.plays_consumed.inc(num_records)
+        self.metrics.batch_plays.observe(num_records)
         self._count(works)
         return [work.result for work in works]
+
+    @property
+    def num_held_back(self) -> int:
+        """How often :meth:`answer_held_back` has something to answer."""
+        return len(self._held_back)
+
+    def answer_held_back(self) -> list[PartitionResult]:
+        """Answers the next of what was held back, oldest first: outputs and counts, and no records.
+
+        Raises: as :meth:`process`.
+        """
+        part = self._held_back.next()
+        self._answer(part.works, part.rounds, part.coalesced)
+        for member in part.forgotten:
+            self._forget(member)
+        self._count(part.works)
+        return [work.result for work in part.works]
 
     def hottest(self, limit: int) -> list[EncodeRequest]:
         """The members who played last, as requests to encode each one's whole context: to warm up another engine with."""
@@ -180,20 +215,34 @@ class Pipeline:
         self._engine_seen = EngineCounts.of(serving)
         self.metrics.serves(serving.version, serving.created_s)
 
-    def _answer(self, works: Sequence[PartitionWork], folder: Folder) -> None:
+    def _answer(self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]], coalesced: bool) -> None:
+        if not rounds:
+            for work in works:
+                work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
+            return
         with self._timed(Stage.ENCODE):
-            batch = lay_out([run for runs in folder.rounds for run in runs], self.layout, self._serving.vocabulary)
-            attempt = self._encoder.encode(folder.rounds)
+            batch = lay_out([run for runs in rounds for run in runs], self.layout, self._serving.vocabulary)
+            attempt = self._encoder.encode(rounds)
+        silent = self._coalesce(works, attempt.failed) if coalesced else attempt.failed
         with self._timed(Stage.SEARCH):
             watched = self._watched.of(batch)
-            lists = self._retrieval.search(batch, attempt.encoded, watched, attempt.failed, self._popular)
+            lists = self._retrieval.search(batch, attempt.encoded, watched, silent, self._popular)
         with self._timed(Stage.JUDGE):
-            self._judge_plays(works, batch, attempt.encoded, lists, watched, attempt.failed)
+            self._judge_plays(works, batch, attempt.encoded, lists, watched, silent)
         with self._timed(Stage.MESSAGES):
             self._writer.write(works, batch, attempt.encoded, lists, attempt.failed)
         self.metrics.fallbacks.inc(int(lists.popular.sum()))
         last = self.config.num_recommendations - 1
-        self.metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~attempt.failed).sum()))
+        self.metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~silent).sum()))
+
+    def _coalesce(self, works: Sequence[PartitionWork], failed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Leaves each member's last play to be answered that could be encoded; returns the rows without a list, bool[N]."""
+        silent, given_up = np.ones_like(failed), failed.tolist()
+        for work in works:
+            answers = [a for a in work.pending if isinstance(a, Answer) and not given_up[a.row]]
+            work.result.tally.add(self.metrics.coalesced_plays, amount=coalesce(answers))
+            silent[[a.row for a in answers if not a.is_silent]] = False
+        return silent
 
     def _judge_plays(
         self,
@@ -202,7 +251,7 @@ class Pipeline:
         encoded: Encoded,
         lists: Lists,
         watched: Sequence[WatchedRows],
-        failed: NDArray[np.bool_],
+        silent: NDArray[np.bool_],
     ) -> None:
         """Judges the predictions before the plays that came in order, then counts all new plays as popular."""
         serving = self._serving
@@ -210,7 +259,7 @@ class Pipeline:
         made.items[:] = lists.rows[:, :CUTOFF]
         for m, head in enumerate(encoded.heads):
             made.labels[:, m] = head.argmax(axis=1)
-        made.bundle[~failed] = self._judge.bundle_number(serving.version)
+        made.bundle[~silent] = self._judge.bundle_number(serving.version)
         previous = self._judge.previous(batch, made)
         answers = [
             (p, work_of)
@@ -218,7 +267,7 @@ class Pipeline:
             for p in work.pending
             if isinstance(p, Answer) and p.outcome is not Outcome.REPLAYED
         ]
-        in_order = [(a.run.first_row + a.nth, work_of) for a, work_of in answers if a.outcome is Outcome.APPENDED]
+        in_order = [(a.row, work_of) for a, work_of in answers if a.outcome is Outcome.APPENDED]
         added, works_of = np.array(in_order, dtype=np.int64).reshape(-1, 2).T
         predicted = previous.bundle[added] >= 0
         rows, works_of = added[predicted], works_of[predicted]
@@ -255,9 +304,6 @@ class Pipeline:
 
     def _count(self, works: Sequence[PartitionWork]) -> None:
         metrics = self.metrics
-        num_records = sum(work.result.num_records for work in works)
-        metrics.plays_consumed.inc(num_records)
-        metrics.batch_plays.observe(num_records)
         for work in works:
             result, tally = work.result, work.result.tally
             num_bytes = sum(len(key) + len(value or b"") for key, value in result.changelog.items())
@@ -278,26 +324,3 @@ class Pipeline:
 
     def _count_members(self) -> None:
         self.metrics.members.set(sum(len(histories) for histories in self._states.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class EngineCounts:
-    """An engine's running counts at one moment; another engine starts from its own."""
-
-    hits: int = 0
-    misses: int = 0
-    positions: int = 0
-    evictions: int = 0
-
-    @classmethod
-    def of(cls, serving: Serving) -> EngineCounts:
-        """As of now."""
-        engine = serving.engine
-        return cls(engine.stats.hits, engine.stats.misses, engine.stats.positions, engine.num_evictions)
-
-    def count(self, metrics: Metrics, since: EngineCounts) -> None:
-        """Adds what came on top of ``since``."""
-        metrics.engine_lookups.labels(Lookup.HIT).inc(self.hits - since.hits)
-        metrics.engine_lookups.labels(Lookup.MISS).inc(self.misses - since.misses)
-        metrics.engine_positions.inc(self.positions - since.positions)
-        metrics.engine_evictions.inc(self.evictions - since.evictions)

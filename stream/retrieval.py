@@ -64,20 +64,20 @@ class Retrieval:
         batch: BatchRows,
         encoded: Encoded,
         watched: Sequence[WatchedRows],
-        failed: NDArray[np.bool_],
+        silent: NDArray[np.bool_],
         popular: PopularNow,
     ) -> Lists:
-        """A list for every row that has not ``failed``."""
+        """A list for every row that is not ``silent``. Shape: bool[N]."""
         num = len(batch)
         hides = self._hides(encoded)
         allowed = self._allowed(batch)
         lists = Lists(
             np.full((num, self._k), PAD_ROW, dtype=np.int64),
             np.full((num, self._k), -np.inf, dtype=np.float32),
-            ~failed & ~self._known(batch),
+            ~silent & ~self._known(batch),
         )
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
-        rows = np.flatnonzero(~failed & ~lists.popular)
+        rows = np.flatnonzero(~silent & ~lists.popular)
         if len(rows):
             queries = conditioning.query(encoded.item_NW[rows], self._label_probs(encoded, rows), self._beta)
             picked = rows.tolist()

@@ -86,6 +86,15 @@ class Settings(BaseSettings):
     # State not yet in a transaction: bounds memory and replay when commits stall, without throttling a healthy 50,000/s.
     max_uncommitted: int = Field(65536, ge=1024, description="plays processed or fetched, not yet committed")
     max_uncommitted_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="the same, in bytes of plays")
+    # Above max_uncommitted, which a healthy worker may hold while one commit stalls; some ten seconds of work with a model.
+    coalesce_above_lag: int = Field(
+        100_000, ge=0, description="lag in plays from which plays of a member share one answer; 0: never"
+    )
+    # Some 50 ms of one core for a model of width 64: what a burst of members who are not cached adds to the others' latency.
+    # Smaller parts cost more in all: halving it adds a third where every fourth member is not cached.
+    max_prefill_positions: int = Field(
+        2048, ge=0, description="plays of whole contexts encoded between two micro-batches; 0: no bound"
+    )
     pool_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024)
     num_recommendations: int = Field(10, ge=1, le=500)
     beta: float = Field(0.0, ge=0, le=100)

@@ -13,22 +13,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from intentrec_core.errors import BrokerError, EngineError, Fenced, IntentRecError, StateError
 from stream.batcher import PlayBuffer
 from stream.inference_loop import InferenceLoop
 from stream.outstanding import Outstanding
-from stream.partition import LifeParts, Membership, PartitionLife, Phase
+from stream.overload import Overload
+from stream.partition import LifeParts, Membership, PartitionLife
 from stream.progress import Progress
 from stream.worker_figures import WorkerFigures
 
 if TYPE_CHECKING:
     from stream.inference_loop import PlaysPipeline
     from stream.metrics import Metrics
-    from stream.publisher import Publisher
-    from stream.records import Fetched, PartitionResult
+    from stream.publisher import Publisher, Receipt
+    from stream.records import Fetched, OutputRecord, PartitionResult
     from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -63,13 +64,16 @@ class PlaysWorker:
             max_batch=settings.max_batch, deadline_s=settings.batch_deadline_ms / 1000, clock=clock
         )
         self._lives: dict[int, PartitionLife] = {}
+        self.overload = Overload(settings.coalesce_above_lag, lambda: self._buffer.has_full_batch)
         self._inference = InferenceLoop(
             self._buffer,
             pipeline,
+            is_overloaded=self.overload.coalesces,
             life_of=self._lives.get,
             on_taken=self._taken,
+            on_outputs=self._give_out,
             on_result=self._processed,
-            on_error=self._inference_failed,
+            on_error=self._failed,
         )
         self._assigned: set[int] = set()
         self._turns: dict[int, asyncio.Lock] = {}
@@ -280,13 +284,11 @@ class PlaysWorker:
         self.figures.buffered(self._buffer.num_plays)
         self._look_for_room()
 
-    def _processed(self, life: PartitionLife, result: PartitionResult) -> None:
-        if life.phase in (Phase.READY, Phase.FINISHING):
-            publisher = self._publisher
-            life.add(result, None if publisher is None else publisher.publish(result.outputs, life.output_stream))
+    def _give_out(self, life: PartitionLife, outputs: Sequence[OutputRecord]) -> Receipt | None:
+        return None if self._publisher is None else self._publisher.publish(outputs, life.output_stream)
 
-    def _inference_failed(self, life: PartitionLife, error: Exception) -> None:
-        self._failed(life, EngineError(f"inference failed: {error!r}"))
+    def _processed(self, life: PartitionLife, result: PartitionResult, receipts: Sequence[Receipt]) -> None:
+        life.add(result, receipts, in_transaction=self._publisher is None)
 
     # --- callbacks of lives
 

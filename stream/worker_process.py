@@ -50,7 +50,8 @@ logger = logging.getLogger(__name__)
 EXIT_NOT_DRAINED = 9
 #: The embedded broker holds a join for about the rebalance timeout, so there it is short.
 EMBEDDED_REBALANCE_TIMEOUT_S = 4.0
-_LAG_INTERVAL_S = 5.0
+#: An overload is known, and one that has passed forgotten, within this time. It costs the broker one request.
+_LAG_INTERVAL_S = 1.0
 _STOP_DEADLINE_S = 5.0
 
 

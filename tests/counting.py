@@ -12,15 +12,18 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from intentrec_core.domain_file import load_domain
 from intentrec_core.errors import IntentRecError
 from intentrec_core.history import EventLayout, History
+from stream.coalescing import coalesce
 from stream.control import up_to_each_control
-from stream.folding import Folder
+from stream.folding import Answer, Folder, PartitionWork
 from stream.metrics import Metrics, PlayOutcome
+from stream.prefill import HeldBack
 from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.settings import Settings
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
@@ -36,47 +39,77 @@ class CountingPipeline:
         self.histories: dict[int, dict[str, History]] = {}
         self._num_partitions = num_partitions
         self._metrics = metrics
+        #: Of a member whose answers are held back, one part each.
+        self.cold: Callable[[str], bool] = lambda member: False
+        self._held_back = HeldBack(1, layout.size)
 
     def open_partition(self, partition: int, histories: dict[str, History]) -> None:
         assert partition not in self.histories, f"partition {partition} opened twice"
         self.histories[partition] = histories
 
     def close_partition(self, partition: int) -> None:
+        self._held_back.drop(partition)
         self.histories.pop(partition, None)
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
         parts = (part.items() for part in up_to_each_control(batches))
         results = []
         for partition, records in chain.from_iterable(parts):
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
             work.result.tally.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
-            for pending in work.pending:
-                if isinstance(pending, OutputRecord):
-                    work.result.outputs.append(pending)
-                    continue
-                record, user = pending.record, pending.play.user_id
-                if "poison" in pending.play.item_id:
-                    raise RuntimeError("poisoned")
-                if "slow" in pending.play.item_id:
-                    time.sleep(float(pending.play.item_id.split(":")[1]))
-                # Of the run and not of the history, which can be forgotten by now.
-                run = pending.run
-                count = run.anchor + len(run.context) // self.layout.size - (run.num_outputs - 1 - pending.nth)
-                value = json.dumps({"user_id": user, "count": count})[:-1].encode()
-                for kind in ANSWERS:
-                    headers = ((ID_HEADER, output_id(record, kind)),)
-                    work.result.outputs.append(
-                        OutputRecord(kind, user.encode(), value, headers, record.offset, record.timestamp)
-                    )
-            results.append(work.result)
+            self._held_back.hold_back([work], folder.rounds, cold=self.cold, coalesced=coalesced)
+            results.append(self._answered(work, coalesced))
         return results
+
+    @property
+    def num_held_back(self) -> int:
+        return len(self._held_back)
+
+    def answer_held_back(self) -> list[PartitionResult]:
+        part = self._held_back.next()
+        return [self._answered(work, part.coalesced) for work in part.works]
+
+    def _answered(self, work: PartitionWork, coalesced: bool) -> PartitionResult:
+        if coalesced:
+            num_silent = coalesce(pending for pending in work.pending if isinstance(pending, Answer))
+            work.result.tally.add(self._metrics.coalesced_plays, amount=num_silent)
+        for pending in work.pending:
+            if isinstance(pending, OutputRecord):
+                work.result.outputs.append(pending)
+            elif not pending.is_silent:
+                self._answer(pending, work.result.outputs)
+        return work.result
+
+    def _answer(self, answer: Answer, outputs: list[OutputRecord]) -> None:
+        record, user = answer.record, answer.play.user_id
+        if "poison" in answer.play.item_id:
+            raise RuntimeError("poisoned")
+        if "slow" in answer.play.item_id:
+            time.sleep(float(answer.play.item_id.split(":")[1]))
+        # Of the run and not of the history, which can be forgotten by now.
+        run = answer.run
+        count = run.anchor + len(run.context) // self.layout.size - (run.num_outputs - 1 - answer.nth)
+        named: dict[str, Any] = {"user_id": user, "count": count}
+        if answer.stands_for:
+            first = answer.stands_for[0].record.offset
+            named["coalesced"] = {"plays": 1 + len(answer.stands_for), "first_offset": first}
+        value = json.dumps(named)[:-1].encode()
+        for kind in ANSWERS:
+            headers = ((ID_HEADER, output_id(record, kind)),)
+            outputs.append(OutputRecord(kind, user.encode(), value, headers, record.offset, record.timestamp))
 
 
 class PassThrough:
     """No state at all: what the transport and the publisher alone can do. Three outputs a play, as the design's figure."""
 
     KINDS = (OutputKind.RECOMMENDATION, OutputKind.INTENT, OutputKind.LATE)
+    num_held_back = 0
+
+    def answer_held_back(self) -> list[PartitionResult]:
+        raise AssertionError("nothing is held back")
 
     def __init__(self) -> None:
         self.layout = EventLayout(load_domain("movielens"))
@@ -87,7 +120,9 @@ class PassThrough:
     def close_partition(self, partition: int) -> None:
         pass
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
         results = []
         for partition, records in batches.items():
             outputs = [

@@ -1,22 +1,25 @@
 """What a schedule of faults cost, told by a client that is not ours: every topic is read back and compared with the oracle.
 
 The oracle is a single-threaded fold of the input log. The state is what the changelog says, read committed. Outputs are
-judged as a subscriber sees them: repeats by id dropped, then what lies below the member's highest source offset.
+judged as a subscriber sees them: repeats by id dropped, then what lies below the member's highest source offset. A play is
+answered, or named by the answer to a later play of its member that was coalesced with it.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import confluent_kafka
+import msgspec
 
 from intentrec_core.changelog_codec import Restorer
 from intentrec_core.history import EventLayout, History
 from stream.folding import Answer, Folder
+from stream.messages import Coalesced
 from stream.records import ID_HEADER, OutputKind, output_id
 
 if TYPE_CHECKING:
@@ -28,11 +31,12 @@ _READ_DEADLINE_S = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """All zero but ``plays``, ``members`` and ``repeats`` when the guarantee held.
+    """All zero but ``plays``, ``members``, ``repeats`` and ``named`` when the guarantee held.
 
     ``lost`` and ``twice`` count plays over all members; ``wrong_states`` members whose history is not byte for byte the
-    oracle's. ``missing`` counts output ids that were owed and never seen, ``unowed`` ids nobody asked for, ``repeats`` outputs
-    beyond the first of their id, ``out_of_order`` outputs whose first appearance was behind a later one of the same member.
+    oracle's. ``missing`` counts output ids that were owed and neither seen nor named, ``unowed`` ids nobody asked for,
+    ``repeats`` outputs beyond the first of their id, ``out_of_order`` outputs whose first appearance was behind a later one of
+    the same member, and that none had named by then; ``named`` those that others stand for.
     """
 
     plays: int
@@ -44,6 +48,7 @@ class Verdict:
     unowed: int
     repeats: int
     out_of_order: int
+    named: int = 0
 
     @property
     def holds(self) -> bool:
@@ -71,6 +76,7 @@ def judge(
     num_partitions = _num_partitions(settings, settings.plays_topic)
     expected: dict[str, History] = {}
     owed: set[bytes] = set()
+    owners: dict[tuple[int, int], bytes] = {}
     for partition, records in log.items():
         histories: dict[str, History] = {}
         placed = None if settings.plays_partitioner == "any" else num_partitions
@@ -82,11 +88,13 @@ def judge(
                     owed.add(output_id(record, OutputKind.DEAD_LETTER))
                 elif isinstance(pending, Answer):
                     owed |= {output_id(record, kind) for kind in ANSWERS}
+                    owners[partition, record.offset] = pending.play.user_id.encode()
                 else:
                     owed.add(output_id(record, pending.kind))
         expected |= {user: history for user, history in histories.items() if history.count}
     found = restored(settings, layout)
     seen: Counter[bytes] = Counter()
+    named: set[bytes] = set()
     out_of_order = 0
     for topic in (settings.recommendations_topic, settings.intents_topic):
         newest: dict[bytes | None, int] = defaultdict(lambda: -1)
@@ -94,7 +102,8 @@ def judge(
             name = _id(record)
             seen[name] += 1
             offset = int(name.split(b"-")[-2])
-            out_of_order += seen[name] == 1 and offset < newest[record.key]
+            out_of_order += seen[name] == 1 and name not in named and offset < newest[record.key]
+            named.update(_names(record, owners))
             newest[record.key] = max(newest[record.key], offset)
     for topic in (settings.dead_letter_topic, settings.late_topic):
         seen.update(_id(record) for record in read_all(settings, topic, isolation))
@@ -104,11 +113,31 @@ def judge(
         lost=sum(max(0, h.count - (found[u].count if u in found else 0)) for u, h in expected.items()),
         twice=sum(max(0, h.count - (expected[u].count if u in expected else 0)) for u, h in found.items()),
         wrong_states=sum(expected.get(u) != found.get(u) for u in expected.keys() | found.keys()),
-        missing=len(owed - seen.keys()),
+        missing=len(owed - seen.keys() - named),
         unowed=len(seen.keys() - owed),
         repeats=sum(seen.values()) - len(seen),
         out_of_order=out_of_order,
+        named=len(named),
     )
+
+
+class _Naming(msgspec.Struct):
+    coalesced: Coalesced | None = None
+
+
+def _names(record: ReadBack, owners: Mapping[tuple[int, int], bytes]) -> list[bytes]:
+    """The ids of the outputs that this one stands for.
+
+    Raises: AssertionError when the run is not as long as it says.
+    """
+    run = msgspec.json.decode(record.value or b"", type=_Naming).coalesced
+    if run is None:
+        return []
+    # A topic's name may hold dashes too.
+    topic, partition, offset, kind = _id(record).rsplit(b"-", 3)
+    found = [at for at in range(run.first_offset, int(offset)) if owners.get((int(partition), at)) == record.key]
+    assert run.plays == 1 + len(found), f"{_id(record)!r} names {run.plays} plays from {run.first_offset}: {found}"
+    return [b"%b-%b-%d-%b" % (topic, partition, at, kind) for at in found]
 
 
 def restored(settings: Settings, layout: EventLayout) -> dict[str, History]:

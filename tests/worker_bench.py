@@ -29,15 +29,25 @@ class HangingPipeline:
     def __init__(self) -> None:
         self.go_on, self.began = threading.Event(), threading.Event()
         self.opened: list[int] = []
+        #: Of each micro-batch, how many plays it held, and whether it was coalesced.
+        self.taken: list[tuple[int, bool]] = []
         self.metrics = Metrics()
 
     def open_partition(self, partition: int, histories: dict[str, Any]) -> None:
         self.opened.append(partition)
 
+    num_held_back = 0
+
+    def answer_held_back(self) -> list[PartitionResult]:
+        raise AssertionError
+
     def close_partition(self, partition: int) -> None:
         self.opened = [opened for opened in self.opened if opened != partition]
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
+        self.taken.append((sum(map(len, batches.values())), coalesced))
         self.began.set()
         self.go_on.wait(20)
         results = [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]

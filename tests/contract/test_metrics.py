@@ -19,6 +19,7 @@ INSTRUMENTS = {
     "bundle_swap_seconds": "histogram",
     "bundle_swaps": "counter",
     "changelog_bytes": "counter",
+    "coalesced_plays": "counter",
     "engine_evictions": "counter",
     "engine_lookups": "counter result",
     "engine_positions": "counter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from functools import partial
 
@@ -10,7 +11,7 @@ import pytest
 from stream.broker import Broker
 from tests.fault_report import FaultRow
 from tests.faults.load import START_WITHIN_S, GroupView, Load, resident_mb, serving
-from tests.rig import NUM_PARTITIONS
+from tests.rig import NUM_PARTITIONS, Worker
 from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
 from tests.verdict import judge
 
@@ -24,6 +25,50 @@ MIN_RATE = 1000.0
 #: A fifth of what the worker has when it has warmed up, for the allocator's habits. Buffers that grew with a backlog of
 #: some 100,000 plays would take ten times that.
 MAX_GROWTH_MB = 48.0
+
+
+#: Far below the default, so that a short backlog exceeds it.
+COALESCE_ABOVE, BACKLOG_PLAYS, BACKLOG_USERS = 2_000, 20_000, 200
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(1800)
+def test_a_backlog_is_coalesced(
+    kafka_broker: Broker, make_serving_rig: ServingRigMaker, fault_row: FaultRow, full_faults: bool
+) -> None:
+    """The same backlog for a worker that answers every play, one that coalesces, and one that is killed over it."""
+    num_plays = BACKLOG_PLAYS * (5 if full_faults else 1)
+    rig, (bundle, _) = make_serving_rig(kafka_broker, num_recommendations=3)
+    announce_bundle(rig, bundle)
+    with GroupView(rig.settings) as group:
+
+        def start(bound: int) -> Worker:
+            rig.produce(world_plays(rig, num_plays, num_users=BACKLOG_USERS))
+            worker = start_serving(rig, INTENTREC_COALESCE_ABOVE_LAG=str(bound))
+            until(partial(serving, [worker], NUM_PARTITIONS), START_WITHIN_S, worker)
+            return worker
+
+        def drained_s(worker: Worker) -> float:
+            taken_s = group.catches_up(rig, timeout_s=600)
+            assert worker.terminate() == 0
+            return taken_s
+
+        plain_s = drained_s(start(0))
+        assert not judge(rig.settings, rig.layout).named
+        coalesced_s = drained_s(start(COALESCE_ABOVE))
+        num_named = judge(rig.settings, rig.layout).named
+        killed = start(COALESCE_ABOVE)
+        until(lambda: counted(killed, "coalesced_plays_total") > 0, START_WITHIN_S, killed)
+        killed.send(signal.SIGKILL)
+        drained_s(start(0))
+    fault_row(
+        f"three backlogs of {num_plays} plays: each answered; coalesced; coalesced, killed and taken over by one that is not",
+        judge(rig.settings, rig.layout),
+        plain_s=plain_s,
+        coalesced_s=coalesced_s,
+    )
+    assert num_named > num_plays / 10
+    assert coalesced_s < plain_s
 
 
 @pytest.mark.kafka

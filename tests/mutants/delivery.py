@@ -7,6 +7,7 @@ from tests.mutants.mutant import Edit, Mutant
 CHANGELOG, PARTITION, WORKER = "stream/changelog.py", "stream/partition.py", "stream/worker.py"
 TRANSPORT, PUBLISHER, READER = "stream/transport.py", "stream/publisher.py", "stream/reader.py"
 START_OFFSET = "stream/start_offset.py"
+INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
 
 WORKER_EDGES = "tests/unit/test_worker.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
@@ -287,5 +288,26 @@ DELIVERY = (
         "outputs sent behind one that failed",
         (Edit(PUBLISHER, "        self.stream.ended = True\n", "        pass\n"),),
         ("tests/unit/test_publisher.py",),
+    ),
+    Mutant(
+        "a cut that does not wait for what was held back",
+        (
+            Edit(
+                INFERENCE_LOOP,
+                "                await self._holding.put(batch)\n            else:\n                self._done(batch)\n",
+                "                await self._holding.put(batch)\n            self._done(batch)\n",
+            ),
+        ),
+        (SWEEP,),
+    ),
+    Mutant(
+        "a member who waits overtaken by their own newer play",
+        (Edit(PREFILL, "if self._waiting[run.member] or cold(run.member)]", "if cold(run.member)]"),),
+        (SWEEP, "tests/unit/test_prefill.py"),
+    ),
+    Mutant(
+        "a run that does not name its first play",
+        (Edit("stream/coalescing.py", "last.stands_for = silent\n", "last.stands_for = silent[1:]\n"),),
+        (SWEEP, "tests/unit/test_coalescing.py"),
     ),
 )

@@ -1,6 +1,7 @@
 """The guarantee as an oracle that is asked at every instant: what is committed is exactly a fold of the plays before it.
 
-The oracle folds each play by itself, in one thread, when it is produced. It reads the logs, not the workers.
+Each play is answered, or named by an answer to a later play of its member. The oracle folds each play by itself, in one
+thread, when it is produced. It reads the logs, not the workers.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from intentrec_core.changelog_codec import Marker, Restorer
@@ -16,7 +18,7 @@ from stream.control import CONTROL_HEADER, FORGET
 from stream.folding import Answer, Folder
 from stream.publisher import key_hash
 from stream.records import ID_HEADER, OutputKind, output_id
-from tests.property.scripted_broker import Log, is_committed
+from tests.property.scripted_broker import Entry, Log, is_committed
 from tests.worlds import START_MS
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Guarantee:
         #: Of each partition, the state after so many plays.
         self._folds: list[list[Fold]] = [[{}] for _ in range(num)]
         self._owed: list[list[set[bytes]]] = [[] for _ in range(num)]
+        #: Of each partition, whose play is at an offset, if it is owed an answer.
+        self._answered: list[list[bytes | None]] = [[] for _ in range(num)]
         self._highest: Counter[int] = Counter()
         self._ends = [0] * num
         self.num_plays = 0
@@ -76,25 +80,28 @@ class Guarantee:
             kinds = ANSWERS if isinstance(pending, Answer) else (pending.kind,)
             owed |= {output_id(record, kind) for kind in kinds}
         self._owed[partition].append(owed)
+        self._answered[partition].append(key if any(isinstance(pending, Answer) for pending in work.pending) else None)
 
     def leave_a_gap(self, partition: int) -> None:
         """An offset that no subscriber is given: a producer's transaction ended there."""
         self._world.broker.log(self._settings.plays_topic, partition).end += 1
         self._folds[partition].append(self._folds[partition][-1])
         self._owed[partition].append(set())
+        self._answered[partition].append(None)
 
     @property
     def caught_up(self) -> bool:
-        """Whether every play is in the committed state."""
+        """Whether every play is in the committed state, and none would be replayed onto it."""
         for partition, end in enumerate(self._ends):
             _, marker = self._restored(partition)
-            if (0 if marker is None else marker.next_offset) < end:
+            reached = 0 if marker is None else marker.next_offset
+            if min(reached, self._world.broker.offsets.get(partition, reached)) < end:
                 return False
         return True
 
     def check(self) -> None:
         """What is committed: the state a fold of the plays before the offset, and all of their outputs there."""
-        seen = self._seen()
+        seen, named = self._seen(), self.named()
         for partition, folds in enumerate(self._folds):
             committed = self._world.broker.offsets.get(partition, 0)
             histories, marker = self._restored(partition)
@@ -108,35 +115,55 @@ class Guarantee:
             else:
                 self._check_each(partition, histories, committed)
             owed = set[bytes]().union(*self._owed[partition][:committed])
-            assert owed <= seen.keys(), f"{where}: committed without outputs {sorted(owed - seen.keys())}"
+            missing = owed - seen.keys() - named.keys()
+            assert not missing, f"{where}: committed without outputs {sorted(missing)}"
         assert seen.keys() <= self._all_owed(), "nobody is owed these outputs"
         if self._world.settings.delivery == "exactly_once":
-            assert set(seen.values()) <= {1}, "a subscriber of what is committed sees an output twice"
+            assert set((seen + named).values()) <= {1}, "a subscriber of what is committed is answered a play twice"
 
     def check_end(self) -> None:
         """Everything is committed and answered; after removing repeats, a subscriber sees each user's in source order."""
         self.check()
         assert self.caught_up
-        assert self._seen().keys() == self._all_owed()
+        assert self._seen().keys() | self.named().keys() == self._all_owed()
         for partition, folds in enumerate(self._folds):
             assert self._restored(partition)[0] == _with_plays(folds[-1])
         assert not self.out_of_order(), "an output came for the first time behind a later one of its user"
 
     def out_of_order(self) -> list[bytes]:
-        """Outputs whose first appearance is behind a later one of the same user."""
+        """Outputs whose first appearance is behind a later one of the same user, and that none had named by then."""
         behind = []
-        for topic in (self._settings.recommendations_topic, self._settings.intents_topic):
-            newest: defaultdict[bytes | None, int] = defaultdict(lambda: -1)
-            seen: set[bytes] = set()
-            for log in self._world.broker.topic(topic):
-                for entry in filter(is_committed, log.entries):
-                    name = dict(entry.headers)[ID_HEADER]
-                    offset = int(name.split(b"-")[-2])
-                    if name not in seen and offset < newest[entry.key]:
-                        behind.append(name)
-                    seen.add(name)
-                    newest[entry.key] = max(newest[entry.key], offset)
+        newest: defaultdict[tuple[str, bytes | None], int] = defaultdict(lambda: -1)
+        known: set[bytes] = set()
+        for entry in self._answers():
+            name = _id(entry)
+            _, _, offset, kind = name.decode().rsplit("-", 3)
+            if name not in known and int(offset) < newest[kind, entry.key]:
+                behind.append(name)
+            known |= {name, *self._names(entry)}
+            newest[kind, entry.key] = max(newest[kind, entry.key], int(offset))
         return behind
+
+    def named(self) -> Counter[bytes]:
+        """Outputs that are not needed, because one of a later play stands for them, and how many do."""
+        return Counter(name for entry in self._answers() for name in self._names(entry))
+
+    def _answers(self) -> Iterator[Entry]:
+        for topic in (self._settings.recommendations_topic, self._settings.intents_topic):
+            for log in self._world.broker.topic(topic):
+                yield from filter(is_committed, log.entries)
+
+    def _names(self, entry: Entry) -> list[bytes]:
+        """The ids of the outputs that this one stands for."""
+        assert entry.value is not None
+        coalesced = json.loads(entry.value).get("coalesced") if b"coalesced" in entry.value else None
+        if coalesced is None:
+            return []
+        topic, partition, offset, kind = _id(entry).decode().rsplit("-", 3)
+        owners = self._answered[int(partition)]
+        found = [at for at in range(coalesced["first_offset"], int(offset)) if owners[at] == entry.key]
+        assert coalesced["plays"] == 1 + len(found), f"{coalesced} names the plays at {found}"
+        return [f"{topic}-{partition}-{at}-{kind}".encode() for at in found]
 
     def _check_each(self, partition: int, histories: Fold, committed: int) -> None:
         # Without transactions the state may be ahead of the offset, each member's by itself; never behind, never anything else.
@@ -167,10 +194,14 @@ class Guarantee:
             settings.late_topic,
         )
         logs: list[Log] = [log for topic in topics for log in self._world.broker.topic(topic)]
-        return Counter(dict(entry.headers)[ID_HEADER] for log in logs for entry in log.entries if is_committed(entry))
+        return Counter(_id(entry) for log in logs for entry in log.entries if is_committed(entry))
 
     def _all_owed(self) -> set[bytes]:
         return set[bytes]().union(*(owed for partition in self._owed for owed in partition))
+
+
+def _id(entry: Entry) -> bytes:
+    return dict(entry.headers)[ID_HEADER]
 
 
 def _with_plays(fold: Fold) -> Fold:

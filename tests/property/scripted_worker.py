@@ -47,6 +47,10 @@ class World:
     def __init__(self, loop: VirtualLoop, *, seed: int = 0, num_partitions: int = 2, **options: Any) -> None:
         self.loop = loop
         self.transactional = options.pop("transactional", True)
+        #: Whether a worker takes itself for overloaded, which may be said of any micro-batch.
+        self.overloaded = options.pop("overloaded", False)
+        #: How likely a member is not cached, so that their answers are held back.
+        self.cold_ratio = options.pop("cold_ratio", 0.0)
         #: Small, so that a cut does not fit one batch; without transactions half a cut would be a torn state.
         self.batch_bytes = 700 if self.transactional else 1 << 20
         self.broker = ScriptedBroker(seed, num_partitions)
@@ -161,7 +165,10 @@ class ScriptedProcess:
 
     @contextlib.asynccontextmanager
     async def _parts(self, num_partitions: int) -> AsyncIterator[WorkerParts]:
+        world = self.world
         pipeline = CountingPipeline(num_partitions, LAYOUT, _METRICS)
+        if world.cold_ratio:
+            pipeline.cold = lambda _: world.broker.rng.random() < world.cold_ratio
         yield WorkerParts(pipeline=pipeline, layout=LAYOUT, fingerprint=LAYOUT.domain.fingerprint)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stream import changelog, inference_loop, reader, worker_process
+from stream.overload import Overload
 from stream.settings import Settings
 from tests.property.scripted_app import ScriptedApp
 from tests.property.scripted_clients import ScriptedProducer, ScriptedRecoveryConsumer
@@ -61,6 +62,8 @@ def scripted_world(**options: Any) -> Iterator[World]:
         patch.setattr(changelog, "AIOKafkaProducer", ScriptedProducer)
         patch.setattr(reader, "AIOKafkaConsumer", ScriptedRecoveryConsumer)
         patch.setattr(inference_loop, "ThreadPoolExecutor", _Thread)
+        if world.overloaded:
+            patch.setattr(Overload, "coalesces", lambda _: world.broker.rng.random() < 0.7)
         try:
             yield world
         finally:

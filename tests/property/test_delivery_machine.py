@@ -152,6 +152,21 @@ class DeliveryExactlyOnce(DeliveryOnKafka):
     options: ClassVar = {"delivery": "exactly_once"}
 
 
+class DeliveryInOverload(DeliveryOnKafka):
+    """Plays of a member that meet in a micro-batch share an answer, now and then: a replay has other runs.
+
+    And some members' answers are held back, so that others overtake them.
+    """
+
+    options: ClassVar = {"overloaded": True, "cold_ratio": 0.5}
+
+
+class DeliveryExactlyOnceInOverload(DeliveryOnKafka):
+    """The same, with each play answered or named once without removing anything."""
+
+    options: ClassVar = {"overloaded": True, "cold_ratio": 0.5, "delivery": "exactly_once"}
+
+
 class DeliveryWithoutTransactions(Delivery):
     """One worker at a time: nothing fences a second one, nor an old request."""
 
@@ -172,6 +187,14 @@ def test_on_kafka(full_faults: bool) -> None:
 
 def test_exactly_once(full_faults: bool) -> None:
     _run(DeliveryExactlyOnce, full_faults)
+
+
+def test_in_overload(full_faults: bool) -> None:
+    _run(DeliveryInOverload, full_faults)
+
+
+def test_exactly_once_in_overload(full_faults: bool) -> None:
+    _run(DeliveryExactlyOnceInOverload, full_faults)
 
 
 def test_without_transactions(full_faults: bool) -> None:

@@ -24,7 +24,10 @@ DECIDING = {"fence", "commit", "commit offset"}
 MODES = {
     "kafka": {},
     "exactly_once": {"delivery": "exactly_once"},
+    "overload": {"overloaded": True},
+    "held_back": {"cold_ratio": 0.5},
     "embedded": {"transactional": False},
+    "embedded_overload": {"transactional": False, "overloaded": True, "cold_ratio": 0.5},
 }
 
 
@@ -78,6 +81,14 @@ def test_the_schedule_meets_every_kind_of_step() -> None:
     assert {"publish", "changelog", "commit offset"} <= set(run("embedded"))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_plays_are_named_by_others_in_overload_and_never_else(mode: str) -> None:
+    with scripted_world(seed=0, **MODES[mode]) as world:
+        guarantee = Guarantee(world)
+        world.run(_schedule(world, guarantee))
+        assert bool(guarantee.named()) == world.overloaded
+
+
 def steps_of(mode: str, full: bool, part: int) -> list[int]:
     """Of the schedule's steps all; or those that decide, and every fourth of the others."""
     steps = [(number, name) for number, name in enumerate(run(mode)) if name != "heartbeat"]
@@ -87,7 +98,9 @@ def steps_of(mode: str, full: bool, part: int) -> list[int]:
 
 
 # Without transactions nothing keeps an older record from coming after a newer one.
-@pytest.mark.parametrize(("mode", "fate"), [(m, f) for m in MODES for f in Fate if (m, f) != ("embedded", Fate.LATE)])
+@pytest.mark.parametrize(
+    ("mode", "fate"), [(m, f) for m in MODES for f in Fate if f is not Fate.LATE or not m.startswith("embedded")]
+)
 def test_each_step_meets_each_fate(mode: str, fate: Fate, full_faults: bool) -> None:
     for step in steps_of(mode, full_faults, part=list(Fate).index(fate)):
         run(mode, lambda number, name, process, step=step: fate if number == step else None)

@@ -20,8 +20,9 @@ class Watched:
         self.positions = {0: (100, 100), 1: (100, 100)}
         self.behind: list[bool] = []
         self.lags: list[int] = []
+        self.seen: list[int] = []
         self.progress = SimpleNamespace(saw_lag=lambda *, behind: self.behind.append(behind))
-        self.figures = SimpleNamespace(lag=self.lags.append)
+        self.figures = self.overload = SimpleNamespace(lag=self.lags.append, saw_lag=self.seen.append)
 
     def fetchable(self) -> dict[int, Any]:
         return self.lives

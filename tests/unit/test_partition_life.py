@@ -79,10 +79,10 @@ def test_no_cut_follows_one_that_failed_and_the_end_says_why() -> None:
         log, failures = Log(), list[BaseException]()
         life = _life(log, failures)
         await life.open()
-        life.add(PartitionResult(0, 10, 10), None)
+        life.add(PartitionResult(0, 10, 10), [], in_transaction=True)
         await log.begun.wait()
         # A play that changes nothing owes no output: nothing but its offset would be in the last cut.
-        life.add(PartitionResult(0, 11, 1), None)
+        life.add(PartitionResult(0, 11, 1), [], in_transaction=True)
         finishing = asyncio.create_task(life.finish())
         await asyncio.sleep(0)
         log.fail.set()

@@ -49,6 +49,27 @@ def test_a_revoke_returns_by_its_deadline_although_inference_hangs(pipeline: Han
     run_worker(pipeline, scenario)
 
 
+def test_an_overloaded_worker_coalesces_all_that_waits_and_what_is_no_full_micro_batch_never(
+    pipeline: HangingPipeline,
+) -> None:
+    pipeline.go_on.set()
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        life = worker.fetchable()[0]
+        offset = 100
+        for lag, num in ((100_000, 300), (100_001, 300), (100_001, 200), (60_000, 300), (50_000, 300)):
+            worker.overload.saw_lag(lag)
+            worker.accept(life, Fetched(offset, records(offset, num), offset + num))
+            offset += num
+            await until(lambda end=offset: broker.cuts and broker.cuts[-1] == end)  # type: ignore[misc]
+        assert pipeline.taken == [
+            (256, False), (44, False), (300, True), (200, False), (300, True), (256, False), (44, False),
+        ]  # fmt: skip
+
+    run_worker(pipeline, scenario)
+
+
 def test_a_recovery_past_its_deadline_ends_the_process_although_inference_hangs(pipeline: HangingPipeline) -> None:
     async def never(partition: int) -> Restored:
         await asyncio.sleep(3600)
@@ -126,8 +147,10 @@ def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkey
 
         num_batches = 0
 
-        def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
-            results = super().process(batches)
+        def process(
+            self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+        ) -> list[PartitionResult]:
+            results = super().process(batches, coalesced=coalesced)
             self.num_batches += 1
             if self.num_batches == 1:
                 raise RuntimeError("the search failed")
