@@ -78,7 +78,7 @@ class PlaysWorker:
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._openings = asyncio.Semaphore(_NUM_OPENING)
-        self._room = asyncio.Event()
+        self._room, self._always_had_room = asyncio.Event(), True
         self._draining = False
         self._parts: LifeParts | None = None
         self._publisher: Publisher | None = None
@@ -100,14 +100,18 @@ class PlaysWorker:
     async def wait_for_room(self) -> None:
         """Returns when more plays may be fetched: the bound on memory, and on what a crash replays."""
         while self._draining or not self._has_room():
+            self._always_had_room = False
             self._room.clear()
             await self._room.wait()
 
+    def had_room(self) -> bool:
+        """Whether nothing kept plays from being fetched since this was last asked."""
+        had, self._always_had_room = self._always_had_room, self._has_room()
+        return had
+
     def _has_room(self) -> bool:
-        settings = self._settings
-        return (
-            self._buffer.num_plays < settings.max_batch * settings.max_buffered_batches and self._outstanding.has_room
-        )
+        num_most = self._settings.max_batch * self._settings.max_buffered_batches
+        return self._buffer.num_plays < num_most and self._outstanding.has_room
 
     @property
     def assigned(self) -> frozenset[int]:
@@ -137,7 +141,7 @@ class PlaysWorker:
             self._outstanding.fetched(life, fetched)
             self._buffer.add(life.partition, fetched.records)
             self.figures.buffered(self._buffer.num_plays)
-            self.progress.work_arrived()
+            self.progress.work_arrived(life.partition)
 
     def partitions_assigned(self, partitions: set[int]) -> None:
         """Opens what is newly ours, in the background."""
@@ -271,7 +275,7 @@ class PlaysWorker:
     def _settle(self, life: PartitionLife) -> None:
         """A life has ended: nothing of it is outstanding."""
         if self._outstanding.end(life):
-            self.progress.work_done(idle=not self._outstanding.any)
+            self.progress.work_done(life.partition, idle=True)
         self._look_for_room()
 
     # --- the inference loop's side
@@ -295,7 +299,7 @@ class PlaysWorker:
         self._failures.pop(life.partition, None)
         self._outstanding.committed(life, num_plays, life.committed_offset)
         self.figures.committed(duration_s)
-        self.progress.work_done(idle=not self._outstanding.any)
+        self.progress.work_done(life.partition, idle=not self._outstanding.holds(life))
         self._look_for_room()
 
     def life_failed(self, life: PartitionLife, error: BaseException) -> None:
@@ -339,9 +343,8 @@ class PlaysWorker:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            if (
-                not task.cancelling()
-            ):  # nobody asked for it, see stream.closing: this work would never be taken up again
+            # Nobody asked for it, see stream.closing: this work would never be taken up again.
+            if not task.cancelling():
                 self._end_process(EngineError(f"{task.get_name()} was cancelled from within"))
         elif (error := task.exception()) is not None:
             logger.error("task %s ended", task.get_name(), exc_info=error)

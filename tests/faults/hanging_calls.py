@@ -1,8 +1,8 @@
 """A counting worker that comes to a halt where TEST_HANGS says: in a restore, or in the fetching of plays.
 
 `python -m tests.faults.hanging_calls`. TEST_HANGS is ``restore`` (no record ever comes), ``restore thread`` (rebuilding the
-histories never ends, on a thread that nobody can cancel) or ``fetch``: nothing is fetched any more once the file TEST_SWITCH is
-there, as was seen of consumers after a broker's restart; heartbeats go on.
+histories never ends, on a thread that nobody can cancel) or, once the file TEST_SWITCH is there, ``fetch`` (nothing is fetched any
+more, as was seen of consumers after a broker's restart; heartbeats go on) or ``fetch of partition 0``, the others go on as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from unittest.mock import patch
 from aiokafka import AIOKafkaConsumer
 
 from intentrec_core.changelog_codec import Restorer
-from stream import worker_process
 from stream.transport import BatchConsumerThread
 from tests import counting
 
@@ -37,13 +36,14 @@ def install(where: str) -> None:
         patch.object(Restorer, "finish", lambda _: time.sleep(_FOREVER_S)).start()
     else:
         fetch, switch = BatchConsumerThread._fetch_records, Path(os.environ.pop("TEST_SWITCH"))
-        patch.object(worker_process, "_LAG_INTERVAL_S", 1.0).start()
 
-        async def stuck(self: Any, *args: Any, timeout: float = 0, **options: Any) -> Any:
-            if not await asyncio.to_thread(switch.exists):
-                return await fetch(self, *args, timeout=timeout, **options)
-            await asyncio.sleep(timeout)
-            return {}
+        async def stuck(self: Any, consumer: AIOKafkaConsumer, *args: Any, timeout: float = 0, **options: Any) -> Any:
+            if await asyncio.to_thread(switch.exists):
+                if where == "fetch":
+                    await asyncio.sleep(timeout)
+                    return {}
+                consumer.pause(*(source for source in consumer.assignment() if source.partition == 0))
+            return await fetch(self, consumer, *args, timeout=timeout, **options)
 
         patch.object(BatchConsumerThread, "_fetch_records", stuck).start()
 

@@ -11,6 +11,8 @@ import random
 import signal
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -195,6 +197,15 @@ def serving(workers: list[Worker], num_partitions: int) -> bool:
     """Whether these workers are ready and hold all partitions between them."""
     held = [counted(worker, "partitions_ready") for worker in workers]
     return all(is_ready(worker.metrics_port) for worker in workers) and sum(held) == num_partitions
+
+
+def livez(worker: Worker) -> tuple[int, str]:
+    """Status and text of the worker's /livez."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/livez", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 def holds_partitions(worker: Worker) -> bool:

@@ -99,6 +99,24 @@ def test_a_fetcher_that_is_elsewhere_has_the_partition_opened_again(
     run_worker(pipeline, scenario)
 
 
+def test_who_watches_the_fetching_is_told_when_it_had_to_wait(pipeline: HangingPipeline) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        assert worker.had_room()
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5000), 5100))
+        waiting = asyncio.ensure_future(worker.wait_for_room())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert not worker.had_room()
+        assert not worker.had_room(), "it waits still"
+        pipeline.go_on.set()
+        await waiting
+        assert not worker.had_room(), "it waited since"
+        assert worker.had_room()
+
+    run_worker(pipeline, scenario)
+
+
 def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
