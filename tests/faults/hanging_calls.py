@@ -1,8 +1,8 @@
 """A counting worker that comes to a halt where TEST_HANGS says: in a restore, or in the fetching of plays.
 
 `python -m tests.faults.hanging_calls`. TEST_HANGS is ``restore`` (no record ever comes), ``restore thread`` (rebuilding the
-histories never ends, on a thread that nobody can cancel) or, once the file TEST_SWITCH is there, ``fetch`` (nothing is fetched any
-more, as was seen of consumers after a broker's restart; heartbeats go on) or ``fetch of partition 0``, the others go on as well.
+histories never ends, on a thread that nobody can cancel) or, once the file TEST_SWITCH is there, ``fetch`` (nothing is fetched
+any more, as was seen of consumers after a broker's restart; heartbeats go on) or ``fetch of partition 0``: the others go on.
 """
 
 from __future__ import annotations

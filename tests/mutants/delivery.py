@@ -8,6 +8,7 @@ CHANGELOG, PARTITION, WORKER = "stream/changelog.py", "stream/partition.py", "st
 TRANSPORT, PUBLISHER, READER = "stream/transport.py", "stream/publisher.py", "stream/reader.py"
 START_OFFSET = "stream/start_offset.py"
 
+TEST_DRAIN_LOOP = "tests/unit/test_drain_loop.py"
 WORKER_EDGES = "tests/unit/test_worker.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
 MACHINE = "tests/property/test_delivery_machine.py"
@@ -151,13 +152,34 @@ DELIVERY = (
         "perform_seek() with nothing committed",
         (
             Edit(
-                TRANSPORT,
-                "                    await self._seek_back(lives)\n",
-                "                    await super().perform_seek()\n",
+                PARTITION,
+                "        await parts.source.seek_source(partition, start)\n",
+                "        if facts.committed is not None:\n"
+                "            await parts.source.seek_source(partition, start)\n",
             ),
-            Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),
         ),
-        ("tests/unit/test_worker.py", *TWINS),
+        (f"{SWEEP}::test_each_step_meets_each_fate",),
+    ),
+    Mutant(
+        "what was fetched while the flow stopped is passed over",
+        (Edit(TRANSPORT, "                    await self._seek_back(lives)\n", ""),),
+        (TEST_DRAIN_LOOP,),
+    ),
+    Mutant(
+        "a fetch of before a rebalance is taken",
+        (Edit(TRANSPORT, "if not self.flow_active or generation != self.app.consumer_generation_id:", "if False:"),),
+        (TEST_DRAIN_LOOP,),
+    ),
+    Mutant(
+        "the next life's offset sought away by what is dropped of the last one",
+        (
+            Edit(
+                TRANSPORT,
+                "            if self._sink.fetchable().get(partition) is life:\n",
+                "            if True:\n",
+            ),
+        ),
+        (TEST_DRAIN_LOOP,),
     ),
     Mutant(
         "a fetch from anywhere accepted",
