@@ -145,7 +145,9 @@ class ScriptedRecoveryConsumer:
         self._position = 0
 
     async def end_offsets(self, sources: list[TopicPartition]) -> dict[TopicPartition, int]:
-        if sources[0].topic == self._process.world.settings.plays_topic:  # whether the broker is there: no step of a delivery
+        if (
+            sources[0].topic == self._process.world.settings.plays_topic
+        ):  # whether the broker is there: no step of a delivery
             return {source: self._broker.log(source.topic, source.partition).end for source in sources}
         end = await self._broker.call(self._process, "changelog's end", self._end, connection=self)
         return dict.fromkeys(sources, end)
