@@ -35,6 +35,7 @@ from stream.metrics import Metrics
 from stream.progress import Waiting
 from stream.records import SourceRecord
 from stream.settings import Settings
+from stream.start_offset import ORDERS_TOO
 from stream.topics import count_partitions
 
 logger = logging.getLogger(__name__)
@@ -291,7 +292,12 @@ class LogFollower:
             if missed := self._writer.skip_to(partition.partition, beginnings[partition]):
                 # A log that is new is not missing anything.
                 log = logger.warning if position else logger.info
-                log("partition %d: %d plays were deleted before they were logged", partition.partition, missed)
+                log(
+                    "partition %d: %d plays were deleted before they were logged%s",
+                    partition.partition,
+                    missed,
+                    ORDERS_TOO if position else "",
+                )
             self._consumer.seek(partition, self._writer.next_offset(partition.partition))
 
     async def _compare(self, beginnings: Mapping[TopicPartition, int]) -> None:

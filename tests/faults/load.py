@@ -175,7 +175,7 @@ class Answered:
         return dict(self._newest)
 
 
-def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered) -> int:
+def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered, rng: random.Random) -> int:
     """Stops a worker that has answered plays and not committed them; returns how many, 0 when it never was caught at that.
 
     It stays stopped in any case: what is killed next is killed there.
@@ -188,7 +188,7 @@ def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered) -> int:
         if num := sum(max(0, offset + 1 - committed[partition]) for partition, offset in newest.items()):
             return num
         worker.send(signal.SIGCONT)
-        time.sleep(random.uniform(0.3, 0.6))
+        time.sleep(rng.uniform(0.3, 0.6))
     worker.send(signal.SIGSTOP)
     return 0
 

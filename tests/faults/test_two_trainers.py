@@ -1,4 +1,4 @@
-"""Two whole trainers at once, on either broker: one leads and goes on, the other ends; once the first is gone the next one leads."""
+"""Two whole trainers at once, on either broker: one leads and goes on, the other ends; the next leads once the first is gone."""
 
 from __future__ import annotations
 

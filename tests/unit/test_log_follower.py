@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -196,3 +197,34 @@ def test_only_where_others_are_told_the_ends_a_trainer_that_is_not_hangs(
         assert (follower.stalled_s() > 500) is told_to_others
 
     follow(consumer, scenario)
+
+
+@pytest.mark.parametrize(("position", "told"), [(5, True), (0, False)], ids=["a log goes on", "a log is new"])
+def test_orders_that_were_deleted_unread_are_to_be_sent_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, position: int, told: bool
+) -> None:
+    class Consumer:
+        def assign(self, partitions: list[TopicPartition]) -> None:
+            pass
+
+        def seek(self, partition: TopicPartition, offset: int) -> None:
+            pass
+
+        async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+            return dict.fromkeys(partitions, 10)
+
+    async def counts(settings: Settings, topic: str) -> dict[str, int]:
+        return {topic: 1}
+
+    async def scenario() -> None:
+        writer: Any = SimpleNamespace(
+            next_offset=lambda _: position, skip_to=lambda _, offset: offset - position, root=tmp_path
+        )
+        await LogFollower(Settings(), DOMAIN, writer, Metrics(), lambda _: None)._take_up()
+
+    monkeypatch.setattr(log_follower, "AIOKafkaConsumer", lambda **_: Consumer())
+    monkeypatch.setattr(log_follower, "count_partitions", counts)
+    with caplog.at_level("INFO"):
+        asyncio.run(scenario())
+    assert f"{10 - position} plays were deleted before they were logged" in caplog.text
+    assert ("orders to forget a member may have been among them" in caplog.text) is told
