@@ -2,7 +2,8 @@
 
 `python -m tests.faults.hanging_calls`. TEST_HANGS is ``restore`` (no record ever comes), ``restore thread`` (rebuilding the
 histories never ends, on a thread that nobody can cancel) or, once the file TEST_SWITCH is there, ``fetch`` (nothing is fetched
-any more, as was seen of consumers after a broker's restart; heartbeats go on) or ``fetch of partition 0``: the others go on.
+any more, as was seen of consumers after a broker's restart; heartbeats go on), ``fetch of partition 0`` (the others go on) or
+``commit``: as long as the file is there, no transaction is committed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from intentrec_core.changelog_codec import Restorer
 from stream.transport import BatchConsumerThread
@@ -34,6 +35,15 @@ def install(where: str) -> None:
         patch.object(AIOKafkaConsumer, "getmany", _never).start()
     elif where == "restore thread":
         patch.object(Restorer, "finish", lambda _: time.sleep(_FOREVER_S)).start()
+    elif where == "commit":
+        commit, blocked = AIOKafkaProducer.commit_transaction, Path(os.environ.pop("TEST_SWITCH"))
+
+        async def commit_later(self: AIOKafkaProducer) -> None:
+            while await asyncio.to_thread(blocked.exists):  # noqa: ASYNC110  # another process takes the file away
+                await asyncio.sleep(0.1)
+            await commit(self)
+
+        patch.object(AIOKafkaProducer, "commit_transaction", commit_later).start()
     else:
         fetch, switch = BatchConsumerThread._fetch_records, Path(os.environ.pop("TEST_SWITCH"))
 

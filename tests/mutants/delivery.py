@@ -8,6 +8,7 @@ CHANGELOG, PARTITION, WORKER = "stream/changelog.py", "stream/partition.py", "st
 TRANSPORT, PUBLISHER, READER = "stream/transport.py", "stream/publisher.py", "stream/reader.py"
 START_OFFSET = "stream/start_offset.py"
 
+TEST_PARTITION_LIFE, TEST_FAUST_APP = "tests/unit/test_partition_life.py", "tests/unit/test_faust_app.py"
 TEST_DRAIN_LOOP = "tests/unit/test_drain_loop.py"
 WORKER_EDGES = "tests/unit/test_worker.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
@@ -253,9 +254,41 @@ DELIVERY = (
         TWINS,
     ),
     Mutant(
-        "outputs leave behind one that failed",
-        (Edit(PUBLISHER, "        self.stream.ended = True\n        if not", "        if not"),),
-        ("tests/unit/test_publisher.py", *TWINS),
+        "outputs of a life that has ended still leave",
+        (Edit(PARTITION, "        self.output_stream.ended = True\n", ""),),
+        (TEST_PARTITION_LIFE, *TWINS),
+    ),
+    Mutant(
+        "no last transaction on revoke",
+        (
+            Edit(
+                PARTITION,
+                "                await self._idle.wait()\n                await self._commit()\n",
+                "                await self._idle.wait()\n",
+            ),
+        ),
+        (f"{WORKER_EDGES}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
+    ),
+    Mutant(
+        "changelog written to another partition than the source's",
+        (
+            Edit(
+                CHANGELOG,
+                "_send(producer, settings.changelog_topic, self._partition, cut, self._marker)",
+                "_send(producer, settings.changelog_topic, 1 - self._partition, cut, self._marker)",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "plays of an open or aborted transaction folded in",
+        (Edit(TRANSPORT, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (TEST_FAUST_APP, "tests/faults/test_log_gaps.py"),
+    ),
+    Mutant(
+        "Faust's web server listens",
+        (Edit("stream/faust_app.py", "web_enabled=False", "web_enabled=True"),),
+        (TEST_FAUST_APP,),
     ),
     Mutant(
         "no marker in the cut",

@@ -51,4 +51,35 @@ LIVENESS = (
         (Edit(LAG_WATCH, "        if not worker.had_room():\n", "        if False:\n"),),
         (TEST_LAG_WATCH,),
     ),
+    Mutant(
+        "a recovery waits for the record at the last offset",
+        (
+            Edit(
+                RECOVERY,
+                "            if not fetched and await consumer.position(source) >= end:\n",
+                "            if end == 0 or (fetched and fetched[-1].offset == end - 1):  # a control record\n",
+            ),
+        ),
+        ("tests/property/test_every_await_can_fail.py::test_the_schedule_meets_every_kind_of_step",),
+    ),
+    Mutant(
+        "a recovery without a deadline",
+        (Edit(PARTITION, "asyncio.timeout(parts.recovery_deadline_s)", "asyncio.timeout(None)"),),
+        (RECOVERY_ENDS,),
+    ),
+    Mutant(
+        "a recovery past its deadline does not end the process",
+        (Edit(WORKER, "            self._end_process(error)  # first,", "            pass  # first,"),),
+        (RECOVERY_ENDS,),
+    ),
+    Mutant(
+        "a connection's time-out taken for a recovery past its deadline",
+        (Edit(PARTITION, "            if not deadline.expired():  # a connection's own\n                raise\n", ""),),
+        ("tests/unit/test_partition_life.py",),
+    ),
+    Mutant(
+        "what is fetched and not committed is not bounded",
+        (Edit(WORKER, " and self._outstanding.has_room", ""),),
+        (TEST_WORKER, "tests/faults/test_bounded.py"),
+    ),
 )

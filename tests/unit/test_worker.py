@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -115,6 +116,36 @@ def test_who_watches_the_fetching_is_told_when_it_had_to_wait(pipeline: HangingP
         assert worker.had_room()
 
     run_worker(pipeline, scenario)
+
+
+def test_what_is_fetched_and_not_committed_is_bounded_whatever_becomes_of_the_commits(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit_again = asyncio.Event()
+
+    async def hang(broker: Broker, cut: object) -> None:
+        await commit_again.wait()
+
+    monkeypatch.setattr(Broker, "commit", hang)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await until(worker.fetchable)
+        life, num_fetched = worker.fetchable()[0], 0
+        with contextlib.suppress(TimeoutError):
+            while num_fetched < 20_000:
+                async with asyncio.timeout(0.5):
+                    await worker.wait_for_room()
+                start = 100 + num_fetched
+                worker.accept(life, Fetched(start, records(start, 100), start + 100))
+                num_fetched += 100
+                await asyncio.sleep(0)
+        # What waits for inference has a bound of its own; everything here was processed at once.
+        assert num_fetched == 1100, "the bound, rounded up to a fetch"
+        commit_again.set()
+        await worker.wait_for_room()
+
+    run_worker(pipeline, scenario, settings={"max_uncommitted": 1024})
 
 
 def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
