@@ -14,7 +14,7 @@ RECOVERY_ENDS = f"{TEST_WORKER}::test_a_recovery_past_its_deadline_ends_the_proc
 LIVENESS = (
     Mutant(
         "the watch on the log's end is blind",
-        (Edit(LAG_WATCH, "        worker.progress.saw_lag(standing | unopened)\n", ""),),
+        (Edit(LAG_WATCH, "saw_lag(standing | unopened)", "saw_lag(set())"),),
         (TEST_LAG_WATCH,),
     ),
     Mutant(
@@ -60,7 +60,7 @@ LIVENESS = (
                 "            if end == 0 or (fetched and fetched[-1].offset == end - 1):  # a control record\n",
             ),
         ),
-        ("tests/property/test_every_await_can_fail.py::test_the_schedule_meets_every_kind_of_step",),
+        ("tests/property/test_every_await_can_fail.py::test_each_step_meets_each_fate",),
     ),
     Mutant(
         "a recovery without a deadline",
