@@ -90,12 +90,15 @@ class TransactionalWriter:
 
     async def commit(self, cut: Cut) -> None:
         """See ChangelogWriter; past the transaction's own timeout the broker has aborted it, so waiting on is no use."""
+        deadline = asyncio.timeout(self._settings.transaction_timeout_s)
         try:
-            async with asyncio.timeout(self._settings.transaction_timeout_s):
+            async with deadline:
                 await self._commit(cut)
         except (ProducerFenced, InvalidProducerEpoch) as error:
             raise Fenced(f"partition {self._partition} has a newer owner ({error!r})") from error
         except TimeoutError:
+            if not deadline.expired():  # a connection's own
+                raise
             raise BrokerError(f"the transaction of partition {self._partition} took too long") from None
 
     async def _commit(self, cut: Cut) -> None:

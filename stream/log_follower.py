@@ -30,9 +30,12 @@ from stream.event_log import EventLog
 from stream.event_log_writer import EventLogWriter, LoggedPlay
 from stream.forgotten_plays import Forgotten
 from stream.header_names import read_any_header_name
+from stream.lag_watch import look_deadline_s, tells_where_plays_end
 from stream.metrics import Metrics
+from stream.progress import Waiting
 from stream.records import SourceRecord
 from stream.settings import Settings
+from stream.start_offset import ORDERS_TOO
 from stream.topics import count_partitions
 
 logger = logging.getLogger(__name__)
@@ -42,7 +45,6 @@ POLL_MS = 500
 MAX_POLL_PLAYS = 5_000
 MAX_BUFFERED_PLAYS = 50_000
 RETRY_S = 1.0
-LAG_INTERVAL_S = 5.0
 COMPARE_DEADLINE_S = 10.0
 
 
@@ -135,7 +137,7 @@ class LogFollower:
         self._flush_wanted: list[asyncio.Future[None]] = []
         self._reader = PlayReader(domain, None)
         self._last_poll_s = clock()
-        self._behind_since_s: float | None = None
+        self._behind = Waiting(clock)
         read_any_header_name()
         self._consumer = AIOKafkaConsumer(
             **settings.connection(),
@@ -193,7 +195,7 @@ class LogFollower:
                 continue
             for partition, records in batches.items():
                 self._append(partition.partition, records)
-                self._behind_since_s = None
+                self._behind.end(partition.partition)
             while self._is_due() and not await self._flush():
                 await self._rest()
 
@@ -208,22 +210,24 @@ class LogFollower:
 
     async def watch_lag(self) -> None:
         """Compares the topic's ends with what was read, until cancelled: a consumer that is stuck does not know it is."""
+        deadline_s = look_deadline_s(self._settings)
         while True:
-            await asyncio.sleep(LAG_INTERVAL_S)
+            await asyncio.sleep(deadline_s)
+            assigned = self._consumer.assignment()
             try:
-                ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
-                behind = [p for p, end in ends.items() if await self._consumer.position(p) < end]
-            except KafkaError:
-                continue  # a broker that is away is not a trainer that hangs
-            if not behind:
-                self._behind_since_s = None
-            elif self._behind_since_s is None:
-                self._behind_since_s = self._clock()
+                async with asyncio.timeout(deadline_s):
+                    ends = await self._consumer.end_offsets(list(assigned))
+                    behind = {p.partition for p, end in ends.items() if await self._consumer.position(p) < end}
+            except (TimeoutError, KafkaError):
+                # A broker that is away is not a trainer that hangs.
+                behind = {p.partition for p in assigned}
+                if not await tells_where_plays_end(self._settings, deadline_s, behind):
+                    behind = set()
+            self._behind.only(behind)
 
     def stalled_s(self) -> float:
         """Seconds without a sign of progress: of the loop, or of plays that are there and do not come."""
-        since_s = self._last_poll_s if self._behind_since_s is None else min(self._last_poll_s, self._behind_since_s)
-        return self._clock() - since_s
+        return max(self._clock() - self._last_poll_s, self._behind.longest_s())
 
     async def _flush(self) -> bool:
         """Makes what is buffered durable and merges small segments; False when the disk refuses."""
@@ -248,7 +252,7 @@ class LogFollower:
 
     async def _rest(self) -> None:
         self._last_poll_s = self._clock()
-        self._behind_since_s = None  # it waits on purpose, and says so elsewhere
+        self._behind.only(())  # it waits on purpose, and says so elsewhere
         await asyncio.sleep(RETRY_S)
 
     def _write(self, purge: bool) -> None:
@@ -288,7 +292,12 @@ class LogFollower:
             if missed := self._writer.skip_to(partition.partition, beginnings[partition]):
                 # A log that is new is not missing anything.
                 log = logger.warning if position else logger.info
-                log("partition %d: %d plays were deleted before they were logged", partition.partition, missed)
+                log(
+                    "partition %d: %d plays were deleted before they were logged%s",
+                    partition.partition,
+                    missed,
+                    ORDERS_TOO if position else "",
+                )
             self._consumer.seek(partition, self._writer.next_offset(partition.partition))
 
     async def _compare(self, beginnings: Mapping[TopicPartition, int]) -> None:

@@ -39,10 +39,10 @@ class Outstanding:
             and sum(life.num_bytes for life in lives) < self._max_bytes
         )
 
-    @property
-    def any(self) -> bool:
-        """Whether there are plays that wait for a commit."""
-        return any(life.num_plays for life in self._lives.values())
+    def holds(self, life: PartitionLife) -> bool:
+        """Whether plays of a life wait for a commit."""
+        held = self._lives.get(life)
+        return held is not None and held.num_plays > 0
 
     def begin(self, life: PartitionLife) -> None:
         """A life begins, with nothing fetched."""

@@ -142,10 +142,13 @@ class PartitionLife:
         Raises: StateError when state and log disagree; RecoveryTimeout past the deadline; KafkaError when the broker fails.
         """
         parts = self._parts
+        deadline = asyncio.timeout(parts.recovery_deadline_s)
         try:
-            async with asyncio.timeout(parts.recovery_deadline_s):
+            async with deadline:
                 await self._open()
         except TimeoutError:
+            if not deadline.expired():  # a connection's own
+                raise
             raise RecoveryTimeout(
                 f"partition {self.partition} was not restored within {parts.recovery_deadline_s:.0f} s; "
                 "raise recovery_deadline_s if its changelog is that large"

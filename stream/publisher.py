@@ -208,6 +208,30 @@ class Publisher:
                 await self._send_some(lane)
 
     async def _send_some(self, lane: _Lane) -> None:
+        taken: list[Receipt] = []
+        try:
+            builder, sent, latencies_s = self._next_batch(lane, taken)
+            if not latencies_s:
+                return
+            async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+                await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
+        except asyncio.CancelledError:
+            for receipt in taken:
+                receipt.fail(BrokerError("the publisher was stopped"))
+            raise
+        except Exception as error:
+            # Also where the batch could not even be made: a lane that ended would leave all that comes after waiting.
+            for receipt in taken or [lane.queue.popleft()[0]]:
+                receipt.fail(error)
+        else:
+            for receipt, num in sent:
+                receipt.settle(num)
+            self._on_published(Published(lane.kind, latencies_s))
+
+    def _next_batch(
+        self, lane: _Lane, taken: list[Receipt]
+    ) -> tuple[BatchBuilder, list[tuple[Receipt, int]], list[float]]:
+        """A batch of what waits, how many outputs of which receipts are in it, and their latencies; adds to ``taken``."""
         builder = self._producer.create_batch()
         sent: list[tuple[Receipt, int]] = []
         latencies_s: list[float] = []
@@ -217,28 +241,14 @@ class Publisher:
             if receipt.stream.ended:
                 receipt.fail(BrokerError("an output before it failed"))
                 continue
+            taken.append(receipt)
             stamped = fill(builder, share, now_s, takes_latency=takes_latency)
             latencies_s += stamped
             sent.append((receipt, len(stamped)))
             if len(stamped) < len(share):
                 lane.queue.appendleft((receipt, share[len(stamped) :]))
-        if not latencies_s:
-            return
         builder.close()
-        try:
-            async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
-                await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
-        except asyncio.CancelledError:
-            for receipt, _ in sent:
-                receipt.fail(BrokerError("the publisher was stopped"))
-            raise
-        except Exception as error:
-            for receipt, _ in sent:
-                receipt.fail(error)
-        else:
-            for receipt, num in sent:
-                receipt.settle(num)
-            self._on_published(Published(lane.kind, latencies_s))
+        return builder, sent, latencies_s
 
 
 def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *, takes_latency: bool) -> list[float]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Said wherever records of the plays topic were missed: an order to forget somebody stands among them.
+ORDERS_TOO = "; orders to forget a member may have been among them: send those of that time again"
 #: Producers' clocks against the workers'.
 CLOCK_SLACK_MS = 5000
 
@@ -97,11 +99,12 @@ def start_offset(
         )
     if committed < facts.beginning:
         logger.error(
-            "%s: plays from %d to %d were deleted by the topic's retention before they were read: %d, less what is no play",
+            "%s: plays from %d to %d were deleted by the topic's retention before they were read: %d, less what is no play%s",
             where,
             committed,
             facts.beginning,
             facts.beginning - committed,
+            ORDERS_TOO,
         )
     # An offset behind the marker (embedded broker, or reset by hand) replays plays that each member's own last offset refuses.
     return max(committed, facts.beginning)

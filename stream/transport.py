@@ -202,7 +202,11 @@ class BatchConsumer(driver.Consumer):
                 raise
 
     async def _seek_back(self, lives: Mapping[int, PartitionLife]) -> None:
-        """To each life's own next offset: what was fetched for it is dropped."""
+        """To each life's own next offset: what was fetched for it is dropped.
+
+        Belt and braces: a rebalance takes all lives out before the flow stops for it, and new ones seek as they open. Where Faust
+        stops the flow for anything else, what was fetched meanwhile would be missing: the worker would see the gap, and reopen.
+        """
         for partition, life in lives.items():
             # While one is sought another can end, and its next life has sought its own offset.
             if self._sink.fetchable().get(partition) is life:

@@ -23,6 +23,7 @@ from stream.outstanding import Outstanding
 from stream.overload import Overload
 from stream.partition import LifeParts, Membership, PartitionLife
 from stream.progress import Progress
+from stream.retries import MAX_FAILURES, Retries, pause_s
 from stream.worker_figures import WorkerFigures
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ T = TypeVar("T")
 
 #: A restore takes memory twice over and most of the loop's time; more at once would only make all of them late.
 _NUM_OPENING = 8
-_FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
-#: A partition that fails this often, without one cut and without a quiet time in between, will not mend itself.
-_MAX_FAILURES, _QUIET_S = 10, 600.0
 #: Of the rebalance timeout: the last cut must be in before the group gives up on us and another owner fences it.
 _REVOKE_SHARE = 0.5
 
@@ -59,7 +57,6 @@ class PlaysWorker:
         self._settings = settings
         self.figures = WorkerFigures(metrics)
         self._revoke_deadline_s = rebalance_timeout_s * _REVOKE_SHARE
-        self._clock = clock
         self._buffer = PlayBuffer(
             max_batch=settings.max_batch, deadline_s=settings.batch_deadline_ms / 1000, clock=clock
         )
@@ -77,12 +74,12 @@ class PlaysWorker:
         )
         self._assigned: set[int] = set()
         self._turns: dict[int, asyncio.Lock] = {}
-        self._failures: dict[int, tuple[int, float]] = {}
+        self._retries = Retries(clock)
         self._outstanding = Outstanding(max_plays=settings.max_uncommitted, max_bytes=settings.max_uncommitted_bytes)
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._openings = asyncio.Semaphore(_NUM_OPENING)
-        self._room = asyncio.Event()
+        self._room, self._always_had_room = asyncio.Event(), True
         self._draining = False
         self._parts: LifeParts | None = None
         self._publisher: Publisher | None = None
@@ -104,14 +101,18 @@ class PlaysWorker:
     async def wait_for_room(self) -> None:
         """Returns when more plays may be fetched: the bound on memory, and on what a crash replays."""
         while self._draining or not self._has_room():
+            self._always_had_room = False
             self._room.clear()
             await self._room.wait()
 
+    def had_room(self) -> bool:
+        """Whether nothing kept plays from being fetched since this was last asked."""
+        had, self._always_had_room = self._always_had_room, self._has_room()
+        return had
+
     def _has_room(self) -> bool:
-        settings = self._settings
-        return (
-            self._buffer.num_plays < settings.max_batch * settings.max_buffered_batches and self._outstanding.has_room
-        )
+        num_most = self._settings.max_batch * self._settings.max_buffered_batches
+        return self._buffer.num_plays < num_most and self._outstanding.has_room
 
     @property
     def assigned(self) -> frozenset[int]:
@@ -141,7 +142,7 @@ class PlaysWorker:
             self._outstanding.fetched(life, fetched)
             self._buffer.add(life.partition, fetched.records)
             self.figures.buffered(self._buffer.num_plays)
-            self.progress.work_arrived()
+            self.progress.work_arrived(life.partition)
 
     def partitions_assigned(self, partitions: set[int]) -> None:
         """Opens what is newly ours, in the background."""
@@ -237,15 +238,13 @@ class PlaysWorker:
         await self._abandon(life)
         if isinstance(error, StateError):
             return None
-        failures, last_s = self._failures.get(partition, (0, 0.0))
-        failures = 1 if self._clock() - last_s > _QUIET_S else failures + 1
-        self._failures[partition] = failures, self._clock()
+        failures = self._retries.failed(partition)
         logger.warning("partition %d failed (%d in a row), opening it again: %r", partition, failures, error)
-        if failures > _MAX_FAILURES:
+        if failures > MAX_FAILURES:
             return self._end_process(
                 EngineError(f"partition {partition} failed {failures} times without progress, last: {error!r}")
             )
-        await asyncio.sleep(min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** (failures - 1)))
+        await asyncio.sleep(pause_s(failures))
         if await self._still_ours(partition):
             self.figures.reopened(error)
             await self._open(partition)
@@ -275,7 +274,7 @@ class PlaysWorker:
     def _settle(self, life: PartitionLife) -> None:
         """A life has ended: nothing of it is outstanding."""
         if self._outstanding.end(life):
-            self.progress.work_done(idle=not self._outstanding.any)
+            self.progress.work_done(life.partition, idle=True)
         self._look_for_room()
 
     # --- the inference loop's side
@@ -294,10 +293,10 @@ class PlaysWorker:
 
     def committed(self, life: PartitionLife, num_plays: int, duration_s: float) -> None:
         """A cut is durable."""
-        self._failures.pop(life.partition, None)
+        self._retries.succeeded(life.partition)
         self._outstanding.committed(life, num_plays, life.committed_offset)
         self.figures.committed(duration_s)
-        self.progress.work_done(idle=not self._outstanding.any)
+        self.progress.work_done(life.partition, idle=not self._outstanding.holds(life))
         self._look_for_room()
 
     def life_failed(self, life: PartitionLife, error: BaseException) -> None:
@@ -341,9 +340,8 @@ class PlaysWorker:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            if (
-                not task.cancelling()
-            ):  # nobody asked for it, see stream.closing: this work would never be taken up again
+            # Nobody asked for it, see stream.closing: this work would never be taken up again.
+            if not task.cancelling():
                 self._end_process(EngineError(f"{task.get_name()} was cancelled from within"))
         elif (error := task.exception()) is not None:
             logger.error("task %s ended", task.get_name(), exc_info=error)

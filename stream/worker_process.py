@@ -29,7 +29,7 @@ from stream.broker_checks import check_topics, uses_transactions
 from stream.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
 from stream.faust_app import create_app
 from stream.health import HealthServer
-from stream.lag_watch import watch_lag
+from stream.lag_watch import look_deadline_s, tells_where_plays_end, watch_lag
 from stream.outputs_producer import OutputsProducer
 from stream.partition import LifeParts
 from stream.publisher import BATCH_BYTES, Publisher
@@ -50,8 +50,6 @@ logger = logging.getLogger(__name__)
 EXIT_NOT_DRAINED = 9
 #: The embedded broker holds a join for about the rebalance timeout, so there it is short.
 EMBEDDED_REBALANCE_TIMEOUT_S = 4.0
-#: An overload is known, and one that has passed forgotten, within this time. It costs the broker one request.
-_LAG_INTERVAL_S = 1.0
 _STOP_DEADLINE_S = 5.0
 
 
@@ -157,7 +155,9 @@ class WorkerProcess:
     ) -> None:
         stop, crashed = asyncio.create_task(self._stop.wait()), asyncio.create_task(app._crashed.wait())
         starting = asyncio.create_task(app.start())
-        beside: list[asyncio.Future[None]] = [asyncio.create_task(watch_lag(worker, source, _LAG_INTERVAL_S))]
+        deadline_s = look_deadline_s(self.settings)
+        tells_others = partial(tells_where_plays_end, self.settings, deadline_s)
+        beside: list[asyncio.Future[None]] = [asyncio.create_task(watch_lag(worker, source, deadline_s, tells_others))]
         if parts.background is not None:
             beside.append(asyncio.ensure_future(parts.background(worker)))
         ends: set[asyncio.Future[Any]] = {stop, crashed, worker.fatal, *beside}

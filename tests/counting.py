@@ -19,6 +19,7 @@ from typing import Any
 from intentrec_core.domain_file import load_domain
 from intentrec_core.errors import IntentRecError
 from intentrec_core.history import EventLayout, History
+from stream import publisher
 from stream.coalescing import coalesce
 from stream.control import up_to_each_control
 from stream.folding import Answer, Folder, PartitionWork
@@ -141,6 +142,9 @@ def main() -> int:
     level = os.environ.pop("TEST_LOG_LEVEL", "INFO")
     pass_through = os.environ.pop("TEST_PASS_THROUGH", "")
     domain = os.environ.pop("TEST_DOMAIN", "movielens")
+    publisher.ACKNOWLEDGED_WITHIN_S = float(
+        os.environ.pop("TEST_ACKNOWLEDGED_WITHIN_S", publisher.ACKNOWLEDGED_WITHIN_S)
+    )
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings, metrics = Settings.load(), Metrics()
 

@@ -100,12 +100,13 @@ def run_worker(
     scenario: Callable[[PlaysWorker, Broker, Metrics], Awaitable[None]],
     *,
     batch_deadline_ms: float = 0,
+    settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> None:
     async def run() -> None:
         metrics, broker = pipeline.metrics, Broker()
-        settings = Settings.load(commit_interval_s=0.01, batch_deadline_ms=batch_deadline_ms)
-        worker = PlaysWorker(settings, pipeline, metrics, rebalance_timeout_s=REBALANCE_TIMEOUT_S)
+        given = Settings.load(commit_interval_s=0.01, batch_deadline_ms=batch_deadline_ms, **(settings or {}))
+        worker = PlaysWorker(given, pipeline, metrics, rebalance_timeout_s=REBALANCE_TIMEOUT_S)
         parts: dict[str, Any] = {
             "source": broker,
             "writer": broker.writer,

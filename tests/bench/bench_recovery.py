@@ -1,19 +1,17 @@
 """Restoring one partition: records a second, seconds, bytes a play in the changelog and in memory.
 
-    python -m tests.bench.bench_recovery [USERS] [PLAYS_PER_USER]
+    intentrec bench recovery
 
 On Apache Kafka, through the transactional writer and the reader that a worker uses; the window is such that every play is still
 in its member's context. Beside it, in the same run, as a bound: the same records through confluent-kafka's consumer, rebuilding
-nothing. The last line of stdout is one JSON object; rows are kept in tests/bench/history.
+nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import resource
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -30,10 +28,10 @@ from stream.changelog import Cut, TransactionalWriter
 from stream.recovery import Restored, read_changelog
 from stream.settings import Settings
 from stream.topics import create_topics
+from tests.bench.harness import BenchOptions, Figures
+from tests.changelog_bytes import BUDGET_BYTES, NUM_PLAYS, written_bytes
 
 USERS_A_CUT = 500
-#: Of changelog for a play, keys and headers included.
-BUDGET_BYTES = 256
 
 
 def _history(layout: EventLayout, rng: np.random.Generator, plays: int, offset: int) -> History:
@@ -62,19 +60,6 @@ async def _fill(settings: Settings, layout: EventLayout, users: int, plays: int)
     await writer.close()
 
 
-def _written(layout: EventLayout, plays: int) -> float:
-    """Mean bytes of changelog a play when each play of a member is in a cut of its own: the most it can be."""
-    history, num_bytes = History(), 0
-    for number in range(plays):
-        play = layout.pack(item_id="i", event_id=f"e{number}", ts_ms=number, duration_s=None, attributes={})
-        fold = history.apply(layout, play, number)
-        changes = encode_changes(
-            layout, "user-00000", history, first_changed=fold.position, anchor_moved=fold.evicted > 0
-        )
-        num_bytes += sum(len(key) + len(value) for key, value in changes)
-    return num_bytes / plays
-
-
 def _bound(settings: Settings, num_records: int) -> float:
     consumer = confluent_kafka.Consumer({"bootstrap.servers": settings.broker, "group.id": "bound", "log_level": 0})
     consumer.assign([confluent_kafka.TopicPartition(settings.changelog_topic, 0, 0)])
@@ -96,10 +81,9 @@ def _in_memory(histories: list[History]) -> float:
     return float(tracemalloc.get_traced_memory()[0])
 
 
-def main() -> None:
+def measure(options: BenchOptions) -> Figures:
     """See the module."""
-    users = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    plays = int(sys.argv[2]) if len(sys.argv) > 2 else 200
+    users, plays = 500 if options.quick else 100_000, NUM_PLAYS
     layout = EventLayout(dataclasses.replace(load_domain("movielens"), window=plays))
     with tempfile.TemporaryDirectory() as folder, start_broker(engine="kafka", data_dir=Path(folder)) as broker:
         settings = Settings.load(broker=broker.address, num_partitions=1)
@@ -114,8 +98,7 @@ def main() -> None:
     held = sum(sizes)
     assert held == users * plays, "every play is there"
     sample = list(restored.histories.values())[:1000]
-    result = {
-        "bench": "recovery",
+    figures: Figures = {
         "users": users,
         "plays_per_user": plays,
         "records": restored.num_records,
@@ -124,16 +107,12 @@ def main() -> None:
         "records_per_s": round(restored.num_records / restored.duration_s),
         "plays_per_s": round(held / restored.duration_s),
         "changelog_bytes_per_play": round(restored.num_bytes / held, 1),
-        "changelog_written_bytes_per_play": round(_written(layout, plays), 1),
+        "changelog_written_bytes_per_play": round(written_bytes(layout, plays), 1),
         "changelog_budget_bytes": BUDGET_BYTES,
         "memory_bytes_per_play": round(_in_memory(sample) / sum(sizes[:1000]), 1),
         "peak_mb": round(peak_mb),
         "reading_alone_s": round(bound_s, 2),
     }
-    for name, value in result.items():
-        print(f"{name:>32} {value:,}" if not isinstance(value, str) else f"{name:>26} {value}")
-    print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main()
+    for name, value in figures.items():
+        print(f"{name:>32} {value:,}", flush=True)
+    return figures

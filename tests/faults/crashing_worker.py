@@ -24,7 +24,7 @@ def main() -> None:
     """Puts the faults into every bundle that is loaded, then runs the command line."""
     faults: dict[str, str] = json.loads(os.environ["TEST_FAULTS"])
     calls = Path(os.environ["TEST_CALLS"])
-    worker._MAX_FAILURES = int(os.environ.get("TEST_MAX_FAILURES", worker._MAX_FAILURES))
+    worker.MAX_FAILURES = int(os.environ.get("TEST_MAX_FAILURES", worker.MAX_FAILURES))
 
     def load(*args: Any, **options: Any) -> Serving:
         serving = load_serving(*args, **options)

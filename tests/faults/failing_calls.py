@@ -1,7 +1,8 @@
 """A counting worker whose calls to the broker fail: each call that is awaited, before it had an effect and after.
 
 `python -m tests.faults.failing_calls`. TEST_FAILURES is how often each call fails in each way; each failure is a line of the log.
-It is aiokafka's own methods that fail, so what a failure leaves behind, in this process and on the broker, is real.
+It is aiokafka's own methods that fail, so what a failure leaves behind, in this process and on the broker, is real. No partition
+fails so often in a row that its worker gives it up, as it should: a failure that is due then waits for a partition's next cut.
 """
 
 from __future__ import annotations
@@ -9,25 +10,29 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
+from stream.retries import MAX_FAILURES
 from tests import counting
 
 logger = logging.getLogger("injected")
 
 BEFORE, AFTER = "before", "after"
+#: Half of what makes a worker give a partition up: between two of ours something else may fail.
+_MAX_IN_A_ROW = MAX_FAILURES // 2
 
 
 @dataclass(frozen=True)
 class Point:
-    """One await of the worker: a method of a client whose id holds ``client``. It fails at every ``every``-th call.
+    """One await of the worker: a method of a client whose id holds ``client``. It fails about once in ``every`` calls.
 
     Calls of the openings are few and each failure makes one more, so they fail at every second; those of the commits are
     many, and fail once in so many that a cut in between succeeds.
@@ -71,12 +76,17 @@ def install(num_failures: int) -> None:
     wrapped: dict[tuple[type, str], list[Point]] = {}
     for point in POINTS:
         wrapped.setdefault((point.owner, point.method), []).append(point)
+    in_a_row: Counter[int | None] = Counter()
     for (owner, method), points in wrapped.items():
-        setattr(owner, method, _failing(getattr(owner, method), points, num_failures))
+        setattr(owner, method, _failing(getattr(owner, method), points, num_failures, in_a_row))
 
 
-def _failing(call: Callable[..., Any], points: list[Point], num_failures: int) -> Callable[..., Any]:
+def _failing(
+    call: Callable[..., Any], points: list[Point], num_failures: int, in_a_row: Counter[int | None]
+) -> Callable[..., Any]:
+    """``in_a_row``: by source partition, failures since its last cut; under None those that are of many."""
     calls: Counter[Point] = Counter()
+    failures: Counter[Point] = Counter()
 
     @functools.wraps(call)
     async def fails(client: Any, *args: Any, **options: Any) -> Any:
@@ -84,10 +94,16 @@ def _failing(call: Callable[..., Any], points: list[Point], num_failures: int) -
         if point is None:
             return await call(client, *args, **options)
         calls[point] += 1
-        turn, rest = divmod(calls[point], point.every)
-        if rest or turn > 2 * num_failures:
-            return await call(client, *args, **options)
-        when = AFTER if turn % 2 == 0 else BEFORE
+        partition = _source_partition(client, args)
+        is_due = failures[point] < 2 * num_failures and calls[point] >= point.every * (failures[point] + 1)
+        if not is_due or (partition is not None and in_a_row[partition] >= _MAX_IN_A_ROW):
+            result = await call(client, *args, **options)
+            if point.method == "commit_transaction":
+                del in_a_row[partition]
+            return result
+        when = AFTER if failures[point] % 2 else BEFORE
+        failures[point] += 1
+        in_a_row[partition] += 1
         if when == AFTER:
             result = await call(client, *args, **options)
             if point.method == "send_batch":  # the record batch is on the broker, and nobody is told
@@ -96,6 +112,17 @@ def _failing(call: Callable[..., Any], points: list[Point], num_failures: int) -
         raise KafkaConnectionError(f"injected: {point.name} failed {when}")
 
     return fails
+
+
+def _source_partition(client: Any, args: tuple[Any, ...]) -> int | None:
+    """Whose life a call is of; None where it is of many."""
+    owner = re.search(r"-(?:changelog|recovery)-(\d+)$", _client_id(client))
+    if owner is not None:
+        return int(owner[1])
+    match args:
+        case (TopicPartition() as source,) | ([TopicPartition() as source],):
+            return int(source.partition)
+    return None
 
 
 def _client_id(client: Any) -> str:

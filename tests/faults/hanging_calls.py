@@ -1,8 +1,9 @@
 """A counting worker that comes to a halt where TEST_HANGS says: in a restore, or in the fetching of plays.
 
 `python -m tests.faults.hanging_calls`. TEST_HANGS is ``restore`` (no record ever comes), ``restore thread`` (rebuilding the
-histories never ends, on a thread that nobody can cancel) or ``fetch``: nothing is fetched any more once the file TEST_SWITCH is
-there, as was seen of consumers after a broker's restart; heartbeats go on.
+histories never ends, on a thread that nobody can cancel) or, once the file TEST_SWITCH is there, ``fetch`` (nothing is fetched
+any more, as was seen of consumers after a broker's restart; heartbeats go on), ``fetch of partition 0`` (the others go on) or
+``commit``: as long as the file is there, no transaction is committed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from intentrec_core.changelog_codec import Restorer
-from stream import worker_process
 from stream.transport import BatchConsumerThread
 from tests import counting
 
@@ -35,15 +35,25 @@ def install(where: str) -> None:
         patch.object(AIOKafkaConsumer, "getmany", _never).start()
     elif where == "restore thread":
         patch.object(Restorer, "finish", lambda _: time.sleep(_FOREVER_S)).start()
+    elif where == "commit":
+        commit, blocked = AIOKafkaProducer.commit_transaction, Path(os.environ.pop("TEST_SWITCH"))
+
+        async def commit_later(self: AIOKafkaProducer) -> None:
+            while await asyncio.to_thread(blocked.exists):  # noqa: ASYNC110  # another process takes the file away
+                await asyncio.sleep(0.1)
+            await commit(self)
+
+        patch.object(AIOKafkaProducer, "commit_transaction", commit_later).start()
     else:
         fetch, switch = BatchConsumerThread._fetch_records, Path(os.environ.pop("TEST_SWITCH"))
-        patch.object(worker_process, "_LAG_INTERVAL_S", 1.0).start()
 
-        async def stuck(self: Any, *args: Any, timeout: float = 0, **options: Any) -> Any:
-            if not await asyncio.to_thread(switch.exists):
-                return await fetch(self, *args, timeout=timeout, **options)
-            await asyncio.sleep(timeout)
-            return {}
+        async def stuck(self: Any, consumer: AIOKafkaConsumer, *args: Any, timeout: float = 0, **options: Any) -> Any:
+            if await asyncio.to_thread(switch.exists):
+                if where == "fetch":
+                    await asyncio.sleep(timeout)
+                    return {}
+                consumer.pause(*(source for source in consumer.assignment() if source.partition == 0))
+            return await fetch(self, consumer, *args, timeout=timeout, **options)
 
         patch.object(BatchConsumerThread, "_fetch_records", stuck).start()
 

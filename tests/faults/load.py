@@ -11,6 +11,8 @@ import random
 import signal
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -173,7 +175,7 @@ class Answered:
         return dict(self._newest)
 
 
-def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered) -> int:
+def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered, rng: random.Random) -> int:
     """Stops a worker that has answered plays and not committed them; returns how many, 0 when it never was caught at that.
 
     It stays stopped in any case: what is killed next is killed there.
@@ -186,7 +188,7 @@ def stop_mid_batch(worker: Worker, group: GroupView, answered: Answered) -> int:
         if num := sum(max(0, offset + 1 - committed[partition]) for partition, offset in newest.items()):
             return num
         worker.send(signal.SIGCONT)
-        time.sleep(random.uniform(0.3, 0.6))
+        time.sleep(rng.uniform(0.3, 0.6))
     worker.send(signal.SIGSTOP)
     return 0
 
@@ -195,6 +197,15 @@ def serving(workers: list[Worker], num_partitions: int) -> bool:
     """Whether these workers are ready and hold all partitions between them."""
     held = [counted(worker, "partitions_ready") for worker in workers]
     return all(is_ready(worker.metrics_port) for worker in workers) and sum(held) == num_partitions
+
+
+def livez(worker: Worker) -> tuple[int, str]:
+    """Status and text of the worker's /livez."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/livez", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 def holds_partitions(worker: Worker) -> bool:

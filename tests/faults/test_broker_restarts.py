@@ -12,7 +12,7 @@ import pytest
 from stream.kafka_cluster import KafkaCluster, start_cluster
 from tests.broker_fixtures import RigMaker
 from tests.fault_report import FaultRow
-from tests.faults.load import GroupView, Load, resident_mb, serving
+from tests.faults.load import GroupView, Load, livez, resident_mb, serving
 from tests.rig import NUM_PARTITIONS, Rig, Worker
 from tests.serving_rig import until
 from tests.verdict import judge
@@ -24,19 +24,25 @@ RATE = 200.0
 MAX_GROWTH_MB = 150.0
 #: How long plays may wait once a broker, or two of three, are up.
 STUCK_S = 60.0
+#: Of /livez, where the broker is away for longer.
+PROGRESS_DEADLINE_S = 7.0
 
 
 def test_one_node_killed(
     tmp_path: Path, kafka_jars: None, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
 ) -> None:
     with start_cluster(num_nodes=1, data_dir=tmp_path / "kafka") as cluster:
-        rig, workers = _two_workers(make_rig, cluster)
+        rig, workers = _two_workers(make_rig, cluster, progress_deadline_s=PROGRESS_DEADLINE_S)
         # Shorter than every timeout; longer than the session's; longer than a transaction's, so that lives fail and open anew.
+        # The longest is longer than the deadline of /livez as well.
         downtimes_s = [1.0, 8.0, 25.0] if full_faults else [12.0]
 
         def fault(index: int) -> None:
             cluster.brokers[0].kill()
-            time.sleep(downtimes_s[index])
+            back_s = time.monotonic() + downtimes_s[index]
+            while time.monotonic() < back_s:
+                assert [livez(worker)[0] for worker in workers] == [200, 200], "who waits for the broker does not hang"
+                time.sleep(0.5)
             cluster.restart(0)
 
         _endure(rig, workers, fault_row, "kill -9 the only broker", fault, num_faults=len(downtimes_s))
@@ -73,8 +79,8 @@ def test_three_nodes_one_after_the_other(
             _endure(rig, workers, fault_row, "rolling restart of three brokers", restart, in_sync, num_faults=6)
 
 
-def _two_workers(make_rig: RigMaker, cluster: KafkaCluster) -> tuple[Rig, list[Worker]]:
-    rig = make_rig(cluster)
+def _two_workers(make_rig: RigMaker, cluster: KafkaCluster, **options: float) -> tuple[Rig, list[Worker]]:
+    rig = make_rig(cluster, **options)
     workers = [rig.start_worker(), rig.start_worker()]
     until(lambda: serving(workers, NUM_PARTITIONS), 90, workers[0])
     rig.produce(rig.plays(200))

@@ -5,6 +5,7 @@ What becomes of the zombie depends on what it had in flight:
     plays       their commit is sent when the network is back, refused by the fence of its heir, and it ends with exit code 6
     nothing     it hears that it is no longer a member, drops what it has, joins again and serves; unless a fetch that it asked
                 for during the cut is answered first: then it has plays to commit, and ends as above
+    no more     plays whose outputs nobody acknowledged within a minute were given up: as with nothing
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from intentrec_core.errors import Fenced
 from stream.kafka_cluster import KafkaCluster, start_cluster
 from stream.ports import HOST
+from stream.publisher import ACKNOWLEDGED_WITHIN_S
 from tests.broker_fixtures import RigMaker
 from tests.fault_report import FaultRow
 from tests.faults.load import GroupView, Load, holds_partitions, resident_mb, serving
@@ -127,7 +129,8 @@ def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
     rig = make_rig(cluster)
     if compacted:
         _configure(rig, rig.settings.changelog_topic, COMPACTED_AT_ONCE)
-    zombie, heir = _two_workers(rig, proxy)
+    # More patient than ours, which has given its plays up after a minute: only the fence is left to stop this one.
+    zombie, heir = _two_workers(rig, proxy, TEST_ACKNOWLEDGED_WITHIN_S="600")
     cut_s = 90 if full_faults else 10
     with GroupView(rig.settings) as group:
         with Load(rig, Rig.plays, RATE):
@@ -156,9 +159,37 @@ def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
     assert heir.terminate() == 0
 
 
-def _two_workers(rig: Rig, proxy: TcpProxy) -> tuple[Worker, Worker]:
-    """One that reaches the broker through the proxy only, and one that does not need it; caught up, each with partitions."""
-    through = rig.start_worker(INTENTREC_BROKER=f"{HOST}:{proxy.port}")
+def test_a_zombie_that_gave_its_plays_up_meanwhile_joins_again(
+    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
+) -> None:
+    if not full_faults:
+        pytest.skip("a cut longer than a worker waits for its outputs takes minutes")
+    rig = make_rig(cluster)
+    zombie, heir = _two_workers(rig, proxy)
+    cut_s = ACKNOWLEDGED_WITHIN_S + 30
+    with GroupView(rig.settings) as group:
+        with Load(rig, Rig.plays, RATE):
+            rig.produce(rig.plays(2 * NUM_PARTITIONS, item="slow:0.3:"))
+            time.sleep(0.2)
+            proxy.cut()
+            time.sleep(cut_s)
+            assert "were not acknowledged" in zombie.log()
+            proxy.heal()
+            healed_at_s = time.monotonic()
+            until(lambda: holds_partitions(zombie) and serving([zombie, heir], NUM_PARTITIONS), 90, zombie)
+            back_s = time.monotonic() - healed_at_s
+            group.catches_up(rig, rate=RATE)
+        group.catches_up(rig)
+    _report(fault_row, f"network cut of {cut_s:.0f} s, plays given up meanwhile", rig, rejoined_s=back_s)
+    assert [zombie.terminate(), heir.terminate()] == [0, 0], zombie.log()[-3000:]
+
+
+def _two_workers(rig: Rig, proxy: TcpProxy, **environment: str) -> tuple[Worker, Worker]:
+    """One that reaches the broker through the proxy only, and one that does not need it; caught up, each with partitions.
+
+    ``environment`` is the first one's.
+    """
+    through = rig.start_worker(INTENTREC_BROKER=f"{HOST}:{proxy.port}", **environment)
     direct = rig.start_worker()
     until(lambda: serving([through, direct], NUM_PARTITIONS), 90, through)
     until(lambda: holds_partitions(through) and holds_partitions(direct), 60, through)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -12,19 +10,12 @@ import pytest
 from stream.broker import Broker
 from tests.broker_fixtures import RigMaker
 from tests.fault_report import FaultRow
-from tests.rig import Worker
-from tests.serving_rig import until, wait_ready
+from tests.faults.load import Load, livez
+from tests.rig import Rig
+from tests.serving_rig import counted, until, wait_ready
 from tests.verdict import judge
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
-
-
-def _livez(worker: Worker) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/livez", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 @pytest.mark.parametrize("where", ["restore", "restore thread"])
@@ -59,13 +50,34 @@ def test_a_consumer_that_stops_progressing_fails_its_liveness(
     rig.wait_for_answers(200)
     switch.touch()
     time.sleep(8)
-    assert _livez(stuck) == (200, "ok\n"), "with nothing to do nobody is stuck"
+    assert livez(stuck) == (200, "ok\n"), "with nothing to do nobody is stuck"
     rig.produce(rig.plays(200))
     began_s = time.monotonic()
-    until(lambda: _livez(stuck)[0] == 503, 60, stuck)
+    until(lambda: livez(stuck)[0] == 503, 60, stuck)
     failed_s = time.monotonic() - began_s
-    assert "no progress for" in _livez(stuck)[1]
+    assert "no progress for" in livez(stuck)[1]
     assert stuck.terminate() == 0, "what is restarted for its liveness still ends in good order"
     rig.start_worker()
     rig.wait_for_answers(400)
     fault_row("a consumer stops progressing", judge(rig.settings, rig.layout), livez_failed_s=failed_s)
+
+
+def test_one_partition_that_stops_progressing_fails_the_liveness_whatever_the_others_get_done(
+    kafka_broker: Broker, make_rig: RigMaker, fault_row: FaultRow, tmp_path: Path
+) -> None:
+    rig, switch = make_rig(kafka_broker, progress_deadline_s=5), tmp_path / "stuck"
+    where = {"TEST_HANGS": "fetch of partition 0", "TEST_SWITCH": str(switch)}
+    stuck = rig.start_worker(module="tests.faults.hanging_calls", **where)
+    wait_ready(stuck)
+    with Load(rig, Rig.plays, rate=50):
+        time.sleep(8)
+        assert livez(stuck) == (200, "ok\n"), "under load nobody is stuck"
+        switch.touch()
+        began_s, num_before = time.monotonic(), counted(stuck, "plays_total")
+        until(lambda: livez(stuck)[0] == 503, 60, stuck)
+        failed_s, num_meanwhile = time.monotonic() - began_s, counted(stuck, "plays_total") - num_before
+        assert stuck.terminate() == 0, "what is restarted for its liveness still ends in good order"
+    assert num_meanwhile > 50, "the other partitions went on"
+    rig.start_worker()
+    rig.wait_for_answers(rig.num_sent)
+    fault_row("one partition stops progressing", judge(rig.settings, rig.layout), livez_failed_s=failed_s)

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from intentrec_core.bundle_store import BundleStore
-from stream.broker import Broker, start_broker
+from stream.broker import Broker
 from stream.event_log import EventLog
 from stream.publish_bundle import check_bundle
 from stream.settings import Settings
@@ -106,18 +105,12 @@ def check_announced(settings: Settings, cache: Path) -> int:
     return len(told)
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with start_broker(engine="embedded", data_dir=tmp_path / "broker") as running:
-        yield running
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_killed_at_every_step_of_publishing_only_whole_bundles_are_announced(
     broker: Broker, tmp_path: Path, fault_row: FaultRow, full_faults: bool
 ) -> None:
-    settings = make_settings(broker, tmp_path)
+    settings = make_settings(broker, tmp_path, session_timeout_s=6)
     walk, num_plays = WalkingWorld(), 0
     asyncio.run(create_topics(settings))
     steps = [("", step) for step in CHILD_STEPS.values()] + [(step, "") for step in TRAINER_STEPS.values()]
@@ -143,7 +136,7 @@ def test_killed_at_every_step_of_publishing_only_whole_bundles_are_announced(
     assert log.num_plays() == num_plays
     logged = Counter(log.plays().column("event_id").to_pylist())
     fault_row(
-        "trainer killed at every step of publishing",
+        f"trainer killed at every step of publishing, {broker.engine}",
         kills=len(steps),
         bundles_announced=len(told),
         plays=num_plays,

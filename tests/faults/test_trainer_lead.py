@@ -112,7 +112,7 @@ def test_a_leader_that_stalled_cannot_announce_when_it_is_back(
     first.stdin.flush()
     first.send_signal(signal.SIGCONT)
     answer = said(first)
-    fault_row("two trainers at once", returning_one=answer)
+    fault_row("a leading trainer stalls and returns", returning_one=answer)
     assert answer == "Fenced"
     assert asked(second) == "confirmed"
     assert asked(first) == "Fenced"

@@ -45,7 +45,7 @@ def test_kill_again_and_again(
                 victim = chance.randrange(2)
                 until(partial(holds_partitions, workers[victim]), START_WITHIN_S, workers[victim])
                 time.sleep(chance.uniform(1, 2))
-                uncommitted.append(stop_mid_batch(workers[victim], group, answered))
+                uncommitted.append(stop_mid_batch(workers[victim], group, answered, chance))
                 workers[victim].send(signal.SIGKILL)
                 killed_s = time.monotonic()
                 workers[victim] = start_serving(rig)

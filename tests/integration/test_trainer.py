@@ -1,4 +1,4 @@
-"""The trainer on a real broker: plays in, bundles announced, bad models refused, one trainer at a time, each play once."""
+"""The trainer on a real broker: plays in, bundles announced, bad models refused, each play once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from intentrec_core.bundle_store import BundleStore
-from intentrec_core.errors import Fenced, StateError
+from intentrec_core.errors import StateError
 from stream.broker import Broker
 from stream.codec import encode
 from stream.event_log import EventLog
@@ -219,25 +219,6 @@ def test_a_read_only_event_log_makes_it_not_ready_until_it_can_be_written(settin
         asyncio.run(scenario())
     finally:
         subprocess.run(["umount", root], check=True)
-
-
-def test_a_second_trainer_ends_and_the_first_one_goes_on(settings: Settings) -> None:
-    async def scenario() -> None:
-        await create_topics(settings)
-        first = TrainerProcess(settings, Metrics())
-        elsewhere = settings.model_copy(update={"event_log_dir": settings.event_log_dir.with_name("other-log")})
-        async with running(first) as task:
-            await until(lambda: first._not_ready is None)
-            with pytest.raises(Fenced, match="another trainer"):
-                await TrainerProcess(elsewhere, Metrics()).run()
-            assert not task.done()
-            assert (await health(first, "/readyz"))[0] == 200
-        # The lock is free again.
-        second = TrainerProcess(elsewhere, Metrics())
-        async with running(second):
-            await until(lambda: second._not_ready is None)
-
-    asyncio.run(scenario())
 
 
 def test_a_topic_made_anew_is_refused_with_the_remedy(settings: Settings, broker: Broker, tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.mutants.delivery import DELIVERY
+from tests.mutants.liveness import LIVENESS
 from tests.mutants.lives import LIVES
 from tests.mutants.mutant import DoesNotApply, Mutant
 from tests.mutants.poison import POISON
 from tests.mutants.repair import REPAIR
 from tests.mutants.state import STATE
 
-MUTANTS = (*DELIVERY, *LIVES, *STATE, *REPAIR, *POISON)
+MUTANTS = (*DELIVERY, *LIVES, *LIVENESS, *STATE, *REPAIR, *POISON)
 ROOT = Path(__file__).parents[2]
 #: Two cores do; a mutant's tests are one process.
 _NUM_AT_ONCE = 2

@@ -9,6 +9,8 @@ TRANSPORT, PUBLISHER, READER = "stream/transport.py", "stream/publisher.py", "st
 START_OFFSET = "stream/start_offset.py"
 INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
 
+TEST_PARTITION_LIFE, TEST_FAUST_APP = "tests/unit/test_partition_life.py", "tests/unit/test_faust_app.py"
+TEST_DRAIN_LOOP = "tests/unit/test_drain_loop.py"
 WORKER_EDGES = "tests/unit/test_worker.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
 MACHINE = "tests/property/test_delivery_machine.py"
@@ -152,13 +154,34 @@ DELIVERY = (
         "perform_seek() with nothing committed",
         (
             Edit(
-                TRANSPORT,
-                "                    await self._seek_back(lives)\n",
-                "                    await super().perform_seek()\n",
+                PARTITION,
+                "        await parts.source.seek_source(partition, start)\n",
+                "        if facts.committed is not None:\n"
+                "            await parts.source.seek_source(partition, start)\n",
             ),
-            Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),
         ),
-        ("tests/unit/test_worker.py", *TWINS),
+        (f"{SWEEP}::test_each_step_meets_each_fate",),
+    ),
+    Mutant(
+        "what was fetched while the flow stopped is passed over",
+        (Edit(TRANSPORT, "                    await self._seek_back(lives)\n", ""),),
+        (TEST_DRAIN_LOOP,),
+    ),
+    Mutant(
+        "a fetch of before a rebalance is taken",
+        (Edit(TRANSPORT, "if not self.flow_active or generation != self.app.consumer_generation_id:", "if False:"),),
+        (TEST_DRAIN_LOOP,),
+    ),
+    Mutant(
+        "the next life's offset sought away by what is dropped of the last one",
+        (
+            Edit(
+                TRANSPORT,
+                "            if self._sink.fetchable().get(partition) is life:\n",
+                "            if True:\n",
+            ),
+        ),
+        (TEST_DRAIN_LOOP,),
     ),
     Mutant(
         "a fetch from anywhere accepted",
@@ -232,9 +255,41 @@ DELIVERY = (
         TWINS,
     ),
     Mutant(
-        "outputs leave behind one that failed",
-        (Edit(PUBLISHER, "        self.stream.ended = True\n        if not", "        if not"),),
-        ("tests/unit/test_publisher.py", *TWINS),
+        "outputs of a life that has ended still leave",
+        (Edit(PARTITION, "        self.output_stream.ended = True\n", ""),),
+        (TEST_PARTITION_LIFE, *TWINS),
+    ),
+    Mutant(
+        "no last transaction on revoke",
+        (
+            Edit(
+                PARTITION,
+                "                await self._idle.wait()\n                await self._commit()\n",
+                "                await self._idle.wait()\n",
+            ),
+        ),
+        (f"{WORKER_EDGES}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
+    ),
+    Mutant(
+        "changelog written to another partition than the source's",
+        (
+            Edit(
+                CHANGELOG,
+                "_send(producer, settings.changelog_topic, self._partition, cut, self._marker)",
+                "_send(producer, settings.changelog_topic, 1 - self._partition, cut, self._marker)",
+            ),
+        ),
+        TWINS,
+    ),
+    Mutant(
+        "plays of an open or aborted transaction folded in",
+        (Edit(TRANSPORT, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (TEST_FAUST_APP, "tests/faults/test_log_gaps.py"),
+    ),
+    Mutant(
+        "Faust's web server listens",
+        (Edit("stream/faust_app.py", "web_enabled=False", "web_enabled=True"),),
+        (TEST_FAUST_APP,),
     ),
     Mutant(
         "no marker in the cut",

@@ -9,10 +9,12 @@ import asyncio
 from collections import defaultdict, deque
 from typing import ClassVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from tests.fault_report import FaultRow
 from tests.property.guarantee import Guarantee
 from tests.property.scripted_broker import Fate
 from tests.property.scripted_worker import World
@@ -175,27 +177,34 @@ class DeliveryWithoutTransactions(Delivery):
     num_workers = 1
 
 
-def _run(machine: type[Delivery], full: bool) -> None:
+def _run(machine: type[Delivery], mode: str, full: bool, fault_row: FaultRow) -> None:
+    num_schedules = 300 if full else 40
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=300 if full else 40, stateful_step_count=40, deadline=None)
+        machine, settings=settings(max_examples=num_schedules, stateful_step_count=40, deadline=None)
     )
+    fault_row(f"twin: schedules of every kind, {mode}", schedules=num_schedules)
 
 
-def test_on_kafka(full_faults: bool) -> None:
-    _run(DeliveryOnKafka, full_faults)
+@pytest.mark.timeout(900)
+def test_on_kafka(full_faults: bool, fault_row: FaultRow) -> None:
+    _run(DeliveryOnKafka, "kafka", full_faults, fault_row)
 
 
-def test_exactly_once(full_faults: bool) -> None:
-    _run(DeliveryExactlyOnce, full_faults)
+@pytest.mark.timeout(900)
+def test_exactly_once(full_faults: bool, fault_row: FaultRow) -> None:
+    _run(DeliveryExactlyOnce, "exactly_once", full_faults, fault_row)
 
 
-def test_in_overload(full_faults: bool) -> None:
-    _run(DeliveryInOverload, full_faults)
+@pytest.mark.timeout(900)
+def test_in_overload(full_faults: bool, fault_row: FaultRow) -> None:
+    _run(DeliveryInOverload, "overload", full_faults, fault_row)
 
 
-def test_exactly_once_in_overload(full_faults: bool) -> None:
-    _run(DeliveryExactlyOnceInOverload, full_faults)
+@pytest.mark.timeout(900)
+def test_exactly_once_in_overload(full_faults: bool, fault_row: FaultRow) -> None:
+    _run(DeliveryExactlyOnceInOverload, "exactly_once, overload", full_faults, fault_row)
 
 
-def test_without_transactions(full_faults: bool) -> None:
-    _run(DeliveryWithoutTransactions, full_faults)
+@pytest.mark.timeout(900)
+def test_without_transactions(full_faults: bool, fault_row: FaultRow) -> None:
+    _run(DeliveryWithoutTransactions, "embedded", full_faults, fault_row)

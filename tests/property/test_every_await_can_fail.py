@@ -11,6 +11,7 @@ from functools import partial
 
 import pytest
 
+from tests.fault_report import FaultRow
 from tests.property.guarantee import Guarantee
 from tests.property.scripted_broker import Fate, FateOf
 from tests.property.scripted_group import SESSION_TIMEOUT_S
@@ -101,30 +102,40 @@ def steps_of(mode: str, full: bool, part: int) -> list[int]:
 @pytest.mark.parametrize(
     ("mode", "fate"), [(m, f) for m in MODES for f in Fate if f is not Fate.LATE or not m.startswith("embedded")]
 )
-def test_each_step_meets_each_fate(mode: str, fate: Fate, full_faults: bool) -> None:
-    for step in steps_of(mode, full_faults, part=list(Fate).index(fate)):
+def test_each_step_meets_each_fate(mode: str, fate: Fate, full_faults: bool, fault_row: FaultRow) -> None:
+    steps = steps_of(mode, full_faults, part=list(Fate).index(fate))
+    for step in steps:
         run(mode, lambda number, name, process, step=step: fate if number == step else None)
+    fault_row(f"twin: each call {fate.value}, {mode}", schedules=len(steps))
 
 
 @pytest.mark.parametrize("fate", [Fate.FAILS, Fate.ANSWER_LOST])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_worker_is_told_to_stop_while_a_step_of_it_fails(mode: str, fate: Fate, full_faults: bool) -> None:
+def test_a_worker_is_told_to_stop_while_a_step_of_it_fails(
+    mode: str, fate: Fate, full_faults: bool, fault_row: FaultRow
+) -> None:
     def stop(number: int, name: str, process: ScriptedProcess, *, step: int) -> Fate | None:
         if number != step:
             return None
         process.stop()
         return fate
 
-    for step in steps_of(mode, full_faults, part=0):
+    steps = steps_of(mode, full_faults, part=0)
+    for step in steps:
         run(mode, partial(stop, step=step))
+    fault_row(f"twin: told to stop at each call, {fate.value}, {mode}", schedules=len(steps))
 
 
 @pytest.mark.parametrize("mode", ["kafka", "exactly_once"])
-def test_a_worker_stands_still_at_each_step_and_returns_as_a_zombie(mode: str, full_faults: bool) -> None:
+def test_a_worker_stands_still_at_each_step_and_returns_as_a_zombie(
+    mode: str, full_faults: bool, fault_row: FaultRow
+) -> None:
     def freeze(number: int, name: str, process: ScriptedProcess, *, step: int) -> None:
         if number == step:
             process.freeze()
             process.world.loop.call_later(2.5 * SESSION_TIMEOUT_S, process.thaw)
 
-    for step in steps_of(mode, full_faults, part=1):
+    steps = steps_of(mode, full_faults, part=1)
+    for step in steps:
         run(mode, partial(freeze, step=step))
+    fault_row(f"twin: a zombie at each call, {mode}", schedules=len(steps))

@@ -9,6 +9,8 @@ import pytest
 from intentrec_core.domain import FieldKind
 from intentrec_core.domain_file import load_domain, parse_domain, shipped_domains
 from intentrec_core.errors import ConfigError, DomainError
+from intentrec_core.history import EventLayout
+from tests.changelog_bytes import BUDGET_BYTES, NUM_PLAYS, written_bytes
 
 VALID = """
 name = "mine"
@@ -89,6 +91,11 @@ def test_shipped_domain_has_intents_and_the_history_they_need(name: str) -> None
     assert domain.context_size == 2 * domain.window
     assert all(field.num_labels >= 2 for field in domain.fields)
     assert len(domain.fingerprint) == 16
+
+
+@pytest.mark.parametrize("name", shipped_domains())
+def test_a_play_of_a_shipped_domain_keeps_to_the_changelogs_budget(name: str) -> None:
+    assert written_bytes(EventLayout(load_domain(name)), NUM_PLAYS) <= BUDGET_BYTES
 
 
 def test_video_declares_the_four_intents_of_the_paper() -> None:

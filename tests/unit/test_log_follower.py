@@ -1,21 +1,33 @@
-"""A record becomes the same bytes through the event log as in the worker; what the worker refuses is left out."""
+"""A record becomes the same bytes through the event log as in the worker; what the worker refuses is left out.
+
+And what counts as a stall of the one who reads.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from intentrec_core.datasets.plays import plays_table
 from intentrec_core.history import EventLayout
 from intentrec_core.training.members import pack_members
+from stream import log_follower
 from stream.codec import DecodedPlay, decode_play
-from stream.log_follower import PlayReader
+from stream.log_follower import LogFollower, PlayReader
+from stream.metrics import Metrics
 from stream.publisher import key_hash
+from stream.settings import Settings
 from tests.worlds import START_MS, TinyWorld
 
 DOMAIN = TinyWorld().domain
@@ -97,3 +109,122 @@ def test_a_play_in_the_wrong_partition_is_logged_only_where_any_partitioner_is_a
     assert PlayReader(DOMAIN, None).read(sent) is not None
     sent.partition = key_hash(b"u") % 4
     assert PlayReader(DOMAIN, 4).read(sent) is not None
+
+
+class StuckConsumer:
+    """Gives a play of partition 1 at every poll, a second each, and none of the many of partition 0."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.offset = 0
+        self.error: KafkaError | None = None
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition("plays", partition) for partition in (0, 1)}
+
+    async def getmany(self, **_: object) -> dict[TopicPartition, list[Record]]:
+        await asyncio.sleep(0.001)
+        self.now_s += 1
+        if self.error is not None:
+            return {}
+        self.offset += 1
+        return {TopicPartition("plays", 1): [record_at(1, self.offset)]}
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        if self.error is not None:
+            raise self.error
+        return {partition: 100_000 if partition.partition == 0 else self.offset + 1 for partition in partitions}
+
+    async def position(self, partition: TopicPartition) -> int:
+        return 0 if partition.partition == 0 else self.offset + 1
+
+
+def record_at(partition: int, offset: int) -> Record:
+    sent = record()
+    sent.partition, sent.offset = partition, offset
+    return sent
+
+
+@pytest.fixture
+def consumer(monkeypatch: pytest.MonkeyPatch) -> StuckConsumer:
+    stuck = StuckConsumer()
+    monkeypatch.setattr(log_follower, "AIOKafkaConsumer", lambda **_: stuck)
+    return stuck
+
+
+def follow(consumer: StuckConsumer, scenario: Callable[[LogFollower], Awaitable[None]]) -> None:
+    """A follower of a scripted consumer, in its time; it looks for its lag all the time."""
+
+    async def run() -> None:
+        settings = Settings.load(broker="127.0.0.1:1", plays_topic="plays", progress_deadline_s=0.05)
+        writer: Any = SimpleNamespace(append=lambda *_: None, num_buffered=0, root="")
+        follower = LogFollower(settings, DOMAIN, writer, Metrics(), lambda _: None, clock=lambda: consumer.now_s)
+        running = [asyncio.ensure_future(follower.run()), asyncio.ensure_future(follower.watch_lag())]
+        try:
+            async with asyncio.timeout(60):
+                await scenario(follower)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_partition_that_stands_still_is_a_stall_whatever_the_others_give(consumer: StuckConsumer) -> None:
+    async def scenario(follower: LogFollower) -> None:
+        while consumer.now_s < 1000:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert follower.stalled_s() > 500
+
+    follow(consumer, scenario)
+
+
+@pytest.mark.parametrize("told_to_others", [False, True])
+def test_only_where_others_are_told_the_ends_a_trainer_that_is_not_hangs(
+    consumer: StuckConsumer, monkeypatch: pytest.MonkeyPatch, told_to_others: bool
+) -> None:
+    consumer.error = KafkaConnectionError()
+
+    async def told(*_: object) -> bool:
+        return told_to_others
+
+    monkeypatch.setattr(log_follower, "tells_where_plays_end", told)
+
+    async def scenario(follower: LogFollower) -> None:
+        while consumer.now_s < 1000:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert (follower.stalled_s() > 500) is told_to_others
+
+    follow(consumer, scenario)
+
+
+@pytest.mark.parametrize(("position", "told"), [(5, True), (0, False)], ids=["a log goes on", "a log is new"])
+def test_orders_that_were_deleted_unread_are_to_be_sent_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, position: int, told: bool
+) -> None:
+    class Consumer:
+        def assign(self, partitions: list[TopicPartition]) -> None:
+            pass
+
+        def seek(self, partition: TopicPartition, offset: int) -> None:
+            pass
+
+        async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+            return dict.fromkeys(partitions, 10)
+
+    async def counts(settings: Settings, topic: str) -> dict[str, int]:
+        return {topic: 1}
+
+    async def scenario() -> None:
+        writer: Any = SimpleNamespace(
+            next_offset=lambda _: position, skip_to=lambda _, offset: offset - position, root=tmp_path
+        )
+        await LogFollower(Settings(), DOMAIN, writer, Metrics(), lambda _: None)._take_up()
+
+    monkeypatch.setattr(log_follower, "AIOKafkaConsumer", lambda **_: Consumer())
+    monkeypatch.setattr(log_follower, "count_partitions", counts)
+    with caplog.at_level("INFO"):
+        asyncio.run(scenario())
+    assert f"{10 - position} plays were deleted before they were logged" in caplog.text
+    assert ("orders to forget a member may have been among them" in caplog.text) is told

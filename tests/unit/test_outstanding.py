@@ -26,9 +26,10 @@ def test_few_large_plays_are_too_many() -> None:
     assert not outstanding.has_room, "a part of a fetch frees nothing yet"
     outstanding.committed(one, 1, 2)  # type: ignore[arg-type]
     assert outstanding.has_room
-    assert outstanding.any
+    assert outstanding.holds(other)  # type: ignore[arg-type]
+    assert not outstanding.holds(one)  # type: ignore[arg-type]
     assert outstanding.end(other)  # type: ignore[arg-type]
-    assert not outstanding.any
+    assert not outstanding.holds(other)  # type: ignore[arg-type]
     outstanding.committed(other, 1, 8)  # type: ignore[arg-type]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,3 +92,31 @@ def test_no_cut_follows_one_that_failed_and_the_end_says_why() -> None:
         assert log.cuts == [], "offset 11 would say that the plays before 10 are in the state"
 
     asyncio.run(scenario())
+
+
+def test_a_connection_that_times_out_is_no_recovery_past_its_deadline() -> None:
+    async def scenario() -> None:
+        log = Log()
+        life = _life(log, [])
+        log.open = _time_out  # type: ignore[method-assign]
+        with pytest.raises(TimeoutError) as raised:  # and not RecoveryTimeout, which ends the process
+            await life.open()
+        assert raised.value.errno == errno.ETIMEDOUT
+        await life.abandon()
+
+    asyncio.run(scenario())
+
+
+def test_nothing_that_is_queued_leaves_once_a_life_has_ended() -> None:
+    async def scenario() -> None:
+        life = _life(Log(), [])
+        await life.open()
+        assert not life.output_stream.ended
+        await life.abandon()
+        assert life.output_stream.ended
+
+    asyncio.run(scenario())
+
+
+async def _time_out() -> None:
+    raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")

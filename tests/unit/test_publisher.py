@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from typing import Any
 
 import pytest
@@ -164,3 +165,52 @@ def test_outputs_of_a_transaction_are_reported_once_it_is_committed_with_the_tim
     now_s[0] = 10.0
     asyncio.run(commit(b""))
     assert seen == [Published(OutputKind.RECOMMENDATION, [13.0])] * 2
+
+
+def test_a_connection_that_times_out_is_not_called_a_transaction_that_took_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Producer(FailingProducer):
+        async def begin_transaction(self) -> None:
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    async def scenario() -> None:
+        writer = TransactionalWriter(Settings(), 0, lambda _: None, None)  # type: ignore[arg-type, return-value]
+        monkeypatch.setattr(writer, "_started", lambda: Producer(b""))
+        with pytest.raises(TimeoutError, match="Connection timed out"):
+            await writer.commit(Cut(3, {}))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("broken", ["create_batch", "append"])
+def test_a_batch_that_cannot_be_made_fails_its_outputs_and_holds_up_no_others(
+    monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    owner = FailingProducer if broken == "create_batch" else Batch
+    whole, calls = getattr(owner, broken), 0
+
+    def breaks(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError("cannot be made")
+        return whole(*args, **options)
+
+    monkeypatch.setattr(owner, broken, breaks)
+
+    async def scenario() -> None:
+        producer = FailingProducer(fails=b"")
+        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        await publisher.start()
+        life, other = OutputStream(), OutputStream()
+        first, second = publisher.publish([_output(b"1")], life), publisher.publish([_output(b"2")], other)
+        async with asyncio.timeout(5):
+            with pytest.raises(ValueError, match="cannot be made"):
+                await first.future
+            await second.future
+        assert life.ended
+        assert producer.sent == [b"2"]
+        await publisher.stop()
+
+    asyncio.run(scenario())

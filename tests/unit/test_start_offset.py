@@ -70,6 +70,7 @@ def test_plays_deleted_before_they_were_read_are_named(caplog: pytest.LogCapture
         assert _start(beginning=140) == 140
     assert "from 100 to 140 were deleted" in caplog.text
     assert "read: 40," in caplog.text
+    assert "orders to forget" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from intentrec_core.errors import BrokerError, IntentRecError, RecoveryTimeout
-from stream import worker as worker_module
+from stream import retries
 from stream.closing import close_consumer
 from stream.metrics import Metrics
 from stream.partition import Membership
@@ -102,7 +103,7 @@ def test_fetches_that_follow_one_another_are_taken_whatever_offsets_are_missing(
 def test_a_fetcher_that_is_elsewhere_has_the_partition_opened_again(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, start: int
 ) -> None:
-    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
 
     async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
         pipeline.go_on.set()
@@ -120,10 +121,58 @@ def test_a_fetcher_that_is_elsewhere_has_the_partition_opened_again(
     run_worker(pipeline, scenario)
 
 
+def test_who_watches_the_fetching_is_told_when_it_had_to_wait(pipeline: HangingPipeline) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        assert worker.had_room()
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5000), 5100))
+        waiting = asyncio.ensure_future(worker.wait_for_room())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert not worker.had_room()
+        assert not worker.had_room(), "it waits still"
+        pipeline.go_on.set()
+        await waiting
+        assert not worker.had_room(), "it waited since"
+        assert worker.had_room()
+
+    run_worker(pipeline, scenario)
+
+
+def test_what_is_fetched_and_not_committed_is_bounded_whatever_becomes_of_the_commits(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit_again = asyncio.Event()
+
+    async def hang(broker: Broker, cut: object) -> None:
+        await commit_again.wait()
+
+    monkeypatch.setattr(Broker, "commit", hang)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await until(worker.fetchable)
+        life, num_fetched = worker.fetchable()[0], 0
+        with contextlib.suppress(TimeoutError):
+            while num_fetched < 20_000:
+                async with asyncio.timeout(0.5):
+                    await worker.wait_for_room()
+                start = 100 + num_fetched
+                worker.accept(life, Fetched(start, records(start, 100), start + 100))
+                num_fetched += 100
+                await asyncio.sleep(0)
+        # What waits for inference has a bound of its own; everything here was processed at once.
+        assert num_fetched == 1100, "the bound, rounded up to a fetch"
+        commit_again.set()
+        await worker.wait_for_room()
+
+    run_worker(pipeline, scenario, settings={"max_uncommitted": 1024})
+
+
 def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
 
     async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
         def applied() -> float | None:
@@ -211,7 +260,7 @@ def test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after(
 def test_what_waited_for_inference_is_not_taken_into_the_next_life(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
@@ -247,7 +296,7 @@ def test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut
 def test_work_that_a_client_library_cancelled_ends_the_process(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
 
     async def leak(broker: Broker, partition: int) -> Membership:
         raise asyncio.CancelledError
@@ -268,8 +317,8 @@ def test_work_that_a_client_library_cancelled_ends_the_process(
 def test_failures_with_a_quiet_time_in_between_end_nothing(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
-    monkeypatch.setattr(worker_module, "_QUIET_S", 0.0)
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(retries, "QUIET_S", 0.0)
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
@@ -287,7 +336,7 @@ def test_failures_with_a_quiet_time_in_between_end_nothing(
 def test_a_cancellation_that_comes_out_of_a_client_library_leaves_no_partition_behind(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr(worker_module, "_FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
     leaks = iter([True])
 
     async def leak(broker: Broker, given: Any) -> Any:

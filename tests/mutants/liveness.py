@@ -1,0 +1,85 @@
+"""Faults in what says whether a process gets anywhere: a hang that nobody sees, and a hang seen where there is none."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+LAG_WATCH, PROGRESS, WORKER = "stream/lag_watch.py", "stream/progress.py", "stream/worker.py"
+PARTITION, RECOVERY, FOLLOWER = "stream/partition.py", "stream/recovery.py", "stream/log_follower.py"
+
+TEST_LAG_WATCH, TEST_PROGRESS = "tests/unit/test_lag_watch.py", "tests/unit/test_progress.py"
+TEST_WORKER, TEST_FOLLOWER = "tests/unit/test_worker.py", "tests/unit/test_log_follower.py"
+RECOVERY_ENDS = f"{TEST_WORKER}::test_a_recovery_past_its_deadline_ends_the_process_although_inference_hangs"
+
+LIVENESS = (
+    Mutant(
+        "the watch on the log's end is blind",
+        (Edit(LAG_WATCH, "saw_lag(standing | unopened)", "saw_lag(set())"),),
+        (TEST_LAG_WATCH,),
+    ),
+    Mutant(
+        "a partition that stands hidden by what the others get done",
+        (Edit(PROGRESS, "        self._since_s.pop(partition, None)\n", "        self._since_s.clear()\n"),),
+        (
+            TEST_PROGRESS,
+            "tests/faults/test_stuck.py"
+            "::test_one_partition_that_stops_progressing_fails_the_liveness_whatever_the_others_get_done",
+        ),
+    ),
+    Mutant(
+        "the same in the trainer",
+        (Edit(FOLLOWER, "self._behind.end(partition.partition)", "self._behind.only(())"),),
+        (TEST_FOLLOWER,),
+    ),
+    Mutant(
+        "a partition that nobody opens is not seen",
+        (Edit(LAG_WATCH, "saw_lag(standing | unopened)", "saw_lag(standing)"),),
+        (TEST_LAG_WATCH,),
+    ),
+    Mutant(
+        "a broker that is away taken for a worker that hangs",
+        (Edit(LAG_WATCH, "if (found is None or unopened) and not await", "if False and not await"),),
+        (TEST_LAG_WATCH,),
+    ),
+    Mutant(
+        "a worker that hangs taken for a broker that is away",
+        (Edit(LAG_WATCH, " and not await tells_others(fetched | unopened)", ""),),
+        (TEST_LAG_WATCH,),
+    ),
+    Mutant(
+        "a partition that waits for its turn taken for one that stands",
+        (Edit(LAG_WATCH, "        if not worker.had_room():\n", "        if False:\n"),),
+        (TEST_LAG_WATCH,),
+    ),
+    Mutant(
+        "a recovery waits for the record at the last offset",
+        (
+            Edit(
+                RECOVERY,
+                "            if not fetched and await consumer.position(source) >= end:\n",
+                "            if end == 0 or (fetched and fetched[-1].offset == end - 1):  # a control record\n",
+            ),
+        ),
+        ("tests/property/test_every_await_can_fail.py::test_each_step_meets_each_fate",),
+    ),
+    Mutant(
+        "a recovery without a deadline",
+        (Edit(PARTITION, "asyncio.timeout(parts.recovery_deadline_s)", "asyncio.timeout(None)"),),
+        (RECOVERY_ENDS,),
+    ),
+    Mutant(
+        "a recovery past its deadline does not end the process",
+        (Edit(WORKER, "            self._end_process(error)  # first,", "            pass  # first,"),),
+        (RECOVERY_ENDS,),
+    ),
+    Mutant(
+        "a connection's time-out taken for a recovery past its deadline",
+        (Edit(PARTITION, "            if not deadline.expired():  # a connection's own\n                raise\n", ""),),
+        ("tests/unit/test_partition_life.py",),
+    ),
+    Mutant(
+        "what is fetched and not committed is not bounded",
+        (Edit(WORKER, " and self._outstanding.has_room", ""),),
+        (TEST_WORKER, "tests/faults/test_bounded.py"),
+    ),
+)
