@@ -26,7 +26,7 @@ from intentrec_core.model import IntentRec, Stage
 
 #: Plays, padding included, in one pass, and queries that share one product with the keys before them. Measured on 2 cores
 #: at width 128 and 256 plays: twice or half of either is no faster.
-MAX_POSITIONS = 4096
+MAX_POSITIONS = 2048
 QUERY_BLOCK = 64
 
 
