@@ -13,26 +13,20 @@ it. Parts (``--only``): stages, worker, users_1m, passthrough, passthrough_32, r
 from __future__ import annotations
 
 import statistics
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from stream.broker import start_broker
+import torch
+
 from stream.metrics import Stage
-from stream.ports import free_port
-from stream.settings import Settings
-from tests.bench.baselines.pass_through import ANSWERS
 from tests.bench.baselines.quix.environment import quix_python
 from tests.bench.harness import BenchOptions, Figures
-from tests.bench.pipeline_stages import answers, measure_stages, warm_pipeline
+from tests.bench.pipeline_stages import measure_stages, warm_pipeline
 from tests.bench.rates import OutputCount, Program, Rate, measure_rate
 from tests.bench.worker_plays import NUM_ACTIVE, plays
-from tests.bench.worker_world import POOL_BYTES, fill_plays, make_bundle, open_row, row_settings
+from tests.bench.worker_stand import OUR_WORKER, PASS_THROUGH, TORCH_THREADS, Stand, open_stand
+from tests.bench.worker_world import POOL_BYTES, fill_plays, open_row
 
-OUR_WORKER = ("-m", "stream.cli", "worker")
-PASS_THROUGH = ("-m", "tests.bench.baselines.pass_through")
 RAW = ("-m", "tests.bench.baselines.raw_loop")
 FAUST = ("-m", "tests.bench.baselines.faust_agent")
 QUIX = ("-m", "tests.bench.baselines.quix.app")
@@ -96,39 +90,35 @@ class Scale:
 QUICK = Scale(num_plays=6_000, num_active=40, seconds=1.0, idle_share=0.001, warm_share=0.02, stage_rounds=2, rounds=1)
 
 
-@dataclass
-class Stand:
-    """The broker and the folder that all rows share."""
+class Rows:
+    """Runs rows on one stand; the first row of a number of partitions fills the plays topic that all of them share."""
 
-    broker: str
-    folder: Path
-    scale: Scale
-    bundle: Path
-    num_rows: int = 0
-    filled: set[int] = field(default_factory=set)
+    def __init__(self, stand: Stand, scale: Scale) -> None:
+        self._stand, self._scale = stand, scale
+        self._num_rows, self._filled = 0, set[int]()
 
     def rate(self, name: str, row: Row) -> Rate:
         """Runs a row once on topics of its own."""
-        scale = self.scale
-        self.num_rows += 1
-        settings = row_settings(
-            self.broker, f"{name.replace('_', '-')}-{self.num_rows}", self.folder, num_partitions=row.num_partitions
+        stand, scale = self._stand, self._scale
+        self._num_rows += 1
+        settings = stand.settings(
+            f"{name.replace('_', '-')}-{self._num_rows}", f"plays-{row.num_partitions}", row.num_partitions
         )
-        if row.num_partitions not in self.filled:
+        if row.num_partitions not in self._filled:
             fill_plays(settings, plays(scale.num_plays, num_active=scale.num_active))
-            self.filled.add(row.num_partitions)
+            self._filled.add(row.num_partitions)
         open_row(
             settings,
             num_active=scale.num_active if row.has_state else 0,
             num_idle=int(row.num_idle * scale.idle_share),
-            bundle=self.bundle.name if row.arguments == OUR_WORKER else None,
+            bundle=stand.bundle.name if row.arguments == OUR_WORKER else None,
         )
-        environment = {**environment_of(settings), "BENCH_BODIES": str(self.folder)}
+        environment = stand.environment(settings)
         if row.has_model:
-            environment["BENCH_BUNDLE"] = str(self.bundle)
+            environment["BENCH_BUNDLE"] = str(stand.bundle)
         python = {"python": quix_python()} if row.in_quix else {}
-        count = OutputCount(self.broker, settings.recommendations_topic, row.num_partitions)
-        with Program(row.arguments, self.folder / f"{settings.app_id}.log", environment, **python) as program:
+        count = OutputCount(settings.broker, settings.recommendations_topic, row.num_partitions)
+        with Program(row.arguments, stand.folder / f"{settings.app_id}.log", environment, **python) as program:
             return measure_rate(
                 program,
                 count,
@@ -138,42 +128,23 @@ class Stand:
             )
 
 
-def environment_of(settings: Settings) -> dict[str, str]:
-    """Settings as a worker process reads them."""
-    given = settings.model_dump(exclude_unset=True) | {"metrics_port": free_port()}
-    return {f"INTENTREC_{name.upper()}": str(value) for name, value in given.items()}
-
-
-@contextmanager
-def open_stand(scale: Scale) -> Iterator[Stand]:
-    """A broker, a bundle, and bodies of real answers."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with start_broker(engine="kafka", data_dir=folder / "kafka") as broker:
-            bundle = make_bundle(folder / "bundles", folder / "scratch", seed=0)
-            pipeline, batches = warm_pipeline(bundle.path, 1, POOL_BYTES)
-            for kind, value in answers(pipeline, batches).items():
-                # The user id, which comes first, makes room for the event id that a baseline puts there.
-                (folder / ANSWERS[kind]).write_bytes(b"," + value.partition(b",")[2])
-            yield Stand(broker.address, folder, scale, bundle.path)
-
-
 def measure(options: BenchOptions) -> Figures:
     """See the module."""
     scale = QUICK if options.quick else Scale()
     figures: Figures = {}
     rates: dict[str, float] = {}
-    with open_stand(scale) as stand:
+    with open_stand() as stand:
+        rows = Rows(stand, scale)
         for name, row in ROWS.items():
             if options.wants(name):
-                found = [stand.rate(name, row) for _ in range(scale.rounds or row.rounds)]
+                found = [rows.rate(name, row) for _ in range(scale.rounds or row.rounds)]
                 rates[name] = statistics.mean(rate.plays_per_s for rate in found)
                 for rate in found:
                     print(rate.line(name), flush=True)
                 figures[f"{name}_per_s"] = round(rates[name])
                 figures[f"{name}_cpu_us"] = round(statistics.mean(rate.cpu_us for rate in found), 1)
         if options.wants("stages"):
-            figures |= _stages(stand, rates)
+            figures |= _stages(stand.bundle, scale, rates)
     for key, row_name, against in RATIOS:
         if row_name in rates and against in rates:
             figures[key] = round(rates[row_name] / rates[against], 3)
@@ -181,10 +152,11 @@ def measure(options: BenchOptions) -> Figures:
     return figures
 
 
-def _stages(stand: Stand, rates: dict[str, float]) -> Figures:
+def _stages(bundle: Path, scale: Scale, rates: dict[str, float]) -> Figures:
     """Each stage alone; where worker and pass-through were measured too, the worker against the bound made of them."""
-    pipeline, batches = warm_pipeline(stand.bundle, stand.scale.num_active, POOL_BYTES)
-    costs = measure_stages(pipeline, batches, stand.scale.stage_rounds)
+    torch.set_num_threads(TORCH_THREADS)
+    pipeline, batches = warm_pipeline(bundle, scale.num_active, POOL_BYTES)
+    costs = measure_stages(pipeline, batches, scale.stage_rounds)
     for stage, cost_s in costs.stage_s.items():
         print(f"{stage.value:<34} {1e6 * cost_s:10.1f} us a play", flush=True)
     figures: Figures = {f"stage_{stage.value}_us": round(1e6 * cost_s, 1) for stage, cost_s in costs.stage_s.items()}

@@ -64,14 +64,14 @@ def make_bundle(root: Path, scratch: Path, seed: int) -> BundleRef:
     return write_bundle(root, files=files, parent=None, created_at="2026-01-01T00:00:00.000Z", code_version="bench")
 
 
-def row_settings(broker: str, row: str, folder: Path, *, num_partitions: int = 4) -> Settings:
-    """Settings of one row: the shared plays topic of that many partitions, everything else its own."""
+def row_settings(broker: str, row: str, folder: Path, *, plays_topic: str, num_partitions: int = 4) -> Settings:
+    """Settings of one row: the plays topic may be shared, everything else is its own."""
     domain = folder / "movielens.toml"
     domain.write_text(domain_text())
     return Settings.load(
         broker=broker,
         app_id=row,
-        plays_topic=f"plays-{num_partitions}",
+        plays_topic=plays_topic,
         recommendations_topic=f"{row}-recommendations",
         intents_topic=f"{row}-intents",
         dead_letter_topic=f"{row}-dlq",
