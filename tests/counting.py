@@ -73,38 +73,8 @@ class CountingPipeline:
         return results
 
 
-class PassThrough:
-    """No state at all: what the transport and the publisher alone can do. Three outputs a play, as the design's figure."""
-
-    KINDS = (OutputKind.RECOMMENDATION, OutputKind.INTENT, OutputKind.LATE)
-
-    def __init__(self) -> None:
-        self.layout = EventLayout(load_domain("movielens"))
-
-    def open_partition(self, partition: int, histories: dict[str, History]) -> None:
-        pass
-
-    def close_partition(self, partition: int) -> None:
-        pass
-
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
-        results = []
-        for partition, records in batches.items():
-            outputs = [
-                OutputRecord(
-                    kind, r.key, b'{"a":1', ((ID_HEADER, b"%d-%d" % (partition, r.offset)),), r.offset, r.timestamp
-                )
-                for r in records
-                for kind in self.KINDS
-            ]
-            changes = {record.key or b"": b"%d" % record.offset for record in records}
-            results.append(PartitionResult(partition, records[-1].offset + 1, len(records), outputs, changes))
-        return results
-
-
 def main() -> int:
     level = os.environ.pop("TEST_LOG_LEVEL", "INFO")
-    pass_through = os.environ.pop("TEST_PASS_THROUGH", "")
     domain = os.environ.pop("TEST_DOMAIN", "movielens")
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings, metrics = Settings.load(), Metrics()
@@ -112,12 +82,8 @@ def main() -> int:
     async def work() -> None:
         @contextlib.asynccontextmanager
         async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
-            pipeline = (
-                PassThrough()
-                if pass_through
-                else CountingPipeline(num_partitions, EventLayout(load_domain(domain)), metrics)
-            )
-            layout = pipeline.layout
+            layout = EventLayout(load_domain(domain))
+            pipeline = CountingPipeline(num_partitions, layout, metrics)
             yield WorkerParts(pipeline=pipeline, layout=layout, fingerprint=layout.domain.fingerprint)
 
         await run_until_signal(WorkerProcess(settings, metrics, make_parts))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +15,14 @@ from stream.ports import free_port
 from stream.settings import Settings
 from tests.bench.baselines.pass_through import ANSWERS
 from tests.bench.pipeline_stages import answers, warm_pipeline
-from tests.bench.worker_world import POOL_BYTES, make_bundle, row_settings
+from tests.bench.worker_world import make_bundle, row_settings
 
 OUR_WORKER = ("-m", "stream.cli", "worker")
 PASS_THROUGH = ("-m", "tests.bench.baselines.pass_through")
 #: For every program and every stage alike: the machine's other core is the broker's and the event loop's, and two threads of
 #: torch that wait for each other on two busy cores are slower than one.
 TORCH_THREADS = 1
+_ONE_MEMBER_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,13 @@ class Stand:
 
 @contextmanager
 def open_stand() -> Iterator[Stand]:
-    """A broker of its own, gone at the end with everything on it."""
+    """A broker of its own, gone at the end with everything on it; also at SIGTERM, which otherwise leaves the folder behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with start_broker(engine="kafka", data_dir=folder / "kafka") as broker:
             bundle = make_bundle(folder / "bundles", folder / "scratch", seed=0)
-            pipeline, batches = warm_pipeline(bundle.path, 1, POOL_BYTES)
+            pipeline, batches = warm_pipeline(bundle.path, 1, _ONE_MEMBER_BYTES)
             for kind, value in answers(pipeline, batches).items():
                 # The user id, which comes first, makes room for the event id that a baseline puts there.
                 (folder / ANSWERS[kind]).write_bytes(b"," + value.partition(b",")[2])
