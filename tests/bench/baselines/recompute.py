@@ -24,8 +24,8 @@ from intentrec_core.features import ContextBatch, FeatureBuilder, collate
 from intentrec_core.kv_pool import NO_LABEL
 from intentrec_core.model import IntentRec, Stage
 
-#: Plays, padding included, in one pass, and queries that share one product with the keys before them. Measured on 2 cores
-#: at width 128 and 256 plays: twice or half of either is no faster.
+#: Plays, padding included, in one pass, and queries that share one product with the keys before them. Measured on one
+#: thread at width 128 and 256 plays: twice or half of either is within 5 %.
 MAX_POSITIONS = 2048
 QUERY_BLOCK = 64
 
