@@ -12,20 +12,17 @@ it. Parts (``--only``): stages, worker, users_1m, passthrough, passthrough_32, r
 
 from __future__ import annotations
 
+import json
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
-
-import torch
 
 from stream.metrics import Stage
 from tests.bench.baselines.quix.environment import quix_python
 from tests.bench.harness import BenchOptions, Figures
-from tests.bench.pipeline_stages import measure_stages, warm_pipeline
 from tests.bench.rates import OutputCount, Program, Rate, measure_rate
 from tests.bench.worker_plays import NUM_ACTIVE, plays
-from tests.bench.worker_stand import OUR_WORKER, PASS_THROUGH, TORCH_THREADS, Stand, open_stand
-from tests.bench.worker_world import POOL_BYTES, fill_plays, open_row
+from tests.bench.worker_stand import OUR_WORKER, PASS_THROUGH, Stand, open_stand
+from tests.bench.worker_world import fill_plays, open_row
 
 RAW = ("-m", "tests.bench.baselines.raw_loop")
 FAUST = ("-m", "tests.bench.baselines.faust_agent")
@@ -61,6 +58,8 @@ ROWS = {
     "faust_model": Row(arguments=FAUST, has_state=False, has_model=True, warm_plays=50),
     "quix_model": Row(arguments=QUIX, has_state=False, has_model=True, in_quix=True, warm_plays=50),
 }
+
+_STAGES_WITHIN_S = 120.0
 
 #: Key of the table, row, row it is measured against.
 RATIOS = (
@@ -144,7 +143,7 @@ def measure(options: BenchOptions) -> Figures:
                 figures[f"{name}_per_s"] = round(rates[name])
                 figures[f"{name}_cpu_us"] = round(statistics.mean(rate.cpu_us for rate in found), 1)
         if options.wants("stages"):
-            figures |= _stages(stand.bundle, scale, rates)
+            figures |= _stages(stand, scale, rates)
     for key, row_name, against in RATIOS:
         if row_name in rates and against in rates:
             figures[key] = round(rates[row_name] / rates[against], 3)
@@ -152,17 +151,17 @@ def measure(options: BenchOptions) -> Figures:
     return figures
 
 
-def _stages(bundle: Path, scale: Scale, rates: dict[str, float]) -> Figures:
+def _stages(stand: Stand, scale: Scale, rates: dict[str, float]) -> Figures:
     """Each stage alone; where worker and pass-through were measured too, the worker against the bound made of them."""
-    torch.set_num_threads(TORCH_THREADS)
-    pipeline, batches = warm_pipeline(bundle, scale.num_active, POOL_BYTES)
-    costs = measure_stages(pipeline, batches, scale.stage_rounds)
-    for stage, cost_s in costs.stage_s.items():
-        print(f"{stage.value:<34} {1e6 * cost_s:10.1f} us a play", flush=True)
-    figures: Figures = {f"stage_{stage.value}_us": round(1e6 * cost_s, 1) for stage, cost_s in costs.stage_s.items()}
-    figures["pipeline_batch_p99_ms"] = round(1e3 * costs.batch.p99_s, 1)
+    arguments = ("-m", "tests.bench.pipeline_stages", str(stand.bundle), str(scale.num_active), str(scale.stage_rounds))
+    environment = stand.environment(stand.settings("stages", "none"))
+    with Program(arguments, stand.folder / "stages.log", environment) as program:
+        cost_s: dict[str, float] = json.loads(program.last_line(_STAGES_WITHIN_S))
+    for stage, seconds in cost_s.items():
+        print(f"{stage:<34} {1e6 * seconds:10.1f} us a play", flush=True)
+    figures: Figures = {f"stage_{stage}_us": round(1e6 * seconds, 1) for stage, seconds in cost_s.items()}
     if {"worker", "passthrough"} <= rates.keys():
-        alone_s = costs.stage_s[Stage.ENCODE] + costs.stage_s[Stage.SEARCH] + 1 / rates["passthrough"]
+        alone_s = cost_s[Stage.ENCODE] + cost_s[Stage.SEARCH] + 1 / rates["passthrough"]
         figures["worker_bound_per_s"] = round(1 / alone_s)
         figures["worker_over_bound"] = round(rates["worker"] * alone_s, 3)
         print(f"{'worker against its bound':<34} {rates['worker']:10,.0f} / {1 / alone_s:,.0f}", flush=True)

@@ -1,13 +1,17 @@
-"""What a play costs in the pipeline by stage, from bytes to bytes, in this process and with no broker.
+"""What a play costs in the pipeline by stage, from bytes to bytes, in a process of its own and with no broker.
 
-Stage times are the pipeline's own, in wall time of the inference thread with torch's threads as a worker has them. Encode is
-the engine with its heads, and search the retrieval: of these and of the pass-through the worker's bound is made.
+    python -m tests.bench.pipeline_stages BUNDLE MEMBERS ROUNDS
+
+Stage times are the pipeline's own, in wall time of the inference thread; threads of torch and of everything else as the
+environment says, as for a worker. Encode is the engine with its heads, and search the retrieval: of these and of the
+pass-through the worker's bound is made. The last line of stdout is JSON: seconds a play by stage.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from intentrec_core.history import EventLayout
@@ -15,8 +19,8 @@ from stream.metrics import Stage
 from stream.pipeline import Pipeline
 from stream.records import OutputKind
 from stream.serving import load_serving
-from tests.bench.harness import Timing, in_turns
 from tests.bench.worker_plays import history, plays, user_id
+from tests.bench.worker_world import POOL_BYTES
 from tests.bundle_world import Record, make_pipeline
 
 STAGES = (Stage.FOLD, Stage.ENCODE, Stage.SEARCH, Stage.JUDGE, Stage.MESSAGES)
@@ -24,14 +28,6 @@ STAGES = (Stage.FOLD, Stage.ENCODE, Stage.SEARCH, Stage.JUDGE, Stage.MESSAGES)
 BATCH = 256
 #: As a worker's producers stamp them: after every event time here.
 _NOW_MS = 1_800_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class StageCosts:
-    """Seconds a play in each stage, and of whole micro-batches."""
-
-    stage_s: dict[Stage, float]
-    batch: Timing
 
 
 def warm_pipeline(bundle: Path, num_active: int, pool_bytes: int) -> tuple[Pipeline, Iterator[list[Record]]]:
@@ -45,12 +41,13 @@ def warm_pipeline(bundle: Path, num_active: int, pool_bytes: int) -> tuple[Pipel
     return pipeline, batches
 
 
-def measure_stages(pipeline: Pipeline, batches: Iterator[list[Record]], rounds: int) -> StageCosts:
-    """Each stage's cost over ``rounds`` micro-batches."""
+def measure_stages(pipeline: Pipeline, batches: Iterator[list[Record]], rounds: int) -> dict[str, float]:
+    """Seconds a play in each stage, over ``rounds`` micro-batches."""
     before = {stage: _seconds(pipeline, stage) for stage in STAGES}
-    timing = in_turns({"batch": lambda: pipeline.process({0: next(batches)})}, rounds=rounds, warm_up=0)["batch"]
+    for _ in range(rounds):
+        pipeline.process({0: next(batches)})
     num = rounds * BATCH
-    return StageCosts({stage: (_seconds(pipeline, stage) - before[stage]) / num for stage in STAGES}, timing)
+    return {stage.value: (_seconds(pipeline, stage) - before[stage]) / num for stage in STAGES}
 
 
 def answers(pipeline: Pipeline, batches: Iterator[list[Record]]) -> dict[OutputKind, bytes]:
@@ -70,3 +67,14 @@ def _batches(num_active: int) -> Iterator[list[Record]]:
 
 def _seconds(pipeline: Pipeline, stage: Stage) -> float:
     return pipeline.metrics.registry.get_sample_value("intentrec_stage_seconds_sum", {"stage": stage}) or 0.0
+
+
+def main() -> None:
+    """See the module."""
+    bundle, num_active, rounds = sys.argv[1:]
+    pipeline, batches = warm_pipeline(Path(bundle), int(num_active), POOL_BYTES)
+    print(json.dumps(measure_stages(pipeline, batches, int(rounds))))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ it was warm and still had plays to read; beside it its own CPU time a play, whic
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,9 +21,8 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 import stream
-from stream.child_guard import __file__ as _GUARD
 
-_TREE = Path(stream.__file__).parents[1]
+_PACKAGE = Path(stream.__file__).parent
 #: A worker restores a million members before its first answer.
 _FIRST_OUTPUT_DEADLINE_S = 120.0
 _SAMPLE_S = 0.2
@@ -58,9 +58,17 @@ class Program:
         python: str | Path = sys.executable,
     ) -> None:
         self.log_path = log_path
-        command = [sys.executable, "-I", "-S", _GUARD, str(os.getpid()), str(python), *arguments]
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(_PACKAGE / "child_guard.py"),
+            str(os.getpid()),
+            str(python),
+            *arguments,
+        ]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("INTENTREC_")}
-        self._environment = {**inherited, "PYTHONPATH": str(_TREE), **environment}
+        self._environment = {**inherited, "PYTHONPATH": str(_PACKAGE.parent), **environment}
         self._command = command
 
     def __enter__(self) -> Self:
@@ -80,7 +88,7 @@ class Program:
     ) -> None:
         # Nothing of it is needed any more, and a row must not wait for another one's drain.
         if self.process.poll() is None:
-            os.killpg(self.process.pid, 9)
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def check(self) -> None:
@@ -91,6 +99,15 @@ class Program:
     def log_end(self) -> str:
         """The end of what it wrote."""
         return self.log_path.read_text(errors="replace")[-3000:]
+
+    def last_line(self, timeout_s: float) -> str:
+        """Waits for a program that ends by itself, and returns the last line it wrote.
+
+        Raises: BenchFailed when it ends badly; subprocess.TimeoutExpired when it does not end.
+        """
+        if self.process.wait(timeout_s) != 0:
+            self.check()
+        return self.log_path.read_text().splitlines()[-1]
 
     def cpu_s(self) -> float:
         """CPU seconds that the process has used."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,16 +51,18 @@ class Stand:
         return make_bundle(self.folder / "bundles", self.folder / "scratch", seed).version
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_stand() -> Iterator[Stand]:
     """A broker of its own, gone at the end with everything on it; also at SIGTERM, which otherwise leaves the folder behind."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory() as name:
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with contextlib.ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, before)
+        name = stack.enter_context(tempfile.TemporaryDirectory())
         folder = Path(name)
-        with start_broker(engine="kafka", data_dir=folder / "kafka") as broker:
-            bundle = make_bundle(folder / "bundles", folder / "scratch", seed=0)
-            pipeline, batches = warm_pipeline(bundle.path, 1, _ONE_MEMBER_BYTES)
-            for kind, value in answers(pipeline, batches).items():
-                # The user id, which comes first, makes room for the event id that a baseline puts there.
-                (folder / ANSWERS[kind]).write_bytes(b"," + value.partition(b",")[2])
-            yield Stand(broker.address, folder, bundle.path)
+        broker = stack.enter_context(start_broker(engine="kafka", data_dir=folder / "kafka"))
+        bundle = make_bundle(folder / "bundles", folder / "scratch", seed=0)
+        pipeline, batches = warm_pipeline(bundle.path, 1, _ONE_MEMBER_BYTES)
+        for kind, value in answers(pipeline, batches).items():
+            # The user id, which comes first, makes room for the event id that a baseline puts there.
+            (folder / ANSWERS[kind]).write_bytes(b"," + value.partition(b",")[2])
+        yield Stand(broker.address, folder, bundle.path)
