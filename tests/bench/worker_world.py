@@ -31,7 +31,7 @@ from stream.topics import create_topics
 from tests.bench.worker_plays import MODEL, START_MS, catalogue, domain_text, history, load_domain, user_id
 
 #: Histories of a cut when the changelog is filled; a cut is one transaction.
-_MEMBERS_A_CUT = 2000
+_MEMBERS_A_CUT = 5000
 #: A member who is known and does not play: one block of the changelog.
 _IDLE_PLAYS = 8
 #: 1,000 members of 340 plays, 5 cached layers of width 128: 1.75 GB.
