@@ -103,6 +103,7 @@ class CountingPipeline:
             outputs.append(OutputRecord(kind, user.encode(), value, headers, record.offset, record.timestamp))
 
 
+<<<<<<< HEAD
 class PassThrough:
     """No state at all: what the transport and the publisher alone can do. Three outputs a play, as the design's figure."""
 
@@ -138,9 +139,10 @@ class PassThrough:
         return results
 
 
+=======
+>>>>>>> w-worker
 def main() -> int:
     level = os.environ.pop("TEST_LOG_LEVEL", "INFO")
-    pass_through = os.environ.pop("TEST_PASS_THROUGH", "")
     domain = os.environ.pop("TEST_DOMAIN", "movielens")
     publisher.ACKNOWLEDGED_WITHIN_S = float(
         os.environ.pop("TEST_ACKNOWLEDGED_WITHIN_S", publisher.ACKNOWLEDGED_WITHIN_S)
@@ -151,12 +153,8 @@ def main() -> int:
     async def work() -> None:
         @contextlib.asynccontextmanager
         async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
-            pipeline = (
-                PassThrough()
-                if pass_through
-                else CountingPipeline(num_partitions, EventLayout(load_domain(domain)), metrics)
-            )
-            layout = pipeline.layout
+            layout = EventLayout(load_domain(domain))
+            pipeline = CountingPipeline(num_partitions, layout, metrics)
             yield WorkerParts(pipeline=pipeline, layout=layout, fingerprint=layout.domain.fingerprint)
 
         await run_until_signal(WorkerProcess(settings, metrics, make_parts))

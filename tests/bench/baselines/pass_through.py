@@ -1,0 +1,90 @@
+"""Baseline (d): our topology with no model. Run as a program it is a worker process; settings from the environment.
+
+With all of a worker's guarantees: plays are decoded, checked and folded into histories as the pipeline does it, histories go into
+the changelog, state and offset are committed in one transaction, outputs are acknowledged before. What is missing is inference:
+the two answers are bodies of a real worker's answers, read from ``BENCH_BODIES``, with the play's event id in front. The third
+output is the play itself, as it came, on the late topic: a record of a play's size that a worker really writes now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from intentrec_core.domain_file import load_domain
+from intentrec_core.history import EventLayout, History
+from stream.control import up_to_each_control
+from stream.folding import Answer, Folder
+from stream.metrics import Metrics
+from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
+from stream.settings import Settings
+from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
+
+ANSWERS = {OutputKind.RECOMMENDATION: "recommendation.json", OutputKind.INTENT: "intent.json"}
+
+
+def read_bodies(folder: Path) -> dict[OutputKind, bytes]:
+    """Values of answers, from behind their event id up to before their closing brace."""
+    return {kind: (folder / name).read_bytes() for kind, name in ANSWERS.items()}
+
+
+class PassThrough:
+    """Folds plays and answers each with three records that say nothing."""
+
+    def __init__(self, layout: EventLayout, num_partitions: int, bodies: Mapping[OutputKind, bytes]) -> None:
+        self._layout, self._num_partitions, self._bodies = layout, num_partitions, bodies
+        self._histories: dict[int, dict[str, History]] = {}
+
+    def open_partition(self, partition: int, histories: dict[str, History]) -> None:
+        """As the pipeline's."""
+        self._histories[partition] = histories
+
+    def close_partition(self, partition: int) -> None:
+        """As the pipeline's."""
+        self._histories.pop(partition, None)
+
+    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
+        """As the pipeline's."""
+        results = []
+        for partition, records in chain.from_iterable(part.items() for part in up_to_each_control(batches)):
+            folder = Folder(self._layout, self._num_partitions)
+            work = folder.fold(partition, self._histories[partition], records)
+            for pending in work.pending:
+                if isinstance(pending, Answer):
+                    self._answer(pending, work.result.outputs)
+                else:
+                    work.result.outputs.append(pending)
+            results.append(work.result)
+        return results
+
+    def _answer(self, answer: Answer, outputs: list[OutputRecord]) -> None:
+        record, key = answer.record, answer.play.user_id.encode()
+        opening = b'{"event_id":"%b"' % answer.play.event_id.encode()
+        values = {kind: opening + body for kind, body in self._bodies.items()}
+        for kind, value in (values | {OutputKind.LATE: record.value or b""}).items():
+            headers = ((ID_HEADER, output_id(record, kind)),)
+            outputs.append(OutputRecord(kind, key, value, headers, record.offset, record.timestamp))
+
+
+async def main() -> None:
+    """See the module."""
+    logging.basicConfig(level="WARNING")
+    bodies = read_bodies(Path(os.environ["BENCH_BODIES"]))
+    settings = Settings.load()
+
+    @contextlib.asynccontextmanager
+    async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
+        layout = EventLayout(load_domain(settings.domain))
+        pipeline = PassThrough(layout, num_partitions, bodies)
+        yield WorkerParts(pipeline=pipeline, layout=layout, fingerprint=layout.domain.fingerprint)
+
+    await run_until_signal(WorkerProcess(settings, Metrics(), make_parts))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,119 @@
+"""How long a member waits for a list: at half of what the worker can do, beside the pass-through, and while weights are swapped.
+
+One worker process: its members are played in, its capacity is measured in a burst, then plays come at half of it in an open loop,
+first undisturbed and then while bundles with other weights are announced. The pass-through, with all guarantees and no model,
+gets the same rate; ``--only worker`` leaves it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.announce import announce
+from tests.bench.harness import BenchOptions, Figures
+from tests.bench.open_loop import OpenLoop
+from tests.bench.rates import BenchFailed, Program
+from tests.bench.worker_plays import plays
+from tests.bench.worker_stand import OUR_WORKER, PASS_THROUGH, Stand, open_stand
+from tests.bench.worker_world import fill_plays, open_row
+
+#: After a flip, members who were not warm are encoded at their next play: that is still the swap's doing.
+SETTLE_S = 2.0
+_SWAPPED_WITHIN_S = 60.0
+_CHUNK = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much of it. A burst must outlast the first polls; 300 members are half a gigabyte of keys and values a bundle."""
+
+    num_active: int = 300
+    burst: int = 6_000
+    seconds: float = 15.0
+    num_swaps: int = 2
+
+
+QUICK = Scale(num_active=20, burst=200, seconds=1.5, num_swaps=1)
+
+
+def measure(options: BenchOptions) -> Figures:
+    """See the module."""
+    scale = QUICK if options.quick else Scale()
+    figures: Figures = {}
+    with open_stand() as stand:
+        rate, p99_s = _worker(stand, scale, figures)
+        if options.wants("passthrough"):
+            latencies_s = _pass_through(stand, scale, rate)
+            figures |= _report("passthrough", latencies_s)
+            figures["p99_over_passthrough"] = round(p99_s / float(np.quantile(latencies_s, 0.99)), 3)
+    return figures
+
+
+def _worker(stand: Stand, scale: Scale, figures: Figures) -> tuple[float, float]:
+    """Capacity, steady state and swaps of one worker; returns the rate of the plays (a second) and its p99 (seconds)."""
+    settings = stand.settings("worker", "plays-worker")
+    fill_plays(settings, [])
+    open_row(settings, num_active=scale.num_active, bundle=stand.bundle.name)
+    coming = [stand.another_bundle(seed) for seed in range(1, scale.num_swaps + 1)]
+    environment = stand.environment(settings)
+    with (
+        Program(OUR_WORKER, stand.folder / "worker.log", environment) as program,
+        OpenLoop(settings, program, _endless_plays(scale.num_active)) as loop,
+    ):
+        loop.burst(8 * scale.num_active)
+        capacity = loop.burst(scale.burst)
+        rate = capacity / 2
+        print(f"{'capacity':<24} {capacity:10,.0f} plays/s; half of it from here on", flush=True)
+        _, steady_s = loop.send(rate, lambda passed_s: passed_s >= scale.seconds)
+        figures |= {"capacity_per_s": round(capacity), "rate_per_s": round(rate)}
+        figures |= _report("worker", steady_s)
+        swapping_s = []
+        for version in coming:
+            announced_s = time.time()
+            asyncio.run(announce(settings, bundle=version, url=settings.bundle_url))
+            _, latencies_s = loop.send(rate, lambda passed_s, version=version: _swapped(loop, version, passed_s))
+            swapping_s.append(latencies_s)
+            took_s = loop.first_answer_s[version] - announced_s
+            print(f"{'swap':<24} {took_s:10.1f} s from the announcement to the first list", flush=True)
+        figures |= _report("swap", np.concatenate(swapping_s))
+    steady_p99_s = float(np.quantile(steady_s, 0.99))
+    figures["p99_over_p50"] = round(steady_p99_s / float(np.median(steady_s)), 3)
+    figures["p99_swap_over_steady"] = round(float(np.quantile(np.concatenate(swapping_s), 0.99)) / steady_p99_s, 3)
+    return rate, steady_p99_s
+
+
+def _pass_through(stand: Stand, scale: Scale, rate: float) -> NDArray[np.float64]:
+    settings = stand.settings("passthrough", "plays-passthrough")
+    fill_plays(settings, [])
+    open_row(settings, num_active=scale.num_active)
+    with (
+        Program(PASS_THROUGH, stand.folder / "passthrough.log", stand.environment(settings)) as program,
+        OpenLoop(settings, program, _endless_plays(scale.num_active)) as loop,
+    ):
+        loop.burst(8 * scale.num_active)
+        return loop.send(rate, lambda passed_s: passed_s >= scale.seconds)[1]
+
+
+def _swapped(loop: OpenLoop, version: str, passed_s: float) -> bool:
+    """Whether a bundle has answered for long enough that everybody who plays has been encoded by it."""
+    if passed_s > _SWAPPED_WITHIN_S:
+        raise BenchFailed(f"bundle {version} answered nothing for {passed_s:.0f} s")
+    return time.time() - loop.first_answer_s.get(version, float("inf")) >= SETTLE_S
+
+
+def _endless_plays(num_active: int) -> Iterator[tuple[bytes, bytes]]:
+    for first in itertools.count(0, _CHUNK):
+        yield from plays(_CHUNK, num_active=num_active, first=first)
+
+
+def _report(name: str, latencies_s: NDArray[np.float64]) -> Figures:
+    p50_ms, p99_ms = (1000 * float(np.quantile(latencies_s, q)) for q in (0.5, 0.99))
+    print(f"{name:<24} p50 {p50_ms:7.1f} ms   p99 {p99_ms:7.1f} ms   of {len(latencies_s):,} plays", flush=True)
+    return {f"{name}_p50_ms": round(p50_ms, 2), f"{name}_p99_ms": round(p99_ms, 2)}
