@@ -1,4 +1,4 @@
-"""Item vectors of a trained model, and what it asks of them: a simulated world is played, learned, and written out as a bundle has it.
+"""Item vectors of a trained model, and what it asks of them: a simulated world, played, learned and written out as a bundle is.
 
     world ─▶ plays ─▶ train ─▶ item vectors, augmented with the items' labels
                          └──▶ contexts of members ─▶ E and head probabilities ─▶ queries, beta 0.5
