@@ -11,9 +11,8 @@ Shapes: B queries, D dimensions, V rows (row 0 included), k results, C candidate
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,9 +23,6 @@ Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Vectors = NDArray[np.float32]
 Picked = TypeVar("Picked")
-
-#: Of FAISS, which describes to type checkers only its classes: threads over the queries, each pair by one inner product.
-_inner_products_by_row: Any = getattr(faiss, "fvec_inner_products_by_idx")  # noqa: B009
 
 
 class ItemIndex(Protocol):
@@ -120,14 +116,11 @@ def exact_scores(vectors: Vectors, queries: Vectors, rows: Rows) -> Vectors:
     """Inner products of each query with its own rows; -inf where the row is padding or 0.
 
     Every index ends with these, so that scores and their ties do not depend on the batch, the kind of index or the
-    BLAS kernel a row happened to fall into: each pair is multiplied by itself. The rows are read where they lie.
+    BLAS kernel a row happened to fall into.
 
-    Shapes: vectors f32[V, D], queries f32[B, D], both contiguous, rows i64[B, C] from -1 to V - 1 -> f32[B, C].
+    Shapes: vectors f32[V, D], queries f32[B, D], rows i64[B, C] -> f32[B, C].
     """
-    scores = np.empty(rows.shape, dtype=np.float32)
-    kept = np.ascontiguousarray(rows, dtype=np.int64)
-    pointers = (faiss.swig_ptr(array) for array in (scores, queries, vectors, kept))
-    _inner_products_by_row(*pointers, vectors.shape[1], *rows.shape)
+    scores: Vectors = np.einsum("bcd,bd->bc", vectors[np.maximum(rows, 0)], queries)
     scores[rows <= 0] = -np.inf
     return scores
 

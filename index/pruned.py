@@ -25,12 +25,19 @@ from index.base import (
     exact_scores,
     picked,
 )
-from index.candidates import MIN_ALLOWED_RATIO, allowed_ratios, with_included
+from index.candidates import (
+    MIN_ALLOWED_RATIO,
+    allowed_ratios,
+    floors_of_best,
+    padded,
+    places_above,
+    with_included,
+)
 from index.exact import ExactIndex
 from index.pruning import PLANNED_K, Plan
 
-#: Rough scores held at once, 4 MB: what is written is read back from the processor's cache.
-_BLOCK_SCORES = 1_000_000
+#: Rough scores held at once, 16 MB: what is written is read back from the processor's cache; 4 and 64 MB take longer.
+_BLOCK_SCORES = 4_000_000
 #: Groups of which the maxima are taken, for each candidate: the floor they give then lets few others pass.
 _GROUPS_PER_CANDIDATE = 8
 
@@ -38,7 +45,7 @@ _GROUPS_PER_CANDIDATE = 8
 class PrunedIndex:
     """The items of a plan searched, with an exact index over all items behind it.
 
-    Cost: time O(B · P · R); beside the vectors, 4 · P · R bytes and 4 MB a search.
+    Cost: time O(B · P · R); beside the vectors, 4 · P · R bytes and 16 MB a search.
     Raises: ValueError for vectors that are not fit, or a plan of other ones.
     """
 
@@ -121,25 +128,6 @@ class PrunedIndex:
                 if id(mask) not in known:
                     known[id(mask)] = ~mask[self.plan.rows]
                 np.putmask(rough[query], known[id(mask)], -np.inf)
-        # One flat array of places: finding them by row and column takes ten times as long.
-        query_of, place = np.divmod(np.flatnonzero(rough >= self._floors(rough)[:, None]), len(self._kept))
-        widths = np.bincount(query_of, minlength=len(queries))
-        candidates = np.full((len(queries), max(1, int(widths.max(initial=0)))), PAD_ROW, dtype=np.int64)
-        begin = np.cumsum(widths) - widths
-        candidates[query_of, np.arange(len(query_of)) - begin[query_of]] = self.plan.rows[place]
-        return candidates
-
-    def _floors(self, rough: Vectors) -> Vectors:
-        """A score that at least C items of each query reach, and few more: the C-th largest maximum of disjoint groups.
-
-        Neighbours in potential fall into different groups, so that the best rarely share one. Shapes: f32[B, P] -> f32[B].
-        """
         wanted = self.plan.num_candidates
-        lowest = np.finfo(np.float32).min  # finite: what is filtered out never reaches it
-        size = max(1, rough.shape[1] // (_GROUPS_PER_CANDIDATE * wanted))
-        num_groups = rough.shape[1] // size
-        if num_groups <= wanted:
-            return np.full(len(rough), lowest, dtype=np.float32)
-        maxima = rough[:, : size * num_groups].reshape(len(rough), size, num_groups).max(axis=1)
-        floors: Vectors = np.partition(maxima, num_groups - wanted, axis=1)[:, num_groups - wanted]
-        return np.maximum(floors, lowest)
+        floors = floors_of_best(rough, wanted, len(self._kept) // (_GROUPS_PER_CANDIDATE * wanted))
+        return padded([self.plan.rows[places] for places in places_above(rough, floors)])
