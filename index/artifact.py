@@ -1,41 +1,58 @@
-"""Index files: what FAISS holds, as bytes. The vectors are not in here; they stand in the bundle once, for all kinds.
+"""Index files: what FAISS holds, or a plan of what to look at, as bytes. The vectors stand in the bundle once, for all kinds.
 
 An index read back is checked against the vectors it is said to be of, so that an index of another bundle cannot serve.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 
 from index.base import ItemIndex, Vectors
 from index.exact import ExactIndex
 from index.faiss_index import FaissIndex, IndexKind
+from index.pruned import PrunedIndex
+from index.pruning import Plan, make_plan
 from intentrec_core.errors import BundleError, BundleFault
 
-EXACT = "exact"
-KINDS = (EXACT, *(kind.value for kind in IndexKind))
+EXACT, PRUNED = "exact", "pruned"
+KINDS = (EXACT, *(kind.value for kind in IndexKind), PRUNED)
+AnyIndex = ExactIndex | FaissIndex | PrunedIndex
 #: The file of an exact index: it needs nothing but the vectors.
 _MAGIC = b"intentrec-exact\n"
+#: Before the arrays of a plan, and the digest of the vectors it is of.
+_PLAN_MAGIC = b"intentrec-pruned\n"
 _SAMPLED_ROWS = 64
 #: Exact search of a batch takes 0.7 ms a query there on one core, less than flat FAISS, and misses nothing; see bench_index.
 _EXACT_UP_TO_ROWS = 100_000
 
 
 def default_kind(num_rows: int) -> str:
-    """The kind that suits a catalogue: exact, or for a very large one inverted lists."""
-    return EXACT if num_rows <= _EXACT_UP_TO_ROWS else IndexKind.IVF.value
+    """The kind that suits a catalogue: exact, or pruned for a very large one."""
+    return EXACT if num_rows <= _EXACT_UP_TO_ROWS else PRUNED
 
 
-def build(vectors: Vectors, kind: str = EXACT) -> ExactIndex | FaissIndex:
+def build(vectors: Vectors, kind: str = EXACT, queries: Vectors | None = None) -> AnyIndex:
     """An index of this kind over item vectors f32[V, D].
 
-    Raises: ValueError for a kind that is not known, or vectors that are not fit.
+    ``queries`` f32[N, D] are samples of what will be asked; only a pruned index needs them (:func:`index.pruning.make_plan`).
+
+    Raises: ValueError for a kind that is not known, vectors that are not fit, or too few queries.
     """
     if kind not in KINDS:
         raise ValueError(f"index kind {kind!r}; allowed: {', '.join(KINDS)}")
+    if kind == PRUNED:
+        if queries is None:
+            raise ValueError("a pruned index is planned from sample queries: give some")
+        return PrunedIndex(vectors, make_plan(vectors, queries))
     return ExactIndex(vectors) if kind == EXACT else FaissIndex(vectors, kind)
 
 
@@ -46,12 +63,14 @@ def to_bytes(index: ItemIndex) -> bytes:
     """
     if isinstance(index, ExactIndex):
         return _MAGIC
+    if isinstance(index, PrunedIndex):
+        return _PLAN_MAGIC + _plan_bytes(index)
     if isinstance(index, FaissIndex):
         return bytes(faiss.serialize_index(index.faiss).tobytes())
     raise TypeError(f"{type(index).__name__} has no index file")
 
 
-def from_bytes(data: bytes, vectors: Vectors, bundle: str = "") -> ExactIndex | FaissIndex:
+def from_bytes(data: bytes, vectors: Vectors, bundle: str = "") -> AnyIndex:
     """The inverse of :func:`to_bytes`, over the vectors the index was built of.
 
     ``bundle`` is named in the error.
@@ -62,9 +81,11 @@ def from_bytes(data: bytes, vectors: Vectors, bundle: str = "") -> ExactIndex | 
     try:
         if data == _MAGIC:
             return ExactIndex(vectors)
+        if data.startswith(_PLAN_MAGIC):
+            return _planned(data[len(_PLAN_MAGIC) :], vectors)
         built = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
         index = FaissIndex(vectors, _kind(built), built=built)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
         finite = bool(np.isfinite(vectors[1:]).all())
         fault = BundleFault.SHAPE if finite else BundleFault.NOT_FINITE
         raise BundleError(fault, bundle, f"index: {' '.join(str(error).split())[:200]}") from error
@@ -80,7 +101,7 @@ def save(index: ItemIndex, path: Path) -> None:
     temporary.replace(path)
 
 
-def load(path: Path, vectors: Vectors, bundle: str = "") -> ExactIndex | FaissIndex:
+def load(path: Path, vectors: Vectors, bundle: str = "") -> AnyIndex:
     """Reads an index file; see :func:`from_bytes`.
 
     Raises: BundleError, also (missing_file) when it cannot be read.
@@ -101,3 +122,28 @@ def _kind(built: faiss.Index) -> IndexKind:
         if isinstance(built, cls):
             return kind
     raise ValueError(f"a {type(built).__name__} is none of {', '.join(IndexKind)}")
+
+
+def _plan_bytes(index: PrunedIndex) -> bytes:
+    plan = index.plan
+    arrays: dict[str, NDArray[Any]] = {
+        "rows": plan.rows,
+        "basis": plan.basis,
+        "figures": np.array([plan.num_candidates, plan.recall], dtype=np.float64),
+        "vectors": _digest(index.exact.vectors),
+    }
+    return save_arrays(arrays)
+
+
+def _planned(data: bytes, vectors: Vectors) -> PrunedIndex:
+    arrays = load_arrays(data)
+    num_candidates, recall = arrays["figures"].tolist()
+    index = PrunedIndex(vectors, Plan(arrays["rows"], arrays["basis"], int(num_candidates), recall))
+    if not np.array_equal(arrays["vectors"], _digest(index.exact.vectors)):
+        raise ValueError("holds a plan of other vectors than the bundle's; build it anew")
+    return index
+
+
+def _digest(vectors: Vectors) -> NDArray[np.uint8]:
+    """SHA-256 of checked vectors: half a second for a million items."""
+    return np.frombuffer(hashlib.sha256(vectors.data).digest(), dtype=np.uint8)

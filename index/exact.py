@@ -19,14 +19,13 @@ from index.base import (
     longest_vector,
     rounding_margin,
 )
+from index.candidates import floors_of_best, padded, places_above
 
 #: Scores held at once, 16 MB: 40 queries over 100,000 items, or a whole batch over a small catalogue.
 _BLOCK_SCORES = 4_000_000
 #: Below this share of allowed rows, copying their vectors out costs less than scoring all rows.
 _GATHER_RATIO = 0.1
 _GROUP_SIZE = 64
-#: With fewer groups than this for each result most groups hold one, and grouping saves nothing.
-_MIN_GROUPS_PER_RESULT = 4
 #: Candidates of one query scored exactly at once: without a bound, 64 queries over 100,000 items that tie take 2 GB.
 _MAX_TIED = 1024
 
@@ -69,9 +68,12 @@ class ExactIndex:
             subset = None if mask is None else np.flatnonzero(mask)
             pool = self.vectors if subset is None else self.vectors[subset]
             step = max(1, _BLOCK_SCORES // max(1, len(pool)))
+            rough = np.empty((min(step, len(members)), len(pool)), dtype=np.float32)
             for start in range(0, len(members), step):
                 block = members[start : start + step]
-                rows[block], scores[block] = self._search_block(queries, k, block, pool, subset, excluded, allowed)
+                rows[block], scores[block] = self._search_block(
+                    rough[: len(block)], queries, k, block, pool, subset, excluded, allowed
+                )
         return rows, scores
 
     def _groups(
@@ -95,6 +97,7 @@ class ExactIndex:
 
     def _search_block(
         self,
+        rough: Vectors,
         queries: Vectors,
         k: int,
         block: NDArray[np.intp],
@@ -104,19 +107,18 @@ class ExactIndex:
         allowed: Sequence[Mask | None] | None,
     ) -> tuple[Rows, Vectors]:
         asked = queries[block]
-        rough = asked @ pool.T
-        margins = rounding_margin(asked, self._longest)
-        candidates: list[Rows] = []
-        for i, query in enumerate(block):
+        np.matmul(asked, pool.T, out=rough)
+        for i, query in enumerate(block.tolist()):
             mask = None if allowed is None else allowed[query]
             hidden = None if excluded is None else excluded[query]
-            # Twice: the k-th best may be that much too high here, and a better one that much too low.
-            found = _candidates(rough[i], k, 2 * float(margins[i]), subset, mask, hidden)
-            candidates.append(found if len(found) <= max(k, _MAX_TIED) else self._thinned(asked[i : i + 1], k, found))
-        width = max((len(found) for found in candidates), default=0)
-        rows = np.full((len(block), max(1, width)), PAD_ROW, dtype=np.int64)
+            _hide(rough[i], subset, mask, hidden)
+        # Twice: the k-th best may be that much too high here, and a better one that much too low.
+        floors = floors_of_best(rough, k, _GROUP_SIZE) - 2 * rounding_margin(asked, self._longest)
+        candidates = [places if subset is None else subset[places] for places in places_above(rough, floors)]
         for i, found in enumerate(candidates):
-            rows[i, : len(found)] = found
+            if len(found) > max(k, _MAX_TIED):
+                candidates[i] = self._thinned(asked[i : i + 1], k, found)
+        rows = padded(candidates)
         return best(rows, exact_scores(self.vectors, asked, rows), k)
 
     def _thinned(self, query: Vectors, k: int, tied: Rows) -> Rows:
@@ -128,10 +130,8 @@ class ExactIndex:
         return kept[kept > 0]
 
 
-def _candidates(
-    rough: Vectors, k: int, margin: float, subset: Rows | None, mask: Mask | None, hidden: Rows | None
-) -> Rows:
-    """Rows that can be among the best k: those within ``margin`` of the k-th best. Overwrites the scores."""
+def _hide(rough: Vectors, subset: Rows | None, mask: Mask | None, hidden: Rows | None) -> None:
+    """Overwrites the scores of what may not be shown with -inf. Shapes: f32[P], i64[P] which rows they are of (None: all)."""
     if subset is None:
         rough[0] = -np.inf
         if mask is not None:
@@ -142,28 +142,3 @@ def _candidates(
         rough[subset == 0] = -np.inf
         if hidden is not None:
             rough[np.isin(subset, hidden)] = -np.inf
-    places = _places_of_best(rough, k, margin)
-    return places if subset is None else subset[places]
-
-
-def _places_of_best(rough: Vectors, k: int, margin: float) -> Rows:
-    """Places of finite scores within ``margin`` of the k-th best; a few more, never fewer.
-
-    The k-th largest of group maxima is at most the k-th largest score, and only groups that reach it are looked into:
-    one pass of maxima instead of a partition, which halves a search over 100,000 items.
-    """
-    num_groups = len(rough) // _GROUP_SIZE
-    if num_groups < _MIN_GROUPS_PER_RESULT * k:
-        if k < len(rough):
-            floor = np.partition(rough, len(rough) - k)[len(rough) - k] - margin
-            return np.flatnonzero((rough >= floor) & (rough > -np.inf))
-        return np.flatnonzero(rough > -np.inf)
-    grouped = num_groups * _GROUP_SIZE
-    maxima = rough[:grouped].reshape(_GROUP_SIZE, num_groups).max(axis=0)
-    floor = np.partition(maxima, num_groups - k)[num_groups - k] - margin
-    groups = np.flatnonzero(maxima >= floor)
-    inside = (groups[:, None] + num_groups * np.arange(_GROUP_SIZE)).ravel()
-    places = np.concatenate([inside, np.arange(grouped, len(rough))])
-    found = rough[places]
-    near: Rows = places[(found >= floor) & (found > -np.inf)]
-    return near

@@ -15,7 +15,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from index.base import (
     PAD_ROW,
@@ -29,12 +28,11 @@ from index.base import (
     picked,
     rounding_margin,
 )
+from index.candidates import MIN_ALLOWED_RATIO, allowed_ratios, with_included
 from index.exact import ExactIndex
 
 #: Candidates beyond k that are scored exactly, so that rounding at the cut costs no fallback.
 SLACK = 16
-#: Below this share of allowed rows over-fetching (k / share) costs more than scoring the allowed rows.
-_MIN_ALLOWED_RATIO = 0.25
 _HNSW_LINKS = 32
 _HNSW_BUILD = 200
 _HNSW_SEARCH = 256
@@ -96,9 +94,9 @@ class FaissIndex:
         queries = check_search(self, queries, k, excluded, allowed, included)
         rows = np.full((len(queries), k), PAD_ROW, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        ratios = self._allowed_ratios(len(queries), allowed)
-        wide = np.flatnonzero(ratios >= _MIN_ALLOWED_RATIO)
-        incomplete = np.flatnonzero(ratios < _MIN_ALLOWED_RATIO)
+        ratios = allowed_ratios(self.num_items, len(queries), allowed)
+        wide = np.flatnonzero(ratios >= MIN_ALLOWED_RATIO)
+        incomplete = np.flatnonzero(ratios < MIN_ALLOWED_RATIO)
         if len(wide) and self.num_items:
             hidden = max((len(rows) for rows in picked(excluded, wide) or ()), default=0)
             num_fetched = min(self.num_items, hidden + int(np.ceil((k + SLACK) / ratios[wide].min())))
@@ -141,7 +139,7 @@ class FaissIndex:
             np.take_along_axis(alive, order, axis=1), np.take_along_axis(fetched, order, axis=1), PAD_ROW
         )
         if included is not None:
-            candidates = self._with_included(candidates, included, excluded, allowed)
+            candidates = with_included(candidates, included, excluded, allowed)
         rows, scores = best(candidates, exact_scores(self.exact.vectors, queries, candidates), k)
         complete = rows[:, -1] != PAD_ROW
         if self.kind is IndexKind.FLAT:
@@ -166,34 +164,6 @@ class FaissIndex:
                 if mask is not None:
                     alive[query] &= mask[fetched[query]]
         return alive
-
-    def _with_included(
-        self,
-        candidates: Rows,
-        included: Sequence[Rows],
-        excluded: Sequence[Rows] | None,
-        allowed: Sequence[Mask | None] | None,
-    ) -> Rows:
-        added: list[Rows] = []
-        for query, rows in enumerate(included):
-            new = np.setdiff1d(rows, candidates[query])
-            new = new[new > 0]
-            mask = None if allowed is None else allowed[query]
-            if mask is not None:
-                new = new[mask[new]]
-            added.append(new if excluded is None else np.setdiff1d(new, excluded[query]))
-        extra = np.full((len(candidates), max((len(rows) for rows in added), default=0)), PAD_ROW, dtype=np.int64)
-        for query, rows in enumerate(added):
-            extra[query, : len(rows)] = rows
-        return np.concatenate([candidates, extra], axis=1)
-
-    def _allowed_ratios(self, num_queries: int, allowed: Sequence[Mask | None] | None) -> NDArray[np.float64]:
-        if allowed is None:
-            return np.ones(num_queries)
-        known: dict[int, float] = {
-            id(mask): np.count_nonzero(mask) / max(1, self.num_items) for mask in allowed if mask is not None
-        }
-        return np.array([1.0 if mask is None else min(1.0, known[id(mask)]) for mask in allowed])
 
     def _build(self) -> Any:
         items = self._extended()

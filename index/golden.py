@@ -11,6 +11,7 @@ from safetensors.numpy import load, save
 
 from index.base import PAD_ROW, ItemIndex, Rows, Vectors
 from index.faiss_index import FaissIndex, IndexKind
+from index.pruned import PrunedIndex
 from intentrec_core.errors import BundleError, BundleFault
 
 #: Of a score, relative to the largest one of its query: other hardware sums a product in another order.
@@ -47,7 +48,8 @@ def check_golden(index: ItemIndex, data: bytes, bundle: str) -> None:
         ranked = np.abs(got_scores - scores) <= tolerances
         scored = np.abs(own_scores - scores) <= tolerances
     misses = int(np.count_nonzero(~(padding | (ranked & scored))))
-    approximate = isinstance(index, FaissIndex) and index.kind is not IndexKind.FLAT
+    walks = isinstance(index, FaissIndex) and index.kind is not IndexKind.FLAT
+    approximate = walks or isinstance(index, PrunedIndex)
     if misses > (_APPROXIMATE_MISS_RATIO * rows.size if approximate else 0):
         raise BundleError(
             BundleFault.GOLDEN, bundle, f"{misses} of {rows.size} golden answers are others than when built"

@@ -11,6 +11,7 @@ from torch.nn import functional
 from intentrec_core.features import ContextBatch
 from intentrec_core.item_softmax import item_cross_entropy
 from intentrec_core.model import IntentRec, ModelOutput
+from intentrec_core.sampled_softmax import ItemSampler, sampled_cross_entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +30,31 @@ def intentrec_loss(
     *,
     intent_weight: float,
     first_target: Tensor | None = None,
+    sampler: ItemSampler | None = None,
 ) -> LossParts:
     """Loss of predicting play k + 1 at play k, for the plays of each context from ``first_target`` on.
 
     ``intent_weight`` is lambda. ``first_target`` (i64[B], default 1) leaves out plays that another context already covers.
-    A target of an unknown item (row 0) has no item loss; its labels still count.
+    A target of an unknown item (row 0) has no item loss; its labels still count. With ``sampler`` the item loss is taken
+    against a sample of the items instead of all.
     """
     place = torch.arange(1, batch.item_row.shape[1], device=batch.item_row.device)
     first = torch.ones_like(batch.lengths) if first_target is None else first_target.clamp(min=1)
     taken = (place[None] < batch.lengths[:, None]) & (place[None] >= first[:, None])
     row = batch.item_row[:, 1:][taken]
+    encoded, target = output.item_BTW[:, :-1][taken], row.clamp(min=1)
     weight = batch.weight[:, 1:][taken] * (row > 0)
-    item_VW, bias_V = model.item_weights()
     share = weight / weight.sum().clamp(min=1e-6)
-    item = item_cross_entropy(output.item_BTW[:, :-1][taken], item_VW, bias_V, row.clamp(min=1), share)
+    if sampler is None:
+        item = item_cross_entropy(encoded, *model.item_weights(), target, share)
+    else:
+        item = (sampled_cross_entropy(model, encoded, target, sampler) * share).sum()
     predicted = model.domain.heads if model.config.intent_stage else ()
     heads = {}
-    for head, logit, target in zip(
+    for head, logit, labels in zip(
         predicted, output.head_logits, model.head_targets(batch)[: len(predicted)], strict=True
     ):
-        truth = target[:, 1:][taken]
+        truth = labels[:, 1:][taken]
         present = (truth.sum(dim=-1) > 0).sum().clamp(min=1)
         # Several positive labels: the cross-entropies add up, over the positives only (paper 3.3).
         heads[head.name] = -(truth * functional.log_softmax(logit[:, :-1][taken], dim=-1)).sum() / present

@@ -227,6 +227,11 @@ class IntentRec(nn.Module):
         bias = torch.cat([self.item_bias.new_full((1,), float("-inf")), self.item_bias[1:]])
         return self.item.weight + self.item_content(content), bias
 
+    def weights_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and biases of some items, as :meth:`item_weights` has them. Shapes: i64[C] -> f32[C, W], f32[C]."""
+        content = self.fields.content(self.static_codes[rows], self._multi(rows))
+        return self.item(rows) + self.item_content(content), self.item_bias[rows]
+
     def item_logits(self, item_BTW: Tensor) -> Tensor:
         """Scores of all items. Shapes: f32[..., W] -> f32[..., V]."""
         weight, bias = self.item_weights()

@@ -25,6 +25,7 @@ from index.base import ItemIndex, Vectors
 from index.conditioning import augment, query
 from index.exact import ExactIndex
 from index.golden import check_golden, golden_bytes
+from index.pruning import MIN_QUERIES
 from index.recall import recall_at_k
 from intentrec_core.baselines.popularity import WEEK_S
 from intentrec_core.bundle import GOLDEN, INDEX, BundleRef, write_bundle
@@ -44,6 +45,9 @@ NUM_GOLDEN = 32
 GOLDEN_K = 10
 #: Above 0, so that the golden answers depend on the item labels too.
 GOLDEN_BETA = 1.0
+NUM_PLANNING = 1024
+#: What a worker's beta may be: a plan made for one alone may miss what another one finds.
+PLANNED_BETAS = np.array([0.0, 0.5, 1.0], dtype=np.float32)
 
 PLAYS_UNTIL, TRAINED_UNTIL = "plays_until_ms", "trained_until_ms"
 
@@ -87,7 +91,7 @@ def build_bundle(
 
     Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden …): then it
     stands there unannounced, and nothing serves it; OSError when the disk refuses.
-    Cost: the index of V items; a pass of the model over 32 contexts.
+    Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for a pruned index.
     """
     if not plays.num_rows:
         raise DataError("no plays: a bundle is built as of its newest play")
@@ -97,8 +101,15 @@ def build_bundle(
     vectors = item_vectors(model, table, until_ms / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
     kind = index_kind or artifact.default_kind(len(vocabulary))
-    index = artifact.build(searched, kind)
-    queries = golden_queries(model, FeatureBuilder(domain, vocabulary, table), plays)
+    features = FeatureBuilder(domain, vocabulary, table)
+    queries = golden_queries(model, features, plays)
+    if kind == artifact.PRUNED:
+        asked = planning_queries(model, features, plays)
+        # Too few members to learn from what they ask; asked explicitly, the build says so.
+        kind = artifact.EXACT if index_kind is None and len(asked) < MIN_QUERIES else kind
+        index = artifact.build(searched, kind, asked)
+    else:
+        index = artifact.build(searched, kind)
     recall = recall_at_k(index, ExactIndex(searched), queries, GOLDEN_K)
     own_facts: dict[str, str | int | float] = {
         PLAYS_UNTIL: until_ms,
@@ -149,13 +160,27 @@ def check_bundle(path: Path, device: str = "cpu") -> tuple[LoadedBundle, ItemInd
     return load_bundle(path, device, golden=ask), built[0]
 
 
-def golden_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:
+def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:
+    """Samples of what the index will be asked, of members who played last, with one beta or another.
+
+    Shapes: f32[N, D'], N at most 1,024.
+    """
+    asked = golden_queries(model, features, plays, NUM_PLANNING)
+    # Neighbours share a beta: a plan is fitted to every other query and judged by the rest.
+    betas = np.resize(np.repeat(PLANNED_BETAS, 2), len(asked))
+    asked[:, model.config.width + 1 :] *= (betas / GOLDEN_BETA)[:, None]
+    return asked
+
+
+def golden_queries(
+    model: IntentRec, features: FeatureBuilder, plays: pa.Table, num_queries: int = NUM_GOLDEN
+) -> Vectors:
     """What the index would be asked after the newest plays of the members who played last.
 
-    Shapes: f32[N, D'], N at most 32.
+    Shapes: f32[N, D'], N at most ``num_queries``.
     """
     newest = dict.fromkeys(reversed(plays.slice(max(0, plays.num_rows - 20_000)).column("user_id").to_pylist()))
-    users = pa.array(list(newest)[:NUM_GOLDEN], plays.schema.field("user_id").type)
+    users = pa.array(list(newest)[:num_queries], plays.schema.field("user_id").type)
     members = pack_members(features.layout, plays.filter(pc.is_in(plays.column("user_id"), users)))
     contexts = []
     for begin, end in members.spans():

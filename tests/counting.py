@@ -103,44 +103,6 @@ class CountingPipeline:
             outputs.append(OutputRecord(kind, user.encode(), value, headers, record.offset, record.timestamp))
 
 
-<<<<<<< HEAD
-class PassThrough:
-    """No state at all: what the transport and the publisher alone can do. Three outputs a play, as the design's figure."""
-
-    KINDS = (OutputKind.RECOMMENDATION, OutputKind.INTENT, OutputKind.LATE)
-    num_held_back = 0
-
-    def answer_held_back(self) -> list[PartitionResult]:
-        raise AssertionError("nothing is held back")
-
-    def __init__(self) -> None:
-        self.layout = EventLayout(load_domain("movielens"))
-
-    def open_partition(self, partition: int, histories: dict[str, History]) -> None:
-        pass
-
-    def close_partition(self, partition: int) -> None:
-        pass
-
-    def process(
-        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
-    ) -> list[PartitionResult]:
-        results = []
-        for partition, records in batches.items():
-            outputs = [
-                OutputRecord(
-                    kind, r.key, b'{"a":1', ((ID_HEADER, b"%d-%d" % (partition, r.offset)),), r.offset, r.timestamp
-                )
-                for r in records
-                for kind in self.KINDS
-            ]
-            changes = {record.key or b"": b"%d" % record.offset for record in records}
-            results.append(PartitionResult(partition, records[-1].offset + 1, len(records), outputs, changes))
-        return results
-
-
-=======
->>>>>>> w-worker
 def main() -> int:
     level = os.environ.pop("TEST_LOG_LEVEL", "INFO")
     domain = os.environ.pop("TEST_DOMAIN", "movielens")

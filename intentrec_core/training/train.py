@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.evaluation.metrics import Quality, mean_accuracy, quality
@@ -23,10 +24,12 @@ from intentrec_core.evaluation.targets import make_targets
 from intentrec_core.features import ContextBatch, FeatureBuilder
 from intentrec_core.losses import LossParts, intentrec_loss
 from intentrec_core.model import IntentRec, ItemFeatures, ModelConfig
+from intentrec_core.sampled_softmax import ItemSampler
 from intentrec_core.training.attend import TrainingAttend
 from intentrec_core.training.batches import WindowBatch, WindowBatches
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.members import Members, pack_members
+from intentrec_core.training.optimiser import Optimiser
 from intentrec_core.training.progress import EpochCallback, EpochReport, Progress, ProgressCallback, Trained
 from intentrec_core.training.schedule import rate_factor, run_done
 from intentrec_core.training.windows import NEVER_MS, Windows, cut_windows
@@ -99,12 +102,17 @@ def _first_model(
         model.grow(items)  # also without new rows: what the catalogue says of known items may have changed
         return model
     model = IntentRec(model_config or ModelConfig(), features.domain, items)
-    rows = features.rows(members.events["item_hash"][members.events["ts_ms"] < until_ms])
-    counts = np.bincount(rows, minlength=model.num_rows)[1:]
+    counts = _times_played(features, members, model.num_rows, until_ms)[1:]
     # How often an item is played is the one thing known before training: steps need not be spent on it.
     log_share = np.log((counts + 1.0) / (counts.sum() + len(counts)))
     model.item_bias.data[1:] = torch.from_numpy((log_share - log_share.mean()).astype(np.float32))
     return model
+
+
+def _times_played(features: FeatureBuilder, members: Members, num_rows: int, until_ms: int) -> NDArray[np.int64]:
+    """Plays of each row before ``until_ms``. Shape: i64[V]."""
+    rows = features.rows(members.events["item_hash"][members.events["ts_ms"] < until_ms])
+    return np.bincount(rows, minlength=num_rows)
 
 
 def _held_out_from(members: Members, ratio: float, from_ms: int) -> int:
@@ -157,8 +165,17 @@ class _Run:
         self._validation = (
             _Validation(features, members, model.num_rows, held_out_ms) if held_out_ms != NEVER_MS else None
         )
-        self._optimiser = torch.optim.AdamW(
-            _parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=True
+        num_negatives = config.negatives(model.num_rows)
+        self._sampler = None
+        if num_negatives:
+            counts = _times_played(features, members, model.num_rows, held_out_ms)
+            self._sampler = ItemSampler(counts, num_negatives, model.device)
+        self._optimiser = Optimiser(
+            model,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+            sparse_items=self._sampler is not None,
         )
 
     def all_epochs(self, progress: ProgressCallback | None, epoch_done: EpochCallback | None) -> Trained:
@@ -215,15 +232,13 @@ class _Run:
             batch.context,
             intent_weight=self._config.intent_weight,
             first_target=batch.first_target,
+            sampler=self._sampler,
         )
         if not bool(parts.total.isfinite()):
             raise DataError(
                 "the loss is no longer a number: lower the learning rate, or look for impossible values in the plays"
             )
-        self._optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(parts.total)
-        nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
-        self._optimiser.step()
+        self._optimiser.step(parts.total)
         return parts
 
     def _with_unknowns(self, context: ContextBatch) -> ContextBatch:
@@ -239,19 +254,10 @@ class _Run:
         steps = (epoch - 1 + step / self._steps) / self._config.epochs
         done = run_done(steps, self._elapsed_s(), self._config.max_seconds)
         factor = rate_factor(done, warmup_ratio=self._config.warmup_ratio, final_ratio=self._config.final_ratio)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._config.learning_rate * factor
-        return self._config.learning_rate * factor
+        return self._optimiser.set_rate(factor)
 
     def _elapsed_s(self) -> float:
         return self._clock() - self._began_s
 
     def _out_of_time(self) -> bool:
         return self._config.max_seconds is not None and self._elapsed_s() >= self._config.max_seconds
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; vectors (biases, norms) and slopes do not."""
-    decayed = [p for name, p in model.named_parameters() if p.dim() > 1 and not name.endswith("slopes")]
-    kept = [p for name, p in model.named_parameters() if p.dim() <= 1 or name.endswith("slopes")]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]

@@ -1,84 +1,168 @@
 """What a search costs, by kind of index and size of catalogue, and what an approximate kind misses.
 
-    OMP_NUM_THREADS=1 python -m tests.bench.bench_index [--items 1700 20000 100000]
+    intentrec bench index [--only 1700 20000 100000 1000000 worker]
 
-Items lie in clusters, with lengths and biases that differ as popularity makes them; queries carry 200 watched items to
-exclude, as serving does. Times are CPU time of one thread, so that another process on the machine does not count. The bound
-beside them is one read of all vectors from memory: what no exact search of a single query can beat.
+The vectors and the queries are a trained model's (:mod:`tests.bench.trained_items`), label dimensions included. An index is
+planned with the queries of some members and asked those of others, 256 at a time, for the best 100. Exact search is ours or
+FAISS's flat one, whichever is faster, with the same threads. The bound beside a search is what it has to read, at the bandwidth
+measured in this run: all vectors once for an exact one, the kept items and the candidates' vectors for a pruned one.
+
+``worker`` is what a worker asks: 10,000 items, the best 10, with 200 watched rows of each member left out.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import time
+from dataclasses import replace
 
+import faiss
 import numpy as np
 
 from index import artifact
-from index.conditioning import augment, query
 from index.exact import ExactIndex
+from index.pruned import PrunedIndex
 from index.recall import recall_at_k
+from tests.bench.harness import BenchOptions, Figures, Timing, in_turns
+from tests.bench.trained_items import Recipe, TrainedItems, recipe, trained_items
 
-WIDTH, NUM_LABELS, NUM_QUERIES, NUM_WATCHED, K, ROUNDS = 64, 22, 64, 200, 10, 7
-MEMORY_BYTES_PER_S = 10e9
-
-
-def world(num_items, rng):
-    """Vectors f32[V, D'] and queries f32[B, D']."""
-    centres = rng.normal(size=(200, WIDTH))
-    lengths = rng.gamma(4.0, 0.25, size=(num_items + 1, 1))
-    weights = (
-        (centres[rng.integers(0, 200, num_items + 1)] + 0.8 * rng.normal(size=(num_items + 1, WIDTH))) * lengths / 8
-    )
-    labels = (rng.random((num_items + 1, NUM_LABELS)) < 0.12).astype(np.float32)
-    vectors = augment(weights.astype(np.float32), rng.normal(size=num_items + 1).astype(np.float32), [labels])
-    members = centres[rng.integers(0, 200, NUM_QUERIES)] + rng.normal(size=(NUM_QUERIES, WIDTH))
-    intents = rng.dirichlet(np.full(NUM_LABELS, 0.3), NUM_QUERIES).astype(np.float32)
-    return vectors, query(members.astype(np.float32), [intents], beta=0.5)
+SIZES = (1_700, 20_000, 100_000, 1_000_000)
+BATCH, K, NUM_BATCHES = 256, 100, 4
+#: Of the members, whose queries an index is planned with; those before them are asked.
+PLANNED_FROM = BATCH * NUM_BATCHES
+WORKER_ITEMS, WORKER_K, NUM_WATCHED = 10_000, 10, 200
+MIN_RECALL = 0.99
+#: Building takes minutes past it, and pruned searches are faster long before.
+IVF_UP_TO = 100_000
+#: Our exact search of a batch takes half a minute past it: once is enough to see that FAISS's is the baseline.
+ROUNDS_UP_TO = 100_000
 
 
-def timed(call, num_queries):
-    """Median and largest microseconds of CPU a query, after one round to warm up."""
-    call()
-    rounds = []
-    for _ in range(ROUNDS):
-        began = time.process_time()
-        call()
-        rounds.append((time.process_time() - began) / num_queries * 1e6)
-    return round(float(np.median(rounds)), 1), round(max(rounds), 1)
+def measure(options: BenchOptions) -> Figures:
+    """See the module."""
+    figures: Figures = {"threads": faiss.omp_get_max_threads(), "batch": BATCH, "k": K}
+    bandwidth = read_bandwidth(8 if options.quick else 64)
+    figures["read_gb_per_s"] = round(bandwidth / 1e9, 1)
+    print(f"reading memory: {bandwidth / 1e9:.1f} GB/s", flush=True)
+    for num_items in (20_000,) if options.quick else SIZES:
+        if options.wants(str(num_items)):
+            figures |= _catalogue(num_items, bandwidth, options)
+    if options.wants("worker"):
+        figures |= _worker(options)
+    return figures
 
 
-def measure(num_items):
-    rng = np.random.default_rng(20240811)
-    vectors, queries = world(num_items, rng)
-    watched = [rng.integers(1, num_items + 1, size=NUM_WATCHED) for _ in range(NUM_QUERIES)]
-    narrow = rng.random(num_items + 1) < 0.03
+def read_bandwidth(num_mb: int) -> float:
+    """Bytes a second of reading memory once, in one thread."""
+    data = np.ones(num_mb * 2**18, dtype=np.float32)
+    return data.nbytes / in_turns({"read": data.max}, rounds=5)["read"].median_s
+
+
+def _recipe(num_items: int, options: BenchOptions) -> Recipe:
+    whole = recipe(num_items)
+    return replace(whole, num_plays=20_000, max_train_s=2.0, num_queries=1280) if options.quick else whole
+
+
+def _catalogue(num_items: int, bandwidth: float, options: BenchOptions) -> Figures:
+    trained = trained_items(_recipe(num_items, options))
+    vectors, dimension = trained.vectors, trained.vectors.shape[1]
+    batches = [trained.queries[low : low + BATCH] for low in range(0, PLANNED_FROM, BATCH)]
+    print(f"{num_items:,} items of {dimension} dimensions, trained: {trained.facts}", flush=True)
+    began_s = time.perf_counter()
+    pruned = artifact.build(vectors, artifact.PRUNED, trained.queries[PLANNED_FROM:])
+    build_s = time.perf_counter() - began_s
+    assert isinstance(pruned, PrunedIndex)
+    turns = itertools.count()
+
+    def asked() -> np.ndarray:
+        return batches[next(turns) % NUM_BATCHES]
+
+    calls = {
+        "flat": lambda: faiss.knn(asked(), vectors[1:], K, metric=faiss.METRIC_INNER_PRODUCT),
+        "pruned": lambda: pruned.search(asked(), K),
+    }
     exact = ExactIndex(vectors)
-    bound_us = vectors.nbytes / MEMORY_BYTES_PER_S * 1e6
-    rows = []
-    for kind in artifact.KINDS:
-        began = time.process_time()
-        index = artifact.build(vectors, kind)
-        row = {"items": num_items, "kind": kind, "build_s": round(time.process_time() - began, 2)}
-        row["us"], row["us_max"] = timed(lambda i=index: i.search(queries, K, excluded=watched), NUM_QUERIES)
-        row["us_alone"], _ = timed(lambda i=index: i.search(queries[:1], K, excluded=watched[:1]), 1)
-        row["us_narrow"], _ = timed(
-            lambda i=index: i.search(queries, K, excluded=watched, allowed=[narrow] * NUM_QUERIES), NUM_QUERIES
+    if num_items <= ROUNDS_UP_TO:
+        calls["exact"] = lambda: exact.search(asked(), K)
+    timings = in_turns(calls, rounds=3 if options.quick or num_items > ROUNDS_UP_TO else 15)
+    if num_items > ROUNDS_UP_TO:
+        timings |= in_turns({"exact": lambda: exact.search(asked()[:32], K)}, rounds=1, warm_up=0)
+        timings["exact"] = Timing(
+            *(seconds * BATCH / 32 for seconds in (timings["exact"].median_s, timings["exact"].p99_s))
         )
-        row["recall_at_10"] = round(recall_at_k(index, exact, queries, K), 4)
-        row["read_bound_us"] = round(bound_us, 1)
-        rows.append(row)
-        print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    return rows
+    plan = pruned.plan
+    recall = _recall(pruned, vectors, batches[:1] if options.quick else batches)
+    read_bytes = {
+        "exact": vectors.nbytes,
+        "flat": vectors.nbytes,
+        "pruned": 4 * (len(plan.rows) * plan.basis.shape[1] + BATCH * plan.num_candidates * dimension),
+    }
+    rows: dict[str, tuple[float, int, float]] = {
+        "exact": (0.0, 0, 1.0),
+        "flat": (0.0, 0, 1.0),
+        "pruned": (build_s, len(artifact.to_bytes(pruned)) + 4 * len(plan.rows) * plan.basis.shape[1], recall),
+    }
+    if num_items <= IVF_UP_TO and not options.quick:
+        began_s = time.perf_counter()
+        ivf = artifact.build(vectors, "ivf")
+        rows["ivf"] = (
+            time.perf_counter() - began_s,
+            len(artifact.to_bytes(ivf)),
+            recall_at_k(ivf, exact, batches[0], K),
+        )
+        timings |= in_turns({"ivf": lambda: ivf.search(asked(), K)}, rounds=5)
+        read_bytes["ivf"] = int(vectors.nbytes * ivf.faiss.nprobe / ivf.faiss.nlist)
+    fastest = min(timings["exact"].median_s, timings["flat"].median_s)
+    figures: Figures = {f"trained_{num_items}": trained.facts}
+    for kind, (seconds, held_bytes, found) in rows.items():
+        timing = timings[kind]
+        speed_up, bound_ms = fastest / timing.median_s, read_bytes[kind] / bandwidth * 1e3
+        print(
+            f"  {kind:<7} build {seconds:6.1f} s  {held_bytes / 1e6:7.1f} MB beside the vectors  "
+            f"batch {timing.median_s * 1e3:8.1f} ms, p99 {timing.p99_s * 1e3:8.1f}  bound {bound_ms:6.1f}  "
+            f"recall@{K} {found:.4f}  {speed_up:6.1f} times exact",
+            flush=True,
+        )
+        figures[f"{kind}_{num_items}"] = {
+            "build_s": round(seconds, 1),
+            "bytes": held_bytes,
+            "ms": round(timing.median_s * 1e3, 2),
+            "p99_ms": round(timing.p99_s * 1e3, 2),
+            "bound_ms": round(bound_ms, 2),
+            "recall_at_100": round(found, 4),
+            "speed_up": round(speed_up, 2),
+        }
+    print(
+        f"  plan: {len(plan.rows):,} items, {plan.basis.shape[1]} directions, {plan.num_candidates} candidates, "
+        f"recall {plan.recall:.4f} of the queries it was judged by",
+        flush=True,
+    )
+    if num_items == 1_000_000 and recall >= MIN_RECALL:
+        figures["index_speedup_1m"] = round(fastest / timings["pruned"].median_s, 2)
+    return figures
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--items", type=int, nargs="+", default=[1700, 20_000, 100_000])
-    options = parser.parse_args()
-    print(json.dumps({"bench": "index", "rows": [row for num in options.items for row in measure(num)]}))
+def _recall(pruned: PrunedIndex, vectors: np.ndarray, batches: list[np.ndarray]) -> float:
+    """Share of the exact best found, over all batches."""
+    shares = []
+    for queries in batches:
+        _, truth = faiss.knn(queries, vectors[1:], K, metric=faiss.METRIC_INNER_PRODUCT)
+        rows, _ = pruned.search(queries, K)
+        shares += [np.isin(best + 1, found).mean() for best, found in zip(truth, rows, strict=True)]
+    return float(np.mean(shares))
 
 
-if __name__ == "__main__":
-    main()
+def _worker(options: BenchOptions) -> Figures:
+    trained: TrainedItems = trained_items(_recipe(WORKER_ITEMS, options))
+    random = np.random.default_rng(20240811)
+    queries = trained.queries[:BATCH]
+    watched = [random.integers(1, WORKER_ITEMS + 1, size=NUM_WATCHED) for _ in queries]
+    index = ExactIndex(trained.vectors)
+    timing = in_turns(
+        {"search": lambda: index.search(queries, WORKER_K, excluded=watched)}, rounds=5 if options.quick else 50
+    )["search"]
+    micros = timing.median_s / BATCH * 1e6
+    print(
+        f"worker: {WORKER_ITEMS:,} items, best {WORKER_K}, {NUM_WATCHED} left out: {micros:.1f} us a query", flush=True
+    )
+    return {"worker_search_us": round(micros, 2), "worker_search_p99_us": round(timing.p99_s / BATCH * 1e6, 2)}

@@ -238,4 +238,4 @@ def test_vectors_that_are_not_finite_are_refused():
 
 
 def test_the_default_kind_is_exact_until_the_catalogue_is_very_large():
-    assert [artifact.default_kind(rows) for rows in (2, 100_000, 100_001)] == ["exact", "exact", "ivf"]
+    assert [artifact.default_kind(rows) for rows in (2, 100_000, 100_001)] == ["exact", "exact", "pruned"]

@@ -9,11 +9,22 @@ import numpy as np
 import pytest
 import torch
 
+from index import artifact
+from index.pruned import PrunedIndex
 from intentrec_core.bundle import BUNDLE_FILES, GOLDEN, write_bundle
 from intentrec_core.datasets.plays import PLAYS, PlayRow, plays_table
 from intentrec_core.errors import BundleError, BundleFault, DataError
 from intentrec_core.model import IntentRec
-from stream.publish_bundle import PLAYS_UNTIL, TRAINED_UNTIL, BuiltBundle, build_bundle, check_bundle, popularity
+from stream.publish_bundle import (
+    PLAYS_UNTIL,
+    TRAINED_UNTIL,
+    BuiltBundle,
+    build_bundle,
+    check_bundle,
+    golden_queries,
+    planning_queries,
+    popularity,
+)
 from stream.serving import load_serving
 from tests.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
 from tests.worlds import START_MS
@@ -118,3 +129,27 @@ def test_without_plays_there_is_nothing_to_build(tmp_path: Path, walk: WalkingWo
             catalogue=walk.catalogue,
             plays=PLAYS.empty_table(),
         )
+
+
+def test_a_very_large_catalogue_gets_an_index_planned_from_what_its_members_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "_EXACT_UP_TO_ROWS", 100)
+    walk = WalkingWorld(num_items=140, num_members=160)
+    torch.manual_seed(0)
+    model = IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]).eval()
+    parts = {"model": model, "domain_text": DOMAIN_TEXT, "vocabulary": walk.parts()[0], "catalogue": walk.catalogue}
+    built = build_bundle(tmp_path, plays=walk.plays(2000), **parts)  # type: ignore[arg-type]
+    assert built.index_kind == "pruned"
+    assert isinstance(check_bundle(built.ref.path)[1], PrunedIndex)
+    assert isinstance(load_serving(built.ref.path, device="cpu", pool_bytes=1 << 20).index, PrunedIndex)
+    few = build_bundle(tmp_path, plays=walk.plays(50), **parts)  # type: ignore[arg-type]
+    assert few.index_kind == "exact"
+
+
+def test_an_index_is_planned_with_every_beta_and_neighbours_share_one(walk: WalkingWorld, model: IntentRec) -> None:
+    features, plays = walk.parts()[2], walk.plays(400)
+    asked, golden = (ask(model, features, plays) for ask in (planning_queries, golden_queries))
+    labels = slice(TINY_MODEL.width + 1, None)
+    ratio = asked[:, labels].sum(axis=1) / golden[:, labels].sum(axis=1)
+    np.testing.assert_allclose(ratio, np.resize([0.0, 0.0, 0.5, 0.5, 1.0, 1.0], len(ratio)), rtol=1e-5)

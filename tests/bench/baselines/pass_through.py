@@ -36,6 +36,8 @@ def read_bodies(folder: Path) -> dict[OutputKind, bytes]:
 class PassThrough:
     """Folds plays and answers each with three records that say nothing."""
 
+    num_held_back = 0
+
     def __init__(self, layout: EventLayout, num_partitions: int, bodies: Mapping[OutputKind, bytes]) -> None:
         self._layout, self._num_partitions, self._bodies = layout, num_partitions, bodies
         self._histories: dict[int, dict[str, History]] = {}
@@ -48,8 +50,14 @@ class PassThrough:
         """As the pipeline's."""
         self._histories.pop(partition, None)
 
-    def process(self, batches: Mapping[int, Sequence[SourceRecord]]) -> list[PartitionResult]:
-        """As the pipeline's."""
+    def answer_held_back(self) -> list[PartitionResult]:
+        """Never called: nothing is held back."""
+        return []
+
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
+        """As the pipeline's, but that every play is answered: what is coalesced would be no pass-through."""
         results = []
         for partition, records in chain.from_iterable(part.items() for part in up_to_each_control(batches)):
             folder = Folder(self._layout, self._num_partitions)
