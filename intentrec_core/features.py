@@ -122,8 +122,8 @@ class FeatureBuilder:
         previous[1:] = ts_ms[:-1]
         nonempty = lengths > 0
         previous[heads[nonempty]] = [
-            self.layout.view(c[(s - 1) * size : s * size])["ts_ms"][0] if s else -1
-            for c, s, some in zip(contexts, starts, nonempty, strict=True)
+            self.layout.ts_ms(c, s - 1) if s else -1
+            for c, s, some in zip(contexts, first.tolist(), nonempty.tolist(), strict=True)
             if some
         ]
         at_start = np.zeros(len(new), dtype=bool)
@@ -180,14 +180,15 @@ class FeatureBuilder:
 
     def _later_contacts(self, contexts: Sequence[bytes | bytearray], starts: Sequence[int]) -> NDArray[np.int64]:
         """1 for a play whose item stands earlier in its context, else 0. Shape: i64[N]."""
-        later = []
+        later: list[int] = []
         for context, start in zip(contexts, starts, strict=True):
-            items = self.layout.view(context)["item_hash"]
-            if start == len(items) - 1:
-                later.append(int((items[:-1] == items[-1]).any()))
+            num_plays = len(context) // self.layout.size
+            if start == num_plays - 1:
+                later.append(self.layout.has_item_before(context, start))
             else:
+                items = self.layout.view(context)["item_hash"]
                 _, first_at, which = np.unique(items, return_index=True, return_inverse=True)
-                later.extend((first_at[which] < np.arange(len(items)))[start:].astype(int).tolist())
+                later.extend((first_at[which] < np.arange(num_plays))[start:].tolist())
         return np.array(later, dtype=np.int64)
 
 

@@ -136,6 +136,19 @@ class EventLayout:
                 values.append(0 if value is None else hash64(value_text(value)))
         return PackedPlay(data=self._pack(*values), ts_ms=ts_ms, event_hash=event_hash)
 
+    def ts_ms(self, events: bytes | bytearray, position: int) -> int:
+        """Event time of one packed play, in milliseconds."""
+        return int(_TIME.unpack_from(events, position * self.size + _TIME_OFFSET)[0])
+
+    def has_item_before(self, events: bytes | bytearray, position: int) -> bool:
+        """Whether the item of the play at ``position`` stands earlier in ``events``. Cost: a scan of bytes, no array."""
+        end = position * self.size
+        needle, at = events[end : end + _HASH.size], -1
+        while (at := events.find(needle, at + 1, end)) >= 0:
+            if at % self.size == 0:  # any other place is a chance match inside another column
+                return True
+        return False
+
     def view(self, events: bytes | bytearray | memoryview) -> NDArray[np.void]:
         """The packed plays as a structured array, without a copy."""
         return np.frombuffer(events, dtype=self.dtype)
@@ -187,7 +200,7 @@ class History:
         if self._holds(size, play.event_hash):
             return Fold(Outcome.DUPLICATE, newest, 0)
         position = newest + 1
-        while position and _TIME.unpack_from(events, (position - 1) * size + _TIME_OFFSET)[0] > play.ts_ms:
+        while position and layout.ts_ms(events, position - 1) > play.ts_ms:
             position -= 1
         if position == 0 and newest >= 0 and self.anchor(layout) > 0:
             return Fold(Outcome.TOO_LATE, newest, 0)

@@ -96,6 +96,15 @@ def fill_rows(x: Any, row: Any, num_rows: int) -> None:
 
 
 @compiled
+def clear_rows(x: Any, num_rows: int) -> None:
+    """Every row becomes 0. Shapes: x f32[≥ R, N]."""
+    for i in range(num_rows):
+        to = x[i]
+        for n in range(to.shape[0]):
+            to[n] = _ZERO
+
+
+@compiled
 def layer_norm(x: Any, gain: Any, bias: Any, out: Any, num_rows: int) -> None:
     """Rows shifted to mean 0, scaled to variance 1, then ``gain`` and ``bias``; ``out`` may be ``x``. Shapes: f32[≥ R, N]."""
     width = x.shape[1]

@@ -19,7 +19,7 @@ import numpy as np
 
 from intentrec_core.attention import SHORT_TERM_LAYER
 from intentrec_core.decode_attention import attend, store_key
-from intentrec_core.kernels import compiled, fill_rows, gelu, layer_norm, linear, softmax
+from intentrec_core.kernels import clear_rows, compiled, fill_rows, gelu, layer_norm, linear, softmax
 from intentrec_core.step_fields import BLOCK, begin_block
 
 f32 = np.float32
@@ -76,7 +76,7 @@ def _layers(
     for layer in range(low_layer, high_layer):
         norms = layers.norms[layer]
         layer_norm(x, norms[0], norms[1], y, num)
-        qkv[:num] = f32(0)
+        clear_rows(qkv, num)
         linear(y, layers.qkv[layer], qkv, num)
         last = layer == high_layer - 1
         _attend(
@@ -154,28 +154,31 @@ def encode_rows(weights: Any, cache: Any, rows: Any, begin: int, end: int, room:
 
     Cost: O(W²) a row and layer, and 2 · W floats read a cached play, row and layer.
     """
+    # One loop over both stages, so that a stage is there once: twice is more than the compiler goes through with care.
+    stages = (weights.intent, weights.item)
     num_intent, num_layers = weights.num_intent_layers, weights.layers.qkv.shape[0]
     for low in range(begin, end, BLOCK):
         num = min(BLOCK, end - low)
         begin_block(weights, cache, rows, low, num, room)
-        room.qkv[:num] = f32(0)
+        clear_rows(room.qkv, num)
         linear(room.fields, weights.short_qkv, room.qkv, num)
         _attend(
             cache.k[SHORT_TERM_LAYER], cache.v[SHORT_TERM_LAYER], cache.log_place, rows.slot, rows.place, low, num, room.qkv,
             room.first, weights.short_slopes, room.lags, room.scores, room.powers, room.y,
         )  # fmt: skip
-        room.short_term[:num] = f32(0)
+        clear_rows(room.short_term, num)
         linear(room.y, weights.short_out, room.short_term, num)
-        if num_intent:
-            _enter(weights.intent, room, num)
-            _layers(weights.layers, np.int64(0), num_intent, cache, rows, low, num, room.everyone, room)
-            layer_norm(room.x, weights.intent.norms[3], weights.intent.norms[4], room.x, num)
-            _heads(weights.heads, room.x, num, low, room.powers, room.projected, room.mixed, out)
-        _enter(weights.item, room, num)
         for i in range(num):
-            room.first[i] = 0 if rows.wanted[low + i] else -1
-        num = _layers(weights.layers, num_intent, num_layers, cache, rows, low, num, room.first, room)
-        layer_norm(room.x, weights.item.norms[3], weights.item.norms[4], room.x, num)
+            room.asking[i] = 0 if rows.wanted[low + i] else -1
+        for nth in range(0 if num_intent else 1, 2):
+            stage, is_item = stages[nth], nth == 1
+            _enter(stage, room, num)
+            low_layer, high_layer = (num_intent, num_layers) if is_item else (0, num_intent)
+            asking = room.asking if is_item else room.everyone
+            num = _layers(weights.layers, low_layer, high_layer, cache, rows, low, num, asking, room)
+            layer_norm(room.x, stage.norms[3], stage.norms[4], room.x, num)
+            if not is_item:
+                _heads(weights.heads, room.x, num, low, room.powers, room.projected, room.mixed, out)
         for i in range(num):
             item, x = out.item[low + room.kept[i]], room.x[i]
             for d in range(x.shape[0]):

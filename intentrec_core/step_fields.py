@@ -55,7 +55,7 @@ class Room(NamedTuple):
 
     Shapes: E rows a block; fields f32[E, Fw]; x, y, short_term f32[E, W]; mixed f32[E, P]; qkv f32[E, 3W]; wide f32[E, 2W];
     times f32[E, 6]; lags f32[E, C]; scores f32[H, G · GROUP]; powers i32[C]; projected f32[M, P]; decay f32[2W];
-    wide_powers i32[2W]; first, everyone, kept i64[E].
+    wide_powers i32[2W]; first, asking, everyone, kept i64[E].
     """
 
     fields: NDArray[np.float32]
@@ -73,6 +73,7 @@ class Room(NamedTuple):
     decay: NDArray[np.float32]
     wide_powers: NDArray[np.int32]
     first: NDArray[np.int64]
+    asking: NDArray[np.int64]
     everyone: NDArray[np.int64]
     kept: NDArray[np.int64]
 
@@ -102,6 +103,7 @@ def make_room(weights: StepWeights, cache: Cache) -> Room:
         decay=floats(2 * width),
         wide_powers=np.zeros(2 * width, dtype=np.int32),
         first=np.zeros(BLOCK, dtype=np.int64),
+        asking=np.zeros(BLOCK, dtype=np.int64),
         everyone=np.zeros(BLOCK, dtype=np.int64),
         kept=np.zeros(BLOCK, dtype=np.int64),
     )
