@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 #: Fills a result when fewer than k items may be shown; its score is -inf.
 PAD_ROW = -1
 
+#: Candidates scored exactly at once: a few megabytes of vectors.
+_PAIRS_AT_ONCE = 1 << 13
+
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Vectors = NDArray[np.float32]
@@ -120,8 +123,11 @@ def exact_scores(vectors: Vectors, queries: Vectors, rows: Rows) -> Vectors:
 
     Shapes: vectors f32[V, D], queries f32[B, D], rows i64[B, C] -> f32[B, C].
     """
-    scores: Vectors = np.einsum("bcd,bd->bc", vectors[np.maximum(rows, 0)], queries)
-    scores[rows <= 0] = -np.inf
+    scores = np.full(rows.shape, -np.inf, dtype=np.float32)
+    which, place = np.nonzero(rows > 0)  # candidates are ragged: one query with many must not cost all of them as many
+    for low in range(0, len(which), _PAIRS_AT_ONCE):
+        query, at = which[low : low + _PAIRS_AT_ONCE], place[low : low + _PAIRS_AT_ONCE]
+        scores[query, at] = np.einsum("nd,nd->n", vectors[rows[query, at]], queries[query])
     return scores
 
 

@@ -83,6 +83,7 @@ def row_settings(broker: str, row: str, folder: Path, *, plays_topic: str, num_p
         cache_dir=folder / "cache",
         device="cpu",
         pool_bytes=POOL_BYTES,
+        coalesce_above_lag=0,  # every row answers every play: what is counted is answers
     )
 
 
