@@ -11,6 +11,7 @@ from stream.prequential import LastPredictions, Predictions
 from stream.records import OutputKind
 from stream.serving import Serving
 from tests.bundle_world import PlayLog, make_pipeline, make_serving
+from tests.faulty_encoder import faulty
 from tests.pipeline_results import intents, lists, run
 from tests.worlds import TinyWorld
 
@@ -141,15 +142,8 @@ def test_a_play_that_could_not_be_encoded_leaves_no_prediction(serving: Serving)
     log.play("ben", 5, 100)
     row = serving.vocabulary.row("item-3")
 
-    def crash(_module: object, args: tuple[object, ...]) -> None:
-        if bool((args[0].item_row == row).any()):  # type: ignore[attr-defined]
-            raise RuntimeError("no")
-
-    hook = serving.engine.model.register_forward_pre_hook(crash)
-    try:
+    with faulty(serving, raises=lambda rows, _: bool((rows == row).any())):
         result = run(pipeline, log.records)
-    finally:
-        hook.remove()
     assert [o.kind for o in result.outputs].count(OutputKind.DEAD_LETTER) == 2
     labels = {"bundle": serving.version}
     assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 0
