@@ -92,7 +92,7 @@ def measure(options: BenchOptions) -> Figures:
         **{f"{kind}_{name}": round(value, 4) for kind, made in plans.items() for name, value in made.figures.items()},
         "first_wall_cpu": plans["cpu"].walls[0][1],
         "first_wall_gpu": plans["gpu"].walls[0][1],
-        "lost_worker_caught_up_s": round(lost["caught_up_s"], 1),
+        "lost_worker_caught_up_s": lost["caught_up_s"] if math.isfinite(lost["caught_up_s"]) else "never",
     }
 
 
@@ -190,7 +190,10 @@ def _walls(i: Mapping[str, float], kv_bytes: float, *, on_gpu: bool) -> list[tup
 
 
 def lose_a_worker(inputs: Mapping[str, float], made: Plan) -> dict[str, float]:
-    """Second by second: the dead worker's partitions wait, are restored by the others, and their backlog drains."""
+    """Second by second: the dead worker's partitions wait, are restored by the others, and their backlog drains.
+
+    Infinite where the others cannot carry the load at all.
+    """
     workers, partitions = made.figures["workers"], made.figures["partitions"]
     share = 1 / workers
     arriving = inputs["plays_per_s"] * share
@@ -198,12 +201,17 @@ def lose_a_worker(inputs: Mapping[str, float], made: Plan) -> dict[str, float]:
     # The others restore side by side, each its part of what the dead one held.
     stalled_s = inputs["session_timeout_s"] + made.figures["restore_a_worker_s"] / others
     spare = inputs["plays_per_s"] / inputs["headroom"] * (1 - share) - inputs["plays_per_s"]
+    if spare <= 0:
+        return {
+            "partitions": partitions * share,
+            "stalled_s": stalled_s,
+            "late_plays": math.inf,
+            "caught_up_s": math.inf,
+        }
     waiting, at_s, late = 0.0, 0, 0.0
-    while at_s < 86_400:
+    while at_s <= stalled_s or waiting > 0:
         at_s += 1
         standing = at_s <= stalled_s
         waiting += arriving if standing else -min(waiting, spare)
-        late += arriving if standing or waiting > 0 else 0.0
-        if not standing and waiting <= 0:
-            break
+        late += arriving
     return {"partitions": partitions * share, "stalled_s": stalled_s, "late_plays": late, "caught_up_s": float(at_s)}

@@ -106,6 +106,7 @@ def measure(options: BenchOptions) -> Figures:
         "cpu_seconds": round(cpu_s, 2),
         "records_per_s": round(restored.num_records / restored.duration_s),
         "plays_per_s": round(held / restored.duration_s),
+        "plays_per_cpu_s": round(held / cpu_s),
         "changelog_bytes_per_play": round(restored.num_bytes / held, 1),
         "changelog_written_bytes_per_play": round(written_bytes(layout, plays), 1),
         "changelog_budget_bytes": BUDGET_BYTES,

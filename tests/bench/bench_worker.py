@@ -142,6 +142,8 @@ def measure(options: BenchOptions) -> Figures:
                     print(rate.line(name), flush=True)
                 figures[f"{name}_per_s"] = round(rates[name])
                 figures[f"{name}_cpu_us"] = round(statistics.mean(rate.cpu_us for rate in found), 1)
+                if name == "passthrough":
+                    figures["delivery_plays_per_core_s"] = round(1e6 / statistics.mean(rate.cpu_us for rate in found))
         if options.wants("stages"):
             figures |= _stages(stand, scale, rates)
     for key, row_name, against in RATIOS:
