@@ -19,7 +19,6 @@ from typing import Any
 from intentrec_core.domain_file import load_domain
 from intentrec_core.errors import IntentRecError
 from intentrec_core.history import EventLayout, History
-from stream import publisher
 from stream.coalescing import coalesce
 from stream.control import up_to_each_control
 from stream.folding import Answer, Folder, PartitionWork
@@ -106,9 +105,6 @@ class CountingPipeline:
 def main() -> int:
     level = os.environ.pop("TEST_LOG_LEVEL", "INFO")
     domain = os.environ.pop("TEST_DOMAIN", "movielens")
-    publisher.ACKNOWLEDGED_WITHIN_S = float(
-        os.environ.pop("TEST_ACKNOWLEDGED_WITHIN_S", publisher.ACKNOWLEDGED_WITHIN_S)
-    )
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings, metrics = Settings.load(), Metrics()
 

@@ -2,8 +2,8 @@
 
 `python -m tests.faults.hanging_calls`. TEST_HANGS is ``restore`` (no record ever comes), ``restore thread`` (rebuilding the
 histories never ends, on a thread that nobody can cancel) or, once the file TEST_SWITCH is there, ``fetch`` (nothing is fetched
-any more, as was seen of consumers after a broker's restart; heartbeats go on), ``fetch of partition 0`` (the others go on) or
-``commit``: as long as the file is there, no transaction is committed.
+any more, as was seen of consumers after a broker's restart; heartbeats go on), ``fetch of partition 0`` (the others go on),
+``commit`` (as long as the file is there, no transaction is committed) or ``cut`` (... no cut is begun).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from unittest.mock import patch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from intentrec_core.changelog_codec import Restorer
+from stream.partition import PartitionLife
 from stream.transport import BatchConsumerThread
 from tests import counting
 
@@ -44,6 +45,15 @@ def install(where: str) -> None:
             await commit(self)
 
         patch.object(AIOKafkaProducer, "commit_transaction", commit_later).start()
+    elif where == "cut":
+        begin, waiting_for = PartitionLife._commit_next_cut, Path(os.environ.pop("TEST_SWITCH"))
+
+        async def begin_later(self: PartitionLife) -> None:
+            while await asyncio.to_thread(waiting_for.exists):  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.1)
+            await begin(self)
+
+        patch.object(PartitionLife, "_commit_next_cut", begin_later).start()
     else:
         fetch, switch = BatchConsumerThread._fetch_records, Path(os.environ.pop("TEST_SWITCH"))
 

@@ -2,7 +2,7 @@
 
 What becomes of the zombie depends on what it had in flight:
 
-    plays       their commit is sent when the network is back, refused by the fence of its heir, and it ends with exit code 6
+    plays       answered and not committed: the cut is refused by the fence of its heir, and it ends with exit code 6
     nothing     it hears that it is no longer a member, drops what it has, joins again and serves; unless a fetch that it asked
                 for during the cut is answered first: then it has plays to commit, and ends as above
     no more     plays whose outputs nobody acknowledged within a minute were given up: as with nothing
@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -122,23 +123,34 @@ def test_a_zombie_with_nothing_in_flight_joins_again_or_is_fenced(
 
 @pytest.mark.parametrize("compacted", [True, False])
 def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
-    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool, compacted: bool
+    cluster: KafkaCluster,
+    proxy: TcpProxy,
+    make_rig: RigMaker,
+    fault_row: FaultRow,
+    full_faults: bool,
+    compacted: bool,
+    tmp_path: Path,
 ) -> None:
     if not (compacted or full_faults):
         pytest.skip("the shorter selection takes the harder of the two")
     rig = make_rig(cluster)
     if compacted:
         _configure(rig, rig.settings.changelog_topic, COMPACTED_AT_ONCE)
-    # More patient than ours, which has given its plays up after a minute: only the fence is left to stop this one.
-    zombie, heir = _two_workers(rig, proxy, TEST_ACKNOWLEDGED_WITHIN_S="600")
+    switch = tmp_path / "no cut is begun"
+    zombie, heir = _two_workers(
+        rig, proxy, module="tests.faults.hanging_calls", TEST_HANGS="cut", TEST_SWITCH=str(switch)
+    )
     cut_s = 90 if full_faults else 10
     with GroupView(rig.settings) as group:
+        # What the zombie has answered and not committed when the network goes; nothing else, which it would give up in time.
+        num_published = counted(zombie, "outputs_published_total")
+        switch.touch()
+        rig.produce(rig.plays(10 * NUM_PARTITIONS))
+        until(lambda: counted(zombie, "outputs_published_total") > num_published, 30, zombie)
+        time.sleep(1)
+        proxy.cut()
+        cut_at_s = time.monotonic()
         with Load(rig, Rig.plays, RATE):
-            # Every worker has plays on its inference thread when the cut comes, and results to send after it.
-            rig.produce(rig.plays(2 * NUM_PARTITIONS, item="slow:0.3:"))
-            time.sleep(0.2)
-            proxy.cut()
-            cut_at_s = time.monotonic()
             before = _changelog(rig)
             until(lambda: counted(heir, "partitions_ready") == NUM_PARTITIONS, 60, heir)
             taken_over_s = time.monotonic() - cut_at_s
@@ -146,6 +158,7 @@ def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
             if compacted:
                 until(partial(_is_compacted, rig, before), 120, heir)
             time.sleep(max(0.0, cut_at_s + cut_s - time.monotonic()))
+            switch.unlink()
             proxy.heal()
             code = zombie.wait(90)
         group.catches_up(rig)
@@ -184,12 +197,14 @@ def test_a_zombie_that_gave_its_plays_up_meanwhile_joins_again(
     assert [zombie.terminate(), heir.terminate()] == [0, 0], zombie.log()[-3000:]
 
 
-def _two_workers(rig: Rig, proxy: TcpProxy, **environment: str) -> tuple[Worker, Worker]:
+def _two_workers(
+    rig: Rig, proxy: TcpProxy, module: str = "tests.counting", **environment: str
+) -> tuple[Worker, Worker]:
     """One that reaches the broker through the proxy only, and one that does not need it; caught up, each with partitions.
 
-    ``environment`` is the first one's.
+    ``module`` and ``environment`` are the first one's.
     """
-    through = rig.start_worker(INTENTREC_BROKER=f"{HOST}:{proxy.port}", **environment)
+    through = rig.start_worker(module=module, INTENTREC_BROKER=f"{HOST}:{proxy.port}", **environment)
     direct = rig.start_worker()
     until(lambda: serving([through, direct], NUM_PARTITIONS), 90, through)
     until(lambda: holds_partitions(through) and holds_partitions(direct), 60, through)

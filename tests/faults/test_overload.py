@@ -82,8 +82,13 @@ def test_twice_the_capacity(
     worker = start_serving(rig)
     until(partial(serving, [worker], NUM_PARTITIONS), START_WITHIN_S, worker)
     with GroupView(rig.settings) as group:
-        rig.produce(world_plays(rig, PROBE_PLAYS))
-        capacity = PROBE_PLAYS / group.catches_up(rig)
+
+        def rate() -> float:
+            rig.produce(world_plays(rig, PROBE_PLAYS))
+            return PROBE_PLAYS / group.catches_up(rig)
+
+        rate()  # encodes everybody for the first time
+        capacity = max(rate(), rate())
         memory_mb, lags, told, buffered = [resident_mb(worker)], [0], [0.0], [0.0]
         with Load(rig, world_plays, 2 * capacity if full_faults else max(2 * capacity, MIN_RATE)) as load:
             until_s = time.monotonic() + lasts_s
