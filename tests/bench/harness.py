@@ -21,6 +21,8 @@ from pathlib import Path
 from tests.bench.bars import table
 
 BENCHES = ("engine", "worker", "latency", "index", "recovery", "train", "capacity")
+#: Those whose rows are kept: the others compute.
+MEASURED = frozenset(BENCHES) - {"capacity"}
 HISTORY = Path(__file__).parent / "history"
 
 Figures = dict[str, object]
@@ -83,7 +85,7 @@ def run(name: str, options: BenchOptions, *, compare: bool) -> Figures:
     }
     if compare:
         print("\n".join(table(figures, name)), flush=True)
-    if not options.quick:
+    if name in MEASURED and not options.quick:
         with (HISTORY / f"{name}.jsonl").open("a") as history:
             history.write(json.dumps(row) + "\n")
     print(json.dumps(row), flush=True)
