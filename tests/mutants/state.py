@@ -112,6 +112,8 @@ STATE = (
                 "        unchanged = min(slot.length, request.first_changed)\n",
                 "        unchanged = min(slot.length, num_plays - request.num_outputs)\n",
             ),
+            # Each of the two alone is enough to notice it.
+            Edit(ENGINE, "* size] != slot.tail:", "* size] == b'':"),
         ),
         (TEST_PARITY,),
     ),

@@ -70,6 +70,22 @@ def filled(num_plays: int) -> tuple[History, dict[bytes, bytes]]:
     return history, log
 
 
+def test_a_late_play_is_written_with_all_that_moved_behind_it() -> None:
+    """Its own block and every later one, also where one cut holds it and plays behind it."""
+    world = TinyWorld(window=16)
+    history, log = History(), {}
+    arrivals = [*(10.0 * i for i in range(20)), 35.0, 300.0]  # 35 s belongs in the first of three blocks of 8
+    for offset, at_s in enumerate(arrivals):
+        fold = history.apply(world.layout, world.play(offset % 9, offset, at_s), offset)
+        log.update(
+            encode_changes(world.layout, "ann", history, first_changed=fold.position, anchor_moved=fold.evicted > 0)
+        )
+        restorer = Restorer(world.layout)
+        for key, value in log.items():
+            restorer.feed(key, value)
+        assert restorer.finish()[0] == {"ann": history}
+
+
 def test_a_lost_block_is_refused_and_never_restored_short() -> None:
     """After 20 plays the context is plays 12 to 19, in two blocks of the ring."""
     history, log = filled(20)

@@ -147,3 +147,13 @@ def test_one_play_at_a_time_equals_the_whole_context_at_once(length: int) -> Non
         assert_equal(out, 0, expected)
     anchor_moves = max(0, (length - 1) // WORLD.domain.window - 1)
     assert engine.stats.misses == 1 + anchor_moves
+
+
+@pytest.mark.parametrize("encoder", [CpuEncoder, TorchEncoder])
+def test_plays_behind_a_late_one_are_encoded_again(encoder: type[CpuEncoder | TorchEncoder]) -> None:
+    history, engine = History(), WORLD.engine(MODELS[0], make_encoder=encoder)
+    for offset, at_s in enumerate([0.0, 700.0, 1400.0, 2100.0, 900.0, 2800.0]):
+        fold = history.apply(WORLD.layout, WORLD.play(offset, offset, at_s), offset)
+        out = engine.encode([EncodeRequest("ann", 0, bytes(history.events), fold.position)])
+        assert_equal(out, 0, recompute(MODELS[0], WORLD.features, [bytes(history.events)]))
+    assert engine.stats.misses == 1, "the plays before it are not"
