@@ -28,8 +28,8 @@ INPUTS: Mapping[str, tuple[float, str]] = {
     "plays_cached": (256, "plays a member in the context"),
     "headroom": (0.5, "share of capacity in use at the peak; the rest is for a lost zone, a swap and a backlog"),
     # a play, measured
-    "inference_plays_per_core_s": (8_000, "engine, heads and retrieval, width 128, 2 + 2 layers: bench worker"),
-    "delivery_plays_per_core_s": (25_000, "decode, fold, changelog, publish: bench worker, pass-through"),
+    "inference_plays_per_core_s": (3_700, "engine, heads and retrieval, width 128, 2 + 2 layers: bench worker"),
+    "delivery_plays_per_core_s": (21_000, "decode, fold, changelog, publish: bench worker, pass-through"),
     "gpu_plays_per_s": (1.5e6, "goal of the engine on one H100 at a batch of 4,096; not measured"),
     "bytes_in": (250, "bytes of a play as produced"),
     "bytes_out": (2_400, "bytes of a list and an intent update"),
