@@ -139,6 +139,7 @@ def measure_rate(program: Program, count: OutputCount, *, skip: int, total: int,
 
     Raises: BenchFailed when the program ends, or answers nothing for too long.
     """
+    started_s = time.monotonic()
     _wait_until_warm(program, count, skip)
     first, began_s, began_cpu_s = count(), time.monotonic(), program.cpu_s()
     last, ended_s, cpu_s = first, began_s, began_cpu_s
@@ -149,6 +150,9 @@ def measure_rate(program: Program, count: OutputCount, *, skip: int, total: int,
         if answered > 0.95 * total and last > first:
             break
         last, ended_s, cpu_s = answered, at_s, program.cpu_s()
+    if last == first and first > 0:
+        # Few plays can all be answered before the first look: then over the whole run, its start included.
+        return Rate(first / (began_s - started_s), 1e6 * began_cpu_s / first, began_s - started_s)
     num = max(1, last - first)
     return Rate((last - first) / (ended_s - began_s), 1e6 * (cpu_s - began_cpu_s) / num, ended_s - began_s)
 
