@@ -13,10 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.liveness import LIVENESS
@@ -53,10 +55,13 @@ def main(words: Sequence[str]) -> int:
         print(f"no mutant's name holds {' '.join(words)}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="intentrec-mutants-") as folder:
-        original = Path(folder, "original")
-        _copy_tree(original)
+        trees = [Path(folder, f"tree{number}") for number in range(_NUM_AT_ONCE)]
+        free: SimpleQueue[Path] = SimpleQueue()
+        for tree in trees:
+            _copy_tree(tree)
+            free.put(tree)
         tests = list(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
-        code, output, seconds = _pytest(original, tests)
+        code, output, seconds = _pytest(trees[0], tests)
         if code != 0:
             print(output, file=sys.stderr)
             print("the tests fail on the tree as it is: mutants would prove nothing", file=sys.stderr)
@@ -67,7 +72,7 @@ def main(words: Sequence[str]) -> int:
         )
         with ThreadPoolExecutor(_NUM_AT_ONCE) as pool:
             outcomes = []
-            for outcome in pool.map(lambda mutant: _run(mutant, original, Path(folder)), chosen):
+            for outcome in pool.map(lambda mutant: _run(mutant, free), chosen):
                 outcomes.append(outcome)
                 print(_line(outcome), flush=True)
     survivors = [outcome for outcome in outcomes if outcome.caught_by is None]
@@ -82,24 +87,40 @@ def _line(outcome: Outcome) -> str:
     return f"{outcome.seconds:6.1f} s  {outcome.mutant.name:<60} {outcome.caught_by or 'NOT CAUGHT'}"
 
 
-def _run(mutant: Mutant, original: Path, folder: Path) -> Outcome:
+def _run(mutant: Mutant, free: SimpleQueue[Path]) -> Outcome:
+    """Runs a mutant's tests in a tree that is free. Trees are used again: what numba compiled is kept by path."""
     started_s = time.monotonic()
-    tree = Path(tempfile.mkdtemp(dir=folder)) / "tree"
-    shutil.copytree(original, tree)
+    tree = free.get()
     try:
-        for path, source in mutant.apply(tree).items():
-            path.write_text(source)
+        with _applied(mutant, tree):
+            code, output, _ = _pytest(tree, mutant.tests)
     except DoesNotApply as error:
         return Outcome(mutant, None, 0.0, str(error))
-    try:
-        code, output, _ = _pytest(tree, mutant.tests)
     finally:
-        shutil.rmtree(tree)
+        free.put(tree)
     failed = _FAILED.findall(output)
     seconds = time.monotonic() - started_s
     if code == _TESTS_FAILED and failed:
         return Outcome(mutant, failed[0][0], seconds)
     return Outcome(mutant, None, seconds, "" if code == 0 else f"pytest ended with {code}:\n{output[-3000:]}")
+
+
+@contextmanager
+def _applied(mutant: Mutant, tree: Path) -> Iterator[None]:
+    """A tree with a mutant in it; afterwards its sources are as they were, their times too: caches go by them.
+
+    Raises: DoesNotApply.
+    """
+    changed = mutant.apply(tree)
+    before = {path: (path.read_bytes(), path.stat()) for path in changed}
+    try:
+        for path, source in changed.items():
+            path.write_text(source)
+        yield
+    finally:
+        for path, (source_bytes, stat) in before.items():
+            path.write_bytes(source_bytes)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def _pytest(tree: Path, tests: Sequence[str]) -> tuple[int, str, float]:

@@ -11,7 +11,7 @@ INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
 
 TEST_PARTITION_LIFE, TEST_FAUST_APP = "tests/unit/test_partition_life.py", "tests/unit/test_faust_app.py"
 TEST_DRAIN_LOOP = "tests/unit/test_drain_loop.py"
-WORKER_EDGES = "tests/unit/test_worker.py"
+TEST_REOPENS = "tests/unit/test_worker_reopens.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
 MACHINE = "tests/property/test_delivery_machine.py"
 KAFKA, EXACTLY_ONCE, EMBEDDED = (
@@ -186,7 +186,7 @@ DELIVERY = (
     Mutant(
         "a fetch from anywhere accepted",
         (Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),),
-        ("tests/unit/test_worker.py", *TWINS),
+        (TEST_REOPENS, *TWINS),
     ),
     Mutant(
         "a fetch for an ended life accepted",
@@ -199,28 +199,6 @@ DELIVERY = (
             Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),
         ),
         TWINS,
-    ),
-    Mutant(
-        "plays that waited for inference left for the next life",
-        (
-            Edit(
-                WORKER,
-                "        if life is not None:\n            self._buffer.drop(partition)\n",
-                "",
-            ),
-        ),
-        (f"{WORKER_EDGES}::test_what_waited_for_inference_is_not_taken_into_the_next_life",),
-    ),
-    Mutant(
-        "a revoked partition does not wait for inference",
-        (
-            Edit(
-                PARTITION,
-                "                await self._idle.wait()\n                await self._commit()\n",
-                "                await self._commit()\n",
-            ),
-        ),
-        (f"{WORKER_EDGES}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
     ),
     Mutant(
         "the offset of what was fetched committed, not of what was processed",
@@ -258,17 +236,6 @@ DELIVERY = (
         "outputs of a life that has ended still leave",
         (Edit(PARTITION, "        self.output_stream.ended = True\n", ""),),
         (TEST_PARTITION_LIFE, *TWINS),
-    ),
-    Mutant(
-        "no last transaction on revoke",
-        (
-            Edit(
-                PARTITION,
-                "                await self._idle.wait()\n                await self._commit()\n",
-                "                await self._idle.wait()\n",
-            ),
-        ),
-        (f"{WORKER_EDGES}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
     ),
     Mutant(
         "changelog written to another partition than the source's",
@@ -316,28 +283,6 @@ DELIVERY = (
         "the marker's number of partitions ignored",
         (Edit(START_OFFSET, "    if marker.num_partitions != facts.num_partitions:\n", "    if False:\n"),),
         ("tests/unit/test_start_offset.py",),
-    ),
-    Mutant(
-        "a failed inference passed over by the last cut",
-        (
-            Edit(
-                WORKER,
-                "        life.fail(error)  # also",
-                "        pass  #",
-            ),
-        ),
-        (f"{WORKER_EDGES}::test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut",),
-    ),
-    Mutant(
-        "an opening that failed ended out of turn",
-        (
-            Edit(
-                WORKER,
-                "                await life.abandon()\n            self._count_partitions()\n",
-                "                if given_up:\n                    await life.abandon()\n            self._count_partitions()\n",
-            ),
-        ),
-        (f"{WORKER_EDGES}::test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after",),
     ),
     Mutant(
         "outputs sent behind one that failed",

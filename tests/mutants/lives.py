@@ -8,7 +8,8 @@ WORKER, PARTITION, START_OFFSET = "stream/worker.py", "stream/partition.py", "st
 CODEC, MOVED = "intentrec_core/changelog_codec.py", "stream/moved.py"
 PUBLISHER = "stream/publisher.py"
 
-TEST_WORKER, TEST_START_OFFSET = "tests/unit/test_worker.py", "tests/unit/test_start_offset.py"
+TEST_WORKER, TEST_REOPENS = "tests/unit/test_worker.py", "tests/unit/test_worker_reopens.py"
+TEST_START_OFFSET = "tests/unit/test_start_offset.py"
 TEST_GROUND_STATE, TEST_MOVED = "tests/property/test_ground_state.py", "tests/unit/test_moved.py"
 
 LIVES = (
@@ -18,7 +19,7 @@ LIVES = (
             Edit(PARTITION, "        pending.tally.take(result.tally)\n", "        result.tally.count()\n"),
             Edit(PARTITION, "        cut.tally.count()\n", ""),
         ),
-        (TEST_WORKER,),
+        (TEST_REOPENS,),
     ),
     Mutant(
         "a revoke waits for an inference that hangs",
@@ -40,7 +41,7 @@ LIVES = (
                 "None if opening.cancelled()",
             ),
         ),
-        (TEST_WORKER,),
+        (TEST_REOPENS,),
     ),
     Mutant(
         "an error that must end the process waits for an inference that hangs",
@@ -92,5 +93,60 @@ LIVES = (
         "the engine before told only of what moved since the warm-up",
         (Edit(MOVED, "self._since_flip if new is self._previous else self._since_warm_up", "self._since_warm_up"),),
         (TEST_MOVED, "tests/unit/test_swap.py"),
+    ),
+    Mutant(
+        "plays that waited for inference left for the next life",
+        (
+            Edit(
+                WORKER,
+                "        if life is not None:\n            self._buffer.drop(partition)\n",
+                "",
+            ),
+        ),
+        (f"{TEST_REOPENS}::test_what_waited_for_inference_is_not_taken_into_the_next_life",),
+    ),
+    Mutant(
+        "a revoked partition does not wait for inference",
+        (
+            Edit(
+                PARTITION,
+                "                await self._idle.wait()\n                await self._commit()\n",
+                "                await self._commit()\n",
+            ),
+        ),
+        (f"{TEST_WORKER}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
+    ),
+    Mutant(
+        "no last transaction on revoke",
+        (
+            Edit(
+                PARTITION,
+                "                await self._idle.wait()\n                await self._commit()\n",
+                "                await self._idle.wait()\n",
+            ),
+        ),
+        (f"{TEST_WORKER}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
+    ),
+    Mutant(
+        "a failed inference passed over by the last cut",
+        (
+            Edit(
+                WORKER,
+                "        life.fail(error)  # also",
+                "        pass  #",
+            ),
+        ),
+        (f"{TEST_REOPENS}::test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut",),
+    ),
+    Mutant(
+        "an opening that failed ended out of turn",
+        (
+            Edit(
+                WORKER,
+                "                await life.abandon()\n            self._count_partitions()\n",
+                "                if given_up:\n                    await life.abandon()\n            self._count_partitions()\n",
+            ),
+        ),
+        (f"{TEST_REOPENS}::test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after",),
     ),
 )
