@@ -34,7 +34,9 @@ def test_a_dense_layer_adds_the_product_to_its_rows_and_touches_no_other(num_row
     assert (out[num_rows] == UNTOUCHED).all()
 
 
-@pytest.mark.parametrize(("num_heads", "depth"), [(4, 32), (4, 16), (2, 64), (3, 16), (5, 32), (2, 7), (4, 24), (1, 1)])
+@pytest.mark.parametrize(
+    ("num_heads", "depth"), [(4, 32), (4, 16), (8, 16), (6, 32), (2, 64), (3, 16), (5, 32), (2, 7), (4, 24), (1, 1)]
+)
 @pytest.mark.parametrize(("first", "end"), [(0, 1), (0, 32), (5, 33), (31, 100)])
 def test_a_query_mixes_the_values_of_the_plays_it_sees_by_its_scores(
     num_heads: int, depth: int, first: int, end: int
