@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from intentrec_core.errors import ConfigError
 from tests.bench.harness import HISTORY, BenchOptions, Figures
 
+PARTS = ()
 GB = 1e9
 #: By input: value, unit and where it is from. A measured one names the bench and key of its history.
 INPUTS: Mapping[str, tuple[float, str]] = {

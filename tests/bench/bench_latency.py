@@ -24,8 +24,12 @@ from tests.bench.worker_plays import plays
 from tests.bench.worker_stand import OUR_WORKER, PASS_THROUGH, Stand, open_stand
 from tests.bench.worker_world import fill_plays, open_row
 
+PARTS = ("worker", "passthrough")
+#: The largest of them is the capacity: a burst includes its ramp, and errs low.
+_NUM_BURSTS = 3
 #: After a flip, members who were not warm are encoded at their next play: that is still the swap's doing.
 SETTLE_S = 2.0
+_BEFORE_FLIP_S = 0.5
 _SWAPPED_WITHIN_S = 60.0
 _CHUNK = 1000
 
@@ -68,24 +72,28 @@ def _worker(stand: Stand, scale: Scale, figures: Figures) -> tuple[float, float]
         OpenLoop(settings, program, _endless_plays(scale.num_active)) as loop,
     ):
         loop.burst(8 * scale.num_active)
-        capacity = loop.burst(scale.burst)
+        bursts = [loop.burst(scale.burst) for _ in range(_NUM_BURSTS)]
+        capacity = max(bursts)
         rate = capacity / 2
         print(f"{'capacity':<24} {capacity:10,.0f} plays/s; half of it from here on", flush=True)
         _, steady_s = loop.send(rate, lambda passed_s: passed_s >= scale.seconds)
-        figures |= {"capacity_per_s": round(capacity), "rate_per_s": round(rate)}
+        figures |= {"bursts_per_s": [round(burst) for burst in bursts], "rate_per_s": round(rate)}
         figures |= _report("worker", steady_s)
-        swapping_s = []
+        swapping_s, flipping_s = [], []
         for version in coming:
             announced_s = time.time()
             asyncio.run(announce(settings, bundle=version, url=settings.bundle_url))
-            _, latencies_s = loop.send(rate, lambda passed_s, version=version: _swapped(loop, version, passed_s))
+            due_s, latencies_s = loop.send(rate, lambda passed_s, version=version: _swapped(loop, version, passed_s))
             swapping_s.append(latencies_s)
-            took_s = loop.first_answer_s[version] - announced_s
-            print(f"{'swap':<24} {took_s:10.1f} s from the announcement to the first list", flush=True)
-        figures |= _report("swap", np.concatenate(swapping_s))
+            flipped_s = loop.first_answer_s[version]
+            flipping_s.append(latencies_s[due_s >= flipped_s - _BEFORE_FLIP_S])
+            print(f"{'swap':<24} {flipped_s - announced_s:10.1f} s from the announcement to the first list", flush=True)
+        # From the announcement on, however long loading takes; and around the flip alone, which loading cannot dilute.
+        figures |= _report("swap", np.concatenate(swapping_s)) | _report("flip", np.concatenate(flipping_s))
     steady_p99_s = float(np.quantile(steady_s, 0.99))
+    worse_s = max(float(np.quantile(np.concatenate(part), 0.99)) for part in (swapping_s, flipping_s))
     figures["p99_over_p50"] = round(steady_p99_s / float(np.median(steady_s)), 3)
-    figures["p99_swap_over_steady"] = round(float(np.quantile(np.concatenate(swapping_s), 0.99)) / steady_p99_s, 3)
+    figures["p99_swap_over_steady"] = round(worse_s / steady_p99_s, 3)
     return rate, steady_p99_s
 
 
@@ -116,4 +124,8 @@ def _endless_plays(num_active: int) -> Iterator[tuple[bytes, bytes]]:
 def _report(name: str, latencies_s: NDArray[np.float64]) -> Figures:
     p50_ms, p99_ms = (1000 * float(np.quantile(latencies_s, q)) for q in (0.5, 0.99))
     print(f"{name:<24} p50 {p50_ms:7.1f} ms   p99 {p99_ms:7.1f} ms   of {len(latencies_s):,} plays", flush=True)
-    return {f"{name}_p50_ms": round(p50_ms, 2), f"{name}_p99_ms": round(p99_ms, 2)}
+    return {
+        f"{name}_p50_ms": round(p50_ms, 2),
+        f"{name}_p99_ms": round(p99_ms, 2),
+        f"{name}_plays": len(latencies_s),
+    }

@@ -31,6 +31,7 @@ from stream.topics import create_topics
 from tests.bench.harness import BenchOptions, Figures
 from tests.changelog_bytes import BUDGET_BYTES, NUM_PLAYS, written_bytes
 
+PARTS = ()
 USERS_A_CUT = 500
 
 

@@ -28,6 +28,8 @@ CHECKOUT = Path(__file__).parents[2]
 BASELINE = Path(__file__).parent / "baselines" / "rectools"
 VENV = CHECKOUT / ".intentrec" / "bench" / "rectools"
 
+DATA_SETS = ("movielens", "beauty")
+PARTS = (*DATA_SETS, "intents")
 THREADS = 2
 SASREC: dict[str, Any] = {
     "threads": THREADS,
@@ -42,7 +44,7 @@ SASREC: dict[str, Any] = {
 
 
 def measure(options: BenchOptions) -> Figures:
-    """See the module. Parts: movielens, beauty, intents."""
+    """See the module."""
     rounds, epochs = (1, 2) if options.quick else (3, 3)
     figures: Figures = dict(SASREC)
     rectools = _rectools(install=not options.quick)
@@ -56,8 +58,10 @@ def measure(options: BenchOptions) -> Figures:
         figures["train_intents_plays_per_s"] = round(_plays_per_s(found))
         print(f"IntentRec with intents, as shipped: {figures['train_intents_plays_per_s']:,} plays/s", flush=True)
     ratios = [ratio for name, ratio in figures.items() if name.startswith("train_over_sasrec_")]
-    if ratios:
+    if len(ratios) == len(DATA_SETS):
         figures["train_over_sasrec"] = min(ratios)
+    elif ratios:
+        print(f"train_over_sasrec is the worse of {' and '.join(DATA_SETS)}: not all of them were measured", flush=True)
     return figures
 
 

@@ -1,8 +1,8 @@
 """What all benches share: timing in rounds, the machine they ran on, the history they are kept in.
 
-A bench is a module ``tests.bench.bench_<name>`` with ``measure(options) -> figures``: it prints lines for people as it goes and
-returns flat, JSON-able figures; ratios that have a bar carry its key (:mod:`tests.bench.bars`). Whatever is compared is measured
-in the same run, in turns, because these machines are shared.
+A bench is a module ``tests.bench.bench_<name>`` with ``PARTS`` and ``measure(options) -> figures``: it prints lines for people as
+it goes and returns flat, JSON-able figures; ratios that have a bar carry its key (:mod:`tests.bench.bars`). Whatever is compared
+is measured in the same run, in turns, because these machines are shared.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
+from intentrec_core.errors import ConfigError
 from tests.bench.bars import table
 
 BENCHES = ("engine", "worker", "latency", "index", "recovery", "train", "capacity")
 #: Those whose rows are kept: the others compute.
 MEASURED = frozenset(BENCHES) - {"capacity"}
+#: Their versions stand in every row: figures change with them.
+PACKAGES = ("torch", "numpy", "numba", "faiss-cpu", "aiokafka")
 HISTORY = Path(__file__).parent / "history"
 
 Figures = dict[str, object]
@@ -32,7 +36,7 @@ Figures = dict[str, object]
 class BenchOptions:
     """``quick`` is for trying the bench itself: the same steps, too few rounds and too little data for figures to be believed.
 
-    ``only`` names parts of a bench to run; empty runs all. ``inputs`` replace a bench's own (``capacity``).
+    ``only`` names parts of a bench to run, from its ``PARTS``; empty runs all. ``inputs`` replace a bench's own (``capacity``).
     """
 
     quick: bool = False
@@ -71,20 +75,34 @@ def in_turns(calls: Mapping[str, Callable[[], object]], *, rounds: int, warm_up:
 
 
 def run(name: str, options: BenchOptions, *, compare: bool) -> Figures:
-    """Runs one bench: lines for people, the table where asked for, a row of history, and one line of JSON at the end."""
+    """Runs one bench: lines for people, the table where asked for, a row of history, and one line of JSON at the end.
+
+    Raises: ConfigError for a part or an input that the bench does not have.
+    """
     load_before = os.getloadavg()[0]
-    figures: Figures = importlib.import_module(f"tests.bench.bench_{name}").measure(options)
+    bench = importlib.import_module(f"tests.bench.bench_{name}")
+    unknown = [part for part in options.only if part not in bench.PARTS]
+    if unknown:
+        raise ConfigError(f"bench {name} has no part {unknown[0]!r}; it has: {', '.join(bench.PARTS) or 'one only'}")
+    if options.inputs and name in MEASURED:
+        raise ConfigError(f"bench {name} measures and takes no --set; capacity does")
+    figures: Figures = bench.measure(options)
     row: Figures = {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _commit(),
         "hardware": _hardware(),
         "load_before": round(load_before, 1),
+        "load_after": round(os.getloadavg()[0], 1),
+        "packages": {package: version(package) for package in PACKAGES},
         "bench": name,
+        **({"only": list(options.only)} if options.only else {}),
         **({"quick": True} if options.quick else {}),
         **figures,
     }
     if compare:
         print("\n".join(table(figures, name)), flush=True)
+        if options.quick:
+            print("--quick: too few rounds for any of this to be believed", flush=True)
     if name in MEASURED and not options.quick:
         with (HISTORY / f"{name}.jsonl").open("a") as history:
             history.write(json.dumps(row) + "\n")
@@ -93,10 +111,14 @@ def run(name: str, options: BenchOptions, *, compare: bool) -> Figures:
 
 
 def _commit() -> str:
-    found = subprocess.run(
-        ["git", "-C", str(HISTORY), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
+    """The commit that was measured; rows of the history itself make it no other one."""
+    commit = _git("describe", "--always") or "unknown"
+    return f"{commit}-dirty" if _git("status", "--porcelain", "--", ":/", f":(exclude){HISTORY}") else commit
+
+
+def _git(*arguments: str) -> str:
+    found = subprocess.run(["git", "-C", str(HISTORY), *arguments], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def _hardware() -> str:

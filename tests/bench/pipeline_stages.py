@@ -14,10 +14,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from intentrec_core.history import EventLayout
+from intentrec_core.history import EventLayout, History
+from stream.control import home_partition
 from stream.metrics import Stage
 from stream.pipeline import Pipeline
-from stream.records import OutputKind
+from stream.records import OutputKind, PartitionResult
 from stream.serving import load_serving
 from tests.bench.worker_plays import history, plays, user_id
 from tests.bench.worker_world import POOL_BYTES
@@ -26,18 +27,25 @@ from tests.bundle_world import Record, make_pipeline
 STAGES = (Stage.FOLD, Stage.ENCODE, Stage.SEARCH, Stage.JUDGE, Stage.MESSAGES)
 #: A worker's default of plays in a micro-batch.
 BATCH = 256
+#: Of the worker's rows, and the most plays that one poll of its consumer takes.
+NUM_PARTITIONS, POLL = 4, 2048
 #: As a worker's producers stamp them: after every event time here.
 _NOW_MS = 1_800_000_000_000
 
 
 def warm_pipeline(bundle: Path, num_active: int, pool_bytes: int) -> tuple[Pipeline, Iterator[list[Record]]]:
     """A pipeline whose members have full contexts, each of them cached, and the micro-batches that come next."""
-    pipeline = make_pipeline(load_serving(bundle, device="cpu", pool_bytes=pool_bytes))
+    pipeline = make_pipeline(load_serving(bundle, device="cpu", pool_bytes=pool_bytes), num_partitions=NUM_PARTITIONS)
     layout = EventLayout(pipeline.serving.domain)
-    pipeline.open_partition(0, {user_id(number): history(layout, number) for number in range(num_active)})
+    histories: list[dict[str, History]] = [{} for _ in range(NUM_PARTITIONS)]
+    for number in range(num_active):
+        user = user_id(number)
+        histories[home_partition(user.encode(), NUM_PARTITIONS)][user] = history(layout, number)
+    for partition, held in enumerate(histories):
+        pipeline.open_partition(partition, held)
     batches = _batches(num_active)
     while pipeline.serving.engine.num_cached < num_active:
-        pipeline.process({0: next(batches)})
+        _process(pipeline, batches)
     return pipeline, batches
 
 
@@ -45,24 +53,38 @@ def measure_stages(pipeline: Pipeline, batches: Iterator[list[Record]], rounds: 
     """Seconds a play in each stage, over ``rounds`` micro-batches."""
     before = {stage: _seconds(pipeline, stage) for stage in STAGES}
     for _ in range(rounds):
-        pipeline.process({0: next(batches)})
+        _process(pipeline, batches)
     num = rounds * BATCH
     return {stage.value: (_seconds(pipeline, stage) - before[stage]) / num for stage in STAGES}
 
 
 def answers(pipeline: Pipeline, batches: Iterator[list[Record]]) -> dict[OutputKind, bytes]:
     """A recommendation and an intent as they are published but for the closing brace: what real answers look like."""
-    (result,) = pipeline.process({0: next(batches)})
-    return {output.kind: output.value for output in result.outputs}
+    return {output.kind: output.value for output in _process(pipeline, batches).outputs}
+
+
+def _process(pipeline: Pipeline, batches: Iterator[list[Record]]) -> PartitionResult:
+    batch = next(batches)
+    (result,) = pipeline.process({batch[0].partition: batch})
+    return result
 
 
 def _batches(num_active: int) -> Iterator[list[Record]]:
+    """Micro-batches as a worker with a backlog gets them: of one partition for as long as a poll lasts, then of the next."""
+    waiting: list[list[Record]] = [[] for _ in range(NUM_PARTITIONS)]
     first = 0
     while True:
-        made = plays(BATCH, num_active=num_active, first=first)
-        # Offset 0 is in the histories already.
-        yield [Record(1 + first + i, value, key, timestamp=_NOW_MS) for i, (key, value) in enumerate(made)]
-        first += BATCH
+        for number, (key, value) in enumerate(
+            plays(NUM_PARTITIONS * POLL, num_active=num_active, first=first), 1 + first
+        ):
+            home = home_partition(key, NUM_PARTITIONS)
+            # Offset 0 is in the histories already; a partition's offsets may have gaps.
+            waiting[home].append(Record(number, value, key, home, timestamp=_NOW_MS))
+        first += NUM_PARTITIONS * POLL
+        for records in waiting:
+            while len(records) >= BATCH:
+                yield records[:BATCH]
+                del records[:BATCH]
 
 
 def _seconds(pipeline: Pipeline, stage: Stage) -> float:

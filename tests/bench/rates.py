@@ -103,9 +103,13 @@ class Program:
     def last_line(self, timeout_s: float) -> str:
         """Waits for a program that ends by itself, and returns the last line it wrote.
 
-        Raises: BenchFailed when it ends badly; subprocess.TimeoutExpired when it does not end.
+        Raises: BenchFailed when it ends badly, or not at all.
         """
-        if self.process.wait(timeout_s) != 0:
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise BenchFailed(f"{self.log_path.name} does not end within {timeout_s:g} s\n{self.log_end()}") from None
+        if self.process.returncode:
             self.check()
         return self.log_path.read_text().splitlines()[-1]
 
@@ -150,11 +154,13 @@ def measure_rate(program: Program, count: OutputCount, *, skip: int, total: int,
         if answered > 0.95 * total and last > first:
             break
         last, ended_s, cpu_s = answered, at_s, program.cpu_s()
-    if last == first and first > 0:
+    if last == first:
+        if first <= 0.95 * total:
+            raise BenchFailed(f"{first} answers of {total}, then none for {seconds:g} s\n{program.log_end()}")
         # Few plays can all be answered before the first look: then over the whole run, its start included.
         return Rate(first / (began_s - started_s), 1e6 * began_cpu_s / first, began_s - started_s)
-    num = max(1, last - first)
-    return Rate((last - first) / (ended_s - began_s), 1e6 * (cpu_s - began_cpu_s) / num, ended_s - began_s)
+    num = last - first
+    return Rate(num / (ended_s - began_s), 1e6 * (cpu_s - began_cpu_s) / num, ended_s - began_s)
 
 
 def _wait_until_warm(program: Program, count: OutputCount, skip: int) -> None:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import intentrec_core
+from index import conditioning
 from index.conditioning import augment, query
 from intentrec_core.bundle_contents import item_label_heads, item_vectors
 from intentrec_core.catalogue import Catalogue
@@ -91,7 +92,8 @@ def trained_items(settings: Recipe) -> TrainedItems:
 
 def _key(settings: Recipe) -> str:
     digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
-    for path in sorted([*Path(intentrec_core.__file__).parent.rglob("*.py"), Path(__file__)]):
+    code = Path(intentrec_core.__file__).parent.rglob("*.py")
+    for path in sorted([*code, Path(conditioning.__file__), Path(__file__)]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -18,6 +18,7 @@ def test_a_bar_is_passed_on_its_own_side() -> None:
     least, most = Bar("a", "engine", "", 2.0), Bar("b", "engine", "", 2.0, at_most=True)
     assert [least.passed(value) for value in (1.9, 2.0, 2.1)] == [False, True, True]
     assert [most.passed(value) for value in (1.9, 2.0, 2.1)] == [True, True, False]
+    assert not most.passed(-0.1), "a difference that noise made negative"
 
 
 def test_the_table_says_pass_miss_or_that_it_was_not_measured() -> None:
@@ -44,6 +45,10 @@ def test_the_command_names_what_it_does_not_know(capsys: pytest.CaptureFixture[s
     assert "there are: engine" in capsys.readouterr().err
     assert run(["bench", "capacity", "--set", "members"]) == ConfigError.exit_code
     assert "NAME=NUMBER" in capsys.readouterr().err
+    assert run(["bench", "engine", "--only", "speedpu"]) == ConfigError.exit_code
+    assert "'speedpu'; it has: speedup" in capsys.readouterr().err
+    assert run(["bench", "recovery", "--only", "users"]) == ConfigError.exit_code
+    assert run(["bench", "engine", "--set", "members=2"]) == ConfigError.exit_code
 
 
 def test_a_run_ends_with_one_line_of_json_and_a_row_of_history(
@@ -55,6 +60,10 @@ def test_a_run_ends_with_one_line_of_json_and_a_row_of_history(
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[0] == "MISS"
     assert (tmp_path / "engine.jsonl").read_text().splitlines() == [out[-1]]
+    assert '"only"' not in out[-1]
+    harness.run("engine", BenchOptions(only=("speedup",)), compare=False)
+    assert '"only": ["speedup"]' in (tmp_path / "engine.jsonl").read_text().splitlines().pop(1)
+    (tmp_path / "engine.jsonl").write_text(out[-1] + "\n")
     harness.run("engine", BenchOptions(quick=True), compare=False)
     assert len((tmp_path / "engine.jsonl").read_text().splitlines()) == 1, "a quick run is no figure"
 
@@ -74,6 +83,12 @@ def test_capacity_follows_its_inputs() -> None:
     forgetful = bench_capacity.plan({**inputs, "members": 1e6}, on_gpu=False)
     assert forgetful.figures["kv_tb"] < once.figures["kv_tb"]
     assert forgetful.walls[0][0] > once.walls[0][0]
+
+
+def test_what_capacity_takes_for_measured_a_bench_measures() -> None:
+    for name, (bench, key) in bench_capacity.MEASURED.items():
+        source = Path(bench_engine.__file__).with_name(f"bench_{bench}.py").read_text()
+        assert f'"{key}"' in source, name
 
 
 def test_a_lost_worker_s_plays_wait_until_its_partitions_are_restored() -> None:

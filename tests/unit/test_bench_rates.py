@@ -50,6 +50,18 @@ def test_a_program_that_answers_nothing_is_given_up(tmp_path: Path, monkeypatch:
         measure_rate(running, growing(0), skip=5, total=10, seconds=1.0)
 
 
+def test_a_program_that_stops_answering_has_no_rate(tmp_path: Path) -> None:
+    with program(tmp_path) as running, pytest.raises(BenchFailed, match="100 answers of 1000, then none"):
+        measure_rate(running, growing(10**6, limit=100), skip=100, total=1000, seconds=0.5)
+
+
+def test_few_plays_that_are_all_answered_at_once_are_taken_over_the_whole_run(tmp_path: Path) -> None:
+    with program(tmp_path) as running:
+        time.sleep(0.1)
+        rate = measure_rate(running, growing(10**6, limit=100), skip=100, total=100, seconds=0.5)
+    assert rate.plays_per_s > 0
+
+
 def test_nothing_of_a_program_is_left_behind(tmp_path: Path) -> None:
     with program(tmp_path) as running:
         pass
