@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from intentrec_core.columns import Columns
 from intentrec_core.errors import ConfigError
-from intentrec_core.features import Columns
 from intentrec_core.model import IntentRec
 
 

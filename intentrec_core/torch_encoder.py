@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from intentrec_core.attention import Geometry
+from intentrec_core.columns import Columns, collate
 from intentrec_core.encoder import StepOutput, no_output, slots_within
-from intentrec_core.features import Columns, collate
 from intentrec_core.model import IntentRec, ModelOutput
 
 #: Plays (padding included) encoded in one pass. Bounds the memory of a pass, B·T·S biases: 4,096 positions of 128-play

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from intentrec_core.columns import Columns
 from intentrec_core.encoder import Encoder, StepOutput
-from intentrec_core.features import Columns
 from stream.serving import Serving
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from intentrec_core.columns import Columns
 from intentrec_core.encoder import StepOutput
 from intentrec_core.engine import EncodeRequest, IncrementalEngine
-from intentrec_core.features import Columns
 from intentrec_core.history import History
 from intentrec_core.model import IntentRec
 from intentrec_core.reference import recompute
