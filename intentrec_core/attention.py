@@ -136,15 +136,17 @@ class TimeEncoding(nn.Module):
     """
 
     PERIODS_S = (86_400.0, 604_800.0)
+    periods_s: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        # On the device beforehand: a tensor made from Python numbers is a copy that waits, and no CUDA graph may hold one.
+        self.register_buffer("periods_s", torch.tensor(self.PERIODS_S, dtype=torch.float64), persistent=False)
         self.project = nn.Linear(2 * len(self.PERIODS_S) + 2, width)
 
     def forward(self, ts_BT: Tensor, gap_BT: Tensor) -> Tensor:
         """Shapes: ts f64[B, T] and gap f32[B, T] in seconds -> f32[B, T, W]."""
-        periods = ts_BT.new_tensor(self.PERIODS_S)
-        angle = (2 * math.pi * torch.frac(ts_BT[..., None] / periods)).float()
+        angle = (2 * math.pi * torch.frac(ts_BT[..., None] / self.periods_s)).float()
         first = (gap_BT < 0).float()
         log_gap = torch.log1p(gap_BT.clamp(min=0)) / 10.0
         parts = [torch.sin(angle), torch.cos(angle), log_gap[..., None], first[..., None]]
