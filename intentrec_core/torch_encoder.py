@@ -6,8 +6,14 @@
 Both write to one pool. Without a CUDA device the static step runs as it is and gathers whole slots: that is for tests, the CPU
 serves by :mod:`intentrec_core.cpu_encoder`.
 
-Precision: weights, activations and sums are float32; ``dtype`` is what keys and values are kept in, and halves what a play reads
-and what a member takes. Times are float64.
+Precision: weights, activations and sums are float32, and no dense layer multiplies in less; times are float64. ``dtype`` is what
+keys and values are kept in: half precision halves what a play reads and what a member takes. Largest differences from float32, at
+3,600 plays of 150 members with a model trained on MovieLens-100K (item vectors up to 4.2; in brackets the bounds of the tests):
+
+    float16     item vectors 0.0003 (0.001)   probabilities 0.00004 (0.0002)   99.997 % of the top ten are the same items
+    bfloat16    item vectors 0.0021 (0.008)   probabilities 0.00023 (0.0016)   99.95 %
+
+Keys and values come from normed layers and stay far from float16's largest number. TF32 would be off by 0.0017 and is not used.
 
 Shapes: B contexts of one pass; R new plays of all contexts.
 """
@@ -46,7 +52,11 @@ class TorchEncoder:
         on_cuda = model.device.type == "cuda"
         dtype = dtype or (torch.float16 if on_cuda else torch.float32)
         self._model = model
-        self._stream = _own_stream(model.device, dtype) if on_cuda else None
+        self._stream = torch.cuda.Stream(model.device) if on_cuda else None
+        if self._stream is not None:
+            self._stream.wait_stream(
+                torch.cuda.current_stream(model.device)
+            )  # the weights' copy may still be under way
         with torch.cuda.stream(self._stream):
             self._pool = KvPool(model, pool_bytes, dtype)
             self._decode = _decode_step(model, self._pool, graphs=graphs)
@@ -80,18 +90,6 @@ class TorchEncoder:
         )
         output: ModelOutput = self._model(batch, attend)
         return as_rows(output, domain.label_offsets)[new].cpu().numpy()
-
-
-def _own_stream(device: torch.device, dtype: torch.dtype) -> torch.cuda.Stream:
-    """A stream that begins behind what was queued on ``device``, such as the weights' copy.
-
-    Dense layers multiply in TF32, for the whole process, where keys are kept in half precision: its mantissa of 10 bits is
-    float16's, and nothing has to be converted. float32 means float32.
-    """
-    torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    return stream
 
 
 def _decode_step(model: IntentRec, pool: KvPool, *, graphs: bool) -> DecodeStep:
