@@ -15,6 +15,7 @@ Shapes: B plays, Fd dynamic fields; O columns of what is said, as :mod:`intentre
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -45,15 +46,10 @@ class MakeAttend(Protocol):
         ...
 
 
-def as_it_is(step: Callable[[], None]) -> Callable[[], None]:
-    """A step that is not captured."""
-    return step
-
-
 class DecodeStep:
-    """A model's step over its pool, and the buffers it works on."""
+    """A model's step over its pool, and the buffers it works on. Without ``capture`` each step runs as it is."""
 
-    def __init__(self, model: IntentRec, pool: KvPool, make_attend: MakeAttend, capture: Capture = as_it_is) -> None:
+    def __init__(self, model: IntentRec, pool: KvPool, make_attend: MakeAttend, capture: Capture | None = None) -> None:
         self._model, self._pool, self._make_attend, self._capture = model, pool, make_attend, capture
         self._waits = model.device.type == "cuda"
         num_columns = _CODES + len(model.domain.dynamic_fields)
@@ -61,7 +57,7 @@ class DecodeStep:
         self._plays = torch.zeros_like(self._staged, device=model.device)
         self._returned = torch.zeros(LARGEST_BUCKET, row_width(model), pin_memory=self._waits)
         self._said = torch.zeros_like(self._returned, device=model.device)
-        self._steps: dict[int, Callable[[], None]] = {}
+        self._captured: dict[int, Callable[[], None]] = {}
 
     def run(self, columns: Columns, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the model says at each context's one new play, until the next call.
@@ -72,9 +68,12 @@ class DecodeStep:
         bucket = bucket_of(num)
         self._stage(columns, slots, bucket)
         self._plays[:bucket].copy_(self._staged[:bucket], non_blocking=True)
-        if bucket not in self._steps:
-            self._steps[bucket] = self._capture(lambda: self._step(bucket))
-        self._steps[bucket]()
+        if self._capture is None:
+            self._step(bucket)
+        else:
+            if bucket not in self._captured:
+                self._captured[bucket] = self._capture(partial(self._step, bucket))
+            self._captured[bucket]()
         self._returned[:num].copy_(self._said[:num], non_blocking=True)
         if self._waits:
             torch.cuda.current_stream().synchronize()

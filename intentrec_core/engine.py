@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from intentrec_core.cpu_encoder import CpuEncoder
+from intentrec_core.device_faults import DeviceFault, fault_of
 from intentrec_core.encoder import Encoder, StepOutput
+from intentrec_core.errors import DeviceLost
 from intentrec_core.features import FeatureBuilder
 from intentrec_core.model import IntentRec
 from intentrec_core.slots import NO_LABEL, Slot, SlotAllocator
@@ -145,18 +147,23 @@ class IncrementalEngine:
         A device that is out of memory costs half of the pool: everybody is encoded again as they play, and nobody is given up.
 
         Raises: ValueError when a member comes twice, a context is empty, or more outputs are wanted than it holds plays;
-        torch.OutOfMemoryError when a pool of one slot is still too large. Whatever is raised, the members of this call are
-        no longer cached.
+        torch.OutOfMemoryError when a pool of one slot is still too large; DeviceLost when the device will answer nobody any
+        more. Whatever is raised, the members of this call are no longer cached.
 
         Cost: one position of the encoders a new play where the member is cached, the whole context otherwise.
         """
         while True:
             try:
                 return self._encode(requests)
-            except torch.OutOfMemoryError:
-                if self.num_slots == 1:
-                    raise
-                self._halve_the_pool()
+            except RuntimeError as error:
+                match fault_of(error):
+                    case DeviceFault.OUT_OF_MEMORY if self.num_slots > 1:
+                        pass
+                    case DeviceFault.LOST:
+                        raise DeviceLost(f"the device {self.model.device} is lost: {error}") from error
+                    case _:
+                        raise
+            self._halve_the_pool()  # only here: while the error is at hand, its traceback holds the encoder and its memory
 
     def _halve_the_pool(self) -> None:
         num_evictions = self._slots.num_evictions + len(self._slots)

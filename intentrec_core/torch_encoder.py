@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from intentrec_core.columns import Columns, collate
-from intentrec_core.decode_step import LARGEST_BUCKET, DecodeStep, MakeAttend, as_it_is
+from intentrec_core.decode_step import LARGEST_BUCKET, DecodeStep, MakeAttend
 from intentrec_core.encoder import StepOutput, no_output
 from intentrec_core.kv_pool import KvPool
 from intentrec_core.model import IntentRec, ModelOutput
@@ -102,7 +102,7 @@ def _decode_step(model: IntentRec, pool: KvPool, *, graphs: bool) -> DecodeStep:
     if depth & (depth - 1) == 0:  # blocks of the kernel are powers of two
         from intentrec_core.paged_attention import PagedAttend as make_attend  # needs triton
 
-    return DecodeStep(model, pool, make_attend, CudaGraphs() if graphs else as_it_is)
+    return DecodeStep(model, pool, make_attend, CudaGraphs() if graphs else None)
 
 
 def _passes(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

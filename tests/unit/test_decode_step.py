@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from intentrec_core import torch_encoder
-from intentrec_core.decode_step import LARGEST_BUCKET, SMALLEST_BUCKET, Capture, DecodeStep, as_it_is, bucket_of
+from intentrec_core.decode_step import LARGEST_BUCKET, SMALLEST_BUCKET, Capture, DecodeStep, bucket_of
 from intentrec_core.encoder import StepOutput
 from intentrec_core.pooled_attend import attend_to_whole_slots
 from intentrec_core.torch_encoder import TorchEncoder
@@ -43,7 +43,7 @@ class Recordings:
         return make_fx(step)()
 
 
-def encoder(world: EngineWorld, capture: Capture = as_it_is) -> TorchEncoder:
+def encoder(world: EngineWorld, capture: Capture | None = None) -> TorchEncoder:
     made = TorchEncoder(world.model, 1 << 24)
     made._decode = DecodeStep(world.model, made._pool, attend_to_whole_slots, capture)
     return made

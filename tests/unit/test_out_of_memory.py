@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -24,20 +27,42 @@ class CrampedEncoder(TorchEncoder):
     """On a device with room for a pool of ``max_slots`` beside what a pass takes."""
 
     max_slots = 0
+    made: ClassVar[list[weakref.ref[TorchEncoder]]]
 
     def __init__(self, model: IntentRec, pool_bytes: int) -> None:
+        assert not [earlier for earlier in self.made if earlier() is not None], "two pools would need memory at once"
         super().__init__(model, pool_bytes)
-        self.num_calls = 0
+        self.made.append(weakref.ref(self))
 
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
-        self.num_calls += 1
         if self.num_slots > self.max_slots:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            self.run_out()
         return super().encode(columns, slots, wanted)
 
+    def run_out(self) -> None:
+        """As torch's allocator says it."""
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-def cramped(max_slots: int) -> IncrementalEngine:
-    kind = type("Cramped", (CrampedEncoder,), {"max_slots": max_slots})
+
+class FailingCapture(CrampedEncoder):
+    """Runs out of memory while it captures a graph, which then cannot be ended either."""
+
+    def run_out(self) -> None:
+        try:
+            super().run_out()
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+class NoRoomForGraph(CrampedEncoder):
+    """Runs out of memory that torch's allocator does not hand out."""
+
+    def run_out(self) -> None:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+
+def cramped(max_slots: int, kind: type[CrampedEncoder] = CrampedEncoder) -> IncrementalEngine:
+    kind = type("Cramped", (kind,), {"max_slots": max_slots, "made": []})
     return WORLD.engine(MODEL, num_slots=64, make_encoder=kind)
 
 
@@ -48,8 +73,9 @@ def context(user: int, num: int) -> bytes:
     return bytes(history.events)
 
 
-def test_the_pool_shrinks_until_it_fits_and_every_member_is_answered() -> None:
-    engine = cramped(max_slots=20)
+@pytest.mark.parametrize("kind", [CrampedEncoder, FailingCapture, NoRoomForGraph])
+def test_the_pool_shrinks_until_it_fits_and_every_member_is_answered(kind: type[CrampedEncoder]) -> None:
+    engine = cramped(20, kind)
     before = engine.num_slots
     assert before > 40
     contexts = [context(user, 5) for user in range(30)]
