@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
+
+#: A capture begins by waiting for the whole device, which must not happen in the middle of another one.
+_CAPTURING = threading.Lock()
 
 
 class CudaGraphs:
@@ -22,6 +26,9 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream()
         # thread_local: a coming bundle may take memory on its own thread at this moment.
-        with torch.cuda.graph(graph, pool=self._scratch, stream=stream, capture_error_mode="thread_local"):
+        with (
+            _CAPTURING,
+            torch.cuda.graph(graph, pool=self._scratch, stream=stream, capture_error_mode="thread_local"),
+        ):
             step()
         return graph.replay

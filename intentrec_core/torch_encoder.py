@@ -43,7 +43,8 @@ class TorchEncoder:
     """A model over a pool on its own device, and on CUDA a stream of its own: a bundle that is warmed up beside the one that
     serves shares the device with it, and neither waits for the other.
 
-    ``dtype`` None: float16 on CUDA, float32 elsewhere. ``graphs`` False runs each step as it is.
+    ``dtype`` None: float16 on CUDA, float32 elsewhere. ``graphs`` False runs each step as it is. ``pool`` and ``decode`` are what
+    benches and tests look into.
     """
 
     def __init__(
@@ -52,25 +53,23 @@ class TorchEncoder:
         on_cuda = model.device.type == "cuda"
         dtype = dtype or (torch.float16 if on_cuda else torch.float32)
         self._model = model
-        self._stream = torch.cuda.Stream(model.device) if on_cuda else None
-        if self._stream is not None:
-            self._stream.wait_stream(
-                torch.cuda.current_stream(model.device)
-            )  # the weights' copy may still be under way
-        with torch.cuda.stream(self._stream):
-            self._pool = KvPool(model, pool_bytes, dtype)
-            self._decode = _decode_step(model, self._pool, graphs=graphs)
-        self.num_slots = self._pool.num_slots
+        self.stream = torch.cuda.Stream(model.device) if on_cuda else None
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(model.device))  # the weights' copy may still be under way
+        with torch.cuda.stream(self.stream):
+            self.pool = KvPool(model, pool_bytes, dtype)
+            self.decode = _decode_step(model, self.pool, graphs=graphs)
+        self.num_slots = self.pool.num_slots
 
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         """See :class:`intentrec_core.encoder.Encoder`."""
         out = no_output(self._model, len(columns.item_row))
         heads = np.cumsum(columns.lengths) - columns.lengths
         single, several = np.flatnonzero(columns.lengths == 1), np.flatnonzero(columns.lengths > 1)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self.stream):
             for low in range(0, len(single), LARGEST_BUCKET):
                 which = single[low : low + LARGEST_BUCKET]
-                read_rows(self._decode.run(columns.of_contexts(which), slots[which]), heads[which], out)
+                read_rows(self.decode.run(columns.of_contexts(which), slots[which]), heads[which], out)
             for group in _passes(columns.lengths[several]):
                 which = several[group]
                 part = columns.of_contexts(which)
@@ -86,7 +85,7 @@ class TorchEncoder:
         batch = collate(columns).to(device)
         num_keys = int((columns.starts + columns.lengths).max())
         attend = PooledAttend(
-            self._pool, batch, torch.from_numpy(slots).to(device), new, num_keys, domain.short_term_window_s
+            self.pool, batch, torch.from_numpy(slots).to(device), new, num_keys, domain.short_term_window_s
         )
         output: ModelOutput = self._model(batch, attend)
         return as_rows(output, domain.label_offsets)[new].cpu().numpy()

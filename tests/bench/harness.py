@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.bench.bars import table
 
-BENCHES = ("engine", "worker", "latency", "index", "recovery", "train", "capacity")
+BENCHES = ("engine", "worker", "latency", "index", "recovery", "train", "gpu", "capacity")
 #: Those whose rows are kept: the others compute.
 MEASURED = frozenset(BENCHES) - {"capacity"}
 HISTORY = Path(__file__).parent / "history"
@@ -32,12 +32,14 @@ Figures = dict[str, object]
 class BenchOptions:
     """``quick`` is for trying the bench itself: the same steps, too few rounds and too little data for figures to be believed.
 
-    ``only`` names parts of a bench to run; empty runs all. ``inputs`` replace a bench's own (``capacity``).
+    ``only`` names parts of a bench to run; empty runs all. ``inputs`` replace a bench's own (``capacity``); ``device`` is torch's
+    name of where to compute (``gpu``).
     """
 
     quick: bool = False
     only: tuple[str, ...] = ()
     inputs: Mapping[str, float] | None = None
+    device: str | None = None
 
     def wants(self, part: str) -> bool:
         """Whether a part is to be measured."""
@@ -93,9 +95,12 @@ def run(name: str, options: BenchOptions, *, compare: bool) -> Figures:
 
 
 def _commit() -> str:
-    found = subprocess.run(
-        ["git", "-C", str(HISTORY), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(HISTORY), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+        )
+    except OSError:  # no git on a machine that was lent
+        return "unknown"
     return found.stdout.strip() or "unknown"
 
 

@@ -45,7 +45,7 @@ class Recordings:
 
 def encoder(world: EngineWorld, capture: Capture | None = None) -> TorchEncoder:
     made = TorchEncoder(world.model, 1 << 24)
-    made._decode = DecodeStep(world.model, made._pool, attend_to_whole_slots, capture)
+    made.decode = DecodeStep(world.model, made.pool, attend_to_whole_slots, capture)
     return made
 
 
@@ -100,14 +100,14 @@ class Watch(TorchDispatchMode):
 
 def test_a_step_waits_for_nothing_and_its_shapes_are_those_of_its_bucket(paper_size: EngineWorld) -> None:
     with torch.inference_mode(), Watch():
-        encoder(paper_size)._decode._step(SMALLEST_BUCKET)
+        encoder(paper_size).decode._step(SMALLEST_BUCKET)
 
 
 def test_what_fills_a_bucket_up_touches_nobody(paper_size: EngineWorld) -> None:
     members = paper_size.members([9] * NUM_MEMBERS)
     made = encoder(paper_size)
     encode_whole(made, paper_size, members)
-    pool = made._pool
+    pool = made.pool
     before = [memory.clone() for memory in (pool.k_LNHCD, pool.v_LNHCD, pool.ts_NC)]
     encode_newest(made, paper_size, [members[0].play().context])
     written = int(slots(1)[0])

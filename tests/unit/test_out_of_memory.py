@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from intentrec_core.columns import Columns
 from intentrec_core.encoder import StepOutput
 from intentrec_core.engine import EncodeRequest, IncrementalEngine
+from intentrec_core.errors import ConfigError
 from intentrec_core.history import History
 from intentrec_core.model import IntentRec
 from intentrec_core.reference import recompute
@@ -100,3 +101,28 @@ def test_evictions_are_counted_on_when_the_pool_shrinks() -> None:
 def test_a_device_without_room_for_one_member_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         cramped(max_slots=0).encode([EncodeRequest("ann", 0, context(1, 3), 0)])
+
+
+def test_a_pool_that_the_device_has_no_room_for_is_made_smaller() -> None:
+    """A coming bundle's, beside the one that serves."""
+
+    class TooLarge(TorchEncoder):
+        def __init__(self, model: IntentRec, pool_bytes: int) -> None:
+            super().__init__(model, pool_bytes)
+            if self.num_slots > 20:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine = WORLD.engine(MODEL, num_slots=64, make_encoder=TooLarge)
+    assert 10 < engine.num_slots <= 20
+    contexts = [context(user, 5) for user in range(30)]
+    out = engine.encode([EncodeRequest(f"user-{i}", 0, c, 0) for i, c in enumerate(contexts)])
+    np.testing.assert_allclose(out.item_NW, recompute(MODEL, WORLD.features, contexts).item_NW, atol=1e-4, rtol=0)
+
+
+def test_a_device_without_room_for_any_pool_is_an_error() -> None:
+    def make(model: IntentRec, pool_bytes: int) -> TorchEncoder:
+        TorchEncoder(model, pool_bytes)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(ConfigError, match="one member needs"):
+        WORLD.engine(MODEL, num_slots=64, make_encoder=make)
