@@ -29,8 +29,9 @@ from intentrec_core.kv_pool import KvPool
 from intentrec_core.model import IntentRec, ModelOutput
 from intentrec_core.output_rows import as_rows, row_width
 
-#: Buckets are the powers of two between these: at most nine graphs, and nobody pads by more than a half.
-SMALLEST_BUCKET, LARGEST_BUCKET = 16, 4096
+#: How many plays a step may have: nine graphs, and no step but a small one is filled up by more than half.
+BUCKETS = tuple(1 << power for power in range(4, 13))
+SMALLEST_BUCKET, LARGEST_BUCKET = BUCKETS[0], BUCKETS[-1]
 #: Columns of a staged play, all of eight bytes; codes of the fields follow. Times are float64 in the same bits.
 _SLOT, _PLACE, _ITEM, _TIME, _GAP, _CODES = range(6)
 
@@ -55,9 +56,15 @@ class DecodeStep:
         num_columns = _CODES + len(model.domain.dynamic_fields)
         self._staged = torch.zeros(LARGEST_BUCKET, num_columns, dtype=torch.int64, pin_memory=self._waits)
         self._plays = torch.zeros_like(self._staged, device=model.device)
+        self._plays[:, _SLOT] = pool.spare_slot  # a step that is only tried touches nobody
         self._returned = torch.zeros(LARGEST_BUCKET, row_width(model), pin_memory=self._waits)
         self._said = torch.zeros_like(self._returned, device=model.device)
         self._captured: dict[int, Callable[[], None]] = {}
+
+    def prepare(self) -> None:
+        """Captures every bucket's step now, so that no play waits for it."""
+        for bucket in BUCKETS:
+            self._captured_step(bucket)
 
     def run(self, columns: Columns, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the model says at each context's one new play, until the next call.
@@ -75,13 +82,16 @@ class DecodeStep:
     def queue(self, bucket: int) -> None:
         """Queues a step of what is staged, with its copies in and out; nothing waits for it."""
         self._plays[:bucket].copy_(self._staged[:bucket], non_blocking=True)
-        if self._capture is None:
-            self._step(bucket)
-        else:
-            if bucket not in self._captured:
-                self._captured[bucket] = self._capture(partial(self._step, bucket))
-            self._captured[bucket]()
+        self._captured_step(bucket)()
         self._returned[:bucket].copy_(self._said[:bucket], non_blocking=True)
+
+    def _captured_step(self, bucket: int) -> Callable[[], None]:
+        step = self._captured.get(bucket)
+        if step is None:
+            step = partial(self._step, bucket)
+            if self._capture is not None:  # else nothing is kept: it would hold this object, and its memory, in a cycle
+                step = self._captured[bucket] = self._capture(step)
+        return step
 
     def _stage(self, columns: Columns, slots: NDArray[np.int64], bucket: int) -> None:
         num, staged = len(slots), self._staged.numpy()
@@ -92,6 +102,7 @@ class DecodeStep:
         staged[num:bucket] = 0
         staged[num:bucket, _SLOT] = self._pool.spare_slot
 
+    @torch.no_grad()
     def _step(self, bucket: int) -> None:
         """The static step. It may run more than once on the same plays: it writes the same to the same places."""
         plays = self._plays[:bucket]

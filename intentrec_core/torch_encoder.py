@@ -101,7 +101,9 @@ def _decode_step(model: IntentRec, pool: KvPool, *, graphs: bool) -> DecodeStep:
     if depth & (depth - 1) == 0:  # blocks of the kernel are powers of two
         from intentrec_core.paged_attention import PagedAttend as make_attend  # needs triton
 
-    return DecodeStep(model, pool, make_attend, CudaGraphs() if graphs else None)
+    decode = DecodeStep(model, pool, make_attend, CudaGraphs() if graphs else None)
+    decode.prepare()  # seconds, off the hot path: a bundle's encoder is made before it serves
+    return decode
 
 
 def _passes(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

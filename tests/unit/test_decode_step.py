@@ -6,6 +6,7 @@ baked in. Whatever in a step is not read from its buffers, a repetition says wro
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from intentrec_core import torch_encoder
-from intentrec_core.decode_step import LARGEST_BUCKET, SMALLEST_BUCKET, Capture, DecodeStep, bucket_of
+from intentrec_core.decode_step import BUCKETS, LARGEST_BUCKET, SMALLEST_BUCKET, Capture, DecodeStep, bucket_of
 from intentrec_core.encoder import StepOutput
 from intentrec_core.pooled_attend import attend_to_whole_slots
 from intentrec_core.torch_encoder import TorchEncoder
@@ -147,4 +148,31 @@ def test_more_plays_than_the_largest_bucket_go_in_several_steps(
 
 def test_buckets_are_powers_of_two_within_bounds() -> None:
     assert [bucket_of(num) for num in (1, 16, 17, 32, 33, 4095, 4096)] == [16, 16, 32, 32, 64, 4096, 4096]
-    assert len({bucket_of(num) for num in range(1, LARGEST_BUCKET + 1)}) == 9
+    assert {bucket_of(num) for num in range(1, LARGEST_BUCKET + 1)} == set(BUCKETS)
+
+
+def test_what_is_captured_beforehand_is_not_captured_again_and_touches_nobody(paper_size: EngineWorld) -> None:
+    captured: list[Callable[[], None]] = []
+
+    def run_at_once(step: Callable[[], None]) -> Callable[[], None]:
+        step()
+        captured.append(step)
+        return step
+
+    made = TorchEncoder(paper_size.model, 1 << 24)
+    pool = made.pool
+    made.decode = DecodeStep(paper_size.model, pool, attend_to_whole_slots, run_at_once)
+    made.decode.prepare()
+    assert not pool.k_LNHCD[:, : pool.num_slots].any()
+    assert pool.k_LNHCD[:, pool.spare_slot].any()
+    encode_newest(made, paper_size, [member.play().context for member in paper_size.members([1] * NUM_MEMBERS)])
+    assert len(captured) == len(BUCKETS)
+
+
+def test_an_encoder_that_is_let_go_is_gone(paper_size: EngineWorld) -> None:
+    """By counting references: its memory must be free before a smaller pool is taken."""
+    made = encoder(paper_size)
+    encode_whole(made, paper_size, paper_size.members([1, 2]))
+    pool = weakref.ref(made.pool)
+    del made
+    assert pool() is None
