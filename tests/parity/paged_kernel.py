@@ -1,6 +1,7 @@
 """The paged kernel beside gathering, in Triton's interpreter: a program, because it must be chosen before triton is imported.
 
-Prints one JSON list: for each case its name and the largest differences of outputs, of keys and values kept, and of times.
+Prints one line of JSON. "kernel": for each case its name and the largest differences of outputs, of keys and values kept, and of
+times. "model": the largest difference of what a whole model says with it, all layers, step by step.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from types import SimpleNamespace
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+import numpy as np
 import torch
 
 from intentrec_core.columns import ContextBatch
+from intentrec_core.decode_step import DecodeStep
 from intentrec_core.domain_file import load_domain
 from intentrec_core.kv_pool import KvPool, slot_bytes
 from intentrec_core.model import IntentRec, ModelConfig
 from intentrec_core.paged_attention import BLOCK_NUMBERS, PagedAttend
 from intentrec_core.pooled_attend import attend_to_whole_slots
+from tests.bench.gpu_world import GAP_S, GpuWorld
 
 WINDOW = 160
 WINDOW_S = 3600.0
@@ -90,6 +94,28 @@ def differences(case: Case) -> dict[str, object]:
     }
 
 
+@torch.inference_mode()
+def model_difference() -> float:
+    """Members of uneven contexts play on, on two encoders; both layers' windows and more than one bucket row are met."""
+    world = GpuWorld(torch.device("cpu"), context_size=60, num_items=50)
+    starts = np.array([0, 7, 41])
+    paged, gathered = (world.encoder(len(starts), torch.float32) for _ in range(2))
+    for mine, other in zip(vars(paged.pool).values(), vars(gathered.pool).values(), strict=True):
+        if isinstance(mine, torch.Tensor):
+            mine.copy_(other)
+    paged.decode = DecodeStep(world.model, paged.pool, PagedAttend)
+    worst = 0.0
+    for step in range(2):
+        plays = world.plays(len(starts), 0)
+        ts_s = plays.ts_s + GAP_S * (starts + step)
+        plays = replace(plays, starts=starts + step, ts_s=ts_s)
+        one, other = (
+            encoder.encode(plays, np.array([2, 0, 1]), np.ones(3, dtype=bool)) for encoder in (paged, gathered)
+        )
+        worst = max(worst, *(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True)))
+    return worst
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps([differences(case) for case in cases()]))
+    print(json.dumps({"kernel": [differences(case) for case in cases()], "model": model_difference()}))

@@ -10,15 +10,18 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 pytest.importorskip("triton", reason="comes with torch's CUDA builds")
 
 TOLERANCE = 5e-6
+#: As everywhere.
+MODEL_TOLERANCE = 1e-4
 
 
-def run_module(name: str) -> list[dict[str, object]]:
+def run_module(name: str) -> Any:
     """Runs a module of this folder in a process of its own; returns the JSON of its last line."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     ran = subprocess.run(
@@ -28,12 +31,13 @@ def run_module(name: str) -> list[dict[str, object]]:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def test_the_kernel_equals_gathering_for_every_width_and_dtype() -> None:
-    cases = run_module("paged_kernel")
-    assert len(cases) == 9
-    for case in cases:
+def test_the_kernel_equals_gathering_for_every_width_and_dtype_and_in_a_whole_model() -> None:
+    found = run_module("paged_kernel")
+    assert len(found["kernel"]) == 9
+    for case in found["kernel"]:
         assert case["outputs"] <= TOLERANCE, case
         assert case["kept"] == case["times"] == 0, case
+    assert found["model"] <= MODEL_TOLERANCE
 
 
 def test_the_kernel_compiles_for_an_h100_and_keeps_to_its_registers() -> None:
