@@ -2,8 +2,8 @@
 
 The layers hold weights and nothing else. Which keys a query sees, and where keys and values live, is the business of the
 ``Attend`` that is passed into ``forward``: all of a context at once (:class:`FullAttend`, and for training
-:class:`intentrec_core.training.attend.TrainingAttend`), or a cache (:class:`intentrec_core.torch_encoder.PooledAttend`). All
-compute the same numbers.
+:class:`intentrec_core.training.attend.TrainingAttend`), or a cache (:mod:`intentrec_core.pooled_attend`,
+:mod:`intentrec_core.paged_attention`). All compute the same numbers.
 
 Biases are functions of the times and places of query and key, computed when they meet, so a cached key never goes stale:
 

@@ -17,6 +17,7 @@ class CudaGraphs:
     def __init__(self) -> None:
         self._scratch = torch.cuda.graph_pool_handle()
 
+    @torch.inference_mode()  # as it is repeated: state that graphs share must not change its mode
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         """See :data:`intentrec_core.decode_step.Capture`. On the current stream, which must not be the default one.
 

@@ -43,8 +43,8 @@ class TorchEncoder:
     """A model over a pool on its own device, and on CUDA a stream of its own: a bundle that is warmed up beside the one that
     serves shares the device with it, and neither waits for the other.
 
-    ``dtype`` None: float16 on CUDA, float32 elsewhere. ``graphs`` False runs each step as it is. ``pool`` and ``decode`` are what
-    benches and tests look into.
+    ``dtype`` None: float16 on CUDA, float32 elsewhere. ``graphs`` False runs each step as it is. ``pool``, ``decode`` and
+    ``stream`` are what benches and tests look into.
     """
 
     def __init__(
