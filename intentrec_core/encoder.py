@@ -4,8 +4,8 @@
     TorchEncoder   the model itself on any torch device; on CUDA one new play a context is a graph over keys and values in place,
                    which are kept in float16
 
-In float32 both say the same within the bound that :mod:`intentrec_core.reference` is compared by. An encoder knows slots and plays; it
-knows no members, no histories and no clock.
+In float32 both say the same within the bound that :mod:`intentrec_core.reference` is compared by. An encoder knows slots and
+plays; it knows no members, no histories and no clock.
 
 Shapes: N slots, R new plays (rows), those of one slot next to each other and oldest first; W width, S labels of all heads,
 M heads, P width of Z.
