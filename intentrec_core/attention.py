@@ -2,8 +2,8 @@
 
 The layers hold weights and nothing else. Which keys a query sees, and where keys and values live, is the business of the
 ``Attend`` that is passed into ``forward``: all of a context at once (:class:`FullAttend`, and for training
-:class:`intentrec_core.training.attend.TrainingAttend`), or a cache (:class:`intentrec_core.torch_encoder.PooledAttend`). All
-compute the same numbers.
+:class:`intentrec_core.training.attend.TrainingAttend`), or a cache (:mod:`intentrec_core.pooled_attend`,
+:mod:`intentrec_core.paged_attention`). All compute the same numbers.
 
 Biases are functions of the times and places of query and key, computed when they meet, so a cached key never goes stale:
 
@@ -136,15 +136,17 @@ class TimeEncoding(nn.Module):
     """
 
     PERIODS_S = (86_400.0, 604_800.0)
+    periods_s: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        # On the device beforehand: a tensor made from Python numbers is a copy that waits, and no CUDA graph may hold one.
+        self.register_buffer("periods_s", torch.tensor(self.PERIODS_S, dtype=torch.float64), persistent=False)
         self.project = nn.Linear(2 * len(self.PERIODS_S) + 2, width)
 
     def forward(self, ts_BT: Tensor, gap_BT: Tensor) -> Tensor:
         """Shapes: ts f64[B, T] and gap f32[B, T] in seconds -> f32[B, T, W]."""
-        periods = ts_BT.new_tensor(self.PERIODS_S)
-        angle = (2 * math.pi * torch.frac(ts_BT[..., None] / periods)).float()
+        angle = (2 * math.pi * torch.frac(ts_BT[..., None] / self.periods_s)).float()
         first = (gap_BT < 0).float()
         log_gap = torch.log1p(gap_BT.clamp(min=0)) / 10.0
         parts = [torch.sin(angle), torch.cos(angle), log_gap[..., None], first[..., None]]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from intentrec_core.columns import Columns
 from intentrec_core.decode_attention import GROUP
 from intentrec_core.encoder import StepOutput, no_output, slots_within
-from intentrec_core.features import Columns
 from intentrec_core.model import IntentRec
 from intentrec_core.step import encode_rows
 from intentrec_core.step_fields import Cache, Rows, make_room

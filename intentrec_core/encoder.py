@@ -1,10 +1,11 @@
 """What encodes new plays for the engine, whatever the device: a pool of cached keys and values with the model on top.
 
     CpuEncoder     one compiled step over ragged rows, keys and values read in place; float32
-    TorchEncoder   the model itself over padded batches, keys and values gathered; any torch device
+    TorchEncoder   the model itself on any torch device; on CUDA one new play a context is a graph over keys and values in place,
+                   which are kept in float16
 
-Both say the same within the bound that :mod:`intentrec_core.reference` is compared by. An encoder knows slots and plays; it
-knows no members, no histories and no clock.
+In float32 both say the same within the bound that :mod:`intentrec_core.reference` is compared by. An encoder knows slots and
+plays; it knows no members, no histories and no clock.
 
 Shapes: N slots, R new plays (rows), those of one slot next to each other and oldest first; W width, S labels of all heads,
 M heads, P width of Z.
@@ -17,8 +18,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from intentrec_core.columns import Columns
 from intentrec_core.errors import ConfigError
-from intentrec_core.features import Columns
 from intentrec_core.model import IntentRec
 
 

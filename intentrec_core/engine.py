@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from intentrec_core.cpu_encoder import CpuEncoder
+from intentrec_core.device_faults import DeviceFault, fault_of
 from intentrec_core.encoder import Encoder, StepOutput
+from intentrec_core.errors import DeviceLost
 from intentrec_core.features import FeatureBuilder
 from intentrec_core.model import IntentRec
 from intentrec_core.slots import NO_LABEL, Slot, SlotAllocator
@@ -87,7 +89,7 @@ class _Job:
 class IncrementalEngine:
     """Encodes plays of members with one set of weights, over a pool of cached keys and values.
 
-    ``make_encoder`` takes the model and ``pool_bytes``; without it, the model's device decides.
+    ``make_encoder`` takes the model and ``pool_bytes``, which is a limit; without it, the model's device decides.
     Not thread safe: one thread owns an engine. A pool belongs to one engine and so to one version of the weights: no slot is
     ever read with other weights than it was written with.
     """
@@ -108,7 +110,7 @@ class IncrementalEngine:
         self._layout = features.layout
         self._make_encoder = make_encoder or (CpuEncoder if model.device.type == "cpu" else TorchEncoder)
         self._pool_bytes = pool_bytes
-        self.encoder = self._make_encoder(model, pool_bytes)
+        self.encoder = self._new_encoder()
         self._slots = SlotAllocator(self.encoder.num_slots)
 
     @property
@@ -145,24 +147,42 @@ class IncrementalEngine:
         A device that is out of memory costs half of the pool: everybody is encoded again as they play, and nobody is given up.
 
         Raises: ValueError when a member comes twice, a context is empty, or more outputs are wanted than it holds plays;
-        torch.OutOfMemoryError when a pool of one slot is still too large. Whatever is raised, the members of this call are
-        no longer cached.
+        torch.OutOfMemoryError when a pool of one slot is still too large; DeviceLost when the device will answer nobody any
+        more. Whatever is raised, the members of this call are no longer cached.
 
         Cost: one position of the encoders a new play where the member is cached, the whole context otherwise.
         """
         while True:
             try:
                 return self._encode(requests)
-            except torch.OutOfMemoryError:
-                if self.num_slots == 1:
+            except RuntimeError as error:
+                match fault_of(error):
+                    case DeviceFault.OUT_OF_MEMORY if self.num_slots > 1:
+                        pass
+                    case DeviceFault.LOST:
+                        raise DeviceLost(f"the device {self.model.device} is lost: {error}") from error
+                    case _:
+                        raise
+            self._halve_the_pool()  # only here: while the error is at hand, its traceback holds the encoder and its memory
+
+    def _new_encoder(self) -> Encoder:
+        """With half of the pool, or a quarter and so on, where the device lacks room: a coming bundle beside one that serves.
+
+        Raises: ConfigError when there is no room for one member.
+        """
+        while True:
+            try:
+                return self._make_encoder(self.model, self._pool_bytes)
+            except RuntimeError as error:
+                if fault_of(error) is not DeviceFault.OUT_OF_MEMORY:
                     raise
-                self._halve_the_pool()
+            self._pool_bytes //= 2
 
     def _halve_the_pool(self) -> None:
         num_evictions = self._slots.num_evictions + len(self._slots)
         self._pool_bytes //= 2
         del self.encoder  # its memory must be free before the smaller one is taken
-        self.encoder = self._make_encoder(self.model, self._pool_bytes)
+        self.encoder = self._new_encoder()
         self._slots = SlotAllocator(self.encoder.num_slots)
         self._slots.num_evictions = num_evictions
 

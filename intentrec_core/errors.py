@@ -11,6 +11,7 @@
     │   ├── Fenced                  ... another worker owns the partition now; this one must end
     │   └── TransportMismatch       ... the installed faust-streaming lacks a name the batch transport overrides
     └── EngineError                 exit code 7: inference failed; the play is dead-lettered, the state is exact
+        └── DeviceLost              ... the device it ran on is gone or broken; the process ends and nothing is given up
 
 The message is one line and says what to do. A reason that becomes a metric label is an enum here.
 """
@@ -126,3 +127,11 @@ class EngineError(IntentRecError):
     """Inference failed for a batch."""
 
     exit_code = 7
+
+
+class DeviceLost(EngineError):
+    """The device that computes is gone, or an error on it has broken this process's use of it for good: start anew.
+
+    No play is to blame and none is given up: whoever takes the partitions over answers them. Where every start ends like this,
+    the machine's driver log says why.
+    """

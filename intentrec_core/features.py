@@ -2,20 +2,18 @@
 
 Rows are resolved here, from hashes, with the vocabulary of the bundle at hand: nothing of it is ever written back.
 
-Shapes: N plays of all contexts one after another; B contexts, T the longest; Fd dynamic fields.
+Shapes: N plays of all contexts one after another; B contexts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from intentrec_core.columns import Columns
 from intentrec_core.domain import Domain, DurationWeight, Field, FieldKind, FieldSource, Rule
 from intentrec_core.history import EventLayout
 
@@ -36,59 +34,6 @@ class ItemNumbers(Protocol):
     def number(self, key: str) -> NDArray[np.float64]:
         """The column of a catalogue attribute."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Features of N plays: those of several contexts one after another.
-
-    Shapes: item_row i64[N], codes i64[N, Fd], ts_s f64[N], gap_s f32[N] (-1 for a context's first play), weight f32[N],
-    lengths i64[B] plays taken of each context, starts i64[B] position of the first one in its context.
-    """
-
-    item_row: NDArray[np.int64]
-    codes: NDArray[np.int64]
-    ts_s: NDArray[np.float64]
-    gap_s: NDArray[np.float32]
-    weight: NDArray[np.float32]
-    lengths: NDArray[np.int64]
-    starts: NDArray[np.int64]
-
-    def of_contexts(self, which: NDArray[np.int64]) -> Columns:
-        """The columns of some contexts, in the order given. Shapes: which i64[B']."""
-        lengths = self.lengths[which]
-        heads = (np.cumsum(self.lengths) - self.lengths)[which]
-        rows = np.repeat(heads - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
-        return Columns(
-            item_row=self.item_row[rows],
-            codes=self.codes[rows],
-            ts_s=self.ts_s[rows],
-            gap_s=self.gap_s[rows],
-            weight=self.weight[rows],
-            lengths=lengths,
-            starts=self.starts[which],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ContextBatch:
-    """Padded features of B contexts, as tensors on one device.
-
-    Shapes: item_row i64[B, T], codes i64[B, T, Fd], ts_s f64[B, T], gap_s f32[B, T], weight f32[B, T], lengths i64[B],
-    starts i64[B]. Padding is behind the plays: row 0, codes 0, time of the last play.
-    """
-
-    item_row: Tensor
-    codes: Tensor
-    ts_s: Tensor
-    gap_s: Tensor
-    weight: Tensor
-    lengths: Tensor
-    starts: Tensor
-
-    def to(self, device: torch.device | str) -> ContextBatch:
-        """The same batch on ``device``."""
-        return ContextBatch(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
 class FeatureBuilder:
@@ -199,28 +144,3 @@ def _bucket(
     numbers = values.astype(np.float64)
     absent = np.isnan(numbers) if missing is None else np.isnan(numbers) | missing
     return np.where(absent, 0, 1 + np.digitize(numbers, field.edges))
-
-
-def collate(columns: Columns) -> ContextBatch:
-    """Pads flat features into a batch, on the CPU."""
-    num, longest = len(columns.lengths), int(columns.lengths.max(initial=0))
-    place = np.arange(longest)[None, :]
-    valid = place < columns.lengths[:, None]
-    heads = np.cumsum(columns.lengths) - columns.lengths
-    source = np.minimum(heads[:, None] + place, (heads + columns.lengths - 1)[:, None])  # padding repeats the last play
-
-    def padded(flat: NDArray[np.generic], *, keep_last: bool = False) -> Tensor:
-        taken = flat[source]
-        if not keep_last:
-            taken = np.where(valid.reshape(num, longest, *[1] * (flat.ndim - 1)), taken, np.zeros((), flat.dtype))
-        return torch.from_numpy(np.ascontiguousarray(taken))
-
-    return ContextBatch(
-        item_row=padded(columns.item_row),
-        codes=padded(columns.codes),
-        ts_s=padded(columns.ts_s, keep_last=True),
-        gap_s=padded(columns.gap_s),
-        weight=padded(columns.weight),
-        lengths=torch.from_numpy(columns.lengths),
-        starts=torch.from_numpy(columns.starts),
-    )

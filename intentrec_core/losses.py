@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from intentrec_core.features import ContextBatch
+from intentrec_core.columns import ContextBatch
 from intentrec_core.item_softmax import item_cross_entropy
 from intentrec_core.model import IntentRec, ModelOutput
 from intentrec_core.sampled_softmax import ItemSampler, sampled_cross_entropy

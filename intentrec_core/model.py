@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from intentrec_core.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
+from intentrec_core.columns import ContextBatch
 from intentrec_core.domain import Domain, FieldKind
 from intentrec_core.dropout import Dropout
 from intentrec_core.errors import ConfigError
-from intentrec_core.features import ContextBatch
 
 FIELD_WIDTH = 16
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from intentrec_core.columns import collate
 from intentrec_core.engine import Encoded
-from intentrec_core.features import FeatureBuilder, collate
+from intentrec_core.features import FeatureBuilder
 from intentrec_core.model import IntentRec
+from intentrec_core.output_rows import primary_labels
 from intentrec_core.slots import NO_LABEL
-from intentrec_core.torch_encoder import primary_labels
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from intentrec_core.bundle_store import BundleStore
 from intentrec_core.engine import EncodeRequest
-from intentrec_core.errors import BundleError, BundleFault, ConfigError
+from intentrec_core.errors import BundleError, BundleFault, ConfigError, DeviceLost
 from stream.announce import AnnouncementFollower, newest
 from stream.serving import Serving, load_serving
 from stream.warm_up import warm_up
@@ -118,10 +118,19 @@ class HotSwap:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def run(self, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread) -> None:
-        """Swaps to whatever is announced, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow())
-            group.create_task(self._keep_up(pipeline, on_inference_thread))
+        """Swaps to whatever is announced, until cancelled.
+
+        Raises: DeviceLost when a coming bundle finds out before a play does.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow())
+                group.create_task(self._keep_up(pipeline, on_inference_thread))
+        except ExceptionGroup as failures:
+            lost = failures.subgroup(DeviceLost)
+            if lost is None:
+                raise
+            raise lost.exceptions[0] from failures  # by itself, for the process to end with its code
 
     async def _follow(self) -> None:
         async for announcement in self._follower.follow():

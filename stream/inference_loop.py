@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from intentrec_core.errors import EngineError
+from intentrec_core.errors import DeviceLost, EngineError
 
 if TYPE_CHECKING:
     from intentrec_core.history import History
@@ -210,8 +210,9 @@ class InferenceLoop:
         # The pipeline answers every play or dead-letters it. If it raises, what it did to its state is unknown.
         logger.error("inference failed", exc_info=error)
         batch.results.clear()
+        failure = error if isinstance(error, DeviceLost) else EngineError(f"inference failed: {error!r}")
         for life in batch.lives.values():
-            self._on_error(life, EngineError(f"inference failed: {error!r}"))
+            self._on_error(life, failure)
 
     def _done(self, batch: _Batch) -> None:
         """All of a micro-batch was given out: it goes into the next cut, behind those before it."""

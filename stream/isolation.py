@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.engine import Encoded, EncodeRequest, IncrementalEngine
-from intentrec_core.errors import EngineError
+from intentrec_core.errors import DeviceLost, EngineError
 from intentrec_core.history import EventLayout
 from stream.folding import Run
 
@@ -51,8 +51,8 @@ class IsolatingEncoder:
     def encode(self, rounds: Sequence[Sequence[Run]]) -> Attempt:
         """Encodes all runs; rows as laid out (``first_row``).
 
-        Raises: EngineError when not even a context known to be good can be encoded: the device is lost, the process has
-        to end, and none of these plays may be acknowledged.
+        Raises: DeviceLost, or EngineError when not even a context known to be good can be encoded: the process has to end,
+        and none of these plays may be acknowledged.
         """
         pieces: list[tuple[Sequence[Run], Encoded]] = []
         for runs in rounds:
@@ -75,6 +75,8 @@ class IsolatingEncoder:
         for _ in range(tries):
             try:
                 encoded = self.engine.encode([_request(run) for run in runs])
+            except DeviceLost:  # no play's fault: in halves it would fail the same way, and be given up for it
+                raise
             except Exception:  # whatever a play can do to a model: the one place where it must not end the process
                 continue
             pieces.append((runs, encoded))
@@ -102,6 +104,8 @@ class IsolatingEncoder:
         good = self._layout.pack(item_id=_PROBE, event_id=_PROBE, ts_ms=0, duration_s=None, attributes={})
         try:
             return self.engine.encode([EncodeRequest(_PROBE, 0, good.data, 0)])
+        except DeviceLost:
+            raise
         except Exception as error:
             raise EngineError(f"inference fails for every context, even a known good one: {error}") from error
         finally:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from intentrec_core.engine import EncodeRequest
-from intentrec_core.errors import BundleError, BundleFault
+from intentrec_core.errors import BundleError, BundleFault, DeviceLost
 from stream.serving import Serving
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def warm_up(serving: Serving, requests: Sequence[EncodeRequest], stop: threading
 
     Runs on a thread of its own, which owns the engine until the flip.
 
-    Raises: BundleError (not_finite) when most of them cannot be encoded.
+    Raises: BundleError (not_finite) when most of them cannot be encoded; DeviceLost.
     """
     done, deadline_s = WarmUp(), time.monotonic() + DEADLINE_S
     for low in range(0, len(requests), PORTION):
@@ -62,6 +62,8 @@ def _encode(serving: Serving, portion: Sequence[EncodeRequest]) -> int:
     """Encodes a portion; returns how many members could not be."""
     try:
         finite = np.asarray(np.isfinite(serving.engine.encode(portion).item_NW).all(axis=1))
+    except DeviceLost:  # not this bundle's fault: it must not be refused for good
+        raise
     except Exception as error:  # as on the hot path: what a context can do to a model is not known beforehand
         if len(portion) > 1:
             return sum(_encode(serving, [request]) for request in portion)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from intentrec_core.errors import BrokerError, EngineError, Fenced, IntentRecError, StateError
+from intentrec_core.errors import BrokerError, DeviceLost, EngineError, Fenced, IntentRecError, StateError
 from stream.batcher import PlayBuffer
 from stream.inference_loop import InferenceLoop
 from stream.outstanding import Outstanding
@@ -40,6 +40,8 @@ T = TypeVar("T")
 _NUM_OPENING = 8
 #: Of the rebalance timeout: the last cut must be in before the group gives up on us and another owner fences it.
 _REVOKE_SHARE = 0.5
+#: No life of this process can do better: opening again would only fail again.
+_FINAL = (StateError, DeviceLost)
 
 
 class PlaysWorker:
@@ -222,7 +224,7 @@ class PlaysWorker:
             return
         self._take_out(life.partition)
         self._count_partitions()
-        if isinstance(error, StateError):
+        if isinstance(error, _FINAL):
             self._end_process(error)  # first, because abandoning waits for the inference thread, which may hang
         self._spawn(self._reopen(life, error), f"reopen partition {life.partition}")
 
@@ -236,7 +238,7 @@ class PlaysWorker:
     async def _reopen(self, life: PartitionLife, error: BaseException) -> None:
         partition = life.partition
         await self._abandon(life)
-        if isinstance(error, StateError):
+        if isinstance(error, _FINAL):
             return None
         failures = self._retries.failed(partition)
         logger.warning("partition %d failed (%d in a row), opening it again: %r", partition, failures, error)

@@ -1,4 +1,4 @@
-"""An encoder that fails where it meets certain items, as an assertion on a device or a broken weight would make it."""
+"""An encoder that fails where it meets certain items, as an index out of range, a broken weight or a device that is lost do."""
 
 from __future__ import annotations
 
@@ -6,29 +6,48 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from intentrec_core.columns import Columns
 from intentrec_core.encoder import Encoder, StepOutput
-from intentrec_core.features import Columns
 from stream.serving import Serving
+
+
+def out_of_range() -> Exception:
+    """What a play that indexes past a table makes torch raise."""
+    return IndexError("index out of range in self")
+
+
+def device_lost() -> Exception:
+    """What torch raises at whatever is asked of a device that is lost."""
+    return torch.AcceleratorError(
+        "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported at some other API call, so "
+        "the stacktrace below might be incorrect."
+    )
 
 
 class FaultyEncoder:
     """The real encoder, but for contexts with new plays of certain item rows.
 
-    ``raises`` is asked about the new rows of a call and told how many contexts it has; ``spoils`` are rows from which on a
-    context's output is not finite.
+    ``raises`` is asked about the new rows of a call and told how many contexts it has, ``error`` makes what is raised;
+    ``spoils`` are rows from which on a context's output is not finite.
     """
 
     def __init__(
-        self, encoder: Encoder, *, raises: Callable[[NDArray[np.int64], int], bool], spoils: Collection[int] = ()
+        self,
+        encoder: Encoder,
+        *,
+        raises: Callable[[NDArray[np.int64], int], bool],
+        spoils: Collection[int] = (),
+        error: Callable[[], Exception] = out_of_range,
     ) -> None:
         self.num_slots, self.encoder = encoder.num_slots, encoder
-        self._raises, self._spoils = raises, list(spoils)
+        self._raises, self._spoils, self._error = raises, list(spoils), error
 
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         if self._raises(columns.item_row, len(slots)):
-            raise RuntimeError("device-side assert triggered")
+            raise self._error()
         output = self.encoder.encode(columns, slots, wanted)
         low = 0
         for length in columns.lengths.tolist():
@@ -44,11 +63,12 @@ def faulty(
     *,
     raises: Callable[[NDArray[np.int64], int], bool] = lambda *_: False,
     spoils: Collection[int] = (),
+    error: Callable[[], Exception] = out_of_range,
 ) -> Iterator[None]:
     """A serving bundle whose encoder is faulty for a while."""
     engine = serving.engine
     sound = engine.encoder
-    engine.encoder = FaultyEncoder(sound, raises=raises, spoils=spoils)
+    engine.encoder = FaultyEncoder(sound, raises=raises, spoils=spoils, error=error)
     try:
         yield
     finally:

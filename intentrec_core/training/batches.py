@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intentrec_core.features import Columns, ContextBatch, FeatureBuilder, collate
+from intentrec_core.columns import Columns, ContextBatch, collate
+from intentrec_core.features import FeatureBuilder
 from intentrec_core.training.members import Members
 from intentrec_core.training.windows import Windows
 

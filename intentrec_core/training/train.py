@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from intentrec_core.columns import ContextBatch
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.evaluation.metrics import Quality, mean_accuracy, quality
 from intentrec_core.evaluation.model_ranks import ModelRanker
 from intentrec_core.evaluation.targets import make_targets
-from intentrec_core.features import ContextBatch, FeatureBuilder
+from intentrec_core.features import FeatureBuilder
 from intentrec_core.losses import LossParts, intentrec_loss
 from intentrec_core.model import IntentRec, ItemFeatures, ModelConfig
 from intentrec_core.sampled_softmax import ItemSampler

@@ -7,6 +7,7 @@ is measured in the same run, in turns, because these machines are shared.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -16,13 +17,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from intentrec_core.errors import ConfigError
 from tests.bench.bars import table
 
-BENCHES = ("engine", "worker", "latency", "index", "recovery", "train", "capacity")
+BENCHES = ("engine", "worker", "latency", "index", "recovery", "train", "gpu", "capacity")
 #: Those whose rows are kept: the others compute.
 MEASURED = frozenset(BENCHES) - {"capacity"}
 #: Their versions stand in every row: figures change with them.
@@ -36,12 +37,14 @@ Figures = dict[str, object]
 class BenchOptions:
     """``quick`` is for trying the bench itself: the same steps, too few rounds and too little data for figures to be believed.
 
-    ``only`` names parts of a bench to run, from its ``PARTS``; empty runs all. ``inputs`` replace a bench's own (``capacity``).
+    ``only`` names parts of a bench to run, from its ``PARTS``; empty runs all. ``inputs`` replace a bench's own (``capacity``);
+    ``device`` is torch's name of where to compute (``gpu``).
     """
 
     quick: bool = False
     only: tuple[str, ...] = ()
     inputs: Mapping[str, float] | None = None
+    device: str | None = None
 
     def wants(self, part: str) -> bool:
         """Whether a part is to be measured."""
@@ -93,7 +96,7 @@ def run(name: str, options: BenchOptions, *, compare: bool) -> Figures:
         "hardware": _hardware(),
         "load_before": round(load_before, 1),
         "load_after": round(os.getloadavg()[0], 1),
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": _packages(),
         "bench": name,
         **({"only": list(options.only)} if options.only else {}),
         **({"quick": True} if options.quick else {}),
@@ -117,8 +120,19 @@ def _commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    found = subprocess.run(["git", "-C", str(HISTORY), *arguments], capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(["git", "-C", str(HISTORY), *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # no git on a machine that was lent
+        return ""
     return found.stdout.strip()
+
+
+def _packages() -> dict[str, str]:
+    installed = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            installed[package] = version(package)
+    return installed
 
 
 def _hardware() -> str:

@@ -1,6 +1,7 @@
-"""`intentrec`, as a module, with a model that fails where it meets certain items, as an assertion on a device would make it.
+"""`intentrec`, as a module, with a model that fails where it meets certain items.
 
-TEST_FAULTS says how, as JSON: ``{"item-13": "raise", "item-17": "nan", "*": "raise"}``; the star is every context. Each call
+TEST_FAULTS says how, as JSON: ``{"item-13": "raise", "item-17": "nan", "*": "raise"}``; the star is every context, and
+``{"*": "lost"}`` a device that is lost. Each call
 of the model that raised adds a line to the file TEST_CALLS: the number of contexts in it.
 """
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from stream import hot_swap, worker
 from stream.serving import Serving, load_serving
-from tests.faulty_encoder import FaultyEncoder
+from tests.faulty_encoder import FaultyEncoder, device_lost, out_of_range
 
 
 def main() -> None:
@@ -38,7 +39,12 @@ def main() -> None:
                 file.write(f"{num_contexts}\n")
             return True
 
-        serving.engine.encoder = FaultyEncoder(serving.engine.encoder, raises=crash, spoils=spoiling)
+        serving.engine.encoder = FaultyEncoder(
+            serving.engine.encoder,
+            raises=crash,
+            spoils=spoiling,
+            error=device_lost if faults.get("*") == "lost" else out_of_range,
+        )
         return serving
 
     hot_swap.load_serving = load

@@ -131,21 +131,24 @@ def _check_neighbours(rig: Rig, bundle: BundleRef, log: list[ReadBack], given_up
         assert all(abs(of_twin.get(item.item_id, twin_scores[-1]) - item.score) <= TOLERANCE for item in answer.items)
 
 
-def test_a_device_that_is_lost_ends_the_worker_and_the_next_one_answers_everything(
-    kafka_broker: Broker, make_serving_rig: ServingRigMaker, fault_row: FaultRow
+@pytest.mark.parametrize(
+    ("how", "said"), [("lost", "the device cpu is lost: CUDA error"), ("raise", "even a known good one")]
+)
+def test_a_device_that_answers_nobody_ends_the_worker_and_the_next_one_answers_everything(
+    kafka_broker: Broker, make_serving_rig: ServingRigMaker, fault_row: FaultRow, how: str, said: str
 ) -> None:
     rig, (bundle, _) = make_serving_rig(kafka_broker)
     announce_bundle(rig, bundle)
     rig.produce(world_plays(rig, 300))
-    broken = _start(rig, {"*": "raise"}, TEST_MAX_FAILURES="2")
+    broken = _start(rig, {"*": how}, TEST_MAX_FAILURES="2")
     assert broken.wait(240) == EngineError.exit_code, broken.log()[-3000:]
-    assert "even a known good one" in broken.log()
+    assert said in broken.log()
     assert not list(read_all(rig.settings, rig.settings.dead_letter_topic))
     assert not list(_recommendations(rig))
     healthy = start_serving(rig)
     rig.wait_for_answers(300, 120)
     assert healthy.terminate() == 0, healthy.log()[-3000:]
-    fault_row("an inference device that is lost", judge(rig.settings, rig.layout))
+    fault_row(f"an inference device that answers nobody ({how})", judge(rig.settings, rig.layout))
 
 
 def _recommendations(rig: Rig) -> list[ReadBack]:

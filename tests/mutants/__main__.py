@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from tests.mutants.delivery import DELIVERY
+from tests.mutants.device import DEVICE
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.lives import LIVES
 from tests.mutants.mutant import DoesNotApply, Mutant
@@ -28,7 +29,7 @@ from tests.mutants.poison import POISON
 from tests.mutants.repair import REPAIR
 from tests.mutants.state import STATE
 
-MUTANTS = (*DELIVERY, *LIVES, *LIVENESS, *STATE, *REPAIR, *POISON)
+MUTANTS = (*DELIVERY, *LIVES, *LIVENESS, *STATE, *REPAIR, *POISON, *DEVICE)
 ROOT = Path(__file__).parents[2]
 #: Two cores do; a mutant's tests are one process.
 _NUM_AT_ONCE = 2

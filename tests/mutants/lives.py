@@ -49,8 +49,8 @@ LIVES = (
             Edit(WORKER, "            self._end_process(error)  # first,", "            pass  # first,"),
             Edit(
                 WORKER,
-                "        if isinstance(error, StateError):\n            return None\n",
-                "        if isinstance(error, StateError):\n            return self._end_process(error)\n",
+                "        if isinstance(error, _FINAL):\n            return None\n",
+                "        if isinstance(error, _FINAL):\n            return self._end_process(error)\n",
             ),
         ),
         (TEST_WORKER,),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from intentrec_core.attention import FullAttend
-from intentrec_core.features import collate
+from intentrec_core.columns import collate
 from intentrec_core.history import History
 from tests.worlds import TinyWorld
 

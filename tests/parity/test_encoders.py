@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 
 from intentrec_core import kernels
+from intentrec_core.columns import Columns
 from intentrec_core.cpu_encoder import CpuEncoder
 from intentrec_core.encoder import Encoder, StepOutput
-from intentrec_core.features import Columns
 from intentrec_core.torch_encoder import TorchEncoder
 from tests.bench.engine_world import EngineWorld
 

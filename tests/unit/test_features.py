@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from intentrec_core.features import collate
+from intentrec_core.columns import collate
 from intentrec_core.history import History
 from tests.worlds import TinyWorld
 

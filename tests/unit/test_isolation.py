@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from intentrec_core.errors import EngineError
+from intentrec_core.errors import DeviceLost, EngineError
 from stream.pipeline import Pipeline
 from stream.records import OutputKind
 from stream.serving import Serving
 from tests.bundle_world import PlayLog, make_pipeline, make_serving
-from tests.faulty_encoder import faulty
+from tests.faulty_encoder import device_lost, faulty
 from tests.pipeline_results import lists, of_kind, run, state
 from tests.worlds import TinyWorld
 
@@ -28,7 +28,7 @@ def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Servi
 
 @contextmanager
 def poison(serving: Serving, item: int = POISON) -> Iterator[list[int]]:
-    """Encoding a play of ``item`` raises, as an assertion on a device would; yields a list with an entry a crash."""
+    """Encoding a play of ``item`` raises; yields a list with an entry a crash."""
     row, crashes = serving.vocabulary.row(f"item-{item}"), list[int]()
 
     def crash(rows: NDArray[np.int64], num_contexts: int) -> bool:
@@ -132,5 +132,17 @@ def test_nothing_of_an_output_that_was_not_finite_stays_cached(serving: Serving)
 
 def test_when_nothing_at_all_can_be_encoded_the_worker_ends_instead_of_giving_up_plays(serving: Serving) -> None:
     pipeline: Pipeline = make_pipeline(serving)
-    with faulty(serving, raises=lambda *_: True), pytest.raises(EngineError, match="device-side assert"):
+    with faulty(serving, raises=lambda *_: True), pytest.raises(EngineError, match="index out of range"):
         pipeline.process({0: plays_of_many(None).records})
+
+
+def test_a_device_that_is_lost_is_no_plays_fault_and_is_asked_once(serving: Serving) -> None:
+    pipeline, calls = make_pipeline(serving), list[int]()
+
+    def lost(rows: NDArray[np.int64], num_contexts: int) -> bool:
+        calls.append(num_contexts)
+        return True
+
+    with faulty(serving, raises=lost, error=device_lost), pytest.raises(DeviceLost, match="CUDA error"):
+        pipeline.process({0: plays_of_many(None).records})
+    assert calls == [16]

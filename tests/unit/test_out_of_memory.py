@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from intentrec_core.columns import Columns
 from intentrec_core.encoder import StepOutput
 from intentrec_core.engine import EncodeRequest, IncrementalEngine
-from intentrec_core.features import Columns
+from intentrec_core.errors import ConfigError
 from intentrec_core.history import History
 from intentrec_core.model import IntentRec
 from intentrec_core.reference import recompute
@@ -24,20 +28,42 @@ class CrampedEncoder(TorchEncoder):
     """On a device with room for a pool of ``max_slots`` beside what a pass takes."""
 
     max_slots = 0
+    made: ClassVar[list[weakref.ref[TorchEncoder]]]
 
     def __init__(self, model: IntentRec, pool_bytes: int) -> None:
+        assert not [earlier for earlier in self.made if earlier() is not None], "two pools would need memory at once"
         super().__init__(model, pool_bytes)
-        self.num_calls = 0
+        self.made.append(weakref.ref(self))
 
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
-        self.num_calls += 1
         if self.num_slots > self.max_slots:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            self.run_out()
         return super().encode(columns, slots, wanted)
 
+    def run_out(self) -> None:
+        """As torch's allocator says it."""
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-def cramped(max_slots: int) -> IncrementalEngine:
-    kind = type("Cramped", (CrampedEncoder,), {"max_slots": max_slots})
+
+class FailingCapture(CrampedEncoder):
+    """Runs out of memory while it captures a graph, which then cannot be ended either."""
+
+    def run_out(self) -> None:
+        try:
+            super().run_out()
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+class NoRoomForGraph(CrampedEncoder):
+    """Runs out of memory that torch's allocator does not hand out."""
+
+    def run_out(self) -> None:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+
+def cramped(max_slots: int, kind: type[CrampedEncoder] = CrampedEncoder) -> IncrementalEngine:
+    kind = type("Cramped", (kind,), {"max_slots": max_slots, "made": []})
     return WORLD.engine(MODEL, num_slots=64, make_encoder=kind)
 
 
@@ -48,8 +74,9 @@ def context(user: int, num: int) -> bytes:
     return bytes(history.events)
 
 
-def test_the_pool_shrinks_until_it_fits_and_every_member_is_answered() -> None:
-    engine = cramped(max_slots=20)
+@pytest.mark.parametrize("kind", [CrampedEncoder, FailingCapture, NoRoomForGraph])
+def test_the_pool_shrinks_until_it_fits_and_every_member_is_answered(kind: type[CrampedEncoder]) -> None:
+    engine = cramped(20, kind)
     before = engine.num_slots
     assert before > 40
     contexts = [context(user, 5) for user in range(30)]
@@ -74,3 +101,28 @@ def test_evictions_are_counted_on_when_the_pool_shrinks() -> None:
 def test_a_device_without_room_for_one_member_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         cramped(max_slots=0).encode([EncodeRequest("ann", 0, context(1, 3), 0)])
+
+
+def test_a_pool_that_the_device_has_no_room_for_is_made_smaller() -> None:
+    """A coming bundle's, beside the one that serves."""
+
+    class TooLarge(TorchEncoder):
+        def __init__(self, model: IntentRec, pool_bytes: int) -> None:
+            super().__init__(model, pool_bytes)
+            if self.num_slots > 20:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine = WORLD.engine(MODEL, num_slots=64, make_encoder=TooLarge)
+    assert 10 < engine.num_slots <= 20
+    contexts = [context(user, 5) for user in range(30)]
+    out = engine.encode([EncodeRequest(f"user-{i}", 0, c, 0) for i, c in enumerate(contexts)])
+    np.testing.assert_allclose(out.item_NW, recompute(MODEL, WORLD.features, contexts).item_NW, atol=1e-4, rtol=0)
+
+
+def test_a_device_without_room_for_any_pool_is_an_error() -> None:
+    def make(model: IntentRec, pool_bytes: int) -> TorchEncoder:
+        TorchEncoder(model, pool_bytes)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(ConfigError, match="one member needs"):
+        WORLD.engine(MODEL, num_slots=64, make_encoder=make)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,17 @@ from safetensors.numpy import save as save_arrays
 
 from intentrec_core import bundle
 from intentrec_core.engine import IncrementalEngine
-from intentrec_core.errors import BundleError, BundleFault
+from intentrec_core.errors import BundleError, BundleFault, DeviceLost
 from intentrec_core.reference import recompute
+from stream import hot_swap
+from stream.hot_swap import HotSwap
+from stream.metrics import Metrics
 from stream.pipeline import Pipeline
 from stream.serving import COUNTED_UNTIL, Serving, load_serving
+from stream.settings import Settings
 from stream.warm_up import warm_up
 from tests.bundle_world import CREATED_AT, SLOTS_BYTES, PlayLog, make_bundle, make_pipeline, make_serving
+from tests.faulty_encoder import device_lost, faulty
 from tests.pipeline_results import intents, lists, run, state
 from tests.worlds import DOMAIN, TinyWorld
 
@@ -103,6 +109,31 @@ def test_a_bundle_that_can_encode_nobody_is_refused_while_warming_up(servings: t
         warm_up(second, pipeline.hottest(9), threading.Event())
     assert refused.value.fault is BundleFault.NOT_FINITE
     assert second.engine.num_cached == 0
+
+
+def test_a_device_that_is_lost_while_a_bundle_warms_up_is_not_its_fault(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    run(pipeline, [log.play(f"user-{i}", i, 100.0 * i) for i in range(9)])
+    with faulty(second, raises=lambda *_: True, error=device_lost), pytest.raises(DeviceLost):
+        warm_up(second, pipeline.hottest(9), threading.Event())
+
+
+def test_a_device_that_is_lost_while_a_bundle_warms_up_ends_the_worker_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def lose(*_: object) -> None:
+        raise DeviceLost("the device cuda:0 is lost")
+
+    async def scenario() -> None:
+        swap = HotSwap(Settings.load(), Metrics())
+        monkeypatch.setattr(swap, "_follow", asyncio.Event().wait)
+        monkeypatch.setattr(swap, "_keep_up", lose)
+        with pytest.raises(DeviceLost):
+            await swap.run(None, None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
+    asyncio.run(scenario())
 
 
 def test_a_domain_with_other_ground_state_is_refused(

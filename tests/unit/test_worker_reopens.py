@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from intentrec_core.errors import BrokerError
+from intentrec_core.errors import BrokerError, DeviceLost
 from stream import retries
 from stream.metrics import Metrics
 from stream.partition import Membership
@@ -97,6 +97,25 @@ def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkey
         await revoked
         assert pipeline.num_batches == 2
         assert broker.cuts == []
+
+    run_worker(pipeline, scenario)
+
+
+def test_a_device_that_is_lost_ends_the_process_which_opens_nothing_again() -> None:
+    class Lost(HangingPipeline):
+        def process(self, *_: Any, **__: Any) -> list[PartitionResult]:
+            self.began.set()
+            raise DeviceLost("the device cuda:0 is lost")
+
+    pipeline = Lost()
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        assert isinstance(await worker.fatal, DeviceLost)
+        assert not worker.ready
+        await asyncio.sleep(0.05)
+        assert (broker.num_opened, broker.cuts) == (1, [])
 
     run_worker(pipeline, scenario)
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from intentrec_core.attention import TIME_UNIT_S, SelfAttention, TransformerLayer
+from intentrec_core.columns import ContextBatch, collate
 from intentrec_core.engine import Encoded
-from intentrec_core.features import ContextBatch, FeatureBuilder, collate
+from intentrec_core.features import FeatureBuilder
 from intentrec_core.model import IntentRec, Stage
 from intentrec_core.slots import NO_LABEL
 

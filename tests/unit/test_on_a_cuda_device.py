@@ -1,0 +1,86 @@
+"""What only a CUDA device can show; skipped where there is none. What raises the same errors is tested everywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from intentrec_core.engine import EncodeRequest, IncrementalEngine
+from intentrec_core.history import History
+from intentrec_core.kv_pool import slot_bytes
+from intentrec_core.reference import recompute
+from tests.bench.bench_gpu import Bench
+from tests.worlds import TinyWorld
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+ROOT = Path(__file__).parents[2]
+#: An item row that no table has: the device asserts, and its context is broken for good. So in a process of its own.
+BREAK_THE_DEVICE = """
+import numpy as np
+from dataclasses import replace
+from intentrec_core.errors import DeviceLost
+from tests.unit.test_on_a_cuda_device import engine_on, requests
+from tests.worlds import TinyWorld
+
+engine = engine_on("cuda", TinyWorld(), 1 << 20)
+columns = engine._features.columns
+engine._features.columns = lambda *given: replace(columns(*given), item_row=np.full(2, 10**6))
+for attempt in range(2):
+    try:
+        engine.encode(requests(engine, [1, 1]))
+    except DeviceLost as error:
+        print(attempt, "lost:", error)
+        engine._features.columns = columns
+"""
+
+
+def engine_on(device: str, world: TinyWorld, pool_bytes: int) -> IncrementalEngine:
+    return IncrementalEngine(world.model(1).to(device), world.features, pool_bytes=pool_bytes, version="b0")
+
+
+def requests(engine: IncrementalEngine, counts: list[int]) -> list[EncodeRequest]:
+    """Members' contexts of so many plays."""
+    world, made = TinyWorld(), []
+    for user, count in enumerate(counts):
+        history = History()
+        for i in range(count):
+            history.apply(world.layout, world.play(user + i, f"{user}-{i}", 60.0 * i), i)
+        made.append(EncodeRequest(f"user-{user}", 0, bytes(history.events), 0))
+    return made
+
+
+def test_every_dtype_keeps_to_its_bounds_beside_the_cpu() -> None:
+    with torch.inference_mode():
+        assert Bench(torch.device("cuda"), quick=True).parity()["gpu_parity"] <= 1
+
+
+@pytest.fixture
+def one_gib() -> Iterator[None]:
+    """As if the device had no more."""
+    torch.cuda.set_per_process_memory_fraction((1 << 30) / torch.cuda.get_device_properties(0).total_memory)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.usefixtures("one_gib")
+def test_a_pool_larger_than_the_device_is_made_smaller_and_answers(world: TinyWorld) -> None:
+    engine = engine_on("cuda", world, 3 << 30)
+    assert engine.num_slots * slot_bytes(engine.model, torch.float16) < 1 << 30
+    asked = requests(engine, [1, 3, 8])
+    out = engine.encode(asked)
+    expected = recompute(engine.model, world.features, [request.context for request in asked])
+    np.testing.assert_allclose(out.item_NW, expected.item_NW, atol=1e-3, rtol=0)
+
+
+def test_a_broken_device_is_named_at_once_and_stays_lost() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", BREAK_THE_DEVICE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert [line.split()[:2] for line in ran.stdout.splitlines()] == [["0", "lost:"], ["1", "lost:"]], ran.stderr
