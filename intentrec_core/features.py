@@ -107,7 +107,7 @@ class FeatureBuilder:
         """Item rows of item hashes, 0 where unknown."""
         return self._vocabulary.rows(hashes)
 
-    def columns(self, contexts: Sequence[bytes | bytearray], starts: Sequence[int]) -> Columns:
+    def columns(self, contexts: Sequence[bytes], starts: Sequence[int]) -> Columns:
         """Features of the plays ``contexts[b][starts[b]:]`` (packed plays of one member, oldest first).
 
         Cost: O(new plays), and for the rule first_contact a scan of each context's bytes for each new play.
@@ -178,7 +178,7 @@ class FeatureBuilder:
             return 1 + ((ts_s // 3600) % 24).astype(np.int64)
         return 1 + ((ts_s // DAY_S + 3) % 7).astype(np.int64)  # 1970-01-01 was a Thursday; 0 is Monday
 
-    def _later_contacts(self, contexts: Sequence[bytes | bytearray], starts: Sequence[int]) -> NDArray[np.int64]:
+    def _later_contacts(self, contexts: Sequence[bytes], starts: Sequence[int]) -> NDArray[np.int64]:
         """1 for a play whose item stands earlier in its context, else 0. Shape: i64[N]."""
         later: list[int] = []
         for context, start in zip(contexts, starts, strict=True):

@@ -18,19 +18,29 @@ STATE = (
     Mutant(
         "a row number in the history",
         (
-            Edit(HISTORY, "            hash64(item_id),\n", "            _ROWS.setdefault(item_id, len(_ROWS) + 1),\n"),
-            Edit(HISTORY, "_HASH = struct.Struct", "_ROWS: dict[str, int] = {}\n_HASH = struct.Struct"),
+            Edit(
+                HISTORY,
+                "            _xxh3(item_id.encode()),\n",
+                "            _ROWS.setdefault(item_id, len(_ROWS) + 1),\n",
+            ),
+            Edit(HISTORY, "_TIME = struct.Struct", "_ROWS: dict[str, int] = {}\n_TIME = struct.Struct"),
         ),
         (TEST_HISTORY, TEST_PIPELINE),
     ),
     Mutant(
         "wrong anchor",
-        (Edit(HISTORY, "max(0, ((count - 1) // window - 1) * window)", "max(0, (count // window - 1) * window)"),),
+        (Edit(HISTORY, "    windows_left = (count - 1) // window - 1\n", "    windows_left = count // window - 1\n"),),
         (TEST_HISTORY,),
     ),
     Mutant(
         "duplicates folded in",
-        (Edit(HISTORY, "        if self._holds(size, play.event_hash):\n", "        if False:\n"),),
+        (
+            Edit(
+                HISTORY,
+                "        if _holds(events, size, _EVENT_HASH, play.event_hash, len(events)):\n",
+                "        if False:\n",
+            ),
+        ),
         (TEST_HISTORY,),
     ),
     Mutant(
@@ -40,7 +50,7 @@ STATE = (
     ),
     Mutant(
         "replayed plays not answered",
-        (Edit(FOLDING, "                work.pending.append(self._repeat(record, play, member, history))\n", ""),),
+        (Edit(FOLDING, "                work.pending.append(self._repeat(record, play, member))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(
