@@ -110,12 +110,12 @@ class FeatureBuilder:
     def columns(self, contexts: Sequence[bytes], starts: Sequence[int]) -> Columns:
         """Features of the plays ``contexts[b][starts[b]:]`` (packed plays of one member, oldest first).
 
-        Cost: O(new plays), and for the rule first_contact a scan of each context's bytes for each new play.
+        Cost: O(new plays), and for the rule first_contact a byte of each play of the context for each new play.
         """
         size = self.layout.size
         first = np.asarray(starts, dtype=np.int64)
         lengths = np.array([len(c) // size for c in contexts], dtype=np.int64) - first
-        new = self.layout.view(b"".join(bytes(c[s * size :]) for c, s in zip(contexts, starts, strict=True)))
+        new = self.layout.view(b"".join(c[s * size :] for c, s in zip(contexts, starts, strict=True)))
         ts_ms = new["ts_ms"]
         heads = np.cumsum(lengths) - lengths  # where each context's plays begin among all
         previous = np.empty_like(ts_ms)

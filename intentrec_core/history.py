@@ -139,8 +139,7 @@ class EventLayout:
 
     def ts_ms(self, events: bytes, position: int) -> int:
         """Event time of one packed play, in milliseconds."""
-        time_ms: int = _TIME.unpack_from(events, position * self.size + _TIME_OFFSET)[0]
-        return time_ms
+        return int(_TIME.unpack_from(events, position * self.size + _TIME_OFFSET)[0])
 
     def has_item_before(self, events: bytes, position: int) -> bool:
         """Whether the item of the play at ``position`` stands earlier in ``events``."""
@@ -199,7 +198,7 @@ class History:
         if _holds(events, size, _EVENT_HASH, play.event_hash, len(events)):
             return Fold(Outcome.DUPLICATE, num - 1, 0)
         position = num
-        while position and layout.ts_ms(events, position - 1) > play.ts_ms:
+        while position and _TIME.unpack_from(events, (position - 1) * size + _TIME_OFFSET)[0] > play.ts_ms:
             position -= 1
         if position == num:
             outcome = Outcome.APPENDED

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from intentrec_core.changelog_codec import encode_changes, tombstone_keys
 from intentrec_core.errors import RejectReason
-from intentrec_core.history import EventLayout, Fold, History, Outcome
+from intentrec_core.history import EventLayout, Fold, History, Outcome, anchor
 from stream.codec import DecodedPlay, RejectedPlay, decode_play
 from stream.control import home_partition, is_control, read_control
 from stream.dead_letter import HEADER_PREFIX, dead_letter, kept_headers
@@ -115,7 +115,7 @@ class Folder:
         """
         layout, max_future_ms = self._layout, self._max_future_ms
         work = PartitionWork(PartitionResult(partition, records[-1].offset + 1, len(records)))
-        result, members = work.result, dict[str, _Member]()
+        result, pending, members = work.result, work.pending, dict[str, _Member]()
         for record in records:
             if record.headers and is_control(record):
                 self._control(work, record, histories, members)
@@ -144,7 +144,7 @@ class Folder:
                 continue
             if fold.outcome is _TOO_LATE:
                 result.num_late += 1
-                work.pending.append(_late(record))
+                pending.append(_late(record))
                 continue
             member = members.get(user_id)
             if member is None or member.history is not history:  # another one where it was forgotten in between
@@ -152,10 +152,10 @@ class Folder:
                 member = members[user_id] = _Member(f"{partition}/{user_id}", history, round_)
             if fold.outcome is _REPLAYED:
                 result.num_replayed += 1
-                work.pending.append(self._repeat(record, play, member))
+                pending.append(self._repeat(record, play, member))
                 continue
             result.num_applied += 1
-            work.pending.append(self._answer(record, play, member, fold))
+            pending.append(self._answer(record, play, member, fold))
         for user_id, member in members.items():
             first_changed, moved = member.first_changed, member.anchor_moved
             if first_changed >= 0:
@@ -222,7 +222,7 @@ class Folder:
 
     def _new_run(self, member: _Member, first_changed: int) -> Run:
         history = member.history
-        first = history.anchor(self._layout)
+        first = anchor(history.count, self._layout.window)
         carried_ms = history.carried_session_ms if first else NOTHING_CARRIED
         run = Run(member.name, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
         member.run = run

@@ -50,12 +50,12 @@ STATE = (
     ),
     Mutant(
         "replayed plays not answered",
-        (Edit(FOLDING, "                work.pending.append(self._repeat(record, play, member))\n", ""),),
+        (Edit(FOLDING, "                pending.append(self._repeat(record, play, member))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(
         "late plays dropped without a trace",
-        (Edit(FOLDING, "                work.pending.append(_late(record))\n", ""),),
+        (Edit(FOLDING, "                pending.append(_late(record))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(
