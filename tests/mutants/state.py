@@ -8,6 +8,7 @@ HISTORY, CODEC, FOLDING = "intentrec_core/history.py", "intentrec_core/changelog
 ENGINE, PIPELINE, FILTERS = "intentrec_core/engine.py", "stream/pipeline.py", "index/filters.py"
 
 TEST_HISTORY, TEST_GROUND_STATE = "tests/unit/test_history.py", "tests/property/test_ground_state.py"
+TEST_FOLDING = "tests/property/test_folding.py"
 TEST_PIPELINE, TEST_SWAP = "tests/unit/test_pipeline.py", "tests/unit/test_swap.py"
 TEST_FILTERS, TEST_PARITY = (
     "tests/unit/test_conditioning_and_filters.py",
@@ -39,6 +40,17 @@ STATE = (
                 HISTORY,
                 "        if _holds(events, size, _EVENT_HASH, play.event_hash, len(events)):\n",
                 "        if False:\n",
+            ),
+        ),
+        (TEST_HISTORY,),
+    ),
+    Mutant(
+        "duplicates folded in where another event's hash begins alike",
+        (
+            Edit(
+                HISTORY,
+                "        if events.startswith(wanted, at * size + column):\n            return True\n",
+                "        return events.startswith(wanted, at * size + column)\n",
             ),
         ),
         (TEST_HISTORY,),
@@ -78,6 +90,22 @@ STATE = (
             ),
         ),
         (TEST_GROUND_STATE,),
+    ),
+    Mutant(
+        "of a micro-batch's changes only the last one in the changelog",
+        (
+            Edit(
+                FOLDING,
+                "            member.first_changed = min(max(0, member.first_changed - evicted), position)\n",
+                "            member.first_changed = position\n",
+            ),
+        ),
+        (TEST_FOLDING,),
+    ),
+    Mutant(
+        "a run's context of before its last play",
+        (Edit(FOLDING, "            open_run.context = member.history.events\n", ""),),
+        (TEST_FOLDING,),
     ),
     Mutant(
         "a lost block restored as a shorter history",
