@@ -66,29 +66,34 @@ class Marker:
 
 def encode_changes(
     layout: EventLayout, user_id: str, history: History, *, first_changed: int, anchor_moved: bool
-) -> Iterator[tuple[bytes, bytes]]:
-    """Records that bring the changelog up to ``history``.
+) -> dict[bytes, bytes]:
+    """Records by key that bring the changelog up to ``history``.
 
     ``first_changed`` is the lowest position among the plays held whose play is new or moved since the last records.
     """
-    start = anchor(history.count, layout.window)
+    size, count, events = layout.size, history.count, history.events
+    start, user, ring = anchor(count, layout.window), user_id.encode(), ring_size(layout)
     first_block = (start + first_changed) // BLOCK_PLAYS
-    for block in range(first_block, (history.count - 1) // BLOCK_PLAYS + 1):
-        low = max(start, block * BLOCK_PLAYS)
-        high = min(history.count, (block + 1) * BLOCK_PLAYS)
-        head = _EVENTS.pack(SCHEMA_VERSION, history.count, history.last_offset, low)
-        plays = history.events[(low - start) * layout.size : (high - start) * layout.size]
-        yield _key(user_id, b"E", block % ring_size(layout)), head + plays
+    records = {}
+    for block in range(first_block, (count - 1) // BLOCK_PLAYS + 1):
+        low, high = block * BLOCK_PLAYS, (block + 1) * BLOCK_PLAYS
+        if low < start:
+            low = start
+        head = _EVENTS.pack(SCHEMA_VERSION, count, history.last_offset, low)
+        plays = events[(low - start) * size : (high - start) * size]
+        records[user + _KEY_TAIL.pack(b"E", block % ring)] = head + plays
     if anchor_moved:
-        head = _EVICTED.pack(SCHEMA_VERSION, history.count, history.carried_session_ms)
-        yield _key(user_id, b"W", 0), head + history.evicted_items
+        head = _EVICTED.pack(SCHEMA_VERSION, count, history.carried_session_ms)
+        records[user + _KEY_TAIL.pack(b"W", 0)] = head + history.evicted_items
+    return records
 
 
 def tombstone_keys(layout: EventLayout, user_id: str) -> Iterator[bytes]:
     """Every key a member can have: written with no value, compaction removes the member."""
+    user = user_id.encode()
     for slot in range(ring_size(layout)):
-        yield _key(user_id, b"E", slot)
-    yield _key(user_id, b"W", 0)
+        yield user + _KEY_TAIL.pack(b"E", slot)
+    yield user + _KEY_TAIL.pack(b"W", 0)
 
 
 def user_of(key: bytes) -> bytes:
@@ -160,21 +165,19 @@ class Restorer:
                 history.count, history.last_offset = count, last_offset
         start = anchor(history.count, layout.window)
         expected = start
+        held = []
         for low, value in sorted(blocks):
             plays = value[_EVENTS.size + max(0, start - low) * layout.size :]
             if low + (len(value) - _EVENTS.size) // layout.size <= start:
                 continue  # a block the context has left behind, not yet overwritten in the ring
             if max(low, start) != expected:
                 break
-            history.events += plays
+            held.append(plays)
             expected += len(plays) // layout.size
         if expected != history.count:
             raise StateError(
                 f"changelog of user {user.decode(errors='replace')!r} holds plays up to {expected} of {history.count}: "
                 "records are missing; rebuild the state from the plays topic"
             )
+        history.events = b"".join(held)
         return history
-
-
-def _key(user_id: str, kind: bytes, slot: int) -> bytes:
-    return user_id.encode() + _KEY_TAIL.pack(kind, slot)

@@ -52,15 +52,15 @@ class FeatureBuilder:
         """Item rows of item hashes, 0 where unknown."""
         return self._vocabulary.rows(hashes)
 
-    def columns(self, contexts: Sequence[bytes | bytearray], starts: Sequence[int]) -> Columns:
+    def columns(self, contexts: Sequence[bytes], starts: Sequence[int]) -> Columns:
         """Features of the plays ``contexts[b][starts[b]:]`` (packed plays of one member, oldest first).
 
-        Cost: O(new plays), and for the rule first_contact a scan of each context's bytes for each new play.
+        Cost: O(new plays), and for the rule first_contact a byte of each play of the context for each new play.
         """
         size = self.layout.size
         first = np.asarray(starts, dtype=np.int64)
         lengths = np.array([len(c) // size for c in contexts], dtype=np.int64) - first
-        new = self.layout.view(b"".join(bytes(c[s * size :]) for c, s in zip(contexts, starts, strict=True)))
+        new = self.layout.view(b"".join(c[s * size :] for c, s in zip(contexts, starts, strict=True)))
         ts_ms = new["ts_ms"]
         heads = np.cumsum(lengths) - lengths  # where each context's plays begin among all
         previous = np.empty_like(ts_ms)
@@ -123,7 +123,7 @@ class FeatureBuilder:
             return 1 + ((ts_s // 3600) % 24).astype(np.int64)
         return 1 + ((ts_s // DAY_S + 3) % 7).astype(np.int64)  # 1970-01-01 was a Thursday; 0 is Monday
 
-    def _later_contacts(self, contexts: Sequence[bytes | bytearray], starts: Sequence[int]) -> NDArray[np.int64]:
+    def _later_contacts(self, contexts: Sequence[bytes], starts: Sequence[int]) -> NDArray[np.int64]:
         """1 for a play whose item stands earlier in its context, else 0. Shape: i64[N]."""
         later: list[int] = []
         for context, start in zip(contexts, starts, strict=True):

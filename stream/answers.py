@@ -77,7 +77,7 @@ class AnswerWriter:
         for work in works:
             outputs = work.result.outputs
             for pending in work.pending:
-                if isinstance(pending, OutputRecord):
+                if not isinstance(pending, Answer):
                     outputs.append(pending)
                     continue
                 row, event_time = pending.row, next(times)

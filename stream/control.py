@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 from aiokafka.partitioner import murmur2
@@ -68,7 +68,7 @@ def up_to_each_control(
     What is derived from a member's history can then be dropped between two parts, and nothing needs to know of a member
     who is forgotten and comes back within one.
     """
-    if not any(is_control(record) for records in batches.values() for record in records):
+    if not any(map(is_control, chain.from_iterable(batches.values()))):
         yield batches
         return
     cut = {partition: list(_cut(records)) for partition, records in batches.items()}

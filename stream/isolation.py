@@ -9,10 +9,11 @@ the others from then on, so that a batch is cut up once and not every time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from intentrec_core.engine import Encoded, EncodeRequest, IncrementalEngine

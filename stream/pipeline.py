@@ -179,7 +179,7 @@ class Pipeline:
             partition, _, user_id = member.partition("/")
             history = self._states.get(int(partition), {}).get(user_id)
             if history is not None and history.count:
-                requests.append(EncodeRequest(member, history.anchor(self.layout), bytes(history.events), 0))
+                requests.append(EncodeRequest(member, history.anchor(self.layout), history.events, 0))
             if len(requests) >= limit:
                 break
         return requests

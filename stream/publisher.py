@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -178,11 +178,12 @@ class Publisher:
 
     def _shares(self, outputs: Sequence[OutputRecord]) -> dict[tuple[OutputKind, int], list[OutputRecord]]:
         """Outputs by kind and partition: murmur2 of the key, the source offset where there is none."""
-        shares: dict[tuple[OutputKind, int], list[OutputRecord]] = {}
+        shares: defaultdict[tuple[OutputKind, int], list[OutputRecord]] = defaultdict(list)
+        num_partitions = self._num_partitions
         for output in outputs:
             kind, key = output.kind, output.key
             place = key_hash(key) if key is not None else output.source_offset
-            shares.setdefault((kind, place % self._num_partitions[kind]), []).append(output)
+            shares[kind, place % num_partitions[kind]].append(output)
         return shares
 
     async def stop(self) -> None:
@@ -258,12 +259,14 @@ def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *
     """
     latencies_s: list[float] = []
     append, now_ms = builder.append, int(now_s * 1000)
+    latency_s, closing, source_ms = 0.0, b"", None
     for output in outputs:
-        value = output.value
-        # A producer's clock can be ahead of ours.
-        latency_s = max(0.0, now_s - output.source_timestamp_ms / 1000)
-        if takes_latency:
-            value = b'%b,"latency_s":%.6f}' % (value, latency_s)
+        if output.source_timestamp_ms != source_ms:  # under load many plays share a millisecond
+            source_ms = output.source_timestamp_ms
+            # A producer's clock can be ahead of ours.
+            latency_s = max(0.0, now_s - source_ms / 1000)
+            closing = b',"latency_s":%.6f}' % latency_s if takes_latency else b""
+        value = output.value + closing
         if append(timestamp=now_ms, key=output.key, value=value, headers=list(output.headers)) is None:
             break
         latencies_s.append(latency_s)

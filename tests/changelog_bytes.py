@@ -19,5 +19,5 @@ def written_bytes(layout: EventLayout, plays: int) -> float:
         changes = encode_changes(
             layout, "user-00000", history, first_changed=fold.position, anchor_moved=fold.evicted > 0
         )
-        num_bytes += sum(len(key) + len(value) for key, value in changes)
+        num_bytes += sum(len(key) + len(value) for key, value in changes.items())
     return num_bytes / plays

@@ -41,7 +41,7 @@ def _history(layout: EventLayout, rng: np.random.Generator, plays: int, offset: 
     events["item_hash"], events["event_hash"] = rng.integers(1 << 63, size=(2, plays), dtype=np.uint64)
     events["ts_ms"] = np.arange(plays)
     history = History()
-    history.count, history.last_offset, history.events = plays, offset, bytearray(events.tobytes())
+    history.count, history.last_offset, history.events = plays, offset, events.tobytes()
     return history
 
 
@@ -77,7 +77,7 @@ def _in_memory(histories: list[History]) -> float:
     copies = {}
     for number, history in enumerate(histories):
         copy = History()
-        copy.count, copy.last_offset, copy.events = history.count, history.last_offset, bytearray(history.events)
+        copy.count, copy.last_offset, copy.events = history.count, history.last_offset, history.events
         copies[f"user-{number:08d}"] = copy
     return float(tracemalloc.get_traced_memory()[0])
 

@@ -79,7 +79,7 @@ class Member:
         self._history = History()
         self._history.count = first
         self._at_ms, self._number = START_MS, first
-        self._history.events = bytearray(b"".join(self._play().data for _ in range(count - first)))
+        self._history.events = b"".join(self._play().data for _ in range(count - first))
         self._history.count, self._history.last_offset = count, count
 
     def _play(self):
@@ -96,7 +96,7 @@ class Member:
 
     def request(self) -> EncodeRequest:
         """The context as it is, nothing of it known to be cached."""
-        return EncodeRequest(self.user_id, self._history.anchor(self._world.layout), bytes(self._history.events), 0)
+        return EncodeRequest(self.user_id, self._history.anchor(self._world.layout), self._history.events, 0)
 
     def play(self) -> EncodeRequest:
         """The next play, and the request that a worker makes of it."""
@@ -104,6 +104,6 @@ class Member:
         return EncodeRequest(
             self.user_id,
             self._history.anchor(self._world.layout),
-            bytes(self._history.events),
+            self._history.events,
             0 if fold.evicted else fold.position,
         )

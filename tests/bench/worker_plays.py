@@ -72,7 +72,7 @@ def past(layout: EventLayout, number: int, num_plays: int | None = None) -> byte
 def history(layout: EventLayout, number: int, num_plays: int | None = None) -> History:
     """The same as a worker holds it, as of the partition's first record."""
     held = History()
-    held.events = bytearray(past(layout, number, num_plays))
+    held.events = past(layout, number, num_plays)
     held.count, held.last_offset = len(held.events) // layout.size, 0
     return held
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from intentrec_core import changelog_codec
@@ -35,9 +35,8 @@ def install(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """Makes this process one of the next version; ``replace`` is a monkeypatch's, where it has to be undone."""
     feed, decode, encode = Restorer.feed, Marker.decode, Marker.encode
 
-    def encoded(*args: Any, **options: Any) -> Iterator[tuple[bytes, bytes]]:
-        for key, value in encode_changes(*args, **options):
-            yield key, upgraded(value)
+    def encoded(*args: Any, **options: Any) -> dict[bytes, bytes]:
+        return {key: upgraded(value) for key, value in encode_changes(*args, **options).items()}
 
     replace(Restorer, "feed", lambda self, key, value: feed(self, key, understood(value)))
     replace(Marker, "decode", classmethod(lambda cls, value: decode(understood(value) or b"")))

@@ -22,7 +22,7 @@ REPAIR = (
     ),
     Mutant(
         "forgotten: plays of before, in the same cut, are written behind the tombstones",
-        (Edit(FOLDING, "        changes.pop(user_id, None)\n", ""),),
+        (Edit(FOLDING, "            members[user_id].first_changed = -1\n", "            pass\n"),),
         (TEST_FORGET,),
     ),
     Mutant(
@@ -32,7 +32,7 @@ REPAIR = (
     ),
     Mutant(
         "forgotten: the micro-batch goes on behind the order",
-        (Edit(CONTROL, "    if not any(is_control(", "    if True or not any(is_control("),),
+        (Edit(CONTROL, "    if not any(map(is_control, ", "    if True or not any(map(is_control, "),),
         (TEST_FORGET,),
     ),
     Mutant(

@@ -8,6 +8,7 @@ HISTORY, CODEC, FOLDING = "intentrec_core/history.py", "intentrec_core/changelog
 ENGINE, PIPELINE, FILTERS = "intentrec_core/engine.py", "stream/pipeline.py", "index/filters.py"
 
 TEST_HISTORY, TEST_GROUND_STATE = "tests/unit/test_history.py", "tests/property/test_ground_state.py"
+TEST_FOLDING = "tests/property/test_folding.py"
 TEST_PIPELINE, TEST_SWAP = "tests/unit/test_pipeline.py", "tests/unit/test_swap.py"
 TEST_FILTERS, TEST_PARITY = (
     "tests/unit/test_conditioning_and_filters.py",
@@ -18,19 +19,40 @@ STATE = (
     Mutant(
         "a row number in the history",
         (
-            Edit(HISTORY, "            hash64(item_id),\n", "            _ROWS.setdefault(item_id, len(_ROWS) + 1),\n"),
-            Edit(HISTORY, "_HASH = struct.Struct", "_ROWS: dict[str, int] = {}\n_HASH = struct.Struct"),
+            Edit(
+                HISTORY,
+                "            _xxh3(item_id.encode()),\n",
+                "            _ROWS.setdefault(item_id, len(_ROWS) + 1),\n",
+            ),
+            Edit(HISTORY, "_TIME = struct.Struct", "_ROWS: dict[str, int] = {}\n_TIME = struct.Struct"),
         ),
         (TEST_HISTORY, TEST_PIPELINE),
     ),
     Mutant(
         "wrong anchor",
-        (Edit(HISTORY, "max(0, ((count - 1) // window - 1) * window)", "max(0, (count // window - 1) * window)"),),
+        (Edit(HISTORY, "    windows_left = (count - 1) // window - 1\n", "    windows_left = count // window - 1\n"),),
         (TEST_HISTORY,),
     ),
     Mutant(
         "duplicates folded in",
-        (Edit(HISTORY, "        if self._holds(size, play.event_hash):\n", "        if False:\n"),),
+        (
+            Edit(
+                HISTORY,
+                "        if _holds(events, size, _EVENT_HASH, play.event_hash, len(events)):\n",
+                "        if False:\n",
+            ),
+        ),
+        (TEST_HISTORY,),
+    ),
+    Mutant(
+        "duplicates folded in where another event's hash begins alike",
+        (
+            Edit(
+                HISTORY,
+                "        if events.startswith(wanted, at * size + column):\n            return True\n",
+                "        return events.startswith(wanted, at * size + column)\n",
+            ),
+        ),
         (TEST_HISTORY,),
     ),
     Mutant(
@@ -40,12 +62,12 @@ STATE = (
     ),
     Mutant(
         "replayed plays not answered",
-        (Edit(FOLDING, "                work.pending.append(self._repeat(record, play, member, history))\n", ""),),
+        (Edit(FOLDING, "                pending.append(self._repeat(record, play, member))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(
         "late plays dropped without a trace",
-        (Edit(FOLDING, "                work.pending.append(_late(record))\n", ""),),
+        (Edit(FOLDING, "                pending.append(_late(record))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(
@@ -68,6 +90,22 @@ STATE = (
             ),
         ),
         (TEST_GROUND_STATE,),
+    ),
+    Mutant(
+        "of a micro-batch's changes only the last one in the changelog",
+        (
+            Edit(
+                FOLDING,
+                "            member.first_changed = min(max(0, member.first_changed - evicted), position)\n",
+                "            member.first_changed = position\n",
+            ),
+        ),
+        (TEST_FOLDING,),
+    ),
+    Mutant(
+        "a run's context of before its last play",
+        (Edit(FOLDING, "            open_run.context = member.history.events\n", ""),),
+        (TEST_FOLDING,),
     ),
     Mutant(
         "a lost block restored as a shorter history",

@@ -92,7 +92,7 @@ def test_the_pass_through_folds_every_play_and_writes_it_to_the_changelog() -> N
     }
     restorer = Restorer(layout)
     for user, held in before.items():
-        for key, value in encode_changes(layout, user, held, first_changed=0, anchor_moved=False):
+        for key, value in encode_changes(layout, user, held, first_changed=0, anchor_moved=False).items():
             restorer.feed(key, value)
     for key, value in result.changelog.items():
         restorer.feed(key, value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from intentrec_core.domain import value_text
-from intentrec_core.history import History, Outcome, anchor, hash64
+from intentrec_core.domain_file import load_domain
+from intentrec_core.history import EventLayout, History, Outcome, anchor, hash64
 from tests.worlds import START_MS, TinyWorld
 
 
@@ -78,6 +79,34 @@ def test_an_event_hash_inside_another_column_is_no_repeat(world: TinyWorld) -> N
     assert history.apply(world.layout, world.play(2, 1, 5.0), 1).outcome is Outcome.APPENDED
 
 
+def test_a_repeat_is_found_among_plays_whose_hashes_begin_alike() -> None:
+    """Of 300 hashes some share their first byte: each is new once, and a repeat wherever it stands in the context."""
+    world, history = TinyWorld(window=200), History()
+    plays = [world.play(i % 9, i, 10.0 * i) for i in range(300)]
+    outcomes = [history.apply(world.layout, play, i).outcome for i, play in enumerate(plays)]
+    assert outcomes == [Outcome.APPENDED] * 300
+    again = [history.apply(world.layout, play, 300 + i).outcome for i, play in enumerate(plays)]
+    assert again == [Outcome.DUPLICATE] * 300
+
+
+def test_an_item_is_found_only_before_its_play() -> None:
+    world, history = TinyWorld(window=200), History()
+    numbers = [(i * i) % 257 for i in range(300)]
+    for i, number in enumerate(numbers):
+        history.apply(world.layout, world.play(number, i, 10.0 * i), i)
+    found = [world.layout.has_item_before(history.events, i) for i in range(300)]
+    assert found == [number in numbers[:i] for i, number in enumerate(numbers)]
+
+
+def test_who_took_a_context_keeps_it_as_it_was(world: TinyWorld) -> None:
+    """A run of a micro-batch holds it while later plays are folded in: behind it, into it, and so that the anchor moves."""
+    history, taken = History(), []
+    for at_s in (10.0, 30.0, 20.0, *(40.0 + i for i in range(12))):
+        fold(world, history, (1, at_s))
+        taken.append((history.events, bytes(memoryview(history.events))))
+    assert all(context == copy for context, copy in taken)
+
+
 def test_a_session_ends_by_the_gap_in_event_time(world: TinyWorld) -> None:
     history = History()
     fold(world, history, (1, 0.0), (2, 1800.0), (3, 3601.0), (4, 3700.0))
@@ -104,6 +133,15 @@ def test_watched_items_reach_back_past_the_context(world: TinyWorld) -> None:
 def test_a_number_that_is_none_is_refused(world: TinyWorld, value: object) -> None:
     with pytest.raises((ValueError, TypeError), match=r"max_maturity|float"):
         world.layout.pack(item_id="a", event_id="b", ts_ms=0, duration_s=None, attributes={"max_maturity": value})
+
+
+def test_a_value_is_packed_by_its_text_and_one_that_is_not_declared_as_missing() -> None:
+    layout = EventLayout(load_domain("movielens"))
+    packed = [layout.pack("i", "e", 0, None, {"rating": value}).data for value in ("4", 4, 4.0)]
+    assert len(set(packed)) == 1
+    missing = layout.pack("i", "e", 0, None, {}).data
+    assert packed[0] != missing
+    assert all(layout.pack("i", "e", 0, None, {"rating": v}).data == missing for v in (None, "6", 6, 4.5, True, False))
 
 
 def test_whole_numbers_are_told_apart_as_values() -> None:

@@ -34,7 +34,8 @@ def test_equal_histories_are_the_same_byte_for_byte() -> None:
 
 
 def item(h: History) -> None:
-    h.events[3 * LAYOUT.size] ^= 1
+    place = 3 * LAYOUT.size
+    h.events = h.events[:place] + bytes([h.events[place] ^ 1]) + h.events[place + 1 :]
 
 
 def offset(h: History) -> None:
@@ -54,7 +55,7 @@ def watched(h: History) -> None:
 
 
 def shorter(h: History) -> None:
-    del h.events[: LAYOUT.size]
+    h.events = h.events[LAYOUT.size :]
 
 
 @pytest.mark.parametrize(

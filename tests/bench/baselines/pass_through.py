@@ -73,10 +73,14 @@ class PassThrough:
     def _answer(self, answer: Answer, outputs: list[OutputRecord]) -> None:
         record, key = answer.record, answer.play.user_id.encode()
         opening = b'{"event_id":"%b"' % answer.play.event_id.encode()
-        values = {kind: opening + body for kind, body in self._bodies.items()}
-        for kind, value in (values | {OutputKind.LATE: record.value or b""}).items():
-            headers = ((ID_HEADER, output_id(record, kind)),)
-            outputs.append(OutputRecord(kind, key, value, headers, record.offset, record.timestamp))
+        for kind, body in self._bodies.items():
+            outputs.append(_output(record, kind, key, opening + body))
+        outputs.append(_output(record, OutputKind.LATE, key, record.value or b""))
+
+
+def _output(record: SourceRecord, kind: OutputKind, key: bytes, value: bytes) -> OutputRecord:
+    headers = ((ID_HEADER, output_id(record, kind)),)
+    return OutputRecord(kind, key, value, headers, record.offset, record.timestamp)
 
 
 async def main() -> None:
