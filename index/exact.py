@@ -17,15 +17,19 @@ from index.base import (
     checked_vectors,
     exact_scores,
     longest_vector,
+    picked,
     rounding_margin,
 )
 from index.candidates import floors_of_best, padded, places_above
+from index.few_queries import MAX_QUERIES, GroupedVectors
 
 #: Scores held at once, 16 MB: 40 queries over 100,000 items, or a whole batch over a small catalogue.
 _BLOCK_SCORES = 4_000_000
 #: Below this share of allowed rows, copying their vectors out costs less than scoring all rows.
 _GATHER_RATIO = 0.1
 _GROUP_SIZE = 64
+#: Rows of which a second copy is kept, laid out for a few queries at a time; beyond, a pruned index answers them.
+_GROUPED_UP_TO = 100_001
 #: Candidates of one query scored exactly at once: without a bound, 64 queries over 100,000 items that tie take 2 GB.
 _MAX_TIED = 1024
 
@@ -33,12 +37,13 @@ _MAX_TIED = 1024
 class ExactIndex:
     """All items scored by one matrix product, the best ones scored again in a fixed order.
 
-    Cost: time O(B · V · D), memory 16 MB beside the vectors.
+    Cost: time O(B · V · D), memory 16 MB beside the vectors, and the vectors once more up to 100,000 rows.
     """
 
     def __init__(self, vectors: Vectors) -> None:
         self.vectors = checked_vectors(vectors)
         self.vectors.setflags(write=False)
+        self._grouped = GroupedVectors(self.vectors) if len(self.vectors) <= _GROUPED_UP_TO else None
         self._longest = longest_vector(self.vectors)
 
     @property
@@ -68,12 +73,14 @@ class ExactIndex:
             subset = None if mask is None else np.flatnonzero(mask)
             pool = self.vectors if subset is None else self.vectors[subset]
             step = max(1, _BLOCK_SCORES // max(1, len(pool)))
-            rough = np.empty((min(step, len(members)), len(pool)), dtype=np.float32)
+            few = self._grouped if subset is None and len(members) <= MAX_QUERIES else None
+            room = np.empty((0 if few else min(step, len(members)), len(pool)), dtype=np.float32)
             for start in range(0, len(members), step):
                 block = members[start : start + step]
-                rows[block], scores[block] = self._search_block(
-                    rough[: len(block)], queries, k, block, pool, subset, excluded, allowed
-                )
+                asked = queries[block]
+                rough = few.scores(asked) if few else np.matmul(asked, pool.T, out=room[: len(block)])
+                hidden, masks = picked(excluded, block), picked(allowed, block)
+                rows[block], scores[block] = self._best_of(rough, asked, k, subset, hidden, masks)
         return rows, scores
 
     def _groups(
@@ -95,23 +102,18 @@ class ExactIndex:
         groups += [(mask, np.array(members, dtype=np.intp)) for mask, members in restricted.values()]
         return groups
 
-    def _search_block(
+    def _best_of(
         self,
         rough: Vectors,
-        queries: Vectors,
+        asked: Vectors,
         k: int,
-        block: NDArray[np.intp],
-        pool: Vectors,
         subset: Rows | None,
         excluded: Sequence[Rows] | None,
         allowed: Sequence[Mask | None] | None,
     ) -> tuple[Rows, Vectors]:
-        asked = queries[block]
-        np.matmul(asked, pool.T, out=rough)
-        for i, query in enumerate(block.tolist()):
-            mask = None if allowed is None else allowed[query]
-            hidden = None if excluded is None else excluded[query]
-            _hide(rough[i], subset, mask, hidden)
+        """The best k of each query, from its rough scores, which are overwritten. Shapes: f32[B, V and more], f32[B, D]."""
+        for query, scores in enumerate(rough):
+            _hide(scores, subset, allowed[query] if allowed else None, excluded[query] if excluded else None)
         # Twice: the k-th best may be that much too high here, and a better one that much too low.
         floors = floors_of_best(rough, k, _GROUP_SIZE) - 2 * rounding_margin(asked, self._longest)
         candidates = [places if subset is None else subset[places] for places in places_above(rough, floors)]
@@ -135,7 +137,7 @@ def _hide(rough: Vectors, subset: Rows | None, mask: Mask | None, hidden: Rows |
     if subset is None:
         rough[0] = -np.inf
         if mask is not None:
-            np.putmask(rough, ~mask, -np.inf)
+            np.putmask(rough[: len(mask)], ~mask, -np.inf)
         if hidden is not None:
             rough[hidden] = -np.inf
     else:

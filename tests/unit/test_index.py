@@ -239,3 +239,17 @@ def test_vectors_that_are_not_finite_are_refused():
 
 def test_the_default_kind_is_exact_until_the_catalogue_is_very_large():
     assert [artifact.default_kind(rows) for rows in (2, 100_000, 100_001)] == ["exact", "exact", "pruned"]
+
+
+def test_many_queries_at_once_are_answered_as_one_at_a_time():
+    rng = np.random.default_rng(5)
+    index = ExactIndex(rng.normal(size=(1003, 7)).astype(np.float32))
+    queries = rng.normal(size=(70, 7)).astype(np.float32)  # more than are scored by the kernel for a few
+    excluded = [rng.integers(1, 1003, size=5) for _ in queries]
+    allowed = [None if query % 2 else rng.random(1003) < 0.7 for query in range(len(queries))]
+    rows, scores = index.search(queries, 9, excluded=excluded, allowed=allowed)
+    for query in range(len(queries)):
+        one = slice(query, query + 1)
+        alone = index.search(queries[one], 9, excluded=excluded[one], allowed=allowed[one])
+        np.testing.assert_array_equal(rows[one], alone[0])
+        np.testing.assert_array_equal(scores[one], alone[1])
