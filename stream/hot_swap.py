@@ -15,7 +15,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -25,7 +25,7 @@ from intentrec_core.engine import EncodeRequest
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DeviceLost
 from stream.announce import AnnouncementFollower, newest
 from stream.serving import Serving, load_serving
-from stream.warm_up import warm_up
+from stream.warm_up import num_positions, warm_up
 
 if TYPE_CHECKING:
     from stream.messages import Announcement
@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Copying their contexts takes the inference thread about 10 ms, once a swap; encoding them, half a minute's half core.
+#: Taking their contexts takes the inference thread a millisecond or two; encoding them, a minute's half core.
 MAX_WARM_MEMBERS = 2_048
+#: What the flip may find not encoded: some 30 ms of one core, spread over the plays that come next.
+_FEW_POSITIONS = 1_024
+_CAUGHT_UP_WITHIN_S = 60.0
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: Other workers of this machine share the cache and may be a swap behind.
 _NUM_KEPT_ON_DISK = 4
@@ -50,6 +53,7 @@ class SwappingPipeline(Protocol):
     @property
     def serving(self) -> Serving: ...
     def hottest(self, limit: int) -> list[EncodeRequest]: ...
+    def played_on(self, requests: Iterable[EncodeRequest]) -> list[EncodeRequest]: ...
     def swap(self, serving: Serving) -> None: ...
 
 
@@ -186,9 +190,7 @@ class HotSwap:
                 raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
             if serving.domain.fingerprint != old.domain.fingerprint:
                 raise BundleError(BundleFault.DOMAIN, version, "declares other ground state than the histories hold")
-        limit = min(MAX_WARM_MEMBERS, serving.engine.num_slots)
-        requests = await on_inference_thread(pipeline.hottest, limit)
-        warmed = await self._in_standby(warm_up, serving, requests, self._stop)
+        num_warm = await self._warm_up(serving, pipeline, on_inference_thread)
         await on_inference_thread(pipeline.swap, serving)
         self.previous = old
         self._metrics.bundle_swaps.inc()
@@ -197,9 +199,32 @@ class HotSwap:
             version,
             old.version,
             announcement.reason,
-            warmed.num_members,
+            num_warm,
         )
         await self._in_standby(self._tidy, version, old.version)
+
+    async def _warm_up(
+        self, serving: Serving, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
+    ) -> int:
+        """Encodes the members who played last, then again and again what they played meanwhile, until little of it is left.
+
+        Each round has less to do than the one before took time; who plays faster than that is encoded at their next play.
+        Returns how many members are warm.
+
+        Raises: BundleError when most of them cannot be encoded.
+        """
+        limit = min(MAX_WARM_MEMBERS, serving.engine.num_slots)
+        requests = await on_inference_thread(pipeline.hottest, limit)
+        warmed = await self._in_standby(warm_up, serving, requests, self._stop)
+        known = {request.user_id: request for request in requests}
+        give_up_s = time.monotonic() + _CAUGHT_UP_WITHIN_S
+        while time.monotonic() < give_up_s:
+            behind = await on_inference_thread(pipeline.played_on, known.values())
+            if num_positions(serving, behind) <= _FEW_POSITIONS:
+                break
+            await self._in_standby(warm_up, serving, behind, self._stop)
+            known.update((request.user_id, request) for request in behind)
+        return warmed.num_members
 
     async def _load(self, version: str, url: str) -> Serving:
         """Fetches, verifies and loads a bundle.

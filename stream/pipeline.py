@@ -10,7 +10,7 @@ its stages and for nothing else: what comes out is a function of the records, th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -183,6 +183,23 @@ class Pipeline:
             if len(requests) >= limit:
                 break
         return requests
+
+    def played_on(self, requests: Iterable[EncodeRequest]) -> list[EncodeRequest]:
+        """What an engine that has encoded ``requests`` lacks by now: those whose members have played since, as they stand now.
+
+        Cost: less than a microsecond a request.
+        """
+        now = []
+        for known in requests:
+            partition, _, user_id = known.user_id.partition("/")
+            history = self._states.get(int(partition), {}).get(user_id)
+            if history is None or history.events == known.context:
+                continue
+            anchor = history.anchor(self.layout)
+            is_longer = anchor == known.anchor and history.events.startswith(known.context)
+            num_known = len(known.context) // self.layout.size if is_longer else 0
+            now.append(EncodeRequest(known.user_id, anchor, history.events, num_known))
+        return now
 
     def swap(self, serving: Serving) -> None:
         """Serves with another bundle from the next call on.

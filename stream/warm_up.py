@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,12 @@ def warm_up(serving: Serving, requests: Sequence[EncodeRequest], stop: threading
         detail = f"cannot encode {done.num_bad} of {done.num_members} members' contexts"
         raise BundleError(BundleFault.NOT_FINITE, serving.version, detail)
     return done
+
+
+def num_positions(serving: Serving, requests: Iterable[EncodeRequest]) -> int:
+    """How many plays there are to encode."""
+    size = serving.features.layout.size
+    return sum(len(request.context) // size - request.first_changed for request in requests)
 
 
 def _encode(serving: Serving, portion: Sequence[EncodeRequest]) -> int:

@@ -23,7 +23,7 @@ from stream.metrics import Metrics
 from stream.pipeline import Pipeline
 from stream.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.settings import Settings
-from stream.warm_up import warm_up
+from stream.warm_up import num_positions, warm_up
 from tests.bundle_world import CREATED_AT, SLOTS_BYTES, PlayLog, make_bundle, make_pipeline, make_serving
 from tests.faulty_encoder import device_lost, faulty
 from tests.pipeline_results import intents, lists, run, state
@@ -93,6 +93,30 @@ def test_a_swap_is_warm_for_the_members_who_played_last(servings: tuple[Serving,
     result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(20)])
     assert second.engine.stats.misses == misses + 8
     for answer in intents(result):
+        expect_full_recomputation(pipeline, answer.user_id, answer.intents)
+
+
+def test_what_members_play_while_an_engine_warms_up_is_all_that_it_encodes_after(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    run(pipeline, [log.play(f"user-{i % 5}", i % 30, 100.0 * i) for i in range(30)])
+    requests = pipeline.hottest(5)
+    warm_up(second, requests, threading.Event())
+    assert pipeline.played_on(requests) == []
+    run(pipeline, [log.play("user-0", 7, 9_000), log.play("user-1", 9, 150)])
+    behind = pipeline.played_on(requests)
+    assert {(request.user_id, request.first_changed) for request in behind} == {("0/user-0", 6), ("0/user-1", 0)}
+    assert num_positions(second, behind) == 1 + 7, "one play; and all of a context into which a late one came"
+    positions = second.engine.stats.positions
+    warm_up(second, behind, threading.Event())
+    assert second.engine.stats.positions == positions + 1 + 7
+    pipeline.swap(second)
+    hits = second.engine.stats.hits
+    answers = intents(run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(5)]))
+    assert second.engine.stats.hits == hits + 4, "whoever had a late play is encoded once more, to be sure"
+    for answer in answers:
         expect_full_recomputation(pipeline, answer.user_id, answer.intents)
 
 
