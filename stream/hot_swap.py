@@ -39,7 +39,8 @@ T = TypeVar("T")
 MAX_WARM_MEMBERS = 2_048
 #: What the flip may find not encoded: some 30 ms of one core, spread over the plays that come next.
 _FEW_POSITIONS = 1_024
-_CAUGHT_UP_WITHIN_S = 60.0
+#: A round that leaves more than this share of what the one before had to do is the last.
+_WORTH_A_ROUND = 0.8
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: Other workers of this machine share the cache and may be a swap behind.
 _NUM_KEPT_ON_DISK = 4
@@ -208,8 +209,8 @@ class HotSwap:
     ) -> int:
         """Encodes the members who played last, then again and again what they played meanwhile, until little of it is left.
 
-        Each round has less to do than the one before took time; who plays faster than that is encoded at their next play.
-        Returns how many members are warm.
+        Where a round leaves as much to do as it found, members play faster than can be encoded beside serving them: then the
+        flip does not wait any longer. Returns how many members are warm.
 
         Raises: BundleError when most of them cannot be encoded.
         """
@@ -217,14 +218,15 @@ class HotSwap:
         requests = await on_inference_thread(pipeline.hottest, limit)
         warmed = await self._in_standby(warm_up, serving, requests, self._stop)
         known = {request.user_id: request for request in requests}
-        give_up_s = time.monotonic() + _CAUGHT_UP_WITHIN_S
-        while time.monotonic() < give_up_s:
+        before = num_positions(serving, requests)
+        while True:
             behind = await on_inference_thread(pipeline.played_on, known.values())
-            if num_positions(serving, behind) <= _FEW_POSITIONS:
-                break
+            left = num_positions(serving, behind)
+            if left <= _FEW_POSITIONS or left > _WORTH_A_ROUND * before:
+                return warmed.num_members
             await self._in_standby(warm_up, serving, behind, self._stop)
             known.update((request.user_id, request) for request in behind)
-        return warmed.num_members
+            before = left
 
     async def _load(self, version: str, url: str) -> Serving:
         """Fetches, verifies and loads a bundle.
