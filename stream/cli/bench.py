@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -46,8 +45,6 @@ def bench(
     if not (checkout / "tests" / "bench").is_dir():
         raise ConfigError("the benches and their baselines are in a checkout of the repository, not in the package")
     sys.path.insert(0, str(checkout))
-    # Before torch and FAISS come: a thread that spins until its fellows come back makes baselines slow where a core is busy.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tests.bench import harness
 
     if name not in harness.BENCHES:

@@ -83,6 +83,8 @@ def run(name: str, options: BenchOptions, *, compare: bool) -> Figures:
     Raises: ConfigError for a part or an input that the bench does not have.
     """
     load_before = os.getloadavg()[0]
+    # Before torch and FAISS come: a thread that spins until its fellows come back makes baselines slow where a core is busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     bench = importlib.import_module(f"tests.bench.bench_{name}")
     unknown = [part for part in options.only if part not in bench.PARTS]
     if unknown:
