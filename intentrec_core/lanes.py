@@ -12,6 +12,7 @@ compile; ``index`` counts elements from the array's beginning.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -36,12 +37,7 @@ class _Lanes(types.Type):
         super().__init__(name="Lanes")
 
 
-@register_model(_Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _VECTOR)  # type: ignore[no-untyped-call]  # numba has no types
-
-
+register_model(_Lanes)(partial(models.PrimitiveModel, be_type=_VECTOR))
 _lanes = _Lanes()
 
 
@@ -58,7 +54,7 @@ def _checked(array: Any) -> Any:
 
 
 def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = make_array(array_type)(context, builder, array).data  # type: ignore[no-untyped-call]
+    data = make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
 
 

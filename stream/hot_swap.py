@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Taking their contexts takes the inference thread a millisecond or two; encoding them, a minute's half core.
+#: Taking their contexts takes the inference thread 3 ms, once a round; encoding them, a minute's half core.
 MAX_WARM_MEMBERS = 2_048
 #: What the flip may find not encoded: some 30 ms of one core, spread over the plays that come next.
 _FEW_POSITIONS = 1_024

@@ -176,8 +176,7 @@ class Pipeline:
         self._moved.warm_up_begins()
         requests = []
         for member in self._serving.engine.cached_users():
-            partition, _, user_id = member.partition("/")
-            history = self._states.get(int(partition), {}).get(user_id)
+            history = self._history_of(member)
             if history is not None and history.count:
                 requests.append(EncodeRequest(member, history.anchor(self.layout), history.events, 0))
             if len(requests) >= limit:
@@ -187,12 +186,11 @@ class Pipeline:
     def played_on(self, requests: Iterable[EncodeRequest]) -> list[EncodeRequest]:
         """What an engine that has encoded ``requests`` lacks by now: those whose members have played since, as they stand now.
 
-        Cost: less than a microsecond a request.
+        Cost: about a microsecond a request: contexts are compared byte by byte.
         """
         now = []
         for known in requests:
-            partition, _, user_id = known.user_id.partition("/")
-            history = self._states.get(int(partition), {}).get(user_id)
+            history = self._history_of(known.user_id)
             if history is None or history.events == known.context:
                 continue
             anchor = history.anchor(self.layout)
@@ -200,6 +198,10 @@ class Pipeline:
             num_known = len(known.context) // self.layout.size if is_longer else 0
             now.append(EncodeRequest(known.user_id, anchor, history.events, num_known))
         return now
+
+    def _history_of(self, member: str) -> History | None:
+        partition, _, user_id = member.partition("/")
+        return self._states.get(int(partition), {}).get(user_id)
 
     def swap(self, serving: Serving) -> None:
         """Serves with another bundle from the next call on.

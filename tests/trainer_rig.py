@@ -50,7 +50,7 @@ def make_settings(broker: Broker, folder: Path, **overrides: object) -> Settings
         "retrain_min_plays": 400,
         "event_log_flush_s": 0.2,
     }
-    return Settings(**(given | overrides))  # type: ignore[arg-type]
+    return Settings(**(given | overrides))
 
 
 async def send(settings: Settings, rows: Iterator[PlayRow]) -> int:

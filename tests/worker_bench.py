@@ -122,7 +122,7 @@ def run_worker(
             "on_committed": worker.committed,
             "on_restored": worker.figures.restored,
         }
-        worker.start(LifeParts(**{**parts, **changes}), broker)  # type: ignore[arg-type]
+        worker.start(LifeParts(**{**parts, **changes}), broker)
         worker.partitions_assigned({0})
         try:
             async with asyncio.timeout(60):

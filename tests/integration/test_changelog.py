@@ -45,7 +45,7 @@ def _cut(rig: Rig, history: History, offset: int, *, user: str = "u1", padding: 
 
 
 def _run(scenario: Callable[[], Awaitable[Any]]) -> Any:
-    return asyncio.run(scenario())  # type: ignore[arg-type]
+    return asyncio.run(scenario())
 
 
 def test_a_zombies_cut_is_refused_and_never_seen(rig: Rig) -> None:
@@ -131,7 +131,7 @@ def test_a_restore_that_hangs_ends_by_its_deadline(rig: Rig) -> None:
             pass
 
         parts = LifeParts(
-            source=None,  # type: ignore[arg-type]
+            source=None,
             writer=lambda partition, marker: _writer(rig),
             marker=lambda num, offset: Marker(num_partitions=num, next_offset=offset, fingerprint="f" * 16),
             restore=never,

@@ -28,7 +28,7 @@ T = TypeVar("T")
 LATE_S = 30.0
 
 
-class Injected(KafkaError):  # type: ignore[misc]  # aiokafka is untyped
+class Injected(KafkaError):  # aiokafka is untyped
     """The failure that was asked for."""
 
 

@@ -118,7 +118,7 @@ class ScriptedProcess:
         try:
             self.world.loop.create_task(self._main(), name=self.name)
         finally:
-            _CURRENT.set(None)  # type: ignore[arg-type]  # nobody's code runs
+            _CURRENT.set(None)  # nobody's code runs
 
     def stop(self) -> None:
         """SIGTERM."""

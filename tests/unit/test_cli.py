@@ -66,7 +66,7 @@ def test_every_example_is_accepted_by_the_parser() -> None:
     for command in LEAVES:
         node = tree
         for name in command:
-            node = node.commands[name]  # type: ignore[attr-defined]
+            node = node.commands[name]
         shown += [line.strip() for line in (node.epilog or "").splitlines() if "intentrec " in line]
     assert len(shown) > 20
     for line in shown:

@@ -22,7 +22,7 @@ def test_a_consumer_that_stops_badly_is_closed_and_cancels_nobody() -> None:
 
     async def scenario() -> None:
         consumer = Consumer()
-        await close_consumer(consumer)  # type: ignore[arg-type]
+        await close_consumer(consumer)
         assert consumer.closed
 
     asyncio.run(scenario())

@@ -179,7 +179,7 @@ def test_a_play_that_crashes_inference_has_its_own_dead_letter_and_the_others_ar
 
 def state_of_item(pipeline: Pipeline, item: int) -> np.uint64:
     packed = pipeline.layout.pack(item_id=f"item-{item}", event_id="e", ts_ms=0, duration_s=None, attributes={})
-    return pipeline.layout.view(packed.data)["item_hash"][0]  # type: ignore[no-any-return]
+    return pipeline.layout.view(packed.data)["item_hash"][0]
 
 
 def test_plays_before_an_order_to_forget_and_behind_it_are_two_runs(pipeline: Pipeline) -> None:

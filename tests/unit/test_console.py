@@ -164,9 +164,9 @@ def outputs(user: str, item: str = "next") -> tuple[Recommendation, IntentUpdate
         "bundle": "b",
         "source": Source("plays", 0, 1),
     }
-    listed = Recommendation(**about, items=[RecommendedItem(item, item.title(), 1.0)])  # type: ignore[arg-type]
+    listed = Recommendation(**about, items=[RecommendedItem(item, item.title(), 1.0)])
     intents = IntentUpdate(
-        **about,  # type: ignore[arg-type]
+        **about,
         session_opened=False,
         intents={"genre": {"Drama": 0.6, "War": 0.4}},
         weights={"genre": 1.0},

@@ -79,7 +79,7 @@ def drain(sink: Sink, meanwhile: Callable[[Consumer], None]) -> None:
 
     async def run() -> None:
         consumer = Consumer(sink, meanwhile)
-        draining = asyncio.ensure_future(consumer._drain_messages(SimpleNamespace(_stopped=asyncio.Event())))  # type: ignore[arg-type]
+        draining = asyncio.ensure_future(consumer._drain_messages(SimpleNamespace(_stopped=asyncio.Event())))
         async with asyncio.timeout(30):
             while len(sink.accepted) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0)

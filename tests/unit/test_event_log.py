@@ -169,7 +169,7 @@ def test_merging_rewrites_a_play_only_a_few_times(tmp_path: Path, monkeypatch: p
 
     def counting(self: EventLogWriter, path: Path, table: object) -> None:
         nonlocal rewritten
-        rewritten += table.num_rows  # type: ignore[attr-defined]
+        rewritten += table.num_rows
         whole(self, path, table)
 
     monkeypatch.setattr(EventLogWriter, "_write", counting)
@@ -232,7 +232,7 @@ def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
         EventLog(tmp_path, TOPIC).plays()
 
 
-def _raise(code: int):  # type: ignore[no-untyped-def]
+def _raise(code: int):
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 

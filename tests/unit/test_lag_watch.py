@@ -61,7 +61,7 @@ class Watched:
         """Looks a few times, again after each change; returns what the last look of each saw."""
 
         async def looked() -> list[set[int] | str]:
-            watching = asyncio.ensure_future(watch_lag(self, self, 0.001, self.asked_by_others))  # type: ignore[arg-type]
+            watching = asyncio.ensure_future(watch_lag(self, self, 0.001, self.asked_by_others))
             last = []
             for change in (lambda: None, *changes):
                 change()

@@ -36,7 +36,7 @@ def test_a_coming_engine_keeps_whoever_moved_before_it_was_warmed_up() -> None:
 def test_the_engine_before_forgets_whoever_moved_since_the_flip_warmed_up_or_not() -> None:
     moved, first, second = Moved(10), Engine("ann", "ben", "cat"), Engine()
     moved.add(["cat"])  # the first one serves, and was told itself
-    moved.flip(first, second)  # type: ignore[arg-type]
+    moved.flip(first, second)
     moved.add(["ann"])
     moved.warm_up_begins()
     assert _flip(moved, second, first) == {"ben", "cat"}

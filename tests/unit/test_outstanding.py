@@ -16,27 +16,27 @@ def _fetched(start: int, sizes: list[int]) -> Fetched:
 
 def test_few_large_plays_are_too_many() -> None:
     outstanding, one, other = Outstanding(max_plays=100, max_bytes=1000), *(object() for _ in range(2))
-    outstanding.begin(one)  # type: ignore[arg-type]
-    outstanding.begin(other)  # type: ignore[arg-type]
-    outstanding.fetched(one, _fetched(0, [400, 100]))  # type: ignore[arg-type]
+    outstanding.begin(one)
+    outstanding.begin(other)
+    outstanding.fetched(one, _fetched(0, [400, 100]))
     assert outstanding.has_room
-    outstanding.fetched(other, _fetched(7, [600]))  # type: ignore[arg-type]
+    outstanding.fetched(other, _fetched(7, [600]))
     assert not outstanding.has_room
-    outstanding.committed(one, 1, 1)  # type: ignore[arg-type]
+    outstanding.committed(one, 1, 1)
     assert not outstanding.has_room, "a part of a fetch frees nothing yet"
-    outstanding.committed(one, 1, 2)  # type: ignore[arg-type]
+    outstanding.committed(one, 1, 2)
     assert outstanding.has_room
-    assert outstanding.holds(other)  # type: ignore[arg-type]
-    assert not outstanding.holds(one)  # type: ignore[arg-type]
-    assert outstanding.end(other)  # type: ignore[arg-type]
-    assert not outstanding.holds(other)  # type: ignore[arg-type]
-    outstanding.committed(other, 1, 8)  # type: ignore[arg-type]
+    assert outstanding.holds(other)
+    assert not outstanding.holds(one)
+    assert outstanding.end(other)
+    assert not outstanding.holds(other)
+    outstanding.committed(other, 1, 8)
 
 
 def test_many_small_plays_are_too_many() -> None:
     outstanding, life = Outstanding(max_plays=3, max_bytes=1000), object()
-    outstanding.begin(life)  # type: ignore[arg-type]
-    outstanding.fetched(life, _fetched(0, [1, 1, 1]))  # type: ignore[arg-type]
+    outstanding.begin(life)
+    outstanding.fetched(life, _fetched(0, [1, 1, 1]))
     assert not outstanding.has_room
-    outstanding.committed(life, 2, 2)  # type: ignore[arg-type]
+    outstanding.committed(life, 2, 2)
     assert outstanding.has_room

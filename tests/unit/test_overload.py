@@ -35,7 +35,7 @@ def test_a_bound_of_zero_is_never_exceeded() -> None:
 def test_in_overload_a_micro_batch_takes_all_that_waits() -> None:
     buffer = PlayBuffer(max_batch=4, deadline_s=0, clock=lambda: 0.0)
     for partition in (0, 1):
-        buffer.add(partition, [SimpleNamespace(offset=offset) for offset in range(5)])  # type: ignore[misc]
+        buffer.add(partition, [SimpleNamespace(offset=offset) for offset in range(5)])
     assert sum(map(len, buffer.take().values())) == 4
     taken = buffer.take(everything=True)
     assert {p: [r.offset for r in records] for p, records in taken.items()} == {0: [2, 3, 4], 1: [2, 3, 4]}

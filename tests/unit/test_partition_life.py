@@ -58,9 +58,9 @@ async def _restored(partition: int) -> Restored:
 
 def _life(log: Log, failures: list[BaseException]) -> PartitionLife:
     parts = LifeParts(
-        source=log,  # type: ignore[arg-type]
+        source=log,
         writer=log.writer,
-        marker=lambda num_partitions, next_offset: None,  # type: ignore[arg-type, return-value]
+        marker=lambda num_partitions, next_offset: None,
         restore=_restored,
         open_state=_nothing,
         close_state=_nothing,
@@ -98,7 +98,7 @@ def test_a_connection_that_times_out_is_no_recovery_past_its_deadline() -> None:
     async def scenario() -> None:
         log = Log()
         life = _life(log, [])
-        log.open = _time_out  # type: ignore[method-assign]
+        log.open = _time_out
         with pytest.raises(TimeoutError) as raised:  # and not RecoveryTimeout, which ends the process
             await life.open()
         assert raised.value.errno == errno.ETIMEDOUT

@@ -314,7 +314,7 @@ def test_plays_are_counted_by_what_became_of_them(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize("wrong", [{"num_partitions": 0}, {"num_recommendations": 0}, {"beta": -1.0}, {"max_tries": 0}])
 def test_a_wrong_configuration_is_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        PipelineConfig(**({"num_partitions": 1} | wrong))  # type: ignore[arg-type]
+        PipelineConfig(**({"num_partitions": 1} | wrong))
 
 
 def test_a_bundle_without_the_intent_stage_serves(world: TinyWorld, tmp_path: Path) -> None:

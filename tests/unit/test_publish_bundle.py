@@ -51,7 +51,7 @@ def build(root: Path, walk: WalkingWorld, model: IntentRec, **options: object) -
         vocabulary=walk.parts()[0],
         catalogue=walk.catalogue,
         plays=walk.plays(400),
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 
@@ -139,11 +139,11 @@ def test_a_very_large_catalogue_gets_an_index_planned_from_what_its_members_ask(
     torch.manual_seed(0)
     model = IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]).eval()
     parts = {"model": model, "domain_text": DOMAIN_TEXT, "vocabulary": walk.parts()[0], "catalogue": walk.catalogue}
-    built = build_bundle(tmp_path, plays=walk.plays(2000), **parts)  # type: ignore[arg-type]
+    built = build_bundle(tmp_path, plays=walk.plays(2000), **parts)
     assert built.index_kind == "pruned"
     assert isinstance(check_bundle(built.ref.path)[1], PrunedIndex)
     assert isinstance(load_serving(built.ref.path, device="cpu", pool_bytes=1 << 20).index, PrunedIndex)
-    few = build_bundle(tmp_path, plays=walk.plays(50), **parts)  # type: ignore[arg-type]
+    few = build_bundle(tmp_path, plays=walk.plays(50), **parts)
     assert few.index_kind == "exact"
 
 

@@ -24,7 +24,7 @@ TOPICS = {OutputKind.RECOMMENDATION: "recommendations"}
 class Batch(list[bytes]):
     """A batch builder that keeps the keys; full after one record."""
 
-    def append(self, *, key: bytes, **_: Any) -> object | None:  # type: ignore[override]
+    def append(self, *, key: bytes, **_: Any) -> object | None:
         if self:
             return None
         super().append(key)
@@ -71,7 +71,7 @@ def _output(key: bytes) -> OutputRecord:
 def test_nothing_of_a_life_leaves_behind_an_output_that_failed() -> None:
     async def scenario() -> None:
         producer = FailingProducer(fails=b"2")
-        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)
         await publisher.start()
         life, other = OutputStream(), OutputStream()
         keys = {b"1": life, b"2": life, b"a": other, b"3": life, b"b": other}
@@ -91,7 +91,7 @@ def test_nothing_of_a_life_leaves_behind_an_output_that_failed() -> None:
 def test_of_a_life_that_has_ended_nothing_more_is_sent() -> None:
     async def scenario() -> None:
         producer = FailingProducer(fails=b"")
-        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)
         await publisher.start()
         life = OutputStream()
         receipts = [publisher.publish([_output(key)], life) for key in (b"1", b"2")]
@@ -106,7 +106,7 @@ def test_of_a_life_that_has_ended_nothing_more_is_sent() -> None:
 def test_metadata_that_misses_a_topic_for_a_moment_fails_nothing_and_moves_no_key() -> None:
     async def scenario() -> None:
         producer = FailingProducer(fails=b"")
-        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)
         await publisher.start()
         producer.partitions = set()
         await publisher.publish([_output(b"1")], OutputStream()).future
@@ -122,7 +122,7 @@ def test_metadata_that_misses_a_topic_for_a_moment_fails_nothing_and_moves_no_ke
 def test_a_topic_that_does_not_exist_is_said_at_the_start() -> None:
     producer = FailingProducer(fails=b"")
     producer.partitions = set()
-    publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+    publisher = Publisher(producer, TOPICS, on_published=lambda _: None)
     with pytest.raises(BrokerError, match="intentrec topics"):
         asyncio.run(publisher.start())
 
@@ -151,7 +151,7 @@ def test_outputs_of_a_transaction_are_reported_once_it_is_committed_with_the_tim
         return Marker(num_partitions=1, next_offset=next_offset, fingerprint="f" * 16)
 
     async def commit(fails: bytes) -> None:
-        publisher = Publisher(FailingProducer(b""), TOPICS, on_published=seen.append, clock=lambda: now_s[0])  # type: ignore[arg-type]
+        publisher = Publisher(FailingProducer(b""), TOPICS, on_published=seen.append, clock=lambda: now_s[0])
         await publisher.start()
         writer, producer = TransactionalWriter(Settings(), 0, marker, publisher), Transaction(fails)
         monkeypatch.setattr(writer, "_started", lambda: producer)
@@ -173,13 +173,13 @@ def test_each_output_carries_the_latency_from_its_own_source(takes_latency: bool
     """Equal times in a row, others behind them, a record without one (-1), and a producer whose clock is ahead."""
 
     class Values(list[bytes]):
-        def append(self, *, value: bytes, **_: Any) -> object:  # type: ignore[override]
+        def append(self, *, value: bytes, **_: Any) -> object:
             super().append(value)
             return object()
 
     values, times_ms = Values(), [-1, 9_000, 9_000, 8_500, 9_000, 11_000, -1]
     outputs = [OutputRecord(OutputKind.RECOMMENDATION, b"k", b'{"a":1', (), 0, time_ms) for time_ms in times_ms]
-    latencies_s = fill(values, outputs, 10.0, takes_latency=takes_latency)  # type: ignore[arg-type]
+    latencies_s = fill(values, outputs, 10.0, takes_latency=takes_latency)
     assert latencies_s == [10.001, 1.0, 1.0, 1.5, 1.0, 0.0, 10.001]
     closed = [close_with_latency(b'{"a":1', latency_s) for latency_s in latencies_s]
     assert values == (closed if takes_latency else [b'{"a":1'] * 7)
@@ -193,7 +193,7 @@ def test_a_connection_that_times_out_is_not_called_a_transaction_that_took_too_l
             raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
 
     async def scenario() -> None:
-        writer = TransactionalWriter(Settings(), 0, lambda _: None, None)  # type: ignore[arg-type, return-value]
+        writer = TransactionalWriter(Settings(), 0, lambda _: None, None)
         monkeypatch.setattr(writer, "_started", lambda: Producer(b""))
         with pytest.raises(TimeoutError, match="Connection timed out"):
             await writer.commit(Cut(3, {}))
@@ -219,7 +219,7 @@ def test_a_batch_that_cannot_be_made_fails_its_outputs_and_holds_up_no_others(
 
     async def scenario() -> None:
         producer = FailingProducer(fails=b"")
-        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)  # type: ignore[arg-type]
+        publisher = Publisher(producer, TOPICS, on_published=lambda _: None)
         await publisher.start()
         life, other = OutputStream(), OutputStream()
         first, second = publisher.publish([_output(b"1")], life), publisher.publish([_output(b"2")], other)

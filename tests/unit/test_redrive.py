@@ -70,7 +70,7 @@ def box(monkeypatch: pytest.MonkeyPatch) -> Box:
 
 def run(box: Box, selection: Selection | None = None, **options: Any) -> Redrive:
     done = Redrive(box.settings, selection or Selection(), **options)
-    asyncio.run(done.run(box))  # type: ignore[arg-type]
+    asyncio.run(done.run(box))
     return done
 
 

@@ -35,7 +35,7 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
     def small(*args: object, **options: object) -> object:
         if options["start"] is None:
             options["model_config"] = TINY_MODEL
-        return train(*args, **options)  # type: ignore[arg-type]
+        return train(*args, **options)
 
     monkeypatch.setattr(subject, "train", small)
     monkeypatch.setattr(

@@ -294,7 +294,7 @@ def test_a_tiny_world_with_next_to_nothing_to_see_goes_on() -> None:
 )
 def test_an_impossible_world_is_refused(options: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        World(**{"domain_name": "video", **options})  # type: ignore[arg-type]
+        World(**{"domain_name": "video", **options})
 
 
 @pytest.mark.parametrize("name", NAMES)

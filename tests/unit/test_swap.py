@@ -154,7 +154,7 @@ def test_a_device_that_is_lost_while_a_bundle_warms_up_ends_the_worker_by_its_ow
         monkeypatch.setattr(swap, "_follow", asyncio.Event().wait)
         monkeypatch.setattr(swap, "_keep_up", lose)
         with pytest.raises(DeviceLost):
-            await swap.run(None, None)  # type: ignore[arg-type]
+            await swap.run(None, None)
 
     monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
     asyncio.run(scenario())

@@ -33,7 +33,7 @@ PLAYS = cycling_plays(members=MEMBERS, plays=LENGTH)
 
 
 def trained(world: TinyWorld, config: TrainConfig = QUICK, **more: object) -> Trained:
-    return train(PLAYS, world.features, world.table, config, model_config=SMALL, device="cpu", **more)  # type: ignore[arg-type]
+    return train(PLAYS, world.features, world.table, config, model_config=SMALL, device="cpu", **more)
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def test_an_overloaded_worker_coalesces_all_that_waits_and_what_is_no_full_micro
             worker.overload.saw_lag(lag)
             worker.accept(life, Fetched(offset, records(offset, num), offset + num))
             offset += num
-            await until(lambda end=offset: broker.cuts and broker.cuts[-1] == end)  # type: ignore[misc]
+            await until(lambda end=offset: broker.cuts and broker.cuts[-1] == end)
         assert pipeline.taken == [
             (256, False), (44, False), (300, True), (200, False), (300, True), (256, False), (44, False),
         ]  # fmt: skip

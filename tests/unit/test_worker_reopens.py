@@ -58,7 +58,7 @@ def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
         pipeline.go_on.set()
         broker.num_failures = 2
         for life in range(1, 4):
-            await until(lambda life=life: broker.num_opened == life and worker.fetchable())  # type: ignore[misc]
+            await until(lambda life=life: broker.num_opened == life and worker.fetchable())
             assert applied() == 0
             worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
         await until(lambda: broker.cuts)
@@ -185,7 +185,7 @@ def test_failures_with_a_quiet_time_in_between_end_nothing(
         pipeline.go_on.set()
         broker.num_failures = num_failures = 15  # above what ends the process in a row
         for life in range(1, num_failures + 2):
-            await until(lambda life=life: broker.num_opened == life and worker.fetchable())  # type: ignore[misc]
+            await until(lambda life=life: broker.num_opened == life and worker.fetchable())
             worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
         await until(lambda: broker.cuts)
         assert not worker.fatal.done()
@@ -235,7 +235,7 @@ def test_a_cancellation_that_comes_out_of_a_client_library_leaves_no_partition_b
             await until(worker.fetchable)
             life = worker.fetchable()[0]
             worker.accept(life, Fetched(100, records(100, 5), 105))
-            await until(lambda life=life: broker.cuts or worker.fetchable().get(0) is not life)  # type: ignore[misc]
+            await until(lambda life=life: broker.cuts or worker.fetchable().get(0) is not life)
         assert broker.num_opened == 2
 
     run_worker(pipeline, scenario)
