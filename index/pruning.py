@@ -7,7 +7,7 @@ much the same way. How high an item can score is told by its mean score over the
 
 and the items of highest potential, scored in the leading directions of the queries, contain the answers. How many items, how
 many directions and how many candidates to score exactly is not guessed: the cheapest choice is taken that finds the wanted
-share of the exact answers to queries that took no part in fitting. All items in all directions are the last choice, and exact.
+share of the exact answers to queries that took no part in fitting. All items in all directions are the last choice.
 
 Static pruning of an index, for inner products; it asks nothing of the items' geometry (inverted lists need clusters, and these
 vectors have none).
@@ -81,6 +81,10 @@ def make_plan(vectors: Vectors, queries: Vectors, target: float = TARGET_RECALL)
         if found is not None:
             num_directions, num_candidates, recall = found
             return Plan(order[:num_kept], np.ascontiguousarray(basis[:, :num_directions]), num_candidates, recall)
+        if num_kept == len(order):  # so many score alike that even all of them do: what is planned is what can be had
+            num_candidates = min(num_kept, int(PLANNED_K * max(_CANDIDATE_RATIOS)))
+            ranks = _ranks((judging @ basis) @ (vectors[order] @ basis).T, true_places)
+            return Plan(order, basis, num_candidates, float(np.mean(ranks < num_candidates)))
         num_kept = min(len(order), 2 * num_kept)
 
 

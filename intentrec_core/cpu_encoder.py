@@ -22,7 +22,10 @@ _MIN_ROWS_A_THREAD = 4
 
 
 class CpuEncoder:
-    """Keys, values and times in numpy arrays. Memory is taken as slots are first used. Uses as many threads as torch does."""
+    """Keys, values and times in numpy arrays. Memory is taken as slots are first used. Uses as many threads as torch does.
+
+    Making one compiles the step where this machine has not done so yet: a worker that is ready answers at once.
+    """
 
     def __init__(self, model: IntentRec, pool_bytes: int) -> None:
         config, context_size = model.config, model.domain.context_size
@@ -39,6 +42,7 @@ class CpuEncoder:
         self._num_threads = torch.get_num_threads()
         self._rooms = [make_room(self._weights, self._cache) for _ in range(self._num_threads)]
         self._threads = ThreadPoolExecutor(max(1, self._num_threads - 1), thread_name_prefix="encode")
+        self.encode(_one_play(model), np.zeros(1, dtype=np.int64), np.ones(1, dtype=bool))
 
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         """See :class:`intentrec_core.encoder.Encoder`."""
@@ -65,6 +69,19 @@ class CpuEncoder:
         for share in running:
             share.result()
         return out
+
+
+def _one_play(model: IntentRec) -> Columns:
+    """A play of no item; what it leaves in a slot is nobody's."""
+    return Columns(
+        item_row=np.zeros(1, dtype=np.int64),
+        codes=np.zeros((1, len(model.domain.dynamic_fields)), dtype=np.int64),
+        ts_s=np.zeros(1),
+        gap_s=np.full(1, -1, dtype=np.float32),
+        weight=np.ones(1, dtype=np.float32),
+        lengths=np.ones(1, dtype=np.int64),
+        starts=np.zeros(1, dtype=np.int64),
+    )
 
 
 def slot_bytes(model: IntentRec) -> int:

@@ -213,7 +213,8 @@ def value_text(value: object) -> str:
 
 def _bucket_names(edges: Sequence[float]) -> tuple[str, ...]:
     def text(edge: float) -> str:
-        return f"{edge:g}"
+        short = f"{edge:g}"
+        return short if float(short) == edge else repr(edge)  # edges that look alike would give two labels one name
 
     middle = [f"{text(low)} to {text(high)}" for low, high in pairwise(edges)]
     return (f"under {text(edges[0])}", *middle, f"{text(edges[-1])} and over")

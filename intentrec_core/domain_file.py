@@ -135,6 +135,8 @@ def _field(row: _Table) -> Field:
             raise row.error("edges", f"{list(edges)}", "one or more rising numbers")
         if labels and len(labels) != len(edges) + 1:
             raise row.error("labels", f"{len(labels)} labels", f"{len(edges) + 1}: one more than edges")
+        if len(set(labels)) != len(labels):
+            raise row.error("labels", f"{list(labels)}", "different texts: each is the name of one intent")
         if values:
             raise row.error("values", "given", "edges (and labels) for a bucketed field")
     elif not values or len(set(values)) != len(values) or len(values) > MAX_LABELS:

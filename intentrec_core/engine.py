@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from intentrec_core.cpu_encoder import CpuEncoder
 from intentrec_core.device_faults import DeviceFault, fault_of
 from intentrec_core.encoder import Encoder, StepOutput
-from intentrec_core.errors import DeviceLost
+from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.features import FeatureBuilder
 from intentrec_core.model import IntentRec
 from intentrec_core.slots import NO_LABEL, Slot, SlotAllocator
@@ -89,7 +89,7 @@ class _Job:
 class IncrementalEngine:
     """Encodes plays of members with one set of weights, over a pool of cached keys and values.
 
-    ``make_encoder`` takes the model and ``pool_bytes``, which is a limit; without it, the model's device decides.
+    ``make_encoder`` takes the model and ``pool_bytes``, a limit on members' slots; without it, the model's device decides.
     Not thread safe: one thread owns an engine. A pool belongs to one engine and so to one version of the weights: no slot is
     ever read with other weights than it was written with.
     """
@@ -182,7 +182,12 @@ class IncrementalEngine:
         num_evictions = self._slots.num_evictions + len(self._slots)
         self._pool_bytes //= 2
         del self.encoder  # its memory must be free before the smaller one is taken
-        self.encoder = self._new_encoder()
+        try:
+            self.encoder = self._new_encoder()
+        except (
+            ConfigError
+        ) as error:  # whatever else takes the device's memory, this process can do nothing with it any more
+            raise DeviceLost(f"the device {self.model.device} has no memory left: {error}") from error
         self._slots = SlotAllocator(self.encoder.num_slots)
         self._slots.num_evictions = num_evictions
 

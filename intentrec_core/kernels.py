@@ -29,13 +29,15 @@ _ONE, _ZERO, _HALF = f32(1), f32(0), f32(0.5)
 
 
 def _keep_compiled_code_by_source() -> None:
-    """numba asks a cached function for its own file only: one that calls what was changed since would be taken as it is."""
+    """numba asks a cached function for its own file only: one that calls what was changed since would be taken as it is.
+
+    Below the folder that is configured, or beside the source. Constants are compiled in, so whose they are counts, too.
+    """
     here = Path(__file__).parent
-    sources = b"".join(
-        (here / name).read_bytes()
-        for name in ("lanes.py", "kernels.py", "decode_attention.py", "step_fields.py", "step.py")
-    )
-    vars(config)["CACHE_DIR"] = str(here / "__pycache__" / f"compiled-{xxhash.xxh3_64_hexdigest(sources)}")
+    names = ("attention.py", "lanes.py", "kernels.py", "decode_attention.py", "step_fields.py", "step.py")
+    sources = b"".join((here / name).read_bytes() for name in names)
+    folder = Path(vars(config)["CACHE_DIR"] or here / "__pycache__")
+    vars(config)["CACHE_DIR"] = str(folder / f"compiled-{xxhash.xxh3_64_hexdigest(sources)}")
 
 
 def compiled(function: Callable[..., Any], *, fastmath: set[str] = MATH) -> Callable[..., Any]:
@@ -50,8 +52,7 @@ def compiled(function: Callable[..., Any], *, fastmath: set[str] = MATH) -> Call
         return compiler(cache=False)
 
 
-if not vars(config)["CACHE_DIR"]:
-    _keep_compiled_code_by_source()
+_keep_compiled_code_by_source()
 
 
 @compiled

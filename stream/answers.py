@@ -187,13 +187,17 @@ def _shifted_since(run: Sequence[Answer], columns: _Columns, row: int) -> bool:
 
 
 def _object(names: Sequence[str]) -> Callable[..., Any]:
-    """A type for JSON objects with these keys, values given in their order.
+    """What makes JSON objects with these keys of values given in their order.
 
-    Written at a third of what a dict costs: its keys are encoded once and not for every play.
+    A type of its own is written at a third of what a dict costs: its keys are encoded once and not for every play. msgspec takes
+    no key for it that JSON has to escape; a label may be any text, and then it is a dict.
     """
     fields = [(f"field{i}", Any) for i in range(len(names))]
     rename = {field: name for (field, _), name in zip(fields, names, strict=True)}
-    return defstruct("JsonObject", fields, rename=rename, frozen=True, gc=False)
+    try:
+        return defstruct("JsonObject", fields, rename=rename, frozen=True, gc=False)
+    except ValueError:
+        return lambda *values: dict(zip(names, values, strict=True))
 
 
 def _rounded(values: NDArray[np.float32]) -> list[Any]:

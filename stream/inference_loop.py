@@ -33,8 +33,9 @@ T = TypeVar("T")
 
 #: One micro-batch in inference, one behind it: the thread never waits for the loop, and latency gains nothing from more.
 NUM_SLOTS = 2
-#: Micro-batches with answers held back: as many plays as are held before inference. Beyond, nobody overtakes any more.
-MAX_HOLDING = 8
+#: Parts that are held back: a second or two of encoding, which a revoke and the end of the process have to wait for. Beyond, no
+#: micro-batch is taken until one of them is answered, and nobody overtakes any more.
+MAX_HELD_BACK = 16
 
 
 class PlaysPipeline(Protocol):
@@ -119,7 +120,9 @@ class InferenceLoop:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._slots = asyncio.Semaphore(NUM_SLOTS)
         self._submitted: asyncio.Queue[_Batch] = asyncio.Queue()
-        self._holding: asyncio.Queue[_Batch] = asyncio.Queue(MAX_HOLDING)
+        self._holding: asyncio.Queue[_Batch] = asyncio.Queue()
+        self._few_held_back = asyncio.Event()
+        self._few_held_back.set()
         self._in_order: deque[_Batch] = deque()
 
     async def run(self) -> None:
@@ -142,8 +145,10 @@ class InferenceLoop:
         while True:
             await self._buffer.wait_until_due()
             await self._slots.acquire()
+            await self._few_held_back.wait()
             coalesced = self._is_overloaded()
-            taken = self._buffer.take(everything=coalesced)
+            # What waits can be thousands of plays: all at once only where they find their members cached.
+            taken = self._buffer.take(everything=coalesced and not self._pipeline.num_held_back)
             lives = {partition: life for partition in taken if (life := self._life_of(partition))}
             batch = {partition: taken[partition] for partition in lives}
             self._on_taken()
@@ -173,8 +178,9 @@ class InferenceLoop:
             if processed.error is not None:
                 self._failed(batch, processed.error)
             self._give_out(batch, batch.results)
+            self._look_at_held_back()
             if batch.num_held_back:
-                await self._holding.put(batch)
+                self._holding.put_nowait(batch)
             else:
                 self._done(batch)
             self._slots.release()
@@ -188,9 +194,17 @@ class InferenceLoop:
                 except Exception as error:
                     self._failed(batch, error)
                     continue
+                finally:
+                    self._look_at_held_back()
                 self._give_out(batch, parts)
                 self._add_to(batch, parts)
             self._done(batch)
+
+    def _look_at_held_back(self) -> None:
+        if self._pipeline.num_held_back < MAX_HELD_BACK:
+            self._few_held_back.set()
+        else:
+            self._few_held_back.clear()
 
     def _give_out(self, batch: _Batch, results: Sequence[PartitionResult]) -> None:
         for result in results:

@@ -54,7 +54,8 @@ class Outstanding:
         num_bytes = sum(len(record.value or b"") for record in fetched.records)
         held.num_plays += len(fetched.records)
         held.num_bytes += num_bytes
-        held.fetches.append((fetched.end, num_bytes))
+        if fetched.records:  # a fetch may end behind a transaction's end, a cut never does
+            held.fetches.append((fetched.records[-1].offset + 1, num_bytes))
 
     def committed(self, life: PartitionLife, num_plays: int, next_offset: int) -> None:
         """A cut up to before ``next_offset`` is durable; of a life that has ended it changes nothing."""

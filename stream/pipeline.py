@@ -214,6 +214,8 @@ class Pipeline:
                 BundleFault.DOMAIN, serving.version, "declares other ground state than the histories hold"
             )
         self._moved.flip(old.engine, serving.engine)
+        # What of them is answered from here on, the engine before never sees.
+        self._moved.add(self._held_back.members())
         self._install(serving)
         if serving.extends(old) or old.extends(serving):
             self._popular.follow(serving.popularity)
@@ -226,11 +228,13 @@ class Pipeline:
     def _install(self, serving: Serving) -> None:
         config, engine = self.config, serving.engine
         k = max(CUTOFF, config.num_recommendations)
-        self._serving = serving
-        self._encoder = IsolatingEncoder(engine, self.layout, config.max_tries)
-        self._watched = WatchedCache(self.layout, serving.vocabulary, max(engine.num_slots, 1024))
-        self._retrieval = Retrieval(serving, k=k, beta=config.beta)
-        self._writer = AnswerWriter(serving, k=config.num_recommendations, max_tries=config.max_tries)
+        encoder = IsolatingEncoder(engine, self.layout, config.max_tries)
+        watched = WatchedCache(self.layout, serving.vocabulary, max(engine.num_slots, 1024))
+        retrieval = Retrieval(serving, k=k, beta=config.beta)
+        writer = AnswerWriter(serving, k=config.num_recommendations, max_tries=config.max_tries)
+        # Only now, all of them: parts of two bundles must never meet, whatever making one of them may raise.
+        self._serving, self._encoder, self._watched = serving, encoder, watched
+        self._retrieval, self._writer = retrieval, writer
         self._engine_seen = EngineCounts.of(serving)
         self.metrics.serves(serving.version, serving.created_s)
 

@@ -1,21 +1,25 @@
-"""Members whose whole context has to be encoded are answered behind the others, so many positions at a time.
+"""Members of whom more than their new plays has to be encoded are answered behind the others, so many positions at a time.
 
-    micro-batch ─ folded ─┬─ members with cached keys and values ──▶ answered at once
+    micro-batch ─ folded ─┬─ members whose earlier plays are cached ──▶ answered at once
                           └─ the others, beyond the bound ──▶ parts ──▶ one between two micro-batches, oldest first
 
-A play of a member who is not cached costs a hundred times what it costs otherwise; a burst of them, after a rebalance or a swap,
-would hold everybody up for as long as it lasts. All plays are folded in at once and in order. A member who waits is answered
-in order too: as long as one part holds answers of them, newer ones go behind it.
+A play of a member who is not cached, or whose anchor moves, costs a hundred times what it costs otherwise; a burst of them,
+after a rebalance or a swap, would hold everybody up for as long as it lasts. All plays are folded in at once and in order. A
+member who waits is answered in order too: as long as one part holds answers of them, newer ones go behind it, at no more than
+what these cost by themselves.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from stream.folding import Answer, PartitionWork, Run
-from stream.records import OutputRecord, PartitionResult
+from stream.records import PartitionResult
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -32,7 +36,7 @@ class Part:
 class HeldBack:
     """Parts that wait, oldest first. Owned by the inference thread.
 
-    A part has at most ``max_positions``, but for one context that is longer; 0: no bound. ``play_size`` is a packed play's.
+    A part has at most ``max_positions``, but for one member with more; 0: no bound. ``play_size`` is a packed play's.
     """
 
     def __init__(self, max_positions: int, play_size: int) -> None:
@@ -49,26 +53,46 @@ class HeldBack:
     ) -> list[list[Run]]:
         """Takes out of a micro-batch what has to wait, works included; returns the rounds that are answered at once.
 
-        Members who are ``cold`` are answered at once where nobody waits and all of them keep to the bound.
+        Members with more to encode than their new plays are answered at once where nobody waits and they keep to the bound.
+
+        Cost: O(runs and answers of the micro-batch).
         """
         if not self._max_positions or not rounds:
             return rounds
-        waits = [run for run in rounds[0] if self._waiting[run.member] or cold(run.member)]
-        if not self._parts and sum(self._positions(run) for run in waits) <= self._max_positions:
+        positions = self._positions(rounds, cold)
+        if not positions or (not self._parts and sum(positions.values()) <= self._max_positions):
             return rounds
-        for members in self._cut(waits):
-            of_part = [[run for run in runs if run.member in members] for runs in rounds]
-            later = [_taken(work, members) for work in works]
-            self._parts.append(Part(later, [runs for runs in of_part if runs], coalesced, members))
-            self._waiting.update(members)
-        held = {run.member for run in waits}
-        return [kept for runs in rounds if (kept := [run for run in runs if run.member not in held])]
+        part_of = self._cut(positions)
+        parts = [Part([], [], coalesced, set()) for _ in range(1 + max(part_of.values()))]
+        for member, number in part_of.items():
+            parts[number].members.add(member)
+        at_once = []
+        for runs in rounds:
+            kept, later = _dealt(runs, lambda run: part_of.get(run.member))
+            for number, own in later.items():
+                parts[number].rounds.append(own)
+            if kept:
+                at_once.append(kept)
+        for work in works:
+            work.pending, later_answers = _dealt(
+                work.pending, lambda p: part_of.get(p.run.member) if isinstance(p, Answer) else None
+            )
+            for number, answers in later_answers.items():
+                result = PartitionResult(work.result.partition, work.result.next_offset, 0)
+                parts[number].works.append(PartitionWork(result, answers))
+        self._parts.extend(parts)
+        self._waiting.update(part_of.keys())
+        return at_once
 
     def next(self) -> Part:
         """Takes the oldest part out."""
         part = self._parts.popleft()
         self._waiting -= Counter(part.members)
         return part
+
+    def members(self) -> set[str]:
+        """Who waits."""
+        return set(self._waiting)
 
     def forget(self, member: str) -> None:
         """What is derived from the member's answers that still wait must not stay."""
@@ -85,24 +109,35 @@ class HeldBack:
                 kept for runs in part.rounds if (kept := [r for r in runs if not r.member.startswith(f"{partition}/")])
             ]
 
-    def _positions(self, run: Run) -> int:
-        return len(run.context) // self._play_size
+    def _positions(self, rounds: Sequence[Sequence[Run]], cold: Callable[[str], bool]) -> dict[str, int]:
+        """What there is to encode of each member who waits already, or of whom it is more than their new plays."""
+        positions: Counter[str] = Counter()
+        num_plays: Counter[str] = Counter()
+        for runs in rounds:
+            for run in runs:
+                # Who waits will be cached when it is their turn, and so is whoever had a run before in this micro-batch.
+                whole = run.member not in positions and not self._waiting[run.member] and cold(run.member)
+                positions[run.member] += len(run.context) // self._play_size - (0 if whole else run.first_changed)
+                num_plays[run.member] += run.num_outputs
+        return {member: num for member, num in positions.items() if self._waiting[member] or num > num_plays[member]}
 
-    def _cut(self, runs: Sequence[Run]) -> list[set[str]]:
-        cut: list[set[str]] = []
-        room = 0
-        for run in runs:
-            num = self._positions(run)
-            if not cut or num > room:
-                cut.append(set())
-                room = self._max_positions
-            cut[-1].add(run.member)
+    def _cut(self, positions: Mapping[str, int]) -> dict[str, int]:
+        """The part each member goes into."""
+        part_of: dict[str, int] = {}
+        number, room = -1, 0
+        for member, num in positions.items():
+            if number < 0 or num > room:
+                number, room = number + 1, self._max_positions
+            part_of[member] = number
             room -= num
-        return cut
+        return part_of
 
 
-def _taken(work: PartitionWork, members: set[str]) -> PartitionWork:
-    """A work of its own with the answers of ``members``, taken out of ``work``."""
-    later: list[OutputRecord | Answer] = [p for p in work.pending if isinstance(p, Answer) and p.run.member in members]
-    work.pending = [p for p in work.pending if not isinstance(p, Answer) or p.run.member not in members]
-    return PartitionWork(PartitionResult(work.result.partition, work.result.next_offset, 0), later)
+def _dealt(things: Iterable[T], part_of: Callable[[T], int | None]) -> tuple[list[T], dict[int, list[T]]]:
+    """What belongs to no part, and what belongs to each, in the order given."""
+    kept: list[T] = []
+    later: dict[int, list[T]] = {}
+    for thing in things:
+        number = part_of(thing)
+        (kept if number is None else later.setdefault(number, [])).append(thing)
+    return kept, later

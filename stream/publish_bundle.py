@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +46,7 @@ GOLDEN_K = 10
 #: Above 0, so that the golden answers depend on the item labels too.
 GOLDEN_BETA = 1.0
 NUM_PLANNING = 1024
+_CONTEXTS_AT_ONCE = 32
 #: What a worker's beta may be: a plan made for one alone may miss what another one finds.
 PLANNED_BETAS = np.array([0.0, 0.5, 1.0], dtype=np.float32)
 
@@ -186,6 +187,16 @@ def golden_queries(
     for begin, end in members.spans():
         start = begin + anchor(end - begin, features.layout.window)
         contexts.append(members.packed(start, end))
+    # A few at a time: attention over whole contexts takes memory by the square of their length.
+    parts = [
+        _asked(model, features, contexts[low : low + _CONTEXTS_AT_ONCE])
+        for low in range(0, len(contexts), _CONTEXTS_AT_ONCE)
+    ]
+    return np.concatenate(parts)
+
+
+def _asked(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Vectors:
+    """What the index would be asked after the newest play of each context."""
     encoded = recompute(model, features, contexts)
     labelled = item_label_heads(model.domain)
     probabilities = [p for head, p in zip(model.domain.heads, encoded.heads, strict=False) if head in labelled]

@@ -294,16 +294,31 @@ DELIVERY = (
         (
             Edit(
                 INFERENCE_LOOP,
-                "                await self._holding.put(batch)\n            else:\n                self._done(batch)\n",
-                "                await self._holding.put(batch)\n            self._done(batch)\n",
+                "                self._holding.put_nowait(batch)\n            else:\n                self._done(batch)\n",
+                "                self._holding.put_nowait(batch)\n            self._done(batch)\n",
             ),
         ),
         (SWEEP,),
     ),
     Mutant(
         "a member who waits overtaken by their own newer play",
-        (Edit(PREFILL, "if self._waiting[run.member] or cold(run.member)]", "if cold(run.member)]"),),
+        (Edit(PREFILL, "if self._waiting[member] or num > num_plays[member]", "if num > num_plays[member]"),),
         (SWEEP, "tests/unit/test_prefill.py"),
+    ),
+    Mutant(
+        "whoever waits charged for a whole context again",
+        (Edit(PREFILL, "not self._waiting[run.member] and cold(run.member)", "True"),),
+        ("tests/unit/test_prefill.py",),
+    ),
+    Mutant(
+        "an anchor that moves answered at once",
+        (Edit(PREFILL, "or num > num_plays[member]", "or cold(member)"),),
+        ("tests/unit/test_prefill.py",),
+    ),
+    Mutant(
+        "micro-batches taken however much is held back",
+        (Edit(INFERENCE_LOOP, "            await self._few_held_back.wait()\n", ""),),
+        ("tests/unit/test_worker.py",),
     ),
     Mutant(
         "a run that does not name its first play",

@@ -78,6 +78,17 @@ LIVENESS = (
         ("tests/unit/test_partition_life.py",),
     ),
     Mutant(
+        "what ends behind a transaction's end takes up room for good",
+        (
+            Edit(
+                "stream/outstanding.py",
+                "held.fetches.append((fetched.records[-1].offset + 1, num_bytes))",
+                "held.fetches.append((fetched.end, num_bytes))",
+            ),
+        ),
+        ("tests/unit/test_outstanding.py",),
+    ),
+    Mutant(
         "what is fetched and not committed is not bounded",
         (Edit(WORKER, " and self._outstanding.has_room", ""),),
         (TEST_WORKER, "tests/faults/test_bounded.py"),

@@ -127,11 +127,11 @@ STATE = (
         (
             Edit(
                 PIPELINE,
-                "        self._encoder = IsolatingEncoder(engine, self.layout, config.max_tries)\n",
+                "        encoder = IsolatingEncoder(engine, self.layout, config.max_tries)\n",
                 """        before = getattr(self, "_encoder", None)
         if before is not None and before.engine.num_slots == engine.num_slots:
             engine.encoder._cache, engine._slots = before.engine.encoder._cache, before.engine._slots
-        self._encoder = IsolatingEncoder(engine, self.layout, config.max_tries)
+        encoder = IsolatingEncoder(engine, self.layout, config.max_tries)
 """,
             ),
         ),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from intentrec_core import kernels
+from intentrec_core import cpu_encoder, kernels
 from intentrec_core.columns import Columns
 from intentrec_core.cpu_encoder import CpuEncoder
 from intentrec_core.encoder import Encoder, StepOutput
@@ -142,3 +142,10 @@ def test_a_number_that_is_none_comes_through_a_softmax() -> None:
     row = np.array([1.0, np.nan, 2.0], dtype=np.float32)
     kernels.softmax(row, np.empty(3, dtype=np.int32))
     assert np.isnan(row).all()
+
+
+def test_making_an_encoder_compiles_its_step(paper_size: EngineWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(cpu_encoder, "encode_rows", lambda *arguments: calls.append(arguments))
+    CpuEncoder(paper_size.model, 2**22)
+    assert len(calls) == 1, "no play waits for the compiler"

@@ -54,6 +54,7 @@ MISTAKES = [
     ("edges = [7, 30]", "edges = [30, 7]", "field age.edges", "rising"),
     ("edges = [7, 30]", "edges = []", "field age.edges", "rising"),
     ('labels = ["new", "recent", "old"]', 'labels = ["new", "old"]', "field age.labels", "3: one more than edges"),
+    ('labels = ["new", "recent", "old"]', 'labels = ["new", "old", "old"]', "field age.labels", "different"),
     ('values = ["a", "b"]', 'values = ["a", "a"]', "field genre.values", "different"),
     ('values = ["a", "b"]', "values = []", "field genre.values", "different"),
     ('name = "age"', 'name = "genre"', "field genre", "each name once"),
@@ -172,3 +173,11 @@ def test_the_fingerprint_changes_when_stored_plays_would_mean_something_else() -
     assert parse_domain(VALID.replace('["play", "skip"]', '["skip", "play"]'), "mine.toml").fingerprint != base
     assert parse_domain(VALID.replace("window = 8", "window = 8\nsession_gap_s = 60"), "mine.toml").fingerprint != base
     assert parse_domain(VALID.replace('["a", "b"]', '["a", "b", "c"]'), "mine.toml").fingerprint == base
+
+
+def test_edges_that_look_alike_give_labels_of_different_names() -> None:
+    text = VALID.replace("edges = [7, 30]", "edges = [1000000, 1000001]").replace(
+        'labels = ["new", "recent", "old"]\n', ""
+    )
+    (age,) = (field for field in parse_domain(text, "mine.toml").fields if field.name == "age")
+    assert len(set(age.label_names)) == 3

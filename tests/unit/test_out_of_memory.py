@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from intentrec_core.columns import Columns
 from intentrec_core.encoder import StepOutput
 from intentrec_core.engine import EncodeRequest, IncrementalEngine
-from intentrec_core.errors import ConfigError
+from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.history import History
 from intentrec_core.model import IntentRec
 from intentrec_core.reference import recompute
@@ -126,3 +126,21 @@ def test_a_device_without_room_for_any_pool_is_an_error() -> None:
 
     with pytest.raises(ConfigError, match="one member needs"):
         WORLD.engine(MODEL, num_slots=64, make_encoder=make)
+
+
+def test_a_device_whose_memory_is_gone_while_the_pool_shrinks_is_lost() -> None:
+    class Outgrown(TorchEncoder):
+        num_made = 0
+
+        def __init__(self, model: IntentRec, pool_bytes: int) -> None:
+            super().__init__(model, pool_bytes)
+            type(self).num_made += 1
+            if self.num_made > 1:  # another process has taken it meanwhile
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine = WORLD.engine(MODEL, num_slots=64, make_encoder=Outgrown)
+    with pytest.raises(DeviceLost, match="no memory left"):
+        engine.encode([EncodeRequest("ann", 0, context(1, 3), 0)])

@@ -40,3 +40,14 @@ def test_many_small_plays_are_too_many() -> None:
     assert not outstanding.has_room
     outstanding.committed(life, 2, 2)
     assert outstanding.has_room
+
+
+def test_a_fetch_that_ends_behind_the_end_of_a_transaction_frees_its_bytes_with_its_last_play() -> None:
+    outstanding, life = Outstanding(max_plays=100, max_bytes=1000), object()
+    outstanding.begin(life)
+    plays = _fetched(0, [600, 600])
+    outstanding.fetched(life, Fetched(plays.start, plays.records, plays.end + 1))
+    outstanding.fetched(life, Fetched(plays.end + 1, [], plays.end + 2))
+    assert not outstanding.has_room
+    outstanding.committed(life, 2, 2)
+    assert outstanding.has_room

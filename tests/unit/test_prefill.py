@@ -96,6 +96,33 @@ def test_a_few_positions_are_encoded_at_once(serving: Serving) -> None:
     assert len(lists(result)) == 3
 
 
+def test_newer_plays_of_members_who_wait_cost_what_they_cost_by_themselves(serving: Serving) -> None:
+    log = PlayLog()
+    pipeline = warmed_up(serving, log, 6)
+    pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
+    assert pipeline.num_held_back == 3
+    pipeline.process({0: [log.play(f"user-{i}", i, 3000.0 + i) for i in range(1, 6)]})
+    assert pipeline.num_held_back == 4, "five plays are one part, whatever contexts are behind them"
+    run(pipeline, [])
+    positions = serving.engine.stats.positions
+    (at_once,) = run(pipeline, [log.play(f"user-{i}", i, 4000.0 + i) for i in range(6)])
+    assert len(lists(at_once)) == 6
+    assert serving.engine.stats.positions - positions == 6
+
+
+def test_members_whose_anchors_move_at_once_are_answered_behind_the_others(serving: Serving) -> None:
+    log = PlayLog()
+    pipeline = fresh(serving)
+    for i in range(8 * 5):  # twice the window: the next play moves the anchor
+        log.play(f"user-{i % 5}", i % 30, 100.0 * i)
+    run(pipeline, log.records)
+    run(pipeline, [log.play("user-5", 1, 4500.0)])
+    first, *parts = run(pipeline, [log.play(f"user-{i}", i, 5000.0 + i) for i in range(6)])
+    assert [a.user_id for a in lists(first)] == ["user-5"]
+    assert sorted(a.user_id for part in parts for a in lists(part)) == [f"user-{i}" for i in range(5)]
+    assert len(parts) == 5, "contexts of five plays within a bound of eight"
+
+
 def test_a_member_who_waits_is_not_overtaken_by_newer_plays_of_their_own(serving: Serving) -> None:
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)

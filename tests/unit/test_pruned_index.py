@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from index import artifact
+from index import artifact, pruning
 from index.base import PAD_ROW
 from index.exact import ExactIndex
 from index.pruned import PrunedIndex
@@ -173,3 +173,12 @@ def test_an_empty_batch_is_answered(built):
     rows, scores = index.search(queries[:0], 5)
     assert rows.shape == scores.shape == (0, 5)
     assert (ExactIndex(index.exact.vectors[:1]).search(queries[:2], 3)[0] == PAD_ROW).all()
+
+
+def test_planning_ends_where_no_choice_finds_enough(monkeypatch):
+    vectors, queries = world(num_items=1_000)
+    monkeypatch.setattr(pruning, "_cheapest", lambda *_: None)
+    plan = make_plan(vectors, queries)
+    assert len(plan.rows) == 1_000
+    assert plan.basis.shape == (DIMENSION, DIMENSION)
+    assert plan.recall == 1.0, "all items in all directions, and more candidates than asked for"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
 from intentrec_core.errors import IntentRecError, RecoveryTimeout
+from stream.inference_loop import MAX_HELD_BACK
 from stream.metrics import Metrics
-from stream.records import Fetched
+from stream.records import Fetched, PartitionResult, SourceRecord
 from stream.recovery import Restored
 from stream.worker import PlaysWorker
 from tests.worker_bench import REBALANCE_TIMEOUT_S, Broker, HangingPipeline, records, run_worker, until
@@ -63,6 +65,49 @@ def test_an_overloaded_worker_coalesces_all_that_waits_and_what_is_no_full_micro
         assert pipeline.taken == [
             (256, False), (44, False), (300, True), (200, False), (300, True), (256, False), (44, False),
         ]  # fmt: skip
+
+    run_worker(pipeline, scenario)
+
+
+class HoldingBack(HangingPipeline):
+    """Its first micro-batch is held back in as many parts as given; each is answered when told."""
+
+    def __init__(self, num_parts: int) -> None:
+        super().__init__()
+        self.go_on.set()
+        self._num_parts, self.answer = num_parts, threading.Semaphore(0)
+
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
+        self.num_held_back, self._num_parts = self.num_held_back + self._num_parts, 0
+        return super().process(batches, coalesced=coalesced)
+
+    def answer_held_back(self) -> list[PartitionResult]:
+        assert self.answer.acquire(timeout=20)
+        self.num_held_back -= 1
+        return []
+
+
+def test_no_micro_batch_is_taken_while_too_much_is_held_back() -> None:
+    pipeline = HoldingBack(MAX_HELD_BACK + 1)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        life = worker.fetchable()[0]
+        worker.accept(life, Fetched(100, records(100, 5), 105))
+        await until(lambda: pipeline.taken)
+        worker.accept(life, Fetched(105, records(105, 5), 110))
+        pipeline.answer.release()
+        await until(lambda: pipeline.num_held_back == MAX_HELD_BACK)
+        await asyncio.sleep(0.1)
+        assert len(pipeline.taken) == 1
+        assert broker.cuts == [], "a cut waits for what is held back"
+        pipeline.answer.release(2)  # with the first of them there is room; the second was on the thread already
+        await until(lambda: len(pipeline.taken) == 2)
+        assert broker.cuts == []
+        pipeline.answer.release(MAX_HELD_BACK)
+        await until(lambda: broker.cuts and broker.cuts[-1] == 110)
 
     run_worker(pipeline, scenario)
 
