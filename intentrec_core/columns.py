@@ -36,6 +36,10 @@ class Columns:
         lengths = self.lengths[which]
         heads = (np.cumsum(self.lengths) - self.lengths)[which]
         rows = np.repeat(heads - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+        return self.at(rows, lengths, self.starts[which])
+
+    def at(self, rows: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64]) -> Columns:
+        """The plays at ``rows``, cut into contexts anew. Shapes: i64[N'], i64[B'], i64[B']."""
         return Columns(
             item_row=self.item_row[rows],
             codes=self.codes[rows],
@@ -43,7 +47,7 @@ class Columns:
             gap_s=self.gap_s[rows],
             weight=self.weight[rows],
             lengths=lengths,
-            starts=self.starts[which],
+            starts=starts,
         )
 
 

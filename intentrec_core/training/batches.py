@@ -88,15 +88,5 @@ class WindowBatches:
         offset = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
         plays = np.repeat(self._begin[which], length) + offset
         flat = self._columns
-        context = collate(
-            Columns(
-                item_row=flat.item_row[plays],
-                codes=flat.codes[plays],
-                ts_s=flat.ts_s[plays],
-                gap_s=flat.gap_s[plays],
-                weight=flat.weight[plays],
-                lengths=length,
-                starts=flat.starts[which],
-            )
-        )
+        context = collate(flat.at(plays, length, flat.starts[which]))
         return WindowBatch(context, torch.from_numpy(self.windows.first_target[which]), which)
