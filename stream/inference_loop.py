@@ -36,6 +36,8 @@ NUM_SLOTS = 2
 #: Parts that are held back: a second or two of encoding, which a revoke and the end of the process have to wait for. Beyond, no
 #: micro-batch is taken until one of them is answered, and nobody overtakes any more.
 MAX_HELD_BACK = 16
+#: With so many waiting, members are cold: what an overloaded worker has waiting, thousands of plays, must not be taken at once.
+_MANY_ARE_COLD = 4
 
 
 class PlaysPipeline(Protocol):
@@ -79,14 +81,22 @@ class _Processed:
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """A micro-batch on its way: whose it is, what came of it, and the receipts of what was given out."""
+    """A micro-batch on its way: whose it is, what came of it, how many parts wait, and the receipts of what was given out."""
 
     lives: dict[int, PartitionLife]
-    processed: asyncio.Future[_Processed]
     results: list[PartitionResult] = field(default_factory=list)
     receipts: dict[int, list[Receipt]] = field(default_factory=dict)
     num_held_back: int = 0
     is_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What was given to the thread: a micro-batch, or a part of one that was held back."""
+
+    batch: _Batch
+    processed: asyncio.Future[_Processed]
+    is_part: bool = False
 
 
 class InferenceLoop:
@@ -119,8 +129,10 @@ class InferenceLoop:
         self._on_error = on_error
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._slots = asyncio.Semaphore(NUM_SLOTS)
-        self._submitted: asyncio.Queue[_Batch] = asyncio.Queue()
-        self._holding: asyncio.Queue[_Batch] = asyncio.Queue()
+        #: In the thread's order, which is the order in which outputs of a member must be given out.
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
+        self._holding: deque[_Batch] = deque()
+        self._part_is_on_thread = False
         self._few_held_back = asyncio.Event()
         self._few_held_back.set()
         self._in_order: deque[_Batch] = deque()
@@ -130,7 +142,6 @@ class InferenceLoop:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._submit(), name="submit micro-batches")
             group.create_task(self._collect(), name="collect results")
-            group.create_task(self._answer_held_back(), name="answer what was held back")
 
     async def on_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Runs a function on the inference thread, between two micro-batches; also when the caller is cancelled meanwhile."""
@@ -147,8 +158,7 @@ class InferenceLoop:
             await self._slots.acquire()
             await self._few_held_back.wait()
             coalesced = self._is_overloaded()
-            # What waits can be thousands of plays: all at once only where they find their members cached.
-            taken = self._buffer.take(everything=coalesced and not self._pipeline.num_held_back)
+            taken = self._buffer.take(everything=coalesced and self._pipeline.num_held_back < _MANY_ARE_COLD)
             lives = {partition: life for partition in taken if (life := self._life_of(partition))}
             batch = {partition: taken[partition] for partition in lives}
             self._on_taken()
@@ -158,7 +168,7 @@ class InferenceLoop:
             for life in lives.values():
                 life.begin_inference()
             processed = loop.run_in_executor(self._thread, partial(self._process, batch, coalesced=coalesced))
-            self._submitted.put_nowait(_Batch(lives, processed))
+            self._jobs.put_nowait(_Job(_Batch(lives), processed))
 
     def _process(self, batch: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool) -> _Processed:
         """On the inference thread. Also of a micro-batch that raised parts may wait, and are counted."""
@@ -169,36 +179,46 @@ class InferenceLoop:
         except Exception as error:  # the caller's, with the count
             return _Processed([], pipeline.num_held_back - num_before, error)
 
+    def _answer_part(self) -> _Processed:
+        """On the inference thread."""
+        try:
+            return _Processed(self._pipeline.answer_held_back(), 0)
+        except Exception as error:  # the caller's
+            return _Processed([], 0, error)
+
     async def _collect(self) -> None:
         while True:
-            batch = await self._submitted.get()
-            self._in_order.append(batch)
-            processed = await batch.processed
-            batch.results, batch.num_held_back = processed.results, processed.num_held_back
+            job = await self._jobs.get()
+            batch = job.batch
+            if not job.is_part:
+                self._in_order.append(batch)
+            processed = await job.processed
+            if job.is_part:
+                self._part_is_on_thread = False
+                batch.num_held_back -= 1
+            else:
+                batch.results, batch.num_held_back = processed.results, processed.num_held_back
+                self._slots.release()
             if processed.error is not None:
                 self._failed(batch, processed.error)
-            self._give_out(batch, batch.results)
-            self._look_at_held_back()
-            if batch.num_held_back:
-                self._holding.put_nowait(batch)
-            else:
+            self._give_out(batch, processed.results)
+            if job.is_part:
+                self._add_to(batch, processed.results)
+            elif batch.num_held_back:
+                self._holding.append(batch)
+            if not batch.num_held_back:
                 self._done(batch)
-            self._slots.release()
+            self._look_at_held_back()
+            self._answer_next_part()
 
-    async def _answer_held_back(self) -> None:
-        while True:
-            batch = await self._holding.get()
-            for _ in range(batch.num_held_back):
-                try:
-                    parts = await self.on_thread(self._pipeline.answer_held_back)
-                except Exception as error:
-                    self._failed(batch, error)
-                    continue
-                finally:
-                    self._look_at_held_back()
-                self._give_out(batch, parts)
-                self._add_to(batch, parts)
-            self._done(batch)
+    def _answer_next_part(self) -> None:
+        """One part at a time goes to the thread, so that micro-batches go in between."""
+        while self._holding and not self._holding[0].num_held_back:
+            self._holding.popleft()
+        if self._holding and not self._part_is_on_thread:
+            self._part_is_on_thread = True
+            processed = asyncio.get_running_loop().run_in_executor(self._thread, self._answer_part)
+            self._jobs.put_nowait(_Job(self._holding[0], processed, is_part=True))
 
     def _look_at_held_back(self) -> None:
         if self._pipeline.num_held_back < MAX_HELD_BACK:

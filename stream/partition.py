@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from intentrec_core.errors import BrokerError, RecoveryTimeout
+from intentrec_core.errors import BrokerError, Fenced, RecoveryTimeout, StateError
 from stream.changelog import Cut
 from stream.publisher import OutputStream, PublishFailed
 from stream.start_offset import SourceFacts, start_offset
@@ -164,15 +164,23 @@ class PartitionLife:
         if parts.transactional and restored.marker is not None and facts.committed is None:
             facts = replace(facts, first_ms=await parts.source.first_timestamp_ms(partition))
         self._num_partitions = facts.num_partitions
-        start = start_offset(
-            facts,
-            restored.marker,
-            partition=partition,
-            has_state=bool(restored.histories),
-            fingerprint=parts.fingerprint,
-            transactional=parts.transactional,
-            cut_ms=restored.cut_ms,
-        )
+        try:
+            start = start_offset(
+                facts,
+                restored.marker,
+                partition=partition,
+                has_state=bool(restored.histories),
+                fingerprint=parts.fingerprint,
+                transactional=parts.transactional,
+                cut_ms=restored.cut_ms,
+            )
+        except StateError:
+            # Whoever fenced us between the two reads has moved both since: the state is sound, and it is not ours.
+            if (await parts.restore(partition)).marker != restored.marker:
+                raise Fenced(
+                    f"partition {partition} has a newer owner, who took it while it was being opened"
+                ) from None
+            raise
         await parts.open_state(partition, restored.histories)
         await parts.source.seek_source(partition, start)
         self.next_fetch = self.committed_offset = start

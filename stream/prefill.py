@@ -1,4 +1,4 @@
-"""Members of whom more than their new plays has to be encoded are answered behind the others, so many positions at a time.
+"""Members of whom much more than their new plays has to be encoded are answered behind the others, so many positions at a time.
 
     micro-batch ─ folded ─┬─ members whose earlier plays are cached ──▶ answered at once
                           └─ the others, beyond the bound ──▶ parts ──▶ one between two micro-batches, oldest first
@@ -20,6 +20,9 @@ from stream.folding import Answer, PartitionWork, Run
 from stream.records import PartitionResult
 
 T = TypeVar("T")
+
+#: Positions a new play. Appended ones cost 1, with their share of a short window's anchor moves, or a little late, 2.
+_MUCH_MORE = 3
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class HeldBack:
     ) -> list[list[Run]]:
         """Takes out of a micro-batch what has to wait, works included; returns the rounds that are answered at once.
 
-        Members with more to encode than their new plays are answered at once where nobody waits and they keep to the bound.
+        Members with much more to encode than their new plays are answered at once where nobody waits and they keep to the bound.
 
         Cost: O(runs and answers of the micro-batch).
         """
@@ -110,7 +113,7 @@ class HeldBack:
             ]
 
     def _positions(self, rounds: Sequence[Sequence[Run]], cold: Callable[[str], bool]) -> dict[str, int]:
-        """What there is to encode of each member who waits already, or of whom it is more than their new plays."""
+        """What there is to encode of each member who waits already, or of whom it is much more than their new plays."""
         positions: Counter[str] = Counter()
         num_plays: Counter[str] = Counter()
         for runs in rounds:
@@ -119,7 +122,11 @@ class HeldBack:
                 whole = run.member not in positions and not self._waiting[run.member] and cold(run.member)
                 positions[run.member] += len(run.context) // self._play_size - (0 if whole else run.first_changed)
                 num_plays[run.member] += run.num_outputs
-        return {member: num for member, num in positions.items() if self._waiting[member] or num > num_plays[member]}
+        return {
+            member: num
+            for member, num in positions.items()
+            if self._waiting[member] or num > _MUCH_MORE * num_plays[member]
+        }
 
     def _cut(self, positions: Mapping[str, int]) -> dict[str, int]:
         """The part each member goes into."""

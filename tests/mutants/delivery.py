@@ -294,16 +294,21 @@ DELIVERY = (
         (
             Edit(
                 INFERENCE_LOOP,
-                "                self._holding.put_nowait(batch)\n            else:\n                self._done(batch)\n",
-                "                self._holding.put_nowait(batch)\n            self._done(batch)\n",
+                "            if not batch.num_held_back:\n                self._done(batch)\n",
+                "            if not job.is_part:\n                self._done(batch)\n",
             ),
         ),
         (SWEEP,),
     ),
     Mutant(
         "a member who waits overtaken by their own newer play",
-        (Edit(PREFILL, "if self._waiting[member] or num > num_plays[member]", "if num > num_plays[member]"),),
+        (Edit(PREFILL, "if self._waiting[member] or num > ", "if num > "),),
         (SWEEP, "tests/unit/test_prefill.py"),
+    ),
+    Mutant(
+        "what a newer owner has committed taken for damage",
+        (Edit(PARTITION, "(await parts.restore(partition)).marker != restored.marker", "False"),),
+        (TEST_PARTITION_LIFE,),
     ),
     Mutant(
         "whoever waits charged for a whole context again",
@@ -312,8 +317,20 @@ DELIVERY = (
     ),
     Mutant(
         "an anchor that moves answered at once",
-        (Edit(PREFILL, "or num > num_plays[member]", "or cold(member)"),),
+        (Edit(PREFILL, "or num > _MUCH_MORE * num_plays[member]", "or cold(member)"),),
         ("tests/unit/test_prefill.py",),
+    ),
+    Mutant(
+        "a part given out behind what the thread did after it",
+        (
+            Edit(
+                INFERENCE_LOOP,
+                "            self._jobs.put_nowait(_Job(self._holding[0], processed, is_part=True))\n",
+                "            late = _Job(self._holding[0], processed, is_part=True)\n"
+                "            asyncio.get_running_loop().call_later(0.5, self._jobs.put_nowait, late)\n",
+            ),
+        ),
+        ("tests/unit/test_worker.py",),
     ),
     Mutant(
         "micro-batches taken however much is held back",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from intentrec_core.errors import Fenced
+from intentrec_core.changelog_codec import Marker
+from intentrec_core.errors import Fenced, StateError
 from stream.changelog import Cut
 from stream.partition import LifeParts, PartitionLife
 from stream.records import PartitionResult
@@ -92,6 +93,24 @@ def test_no_cut_follows_one_that_failed_and_the_end_says_why() -> None:
         assert log.cuts == [], "offset 11 would say that the plays before 10 are in the state"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("committed_meanwhile", [True, False])
+def test_what_a_newer_owner_committed_while_it_was_opened_is_no_damaged_state(committed_meanwhile: bool) -> None:
+    marker = Marker(num_partitions=1, next_offset=2, fingerprint="f" * 16)
+    found = iter([None, marker if committed_meanwhile else None])
+
+    async def restore(partition: int) -> Restored:
+        return Restored(histories={}, marker=next(found), num_records=0, num_bytes=0, duration_s=0.0)
+
+    class Committed(Log):
+        async def source_facts(self, partition: int) -> SourceFacts:
+            return SourceFacts(committed=2, beginning=0, end=100, num_partitions=1)
+
+    life = _life(Committed(), [])
+    life._parts = replace(life._parts, restore=restore)
+    with pytest.raises(Fenced if committed_meanwhile else StateError):
+        asyncio.run(life.open())
 
 
 def test_a_connection_that_times_out_is_no_recovery_past_its_deadline() -> None:

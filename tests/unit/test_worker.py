@@ -13,7 +13,7 @@ import pytest
 from intentrec_core.errors import IntentRecError, RecoveryTimeout
 from stream.inference_loop import MAX_HELD_BACK
 from stream.metrics import Metrics
-from stream.records import Fetched, PartitionResult, SourceRecord
+from stream.records import Fetched, OutputKind, OutputRecord, PartitionResult, SourceRecord
 from stream.recovery import Restored
 from stream.worker import PlaysWorker
 from tests.worker_bench import REBALANCE_TIMEOUT_S, Broker, HangingPipeline, records, run_worker, until
@@ -69,6 +69,10 @@ def test_an_overloaded_worker_coalesces_all_that_waits_and_what_is_no_full_micro
     run_worker(pipeline, scenario)
 
 
+def _output(record: SourceRecord) -> OutputRecord:
+    return OutputRecord(OutputKind.INTENT, b"ann", b"{", (), record.offset, 0)
+
+
 class HoldingBack(HangingPipeline):
     """Its first micro-batch is held back in as many parts as given; each is answered when told."""
 
@@ -76,17 +80,46 @@ class HoldingBack(HangingPipeline):
         super().__init__()
         self.go_on.set()
         self._num_parts, self.answer = num_parts, threading.Semaphore(0)
+        self._held_outputs: list[OutputRecord] = []
 
     def process(
         self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
     ) -> list[PartitionResult]:
+        results = super().process(batches, coalesced=coalesced)
+        outputs = [_output(record) for records in batches.values() for record in records]
+        if self._num_parts:
+            self._held_outputs = outputs
+        else:
+            results[0].outputs += outputs
         self.num_held_back, self._num_parts = self.num_held_back + self._num_parts, 0
-        return super().process(batches, coalesced=coalesced)
+        return results
 
     def answer_held_back(self) -> list[PartitionResult]:
         assert self.answer.acquire(timeout=20)
         self.num_held_back -= 1
-        return []
+        outputs, self._held_outputs = self._held_outputs, []
+        return [PartitionResult(0, 0, 0, outputs)]
+
+
+def test_outputs_are_given_out_in_the_order_in_which_the_thread_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, given_out = HoldingBack(1), []
+    monkeypatch.setattr(
+        PlaysWorker, "_give_out", lambda _, life, outputs: given_out.extend(output.source_offset for output in outputs)
+    )
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        life = worker.fetchable()[0]
+        for offset in (100, 101):
+            worker.accept(life, Fetched(offset, records(offset, 1), offset + 1))
+            await until(lambda end=offset: pipeline.num_held_back)
+            await asyncio.sleep(0.1)  # the second one stands behind the part that is being answered
+        pipeline.answer.release()
+        time.sleep(0.3)  # noqa: ASYNC251  # the loop is busy elsewhere: both are done before it looks
+        await until(lambda: broker.cuts and broker.cuts[-1] == 102)
+        assert given_out == [100, 101]
+
+    run_worker(pipeline, scenario)
 
 
 def test_no_micro_batch_is_taken_while_too_much_is_held_back() -> None:
