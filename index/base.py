@@ -19,9 +19,6 @@ from numpy.typing import NDArray
 #: Fills a result when fewer than k items may be shown; its score is -inf.
 PAD_ROW = -1
 
-#: Candidates scored exactly at once: a few megabytes of vectors.
-_PAIRS_AT_ONCE = 1 << 13
-
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Vectors = NDArray[np.float32]
@@ -113,37 +110,6 @@ def check_search(
         if any(mask is not None and (mask.shape != (num_rows,) or mask.dtype != np.bool_) for mask in allowed):
             raise ValueError(f"an allowed mask is not bool[{num_rows}]")
     return kept
-
-
-def exact_scores(vectors: Vectors, queries: Vectors, rows: Rows) -> Vectors:
-    """Inner products of each query with its own rows; -inf where the row is padding or 0.
-
-    Every index ends with these, so that scores and their ties do not depend on the batch, the kind of index or the
-    BLAS kernel a row happened to fall into.
-
-    Shapes: vectors f32[V, D], queries f32[B, D], rows i64[B, C] -> f32[B, C].
-    """
-    scores = np.full(rows.shape, -np.inf, dtype=np.float32)
-    which, place = np.nonzero(rows > 0)  # candidates are ragged: one query with many must not cost all of them as many
-    for low in range(0, len(which), _PAIRS_AT_ONCE):
-        query, at = which[low : low + _PAIRS_AT_ONCE], place[low : low + _PAIRS_AT_ONCE]
-        scores[query, at] = np.einsum("nd,nd->n", vectors[rows[query, at]], queries[query])
-    return scores
-
-
-def best(rows: Rows, scores: Vectors, k: int) -> tuple[Rows, Vectors]:
-    """The k best of each query's scored candidates: by score, then by row; padded.
-
-    Shapes: i64[B, C], f32[B, C] -> i64[B, k], f32[B, k].
-    """
-    order = np.lexsort((rows, -scores), axis=-1)[:, :k]
-    found = np.full((len(rows), k), PAD_ROW, dtype=np.int64)
-    values = np.full((len(rows), k), -np.inf, dtype=np.float32)
-    width = order.shape[1]
-    values[:, :width] = np.take_along_axis(scores, order, axis=1)
-    found[:, :width] = np.take_along_axis(rows, order, axis=1)
-    found[values == -np.inf] = PAD_ROW
-    return found, values
 
 
 def rounding_margin(queries: Vectors, longest: float) -> Vectors:

@@ -6,17 +6,20 @@ Shapes: B queries, P rough scores of each, C candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.base import PAD_ROW, Mask, Rows, Vectors
+from intentrec_core.kernels import compiled, f32
 
 #: Below this share of allowed rows, looking through the many that are not allowed costs more than scoring the allowed ones.
 MIN_ALLOWED_RATIO = 0.25
 
 #: Finite: a score of -inf, which is what a filter leaves of an item, never reaches it.
 _LOWEST = np.finfo(np.float32).min
+_NOTHING = f32(-np.inf)
 
 
 def floors_of_best(rough: Vectors, wanted: int, group_size: int) -> Vectors:
@@ -36,13 +39,61 @@ def floors_of_best(rough: Vectors, wanted: int, group_size: int) -> Vectors:
     return np.maximum(np.partition(maxima, num_groups - wanted, axis=1)[:, num_groups - wanted], _LOWEST)
 
 
-def places_above(rough: Vectors, floors: Vectors) -> list[Rows]:
-    """The places, in order, of each query's scores that reach its floor. Shapes: f32[B, P], f32[B] -> i64[any] a query."""
+def places_above(rough: Vectors, floors: Vectors) -> tuple[Rows, Rows]:
+    """The places of each query's scores that reach its floor, in order and one query after another, and where each one's end.
+
+    Shapes: f32[B, P], f32[B] -> i64[any], i64[B].
+    """
     # One flat array of places: finding them by row and column takes ten times as long.
     flat = np.flatnonzero(rough >= np.maximum(floors, _LOWEST)[:, None])
-    bounds = np.searchsorted(flat, rough.shape[1] * np.arange(len(rough) + 1))
-    place = flat % max(1, rough.shape[1])
-    return [place[begin:end] for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]
+    ends = np.searchsorted(flat, rough.shape[1] * np.arange(1, len(rough) + 1))
+    return flat % max(1, rough.shape[1]), ends
+
+
+def ends_of(candidates: Rows) -> Rows:
+    """Where each query's candidates end once they are ravelled. Shapes: i64[B, C] -> i64[B]."""
+    return candidates.shape[1] * np.arange(1, len(candidates) + 1)
+
+
+def best(vectors: Vectors, queries: Vectors, rows: Rows, ends: Rows, k: int) -> tuple[Rows, Vectors]:
+    """The k best of each query's candidates, all of them scored exactly: by score, then by row; padded.
+
+    Candidates of query b are ``rows[ends[b - 1] : ends[b]]``, each once; row 0 and padding are none. Every index ends with this,
+    so that scores and their ties do not depend on the batch, the kind of index or the BLAS kernel a row happened to fall into.
+
+    Shapes: vectors f32[V, D], queries f32[B, D], rows i64[candidates of all], ends i64[B] -> i64[B, k], f32[B, k].
+    Cost: O(D + k) a candidate, O(D) for one that is not among the best so far; without the GIL.
+    """
+    found = np.full((len(queries), k), PAD_ROW, dtype=np.int64)
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    _keep_best(vectors, queries, rows, ends, found, scores)
+    return found, scores
+
+
+@compiled
+def _keep_best(vectors: Any, queries: Any, rows: Any, ends: Any, found: Any, scores: Any) -> None:
+    k, at = found.shape[1], 0
+    for b in range(queries.shape[0]):
+        query, num = queries[b], 0
+        while at < ends[b]:
+            row = rows[at]
+            at += 1
+            if row <= 0:
+                continue
+            vector, score = vectors[row], f32(0)
+            for d in range(query.shape[0]):
+                score += vector[d] * query[d]
+            place = num
+            while place and (
+                score > scores[b, place - 1] or (score == scores[b, place - 1] and row < found[b, place - 1])
+            ):
+                place -= 1
+            if place == k or not score > _NOTHING:
+                continue
+            num = min(num + 1, k)
+            for later in range(num - 1, place, -1):
+                found[b, later], scores[b, later] = found[b, later - 1], scores[b, later - 1]
+            found[b, place], scores[b, place] = row, score
 
 
 def padded(found: list[Rows]) -> Rows:

@@ -12,15 +12,13 @@ from index.base import (
     Mask,
     Rows,
     Vectors,
-    best,
     check_search,
     checked_vectors,
-    exact_scores,
     longest_vector,
     picked,
     rounding_margin,
 )
-from index.candidates import floors_of_best, padded, places_above
+from index.candidates import best, floors_of_best, places_above
 from index.few_queries import MAX_QUERIES, GroupedVectors
 
 #: Scores held at once, 16 MB: 40 queries over 100,000 items, or a whole batch over a small catalogue.
@@ -30,8 +28,6 @@ _GATHER_RATIO = 0.1
 _GROUP_SIZE = 64
 #: Rows of which a second copy is kept, laid out for a few queries at a time; beyond, a pruned index answers them.
 _GROUPED_UP_TO = 100_001
-#: Candidates of one query scored exactly at once: without a bound, 64 queries over 100,000 items that tie take 2 GB.
-_MAX_TIED = 1024
 
 
 class ExactIndex:
@@ -116,20 +112,8 @@ class ExactIndex:
             _hide(scores, subset, allowed[query] if allowed else None, excluded[query] if excluded else None)
         # Twice: the k-th best may be that much too high here, and a better one that much too low.
         floors = floors_of_best(rough, k, _GROUP_SIZE) - 2 * rounding_margin(asked, self._longest)
-        candidates = [places if subset is None else subset[places] for places in places_above(rough, floors)]
-        for i, found in enumerate(candidates):
-            if len(found) > max(k, _MAX_TIED):
-                candidates[i] = self._thinned(asked[i : i + 1], k, found)
-        rows = padded(candidates)
-        return best(rows, exact_scores(self.vectors, asked, rows), k)
-
-    def _thinned(self, query: Vectors, k: int, tied: Rows) -> Rows:
-        """The best k of a great many candidates, scored some at a time: copies of one vector may fill a catalogue."""
-        kept = tied[:0]
-        for start in range(0, len(tied), _MAX_TIED):
-            chunk = np.concatenate([kept, tied[start : start + _MAX_TIED]])[None]
-            kept = best(chunk, exact_scores(self.vectors, query, chunk), k)[0][0]
-        return kept[kept > 0]
+        places, ends = places_above(rough, floors)
+        return best(self.vectors, asked, places if subset is None else subset[places], ends, k)
 
 
 def _hide(rough: Vectors, subset: Rows | None, mask: Mask | None, hidden: Rows | None) -> None:

@@ -21,14 +21,12 @@ from index.base import (
     Mask,
     Rows,
     Vectors,
-    best,
     check_search,
-    exact_scores,
     longest_vector,
     picked,
     rounding_margin,
 )
-from index.candidates import MIN_ALLOWED_RATIO, allowed_ratios, with_included
+from index.candidates import MIN_ALLOWED_RATIO, allowed_ratios, best, ends_of, with_included
 from index.exact import ExactIndex
 
 #: Candidates beyond k that are scored exactly, so that rounding at the cut costs no fallback.
@@ -140,7 +138,7 @@ class FaissIndex:
         )
         if included is not None:
             candidates = with_included(candidates, included, excluded, allowed)
-        rows, scores = best(candidates, exact_scores(self.exact.vectors, queries, candidates), k)
+        rows, scores = best(self.exact.vectors, queries, candidates.ravel(), ends_of(candidates), k)
         complete = rows[:, -1] != PAD_ROW
         if self.kind is IndexKind.FLAT:
             # What FAISS scored best among the items that were not scored exactly; it could tie with the last result.

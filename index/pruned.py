@@ -20,14 +20,14 @@ from index.base import (
     Mask,
     Rows,
     Vectors,
-    best,
     check_search,
-    exact_scores,
     picked,
 )
 from index.candidates import (
     MIN_ALLOWED_RATIO,
     allowed_ratios,
+    best,
+    ends_of,
     floors_of_best,
     padded,
     places_above,
@@ -98,7 +98,7 @@ class PrunedIndex:
             if own is not None:
                 candidates = with_included(candidates, own, hidden, masks)
             rows[block], scores[block] = best(
-                candidates, exact_scores(self.exact.vectors, queries[block], candidates), k
+                self.exact.vectors, queries[block], candidates.ravel(), ends_of(candidates), k
             )
         incomplete = np.flatnonzero(rows[:, -1] == PAD_ROW)
         if len(incomplete):
@@ -130,4 +130,5 @@ class PrunedIndex:
                 np.putmask(rough[query], known[id(mask)], -np.inf)
         wanted = self.plan.num_candidates
         floors = floors_of_best(rough, wanted, len(self._kept) // (_GROUPS_PER_CANDIDATE * wanted))
-        return padded([self.plan.rows[places] for places in places_above(rough, floors)])
+        places, ends = places_above(rough, floors)
+        return padded(np.split(self.plan.rows[places], ends[:-1]))

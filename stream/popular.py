@@ -53,20 +53,7 @@ class PopularNow:
 
         Shapes: item_rows i64[N], watched i64[any] a play -> bool[N].
         """
-        longest = max((len(rows) for rows in watched), default=0) if hide_watched else 0
-        top = self.window.top(k + longest)
-        place = {row: i for i, row in enumerate(top)}
-        hit = np.zeros(len(item_rows), dtype=bool)
-        for i, row in enumerate(item_rows.tolist()):
-            at = place.get(row)
-            if at is None or not hide_watched:
-                hit[i] = at is not None and at < k
-                continue
-            if at >= k + len(watched[i]):
-                continue
-            seen = set(watched[i].tolist())
-            hit[i] = row not in seen and (at < k or at - sum(other in seen for other in top[:at]) < k)
-        return hit
+        return self.window.among_top(item_rows, k, watched if hide_watched else None)
 
     def lists(
         self,

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 WEEK_S = 604_800.0
+#: The place of a row that nobody plays: behind all others.
+_NOT_PLAYED = np.iinfo(np.int64).max
 
 
 class PopularWindow:
@@ -34,9 +36,9 @@ class PopularWindow:
         self._plays: list[tuple[float, int, int]] = []  # heap of (time, row, how many): members' clocks interleave
         self._counts = array("q")  # as quick as a list one by one, and numpy reads it whole
         self._order: list[int] = []  # rows by falling count
-        self._place: list[int] = []  # of each row in the order
+        self._place = array("q")  # of each row in the order
         self._above: list[int] = [0]  # of count c: how many rows have more than c plays
-        self._reserve(num_rows)
+        self._reserve(max(1, num_rows))
 
     def __len__(self) -> int:
         """Plays in the window."""
@@ -94,12 +96,34 @@ class PopularWindow:
                 rows.append(row)
         return rows
 
+    def among_top(
+        self, rows: NDArray[np.int64], k: int, excluded: Sequence[NDArray[np.int64]] | None = None
+    ) -> NDArray[np.bool_]:
+        """Whether each row is one of :meth:`top`'s ``k``, each without the ``excluded`` of its own (repeats and 0 too).
+
+        Shapes: rows i64[N], excluded i64[any] a row -> bool[N].
+        Cost: a few array passes, and O(its excluded) for a row that is among the ``k`` + as many most played.
+        """
+        known = rows < len(self._place)
+        places = np.frombuffer(self._place, dtype=np.int64)
+        at = places[np.where(known, rows, 0)]
+        at[~known | (at >= self._above[0])] = _NOT_PLAYED
+        if excluded is None:
+            return at < k
+        among = at < k + np.array([len(own) for own in excluded], dtype=np.int64)
+        for i in np.flatnonzero(among).tolist():
+            place, own = int(at[i]), excluded[i]
+            others = places[own[own < len(places)]]
+            above = set(others[others <= place].tolist())
+            among[i] = place not in above and place - len(above) < k
+        return among
+
     def _reserve(self, num_rows: int) -> None:
         have = len(self._counts)
         if num_rows > have:
             grown = max(num_rows, have + have // 2)  # rows come one by one: copying for each would be quadratic
             self._counts.frombytes(bytes(8 * (grown - have)))
-            self._place += range(have, grown)
+            self._place.extend(range(have, grown))
             self._order += range(have, grown)
 
     def _raise_count(self, row: int) -> None:

@@ -65,6 +65,7 @@ def test_hits_equal_a_plain_look_at_the_top() -> None:
     popular = PopularNow(np.array([0, *range(40)], dtype=np.float32), 0.0)
     items = np.array([rng.randrange(45) for _ in range(200)])
     watched = [np.array([rng.randrange(41) for _ in range(rng.randrange(30))], dtype=np.int64) for _ in items]
+    watched[0] = np.array([10_000_000])  # a row of a vocabulary that has grown meanwhile
     for hide in (True, False):
         hits = popular.hits(items, watched, 10, hide)
         for item, seen, hit in zip(items.tolist(), watched, hits.tolist(), strict=True):
