@@ -52,6 +52,11 @@ LIVENESS = (
         (TEST_LAG_WATCH,),
     ),
     Mutant(
+        "the same in a trainer that catches up",
+        (Edit(FOLLOWER, "                if not self._took_all:\n", "                if False:\n"),),
+        (TEST_FOLLOWER,),
+    ),
+    Mutant(
         "a recovery waits for the record at the last offset",
         (
             Edit(

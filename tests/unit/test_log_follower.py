@@ -180,6 +180,19 @@ def test_a_partition_that_stands_still_is_a_stall_whatever_the_others_give(consu
     follow(consumer, scenario)
 
 
+def test_while_polls_leave_plays_behind_a_partition_may_wait_for_its_turn(
+    consumer: StuckConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_follower, "MAX_POLL_PLAYS", 1)
+
+    async def scenario(follower: LogFollower) -> None:
+        while consumer.now_s < 1000:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert follower.stalled_s() < 500
+
+    follow(consumer, scenario)
+
+
 @pytest.mark.parametrize("told_to_others", [False, True])
 def test_only_where_others_are_told_the_ends_a_trainer_that_is_not_hangs(
     consumer: StuckConsumer, monkeypatch: pytest.MonkeyPatch, told_to_others: bool
