@@ -113,6 +113,34 @@ def test_what_a_newer_owner_committed_while_it_was_opened_is_no_damaged_state(co
         asyncio.run(life.open())
 
 
+def test_a_cut_that_the_owner_before_got_in_up_to_the_fence_is_found_at_once() -> None:
+    marker = Marker(num_partitions=1, next_offset=2, fingerprint="f" * 16)
+
+    class CommittedLast(Log):
+        newest: Marker | None = None
+
+        async def open(self) -> None:
+            self.newest = marker
+
+        async def source_facts(self, partition: int) -> SourceFacts:
+            committed = None if self.newest is None else self.newest.next_offset
+            return SourceFacts(committed=committed, beginning=0, end=100, num_partitions=1)
+
+    async def scenario() -> None:
+        log = CommittedLast()
+
+        async def restore(partition: int) -> Restored:
+            return Restored(histories={}, marker=log.newest, num_records=0, num_bytes=0, duration_s=0.0)
+
+        life = _life(log, [])
+        life._parts = replace(life._parts, restore=restore, fingerprint=marker.fingerprint)
+        await life.open()
+        assert life.next_fetch == 2
+        await life.abandon()
+
+    asyncio.run(scenario())
+
+
 def test_a_connection_that_times_out_is_no_recovery_past_its_deadline() -> None:
     async def scenario() -> None:
         log = Log()
