@@ -220,7 +220,10 @@ class PartitionLife:
         self._something.set()
 
     def fail(self, error: BaseException) -> None:
-        """From here on nothing of it is committed: what failed would lie below the offset of the next cut."""
+        """From here on nothing of it is committed or sent: what failed would lie below the next cut's offset, and below what a
+        subscriber has seen.
+        """
+        self.output_stream.ended = True  # now: the thread may have done the next micro-batch already
         self._failure = self._failure or (error if isinstance(error, Exception) else BrokerError(repr(error)))
 
     async def finish(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from intentrec_core.errors import IntentRecError, RecoveryTimeout
 from stream.inference_loop import MAX_HELD_BACK
 from stream.metrics import Metrics
+from stream.partition import PartitionLife
 from stream.records import Fetched, OutputKind, OutputRecord, PartitionResult, SourceRecord
 from stream.recovery import Restored
 from stream.worker import PlaysWorker
@@ -122,6 +123,46 @@ def test_outputs_are_given_out_in_the_order_in_which_the_thread_made_them(monkey
     run_worker(pipeline, scenario)
 
 
+class Failing(HangingPipeline):
+    """Its first micro-batch raises when it is told to go on."""
+
+    def process(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
+        results = super().process(batches, coalesced=coalesced)
+        if len(self.taken) == 1:
+            raise RuntimeError("inference failed")
+        results[0].outputs += [_output(record) for records in batches.values() for record in records]
+        return results
+
+
+def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline, sent = Failing(), []
+
+    def give_out(_: object, life: PartitionLife, outputs: Sequence[OutputRecord]) -> None:
+        if not life.output_stream.ended:
+            sent.extend(output.source_offset for output in outputs)
+
+    monkeypatch.setattr(PlaysWorker, "_give_out", give_out)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        life = worker.fetchable()[0]
+        worker.accept(life, Fetched(100, records(100, 1), 101))
+        await asyncio.to_thread(pipeline.began.wait, 30)
+        worker.accept(life, Fetched(101, records(101, 1), 102))
+        await asyncio.sleep(0.1)  # the second one stands behind the first
+        pipeline.go_on.set()
+        time.sleep(0.3)  # noqa: ASYNC251  # the loop is busy elsewhere: both are done before it looks
+        await until(lambda: broker.num_opened == 2)
+        assert len(pipeline.taken) == 2
+        assert sent == []
+
+    run_worker(pipeline, scenario)
+
+
 def test_no_micro_batch_is_taken_while_too_much_is_held_back() -> None:
     pipeline = HoldingBack(MAX_HELD_BACK + 1)
 
@@ -129,7 +170,8 @@ def test_no_micro_batch_is_taken_while_too_much_is_held_back() -> None:
         await until(worker.fetchable)
         life = worker.fetchable()[0]
         worker.accept(life, Fetched(100, records(100, 5), 105))
-        await until(lambda: pipeline.taken)
+        await until(lambda: pipeline.num_held_back > MAX_HELD_BACK)
+        await asyncio.sleep(0.1)  # the loop has seen it
         worker.accept(life, Fetched(105, records(105, 5), 110))
         pipeline.answer.release()
         await until(lambda: pipeline.num_held_back == MAX_HELD_BACK)
