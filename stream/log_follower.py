@@ -194,7 +194,7 @@ class LogFollower:
                 logger.warning("plays cannot be read for now: %r", error)
                 await self._rest()
                 continue
-            self._took_all &= sum(map(len, batches.values())) < MAX_POLL_PLAYS
+            self._took_all = sum(map(len, batches.values())) < MAX_POLL_PLAYS
             for partition, records in batches.items():
                 self._append(partition.partition, records)
                 self._behind.end(partition.partition)
@@ -221,9 +221,8 @@ class LogFollower:
                     ends = await self._consumer.end_offsets(list(assigned))
                     behind = {p.partition for p, end in ends.items() if await self._consumer.position(p) < end}
                 if not self._took_all:
-                    # Polls have left plays behind that were there: a partition may wait for its turn.
+                    # The last poll has left plays behind that were there: a partition may wait for its turn.
                     behind = set()
-                self._took_all = True
             except (TimeoutError, KafkaError):
                 # A broker that is away is not a trainer that hangs.
                 behind = {p.partition for p in assigned}

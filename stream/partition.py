@@ -176,6 +176,7 @@ class PartitionLife:
             )
         except StateError:
             # Whoever fenced us between the two reads has moved both since: the state is sound, and it is not ours.
+            restored.histories.clear()  # of two states in memory one is for nothing
             if (await parts.restore(partition)).marker != restored.marker:
                 raise Fenced(
                     f"partition {partition} has a newer owner, who took it while it was being opened"

@@ -139,10 +139,15 @@ class Pipeline:
                 if records
             ]
         self._moved.add(folder.inserted)
+        engine = self._serving.engine
         self._answer(
             works,
             self._held_back.hold_back(
-                works, folder.rounds, cold=lambda member: not self._serving.engine.caches(member), coalesced=coalesced
+                works,
+                folder.rounds,
+                cold=lambda member: not engine.caches(member),
+                num_slots=engine.num_slots,
+                coalesced=coalesced,
             ),
             coalesced,
         )

@@ -52,17 +52,24 @@ class HeldBack:
         return len(self._parts)
 
     def hold_back(
-        self, works: Sequence[PartitionWork], rounds: list[list[Run]], *, cold: Callable[[str], bool], coalesced: bool
+        self,
+        works: Sequence[PartitionWork],
+        rounds: list[list[Run]],
+        *,
+        cold: Callable[[str], bool],
+        num_slots: int,
+        coalesced: bool,
     ) -> list[list[Run]]:
         """Takes out of a micro-batch what has to wait, works included; returns the rounds that are answered at once.
 
         Members with much more to encode than their new plays are answered at once where nobody waits and they keep to the bound.
+        ``cold`` says who is not cached, of the ``num_slots`` who can be.
 
         Cost: O(runs and answers of the micro-batch).
         """
         if not self._max_positions or not rounds:
             return rounds
-        positions = self._positions(rounds, cold)
+        positions = self._positions(rounds, cold, num_slots)
         if not positions or (not self._parts and sum(positions.values()) <= self._max_positions):
             return rounds
         part_of = self._cut(positions)
@@ -111,16 +118,23 @@ class HeldBack:
             part.rounds = [
                 kept for runs in part.rounds if (kept := [r for r in runs if not r.member.startswith(f"{partition}/")])
             ]
+            gone = {member for member in part.members if member.startswith(f"{partition}/")}
+            part.members -= gone
+            self._waiting -= Counter(gone)
 
-    def _positions(self, rounds: Sequence[Sequence[Run]], cold: Callable[[str], bool]) -> dict[str, int]:
+    def _positions(
+        self, rounds: Sequence[Sequence[Run]], cold: Callable[[str], bool], num_slots: int
+    ) -> dict[str, int]:
         """What there is to encode of each member who waits already, or of whom it is much more than their new plays."""
+        # Others play meanwhile: where more than half of the slots were needed, somebody has lost theirs when it is their turn.
+        all_stay = 2 * len(self._waiting) <= num_slots
         positions: Counter[str] = Counter()
         num_plays: Counter[str] = Counter()
         for runs in rounds:
             for run in runs:
                 # Who waits will be cached when it is their turn, and so is whoever had a run before in this micro-batch.
-                whole = run.member not in positions and not self._waiting[run.member] and cold(run.member)
-                positions[run.member] += len(run.context) // self._play_size - (0 if whole else run.first_changed)
+                cached = run.member in positions or (self._waiting[run.member] and all_stay) or not cold(run.member)
+                positions[run.member] += len(run.context) // self._play_size - (run.first_changed if cached else 0)
                 num_plays[run.member] += run.num_outputs
         return {
             member: num

@@ -60,7 +60,7 @@ class CountingPipeline:
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
             work.result.tally.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
-            self._held_back.hold_back([work], folder.rounds, cold=self.cold, coalesced=coalesced)
+            self._held_back.hold_back([work], folder.rounds, cold=self.cold, num_slots=1 << 20, coalesced=coalesced)
             results.append(self._answered(work, coalesced))
         return results
 

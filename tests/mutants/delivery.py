@@ -313,7 +313,12 @@ DELIVERY = (
     ),
     Mutant(
         "whoever waits charged for a whole context again",
-        (Edit(PREFILL, "not self._waiting[run.member] and cold(run.member)", "True"),),
+        (Edit(PREFILL, "(self._waiting[run.member] and all_stay) or not cold", "not cold"),),
+        ("tests/unit/test_prefill.py",),
+    ),
+    Mutant(
+        "whoever waits taken for cached when it is their turn, however many wait",
+        (Edit(PREFILL, "all_stay = 2 * len(self._waiting) <= num_slots", "all_stay = True"),),
         ("tests/unit/test_prefill.py",),
     ),
     Mutant(

@@ -118,6 +118,7 @@ class StuckConsumer:
         self.now_s = 0.0
         self.offset = 0
         self.error: KafkaError | None = None
+        self.num_given, self.is_full_after_a_look = 1, False
 
     def assignment(self) -> set[TopicPartition]:
         return {TopicPartition("plays", partition) for partition in (0, 1)}
@@ -127,12 +128,14 @@ class StuckConsumer:
         self.now_s += 1
         if self.error is not None:
             return {}
-        self.offset += 1
-        return {TopicPartition("plays", 1): [record_at(1, self.offset)]}
+        first, self.offset = self.offset + 1, self.offset + self.num_given
+        self.num_given = 1
+        return {TopicPartition("plays", 1): [record_at(1, offset) for offset in range(first, self.offset + 1)]}
 
     async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         if self.error is not None:
             raise self.error
+        self.num_given = 2 if self.is_full_after_a_look else 1
         return {partition: 100_000 if partition.partition == 0 else self.offset + 1 for partition in partitions}
 
     async def position(self, partition: TopicPartition) -> int:
@@ -189,6 +192,20 @@ def test_while_polls_leave_plays_behind_a_partition_may_wait_for_its_turn(
         while consumer.now_s < 1000:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert follower.stalled_s() < 500
+
+    follow(consumer, scenario)
+
+
+def test_a_poll_that_was_full_now_and_then_hides_no_partition_that_stands_still(
+    consumer: StuckConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_follower, "MAX_POLL_PLAYS", 2)
+    consumer.is_full_after_a_look = True
+
+    async def scenario(follower: LogFollower) -> None:
+        while follower.stalled_s() < 300:
+            await asyncio.sleep(0.01)
+            assert consumer.now_s < 10_000
 
     follow(consumer, scenario)
 

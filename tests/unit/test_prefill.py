@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from intentrec_core.cpu_encoder import slot_bytes
 from intentrec_core.engine import Encoded, EncodeRequest
 from stream.pipeline import Pipeline
 from stream.records import OutputKind, OutputRecord, PartitionResult
 from stream.serving import Serving
+from tests import bundle_world
 from tests.bundle_world import PlayLog, Record, make_pipeline, make_serving
 from tests.pipeline_results import intents, lists, of_kind
 from tests.worlds import TinyWorld
@@ -110,6 +112,32 @@ def test_newer_plays_of_members_who_wait_cost_what_they_cost_by_themselves(servi
     assert serving.engine.stats.positions - positions == 6
 
 
+def test_the_bound_holds_where_more_members_wait_than_can_be_cached(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_world, "SLOTS_BYTES", 4 * slot_bytes(world.model(1)))
+    small, log = make_serving(tmp_path, world, world.model(1)), PlayLog()
+    pipeline = warmed_up(small, log, 9)
+    for at_s in (2000.0, 3000.0):
+        pipeline.process({0: [log.play(f"user-{i}", i, at_s + i) for i in range(1, 9)]})
+    while pipeline.num_held_back:
+        positions = small.engine.stats.positions
+        pipeline.answer_held_back()
+        assert small.engine.stats.positions - positions <= BOUND + 2  # two members who had a play more by their turn
+
+
+def test_nobody_of_a_partition_that_is_closed_waits(serving: Serving) -> None:
+    log = PlayLog()
+    pipeline = warmed_up(serving, log, 6)
+    pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
+    pipeline.close_partition(0)
+    pipeline.open_partition(0, {})
+    num_parts = pipeline.num_held_back
+    (result,) = pipeline.process({0: [log.play("user-1", 1, 3000.0)]})
+    assert len(lists(result)) == 1
+    assert pipeline.num_held_back == num_parts
+
+
 def test_members_whose_anchors_move_at_once_are_answered_behind_the_others(serving: Serving) -> None:
     log = PlayLog()
     pipeline = fresh(serving)
@@ -171,6 +199,25 @@ def test_what_waits_during_a_swap_is_answered_by_the_bundle_that_took_over(
     pipeline.swap(other)
     (part,) = pipeline.answer_held_back()
     assert {a.bundle for a in lists(part)} == {a.bundle for a in intents(part)} == {other.version}
+
+
+def test_what_was_answered_after_a_swap_the_bundle_before_has_not_cached(
+    serving: Serving, world: TinyWorld, tmp_path: Path
+) -> None:
+    log, other = PlayLog(), make_serving(tmp_path, world, world.model(2))
+    pipeline = fresh(serving)
+    members = [f"0/user-{i}" for i in range(5)]
+    for i in range(8 * 5):  # twice the window: the next play moves the anchor
+        log.play(f"user-{i % 5}", i % 30, 100.0 * i)
+    run(pipeline, log.records)
+    pipeline.process({0: [log.play(f"user-{i}", i, 5000.0 + i) for i in range(5)]})
+    assert pipeline.num_held_back
+    assert all(serving.engine.caches(member) for member in members)
+    pipeline.swap(other)
+    while pipeline.num_held_back:
+        pipeline.answer_held_back()
+    pipeline.swap(serving)
+    assert not any(serving.engine.caches(member) for member in members)
 
 
 def test_a_member_who_waits_and_cannot_be_encoded_has_a_dead_letter_that_is_counted(
