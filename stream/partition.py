@@ -93,7 +93,7 @@ class LifeParts:
     close_state: Callable[[int], Awaitable[None]]
     transactional: bool
     fingerprint: str
-    commit_interval_s: float
+    commit_pause_s: Callable[[], float]
     recovery_deadline_s: float
     on_failed: Callable[[PartitionLife, BaseException], None]
     on_committed: Callable[[PartitionLife, int, float], None]
@@ -259,11 +259,10 @@ class PartitionLife:
         await self._parts.close_state(self.partition)
 
     async def _commit_regularly(self) -> None:
-        interval_s = self._parts.commit_interval_s
         try:
             while True:
                 await self._something.wait()
-                await asyncio.sleep(interval_s)
+                await asyncio.sleep(self._parts.commit_pause_s())
                 await self._commit()
         except asyncio.CancelledError:
             if self.phase is Phase.ENDED:

@@ -64,7 +64,12 @@ class Settings(BaseSettings):
     # --- delivery
     delivery: Delivery = "at_least_once"
     transactions: Transactions = Field("auto", description="auto: as the broker can; off: changelog, then offsets")
-    commit_interval_s: float = Field(0.1, gt=0, le=5)
+    commit_interval_s: float = Field(
+        0.1,
+        gt=0,
+        le=5,
+        description="of a worker with up to 8 partitions; with more, each commits less often, up to a second",
+    )
     # A stalled worker holds read_committed readers up for this long; Kafka's default would be a minute.
     transaction_timeout_s: float = Field(10.0, ge=1, le=60)
     plays_partitioner: Literal["murmur2", "any"] = "murmur2"

@@ -234,6 +234,11 @@ DELIVERY = (
         TWINS,
     ),
     Mutant(
+        "outputs leave behind an inference that failed",
+        (Edit(PARTITION, "        self.output_stream.ended = True  # now", "        # now"),),
+        ("tests/unit/test_worker.py",),
+    ),
+    Mutant(
         "outputs of a life that has ended still leave",
         (Edit(PARTITION, "        self.output_stream.ended = True\n", ""),),
         (TEST_PARTITION_LIFE, *TWINS),
