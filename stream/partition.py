@@ -93,7 +93,7 @@ class LifeParts:
     close_state: Callable[[int], Awaitable[None]]
     transactional: bool
     fingerprint: str
-    commit_pause_s: Callable[[], float]
+    commit_interval_s: float
     recovery_deadline_s: float
     on_failed: Callable[[PartitionLife, BaseException], None]
     on_committed: Callable[[PartitionLife, int, float], None]
@@ -262,7 +262,7 @@ class PartitionLife:
         try:
             while True:
                 await self._something.wait()
-                await asyncio.sleep(self._parts.commit_pause_s())
+                await asyncio.sleep(self._parts.commit_interval_s)
                 await self._commit()
         except asyncio.CancelledError:
             if self.phase is Phase.ENDED:

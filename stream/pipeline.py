@@ -139,18 +139,8 @@ class Pipeline:
                 if records
             ]
         self._moved.add(folder.inserted)
-        engine = self._serving.engine
-        self._answer(
-            works,
-            self._held_back.hold_back(
-                works,
-                folder.rounds,
-                cold=lambda member: not engine.caches(member),
-                num_slots=engine.num_slots,
-                coalesced=coalesced,
-            ),
-            coalesced,
-        )
+        at_once = self._held_back.hold_back(works, folder.rounds, self._serving.engine, coalesced=coalesced)
+        self._answer(works, at_once, coalesced)
         for member in folder.forgotten:
             self._forget(member)
         num_records = sum(work.result.num_records for work in works)

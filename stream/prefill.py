@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from stream.folding import Answer, PartitionWork, Run
 from stream.records import PartitionResult
@@ -36,6 +36,19 @@ class Part:
     forgotten: set[str] = field(default_factory=set)
 
 
+class Cache(Protocol):
+    """What is asked of an engine."""
+
+    @property
+    def num_slots(self) -> int:
+        """Members who can be cached."""
+        ...
+
+    def caches(self, user_id: str) -> bool:
+        """Whether a member's earlier plays are cached."""
+        ...
+
+
 class HeldBack:
     """Parts that wait, oldest first. Owned by the inference thread.
 
@@ -55,21 +68,19 @@ class HeldBack:
         self,
         works: Sequence[PartitionWork],
         rounds: list[list[Run]],
+        cache: Cache,
         *,
-        cold: Callable[[str], bool],
-        num_slots: int,
         coalesced: bool,
     ) -> list[list[Run]]:
         """Takes out of a micro-batch what has to wait, works included; returns the rounds that are answered at once.
 
         Members with much more to encode than their new plays are answered at once where nobody waits and they keep to the bound.
-        ``cold`` says who is not cached, of the ``num_slots`` who can be.
 
         Cost: O(runs and answers of the micro-batch).
         """
         if not self._max_positions or not rounds:
             return rounds
-        positions = self._positions(rounds, cold, num_slots)
+        positions = self._positions(rounds, cache)
         if not positions or (not self._parts and sum(positions.values()) <= self._max_positions):
             return rounds
         part_of = self._cut(positions)
@@ -122,18 +133,16 @@ class HeldBack:
             part.members -= gone
             self._waiting -= Counter(gone)
 
-    def _positions(
-        self, rounds: Sequence[Sequence[Run]], cold: Callable[[str], bool], num_slots: int
-    ) -> dict[str, int]:
+    def _positions(self, rounds: Sequence[Sequence[Run]], cache: Cache) -> dict[str, int]:
         """What there is to encode of each member who waits already, or of whom it is much more than their new plays."""
         # Others play meanwhile: where more than half of the slots were needed, somebody has lost theirs when it is their turn.
-        all_stay = 2 * len(self._waiting) <= num_slots
+        all_stay = 2 * len(self._waiting) <= cache.num_slots
         positions: Counter[str] = Counter()
         num_plays: Counter[str] = Counter()
         for runs in rounds:
             for run in runs:
                 # Who waits will be cached when it is their turn, and so is whoever had a run before in this micro-batch.
-                cached = run.member in positions or (self._waiting[run.member] and all_stay) or not cold(run.member)
+                cached = run.member in positions or (self._waiting[run.member] and all_stay) or cache.caches(run.member)
                 positions[run.member] += len(run.context) // self._play_size - (run.first_changed if cached else 0)
                 num_plays[run.member] += run.num_outputs
         return {

@@ -64,11 +64,9 @@ class Settings(BaseSettings):
     # --- delivery
     delivery: Delivery = "at_least_once"
     transactions: Transactions = Field("auto", description="auto: as the broker can; off: changelog, then offsets")
+    # A transaction a partition, which costs worker and broker a millisecond each, however little is in it.
     commit_interval_s: float = Field(
-        0.1,
-        gt=0,
-        le=5,
-        description="of a worker with up to 8 partitions; with more, each commits less often, up to a second",
+        0, ge=0, le=5, description="default: 0.1 with delivery=exactly_once, whose subscribers wait for it, else 0.5"
     )
     # A stalled worker holds read_committed readers up for this long; Kafka's default would be a minute.
     transaction_timeout_s: float = Field(10.0, ge=1, le=60)
@@ -84,7 +82,13 @@ class Settings(BaseSettings):
     bundle_url: str = Field(".intentrec/bundles", description="fsspec URL of the bundle store")
     cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "intentrec")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    batch_deadline_ms: float = Field(10.0, ge=0, le=1000)
+    # A fetch for each few plays costs worker and broker more than all else that is done for these plays.
+    fetch_wait_ms: int = Field(
+        20, ge=1, le=1000, description="the broker gathers plays for so long, or a micro-batch of them"
+    )
+    batch_deadline_ms: float = Field(
+        1.0, ge=0, le=1000, description="what was fetched waits for more: of other brokers"
+    )
     max_batch: int = Field(256, ge=1, le=65536, description="plays in one micro-batch over all partitions")
     # Twice what is on the inference thread keeps it busy; more would only be latency and memory.
     max_buffered_batches: int = Field(8, ge=1, le=1024, description="fetched plays held, in batches")
@@ -137,6 +141,8 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if not self.changelog_topic:
             object.__setattr__(self, "changelog_topic", f"{self.app_id}-history")
+        if not self.commit_interval_s:
+            object.__setattr__(self, "commit_interval_s", 0.1 if self.delivery == "exactly_once" else 0.5)
         topics = self.topics
         if len(set(topics)) != len(topics):
             raise ValueError(f"two topics share one name: {', '.join(topics)}")

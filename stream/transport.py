@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 #: How soon a partition that became ready is fetched at low load; longer only saves idle turns.
 _POLL_S = 0.1
-#: The fetcher's long poll. A partition that was sought waits for the poll in flight to its node, so it must be short.
-_FETCH_WAIT_MS = 100
+#: As little as a play takes in the log.
+_PLAY_BYTES = 256
 _MAX_POLL_RECORDS = 2048
 _REQUEST_TIMEOUT_S = 40.0
 _HEARTBEAT_DEADLINE_S = 5.0
@@ -84,7 +84,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             max_poll_records=_MAX_POLL_RECORDS,
-            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            # A partition that was sought waits for the poll in flight to its node, which is therefore short.
+            fetch_max_wait_ms=settings.fetch_wait_ms,
+            fetch_min_bytes=settings.max_batch * _PLAY_BYTES,
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             rebalance_timeout_ms=int(transport.rebalance_timeout_s * 1000),
             heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 5),

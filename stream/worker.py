@@ -40,9 +40,6 @@ T = TypeVar("T")
 _NUM_OPENING = 8
 #: Of the rebalance timeout: the last cut must be in before the group gives up on us and another owner fences it.
 _REVOKE_SHARE = 0.5
-#: Of all partitions of a worker together, until each has to wait for a second: a healthy worker's plays of a second are no lag to
-#: speak of and fit into what may be uncommitted.
-_TRANSACTIONS_PER_S, _MOST_PAUSE_S = 80, 1.0
 #: No life of this process can do better: opening again would only fail again.
 _FINAL = (StateError, DeviceLost)
 
@@ -295,17 +292,6 @@ class PlaysWorker:
         life.add(result, receipts, in_transaction=self._publisher is None)
 
     # --- callbacks of lives
-
-    def commit_pause_s(self) -> float:
-        """How long a partition gathers what its next cut holds: longer where there are many, unless outputs wait for the cut.
-
-        A transaction costs worker and broker a millisecond each, however little is in it.
-        """
-        settings = self._settings
-        if self._publisher is None:
-            return settings.commit_interval_s
-        at_most_s = min(_MOST_PAUSE_S, settings.progress_deadline_s / 10)
-        return max(settings.commit_interval_s, min(at_most_s, len(self._assigned) / _TRANSACTIONS_PER_S))
 
     def committed(self, life: PartitionLife, num_plays: int, duration_s: float) -> None:
         """A cut is durable."""

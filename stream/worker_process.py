@@ -210,7 +210,7 @@ class WorkerProcess:
             close_state=partial(worker.on_inference_thread, parts.pipeline.close_partition),
             transactional=transactional,
             fingerprint=parts.fingerprint,
-            commit_pause_s=worker.commit_pause_s,
+            commit_interval_s=settings.commit_interval_s,
             recovery_deadline_s=settings.recovery_deadline_s,
             on_failed=worker.life_failed,
             on_committed=worker.committed,

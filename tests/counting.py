@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 from intentrec_core.domain_file import load_domain
@@ -41,6 +42,7 @@ class CountingPipeline:
         self._metrics = metrics
         #: Of a member whose answers are held back, one part each.
         self.cold: Callable[[str], bool] = lambda member: False
+        self._cache = SimpleNamespace(caches=lambda member: not self.cold(member), num_slots=1 << 20)
         self._held_back = HeldBack(1, layout.size)
 
     def open_partition(self, partition: int, histories: dict[str, History]) -> None:
@@ -60,7 +62,7 @@ class CountingPipeline:
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
             work.result.tally.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
-            self._held_back.hold_back([work], folder.rounds, cold=self.cold, num_slots=1 << 20, coalesced=coalesced)
+            self._held_back.hold_back([work], folder.rounds, self._cache, coalesced=coalesced)
             results.append(self._answered(work, coalesced))
         return results
 

@@ -118,7 +118,7 @@ def run_worker(
             "close_state": lambda *given: worker.on_inference_thread(pipeline.close_partition, *given),
             "transactional": True,
             "fingerprint": "f" * 16,
-            "commit_pause_s": lambda: 0.01,
+            "commit_interval_s": 0.01,
             "recovery_deadline_s": 30.0,
             "on_failed": worker.life_failed,
             "on_committed": worker.committed,

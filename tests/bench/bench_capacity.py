@@ -45,7 +45,7 @@ INPUTS: Mapping[str, tuple[float, str]] = {
     "partitions_per_core": (2, "so that partitions can be shared out evenly"),
     "broker_mb_per_s": (300, "a broker takes in this much, replicas included, with disks and a 10 Gbit/s network in mind"),
     "replication": (3, "copies of everything"),
-    "commit_interval_s": (0.1, "between two transactions of a partition, at least"),
+    "commit_interval_s": (0.5, "between two transactions of a partition"),
     "transactions_per_broker_s": (5_000, "transactions a broker coordinates; assumption, to be measured on your cluster"),
     "session_timeout_s": (10, "until a dead worker is noticed"),
     # what they cost; list prices differ by a factor of two
@@ -141,9 +141,7 @@ def plan(inputs: Mapping[str, float], *, on_gpu: bool) -> Plan:
     cores = workers * i["cores_per_worker"]
     partitions = math.ceil(cores * i["partitions_per_core"])
     written = plays * (i["bytes_in"] + i["bytes_out"] + i["changelog_bytes"]) * i["replication"]
-    # As stream.worker paces them.
-    pause_s = max(i["commit_interval_s"], min(1.0, partitions / workers / 80))
-    transactions = partitions / pause_s
+    transactions = partitions / i["commit_interval_s"]
     brokers = math.ceil(
         max(written / (i["broker_mb_per_s"] * 1e6), transactions / i["transactions_per_broker_s"]) / usable
     )

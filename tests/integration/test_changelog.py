@@ -139,7 +139,7 @@ def test_a_restore_that_hangs_ends_by_its_deadline(rig: Rig) -> None:
             close_state=nothing,
             transactional=True,
             fingerprint="f" * 16,
-            commit_pause_s=lambda: 0.1,
+            commit_interval_s=0.1,
             recovery_deadline_s=1.5,
             on_failed=lambda life, error: None,
             on_committed=lambda life, num, duration_s: None,

@@ -318,17 +318,17 @@ DELIVERY = (
     ),
     Mutant(
         "whoever waits charged for a whole context again",
-        (Edit(PREFILL, "(self._waiting[run.member] and all_stay) or not cold", "not cold"),),
+        (Edit(PREFILL, "(self._waiting[run.member] and all_stay) or ", ""),),
         ("tests/unit/test_prefill.py",),
     ),
     Mutant(
         "whoever waits taken for cached when it is their turn, however many wait",
-        (Edit(PREFILL, "all_stay = 2 * len(self._waiting) <= num_slots", "all_stay = True"),),
+        (Edit(PREFILL, "all_stay = 2 * len(self._waiting) <= cache.num_slots", "all_stay = True"),),
         ("tests/unit/test_prefill.py",),
     ),
     Mutant(
         "an anchor that moves answered at once",
-        (Edit(PREFILL, "or num > _MUCH_MORE * num_plays[member]", "or cold(member)"),),
+        (Edit(PREFILL, "or num > _MUCH_MORE * num_plays[member]", "or not cache.caches(member)"),),
         ("tests/unit/test_prefill.py",),
     ),
     Mutant(

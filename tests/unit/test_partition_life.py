@@ -67,7 +67,7 @@ def _life(log: Log, failures: list[BaseException]) -> PartitionLife:
         close_state=_nothing,
         transactional=True,
         fingerprint="",
-        commit_pause_s=lambda: 0.001,
+        commit_interval_s=0.001,
         recovery_deadline_s=10.0,
         on_failed=lambda life, error: failures.append(error),
         on_committed=lambda *_: None,

@@ -187,22 +187,6 @@ def test_no_micro_batch_is_taken_while_too_much_is_held_back() -> None:
     run_worker(pipeline, scenario)
 
 
-@pytest.mark.parametrize(
-    ("num_partitions", "in_transaction", "pause_s"),
-    [(1, False, 1 / 80), (32, False, 0.4), (1000, False, 0.5), (32, True, 0.01)],
-)
-def test_many_partitions_commit_less_often_each_but_where_outputs_wait_for_it(
-    pipeline: HangingPipeline, num_partitions: int, in_transaction: bool, pause_s: float
-) -> None:
-    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
-        worker._assigned = set(range(num_partitions))
-        if in_transaction:
-            worker._publisher = None
-        assert worker.commit_pause_s() == pytest.approx(pause_s)
-
-    run_worker(pipeline, scenario, settings={"progress_deadline_s": 5.0})
-
-
 def test_a_recovery_past_its_deadline_ends_the_process_although_inference_hangs(pipeline: HangingPipeline) -> None:
     async def never(partition: int) -> Restored:
         await asyncio.sleep(3600)
