@@ -17,7 +17,8 @@ from index.golden import check_golden
 from intentrec_core import bundle
 from intentrec_core.bundle_contents import LoadedBundle, item_label_heads, load_bundle
 from intentrec_core.domain import Domain, FilterKind
-from intentrec_core.engine import IncrementalEngine
+from intentrec_core.engine import EncodeRequest, IncrementalEngine
+from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.features import FeatureBuilder
 from intentrec_core.training.train import resolve_device
 from intentrec_core.vocabulary import ItemTable, Vocabulary
@@ -25,6 +26,7 @@ from stream.codec import parse_time
 
 #: The manifest's fact that says up to which event time popularity was counted.
 COUNTED_UNTIL = "plays_until_ms"
+_PROBE = "\0probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Serving:
 
 
 def load_serving(path: Path, *, device: str, pool_bytes: int) -> Serving:
-    """Verifies a bundle, asks its golden queries, and makes it ready to serve.
+    """Verifies a bundle, asks its golden queries, has it encode a play, and makes it ready to serve.
 
     ``pool_bytes`` is what its engine may take for cached keys and values.
 
@@ -76,7 +78,19 @@ def load_serving(path: Path, *, device: str, pool_bytes: int) -> Serving:
         built.append(index)
 
     loaded = load_bundle(path, resolve_device(device), golden=ask)
-    return make_serving(loaded, built[0], pool_bytes=pool_bytes)
+    serving = make_serving(loaded, built[0], pool_bytes=pool_bytes)
+    _check_encodes(serving)
+    return serving
+
+
+def _check_encodes(serving: Serving) -> None:
+    """Finite weights can make no finite numbers, and at a start there is nobody to warm up with."""
+    item_id = next(iter(serving.vocabulary.item_ids[1:]), _PROBE)
+    play = serving.features.layout.pack(item_id=item_id, event_id=_PROBE, ts_ms=0, duration_s=None, attributes={})
+    encoded = serving.engine.encode([EncodeRequest(_PROBE, 0, play.data, 0)])
+    serving.engine.forget(_PROBE)
+    if not np.isfinite(encoded.item_NW).all():
+        raise BundleError(BundleFault.NOT_FINITE, serving.version, "cannot encode a play of one of its items")
 
 
 def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> Serving:

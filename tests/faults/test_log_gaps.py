@@ -60,6 +60,8 @@ def test_plays_that_are_deleted_before_a_running_worker_has_read_them_are_named(
     worker = rig.start_worker()
     rig.produce(rig.plays(50, num_users=1))
     rig.wait_for_answers(50)
+    with GroupView(rig.settings) as group:
+        group.catches_up(rig)
     (source,) = {tuple(output.id.rsplit("-", 3)[:2]) for output in rig.outputs(rig.settings.intents_topic)}
     partition = int(source[1])
     worker.send(signal.SIGSTOP)

@@ -68,7 +68,6 @@ def test_a_backlog_is_coalesced(
         coalesced_s=coalesced_s,
     )
     assert num_named > num_plays / 10
-    assert coalesced_s < plain_s
 
 
 @pytest.mark.kafka

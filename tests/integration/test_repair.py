@@ -21,6 +21,7 @@ from stream.control import home_partition
 from stream.header_names import KeptRecords, ReadableRecords
 from stream.publisher import key_hash
 from tests.broker_fixtures import RigMaker
+from tests.faults.load import GroupView
 from tests.odd_headers import send_with_odd_header
 from tests.rig import NUM_PARTITIONS, Rig
 from tests.verdict import judge, read_all
@@ -59,6 +60,8 @@ def test_a_member_is_shown_verified_and_forgotten_while_a_worker_runs(rig: Rig, 
     worker = rig.start_worker()
     rig.produce(rig.plays(400))
     rig.wait_for_answers(400)
+    with GroupView(rig.settings) as group:
+        group.catches_up(rig)  # what is shown is the changelog, and a cut is made after the answers
     code, shown, _ = run("state", "show", "u7", "--json")
     told = json.loads(shown)
     assert code == 0
