@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -139,6 +140,12 @@ def run_worker(
 async def until(done: Callable[[], Any]) -> None:
     while not done():  # noqa: ASYNC110
         await asyncio.sleep(0.005)
+
+
+async def keep_the_loop_busy(seconds: float) -> None:
+    """Blocks the event loop, as a callback that computes does; whoever is on another thread goes on."""
+    asyncio.get_running_loop().call_soon(time.sleep, seconds)
+    await asyncio.sleep(0)
 
 
 def records(start: int, num: int) -> list[Any]:

@@ -22,6 +22,7 @@ from queue import SimpleQueue
 
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
+from tests.mutants.held_back import HELD_BACK
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.lives import LIVES
 from tests.mutants.mutant import DoesNotApply, Mutant
@@ -29,7 +30,7 @@ from tests.mutants.poison import POISON
 from tests.mutants.repair import REPAIR
 from tests.mutants.state import STATE
 
-MUTANTS = (*DELIVERY, *LIVES, *LIVENESS, *STATE, *REPAIR, *POISON, *DEVICE)
+MUTANTS = (*DELIVERY, *HELD_BACK, *LIVES, *LIVENESS, *STATE, *REPAIR, *POISON, *DEVICE)
 ROOT = Path(__file__).parents[2]
 #: Two cores do; a mutant's tests are one process.
 _NUM_AT_ONCE = 2

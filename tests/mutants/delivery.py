@@ -7,7 +7,6 @@ from tests.mutants.mutant import Edit, Mutant
 CHANGELOG, PARTITION, WORKER = "stream/changelog.py", "stream/partition.py", "stream/worker.py"
 TRANSPORT, PUBLISHER, READER = "stream/transport.py", "stream/publisher.py", "stream/reader.py"
 START_OFFSET = "stream/start_offset.py"
-INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
 
 TEST_PARTITION_LIFE, TEST_FAUST_APP = "tests/unit/test_partition_life.py", "tests/unit/test_faust_app.py"
 TEST_DRAIN_LOOP = "tests/unit/test_drain_loop.py"
@@ -296,57 +295,9 @@ DELIVERY = (
         ("tests/unit/test_publisher.py",),
     ),
     Mutant(
-        "a cut that does not wait for what was held back",
-        (
-            Edit(
-                INFERENCE_LOOP,
-                "            if not batch.num_held_back:\n                self._done(batch)\n",
-                "            if not job.is_part:\n                self._done(batch)\n",
-            ),
-        ),
-        (SWEEP,),
-    ),
-    Mutant(
-        "a member who waits overtaken by their own newer play",
-        (Edit(PREFILL, "if self._waiting[member] or num > ", "if num > "),),
-        (SWEEP, "tests/unit/test_prefill.py"),
-    ),
-    Mutant(
         "what a newer owner has committed taken for damage",
         (Edit(PARTITION, "(await parts.restore(partition)).marker != restored.marker", "False"),),
         (TEST_PARTITION_LIFE,),
-    ),
-    Mutant(
-        "whoever waits charged for a whole context again",
-        (Edit(PREFILL, "(self._waiting[run.member] and all_stay) or ", ""),),
-        ("tests/unit/test_prefill.py",),
-    ),
-    Mutant(
-        "whoever waits taken for cached when it is their turn, however many wait",
-        (Edit(PREFILL, "all_stay = 2 * len(self._waiting) <= cache.num_slots", "all_stay = True"),),
-        ("tests/unit/test_prefill.py",),
-    ),
-    Mutant(
-        "an anchor that moves answered at once",
-        (Edit(PREFILL, "or num > _MUCH_MORE * num_plays[member]", "or not cache.caches(member)"),),
-        ("tests/unit/test_prefill.py",),
-    ),
-    Mutant(
-        "a part given out behind what the thread did after it",
-        (
-            Edit(
-                INFERENCE_LOOP,
-                "            self._jobs.put_nowait(_Job(self._holding[0], processed, is_part=True))\n",
-                "            late = _Job(self._holding[0], processed, is_part=True)\n"
-                "            asyncio.get_running_loop().call_later(0.5, self._jobs.put_nowait, late)\n",
-            ),
-        ),
-        ("tests/unit/test_worker.py",),
-    ),
-    Mutant(
-        "micro-batches taken however much is held back",
-        (Edit(INFERENCE_LOOP, "            await self._few_held_back.wait()\n", ""),),
-        ("tests/unit/test_worker.py",),
     ),
     Mutant(
         "a run that does not name its first play",

@@ -28,6 +28,7 @@ from stream.log_follower import LogFollower, PlayReader
 from stream.metrics import Metrics
 from stream.publisher import key_hash
 from stream.settings import Settings
+from tests.worker_bench import until
 from tests.worlds import START_MS, TinyWorld
 
 DOMAIN = TinyWorld().domain
@@ -176,8 +177,7 @@ def follow(consumer: StuckConsumer, scenario: Callable[[LogFollower], Awaitable[
 
 def test_a_partition_that_stands_still_is_a_stall_whatever_the_others_give(consumer: StuckConsumer) -> None:
     async def scenario(follower: LogFollower) -> None:
-        while consumer.now_s < 1000:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until(lambda: consumer.now_s >= 1000)
         assert follower.stalled_s() > 500
 
     follow(consumer, scenario)
@@ -189,8 +189,7 @@ def test_while_polls_leave_plays_behind_a_partition_may_wait_for_its_turn(
     monkeypatch.setattr(log_follower, "MAX_POLL_PLAYS", 1)
 
     async def scenario(follower: LogFollower) -> None:
-        while consumer.now_s < 1000:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until(lambda: consumer.now_s >= 1000)
         assert follower.stalled_s() < 500
 
     follow(consumer, scenario)
@@ -222,8 +221,7 @@ def test_only_where_others_are_told_the_ends_a_trainer_that_is_not_hangs(
     monkeypatch.setattr(log_follower, "tells_where_plays_end", told)
 
     async def scenario(follower: LogFollower) -> None:
-        while consumer.now_s < 1000:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until(lambda: consumer.now_s >= 1000)
         assert (follower.stalled_s() > 500) is told_to_others
 
     follow(consumer, scenario)

@@ -17,7 +17,15 @@ from stream.partition import PartitionLife
 from stream.records import Fetched, OutputKind, OutputRecord, PartitionResult, SourceRecord
 from stream.recovery import Restored
 from stream.worker import PlaysWorker
-from tests.worker_bench import REBALANCE_TIMEOUT_S, Broker, HangingPipeline, records, run_worker, until
+from tests.worker_bench import (
+    REBALANCE_TIMEOUT_S,
+    Broker,
+    HangingPipeline,
+    keep_the_loop_busy,
+    records,
+    run_worker,
+    until,
+)
 
 
 @pytest.fixture
@@ -116,7 +124,7 @@ def test_outputs_are_given_out_in_the_order_in_which_the_thread_made_them(monkey
             await until(lambda end=offset: pipeline.num_held_back)
             await asyncio.sleep(0.1)  # the second one stands behind the part that is being answered
         pipeline.answer.release()
-        time.sleep(0.3)  # noqa: ASYNC251  # the loop is busy elsewhere: both are done before it looks
+        await keep_the_loop_busy(0.3)  # both are done before it looks
         await until(lambda: broker.cuts and broker.cuts[-1] == 102)
         assert given_out == [100, 101]
 
@@ -155,7 +163,7 @@ def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_d
         worker.accept(life, Fetched(101, records(101, 1), 102))
         await asyncio.sleep(0.1)  # the second one stands behind the first
         pipeline.go_on.set()
-        time.sleep(0.3)  # noqa: ASYNC251  # the loop is busy elsewhere: both are done before it looks
+        await keep_the_loop_busy(0.3)  # both are done before it looks
         await until(lambda: broker.num_opened == 2)
         assert len(pipeline.taken) == 2
         assert sent == []

@@ -1,0 +1,60 @@
+"""Holes in what is held back, put back: order, bounds, and what a cut has to wait for."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
+TEST_PREFILL, TEST_WORKER = "tests/unit/test_prefill.py", "tests/unit/test_worker.py"
+SWEEP = "tests/property/test_every_await_can_fail.py"
+
+HELD_BACK = (
+    Mutant(
+        "a cut that does not wait for what was held back",
+        (
+            Edit(
+                INFERENCE_LOOP,
+                "            if not batch.num_held_back:\n                self._done(batch)\n",
+                "            if not job.is_part:\n                self._done(batch)\n",
+            ),
+        ),
+        (SWEEP,),
+    ),
+    Mutant(
+        "a member who waits overtaken by their own newer play",
+        (Edit(PREFILL, "if self._waiting[member] or num > ", "if num > "),),
+        (SWEEP, TEST_PREFILL),
+    ),
+    Mutant(
+        "whoever waits charged for a whole context again",
+        (Edit(PREFILL, "(self._waiting[run.member] and all_stay) or ", ""),),
+        (TEST_PREFILL,),
+    ),
+    Mutant(
+        "whoever waits taken for cached when it is their turn, however many wait",
+        (Edit(PREFILL, "all_stay = 2 * len(self._waiting) <= cache.num_slots", "all_stay = True"),),
+        (TEST_PREFILL,),
+    ),
+    Mutant(
+        "an anchor that moves answered at once",
+        (Edit(PREFILL, "or num > _MUCH_MORE * num_plays[member]", "or not cache.caches(member)"),),
+        (TEST_PREFILL,),
+    ),
+    Mutant(
+        "a part given out behind what the thread did after it",
+        (
+            Edit(
+                INFERENCE_LOOP,
+                "            self._jobs.put_nowait(_Job(self._holding[0], processed, is_part=True))\n",
+                "            late = _Job(self._holding[0], processed, is_part=True)\n"
+                "            asyncio.get_running_loop().call_later(0.5, self._jobs.put_nowait, late)\n",
+            ),
+        ),
+        (TEST_WORKER,),
+    ),
+    Mutant(
+        "micro-batches taken however much is held back",
+        (Edit(INFERENCE_LOOP, "            await self._few_held_back.wait()\n", ""),),
+        (TEST_WORKER,),
+    ),
+)
