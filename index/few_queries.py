@@ -1,10 +1,10 @@
 """Scores of all items for a few queries at once, which a library's matrix product is made for last.
 
-Rows lie in groups of 32, dimensions first, so that a group's scores stay in registers from the first dimension to the last and
-every vector is read once for each block of queries. On a Zen 4 core, 10,000 vectors of 139 dimensions: 3 queries 0.21 ms
-(OpenBLAS 1.66), 17 0.72 (1.99), 64 2.2 (3.2); with 256 both take as long.
+Rows lie in groups, as many as a tile has lanes, dimensions first, so that a group's scores stay in registers from the first
+dimension to the last and every vector is read once for each block of queries. On a Zen 4 core, 10,000 vectors of 139
+dimensions: 3 queries 0.21 ms (OpenBLAS 1.66), 17 0.72 (1.99), 64 2.2 (3.2); with 256 both take as long.
 
-Shapes: B queries, V rows, D dimensions, G groups.
+Shapes: B queries, V rows, D dimensions, G groups of L rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from index.base import Vectors
 from intentrec_core.kernels import compiled
-from intentrec_core.lanes import NUM_LANES, add_scaled, load, no_lanes, store
+from intentrec_core.lanes import TILE_LANES, add_scaled, aligned_zeros, load_tile_lanes, no_tile_lanes, store
 
 #: Above, a matrix product is as fast and uses every thread.
 MAX_QUERIES = 64
@@ -31,17 +31,18 @@ class GroupedVectors:
 
     def __init__(self, vectors: Vectors) -> None:
         self._num_rows, depth = vectors.shape
-        num_groups = -(-self._num_rows // NUM_LANES)
-        whole = np.zeros((num_groups * NUM_LANES, depth), dtype=np.float32)
+        num_groups = -(-self._num_rows // TILE_LANES)
+        whole = np.zeros((num_groups * TILE_LANES, depth), dtype=np.float32)
         whole[: self._num_rows] = vectors
-        self._groups_GDL = np.ascontiguousarray(whole.reshape(num_groups, NUM_LANES, depth).transpose(0, 2, 1))
+        self._groups_GDL = aligned_zeros(num_groups, depth, TILE_LANES)
+        self._groups_GDL[:] = whole.reshape(num_groups, TILE_LANES, depth).transpose(0, 2, 1)
 
     def scores(self, queries: Vectors) -> Vectors:
-        """Inner products of every query with every row, and -inf behind them. Shapes: f32[B, D] -> f32[B, 32 · G]."""
+        """Inner products of every query with every row, and -inf behind them. Shapes: f32[B, D] -> f32[B, L · G]."""
         num = len(queries)
         padded = np.zeros((-(-num // 4) * 4, queries.shape[1]), dtype=np.float32)
         padded[:num] = queries
-        scores = np.empty((len(padded), len(self._groups_GDL) * NUM_LANES), dtype=np.float32)
+        scores = np.empty((len(padded), len(self._groups_GDL) * TILE_LANES), dtype=np.float32)
         _score(padded, self._groups_GDL, scores)
         scores[:, self._num_rows :] = -np.inf
         return scores[:num]
@@ -49,20 +50,20 @@ class GroupedVectors:
 
 @compiled
 def _score(queries: Any, groups_GDL: Any, scores: Any) -> None:
-    """Shapes: f32[multiple of 4, D], f32[G, D, 32] -> f32[multiple of 4, 32 · G]."""
+    """Shapes: f32[multiple of 4, D], f32[G, D, L] -> f32[multiple of 4, L · G]."""
     num_groups, depth = groups_GDL.shape[:2]
     width = scores.shape[1]
     for low in range(0, queries.shape[0], _BLOCK):
         for group in range(num_groups):
-            first = group * depth * NUM_LANES
+            first = group * depth * TILE_LANES
             for row in range(low, min(low + _BLOCK, queries.shape[0]), 4):
                 q0, q1, q2, q3 = queries[row], queries[row + 1], queries[row + 2], queries[row + 3]
-                sum0, sum1, sum2, sum3 = no_lanes(), no_lanes(), no_lanes(), no_lanes()
+                sum0, sum1, sum2, sum3 = no_tile_lanes(), no_tile_lanes(), no_tile_lanes(), no_tile_lanes()
                 for d in range(depth):
-                    column = load(groups_GDL, first + d * NUM_LANES)
+                    column = load_tile_lanes(groups_GDL, first + d * TILE_LANES)
                     sum0, sum1 = add_scaled(sum0, column, q0[d]), add_scaled(sum1, column, q1[d])
                     sum2, sum3 = add_scaled(sum2, column, q2[d]), add_scaled(sum3, column, q3[d])
-                at = row * width + group * NUM_LANES
+                at = row * width + group * TILE_LANES
                 store(sum0, scores, at)
                 store(sum1, scores, at + width)
                 store(sum2, scores, at + 2 * width)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from intentrec_core.columns import Columns
 from intentrec_core.decode_attention import GROUP
 from intentrec_core.encoder import StepOutput, no_output, slots_within
+from intentrec_core.lanes import aligned_zeros
 from intentrec_core.model import IntentRec
 from intentrec_core.step import encode_rows
 from intentrec_core.step_fields import Cache, Rows, make_room
@@ -34,8 +35,8 @@ class CpuEncoder:
         self._weights = step_weights(model)
         groups, layers = _num_groups(context_size), config.num_cached_layers
         self._cache = Cache(
-            k=np.zeros((layers, self.num_slots, groups, config.width, GROUP), dtype=np.float32),
-            v=np.zeros((layers, self.num_slots, context_size, config.width), dtype=np.float32),
+            k=aligned_zeros(layers, self.num_slots, groups, config.width, GROUP),
+            v=aligned_zeros(layers, self.num_slots, context_size, config.width),
             ts_s=np.zeros((self.num_slots, context_size)),
             log_place=np.log1p(np.arange(context_size)[::-1]).astype(np.float32),
         )

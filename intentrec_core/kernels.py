@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 from numba.core import config
 
-from intentrec_core.lanes import NUM_LANES, add_scaled, load, store
+from intentrec_core.lanes import TILE_LANES, add_scaled, load_tile_lanes, store
 
 #: Sums may be reordered and fused; NaN and infinity keep their meaning, so that a broken model is still seen.
 MATH = {"reassoc", "contract", "arcp", "nsz"}
@@ -57,14 +57,14 @@ _keep_compiled_code_by_source()
 
 @compiled
 def _four_rows(x: Any, w: Any, out: Any, row: int, column: int) -> None:
-    """Four rows by 32 columns of ``out += x @ w``, in registers over the whole depth: each weight is loaded once for four."""
+    """Four rows by a tile's lanes of ``out += x @ w``, in registers over the whole depth: each weight is loaded once for four."""
     depth, width = w.shape
     x0, x1, x2, x3 = x[row], x[row + 1], x[row + 2], x[row + 3]
     at = row * width + column
-    sum0, sum1 = load(out, at), load(out, at + width)
-    sum2, sum3 = load(out, at + 2 * width), load(out, at + 3 * width)
+    sum0, sum1 = load_tile_lanes(out, at), load_tile_lanes(out, at + width)
+    sum2, sum3 = load_tile_lanes(out, at + 2 * width), load_tile_lanes(out, at + 3 * width)
     for k in range(depth):
-        weights = load(w, k * width + column)
+        weights = load_tile_lanes(w, k * width + column)
         sum0, sum1 = add_scaled(sum0, weights, x0[k]), add_scaled(sum1, weights, x1[k])
         sum2, sum3 = add_scaled(sum2, weights, x2[k]), add_scaled(sum3, weights, x3[k])
     store(sum0, out, at)
@@ -75,20 +75,22 @@ def _four_rows(x: Any, w: Any, out: Any, row: int, column: int) -> None:
 
 @compiled
 def _one_row(x: Any, w: Any, out: Any, row: int, column: int) -> None:
-    """One row by 128 columns: as many sums at once as in four rows by 32."""
+    """One row by the lanes of four: as many sums at once as in four rows by one."""
     depth, width = w.shape
     values = x[row]
     at = row * width + column
-    sum0, sum1 = load(out, at), load(out, at + 32)
-    sum2, sum3 = load(out, at + 64), load(out, at + 96)
+    sum0, sum1 = load_tile_lanes(out, at), load_tile_lanes(out, at + TILE_LANES)
+    sum2, sum3 = load_tile_lanes(out, at + 2 * TILE_LANES), load_tile_lanes(out, at + 3 * TILE_LANES)
     for k in range(depth):
         first = k * width + column
-        sum0, sum1 = add_scaled(sum0, load(w, first), values[k]), add_scaled(sum1, load(w, first + 32), values[k])
-        sum2, sum3 = add_scaled(sum2, load(w, first + 64), values[k]), add_scaled(sum3, load(w, first + 96), values[k])
+        sum0 = add_scaled(sum0, load_tile_lanes(w, first), values[k])
+        sum1 = add_scaled(sum1, load_tile_lanes(w, first + TILE_LANES), values[k])
+        sum2 = add_scaled(sum2, load_tile_lanes(w, first + 2 * TILE_LANES), values[k])
+        sum3 = add_scaled(sum3, load_tile_lanes(w, first + 3 * TILE_LANES), values[k])
     store(sum0, out, at)
-    store(sum1, out, at + 32)
-    store(sum2, out, at + 64)
-    store(sum3, out, at + 96)
+    store(sum1, out, at + TILE_LANES)
+    store(sum2, out, at + 2 * TILE_LANES)
+    store(sum3, out, at + 3 * TILE_LANES)
 
 
 @compiled
@@ -115,13 +117,13 @@ def linear(x: Any, w: Any, out: Any, num_rows: int) -> None:
     Shapes: x f32[≥ R, K], w f32[K, N] (a torch weight transposed), out f32[≥ R, N].
     """
     width = w.shape[1]
-    of_four, of_one = width // NUM_LANES * NUM_LANES, width // (4 * NUM_LANES) * (4 * NUM_LANES)
+    of_four, of_one = width // TILE_LANES * TILE_LANES, width // (4 * TILE_LANES) * (4 * TILE_LANES)
     whole = num_rows // 4 * 4
     for row in range(0, whole, 4):
-        for column in range(0, of_four, NUM_LANES):
+        for column in range(0, of_four, TILE_LANES):
             _four_rows(x, w, out, row, column)
     for row in range(whole, num_rows):
-        for column in range(0, of_one, 4 * NUM_LANES):
+        for column in range(0, of_one, 4 * TILE_LANES):
             _one_row(x, w, out, row, column)
     for row in range(num_rows):
         first = of_four if row < whole else of_one

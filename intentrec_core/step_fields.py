@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from intentrec_core.attention import TIME_UNIT_S, TimeEncoding
 from intentrec_core.decode_attention import GROUP
 from intentrec_core.kernels import compiled, log1p_all
+from intentrec_core.lanes import aligned_zeros
 from intentrec_core.step_weights import StepWeights
 
 #: Rows in a block: their activations take 200 KB at width 128, beside the 200 KB of one layer's weights in a 1 MB cache.
@@ -84,23 +85,20 @@ def make_room(weights: StepWeights, cache: Cache) -> Room:
     context_size, num_groups = cache.v.shape[2], cache.k.shape[2]
     intents, mixed = weights.heads.project_bias.shape
 
-    def floats(*shape: int) -> NDArray[np.float32]:
-        return np.zeros(shape, dtype=np.float32)
-
     return Room(
-        fields=floats(BLOCK, weights.short_qkv.shape[0]),
-        x=floats(BLOCK, width),
-        y=floats(BLOCK, width),
-        short_term=floats(BLOCK, width),
-        mixed=floats(BLOCK, mixed),
-        qkv=floats(BLOCK, 3 * width),
-        wide=floats(BLOCK, 2 * width),
-        times=floats(BLOCK, weights.item.time.shape[0]),
-        lags=floats(BLOCK, context_size),
-        scores=floats(num_heads, num_groups * GROUP),
+        fields=aligned_zeros(BLOCK, weights.short_qkv.shape[0]),
+        x=aligned_zeros(BLOCK, width),
+        y=aligned_zeros(BLOCK, width),
+        short_term=aligned_zeros(BLOCK, width),
+        mixed=aligned_zeros(BLOCK, mixed),
+        qkv=aligned_zeros(BLOCK, 3 * width),
+        wide=aligned_zeros(BLOCK, 2 * width),
+        times=aligned_zeros(BLOCK, weights.item.time.shape[0]),
+        lags=aligned_zeros(BLOCK, context_size),
+        scores=aligned_zeros(num_heads, num_groups * GROUP),
         powers=np.zeros(max(context_size, intents, len(weights.heads.logits_bias)), dtype=np.int32),
-        projected=floats(intents, mixed),
-        decay=floats(2 * width),
+        projected=aligned_zeros(intents, mixed),
+        decay=aligned_zeros(2 * width),
         wide_powers=np.zeros(2 * width, dtype=np.int32),
         first=np.zeros(BLOCK, dtype=np.int64),
         asking=np.zeros(BLOCK, dtype=np.int64),

@@ -5,7 +5,7 @@ Shapes: W width, Fw width of F, X = Fw + W, P width of Z, L layers of both encod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -176,15 +176,20 @@ def _layers(stage: Stage) -> list[TransformerLayer]:
 
 def _stacked(layers: Sequence[TransformerLayer]) -> LayerWeights:
     norms = [(layer.attention_norm, layer.feed_norm) for layer in layers]
+    attentions, feeds = [layer.attention for layer in layers], [layer.feed for layer in layers]
+
+    def stacked(tensors: Iterable[Tensor]) -> Array:
+        return _array(torch.stack(list(tensors)))
+
     return LayerWeights(
-        norms=np.stack([_array(torch.stack([a.weight, a.bias, f.weight, f.bias])) for a, f in norms]),
-        qkv=np.stack([_transposed(layer.attention.qkv.weight) for layer in layers]),
-        out=np.stack([_transposed(layer.attention.out.weight) for layer in layers]),
-        wide=np.stack([_transposed(_weight(layer.feed[0])) for layer in layers]),
-        wide_bias=np.stack([_array(_bias(layer.feed[0])) for layer in layers]),
-        narrow=np.stack([_transposed(_weight(layer.feed[2])) for layer in layers]),
-        narrow_bias=np.stack([_array(_bias(layer.feed[2])) for layer in layers]),
-        slopes=np.stack([_slopes(layer.attention) for layer in layers]),
+        norms=stacked(torch.stack([a.weight, a.bias, f.weight, f.bias]) for a, f in norms),
+        qkv=stacked(attention.qkv.weight.T for attention in attentions),
+        out=stacked(attention.out.weight.T for attention in attentions),
+        wide=stacked(_weight(feed[0]).T for feed in feeds),
+        wide_bias=stacked(_bias(feed[0]) for feed in feeds),
+        narrow=stacked(_weight(feed[2]).T for feed in feeds),
+        narrow_bias=stacked(_bias(feed[2]) for feed in feeds),
+        slopes=stacked(functional.softplus(attention.slopes) for attention in attentions),
     )
 
 
@@ -210,7 +215,8 @@ def _bias(module: nn.Module) -> Tensor:
 
 
 def _array(tensor: Tensor) -> Array:
-    return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
+    """C-contiguous, and as torch allocates it: at the beginning of a cache line."""
+    return np.asarray(tensor.detach().cpu().float().contiguous().numpy())
 
 
 def _transposed(tensor: Tensor) -> Array:
