@@ -98,6 +98,13 @@ class FeatureBuilder:
         weight = np.clip(raw, domain.duration_weight_min, domain.duration_weight_max)
         return np.where(duration_s < 0, 1.0, weight).astype(np.float32)
 
+    def event_codes(self, field: Field, plays: NDArray[np.void]) -> NDArray[np.int64]:
+        """Codes of a field of events: of packed plays alone, whatever came before them. Shapes: structured [N] -> i64[N]."""
+        if field.key == "duration_s":
+            return _bucket(field, plays["duration_s"], missing=plays["duration_s"] < 0)
+        column = plays[field.name]
+        return _bucket(field, column) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
+
     def _codes(
         self,
         field: Field,
@@ -107,10 +114,7 @@ class FeatureBuilder:
         contacts: NDArray[np.int64] | None,
     ) -> NDArray[np.int64]:
         if field.source is FieldSource.EVENT:
-            if field.key == "duration_s":
-                return _bucket(field, new["duration_s"], missing=new["duration_s"] < 0)
-            column = new[field.name]
-            return _bucket(field, column) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
+            return self.event_codes(field, new)
         ts_s = new["ts_ms"] / 1000.0
         if field.rule is Rule.FIRST_CONTACT:
             assert contacts is not None

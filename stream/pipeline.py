@@ -32,9 +32,10 @@ from stream.metrics import Metrics, PlayOutcome, Stage
 from stream.moved import Moved
 from stream.popular import PopularNow
 from stream.prefill import HeldBack
-from stream.prequential import CUTOFF, Judge, Predictions, true_labels
+from stream.prequential import CUTOFF, Judge, Predictions
 from stream.records import OutputKind, OutputRecord, PartitionResult, SourceRecord
 from stream.retrieval import Lists, Retrieval
+from stream.truths import truths_of
 from stream.watched import WatchedCache, WatchedRows
 
 if TYPE_CHECKING:
@@ -295,24 +296,12 @@ class Pipeline:
             hit = self._popular.hits(item_row, seen_before, CUTOFF, self._retrieval.hides_watched)
             ts_s = batch.plays["ts_ms"][rows] / 1000.0
             tallies = [work.result.tally for work in works]
-            self._judge.count(tallies, works_of, previous.take(rows), item_row, self._truths(batch, rows), hit, ts_s)
+            truths = truths_of(batch, rows, serving)
+            self._judge.count(tallies, works_of, previous.take(rows), item_row, truths, hit, ts_s)
         late = [a for a, _ in answers if a.outcome is Outcome.INSERTED]
         late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array([a.play.ts_ms for a in late], dtype=np.int64)])
         self._popular.add(np.concatenate([batch.item_row[added], late_rows]), ts_ms / 1000.0)
-
-    def _truths(self, batch: BatchRows, rows: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
-        """Of the plays at ``rows``, which labels of each head came true. Shapes: bool[N, L] a head."""
-        serving, size = self._serving, self.layout.size
-        contexts, starts = [], []
-        for run_of, nth in zip(batch.run[rows].tolist(), batch.nth[rows].tolist(), strict=True):
-            run = batch.runs[run_of]
-            num_plays = len(run.context) // size - run.num_outputs + nth + 1
-            contexts.append(run.context[: num_plays * size])
-            starts.append(num_plays - 1)
-        codes = serving.features.columns(contexts, starts).codes
-        domain = serving.domain
-        return [true_labels(head, domain, serving.items, batch.item_row[rows], codes) for head in domain.heads]
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:

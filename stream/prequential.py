@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter
 
-from intentrec_core.domain import Domain, Field, FieldKind
-from intentrec_core.vocabulary import ItemTable
+from intentrec_core.domain import Domain
 from stream.batch_rows import BatchRows
 from stream.common_labels import CommonLabels
 from stream.metrics import Metrics
@@ -208,19 +207,3 @@ class _Sums:
         amounts = np.bincount(self._tally_of, weights=values, minlength=len(self._tallies))
         for tally, amount in zip(self._tallies, amounts.tolist(), strict=True):
             tally.add(counter, *labels, amount=amount)
-
-
-def true_labels(
-    head: Field, domain: Domain, items: ItemTable, item_row: NDArray[np.int64], codes: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Which labels of a head came true with each play; none where it is not known.
-
-    Shapes: item_row i64[N]; codes i64[N, Fd] of the plays' dynamic fields -> bool[N, L].
-    """
-    if head.kind is FieldKind.MULTI_LABEL:
-        return np.asarray(items.multi[head.name][item_row] > 0)
-    if head.is_dynamic:
-        code = codes[:, domain.dynamic_fields.index(head)]
-    else:
-        code = items.codes[item_row, domain.static_fields.index(head)]
-    return np.asarray(np.arange(1, 1 + head.num_labels) == code[:, None])

@@ -30,7 +30,7 @@ _NUM_BURSTS = 3
 #: After a flip, members who were not warm are encoded at their next play: that is still the swap's doing.
 SETTLE_S = 2.0
 _BEFORE_FLIP_S = 0.5
-_SWAPPED_WITHIN_S = 60.0
+_SWAPPED_WITHIN_S = 180.0
 _CHUNK = 1000
 
 

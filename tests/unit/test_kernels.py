@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from intentrec_core.decode_attention import GROUP, attend, store_key
 from intentrec_core.kernels import compiled, linear
-from intentrec_core.lanes import load, store
+from intentrec_core.lanes import NUM_LANES, TILE_LANES, aligned_zeros, load, store
 
 TOLERANCE = 1e-4
 UNTOUCHED = np.float32(7)
@@ -23,7 +23,7 @@ def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("depth", [1, 6, 128])
-@pytest.mark.parametrize("width", [5, 31, 32, 33, 96, 128, 161])
+@pytest.mark.parametrize("width", [5, 15, 16, 17, 32, 33, 64, 96, 128, 161])
 @pytest.mark.parametrize("num_rows", [1, 3, 4, 6])
 def test_a_dense_layer_adds_the_product_to_its_rows_and_touches_no_other(num_rows: int, width: int, depth: int) -> None:
     x, w, out = normal(num_rows + 1, depth), normal(depth, width, seed=1), normal(num_rows + 1, width, seed=2)
@@ -73,3 +73,18 @@ def test_lanes_of_anything_but_contiguous_float32_do_not_compile(array: NDArray[
 
     with pytest.raises(TypingError, match="C-contiguous float32"):
         copy(array)
+
+
+def test_a_tile_is_whole_or_half_the_lanes_and_divides_a_group_of_keys() -> None:
+    assert TILE_LANES in (NUM_LANES // 2, NUM_LANES)
+    assert GROUP == NUM_LANES
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 1, 7, 33), (100_000, 3)])
+def test_aligned_zeros_begin_with_a_cache_line_and_belong_to_nobody_else(shape: tuple[int, ...]) -> None:
+    first, second = aligned_zeros(*shape), aligned_zeros(*shape)
+    assert first.shape == shape
+    assert first.flags.c_contiguous
+    assert first.ctypes.data % 64 == 0
+    first[...] = UNTOUCHED
+    assert not second.any()

@@ -1,0 +1,56 @@
+"""Which labels of each intent head came true with a play: what predictions are judged by.
+
+Shapes: N plays, L labels of a head, Fd dynamic fields.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.domain import FieldKind, FieldSource
+
+if TYPE_CHECKING:
+    from intentrec_core.domain import Field
+    from stream.batch_rows import BatchRows
+    from stream.serving import Serving
+
+
+def truths_of(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> list[NDArray[np.bool_]]:
+    """Of the plays at ``rows``; no label where the truth is not known. Shapes: i64[N] -> bool[N, L] a head.
+
+    Cost: what the plays hold; for a head that depends on the plays before, the features of all of them once more.
+    """
+    heads = serving.domain.heads
+    in_event = {head.name for head in heads if head.source is FieldSource.EVENT}
+    if all(head.name in in_event or not head.is_dynamic for head in heads):
+        codes = {h.name: serving.features.event_codes(h, batch.plays[rows]) for h in heads if h.name in in_event}
+    else:
+        codes = _dynamic_codes(batch, rows, serving)
+    return [_came_true(head, serving, batch.item_row[rows], codes.get(head.name)) for head in heads]
+
+
+def _dynamic_codes(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> dict[str, NDArray[np.int64]]:
+    """Codes of all dynamic fields, by field."""
+    size = serving.features.layout.size
+    contexts, starts = [], []
+    for run_of, nth in zip(batch.run[rows].tolist(), batch.nth[rows].tolist(), strict=True):
+        run = batch.runs[run_of]
+        num_plays = len(run.context) // size - run.num_outputs + nth + 1
+        contexts.append(run.context[: num_plays * size])
+        starts.append(num_plays - 1)
+    codes = serving.features.columns(contexts, starts).codes
+    return {field.name: codes[:, column] for column, field in enumerate(serving.domain.dynamic_fields)}
+
+
+def _came_true(
+    head: Field, serving: Serving, item_row: NDArray[np.int64], codes: NDArray[np.int64] | None
+) -> NDArray[np.bool_]:
+    """Shapes: item_row i64[N]; codes i64[N] where the head is a dynamic field -> bool[N, L]."""
+    if head.kind is FieldKind.MULTI_LABEL:
+        return np.asarray(serving.items.multi[head.name][item_row] > 0)
+    if codes is None:
+        codes = serving.items.codes[item_row, serving.domain.static_fields.index(head)]
+    return np.asarray(np.arange(1, 1 + head.num_labels) == codes[:, None])
