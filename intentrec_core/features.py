@@ -98,12 +98,22 @@ class FeatureBuilder:
         weight = np.clip(raw, domain.duration_weight_min, domain.duration_weight_max)
         return np.where(duration_s < 0, 1.0, weight).astype(np.float32)
 
-    def event_codes(self, field: Field, plays: NDArray[np.void]) -> NDArray[np.int64]:
-        """Codes of a field of events: of packed plays alone, whatever came before them. Shapes: structured [N] -> i64[N]."""
-        if field.key == "duration_s":
-            return _bucket(field, plays["duration_s"], missing=plays["duration_s"] < 0)
-        column = plays[field.name]
-        return _bucket(field, column) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
+    def own_codes(self, field: Field, plays: NDArray[np.void], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes of a field that depends on a play and its item alone (not :func:`needs_plays_before`).
+
+        Shapes: plays structured [N], rows i64[N] of their items -> i64[N].
+        """
+        if field.source is FieldSource.EVENT:
+            if field.key == "duration_s":
+                return _bucket(field, plays["duration_s"], missing=plays["duration_s"] < 0)
+            column = plays[field.name]
+            return _bucket(field, column) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
+        ts_s = plays["ts_ms"] / 1000.0
+        if field.rule is Rule.TIME_SINCE_RELEASE:
+            return _bucket(field, (ts_s - self._release_s[field.name][rows]) / DAY_S)
+        if field.rule is Rule.HOUR_OF_DAY:
+            return 1 + ((ts_s // 3600) % 24).astype(np.int64)
+        return 1 + ((ts_s // DAY_S + 3) % 7).astype(np.int64)  # 1970-01-01 was a Thursday; 0 is Monday
 
     def _codes(
         self,
@@ -113,19 +123,12 @@ class FeatureBuilder:
         gap_s: NDArray[np.float32],
         contacts: NDArray[np.int64] | None,
     ) -> NDArray[np.int64]:
-        if field.source is FieldSource.EVENT:
-            return self.event_codes(field, new)
-        ts_s = new["ts_ms"] / 1000.0
-        if field.rule is Rule.FIRST_CONTACT:
-            assert contacts is not None
-            return 1 + contacts
+        if not needs_plays_before(field):
+            return self.own_codes(field, new, rows)
         if field.rule is Rule.GAP:
             return _bucket(field, gap_s, missing=gap_s < 0)
-        if field.rule is Rule.TIME_SINCE_RELEASE:
-            return _bucket(field, (ts_s - self._release_s[field.name][rows]) / DAY_S)
-        if field.rule is Rule.HOUR_OF_DAY:
-            return 1 + ((ts_s // 3600) % 24).astype(np.int64)
-        return 1 + ((ts_s // DAY_S + 3) % 7).astype(np.int64)  # 1970-01-01 was a Thursday; 0 is Monday
+        assert contacts is not None
+        return 1 + contacts
 
     def _later_contacts(self, contexts: Sequence[bytes], starts: Sequence[int]) -> NDArray[np.int64]:
         """1 for a play whose item stands earlier in its context, else 0. Shape: i64[N]."""
@@ -139,6 +142,11 @@ class FeatureBuilder:
                 _, first_at, which = np.unique(items, return_index=True, return_inverse=True)
                 later.extend((first_at[which] < np.arange(num_plays))[start:].tolist())
         return np.array(later, dtype=np.int64)
+
+
+def needs_plays_before(field: Field) -> bool:
+    """Whether a field's code depends on the plays before, and not only on the play and its item."""
+    return field.rule in (Rule.GAP, Rule.FIRST_CONTACT)
 
 
 def _bucket(

@@ -31,13 +31,14 @@ _ONE, _ZERO, _HALF = f32(1), f32(0), f32(0.5)
 def _keep_compiled_code_by_source() -> None:
     """numba asks a cached function for its own file only: one that calls what was changed since would be taken as it is.
 
-    Below the folder that is configured, or beside the source. Constants are compiled in, so whose they are counts, too.
+    Below the folder that is configured, or beside the source. Constants are compiled in, so whose they are counts, too, and so
+    does the one that the processor decides.
     """
     here = Path(__file__).parent
     names = ("attention.py", "lanes.py", "kernels.py", "decode_attention.py", "step_fields.py", "step.py")
     sources = b"".join((here / name).read_bytes() for name in names)
     folder = Path(vars(config)["CACHE_DIR"] or here / "__pycache__")
-    vars(config)["CACHE_DIR"] = str(folder / f"compiled-{xxhash.xxh3_64_hexdigest(sources)}")
+    vars(config)["CACHE_DIR"] = str(folder / f"compiled-{xxhash.xxh3_64_hexdigest(sources)}-{TILE_LANES}")
 
 
 def compiled(function: Callable[..., Any], *, fastmath: set[str] = MATH) -> Callable[..., Any]:
@@ -75,7 +76,7 @@ def _four_rows(x: Any, w: Any, out: Any, row: int, column: int) -> None:
 
 @compiled
 def _one_row(x: Any, w: Any, out: Any, row: int, column: int) -> None:
-    """One row by the lanes of four: as many sums at once as in four rows by one."""
+    """One row by four tiles' lanes: as many sums at once as in ``_four_rows``."""
     depth, width = w.shape
     values = x[row]
     at = row * width + column

@@ -24,7 +24,7 @@ from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
 NUM_LANES = 32
-#: Of a tile. On AVX2 four sums of 32 lanes are all 16 registers: a dense layer 128 × 384 of 32 rows takes 1.5 times as long.
+#: Of a tile: on AVX2 four sums of 32 lanes would be all of its 16 registers (decision 71).
 TILE_LANES = 32 if binding.get_host_cpu_features().get("avx512f") else 16
 
 _INT = ir.IntType(32)
@@ -36,14 +36,25 @@ _FAST = ("reassoc", "contract", "arcp", "nsz")
 
 
 class _Lanes(types.Type):
-    """numba's type of ``num`` float32."""
+    """numba's type of ``num`` float32. Where a tile has as many lanes, its type is another one all the same."""
 
-    def __init__(self, num: int) -> None:
-        super().__init__(name=f"Lanes{num}")
+    def __init__(self, name: str, num: int) -> None:
+        super().__init__(name=name)
         self.vector = ir.VectorType(ir.FloatType(), num)
 
 
 register_model(_Lanes)(lambda manager, lanes: models.PrimitiveModel(manager, lanes, lanes.vector))
+
+
+def aligned_zeros(*shape: int) -> NDArray[np.float32]:
+    """Zeros that begin with a cache line, which numpy's own seldom do: rows that loads do not straddle are read faster.
+
+    Memory is taken as it is first written to.
+    """
+    num = math.prod(shape)
+    roomy = np.zeros(num + _LINE, dtype=np.float32)
+    first = -(roomy.ctypes.data // roomy.itemsize) % _LINE
+    return roomy[first : first + num].reshape(shape)
 
 
 def _instruction(generator: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,17 +67,6 @@ def _checked(array: Any) -> Any:
     if isinstance(array, types.Array) and array.dtype == types.float32 and array.layout == "C":
         return array
     raise TypingError(f"lanes are loaded from and stored to C-contiguous float32, not {array}")
-
-
-def aligned_zeros(*shape: int) -> NDArray[np.float32]:
-    """Zeros that begin with a cache line, which numpy's own seldom do: rows that loads do not straddle are read faster.
-
-    Memory is taken as it is first written to.
-    """
-    num = math.prod(shape)
-    roomy = np.zeros(num + _LINE, dtype=np.float32)
-    first = -(roomy.ctypes.data // roomy.itemsize) % _LINE
-    return roomy[first : first + num].reshape(shape)
 
 
 def _place(context: Any, builder: Any, vector: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -82,18 +82,24 @@ def _halves(builder: Any, vector: Any, low: Any, high: Any) -> Any:
     return builder.shuffle_vector(both, both, ir.Constant(ir.VectorType(_INT, vector.count), pattern))
 
 
+def _same(total: Any, lanes: Any) -> Any:
+    if isinstance(total, _Lanes) and total is lanes:
+        return total
+    raise TypingError(f"lanes of one type are added, not {total} and {lanes}")
+
+
 def _beginning(lanes: _Lanes) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Zeros of a type, ``no_lanes()``, and its elements from ``index`` on, ``load(array, index)``."""
+    """Two instructions of a type: zeros, ``no_lanes()``, and an array's elements from ``index`` on, ``load(array, index)``."""
 
     @_instruction
-    def zeros(typing: Any) -> tuple[Any, Callable[..., Any]]:
+    def no_lanes(typing: Any) -> tuple[Any, Callable[..., Any]]:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return ir.Constant(lanes.vector, [0.0] * lanes.vector.count)
 
         return lanes(), generate
 
     @_instruction
-    def load_from(typing: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
+    def load(typing: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             loaded = builder.load(_place(context, builder, lanes.vector, signature.args[0], *args))
             loaded.align = _ALIGNMENT
@@ -101,11 +107,11 @@ def _beginning(lanes: _Lanes) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
         return lanes(_checked(array), types.intp), generate
 
-    return zeros, load_from
+    return no_lanes, load
 
 
-no_lanes, load = _beginning(_Lanes(NUM_LANES))
-no_tile_lanes, load_tile_lanes = _beginning(_Lanes(TILE_LANES))
+no_lanes, load = _beginning(_Lanes("Lanes", NUM_LANES))
+no_tile_lanes, load_tile_lanes = _beginning(_Lanes("TileLanes", TILE_LANES))
 
 
 @_instruction
@@ -126,7 +132,7 @@ def add(typing: Any, one: Any, other: Any) -> tuple[Any, Callable[..., Any]]:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(*args, flags=_FAST)
 
-    return one(one, one), generate
+    return _same(one, other)(one, other), generate
 
 
 @_instruction
@@ -138,7 +144,7 @@ def add_scaled(typing: Any, total: Any, lanes: Any, scale: Any) -> tuple[Any, Ca
         scales = _halves(builder, lanes.vector, by, by)
         return builder.fadd(total_value, builder.fmul(value, scales, flags=_FAST), flags=_FAST)
 
-    return total(total, lanes, types.float32), generate
+    return _same(total, lanes)(total, lanes, types.float32), generate
 
 
 @_instruction
@@ -150,4 +156,4 @@ def add_scaled_halves(typing: Any, total: Any, lanes: Any, low: Any, high: Any) 
         scales = _halves(builder, lanes.vector, by_low, by_high)
         return builder.fadd(total_value, builder.fmul(value, scales, flags=_FAST), flags=_FAST)
 
-    return total(total, lanes, types.float32, types.float32), generate
+    return _same(total, lanes)(total, lanes, types.float32, types.float32), generate

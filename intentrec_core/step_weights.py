@@ -103,18 +103,18 @@ class StepWeights(NamedTuple):
 
 @torch.inference_mode()
 def step_weights(model: IntentRec) -> StepWeights:
-    """Copies a model's weights out, in the compiled step's layout."""
+    """A model's weights in the compiled step's layout; what has it already is shared with the model."""
     intent, item = model.intent_encoder, model.item_encoder
     intent_layers = [] if intent is None else _layers(intent)
     return StepWeights(
         fields=_fields(model),
         short_qkv=_transposed(model.short_term.qkv.weight),
         short_out=_transposed(model.short_term.out.weight),
-        short_slopes=_slopes(model.short_term),
+        short_slopes=_array(_slopes(model.short_term)),
         intent=_stage(model, item if intent is None else intent),
         heads=_heads(model),
         item=_stage(model, item),
-        layers=_stacked([*intent_layers, *_layers(item)]),
+        layers=_layer_weights([*intent_layers, *_layers(item)]),
         num_intent_layers=len(intent_layers),
         short_term_window_s=float(model.domain.short_term_window_s),
     )
@@ -174,27 +174,27 @@ def _layers(stage: Stage) -> list[TransformerLayer]:
     return [layer for layer in stage.layers if isinstance(layer, TransformerLayer)]
 
 
-def _stacked(layers: Sequence[TransformerLayer]) -> LayerWeights:
+def _layer_weights(layers: Sequence[TransformerLayer]) -> LayerWeights:
     norms = [(layer.attention_norm, layer.feed_norm) for layer in layers]
     attentions, feeds = [layer.attention for layer in layers], [layer.feed for layer in layers]
-
-    def stacked(tensors: Iterable[Tensor]) -> Array:
-        return _array(torch.stack(list(tensors)))
-
     return LayerWeights(
-        norms=stacked(torch.stack([a.weight, a.bias, f.weight, f.bias]) for a, f in norms),
-        qkv=stacked(attention.qkv.weight.T for attention in attentions),
-        out=stacked(attention.out.weight.T for attention in attentions),
-        wide=stacked(_weight(feed[0]).T for feed in feeds),
-        wide_bias=stacked(_bias(feed[0]) for feed in feeds),
-        narrow=stacked(_weight(feed[2]).T for feed in feeds),
-        narrow_bias=stacked(_bias(feed[2]) for feed in feeds),
-        slopes=stacked(functional.softplus(attention.slopes) for attention in attentions),
+        norms=_stacked(torch.stack([a.weight, a.bias, f.weight, f.bias]) for a, f in norms),
+        qkv=_stacked(attention.qkv.weight.T for attention in attentions),
+        out=_stacked(attention.out.weight.T for attention in attentions),
+        wide=_stacked(_weight(feed[0]).T for feed in feeds),
+        wide_bias=_stacked(_bias(feed[0]) for feed in feeds),
+        narrow=_stacked(_weight(feed[2]).T for feed in feeds),
+        narrow_bias=_stacked(_bias(feed[2]) for feed in feeds),
+        slopes=_stacked(map(_slopes, attentions)),
     )
 
 
-def _slopes(attention: SelfAttention) -> Array:
-    return _array(functional.softplus(attention.slopes))
+def _stacked(tensors: Iterable[Tensor]) -> Array:
+    return _array(torch.stack(list(tensors)))
+
+
+def _slopes(attention: SelfAttention) -> Tensor:
+    return functional.softplus(attention.slopes)
 
 
 def _joined(tables: Sequence[Tensor]) -> tuple[Array, Numbers]:
@@ -215,7 +215,7 @@ def _bias(module: nn.Module) -> Tensor:
 
 
 def _array(tensor: Tensor) -> Array:
-    """C-contiguous, and as torch allocates it: at the beginning of a cache line."""
+    """C-contiguous. What torch makes begins with a cache line: lanes read such rows faster (:mod:`intentrec_core.lanes`)."""
     return np.asarray(tensor.detach().cpu().float().contiguous().numpy())
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.domain import FieldKind, FieldSource
+from intentrec_core.domain import FieldKind
+from intentrec_core.features import needs_plays_before
 
 if TYPE_CHECKING:
     from intentrec_core.domain import Field
@@ -21,15 +22,16 @@ if TYPE_CHECKING:
 def truths_of(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> list[NDArray[np.bool_]]:
     """Of the plays at ``rows``; no label where the truth is not known. Shapes: i64[N] -> bool[N, L] a head.
 
-    Cost: what the plays hold; for a head that depends on the plays before, the features of all of them once more.
+    Cost: what the plays hold; where a head depends on the plays before, all of their features once more.
     """
-    heads = serving.domain.heads
-    in_event = {head.name for head in heads if head.source is FieldSource.EVENT}
-    if all(head.name in in_event or not head.is_dynamic for head in heads):
-        codes = {h.name: serving.features.event_codes(h, batch.plays[rows]) for h in heads if h.name in in_event}
-    else:
+    heads, features = serving.domain.heads, serving.features
+    item_row = batch.item_row[rows]
+    if any(needs_plays_before(head) for head in heads):
         codes = _dynamic_codes(batch, rows, serving)
-    return [_came_true(head, serving, batch.item_row[rows], codes.get(head.name)) for head in heads]
+    else:
+        plays = batch.plays[rows]
+        codes = {head.name: features.own_codes(head, plays, item_row) for head in heads if head.is_dynamic}
+    return [_came_true(head, serving, item_row, codes.get(head.name)) for head in heads]
 
 
 def _dynamic_codes(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> dict[str, NDArray[np.int64]]:

@@ -30,6 +30,7 @@ _NUM_BURSTS = 3
 #: After a flip, members who were not warm are encoded at their next play: that is still the swap's doing.
 SETTLE_S = 2.0
 _BEFORE_FLIP_S = 0.5
+#: On two busy cores a swap takes 60 to 70 s: a warm-up's first round may take a minute (stream.warm_up), later ones less.
 _SWAPPED_WITHIN_S = 180.0
 _CHUNK = 1000
 

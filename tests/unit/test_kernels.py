@@ -5,14 +5,22 @@ Tolerance: float32 sums of a few hundred products of numbers around 1, in anothe
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numba.core.errors import TypingError
 from numpy.typing import NDArray
 
+from intentrec_core.cpu_encoder import CpuEncoder
 from intentrec_core.decode_attention import GROUP, attend, store_key
 from intentrec_core.kernels import compiled, linear
-from intentrec_core.lanes import NUM_LANES, TILE_LANES, aligned_zeros, load, store
+from intentrec_core.lanes import NUM_LANES, add, aligned_zeros, load, load_tile_lanes, store
+from intentrec_core.step_weights import step_weights
+from tests.worlds import TinyWorld
 
 TOLERANCE = 1e-4
 UNTOUCHED = np.float32(7)
@@ -23,7 +31,7 @@ def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("depth", [1, 6, 128])
-@pytest.mark.parametrize("width", [5, 15, 16, 17, 32, 33, 64, 96, 128, 161])
+@pytest.mark.parametrize("width", [5, 15, 16, 17, 31, 32, 33, 63, 64, 96, 127, 128, 161])
 @pytest.mark.parametrize("num_rows", [1, 3, 4, 6])
 def test_a_dense_layer_adds_the_product_to_its_rows_and_touches_no_other(num_rows: int, width: int, depth: int) -> None:
     x, w, out = normal(num_rows + 1, depth), normal(depth, width, seed=1), normal(num_rows + 1, width, seed=2)
@@ -75,9 +83,69 @@ def test_lanes_of_anything_but_contiguous_float32_do_not_compile(array: NDArray[
         copy(array)
 
 
-def test_a_tile_is_whole_or_half_the_lanes_and_divides_a_group_of_keys() -> None:
-    assert TILE_LANES in (NUM_LANES // 2, NUM_LANES)
+def test_a_group_of_keys_is_loaded_at_once() -> None:
     assert GROUP == NUM_LANES
+
+
+def test_lanes_of_a_tile_are_not_added_to_others_even_where_they_are_as_many() -> None:
+    @compiled
+    def mixed(x: NDArray[np.float32]) -> None:
+        store(add(load(x, 0), load_tile_lanes(x, 0)), x, 0)
+
+    with pytest.raises(TypingError, match="lanes of one type"):
+        mixed(normal(64))
+
+
+OTHER_TILE = """
+import sys
+import llvmlite.binding
+import numpy as np
+asked = llvmlite.binding.get_host_cpu_features
+llvmlite.binding.get_host_cpu_features = lambda: {"avx512f": sys.argv[1] == "32"}
+from intentrec_core.lanes import TILE_LANES
+llvmlite.binding.get_host_cpu_features = asked
+from index.few_queries import GroupedVectors
+from intentrec_core.kernels import linear
+rng = np.random.default_rng(0)
+assert TILE_LANES == int(sys.argv[1])
+for num_rows, depth, width in ((1, 6, 128), (3, 128, 127), (4, 5, 33), (7, 64, 161)):
+    x, w = rng.standard_normal((num_rows, depth)).astype("f4"), rng.standard_normal((depth, width)).astype("f4")
+    out = np.ones((num_rows, width), "f4")
+    linear(x, w, out, num_rows)
+    np.testing.assert_allclose(out, 1 + x @ w, atol=1e-4)
+vectors, queries = rng.standard_normal((77, 19)).astype("f4"), rng.standard_normal((5, 19)).astype("f4")
+np.testing.assert_allclose(GroupedVectors(vectors).scores(queries)[:, :77], queries @ vectors.T, atol=1e-4)
+"""
+
+
+@pytest.mark.parametrize("num_lanes", [16, 32])
+def test_tiles_of_either_size_compute_the_same(tmp_path: Path, num_lanes: int) -> None:
+    """Any processor can do both: the wider tile only spills where registers are few."""
+    subprocess.run(
+        [sys.executable, "-c", OTHER_TILE, str(num_lanes)],
+        check=True,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld) -> None:
+    weights = step_weights(world.model())
+    layers, stages = weights.layers, (weights.intent, weights.item)
+    dense = [
+        layers.qkv,
+        layers.out,
+        layers.wide,
+        layers.narrow,
+        weights.short_qkv,
+        weights.short_out,
+        weights.heads.logits,
+    ]
+    dense += [array for stage in stages for array in (stage.fields, stage.short_term, stage.mixed, stage.time)]
+    encoder = CpuEncoder(world.model(), 1 << 20)
+    room = encoder._rooms[0]
+    read = [*dense, encoder._cache.k, encoder._cache.v, room.x, room.y, room.qkv, room.wide, room.scores]
+    assert [array.ctypes.data % 64 for array in read] == [0] * len(read)
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 1, 7, 33), (100_000, 3)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from intentrec_core.domain import FieldSource
+from intentrec_core.features import needs_plays_before
 from stream import truths
 from stream.batch_rows import BatchRows, lay_out
 from stream.folding import Run
@@ -45,6 +45,8 @@ def test_a_play_says_which_label_of_each_head_came_true(world: TinyWorld, servin
     assert found["action"].tolist() == discovered, "the third play is of the first one's item"
     short, middle, long, unknown = [True, False, False], [False, True, False], [False, False, True], [False] * 3
     assert found["length"].tolist() == [unknown, middle, long, short, short]
+    recent, old = [False, True, False], [False, False, True]
+    assert found["age"].tolist() == [recent, recent, old, [False] * 3, [False] * 3], "20 days an item"
     assert found["genre"].tolist() == [
         [True, False, False],  # item 8: 9 is 0b1001
         [False, False, True],  # item 3: 4
@@ -57,10 +59,10 @@ def test_a_play_says_which_label_of_each_head_came_true(world: TinyWorld, servin
 def test_heads_that_need_no_play_before_are_read_off_the_play_and_come_out_the_same(
     world: TinyWorld, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fields = tuple(replace(f, intent=f.intent and f.source is not FieldSource.RULE) for f in serving.domain.fields)
+    fields = tuple(replace(f, intent=f.intent and not needs_plays_before(f)) for f in serving.domain.fields)
     of_events = replace(serving, domain=replace(serving.domain, fields=fields))
     names = [head.name for head in of_events.domain.heads]
-    assert names == ["length", "genre"]
+    assert names == ["length", "genre", "age"]
     batch, rows = batch_of(world, serving), np.arange(6)
     all_heads = [head.name for head in serving.domain.heads]
     expected = dict(zip(all_heads, truths_of(batch, rows, serving), strict=True))
