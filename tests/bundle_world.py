@@ -48,6 +48,7 @@ def make_bundle(
     domain_text: str | None = None,
     popularity: Sequence[float] | None = None,
     parent: str | None = None,
+    created_at: str = CREATED_AT,
 ) -> BundleRef:
     """Writes a bundle of ``world`` with ``model``'s weights, as the trainer does."""
     vectors = item_vectors(model, world.table, START_MS / 1000)
@@ -74,7 +75,7 @@ def make_bundle(
             root,
             files=files,
             parent=parent,
-            created_at=CREATED_AT,
+            created_at=created_at,
             code_version="0.1.0",
             facts={COUNTED_UNTIL: START_MS},
         )

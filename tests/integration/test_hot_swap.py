@@ -57,11 +57,12 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def bundles(settings: Settings, world: TinyWorld) -> list[BundleRef]:
-    """Three bundles in the store, each one the parent of the next."""
+    """Three bundles in the store, each one the parent of the next and older than it: versions alone have no order."""
     store, made = Path(settings.bundle_url), list[BundleRef]()
-    for seed in (1, 2, 3):
+    for day in (1, 2, 3):
         parent = made[-1].version if made else None
-        made.append(make_bundle(store, world, world.model(seed), parent=parent))
+        created_at = f"2024-01-0{day}T00:00:00.000Z"
+        made.append(make_bundle(store, world, world.model(day), parent=parent, created_at=created_at))
     return made
 
 
