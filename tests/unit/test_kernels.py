@@ -145,6 +145,7 @@ def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld) -> None:
     encoder = CpuEncoder(world.model(), 1 << 20)
     room = encoder._rooms[0]
     read = [*dense, encoder._cache.k, encoder._cache.v, room.x, room.y, room.qkv, room.wide, room.scores]
+    read = [array for array in read if array.size]  # the intent stage takes no Z in
     assert [array.ctypes.data % 64 for array in read] == [0] * len(read)
 
 
