@@ -69,6 +69,18 @@ def _checked(array: Any) -> Any:
     raise TypingError(f"lanes are loaded from and stored to C-contiguous float32, not {array}")
 
 
+def _known(lanes: Any) -> Any:
+    if isinstance(lanes, _Lanes):
+        return lanes
+    raise TypingError(f"lanes are stored and added, not {lanes}")
+
+
+def _same(total: Any, lanes: Any) -> Any:
+    if _known(total) is _known(lanes):
+        return total
+    raise TypingError(f"lanes of one type are added, not {total} and {lanes}")
+
+
 def _place(context: Any, builder: Any, vector: Any, array_type: Any, array: Any, index: Any) -> Any:
     data = make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
@@ -80,12 +92,6 @@ def _halves(builder: Any, vector: Any, low: Any, high: Any) -> Any:
     both = builder.insert_element(both, high, _INT(1))
     pattern = [0] * (vector.count // 2) + [1] * (vector.count // 2)
     return builder.shuffle_vector(both, both, ir.Constant(ir.VectorType(_INT, vector.count), pattern))
-
-
-def _same(total: Any, lanes: Any) -> Any:
-    if isinstance(total, _Lanes) and total is lanes:
-        return total
-    raise TypingError(f"lanes of one type are added, not {total} and {lanes}")
 
 
 def _beginning(lanes: _Lanes) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -122,7 +128,7 @@ def store(typing: Any, lanes: Any, array: Any, index: Any) -> tuple[Any, Callabl
         builder.store(args[0], _place(context, builder, lanes.vector, signature.args[1], *args[1:]), align=_ALIGNMENT)
         return context.get_dummy_value()
 
-    return types.void(lanes, _checked(array), types.intp), generate
+    return types.void(_known(lanes), _checked(array), types.intp), generate
 
 
 @_instruction

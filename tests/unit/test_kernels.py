@@ -96,6 +96,15 @@ def test_lanes_of_a_tile_are_not_added_to_others_even_where_they_are_as_many() -
         mixed(normal(64))
 
 
+def test_only_lanes_are_stored() -> None:
+    @compiled
+    def stored(x: NDArray[np.float32]) -> None:
+        store(x[0], x, 0)
+
+    with pytest.raises(TypingError, match="lanes are stored"):
+        stored(normal(64))
+
+
 OTHER_TILE = """
 import sys
 import llvmlite.binding
