@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ KEYS = {
     "hr_at_10", "hr_at_10_popular", "intent_accuracy", "bundles_published", "bundles_swapped", "bundle_versions",
 }  # fmt: skip
 #: A first bundle of a few seconds' learning: the flow is under test here, not the quality.
-QUICK = ("--headless", "--train-seconds", "4", "--rate", "250")
+QUICK = ("--headless", "--train-seconds", "4")
 
 
 class Demo:
@@ -68,9 +69,10 @@ class Demo:
         parsed: dict[str, Any] = json.loads(self._out.read_text().strip().splitlines()[-1])
         return parsed
 
-    def wait_until_it_says(self, text: str, deadline_s: float = 200.0) -> None:
-        wait_until(lambda: text in self.said() or self.process.poll() is not None, deadline_s)
-        assert text in self.said(), self.said()
+    def wait_until_it_says(self, pattern: str, deadline_s: float = 200.0) -> None:
+        """Waits for a regular expression in what it writes to standard error."""
+        wait_until(lambda: bool(re.search(pattern, self.said())) or self.process.poll() is not None, deadline_s)
+        assert re.search(pattern, self.said()), self.said()
 
     def stop(self) -> None:
         for pid in self.processes():
@@ -98,12 +100,17 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
         demo.stop()
 
 
-def test_every_play_is_folded_in_and_answered_while_the_weights_refresh(start: Callable[..., Demo]) -> None:
-    demo = start("--json", "--seconds", "60", "--retrain", "8")
-    assert demo.process.wait(400) == 0, demo.said()
+def test_every_play_is_folded_in_and_answered_while_the_weights_refresh_and_ctrl_c_ends_it_in_good_order(
+    start: Callable[..., Demo],
+) -> None:
+    demo = start("--json", "--retrain", "8", "--rate", "80")  # no time limit: how long a refresh takes is the machine's
+    demo.wait_until_it_says(r", [1-9]\d* swaps", 350.0)
+    assert len(demo.processes()) >= 4, "demo, broker, worker, trainer"
+    os.kill(demo.process.pid, signal.SIGINT)
+    assert demo.process.wait(120) == 0, demo.said()
     figures = demo.result()
     assert set(figures) == KEYS
-    assert figures["plays_sent"] > 1000
+    assert figures["plays_sent"] > 500
     assert figures["plays_applied"] == figures["plays_sent"]
     assert figures["recommendations"] == figures["plays_sent"]
     assert figures["intents"] == figures["plays_sent"]
@@ -113,17 +120,6 @@ def test_every_play_is_folded_in_and_answered_while_the_weights_refresh(start: C
     assert set(figures["intent_accuracy"]) == {"genre", "era", "rating"}
     assert figures["bundles_published"] >= figures["bundles_swapped"] >= 1
     assert len(set(figures["bundle_versions"])) == len(figures["bundle_versions"]) >= 2, "all that served"
-    assert demo.processes() == {}
-
-
-def test_ctrl_c_ends_it_in_good_order_and_leaves_no_process(start: Callable[..., Demo]) -> None:
-    demo = start("--json")
-    demo.wait_until_it_says("folded in")
-    assert len(demo.processes()) >= 4, "demo, broker, worker, trainer"
-    os.kill(demo.process.pid, signal.SIGINT)
-    assert demo.process.wait(120) == 0, demo.said()
-    figures = demo.result()
-    assert figures["plays_applied"] == figures["plays_sent"]
     assert demo.processes() == {}
 
 
