@@ -151,8 +151,8 @@ class EventLayout:
         return np.frombuffer(events, dtype=self.dtype)
 
 
-class History:
-    """One member's ground state.
+class History(Struct, gc=False):
+    """One member's ground state: one of a million, and nothing that the garbage collector has to look at.
 
     ``count`` is k, the number of all plays ever applied; ``last_offset`` the source offset of the last one applied;
     ``events`` the packed context, never changed in place: whoever took it keeps it as it was; ``evicted_items`` hashes of the
@@ -160,19 +160,11 @@ class History:
     ``carried_session_ms`` when the session of the oldest play held began, if that was before it.
     """
 
-    __slots__ = ("carried_session_ms", "count", "events", "evicted_items", "last_offset")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.last_offset = -1
-        self.events = b""
-        self.evicted_items = b""
-        self.carried_session_ms = 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, History) and all(getattr(self, a) == getattr(other, a) for a in History.__slots__)
-
-    __hash__ = None  # type: ignore[assignment]  # mutable
+    count: int = 0
+    last_offset: int = -1
+    events: bytes = b""
+    evicted_items: bytes = b""
+    carried_session_ms: int = 0
 
     def num_events(self, layout: EventLayout) -> int:
         """How many plays are held: the length of the context."""

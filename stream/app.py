@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,9 @@ async def _serving_parts(settings: Settings, metrics: Metrics, hot_swap: HotSwap
     )
     # The pipeline is built here and used on the inference thread only from the first partition on.
     pipeline = Pipeline(serving, config, metrics)
+    # Modules, compiled functions, the bundle: a full collection would hold every thread for 140 ms to find all of it alive.
+    gc.collect()
+    gc.freeze()
 
     async def follow_updates(worker: PlaysWorker) -> None:
         await hot_swap.run(pipeline, worker.on_inference_thread)

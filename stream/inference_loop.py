@@ -1,11 +1,13 @@
 """From waiting plays to results: micro-batches go to the one inference thread, and come back in order.
 
-    buffer ──due──▶ a free slot ──▶ inference thread (pipeline.process) ──▶ outputs, at once
-                                         ▲      └─ held back ─┐                └──▶ results, batch by batch, in the order taken,
-                                         └── part by part ◀───┘                     each once all of its outputs are given out
+    buffer ──due──▶ a free slot ──▶ inference thread ──▶ writing thread ──▶ outputs, at once
+                                        ▲   └─ held back ─┐                └──▶ results, batch by batch, in the order taken,
+                                        └─ part by part ◀─┘                     each once all of its outputs are given out
 
 The event loop never runs inference, and the inference thread never touches the broker. What needs the pipeline otherwise (opening
-and closing partitions, swapping bundles) queues up for the same thread, and so happens between two micro-batches.
+and closing partitions, swapping bundles) queues up for the inference thread, and so happens between two micro-batches.
+
+Encoding and searching let go of Python's lock, writing messages holds it: while one micro-batch is written, the next is encoded.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from stream.batcher import PlayBuffer
     from stream.partition import PartitionLife
     from stream.publisher import Receipt
-    from stream.records import OutputRecord, PartitionResult, SourceRecord
+    from stream.records import OutputRecord, PartitionResult, SourceRecord, Write
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,21 +53,19 @@ class PlaysPipeline(Protocol):
         """Drops a state."""
         ...
 
-    def process(
-        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
-    ) -> list[PartitionResult]:
-        """Folds and answers plays, ``coalesced`` only each member's last one; results in source order.
+    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+        """Folds and answers plays, ``coalesced`` only each member's last one. Some answers may be held back.
 
-        Some answers may be held back.
+        Returns what writes the others; results are in source order.
         """
         ...
 
     @property
     def num_held_back(self) -> int:
-        """How often :meth:`answer_held_back` has something to answer."""
+        """How often :meth:`begin_held_back` has something to answer."""
         ...
 
-    def answer_held_back(self) -> list[PartitionResult]:
+    def begin_held_back(self) -> Write:
         """Answers the next of what was held back, oldest first: outputs and counts, and no records."""
         ...
 
@@ -100,7 +100,7 @@ class _Job:
 
 
 class InferenceLoop:
-    """Owned by the event loop; owns the inference thread.
+    """Owned by the event loop; owns the inference thread and the one that writes.
 
     ``life_of`` names the life a partition's plays belong to now. ``on_outputs`` gives out what came of them, ``on_result`` takes
     a result whose outputs were all given out, with their receipts; ``on_error`` is told of each life whose plays were in a
@@ -128,6 +128,7 @@ class InferenceLoop:
         self._on_result = on_result
         self._on_error = on_error
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._writing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing")
         self._slots = asyncio.Semaphore(NUM_SLOTS)
         #: In the thread's order, which is the order in which outputs of a member must be given out.
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
@@ -148,11 +149,11 @@ class InferenceLoop:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, function, *args))
 
     def stop(self) -> None:
-        """Lets go of the thread without waiting for it: it may hang, and the process is about to end."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Lets go of the threads without waiting for them: they may hang, and the process is about to end."""
+        for thread in (self._thread, self._writing):
+            thread.shutdown(wait=False, cancel_futures=True)
 
     async def _submit(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._buffer.wait_until_due()
             await self._slots.acquire()
@@ -167,24 +168,25 @@ class InferenceLoop:
                 continue
             for life in lives.values():
                 life.begin_inference()
-            processed = loop.run_in_executor(self._thread, partial(self._process, batch, coalesced=coalesced))
+            processed = self._on_both_threads(partial(self._pipeline.begin, batch, coalesced=coalesced))
             self._jobs.put_nowait(_Job(_Batch(lives), processed))
 
-    def _process(self, batch: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool) -> _Processed:
-        """On the inference thread. Also of a micro-batch that raised parts may wait, and are counted."""
-        pipeline = self._pipeline
-        num_before = pipeline.num_held_back
-        try:
-            return _Processed(pipeline.process(batch, coalesced=coalesced), pipeline.num_held_back - num_before)
-        except Exception as error:  # the caller's, with the count
-            return _Processed([], pipeline.num_held_back - num_before, error)
+    def _on_both_threads(self, begin: Callable[[], Write]) -> asyncio.Future[_Processed]:
+        """Begins on the inference thread and writes on the other one; both do so in the order of these calls."""
+        processed: Future[_Processed] = Future()
+        self._thread.submit(self._begin, begin, processed)
+        return asyncio.wrap_future(processed)
 
-    def _answer_part(self) -> _Processed:
-        """On the inference thread."""
+    def _begin(self, begin: Callable[[], Write], processed: Future[_Processed]) -> None:
+        """On the inference thread. Also of a micro-batch that raised parts may wait, and are counted."""
+        num_before = self._pipeline.num_held_back
+        write, error = None, None
         try:
-            return _Processed(self._pipeline.answer_held_back(), 0)
-        except Exception as error:  # the caller's
-            return _Processed([], 0, error)
+            write = begin()
+        except Exception as raised:  # the caller's, with the count
+            error = raised
+        num_held_back = max(0, self._pipeline.num_held_back - num_before)  # a part that is answered waits no more
+        self._writing.submit(_write, write, error, num_held_back, processed)
 
     async def _collect(self) -> None:
         while True:
@@ -217,7 +219,7 @@ class InferenceLoop:
             self._holding.popleft()
         if self._holding and not self._part_is_on_thread:
             self._part_is_on_thread = True
-            processed = asyncio.get_running_loop().run_in_executor(self._thread, self._answer_part)
+            processed = self._on_both_threads(self._pipeline.begin_held_back)
             self._jobs.put_nowait(_Job(self._holding[0], processed, is_part=True))
 
     def _look_at_held_back(self) -> None:
@@ -257,3 +259,15 @@ class InferenceLoop:
                 self._on_result(first.lives[result.partition], result, first.receipts.pop(result.partition, []))
             for life in first.lives.values():
                 life.end_inference()
+
+
+def _write(write: Write | None, error: Exception | None, num_held_back: int, processed: Future[_Processed]) -> None:
+    """On the writing thread. A micro-batch that raised takes its turn, too."""
+    results: list[PartitionResult] = []
+    try:
+        if write is not None:
+            results = write()
+    except Exception as raised:  # the caller's
+        error = raised
+    if processed.set_running_or_notify_cancel():
+        processed.set_result(_Processed(results, num_held_back, error))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -33,7 +34,7 @@ from stream.moved import Moved
 from stream.popular import PopularNow
 from stream.prefill import HeldBack
 from stream.prequential import CUTOFF, Judge, Predictions
-from stream.records import OutputKind, OutputRecord, PartitionResult, SourceRecord
+from stream.records import OutputKind, OutputRecord, PartitionResult, SourceRecord, Write
 from stream.retrieval import Lists, Retrieval
 from stream.truths import truths_of
 from stream.watched import WatchedCache, WatchedRows
@@ -119,19 +120,26 @@ class Pipeline:
     def process(
         self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
     ) -> list[PartitionResult]:
-        """Processes the next records of open partitions, in source order; one result a partition, in the order given.
+        """:meth:`begin` and what it leaves to be written, one after the other."""
+        return self.begin(batches, coalesced=coalesced)()
+
+    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+        """Processes the next records of open partitions, in source order, up to what is written to subscribers.
+
+        Returns what writes that, and has one result a partition, in the order given; it touches nothing of this pipeline.
 
         ``coalesced``: of a member's plays only the last one is answered, and names the others; the state is the same.
-        Outputs of members whose whole context has to be encoded may be held back, for :meth:`answer_held_back`.
+        Outputs of members whose whole context has to be encoded may be held back, for :meth:`begin_held_back`.
 
         Where a member is forgotten, a partition's records are processed in parts up to that order, with a result for each.
 
         Raises: KeyError for a partition that is not open; EngineError when inference fails even for a context known to be
         good. No play makes it raise. After an error the state of these partitions is unknown: close them.
         """
-        return [result for part in up_to_each_control(batches) for result in self._process(part, coalesced)]
+        parts = [self._begin(part, coalesced) for part in up_to_each_control(batches)]
+        return lambda: [result for write in parts for result in write()]
 
-    def _process(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> list[PartitionResult]:
+    def _begin(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> Write:
         folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
         with self._timed(Stage.FOLD):
             works = [
@@ -141,31 +149,34 @@ class Pipeline:
             ]
         self._moved.add(folder.inserted)
         at_once = self._held_back.hold_back(works, folder.rounds, self._serving.engine, coalesced=coalesced)
-        self._answer(works, at_once, coalesced)
+        write = self._answer(works, at_once, coalesced)
         for member in folder.forgotten:
             self._forget(member)
         num_records = sum(work.result.num_records for work in works)
         self.metrics.plays_consumed.inc(num_records)
         self.metrics.batch_plays.observe(num_records)
-        self._count(works)
-        return [work.result for work in works]
+        self._count_members()
+        return write
 
     @property
     def num_held_back(self) -> int:
-        """How often :meth:`answer_held_back` has something to answer."""
+        """How often :meth:`begin_held_back` has something to answer."""
         return len(self._held_back)
 
     def answer_held_back(self) -> list[PartitionResult]:
+        """:meth:`begin_held_back` and what it leaves to be written, one after the other."""
+        return self.begin_held_back()()
+
+    def begin_held_back(self) -> Write:
         """Answers the next of what was held back, oldest first: outputs and counts, and no records.
 
-        Raises: as :meth:`process`.
+        Raises: as :meth:`begin`.
         """
         part = self._held_back.next()
-        self._answer(part.works, part.rounds, part.coalesced)
+        write = self._answer(part.works, part.rounds, part.coalesced)
         for member in part.forgotten:
             self._forget(member)
-        self._count(part.works)
-        return [work.result for work in part.works]
+        return write
 
     def hottest(self, limit: int) -> list[EncodeRequest]:
         """The members who played last, as requests to encode each one's whole context: to warm up another engine with."""
@@ -234,11 +245,10 @@ class Pipeline:
         self._engine_seen = EngineCounts.of(serving)
         self.metrics.serves(serving.version, serving.created_s)
 
-    def _answer(self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]], coalesced: bool) -> None:
+    def _answer(self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]], coalesced: bool) -> Write:
+        """Encodes, searches and judges; returns what writes the outputs and the counts."""
         if not rounds:
-            for work in works:
-                work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
-            return
+            return partial(self._unanswered, works)
         with self._timed(Stage.ENCODE):
             batch = lay_out([run for runs in rounds for run in runs], self.layout, self._serving.vocabulary)
             attempt = self._encoder.encode(rounds)
@@ -248,11 +258,24 @@ class Pipeline:
             lists = self._retrieval.search(batch, attempt.encoded, watched, silent, self._popular)
         with self._timed(Stage.JUDGE):
             self._judge_plays(works, batch, attempt.encoded, lists, watched, silent)
-        with self._timed(Stage.MESSAGES):
-            self._writer.write(works, batch, attempt.encoded, lists, attempt.failed)
         self.metrics.fallbacks.inc(int(lists.popular.sum()))
         last = self.config.num_recommendations - 1
         self.metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~silent).sum()))
+        self._count_engine()
+        writer = self._writer  # this bundle's, whichever serves when the outputs are written
+
+        def write() -> list[PartitionResult]:
+            with self._timed(Stage.MESSAGES):
+                writer.write(works, batch, attempt.encoded, lists, attempt.failed)
+            return self._counted(works)
+
+        return write
+
+    def _unanswered(self, works: Sequence[PartitionWork]) -> list[PartitionResult]:
+        """Of plays of which none is answered now: dead letters and late ones."""
+        for work in works:
+            work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
+        return self._counted(works)
 
     def _coalesce(self, works: Sequence[PartitionWork], failed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Leaves each member's last play to be answered that could be encoded; returns the rows without a list, bool[N]."""
@@ -309,7 +332,8 @@ class Pipeline:
         yield
         self.metrics.stage_seconds.labels(stage).observe(time.perf_counter() - started_s)
 
-    def _count(self, works: Sequence[PartitionWork]) -> None:
+    def _counted(self, works: Sequence[PartitionWork]) -> list[PartitionResult]:
+        """The works' results, with the counts of what became of their plays."""
         metrics = self.metrics
         for work in works:
             result, tally = work.result, work.result.tally
@@ -322,12 +346,15 @@ class Pipeline:
             tally.add(metrics.forgotten_members, amount=result.num_forgotten)
             for reason in work.reasons:
                 tally.add(metrics.plays_rejected, reason, amount=1)
+        return [work.result for work in works]
+
+    def _count_engine(self) -> None:
+        metrics, engine = self.metrics, self._serving.engine
         now = EngineCounts.of(self._serving)
         now.count(metrics, since=self._engine_seen)
         self._engine_seen = now
-        metrics.engine_slots.set(self._serving.engine.num_slots)
-        metrics.engine_slots_used.set(self._serving.engine.num_cached)
-        self._count_members()
+        metrics.engine_slots.set(engine.num_slots)
+        metrics.engine_slots_used.set(engine.num_cached)
 
     def _count_members(self) -> None:
         self.metrics.members.set(sum(len(histories) for histories in self._states.values()))

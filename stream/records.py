@@ -5,7 +5,7 @@ Nothing here knows a client library: an aiokafka ``ConsumerRecord`` fits :class:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -121,6 +121,10 @@ class PartitionResult:
     num_rejected: int = 0
     num_forgotten: int = 0
     tally: Tally = field(default_factory=Tally)
+
+
+Write = Callable[[], list[PartitionResult]]
+"""Completes what was begun of a micro-batch: writes its outputs, and has its results. Called once, on any thread."""
 
 
 def output_id(record: SourceRecord, kind: OutputKind) -> bytes:

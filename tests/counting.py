@@ -25,7 +25,7 @@ from stream.control import up_to_each_control
 from stream.folding import Answer, Folder, PartitionWork
 from stream.metrics import Metrics, PlayOutcome
 from stream.prefill import HeldBack
-from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
+from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, Write, output_id
 from stream.settings import Settings
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
@@ -53,26 +53,24 @@ class CountingPipeline:
         self._held_back.drop(partition)
         self.histories.pop(partition, None)
 
-    def process(
-        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
-    ) -> list[PartitionResult]:
+    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
         parts = (part.items() for part in up_to_each_control(batches))
-        results = []
+        works = []
         for partition, records in chain.from_iterable(parts):
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
             work.result.tally.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
             self._held_back.hold_back([work], folder.rounds, self._cache, coalesced=coalesced)
-            results.append(self._answered(work, coalesced))
-        return results
+            works.append(work)
+        return lambda: [self._answered(work, coalesced) for work in works]
 
     @property
     def num_held_back(self) -> int:
         return len(self._held_back)
 
-    def answer_held_back(self) -> list[PartitionResult]:
+    def begin_held_back(self) -> Write:
         part = self._held_back.next()
-        return [self._answered(work, part.coalesced) for work in part.works]
+        return lambda: [self._answered(work, part.coalesced) for work in part.works]
 
     def _answered(self, work: PartitionWork, coalesced: bool) -> PartitionResult:
         if coalesced:

@@ -15,7 +15,7 @@ from stream.changelog import Cut
 from stream.metrics import Metrics, PlayOutcome
 from stream.partition import LifeParts, Membership
 from stream.publisher import OutputStream, Receipt
-from stream.records import OutputRecord, PartitionResult, SourceRecord
+from stream.records import OutputRecord, PartitionResult, SourceRecord, Write
 from stream.recovery import Restored
 from stream.settings import Settings
 from stream.start_offset import SourceFacts
@@ -39,22 +39,20 @@ class HangingPipeline:
 
     num_held_back = 0
 
-    def answer_held_back(self) -> list[PartitionResult]:
+    def begin_held_back(self) -> Write:
         raise AssertionError
 
     def close_partition(self, partition: int) -> None:
         self.opened = [opened for opened in self.opened if opened != partition]
 
-    def process(
-        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
-    ) -> list[PartitionResult]:
+    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
         self.taken.append((sum(map(len, batches.values())), coalesced))
         self.began.set()
         self.go_on.wait(20)
         results = [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]
         for result in results:
             result.tally.add(self.metrics.plays, PlayOutcome.APPLIED, amount=result.num_records)
-        return results
+        return lambda: results
 
 
 @dataclass

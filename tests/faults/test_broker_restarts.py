@@ -9,6 +9,7 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 
+from intentrec_core.errors import Fenced
 from stream.kafka_cluster import KafkaCluster, start_cluster
 from tests.broker_fixtures import RigMaker
 from tests.fault_report import FaultRow
@@ -99,8 +100,12 @@ def _endure(
     *,
     num_faults: int,
 ) -> None:
-    """Faults under load. After each the group has to catch up, then it is mended. The same workers live through all of them."""
-    before_mb, caught_up_s = max(map(resident_mb, workers)), []
+    """Faults under load. After each the group has to catch up, then it is mended.
+
+    The same workers live through all of them, but for one whose plays in flight the other has taken over: where the broker
+    is away for longer than a session lasts and the two are not back at once, it is fenced and ends, to be started again.
+    """
+    before_mb, caught_up_s, num_fenced = max(map(resident_mb, workers)), [], 0
     with GroupView(rig.settings) as group:
         with Load(rig, Rig.plays, RATE):
             for index in range(num_faults):
@@ -108,12 +113,14 @@ def _endure(
                 fault(index)
                 caught_up_s.append(group.catches_up(rig, rate=RATE))
                 mend(index)
+                num_fenced += _start_again_who_was_fenced(rig, workers)
         group.catches_up(rig)
     peak_mb = max(resident_mb(worker, "VmHWM") for worker in workers)
     fault_row(
         name,
         judge(rig.settings, rig.layout),
         faults=num_faults,
+        fenced=num_fenced,
         plays_s=RATE,
         caught_up_s_worst=max(caught_up_s),
         worker_mb=peak_mb,
@@ -122,6 +129,19 @@ def _endure(
     assert [worker.process.poll() for worker in workers] == [None, None], workers[0].log()[-3000:]
     assert max(caught_up_s) < STUCK_S
     assert peak_mb - before_mb < MAX_GROWTH_MB
+
+
+def _start_again_who_was_fenced(rig: Rig, workers: list[Worker]) -> int:
+    """As whatever runs workers would; returns how many. Any other end is a failure."""
+    ended = [index for index, worker in enumerate(workers) if worker.process.poll() is not None]
+    assert len(ended) < len(workers), "who takes over is not fenced"
+    for index in ended:
+        assert workers[index].process.returncode == Fenced.exit_code, workers[index].log()[-3000:]
+        assert "has a newer owner" in workers[index].log()
+        workers[index] = rig.start_worker()
+    if ended:
+        until(lambda: serving(workers, NUM_PARTITIONS), 90, workers[0])
+    return len(ended)
 
 
 def _metadata(cluster: KafkaCluster) -> confluent_kafka.admin.ClusterMetadata:

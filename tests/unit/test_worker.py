@@ -14,7 +14,7 @@ from intentrec_core.errors import IntentRecError, RecoveryTimeout
 from stream.inference_loop import MAX_HELD_BACK
 from stream.metrics import Metrics
 from stream.partition import PartitionLife
-from stream.records import Fetched, OutputKind, OutputRecord, PartitionResult, SourceRecord
+from stream.records import Fetched, OutputKind, OutputRecord, PartitionResult, SourceRecord, Write
 from stream.recovery import Restored
 from stream.worker import PlaysWorker
 from tests.worker_bench import (
@@ -91,23 +91,21 @@ class HoldingBack(HangingPipeline):
         self._num_parts, self.answer = num_parts, threading.Semaphore(0)
         self._held_outputs: list[OutputRecord] = []
 
-    def process(
-        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
-    ) -> list[PartitionResult]:
-        results = super().process(batches, coalesced=coalesced)
+    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+        results = super().begin(batches, coalesced=coalesced)()
         outputs = [_output(record) for records in batches.values() for record in records]
         if self._num_parts:
             self._held_outputs = outputs
         else:
             results[0].outputs += outputs
         self.num_held_back, self._num_parts = self.num_held_back + self._num_parts, 0
-        return results
+        return lambda: results
 
-    def answer_held_back(self) -> list[PartitionResult]:
+    def begin_held_back(self) -> Write:
         assert self.answer.acquire(timeout=20)
         self.num_held_back -= 1
         outputs, self._held_outputs = self._held_outputs, []
-        return [PartitionResult(0, 0, 0, outputs)]
+        return lambda: [PartitionResult(0, 0, 0, outputs)]
 
 
 def test_outputs_are_given_out_in_the_order_in_which_the_thread_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,14 +132,12 @@ def test_outputs_are_given_out_in_the_order_in_which_the_thread_made_them(monkey
 class Failing(HangingPipeline):
     """Its first micro-batch raises when it is told to go on."""
 
-    def process(
-        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
-    ) -> list[PartitionResult]:
-        results = super().process(batches, coalesced=coalesced)
+    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+        results = super().begin(batches, coalesced=coalesced)()
         if len(self.taken) == 1:
             raise RuntimeError("inference failed")
         results[0].outputs += [_output(record) for records in batches.values() for record in records]
-        return results
+        return lambda: results
 
 
 def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_done(
@@ -201,7 +197,7 @@ def test_a_recovery_past_its_deadline_ends_the_process_although_inference_hangs(
         raise AssertionError
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
-        hung = asyncio.ensure_future(worker.on_inference_thread(pipeline.process, {0: records(0, 1)}))
+        hung = asyncio.ensure_future(worker.on_inference_thread(pipeline.begin, {0: records(0, 1)}))
         error: IntentRecError = await worker.fatal
         assert isinstance(error, RecoveryTimeout)
         assert not hung.done()

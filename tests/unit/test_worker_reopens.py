@@ -12,7 +12,7 @@ from intentrec_core.errors import BrokerError, DeviceLost
 from stream import retries
 from stream.metrics import Metrics
 from stream.partition import Membership
-from stream.records import Fetched, PartitionResult, SourceRecord
+from stream.records import Fetched, SourceRecord, Write
 from stream.worker import PlaysWorker
 from tests.worker_bench import Broker, HangingPipeline, records, run_worker, until
 
@@ -73,14 +73,12 @@ def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkey
 
         num_batches = 0
 
-        def process(
-            self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
-        ) -> list[PartitionResult]:
-            results = super().process(batches, coalesced=coalesced)
+        def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+            write = super().begin(batches, coalesced=coalesced)
             self.num_batches += 1
             if self.num_batches == 1:
                 raise RuntimeError("the search failed")
-            return results
+            return write
 
     pipeline = Failing()
 
@@ -103,7 +101,7 @@ def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkey
 
 def test_a_device_that_is_lost_ends_the_process_which_opens_nothing_again() -> None:
     class Lost(HangingPipeline):
-        def process(self, *_: Any, **__: Any) -> list[PartitionResult]:
+        def begin(self, *_: Any, **__: Any) -> Write:
             self.began.set()
             raise DeviceLost("the device cuda:0 is lost")
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from intentrec_core.domain_file import load_domain
 from intentrec_core.history import EventLayout, History
 from stream.control import up_to_each_control
-from stream.folding import Answer, Folder
+from stream.folding import Answer, Folder, PartitionWork
 from stream.metrics import Metrics
-from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
+from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, Write, output_id
 from stream.settings import Settings
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
@@ -50,25 +50,25 @@ class PassThrough:
         """As the pipeline's."""
         self._histories.pop(partition, None)
 
-    def answer_held_back(self) -> list[PartitionResult]:
+    def begin_held_back(self) -> Write:
         """Never called: nothing is held back."""
-        return []
+        return list
 
-    def process(
-        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
-    ) -> list[PartitionResult]:
+    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
         """As the pipeline's, but that every play is answered: what is coalesced would be no pass-through."""
-        results = []
+        works = []
         for partition, records in chain.from_iterable(part.items() for part in up_to_each_control(batches)):
             folder = Folder(self._layout, self._num_partitions)
-            work = folder.fold(partition, self._histories[partition], records)
-            for pending in work.pending:
-                if isinstance(pending, Answer):
-                    self._answer(pending, work.result.outputs)
-                else:
-                    work.result.outputs.append(pending)
-            results.append(work.result)
-        return results
+            works.append(folder.fold(partition, self._histories[partition], records))
+        return lambda: [self._answered(work) for work in works]
+
+    def _answered(self, work: PartitionWork) -> PartitionResult:
+        for pending in work.pending:
+            if isinstance(pending, Answer):
+                self._answer(pending, work.result.outputs)
+            else:
+                work.result.outputs.append(pending)
+        return work.result
 
     def _answer(self, answer: Answer, outputs: list[OutputRecord]) -> None:
         record, key = answer.record, answer.play.user_id.encode()
