@@ -49,20 +49,54 @@ class ItemVectors:
 
 
 @dataclass(frozen=True, slots=True)
+class Tables:
+    """A bundle's domain and items. Most bundles bring those of the one before, and then share them in memory.
+
+    ``digests``: SHA-256 of the files they were read from.
+    """
+
+    digests: tuple[str, ...]
+    domain: Domain
+    domain_text: str
+    vocabulary: Vocabulary
+    item_table: ItemTable
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedBundle:
     """A bundle in memory, checked. ``popularity`` is f32[V]: plays of each row in its last week of event time."""
 
     version: str
     path: Path
     manifest: Manifest
-    domain: Domain
-    domain_text: str
-    vocabulary: Vocabulary
-    catalogue: Catalogue
-    item_table: ItemTable
+    tables: Tables
     model: IntentRec
     vectors: ItemVectors
     popularity: NDArray[np.float32]
+
+    @property
+    def domain(self) -> Domain:
+        """What an intent is here."""
+        return self.tables.domain
+
+    @property
+    def domain_text(self) -> str:
+        """The domain's file."""
+        return self.tables.domain_text
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Items by row."""
+        return self.tables.vocabulary
+
+    @property
+    def item_table(self) -> ItemTable:
+        """What the domain reads of the items."""
+        return self.tables.item_table
+
+    def catalogue(self) -> Catalogue:
+        """All that is known of the items, read from the bundle's file. Raises: DataError when it cannot be read any more."""
+        return Catalogue.load(self.path / bundle.ITEMS)
 
 
 GoldenCheck = Callable[[LoadedBundle], None]
@@ -122,29 +156,31 @@ def verify_bundle(path: Path, golden: GoldenCheck | None = None) -> Manifest:
     return load_bundle(path, "cpu", golden=golden).manifest
 
 
-def load_bundle(path: Path, device: torch.device | str = "cpu", golden: GoldenCheck | None = None) -> LoadedBundle:
+def load_bundle(
+    path: Path,
+    device: torch.device | str = "cpu",
+    golden: GoldenCheck | None = None,
+    known: Tables | None = None,
+) -> LoadedBundle:
     """Verifies a bundle's files, reads them and checks them against each other; the model is on ``device``, in eval mode.
+
+    ``known``: tables of another bundle, taken where this one's files are the same.
 
     Raises: BundleError: as :func:`intentrec_core.bundle.verify_files`, and domain, vocabulary, shape, not_finite, golden.
     """
     manifest = bundle.verify_files(path)
     reader = _Reader(path, manifest.version)
-    domain, domain_text = reader.domain()
-    vocabulary, catalogue = reader.tables()
-    item_table = ItemTable(domain, vocabulary, catalogue)
-    model = reader.model(domain, item_table)
+    digests = tuple(manifest.files[name].sha256 for name in (bundle.DOMAIN, bundle.VOCABULARY, bundle.ITEMS))
+    tables = known if known is not None and known.digests == digests else reader.tables(digests)
+    model = reader.model(tables.domain, tables.item_table)
     loaded = LoadedBundle(
         version=manifest.version,
         path=path,
         manifest=manifest,
-        domain=domain,
-        domain_text=domain_text,
-        vocabulary=vocabulary,
-        catalogue=catalogue,
-        item_table=item_table,
+        tables=tables,
         model=model,
         vectors=reader.vectors(model),
-        popularity=reader.popularity(len(vocabulary)),
+        popularity=reader.popularity(len(tables.vocabulary)),
     )
     if golden is not None:
         golden(loaded)
@@ -158,18 +194,18 @@ class _Reader:
     def __init__(self, path: Path, version: str) -> None:
         self._path, self._version = path, version
 
-    def domain(self) -> tuple[Domain, str]:
+    def tables(self, digests: tuple[str, ...]) -> Tables:
         try:
             text = (self._path / bundle.DOMAIN).read_text("utf-8")
-            return parse_domain(text, bundle.DOMAIN), text
+            domain = parse_domain(text, bundle.DOMAIN)
         except (DomainError, UnicodeDecodeError) as error:
             raise self._error(BundleFault.DOMAIN, str(error)) from error
-
-    def tables(self) -> tuple[Vocabulary, Catalogue]:
         try:
-            return Vocabulary.load(self._path / bundle.VOCABULARY), Catalogue.load(self._path / bundle.ITEMS)
+            vocabulary = Vocabulary.load(self._path / bundle.VOCABULARY)
+            catalogue = Catalogue.load(self._path / bundle.ITEMS)
         except DataError as error:
             raise self._error(BundleFault.VOCABULARY, str(error)) from error
+        return Tables(digests, domain, text, vocabulary, ItemTable(domain, vocabulary, catalogue))
 
     def model(self, domain: Domain, item_table: ItemTable) -> IntentRec:
         try:

@@ -25,9 +25,10 @@ from intentrec_core.engine import EncodeRequest
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DeviceLost
 from stream.announce import AnnouncementFollower, newest
 from stream.serving import Serving, load_serving
-from stream.warm_up import num_positions, warm_up
+from stream.warm_up import let_others_go_first, num_positions, warm_up
 
 if TYPE_CHECKING:
+    from intentrec_core.bundle_contents import Tables
     from stream.messages import Announcement
     from stream.metrics import Metrics
     from stream.settings import Settings
@@ -72,6 +73,7 @@ class HotSwap:
         self._settings, self._metrics = settings, metrics
         self._follower = AnnouncementFollower(settings)
         self._standby = ThreadPoolExecutor(max_workers=1, thread_name_prefix="standby")
+        self._warming = ThreadPoolExecutor(1, thread_name_prefix="warm-up", initializer=let_others_go_first)
         self._stop = threading.Event()
         self._seen = 0
         self._wanted: tuple[Announcement, float] | None = None
@@ -91,7 +93,8 @@ class HotSwap:
     ) -> None:
         """Disconnects; what is being prepared is given up."""
         self._stop.set()
-        self._standby.shutdown(wait=False, cancel_futures=True)
+        for thread in (self._standby, self._warming):
+            thread.shutdown(wait=False, cancel_futures=True)
         await self._follower.__aexit__(kind, error, trace)
 
     async def first(self) -> Serving:
@@ -184,7 +187,7 @@ class HotSwap:
             serving = self.previous
         else:
             try:
-                serving = await self._load(version, announcement.url)
+                serving = await self._load(version, announcement.url, old.tables)
             except (
                 ConfigError
             ) as error:  # its store, or the pool is too small for it: a worker that serves goes on serving
@@ -216,7 +219,8 @@ class HotSwap:
         """
         limit = min(MAX_WARM_MEMBERS, serving.engine.num_slots)
         requests = await on_inference_thread(pipeline.hottest, limit)
-        warmed = await self._in_standby(warm_up, serving, requests, self._stop)
+        loop = asyncio.get_running_loop()
+        warmed = await loop.run_in_executor(self._warming, warm_up, serving, requests, self._stop)
         known = {request.user_id: request for request in requests}
         before = num_positions(serving, requests)
         while True:
@@ -224,12 +228,12 @@ class HotSwap:
             left = num_positions(serving, behind)
             if left <= _FEW_POSITIONS or left > _WORTH_A_ROUND * before:
                 return warmed.num_members
-            await self._in_standby(warm_up, serving, behind, self._stop)
+            await loop.run_in_executor(self._warming, warm_up, serving, behind, self._stop)
             known.update((request.user_id, request) for request in behind)
             before = left
 
-    async def _load(self, version: str, url: str) -> Serving:
-        """Fetches, verifies and loads a bundle.
+    async def _load(self, version: str, url: str, known: Tables | None = None) -> Serving:
+        """Fetches, verifies and loads a bundle, with ``known`` tables where its own are the same.
 
         Raises: BundleError, whatever goes wrong: another bundle can still serve; ConfigError when device, pool or the
         configured URL cannot be used.
@@ -245,7 +249,7 @@ class HotSwap:
                 raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error  # its announcer's mistake
             try:
                 ref = store.fetch(version)
-                return load_serving(ref.path, device=settings.device, pool_bytes=settings.pool_bytes)
+                return load_serving(ref.path, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
             except OSError as error:  # the cache's disk is full or read-only: as good as no store, and mended by itself
                 raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
 

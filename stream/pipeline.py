@@ -19,25 +19,24 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.engine import Encoded, EncodeRequest
+from intentrec_core.engine import EncodeRequest
 from intentrec_core.errors import BundleError, BundleFault, ConfigError
-from intentrec_core.history import EventLayout, History, Outcome
+from intentrec_core.history import EventLayout, History
 from stream.answers import AnswerWriter
-from stream.batch_rows import BatchRows, lay_out
+from stream.batch_rows import lay_out
 from stream.coalescing import coalesce
 from stream.control import up_to_each_control
 from stream.engine_counts import EngineCounts
 from stream.folding import Answer, Folder, PartitionWork, Run
 from stream.isolation import IsolatingEncoder
+from stream.judging import Judging
 from stream.metrics import Metrics, PlayOutcome, Stage
 from stream.moved import Moved
-from stream.popular import PopularNow
 from stream.prefill import HeldBack
-from stream.prequential import CUTOFF, Judge, Predictions
+from stream.prequential import CUTOFF
 from stream.records import OutputKind, OutputRecord, PartitionResult, SourceRecord, Write
-from stream.retrieval import Lists, Retrieval
-from stream.truths import truths_of
-from stream.watched import WatchedCache, WatchedRows
+from stream.retrieval import Retrieval
+from stream.watched import WatchedCache
 
 if TYPE_CHECKING:
     from stream.serving import Serving
@@ -72,7 +71,7 @@ class PipelineConfig:
 class Pipeline:
     """Folds plays into histories and answers each one.
 
-    Not thread safe: one thread calls everything here; a swap happens between two calls of :meth:`process`.
+    Not thread safe: one thread calls everything here, and one (it may be another) what :meth:`begin` returns, in that order.
     """
 
     def __init__(self, serving: Serving, config: PipelineConfig, metrics: Metrics) -> None:
@@ -84,8 +83,7 @@ class Pipeline:
         self._moved = Moved(max(serving.engine.num_slots, 1024))
         self._engine_seen = EngineCounts()
         self._install(serving)
-        self._popular = PopularNow(serving.popularity, serving.counted_at_s)
-        self._judge = Judge(serving.domain, metrics)
+        self._judging = Judging(serving, metrics)
 
     @property
     def serving(self) -> Serving:
@@ -109,7 +107,7 @@ class Pipeline:
         """Drops everything derived from a member's history."""
         self._encoder.forget(member)
         self._watched.forget(member)
-        self._judge.forget(member)
+        self._judging.forget(member)
         self._moved.add([member])
         self._held_back.forget(member)
 
@@ -224,13 +222,7 @@ class Pipeline:
         # What of them is answered from here on, the engine before never sees.
         self._moved.add(self._held_back.members())
         self._install(serving)
-        if serving.extends(old) or old.extends(serving):
-            self._popular.follow(serving.popularity)
-        else:
-            self._popular = PopularNow(serving.popularity, serving.counted_at_s)
-            self._judge = Judge(serving.domain, self.metrics)
-        if serving.domain.heads != old.domain.heads:
-            self._judge = Judge(serving.domain, self.metrics)
+        self._judging.swap(serving)
 
     def _install(self, serving: Serving) -> None:
         config, engine = self.config, serving.engine
@@ -255,9 +247,9 @@ class Pipeline:
         silent = self._coalesce(works, attempt.failed) if coalesced else attempt.failed
         with self._timed(Stage.SEARCH):
             watched = self._watched.of(batch)
-            lists = self._retrieval.search(batch, attempt.encoded, watched, silent, self._popular)
+            lists = self._retrieval.search(batch, attempt.encoded, watched, silent, self._judging.popular)
         with self._timed(Stage.JUDGE):
-            self._judge_plays(works, batch, attempt.encoded, lists, watched, silent)
+            self._judging.look_at(works, batch, attempt.encoded, lists, watched, silent)
         self.metrics.fallbacks.inc(int(lists.popular.sum()))
         last = self.config.num_recommendations - 1
         self.metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~silent).sum()))
@@ -285,46 +277,6 @@ class Pipeline:
             work.result.tally.add(self.metrics.coalesced_plays, amount=coalesce(answers))
             silent[[a.row for a in answers if not a.is_silent]] = False
         return silent
-
-    def _judge_plays(
-        self,
-        works: Sequence[PartitionWork],
-        batch: BatchRows,
-        encoded: Encoded,
-        lists: Lists,
-        watched: Sequence[WatchedRows],
-        silent: NDArray[np.bool_],
-    ) -> None:
-        """Judges the predictions before the plays that came in order, then counts all new plays as popular."""
-        serving = self._serving
-        made = Predictions.empty(len(batch), len(serving.domain.heads))
-        made.items[:] = lists.rows[:, :CUTOFF]
-        for m, head in enumerate(encoded.heads):
-            made.labels[:, m] = head.argmax(axis=1)
-        made.bundle[~silent] = self._judge.bundle_number(serving.version)
-        previous = self._judge.previous(batch, made)
-        answers = [
-            (p, work_of)
-            for work_of, work in enumerate(works)
-            for p in work.pending
-            if isinstance(p, Answer) and p.outcome is not Outcome.REPLAYED
-        ]
-        in_order = [(a.row, work_of) for a, work_of in answers if a.outcome is Outcome.APPENDED]
-        added, works_of = np.array(in_order, dtype=np.int64).reshape(-1, 2).T
-        predicted = previous.bundle[added] >= 0
-        rows, works_of = added[predicted], works_of[predicted]
-        if len(rows):
-            item_row = batch.item_row[rows]
-            seen_before = [watched[row][:-1] for row in rows.tolist()]
-            hit = self._popular.hits(item_row, seen_before, CUTOFF, self._retrieval.hides_watched)
-            ts_s = batch.plays["ts_ms"][rows] / 1000.0
-            tallies = [work.result.tally for work in works]
-            truths = truths_of(batch, rows, serving)
-            self._judge.count(tallies, works_of, previous.take(rows), item_row, truths, hit, ts_s)
-        late = [a for a, _ in answers if a.outcome is Outcome.INSERTED]
-        late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
-        ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array([a.play.ts_ms for a in late], dtype=np.int64)])
-        self._popular.add(np.concatenate([batch.item_row[added], late_rows]), ts_ms / 1000.0)
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:

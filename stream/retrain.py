@@ -134,11 +134,11 @@ def rows_for(running: LoadedBundle | None, plays: pa.Table, catalogue_file: str 
 
     An item of which nothing is known has its id for a title and no fields.
 
-    Raises: DataError when the file cannot be read.
+    Raises: DataError when a file cannot be read.
     """
     older = running.vocabulary if running else Vocabulary([])
     vocabulary = older.extended(pc.unique(plays.column("item_id")).to_pylist())
-    catalogue = running.catalogue if running else Catalogue([])
+    catalogue = running.catalogue() if running else Catalogue([])
     if catalogue_file is not None:
         known = set(vocabulary.item_ids)
         catalogue = catalogue.merged(item for item in Catalogue.load(Path(catalogue_file)) if item.item_id in known)

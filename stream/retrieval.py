@@ -49,7 +49,6 @@ class Retrieval:
         numbers = {f.event_key: f.kind is FilterKind.AT_MOST for f in domain.event_filters}
         self._member_keys = [(key, numbers[key]) for key in serving.filters.member_keys]
         watched = [f for f in domain.filters if f.kind is FilterKind.WATCHED]
-        self.hides_watched = bool(watched)
         names = [head.name for head in domain.heads] if serving.has_intents else []
         self._hides_always = any(rule.unless_head not in names for rule in watched)
         #: Per watched filter with an exception: the head it looks at, and for which of its labels items stay hidden.

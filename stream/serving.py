@@ -15,7 +15,7 @@ from index.conditioning import augment
 from index.filters import FilterSet
 from index.golden import check_golden
 from intentrec_core import bundle
-from intentrec_core.bundle_contents import LoadedBundle, item_label_heads, load_bundle
+from intentrec_core.bundle_contents import LoadedBundle, Tables, item_label_heads, load_bundle
 from intentrec_core.domain import Domain, FilterKind
 from intentrec_core.engine import EncodeRequest, IncrementalEngine
 from intentrec_core.errors import BundleError, BundleFault
@@ -39,9 +39,7 @@ class Serving:
 
     version: str
     created_s: float
-    domain: Domain
-    vocabulary: Vocabulary
-    items: ItemTable
+    tables: Tables
     features: FeatureBuilder
     engine: IncrementalEngine
     index: ItemIndex
@@ -52,19 +50,40 @@ class Serving:
     counted_at_s: float
 
     @property
+    def domain(self) -> Domain:
+        """What an intent is here."""
+        return self.tables.domain
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Items by row."""
+        return self.tables.vocabulary
+
+    @property
+    def items(self) -> ItemTable:
+        """What the domain reads of the items."""
+        return self.tables.item_table
+
+    @property
     def has_intents(self) -> bool:
         """Whether the model predicts intents at all."""
         return self.engine.model.config.intent_stage
+
+    @property
+    def hides_watched(self) -> bool:
+        """Whether any filter hides what a member has watched."""
+        return any(rule.kind is FilterKind.WATCHED for rule in self.domain.filters)
 
     def extends(self, older: Serving) -> bool:
         """Whether every item row of ``older`` means the same item here."""
         return self.vocabulary.extends(older.vocabulary)
 
 
-def load_serving(path: Path, *, device: str, pool_bytes: int) -> Serving:
+def load_serving(path: Path, *, device: str, pool_bytes: int, known: Tables | None = None) -> Serving:
     """Verifies a bundle, asks its golden queries, has it encode a play, and makes it ready to serve.
 
-    ``pool_bytes`` is what its engine may take for cached keys and values.
+    ``pool_bytes`` is what its engine may take for cached keys and values; ``known`` tables of another bundle, shared where its
+    files are the same: reading them holds Python's lock for most of the time that loading takes.
 
     Raises: BundleError when it must not serve; ConfigError when the pool is too small for one member.
     Cost: seconds; reads the whole bundle. Of the pool, memory is taken as members come.
@@ -77,7 +96,7 @@ def load_serving(path: Path, *, device: str, pool_bytes: int) -> Serving:
         check_golden(index, (path / bundle.GOLDEN).read_bytes(), loaded.version)
         built.append(index)
 
-    loaded = load_bundle(path, resolve_device(device), golden=ask)
+    loaded = load_bundle(path, resolve_device(device), golden=ask, known=known)
     serving = make_serving(loaded, built[0], pool_bytes=pool_bytes)
     _check_encodes(serving)
     return serving
@@ -105,9 +124,7 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
     return Serving(
         version=loaded.version,
         created_s=(created_ms or 0) / 1000.0,
-        domain=domain,
-        vocabulary=loaded.vocabulary,
-        items=items,
+        tables=loaded.tables,
         features=features,
         engine=IncrementalEngine(loaded.model, features, pool_bytes=pool_bytes, version=loaded.version),
         index=index,

@@ -1,11 +1,15 @@
-"""Holes in what is held back, put back: order, bounds, and what a cut has to wait for."""
+"""Holes in what is held back and in what is written later, put back: order, bounds, and what a cut has to wait for."""
 
 from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
-TEST_PREFILL, TEST_WORKER = "tests/unit/test_prefill.py", "tests/unit/test_worker.py"
+INFERENCE_LOOP, PIPELINE, PREFILL = "stream/inference_loop.py", "stream/pipeline.py", "stream/prefill.py"
+TEST_PREFILL, TEST_WORKER, TEST_SWAP = (
+    "tests/unit/test_prefill.py",
+    "tests/unit/test_worker.py",
+    "tests/unit/test_swap.py",
+)
 SWEEP = "tests/property/test_every_await_can_fail.py"
 
 HELD_BACK = (
@@ -55,6 +59,22 @@ HELD_BACK = (
     Mutant(
         "micro-batches taken however much is held back",
         (Edit(INFERENCE_LOOP, "            await self._few_held_back.wait()\n", ""),),
+        (TEST_WORKER,),
+    ),
+    Mutant(
+        "outputs written after a swap with the names of the new bundle",
+        (Edit(PIPELINE, "                writer.write(works, ", "                self._writer.write(works, "),),
+        (TEST_SWAP,),
+    ),
+    Mutant(
+        "a micro-batch that cannot be written taken for one without outputs",
+        (
+            Edit(
+                INFERENCE_LOOP,
+                "    except Exception as raised:  # the caller's\n        error = raised\n",
+                "    except Exception:\n        pass\n",
+            ),
+        ),
         (TEST_WORKER,),
     ),
 )

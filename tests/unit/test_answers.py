@@ -18,7 +18,10 @@ ODD = ('12" single', "back\\slash", "line\nbreak")
 def test_labels_may_be_any_text(world: TinyWorld, tmp_path: Path) -> None:
     serving = make_serving(tmp_path, world, world.model(1))
     fields = tuple(replace(f, values=ODD) if f.name == "genre" else f for f in serving.domain.fields)
-    pipeline, log = make_pipeline(replace(serving, domain=replace(serving.domain, fields=fields))), PlayLog()
+    pipeline, log = (
+        make_pipeline(replace(serving, tables=replace(serving.tables, domain=replace(serving.domain, fields=fields)))),
+        PlayLog(),
+    )
     (result,) = pipeline.process({0: [log.play("ann", 1, 100.0)]})
     (answer,) = intents(result)
     assert tuple(answer.intents["genre"]) == ODD

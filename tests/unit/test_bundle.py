@@ -39,7 +39,7 @@ def test_a_bundle_comes_back_as_it_was_written(ref):
     assert loaded.manifest.metrics == {"ndcg_at_10": 0.25}
     assert loaded.domain == WORLD.domain
     assert loaded.vocabulary == WORLD.vocabulary
-    assert loaded.catalogue == WORLD.catalogue
+    assert loaded.catalogue() == WORLD.catalogue
     assert loaded.popularity.tolist() == list(range(31))
     assert not loaded.model.training
     for name, tensor in WORLD.model().state_dict().items():

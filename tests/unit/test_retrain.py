@@ -101,7 +101,7 @@ def test_a_first_bundle_and_a_warm_one_with_rows_for_new_items(job: RetrainJob, 
     assert second.item_table.multi["genre"][row].tolist() == [0.0, 0.0, 1.0]
     unknown = second.vocabulary.row("item-21")
     assert second.item_table.titles[unknown] == "item-21"
-    assert second.catalogue.get("unplayed") is None
+    assert second.catalogue().get("unplayed") is None
     assert second.manifest.facts["num_new_items"] == 4
     assert 0.0 < second.manifest.metrics["held_out_hr_at_10"] <= 1.0
 

@@ -58,6 +58,20 @@ def test_each_output_names_one_bundle_and_the_state_goes_on(servings: tuple[Serv
     expect_full_recomputation(pipeline, "ann", intents(after)[-1].intents)
 
 
+def test_what_is_written_after_a_swap_names_the_bundle_that_answered_it(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    records = [log.play("ann", i, 100.0 * i) for i in range(3)]
+    pipeline = make_pipeline(first)
+    write = pipeline.begin({0: records})
+    pipeline.swap(second)
+    pipeline.process({0: [log.play("ann", 3, 400)]})
+    (late,) = write()
+    assert {a.bundle for a in [*lists(late), *intents(late)]} == {first.version}
+    at_once = run(make_pipeline(first), records)
+    assert [output.value for output in late.outputs] == [output.value for output in at_once.outputs]
+
+
 def test_a_rollback_reuses_what_is_cached_but_nothing_that_a_late_play_has_changed(
     servings: tuple[Serving, Serving],
 ) -> None:

@@ -60,7 +60,7 @@ def test_heads_that_need_no_play_before_are_read_off_the_play_and_come_out_the_s
     world: TinyWorld, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = tuple(replace(f, intent=f.intent and not needs_plays_before(f)) for f in serving.domain.fields)
-    of_events = replace(serving, domain=replace(serving.domain, fields=fields))
+    of_events = replace(serving, tables=replace(serving.tables, domain=replace(serving.domain, fields=fields)))
     names = [head.name for head in of_events.domain.heads]
     assert names == ["length", "genre", "age"]
     batch, rows = batch_of(world, serving), np.arange(6)

@@ -167,6 +167,74 @@ def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_d
     run_worker(pipeline, scenario)
 
 
+class SlowWriting(HangingPipeline):
+    """Writing its first micro-batch hangs until it is told to go on, and may raise then; the others are written at once."""
+
+    def __init__(self, *, raises: bool = False) -> None:
+        super().__init__()
+        self.go_on.set()
+        self.write_on, self._raises = threading.Event(), raises
+
+    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+        results = super().begin(batches, coalesced=coalesced)()
+        results[0].outputs += [_output(record) for records in batches.values() for record in records]
+        is_first = len(self.taken) == 1
+
+        def write() -> list[PartitionResult]:
+            if is_first:
+                assert self.write_on.wait(20)
+                if self._raises:
+                    raise RuntimeError("a label that cannot be written")
+            return results
+
+        return write
+
+
+def test_the_next_micro_batch_is_in_inference_while_one_is_written_and_both_are_given_out_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline, given_out = SlowWriting(), []
+    monkeypatch.setattr(
+        PlaysWorker, "_give_out", lambda _, life, outputs: given_out.extend(output.source_offset for output in outputs)
+    )
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        life = worker.fetchable()[0]
+        for num_taken, offset in enumerate((100, 101), 1):
+            worker.accept(life, Fetched(offset, records(offset, 1), offset + 1))
+            await until(lambda num=num_taken: len(pipeline.taken) == num)
+        await asyncio.sleep(0.1)
+        assert (given_out, broker.cuts) == ([], [])
+        pipeline.write_on.set()
+        await until(lambda: broker.cuts and broker.cuts[-1] == 102)
+        assert given_out == [100, 101]
+
+    run_worker(pipeline, scenario)
+
+
+def test_nothing_is_sent_behind_a_micro_batch_that_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, sent = SlowWriting(raises=True), []
+
+    def give_out(_: object, life: PartitionLife, outputs: Sequence[OutputRecord]) -> None:
+        if not life.output_stream.ended:
+            sent.extend(output.source_offset for output in outputs)
+
+    monkeypatch.setattr(PlaysWorker, "_give_out", give_out)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        life = worker.fetchable()[0]
+        for num_taken, offset in enumerate((100, 101), 1):
+            worker.accept(life, Fetched(offset, records(offset, 1), offset + 1))
+            await until(lambda num=num_taken: len(pipeline.taken) == num)
+        pipeline.write_on.set()
+        await until(lambda: broker.num_opened == 2)
+        assert (sent, broker.cuts) == ([], [])
+
+    run_worker(pipeline, scenario)
+
+
 def test_no_micro_batch_is_taken_while_too_much_is_held_back() -> None:
     pipeline = HoldingBack(MAX_HELD_BACK + 1)
 

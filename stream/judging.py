@@ -1,0 +1,90 @@
+"""What the plays of a micro-batch say of the predictions before them, and of what is popular now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.history import Outcome
+from stream.folding import Answer, PartitionWork
+from stream.popular import PopularNow
+from stream.prequential import CUTOFF, Judge, Predictions
+from stream.truths import truths_of
+
+if TYPE_CHECKING:
+    from intentrec_core.engine import Encoded
+    from stream.batch_rows import BatchRows
+    from stream.metrics import Metrics
+    from stream.retrieval import Lists
+    from stream.serving import Serving
+    from stream.watched import WatchedRows
+
+
+class Judging:
+    """The judge of one bundle after another, and what is ``popular`` now. Owned by the inference thread."""
+
+    def __init__(self, serving: Serving, metrics: Metrics) -> None:
+        self._serving, self._metrics = serving, metrics
+        self.popular = PopularNow(serving.popularity, serving.counted_at_s)
+        self._judge = Judge(serving.domain, metrics)
+
+    def forget(self, member: str) -> None:
+        """Drops a member's prediction."""
+        self._judge.forget(member)
+
+    def swap(self, serving: Serving) -> None:
+        """Goes on with another bundle; where its rows mean other items, from the beginning."""
+        old, self._serving = self._serving, serving
+        if serving.extends(old) or old.extends(serving):
+            self.popular.follow(serving.popularity)
+        else:
+            self.popular = PopularNow(serving.popularity, serving.counted_at_s)
+            self._judge = Judge(serving.domain, self._metrics)
+        if serving.domain.heads != old.domain.heads:
+            self._judge = Judge(serving.domain, self._metrics)
+
+    def look_at(
+        self,
+        works: Sequence[PartitionWork],
+        batch: BatchRows,
+        encoded: Encoded,
+        lists: Lists,
+        watched: Sequence[WatchedRows],
+        silent: NDArray[np.bool_],
+    ) -> None:
+        """Judges the predictions before the plays that came in order, then counts all new plays as popular.
+
+        Shapes: watched i64[any] a row; silent bool[N].
+        """
+        serving = self._serving
+        made = Predictions.empty(len(batch), len(serving.domain.heads))
+        made.items[:] = lists.rows[:, :CUTOFF]
+        for m, head in enumerate(encoded.heads):
+            made.labels[:, m] = head.argmax(axis=1)
+        made.bundle[~silent] = self._judge.bundle_number(serving.version)
+        previous = self._judge.previous(batch, made)
+        answers = [
+            (p, work_of)
+            for work_of, work in enumerate(works)
+            for p in work.pending
+            if isinstance(p, Answer) and p.outcome is not Outcome.REPLAYED
+        ]
+        in_order = [(a.row, work_of) for a, work_of in answers if a.outcome is Outcome.APPENDED]
+        added, works_of = np.array(in_order, dtype=np.int64).reshape(-1, 2).T
+        predicted = previous.bundle[added] >= 0
+        rows, works_of = added[predicted], works_of[predicted]
+        if len(rows):
+            item_row = batch.item_row[rows]
+            seen_before = [watched[row][:-1] for row in rows.tolist()]
+            hit = self.popular.hits(item_row, seen_before, CUTOFF, serving.hides_watched)
+            ts_s = batch.plays["ts_ms"][rows] / 1000.0
+            tallies = [work.result.tally for work in works]
+            truths = truths_of(batch, rows, serving)
+            self._judge.count(tallies, works_of, previous.take(rows), item_row, truths, hit, ts_s)
+        late = [a for a, _ in answers if a.outcome is Outcome.INSERTED]
+        late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
+        ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array([a.play.ts_ms for a in late], dtype=np.int64)])
+        self.popular.add(np.concatenate([batch.item_row[added], late_rows]), ts_ms / 1000.0)
