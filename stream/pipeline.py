@@ -3,8 +3,9 @@
     records ─ fold ─▶ runs ─ encode ─▶ intents, user vectors ─ search ─▶ lists ─ write ─▶ outputs, changelog
                         └─ judge: what each play says of the prediction before it
 
-Synchronous, and owned by the one inference thread; it knows no Kafka client and no event loop. It looks at a clock to time
-its stages and for nothing else: what comes out is a function of the records, the state and the bundle.
+Synchronous, and owned by the one inference thread, but for what it leaves to be judged and written; it knows no Kafka client and
+no event loop. It looks at a clock to time its stages and for nothing else: what comes out is a function of the records, the state
+and the bundle, and for members of whom nothing is known of what is popular, which may lack what has not been judged yet.
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ class Pipeline:
         self.metrics.serves(serving.version, serving.created_s)
 
     def _answer(self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]], coalesced: bool) -> Write:
-        """Encodes, searches and judges; returns what writes the outputs and the counts."""
+        """Encodes and searches; returns what judges, and writes the outputs and the counts."""
         if not rounds:
             return partial(self._unanswered, works)
         with self._timed(Stage.ENCODE):
@@ -248,15 +249,15 @@ class Pipeline:
         with self._timed(Stage.SEARCH):
             watched = self._watched.of(batch)
             lists = self._retrieval.search(batch, attempt.encoded, watched, silent, self._judging.popular)
-        with self._timed(Stage.JUDGE):
-            self._judging.look_at(works, batch, attempt.encoded, lists, watched, silent)
         self.metrics.fallbacks.inc(int(lists.popular.sum()))
         last = self.config.num_recommendations - 1
         self.metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~silent).sum()))
         self._count_engine()
-        writer = self._writer  # this bundle's, whichever serves when the outputs are written
+        look, writer = self._judging.begin(), self._writer  # this bundle's, whichever serves when they are called
 
         def write() -> list[PartitionResult]:
+            with self._timed(Stage.JUDGE):
+                look.at(works, batch, attempt.encoded, lists, watched, silent)
             with self._timed(Stage.MESSAGES):
                 writer.write(works, batch, attempt.encoded, lists, attempt.failed)
             return self._counted(works)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-INFERENCE_LOOP, PIPELINE, PREFILL = "stream/inference_loop.py", "stream/pipeline.py", "stream/prefill.py"
+INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
+PIPELINE, JUDGING = "stream/pipeline.py", "stream/judging.py"
 TEST_PREFILL, TEST_WORKER, TEST_SWAP = (
     "tests/unit/test_prefill.py",
     "tests/unit/test_worker.py",
@@ -64,6 +65,11 @@ HELD_BACK = (
     Mutant(
         "outputs written after a swap with the names of the new bundle",
         (Edit(PIPELINE, "                writer.write(works, ", "                self._writer.write(works, "),),
+        (TEST_SWAP,),
+    ),
+    Mutant(
+        "a member forgotten before what was answered earlier is judged",
+        (Edit(JUDGING, "        self._forgotten.append(member)\n", "        self._judge.forget(member)\n"),),
         (TEST_SWAP,),
     ),
     Mutant(

@@ -195,6 +195,20 @@ def test_new_items_of_a_bundle_can_be_recommended(servings: tuple[Serving, Servi
     assert (before.fallback, after.fallback) == ("popular", "none")
 
 
+def test_what_is_judged_after_a_member_was_forgotten_leaves_no_prediction_of_them(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, _ = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    write = pipeline.begin({0: [log.play("ann", 0, 0)]})
+    pipeline.open_partition(0, {})
+    write()
+    run(pipeline, [log.play("ann", 1, 100)])
+    run(pipeline, [log.play("ann", 2, 200)])
+    labels = {"bundle": first.version}
+    assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 1, "the last one alone"
+
+
 def test_a_prediction_is_judged_under_the_bundle_that_made_it(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     pipeline, log = make_pipeline(first), PlayLog()

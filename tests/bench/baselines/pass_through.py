@@ -19,9 +19,9 @@ from pathlib import Path
 from intentrec_core.domain_file import load_domain
 from intentrec_core.history import EventLayout, History
 from stream.control import up_to_each_control
-from stream.folding import Answer, Folder, PartitionWork
+from stream.folding import Answer, Folder
 from stream.metrics import Metrics
-from stream.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, Write, output_id
+from stream.records import ID_HEADER, OutputKind, OutputRecord, SourceRecord, Write, output_id
 from stream.settings import Settings
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
@@ -56,19 +56,17 @@ class PassThrough:
 
     def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
         """As the pipeline's, but that every play is answered: what is coalesced would be no pass-through."""
-        works = []
+        results = []
         for partition, records in chain.from_iterable(part.items() for part in up_to_each_control(batches)):
             folder = Folder(self._layout, self._num_partitions)
-            works.append(folder.fold(partition, self._histories[partition], records))
-        return lambda: [self._answered(work) for work in works]
-
-    def _answered(self, work: PartitionWork) -> PartitionResult:
-        for pending in work.pending:
-            if isinstance(pending, Answer):
-                self._answer(pending, work.result.outputs)
-            else:
-                work.result.outputs.append(pending)
-        return work.result
+            work = folder.fold(partition, self._histories[partition], records)
+            for pending in work.pending:
+                if isinstance(pending, Answer):
+                    self._answer(pending, work.result.outputs)
+                else:
+                    work.result.outputs.append(pending)
+            results.append(work.result)
+        return lambda: results
 
     def _answer(self, answer: Answer, outputs: list[OutputRecord]) -> None:
         record, key = answer.record, answer.play.user_id.encode()
