@@ -100,7 +100,7 @@ class _Job:
 
 
 class InferenceLoop:
-    """Owned by the event loop; owns the inference thread and the one that writes.
+    """Owned by the event loop; owns the inference thread and the one that answers.
 
     ``life_of`` names the life a partition's plays belong to now. ``on_outputs`` gives out what came of them, ``on_result`` takes
     a result whose outputs were all given out, with their receipts; ``on_error`` is told of each life whose plays were in a
@@ -128,7 +128,7 @@ class InferenceLoop:
         self._on_result = on_result
         self._on_error = on_error
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
-        self._writing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing")
+        self._answers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answers")
         self._slots = asyncio.Semaphore(NUM_SLOTS)
         #: In the thread's order, which is the order in which outputs of a member must be given out.
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
@@ -150,7 +150,7 @@ class InferenceLoop:
 
     def stop(self) -> None:
         """Lets go of the threads without waiting for them: they may hang, and the process is about to end."""
-        for thread in (self._thread, self._writing):
+        for thread in (self._thread, self._answers):
             thread.shutdown(wait=False, cancel_futures=True)
 
     async def _submit(self) -> None:
@@ -186,7 +186,7 @@ class InferenceLoop:
         except Exception as raised:  # the caller's, with the count
             error = raised
         num_held_back = max(0, self._pipeline.num_held_back - num_before)  # a part that is answered waits no more
-        self._writing.submit(_write, write, error, num_held_back, processed)
+        self._answers.submit(_write, write, error, num_held_back, processed)
 
     async def _collect(self) -> None:
         while True:

@@ -1,13 +1,8 @@
-"""What the plays of a micro-batch say of the predictions before them, and of what is popular now.
-
-Nothing waits for it: it is done where the outputs are written, one micro-batch behind the inference thread at most. What that
-thread orders meanwhile, a member forgotten or another bundle, acts between the same two micro-batches as it does there.
-"""
+"""What the plays of a micro-batch say of the predictions before them, and of what is popular now."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,17 +24,16 @@ if TYPE_CHECKING:
 
 
 class Judging:
-    """The judge of one bundle after another, and what is ``popular`` now. Owned by the inference thread."""
+    """The judge of one bundle after another, and what is ``popular`` now. Owned by the thread that answers."""
 
     def __init__(self, serving: Serving, metrics: Metrics) -> None:
         self._serving, self._metrics = serving, metrics
         self.popular = PopularNow(serving.popularity, serving.counted_at_s)
         self._judge = Judge(serving.domain, metrics)
-        self._forgotten: list[str] = []
 
     def forget(self, member: str) -> None:
-        """Drops a member's prediction, behind what was begun before."""
-        self._forgotten.append(member)
+        """Drops a member's prediction."""
+        self._judge.forget(member)
 
     def swap(self, serving: Serving) -> None:
         """Goes on with another bundle; where its rows mean other items, from the beginning."""
@@ -52,22 +46,7 @@ class Judging:
         if serving.domain.heads != old.domain.heads:
             self._judge = Judge(serving.domain, self._metrics)
 
-    def begin(self) -> Look:
-        """What the next micro-batch is judged with, now that it has been answered."""
-        forgotten, self._forgotten = self._forgotten, []
-        return Look(self._serving, self._judge, self.popular, forgotten)
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One micro-batch's, as things stood when it was answered. Looks are taken in order, on one thread, whichever it is."""
-
-    serving: Serving
-    judge: Judge
-    popular: PopularNow
-    forgotten: Sequence[str]
-
-    def at(
+    def look_at(
         self,
         works: Sequence[PartitionWork],
         batch: BatchRows,
@@ -80,15 +59,13 @@ class Look:
 
         Shapes: watched i64[any] a row; silent bool[N].
         """
-        for member in self.forgotten:
-            self.judge.forget(member)
-        serving = self.serving
+        serving = self._serving
         made = Predictions.empty(len(batch), len(serving.domain.heads))
         made.items[:] = lists.rows[:, :CUTOFF]
         for m, head in enumerate(encoded.heads):
             made.labels[:, m] = head.argmax(axis=1)
-        made.bundle[~silent] = self.judge.bundle_number(serving.version)
-        previous = self.judge.previous(batch, made)
+        made.bundle[~silent] = self._judge.bundle_number(serving.version)
+        previous = self._judge.previous(batch, made)
         answers = [
             (p, work_of)
             for work_of, work in enumerate(works)
@@ -106,7 +83,7 @@ class Look:
             ts_s = batch.plays["ts_ms"][rows] / 1000.0
             tallies = [work.result.tally for work in works]
             truths = truths_of(batch, rows, serving)
-            self.judge.count(tallies, works_of, previous.take(rows), item_row, truths, hit, ts_s)
+            self._judge.count(tallies, works_of, previous.take(rows), item_row, truths, hit, ts_s)
         late = [a for a, _ in answers if a.outcome is Outcome.INSERTED]
         late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array([a.play.ts_ms for a in late], dtype=np.int64)])

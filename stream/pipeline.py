@@ -1,43 +1,32 @@
 """From bytes to bytes: records of plays in, recommendations and intents out, the state in between.
 
-    records ─ fold ─▶ runs ─ encode ─▶ intents, user vectors ─ search ─▶ lists ─ write ─▶ outputs, changelog
-                        └─ judge: what each play says of the prediction before it
+    records ─ fold ─▶ runs ─ encode ─▶ intents, user vectors ─┬─ search, judge, write ─▶ outputs, changelog
+            └───────────── one thread ─────────────┘          └──────── another one ────────┘
 
-Synchronous, and owned by the one inference thread, but for what it leaves to be judged and written; it knows no Kafka client and
-no event loop. It looks at a clock to time its stages and for nothing else: what comes out is a function of the records, the state
-and the bundle, and for members of whom nothing is known of what is popular, which may lack what has not been judged yet.
+Synchronous; it knows no Kafka client and no event loop, and looks at a clock to time its stages and for nothing else: what comes
+out is a function of the records, the state and the bundle.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from intentrec_core.engine import EncodeRequest
 from intentrec_core.errors import BundleError, BundleFault, ConfigError
 from intentrec_core.history import EventLayout, History
-from stream.answers import AnswerWriter
+from stream.answering import Answering, timed
 from stream.batch_rows import lay_out
-from stream.coalescing import coalesce
 from stream.control import up_to_each_control
 from stream.engine_counts import EngineCounts
-from stream.folding import Answer, Folder, PartitionWork, Run
+from stream.folding import Folder, PartitionWork, Run
 from stream.isolation import IsolatingEncoder
-from stream.judging import Judging
 from stream.metrics import Metrics, PlayOutcome, Stage
 from stream.moved import Moved
 from stream.prefill import HeldBack
-from stream.prequential import CUTOFF
 from stream.records import OutputKind, OutputRecord, PartitionResult, SourceRecord, Write
-from stream.retrieval import Retrieval
-from stream.watched import WatchedCache
 
 if TYPE_CHECKING:
     from stream.serving import Serving
@@ -83,8 +72,8 @@ class Pipeline:
         self._held_back = HeldBack(config.max_prefill_positions, self.layout.size)
         self._moved = Moved(max(serving.engine.num_slots, 1024))
         self._engine_seen = EngineCounts()
+        self._answering = Answering(serving, config, self.layout, metrics)
         self._install(serving)
-        self._judging = Judging(serving, metrics)
 
     @property
     def serving(self) -> Serving:
@@ -107,8 +96,7 @@ class Pipeline:
     def _forget(self, member: str) -> None:
         """Drops everything derived from a member's history."""
         self._encoder.forget(member)
-        self._watched.forget(member)
-        self._judging.forget(member)
+        self._answering.forget(member)
         self._moved.add([member])
         self._held_back.forget(member)
 
@@ -135,12 +123,11 @@ class Pipeline:
         Raises: KeyError for a partition that is not open; EngineError when inference fails even for a context known to be
         good. No play makes it raise. After an error the state of these partitions is unknown: close them.
         """
-        parts = [self._begin(part, coalesced) for part in up_to_each_control(batches)]
-        return lambda: [result for write in parts for result in write()]
+        return self._in_order([self._begin(part, coalesced) for part in up_to_each_control(batches)])
 
     def _begin(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> Write:
         folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
-        with self._timed(Stage.FOLD):
+        with timed(self.metrics, Stage.FOLD):
             works = [
                 folder.fold(partition, self._states[partition], records)
                 for partition, records in batches.items()
@@ -175,7 +162,7 @@ class Pipeline:
         write = self._answer(part.works, part.rounds, part.coalesced)
         for member in part.forgotten:
             self._forget(member)
-        return write
+        return self._in_order([write])
 
     def hottest(self, limit: int) -> list[EncodeRequest]:
         """The members who played last, as requests to encode each one's whole context: to warm up another engine with."""
@@ -219,48 +206,46 @@ class Pipeline:
             raise BundleError(
                 BundleFault.DOMAIN, serving.version, "declares other ground state than the histories hold"
             )
+        answering = self._answering.prepare(
+            serving
+        )  # first: parts of two bundles must never meet, whatever making one may raise
         self._moved.flip(old.engine, serving.engine)
         # What of them is answered from here on, the engine before never sees.
         self._moved.add(self._held_back.members())
         self._install(serving)
-        self._judging.swap(serving)
+        self._answering.swap(answering)
 
     def _install(self, serving: Serving) -> None:
-        config, engine = self.config, serving.engine
-        k = max(CUTOFF, config.num_recommendations)
-        encoder = IsolatingEncoder(engine, self.layout, config.max_tries)
-        watched = WatchedCache(self.layout, serving.vocabulary, max(engine.num_slots, 1024))
-        retrieval = Retrieval(serving, k=k, beta=config.beta)
-        writer = AnswerWriter(serving, k=config.num_recommendations, max_tries=config.max_tries)
-        # Only now, all of them: parts of two bundles must never meet, whatever making one of them may raise.
-        self._serving, self._encoder, self._watched = serving, encoder, watched
-        self._retrieval, self._writer = retrieval, writer
+        self._serving = serving
+        self._encoder = IsolatingEncoder(serving.engine, self.layout, self.config.max_tries)
         self._engine_seen = EngineCounts.of(serving)
         self.metrics.serves(serving.version, serving.created_s)
 
     def _answer(self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]], coalesced: bool) -> Write:
-        """Encodes and searches; returns what judges, and writes the outputs and the counts."""
+        """Encodes; returns what answers and counts."""
         if not rounds:
             return partial(self._unanswered, works)
-        with self._timed(Stage.ENCODE):
+        with timed(self.metrics, Stage.ENCODE):
             batch = lay_out([run for runs in rounds for run in runs], self.layout, self._serving.vocabulary)
             attempt = self._encoder.encode(rounds)
-        silent = self._coalesce(works, attempt.failed) if coalesced else attempt.failed
-        with self._timed(Stage.SEARCH):
-            watched = self._watched.of(batch)
-            lists = self._retrieval.search(batch, attempt.encoded, watched, silent, self._judging.popular)
-        self.metrics.fallbacks.inc(int(lists.popular.sum()))
-        last = self.config.num_recommendations - 1
-        self.metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~silent).sum()))
         self._count_engine()
-        look, writer = self._judging.begin(), self._writer  # this bundle's, whichever serves when they are called
+        orders = self._answering.orders()
 
         def write() -> list[PartitionResult]:
-            with self._timed(Stage.JUDGE):
-                look.at(works, batch, attempt.encoded, lists, watched, silent)
-            with self._timed(Stage.MESSAGES):
-                writer.write(works, batch, attempt.encoded, lists, attempt.failed)
+            self._answering.carry_out(orders)
+            self._answering.answer(works, batch, attempt, coalesced=coalesced)
             return self._counted(works)
+
+        return write
+
+    def _in_order(self, writes: Sequence[Write]) -> Write:
+        """What writes all of them, and then carries out what was ordered behind the last one."""
+        orders = self._answering.orders()
+
+        def write() -> list[PartitionResult]:
+            results = [result for write_part in writes for result in write_part()]
+            self._answering.carry_out(orders)
+            return results
 
         return write
 
@@ -269,21 +254,6 @@ class Pipeline:
         for work in works:
             work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
         return self._counted(works)
-
-    def _coalesce(self, works: Sequence[PartitionWork], failed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Leaves each member's last play to be answered that could be encoded; returns the rows without a list, bool[N]."""
-        silent, given_up = np.ones_like(failed), failed.tolist()
-        for work in works:
-            answers = [a for a in work.pending if isinstance(a, Answer) and not given_up[a.row]]
-            work.result.tally.add(self.metrics.coalesced_plays, amount=coalesce(answers))
-            silent[[a.row for a in answers if not a.is_silent]] = False
-        return silent
-
-    @contextmanager
-    def _timed(self, stage: Stage) -> Iterator[None]:
-        started_s = time.perf_counter()
-        yield
-        self.metrics.stage_seconds.labels(stage).observe(time.perf_counter() - started_s)
 
     def _counted(self, works: Sequence[PartitionWork]) -> list[PartitionResult]:
         """The works' results, with the counts of what became of their plays."""

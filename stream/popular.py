@@ -6,7 +6,6 @@ partitions only, and members are spread over partitions by hash: what it counts 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,8 +24,6 @@ class PopularNow:
     """Plays of the last 7 days of event time, by item row.
 
     ``bundle_counts`` f32[V] are the plays a bundle counted in the 7 days up to ``counted_at_s``.
-
-    Lists are asked for on one thread while plays are counted on another: each call is done whole.
     """
 
     def __init__(self, bundle_counts: NDArray[np.float32], counted_at_s: float) -> None:
@@ -36,21 +33,18 @@ class PopularNow:
         self._bundle_counts = bundle_counts
         self._appeal: NDArray[np.float32] | None = None
         self._num_unseen = 0
-        self._turn = threading.Lock()
 
     def follow(self, bundle_counts: NDArray[np.float32]) -> None:
         """Takes the counts of a newer bundle whose rows mean the same items; what was counted live stays."""
-        with self._turn:
-            self._bundle_counts = bundle_counts
-            self._appeal = None
+        self._bundle_counts = bundle_counts
+        self._appeal = None
 
     def add(self, item_rows: NDArray[np.int64], ts_s: NDArray[np.float64]) -> None:
         """Counts plays; row 0 is not counted."""
         add = self.window.add
-        with self._turn:
-            for row, at_s in zip(item_rows.tolist(), ts_s.tolist(), strict=True):
-                add(row, at_s)
-            self._num_unseen += len(item_rows)
+        for row, at_s in zip(item_rows.tolist(), ts_s.tolist(), strict=True):
+            add(row, at_s)
+        self._num_unseen += len(item_rows)
 
     def hits(
         self, item_rows: NDArray[np.int64], watched: Sequence[NDArray[np.int64]], k: int, hide_watched: bool
@@ -77,8 +71,7 @@ class PopularNow:
         Shapes: label_probs f32[N, L] and labels f32[V, L] a head, excluded i64[any] and allowed bool[V] a row ->
         rows i64[N, k] (-1 padded), scores f32[N, k] (-inf padded).
         """
-        with self._turn:
-            scores = np.repeat(self._current_appeal()[None, :], len(excluded), axis=0)
+        scores = np.repeat(self._current_appeal()[None, :], len(excluded), axis=0)
         for probs, indicator in zip(label_probs, labels, strict=True):
             scores += probs @ indicator.T
         for i, (hidden, mask) in enumerate(zip(excluded, allowed, strict=True)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
-PIPELINE, JUDGING = "stream/pipeline.py", "stream/judging.py"
+ANSWERING = "stream/answering.py"
 TEST_PREFILL, TEST_WORKER, TEST_SWAP = (
     "tests/unit/test_prefill.py",
     "tests/unit/test_worker.py",
@@ -63,13 +63,19 @@ HELD_BACK = (
         (TEST_WORKER,),
     ),
     Mutant(
-        "outputs written after a swap with the names of the new bundle",
-        (Edit(PIPELINE, "                writer.write(works, ", "                self._writer.write(works, "),),
+        "what was encoded before a swap answered with the new bundle",
+        (Edit(ANSWERING, "        self._orders.append(partial(self._swap, parts))\n", "        self._swap(parts)\n"),),
         (TEST_SWAP,),
     ),
     Mutant(
-        "a member forgotten before what was answered earlier is judged",
-        (Edit(JUDGING, "        self._forgotten.append(member)\n", "        self._judge.forget(member)\n"),),
+        "a member forgotten before what was encoded earlier is judged",
+        (
+            Edit(
+                ANSWERING,
+                "        self._orders.append(partial(self._forget, member))\n",
+                "        self._forget(member)\n",
+            ),
+        ),
         (TEST_SWAP,),
     ),
     Mutant(

@@ -127,11 +127,11 @@ STATE = (
         (
             Edit(
                 PIPELINE,
-                "        encoder = IsolatingEncoder(engine, self.layout, config.max_tries)\n",
-                """        before = getattr(self, "_encoder", None)
+                "        self._encoder = IsolatingEncoder(serving.engine, self.layout, self.config.max_tries)\n",
+                """        before, engine = getattr(self, "_encoder", None), serving.engine
         if before is not None and before.engine.num_slots == engine.num_slots:
             engine.encoder._cache, engine._slots = before.engine.encoder._cache, before.engine._slots
-        encoder = IsolatingEncoder(engine, self.layout, config.max_tries)
+        self._encoder = IsolatingEncoder(engine, self.layout, self.config.max_tries)
 """,
             ),
         ),

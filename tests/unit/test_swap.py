@@ -65,8 +65,9 @@ def test_what_is_written_after_a_swap_names_the_bundle_that_answered_it(servings
     pipeline = make_pipeline(first)
     write = pipeline.begin({0: records})
     pipeline.swap(second)
-    pipeline.process({0: [log.play("ann", 3, 400)]})
-    (late,) = write()
+    write_next = pipeline.begin({0: [log.play("ann", 3, 400)]})
+    (late,), (newest,) = write(), write_next()
+    assert {a.bundle for a in [*lists(newest), *intents(newest)]} == {second.version}
     assert {a.bundle for a in [*lists(late), *intents(late)]} == {first.version}
     at_once = run(make_pipeline(first), records)
     assert [output.value for output in late.outputs] == [output.value for output in at_once.outputs]
