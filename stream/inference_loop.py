@@ -1,13 +1,13 @@
 """From waiting plays to results: micro-batches go to the one inference thread, and come back in order.
 
-    buffer ──due──▶ a free slot ──▶ inference thread ──▶ writing thread ──▶ outputs, at once
+    buffer ──due──▶ a free slot ──▶ inference thread ──▶ answering thread ─▶ outputs, at once
                                         ▲   └─ held back ─┐                └──▶ results, batch by batch, in the order taken,
                                         └─ part by part ◀─┘                     each once all of its outputs are given out
 
 The event loop never runs inference, and the inference thread never touches the broker. What needs the pipeline otherwise (opening
 and closing partitions, swapping bundles) queues up for the inference thread, and so happens between two micro-batches.
 
-Encoding and searching let go of Python's lock, writing messages holds it: while one micro-batch is written, the next is encoded.
+Encoding and searching let go of Python's lock: while one micro-batch is answered, the next one is encoded.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ class InferenceLoop:
 
 
 def _write(write: Write | None, error: Exception | None, num_held_back: int, processed: Future[_Processed]) -> None:
-    """On the writing thread. A micro-batch that raised takes its turn, too."""
+    """On the answering thread. A micro-batch that raised takes its turn, too."""
     results: list[PartitionResult] = []
     try:
         if write is not None:
