@@ -78,9 +78,11 @@ def counted(worker: Worker, name: str, **labels: str) -> float:
 def until(holds: Callable[[], bool], timeout_s: float, worker: Worker) -> None:
     """Asks again and again; a failure shows the end of the worker's log."""
     deadline_s = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline_s or worker.process.poll() is not None:
-            ended = worker.process.poll()
+    while True:
+        ended = worker.process.poll()  # before it is asked: what a worker does as it ends still counts
+        if holds():
+            return
+        if time.monotonic() > deadline_s or ended is not None:
             pytest.fail(f"did not come to hold in {timeout_s} s (exit code {ended})\n{worker.log()[-3000:]}")
         time.sleep(0.1)
 

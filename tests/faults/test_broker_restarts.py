@@ -115,6 +115,7 @@ def _endure(
                 mend(index)
                 num_fenced += _start_again_who_was_fenced(rig, workers)
         group.catches_up(rig)
+    num_fenced += _start_again_who_was_fenced(rig, workers)
     peak_mb = max(resident_mb(worker, "VmHWM") for worker in workers)
     fault_row(
         name,
@@ -132,8 +133,17 @@ def _endure(
 
 
 def _start_again_who_was_fenced(rig: Rig, workers: list[Worker]) -> int:
-    """As whatever runs workers would; returns how many. Any other end is a failure."""
-    ended = [index for index, worker in enumerate(workers) if worker.process.poll() is not None]
+    """As whatever runs workers would; returns how many. Any other end is a failure.
+
+    Who is fenced learns it when it commits next: until they serve all partitions between them, one may be about to end.
+    """
+    ended: list[int] = []
+
+    def settled() -> bool:
+        ended[:] = [index for index, worker in enumerate(workers) if worker.process.poll() is not None]
+        return bool(ended) or serving(workers, NUM_PARTITIONS)
+
+    until(settled, 90, workers[0])
     assert len(ended) < len(workers), "who takes over is not fenced"
     for index in ended:
         assert workers[index].process.returncode == Fenced.exit_code, workers[index].log()[-3000:]
