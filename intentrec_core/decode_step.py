@@ -25,9 +25,10 @@ from torch import Tensor
 
 from intentrec_core.attention import Attend
 from intentrec_core.columns import Columns, ContextBatch
+from intentrec_core.encoder import StepOutput
 from intentrec_core.kv_pool import KvPool
 from intentrec_core.model import IntentRec, ModelOutput
-from intentrec_core.output_rows import as_rows, row_width
+from intentrec_core.output_rows import as_rows, read_rows, row_width
 
 #: How many plays a step may have: nine graphs, and no step but a small one is filled up by more than half.
 BUCKETS = tuple(1 << power for power in range(4, 13))
@@ -66,10 +67,10 @@ class DecodeStep:
         for bucket in BUCKETS:
             self._captured_step(bucket)
 
-    def run(self, columns: Columns, slots: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the model says at each context's one new play, until the next call.
+    def run(self, columns: Columns, slots: NDArray[np.int64]) -> StepOutput:
+        """What the model says at each context's one new play. It is there until the next call, which writes over it.
 
-        Shapes: columns of B ≤ LARGEST_BUCKET contexts, slots i64[B] -> f32[B, O].
+        Shapes: columns of B ≤ LARGEST_BUCKET contexts, slots i64[B].
         """
         num = len(slots)
         bucket = bucket_of(num)
@@ -77,7 +78,7 @@ class DecodeStep:
         self.queue(bucket)
         if self._waits:
             torch.cuda.current_stream().synchronize()
-        return self._returned[:num].numpy()
+        return read_rows(self._model, self._returned[:num].numpy())
 
     def queue(self, bucket: int) -> None:
         """Queues a step of what is staged, with its copies in and out; nothing waits for it."""

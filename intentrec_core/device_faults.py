@@ -33,5 +33,10 @@ def fault_of(error: RuntimeError) -> DeviceFault | None:
     return DeviceFault.LOST if str(error).startswith(_LOST) else None
 
 
+def first_line(error: RuntimeError) -> str:
+    """What happened; torch goes on for several lines with how to look into it."""
+    return str(error).partition("\n")[0]
+
+
 def _no_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or str(error).startswith(_NO_MEMORY)

@@ -45,6 +45,8 @@ class Encoder(Protocol):
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         """Encodes new plays behind those their slots hold, and keeps their keys and values.
 
+        What it returns is there until the next call, which may write over it.
+
         Shapes: columns of B contexts with R new plays; slots i64[B], each once; wanted bool[R].
         """
         ...

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from intentrec_core.cpu_encoder import CpuEncoder
-from intentrec_core.device_faults import DeviceFault, fault_of
+from intentrec_core.device_faults import DeviceFault, fault_of, first_line
 from intentrec_core.encoder import Encoder, StepOutput
 from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.features import FeatureBuilder
@@ -160,7 +160,7 @@ class IncrementalEngine:
                     case DeviceFault.OUT_OF_MEMORY if self.num_slots > 1:
                         pass
                     case DeviceFault.LOST:
-                        raise DeviceLost(f"the device {self.model.device} is lost: {error}") from error
+                        raise DeviceLost(f"the device {self.model.device} is lost: {first_line(error)}") from error
                     case _:
                         raise
             self._halve_the_pool()  # only here: while the error is at hand, its traceback holds the encoder and its memory

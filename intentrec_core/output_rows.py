@@ -19,7 +19,12 @@ from intentrec_core.slots import NO_LABEL
 
 def row_width(model: IntentRec) -> int:
     """O."""
-    return sum(part.shape[1] for part in no_output(model, 0)[:-1]) + 1
+    return sum(_widths(model)) + 1
+
+
+def _widths(model: IntentRec) -> list[int]:
+    """Columns of each part but the last, which is a single one."""
+    return [part.shape[1] for part in no_output(model, 0)[:-1]]
 
 
 def as_rows(output: ModelOutput, label_offsets: Sequence[int]) -> Tensor:
@@ -32,14 +37,17 @@ def as_rows(output: ModelOutput, label_offsets: Sequence[int]) -> Tensor:
     return torch.cat([output.item_BTW, *probs, output.intent_BTP, output.alpha_BTM, primary], dim=-1)
 
 
-def read_rows(said_RO: NDArray[np.float32], rows: NDArray[np.int64], out: StepOutput) -> None:
+def read_rows(model: IntentRec, said_RO: NDArray[np.float32]) -> StepOutput:
+    """What rows say. Nothing but the primary labels is copied: it is told by the same memory."""
+    item, probs, intent, alpha, primary = np.split(said_RO, np.cumsum(_widths(model)), axis=1)
+    return StepOutput(item, probs, intent, alpha, primary[:, 0].astype(np.int64))
+
+
+def put_rows(said: StepOutput, rows: NDArray[np.int64], out: StepOutput) -> None:
     """Writes what was said at plays to their ``rows`` of ``out``. Shapes: rows i64[R]."""
-    low = 0
-    for part in out[:-1]:
-        high = low + part.shape[1]
-        part[rows] = said_RO[:, low:high]
-        low = high
-    out.primary[rows] = said_RO[:, low]
+    for part, part_said in zip(out[:-1], said[:-1], strict=True):
+        part[rows] = part_said
+    out.primary[rows] = said.primary
 
 
 def primary_labels(output: ModelOutput, label_offsets: Sequence[int]) -> Tensor:

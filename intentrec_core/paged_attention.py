@@ -24,9 +24,11 @@ from intentrec_core.attention import SHORT_TERM_LAYER, TIME_UNIT_S
 from intentrec_core.columns import ContextBatch
 from intentrec_core.kv_pool import KvPool
 
-#: Numbers in a block of keys: 32 for each thread of a program of four warps, so that several loads are under way at once and
-#: keys and values still fit in registers. Blocks are whole for every head width that is a power of two up to 64.
-BLOCK_NUMBERS = 4096
+#: Numbers in a block of keys: 64 for each thread, so that several loads are under way at once and keys and values still fit in
+#: registers. Blocks are whole for every head width that is a power of two up to 64.
+BLOCK_NUMBERS = 2048
+#: Of a program: no warp ever waits for another one, and the programs of a few hundred contexts fill the device.
+NUM_WARPS = 1
 
 
 @triton.jit
@@ -104,5 +106,6 @@ class PagedAttend:
             self._slots, self._places, slopes_2H, out_BTHD,
             NUM_HEADS=heads, DEPTH=depth, CONTEXT_SIZE=self._pool.context_size, BLOCK=BLOCK_NUMBERS // depth,
             WINDOW_S=self._window_s if layer == SHORT_TERM_LAYER else None, UNIT_S=TIME_UNIT_S,
+            num_warps=NUM_WARPS,
         )  # fmt: skip
         return out_BTHD

@@ -31,7 +31,7 @@ from intentrec_core.decode_step import LARGEST_BUCKET, DecodeStep, MakeAttend
 from intentrec_core.encoder import StepOutput, no_output
 from intentrec_core.kv_pool import KvPool
 from intentrec_core.model import IntentRec, ModelOutput
-from intentrec_core.output_rows import as_rows, read_rows
+from intentrec_core.output_rows import as_rows, put_rows, read_rows
 from intentrec_core.pooled_attend import PooledAttend, attend_to_whole_slots
 
 #: Plays (padding included) encoded in one pass. Bounds the memory of a pass, B·T·S biases: 4,096 positions of 128-play
@@ -63,22 +63,25 @@ class TorchEncoder:
 
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         """See :class:`intentrec_core.encoder.Encoder`."""
+        if int(columns.lengths.max()) == 1 and len(slots) <= LARGEST_BUCKET:
+            with torch.cuda.stream(self.stream):
+                return self.decode.run(columns, slots)
         out = no_output(self._model, len(columns.item_row))
         heads = np.cumsum(columns.lengths) - columns.lengths
         single, several = np.flatnonzero(columns.lengths == 1), np.flatnonzero(columns.lengths > 1)
         with torch.cuda.stream(self.stream):
             for low in range(0, len(single), LARGEST_BUCKET):
                 which = single[low : low + LARGEST_BUCKET]
-                read_rows(self.decode.run(columns.of_contexts(which), slots[which]), heads[which], out)
+                put_rows(self.decode.run(columns.of_contexts(which), slots[which]), heads[which], out)
             for group in _passes(columns.lengths[several]):
                 which = several[group]
                 part = columns.of_contexts(which)
                 nth = np.arange(len(part.item_row)) - np.repeat(np.cumsum(part.lengths) - part.lengths, part.lengths)
-                read_rows(self._prefill(part, slots[which], nth), np.repeat(heads[which], part.lengths) + nth, out)
+                put_rows(self._prefill(part, slots[which], nth), np.repeat(heads[which], part.lengths) + nth, out)
         return out
 
-    def _prefill(self, columns: Columns, slots: NDArray[np.int64], nth: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the model says at each play; ``nth`` i64[R] is its place among its context's new ones. Shapes: -> f32[R, O]."""
+    def _prefill(self, columns: Columns, slots: NDArray[np.int64], nth: NDArray[np.int64]) -> StepOutput:
+        """What the model says at each play; ``nth`` i64[R] is its place among its context's new ones."""
         device, domain = self._model.device, self._model.domain
         which = np.repeat(np.arange(len(slots)), columns.lengths)
         new = (torch.from_numpy(which).to(device), torch.from_numpy(nth).to(device))
@@ -88,7 +91,7 @@ class TorchEncoder:
             self.pool, batch, torch.from_numpy(slots).to(device), new, num_keys, domain.short_term_window_s
         )
         output: ModelOutput = self._model(batch, attend)
-        return as_rows(output, domain.label_offsets)[new].cpu().numpy()
+        return read_rows(self._model, as_rows(output, domain.label_offsets)[new].cpu().numpy())
 
 
 def _decode_step(model: IntentRec, pool: KvPool, *, graphs: bool) -> DecodeStep:

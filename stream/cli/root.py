@@ -8,10 +8,11 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 
-from intentrec_core.errors import IntentRecError
+from intentrec_core.errors import DeviceLost, IntentRecError
 from stream.cli import bench, bundles, data, demo, dlq, learning, services, state, topics, traffic
 from stream.cli.progress import complain
 
@@ -79,6 +80,8 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         if debug:
             traceback.print_exc()
         complain(str(error))
+        if isinstance(error, DeviceLost):
+            _leave(error.exit_code)
         return error.exit_code
     except Exception as error:
         if debug:
@@ -86,6 +89,14 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         complain(f"unexpected {type(error).__name__}: {error}; run it again with --debug and report what it prints")
         return UNEXPECTED
     return 0
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """Ends the process as it stands: what is let go of on a lost device asks that device once more, and aborts the process."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _set_up_logs(debug: bool) -> None:

@@ -13,11 +13,14 @@ import argparse
 import platform
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from intentrec_core.decode_step import bucket_of
+from intentrec_core.encoder import StepOutput
 from intentrec_core.kv_pool import slot_bytes
 from intentrec_core.torch_encoder import TorchEncoder
 from tests.bench import harness
@@ -75,7 +78,7 @@ class Bench:
         for name, world, dtype in (("home", home, torch.float32), *((d, self.world, d) for d in DTYPES)):
             encoder = TorchEncoder(world.model, num * slot_bytes(world.model, dtype), dtype)
             encoder.encode(whole, slots, np.ones(len(whole.item_row), dtype=bool))
-            outputs = [encoder.encode(plays, slots, np.ones(num, dtype=bool)) for plays in newest]
+            outputs = [_copied(encoder.encode(plays, slots, np.ones(num, dtype=bool))) for plays in newest]
             said[name] = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
         figures, worst = Figures(), 0.0
         for dtype in DTYPES:
@@ -197,6 +200,11 @@ def measure(options: BenchOptions) -> Figures:
         if options.wants(part.__name__):
             figures.update(part())
     return figures
+
+
+def _copied(output: StepOutput) -> list[NDArray[Any]]:
+    """An encoder's next call may write over what this one returned."""
+    return [part.copy() for part in output]
 
 
 def _name(dtype: torch.dtype) -> str:

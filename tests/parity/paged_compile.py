@@ -17,7 +17,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from intentrec_core.paged_attention import BLOCK_NUMBERS, _append_and_attend
+from intentrec_core.paged_attention import BLOCK_NUMBERS, NUM_WARPS, _append_and_attend
 
 H100 = GPUTarget("cuda", 90, 32)
 
@@ -38,7 +38,8 @@ def compiled(dtype: str, depth: int, window_s: float | None) -> dict[str, object
     names = _append_and_attend.arg_names
     signature = {name: types.get(name, "constexpr") for name in names}
     aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in types}
-    kernel = triton.compile(ASTSource(_append_and_attend, signature, constants, aligned), target=H100)
+    source = ASTSource(_append_and_attend, signature, constants, aligned)
+    kernel = triton.compile(source, target=H100, options={"num_warps": NUM_WARPS})
     widest = max(
         int(vector or 1) * int(bits) // 8
         for vector, bits in re.findall(r"ld\.global(?:\.v(\d))?\.b(\d+)", kernel.asm["ptx"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -49,3 +52,29 @@ def test_an_engine_whose_device_is_lost_says_so_once_and_keeps_nobody(world: Tin
     assert calls == [1]
     assert not engine.caches("ann")
     assert engine.num_slots == num_slots
+
+
+#: What is let go of on a lost device asks that device once more: torch aborts the process then.
+END_WITH_A_LOST_DEVICE = """
+import os
+from intentrec_core.errors import DeviceLost
+from stream.cli import root
+
+class OnTheDevice:
+    def __del__(self):
+        os.abort()
+
+kept = OnTheDevice()
+
+def command(*arguments, **named):
+    raise DeviceLost("the device cuda:0 is lost")
+
+root.app = command
+root.main([])
+"""
+
+
+def test_a_lost_device_ends_the_process_with_its_exit_code_whatever_lies_on_the_device() -> None:
+    ran = subprocess.run([sys.executable, "-c", END_WITH_A_LOST_DEVICE], capture_output=True, text=True, check=False)
+    assert ran.returncode == DeviceLost.exit_code, ran.stderr
+    assert "the device cuda:0 is lost" in ran.stderr

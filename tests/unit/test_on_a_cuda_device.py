@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from intentrec_core.decode_step import LARGEST_BUCKET
 from intentrec_core.engine import EncodeRequest, IncrementalEngine
+from intentrec_core.errors import DeviceLost
 from intentrec_core.history import History
 from intentrec_core.kv_pool import slot_bytes
 from intentrec_core.reference import recompute
@@ -26,6 +28,7 @@ BREAK_THE_DEVICE = """
 import numpy as np
 from dataclasses import replace
 from intentrec_core.errors import DeviceLost
+from stream.cli import root
 from tests.unit.test_on_a_cuda_device import engine_on, requests
 from tests.worlds import TinyWorld
 
@@ -38,6 +41,8 @@ for attempt in range(2):
     except DeviceLost as error:
         print(attempt, "lost:", error)
         engine._features.columns = columns
+root.app = lambda *arguments, **named: engine.encode(requests(engine, [1, 1]))
+root.main([])
 """
 
 
@@ -59,6 +64,21 @@ def requests(engine: IncrementalEngine, counts: list[int]) -> list[EncodeRequest
 def test_every_dtype_keeps_to_its_bounds_beside_the_cpu() -> None:
     with torch.inference_mode():
         assert Bench(torch.device("cuda"), quick=True).parity()["gpu_parity"] <= 1
+
+
+def test_members_who_play_on_are_told_what_the_cpu_tells_them(world: TinyWorld) -> None:
+    """Contexts encoded whole, then one new play, several, and both at once; larger than a step holds as well."""
+    on_cpu, on_cuda = (engine_on(device, world, 1 << 30) for device in ("cpu", "cuda"))
+    counts = [1 + 3 * user % 8 for user in range(LARGEST_BUCKET + 5)]
+    for num_members, added in ((len(counts), 0), (40, 1), (len(counts), 1), (40, 2), (300, 1), (1, 1)):
+        for user in range(num_members):
+            counts[user] += added * (1 + user % 2 if added == 2 else 1)
+        asked = requests(on_cpu, counts[:num_members])
+        expected, got = on_cpu.encode(asked), on_cuda.encode(asked)
+        assert on_cuda.stats.hits == on_cpu.stats.hits
+        np.testing.assert_allclose(got.item_NW, expected.item_NW, atol=1e-3, rtol=0)
+        for head, head_expected in zip(got.heads, expected.heads, strict=True):
+            np.testing.assert_allclose(head, head_expected, atol=2e-4, rtol=0)
 
 
 @pytest.fixture
@@ -84,3 +104,4 @@ def test_a_broken_device_is_named_at_once_and_stays_lost() -> None:
         [sys.executable, "-c", BREAK_THE_DEVICE], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert [line.split()[:2] for line in ran.stdout.splitlines()] == [["0", "lost:"], ["1", "lost:"]], ran.stderr
+    assert ran.returncode == DeviceLost.exit_code, ran.stderr
