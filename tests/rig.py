@@ -162,7 +162,7 @@ class Rig:
     # --- what came of it
 
     def outputs(self, *topics: str, isolation: str = "read_uncommitted") -> list[Output]:
-        """Everything on the topics as of now, each partition in order."""
+        """Everything on the topics as of now, each partition in order and each record once, whatever the client does."""
         consumer = confluent_kafka.Consumer(
             {
                 "bootstrap.servers": self.broker.address,
@@ -178,19 +178,21 @@ class Rig:
             for partition in range(NUM_PARTITIONS)
         ]
         consumer.assign(partitions)
-        found, at_end = [], set()
+        found: dict[tuple[str, int, int], Output] = {}
+        at_end = set()
         deadline_s = time.monotonic() + 30
         while len(at_end) < len(partitions) and time.monotonic() < deadline_s:
             for message in consumer.consume(1000, 0.2):
                 if message.error() is None:
+                    place = message.topic(), message.partition(), message.offset()
                     headers = dict(message.headers() or [])
-                    found.append(Output(message.topic(), message.key(), message.value(), headers))
+                    found[place] = Output(message.topic(), message.key(), message.value(), headers)
                 elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
                     at_end.add((message.topic(), message.partition()))
                 else:
                     pytest.fail(str(message.error()))
         consumer.close()
-        return found
+        return list(found.values())
 
     def answers(self, **options: Any) -> Counter[str]:
         """How often each recommendation and intent was published, by id."""
