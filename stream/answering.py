@@ -2,17 +2,15 @@
 
     what plays were encoded to ─ search ─▶ lists ─ judge ─▶ counts ─ write ─▶ outputs
 
-What the inference thread orders meanwhile, a member forgotten or another bundle, acts between the same two micro-batches as it
-does there: what comes out is what one thread would have made.
+A member whom the inference thread forgets is forgotten here between the same two micro-batches: what comes out is what one thread
+would have made.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,55 +32,33 @@ if TYPE_CHECKING:
     from stream.pipeline import PipelineConfig
     from stream.serving import Serving
 
-Order = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class AnsweringParts:
-    """What one bundle answers with."""
-
-    serving: Serving
-    watched: WatchedCache
-    retrieval: Retrieval
-    writer: AnswerWriter
-
 
 class Answering:
-    """One thread, whichever it is, calls :meth:`answer` and :meth:`carry_out`; the inference thread everything else."""
+    """What one bundle answers with. Made by the inference thread; one thread, whichever it is, calls everything else.
 
-    def __init__(self, serving: Serving, config: PipelineConfig, layout: EventLayout, metrics: Metrics) -> None:
-        self._config, self._layout, self._metrics = config, layout, metrics
-        self._orders: list[Order] = []
-        self._parts = self.prepare(serving)
-        self._judging = Judging(serving, metrics)
+    ``before``: of the bundle whose members this one takes over.
 
-    def prepare(self, serving: Serving) -> AnsweringParts:
-        """Makes what another bundle answers with; whatever is wrong with it is raised here."""
-        config = self._config
-        return AnsweringParts(
-            serving,
-            WatchedCache(self._layout, serving.vocabulary, max(serving.engine.num_slots, 1024)),
-            Retrieval(serving, k=max(CUTOFF, config.num_recommendations), beta=config.beta),
-            AnswerWriter(serving, k=config.num_recommendations, max_tries=config.max_tries),
-        )
+    Raises: whatever is wrong with the bundle.
+    """
 
-    def swap(self, parts: AnsweringParts) -> None:
-        """Orders that what is encoded from here on is answered with other parts."""
-        self._orders.append(partial(self._swap, parts))
+    def __init__(
+        self,
+        serving: Serving,
+        config: PipelineConfig,
+        layout: EventLayout,
+        metrics: Metrics,
+        before: Answering | None = None,
+    ) -> None:
+        self._config, self._metrics = config, metrics
+        self._watched = WatchedCache(layout, serving.vocabulary, max(serving.engine.num_slots, 1024))
+        self._retrieval = Retrieval(serving, k=max(CUTOFF, config.num_recommendations), beta=config.beta)
+        self._writer = AnswerWriter(serving, k=config.num_recommendations, max_tries=config.max_tries)
+        self._judging: Judging = Judging(serving, metrics, None if before is None else before._judging)
 
     def forget(self, member: str) -> None:
-        """Orders that what is derived from a member's plays is dropped, behind what was encoded before."""
-        self._orders.append(partial(self._forget, member))
-
-    def orders(self) -> list[Order]:
-        """What has been ordered since this was last asked: to be carried out before anything that is encoded from here on."""
-        orders, self._orders = self._orders, []
-        return orders
-
-    def carry_out(self, orders: Sequence[Order]) -> None:
-        """Orders come in the order in which they were given, as micro-batches do."""
-        for order in orders:
-            order()
+        """Drops what is derived from a member's plays."""
+        self._watched.forget(member)
+        self._judging.forget(member)
 
     def answer(
         self,
@@ -93,24 +69,16 @@ class Answering:
         coalesced: bool,
     ) -> None:
         """Completes the works' results but for their counts. Micro-batches come in the order in which they were encoded."""
-        parts, encoded = self._parts, attempt.encoded
+        encoded = attempt.encoded
         silent = self._coalesce(works, attempt.failed) if coalesced else attempt.failed
         with timed(self._metrics, Stage.SEARCH):
-            watched = parts.watched.of(batch)
-            lists = parts.retrieval.search(batch, encoded, watched, silent, self._judging.popular)
+            watched = self._watched.of(batch)
+            lists = self._retrieval.search(batch, encoded, watched, silent, self._judging.popular)
         with timed(self._metrics, Stage.JUDGE):
             self._judging.look_at(works, batch, encoded, lists, watched, silent)
         with timed(self._metrics, Stage.MESSAGES):
-            parts.writer.write(works, batch, encoded, lists, attempt.failed)
+            self._writer.write(works, batch, encoded, lists, attempt.failed)
         self._count(lists, silent)
-
-    def _swap(self, parts: AnsweringParts) -> None:
-        self._parts = parts
-        self._judging.swap(parts.serving)
-
-    def _forget(self, member: str) -> None:
-        self._parts.watched.forget(member)
-        self._judging.forget(member)
 
     def _coalesce(self, works: Sequence[PartitionWork], failed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Leaves each member's last play to be answered that could be encoded; returns the rows without a list, bool[N]."""

@@ -1,8 +1,8 @@
-"""Bundles taken into service while plays are being served: prepared in the background, flipped between two micro-batches.
+"""Bundles taken into service while plays are being served: prepared in the background, then given one member after another.
 
-    announced ─ number risen? ─ fetch ─ verify, golden queries ─ load ─ warm up ─▶ flip
-                    │                       │
-                    └───── refused, with a reason; what serves goes on serving
+    announced ─ number risen? ─ fetch ─ verify, golden queries ─ load ─ take members over ─▶ serve
+                    │                       │                                  │
+                    └──────────── refused, with a reason; what serves goes on serving
 
 The bundle before stays in memory, so that a rollback to it is a flip. A store that cannot be reached is asked again, until
 a newer announcement comes.
@@ -13,19 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from intentrec_core.bundle_store import BundleStore
-from intentrec_core.engine import EncodeRequest
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DeviceLost
 from stream.announce import AnnouncementFollower, newest
 from stream.serving import Serving, load_serving
-from stream.warm_up import let_others_go_first, num_positions, warm_up
 
 if TYPE_CHECKING:
     from intentrec_core.bundle_contents import Tables
@@ -36,12 +33,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Taking their contexts takes the inference thread 3 ms, once a round; encoding them, a minute's half core.
-MAX_WARM_MEMBERS = 2_048
-#: What the flip may find not encoded: some 30 ms of one core, spread over the plays that come next.
-_FEW_POSITIONS = 1_024
-#: A round that leaves more than this share of what the one before had to do is the last.
-_WORTH_A_ROUND = 0.8
+#: Members not taken over by then are encoded at their next play, as after any miss.
+TAKEOVER_DEADLINE_S = 60.0
+#: Between two pieces the inference thread is left to the plays for as long as a piece took, and at least so long.
+_MIN_REST_S = 0.001
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: Other workers of this machine share the cache and may be a swap behind.
 _NUM_KEPT_ON_DISK = 4
@@ -54,9 +49,9 @@ class SwappingPipeline(Protocol):
 
     @property
     def serving(self) -> Serving: ...
-    def hottest(self, limit: int) -> list[EncodeRequest]: ...
-    def played_on(self, requests: Iterable[EncodeRequest]) -> list[EncodeRequest]: ...
-    def swap(self, serving: Serving) -> None: ...
+    def begin_takeover(self, serving: Serving) -> None: ...
+    def advance_takeover(self) -> bool: ...
+    def swap(self, serving: Serving) -> int: ...
 
 
 OnInferenceThread = Callable[..., Awaitable[Any]]
@@ -73,8 +68,6 @@ class HotSwap:
         self._settings, self._metrics = settings, metrics
         self._follower = AnnouncementFollower(settings)
         self._standby = ThreadPoolExecutor(max_workers=1, thread_name_prefix="standby")
-        self._warming = ThreadPoolExecutor(1, thread_name_prefix="warm-up", initializer=let_others_go_first)
-        self._stop = threading.Event()
         self._seen = 0
         self._wanted: tuple[Announcement, float] | None = None
         self._news = asyncio.Event()
@@ -92,9 +85,7 @@ class HotSwap:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Disconnects; what is being prepared is given up."""
-        self._stop.set()
-        for thread in (self._standby, self._warming):
-            thread.shutdown(wait=False, cancel_futures=True)
+        self._standby.shutdown(wait=False, cancel_futures=True)
         await self._follower.__aexit__(kind, error, trace)
 
     async def first(self) -> Serving:
@@ -194,43 +185,37 @@ class HotSwap:
                 raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
             if serving.domain.fingerprint != old.domain.fingerprint:
                 raise BundleError(BundleFault.DOMAIN, version, "declares other ground state than the histories hold")
-        num_warm = await self._warm_up(serving, pipeline, on_inference_thread)
-        await on_inference_thread(pipeline.swap, serving)
+        num_taken_over = await self._take_over(serving, pipeline, on_inference_thread)
         self.previous = old
         self._metrics.bundle_swaps.inc()
         logger.info(
-            "%s serves instead of %s (%s; %d members warm)",
+            "%s serves instead of %s (%s; %d members taken over while it was warmed up)",
             version,
             old.version,
             announcement.reason,
-            num_warm,
+            num_taken_over,
         )
         await self._in_standby(self._tidy, version, old.version)
 
-    async def _warm_up(
+    async def _take_over(
         self, serving: Serving, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
     ) -> int:
-        """Encodes the members who played last, then again and again what they played meanwhile, until little of it is left.
-
-        Where a round leaves as much to do as it found, members play faster than can be encoded beside serving them: then the
-        flip does not wait any longer. Returns how many members are warm.
+        """Moves whoever is cached, one after another, then everybody else; returns how many were moved warm.
 
         Raises: BundleError when most of them cannot be encoded.
         """
-        limit = min(MAX_WARM_MEMBERS, serving.engine.num_slots)
-        requests = await on_inference_thread(pipeline.hottest, limit)
-        loop = asyncio.get_running_loop()
-        warmed = await loop.run_in_executor(self._warming, warm_up, serving, requests, self._stop)
-        known = {request.user_id: request for request in requests}
-        before = num_positions(serving, requests)
-        while True:
-            behind = await on_inference_thread(pipeline.played_on, known.values())
-            left = num_positions(serving, behind)
-            if left <= _FEW_POSITIONS or left > _WORTH_A_ROUND * before:
-                return warmed.num_members
-            await loop.run_in_executor(self._warming, warm_up, serving, behind, self._stop)
-            known.update((request.user_id, request) for request in behind)
-            before = left
+
+        def advance() -> tuple[bool, float]:
+            started_s = time.monotonic()
+            return pipeline.advance_takeover(), time.monotonic() - started_s
+
+        await on_inference_thread(pipeline.begin_takeover, serving)
+        deadline_s = time.monotonic() + TAKEOVER_DEADLINE_S
+        is_more = True
+        while is_more and time.monotonic() < deadline_s:
+            is_more, took_s = await on_inference_thread(advance)
+            await asyncio.sleep(max(took_s, _MIN_REST_S))
+        return await on_inference_thread(pipeline.swap, serving)
 
     async def _load(self, version: str, url: str, known: Tables | None = None) -> Serving:
         """Fetches, verifies and loads a bundle, with ``known`` tables where its own are the same.

@@ -239,8 +239,7 @@ class InferenceLoop:
         for part in parts:
             result = newest.get(part.partition)
             if result is not None:  # it failed meanwhile
-                result.outputs += part.outputs
-                result.tally.take(part.tally)
+                result.take(part)
 
     def _failed(self, batch: _Batch, error: Exception) -> None:
         # The pipeline answers every play or dead-letters it. If it raises, what it did to its state is unknown.

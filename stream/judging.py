@@ -24,27 +24,25 @@ if TYPE_CHECKING:
 
 
 class Judging:
-    """The judge of one bundle after another, and what is ``popular`` now. Owned by the thread that answers."""
+    """How predictions of one bundle are judged, and what is ``popular`` now. Owned by the thread that answers.
 
-    def __init__(self, serving: Serving, metrics: Metrics) -> None:
-        self._serving, self._metrics = serving, metrics
-        self.popular = PopularNow(serving.popularity, serving.counted_at_s)
-        self._judge = Judge(serving.domain, metrics)
+    ``before``: of the bundle whose members this one takes over. Where rows mean the same items, what it keeps of them is shared.
+    """
+
+    def __init__(self, serving: Serving, metrics: Metrics, before: Judging | None = None) -> None:
+        self._serving = serving
+        old = None if before is None else before._serving
+        if before is not None and old is not None and (serving.extends(old) or old.extends(serving)):
+            self.popular: PopularNow = before.popular.beside(serving.popularity)
+            same_heads = serving.domain.heads == old.domain.heads
+            self._judge: Judge = before._judge if same_heads else Judge(serving.domain, metrics)
+        else:
+            self.popular = PopularNow(serving.popularity, serving.counted_at_s)
+            self._judge = Judge(serving.domain, metrics)
 
     def forget(self, member: str) -> None:
         """Drops a member's prediction."""
         self._judge.forget(member)
-
-    def swap(self, serving: Serving) -> None:
-        """Goes on with another bundle; where its rows mean other items, from the beginning."""
-        old, self._serving = self._serving, serving
-        if serving.extends(old) or old.extends(serving):
-            self.popular.follow(serving.popularity)
-        else:
-            self.popular = PopularNow(serving.popularity, serving.counted_at_s)
-            self._judge = Judge(serving.domain, self._metrics)
-        if serving.domain.heads != old.domain.heads:
-            self._judge = Judge(serving.domain, self._metrics)
 
     def look_at(
         self,

@@ -1,13 +1,13 @@
-"""Members whose cached keys and values, in an engine that is not serving, say something else than their history by now.
+"""Members whose cached keys and values, in an engine that is not serving them, say something else than their history by now.
 
-A late play changes the middle of a context, a partition that comes back begins anew: the serving engine is told, the others
+A late play changes the middle of a context, a partition that comes back begins anew: the engine that serves is told, the others
 are told when they take over. There are two of them, with different pasts: the one that served before, which saw everything up
-to the flip, and a coming one, which was warmed up from the contexts of a moment. Memory is bounded by what an engine can cache.
+to the takeover after it, and during a takeover the coming one. Memory is bounded by what an engine can cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,31 +20,43 @@ class Moved:
     def __init__(self, max_members: int) -> None:
         self._max_members = max_members
         self._previous: IncrementalEngine | None = None
-        self._since_flip: set[str] | None = set()
-        self._since_warm_up: set[str] | None = set()
+        self._since_previous: set[str] | None = set()
+        self._since_takeover: set[str] | None = set()
 
     def __len__(self) -> int:
         """Names held."""
-        return len(self._since_flip or ()) + len(self._since_warm_up or ())
+        return len(self._since_previous or ()) + len(self._since_takeover or ())
 
     def add(self, members: Iterable[str]) -> None:
         """What others have cached of them is not to be used."""
-        self._since_flip = self._grown(self._since_flip, members)
-        self._since_warm_up = self._grown(self._since_warm_up, members)
+        self._since_previous = self._grown(self._since_previous, members)
+        self._since_takeover = self._grown(self._since_takeover, members)
 
-    def warm_up_begins(self) -> None:
-        """The contexts for a coming engine were taken: what moved before does not concern it."""
-        self._since_warm_up = set()
+    def takeover_begins(self, coming: IncrementalEngine) -> None:
+        """Members begin to move: ``coming`` forgets whom it has cached wrongly."""
+        if coming is self._previous:
+            _forget(coming, self._since_previous)
+        self._since_takeover = set()
 
-    def flip(self, old: IncrementalEngine, new: IncrementalEngine) -> None:
-        """Has the engine that takes over forget whom it has to."""
-        members = self._since_flip if new is self._previous else self._since_warm_up
-        for member in new.cached_users() if members is None else members:
-            new.forget(member)
-        self._previous, self._since_flip, self._since_warm_up = old, set(), set()
+    def takeover_ends(self, old: IncrementalEngine, new: IncrementalEngine, taken_over: Collection[str]) -> None:
+        """``new`` serves everybody from here on, ``taken_over`` members since before, and ``old`` is kept."""
+        _forget(new, self._since_takeover, but=taken_over)
+        self._previous, self._since_previous, self._since_takeover = old, self._since_takeover, set()
+
+    def takeover_fails(self, old: IncrementalEngine, new: IncrementalEngine) -> None:
+        """``old`` goes on serving everybody."""
+        _forget(old, self._since_takeover)
+        _forget(new, None)
 
     def _grown(self, held: set[str] | None, members: Iterable[str]) -> set[str] | None:
         if held is None:
             return None
         held.update(members)
         return held if len(held) <= self._max_members else None
+
+
+def _forget(engine: IncrementalEngine, members: Iterable[str] | None, but: Collection[str] = ()) -> None:
+    """``members`` None: everybody."""
+    for member in engine.cached_users() if members is None else members:
+        if member not in but:
+            engine.forget(member)

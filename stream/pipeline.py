@@ -9,27 +9,29 @@ out is a function of the records, the state and the bundle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from intentrec_core.engine import EncodeRequest
 from intentrec_core.errors import BundleError, BundleFault, ConfigError
 from intentrec_core.history import EventLayout, History
-from stream.answering import Answering, timed
-from stream.batch_rows import lay_out
+from stream.answering import timed
 from stream.control import up_to_each_control
-from stream.engine_counts import EngineCounts
 from stream.folding import Folder, PartitionWork, Run
-from stream.isolation import IsolatingEncoder
 from stream.metrics import Metrics, PlayOutcome, Stage
 from stream.moved import Moved
 from stream.prefill import HeldBack
 from stream.records import OutputKind, OutputRecord, PartitionResult, SourceRecord, Write
+from stream.side import Side
+from stream.takeover import Takeover
 
 if TYPE_CHECKING:
+    from stream.dealing import Share
     from stream.serving import Serving
+
+Order = Callable[[], None]
+"""What is forgotten by what answers, between the same two micro-batches as here."""
 
 __all__ = ["OutputKind", "OutputRecord", "PartitionResult", "Pipeline", "PipelineConfig", "SourceRecord"]
 
@@ -71,14 +73,14 @@ class Pipeline:
         self._states: dict[int, dict[str, History]] = {}
         self._held_back = HeldBack(config.max_prefill_positions, self.layout.size)
         self._moved = Moved(max(serving.engine.num_slots, 1024))
-        self._engine_seen = EngineCounts()
-        self._answering = Answering(serving, config, self.layout, metrics)
-        self._install(serving)
+        self._orders: list[Order] = []
+        self._takeover: Takeover | None = None
+        self._serve(Side(serving, config, self.layout, metrics))
 
     @property
     def serving(self) -> Serving:
-        """The bundle that serves."""
-        return self._serving
+        """The bundle that serves; during a takeover, the one that did before."""
+        return self._side.serving
 
     def open_partition(self, partition: int, histories: dict[str, History]) -> None:
         """Takes over a partition with its restored state, which the pipeline owns from here on."""
@@ -94,9 +96,10 @@ class Pipeline:
         self._count_members()
 
     def _forget(self, member: str) -> None:
-        """Drops everything derived from a member's history."""
-        self._encoder.forget(member)
-        self._answering.forget(member)
+        """Drops everything derived from a member's history, by what is written behind this."""
+        for side in (self._side,) if self._takeover is None else (self._side, self._takeover.coming):
+            side.forget(member)
+            self._orders.append(partial(side.answering.forget, member))
         self._moved.add([member])
         self._held_back.forget(member)
 
@@ -134,7 +137,8 @@ class Pipeline:
                 if records
             ]
         self._moved.add(folder.inserted)
-        at_once = self._held_back.hold_back(works, folder.rounds, self._serving.engine, coalesced=coalesced)
+        cache = self._takeover or self._side.engine
+        at_once = self._held_back.hold_back(works, folder.rounds, cache, coalesced=coalesced)
         write = self._answer(works, at_once, coalesced)
         for member in folder.forgotten:
             self._forget(member)
@@ -164,96 +168,101 @@ class Pipeline:
             self._forget(member)
         return self._in_order([write])
 
-    def hottest(self, limit: int) -> list[EncodeRequest]:
-        """The members who played last, as requests to encode each one's whole context: to warm up another engine with."""
-        self._moved.warm_up_begins()
-        requests = []
-        for member in self._serving.engine.cached_users():
-            history = self._history_of(member)
-            if history is not None and history.count:
-                requests.append(EncodeRequest(member, history.anchor(self.layout), history.events, 0))
-            if len(requests) >= limit:
-                break
-        return requests
+    def begin_takeover(self, serving: Serving) -> None:
+        """From here on :meth:`advance_takeover` moves members to another bundle, until :meth:`swap`.
 
-    def played_on(self, requests: Iterable[EncodeRequest]) -> list[EncodeRequest]:
-        """What an engine that has encoded ``requests`` lacks by now: those whose members have played since, as they stand now.
-
-        Cost: about a microsecond a request: contexts are compared byte by byte.
+        Raises: BundleError when its domain would give the histories another meaning; the old bundle goes on serving.
         """
-        now = []
-        for known in requests:
-            history = self._history_of(known.user_id)
-            if history is None or history.events == known.context:
-                continue
-            anchor = history.anchor(self.layout)
-            is_longer = anchor == known.anchor and history.events.startswith(known.context)
-            num_known = len(known.context) // self.layout.size if is_longer else 0
-            now.append(EncodeRequest(known.user_id, anchor, history.events, num_known))
-        return now
+        if serving.domain.fingerprint != self.serving.domain.fingerprint:
+            detail = "declares other ground state than the histories hold"
+            raise BundleError(BundleFault.DOMAIN, serving.version, detail)
+        coming = Side(serving, self.config, self.layout, self.metrics, self._side)
+        self._give_up_takeover()
+        self._moved.takeover_begins(serving.engine)
+        self._takeover = Takeover(
+            self._side, coming, self.layout, history_of=self._history_of, waits=self._held_back.waits
+        )
+
+    def advance_takeover(self) -> bool:
+        """Encodes and moves the next members; returns whether there are more.
+
+        Raises: BundleError when most of them cannot be encoded: the old bundle serves everybody again; DeviceLost.
+        """
+        assert self._takeover is not None
+        try:
+            return self._takeover.advance()
+        except BundleError:
+            self._give_up_takeover()
+            raise
+
+    def _give_up_takeover(self) -> None:
+        if self._takeover is not None:
+            self._moved.takeover_fails(self._side.engine, self._takeover.coming.engine)
+            self._takeover = None
+
+    def swap(self, serving: Serving) -> int:
+        """Serves with another bundle from the next call on; returns how many members it had taken over before.
+
+        Raises: as :meth:`begin_takeover`, where that was not called.
+        """
+        if self._takeover is None or self._takeover.coming.serving is not serving:
+            self.begin_takeover(serving)
+        assert self._takeover is not None
+        old, coming, taken_over = self._side, self._takeover.coming, self._takeover.members
+        # Of whoever waits an older context comes next than one that the coming engine may have begun with.
+        self._moved.add(self._held_back.members())
+        self._moved.takeover_ends(old.engine, coming.engine, taken_over)
+        self._takeover = None
+        self._serve(coming)
+        return len(taken_over)
 
     def _history_of(self, member: str) -> History | None:
         partition, _, user_id = member.partition("/")
         return self._states.get(int(partition), {}).get(user_id)
 
-    def swap(self, serving: Serving) -> None:
-        """Serves with another bundle from the next call on.
-
-        Raises: BundleError when its domain would give the histories another meaning; the old bundle goes on serving.
-        """
-        old = self._serving
-        if serving.domain.fingerprint != old.domain.fingerprint:
-            raise BundleError(
-                BundleFault.DOMAIN, serving.version, "declares other ground state than the histories hold"
-            )
-        answering = self._answering.prepare(
-            serving
-        )  # first: parts of two bundles must never meet, whatever making one may raise
-        self._moved.flip(old.engine, serving.engine)
-        # What of them is answered from here on, the engine before never sees.
-        self._moved.add(self._held_back.members())
-        self._install(serving)
-        self._answering.swap(answering)
-
-    def _install(self, serving: Serving) -> None:
-        self._serving = serving
-        self._encoder = IsolatingEncoder(serving.engine, self.layout, self.config.max_tries)
-        self._engine_seen = EngineCounts.of(serving)
-        self.metrics.serves(serving.version, serving.created_s)
+    def _serve(self, side: Side) -> None:
+        self._side = side
+        self.metrics.serves(side.serving.version, side.serving.created_s)
 
     def _answer(self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]], coalesced: bool) -> Write:
         """Encodes; returns what answers and counts."""
-        if not rounds:
-            return partial(self._unanswered, works)
-        with timed(self.metrics, Stage.ENCODE):
-            batch = lay_out([run for runs in rounds for run in runs], self.layout, self._serving.vocabulary)
-            attempt = self._encoder.encode(rounds)
-        self._count_engine()
-        orders = self._answering.orders()
+        moved: Share | None = None
+        if self._takeover is not None:
+            rounds, moved = self._takeover.deal(works, rounds)
+        answers = [self._side.begin(works, rounds, coalesced) if rounds else partial(_leave_unanswered, works)]
+        if self._takeover is not None and moved is not None:
+            answers.append(self._takeover.coming.begin(moved.works, moved.rounds, coalesced))
+        self.metrics.engine_slots.set(self._side.engine.num_slots)
+        self.metrics.engine_slots_used.set(self._side.engine.num_cached)
+        orders = self._take_orders()
 
         def write() -> list[PartitionResult]:
-            self._answering.carry_out(orders)
-            self._answering.answer(works, batch, attempt, coalesced=coalesced)
-            return self._counted(works)
+            _carry_out(orders)
+            for answer in answers:
+                answer()
+            results = self._counted(works)
+            if moved is not None:
+                of = {result.partition: result for result in results}
+                for share in self._counted(moved.works):
+                    of[share.partition].take(share)
+            return results
 
         return write
 
     def _in_order(self, writes: Sequence[Write]) -> Write:
         """What writes all of them, and then carries out what was ordered behind the last one."""
-        orders = self._answering.orders()
+        orders = self._take_orders()
 
         def write() -> list[PartitionResult]:
             results = [result for write_part in writes for result in write_part()]
-            self._answering.carry_out(orders)
+            _carry_out(orders)
             return results
 
         return write
 
-    def _unanswered(self, works: Sequence[PartitionWork]) -> list[PartitionResult]:
-        """Of plays of which none is answered now: dead letters and late ones."""
-        for work in works:
-            work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
-        return self._counted(works)
+    def _take_orders(self) -> list[Order]:
+        orders, self._orders = self._orders, []
+        return orders
 
     def _counted(self, works: Sequence[PartitionWork]) -> list[PartitionResult]:
         """The works' results, with the counts of what became of their plays."""
@@ -271,13 +280,16 @@ class Pipeline:
                 tally.add(metrics.plays_rejected, reason, amount=1)
         return [work.result for work in works]
 
-    def _count_engine(self) -> None:
-        metrics, engine = self.metrics, self._serving.engine
-        now = EngineCounts.of(self._serving)
-        now.count(metrics, since=self._engine_seen)
-        self._engine_seen = now
-        metrics.engine_slots.set(engine.num_slots)
-        metrics.engine_slots_used.set(engine.num_cached)
-
     def _count_members(self) -> None:
         self.metrics.members.set(sum(len(histories) for histories in self._states.values()))
+
+
+def _leave_unanswered(works: Sequence[PartitionWork]) -> None:
+    """Of plays of which none is answered now: dead letters and late ones."""
+    for work in works:
+        work.result.outputs = [pending for pending in work.pending if isinstance(pending, OutputRecord)]
+
+
+def _carry_out(orders: Sequence[Order]) -> None:
+    for order in orders:
+        order()

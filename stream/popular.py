@@ -7,6 +7,7 @@ partitions only, and members are spread over partitions by hash: what it counts 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +35,11 @@ class PopularNow:
         self._appeal: NDArray[np.float32] | None = None
         self._num_unseen = 0
 
-    def follow(self, bundle_counts: NDArray[np.float32]) -> None:
-        """Takes the counts of a newer bundle whose rows mean the same items; what was counted live stays."""
-        self._bundle_counts = bundle_counts
-        self._appeal = None
+    def beside(self, bundle_counts: NDArray[np.float32]) -> PopularNow:
+        """Of another bundle whose rows mean the same items: what either of them counts live, both have."""
+        other = copy(self)
+        other._bundle_counts, other._appeal = bundle_counts, None
+        return other
 
     def add(self, item_rows: NDArray[np.int64], ts_s: NDArray[np.float64]) -> None:
         """Counts plays; row 0 is not counted."""

@@ -12,14 +12,12 @@ what these cost by themselves.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from stream.folding import Answer, PartitionWork, Run
-from stream.records import PartitionResult
-
-T = TypeVar("T")
+from stream.dealing import deal
+from stream.folding import PartitionWork, Run
 
 #: Positions a new play. Appended ones cost 1, with their share of a short window's anchor moves, or a little late, 2.
 _MUCH_MORE = 3
@@ -84,23 +82,10 @@ class HeldBack:
         if not positions or (not self._parts and sum(positions.values()) <= self._max_positions):
             return rounds
         part_of = self._cut(positions)
-        parts = [Part([], [], coalesced, set()) for _ in range(1 + max(part_of.values()))]
+        at_once, shares = deal(works, rounds, part_of.get)
+        parts = [Part(shares[n].works, shares[n].rounds, coalesced, set()) for n in range(1 + max(part_of.values()))]
         for member, number in part_of.items():
             parts[number].members.add(member)
-        at_once = []
-        for runs in rounds:
-            kept, later = _dealt(runs, lambda run: part_of.get(run.member))
-            for number, own in later.items():
-                parts[number].rounds.append(own)
-            if kept:
-                at_once.append(kept)
-        for work in works:
-            work.pending, later_answers = _dealt(
-                work.pending, lambda p: part_of.get(p.run.member) if isinstance(p, Answer) else None
-            )
-            for number, answers in later_answers.items():
-                result = PartitionResult(work.result.partition, work.result.next_offset, 0)
-                parts[number].works.append(PartitionWork(result, answers))
         self._parts.extend(parts)
         self._waiting.update(part_of.keys())
         return at_once
@@ -114,6 +99,10 @@ class HeldBack:
     def members(self) -> set[str]:
         """Who waits."""
         return set(self._waiting)
+
+    def waits(self, member: str) -> bool:
+        """Whether a member does."""
+        return member in self._waiting
 
     def forget(self, member: str) -> None:
         """What is derived from the member's answers that still wait must not stay."""
@@ -161,13 +150,3 @@ class HeldBack:
             part_of[member] = number
             room -= num
         return part_of
-
-
-def _dealt(things: Iterable[T], part_of: Callable[[T], int | None]) -> tuple[list[T], dict[int, list[T]]]:
-    """What belongs to no part, and what belongs to each, in the order given."""
-    kept: list[T] = []
-    later: dict[int, list[T]] = {}
-    for thing in things:
-        number = part_of(thing)
-        (kept if number is None else later.setdefault(number, [])).append(thing)
-    return kept, later

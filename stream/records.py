@@ -104,7 +104,7 @@ class OutputRecord(Struct, frozen=True, gc=False):
 class PartitionResult:
     """What processing one partition's records of a micro-batch came to.
 
-    ``outputs`` are in source order; ``changelog`` brings the partition's changelog up to the state at ``next_offset``
+    ``outputs`` of a member are in source order; ``changelog`` brings the partition's changelog up to the state at ``next_offset``
     (later records of a key replace earlier ones). The counts add up to ``num_records``; ``tally`` is what metrics are raised
     by once this is committed.
     """
@@ -121,6 +121,11 @@ class PartitionResult:
     num_rejected: int = 0
     num_forgotten: int = 0
     tally: Tally = field(default_factory=Tally)
+
+    def take(self, share: PartitionResult) -> None:
+        """Adds what was answered apart: outputs and counts, and no records."""
+        self.outputs += share.outputs
+        self.tally.take(share.tally)
 
 
 Write = Callable[[], list[PartitionResult]]

@@ -51,8 +51,9 @@ class OpenLoop:
         )
         self._due_s: list[float] = []
         self._arrived_s: dict[int, float] = {}
-        #: When a bundle answered for the first time.
+        #: When a bundle answered for the first time, and when for the last time yet.
         self.first_answer_s: dict[str, float] = {}
+        self.last_answer_s: dict[str, float] = {}
         self._over = threading.Event()
         self._listening = threading.Thread(target=self._listen, name="subscriber", daemon=True)
 
@@ -122,3 +123,4 @@ class OpenLoop:
             at_s, found = time.time(), decode(message.value())
             self._arrived_s.setdefault(int(found.event_id.partition("-")[2]), at_s)
             self.first_answer_s.setdefault(found.bundle, at_s)
+            self.last_answer_s[found.bundle] = at_s

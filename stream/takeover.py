@@ -1,0 +1,149 @@
+"""A coming bundle takes the members of the one that serves over, one after another, hottest first, while plays are served.
+
+    cached by the bundle that serves ─▶ encoded by the coming one, a few plays at a time ─ whole ─▶ served by the coming one
+
+Were all of them moved at once, the members who play while the others are encoded would be cold again by then: the faster plays
+come, the more. A member is encoded and moved between two micro-batches instead, so that neither engine misses a play of theirs;
+and micro-batches wait for no more than a piece.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from intentrec_core.engine import EncodeRequest
+from intentrec_core.errors import BundleError, BundleFault, DeviceLost
+from stream.dealing import Share, deal
+
+if TYPE_CHECKING:
+    from intentrec_core.history import EventLayout, History
+    from stream.folding import PartitionWork, Run
+    from stream.side import Side
+
+logger = logging.getLogger(__name__)
+
+#: Plays encoded between two micro-batches: about a millisecond of either.
+PIECE_ON_CPU, PIECE = 32, 1024
+#: A context that cannot be encoded is its play's fault; most of them are the bundle's. Not judged by fewer, but at the end.
+_MAX_BAD_RATIO = 0.5
+_MIN_TRIED = 16
+
+
+class Takeover:
+    """Who is served by which of two bundles. Owned by the inference thread.
+
+    ``history_of`` a member, None where there is none; ``waits``: answers of the member are held back. Contexts older than the
+    newest are still to be encoded then, by the engine that has seen what came before.
+    """
+
+    def __init__(
+        self,
+        old: Side,
+        coming: Side,
+        layout: EventLayout,
+        *,
+        history_of: Callable[[str], History | None],
+        waits: Callable[[str], bool],
+    ) -> None:
+        self.old, self.coming = old, coming
+        self.members: set[str] = set()
+        self._layout, self._history_of, self._waits = layout, history_of, waits
+        self._piece = PIECE_ON_CPU if coming.engine.model.device.type == "cpu" else PIECE
+        self._queue = deque(old.engine.cached_users())
+        self._begun: EncodeRequest | None = None
+        self._num_bad = 0
+
+    @property
+    def num_slots(self) -> int:
+        """Members whom either engine can cache."""
+        return min(self.old.engine.num_slots, self.coming.engine.num_slots)
+
+    def caches(self, member: str) -> bool:
+        """Whether the engine that serves a member has their earlier plays cached."""
+        return (self.coming if member in self.members else self.old).engine.caches(member)
+
+    def deal(
+        self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]]
+    ) -> tuple[list[list[Run]], Share | None]:
+        """Takes out of a micro-batch what the coming bundle answers; returns the rounds of the other one, and that."""
+        rest, shares = deal(works, rounds, lambda member: 0 if member in self.members else None)
+        return rest, shares.get(0)
+
+    def advance(self) -> bool:
+        """Encodes the next plays of members, and moves those of whom the coming engine has everything now.
+
+        Returns whether there is more to do.
+
+        Raises: BundleError when most contexts cannot be encoded; DeviceLost. Cost: a piece.
+        """
+        requests, are_whole = self._next_piece()
+        for request, is_whole, is_good in zip(requests, are_whole, self._encode(requests), strict=True):
+            member = request.user_id
+            if not is_good:
+                self._num_bad += 1
+                self.coming.engine.forget(member)
+            elif is_whole:
+                self.members.add(member)
+            else:
+                self._begun = request
+                self._queue.appendleft(member)
+        self.coming.leave_uncounted()
+        if len(self.members) >= self.num_slots:
+            self._queue.clear()
+        self._check()
+        return bool(self._queue)
+
+    def _next_piece(self) -> tuple[list[EncodeRequest], list[bool]]:
+        """What is encoded next, and of which of these members it is the last that is missing."""
+        requests, are_whole = list[EncodeRequest](), list[bool]()
+        room = self._piece
+        for _ in range(len(self._queue)):
+            if room <= 0:
+                break
+            member = self._queue.popleft()
+            history = self._history_of(member)
+            if history is None or not history.count or not self.old.engine.caches(member):
+                continue
+            if self._waits(member):
+                self._queue.append(member)
+                continue
+            num_known, num_plays = self._num_known(member, history), history.num_events(self._layout)
+            num = min(num_plays, num_known + room)
+            context = history.events[: num * self._layout.size]
+            requests.append(EncodeRequest(member, history.anchor(self._layout), context, num_known))
+            are_whole.append(num == num_plays)
+            room -= num - num_known
+        return requests, are_whole
+
+    def _num_known(self, member: str, history: History) -> int:
+        """How many plays of a member who was begun are encoded, and are still what the history begins with."""
+        begun = self._begun
+        if begun is None or begun.user_id != member or begun.anchor != history.anchor(self._layout):
+            return 0
+        return len(begun.context) // self._layout.size if history.events.startswith(begun.context) else 0
+
+    def _encode(self, requests: Sequence[EncodeRequest]) -> list[bool]:
+        """Encodes; returns which of them could be."""
+        if not requests:
+            return []
+        try:
+            encoded = self.coming.engine.encode(requests)
+        except DeviceLost:  # not this bundle's fault: it must not be refused for good
+            raise
+        except Exception as error:  # as on the hot path: what a context can do to a model is not known beforehand
+            if len(requests) > 1:
+                return [good for request in requests for good in self._encode([request])]
+            logger.warning("%s cannot encode a context: %r", self.coming.serving.version, error)
+            return [False]
+        return [bool(np.isfinite(row).all()) for row in encoded.item_NW]
+
+    def _check(self) -> None:
+        num_tried = len(self.members) + self._num_bad
+        if self._num_bad > _MAX_BAD_RATIO * num_tried and (num_tried >= _MIN_TRIED or not self._queue):
+            detail = f"cannot encode {self._num_bad} of {num_tried} members' contexts"
+            raise BundleError(BundleFault.NOT_FINITE, self.coming.serving.version, detail)
