@@ -34,9 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Members not taken over by then are encoded at their next play, as after any miss.
-TAKEOVER_DEADLINE_S = 60.0
-#: Between two pieces the inference thread is left to the plays for as long as a piece took, and at least so long.
-_MIN_REST_S = 0.001
+TAKEOVER_DEADLINE_S = 300.0
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: Other workers of this machine share the cache and may be a swap behind.
 _NUM_KEPT_ON_DISK = 4
@@ -202,19 +200,18 @@ class HotSwap:
     ) -> int:
         """Moves whoever is cached, one after another, then everybody else; returns how many were moved warm.
 
+        Between two pieces the inference thread is left to the plays for as long as a piece took, its wait behind plays included:
+        the busier the worker, the slower.
+
         Raises: BundleError when most of them cannot be encoded.
         """
-
-        def advance() -> tuple[bool, float]:
-            started_s = time.monotonic()
-            return pipeline.advance_takeover(), time.monotonic() - started_s
-
         await on_inference_thread(pipeline.begin_takeover, serving)
         deadline_s = time.monotonic() + TAKEOVER_DEADLINE_S
         is_more = True
         while is_more and time.monotonic() < deadline_s:
-            is_more, took_s = await on_inference_thread(advance)
-            await asyncio.sleep(max(took_s, _MIN_REST_S))
+            started_s = time.monotonic()
+            is_more = await on_inference_thread(pipeline.advance_takeover)
+            await asyncio.sleep(time.monotonic() - started_s)
         return await on_inference_thread(pipeline.swap, serving)
 
     async def _load(self, version: str, url: str, known: Tables | None = None) -> Serving:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from intentrec_core.history import History
+from intentrec_core.reference import recompute
 from stream.codec import close_with_latency, decode_intent, decode_recommendation
 from stream.messages import IntentUpdate, Recommendation
 from stream.pipeline import Pipeline
 from stream.records import OutputKind, OutputRecord, PartitionResult
+from stream.serving import Serving
 from tests.bundle_world import Record
 
 
@@ -36,3 +40,16 @@ def state(pipeline: Pipeline, user: str) -> History:
     history = pipeline.history(0, user)
     assert history is not None
     return history
+
+
+def expect_full_recomputation(pipeline: Pipeline, published: IntentUpdate) -> None:
+    """What was published of a member's newest play equals the full recomputation by the bundle that serves."""
+    events = bytes(state(pipeline, published.user_id).events)
+    compare_with_recomputation(pipeline.serving, events, published)
+
+
+def compare_with_recomputation(serving: Serving, context: bytes, published: IntentUpdate) -> None:
+    """Its probabilities are a bundle's full recomputation of a context, to 2e-4: 5 digits are published."""
+    full = recompute(serving.engine.model, serving.features, [context])
+    for m, head in enumerate(serving.domain.heads):
+        np.testing.assert_allclose(list(published.intents[head.name].values()), full.heads[m][0], atol=2e-4)

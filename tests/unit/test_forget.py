@@ -88,8 +88,11 @@ def test_a_bundle_kept_warm_does_not_remember_either(world: TinyWorld, tmp_path:
     second = make_serving(tmp_path, world, world.model(2))
     log, pipeline = PlayLog(), make_pipeline(first)
     pipeline.process({0: [log.play("ann", 1, 0)]})
-    second.engine.encode(pipeline.hottest(10))
+    pipeline.begin_takeover(second)
+    assert not pipeline.advance_takeover()
+    assert second.engine.cached_users() == ["0/ann"]
     pipeline.process({0: [log.forget("ann")]})
+    assert second.engine.cached_users() == []
     pipeline.swap(second)
     assert second.engine.cached_users() == []
 

@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from intentrec_core import bundle
-from intentrec_core.engine import IncrementalEngine
 from intentrec_core.errors import BundleError, BundleFault, DeviceLost
-from intentrec_core.reference import recompute
 from stream import hot_swap
 from stream.hot_swap import HotSwap
 from stream.metrics import Metrics
-from stream.pipeline import Pipeline
 from stream.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.settings import Settings
-from stream.warm_up import num_positions, warm_up
-from tests.bundle_world import CREATED_AT, SLOTS_BYTES, PlayLog, make_bundle, make_pipeline, make_serving
-from tests.faulty_encoder import device_lost, faulty
-from tests.pipeline_results import intents, lists, run, state
+from tests.bundle_world import CREATED_AT, PlayLog, make_bundle, make_pipeline, make_serving
+from tests.pipeline_results import expect_full_recomputation, intents, lists, run, state
 from tests.worlds import DOMAIN, TinyWorld
 
 
 @pytest.fixture
 def servings(world: TinyWorld, tmp_path: Path) -> tuple[Serving, Serving]:
     return make_serving(tmp_path, world, world.model(1)), make_serving(tmp_path, world, world.model(2))
-
-
-def expect_full_recomputation(pipeline: Pipeline, user: str, probabilities: dict[str, dict[str, float]]) -> None:
-    """What was published of the newest play equals the bundle's own full recomputation."""
-    serving = pipeline.serving
-    full = recompute(serving.engine.model, serving.features, [bytes(state(pipeline, user).events)])
-    for head, published in zip(serving.domain.heads, probabilities.values(), strict=True):
-        m = serving.domain.heads.index(head)
-        np.testing.assert_allclose(list(published.values()), full.heads[m][0], atol=2e-4)
 
 
 def test_each_output_names_one_bundle_and_the_state_goes_on(servings: tuple[Serving, Serving]) -> None:
@@ -55,7 +38,7 @@ def test_each_output_names_one_bundle_and_the_state_goes_on(servings: tuple[Serv
     assert {a.bundle for a in [*lists(before), *intents(before)]} == {first.version}
     assert {a.bundle for a in [*lists(after), *intents(after)]} == {second.version}
     assert state(pipeline, "ann").count == 10
-    expect_full_recomputation(pipeline, "ann", intents(after)[-1].intents)
+    expect_full_recomputation(pipeline, intents(after)[-1])
 
 
 def test_what_is_written_after_a_swap_names_the_bundle_that_answered_it(servings: tuple[Serving, Serving]) -> None:
@@ -87,78 +70,12 @@ def test_a_rollback_reuses_what_is_cached_but_nothing_that_a_late_play_has_chang
     late = run(
         pipeline, [log.play("ann", 8, 150)]
     )  # late again: a cache from before the first late play would be wrong
-    expect_full_recomputation(pipeline, "ann", intents(late)[0].intents)
+    expect_full_recomputation(pipeline, intents(late)[0])
     run(pipeline, [log.play("ben", 7, 500)])
     assert first.engine.stats.hits == hits + 1
 
 
-def test_a_swap_is_warm_for_the_members_who_played_last(servings: tuple[Serving, Serving]) -> None:
-    first, second = servings
-    pipeline, log = make_pipeline(first), PlayLog()
-    for i in range(60):
-        log.play(f"user-{i % 20}", i % 30, 100.0 * i)
-    run(pipeline, log.records)
-    requests = pipeline.hottest(12)
-    assert requests[0].user_id == "0/user-19"
-    assert len(requests) == 12
-    warmed = warm_up(second, requests, threading.Event())
-    assert (warmed.num_members, warmed.num_bad) == (12, 0)
-    pipeline.swap(second)
-    misses = second.engine.stats.misses
-    result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(20)])
-    assert second.engine.stats.misses == misses + 8
-    for answer in intents(result):
-        expect_full_recomputation(pipeline, answer.user_id, answer.intents)
-
-
-def test_what_members_play_while_an_engine_warms_up_is_all_that_it_encodes_after(
-    servings: tuple[Serving, Serving],
-) -> None:
-    first, second = servings
-    pipeline, log = make_pipeline(first), PlayLog()
-    run(pipeline, [log.play(f"user-{i % 5}", i % 30, 100.0 * i) for i in range(30)])
-    requests = pipeline.hottest(5)
-    warm_up(second, requests, threading.Event())
-    assert pipeline.played_on(requests) == []
-    run(pipeline, [log.play("user-0", 7, 9_000), log.play("user-1", 9, 150)])
-    behind = pipeline.played_on(requests)
-    assert {(request.user_id, request.first_changed) for request in behind} == {("0/user-0", 6), ("0/user-1", 0)}
-    assert num_positions(second, behind) == 1 + 7, "one play; and all of a context into which a late one came"
-    positions = second.engine.stats.positions
-    warm_up(second, behind, threading.Event())
-    assert second.engine.stats.positions == positions + 1 + 7
-    pipeline.swap(second)
-    hits = second.engine.stats.hits
-    answers = intents(run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(5)]))
-    assert second.engine.stats.hits == hits + 4, "whoever had a late play is encoded once more, to be sure"
-    for answer in answers:
-        expect_full_recomputation(pipeline, answer.user_id, answer.intents)
-
-
-def test_a_bundle_that_can_encode_nobody_is_refused_while_warming_up(servings: tuple[Serving, Serving]) -> None:
-    first, second = servings
-    pipeline, log = make_pipeline(first), PlayLog()
-    run(pipeline, [log.play(f"user-{i}", i, 100.0 * i) for i in range(9)])
-    model = second.engine.model
-    with torch.no_grad():
-        model.item_encoder.leave_norm.weight.fill_(torch.nan)
-    broken = IncrementalEngine(model, second.features, pool_bytes=SLOTS_BYTES, version=second.version)
-    second = replace(second, engine=broken)
-    with pytest.raises(BundleError) as refused:
-        warm_up(second, pipeline.hottest(9), threading.Event())
-    assert refused.value.fault is BundleFault.NOT_FINITE
-    assert second.engine.num_cached == 0
-
-
-def test_a_device_that_is_lost_while_a_bundle_warms_up_is_not_its_fault(servings: tuple[Serving, Serving]) -> None:
-    first, second = servings
-    pipeline, log = make_pipeline(first), PlayLog()
-    run(pipeline, [log.play(f"user-{i}", i, 100.0 * i) for i in range(9)])
-    with faulty(second, raises=lambda *_: True, error=device_lost), pytest.raises(DeviceLost):
-        warm_up(second, pipeline.hottest(9), threading.Event())
-
-
-def test_a_device_that_is_lost_while_a_bundle_warms_up_ends_the_worker_by_its_own_name(
+def test_a_device_that_is_lost_during_a_swap_ends_the_worker_by_its_own_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def lose(*_: object) -> None:

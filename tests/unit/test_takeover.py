@@ -1,0 +1,300 @@
+"""Members move from one bundle to another while plays come: each is served by one of them, warm, and none of it shows in a state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from intentrec_core.engine import IncrementalEngine
+from intentrec_core.errors import BundleError, BundleFault, DeviceLost
+from stream import takeover
+from stream.pipeline import Pipeline
+from stream.records import OutputKind
+from stream.serving import Serving
+from tests.bundle_world import SLOTS_BYTES, PlayLog, make_pipeline, make_serving
+from tests.faulty_encoder import device_lost, faulty
+from tests.pipeline_results import compare_with_recomputation, expect_full_recomputation, intents, lists, run, state
+from tests.worlds import TinyWorld
+
+
+@pytest.fixture
+def servings(world: TinyWorld, tmp_path: Path) -> tuple[Serving, Serving]:
+    return make_serving(tmp_path, world, world.model(1)), make_serving(tmp_path, world, world.model(2))
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "PIECE_ON_CPU", 4)
+
+
+def played_in(serving: Serving, log: PlayLog, num_users: int, num_plays: int = 6, **config: int) -> Pipeline:
+    """Members with some plays each; the last one has played last."""
+    pipeline = make_pipeline(serving, **config)
+    for i in range(num_users * num_plays):
+        log.play(f"user-{i % num_users}", i % 30, 100.0 * i)
+    run(pipeline, log.records)
+    return pipeline
+
+
+def broken(serving: Serving) -> Serving:
+    """Its weights are finite where it is probed, and then are not."""
+    model = serving.engine.model
+    with torch.no_grad():
+        model.item_encoder.leave_norm.weight.fill_(torch.nan)
+    engine = IncrementalEngine(model, serving.features, pool_bytes=SLOTS_BYTES, version=serving.version)
+    return replace(serving, engine=engine)
+
+
+def everybody_once(log: PlayLog, num_users: int, at_s: float) -> Iterator[object]:
+    return (log.play(f"user-{i}", 1, at_s + i) for i in range(num_users))
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_members_are_taken_over_one_after_another_hottest_first_and_warm(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 5)
+    pipeline.begin_takeover(second)
+    for _ in range(4):  # of 4 plays each: three members of 6 plays, but for 2
+        assert pipeline.advance_takeover()
+    misses = first.engine.stats.misses + second.engine.stats.misses
+    result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(5)])
+    served_by = {first.version: ["user-0", "user-1", "user-2"], second.version: ["user-3", "user-4"]}
+    for version, users in served_by.items():
+        assert sorted(a.user_id for a in lists(result) if a.bundle == version) == users
+        assert sorted(a.user_id for a in intents(result) if a.bundle == version) == users
+    assert first.engine.stats.misses + second.engine.stats.misses == misses
+    by_version = {first.version: first, second.version: second}
+    for answer in intents(result):
+        events = bytes(state(pipeline, answer.user_id).events)
+        compare_with_recomputation(by_version[answer.bundle], events, answer)
+
+
+def test_after_the_swap_the_new_bundle_serves_everybody_and_whoever_was_taken_over_is_warm(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 8)
+    first.engine.forget("0/user-3")  # not cached: there is nothing to take over
+    pipeline.begin_takeover(second)
+    while pipeline.advance_takeover():
+        pass
+    assert pipeline.serving is first
+    assert pipeline.swap(second) == 7
+    assert pipeline.serving is second
+    misses = second.engine.stats.misses
+    answers = intents(run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(8)]))
+    assert second.engine.stats.misses == misses + 1
+    assert {answer.bundle for answer in answers} == {second.version}
+    for answer in answers:
+        expect_full_recomputation(pipeline, answer)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_what_a_member_plays_while_they_are_encoded_is_encoded_too(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 1)
+    pipeline.begin_takeover(second)
+    assert pipeline.advance_takeover()  # 4 plays of 6
+    run(pipeline, [log.play("user-0", 7, 9_000)])
+    positions = second.engine.stats.positions
+    assert not pipeline.advance_takeover()
+    assert second.engine.stats.positions == positions + 3
+    (answer,) = intents(run(pipeline, [log.play("user-0", 8, 9_100)]))
+    assert answer.bundle == second.version
+    compare_with_recomputation(second, bytes(state(pipeline, "user-0").events), answer)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_late_play_while_a_member_is_encoded_has_them_encoded_again(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 1)
+    pipeline.begin_takeover(second)
+    assert pipeline.advance_takeover()
+    run(pipeline, [log.play("user-0", 9, 150)])
+    while pipeline.advance_takeover():
+        pass
+    (answer,) = intents(run(pipeline, [log.play("user-0", 8, 9_100)]))
+    assert answer.bundle == second.version
+    compare_with_recomputation(second, bytes(state(pipeline, "user-0").events), answer)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_swap_before_a_member_was_whole_does_not_trust_what_a_late_play_has_changed(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 1)
+    pipeline.begin_takeover(second)
+    assert pipeline.advance_takeover()
+    run(pipeline, [log.play("user-0", 9, 150)])
+    assert pipeline.swap(second) == 0
+    (answer,) = intents(run(pipeline, [log.play("user-0", 8, 9_100)]))
+    expect_full_recomputation(pipeline, answer)
+
+
+def test_a_member_who_waits_is_not_taken_over_before_their_answers_are_written(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 3, max_prefill_positions=1)
+    first.engine.forget("0/user-0")
+    waiting = log.play("user-0", 1, 10_000)
+    pipeline.process({0: [waiting]})
+    assert pipeline.num_held_back
+    context = bytes(state(pipeline, "user-0").events)
+    run(pipeline, [log.play("user-0", 9, 150)])  # waits, too: what is newest is not what is answered next
+    pipeline.begin_takeover(second)
+    assert not pipeline.advance_takeover() or not second.engine.caches("0/user-0")
+    (part,) = pipeline.answer_held_back()
+    (answer,) = intents(part)
+    assert answer.bundle == first.version
+    compare_with_recomputation(first, context, answer)
+
+
+def test_dead_letters_come_once_and_in_place_while_two_bundles_serve(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 2)
+    first.engine.forget("0/user-0")
+    pipeline.begin_takeover(second)
+    assert not pipeline.advance_takeover()  # user-1 alone
+    low = len(log.records)
+    log.play("user-1", 1, 10_000)
+    log.raw(b"{", b"user-1")
+    log.play("user-0", 1, 10_001)
+    log.play("user-1", 2, 10_002)
+    result = run(pipeline, log.records[low:])
+    kinds = [o.kind for o in result.outputs]
+    assert kinds.count(OutputKind.DEAD_LETTER) == 1
+    assert kinds.count(OutputKind.RECOMMENDATION) == kinds.count(OutputKind.INTENT) == 3
+    assert (result.num_records, result.num_applied, result.num_rejected) == (4, 3, 1)
+    assert [a.event_id for a in lists(result) if a.user_id == "user-1"] == [f"event-{low}", f"event-{low + 3}"]
+    assert {a.bundle for a in lists(result) if a.user_id == "user-1"} == {second.version}
+    only_rejected = run(pipeline, [log.raw(b"{", b"user-1")])
+    assert [o.kind for o in only_rejected.outputs] == [OutputKind.DEAD_LETTER]
+    only_moved = run(pipeline, [log.play("user-1", 3, 10_003)])
+    assert len(lists(only_moved)) == len(intents(only_moved)) == 1
+
+
+def test_the_last_prediction_before_a_member_moved_is_judged_by_the_play_after(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 1)
+    pipeline.begin_takeover(second)
+    pipeline.advance_takeover()
+    run(pipeline, [log.play("user-0", 1, 9_000), log.play("user-0", 2, 9_100)])
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_judged_plays_total", {"bundle": first.version}) == 6
+    assert sample("intentrec_judged_plays_total", {"bundle": second.version}) == 1
+
+
+def test_what_a_takeover_encodes_counts_as_nobodys_play(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 4)
+    sample = pipeline.metrics.registry.get_sample_value
+    before = sample("intentrec_engine_positions_total")
+    pipeline.begin_takeover(second)
+    while pipeline.advance_takeover():
+        pass
+    run(pipeline, [log.play("user-0", 1, 9_000)])
+    assert sample("intentrec_engine_positions_total") == before + 1
+    assert sample("intentrec_engine_lookups_total", {"result": "hit"}) == 1
+
+
+def test_a_bundle_that_can_encode_nobody_is_refused_and_the_old_one_serves_everybody(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 9)
+    second = broken(second)
+    pipeline.begin_takeover(second)
+    with pytest.raises(BundleError) as refused:
+        while pipeline.advance_takeover():
+            pass
+    assert refused.value.fault is BundleFault.NOT_FINITE
+    assert second.engine.num_cached == 0
+    result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(9)])
+    assert {answer.bundle for answer in lists(result)} == {first.version}
+    assert len(lists(result)) == 9
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_members_taken_over_by_a_bundle_that_is_refused_go_back_with_all_they_played(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 40)
+    pipeline.begin_takeover(second)
+    while "user-39" not in {
+        a.user_id for a in lists(run(pipeline, [log.play("user-39", 3, 50_000)])) if a.bundle == second.version
+    }:
+        assert pipeline.advance_takeover()
+    run(pipeline, [log.play("user-39", 5, 60_000), log.play("user-39", 6, 150)])  # the first bundle sees neither
+    with faulty(second, spoils=range(1, 40)), pytest.raises(BundleError):
+        while pipeline.advance_takeover():
+            pass
+    answers = intents(run(pipeline, [log.play(f"user-{i}", 1, 70_000.0 + i) for i in range(40)]))
+    assert {answer.bundle for answer in answers} == {first.version}
+    for answer in answers:
+        expect_full_recomputation(pipeline, answer)
+
+
+def test_a_member_whom_the_coming_bundle_cannot_encode_stays_with_the_old_one(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 3, num_plays=2)
+    run(pipeline, [log.play("user-1", 29, 9_000)])
+    row = first.vocabulary.row("item-29")
+    pipeline.begin_takeover(second)
+    with faulty(second, raises=lambda rows, _: row in rows):
+        while pipeline.advance_takeover():
+            pass
+    result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(3)])
+    assert {a.user_id: a.bundle for a in lists(result)} == {
+        "user-0": second.version,
+        "user-1": first.version,
+        "user-2": second.version,
+    }
+    assert pipeline.swap(second) == 2
+
+
+def test_a_device_that_is_lost_during_a_takeover_is_not_the_bundles_fault(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline = played_in(first, PlayLog(), 9)
+    pipeline.begin_takeover(second)
+    with faulty(second, raises=lambda *_: True, error=device_lost), pytest.raises(DeviceLost):
+        pipeline.advance_takeover()
+
+
+def test_no_more_members_are_taken_over_than_the_coming_engine_can_cache(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    pipeline = played_in(first, PlayLog(), 9)
+    engine = second.engine
+    small = IncrementalEngine(
+        engine.model, second.features, pool_bytes=4 * SLOTS_BYTES // engine.num_slots, version=engine.version
+    )
+    second = replace(second, engine=small)
+    pipeline.begin_takeover(second)
+    while pipeline.advance_takeover():
+        pass
+    assert pipeline.swap(second) == small.num_slots < 9
+    assert small.num_evictions == 0
