@@ -4,7 +4,7 @@
                     │                       │                                  │
                     └──────────── refused, with a reason; what serves goes on serving
 
-The bundle before stays in memory, so that a rollback to it is a flip. A store that cannot be reached is asked again, until
+The bundle before stays in memory, so that a rollback to it loads nothing. A store that cannot be reached is asked again, until
 a newer announcement comes.
 """
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Members not taken over by then are encoded at their next play, as after any miss.
-TAKEOVER_DEADLINE_S = 300.0
+TAKEOVER_DEADLINE_S = 600.0
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: Other workers of this machine share the cache and may be a swap behind.
 _NUM_KEPT_ON_DISK = 4

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Plays encoded between two micro-batches: about a millisecond of either.
-PIECE_ON_CPU, PIECE = 16, 1024
+PIECE_ON_CPU, PIECE = 32, 1024
 #: A context that cannot be encoded is its play's fault; most of them are the bundle's. Not judged by fewer, but at the end.
 _MAX_BAD_RATIO = 0.5
 _MIN_TRIED = 16

@@ -30,8 +30,8 @@ _NUM_BURSTS = 3
 #: After a flip, members who were not warm are encoded at their next play: that is still the swap's doing.
 SETTLE_S = 2.0
 _BEFORE_FLIP_S = 0.5
-#: Members are moved for five minutes at most (stream.hot_swap); loading comes before that.
-_SWAPPED_WITHIN_S = 400.0
+#: Members are moved for ten minutes at most (stream.hot_swap); loading comes before that.
+_SWAPPED_WITHIN_S = 700.0
 _CHUNK = 1000
 
 
