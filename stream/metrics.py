@@ -156,7 +156,9 @@ class Metrics:
         self.bundle_sequence = gauge("bundle_sequence", "Sequence number of the newest announcement taken")
         self.bundle_swaps = counter("bundle_swaps_total", "Bundles that took over from another one")
         self.bundle_rejections = counter("bundle_rejections_total", "Bundles announced and refused", "reason")
-        self.bundle_swap_seconds = seconds("bundle_swap", "From an announcement until everybody is served by it", LONG_BUCKETS_S)
+        self.bundle_swap_seconds = seconds(
+            "bundle_swap", "From an announcement until everybody is served by it", LONG_BUCKETS_S
+        )
 
         # --- each play judges the member's last prediction
         self.judged_plays = counter("judged_plays_total", "Plays of a member who had a prediction", "bundle")

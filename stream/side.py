@@ -36,7 +36,9 @@ class Side:
         before: Side | None = None,
     ) -> None:
         self.serving, self.engine = serving, serving.engine
-        self.answering: Answering = Answering(serving, config, layout, metrics, None if before is None else before.answering)
+        self.answering: Answering = Answering(
+            serving, config, layout, metrics, None if before is None else before.answering
+        )
         self._layout, self._metrics = layout, metrics
         self._encoder = IsolatingEncoder(serving.engine, layout, config.max_tries)
         self._counted = EngineCounts.of(serving)

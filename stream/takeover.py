@@ -103,7 +103,7 @@ class Takeover:
         requests, are_whole = list[EncodeRequest](), list[bool]()
         room = self._piece
         for _ in range(len(self._queue)):
-            if room <= 0:
+            if room <= 0 or len(self.members) + len(requests) >= self.num_slots:
                 break
             member = self._queue.popleft()
             history = self._history_of(member)

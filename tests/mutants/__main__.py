@@ -29,8 +29,9 @@ from tests.mutants.mutant import DoesNotApply, Mutant
 from tests.mutants.poison import POISON
 from tests.mutants.repair import REPAIR
 from tests.mutants.state import STATE
+from tests.mutants.takeover import TAKEOVER
 
-MUTANTS = (*DELIVERY, *HELD_BACK, *LIVES, *LIVENESS, *STATE, *REPAIR, *POISON, *DEVICE)
+MUTANTS = (*DELIVERY, *HELD_BACK, *LIVES, *LIVENESS, *STATE, *REPAIR, *POISON, *DEVICE, *TAKEOVER)
 ROOT = Path(__file__).parents[2]
 #: Two cores do; a mutant's tests are one process.
 _NUM_AT_ONCE = 2

@@ -82,7 +82,7 @@ DEVICE = (
     ),
     Mutant(
         "device: a bundle is refused for a lost device",
-        (Edit("stream/warm_up.py", "except DeviceLost:  # not this", "except GeneratorExit:  # not this"),),
-        (TEST_SWAP,),
+        (Edit("stream/takeover.py", "except DeviceLost:  # not this", "except GeneratorExit:  # not this"),),
+        ("tests/unit/test_takeover.py",),
     ),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
-ANSWERING = "stream/answering.py"
+PIPELINE = "stream/pipeline.py"
 TEST_PREFILL, TEST_WORKER, TEST_SWAP = (
     "tests/unit/test_prefill.py",
     "tests/unit/test_worker.py",
@@ -64,16 +64,25 @@ HELD_BACK = (
     ),
     Mutant(
         "what was encoded before a swap answered with the new bundle",
-        (Edit(ANSWERING, "        self._orders.append(partial(self._swap, parts))\n", "        self._swap(parts)\n"),),
+        (
+            Edit(
+                PIPELINE,
+                "        def write() -> list[PartitionResult]:\n            _carry_out(orders)\n",
+                "        if rounds:\n"
+                "            begun = answers[0]\n"
+                "            answers[0] = lambda: self._side.answering.answer(*begun.args, **begun.keywords)\n\n"
+                "        def write() -> list[PartitionResult]:\n            _carry_out(orders)\n",
+            ),
+        ),
         (TEST_SWAP,),
     ),
     Mutant(
         "a member forgotten before what was encoded earlier is judged",
         (
             Edit(
-                ANSWERING,
-                "        self._orders.append(partial(self._forget, member))\n",
-                "        self._forget(member)\n",
+                PIPELINE,
+                "            self._orders.append(partial(side.answering.forget, member))\n",
+                "            side.answering.forget(member)\n",
             ),
         ),
         (TEST_SWAP,),

@@ -90,8 +90,8 @@ LIVES = (
         (TEST_GROUND_STATE,),
     ),
     Mutant(
-        "the engine before told only of what moved since the warm-up",
-        (Edit(MOVED, "self._since_flip if new is self._previous else self._since_warm_up", "self._since_warm_up"),),
+        "the engine before told only of what moved since the swap",
+        (Edit(MOVED, "= old, self._since_takeover, set()", "= old, set(), set()"),),
         (TEST_MOVED, "tests/unit/test_swap.py"),
     ),
     Mutant(

@@ -6,9 +6,9 @@ from tests.mutants.mutant import Edit, Mutant
 
 CODEC, FOLDING, DEAD_LETTER = "stream/codec.py", "stream/folding.py", "stream/dead_letter.py"
 ISOLATION, HEADER_NAMES = "stream/isolation.py", "stream/header_names.py"
-HOT_SWAP, WARM_UP, SERVING, PIPELINE = (
+HOT_SWAP, TAKEOVER, SERVING, PIPELINE = (
     "stream/hot_swap.py",
-    "stream/warm_up.py",
+    "stream/takeover.py",
     "stream/serving.py",
     "stream/pipeline.py",
 )
@@ -25,6 +25,7 @@ TEST_CODEC, TEST_DEAD_LETTER, TEST_PIPELINE = (
 )
 TEST_ISOLATION, TEST_HEADER_NAMES = "tests/unit/test_isolation.py", "tests/unit/test_header_names.py"
 TEST_BUNDLE, TEST_SWAP = "tests/unit/test_bundle.py", "tests/unit/test_swap.py"
+TEST_TAKEOVER = "tests/unit/test_takeover.py"
 TEST_HOT_SWAP = "tests/integration/test_hot_swap.py"
 
 POISON = (
@@ -138,12 +139,18 @@ POISON = (
     ),
     Mutant(
         "bundle: one that can encode nobody serves",
-        (Edit(WARM_UP, "    if done.num_members and done.num_bad >", "    if False and done.num_bad >"),),
-        (TEST_SWAP,),
+        (Edit(TAKEOVER, "        if self._num_bad > _MAX_BAD_RATIO * num_tried and", "        if False and"),),
+        (TEST_TAKEOVER,),
     ),
     Mutant(
         "bundle: one with other ground state serves",
-        (Edit(PIPELINE, "        if serving.domain.fingerprint != old.domain.fingerprint:\n", "        if False:\n"),),
+        (
+            Edit(
+                PIPELINE,
+                "        if serving.domain.fingerprint != self.serving.domain.fingerprint:\n",
+                "        if False:\n",
+            ),
+        ),
         (TEST_SWAP,),
     ),
     Mutant(

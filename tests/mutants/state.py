@@ -119,19 +119,19 @@ STATE = (
     ),
     Mutant(
         "stale cache slot after a swap",
-        (Edit(PIPELINE, "        self._moved.flip(old.engine, serving.engine)\n", ""),),
+        (Edit(PIPELINE, "        self._moved.takeover_begins(serving.engine)\n", ""),),
         (TEST_SWAP,),
     ),
     Mutant(
         "keys and values of other weights read",
         (
             Edit(
-                PIPELINE,
-                "        self._encoder = IsolatingEncoder(serving.engine, self.layout, self.config.max_tries)\n",
-                """        before, engine = getattr(self, "_encoder", None), serving.engine
+                "stream/side.py",
+                "        self._encoder = IsolatingEncoder(serving.engine, layout, config.max_tries)\n",
+                """        engine = serving.engine
         if before is not None and before.engine.num_slots == engine.num_slots:
             engine.encoder._cache, engine._slots = before.engine.encoder._cache, before.engine._slots
-        self._encoder = IsolatingEncoder(engine, self.layout, self.config.max_tries)
+        self._encoder = IsolatingEncoder(engine, layout, config.max_tries)
 """,
             ),
         ),

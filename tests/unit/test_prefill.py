@@ -177,7 +177,7 @@ def test_nothing_is_kept_of_a_member_who_was_forgotten_while_they_waited(serving
     assert "user-5" in answered, "the play stood before the order"
     assert not serving.engine.caches("0/user-5")
     assert serving.engine.caches("0/user-4")
-    assert "0/user-5" not in pipeline._answering._parts.watched._held
+    assert "0/user-5" not in pipeline._side.answering._watched._held
 
 
 def test_of_a_partition_that_is_closed_nothing_more_is_answered(serving: Serving) -> None:

@@ -1,0 +1,67 @@
+"""Holes in how members move from one bundle to another, put back."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+MODULE, MOVED, PIPELINE = "stream/takeover.py", "stream/moved.py", "stream/pipeline.py"
+TEST_TAKEOVER, TEST_MOVED = "tests/unit/test_takeover.py", "tests/unit/test_moved.py"
+PROPERTY = "tests/property/test_takeover.py"
+
+TAKEOVER = (
+    Mutant(
+        "takeover: a member moves while older contexts of theirs wait",
+        (Edit(MODULE, "            if self._waits(member):\n", "            if False:\n"),),
+        (TEST_TAKEOVER, PROPERTY),
+    ),
+    Mutant(
+        "takeover: a member moves who cannot be encoded",
+        (Edit(MODULE, "            if not is_good:\n", "            if False:\n"),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: a member moves before they are whole",
+        (Edit(MODULE, "            elif is_whole:\n", "            elif True:\n"),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: more members moved than can be cached",
+        (Edit(MODULE, " or len(self.members) + len(requests) >= self.num_slots:", ":"),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: what it encodes counted as plays'",
+        (Edit(MODULE, "        self.coming.leave_uncounted()\n", ""),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: a micro-batch's other half lost",
+        (Edit(PIPELINE, "                    of[share.partition].take(share)\n", "                    pass\n"),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: a forgotten member remembered by the coming bundle",
+        (Edit(PIPELINE, "(self._side,) if self._takeover is None else", "(self._side,) if True else"),),
+        ("tests/unit/test_forget.py",),
+    ),
+    Mutant(
+        "takeover: one that failed leaves members to a cache that missed their late plays",
+        (Edit(MOVED, "        _forget(old, self._since_takeover)\n", ""),),
+        (TEST_MOVED, TEST_TAKEOVER),
+    ),
+    Mutant(
+        "takeover: one begun member's cache trusted after a late play",
+        (Edit(MOVED, "        _forget(new, self._since_takeover, but=taken_over)\n", ""),),
+        (TEST_MOVED,),
+    ),
+    Mutant(
+        "takeover: a rollback trusts what waited at the swap",
+        (Edit(PIPELINE, "        self._moved.add(self._held_back.members())\n", ""),),
+        ("tests/unit/test_prefill.py",),
+    ),
+    Mutant(
+        "takeover: predictions of before not judged",
+        (Edit("stream/answering.py", "None if before is None else before._judging", "None"),),
+        (TEST_TAKEOVER,),
+    ),
+)
