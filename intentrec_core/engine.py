@@ -34,8 +34,8 @@ class EncodeRequest:
     """One member's context to be encoded, with outputs wanted for its last ``num_outputs`` plays.
 
     ``context`` are the packed plays held, ``anchor`` the index of the first one among all the member's plays;
-    plays before position ``first_changed`` are as they were at this member's last request (if the anchor moved since, the engine
-    sees that itself).
+    plays before position ``first_changed`` are as they were at this member's last request (if the anchor moved since, or an older
+    context is asked for than the last one, the engine sees that itself).
     """
 
     user_id: str

@@ -179,9 +179,7 @@ class Pipeline:
         coming = Side(serving, self.config, self.layout, self.metrics, self._side)
         self._give_up_takeover()
         self._moved.takeover_begins(serving.engine)
-        self._takeover = Takeover(
-            self._side, coming, self.layout, history_of=self._history_of, waits=self._held_back.waits
-        )
+        self._takeover = Takeover(self._side, coming, self.layout, self._history_of)
 
     def advance_takeover(self) -> bool:
         """Encodes and moves the next members; returns whether there are more.

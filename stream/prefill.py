@@ -100,10 +100,6 @@ class HeldBack:
         """Who waits."""
         return set(self._waiting)
 
-    def waits(self, member: str) -> bool:
-        """Whether a member does."""
-        return member in self._waiting
-
     def forget(self, member: str) -> None:
         """What is derived from the member's answers that still wait must not stay."""
         if self._waiting[member]:

@@ -37,22 +37,16 @@ _MIN_TRIED = 16
 class Takeover:
     """Who is served by which of two bundles. Owned by the inference thread.
 
-    ``history_of`` a member, None where there is none; ``waits``: answers of the member are held back. Contexts older than the
-    newest are still to be encoded then, by the engine that has seen what came before.
+    ``history_of`` a member, None where there is none. Answers of whom are held back moves as well: an older context than the
+    one that the engine has cached is encoded from its beginning.
     """
 
     def __init__(
-        self,
-        old: Side,
-        coming: Side,
-        layout: EventLayout,
-        *,
-        history_of: Callable[[str], History | None],
-        waits: Callable[[str], bool],
+        self, old: Side, coming: Side, layout: EventLayout, history_of: Callable[[str], History | None]
     ) -> None:
         self.old, self.coming = old, coming
         self.members: set[str] = set()
-        self._layout, self._history_of, self._waits = layout, history_of, waits
+        self._layout, self._history_of = layout, history_of
         self._piece = PIECE_ON_CPU if coming.engine.model.device.type == "cpu" else PIECE
         self._queue = deque(old.engine.cached_users())
         self._begun: EncodeRequest | None = None
@@ -108,9 +102,6 @@ class Takeover:
             member = self._queue.popleft()
             history = self._history_of(member)
             if history is None or not history.count or not self.old.engine.caches(member):
-                continue
-            if self._waits(member):
-                self._queue.append(member)
                 continue
             num_known, num_plays = self._num_known(member, history), history.num_events(self._layout)
             num = min(num_plays, num_known + room)

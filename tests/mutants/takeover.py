@@ -6,14 +6,8 @@ from tests.mutants.mutant import Edit, Mutant
 
 MODULE, MOVED, PIPELINE = "stream/takeover.py", "stream/moved.py", "stream/pipeline.py"
 TEST_TAKEOVER, TEST_MOVED = "tests/unit/test_takeover.py", "tests/unit/test_moved.py"
-PROPERTY = "tests/property/test_takeover.py"
 
 TAKEOVER = (
-    Mutant(
-        "takeover: a member moves while older contexts of theirs wait",
-        (Edit(MODULE, "            if self._waits(member):\n", "            if False:\n"),),
-        (TEST_TAKEOVER, PROPERTY),
-    ),
     Mutant(
         "takeover: a member moves who cannot be encoded",
         (Edit(MODULE, "            if not is_good:\n", "            if False:\n"),),
