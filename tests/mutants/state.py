@@ -119,7 +119,7 @@ STATE = (
     ),
     Mutant(
         "stale cache slot after a swap",
-        (Edit(PIPELINE, "        self._moved.takeover_begins(serving.engine)\n", ""),),
+        (Edit("stream/moved.py", "        if coming is self._previous:\n", "        if False:\n"),),
         (TEST_SWAP,),
     ),
     Mutant(
@@ -135,7 +135,7 @@ STATE = (
 """,
             ),
         ),
-        (TEST_SWAP,),
+        ("tests/unit/test_takeover.py",),
     ),
     Mutant(
         "a slot of before the anchor moved read",
