@@ -160,6 +160,10 @@ class Metrics:
             "bundle_swap", "From an announcement until everybody is served by it", LONG_BUCKETS_S
         )
 
+        self.takeover_members = gauge(
+            "takeover_members", "Members whom a coming bundle serves already; 0 but during a swap"
+        )
+
         # --- each play judges the member's last prediction
         self.judged_plays = counter("judged_plays_total", "Plays of a member who had a prediction", "bundle")
         self.judged_hits = counter("judged_hits_total", "... whose item was among the 10 predicted", "bundle")

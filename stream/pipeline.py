@@ -188,15 +188,17 @@ class Pipeline:
         """
         assert self._takeover is not None
         try:
-            return self._takeover.advance()
+            is_more = self._takeover.advance()
         except BundleError:
             self._give_up_takeover()
             raise
+        self.metrics.takeover_members.set(len(self._takeover.members))
+        return is_more
 
     def _give_up_takeover(self) -> None:
         if self._takeover is not None:
             self._moved.takeover_fails(self._side.engine, self._takeover.coming.engine)
-            self._takeover = None
+            self._end_takeover()
 
     def swap(self, serving: Serving) -> int:
         """Serves with another bundle from the next call on; returns how many members it had taken over before.
@@ -210,9 +212,13 @@ class Pipeline:
         # Of whoever waits an older context comes next than one that the coming engine may have begun with.
         self._moved.add(self._held_back.members())
         self._moved.takeover_ends(old.engine, coming.engine, taken_over)
-        self._takeover = None
+        self._end_takeover()
         self._serve(coming)
         return len(taken_over)
+
+    def _end_takeover(self) -> None:
+        self._takeover = None
+        self.metrics.takeover_members.set(0)
 
     def _history_of(self, member: str) -> History | None:
         partition, _, user_id = member.partition("/")

@@ -84,7 +84,10 @@ def test_after_the_swap_the_new_bundle_serves_everybody_and_whoever_was_taken_ov
     pipeline.begin_takeover(second)
     move_everybody(pipeline)
     assert pipeline.serving is first
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_takeover_members") == 7
     assert pipeline.swap(second) == 7
+    assert sample("intentrec_takeover_members") == 0
     assert pipeline.serving is second
     misses = second.engine.stats.misses
     answers = intents(run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(8)]))
@@ -223,6 +226,7 @@ def test_a_bundle_that_can_encode_nobody_is_refused_and_the_old_one_serves_every
     with pytest.raises(BundleError) as refused:
         move_everybody(pipeline)
     assert refused.value.fault is BundleFault.NOT_FINITE
+    assert pipeline.metrics.registry.get_sample_value("intentrec_takeover_members") == 0
     assert second.engine.num_cached == 0
     result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(9)])
     assert {answer.bundle for answer in lists(result)} == {first.version}
