@@ -132,6 +132,11 @@ class IncrementalEngine:
         """Whether a member has a slot; not a use of it."""
         return user_id in self._slots
 
+    def num_cached_plays(self, user_id: str, anchor: int) -> int:
+        """How many plays are cached of a member's context that begins at ``anchor``; not a use of their slot."""
+        slot = self._slots.peek(user_id)
+        return slot.length if slot is not None and slot.anchor == anchor else 0
+
     def cached_users(self) -> list[str]:
         """Members with a slot, most recently active first."""
         return self._slots.users()

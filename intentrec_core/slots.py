@@ -48,6 +48,10 @@ class SlotAllocator:
             self._held.move_to_end(user_id)
         return slot
 
+    def peek(self, user_id: str) -> Slot | None:
+        """A member's slot; not a use of it."""
+        return self._held.get(user_id)
+
     def allocate(self, user_id: str) -> Slot:
         """An empty slot for a member who has none, taken from the least recently used one if need be."""
         if self._free:

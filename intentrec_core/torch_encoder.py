@@ -40,8 +40,8 @@ MAX_POSITIONS = 4096
 
 
 class TorchEncoder:
-    """A model over a pool on its own device, and on CUDA a stream of its own: a bundle that is warmed up beside the one that
-    serves shares the device with it, and neither waits for the other.
+    """A model over a pool on its own device, and on CUDA a stream of its own: a coming bundle beside the one that
+    serves shares the device with it.
 
     ``dtype`` None: float16 on CUDA, float32 elsewhere. ``graphs`` False runs each step as it is. ``pool``, ``decode`` and
     ``stream`` are what benches and tests look into.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DRAIN_DEADLINE_S = 90.0
 #: The outputs are acknowledged before the metrics count them; what is still on its way to the observer takes one poll.
 _ARRIVAL_DEADLINE_S = 10.0
-#: Fetching, verifying and warming up a bundle takes a second or two on an idle machine.
+#: Fetching and verifying a bundle and moving members to it takes a second or two on an idle machine.
 _SWAP_DEADLINE_S = 15.0
 _FRAME_S = 0.25
 
@@ -165,7 +165,7 @@ class _Performance:
         await self._until(lambda: figures.handled >= sent, DRAIN_DEADLINE_S, watching)
         ledgers = (self._observer.recommendations, self._observer.intents)
         await self._until(lambda: all(led.fresh >= figures.applied for led in ledgers), _ARRIVAL_DEADLINE_S, watching)
-        # A bundle that was announced a moment ago is being warmed up: it belongs to this run.
+        # A bundle that was announced a moment ago is taking over: it belongs to this run.
         self._trainer.ask_to_stop()
         await self._until(lambda: figures.swapped + figures.refused >= figures.published, _SWAP_DEADLINE_S, watching)
 

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 #: Members not taken over by then are encoded at their next play, as after any miss.
 TAKEOVER_DEADLINE_S = 600.0
+#: A piece's wait behind plays is a rest by itself; more than this would only make a takeover in an overload longer.
+_LONGEST_REST_S = 0.05
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: Other workers of this machine share the cache and may be a swap behind.
 _NUM_KEPT_ON_DISK = 4
@@ -49,6 +51,7 @@ class SwappingPipeline(Protocol):
     def serving(self) -> Serving: ...
     def begin_takeover(self, serving: Serving) -> None: ...
     def advance_takeover(self) -> bool: ...
+    def give_up_takeover(self) -> None: ...
     def swap(self, serving: Serving) -> int: ...
 
 
@@ -148,7 +151,7 @@ class HotSwap:
             assert self._wanted is not None
             wanted, announced_s = self._wanted
             try:
-                await self._take(wanted, pipeline, on_inference_thread)
+                serves = await self._take(wanted, pipeline, on_inference_thread)
             except BundleError as error:
                 self._refuse(error)
                 if error.fault is BundleFault.UNREACHABLE and not self._news.is_set():
@@ -156,7 +159,8 @@ class HotSwap:
                         await asyncio.wait_for(self._news.wait(), next(delays_s, _RETRY_S[-1]))
                     continue
             else:
-                self._metrics.bundle_swap_seconds.observe(time.monotonic() - announced_s)
+                if serves:
+                    self._metrics.bundle_swap_seconds.observe(time.monotonic() - announced_s)
                 self._note_sequence(wanted)
             delays_s = iter(_RETRY_S)
             if self._wanted[0] is wanted:
@@ -164,14 +168,14 @@ class HotSwap:
 
     async def _take(
         self, announcement: Announcement, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
-    ) -> None:
-        """Puts an announced bundle into service.
+    ) -> bool:
+        """Puts an announced bundle into service; returns False where the one that serves was called back meanwhile.
 
         Raises: BundleError when it must not serve.
         """
         version, old = announcement.bundle, pipeline.serving
         if version == old.version:
-            return
+            return True
         if self.previous is not None and self.previous.version == version:
             serving = self.previous
         else:
@@ -184,34 +188,42 @@ class HotSwap:
             if serving.domain.fingerprint != old.domain.fingerprint:
                 raise BundleError(BundleFault.DOMAIN, version, "declares other ground state than the histories hold")
         num_taken_over = await self._take_over(serving, pipeline, on_inference_thread)
+        if num_taken_over is None:
+            logger.info("%s serves everybody again: it was announced before %s had taken over", old.version, version)
+            return False
         self.previous = old
         self._metrics.bundle_swaps.inc()
         logger.info(
-            "%s serves instead of %s (%s; %d members taken over while it was warmed up)",
+            "%s serves instead of %s (%s; %d members moved one after another)",
             version,
             old.version,
             announcement.reason,
             num_taken_over,
         )
         await self._in_standby(self._tidy, version, old.version)
+        return True
 
     async def _take_over(
         self, serving: Serving, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
-    ) -> int:
+    ) -> int | None:
         """Moves whoever is cached, one after another, then everybody else; returns how many were moved warm.
 
         Between two pieces the inference thread is left to the plays for as long as a piece took, its wait behind plays included:
-        the busier the worker, the slower.
+        the busier the worker, the slower. A rollback does not wait for that: where the bundle that serves is announced again,
+        everybody stays with it, and None is returned.
 
         Raises: BundleError when most of them cannot be encoded.
         """
         await on_inference_thread(pipeline.begin_takeover, serving)
         deadline_s = time.monotonic() + TAKEOVER_DEADLINE_S
-        is_more = True
+        old, is_more = pipeline.serving.version, True
         while is_more and time.monotonic() < deadline_s:
+            if self._wanted is not None and self._wanted[0].bundle == old:
+                await on_inference_thread(pipeline.give_up_takeover)
+                return None
             started_s = time.monotonic()
             is_more = await on_inference_thread(pipeline.advance_takeover)
-            await asyncio.sleep(time.monotonic() - started_s)
+            await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_REST_S))
         return await on_inference_thread(pipeline.swap, serving)
 
     async def _load(self, version: str, url: str, known: Tables | None = None) -> Serving:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Judging:
-    """How predictions of one bundle are judged, and what is ``popular`` now. Owned by the thread that answers.
+    """How predictions of one bundle are judged, and what is popular now. Owned by the thread that answers.
 
     ``before``: of the bundle whose members this one takes over. Where rows mean the same items, what it keeps of them is shared.
     """
@@ -33,12 +33,23 @@ class Judging:
         self._serving = serving
         old = None if before is None else before._serving
         if before is not None and old is not None and (serving.extends(old) or old.extends(serving)):
-            self.popular: PopularNow = before.popular.beside(serving.popularity)
+            self._popular: PopularNow | None = before.popular.beside(serving.popularity)
             same_heads = serving.domain.heads == old.domain.heads
             self._judge: Judge = before._judge if same_heads else Judge(serving.domain, metrics)
         else:
-            self.popular = PopularNow(serving.popularity, serving.counted_at_s)
+            self._popular = None
             self._judge = Judge(serving.domain, metrics)
+        if before is None:
+            _ = (
+                self.popular
+            )  # a worker does what is slow before it is ready, and in a swap where nobody waits behind it
+
+    @property
+    def popular(self) -> PopularNow:
+        """What is popular now; counting out a large bundle's plays takes a second."""
+        if self._popular is None:
+            self._popular = PopularNow(self._serving.popularity, self._serving.counted_at_s)
+        return self._popular
 
     def forget(self, member: str) -> None:
         """Drops a member's prediction."""

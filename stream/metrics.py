@@ -147,7 +147,7 @@ class Metrics:
         self.engine_evictions = counter("engine_evictions_total", "Members whose slot went to another one")
         self.engine_positions = counter("engine_positions_total", "Plays encoded, those encoded again included")
         self.engine_slots = gauge("engine_slots", "Members the cache has room for")
-        self.engine_slots_used = gauge("engine_slots_used", "Members cached")
+        self.engine_slots_used = gauge("engine_slots_used", "Members cached by the bundle that serves")
 
         # --- bundles
         self.bundle_info = gauge("bundle_info", "1 for the bundle that serves", "bundle")

@@ -177,8 +177,11 @@ class Pipeline:
             detail = "declares other ground state than the histories hold"
             raise BundleError(BundleFault.DOMAIN, serving.version, detail)
         coming = Side(serving, self.config, self.layout, self.metrics, self._side)
-        self._give_up_takeover()
+        self.give_up_takeover()
         self._moved.takeover_begins(serving.engine)
+        self._moved.add(
+            self._held_back.members()
+        )  # whose late plays the old engine has not seen yet, and may never see
         self._takeover = Takeover(self._side, coming, self.layout, self._history_of)
 
     def advance_takeover(self) -> bool:
@@ -190,14 +193,17 @@ class Pipeline:
         try:
             is_more = self._takeover.advance()
         except BundleError:
-            self._give_up_takeover()
+            self.give_up_takeover()
             raise
         self.metrics.takeover_members.set(len(self._takeover.members))
         return is_more
 
-    def _give_up_takeover(self) -> None:
+    def give_up_takeover(self) -> None:
+        """The old bundle serves everybody again; nothing happens where none was begun."""
         if self._takeover is not None:
             self._moved.takeover_fails(self._side.engine, self._takeover.coming.engine)
+            answering = self._side.answering
+            self._orders += [partial(answering.forget, member) for member in self._takeover.members]
             self._end_takeover()
 
     def swap(self, serving: Serving) -> int:

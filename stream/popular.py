@@ -33,7 +33,7 @@ class PopularNow:
         self.window.seed(np.ceil(bundle_counts * min(1.0, MAX_SEEDED_PLAYS / max(total, 1.0))), counted_at_s)
         self._bundle_counts = bundle_counts
         self._appeal: NDArray[np.float32] | None = None
-        self._num_unseen = 0
+        self._num_seen = 0
 
     def beside(self, bundle_counts: NDArray[np.float32]) -> PopularNow:
         """Of another bundle whose rows mean the same items: what either of them counts live, both have."""
@@ -46,7 +46,6 @@ class PopularNow:
         add = self.window.add
         for row, at_s in zip(item_rows.tolist(), ts_s.tolist(), strict=True):
             add(row, at_s)
-        self._num_unseen += len(item_rows)
 
     def hits(
         self, item_rows: NDArray[np.int64], watched: Sequence[NDArray[np.int64]], k: int, hide_watched: bool
@@ -90,8 +89,8 @@ class PopularNow:
         return found, values
 
     def _current_appeal(self) -> NDArray[np.float32]:
-        if self._appeal is None or self._num_unseen >= _REFRESH_PLAYS:
+        if self._appeal is None or self.window.num_added - self._num_seen >= _REFRESH_PLAYS:
             counts = self.window.counts(len(self._bundle_counts)) + self._bundle_counts
             self._appeal = np.log1p(counts, dtype=np.float32)
-            self._num_unseen = 0
+            self._num_seen = self.window.num_added
         return self._appeal

@@ -37,8 +37,8 @@ _MIN_TRIED = 16
 class Takeover:
     """Who is served by which of two bundles. Owned by the inference thread.
 
-    ``history_of`` a member, None where there is none. Answers of whom are held back moves as well: an older context than the
-    one that the engine has cached is encoded from its beginning.
+    ``history_of`` a member, None where there is none. A member with answers that are held back may move as well: where an older
+    context is asked for than the one cached, the engine encodes it from its beginning.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Takeover:
         self._layout, self._history_of = layout, history_of
         self._piece = PIECE_ON_CPU if coming.engine.model.device.type == "cpu" else PIECE
         self._queue = deque(old.engine.cached_users())
-        self._begun: EncodeRequest | None = None
-        self._num_bad = 0
+        self._begun = ""
+        self._bad: set[str] = set()
 
     @property
     def num_slots(self) -> int:
@@ -73,22 +73,26 @@ class Takeover:
 
         Returns whether there is more to do.
 
-        Raises: BundleError when most contexts cannot be encoded; DeviceLost. Cost: a piece.
+        Raises: BundleError when most contexts cannot be encoded; DeviceLost. Cost: a piece, or where one of its contexts cannot
+        be encoded, each of them by itself.
         """
         requests, are_whole = self._next_piece()
         for request, is_whole, is_good in zip(requests, are_whole, self._encode(requests), strict=True):
             member = request.user_id
             if not is_good:
-                self._num_bad += 1
+                self._bad.add(member)
                 self.coming.engine.forget(member)
             elif is_whole:
                 self.members.add(member)
             else:
-                self._begun = request
+                self._begun = member
                 self._queue.appendleft(member)
         self.coming.leave_uncounted()
         if len(self.members) >= self.num_slots:
             self._queue.clear()
+        elif not self._queue:  # whoever came meanwhile
+            cached = self.old.engine.cached_users()
+            self._queue.extend(member for member in cached if member not in self.members and member not in self._bad)
         self._check()
         return bool(self._queue)
 
@@ -103,20 +107,19 @@ class Takeover:
             history = self._history_of(member)
             if history is None or not history.count or not self.old.engine.caches(member):
                 continue
-            num_known, num_plays = self._num_known(member, history), history.num_events(self._layout)
+            anchor, num_plays = history.anchor(self._layout), history.num_events(self._layout)
+            num_known = min(self.coming.engine.num_cached_plays(member, anchor), num_plays)
+            if member == self._begun:
+                self._begun = ""
+                if not num_known:  # their anchor moved meanwhile: who plays that much must not hold up the others
+                    self._queue.append(member)
+                    continue
             num = min(num_plays, num_known + room)
             context = history.events[: num * self._layout.size]
-            requests.append(EncodeRequest(member, history.anchor(self._layout), context, num_known))
+            requests.append(EncodeRequest(member, anchor, context, num_known))
             are_whole.append(num == num_plays)
-            room -= num - num_known
+            room -= max(1, num - num_known)
         return requests, are_whole
-
-    def _num_known(self, member: str, history: History) -> int:
-        """How many plays of a member who was begun are encoded, and are still what the history begins with."""
-        begun = self._begun
-        if begun is None or begun.user_id != member or begun.anchor != history.anchor(self._layout):
-            return 0
-        return len(begun.context) // self._layout.size if history.events.startswith(begun.context) else 0
 
     def _encode(self, requests: Sequence[EncodeRequest]) -> list[bool]:
         """Encodes; returns which of them could be."""
@@ -134,7 +137,8 @@ class Takeover:
         return [bool(np.isfinite(row).all()) for row in encoded.item_NW]
 
     def _check(self) -> None:
-        num_tried = len(self.members) + self._num_bad
-        if self._num_bad > _MAX_BAD_RATIO * num_tried and (num_tried >= _MIN_TRIED or not self._queue):
-            detail = f"cannot encode {self._num_bad} of {num_tried} members' contexts"
+        num_bad = len(self._bad)
+        num_tried = len(self.members) + num_bad
+        if num_bad > _MAX_BAD_RATIO * num_tried and (num_tried >= _MIN_TRIED or not self._queue):
+            detail = f"cannot encode {num_bad} of {num_tried} members' contexts"
             raise BundleError(BundleFault.NOT_FINITE, self.coming.serving.version, detail)

@@ -21,6 +21,8 @@ _NOT_PLAYED = np.iinfo(np.int64).max
 class PopularWindow:
     """Counts of plays by item row over the last ``window_s`` seconds of event time, and their order.
 
+    ``num_added``: how often :meth:`add` was called.
+
     Rows are any integers above 0; row 0 (unknown item) is never counted. Among equal counts the order is fixed by the
     sequence of calls and means nothing.
 
@@ -33,6 +35,7 @@ class PopularWindow:
             raise ValueError(f"window_s is {window_s}; allowed: above 0")
         self.window_s = window_s
         self.now_s = float("-inf")
+        self.num_added = 0
         self._plays: list[tuple[float, int, int]] = []  # heap of (time, row, how many): members' clocks interleave
         self._counts = array("q")  # as quick as a list one by one, and numpy reads it whole
         self._order: list[int] = []  # rows by falling count
@@ -46,6 +49,7 @@ class PopularWindow:
 
     def add(self, row: int, ts_s: float) -> None:
         """Counts one play at event time ``ts_s`` and drops what is ``window_s`` or more older than the newest play."""
+        self.num_added += 1
         if row > 0 and ts_s > self.now_s - self.window_s:
             self._reserve(row + 1)
             heapq.heappush(self._plays, (ts_s, row, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -93,9 +94,10 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
 
 def _leave(exit_code: int) -> NoReturn:
     """Ends the process as it stands: what is let go of on a lost device asks that device once more, and aborts the process."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # whoever read them may be gone
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(exit_code)
 
 

@@ -28,7 +28,7 @@ from tests.verdict import judge, read_all
 NUM_USERS = 200
 #: Of members, in the engine's cache: so that a swap has something to warm up.
 POOL_BYTES = 16 * 1024 * 1024
-#: After a flip, members who were not warm are encoded at their next play: that is still the swap's doing.
+#: After a swap, members who were not moved warm are encoded at their next play: that is still the swap's doing.
 SETTLE_S = 2.0
 
 

@@ -296,7 +296,7 @@ def test_an_older_number_is_refused(settings: Settings, bundles: list[BundleRef]
 
 
 @on_both_brokers
-def test_a_rollback_is_a_flip_to_the_bundle_kept_in_memory(settings: Settings, bundles: list[BundleRef]) -> None:
+def test_a_rollback_takes_the_bundle_kept_in_memory(settings: Settings, bundles: list[BundleRef]) -> None:
     async def test() -> None:
         await create_topics(settings)
         await tell(settings, bundles[0].version)

@@ -41,7 +41,7 @@ TAKEOVER = (
     Mutant(
         "takeover: one that failed leaves members to a cache that missed their late plays",
         (Edit(MOVED, "        _forget(old, self._since_takeover)\n", ""),),
-        (TEST_MOVED, TEST_TAKEOVER),
+        (TEST_MOVED,),
     ),
     Mutant(
         "takeover: one begun member's cache trusted after a late play",
@@ -52,6 +52,37 @@ TAKEOVER = (
         "takeover: a rollback trusts what waited at the swap",
         (Edit(PIPELINE, "        self._moved.add(self._held_back.members())\n", ""),),
         ("tests/unit/test_prefill.py",),
+    ),
+    Mutant(
+        "takeover: what was watched while moved shown by the old bundle again",
+        (
+            Edit(
+                PIPELINE,
+                "            self._orders += [partial(answering.forget, member) for member in self._takeover.members]\n",
+                "",
+            ),
+        ),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: a late play that waited at its beginning unknown to the old bundle",
+        (Edit(PIPELINE, "        self._moved.add(self._held_back.members())  # whose", "        # whose"),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: who plays much holds up the others",
+        (Edit(MODULE, "                if not num_known:", "                if False:"),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: who comes meanwhile is not moved",
+        (Edit(MODULE, "        elif not self._queue:", "        elif False:"),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: a rollback waits for it",
+        (Edit("stream/hot_swap.py", "self._wanted[0].bundle == old:", "False:"),),
+        ("tests/unit/test_swap.py",),
     ),
     Mutant(
         "takeover: predictions of before not judged",

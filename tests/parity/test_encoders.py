@@ -100,7 +100,7 @@ def test_rows_nobody_wants_change_nothing_for_the_others(paper_size: EngineWorld
 
 
 def test_two_encoders_may_work_at_the_same_time(paper_size: EngineWorld) -> None:
-    """A bundle is warmed up on one thread while another one serves."""
+    """A bundle is loaded and tried on one thread while another one serves."""
     given = columns(paper_size, [0] * len(COUNTS))
     encoders = [CpuEncoder(paper_size.model, 1 << 26) for _ in range(2)]
     expected, found = encode(encoders[0], given), list[StepOutput]()

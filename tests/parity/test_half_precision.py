@@ -38,7 +38,8 @@ def played_on(world: EngineWorld, dtype: torch.dtype) -> StepOutput:
         for _ in range(NUM_STEPS):
             contexts = [member.play().context for member in members]
             newest = world.features.columns(contexts, [len(c) // world.layout.size - 1 for c in contexts])
-            outputs.append(encoder.encode(newest, slots, np.ones(len(members), dtype=bool)))
+            output = encoder.encode(newest, slots, np.ones(len(members), dtype=bool))
+            outputs.append(StepOutput(*(part.copy() for part in output)))  # the encoder's, until its next call
     return StepOutput(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from intentrec_core import bundle
 from intentrec_core.errors import BundleError, BundleFault, DeviceLost
 from stream import hot_swap
 from stream.hot_swap import HotSwap
+from stream.messages import Announcement
 from stream.metrics import Metrics
 from stream.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.settings import Settings
@@ -87,6 +90,46 @@ def test_a_device_that_is_lost_during_a_swap_ends_the_worker_by_its_own_name(
         monkeypatch.setattr(swap, "_keep_up", lose)
         with pytest.raises(DeviceLost):
             await swap.run(None, None)
+
+    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
+    asyncio.run(scenario())
+
+
+def test_a_rollback_to_the_bundle_that_still_serves_ends_a_takeover_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        """A pipeline whose members are never all moved."""
+
+        def __init__(self) -> None:
+            self.serving = SimpleNamespace(version="old")
+            self.calls: list[str] = []
+
+        def begin_takeover(self, serving: object) -> None:
+            self.calls.append("begin")
+
+        def advance_takeover(self) -> bool:
+            self.calls.append("advance")
+            return True
+
+        def give_up_takeover(self) -> None:
+            self.calls.append("give up")
+
+        def swap(self, serving: object) -> int:
+            raise AssertionError
+
+    def announced(bundle: str, sequence: int) -> Announcement:
+        return Announcement(sequence=sequence, bundle=bundle, url="file:///store", created_at=CREATED_AT)
+
+    async def scenario() -> None:
+        swap, pipeline = HotSwap(Settings.load(), Metrics()), Endless()
+
+        async def on_inference_thread(function: Callable[..., object], *arguments: object) -> object:
+            if len(pipeline.calls) == 3:
+                swap._wanted = (announced("old", 2), 0.0)
+            return function(*arguments)
+
+        swap._wanted = (announced("coming", 1), 0.0)
+        assert await swap._take_over(SimpleNamespace(version="coming"), pipeline, on_inference_thread) is None
+        assert pipeline.calls == ["begin", "advance", "advance", "advance", "give up"]
 
     monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
     asyncio.run(scenario())

@@ -272,6 +272,89 @@ def test_a_member_whom_the_coming_bundle_cannot_encode_stays_with_the_old_one(
     assert pipeline.swap(second) == 2
 
 
+def test_what_was_watched_while_moved_is_hidden_by_the_bundle_that_serves_again(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 2)
+    pipeline.begin_takeover(second)
+    move_everybody(pipeline)
+    run(pipeline, [log.play("user-0", 20, 9_000), log.play("user-0", 21, 9_100)])
+    pipeline.give_up_takeover()
+    again = lists(run(pipeline, [log.play("user-0", 22, 9_200)]))[0]
+    fresh = make_pipeline(first)
+    expected = lists(run(fresh, [record for record in log.records if record.key == b"user-0"]))[-1]
+    assert again.bundle == expected.bundle == first.version
+    assert not {"item-20", "item-21", "item-22"} & {item.item_id for item in again.items}
+    assert [item.item_id for item in again.items] == [item.item_id for item in expected.items]
+
+
+@pytest.mark.parametrize("ends", ["given up", "swapped and back"])
+def test_a_late_play_that_waited_when_a_takeover_began_is_not_forgotten_by_the_old_bundle(
+    servings: tuple[Serving, Serving], ends: str
+) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 3, num_plays=7, max_prefill_positions=1)
+    pipeline.process({0: [log.play("user-0", 9, 150)]})
+    assert pipeline.num_held_back
+    pipeline.begin_takeover(second)
+    move_everybody(pipeline)
+    while pipeline.num_held_back:
+        pipeline.answer_held_back()
+    if ends == "given up":
+        pipeline.give_up_takeover()
+    else:
+        pipeline.swap(second)
+        pipeline.swap(first)
+    pipeline.process({0: [log.play("user-0", 8, 1_250)]})  # late again, behind the first late one
+    (part,) = pipeline.answer_held_back()
+    (answer,) = intents(part)
+    assert answer.bundle == first.version
+    expect_full_recomputation(pipeline, answer)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_who_plays_faster_than_they_are_encoded_does_not_hold_up_the_others(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 5)
+    window = pipeline.layout.window
+    pipeline.begin_takeover(second)
+    for i in range(60):
+        pipeline.advance_takeover()
+        plays = [log.play("user-4", (7 * i + k) % 30, 10_000.0 + 100 * i + k) for k in range(2 * window)]
+        run(pipeline, plays)
+    others = run(pipeline, [log.play(f"user-{i}", 1, 90_000.0 + i) for i in range(4)])
+    assert {answer.bundle for answer in lists(others)} == {second.version}
+
+
+def test_a_rollback_encodes_nobody_anew_whom_the_bundle_kept_has_cached(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 5)
+    for serving in (second, first):
+        pipeline.begin_takeover(serving)
+        positions = serving.engine.stats.positions
+        move_everybody(pipeline)
+        encoded = serving.engine.stats.positions - positions
+        assert pipeline.swap(serving) == 5
+    assert encoded <= 2 * 5, "the newest play, and the one before it"
+    for answer in intents(run(pipeline, [log.play(f"user-{i}", 1, 90_000.0 + i) for i in range(5)])):
+        expect_full_recomputation(pipeline, answer)
+
+
+def test_who_comes_during_a_takeover_is_moved_as_well(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 2)
+    pipeline.begin_takeover(second)
+    run(pipeline, [log.play("newcomer", 3, 9_000)])
+    move_everybody(pipeline)
+    assert pipeline.swap(second) == 3
+
+
 def test_a_device_that_is_lost_during_a_takeover_is_not_the_bundles_fault(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     pipeline = played_in(first, PlayLog(), 9)
