@@ -179,9 +179,8 @@ class Pipeline:
         coming = Side(serving, self.config, self.layout, self.metrics, self._side)
         self.give_up_takeover()
         self._moved.takeover_begins(serving.engine)
-        self._moved.add(
-            self._held_back.members()
-        )  # whose late plays the old engine has not seen yet, and may never see
+        # Late plays of whoever waits the old engine has not seen yet, and may never see.
+        self._moved.add(self._held_back.members())
         self._takeover = Takeover(self._side, coming, self.layout, self._history_of)
 
     def advance_takeover(self) -> bool:

@@ -139,7 +139,7 @@ POISON = (
     ),
     Mutant(
         "bundle: one that can encode nobody serves",
-        (Edit(TAKEOVER, "        if self._num_bad > _MAX_BAD_RATIO * num_tried and", "        if False and"),),
+        (Edit(TAKEOVER, "        if num_bad > _MAX_BAD_RATIO * num_tried and", "        if False and"),),
         (TEST_TAKEOVER,),
     ),
     Mutant(

@@ -50,7 +50,13 @@ TAKEOVER = (
     ),
     Mutant(
         "takeover: a rollback trusts what waited at the swap",
-        (Edit(PIPELINE, "        self._moved.add(self._held_back.members())\n", ""),),
+        (
+            Edit(
+                PIPELINE,
+                "may have begun with.\n        self._moved.add(self._held_back.members())\n",
+                "may have begun with.\n",
+            ),
+        ),
         ("tests/unit/test_prefill.py",),
     ),
     Mutant(
@@ -66,7 +72,13 @@ TAKEOVER = (
     ),
     Mutant(
         "takeover: a late play that waited at its beginning unknown to the old bundle",
-        (Edit(PIPELINE, "        self._moved.add(self._held_back.members())  # whose", "        # whose"),),
+        (
+            Edit(
+                PIPELINE,
+                "may never see.\n        self._moved.add(self._held_back.members())\n",
+                "may never see.\n",
+            ),
+        ),
         (TEST_TAKEOVER,),
     ),
     Mutant(

@@ -210,6 +210,7 @@ def test_what_was_answered_after_a_swap_the_bundle_before_has_not_cached(
     for i in range(8 * 5):  # twice the window: the next play moves the anchor
         log.play(f"user-{i % 5}", i % 30, 100.0 * i)
     run(pipeline, log.records)
+    pipeline.begin_takeover(other)
     pipeline.process({0: [log.play(f"user-{i}", i, 5000.0 + i) for i in range(5)]})
     assert pipeline.num_held_back
     assert all(serving.engine.caches(member) for member in members)

@@ -277,13 +277,13 @@ def test_what_was_watched_while_moved_is_hidden_by_the_bundle_that_serves_again(
 ) -> None:
     first, second = servings
     log = PlayLog()
-    pipeline = played_in(first, log, 2)
+    pipeline = played_in(first, log, 2, num_plays=3, num_recommendations=30)
     pipeline.begin_takeover(second)
     move_everybody(pipeline)
     run(pipeline, [log.play("user-0", 20, 9_000), log.play("user-0", 21, 9_100)])
     pipeline.give_up_takeover()
     again = lists(run(pipeline, [log.play("user-0", 22, 9_200)]))[0]
-    fresh = make_pipeline(first)
+    fresh = make_pipeline(first, num_recommendations=30)
     expected = lists(run(fresh, [record for record in log.records if record.key == b"user-0"]))[-1]
     assert again.bundle == expected.bundle == first.version
     assert not {"item-20", "item-21", "item-22"} & {item.item_id for item in again.items}
@@ -291,26 +291,28 @@ def test_what_was_watched_while_moved_is_hidden_by_the_bundle_that_serves_again(
 
 
 @pytest.mark.parametrize("ends", ["given up", "swapped and back"])
-def test_a_late_play_that_waited_when_a_takeover_began_is_not_forgotten_by_the_old_bundle(
-    servings: tuple[Serving, Serving], ends: str
-) -> None:
-    first, second = servings
-    log = PlayLog()
-    pipeline = played_in(first, log, 3, num_plays=7, max_prefill_positions=1)
-    pipeline.process({0: [log.play("user-0", 9, 150)]})
+def test_a_late_play_that_waited_when_a_takeover_began_is_known_to_the_old_bundle(tmp_path: Path, ends: str) -> None:
+    world, log = TinyWorld(window=8), PlayLog()
+    first, second = (make_serving(tmp_path, world, world.model(seed)) for seed in (1, 2))
+    pipeline = make_pipeline(first, max_prefill_positions=1)
+    run(pipeline, [log.play("ann", (7 * i + 3) % 30, 10_000.0 * i) for i in range(8)])
+    while pipeline.num_held_back:
+        pipeline.answer_held_back()
+    pipeline.process({0: [log.play("ann", 9, 5_000)]})
     assert pipeline.num_held_back
     pipeline.begin_takeover(second)
     move_everybody(pipeline)
-    while pipeline.num_held_back:
-        pipeline.answer_held_back()
+    (part,) = pipeline.answer_held_back()
+    assert {answer.bundle for answer in intents(part)} == {second.version}
     if ends == "given up":
         pipeline.give_up_takeover()
     else:
         pipeline.swap(second)
         pipeline.swap(first)
-    pipeline.process({0: [log.play("user-0", 8, 1_250)]})  # late again, behind the first late one
-    (part,) = pipeline.answer_held_back()
-    (answer,) = intents(part)
+    results = pipeline.process({0: [log.play("ann", 11, 45_000)]})  # late as well, behind the first late one
+    while pipeline.num_held_back:
+        results = pipeline.answer_held_back()
+    (answer,) = intents(results[0])
     assert answer.bundle == first.version
     expect_full_recomputation(pipeline, answer)
 
