@@ -1,7 +1,7 @@
 """Whatever happens while members move to another bundle: what is published is a full recomputation by the bundle it names.
 
-Plays in order and late, orders to forget, answers held back, partitions closed and opened again, takeovers begun, advanced, ended
-and begun back, in any order. Besides: a member's bundle changes in one direction only, and every play is answered once.
+Plays in order and late, orders to forget, answers held back, partitions closed and opened again, takeovers begun, advanced, given
+up, ended and begun back, in any order. Besides: a member's bundle changes in one direction only, and every play is answered once.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ steps = st.lists(
         st.tuples(st.just("answer"), st.none()),
         st.tuples(st.just("begin"), st.none()),
         st.tuples(st.just("swap"), st.none()),
+        st.tuples(st.just("give up"), st.none()),
         st.tuples(st.just("forget"), user),
         st.tuples(st.just("reopen"), st.none()),
     ),
@@ -61,7 +62,7 @@ class Run:
         for member, is_late in plays:
             self.now_s += 60
             self.nth_item += 7
-            at_s = self.now_s - 150 if is_late else self.now_s
+            at_s = self.now_s - 60 * (self.nth_item % 11) - 90 if is_late else self.now_s
             record = self.log.play(member, self.nth_item % 30, at_s)
             self._process([record])  # one by one: then the state behind each of them is what it is answered from
 
@@ -97,6 +98,11 @@ class Run:
     def swap(self) -> None:
         self.which, self.is_moving = 1 - self.which, False
         self.pipeline.swap(SERVINGS[self.which])
+        self.served_by = dict.fromkeys(USERS, SERVINGS[self.which].version)
+
+    def give_up(self) -> None:
+        self.pipeline.give_up_takeover()
+        self.is_moving = False
         self.served_by = dict.fromkeys(USERS, SERVINGS[self.which].version)
 
     def check(self, results: Sequence[PartitionResult]) -> None:
@@ -138,6 +144,8 @@ def test_every_answer_is_its_own_bundles_full_recomputation(drawn: list[tuple[st
                     run.begin()
                 case "swap", _:
                     run.swap()
+                case "give up", _:
+                    run.give_up()
         while run.pipeline.num_held_back:
             run.check(run.pipeline.answer_held_back())
     assert not run.context, "every play was answered"
