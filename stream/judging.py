@@ -31,24 +31,20 @@ class Judging:
 
     def __init__(self, serving: Serving, metrics: Metrics, before: Judging | None = None) -> None:
         self._serving = serving
-        old = None if before is None else before._serving
-        if before is not None and old is not None and (serving.extends(old) or old.extends(serving)):
-            self._popular: PopularNow | None = before.popular.beside(serving.popularity)
-            same_heads = serving.domain.heads == old.domain.heads
-            self._judge: Judge = before._judge if same_heads else Judge(serving.domain, metrics)
-        else:
-            self._popular = None
-            self._judge = Judge(serving.domain, metrics)
+        self._popular: PopularNow | None = None
+        self._judge: Judge = Judge(serving.domain, metrics)
         if before is None:
-            _ = (
-                self.popular
-            )  # a worker does what is slow before it is ready, and in a swap where nobody waits behind it
+            self._popular = _popular_of(serving)  # a worker does what is slow before it is ready
+        elif serving.extends(before._serving) or before._serving.extends(serving):
+            self._popular = before.popular.beside(serving.popularity)
+            if serving.domain.heads == before._serving.domain.heads:
+                self._judge = before._judge
 
     @property
     def popular(self) -> PopularNow:
-        """What is popular now; counting out a large bundle's plays takes a second."""
+        """What is popular now; asked for the first time it may take a second, counting out a large bundle's plays."""
         if self._popular is None:
-            self._popular = PopularNow(self._serving.popularity, self._serving.counted_at_s)
+            self._popular = _popular_of(self._serving)
         return self._popular
 
     def forget(self, member: str) -> None:
@@ -97,3 +93,7 @@ class Judging:
         late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array([a.play.ts_ms for a in late], dtype=np.int64)])
         self.popular.add(np.concatenate([batch.item_row[added], late_rows]), ts_ms / 1000.0)
+
+
+def _popular_of(serving: Serving) -> PopularNow:
+    return PopularNow(serving.popularity, serving.counted_at_s)

@@ -108,6 +108,7 @@ class Takeover:
             if history is None or not history.count or not self.old.engine.caches(member):
                 continue
             anchor, num_plays = history.anchor(self._layout), history.num_events(self._layout)
+            # A late play among these the engine sees by itself: their last one is not where it was.
             num_known = min(self.coming.engine.num_cached_plays(member, anchor), num_plays)
             if member == self._begun:
                 self._begun = ""

@@ -27,9 +27,9 @@ from tests.bench.worker_world import fill_plays, open_row
 PARTS = ("worker", "passthrough")
 #: The largest of them is the capacity: a burst includes its ramp, and errs low.
 _NUM_BURSTS = 3
-#: After a flip, members who were not warm are encoded at their next play: that is still the swap's doing.
+#: After a swap, members who were not moved warm are encoded at their next play: that is still the swap's doing.
 SETTLE_S = 2.0
-_BEFORE_FLIP_S = 0.5
+_BEFORE_FIRST_LIST_S = 0.5
 #: Members are moved for ten minutes at most (stream.hot_swap); loading comes before that.
 _SWAPPED_WITHIN_S = 700.0
 _CHUNK = 1000
@@ -83,16 +83,16 @@ def _worker(stand: Stand, scale: Scale, figures: Figures) -> tuple[float, float]
         print(f"{'capacity':<24} {capacity:10,.0f} plays/s; half of it from here on", flush=True)
         loop.send(rate, lambda passed_s: passed_s >= scale.warm_s)
         figures |= {"bursts_per_s": [round(burst) for burst in bursts], "rate_per_s": round(rate)}
-        steadily_s, swapping_s, flipping_s = [], [], []
+        steadily_s, swapping_s, moving_s = [], [], []
         for version in coming:
             steadily_s.append(loop.send(rate, lambda passed_s: passed_s >= scale.seconds)[1])
             announced_s = time.time()
             asyncio.run(announce(settings, bundle=version, url=settings.bundle_url))
             due_s, latencies_s = loop.send(rate, lambda passed_s, version=version: _swapped(loop, version, passed_s))
             swapping_s.append(latencies_s)
-            flipped_s = loop.first_answer_s[version]
-            flipping_s.append(latencies_s[due_s >= flipped_s - _BEFORE_FLIP_S])
-            first_s, last_s = (at_s - announced_s for at_s in (flipped_s, _last_of_others(loop, version)))
+            first_list_s = loop.first_answer_s[version]
+            moving_s.append(latencies_s[due_s >= first_list_s - _BEFORE_FIRST_LIST_S])
+            first_s, last_s = (at_s - announced_s for at_s in (first_list_s, _last_of_others(loop, version)))
             print(
                 f"{'swap':<24} {first_s:10.1f} s to the new bundle's first list, {last_s:.1f} s to the old one's last"
             )
@@ -100,9 +100,9 @@ def _worker(stand: Stand, scale: Scale, figures: Figures) -> tuple[float, float]
         steady_s = np.concatenate(steadily_s)
         figures |= _report("worker", steady_s)
         # From the announcement on, however long loading takes; and while members move alone, which loading cannot dilute.
-        figures |= _report("swap", np.concatenate(swapping_s)) | _report("flip", np.concatenate(flipping_s))
+        figures |= _report("swap", np.concatenate(swapping_s)) | _report("moving", np.concatenate(moving_s))
     steady_p99_s = float(np.quantile(steady_s, 0.99))
-    worse_s = max(float(np.quantile(np.concatenate(part), 0.99)) for part in (swapping_s, flipping_s))
+    worse_s = max(float(np.quantile(np.concatenate(part), 0.99)) for part in (swapping_s, moving_s))
     figures["p99_over_p50"] = round(steady_p99_s / float(np.median(steady_s)), 3)
     figures["p99_swap_over_steady"] = round(worse_s / steady_p99_s, 3)
     return rate, steady_p99_s

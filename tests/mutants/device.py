@@ -83,6 +83,6 @@ DEVICE = (
     Mutant(
         "device: a bundle is refused for a lost device",
         (Edit("stream/takeover.py", "except DeviceLost:  # not this", "except GeneratorExit:  # not this"),),
-        ("tests/unit/test_takeover.py",),
+        ("tests/unit/test_takeover_fails.py",),
     ),
 )  # fmt: skip

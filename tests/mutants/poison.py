@@ -25,7 +25,7 @@ TEST_CODEC, TEST_DEAD_LETTER, TEST_PIPELINE = (
 )
 TEST_ISOLATION, TEST_HEADER_NAMES = "tests/unit/test_isolation.py", "tests/unit/test_header_names.py"
 TEST_BUNDLE, TEST_SWAP = "tests/unit/test_bundle.py", "tests/unit/test_swap.py"
-TEST_TAKEOVER = "tests/unit/test_takeover.py"
+TEST_TAKEOVER = "tests/unit/test_takeover_fails.py"
 TEST_HOT_SWAP = "tests/integration/test_hot_swap.py"
 
 POISON = (

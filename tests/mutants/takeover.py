@@ -5,13 +5,13 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 MODULE, MOVED, PIPELINE = "stream/takeover.py", "stream/moved.py", "stream/pipeline.py"
-TEST_TAKEOVER, TEST_MOVED = "tests/unit/test_takeover.py", "tests/unit/test_moved.py"
+TEST_TAKEOVER, TEST_FAILS = "tests/unit/test_takeover.py", "tests/unit/test_takeover_fails.py"
 
 TAKEOVER = (
     Mutant(
         "takeover: a member moves who cannot be encoded",
         (Edit(MODULE, "            if not is_good:\n", "            if False:\n"),),
-        (TEST_TAKEOVER,),
+        (TEST_FAILS,),
     ),
     Mutant(
         "takeover: a member moves before they are whole",
@@ -41,12 +41,12 @@ TAKEOVER = (
     Mutant(
         "takeover: one that failed leaves members to a cache that missed their late plays",
         (Edit(MOVED, "        _forget(old, self._since_takeover)\n", ""),),
-        (TEST_MOVED,),
+        (TEST_FAILS,),
     ),
     Mutant(
         "takeover: one begun member's cache trusted after a late play",
         (Edit(MOVED, "        _forget(new, self._since_takeover, but=taken_over)\n", ""),),
-        (TEST_MOVED,),
+        (TEST_FAILS,),
     ),
     Mutant(
         "takeover: a rollback trusts what waited at the swap",
@@ -68,7 +68,7 @@ TAKEOVER = (
                 "",
             ),
         ),
-        (TEST_TAKEOVER,),
+        (TEST_FAILS,),
     ),
     Mutant(
         "takeover: a late play that waited at its beginning unknown to the old bundle",
@@ -79,7 +79,7 @@ TAKEOVER = (
                 "may never see.\n",
             ),
         ),
-        (TEST_TAKEOVER,),
+        (TEST_FAILS,),
     ),
     Mutant(
         "takeover: who plays much holds up the others",
@@ -99,6 +99,16 @@ TAKEOVER = (
     Mutant(
         "takeover: predictions of before not judged",
         (Edit("stream/answering.py", "None if before is None else before._judging", "None"),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: a late play among what is encoded not seen",
+        (Edit("intentrec_core/engine.py", "* size] != slot.tail:", "* size] == b'':"),),
+        (TEST_TAKEOVER,),
+    ),
+    Mutant(
+        "takeover: a rollback encodes everybody anew",
+        (Edit(MODULE, "min(self.coming.engine.num_cached_plays(member, anchor), num_plays)", "0"),),
         (TEST_TAKEOVER,),
     ),
 )

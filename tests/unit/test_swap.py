@@ -25,11 +25,6 @@ from tests.pipeline_results import expect_full_recomputation, intents, lists, ru
 from tests.worlds import DOMAIN, TinyWorld
 
 
-@pytest.fixture
-def servings(world: TinyWorld, tmp_path: Path) -> tuple[Serving, Serving]:
-    return make_serving(tmp_path, world, world.model(1)), make_serving(tmp_path, world, world.model(2))
-
-
 def test_each_output_names_one_bundle_and_the_state_goes_on(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     pipeline, log = make_pipeline(first), PlayLog()

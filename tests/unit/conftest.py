@@ -1,0 +1,24 @@
+"""Fixtures of tests that put one bundle in another one's place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream import takeover
+from stream.serving import Serving
+from tests.bundle_world import make_serving
+from tests.worlds import TinyWorld
+
+
+@pytest.fixture
+def servings(world: TinyWorld, tmp_path: Path) -> tuple[Serving, Serving]:
+    """Two bundles with other weights, loaded."""
+    return make_serving(tmp_path, world, world.model(1)), make_serving(tmp_path, world, world.model(2))
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A takeover encodes four plays at a time."""
+    monkeypatch.setattr(takeover, "PIECE_ON_CPU", 4)
