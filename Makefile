@@ -78,7 +78,7 @@ check: lint types layers fast ## everything above that is fast: under 90 s
 
 .PHONY: contracts
 contracts: $(INSTALLED) ## write AsyncAPI and JSON Schema anew from the code
-	@$(BIN)/python -m stream.contracts
+	@$(BIN)/python -m stream.wire.schemas
 
 .PHONY: lock
 lock: $(INSTALLED) ## resolve the locks anew; UPGRADE=1 moves to the newest versions

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.base import PAD_ROW, Mask, Rows, Vectors
-from intentrec_core.kernels import compiled, f32
+from intentrec_core.kernels.dense import compiled, f32
 
 #: Below this share of allowed rows, looking through the many that are not allowed costs more than scoring the allowed ones.
 MIN_ALLOWED_RATIO = 0.25

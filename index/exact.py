@@ -19,7 +19,7 @@ from index.base import (
     rounding_margin,
 )
 from index.candidates import best, floors_of_best, places_above
-from index.few_queries import MAX_QUERIES, GroupedVectors
+from index.grouped_vectors import MAX_QUERIES, GroupedVectors
 
 #: Scores held at once, 16 MB: 40 queries over 100,000 items, or a whole batch over a small catalogue.
 _BLOCK_SCORES = 4_000_000

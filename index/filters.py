@@ -29,7 +29,7 @@ ItemColumn = Any
 
 
 class FilterRule(Protocol):
-    """A declared filter; ``intentrec_core.domain.Filter`` is one."""
+    """A declared filter; ``intentrec_core.domain.spec.Filter`` is one."""
 
     @property
     def kind(self) -> str: ...

@@ -12,15 +12,15 @@ import gc
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from stream.broker_checks import uses_transactions
-from stream.hot_swap import HotSwap
-from stream.metrics import Metrics
-from stream.pipeline import Pipeline, PipelineConfig
+from stream.bundles.hot_swap import HotSwap
+from stream.kafka.broker_checks import uses_transactions
+from stream.ops.metrics import Metrics
+from stream.pipeline.pipeline import Pipeline, PipelineConfig
 from stream.worker_process import EXIT_NOT_DRAINED, WorkerParts, WorkerProcess, run_until_signal
 
 if TYPE_CHECKING:
+    from stream.delivery.worker import PlaysWorker
     from stream.settings import Settings
-    from stream.worker import PlaysWorker
 
 #: run_until_signal and uses_transactions live elsewhere; they are the worker's too.
 __all__ = ["EXIT_NOT_DRAINED", "run_until_signal", "run_worker", "uses_transactions"]

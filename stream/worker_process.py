@@ -23,27 +23,27 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import AIOKafkaProducer
 
-from intentrec_core.changelog_codec import Marker
 from intentrec_core.errors import BrokerError, IntentRecError
-from stream.broker_checks import check_topics, uses_transactions
-from stream.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
-from stream.faust_app import create_app
-from stream.health import HealthServer
-from stream.lag_watch import look_deadline_s, tells_where_plays_end, watch_lag
-from stream.outputs_producer import OutputsProducer
-from stream.partition import LifeParts
-from stream.publisher import BATCH_BYTES, Publisher
-from stream.records import OutputKind
-from stream.recovery import read_changelog
-from stream.worker import PlaysWorker
+from intentrec_core.history.changelog_codec import Marker
+from stream.delivery.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
+from stream.delivery.faust_app import create_app
+from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end, watch_lag
+from stream.delivery.partition import LifeParts
+from stream.delivery.restore import read_changelog
+from stream.delivery.worker import PlaysWorker
+from stream.kafka.broker_checks import check_topics, uses_transactions
+from stream.kafka.outputs_producer import OutputsProducer
+from stream.kafka.publisher import BATCH_BYTES, Publisher
+from stream.ops.health import HealthServer
+from stream.wire.records import OutputKind
 
 if TYPE_CHECKING:
-    from intentrec_core.history import EventLayout
-    from stream.faust_app import PlaysApp
-    from stream.inference_loop import PlaysPipeline
-    from stream.metrics import Metrics
+    from intentrec_core.history.history import EventLayout
+    from stream.delivery.faust_app import PlaysApp
+    from stream.delivery.inference_loop import PlaysPipeline
+    from stream.delivery.transport import BatchConsumer
+    from stream.ops.metrics import Metrics
     from stream.settings import Settings
-    from stream.transport import BatchConsumer
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.worlds import TinyWorld
+from tests.worlds.tiny_world import TinyWorld
 
-pytest_plugins = ["tests.broker_fixtures", "tests.fault_report", "tests.serving_rig"]
+pytest_plugins = ["tests.rigs.broker_fixtures", "tests.rigs.fault_report", "tests.rigs.serving_rig"]
 
 torch.set_num_threads(1)
 settings.register_profile(

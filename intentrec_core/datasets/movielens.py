@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from intentrec_core.catalogue import Catalogue
 from intentrec_core.datasets import movielens_archive as archive
 from intentrec_core.datasets.download import Progress, download_distribution, download_url, no_progress
-from intentrec_core.datasets.plays import check_plays
 from intentrec_core.errors import DataError
+from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.plays.table import check_plays
 
 GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 #: Connect and each read. A filtered host answers nothing at all: the other source should not wait a minute for it.

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from intentrec_core.catalogue import Catalogue, Item
-from intentrec_core.datasets.plays import PLAYS
 from intentrec_core.errors import DataError
+from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.plays.table import PLAYS
 
 GROUPLENS = {
     "ml-100k/u.data": "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intentrec_core.domain import Domain, FilterKind
+from intentrec_core.domain.spec import Domain, FilterKind
 from intentrec_core.evaluation.targets import Targets
-from intentrec_core.features import FeatureBuilder
-from intentrec_core.model import IntentRec, ModelOutput
-from intentrec_core.training.batches import WindowBatch, WindowBatches
-from intentrec_core.training.members import Members
-from intentrec_core.training.windows import Windows
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.model.model import IntentRec, ModelOutput
+from intentrec_core.plays.batches import WindowBatch, WindowBatches
+from intentrec_core.plays.members import Members
+from intentrec_core.plays.windows import Windows
 
 BATCH_WINDOWS = 32
 MAX_SCORES = 1 << 24

@@ -16,10 +16,10 @@ from intentrec_core.evaluation.metrics import gains, lift_interval, mean_accurac
 from intentrec_core.evaluation.model_ranks import ModelRanker
 from intentrec_core.evaluation.reference_ranks import rank_in_time
 from intentrec_core.evaluation.targets import Targets, make_targets
-from intentrec_core.features import FeatureBuilder
-from intentrec_core.model import IntentRec
-from intentrec_core.training.members import Members, pack_members
-from intentrec_core.training.windows import NEVER_MS, cut_windows
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.members import Members, pack_members
+from intentrec_core.plays.windows import NEVER_MS, cut_windows
 
 
 def evaluate(

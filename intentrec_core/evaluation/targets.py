@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intentrec_core.domain import FilterKind
-from intentrec_core.training.members import Members
-from intentrec_core.training.windows import Windows
+from intentrec_core.domain.spec import FilterKind
+from intentrec_core.plays.members import Members
+from intentrec_core.plays.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)

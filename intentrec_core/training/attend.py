@@ -1,4 +1,5 @@
-"""Attention for training: what :class:`intentrec_core.attention.FullAttend` computes, with dropout and a gradient of its own.
+"""Attention for training: what :class:`intentrec_core.model.attention.FullAttend` computes, with dropout and a
+gradient of its own.
 
 Autograd would keep, and read again, a dozen tensors of every query times every key: biases, masks, scores, random numbers. Here a
 layer keeps the probabilities and which of them were dropped, and a few contexts at a time are worked on while they are in the
@@ -16,8 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from intentrec_core.attention import MASKED, SHORT_TERM_LAYER, TIME_UNIT_S
-from intentrec_core.dropout import keep_mask
+from intentrec_core.model.attention import MASKED, SHORT_TERM_LAYER, TIME_UNIT_S
+from intentrec_core.model.dropout import keep_mask
 
 CHUNK_SCORES = 1 << 18
 """Scores worked on at once on a CPU: 1 MiB as float32, about a core's cache."""
@@ -37,7 +38,7 @@ class TrainingAttend:
         self._dropout = dropout
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
-        """See :class:`intentrec_core.attention.Attend`."""
+        """See :class:`intentrec_core.model.attention.Attend`."""
         time_H, place_H = functional.softplus(slopes_2H)
         place_bias_HTT = (-place_H[:, None, None] * self._log_place_TT).masked_fill(self._future_TT, MASKED)
         hidden_BTT = self._old_BTT if layer == SHORT_TERM_LAYER else None

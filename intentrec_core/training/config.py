@@ -34,7 +34,8 @@ class TrainConfig:
     ``intent_weight`` is lambda of the paper's Eq. 4. ``unknown_ratio`` of the input plays have their item replaced by row 0, so
     that the row of unknown items means something. The last ``validation_ratio`` of the plays, by time, is held out to choose the
     best epoch; training stops after ``patience`` epochs without a better one. With 0 nothing is held out and all epochs run.
-    ``num_negatives`` items are drawn a step to stand for all (:mod:`intentrec_core.sampled_softmax`); 0 scores all of them, and
+    ``num_negatives`` items are drawn a step to stand for all (:mod:`intentrec_core.training.sampled_softmax`); 0
+    scores all of them, and
     None takes what suits the catalogue (:meth:`negatives`).
     ``max_seconds`` ends training early, with the whole schedule squeezed into that time (such a run is not repeatable).
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from intentrec_core.model import IntentRec
+from intentrec_core.model.model import IntentRec
 
 
 class Optimiser:

@@ -17,23 +17,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intentrec_core.columns import ContextBatch
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.evaluation.metrics import Quality, mean_accuracy, quality
 from intentrec_core.evaluation.model_ranks import ModelRanker
 from intentrec_core.evaluation.targets import make_targets
-from intentrec_core.features import FeatureBuilder
-from intentrec_core.losses import LossParts, intentrec_loss
-from intentrec_core.model import IntentRec, ItemFeatures, ModelConfig
-from intentrec_core.sampled_softmax import ItemSampler
+from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
+from intentrec_core.plays.batches import WindowBatch, WindowBatches
+from intentrec_core.plays.members import Members, pack_members
+from intentrec_core.plays.windows import NEVER_MS, Windows, cut_windows
 from intentrec_core.training.attend import TrainingAttend
-from intentrec_core.training.batches import WindowBatch, WindowBatches
 from intentrec_core.training.config import TrainConfig
-from intentrec_core.training.members import Members, pack_members
+from intentrec_core.training.losses import LossParts, intentrec_loss
 from intentrec_core.training.optimiser import Optimiser
-from intentrec_core.training.progress import EpochCallback, EpochReport, Progress, ProgressCallback, Trained
+from intentrec_core.training.reports import EpochCallback, EpochReport, Progress, ProgressCallback, Trained
+from intentrec_core.training.sampled_softmax import ItemSampler
 from intentrec_core.training.schedule import rate_factor, run_done
-from intentrec_core.training.windows import NEVER_MS, Windows, cut_windows
 
 
 def resolve_device(name: str) -> torch.device:

@@ -10,11 +10,11 @@ from intentrec_core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from intentrec_core.bundle_store import BundleStore
+    from intentrec_core.bundle.store import BundleStore
     from intentrec_core.evaluation.comparison import Comparison
+    from intentrec_core.training.first_model import FirstModel
+    from stream.bundles.builder import BuiltBundle
     from stream.cli.data_source import DataSet
-    from stream.first_model import FirstModel
-    from stream.publish_bundle import BuiltBundle
     from stream.settings import Settings
 
 LATEST = "latest"
@@ -25,7 +25,7 @@ def open_store(settings: Settings) -> BundleStore:
 
     Raises: ConfigError when its URL means nothing.
     """
-    from intentrec_core.bundle_store import BundleStore
+    from intentrec_core.bundle.store import BundleStore
 
     return BundleStore(settings.bundle_url, settings.cache_dir)
 
@@ -54,8 +54,8 @@ def write_first_bundle(settings: Settings, first: FirstModel, metrics: Mapping[s
 
     Raises: BundleError when it does not verify or the store refuses.
     """
-    from intentrec_core.domain_file import domain_text
-    from stream.publish_bundle import build_bundle
+    from intentrec_core.domain.toml import domain_text
+    from stream.bundles.builder import build_bundle
 
     store = open_store(settings)
     built = build_bundle(
@@ -76,7 +76,7 @@ def announce_bundle(settings: Settings, version: str, *, reason: str, parent: st
 
     Raises: BrokerError when the broker cannot be reached.
     """
-    from stream.announce import announce
+    from stream.bundles.announcements import announce
 
     told = asyncio.run(announce(settings, bundle=version, url=settings.bundle_url, parent=parent, reason=reason))
     return told.sequence
@@ -87,7 +87,7 @@ def newest_announced(settings: Settings) -> str | None:
 
     Raises: BrokerError when the broker cannot be reached.
     """
-    from stream.announce import AnnouncementFollower, newest
+    from stream.bundles.announcements import AnnouncementFollower, newest
 
     async def read() -> str | None:
         async with AnnouncementFollower(settings) as follower:
@@ -103,8 +103,8 @@ def compare_bundle(settings: Settings, version: str, data_set: DataSet, seed: in
     Raises: BundleError when it does not verify; DataError when no play comes after its training.
     """
     from intentrec_core.evaluation.report import compare
-    from intentrec_core.features import FeatureBuilder
-    from stream.publish_bundle import TRAINED_UNTIL, check_bundle
+    from intentrec_core.features.features import FeatureBuilder
+    from stream.bundles.builder import TRAINED_UNTIL, check_bundle
 
     store = open_store(settings)
     loaded, _ = check_bundle(store.fetch(resolve(store, version)).path)

@@ -10,8 +10,8 @@ from stream.cli import options
 from stream.cli.progress import bars, results
 
 if TYPE_CHECKING:
-    from intentrec_core.bundle import Manifest
-    from intentrec_core.bundle_store import BundleStore
+    from intentrec_core.bundle.format import Manifest
+    from intentrec_core.bundle.store import BundleStore
 
 group = typer.Typer(
     help="Look at bundles: weights, vocabulary and index under one version.",
@@ -98,9 +98,9 @@ def verify(version: Version, bundles: options.Bundles = None, cache_dir: options
     import tempfile
     from pathlib import Path
 
-    from intentrec_core.bundle_store import BundleStore
+    from intentrec_core.bundle.store import BundleStore
+    from stream.bundles.builder import check_bundle
     from stream.cli.bundle_store import open_store, resolve
-    from stream.publish_bundle import check_bundle
 
     settings = options.settings(bundle_url=bundles, cache_dir=cache_dir)
     found = resolve(open_store(settings), version)
@@ -129,8 +129,8 @@ def rollback(
     cache_dir: options.CacheDir = None,
 ) -> None:
     """Have every worker serve an older bundle: a new announcement that names it. It is verified first."""
+    from stream.bundles.builder import check_bundle
     from stream.cli.bundle_store import announce_bundle, newest_announced, open_store
-    from stream.publish_bundle import check_bundle
 
     settings = options.settings(broker=broker, bundle_url=bundles, cache_dir=cache_dir)
     store = open_store(settings)
@@ -156,7 +156,7 @@ def _parent(current: str | None, store: BundleStore) -> str:
 
 
 def _facts(manifest: Manifest) -> dict[str, str | int | float]:
-    from stream.codec import iso_time
+    from stream.wire.codec import iso_time
 
     return {
         name.removesuffix("_ms"): iso_time(int(value)) if name.endswith("_ms") else value

@@ -12,7 +12,7 @@ from stream.cli.progress import Report
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from intentrec_core.catalogue import Catalogue
+    from intentrec_core.features.catalogue import Catalogue
 
 MOVIELENS = "movielens-100k"
 
@@ -63,8 +63,8 @@ def _load_folder(folder: Path) -> DataSet:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from intentrec_core.catalogue import Catalogue
-    from intentrec_core.datasets.plays import check_plays
+    from intentrec_core.features.catalogue import Catalogue
+    from intentrec_core.plays.table import check_plays
 
     items = next((path for name in ("items.parquet", "items.jsonl") if (path := folder / name).is_file()), None)
     if items is None:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from intentrec_core.training.config import TrainConfig
     from stream.cli.data_source import DataSet
-    from stream.console.snapshot import Snapshot
-    from stream.demo import Show
-    from stream.demo_stage import Stage
+    from stream.demo.console.snapshot import Snapshot
+    from stream.demo.run import Show
+    from stream.demo.stage import Stage
 
 #: Of the plays, the earliest, that the first bundle learns from; the rest is replayed.
 SHARE = 0.7
@@ -71,9 +71,9 @@ def demo(
     scale; every process ends with this one.
     """
     from intentrec_core.training.config import TrainConfig
-    from stream.demo import NotDrained, Script, play
-    from stream.demo_stage import open_stage, running
-    from stream.replay import Pace
+    from stream.demo.run import NotDrained, Script, play
+    from stream.demo.stage import open_stage, running
+    from stream.kafka.replay import Pace
 
     # A kill, or a closed terminal, must unwind like Ctrl-C: the context managers below end every process that was started.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -120,7 +120,7 @@ def _prepare(stage: Stage, cache_dir: Path, config: TrainConfig, *, fresh: bool)
     from stream.cli.bundle_store import announce_bundle
     from stream.cli.data_source import MOVIELENS, load_data
     from stream.cli.learning import training_bars
-    from stream.demo_bundle import first_bundle
+    from stream.demo.first_bundle import first_bundle
 
     console = notes()
     with bars(in_bytes=True) as report:
@@ -150,7 +150,7 @@ def _prepare(stage: Stage, cache_dir: Path, config: TrainConfig, *, fresh: bool)
 @contextlib.contextmanager
 def _shown(headless: bool, console: Console) -> Iterator[Show]:
     """The live view on the alternate screen, or a line every few seconds."""
-    from stream.console.screen import Screen
+    from stream.demo.console.screen import Screen
 
     if headless or not sys.stdout.isatty():
         yield _lines(console)
@@ -172,7 +172,7 @@ def _shown(headless: bool, console: Console) -> Iterator[Show]:
 
 
 def _lines(console: Console) -> Show:
-    from stream.console.bars import milliseconds, ratio
+    from stream.demo.console.bars import milliseconds, ratio
 
     next_s = time.monotonic()
 

@@ -15,7 +15,7 @@ from stream.cli import options
 from stream.cli.progress import Report, bars, results
 
 if TYPE_CHECKING:
-    from stream.redrive import Letter, Redrive, Selection
+    from stream.repair.redrive import Letter, Redrive, Selection
     from stream.settings import Settings
 
 group = typer.Typer(
@@ -99,7 +99,7 @@ def show(
     broker: options.Broker = None,
 ) -> None:
     """Show one dead letter: its headers, and the play's bytes as the producer sent them."""
-    from stream.redrive import Selection
+    from stream.repair.redrive import Selection
 
     settings, (partition, offset) = options.settings(broker=broker), _place("letter", letter)
     selection = Selection(first={partition: offset}, last={partition: offset})
@@ -149,7 +149,7 @@ def redrive(
     Never sent: letters of which only the start was kept (plays over 1 MB), and
     inference_failed, which the history has already.
     """
-    from stream.redrive import Redrive
+    from stream.repair.redrive import Redrive
 
     settings = options.settings(broker=broker)
     run = Redrive(settings, _selection(reason, first, last), limit, max_redrives, dry_run)
@@ -168,7 +168,7 @@ def redrive(
 
 
 async def _redrive(settings: Settings, run: Redrive) -> None:
-    from stream.replay import start_producer
+    from stream.kafka.replay import start_producer
 
     producer = await start_producer(settings)
     try:
@@ -181,8 +181,8 @@ async def _newest(
     settings: Settings, selection: Selection, limit: int, report: Report
 ) -> tuple[list[Letter], Counter[str]]:
     """The last letters of each partition, newest last, and how many there are by reason."""
-    from stream.redrive import letters
-    from stream.topic_reader import TopicReader
+    from stream.kafka.topic_reader import TopicReader
+    from stream.repair.redrive import letters
 
     newest: dict[int, deque[Letter]] = {}
     reasons: Counter[str] = Counter()
@@ -196,7 +196,7 @@ async def _newest(
 
 
 def _selection(reason: list[RejectReason] | None, first: list[str] | None, last: list[str] | None) -> Selection:
-    from stream.redrive import Selection
+    from stream.repair.redrive import Selection
 
     return Selection(
         reasons=frozenset(entry.value for entry in reason or ()),
@@ -213,7 +213,7 @@ def _place(what: str, text: str) -> tuple[int, int]:
 
 
 def _as_json(letter: Letter) -> dict[str, Any]:
-    from stream.codec import iso_time
+    from stream.wire.codec import iso_time
 
     return {
         "letter": letter.place,

@@ -17,9 +17,9 @@ from stream.cli.progress import Report, bars, notes, results
 if TYPE_CHECKING:
     from intentrec_core.evaluation.comparison import Comparison
     from intentrec_core.training.config import TrainConfig
-    from intentrec_core.training.progress import EpochReport, Progress
+    from intentrec_core.training.first_model import FirstModel
+    from intentrec_core.training.reports import EpochReport, Progress
     from stream.cli.data_source import DataSet
-    from stream.first_model import FirstModel
     from stream.settings import Settings
 
 _PANEL = "Data and learning"
@@ -157,9 +157,9 @@ def _learn(
     *,
     intent_stage: bool,
 ) -> FirstModel:
-    from intentrec_core.domain_file import load_domain
-    from intentrec_core.model import ModelConfig
-    from stream.first_model import learn
+    from intentrec_core.domain.toml import load_domain
+    from intentrec_core.model.model import ModelConfig
+    from intentrec_core.training.first_model import learn
 
     plays = data_set.earliest(share)
     if not plays.num_rows:
@@ -209,7 +209,7 @@ def _compare(
     layers: int | None,
     first: FirstModel,
 ) -> Comparison:
-    from stream.first_model import compare_with_references
+    from intentrec_core.training.first_model import compare_with_references
 
     without = _learn(settings, data_set, share, config, width, layers, intent_stage=False)
     cut_ms = data_set.rest(share).column("ts_ms")[0].as_py()

@@ -62,7 +62,7 @@ def trainer(
     event_log: Annotated[Path | None, typer.Option(help="Folder of the plays it has followed.")] = None,
 ) -> None:
     """Follow the plays, retrain on a schedule, and announce each bundle that is not worse than the one that serves."""
-    from stream.trainer_app import run_trainer
+    from stream.trainer.app import run_trainer
 
     _log_what_happens()
     run_trainer(

@@ -15,9 +15,9 @@ from stream.cli import options
 from stream.cli.progress import Report, bars, results
 
 if TYPE_CHECKING:
-    from intentrec_core.history import EventLayout, History
+    from intentrec_core.history.history import EventLayout, History
+    from stream.repair.state_verify import Verified
     from stream.settings import Settings
-    from stream.state_verify import Verified
 
 group = typer.Typer(
     help="Look at members' histories as the changelog has them, and check them against the plays.",
@@ -139,7 +139,7 @@ def forget(
     recommendations, intents, dead letters and late plays; so are bundles, which hold
     what was learned and no ids. README.md has the table.
     """
-    from stream.forget import is_followed, send_forget
+    from stream.kafka.send_erasure import is_followed, send_forget
 
     settings = options.settings(broker=broker)
     if not yes and not typer.confirm(f"Forget {user!r} on {settings.broker}? This cannot be undone", err=True):
@@ -162,16 +162,16 @@ def forget(
 
 
 def _layout(settings: Settings) -> EventLayout:
-    from intentrec_core.domain_file import load_domain
-    from intentrec_core.history import EventLayout
+    from intentrec_core.domain.toml import load_domain
+    from intentrec_core.history.history import EventLayout
 
     return EventLayout(load_domain(settings.domain))
 
 
 async def _find(settings: Settings, layout: EventLayout, user: str) -> tuple[int, History]:
-    from stream.control import home_partition
-    from stream.state_view import snapshot
-    from stream.topic_reader import TopicReader
+    from stream.kafka.topic_reader import TopicReader
+    from stream.repair.state_view import snapshot
+    from stream.wire.erasure_record import home_partition
 
     async with TopicReader(settings) as reader:
         num_partitions = await reader.num_partitions(settings.changelog_topic)
@@ -186,8 +186,8 @@ async def _find(settings: Settings, layout: EventLayout, user: str) -> tuple[int
 
 
 def _told(layout: EventLayout, user: str, partition: int, history: History) -> dict[str, Any]:
-    from stream.codec import iso_time
-    from stream.state_view import held_plays
+    from stream.repair.state_view import held_plays
+    from stream.wire.codec import iso_time
 
     num_before = len(history.evicted_items) // 8
     began_ms = history.session_start_ms(layout, history.num_events(layout) - 1)
@@ -204,8 +204,8 @@ def _told(layout: EventLayout, user: str, partition: int, history: History) -> d
 
 
 async def _verify(settings: Settings, layout: EventLayout, only: list[int] | None, report: Report) -> list[Verified]:
-    from stream.state_verify import verify
-    from stream.topic_reader import TopicReader
+    from stream.kafka.topic_reader import TopicReader
+    from stream.repair.state_verify import verify
 
     async with TopicReader(settings) as reader:
         num_partitions = await reader.num_partitions(settings.changelog_topic)

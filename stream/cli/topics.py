@@ -16,8 +16,8 @@ from stream.cli import options
 from stream.cli.progress import bars, notes, results
 
 if TYPE_CHECKING:
-    from stream.broker import Broker
-    from stream.kafka_cluster import KafkaCluster
+    from stream.local_kafka.broker import Broker
+    from stream.local_kafka.cluster import KafkaCluster
 
 _PANEL = "Streaming"
 _LOOK_EVERY_S = 0.5
@@ -58,7 +58,7 @@ def create(
     ] = None,
 ) -> None:
     """Create the topics that are missing, with the cleanup policies the guarantees rest on. Doing it twice is fine."""
-    from stream.topics import create_topics
+    from stream.kafka.topics import create_topics
 
     settings = options.settings(broker=broker, num_partitions=partitions, replication_factor=replication)
     with bars() as report:
@@ -81,8 +81,8 @@ def run(
     data_dir: Annotated[Path | None, typer.Option(help="Kafka's data and the log file.")] = None,
 ) -> None:
     """Run a broker on this machine until Ctrl-C."""
-    from stream.broker import start_broker
-    from stream.kafka_cluster import start_cluster
+    from stream.local_kafka.broker import start_broker
+    from stream.local_kafka.cluster import start_cluster
 
     if engine is Engine.EMBEDDED and nodes != 1:
         raise ConfigError(f"--nodes {nodes}: the embedded broker is one node; use --engine kafka")
@@ -107,7 +107,7 @@ def _mend(stopped: Broker | KafkaCluster) -> None:
 
     Raises: BrokerError where there are none, or it does not start.
     """
-    from stream.kafka_cluster import KafkaCluster
+    from stream.local_kafka.cluster import KafkaCluster
 
     brokers = stopped.brokers if isinstance(stopped, KafkaCluster) else [stopped]
     if not isinstance(stopped, KafkaCluster) or len(brokers) == 1:

@@ -17,8 +17,8 @@ from stream.cli import options
 from stream.cli.progress import Report, bars, notes, results
 
 if TYPE_CHECKING:
-    from intentrec_core.datasets.plays import PlayRow
-    from stream.replay import Pace
+    from intentrec_core.plays.table import PlayRow
+    from stream.kafka.replay import Pace
     from stream.settings import Settings
 
 _PANEL = "Streaming"
@@ -64,9 +64,9 @@ def replay(
     cache_dir: options.CacheDir = None,
 ) -> None:
     """Send real plays into Kafka in the order in which they happened."""
-    from intentrec_core.datasets.plays import play_rows
+    from intentrec_core.plays.table import play_rows
     from stream.cli.data_source import load_data
-    from stream.replay import Pace
+    from stream.kafka.replay import Pace
 
     settings = options.settings(broker=broker, cache_dir=cache_dir)
     pace = Pace(speed=speed, rate=rate)
@@ -100,8 +100,8 @@ def simulate(
     The same options give the same plays. Nothing is held in memory but the
     members, so any size streams.
     """
-    from intentrec_core.datasets.simulate import World
-    from stream.replay import Pace
+    from intentrec_core.simulation.simulate import World
+    from stream.kafka.replay import Pace
 
     world = World(domain.value, users, items, seed, event_rate, informative=informative)
     with bars() as report:
@@ -125,7 +125,7 @@ def simulate(
 
 
 def _send(settings: Settings, pace: Pace, rows: Iterable[PlayRow], total: int, title: str, report: Report) -> None:
-    from stream.replay import Replay
+    from stream.kafka.replay import Replay
 
     run = Replay(settings, pace)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from intentrec_core.catalogue import Catalogue
-from intentrec_core.datasets.plays import PLAYS
 from intentrec_core.errors import DataError
+from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.plays.table import PLAYS
 
 if TYPE_CHECKING:
-    from intentrec_core.datasets.simulate import World
+    from intentrec_core.simulation.simulate import World
     from stream.cli.progress import Report
 
 TRUTH = pa.schema([("event_id", pa.string()), ("hidden_intent", pa.string())])

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 
-from stream.codec import DecodedPlay, decode_play, encode
-from stream.messages import Play
+from stream.wire.codec import DecodedPlay, decode_play, encode
+from stream.wire.messages import Play
 
 NOW_MS, NUM_PLAYS, ROUNDS = 1_772_396_100_000, 20_000, 9
 CONTEXT = {"device": "tv", "region": "DE", "max_maturity": 12}

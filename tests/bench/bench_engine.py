@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from intentrec_core.engine import IncrementalEngine
+from intentrec_core.engine.engine import IncrementalEngine
 from tests.bench.baselines.recompute import WindowRecompute
 from tests.bench.engine_world import EngineWorld, Member
 from tests.bench.harness import BenchOptions, Figures, Timing, in_turns

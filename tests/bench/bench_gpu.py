@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.decode_step import bucket_of
-from intentrec_core.encoder import StepOutput
-from intentrec_core.kv_pool import slot_bytes
-from intentrec_core.torch_encoder import TorchEncoder
+from intentrec_core.engine.cuda.decode_step import bucket_of
+from intentrec_core.engine.cuda.encoder import TorchEncoder
+from intentrec_core.engine.cuda.kv_pool import slot_bytes
+from intentrec_core.engine.encoder import StepOutput
 from tests.bench import harness
 from tests.bench.gpu_world import GpuWorld
 from tests.bench.harness import BenchOptions, Figures, Timing
@@ -31,7 +31,7 @@ BATCHES, LENGTHS, NUM_STEPS, NUM_ITEMS = (64, 256, 1024, 4096), (32, 256, 512), 
 #: The step that the bars are about.
 BATCH, LENGTH = 4096, 256
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-#: Bounds of item vectors and probabilities beside float32, as intentrec_core.torch_encoder states them.
+#: Bounds of item vectors and probabilities beside float32, as intentrec_core.engine.cuda.encoder states them.
 BOUNDS = {torch.float16: (1e-3, 2e-4), torch.bfloat16: (8e-3, 1.6e-3), torch.float32: (1e-4, 1e-4)}
 _READ_BYTES = 2 << 30
 PARTS = ("parity", "steps", "dtypes", "prefill", "sessions")

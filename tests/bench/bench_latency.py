@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.announce import announce
+from stream.bundles.announcements import announce
 from tests.bench.harness import BenchOptions, Figures
 from tests.bench.open_loop import OpenLoop
 from tests.bench.rates import BenchFailed, Program
@@ -30,7 +30,7 @@ _NUM_BURSTS = 3
 #: After a swap, members who were not moved warm are encoded at their next play: that is still the swap's doing.
 SETTLE_S = 2.0
 _BEFORE_FIRST_LIST_S = 0.5
-#: Members are moved for ten minutes at most (stream.hot_swap); loading comes before that.
+#: Members are moved for ten minutes at most (stream.bundles.hot_swap); loading comes before that.
 _SWAPPED_WITHIN_S = 700.0
 _CHUNK = 1000
 

@@ -19,16 +19,16 @@ from pathlib import Path
 import confluent_kafka
 import numpy as np
 
-from intentrec_core.changelog_codec import Marker, encode_changes
-from intentrec_core.domain_file import load_domain
-from intentrec_core.history import EventLayout, History
-from stream.broker import start_broker
-from stream.changelog import Cut, TransactionalWriter
-from stream.recovery import Restored, read_changelog
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.history.changelog_codec import Marker, encode_changes
+from intentrec_core.history.history import EventLayout, History
+from stream.delivery.changelog import Cut, TransactionalWriter
+from stream.delivery.restore import Restored, read_changelog
+from stream.kafka.topics import create_topics
+from stream.local_kafka.broker import start_broker
 from stream.settings import Settings
-from stream.topics import create_topics
 from tests.bench.harness import BenchOptions, Figures
-from tests.changelog_bytes import BUDGET_BYTES, NUM_PLAYS, written_bytes
+from tests.rigs.changelog_bytes import BUDGET_BYTES, NUM_PLAYS, written_bytes
 
 PARTS = ()
 USERS_A_CUT = 500

@@ -17,7 +17,7 @@ import json
 import statistics
 from dataclasses import dataclass
 
-from stream.metrics import Stage
+from stream.ops.metrics import Stage
 from tests.bench.baselines.quix.environment import quix_python
 from tests.bench.harness import BenchOptions, Figures
 from tests.bench.rates import BenchFailed, OutputCount, Program, Rate, measure_rate

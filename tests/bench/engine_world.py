@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from intentrec_core.catalogue import Catalogue, Item
-from intentrec_core.cpu_encoder import slot_bytes
-from intentrec_core.domain_file import load_domain
-from intentrec_core.engine import EncodeRequest, IncrementalEngine
-from intentrec_core.features import FeatureBuilder
-from intentrec_core.history import History, anchor
-from intentrec_core.model import IntentRec, ModelConfig
-from intentrec_core.vocabulary import ItemTable, Vocabulary
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
+from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.history.history import History, anchor
+from intentrec_core.model.model import IntentRec, ModelConfig
 
 NUM_ITEMS = 10_000
 START_MS = 1_700_000_000_000

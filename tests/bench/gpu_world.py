@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.columns import Columns
-from intentrec_core.domain_file import load_domain
-from intentrec_core.kv_pool import slot_bytes
-from intentrec_core.model import IntentRec, ModelConfig
-from intentrec_core.torch_encoder import TorchEncoder
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.engine.cuda.encoder import TorchEncoder
+from intentrec_core.engine.cuda.kv_pool import slot_bytes
+from intentrec_core.features.columns import Columns
+from intentrec_core.model.model import IntentRec, ModelConfig
 
 CONFIG = ModelConfig(width=128, num_heads=4, num_layers=2, intent_width=64)
 START_S = 1.7e9
@@ -25,7 +25,7 @@ GAP_S = 15_800.0
 
 @dataclass(frozen=True)
 class MadeUpItems:
-    """See :class:`intentrec_core.model.ItemFeatures`."""
+    """See :class:`intentrec_core.model.model.ItemFeatures`."""
 
     codes: NDArray[np.int64]
     multi: dict[str, NDArray[np.float32]]

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.kernels import compiled
+from intentrec_core.kernels.dense import compiled
 
 #: Well above any cache; each thread reads its own.
 _BYTES_A_THREAD = 256 << 20

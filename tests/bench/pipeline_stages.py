@@ -14,15 +14,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from intentrec_core.history import EventLayout, History
-from stream.control import home_partition
-from stream.metrics import Stage
-from stream.pipeline import Pipeline
-from stream.records import OutputKind, PartitionResult
-from stream.serving import load_serving
+from intentrec_core.history.history import EventLayout, History
+from stream.bundles.serving import load_serving
+from stream.ops.metrics import Stage
+from stream.pipeline.pipeline import Pipeline
+from stream.wire.erasure_record import home_partition
+from stream.wire.records import OutputKind, PartitionResult
 from tests.bench.worker_plays import history, plays, user_id
 from tests.bench.worker_world import POOL_BYTES
-from tests.bundle_world import Record, make_pipeline
+from tests.worlds.bundle_world import Record, make_pipeline
 
 STAGES = (Stage.FOLD, Stage.ENCODE, Stage.SEARCH, Stage.JUDGE, Stage.MESSAGES)
 #: A worker's default of plays in a micro-batch.

@@ -62,7 +62,7 @@ class Program:
             sys.executable,
             "-I",
             "-S",
-            str(_PACKAGE / "child_guard.py"),
+            str(_PACKAGE / "ops" / "child_guard.py"),
             str(os.getpid()),
             str(python),
             *arguments,

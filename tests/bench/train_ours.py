@@ -20,15 +20,15 @@ import pyarrow as pa
 import pyarrow.csv
 import torch
 
-from intentrec_core.catalogue import Catalogue, Item
 from intentrec_core.datasets.movielens import fetch_movielens
-from intentrec_core.datasets.plays import check_plays
-from intentrec_core.domain import Domain
-from intentrec_core.domain_file import load_domain
-from intentrec_core.model import ModelConfig
+from intentrec_core.domain.spec import Domain
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.model.model import ModelConfig
+from intentrec_core.plays.table import check_plays
 from intentrec_core.training.config import TrainConfig
-from intentrec_core.training.progress import EpochCallback, Trained
-from stream.first_model import learn
+from intentrec_core.training.first_model import learn
+from intentrec_core.training.reports import EpochCallback, Trained
 from stream.settings import Settings
 
 MATMUL_SIZE = 1024

@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 import intentrec_core
 from index import conditioning
 from index.conditioning import augment, query
-from intentrec_core.bundle_contents import item_label_heads, item_vectors
-from intentrec_core.catalogue import Catalogue
-from intentrec_core.datasets.simulate import World
-from intentrec_core.domain_file import domain_text, parse_domain
-from intentrec_core.features import FeatureBuilder
-from intentrec_core.history import anchor
-from intentrec_core.model import IntentRec, ModelConfig
-from intentrec_core.reference import recompute
+from intentrec_core.bundle.contents import item_label_heads, item_vectors
+from intentrec_core.domain.toml import domain_text, parse_domain
+from intentrec_core.engine.reference import recompute
+from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.history.history import anchor
+from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.plays.members import Members, pack_members
+from intentrec_core.simulation.simulate import World
 from intentrec_core.training.config import TrainConfig
-from intentrec_core.training.members import Members, pack_members
 from intentrec_core.training.train import train
-from intentrec_core.vocabulary import ItemTable, Vocabulary
 
 CACHE = Path(".intentrec/bench")
 BETA = 0.5

@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 
 import intentrec_core
-from intentrec_core.catalogue import Catalogue, Item
-from intentrec_core.domain import Domain
-from intentrec_core.domain_file import parse_domain
-from intentrec_core.history import EventLayout, History, hash64
-from intentrec_core.model import ModelConfig
+from intentrec_core.domain.spec import Domain
+from intentrec_core.domain.toml import parse_domain
+from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.history.history import EventLayout, History, hash64
+from intentrec_core.model.model import ModelConfig
 
 #: n: contexts hold n + 1 to 2n plays, 256 in the mean.
 WINDOW = 170
@@ -32,7 +32,7 @@ _CUMULATIVE = np.cumsum(1.0 / np.arange(1, NUM_ITEMS + 1))
 
 def domain_text() -> str:
     """The shipped MovieLens domain with the bench's window."""
-    shipped = (Path(intentrec_core.__file__).parent / "domains" / "movielens.toml").read_text()
+    shipped = (Path(intentrec_core.__file__).parent / "domain" / "movielens.toml").read_text()
     return shipped.replace("window = 64", f"window = {WINDOW}")
 
 

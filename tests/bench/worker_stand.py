@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stream.broker import start_broker
-from stream.ports import free_port
+from stream.local_kafka.broker import start_broker
+from stream.local_kafka.ports import free_port
 from stream.settings import Settings
 from tests.bench.baselines.pass_through import ANSWERS
 from tests.bench.pipeline_stages import answers, warm_pipeline

@@ -17,17 +17,17 @@ import torch
 from index import artifact
 from index.conditioning import augment
 from index.golden import golden_bytes
-from intentrec_core.bundle import BundleRef, write_bundle
-from intentrec_core.bundle_contents import item_vectors, pack_files
-from intentrec_core.changelog_codec import Marker, encode_changes
-from intentrec_core.history import EventLayout
-from intentrec_core.model import IntentRec
-from intentrec_core.vocabulary import ItemTable, Vocabulary
-from stream.announce import announce
-from stream.changelog import Cut, TransactionalWriter
-from stream.control import home_partition
+from intentrec_core.bundle.contents import item_vectors, pack_files
+from intentrec_core.bundle.format import BundleRef, write_bundle
+from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.history.changelog_codec import Marker, encode_changes
+from intentrec_core.history.history import EventLayout
+from intentrec_core.model.model import IntentRec
+from stream.bundles.announcements import announce
+from stream.delivery.changelog import Cut, TransactionalWriter
+from stream.kafka.topics import create_topics
 from stream.settings import Settings
-from stream.topics import create_topics
+from stream.wire.erasure_record import home_partition
 from tests.bench.worker_plays import MODEL, START_MS, catalogue, domain_text, history, load_domain, user_id
 
 #: Histories of a cut when the changelog is filled; a cut is one transaction.

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from intentrec_core.errors import RejectReason
-from stream import contracts
-from stream.codec import DecodedPlay, close_with_latency, decode_play, encode, encode_open
-from stream.control import CONTROL_HEADER, FORGET, Forget, read_control
-from stream.dead_letter import REDRIVE_OF_HEADER, REDRIVES_HEADER, dead_letter
-from stream.messages import (
+from stream.wire import schemas as contracts
+from stream.wire.codec import DecodedPlay, close_with_latency, decode_play, encode, encode_open
+from stream.wire.dead_letter import REDRIVE_OF_HEADER, REDRIVES_HEADER, dead_letter
+from stream.wire.erasure_record import CONTROL_HEADER, FORGET, Forget, read_control
+from stream.wire.messages import (
     Announcement,
     IntentUpdate,
     Play,

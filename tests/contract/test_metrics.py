@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from intentrec_core.errors import BundleFault, RejectReason
-from stream.metrics import MAX_BUNDLES, Metrics, PlayOutcome
+from stream.ops.metrics import MAX_BUNDLES, Metrics, PlayOutcome
 
 INSTRUMENTS = {
     "batch_plays": "histogram",

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from stream.broker import start_broker
+from stream.local_kafka.broker import start_broker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stream.cli.root import EXIT_CODES
-from stream.metrics import Metrics
+from stream.ops.metrics import Metrics
 from stream.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream import hot_swap, worker
-from stream.serving import Serving, load_serving
-from tests.faulty_encoder import FaultyEncoder, device_lost, out_of_range
+from stream.bundles import hot_swap
+from stream.bundles.serving import Serving, load_serving
+from stream.delivery import worker
+from tests.worlds.faulty_encoder import FaultyEncoder, device_lost, out_of_range
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
-from stream.retries import MAX_FAILURES
-from tests import counting
+from stream.delivery.retries import MAX_FAILURES
+from tests.worlds import counting
 
 logger = logging.getLogger("injected")
 

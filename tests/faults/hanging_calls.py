@@ -18,10 +18,10 @@ from unittest.mock import patch
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from intentrec_core.changelog_codec import Restorer
-from stream.partition import PartitionLife
-from stream.transport import BatchConsumerThread
-from tests import counting
+from intentrec_core.history.changelog_codec import Restorer
+from stream.delivery.partition import PartitionLife
+from stream.delivery.transport import BatchConsumerThread
+from tests.worlds import counting
 
 _FOREVER_S = 3600.0
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Self
 import confluent_kafka
 import pytest
 
-from stream.records import ID_HEADER
-from stream.scrape import is_ready
-from tests.serving_rig import counted
+from stream.ops.scrape import is_ready
+from stream.wire.records import ID_HEADER
+from tests.rigs.serving_rig import counted
 
 if TYPE_CHECKING:
     from stream.settings import Settings
-    from tests.rig import Rig, Worker
+    from tests.rigs.rig import Rig, Worker
 
 #: Makes so many further plays of a rig.
 Plays = Callable[["Rig", int], Iterator[dict[str, Any]]]

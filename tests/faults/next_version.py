@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from intentrec_core import changelog_codec
-from intentrec_core.changelog_codec import Marker, Restorer, encode_changes
-from stream import folding
+from intentrec_core.history import changelog_codec
+from intentrec_core.history.changelog_codec import Marker, Restorer, encode_changes
+from stream.pipeline import folding
 
 SCHEMA = changelog_codec.SCHEMA_VERSION + 1
 
@@ -45,7 +45,7 @@ def install(replace: Callable[[Any, str, Any], None] = setattr) -> None:
 
 
 if __name__ == "__main__":
-    from tests import counting
+    from tests.worlds import counting
 
     install()
     sys.exit(counting.main())

@@ -15,18 +15,17 @@ from confluent_kafka import Producer
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from intentrec_core import bundle
-from intentrec_core.bundle import MANIFEST, BundleRef, encode_manifest, read_manifest, write_bundle
-from stream.announce import ANNOUNCEMENT_KEY
-from stream.broker import Broker
-from stream.codec import encode
-from stream.messages import Announcement
-from stream.scrape import scrape
-from tests.bundle_world import CREATED_AT, make_bundle
-from tests.fault_report import FaultRow
+from intentrec_core.bundle import format as bundle
+from intentrec_core.bundle.format import MANIFEST, BundleRef, encode_manifest, read_manifest, write_bundle
+from stream.bundles.announcements import ANNOUNCEMENT_KEY
+from stream.local_kafka.broker import Broker
+from stream.ops.scrape import scrape
+from stream.wire.codec import encode
+from stream.wire.messages import Announcement
 from tests.faults.load import GroupView, Load
-from tests.rig import Rig, Worker
-from tests.serving_rig import (
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import Rig, Worker
+from tests.rigs.serving_rig import (
     ServingRigMaker,
     announce_bundle,
     bundles_named,
@@ -36,8 +35,9 @@ from tests.serving_rig import (
     wait_ready,
     world_plays,
 )
-from tests.verdict import judge
-from tests.worlds import DOMAIN, TinyWorld
+from tests.rigs.verdict import judge
+from tests.worlds.bundle_world import CREATED_AT, make_bundle
+from tests.worlds.tiny_world import DOMAIN, TinyWorld
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 

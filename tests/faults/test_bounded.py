@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from stream.broker import Broker
-from stream.transport import _MAX_POLL_RECORDS
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.delivery.transport import _MAX_POLL_RECORDS
+from stream.local_kafka.broker import Broker
 from tests.faults.load import Answered, GroupView
-from tests.serving_rig import wait_ready
-from tests.verdict import judge
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.serving_rig import wait_ready
+from tests.rigs.verdict import judge
 
 MAX_UNCOMMITTED = 1024
 #: Far more than may be taken: the bound, and the poll that passes it.

@@ -10,13 +10,13 @@ import confluent_kafka
 import pytest
 
 from intentrec_core.errors import Fenced
-from stream.kafka_cluster import KafkaCluster, start_cluster
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.local_kafka.cluster import KafkaCluster, start_cluster
 from tests.faults.load import GroupView, Load, livez, resident_mb, serving
-from tests.rig import NUM_PARTITIONS, Rig, Worker
-from tests.serving_rig import until
-from tests.verdict import judge
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS, Rig, Worker
+from tests.rigs.serving_rig import until
+from tests.rigs.verdict import judge
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 

@@ -7,14 +7,14 @@ from collections import Counter
 
 import pytest
 
-from stream.broker import Broker
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
 from tests.faults.failing_calls import names
 from tests.faults.load import GroupView, Load
-from tests.rig import Rig
-from tests.serving_rig import counted, until
-from tests.verdict import judge
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import Rig
+from tests.rigs.serving_rig import counted, until
+from tests.rigs.verdict import judge
 
 RATE = 300
 

@@ -8,14 +8,14 @@ from functools import partial
 
 import pytest
 
-from stream.broker import Broker
-from stream.codec import decode_intent, decode_recommendation
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
+from stream.wire.codec import decode_intent, decode_recommendation
 from tests.faults.jumping_clock import OFFSETS_S
 from tests.faults.load import START_WITHIN_S, GroupView, Load, holds_partitions, serving
-from tests.rig import NUM_PARTITIONS
-from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
-from tests.verdict import judge
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
+from tests.rigs.verdict import judge
 
 RATE = 100.0
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from stream.broker import Broker
-from stream.event_log import EventLog
-from stream.scrape import is_ready
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
+from stream.ops.scrape import is_ready
+from stream.trainer.event_log import EventLog
 from tests.faults.load import GroupView
-from tests.rig import Worker
-from tests.serving_rig import (
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import Worker
+from tests.rigs.serving_rig import (
     ServingRigMaker,
     announce_bundle,
     bundles_named,
@@ -29,7 +29,7 @@ from tests.serving_rig import (
     wait_ready,
     world_plays,
 )
-from tests.verdict import judge
+from tests.rigs.verdict import judge
 
 pytestmark = [
     pytest.mark.kafka,

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from stream.event_log import EventLog
-from tests.fault_report import FaultRow
+from stream.trainer.event_log import EventLog
+from tests.rigs.fault_report import FaultRow
 
 NUM_PLAYS = 400
 
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from intentrec_core.datasets.plays import PlayRow
-from stream.event_log_writer import EventLogWriter, LoggedPlay
+from intentrec_core.plays.table import PlayRow
+from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay
 
 root, die_at = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0

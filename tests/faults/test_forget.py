@@ -15,20 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from intentrec_core.history import hash64
-from stream.broker import Broker
-from stream.control import home_partition
-from stream.event_log import EventLog
-from stream.forget import send_forget
-from stream.metrics import Metrics
+from intentrec_core.history.history import hash64
+from stream.kafka.send_erasure import send_forget
+from stream.local_kafka.broker import Broker
+from stream.ops.metrics import Metrics
 from stream.settings import Settings
-from stream.trainer_app import TrainerProcess
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.trainer.app import TrainerProcess
+from stream.trainer.event_log import EventLog
+from stream.wire.erasure_record import home_partition
 from tests.faults.load import GroupView, Load, serving
-from tests.rig import NUM_PARTITIONS, Rig
-from tests.serving_rig import until
-from tests.verdict import judge, read_all
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS, Rig
+from tests.rigs.serving_rig import until
+from tests.rigs.verdict import judge, read_all
 
 GONE, BACK = "member-who-goes", "member-who-comes-back"
 NUM_OWN = 40
@@ -181,9 +181,9 @@ def _configure(broker: str, topic: str) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from stream.event_log_writer import EventLogWriter, LoggedPlay
-from stream.forgotten_plays import Forgotten
-from intentrec_core.datasets.plays import PlayRow
+from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay
+from stream.trainer.event_log_erasure import Forgotten
+from intentrec_core.plays.table import PlayRow
 
 root, die_at, calls = Path(sys.argv[1]), int(sys.argv[2]), 0
 

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from intentrec_core.bundle import BundleRef
+from intentrec_core.bundle.format import BundleRef
 from intentrec_core.errors import EngineError
-from intentrec_core.history import anchor
-from stream.broker import Broker
-from stream.codec import close_with_latency, decode_recommendation
-from stream.messages import Recommendation
-from stream.records import OutputKind
-from stream.serving import load_serving
-from tests.bundle_world import SLOTS_BYTES, make_pipeline
-from tests.fault_report import FaultRow
-from tests.rig import NUM_PARTITIONS, Rig, Worker
-from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, world_plays
-from tests.verdict import ReadBack, judge, read_all
-from tests.worlds import TinyWorld
+from intentrec_core.history.history import anchor
+from stream.bundles.serving import load_serving
+from stream.local_kafka.broker import Broker
+from stream.wire.codec import close_with_latency, decode_recommendation
+from stream.wire.messages import Recommendation
+from stream.wire.records import OutputKind
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS, Rig, Worker
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, world_plays
+from tests.rigs.verdict import ReadBack, judge, read_all
+from tests.worlds.bundle_world import SLOTS_BYTES, make_pipeline
+from tests.worlds.tiny_world import TinyWorld
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 

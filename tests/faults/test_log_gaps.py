@@ -10,12 +10,12 @@ import confluent_kafka
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from stream.broker import Broker
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
 from tests.faults.load import GroupView
-from tests.rig import Rig
-from tests.serving_rig import counted, until
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import Rig
+from tests.rigs.serving_rig import counted, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from stream.broker import Broker
-from stream.scrape import scrape
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
+from stream.ops.scrape import scrape
 from tests.faults.load import START_WITHIN_S, GroupView, Load, serving
-from tests.rig import NUM_PARTITIONS, Rig
-from tests.serving_rig import until
-from tests.verdict import judge
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS, Rig
+from tests.rigs.serving_rig import until
+from tests.rigs.verdict import judge
 
 RATE = 200.0
 CHANGE_EVERY_S = 5.0

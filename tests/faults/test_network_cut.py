@@ -19,16 +19,16 @@ import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from intentrec_core.errors import Fenced
-from stream.kafka_cluster import KafkaCluster, start_cluster
-from stream.ports import HOST
-from stream.publisher import ACKNOWLEDGED_WITHIN_S
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.kafka.publisher import ACKNOWLEDGED_WITHIN_S
+from stream.local_kafka.cluster import KafkaCluster, start_cluster
+from stream.local_kafka.ports import HOST
 from tests.faults.load import GroupView, Load, holds_partitions, resident_mb, serving
-from tests.rig import NUM_PARTITIONS, Rig, Worker
-from tests.serving_rig import counted, until
-from tests.tcp_proxy import TcpProxy
-from tests.verdict import judge, read_all
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS, Rig, Worker
+from tests.rigs.serving_rig import counted, until
+from tests.rigs.tcp_proxy import TcpProxy
+from tests.rigs.verdict import judge, read_all
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
@@ -198,7 +198,7 @@ def test_a_zombie_that_gave_its_plays_up_meanwhile_joins_again(
 
 
 def _two_workers(
-    rig: Rig, proxy: TcpProxy, module: str = "tests.counting", **environment: str
+    rig: Rig, proxy: TcpProxy, module: str = "tests.worlds.counting", **environment: str
 ) -> tuple[Worker, Worker]:
     """One that reaches the broker through the proxy only, and one that does not need it; caught up, each with partitions.
 

@@ -8,12 +8,12 @@ from functools import partial
 
 import pytest
 
-from stream.broker import Broker
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
 from tests.faults.load import START_WITHIN_S, GroupView, Load, resident_mb, serving
-from tests.rig import NUM_PARTITIONS, Worker
-from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
-from tests.verdict import judge
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS, Worker
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
+from tests.rigs.verdict import judge
 
 #: Small micro-batches make a slow worker: the ratio is the point, and every play is read back and judged afterwards.
 MAX_BATCH = 8

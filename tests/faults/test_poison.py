@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from stream.broker import Broker
-from stream.codec import iso_time
-from stream.event_log import EventLog
+from stream.local_kafka.broker import Broker
 from stream.settings import Settings
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.trainer.event_log import EventLog
+from stream.wire.codec import iso_time
 from tests.faults.poison import KINDS, NAME_HEADER, Poison, mixture
-from tests.odd_headers import send_with_odd_header
-from tests.rig import NUM_PARTITIONS, Rig
-from tests.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
-from tests.verdict import ReadBack, judge, read_all
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.odd_headers import send_with_odd_header
+from tests.rigs.rig import NUM_PARTITIONS, Rig
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
+from tests.rigs.verdict import ReadBack, judge, read_all
 
 KEPT_WHOLE_BYTES = 1_000_000
 KEPT_OF_LARGER_BYTES = 64 * 1024

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from intentrec_core.errors import TransportMismatch
-from stream.broker import Broker
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
 from tests.faults.load import GroupView
-from tests.serving_rig import ServingRigMaker, announce_bundle, world_plays
-from tests.verdict import read_all
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, world_plays
+from tests.rigs.verdict import read_all
 
 
 @pytest.mark.kafka

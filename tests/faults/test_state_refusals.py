@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from stream.broker import Broker
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
 from tests.faults.load import GroupView
 from tests.integration.test_refusals import add_partitions, recreate
-from tests.rig import Rig
-from tests.verdict import restored
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import Rig
+from tests.rigs.verdict import restored
 
 
 def _recreate(rig: Rig) -> None:

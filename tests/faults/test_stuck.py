@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from stream.broker import Broker
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
 from tests.faults.load import Load, livez
-from tests.rig import Rig
-from tests.serving_rig import counted, until, wait_ready
-from tests.verdict import judge
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import Rig
+from tests.rigs.serving_rig import counted, until, wait_ready
+from tests.rigs.verdict import judge
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stream.broker import Broker
-from stream.codec import decode_recommendation
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
+from stream.wire.codec import decode_recommendation
 from tests.faults.load import GroupView, Load
-from tests.rig import Rig, Worker
-from tests.serving_rig import (
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import Rig, Worker
+from tests.rigs.serving_rig import (
     ServingRigMaker,
     announce_bundle,
     bundles_named,
@@ -23,7 +23,7 @@ from tests.serving_rig import (
     wait_ready,
     world_plays,
 )
-from tests.verdict import judge, read_all
+from tests.rigs.verdict import judge, read_all
 
 NUM_USERS = 200
 #: Of members, in the engine's cache: so that a swap has something to warm up.

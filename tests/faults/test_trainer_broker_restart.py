@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from stream.broker import start_broker
-from stream.event_log import EventLog
-from stream.metrics import Metrics
-from stream.topics import create_topics
-from stream.trainer_app import TrainerProcess
-from tests.fault_report import FaultRow
-from tests.trainer_rig import counted, health, make_settings, running, send, until
-from tests.trainer_world import WalkingWorld
+from stream.kafka.topics import create_topics
+from stream.local_kafka.broker import start_broker
+from stream.ops.metrics import Metrics
+from stream.trainer.app import TrainerProcess
+from stream.trainer.event_log import EventLog
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.trainer_rig import counted, health, make_settings, running, send, until
+from tests.worlds.trainer_world import WalkingWorld
 
 
 @pytest.mark.kafka

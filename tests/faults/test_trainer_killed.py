@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from intentrec_core.bundle_store import BundleStore
-from stream.broker import Broker
-from stream.event_log import EventLog
-from stream.publish_bundle import check_bundle
+from intentrec_core.bundle.store import BundleStore
+from stream.bundles.builder import check_bundle
+from stream.kafka.topics import create_topics
+from stream.local_kafka.broker import Broker
 from stream.settings import Settings
-from stream.topics import create_topics
-from tests.fault_report import FaultRow
-from tests.trainer_rig import announcements, make_settings, send
-from tests.trainer_world import WalkingWorld
+from stream.trainer.event_log import EventLog
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.trainer_rig import announcements, make_settings, send
+from tests.worlds.trainer_world import WalkingWorld
 
 #: Where the child (the training run) or the trainer itself is killed, in the order of publishing.
 CHILD_STEPS = {
@@ -63,9 +63,9 @@ CHILD = (
     MORTAL
     + """
 import sys
-import intentrec_core.bundle as bundle
+import intentrec_core.bundle.format as bundle
 from fsspec.implementations.local import LocalFileSystem
-import stream.retrain as retrain
+import stream.trainer.retrain as retrain
 from intentrec_core.training.config import TrainConfig
 retrain.train_config = lambda job, warm: TrainConfig(epochs=1)  # the same bundle from every run
 victims = lambda: [os.getppid(), os.getpid()]
@@ -78,8 +78,8 @@ TRAINER = (
     + """
 import json, sys
 from aiokafka import AIOKafkaProducer
-import stream.trainer_app as trainer_app
-from stream.leader_lock import GroupLock, MachineLock
+import stream.trainer.app as trainer_app
+from stream.trainer.leader_lock import GroupLock, MachineLock
 from stream.settings import Settings
 victims = lambda: [os.getpid()]
 STEP

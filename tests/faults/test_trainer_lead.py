@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from stream.broker import Broker
+from stream.kafka.topics import create_topics
+from stream.local_kafka.broker import Broker
 from stream.settings import Settings
-from stream.topics import create_topics
-from tests.fault_report import FaultRow
-from tests.trainer_rig import make_settings
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.trainer_rig import make_settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 
 CANDIDATE = """
 import asyncio, json, sys
 from intentrec_core.errors import IntentRecError
-from stream.leader_lock import GroupLock
+from stream.trainer.leader_lock import GroupLock
 from stream.settings import Settings
 
 async def main():

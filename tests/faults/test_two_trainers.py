@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from intentrec_core.errors import Fenced
-from stream.broker import Broker
-from stream.metrics import Metrics
-from stream.topics import create_topics
-from stream.trainer_app import TrainerProcess
-from tests.fault_report import FaultRow
-from tests.trainer_rig import health, make_settings, running, until
+from stream.kafka.topics import create_topics
+from stream.local_kafka.broker import Broker
+from stream.ops.metrics import Metrics
+from stream.trainer.app import TrainerProcess
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.trainer_rig import health, make_settings, running, until
 
 
 @pytest.mark.timeout(300)

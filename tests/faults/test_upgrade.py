@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from intentrec_core.changelog_codec import MARKER_KEY
-from stream.broker import Broker
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
+from intentrec_core.history.changelog_codec import MARKER_KEY
+from stream.local_kafka.broker import Broker
 from tests.faults import next_version
 from tests.faults.load import GroupView, holds_partitions
-from tests.rig import Rig, Worker
-from tests.serving_rig import until
-from tests.verdict import judge, read_all
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import Rig, Worker
+from tests.rigs.serving_rig import until
+from tests.rigs.verdict import judge, read_all
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 

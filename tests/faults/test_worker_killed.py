@@ -9,8 +9,7 @@ from functools import partial
 
 import pytest
 
-from stream.broker import Broker
-from tests.fault_report import FaultRow
+from stream.local_kafka.broker import Broker
 from tests.faults.load import (
     START_WITHIN_S,
     Answered,
@@ -21,9 +20,10 @@ from tests.faults.load import (
     serving,
     stop_mid_batch,
 )
-from tests.rig import NUM_PARTITIONS
-from tests.serving_rig import ServingRigMaker, announce_bundle, start_serving, until, world_plays
-from tests.verdict import judge
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, start_serving, until, world_plays
+from tests.rigs.verdict import judge
 
 RATE = 100.0
 

@@ -8,14 +8,14 @@ from functools import partial
 
 import pytest
 
-from stream.broker import Broker
+from stream.local_kafka.broker import Broker
 from stream.worker_process import EXIT_NOT_DRAINED
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
 from tests.faults.load import START_WITHIN_S, GroupView, Load, serving
-from tests.rig import NUM_PARTITIONS
-from tests.serving_rig import ServingRigMaker, announce_bundle, start_serving, until, world_plays
-from tests.verdict import judge
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, start_serving, until, world_plays
+from tests.rigs.verdict import judge
 
 RATE = 100.0
 

@@ -18,10 +18,10 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from intentrec_core.errors import BrokerError, StateError
-from stream import kafka_jars
-from stream.broker import Broker, start_broker
-from stream.topics import create_topics
-from tests.broker_fixtures import RigMaker
+from stream.kafka.topics import create_topics
+from stream.local_kafka import jars as kafka_jars
+from stream.local_kafka.broker import Broker, start_broker
+from tests.rigs.broker_fixtures import RigMaker
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -49,7 +49,7 @@ def test_a_stopped_broker_is_gone_and_listened_on_loopback_only(tmp_path: Path) 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_the_broker_ends_with_the_process_that_started_it(tmp_path: Path, how: signal.Signals) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from stream.broker import start_broker;"
+        "import sys, time; from pathlib import Path; from stream.local_kafka.broker import start_broker;"
         "broker = start_broker(data_dir=Path(sys.argv[1])); print(broker.pid, broker.port, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)

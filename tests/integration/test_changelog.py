@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from intentrec_core.changelog_codec import Marker, encode_changes
 from intentrec_core.errors import Fenced, RecoveryTimeout, StateError
-from intentrec_core.history import History
-from stream.broker import Broker
-from stream.changelog import Cut, TransactionalWriter
-from stream.partition import LifeParts, PartitionLife
-from stream.recovery import read_changelog
-from tests.broker_fixtures import RigMaker
-from tests.rig import NUM_PARTITIONS, Rig
+from intentrec_core.history.changelog_codec import Marker, encode_changes
+from intentrec_core.history.history import History
+from stream.delivery.changelog import Cut, TransactionalWriter
+from stream.delivery.partition import LifeParts, PartitionLife
+from stream.delivery.restore import read_changelog
+from stream.local_kafka.broker import Broker
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.rig import NUM_PARTITIONS, Rig
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.kafka]
 

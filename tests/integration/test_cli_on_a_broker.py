@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream.broker import Broker
 from stream.cli import root
 from stream.cli.bundle_store import newest_announced
-from stream.publisher import key_hash
+from stream.kafka.publisher import key_hash
+from stream.local_kafka.broker import Broker
 from stream.settings import Settings
 
 SMALL = ("--domain", "video", "--epochs", "1", "--width", "16", "--layers", "1", "--device", "cpu", "--no-references")

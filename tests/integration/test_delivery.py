@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from stream.broker import Broker
-from tests.broker_fixtures import RigMaker
+from stream.local_kafka.broker import Broker
+from tests.rigs.broker_fixtures import RigMaker
 
 pytestmark = pytest.mark.timeout(180)
 

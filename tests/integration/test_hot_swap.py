@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from intentrec_core.bundle import BundleRef
+from intentrec_core.bundle.format import BundleRef
 from intentrec_core.errors import BundleFault, ConfigError
-from stream.announce import AnnouncementFollower, announce, newest
-from stream.codec import encode
-from stream.hot_swap import HotSwap
-from stream.messages import Announcement
-from stream.metrics import Metrics
-from stream.serving import Serving, load_serving
+from stream.bundles.announcements import AnnouncementFollower, announce, newest
+from stream.bundles.hot_swap import HotSwap
+from stream.bundles.serving import Serving, load_serving
+from stream.kafka.topics import create_topics
+from stream.ops.metrics import Metrics
 from stream.settings import Settings
-from stream.topics import create_topics
-from tests.bundle_world import SLOTS_BYTES, make_bundle
-from tests.swap_service import run, send, serve, tell
-from tests.worlds import TinyWorld
+from stream.wire.codec import encode
+from stream.wire.messages import Announcement
+from tests.rigs.swap_service import run, send, serve, tell
+from tests.worlds.bundle_world import SLOTS_BYTES, make_bundle
+from tests.worlds.tiny_world import TinyWorld
 
 Test = Callable[..., Coroutine[Any, Any, None]]
 
@@ -144,7 +144,7 @@ def test_a_worker_begins_with_the_parent_of_a_bundle_that_cannot_be_loaded(
     async def test() -> None:
         await create_topics(settings)
         await tell(settings, bundles[2].version, parent=bundles[1].version)
-        monkeypatch.setattr("stream.hot_swap.load_serving", load)
+        monkeypatch.setattr("stream.bundles.hot_swap.load_serving", load)
         metrics = Metrics()
         async with HotSwap(settings, metrics) as swap:
             assert (await swap.first()).version == bundles[1].version

@@ -10,10 +10,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTimestampError, KafkaError
 
-from stream.broker import Broker
-from stream.outputs_producer import OutputsProducer
-from tests.broker_fixtures import RigMaker
-from tests.verdict import read_all
+from stream.kafka.outputs_producer import OutputsProducer
+from stream.local_kafka.broker import Broker
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.verdict import read_all
 
 pytestmark = pytest.mark.kafka
 

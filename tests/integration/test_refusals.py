@@ -10,12 +10,12 @@ import confluent_kafka
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
-from stream.broker import Broker
-from stream.start_offset import CLOCK_SLACK_MS
-from tests.broker_fixtures import RigMaker
-from tests.fault_report import FaultRow
-from tests.rig import NUM_PARTITIONS, Rig
-from tests.verdict import judge
+from stream.delivery.start_offset import CLOCK_SLACK_MS
+from stream.local_kafka.broker import Broker
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.fault_report import FaultRow
+from tests.rigs.rig import NUM_PARTITIONS, Rig
+from tests.rigs.verdict import judge
 
 pytestmark = [pytest.mark.timeout(180)]
 

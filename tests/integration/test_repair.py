@@ -14,17 +14,17 @@ import pytest
 from aiokafka.consumer import fetcher
 from confluent_kafka.admin import AdminClient
 
-from intentrec_core.changelog_codec import user_of
-from stream.broker import Broker
+from intentrec_core.history.changelog_codec import user_of
 from stream.cli import root
-from stream.control import home_partition
-from stream.header_names import KeptRecords, ReadableRecords
-from stream.publisher import key_hash
-from tests.broker_fixtures import RigMaker
+from stream.kafka.header_names import KeptRecords, ReadableRecords
+from stream.kafka.publisher import key_hash
+from stream.local_kafka.broker import Broker
+from stream.wire.erasure_record import home_partition
 from tests.faults.load import GroupView
-from tests.odd_headers import send_with_odd_header
-from tests.rig import NUM_PARTITIONS, Rig
-from tests.verdict import judge, read_all
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.odd_headers import send_with_odd_header
+from tests.rigs.rig import NUM_PARTITIONS, Rig
+from tests.rigs.verdict import judge, read_all
 
 pytestmark = pytest.mark.timeout(240)
 

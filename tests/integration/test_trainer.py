@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from intentrec_core.bundle_store import BundleStore
+from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import StateError
-from stream.broker import Broker
-from stream.codec import encode
-from stream.event_log import EventLog
-from stream.metrics import Metrics
-from stream.publish_bundle import check_bundle
-from stream.publisher import key_hash
-from stream.replay import play_message
-from stream.retrain_job import GateReason
+from stream.bundles.builder import check_bundle
+from stream.kafka.publisher import key_hash
+from stream.kafka.replay import play_message
+from stream.kafka.topics import create_topics
+from stream.local_kafka.broker import Broker
+from stream.ops.metrics import Metrics
 from stream.settings import Settings
-from stream.topics import create_topics
-from stream.trainer_app import TrainerProcess
-from tests.trainer_rig import (
+from stream.trainer.app import TrainerProcess
+from stream.trainer.event_log import EventLog
+from stream.trainer.retrain_job import GateReason
+from stream.wire.codec import encode
+from tests.rigs.trainer_rig import (
     NUM_PARTITIONS,
     announcements,
     counted,
@@ -38,12 +38,12 @@ from tests.trainer_rig import (
     send,
     until,
 )
-from tests.trainer_world import WalkingWorld
+from tests.worlds.trainer_world import WalkingWorld
 
 pytestmark = pytest.mark.timeout(300)
 
 SHUFFLED = """
-import sys, torch, stream.retrain as retrain
+import sys, torch, stream.trainer.retrain as retrain
 honest = retrain.train
 def shuffled(*args, **options):
     trained = honest(*args, **options)
@@ -56,7 +56,7 @@ retrain.train = shuffled
 sys.exit(retrain.main())
 """
 HANGING = """
-import time, stream.retrain as retrain
+import time, stream.trainer.retrain as retrain
 retrain.main(lambda job: (print("hanging", file=__import__("sys").stderr, flush=True), time.sleep(600)))
 """
 
@@ -248,7 +248,7 @@ def test_a_topic_made_anew_is_refused_with_the_remedy(settings: Settings, broker
 def trainer_process(settings: Settings, script: str) -> subprocess.Popen[str]:
     """``run_trainer`` in a process of its own, with ``script`` as its training run."""
     program = (
-        "import sys, json; from stream.settings import Settings; from stream.trainer_app import run_trainer\n"
+        "import sys, json; from stream.settings import Settings; from stream.trainer.app import run_trainer\n"
         "sys.exit(run_trainer(Settings(**json.loads(sys.argv[1])), retrain_command=(sys.executable, '-c', sys.argv[2])))"
     )
     given = settings.model_dump(mode="json", exclude_unset=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.broker import Broker
-from tests.serving_rig import (
+from stream.local_kafka.broker import Broker
+from tests.rigs.serving_rig import (
     ServingRig,
     ServingRigMaker,
     announce_bundle,

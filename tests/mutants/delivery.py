@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-CHANGELOG, PARTITION, WORKER = "stream/changelog.py", "stream/partition.py", "stream/worker.py"
-TRANSPORT, PUBLISHER, READER = "stream/transport.py", "stream/publisher.py", "stream/reader.py"
-START_OFFSET = "stream/start_offset.py"
+CHANGELOG, PARTITION, WORKER = (
+    "stream/delivery/changelog.py",
+    "stream/delivery/partition.py",
+    "stream/delivery/worker.py",
+)
+TRANSPORT, PUBLISHER, READER = "stream/delivery/transport.py", "stream/kafka/publisher.py", "stream/kafka/reader.py"
+START_OFFSET = "stream/delivery/start_offset.py"
 
-TEST_PARTITION_LIFE, TEST_FAUST_APP = "tests/unit/test_partition_life.py", "tests/unit/test_faust_app.py"
-TEST_DRAIN_LOOP = "tests/unit/test_drain_loop.py"
-TEST_REOPENS = "tests/unit/test_worker_reopens.py"
+TEST_PARTITION_LIFE, TEST_FAUST_APP = (
+    "tests/unit/stream/delivery/test_partition.py",
+    "tests/unit/stream/delivery/test_faust_app.py",
+)
+TEST_DRAIN_LOOP = "tests/unit/stream/delivery/test_drain_loop.py"
+TEST_REOPENS = "tests/unit/stream/delivery/test_worker_reopens.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
 MACHINE = "tests/property/test_delivery_machine.py"
 KAFKA, EXACTLY_ONCE, EMBEDDED = (
@@ -235,7 +242,7 @@ DELIVERY = (
     Mutant(
         "outputs leave behind an inference that failed",
         (Edit(PARTITION, "        self.output_stream.ended = True  # now", "        # now"),),
-        ("tests/unit/test_worker.py",),
+        ("tests/unit/stream/delivery/test_worker.py",),
     ),
     Mutant(
         "outputs of a life that has ended still leave",
@@ -260,7 +267,7 @@ DELIVERY = (
     ),
     Mutant(
         "Faust's web server listens",
-        (Edit("stream/faust_app.py", "web_enabled=False", "web_enabled=True"),),
+        (Edit("stream/delivery/faust_app.py", "web_enabled=False", "web_enabled=True"),),
         (TEST_FAUST_APP,),
     ),
     Mutant(
@@ -277,22 +284,22 @@ DELIVERY = (
                 "    if marker is None:\n        if committed is not None and not transactional:\n            raise",
             ),
         ),
-        ("tests/unit/test_start_offset.py",),
+        ("tests/unit/stream/delivery/test_start_offset.py",),
     ),
     Mutant(
         "an offset beyond the state accepted",
         (Edit(START_OFFSET, "    if committed > marker.next_offset:\n", "    if False:\n"),),
-        ("tests/unit/test_start_offset.py",),
+        ("tests/unit/stream/delivery/test_start_offset.py",),
     ),
     Mutant(
         "the marker's number of partitions ignored",
         (Edit(START_OFFSET, "    if marker.num_partitions != facts.num_partitions:\n", "    if False:\n"),),
-        ("tests/unit/test_start_offset.py",),
+        ("tests/unit/stream/delivery/test_start_offset.py",),
     ),
     Mutant(
         "outputs sent behind one that failed",
         (Edit(PUBLISHER, "        self.stream.ended = True\n", "        pass\n"),),
-        ("tests/unit/test_publisher.py",),
+        ("tests/unit/stream/kafka/test_publisher.py",),
     ),
     Mutant(
         "what a newer owner has committed taken for damage",
@@ -301,7 +308,7 @@ DELIVERY = (
     ),
     Mutant(
         "a run that does not name its first play",
-        (Edit("stream/coalescing.py", "last.stands_for = silent\n", "last.stands_for = silent[1:]\n"),),
-        (SWEEP, "tests/unit/test_coalescing.py"),
+        (Edit("stream/pipeline/coalescing.py", "last.stands_for = silent\n", "last.stands_for = silent[1:]\n"),),
+        (SWEEP, "tests/unit/stream/pipeline/test_coalescing.py"),
     ),
 )

@@ -5,17 +5,24 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 PAGED, STEP, POOL = (
-    "intentrec_core/paged_attention.py",
-    "intentrec_core/decode_step.py",
-    "intentrec_core/kv_pool.py",
+    "intentrec_core/engine/cuda/paged_attention.py",
+    "intentrec_core/engine/cuda/decode_step.py",
+    "intentrec_core/engine/cuda/kv_pool.py",
 )
-ENGINE, FAULTS, TIME = "intentrec_core/engine.py", "intentrec_core/device_faults.py", "intentrec_core/attention.py"
-TEST_PAGED, TEST_STEP = "tests/parity/test_paged_attention.py", "tests/unit/test_decode_step.py"
-TEST_MEMORY, TEST_FAULTS = "tests/unit/test_out_of_memory.py", "tests/unit/test_device_faults.py"
+ENGINE, FAULTS, TIME = (
+    "intentrec_core/engine/engine.py",
+    "intentrec_core/engine/cuda/device_faults.py",
+    "intentrec_core/model/attention.py",
+)
+TEST_PAGED, TEST_STEP = "tests/parity/test_paged_attention.py", "tests/unit/intentrec_core/engine/test_decode_step.py"
+TEST_MEMORY, TEST_FAULTS = (
+    "tests/unit/stream/pipeline/test_out_of_memory.py",
+    "tests/unit/intentrec_core/engine/test_device_faults.py",
+)
 TEST_ISOLATION, TEST_WORKER, TEST_SWAP = (
-    "tests/unit/test_isolation.py",
-    "tests/unit/test_worker_reopens.py",
-    "tests/unit/test_swap.py",
+    "tests/unit/stream/pipeline/test_isolation.py",
+    "tests/unit/stream/delivery/test_worker_reopens.py",
+    "tests/unit/stream/bundles/test_hot_swap.py",
 )
 
 
@@ -72,17 +79,17 @@ DEVICE = (
     ),
     Mutant(
         "device: plays are given up for a lost device",
-        (Edit("stream/isolation.py", "except DeviceLost:  # no play's", "except GeneratorExit:  # no play's"),),
+        (Edit("stream/pipeline/isolation.py", "except DeviceLost:  # no play's", "except GeneratorExit:  # no play's"),),
         (TEST_ISOLATION,),
     ),
     Mutant(
         "device: partitions are opened again on a lost device",
-        (Edit("stream/worker.py", "_FINAL = (StateError, DeviceLost)", "_FINAL = (StateError,)"),),
+        (Edit("stream/delivery/worker.py", "_FINAL = (StateError, DeviceLost)", "_FINAL = (StateError,)"),),
         (TEST_WORKER,),
     ),
     Mutant(
         "device: a bundle is refused for a lost device",
-        (Edit("stream/takeover.py", "except DeviceLost:  # not this", "except GeneratorExit:  # not this"),),
-        ("tests/unit/test_takeover_fails.py",),
+        (Edit("stream/pipeline/migration.py", "except DeviceLost:  # not this", "except GeneratorExit:  # not this"),),
+        ("tests/unit/stream/pipeline/test_migration_aborts.py",),
     ),
 )  # fmt: skip

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-INFERENCE_LOOP, PREFILL = "stream/inference_loop.py", "stream/prefill.py"
-PIPELINE = "stream/pipeline.py"
+INFERENCE_LOOP, PREFILL = "stream/delivery/inference_loop.py", "stream/pipeline/prefill.py"
+PIPELINE = "stream/pipeline/pipeline.py"
 TEST_PREFILL, TEST_WORKER, TEST_SWAP = (
-    "tests/unit/test_prefill.py",
-    "tests/unit/test_worker.py",
-    "tests/unit/test_swap.py",
+    "tests/unit/stream/pipeline/test_prefill.py",
+    "tests/unit/stream/delivery/test_worker.py",
+    "tests/unit/stream/bundles/test_hot_swap.py",
 )
 SWEEP = "tests/property/test_every_await_can_fail.py"
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-LAG_WATCH, PROGRESS, WORKER = "stream/lag_watch.py", "stream/progress.py", "stream/worker.py"
-PARTITION, RECOVERY, FOLLOWER = "stream/partition.py", "stream/recovery.py", "stream/log_follower.py"
+LAG_WATCH, PROGRESS, WORKER = "stream/delivery/lag_monitor.py", "stream/ops/liveness.py", "stream/delivery/worker.py"
+PARTITION, RECOVERY, FOLLOWER = (
+    "stream/delivery/partition.py",
+    "stream/delivery/restore.py",
+    "stream/trainer/log_follower.py",
+)
 
-TEST_LAG_WATCH, TEST_PROGRESS = "tests/unit/test_lag_watch.py", "tests/unit/test_progress.py"
-TEST_WORKER, TEST_FOLLOWER = "tests/unit/test_worker.py", "tests/unit/test_log_follower.py"
+TEST_LAG_WATCH, TEST_PROGRESS = (
+    "tests/unit/stream/delivery/test_lag_monitor.py",
+    "tests/unit/stream/ops/test_liveness.py",
+)
+TEST_WORKER, TEST_FOLLOWER = (
+    "tests/unit/stream/delivery/test_worker.py",
+    "tests/unit/stream/trainer/test_log_follower.py",
+)
 RECOVERY_ENDS = f"{TEST_WORKER}::test_a_recovery_past_its_deadline_ends_the_process_although_inference_hangs"
 
 LIVENESS = (
@@ -80,18 +90,18 @@ LIVENESS = (
     Mutant(
         "a connection's time-out taken for a recovery past its deadline",
         (Edit(PARTITION, "            if not deadline.expired():  # a connection's own\n                raise\n", ""),),
-        ("tests/unit/test_partition_life.py",),
+        ("tests/unit/stream/delivery/test_partition.py",),
     ),
     Mutant(
         "what ends behind a transaction's end takes up room for good",
         (
             Edit(
-                "stream/outstanding.py",
+                "stream/delivery/in_flight.py",
                 "held.fetches.append((fetched.records[-1].offset + 1, num_bytes))",
                 "held.fetches.append((fetched.end, num_bytes))",
             ),
         ),
-        ("tests/unit/test_outstanding.py",),
+        ("tests/unit/stream/delivery/test_in_flight.py",),
     ),
     Mutant(
         "what is fetched and not committed is not bounded",

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-WORKER, PARTITION, START_OFFSET = "stream/worker.py", "stream/partition.py", "stream/start_offset.py"
-CODEC, MOVED = "intentrec_core/changelog_codec.py", "stream/moved.py"
-PUBLISHER = "stream/publisher.py"
+WORKER, PARTITION, START_OFFSET = (
+    "stream/delivery/worker.py",
+    "stream/delivery/partition.py",
+    "stream/delivery/start_offset.py",
+)
+CODEC, MOVED = "intentrec_core/history/changelog_codec.py", "stream/pipeline/stale_members.py"
+PUBLISHER = "stream/kafka/publisher.py"
 
-TEST_WORKER, TEST_REOPENS = "tests/unit/test_worker.py", "tests/unit/test_worker_reopens.py"
-TEST_START_OFFSET = "tests/unit/test_start_offset.py"
-TEST_GROUND_STATE, TEST_MOVED = "tests/property/test_ground_state.py", "tests/unit/test_moved.py"
+TEST_WORKER, TEST_REOPENS = (
+    "tests/unit/stream/delivery/test_worker.py",
+    "tests/unit/stream/delivery/test_worker_reopens.py",
+)
+TEST_START_OFFSET = "tests/unit/stream/delivery/test_start_offset.py"
+TEST_GROUND_STATE, TEST_MOVED = (
+    "tests/property/test_ground_state.py",
+    "tests/unit/stream/pipeline/test_stale_members.py",
+)
 
 LIVES = (
     Mutant(
@@ -77,7 +87,7 @@ LIVES = (
                 "        for output in outputs:\n            kind, key = output.kind, output.key\n",
             ),
         ),
-        ("tests/unit/test_publisher.py",),
+        ("tests/unit/stream/kafka/test_publisher.py",),
     ),
     Mutant(
         "a topic made anew and filled taken for the old one",
@@ -92,7 +102,7 @@ LIVES = (
     Mutant(
         "the engine before told only of what moved since the swap",
         (Edit(MOVED, "= old, self._since_takeover, set()", "= old, set(), set()"),),
-        (TEST_MOVED, "tests/unit/test_swap.py"),
+        (TEST_MOVED, "tests/unit/stream/bundles/test_hot_swap.py"),
     ),
     Mutant(
         "plays that waited for inference left for the next life",

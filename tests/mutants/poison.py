@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-CODEC, FOLDING, DEAD_LETTER = "stream/codec.py", "stream/folding.py", "stream/dead_letter.py"
-ISOLATION, HEADER_NAMES = "stream/isolation.py", "stream/header_names.py"
+CODEC, FOLDING, DEAD_LETTER = "stream/wire/codec.py", "stream/pipeline/folding.py", "stream/wire/dead_letter.py"
+ISOLATION, HEADER_NAMES = "stream/pipeline/isolation.py", "stream/kafka/header_names.py"
 HOT_SWAP, TAKEOVER, SERVING, PIPELINE = (
-    "stream/hot_swap.py",
-    "stream/takeover.py",
-    "stream/serving.py",
-    "stream/pipeline.py",
+    "stream/bundles/hot_swap.py",
+    "stream/pipeline/migration.py",
+    "stream/bundles/serving.py",
+    "stream/pipeline/pipeline.py",
 )
 BUNDLE, CONTENTS, STORE = (
-    "intentrec_core/bundle.py",
-    "intentrec_core/bundle_contents.py",
-    "intentrec_core/bundle_store.py",
+    "intentrec_core/bundle/format.py",
+    "intentrec_core/bundle/contents.py",
+    "intentrec_core/bundle/store.py",
 )
 
 TEST_CODEC, TEST_DEAD_LETTER, TEST_PIPELINE = (
-    "tests/unit/test_codec.py",
-    "tests/unit/test_dead_letter.py",
-    "tests/unit/test_pipeline.py",
+    "tests/unit/stream/wire/test_codec.py",
+    "tests/unit/stream/wire/test_dead_letter.py",
+    "tests/unit/stream/pipeline/test_pipeline.py",
 )
-TEST_ISOLATION, TEST_HEADER_NAMES = "tests/unit/test_isolation.py", "tests/unit/test_header_names.py"
-TEST_BUNDLE, TEST_SWAP = "tests/unit/test_bundle.py", "tests/unit/test_swap.py"
-TEST_TAKEOVER = "tests/unit/test_takeover_fails.py"
+TEST_ISOLATION, TEST_HEADER_NAMES = (
+    "tests/unit/stream/pipeline/test_isolation.py",
+    "tests/unit/stream/kafka/test_header_names.py",
+)
+TEST_BUNDLE, TEST_SWAP = "tests/unit/intentrec_core/bundle/test_format.py", "tests/unit/stream/bundles/test_hot_swap.py"
+TEST_TAKEOVER = "tests/unit/stream/pipeline/test_migration_aborts.py"
 TEST_HOT_SWAP = "tests/integration/test_hot_swap.py"
 
 POISON = (
@@ -172,6 +175,6 @@ POISON = (
     Mutant(
         "bundle: what another process fetches is removed",
         (Edit(STORE, "_locked(left, wait=False)", "nullcontext()"),),
-        ("tests/unit/test_bundles_in_a_store.py",),
+        ("tests/unit/stream/cli/test_bundles_in_a_store.py",),
     ),
 )

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-FOLDING, PIPELINE, CONTROL = "stream/folding.py", "stream/pipeline.py", "stream/control.py"
-LOG_WRITER, FORGOTTEN = "stream/event_log_writer.py", "stream/forgotten_plays.py"
-TEST_FORGET, TEST_FORGOTTEN_PLAYS = "tests/unit/test_forget.py", "tests/unit/test_forgotten_plays.py"
-TEST_VERIFY, TEST_REDRIVE = "tests/unit/test_state_verify.py", "tests/unit/test_redrive.py"
+FOLDING, PIPELINE, CONTROL = (
+    "stream/pipeline/folding.py",
+    "stream/pipeline/pipeline.py",
+    "stream/wire/erasure_record.py",
+)
+LOG_WRITER, FORGOTTEN = "stream/trainer/event_log_writer.py", "stream/trainer/event_log_erasure.py"
+TEST_FORGET, TEST_FORGOTTEN_PLAYS = (
+    "tests/unit/stream/wire/test_erasure_record.py",
+    "tests/unit/stream/trainer/test_event_log_erasure.py",
+)
+TEST_VERIFY, TEST_REDRIVE = "tests/unit/stream/repair/test_state_verify.py", "tests/unit/stream/repair/test_redrive.py"
 
 REPAIR = (
     Mutant(
@@ -74,7 +81,7 @@ REPAIR = (
         "forgotten: the trainer follows orders that the worker refuses",
         (
             Edit(
-                "stream/log_follower.py",
+                "stream/trainer/log_follower.py",
                 "isinstance(order, Forget) and self._is_home(record, order.user_id)",
                 "isinstance(order, Forget)",
             ),
@@ -83,24 +90,24 @@ REPAIR = (
     ),
     Mutant(
         "redrive: letters of which only the start was kept are sent",
-        (Edit("stream/redrive.py", "        if letter.is_cut:\n", "        if False:\n"),),
+        (Edit("stream/repair/redrive.py", "        if letter.is_cut:\n", "        if False:\n"),),
         (TEST_REDRIVE,),
     ),
     Mutant(
         "redrive: a letter that has a newer one is sent again",
-        (Edit("stream/redrive.py", "        if letter.place in self._failed_again:\n", "        if False:\n"),),
+        (Edit("stream/repair/redrive.py", "        if letter.place in self._failed_again:\n", "        if False:\n"),),
         (TEST_REDRIVE,),
     ),
     Mutant(
         "redrive: how often is not counted",
-        (Edit("stream/redrive.py", 'b"%d" % (letter.num_redrives + 1)', 'b"1"'),),
+        (Edit("stream/repair/redrive.py", 'b"%d" % (letter.num_redrives + 1)', 'b"1"'),),
         (TEST_REDRIVE,),
     ),
     Mutant(
         "redrive: the count is lost when the play fails again",
         (
             Edit(
-                "stream/dead_letter.py",
+                "stream/wire/dead_letter.py",
                 "(name in KEPT_OF_OURS or not name.startswith(HEADER_PREFIX))",
                 "not name.startswith(HEADER_PREFIX)",
             ),
@@ -111,7 +118,7 @@ REPAIR = (
         "verify: another last offset passes for the same",
         (
             Edit(
-                "stream/state_verify.py",
+                "stream/repair/state_verify.py",
                 "        if mine == again:\n",
                 "        if mine and again and mine.events == again.events:\n",
             ),
@@ -120,7 +127,7 @@ REPAIR = (
     ),
     Mutant(
         "verify: members who began before the log does are called different",
-        (Edit("stream/state_verify.py", "done.first_offset and _began_before(", "False and _began_before("),),
+        (Edit("stream/repair/state_verify.py", "done.first_offset and _began_before(", "False and _began_before("),),
         (TEST_VERIFY,),
     ),
 )

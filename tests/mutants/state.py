@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-HISTORY, CODEC, FOLDING = "intentrec_core/history.py", "intentrec_core/changelog_codec.py", "stream/folding.py"
-ENGINE, PIPELINE, FILTERS = "intentrec_core/engine.py", "stream/pipeline.py", "index/filters.py"
+HISTORY, CODEC, FOLDING = (
+    "intentrec_core/history/history.py",
+    "intentrec_core/history/changelog_codec.py",
+    "stream/pipeline/folding.py",
+)
+ENGINE, PIPELINE, FILTERS = "intentrec_core/engine/engine.py", "stream/pipeline/pipeline.py", "index/filters.py"
 
-TEST_HISTORY, TEST_GROUND_STATE = "tests/unit/test_history.py", "tests/property/test_ground_state.py"
+TEST_HISTORY, TEST_GROUND_STATE = (
+    "tests/unit/intentrec_core/history/test_history.py",
+    "tests/property/test_ground_state.py",
+)
 TEST_FOLDING = "tests/property/test_folding.py"
-TEST_PIPELINE, TEST_SWAP = "tests/unit/test_pipeline.py", "tests/unit/test_swap.py"
+TEST_PIPELINE, TEST_SWAP = "tests/unit/stream/pipeline/test_pipeline.py", "tests/unit/stream/bundles/test_hot_swap.py"
 TEST_FILTERS, TEST_PARITY = (
-    "tests/unit/test_conditioning_and_filters.py",
+    "tests/unit/index/test_conditioning_and_filters.py",
     "tests/property/test_incremental_equals_full.py",
 )
 
@@ -114,19 +121,19 @@ STATE = (
     ),
     Mutant(
         "another domain's state accepted",
-        (Edit("stream/start_offset.py", "    if marker.fingerprint != fingerprint:\n", "    if False:\n"),),
-        ("tests/unit/test_start_offset.py",),
+        (Edit("stream/delivery/start_offset.py", "    if marker.fingerprint != fingerprint:\n", "    if False:\n"),),
+        ("tests/unit/stream/delivery/test_start_offset.py",),
     ),
     Mutant(
         "stale cache slot after a swap",
-        (Edit("stream/moved.py", "        if coming is self._previous:\n", "        if False:\n"),),
+        (Edit("stream/pipeline/stale_members.py", "        if coming is self._previous:\n", "        if False:\n"),),
         (TEST_SWAP,),
     ),
     Mutant(
         "keys and values of other weights read",
         (
             Edit(
-                "stream/side.py",
+                "stream/pipeline/bundle_runner.py",
                 "        self._encoder = IsolatingEncoder(serving.engine, layout, config.max_tries)\n",
                 """        engine = serving.engine
         if before is not None and before.engine.num_slots == engine.num_slots:
@@ -135,7 +142,7 @@ STATE = (
 """,
             ),
         ),
-        ("tests/unit/test_takeover.py",),
+        ("tests/unit/stream/pipeline/test_migration.py",),
     ),
     Mutant(
         "a slot of before the anchor moved read",

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-MODULE, MOVED, PIPELINE = "stream/takeover.py", "stream/moved.py", "stream/pipeline.py"
-TEST_TAKEOVER, TEST_FAILS = "tests/unit/test_takeover.py", "tests/unit/test_takeover_fails.py"
+MODULE, MOVED, PIPELINE = (
+    "stream/pipeline/migration.py",
+    "stream/pipeline/stale_members.py",
+    "stream/pipeline/pipeline.py",
+)
+TEST_TAKEOVER, TEST_FAILS = (
+    "tests/unit/stream/pipeline/test_migration.py",
+    "tests/unit/stream/pipeline/test_migration_aborts.py",
+)
 
 TAKEOVER = (
     Mutant(
@@ -36,7 +43,7 @@ TAKEOVER = (
     Mutant(
         "takeover: a forgotten member remembered by the coming bundle",
         (Edit(PIPELINE, "(self._side,) if self._takeover is None else", "(self._side,) if True else"),),
-        ("tests/unit/test_forget.py",),
+        ("tests/unit/stream/wire/test_erasure_record.py",),
     ),
     Mutant(
         "takeover: one that failed leaves members to a cache that missed their late plays",
@@ -57,7 +64,7 @@ TAKEOVER = (
                 "may have begun with.\n",
             ),
         ),
-        ("tests/unit/test_prefill.py",),
+        ("tests/unit/stream/pipeline/test_prefill.py",),
     ),
     Mutant(
         "takeover: what was watched while moved shown by the old bundle again",
@@ -93,17 +100,17 @@ TAKEOVER = (
     ),
     Mutant(
         "takeover: a rollback waits for it",
-        (Edit("stream/hot_swap.py", "self._wanted[0].bundle == old:", "False:"),),
-        ("tests/unit/test_swap.py",),
+        (Edit("stream/bundles/hot_swap.py", "self._wanted[0].bundle == old:", "False:"),),
+        ("tests/unit/stream/bundles/test_hot_swap.py",),
     ),
     Mutant(
         "takeover: predictions of before not judged",
-        (Edit("stream/answering.py", "None if before is None else before._judging", "None"),),
+        (Edit("stream/pipeline/responder.py", "None if before is None else before._judging", "None"),),
         (TEST_TAKEOVER,),
     ),
     Mutant(
         "takeover: a late play among what is encoded not seen",
-        (Edit("intentrec_core/engine.py", "* size] != slot.tail:", "* size] == b'':"),),
+        (Edit("intentrec_core/engine/engine.py", "* size] != slot.tail:", "* size] == b'':"),),
         (TEST_TAKEOVER,),
     ),
     Mutant(

@@ -17,7 +17,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from intentrec_core.paged_attention import BLOCK_NUMBERS, NUM_WARPS, _append_and_attend
+from intentrec_core.engine.cuda.paged_attention import BLOCK_NUMBERS, NUM_WARPS, _append_and_attend
 
 H100 = GPUTarget("cuda", 90, 32)
 

@@ -17,13 +17,13 @@ os.environ["TRITON_INTERPRET"] = "1"
 import numpy as np
 import torch
 
-from intentrec_core.columns import ContextBatch
-from intentrec_core.decode_step import DecodeStep
-from intentrec_core.domain_file import load_domain
-from intentrec_core.kv_pool import KvPool, slot_bytes
-from intentrec_core.model import IntentRec, ModelConfig
-from intentrec_core.paged_attention import BLOCK_NUMBERS, PagedAttend
-from intentrec_core.pooled_attend import attend_to_whole_slots
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.engine.cuda.decode_step import DecodeStep
+from intentrec_core.engine.cuda.kv_pool import KvPool, slot_bytes
+from intentrec_core.engine.cuda.paged_attention import BLOCK_NUMBERS, PagedAttend
+from intentrec_core.engine.cuda.pooled_attend import attend_to_whole_slots
+from intentrec_core.features.columns import ContextBatch
+from intentrec_core.model.model import IntentRec, ModelConfig
 from tests.bench.gpu_world import GAP_S, GpuWorld
 
 WINDOW = 160

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import torch
 
-from intentrec_core.attention import FullAttend
-from intentrec_core.columns import collate
-from intentrec_core.history import History
-from tests.worlds import TinyWorld
+from intentrec_core.features.columns import collate
+from intentrec_core.history.history import History
+from intentrec_core.model.attention import FullAttend
+from tests.worlds.tiny_world import TinyWorld
 
 
 def context(world: TinyWorld, items: list[int], gap_s: float = 600.0) -> bytes:

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from intentrec_core import cpu_encoder, kernels
-from intentrec_core.columns import Columns
-from intentrec_core.cpu_encoder import CpuEncoder
-from intentrec_core.encoder import Encoder, StepOutput
-from intentrec_core.torch_encoder import TorchEncoder
+from intentrec_core.engine.cpu import encoder as cpu_encoder
+from intentrec_core.engine.cpu.encoder import CpuEncoder
+from intentrec_core.engine.cuda.encoder import TorchEncoder
+from intentrec_core.engine.encoder import Encoder, StepOutput
+from intentrec_core.features.columns import Columns
+from intentrec_core.kernels import dense as kernels
 from tests.bench.engine_world import EngineWorld
 
 TOLERANCE = 1e-4

@@ -1,6 +1,7 @@
 """Keys and values kept in half precision beside float32: what is said may differ by what rounding them makes of it, and no more.
 
-Bounds are those that :mod:`intentrec_core.torch_encoder` states: three to seven times what a trained model showed. Each member's
+Bounds are those that :mod:`intentrec_core.engine.cuda.encoder` states: three to seven times what a trained model
+showed. Each member's
 context is encoded in part and then played on, so that what is read back has been rounded.
 """
 
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from intentrec_core.encoder import StepOutput
-from intentrec_core.kv_pool import slot_bytes
-from intentrec_core.torch_encoder import TorchEncoder
+from intentrec_core.engine.cuda.encoder import TorchEncoder
+from intentrec_core.engine.cuda.kv_pool import slot_bytes
+from intentrec_core.engine.encoder import StepOutput
 from tests.bench.engine_world import EngineWorld
 
 #: By dtype: item vectors, probabilities.

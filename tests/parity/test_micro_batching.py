@@ -13,14 +13,14 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intentrec_core.changelog_codec import Restorer
-from stream.codec import close_with_latency, decode_intent, decode_recommendation
-from stream.messages import IntentUpdate, Recommendation
-from stream.pipeline import Pipeline
-from stream.records import OutputKind, OutputRecord
-from stream.serving import Serving
-from tests.bundle_world import PlayLog, Record, make_pipeline, make_serving
-from tests.worlds import TinyWorld
+from intentrec_core.history.changelog_codec import Restorer
+from stream.bundles.serving import Serving
+from stream.pipeline.pipeline import Pipeline
+from stream.wire.codec import close_with_latency, decode_intent, decode_recommendation
+from stream.wire.messages import IntentUpdate, Recommendation
+from stream.wire.records import OutputKind, OutputRecord
+from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
+from tests.worlds.tiny_world import TinyWorld
 
 PROBABILITY, SCORE = 2e-4, 1e-3
 USERS = ["ann", "ben", "cho"]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from intentrec_core.history import History
-from intentrec_core.reference import recompute
+from intentrec_core.engine.reference import recompute
+from intentrec_core.history.history import History
 from tests.bench.baselines import recompute as baseline
-from tests.worlds import TinyWorld
+from tests.worlds.tiny_world import TinyWorld
 
 #: float32, other order of the same sums: as the engine's promise.
 TOLERANCE = 1e-4

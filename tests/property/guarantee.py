@@ -12,14 +12,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from intentrec_core.changelog_codec import Marker, Restorer
-from intentrec_core.history import History
-from stream.control import CONTROL_HEADER, FORGET
-from stream.folding import Answer, Folder
-from stream.publisher import key_hash
-from stream.records import ID_HEADER, OutputKind, output_id
+from intentrec_core.history.changelog_codec import Marker, Restorer
+from intentrec_core.history.history import History
+from stream.kafka.publisher import key_hash
+from stream.pipeline.folding import Answer, Folder
+from stream.wire.erasure_record import CONTROL_HEADER, FORGET
+from stream.wire.records import ID_HEADER, OutputKind, output_id
 from tests.property.scripted_broker import Entry, Log, is_committed
-from tests.worlds import START_MS
+from tests.worlds.tiny_world import START_MS
 
 if TYPE_CHECKING:
     from tests.property.scripted_worker import World

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
-from stream.transport import BatchConsumer
+from stream.delivery.transport import BatchConsumer
 from tests.property.scripted_clients import ScriptedPlays
 from tests.property.scripted_worker import current_process
 
 if TYPE_CHECKING:
-    from stream.records import Fetched
+    from stream.wire.records import Fetched
 
 _HEARTBEAT_S = 1.0
 

@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalGenerationError
 from faust.types import TP
 
-from stream.records import Fetched
+from stream.wire.records import Fetched
 from tests.property.scripted_broker import Log, Transaction
 from tests.property.scripted_group import Heartbeat
 from tests.property.scripted_worker import ScriptedProcess, current_process

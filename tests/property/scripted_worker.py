@@ -14,15 +14,15 @@ from contextvars import ContextVar
 from typing import Any
 
 from intentrec_core.errors import Fenced, IntentRecError
-from intentrec_core.history import EventLayout
-from stream.metrics import Metrics
+from intentrec_core.history.history import EventLayout
+from stream.ops.metrics import Metrics
 from stream.settings import Settings
 from stream.worker_process import WorkerParts, WorkerProcess
-from tests.counting import CountingPipeline
 from tests.property.scripted_broker import ScriptedBroker
 from tests.property.scripted_group import REBALANCE_TIMEOUT_S, SESSION_TIMEOUT_S, ScriptedGroup
 from tests.property.virtual_time import VirtualLoop
-from tests.worlds import TinyWorld
+from tests.worlds.counting import CountingPipeline
+from tests.worlds.tiny_world import TinyWorld
 
 #: Of a domain whose contexts are short: anchors move, and plays can be too late.
 LAYOUT: EventLayout = TinyWorld().layout

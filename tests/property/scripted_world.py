@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from stream import changelog, inference_loop, reader, worker_process
-from stream.overload import Overload
+from stream import worker_process
+from stream.delivery import changelog, inference_loop
+from stream.delivery.overload import Overload
+from stream.kafka import reader
 from stream.settings import Settings
 from tests.property.scripted_app import ScriptedApp
 from tests.property.scripted_clients import ScriptedProducer, ScriptedRecoveryConsumer

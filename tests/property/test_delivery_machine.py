@@ -14,11 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.fault_report import FaultRow
 from tests.property.guarantee import Guarantee
 from tests.property.scripted_broker import Fate
 from tests.property.scripted_worker import World
 from tests.property.scripted_world import scripted_world
+from tests.rigs.fault_report import FaultRow
 
 DEADLINE_S = 900.0
 MAX_WORKERS = 3

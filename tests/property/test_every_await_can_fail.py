@@ -11,12 +11,12 @@ from functools import partial
 
 import pytest
 
-from tests.fault_report import FaultRow
 from tests.property.guarantee import Guarantee
 from tests.property.scripted_broker import Fate, FateOf
 from tests.property.scripted_group import SESSION_TIMEOUT_S
 from tests.property.scripted_worker import ScriptedProcess, World
 from tests.property.scripted_world import scripted_world
+from tests.rigs.fault_report import FaultRow
 
 NUM_PLAYS, NUM_WORKERS = 36, 2
 DEADLINE_S = 600.0

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intentrec_core.changelog_codec import Restorer
-from intentrec_core.history import History, Outcome
-from stream.folding import Answer, Folder, Run
-from stream.records import OutputRecord
-from tests.bundle_world import PlayLog, Record
-from tests.worlds import TinyWorld
+from intentrec_core.history.changelog_codec import Restorer
+from intentrec_core.history.history import History, Outcome
+from stream.pipeline.folding import Answer, Folder, Run
+from stream.wire.records import OutputRecord
+from tests.worlds.bundle_world import PlayLog, Record
+from tests.worlds.tiny_world import TinyWorld
 
 WORLD = TinyWorld()
 LAYOUT = WORLD.layout

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intentrec_core.changelog_codec import MARKER_KEY, Marker, Restorer, encode_changes, tombstone_keys
 from intentrec_core.errors import StateError
-from intentrec_core.history import History
-from tests.worlds import TinyWorld
+from intentrec_core.history.changelog_codec import MARKER_KEY, Marker, Restorer, encode_changes, tombstone_keys
+from intentrec_core.history.history import History
+from tests.worlds.tiny_world import TinyWorld
 
 WORLD = TinyWorld()
 LAYOUT = WORLD.layout

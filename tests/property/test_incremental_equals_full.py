@@ -14,13 +14,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from intentrec_core.changelog_codec import Restorer, encode_changes
-from intentrec_core.cpu_encoder import CpuEncoder
-from intentrec_core.engine import Encoded, EncodeRequest, IncrementalEngine
-from intentrec_core.history import History
-from intentrec_core.reference import recompute
-from intentrec_core.torch_encoder import TorchEncoder
-from tests.worlds import TinyWorld
+from intentrec_core.engine.cpu.encoder import CpuEncoder
+from intentrec_core.engine.cuda.encoder import TorchEncoder
+from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngine
+from intentrec_core.engine.reference import recompute
+from intentrec_core.history.changelog_codec import Restorer, encode_changes
+from intentrec_core.history.history import History
+from tests.worlds.tiny_world import TinyWorld
 
 TOLERANCE = 1e-4
 WORLD = TinyWorld()

@@ -14,12 +14,12 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream import takeover
-from stream.pipeline import Pipeline
-from stream.records import OutputKind, PartitionResult
-from tests.bundle_world import PlayLog, Record, make_pipeline, make_serving
-from tests.pipeline_results import compare_with_recomputation, intents, lists
-from tests.worlds import TinyWorld
+from stream.pipeline import migration as takeover
+from stream.pipeline.pipeline import Pipeline
+from stream.wire.records import OutputKind, PartitionResult
+from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
+from tests.worlds.pipeline_results import compare_with_recomputation, intents, lists
+from tests.worlds.tiny_world import TinyWorld
 
 USERS = ["ann", "ben", "cho", "dan"]
 WORLD = TinyWorld()

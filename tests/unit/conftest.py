@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from stream import takeover
-from stream.serving import Serving
-from tests.bundle_world import make_serving
-from tests.worlds import TinyWorld
+from stream.bundles.serving import Serving
+from stream.pipeline import migration as takeover
+from tests.worlds.bundle_world import make_serving
+from tests.worlds.tiny_world import TinyWorld
 
 
 @pytest.fixture

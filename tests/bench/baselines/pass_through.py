@@ -16,13 +16,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from intentrec_core.domain_file import load_domain
-from intentrec_core.history import EventLayout, History
-from stream.control import up_to_each_control
-from stream.folding import Answer, Folder
-from stream.metrics import Metrics
-from stream.records import ID_HEADER, OutputKind, OutputRecord, SourceRecord, Write, output_id
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.history.history import EventLayout, History
+from stream.ops.metrics import Metrics
+from stream.pipeline.folding import Answer, Folder
 from stream.settings import Settings
+from stream.wire.erasure_record import up_to_each_control
+from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, SourceRecord, Write, output_id
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
 ANSWERS = {OutputKind.RECOMMENDATION: "recommendation.json", OutputKind.INTENT: "intent.json"}

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import torch
 
-from intentrec_core.bundle_contents import load_bundle
-from intentrec_core.features import FeatureBuilder
-from intentrec_core.history import EventLayout
+from intentrec_core.bundle.contents import load_bundle
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.history.history import EventLayout
 from tests.bench.baselines.recompute import WindowRecompute
 from tests.bench.worker_plays import past
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from intentrec_core.changelog_codec import BLOCK_PLAYS
-from intentrec_core.domain_file import load_domain
-from intentrec_core.history import EventLayout
-from stream.publisher import BATCH_BYTES
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.history.changelog_codec import BLOCK_PLAYS
+from intentrec_core.history.history import EventLayout
+from stream.kafka.publisher import BATCH_BYTES
 from stream.settings import Settings
 from tests.bench.baselines.pass_through import read_bodies
 

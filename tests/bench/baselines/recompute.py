@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from intentrec_core.attention import TIME_UNIT_S, SelfAttention, TransformerLayer
-from intentrec_core.columns import ContextBatch, collate
-from intentrec_core.engine import Encoded
-from intentrec_core.features import FeatureBuilder
-from intentrec_core.model import IntentRec, Stage
-from intentrec_core.slots import NO_LABEL
+from intentrec_core.engine.engine import Encoded
+from intentrec_core.engine.slots import NO_LABEL
+from intentrec_core.features.columns import ContextBatch, collate
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.model.attention import TIME_UNIT_S, SelfAttention, TransformerLayer
+from intentrec_core.model.model import IntentRec, Stage
 
 #: Plays, padding included, in one pass, and queries that share one product with the keys before them. Measured on 2 cores
 #: at width 128 and 256 plays: twice or half of either is no faster.
@@ -32,7 +32,7 @@ QUERY_BLOCK = 64
 
 
 class WindowRecompute:
-    """Encodes contexts from nothing with one model; agrees with :func:`intentrec_core.reference.recompute` within 1e-4."""
+    """Encodes contexts from nothing with one model; agrees with :func:`intentrec_core.engine.reference.recompute` within 1e-4."""
 
     @torch.inference_mode()
     def __init__(self, model: IntentRec, features: FeatureBuilder) -> None:
@@ -46,7 +46,7 @@ class WindowRecompute:
 
     @torch.inference_mode()
     def __call__(self, contexts: Sequence[bytes]) -> Encoded:
-        """One output a context, for its last play. Shapes: as :class:`~intentrec_core.engine.Encoded`."""
+        """One output a context, for its last play. Shapes: as :class:`~intentrec_core.engine.engine.Encoded`."""
         config, heads = self._model.config, self._model.domain.heads
         num = len(contexts)
         out = Encoded(

@@ -1,0 +1,272 @@
+"""What the files of a bundle mean: packed from a trained model, read back and checked against each other.
+
+A checksum says that nothing changed since it was written; this module says that what was written can serve: it parses,
+shapes agree with domain, vocabulary and each other, and every number is finite.
+
+Shapes: V item rows (row 0 no item), W model width, L_h labels of head h.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from intentrec_core.bundle import format as bundle
+from intentrec_core.bundle.format import Manifest
+from intentrec_core.domain.spec import Domain, Field
+from intentrec_core.domain.toml import parse_domain
+from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, DomainError
+from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.model.model import IntentRec, ModelConfig
+
+#: Between stored item vectors and those of the weights, relative to the largest: other hardware rounds otherwise.
+_WEIGHT_TOLERANCE = 1e-3
+_LABELS = "labels."
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVectors:
+    """What is searched: score of item i = ⟨E, weights[i]⟩ + bias[i], and its labels for intent conditioning.
+
+    Shapes: weights f32[V, W], bias f32[V], labels f32[V, L_h] by name of each item-label head, in the domain's order.
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    labels: dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """A bundle's domain and items. Most bundles bring those of the one before, and then share them in memory.
+
+    ``digests``: SHA-256 of the files they were read from.
+    """
+
+    digests: tuple[str, ...]
+    domain: Domain
+    domain_text: str
+    vocabulary: Vocabulary
+    item_table: ItemTable
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBundle:
+    """A bundle in memory, checked. ``popularity`` is f32[V]: plays of each row in its last week of event time."""
+
+    version: str
+    path: Path
+    manifest: Manifest
+    tables: Tables
+    model: IntentRec
+    vectors: ItemVectors
+    popularity: NDArray[np.float32]
+
+    @property
+    def domain(self) -> Domain:
+        """What an intent is here."""
+        return self.tables.domain
+
+    @property
+    def domain_text(self) -> str:
+        """The domain's file."""
+        return self.tables.domain_text
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Items by row."""
+        return self.tables.vocabulary
+
+    @property
+    def item_table(self) -> ItemTable:
+        """What the domain reads of the items."""
+        return self.tables.item_table
+
+    def catalogue(self) -> Catalogue:
+        """All that is known of the items, read from the bundle's file. Raises: DataError when it cannot be read any more."""
+        return Catalogue.load(self.path / bundle.ITEMS)
+
+
+GoldenCheck = Callable[[LoadedBundle], None]
+"""Asks the bundle's index its golden queries; raises BundleError (golden) when an answer is another one."""
+
+
+def item_label_heads(domain: Domain) -> tuple[Field, ...]:
+    """The intent heads whose label is a function of the item, in the domain's order."""
+    return tuple(head for head in domain.heads if head.is_item_label)
+
+
+@torch.inference_mode()
+def item_vectors(model: IntentRec, item_table: ItemTable, at_s: float) -> ItemVectors:
+    """The vectors of a model's items, labels as of ``at_s`` (seconds since 1970). Row 0 is zeros."""
+    weights, bias = (tensor.float().cpu().numpy().copy() for tensor in model.item_weights())
+    weights[0], bias[0] = 0.0, 0.0
+    labels = {head.name: item_table.labels(head, at_s) for head in item_label_heads(model.domain)}
+    return ItemVectors(weights, bias, labels)
+
+
+def pack_files(
+    folder: Path,
+    *,
+    domain_text: str,
+    model: IntentRec,
+    vocabulary: Vocabulary,
+    catalogue: Catalogue,
+    vectors: ItemVectors,
+    popularity: NDArray[np.float32],
+    index: bytes,
+    golden: bytes,
+) -> dict[str, bytes | Path]:
+    """The files of a bundle, for :func:`intentrec_core.bundle.format.write_bundle`; tables are written into ``folder``."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    arrays = {"weights": vectors.weights, "bias": vectors.bias}
+    arrays |= {_LABELS + name: np.ascontiguousarray(labels) for name, labels in vectors.labels.items()}
+    vocabulary.save(folder / bundle.VOCABULARY)
+    catalogue.save(folder / bundle.ITEMS)
+    return {
+        bundle.WEIGHTS: save_tensors(weights),
+        bundle.MODEL: json.dumps(model.config.to_dict(), indent=2, sort_keys=True).encode() + b"\n",
+        bundle.DOMAIN: domain_text.encode(),
+        bundle.VOCABULARY: folder / bundle.VOCABULARY,
+        bundle.ITEMS: folder / bundle.ITEMS,
+        bundle.VECTORS: save_arrays(arrays),
+        bundle.INDEX: index,
+        bundle.POPULARITY: save_arrays({"popularity": popularity.astype(np.float32)}),
+        bundle.GOLDEN: golden,
+    }
+
+
+def verify_bundle(path: Path, golden: GoldenCheck | None = None) -> Manifest:
+    """Everything that can be known of a bundle before it serves: files, then contents, then golden queries.
+
+    Raises: BundleError with the fault that was found first.
+    """
+    return load_bundle(path, "cpu", golden=golden).manifest
+
+
+def load_bundle(
+    path: Path,
+    device: torch.device | str = "cpu",
+    golden: GoldenCheck | None = None,
+    known: Tables | None = None,
+) -> LoadedBundle:
+    """Verifies a bundle's files, reads them and checks them against each other; the model is on ``device``, in eval mode.
+
+    ``known``: tables of another bundle, taken where this one's files are the same.
+
+    Raises: BundleError: as :func:`intentrec_core.bundle.format.verify_files`, and domain, vocabulary, shape, not_finite, golden.
+    """
+    manifest = bundle.verify_files(path)
+    reader = _Reader(path, manifest.version)
+    digests = tuple(manifest.files[name].sha256 for name in (bundle.DOMAIN, bundle.VOCABULARY, bundle.ITEMS))
+    tables = known if known is not None and known.digests == digests else reader.tables(digests)
+    model = reader.model(tables.domain, tables.item_table)
+    loaded = LoadedBundle(
+        version=manifest.version,
+        path=path,
+        manifest=manifest,
+        tables=tables,
+        model=model,
+        vectors=reader.vectors(model),
+        popularity=reader.popularity(len(tables.vocabulary)),
+    )
+    if golden is not None:
+        golden(loaded)
+    model.to(device)
+    return loaded
+
+
+class _Reader:
+    """Reads the files of one bundle; whatever is wrong becomes a BundleError that names the file."""
+
+    def __init__(self, path: Path, version: str) -> None:
+        self._path, self._version = path, version
+
+    def tables(self, digests: tuple[str, ...]) -> Tables:
+        try:
+            text = (self._path / bundle.DOMAIN).read_text("utf-8")
+            domain = parse_domain(text, bundle.DOMAIN)
+        except (DomainError, UnicodeDecodeError) as error:
+            raise self._error(BundleFault.DOMAIN, str(error)) from error
+        try:
+            vocabulary = Vocabulary.load(self._path / bundle.VOCABULARY)
+            catalogue = Catalogue.load(self._path / bundle.ITEMS)
+        except DataError as error:
+            raise self._error(BundleFault.VOCABULARY, str(error)) from error
+        return Tables(digests, domain, text, vocabulary, ItemTable(domain, vocabulary, catalogue))
+
+    def model(self, domain: Domain, item_table: ItemTable) -> IntentRec:
+        try:
+            config = ModelConfig(**json.loads((self._path / bundle.MODEL).read_bytes()))
+        except (ValueError, TypeError, ConfigError) as error:
+            raise self._error(BundleFault.SHAPE, f"{bundle.MODEL}: {error}") from error
+        model = IntentRec(config, domain, item_table)
+        try:
+            weights = load_tensors((self._path / bundle.WEIGHTS).read_bytes())
+        except SafetensorError as error:
+            raise self._error(BundleFault.SHAPE, f"{bundle.WEIGHTS}: {error}") from error
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        self._same_shapes(bundle.WEIGHTS, {name: tuple(tensor.shape) for name, tensor in weights.items()}, wanted)
+        for name, tensor in weights.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise self._error(BundleFault.NOT_FINITE, f"{bundle.WEIGHTS}: {name}")
+        model.load_state_dict(weights)
+        return model.eval()
+
+    def vectors(self, model: IntentRec) -> ItemVectors:
+        arrays = self._arrays(bundle.VECTORS)
+        heads = item_label_heads(model.domain)
+        num_rows = model.num_rows
+        wanted = {"weights": (num_rows, model.config.width), "bias": (num_rows,)}
+        wanted |= {_LABELS + head.name: (num_rows, head.num_labels) for head in heads}
+        self._same_shapes(bundle.VECTORS, {name: array.shape for name, array in arrays.items()}, wanted)
+        vectors = ItemVectors(
+            arrays["weights"], arrays["bias"], {head.name: arrays[_LABELS + head.name] for head in heads}
+        )
+        with torch.inference_mode():
+            weights, bias = (tensor.numpy() for tensor in model.item_weights())
+        for name, stored, own in (("weights", vectors.weights, weights), ("bias", vectors.bias, bias)):
+            limit = _WEIGHT_TOLERANCE * max(1.0, float(np.abs(own[1:]).max(initial=0.0)))
+            if float(np.abs(stored[1:] - own[1:]).max(initial=0.0)) > limit:
+                raise self._error(BundleFault.GOLDEN, f"{bundle.VECTORS}: {name} are not those of {bundle.WEIGHTS}")
+        return vectors
+
+    def popularity(self, num_rows: int) -> NDArray[np.float32]:
+        arrays = self._arrays(bundle.POPULARITY)
+        shapes = {name: array.shape for name, array in arrays.items()}
+        self._same_shapes(bundle.POPULARITY, shapes, {"popularity": (num_rows,)})
+        return arrays["popularity"]
+
+    def _arrays(self, file: str) -> dict[str, NDArray[np.float32]]:
+        try:
+            arrays = load_arrays((self._path / file).read_bytes())
+        except SafetensorError as error:
+            raise self._error(BundleFault.SHAPE, f"{file}: {error}") from error
+        for name, array in arrays.items():
+            if array.dtype != np.float32:
+                raise self._error(BundleFault.SHAPE, f"{file}: {name} is {array.dtype}, must be float32")
+            if not np.isfinite(array).all():
+                raise self._error(BundleFault.NOT_FINITE, f"{file}: {name}")
+        return arrays
+
+    def _same_shapes(self, file: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+        if found == wanted:
+            return
+        name = next(name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name))
+        detail = f"{file}: {name} has shape {found.get(name, 'none')}, must be {wanted.get(name, 'absent')}"
+        raise self._error(BundleFault.SHAPE, detail)
+
+    def _error(self, fault: BundleFault, detail: str) -> BundleError:
+        return BundleError(fault, self._version, " ".join(detail.split())[:300])

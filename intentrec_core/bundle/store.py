@@ -1,0 +1,229 @@
+"""Where bundles are kept: a folder, or any fsspec URL (s3://, gs://, memory:// …). The trainer publishes, workers fetch.
+
+A bundle in the store counts once its manifest is there, and the manifest is written last: a reader never takes half a
+bundle for one. A bundle in the local cache was complete and verified when it got its name, and is verified again each
+time it is asked for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from intentrec_core.bundle.format import (
+    MANIFEST,
+    VERSION,
+    BundleRef,
+    Manifest,
+    decode_manifest,
+    place,
+    read_manifest,
+    verify_files,
+)
+from intentrec_core.errors import BundleError, BundleFault, ConfigError
+
+_CACHE_FOLDER = "bundles"
+_PARTIAL = ".part"
+_FETCHING = ".fetching-"
+
+
+class BundleStore:
+    """The bundles at ``url``, and those of them on this machine under ``cache_dir``.
+
+    Raises: ConfigError when fsspec knows no such URL or lacks the package for it.
+    """
+
+    def __init__(self, url: str, cache_dir: Path) -> None:
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"bundle_url {url}: {error}") from error
+        self.url = url
+        self.cache = cache_dir.expanduser() / _CACHE_FOLDER
+
+    def list(self) -> Sequence[Manifest]:
+        """Manifests of all bundles, the newest first. One whose manifest is damaged is left out: ``fetch`` says why.
+
+        Raises: BundleError (unreachable).
+        """
+        with self._reaching("*"):
+            self._files.invalidate_cache()
+            entries = self._files.ls(self._root, detail=False) if self._files.isdir(self._root) else []
+        versions = [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries]
+        found = []
+        for version in versions:
+            if VERSION.fullmatch(version):
+                try:
+                    found.append(self.manifest(version))
+                except BundleError as error:
+                    if error.fault is BundleFault.UNREACHABLE:
+                        raise
+        return sorted(found, key=lambda manifest: (manifest.created_at, manifest.version), reverse=True)
+
+    def manifest(self, version: str) -> Manifest:
+        """The manifest of a bundle in the store.
+
+        Raises: BundleError: missing_file when there is no such bundle, unreachable, manifest, code_version.
+        """
+        path = self._path(version, MANIFEST)
+        with self._reaching(version):
+            try:
+                data: bytes = self._files.cat_file(path)
+            except FileNotFoundError as error:
+                detail = f"is not at {self.url}"
+                raise BundleError(BundleFault.MISSING_FILE, version, detail) from error
+        manifest = decode_manifest(data, version)
+        if manifest.version != version:
+            raise BundleError(BundleFault.MANIFEST, version, f"its manifest is of {manifest.version}")
+        return manifest
+
+    def lineage(self, version: str) -> Iterator[Manifest]:
+        """This bundle, its parent, and so on, as far as they are in the store: what one may roll back to.
+
+        Raises: BundleError for the first one; a parent that is gone or damaged ends the walk.
+        """
+        manifest = self.manifest(version)
+        seen: set[str] = set()
+        while True:
+            yield manifest
+            seen.add(manifest.version)
+            if manifest.parent is None or manifest.parent in seen:
+                return
+            try:
+                manifest = self.manifest(manifest.parent)
+            except BundleError as error:
+                if error.fault is BundleFault.UNREACHABLE:
+                    raise
+                return
+
+    def fetch(self, version: str) -> BundleRef:
+        """The bundle as a verified folder on this machine, copied from the store where the cache lacks it or is damaged.
+
+        Raises: BundleError: unreachable, or what is wrong with the bundle in the store.
+        Cost: reads the bundle once where it is cached; else copies it, too.
+        """
+        cached = self.cache / self._checked(version)
+        try:
+            verify_files(cached)
+            return BundleRef(version, cached)
+        except BundleError:
+            pass  # not there, or damaged on this disk: the store has it
+        manifest = self.manifest(version)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with self._fetching() as temporary:
+            for file in (*manifest.files, MANIFEST):
+                with self._reaching(version):
+                    try:
+                        self._files.get_file(self._path(version, file), str(temporary / file))
+                    except FileNotFoundError as error:
+                        raise BundleError(BundleFault.MISSING_FILE, version, f"{file} is not at {self.url}") from error
+            self._refuse_unexpected(version, manifest)
+            verify_files(temporary)
+            return BundleRef(version, place(temporary, cached))
+
+    def publish(self, ref: BundleRef) -> Manifest:
+        """Copies a bundle of this machine into the store, its manifest last; nothing happens where it is there already.
+
+        Raises: BundleError: unreachable, or what is wrong with the bundle at hand.
+        """
+        manifest = verify_files(ref.path)
+        try:
+            if self.manifest(ref.version) == manifest:
+                return manifest
+        except BundleError as error:
+            if error.fault is BundleFault.UNREACHABLE:
+                raise
+        with self._reaching(ref.version):
+            self._files.makedirs(self._path(ref.version, ""), exist_ok=True)
+            for file in (*manifest.files, MANIFEST):
+                # Under another name first: on a file system a write can be seen half done.
+                target = self._path(ref.version, file)
+                partial = f"{target}.{uuid.uuid4().hex}{_PARTIAL}"
+                self._files.put_file(str(ref.path / file), partial)
+                self._files.mv(partial, target)
+        return manifest
+
+    def drop_cached(self, keep: Collection[str]) -> Sequence[str]:
+        """Removes all bundles but these from this machine's cache; returns the versions removed. The store is not touched."""
+        dropped = []
+        for folder in sorted(self.cache.glob("b*")) if self.cache.is_dir() else []:
+            if VERSION.fullmatch(folder.name) and folder.name not in keep:
+                shutil.rmtree(folder, ignore_errors=True)
+                dropped.append(folder.name)
+        return dropped
+
+    def cached(self) -> Sequence[Manifest]:
+        """Manifests of the bundles on this machine, the newest first."""
+        found = []
+        for folder in self.cache.glob("b*") if self.cache.is_dir() else []:
+            if VERSION.fullmatch(folder.name):
+                try:
+                    found.append(read_manifest(folder))
+                except BundleError:
+                    continue
+        return sorted(found, key=lambda manifest: (manifest.created_at, manifest.version), reverse=True)
+
+    @contextmanager
+    def _fetching(self) -> Iterator[Path]:
+        """A folder to fetch into, gone afterwards; so are, by now, those of processes that were killed: they would add up.
+
+        Each is locked while it is used, and its lock goes with its process.
+        """
+        with ExitStack() as stack:
+            with _locked(self.cache):  # or what another one has made and not yet locked would be taken for left behind
+                for left in self.cache.glob(f"{_FETCHING}*"):
+                    with suppress(OSError), _locked(left, wait=False):
+                        shutil.rmtree(left, ignore_errors=True)
+                temporary = self.cache / f"{_FETCHING}{uuid.uuid4().hex}"
+                temporary.mkdir()
+                stack.enter_context(_locked(temporary))
+                stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            yield temporary
+
+    def _refuse_unexpected(self, version: str, manifest: Manifest) -> None:
+        with self._reaching(version):
+            names = [str(entry).rsplit("/", 1)[-1] for entry in self._files.ls(self._path(version, ""), detail=False)]
+        for name in sorted(names):
+            # What a publisher that was killed left half copied is in nobody's way; it was never given a name.
+            if name and name != MANIFEST and name not in manifest.files and not name.endswith(_PARTIAL):
+                raise BundleError(BundleFault.UNEXPECTED_FILE, version, f"{name} is not in the manifest")
+
+    def _path(self, version: str, file: str) -> str:
+        return f"{self._root.rstrip('/')}/{self._checked(version)}/{file}".rstrip("/")
+
+    def _checked(self, version: str) -> str:
+        # A version may come from a topic: "../.." must not become a path.
+        if not VERSION.fullmatch(version):
+            raise BundleError(BundleFault.MANIFEST, version[:40], "is no bundle version: b and 12 hex digits")
+        return version
+
+    @contextmanager
+    def _reaching(self, version: str) -> Iterator[Any]:
+        try:
+            yield
+        except OSError as error:
+            detail = f"{self.url}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise BundleError(BundleFault.UNREACHABLE, version, detail) from error
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds a folder's lock, as far as its file system has any.
+
+    Raises: OSError without ``wait`` where it is not to be had.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError) if wait else nullcontext():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,185 @@
+"""Where the compiled step begins: what a block of new plays is made of, and the memory it works in.
+
+Shapes: as :mod:`intentrec_core.engine.cpu.step`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.engine.cpu.decode_attention import GROUP
+from intentrec_core.engine.cpu.weights import StepWeights
+from intentrec_core.kernels.dense import compiled, log1p_all
+from intentrec_core.kernels.simd import aligned_zeros
+from intentrec_core.model.attention import TIME_UNIT_S, TimeEncoding
+
+#: Rows in a block: their activations take 200 KB at width 128, beside the 200 KB of one layer's weights in a 1 MB cache.
+BLOCK = 32
+
+f32 = np.float32
+_DAY_S, _WEEK_S = TimeEncoding.PERIODS_S
+
+
+class Rows(NamedTuple):
+    """New plays. ``place`` is a play's position in its slot's context; ``wanted`` marks those whose item vector is used.
+
+    Shapes: item_row, slot, place i64[R]; codes i64[R, Fd]; ts_s f64[R]; gap_s f32[R]; wanted bool[R].
+    """
+
+    item_row: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    ts_s: NDArray[np.float64]
+    gap_s: NDArray[np.float32]
+    slot: NDArray[np.int64]
+    place: NDArray[np.int64]
+    wanted: NDArray[np.bool_]
+
+
+class Cache(NamedTuple):
+    """Keys, values and times of cached plays. ``log_place`` is log1p of C − 1, …, 1, 0.
+
+    Shapes: k f32[L + 1, N, G, W, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32[L + 1, N, C,
+    W], ts_s f64[N, C],
+    log_place f32[C].
+    """
+
+    k: NDArray[np.float32]
+    v: NDArray[np.float32]
+    ts_s: NDArray[np.float64]
+    log_place: NDArray[np.float32]
+
+
+class Room(NamedTuple):
+    """Memory that a block works in, all of it C-contiguous, so that every kernel is compiled once.
+
+    Shapes: E rows a block; fields f32[E, Fw]; x, y, short_term f32[E, W]; mixed f32[E, P]; qkv f32[E, 3W]; wide f32[E, 2W];
+    times f32[E, 6]; lags f32[E, C]; scores f32[H, G · GROUP]; powers i32[C]; projected f32[M, P]; decay f32[2W];
+    wide_powers i32[2W]; first, asking, everyone, kept i64[E].
+    """
+
+    fields: NDArray[np.float32]
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    short_term: NDArray[np.float32]
+    mixed: NDArray[np.float32]
+    qkv: NDArray[np.float32]
+    wide: NDArray[np.float32]
+    times: NDArray[np.float32]
+    lags: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    powers: NDArray[np.int32]
+    projected: NDArray[np.float32]
+    decay: NDArray[np.float32]
+    wide_powers: NDArray[np.int32]
+    first: NDArray[np.int64]
+    asking: NDArray[np.int64]
+    everyone: NDArray[np.int64]
+    kept: NDArray[np.int64]
+
+
+def make_room(weights: StepWeights, cache: Cache) -> Room:
+    """Room for one thread."""
+    num_heads, width = weights.short_slopes.shape[1], weights.short_out.shape[0]
+    context_size, num_groups = cache.v.shape[2], cache.k.shape[2]
+    intents, mixed = weights.heads.project_bias.shape
+
+    return Room(
+        fields=aligned_zeros(BLOCK, weights.short_qkv.shape[0]),
+        x=aligned_zeros(BLOCK, width),
+        y=aligned_zeros(BLOCK, width),
+        short_term=aligned_zeros(BLOCK, width),
+        mixed=aligned_zeros(BLOCK, mixed),
+        qkv=aligned_zeros(BLOCK, 3 * width),
+        wide=aligned_zeros(BLOCK, 2 * width),
+        times=aligned_zeros(BLOCK, weights.item.time.shape[0]),
+        lags=aligned_zeros(BLOCK, context_size),
+        scores=aligned_zeros(num_heads, num_groups * GROUP),
+        powers=np.zeros(max(context_size, intents, len(weights.heads.logits_bias)), dtype=np.int32),
+        projected=aligned_zeros(intents, mixed),
+        decay=aligned_zeros(2 * width),
+        wide_powers=np.zeros(2 * width, dtype=np.int32),
+        first=np.zeros(BLOCK, dtype=np.int64),
+        asking=np.zeros(BLOCK, dtype=np.int64),
+        everyone=np.zeros(BLOCK, dtype=np.int64),
+        kept=np.zeros(BLOCK, dtype=np.int64),
+    )
+
+
+@compiled
+def _static_fields(item: int, item_table: Any, static_codes: Any, static: Any, static_first: Any, to: Any) -> int:
+    """The item's embedding and its static fields; returns where the next field goes."""
+    at = item_table.shape[1]
+    for d in range(at):
+        to[d] = item_table[item, d]
+    for f in range(static_first.shape[0]):
+        row = static_first[f] + static_codes[item, f]
+        for d in range(static.shape[1]):
+            to[at + d] = static[row, d]
+        at += static.shape[1]
+    return at
+
+
+@compiled
+def _multi_fields(item: int, labels: Any, multi: Any, multi_first: Any, to: Any, at: int) -> int:
+    """The item's multi-label fields, each the mean of its labels; returns where the next field goes."""
+    for f in range(multi_first.shape[0] - 1):
+        total = f32(0)
+        for d in range(multi.shape[1]):
+            to[at + d] = f32(0)
+        for label in range(multi_first[f], multi_first[f + 1]):
+            share = labels[item, label]
+            total += share
+            if share != f32(0):
+                for d in range(multi.shape[1]):
+                    to[at + d] += share * multi[label, d]
+        if total > f32(1):
+            for d in range(multi.shape[1]):
+                to[at + d] /= total
+        at += multi.shape[1]
+    return at
+
+
+@compiled
+def _lags(at_s: float, times: Any, end: int, window_s: float, lag: Any, powers: Any) -> int:
+    """log1p of a play's lags to those of its slot up to itself, in minutes; returns the first within the short-term window."""
+    for j in range(end):
+        lag[j] = f32(max(0.0, at_s - times[j]) / TIME_UNIT_S)
+    log1p_all(lag[:end], powers[:end])
+    first = 0
+    while at_s - times[first] > window_s:  # times rise: what is too old is a prefix, which a play is never in itself
+        first += 1
+    return first
+
+
+@compiled
+def _times(at_s: float, gap_s: float, to: Any) -> None:
+    """The inputs of the time encoding, as :class:`intentrec_core.model.attention.TimeEncoding` makes them."""
+    day, week = at_s / _DAY_S, at_s / _WEEK_S
+    day, week = 2 * np.pi * (day - np.floor(day)), 2 * np.pi * (week - np.floor(week))
+    to[0], to[1], to[2], to[3] = f32(np.sin(day)), f32(np.sin(week)), f32(np.cos(day)), f32(np.cos(week))
+    to[4] = f32(np.log1p(max(gap_s, 0.0)) / 10.0)
+    to[5] = f32(1) if gap_s < 0 else f32(0)
+
+
+@compiled
+def begin_block(weights: Any, cache: Any, rows: Any, low: int, num: int, room: Any) -> None:
+    """F, times and lags of a block; its plays' times go into the cache."""
+    fields = weights.fields
+    for i in range(num):
+        row, item, to = low + i, rows.item_row[low + i], room.fields[i]
+        slot, place, at_s = rows.slot[row], rows.place[row], rows.ts_s[row]
+        at = _static_fields(item, fields.item, fields.static_codes, fields.static, fields.static_first, to)
+        at = _multi_fields(item, fields.labels, fields.multi, fields.multi_first, to, at)
+        for f in range(fields.dynamic_first.shape[0]):
+            code = fields.dynamic_first[f] + rows.codes[row, f]
+            for d in range(fields.dynamic.shape[1]):
+                to[at + d] = fields.dynamic[code, d]
+            at += fields.dynamic.shape[1]
+        _times(at_s, rows.gap_s[row], room.times[i])
+        cache.ts_s[slot, place] = at_s
+        room.first[i] = _lags(
+            at_s, cache.ts_s[slot], place + 1, weights.short_term_window_s, room.lags[i], room.powers
+        )  # fmt: skip

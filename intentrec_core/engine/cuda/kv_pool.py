@@ -1,0 +1,46 @@
+"""Preallocated tensors for cached keys, values and times. It knows slots; who holds them is
+:mod:`intentrec_core.engine.slots`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from intentrec_core.engine.encoder import slots_within
+from intentrec_core.model.model import IntentRec
+
+
+class KvPool:
+    """Keys and values of ``dtype``, times in float64, and one slot more than members have: what fills a batch up writes there.
+
+    Each head's keys of a slot lie one after another, so that whoever attends reads one stretch of memory.
+
+    Shapes: L cached layers, N slots, H heads, C plays a slot, D width of a head: k and v [L, N + 1, H, C, D], ts f64[N + 1, C].
+    """
+
+    def __init__(self, model: IntentRec, budget_bytes: int, dtype: torch.dtype) -> None:
+        config, device = model.config, model.device
+        self.context_size = model.domain.context_size
+        self.num_slots = slots_within(budget_bytes, slot_bytes(model, dtype))
+        shape = (
+            config.num_cached_layers,
+            self.num_slots + 1,
+            config.num_heads,
+            self.context_size,
+            config.width // config.num_heads,
+        )
+        # Zeros, not empty: a masked key weighs 0, but 0 · NaN of memory never written would spoil the sum.
+        self.k_LNHCD = torch.zeros(shape, dtype=dtype, device=device)
+        self.v_LNHCD = torch.zeros(shape, dtype=dtype, device=device)
+        self.ts_NC = torch.zeros(self.num_slots + 1, self.context_size, dtype=torch.float64, device=device)
+
+    @property
+    def spare_slot(self) -> int:
+        """The slot that is nobody's."""
+        return self.num_slots
+
+
+def slot_bytes(model: IntentRec, dtype: torch.dtype) -> int:
+    """Bytes of one slot."""
+    config = model.config
+    return model.domain.context_size * (2 * config.num_cached_layers * config.width * dtype.itemsize + 8)

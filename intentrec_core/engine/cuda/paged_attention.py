@@ -1,0 +1,111 @@
+"""Attention of one new play a context over cached keys and values where they lie: one Triton kernel, for CUDA.
+
+    program (context b, head h): its own key and value into the slot's place, then every earlier place of the slot in blocks,
+    softmax carried along, all sums in float32
+
+Keys, values and times are read once, and nothing is gathered: what a step costs is what it reads. Keys outside the short-term
+window are not even read. Scores are those of :mod:`intentrec_core.model.attention`; both biases are 0 for a play and itself.
+
+The keys of a context are not shared out among several programs: 64 contexts of 4 heads are twice the programs that an H100 runs
+at once, and fewer contexts than that are no load.
+
+Importing it needs triton, which comes with torch's CUDA builds; nothing else imports it until there is a CUDA device.
+
+Shapes: B contexts, H heads, D width of a head, N slots, C plays a slot, W = H · D.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from intentrec_core.engine.cuda.kv_pool import KvPool
+from intentrec_core.features.columns import ContextBatch
+from intentrec_core.model.attention import SHORT_TERM_LAYER, TIME_UNIT_S
+
+#: Numbers in a block of keys: 64 for each thread, so that several loads are under way at once and keys and values still fit in
+#: registers. Blocks are whole for every head width that is a power of two up to 64.
+BLOCK_NUMBERS = 2048
+#: Of a program: no warp ever waits for another one, and the programs of a few hundred contexts fill the device.
+NUM_WARPS = 1
+
+
+@triton.jit
+def _append_and_attend(
+    q_ptr, k_ptr, v_ptr, row_stride, pool_k_ptr, pool_v_ptr, pool_s_ptr, slot_ptr, place_ptr, slopes_ptr, out_ptr,
+    NUM_HEADS: tl.constexpr, DEPTH: tl.constexpr, CONTEXT_SIZE: tl.constexpr, BLOCK: tl.constexpr,
+    WINDOW_S: tl.constexpr, UNIT_S: tl.constexpr,
+):  # fmt: skip
+    """WINDOW_S is None where a query sees all earlier plays."""
+    program = tl.program_id(0)
+    context, head = program // NUM_HEADS, program % NUM_HEADS
+    slot, place = tl.load(slot_ptr + context), tl.load(place_ptr + context)
+    columns = tl.arange(0, DEPTH)
+    own = context.to(tl.int64) * row_stride + head * DEPTH + columns
+    q = tl.load(q_ptr + own).to(tl.float32) / tl.sqrt(float(DEPTH))
+    # As rounded as it will be when later plays read it: a play says the same however its context was cut into passes.
+    k = tl.load(k_ptr + own).to(pool_k_ptr.dtype.element_ty)
+    v = tl.load(v_ptr + own).to(pool_v_ptr.dtype.element_ty)
+    first = (slot * NUM_HEADS + head) * CONTEXT_SIZE
+    tl.store(pool_k_ptr + (first + place) * DEPTH + columns, k)
+    tl.store(pool_v_ptr + (first + place) * DEPTH + columns, v)
+    slope = slopes_ptr + head
+    by_lag = _softplus(tl.load(slope).to(tl.float32))
+    by_place = _softplus(tl.load(slope + NUM_HEADS).to(tl.float32))
+    own_s = tl.load(pool_s_ptr + slot * CONTEXT_SIZE + place)
+
+    top = tl.sum(q * k.to(tl.float32))
+    total = tl.exp(top - top)  # 1, or not a number where the score is none
+    mixed = v.to(tl.float32)
+    for begin in range(0, place, BLOCK):
+        at = begin + tl.arange(0, BLOCK)
+        seen = at < place
+        key_s = tl.load(pool_s_ptr + slot * CONTEXT_SIZE + at, mask=seen, other=0.0)
+        lag_s = tl.maximum(own_s - key_s, 0.0)
+        if WINDOW_S is not None:
+            seen = seen & (lag_s <= WINDOW_S)
+        where = (first + at)[:, None] * DEPTH + columns[None, :]
+        keys = tl.load(pool_k_ptr + where, mask=seen[:, None], other=0.0).to(tl.float32)
+        values = tl.load(pool_v_ptr + where, mask=seen[:, None], other=0.0).to(tl.float32)
+        log_lag = tl.log(1.0 + lag_s.to(tl.float32) / UNIT_S)
+        log_place = tl.log(1.0 + tl.maximum(place - at, 0).to(tl.float32))
+        scores = tl.sum(q[None, :] * keys, axis=1) - by_lag * log_lag - by_place * log_place
+        scores = tl.where(seen, scores, float("-inf"))
+        higher = tl.maximum(top, tl.max(scores, axis=0))
+        kept, shares = tl.exp(top - higher), tl.exp(scores - higher)
+        total = total * kept + tl.sum(shares, axis=0)
+        mixed = mixed * kept + tl.sum(shares[:, None] * values, axis=0)
+        top = higher
+    tl.store(out_ptr + program * DEPTH + columns, mixed / total)
+
+
+@triton.jit
+def _softplus(x):
+    return tl.maximum(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
+
+
+class PagedAttend:
+    """Attention of one new play of each context (see :class:`intentrec_core.model.attention.Attend`). Shapes: slots i64[B]."""
+
+    def __init__(self, pool: KvPool, batch: ContextBatch, slots: Tensor, short_term_window_s: float) -> None:
+        self._pool, self._slots, self._places = pool, slots.contiguous(), batch.starts.contiguous()
+        self._window_s = short_term_window_s
+        pool.ts_NC[slots, batch.starts] = batch.ts_s[:, 0]
+
+    def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
+        """See :class:`intentrec_core.model.attention.Attend`; T is 1."""
+        num, _, heads, depth = q_BTHD.shape
+        strides = q_BTHD.stride()
+        assert strides == k_BTHD.stride() == v_BTHD.stride()
+        assert strides[2:] == (depth, 1)
+        out_BTHD = q_BTHD.new_empty(q_BTHD.shape)
+        _append_and_attend[(num * heads,)](
+            q_BTHD, k_BTHD, v_BTHD, strides[0],
+            self._pool.k_LNHCD[layer], self._pool.v_LNHCD[layer], self._pool.ts_NC,
+            self._slots, self._places, slopes_2H, out_BTHD,
+            NUM_HEADS=heads, DEPTH=depth, CONTEXT_SIZE=self._pool.context_size, BLOCK=BLOCK_NUMBERS // depth,
+            WINDOW_S=self._window_s if layer == SHORT_TERM_LAYER else None, UNIT_S=TIME_UNIT_S,
+            num_warps=NUM_WARPS,
+        )  # fmt: skip
+        return out_BTHD

@@ -1,0 +1,64 @@
+"""Attention of new plays over cached ones by gathering: any number of new plays a context, any torch device.
+
+Keys and values that are kept in half precision are widened when they are gathered, so that scores, biases and sums are of float32
+in any case: only what is kept is rounded.
+
+Shapes: B contexts of one pass, T new plays, S keys seen, R new plays of all contexts; H heads, D width of a head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from intentrec_core.engine.cuda.kv_pool import KvPool
+from intentrec_core.features.columns import ContextBatch
+from intentrec_core.model.attention import Geometry
+
+
+class PooledAttend:
+    """Writes the new keys and values, then attends to all that are cached (see :class:`intentrec_core.model.attention.Attend`).
+
+    Nothing in it waits for the device: where the new plays stand in the batch is told, and so is how many keys are seen at most.
+
+    Shapes: slots i64[B]; new i64[R] twice: context, and place among its new plays.
+    """
+
+    def __init__(
+        self,
+        pool: KvPool,
+        batch: ContextBatch,
+        slots: Tensor,
+        new: tuple[Tensor, Tensor],
+        num_keys: int,
+        short_term_window_s: float,
+    ) -> None:
+        which, step = new
+        self._pool, self._slots, self._new, self._num_keys = pool, slots, new, num_keys
+        self._new_slot, self._new_place = slots[which], batch.starts[which] + step
+        pool.ts_NC[self._new_slot, self._new_place] = batch.ts_s[new]
+        place_BT = batch.starts[:, None] + torch.arange(batch.ts_s.shape[1], device=slots.device)
+        key_place = torch.arange(num_keys, device=slots.device).expand(len(slots), num_keys)
+        key_valid = key_place < (batch.starts + batch.lengths)[:, None]
+        key_s = torch.where(key_valid, pool.ts_NC[slots, :num_keys], 0.0)
+        self._geometry = Geometry(batch.ts_s, place_BT, key_s, key_place, key_valid, short_term_window_s)
+
+    def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
+        """See :class:`intentrec_core.model.attention.Attend`."""
+        gathered: list[Tensor] = []
+        for memory_LNHCD, new_BTHD in ((self._pool.k_LNHCD, k_BTHD), (self._pool.v_LNHCD, v_BTHD)):
+            memory_NHCD = memory_LNHCD[layer]
+            memory_NHCD[self._new_slot, :, self._new_place] = new_BTHD[self._new].to(memory_NHCD.dtype)
+            gathered.append(memory_NHCD[self._slots, :, : self._num_keys].to(q_BTHD.dtype))
+        k, v = gathered
+        bias = self._geometry.bias(layer, slopes_2H)
+        out = functional.scaled_dot_product_attention(q_BTHD.transpose(1, 2), k, v, attn_mask=bias)
+        return out.transpose(1, 2)
+
+
+def attend_to_whole_slots(pool: KvPool, batch: ContextBatch, slots: Tensor, short_term_window_s: float) -> PooledAttend:
+    """One new play of each context, shapes given by the pool alone: the twin of the paged kernel where there is none."""
+    rows = torch.arange(len(slots), device=slots.device)
+    new = (rows, torch.zeros_like(rows))
+    return PooledAttend(pool, batch, slots, new, pool.context_size, short_term_window_s)

@@ -1,0 +1,41 @@
+"""Full recomputation of contexts: what the incremental engine must equal, and what it is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from intentrec_core.engine.engine import Encoded
+from intentrec_core.engine.output_rows import primary_labels
+from intentrec_core.engine.slots import NO_LABEL
+from intentrec_core.features.columns import collate
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.model.model import IntentRec
+
+
+@torch.inference_mode()
+def recompute(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Encoded:
+    """Encodes whole contexts from nothing, with one output each: for its last play.
+
+    Shapes: as :class:`~intentrec_core.engine.engine.Encoded`, N = the number of contexts.
+    """
+    model.eval()
+    batch = collate(features.columns(contexts, [0] * len(contexts))).to(model.device)
+    output = model(batch)
+    last = (torch.arange(len(contexts), device=model.device), batch.lengths - 1)
+    if output.head_logits:
+        primary_BT = primary_labels(output, model.domain.label_offsets)
+        before = primary_BT[last[0], (last[1] - 1).clamp(min=0)].masked_fill(batch.lengths == 1, NO_LABEL)
+        primary, previous = primary_BT[last].cpu().numpy(), before.cpu().numpy()
+    else:
+        primary = previous = np.full(len(contexts), NO_LABEL)
+    return Encoded(
+        item_NW=output.item_BTW[last].cpu().numpy(),
+        heads=tuple(torch.softmax(logit[last], dim=-1).cpu().numpy() for logit in output.head_logits),
+        alpha_NM=output.alpha_BTM[last].cpu().numpy(),
+        intent_NP=output.intent_BTP[last].cpu().numpy(),
+        primary_N=primary,
+        previous_primary_N=previous,
+    )

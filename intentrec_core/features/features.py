@@ -1,0 +1,158 @@
+"""Packed plays to model inputs: rows, codes, times. Every feature of a play depends on it and earlier plays of its context only.
+
+Rows are resolved here, from hashes, with the vocabulary of the bundle at hand: nothing of it is ever written back.
+
+Shapes: N plays of all contexts one after another; B contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.domain.spec import Domain, DurationWeight, Field, FieldKind, FieldSource, Rule
+from intentrec_core.features.columns import Columns
+from intentrec_core.history.history import EventLayout
+
+DAY_S = 86_400.0
+
+
+class Rows(Protocol):
+    """What features need of a vocabulary: item hashes to rows, 0 where unknown."""
+
+    def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Rows of item hashes."""
+        ...
+
+
+class ItemNumbers(Protocol):
+    """What features need of an item table: a catalogue number by row, NaN where missing."""
+
+    def number(self, key: str) -> NDArray[np.float64]:
+        """The column of a catalogue attribute."""
+        ...
+
+
+class FeatureBuilder:
+    """Builds features with one domain and one bundle's vocabulary."""
+
+    def __init__(self, domain: Domain, vocabulary: Rows, item_numbers: ItemNumbers) -> None:
+        self.domain = domain
+        self.layout = EventLayout(domain)
+        self._vocabulary = vocabulary
+        self._release_s = {
+            f.name: item_numbers.number(f.key) for f in domain.fields if f.rule is Rule.TIME_SINCE_RELEASE
+        }
+        self._finds_contacts = any(f.rule is Rule.FIRST_CONTACT for f in domain.fields)
+
+    def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Item rows of item hashes, 0 where unknown."""
+        return self._vocabulary.rows(hashes)
+
+    def columns(self, contexts: Sequence[bytes], starts: Sequence[int]) -> Columns:
+        """Features of the plays ``contexts[b][starts[b]:]`` (packed plays of one member, oldest first).
+
+        Cost: O(new plays), and for the rule first_contact a byte of each play of the context for each new play.
+        """
+        size = self.layout.size
+        first = np.asarray(starts, dtype=np.int64)
+        lengths = np.array([len(c) // size for c in contexts], dtype=np.int64) - first
+        new = self.layout.view(b"".join(c[s * size :] for c, s in zip(contexts, starts, strict=True)))
+        ts_ms = new["ts_ms"]
+        heads = np.cumsum(lengths) - lengths  # where each context's plays begin among all
+        previous = np.empty_like(ts_ms)
+        previous[1:] = ts_ms[:-1]
+        nonempty = lengths > 0
+        previous[heads[nonempty]] = [
+            self.layout.ts_ms(c, s - 1) if s else -1
+            for c, s, some in zip(contexts, first.tolist(), nonempty.tolist(), strict=True)
+            if some
+        ]
+        at_start = np.zeros(len(new), dtype=bool)
+        at_start[heads[nonempty & (first == 0)]] = True
+        gap_s = np.where(at_start, -1.0, (ts_ms - previous) / 1000.0).astype(np.float32)
+        rows = self._vocabulary.rows(new["item_hash"])
+        contacts = self._later_contacts(contexts, starts) if self._finds_contacts else None
+        codes = np.zeros((len(new), len(self.domain.dynamic_fields)), dtype=np.int64)
+        for column, field in enumerate(self.domain.dynamic_fields):
+            codes[:, column] = self._codes(field, new, rows, gap_s, contacts)
+        return Columns(
+            item_row=rows,
+            codes=codes,
+            ts_s=ts_ms / 1000.0,
+            gap_s=gap_s,
+            weight=self.weights(new["duration_s"]),
+            lengths=lengths,
+            starts=first,
+        )
+
+    def weights(self, duration_s: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Weight d_k of plays of these durations in the item loss; 1 where the duration is missing."""
+        domain = self.domain
+        if domain.duration_weight is DurationWeight.NONE:
+            return np.ones(len(duration_s), dtype=np.float32)
+        raw = np.log1p(np.maximum(duration_s, 0.0) / domain.duration_scale_s)
+        weight = np.clip(raw, domain.duration_weight_min, domain.duration_weight_max)
+        return np.where(duration_s < 0, 1.0, weight).astype(np.float32)
+
+    def own_codes(self, field: Field, plays: NDArray[np.void], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes of a field that depends on a play and its item alone (not :func:`needs_plays_before`).
+
+        Shapes: plays structured [N], rows i64[N] of their items -> i64[N].
+        """
+        if field.source is FieldSource.EVENT:
+            if field.key == "duration_s":
+                return _bucket(field, plays["duration_s"], missing=plays["duration_s"] < 0)
+            column = plays[field.name]
+            return _bucket(field, column) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
+        ts_s = plays["ts_ms"] / 1000.0
+        if field.rule is Rule.TIME_SINCE_RELEASE:
+            return _bucket(field, (ts_s - self._release_s[field.name][rows]) / DAY_S)
+        if field.rule is Rule.HOUR_OF_DAY:
+            return 1 + ((ts_s // 3600) % 24).astype(np.int64)
+        return 1 + ((ts_s // DAY_S + 3) % 7).astype(np.int64)  # 1970-01-01 was a Thursday; 0 is Monday
+
+    def _codes(
+        self,
+        field: Field,
+        new: NDArray[np.void],
+        rows: NDArray[np.int64],
+        gap_s: NDArray[np.float32],
+        contacts: NDArray[np.int64] | None,
+    ) -> NDArray[np.int64]:
+        if not needs_plays_before(field):
+            return self.own_codes(field, new, rows)
+        if field.rule is Rule.GAP:
+            return _bucket(field, gap_s, missing=gap_s < 0)
+        assert contacts is not None
+        return 1 + contacts
+
+    def _later_contacts(self, contexts: Sequence[bytes], starts: Sequence[int]) -> NDArray[np.int64]:
+        """1 for a play whose item stands earlier in its context, else 0. Shape: i64[N]."""
+        later: list[int] = []
+        for context, start in zip(contexts, starts, strict=True):
+            num_plays = len(context) // self.layout.size
+            if start == num_plays - 1:
+                later.append(self.layout.has_item_before(context, start))
+            else:
+                items = self.layout.view(context)["item_hash"]
+                _, first_at, which = np.unique(items, return_index=True, return_inverse=True)
+                later.extend((first_at[which] < np.arange(num_plays))[start:].tolist())
+        return np.array(later, dtype=np.int64)
+
+
+def needs_plays_before(field: Field) -> bool:
+    """Whether a field's code depends on the plays before, and not only on the play and its item."""
+    return field.rule in (Rule.GAP, Rule.FIRST_CONTACT)
+
+
+def _bucket(
+    field: Field, values: NDArray[np.floating], *, missing: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Bucket codes; NaN and ``missing`` are code 0. Release age is counted in days, every other number in its own unit."""
+    numbers = values.astype(np.float64)
+    absent = np.isnan(numbers) if missing is None else np.isnan(numbers) | missing
+    return np.where(absent, 0, 1 + np.digitize(numbers, field.edges))

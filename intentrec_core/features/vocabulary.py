@@ -1,0 +1,214 @@
+"""Item ids to rows, and the catalogue's attributes as arrays aligned to those rows.
+
+Rows only grow: a row that meant an item once means it in every later version, so the weights of one bundle can be
+warm-started from those of the one before. Row 0 is "unknown" and padding, and is never an item.
+
+Shapes: V rows including row 0; L labels of a field.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from intentrec_core.domain.spec import Domain, Field, FieldKind, FilterKind, Rule, value_text
+from intentrec_core.errors import DataError
+from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.history.history import hash64
+
+DAY_S = 86_400.0
+MAX_NUMBER = 1e300
+
+
+class Vocabulary:
+    """Immutable numbering of items: row r > 0 is ``item_ids[r]``, found by the 64-bit hash of its id.
+
+    Raises: ValueError for an id that is empty or there twice, or two ids with one hash (rename one).
+    """
+
+    def __init__(self, item_ids: Sequence[str]) -> None:
+        self.item_ids: list[str] = ["", *item_ids]
+        hashes = np.fromiter((hash64(item) for item in item_ids), dtype=np.uint64, count=len(item_ids))
+        order = np.argsort(hashes, kind="stable")
+        self._sorted = hashes[order]
+        self._rows = 1 + order.astype(np.int64)
+        same = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
+        if len(same):
+            first, second = (self.item_ids[self._rows[i]] for i in (same[0], same[0] + 1))
+            raise ValueError(f"vocabulary: items {first!r} and {second!r} are the same or have the same hash")
+        if "" in item_ids:
+            raise ValueError("vocabulary: an item has an empty id")
+        self.hashes: NDArray[np.uint64] = np.concatenate([np.zeros(1, dtype=np.uint64), hashes])
+        self.hashes.setflags(write=False)
+
+    @classmethod
+    def build(cls, item_ids: Iterable[str]) -> Vocabulary:
+        """Items in row order, the first one in row 1."""
+        return cls(list(item_ids))
+
+    def extended(self, item_ids: Iterable[str]) -> Vocabulary:
+        """This vocabulary with the ids it lacks behind, in the order given; itself when it lacks none."""
+        new = [item for item in dict.fromkeys(item_ids) if not self.row(item)]
+        return Vocabulary(self.item_ids[1:] + new) if new else self
+
+    def extends(self, older: Vocabulary) -> bool:
+        """Whether every row of ``older`` means the same item here."""
+        return self.item_ids[: len(older)] == older.item_ids
+
+    def __len__(self) -> int:
+        """Rows, row 0 included."""
+        return len(self.item_ids)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.item_ids == other.item_ids
+
+    __hash__ = None  # type: ignore[assignment]  # holds a list
+
+    def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Rows of item hashes, 0 where unknown; the shape of ``hashes``.
+
+        Cost: O(N log V).
+        """
+        if not len(self._sorted):
+            return np.zeros(hashes.shape, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
+        return np.where(self._sorted[place] == hashes, self._rows[place], 0)
+
+    def row(self, item_id: str) -> int:
+        """Row of one item, 0 if unknown."""
+        return int(self.rows(np.array([hash64(item_id)], dtype=np.uint64))[0]) if item_id else 0
+
+    def save(self, path: Path) -> None:
+        """Writes Parquet (column item_id, row 1 first), to a temporary name first."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        pq.write_table(pa.table({"item_id": pa.array(self.item_ids[1:], pa.string())}), temporary, compression="zstd")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """The inverse of :meth:`save`.
+
+        Raises: DataError when the file is not a vocabulary.
+        """
+        try:
+            return cls(pq.read_table(path, columns=["item_id"]).column("item_id").to_pylist())
+        except (OSError, pa.ArrowException, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: not a vocabulary: {error}") from error
+
+
+class ItemTable:
+    """What a domain reads of the catalogue, as arrays by row. Row 0 and items not in the catalogue are missing in all.
+
+    Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label.
+    """
+
+    def __init__(self, domain: Domain, vocabulary: Vocabulary, catalogue: Catalogue) -> None:
+        self.domain = domain
+        found = [catalogue.get(item_id) for item_id in vocabulary.item_ids]
+        self._attributes: list[Mapping[str, Any]] = [item.attributes if item else {} for item in found]
+        ids = vocabulary.item_ids
+        self.titles: list[str] = [i.title if i else item_id for item_id, i in zip(ids, found, strict=True)]
+        self.codes = np.zeros((len(ids), len(domain.static_fields)), dtype=np.int64)
+        for column, field in enumerate(domain.static_fields):
+            self.codes[:, column] = self._field_codes(field)
+        self.multi = {field.name: self._indicators(field) for field in domain.multi_fields}
+
+    def __len__(self) -> int:
+        """Rows, row 0 included."""
+        return len(self.titles)
+
+    def number(self, key: str) -> NDArray[np.float64]:
+        """A numeric attribute; NaN where missing. Shape: f64[V]. Dates and times are seconds since 1970 (UTC)."""
+        return np.array([_number(attributes.get(key)) for attributes in self._attributes], dtype=np.float64)
+
+    def labels(self, field: Field, at_s: float) -> NDArray[np.float32]:
+        """Which labels each item has as of ``at_s`` (seconds since 1970), for a field whose label is the item's own.
+
+        Shapes: f32[V, L]; a row of zeros where missing.
+        Raises: ValueError for a field that depends on the play.
+        """
+        if field.kind is FieldKind.MULTI_LABEL:
+            return self.multi[field.name]
+        if field in self.domain.static_fields:
+            codes = self.codes[:, self.domain.static_fields.index(field)]
+        elif field.rule is Rule.TIME_SINCE_RELEASE:
+            codes = _bucket_codes((at_s - self.number(field.key)) / DAY_S, field.edges)
+        else:
+            raise ValueError(f"field {field.name}: its label belongs to a play, not to an item")
+        return np.eye(1 + field.num_labels, dtype=np.float32)[codes][:, 1:]
+
+    def filter_column(self, key: str) -> NDArray[Any] | dict[int, NDArray[np.bool_]]:
+        """The data of the domain's filter over attribute ``key``; where missing, it admits nobody.
+
+        Shapes: available bool[V] (true only where the attribute is true); at_most f64[V] (NaN missing); contains: for
+        the 64-bit hash of each value that occurs, bool[V] of the items that list it (any other value has no items).
+        Raises: KeyError when no filter reads ``key``.
+        """
+        kinds = {f.key: f.kind for f in self.domain.filters if f.kind is not FilterKind.WATCHED}
+        if kinds[key] is FilterKind.AVAILABLE:
+            return np.array([attributes.get(key) is True for attributes in self._attributes])
+        if kinds[key] is FilterKind.AT_MOST:
+            return self.number(key)
+        members: dict[int, NDArray[np.bool_]] = {}
+        hashes: dict[str, int] = {}
+        for row, attributes in enumerate(self._attributes):
+            for value in _texts(attributes.get(key)):
+                hashed = hashes.get(value) or hashes.setdefault(value, hash64(value))
+                members.setdefault(hashed, np.zeros(len(self), dtype=np.bool_))[row] = True
+        return members
+
+    def coverage(self) -> dict[str, float]:
+        """For each catalogue field the share of items with a declared label; near 0, its key or values are wrong."""
+        total = max(1, len(self) - 1)
+        shares = {
+            f.name: int(np.count_nonzero(self.codes[:, i])) / total for i, f in enumerate(self.domain.static_fields)
+        }
+        return shares | {name: float(labels.any(axis=1).sum()) / total for name, labels in self.multi.items()}
+
+    def _field_codes(self, field: Field) -> NDArray[np.int64]:
+        if field.kind is FieldKind.BUCKETED:
+            return _bucket_codes(self.number(field.key), field.edges)
+        codes, key = field.value_codes, field.key
+        return np.array(
+            [codes.get(value_text(attributes.get(key)), 0) for attributes in self._attributes], dtype=np.int64
+        )
+
+    def _indicators(self, field: Field) -> NDArray[np.float32]:
+        indicators = np.zeros((len(self), field.num_labels), dtype=np.float32)
+        for row, attributes in enumerate(self._attributes):
+            for value in _texts(attributes.get(field.key)):
+                code = field.value_codes.get(value, 0)
+                if code:
+                    indicators[row, code - 1] = 1.0
+        return indicators
+
+
+def _bucket_codes(numbers: NDArray[np.float64], edges: Sequence[float]) -> NDArray[np.int64]:
+    return np.where(np.isnan(numbers), 0, 1 + np.digitize(numbers, edges)).astype(np.int64)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return math.nan
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    return float(value) if abs(value) <= MAX_NUMBER else math.nan
+
+
+def _texts(value: Any) -> Sequence[str]:
+    if value is None:
+        return ()
+    return [value_text(entry) for entry in value] if isinstance(value, (list, tuple)) else [value_text(value)]

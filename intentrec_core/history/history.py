@@ -1,0 +1,276 @@
+"""Ground state: what one member played, ordered, de-duplicated, packed binary.
+
+A history is a pure function of the plays folded into it. It holds no row number, bundle or anything else that comes
+from weights, never looks at a clock, and everything derived (caches, intents, lists) can be rebuilt from it.
+
+With n = ``domain.window``, a history of k plays holds exactly its current context, plays ``[anchor(k), k)`` in event-time
+order: everything while k <= 2n, then between n + 1 and 2n plays (the anchored window).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import xxhash
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from intentrec_core.domain.spec import Domain, FieldKind, FilterKind, value_text
+
+MISSING_DURATION_S = -1.0
+#: Where a packed play holds them.
+_ITEM_HASH, _EVENT_HASH, _TIME_OFFSET = 0, 8, 16
+_HASH_BYTES = 8
+_TIME = struct.Struct("<q")
+_xxh3 = xxhash.xxh3_64_intdigest
+
+
+def hash64(text: str | bytes) -> int:
+    """The 64-bit identity of an item, event or text: xxh3 of its UTF-8 bytes."""
+    return _xxh3(text.encode() if isinstance(text, str) else text)
+
+
+def anchor(count: int, window: int) -> int:
+    """First play (zero-based) of the context after a member's ``count``-th play."""
+    windows_left = (count - 1) // window - 1
+    return windows_left * window if windows_left > 0 else 0
+
+
+class Outcome(Enum):
+    """What folding a play did."""
+
+    APPENDED = "appended"
+    INSERTED = "inserted"
+    DUPLICATE = "duplicate"
+    TOO_LATE = "too_late"
+    REPLAYED = "replayed"
+
+    @property
+    def changed(self) -> bool:
+        """Whether the state is another one now."""
+        return self in (Outcome.APPENDED, Outcome.INSERTED)
+
+
+class Fold(Struct, frozen=True, gc=False):
+    """What folding one play did to a history.
+
+    ``position`` is the play's place among the plays held now, ``evicted`` how many plays left at the old end (then
+    every position moved down by as many, and the anchor moved). Where nothing changed, position is the newest.
+    """
+
+    outcome: Outcome
+    position: int
+    evicted: int
+
+
+class PackedPlay(Struct, frozen=True, gc=False):
+    """One play as the ground state keeps it."""
+
+    data: bytes
+    ts_ms: int
+    event_hash: bytes
+
+
+class EventLayout:
+    """How a play is packed: little endian, fixed size, declared by the domain.
+
+    ``dtype`` columns: item_hash u8, event_hash u8, ts_ms i8, duration_s f4 (-1 missing), one per event field (categorical:
+    u2 code; number: f4, NaN missing), one per event filter (``filter_<event_key>``: f4 number or u8 hash, 0 missing).
+    """
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        columns: list[tuple[str, str]] = [
+            ("item_hash", "<u8"),
+            ("event_hash", "<u8"),
+            ("ts_ms", "<i8"),
+            ("duration_s", "<f4"),
+        ]
+        columns += [(f.name, "<f4" if f.kind is FieldKind.BUCKETED else "<u2") for f in domain.event_fields]
+        columns += [
+            (f"filter_{f.event_key}", "<f4" if f.kind is FilterKind.AT_MOST else "<u8") for f in domain.event_filters
+        ]
+        self.dtype = np.dtype(columns)
+        self.size = self.dtype.itemsize
+        self.window, self.context_size = domain.window, domain.context_size
+        self.watched = domain.watched
+        self.gap_ms = int(domain.session_gap_s * 1000)
+        codes = {"<u8": "Q", "<i8": "q", "<f4": "f", "<u2": "H"}
+        self._pack = struct.Struct("<" + "".join(codes[kind] for _, kind in columns)).pack
+        #: What of a play's attributes is packed: each one's key, and what makes a column's value of it.
+        self._attributes: list[tuple[str, Callable[[Any], Any]]] = [
+            (f.key, _number(f.key) if f.kind is FieldKind.BUCKETED else _Codes(f.value_codes).__getitem__)
+            for f in domain.event_fields
+        ]
+        self._attributes += [
+            (f.event_key, _number(f.event_key) if f.kind is FilterKind.AT_MOST else _text_hash)
+            for f in domain.event_filters
+        ]
+
+    def pack(
+        self,
+        item_id: str,
+        event_id: str,
+        ts_ms: int,
+        duration_s: float | None,
+        attributes: Mapping[str, Any],
+    ) -> PackedPlay:
+        """Packs a valid play; ``attributes`` are ``action`` and the entries of ``context``.
+
+        A categorical value that the domain does not declare is packed as missing.
+
+        Raises: ValueError when a number field or filter holds something that is no finite number.
+        """
+        values: list[Any] = [
+            _xxh3(item_id.encode()),
+            _xxh3(event_id.encode()),
+            ts_ms,
+            MISSING_DURATION_S if duration_s is None else duration_s,
+        ]
+        for key, packed in self._attributes:
+            values.append(packed(attributes.get(key)))
+        data = self._pack(*values)
+        return PackedPlay(data, ts_ms, data[_EVENT_HASH : _EVENT_HASH + _HASH_BYTES])
+
+    def ts_ms(self, events: bytes, position: int) -> int:
+        """Event time of one packed play, in milliseconds."""
+        return int(_TIME.unpack_from(events, position * self.size + _TIME_OFFSET)[0])
+
+    def has_item_before(self, events: bytes, position: int) -> bool:
+        """Whether the item of the play at ``position`` stands earlier in ``events``."""
+        end = position * self.size
+        return _holds(events, self.size, _ITEM_HASH, events[end : end + _HASH_BYTES], end)
+
+    def view(self, events: bytes) -> NDArray[np.void]:
+        """The packed plays as a structured array, without a copy."""
+        return np.frombuffer(events, dtype=self.dtype)
+
+
+class History(Struct, gc=False):
+    """One member's ground state: one of a million, and nothing that the garbage collector has to look at.
+
+    ``count`` is k, the number of all plays ever applied; ``last_offset`` the source offset of the last one applied;
+    ``events`` the packed context, never changed in place: whoever took it keeps it as it was; ``evicted_items`` hashes of the
+    last items that left it (at most w);
+    ``carried_session_ms`` when the session of the oldest play held began, if that was before it.
+    """
+
+    count: int = 0
+    last_offset: int = -1
+    events: bytes = b""
+    evicted_items: bytes = b""
+    carried_session_ms: int = 0
+
+    def num_events(self, layout: EventLayout) -> int:
+        """How many plays are held: the length of the context."""
+        return len(self.events) // layout.size
+
+    def anchor(self, layout: EventLayout) -> int:
+        """Index of the oldest play held, among all plays ever applied."""
+        return anchor(self.count, layout.window)
+
+    def view(self, layout: EventLayout) -> NDArray[np.void]:
+        """The context as a structured array, without a copy."""
+        return layout.view(self.events)
+
+    def apply(self, layout: EventLayout, play: PackedPlay, offset: int) -> Fold:
+        """Folds one play in.
+
+        Cost: O(context), a byte a play looked at for the duplicate and one copy of the context: 1 µs for 256 plays.
+        """
+        size, events = layout.size, self.events
+        num = len(events) // size
+        if offset <= self.last_offset:
+            return Fold(Outcome.REPLAYED, num - 1, 0)
+        if _holds(events, size, _EVENT_HASH, play.event_hash, len(events)):
+            return Fold(Outcome.DUPLICATE, num - 1, 0)
+        position = num
+        while position and _TIME.unpack_from(events, (position - 1) * size + _TIME_OFFSET)[0] > play.ts_ms:
+            position -= 1
+        if position == num:
+            outcome = Outcome.APPENDED
+            self.events = events + play.data
+        elif position == 0 and self.anchor(layout) > 0:
+            return Fold(Outcome.TOO_LATE, num - 1, 0)
+        else:
+            outcome = Outcome.INSERTED
+            self.events = events[: position * size] + play.data + events[position * size :]
+        self.count += 1
+        self.last_offset = offset
+        if num < layout.context_size:
+            return Fold(outcome, position, 0)
+        evicted = layout.window  # the context was full: the anchor moves
+        self._evict(layout, evicted)
+        return Fold(outcome, max(0, position - evicted), evicted)
+
+    def session_start_ms(self, layout: EventLayout, position: int) -> int:
+        """Event time at which the session of the play at ``position`` began: after the last gap above the session gap."""
+        times = self.view(layout)["ts_ms"][: position + 1]
+        breaks = np.flatnonzero(np.diff(times) > layout.gap_ms)
+        if len(breaks):
+            return int(times[breaks[-1] + 1])
+        return self.carried_session_ms if self.anchor(layout) else int(times[0])
+
+    def watched_hashes(self, layout: EventLayout) -> NDArray[np.uint64]:
+        """Item hashes of the last w plays, oldest first."""
+        held = self.view(layout)["item_hash"]
+        evicted = np.frombuffer(self.evicted_items, dtype="<u8")
+        return np.concatenate([evicted, held])[-layout.watched :] if layout.watched else held[:0].copy()
+
+    def _evict(self, layout: EventLayout, num: int) -> None:
+        self.carried_session_ms = self._session_start_at_eviction(layout, num)
+        items = layout.view(self.events[: num * layout.size])["item_hash"].tobytes()
+        kept = layout.watched * _HASH_BYTES
+        self.evicted_items = (self.evicted_items + items)[-kept:] if kept else b""
+        self.events = self.events[num * layout.size :]
+
+    def _session_start_at_eviction(self, layout: EventLayout, oldest: int) -> int:
+        times = layout.view(self.events[: (oldest + 1) * layout.size])["ts_ms"]
+        breaks = np.flatnonzero(np.diff(times) > layout.gap_ms)
+        if len(breaks):
+            return int(times[breaks[-1] + 1])
+        was_carried = anchor(self.count - 1, layout.window) > 0
+        return self.carried_session_ms if was_carried else int(times[0])
+
+
+def _holds(events: bytes, size: int, column: int, wanted: bytes, end: int) -> bool:
+    """Whether a play that begins before ``end`` has the hash ``wanted`` in the column that begins at its byte ``column``.
+
+    The first bytes of that column are laid side by side and searched: it takes a fifth of a search through all bytes, and
+    finds nothing that only looks alike in another column. One play in 256 has the same first byte by chance.
+    """
+    first_bytes, first, at = events[column:end:size], wanted[0], -1
+    while (at := first_bytes.find(first, at + 1)) >= 0:
+        if events.startswith(wanted, at * size + column):
+            return True
+    return False
+
+
+class _Codes(dict[Any, int]):
+    """Codes of declared values by their text, most often what a play holds; 0 for what is missing or not declared."""
+
+    def __missing__(self, value: Any) -> int:
+        return 0 if value is None or isinstance(value, str) else self[value_text(value)]
+
+
+def _text_hash(value: Any) -> int:
+    return 0 if value is None else hash64(value_text(value))
+
+
+def _number(key: str) -> Callable[[Any], float]:
+    """Makes numbers of values, NaN of one that is missing. Raises: ValueError for what is no finite number."""
+
+    def number(value: Any) -> float:
+        if value is None:
+            return math.nan
+        made = float(value)
+        if not math.isfinite(made):
+            raise ValueError(f"{key} is not a finite number")
+        return made
+
+    return number

@@ -1,0 +1,292 @@
+"""The IntentRec model: what a member is up to is predicted first, and that prediction is an input of the item prediction.
+
+    plays ─ F ─┬─ short-term encoder ─ S ─┬─ FC ─ causal Transformer ─ heads p_i ─ attention over heads ─ Z ─┐
+               └──────────────────────────┴──────────────── F ⊕ S ⊕ Z ─ FC ─ causal Transformer ─ E ─ items ─┘
+
+Source: "IntentRec: Predicting User Session Intent with Hierarchical Multi-Task Learning", arXiv 2408.05353, sections 3.2 to 3.4.
+One ``forward`` serves training, prefill and single appended plays: the ``Attend`` passed in knows where keys and values live.
+
+Shapes: B contexts, T plays, W width, M heads, L_i labels of head i, P width of Z, V item rows (row 0: unknown item and padding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from intentrec_core.domain.spec import Domain, FieldKind
+from intentrec_core.errors import ConfigError
+from intentrec_core.features.columns import ContextBatch
+from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
+from intentrec_core.model.dropout import Dropout
+
+FIELD_WIDTH = 16
+
+
+class ItemFeatures(Protocol):
+    """What the model needs to know of items: codes i64[V, fields] (0 missing) and f32[V, L] per multi-label field."""
+
+    codes: NDArray[np.int64]
+    multi: dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes of the model.
+
+    Raises: ConfigError naming the value and what is allowed.
+    """
+
+    width: int = 64
+    num_heads: int = 2
+    num_layers: int = 1
+    intent_width: int = 32
+    dropout: float = 0.3
+    intent_stage: bool = True
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("width", 8, 4096),
+            ("num_heads", 1, 64),
+            ("num_layers", 1, 48),
+            ("intent_width", 1, 4096),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ConfigError(f"model {name} is {value}; allowed: a whole number, {low} to {high}")
+        if self.width % self.num_heads:
+            raise ConfigError(f"model width {self.width} is not a multiple of num_heads {self.num_heads}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"model dropout is {self.dropout}; allowed: 0 up to 1")
+
+    @property
+    def num_cached_layers(self) -> int:
+        """Attention layers whose keys and values a cache holds: short-term, intent stage, item stage."""
+        return 1 + self.num_layers * (2 if self.intent_stage else 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What the model says at every play.
+
+    Shapes: item_BTW (E, dotted with item weights), head_logits one f32[B, T, L_i] a head, intent_BTP (Z), alpha_BTM (softmaxed).
+    Without the intent stage the last three are empty.
+    """
+
+    item_BTW: Tensor
+    head_logits: tuple[Tensor, ...]
+    intent_BTP: Tensor
+    alpha_BTM: Tensor
+
+
+class FieldEmbedding(nn.Module):
+    """F: the item's own embedding beside one embedding per field (paper 3.2)."""
+
+    def __init__(self, domain: Domain, width: int) -> None:
+        super().__init__()
+        self.dynamic = nn.ModuleList(nn.Embedding(f.num_labels + 1, FIELD_WIDTH) for f in domain.dynamic_fields)
+        self.static = nn.ModuleList(nn.Embedding(f.num_labels + 1, FIELD_WIDTH) for f in domain.static_fields)
+        self.multi = nn.ModuleList(nn.Linear(f.num_labels, FIELD_WIDTH, bias=False) for f in domain.multi_fields)
+        num_fields = len(self.dynamic) + len(self.static) + len(self.multi)
+        self.width = width + FIELD_WIDTH * num_fields
+        self.content_width = FIELD_WIDTH * (len(self.static) + len(self.multi))
+
+    def content(self, static_codes: Tensor, multi: Sequence[Tensor]) -> Tensor:
+        """Fields of items alone. Shapes: i64[..., Fs] and f32[..., L] per multi field -> f32[..., content_width]."""
+        parts = [embed(static_codes[..., i]) for i, embed in enumerate(self.static)]
+        for project, labels in zip(self.multi, multi, strict=True):
+            parts.append(project(labels / labels.sum(dim=-1, keepdim=True).clamp(min=1.0)))
+        return torch.cat(parts, dim=-1) if parts else static_codes.new_zeros(*static_codes.shape[:-1], 0).float()
+
+    def forward(self, item_BTW: Tensor, content_BTC: Tensor, codes: Tensor) -> Tensor:
+        """Shapes: -> f32[B, T, self.width]."""
+        dynamic = [embed(codes[..., i]) for i, embed in enumerate(self.dynamic)]
+        return torch.cat([item_BTW, content_BTC, *dynamic], dim=-1)
+
+
+class Stage(nn.Module):
+    """FC and normalisation, time encoding, causal Transformer: the form both encoders share (paper 3.3, 3.4)."""
+
+    def __init__(self, first_layer: int, width_in: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width_in, config.width)
+        self.enter_norm = nn.LayerNorm(config.width)
+        self.time = TimeEncoding(config.width)
+        self.dropout = Dropout(config.dropout)
+        self.layers = nn.ModuleList(
+            TransformerLayer(first_layer + i, config.width, config.num_heads, config.dropout)
+            for i in range(config.num_layers)
+        )
+        self.leave_norm = nn.LayerNorm(config.width)
+
+    def forward(self, x: Tensor, ts_s: Tensor, gap_s: Tensor, attend: Attend) -> Tensor:
+        """Shapes: f32[B, T, width_in] -> f32[B, T, W]."""
+        x = self.dropout(self.enter_norm(self.enter(x)) + self.time(ts_s, gap_s))
+        for layer in self.layers:
+            x = layer(x, attend)
+        return self.leave_norm(x)
+
+
+class IntentHeads(nn.Module):
+    """Heads p_i, and the intent embedding Z as their attention-weighted mixture (paper 3.3, Eq. 2)."""
+
+    def __init__(self, domain: Domain, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(config.width, f.num_labels) for f in domain.heads)
+        self.projections = nn.ModuleList(nn.Linear(f.num_labels, config.intent_width) for f in domain.heads)
+        self.attention = nn.Linear(config.intent_width, 1)
+
+    def forward(self, x_BTW: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Shapes: -> logits f32[B, T, L_i] a head, Z f32[B, T, P], alpha f32[B, T, M]."""
+        logits = tuple(head(x_BTW) for head in self.heads)
+        projected = torch.stack(
+            [project(torch.softmax(logit, dim=-1)) for project, logit in zip(self.projections, logits, strict=True)],
+            dim=-2,
+        )
+        alpha_BTM = torch.softmax(self.attention(projected).squeeze(-1), dim=-1)
+        return logits, (alpha_BTM[..., None] * projected).sum(dim=-2), alpha_BTM
+
+
+class IntentRec(nn.Module):
+    """The whole model for one domain and one set of item rows."""
+
+    static_codes: Tensor
+    multi_labels: Tensor
+
+    def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
+        super().__init__()
+        self.config, self.domain = config, domain
+        self._multi_sizes = [f.num_labels for f in domain.multi_fields]
+        self.register_buffer("static_codes", torch.empty(0), persistent=False)
+        self.register_buffer("multi_labels", torch.empty(0), persistent=False)
+        self._set_items(items)
+        num_rows = len(self.static_codes)
+        self.item = nn.Embedding(num_rows, config.width)
+        nn.init.normal_(self.item.weight, std=config.width**-0.5)
+        self.fields = FieldEmbedding(domain, config.width)
+        self.item_content = nn.Linear(self.fields.content_width, config.width, bias=False)
+        self.item_bias = nn.Parameter(torch.zeros(num_rows))
+        self.short_term = SelfAttention(0, self.fields.width, config.width, config.num_heads)
+        entered = self.fields.width + config.width
+        if config.intent_stage:
+            self.intent_encoder: Stage | None = Stage(1, entered, config)
+            self.heads: IntentHeads | None = IntentHeads(domain, config)
+            self.item_encoder = Stage(1 + config.num_layers, entered + config.intent_width, config)
+        else:
+            self.intent_encoder = self.heads = None
+            self.item_encoder = Stage(1, entered, config)
+
+    @property
+    def num_rows(self) -> int:
+        """Item rows, row 0 included."""
+        return len(self.static_codes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.item_bias.device
+
+    def forward(self, batch: ContextBatch, attend: Attend | None = None) -> ModelOutput:
+        """Encodes plays; without ``attend``, whole contexts from their first play.
+
+        Cost: O(T · W² + T · S · W) a context and layer, S the plays a query sees.
+        """
+        if attend is None:
+            attend = FullAttend(batch.ts_s, self.domain.short_term_window_s)
+        row = batch.item_row
+        content = self.fields.content(self.static_codes[row], self._multi(row))
+        fields = self.fields(self.item(row), content, batch.codes)
+        x = torch.cat([fields, self.short_term(fields, attend)], dim=-1)
+        if self.intent_encoder is None or self.heads is None:
+            none = x.new_zeros(*row.shape, 0)
+            return ModelOutput(self.item_encoder(x, batch.ts_s, batch.gap_s, attend), (), none, none)
+        intent = self.intent_encoder(x, batch.ts_s, batch.gap_s, attend)
+        logits, mixed, alpha = self.heads(intent)
+        item = self.item_encoder(torch.cat([x, mixed], dim=-1), batch.ts_s, batch.gap_s, attend)
+        return ModelOutput(item, logits, mixed, alpha)
+
+    def item_weights(self) -> tuple[Tensor, Tensor]:
+        """Weights w and bias b of every item: its score is ⟨E, w⟩ + b. Row 0 is no item: its bias is -inf.
+
+        An item's weight is its own embedding plus a projection of its catalogue fields, so that a new item starts sensibly.
+
+        Shapes: f32[V, W], f32[V].
+        """
+        content = self.fields.content(self.static_codes, self._split(self.multi_labels))
+        bias = torch.cat([self.item_bias.new_full((1,), float("-inf")), self.item_bias[1:]])
+        return self.item.weight + self.item_content(content), bias
+
+    def weights_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and biases of some items, as :meth:`item_weights` has them. Shapes: i64[C] -> f32[C, W], f32[C]."""
+        content = self.fields.content(self.static_codes[rows], self._multi(rows))
+        return self.item(rows) + self.item_content(content), self.item_bias[rows]
+
+    def item_logits(self, item_BTW: Tensor) -> Tensor:
+        """Scores of all items. Shapes: f32[..., W] -> f32[..., V]."""
+        weight, bias = self.item_weights()
+        return functional.linear(item_BTW, weight, bias)
+
+    def grow(self, items: ItemFeatures) -> None:
+        """Takes a longer item table: new rows start at the mean item, told apart by their catalogue fields.
+
+        Raises: ValueError when the table is shorter than the model: rows are append-only.
+        """
+        old, new = self.num_rows, len(items.codes)
+        if new < old:
+            raise ValueError(f"{new} item rows, the model has {old}: rows are append-only")
+        device = self.device
+        self._set_items(items)
+        self.static_codes, self.multi_labels = self.static_codes.to(device), self.multi_labels.to(device)
+        known = self.item.weight.data[1:old]
+        mean = known.mean(dim=0, keepdim=True) if len(known) else self.item.weight.data[:1]
+        grown = nn.Embedding(new, self.config.width, device=device)
+        grown.weight.data[:old] = self.item.weight.data
+        grown.weight.data[old:] = mean
+        self.item = grown
+        low = self.item_bias.data[1:old].min() if old > 1 else self.item_bias.new_zeros(())
+        self.item_bias = nn.Parameter(torch.cat([self.item_bias.data, low.expand(new - old)]))
+
+    def _set_items(self, items: ItemFeatures) -> None:
+        self.static_codes = torch.from_numpy(np.ascontiguousarray(items.codes, dtype=np.int64))
+        multi = [items.multi[f.name] for f in self.domain.multi_fields]
+        empty = np.zeros((len(items.codes), 0), dtype=np.float32)
+        self.multi_labels = torch.from_numpy(np.concatenate([empty, *multi], axis=1))
+
+    def _multi(self, row: Tensor) -> list[Tensor]:
+        return self._split(self.multi_labels[row])
+
+    def _split(self, labels: Tensor) -> list[Tensor]:
+        return list(torch.split(labels, self._multi_sizes, dim=-1)) if self._multi_sizes else []
+
+    def head_targets(self, batch: ContextBatch) -> list[Tensor]:
+        """The truth of every head at every play, as label weights: several ones for multi-label fields, all 0 where missing.
+
+        Shapes: one f32[B, T, L_i] a head.
+        """
+        targets = []
+        dynamic = {f.name: i for i, f in enumerate(self.domain.dynamic_fields)}
+        static = {f.name: i for i, f in enumerate(self.domain.static_fields)}
+        multi = dict(zip((f.name for f in self.domain.multi_fields), self._multi(batch.item_row), strict=True))
+        for head in self.domain.heads:
+            if head.kind is FieldKind.MULTI_LABEL:
+                targets.append(multi[head.name])
+                continue
+            is_dynamic = head.name in dynamic
+            code = (
+                batch.codes[..., dynamic[head.name]]
+                if is_dynamic
+                else self.static_codes[batch.item_row][..., static[head.name]]
+            )
+            targets.append(functional.one_hot(code, head.num_labels + 1)[..., 1:].float())
+        return targets

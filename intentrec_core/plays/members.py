@@ -1,0 +1,134 @@
+"""Plays at rest, packed as the ground state packs them, one member after another.
+
+The same bytes that a worker would hold are what training and evaluation read, so a feature cannot mean two things.
+
+Shapes: N plays of all members, U members.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from intentrec_core.domain.spec import Field, FieldKind, Filter, FilterKind
+from intentrec_core.history.history import MISSING_DURATION_S, EventLayout, hash64
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Every member's plays in event-time order, duplicates of an event id dropped.
+
+    Shapes: events structured[N] (the layout's dtype), bounds i64[U + 1] where each member's plays begin, user_ids [U],
+    order i64[N] each play's place among all plays in time, member i64[N] whose play it is.
+    """
+
+    layout: EventLayout
+    user_ids: Sequence[str]
+    events: NDArray[np.void]
+    bounds: NDArray[np.int64]
+    order: NDArray[np.int64]
+    member: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """How many members."""
+        return len(self.user_ids)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """First and last-plus-one play of each member."""
+        return zip(self.bounds[:-1].tolist(), self.bounds[1:].tolist(), strict=True)
+
+    def with_shuffled_ties(self, random: np.random.Generator) -> Members:
+        """The same plays, those of one member at one moment in an order drawn from ``random``: their true order is not known.
+
+        Cost: O(N log N).
+        """
+        shuffled = np.lexsort((random.random(len(self.events)), self.events["ts_ms"], self.member))
+        return dataclasses.replace(self, events=self.events[shuffled], order=self.order[shuffled])
+
+    def packed(self, start: int, stop: int) -> bytes:
+        """Plays ``start`` to ``stop`` of ``events`` as the bytes of a context."""
+        return self.events[start:stop].tobytes()
+
+
+def pack_members(layout: EventLayout, plays: pa.Table) -> Members:
+    """Packs a table of plays in event-time order (:data:`intentrec_core.plays.table.PLAYS`).
+
+    Raises: ValueError when a number the domain reads is none, as :meth:`EventLayout.pack` does.
+    Cost: O(N log N) time; 40 bytes and more a play.
+    """
+    packed = _pack(layout, plays)
+    users = plays.column("user_id").combine_chunks().dictionary_encode()
+    member = users.indices.to_numpy().astype(np.int64)
+    order = np.argsort(member, kind="stable")
+    order = order[_first_of_each(member[order], packed["event_hash"][order])]
+    num = len(users.dictionary)
+    member = member[order]
+    return Members(
+        layout=layout,
+        user_ids=users.dictionary.to_pylist(),
+        events=packed[order],
+        bounds=np.searchsorted(member, np.arange(num + 1)),
+        order=order,
+        member=member,
+    )
+
+
+def _first_of_each(member: NDArray[np.int64], event_hash: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which plays are the first of their event id within their member."""
+    order = np.lexsort((np.arange(len(member)), event_hash, member))
+    same = (member[order][1:] == member[order][:-1]) & (event_hash[order][1:] == event_hash[order][:-1])
+    first = np.ones(len(member), dtype=np.bool_)
+    first[order[1:][same]] = False
+    return first
+
+
+def _pack(layout: EventLayout, plays: pa.Table) -> NDArray[np.void]:
+    """All plays as one structured array, a column at a time."""
+    packed = np.zeros(plays.num_rows, dtype=layout.dtype)
+    packed["item_hash"] = _by_distinct(plays.column("item_id"), hash64, np.dtype("<u8"), 0)
+    packed["event_hash"] = np.fromiter(map(hash64, plays.column("event_id").to_pylist()), "<u8", plays.num_rows)
+    packed["ts_ms"] = plays.column("ts_ms").to_numpy()
+    packed["duration_s"] = pc.fill_null(plays.column("duration_s"), MISSING_DURATION_S).to_numpy()
+    for field in layout.domain.event_fields:
+        packed[field.name] = _field(field, _attribute(plays, field.key))
+    for filter_ in layout.domain.event_filters:
+        packed[f"filter_{filter_.event_key}"] = _filter(filter_, _attribute(plays, filter_.event_key))
+    return packed
+
+
+def _attribute(plays: pa.Table, key: str) -> pa.ChunkedArray:
+    """What a play says of ``key``: its action, or an entry of its context; null where it says nothing."""
+    return plays.column("action") if key == "action" else pc.map_lookup(plays.column("context"), key, "last")
+
+
+def _field(field: Field, column: pa.ChunkedArray) -> NDArray[Any]:
+    if field.kind is FieldKind.BUCKETED:
+        return _by_distinct(column, _number, np.dtype("<f4"), np.nan)
+    return _by_distinct(column, lambda value: field.value_codes.get(value, 0), np.dtype("<u2"), 0)
+
+
+def _filter(filter_: Filter, column: pa.ChunkedArray) -> NDArray[Any]:
+    if filter_.kind is FilterKind.AT_MOST:
+        return _by_distinct(column, _number, np.dtype("<f4"), np.nan)
+    return _by_distinct(column, hash64, np.dtype("<u8"), 0)
+
+
+def _by_distinct(column: pa.ChunkedArray, function: Any, dtype: np.dtype[Any], missing: float) -> NDArray[Any]:
+    """``function`` of every text, computed once for each distinct one."""
+    encoded = column.combine_chunks().dictionary_encode()
+    values = np.array([*(function(text) for text in encoded.dictionary.to_pylist()), missing], dtype=dtype)
+    return values[pc.fill_null(encoded.indices, len(values) - 1).to_numpy()]
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not np.isfinite(number):
+        raise ValueError(f"{text!r} is not a finite number")
+    return number

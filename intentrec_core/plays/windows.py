@@ -1,0 +1,71 @@
+"""Contexts for training and evaluation, cut exactly as they are served.
+
+After a member's k-th play the worker's context is plays [anchor(k), k), so the prediction of play k (zero-based) is made
+from that context. All k that share an anchor share a window, and a causal model predicts them in one pass:
+
+    window 0:      plays [0, 2n]                 targets 1 … 2n
+    window b > 0:  plays [b·n, (b + 2)·n]        targets (b + 1)·n + 1 … (b + 2)·n, the plays before are context only
+
+Every play but a member's first is the target of exactly one window, and sees in it exactly what the worker would see.
+
+Shapes: W windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.history.history import anchor
+from intentrec_core.plays.members import Members
+
+NEVER_MS = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows into ``members.events``.
+
+    Shapes: start and stop i64[W] (plays [start, stop), the last one only a target), first_target i64[W]: place in the window
+    of the first play that is a target; all behind it are targets too.
+    """
+
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    first_target: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def num_targets(self) -> int:
+        """Plays predicted, over all windows."""
+        return int((self.stop - self.start - self.first_target).sum())
+
+    def targets(self) -> NDArray[np.int64]:
+        """Indices into ``members.events`` of all targets, window by window."""
+        spans = [np.arange(s + f, e) for s, f, e in zip(self.start, self.first_target, self.stop, strict=True)]
+        return np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
+
+
+def cut_windows(members: Members, *, from_ms: int = 0, until_ms: int = NEVER_MS) -> Windows:
+    """The windows whose targets are all plays with ``from_ms`` <= event time < ``until_ms`` that have an earlier play.
+
+    What came before ``from_ms`` is context; nothing from ``until_ms`` on is in any window.
+    """
+    window = members.layout.window
+    found: list[tuple[int, int, int]] = []
+    ts_ms = members.events["ts_ms"]
+    for begin, end in members.spans():
+        times = ts_ms[begin:end]
+        count = max(1, int(np.searchsorted(times, from_ms)))
+        last = int(np.searchsorted(times, until_ms))
+        while count < last:
+            first = anchor(count, window)
+            stop = min(last, first + 2 * window + 1)
+            found.append((begin + first, begin + stop, count - first))
+            count = stop
+    start, stop_, first_target = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    return Windows(start=start, stop=stop_, first_target=first_target)

@@ -1,0 +1,62 @@
+"""The loss: duration-weighted next item, plus lambda times every head's next label (paper Eq. 3 and 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from intentrec_core.features.columns import ContextBatch
+from intentrec_core.model.model import IntentRec, ModelOutput
+from intentrec_core.training.item_softmax import item_cross_entropy
+from intentrec_core.training.sampled_softmax import ItemSampler, sampled_cross_entropy
+
+
+@dataclass(frozen=True, slots=True)
+class LossParts:
+    """The loss and what it is made of: scalars, means over the target plays."""
+
+    total: Tensor
+    item: Tensor
+    heads: dict[str, Tensor]
+
+
+def intentrec_loss(
+    model: IntentRec,
+    output: ModelOutput,
+    batch: ContextBatch,
+    *,
+    intent_weight: float,
+    first_target: Tensor | None = None,
+    sampler: ItemSampler | None = None,
+) -> LossParts:
+    """Loss of predicting play k + 1 at play k, for the plays of each context from ``first_target`` on.
+
+    ``intent_weight`` is lambda. ``first_target`` (i64[B], default 1) leaves out plays that another context already covers.
+    A target of an unknown item (row 0) has no item loss; its labels still count. With ``sampler`` the item loss is taken
+    against a sample of the items instead of all.
+    """
+    place = torch.arange(1, batch.item_row.shape[1], device=batch.item_row.device)
+    first = torch.ones_like(batch.lengths) if first_target is None else first_target.clamp(min=1)
+    taken = (place[None] < batch.lengths[:, None]) & (place[None] >= first[:, None])
+    row = batch.item_row[:, 1:][taken]
+    encoded, target = output.item_BTW[:, :-1][taken], row.clamp(min=1)
+    weight = batch.weight[:, 1:][taken] * (row > 0)
+    share = weight / weight.sum().clamp(min=1e-6)
+    if sampler is None:
+        item = item_cross_entropy(encoded, *model.item_weights(), target, share)
+    else:
+        item = (sampled_cross_entropy(model, encoded, target, sampler) * share).sum()
+    predicted = model.domain.heads if model.config.intent_stage else ()
+    heads = {}
+    for head, logit, labels in zip(
+        predicted, output.head_logits, model.head_targets(batch)[: len(predicted)], strict=True
+    ):
+        truth = labels[:, 1:][taken]
+        present = (truth.sum(dim=-1) > 0).sum().clamp(min=1)
+        # Several positive labels: the cross-entropies add up, over the positives only (paper 3.3).
+        heads[head.name] = -(truth * functional.log_softmax(logit[:, :-1][taken], dim=-1)).sum() / present
+    total = item + intent_weight * sum(heads.values(), start=item.new_zeros(()))
+    return LossParts(total=total, item=item, heads=heads)

@@ -1,0 +1,151 @@
+"""Announcements of bundles, on a compacted topic of one partition: made by a trainer or a rollback, followed by every worker.
+
+Each worker reads the topic by itself, without a group: all of them see all announcements. Numbers rise; of two
+announcements with one number everybody takes the first, so that whoever announces looks afterwards whether it was taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from intentrec_core.errors import BrokerError
+from stream.kafka.closing import close_consumer
+from stream.kafka.reader import reader
+from stream.wire.codec import decode_announcement, encode, iso_time
+from stream.wire.messages import Announcement
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: One key: compaction leaves the last announcement, which is all that a new worker needs.
+ANNOUNCEMENT_KEY = b"bundle"
+#: Announcers that clash try again with the next number; more than two at once is a mistake somewhere else.
+_MAX_TRIES = 5
+_READ_DEADLINE_S = 30.0
+_POLL_MS = 200
+_RETRY_S = 1.0
+
+
+class AnnouncementFollower:
+    """Reads announcements in order. An async context manager; bytes that are no announcement are logged and passed over."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.model_updates_topic
+        self._broker = settings.broker
+        self._source = TopicPartition(self._topic, 0)
+        self._consumer = reader(settings, "announcements")
+
+    async def __aenter__(self) -> Self:
+        """Connects and goes to the beginning of the topic.
+
+        Raises: BrokerError when the broker or the topic is not there.
+        """
+        try:
+            async with asyncio.timeout(_READ_DEADLINE_S):
+                await self._consumer.start()
+                self._consumer.assign([self._source])
+                await self._consumer.seek_to_beginning(self._source)
+        except (TimeoutError, KafkaError) as error:
+            await close_consumer(self._consumer)
+            raise self._unreachable(error) from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnects."""
+        await close_consumer(self._consumer)
+
+    async def read(self) -> list[Announcement]:
+        """Reads on to the end of the topic.
+
+        Raises: BrokerError when the broker fails.
+        """
+        announcements: list[Announcement] = []
+        try:
+            async with asyncio.timeout(_READ_DEADLINE_S):
+                end = (await self._consumer.end_offsets([self._source]))[self._source]
+                while await self._consumer.position(self._source) < end:
+                    announcements += await self._fetch()
+        except (TimeoutError, KafkaError) as error:
+            raise self._unreachable(error) from error
+        return announcements
+
+    async def follow(self) -> AsyncIterator[Announcement]:
+        """Announcements from here on, as they come; a broker that fails is asked again."""
+        while True:
+            try:
+                announcements = await self._fetch()
+            except KafkaError as error:
+                logger.warning("announcements on %s cannot be read, trying again: %r", self._broker, error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            for announcement in announcements:
+                yield announcement
+
+    async def _fetch(self) -> list[Announcement]:
+        fetched = await self._consumer.getmany(self._source, timeout_ms=_POLL_MS)
+        return [a for record in fetched.get(self._source, ()) if (a := self._decoded(record)) is not None]
+
+    def _decoded(self, record: Any) -> Announcement | None:
+        if record.value is None:
+            return None
+        try:
+            return decode_announcement(record.value)
+        except msgspec.DecodeError as error:
+            logger.warning("%s offset %d is no announcement: %s", self._topic, record.offset, error)
+            return None
+
+    def _unreachable(self, error: BaseException) -> BrokerError:
+        return BrokerError(f"announcements on {self._broker}, topic {self._topic}, cannot be read: {error!r}")
+
+
+def newest(announcements: Iterable[Announcement]) -> Announcement | None:
+    """The announcement that holds: the one with the highest number, the first of equals. None of none."""
+    return max(announcements, key=lambda announcement: announcement.sequence, default=None)
+
+
+async def announce(
+    settings: Settings, *, bundle: str, url: str, parent: str | None = None, reason: str = "trained"
+) -> Announcement:
+    """Announces a bundle under the next number, and returns once it is certain that workers take it.
+
+    The bundle must be complete in its store: workers fetch it at once.
+
+    Raises: BrokerError when the broker fails, or others announce at the same time again and again.
+    """
+    producer = AIOKafkaProducer(**settings.connection(), client_id=f"{settings.app_id}-announcer", acks="all")
+    try:
+        await producer.start()
+        async with AnnouncementFollower(settings) as follower:
+            known = newest(await follower.read())
+            for _ in range(_MAX_TRIES):
+                sequence = 1 if known is None else known.sequence + 1
+                created_at = iso_time(time.time_ns() // 1_000_000)
+                mine = Announcement(
+                    sequence=sequence, bundle=bundle, url=url, parent=parent, created_at=created_at, reason=reason
+                )
+                await producer.send_and_wait(
+                    settings.model_updates_topic, encode(mine), key=ANNOUNCEMENT_KEY, partition=0
+                )
+                since = [other for other in await follower.read() if other.sequence >= sequence]
+                if since and since[0] == mine:
+                    return mine
+                known = newest(since) or known
+                logger.warning("number %d was announced by another, too; announcing again", sequence)
+    except KafkaError as error:
+        raise BrokerError(f"{bundle} cannot be announced on {settings.broker}: {error!r}") from error
+    finally:
+        await producer.stop()
+    raise BrokerError(f"{bundle} was not announced: others announce at the same time; stop the other trainer")

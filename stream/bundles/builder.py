@@ -1,0 +1,216 @@
+"""A trained model becomes a bundle: item vectors, their index, what is popular, questions with known answers, one folder.
+
+    model, vocabulary, catalogue, plays ──▶ vectors ──▶ index ──▶ recall against exact ──▶ golden answers ──▶ write_bundle
+
+"As of the build" is the event time of the newest play, never the clock: item ages and popularity mean the same when old
+plays are replayed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from index import artifact
+from index.base import ItemIndex, Vectors
+from index.conditioning import augment, query
+from index.exact import ExactIndex
+from index.golden import check_golden, golden_bytes
+from index.pruning import MIN_QUERIES
+from index.recall import recall_at_k
+from intentrec_core.baselines.popularity import WEEK_S
+from intentrec_core.bundle.contents import LoadedBundle, item_label_heads, item_vectors, load_bundle, pack_files
+from intentrec_core.bundle.format import GOLDEN, INDEX, BundleRef, write_bundle
+from intentrec_core.domain.toml import parse_domain
+from intentrec_core.engine.reference import recompute
+from intentrec_core.errors import DataError
+from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.history.history import anchor, hash64
+from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.members import pack_members
+from stream.wire.codec import iso_time
+
+NUM_GOLDEN = 32
+GOLDEN_K = 10
+#: Above 0, so that the golden answers depend on the item labels too.
+GOLDEN_BETA = 1.0
+NUM_PLANNING = 1024
+_CONTEXTS_AT_ONCE = 32
+#: What a worker's beta may be: a plan made for one alone may miss what another one finds.
+PLANNED_BETAS = np.array([0.0, 0.5, 1.0], dtype=np.float32)
+
+PLAYS_UNTIL, TRAINED_UNTIL = "plays_until_ms", "trained_until_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltBundle:
+    """A bundle on this machine, whole and verified. ``recall`` is the index's share of the exact best ten."""
+
+    ref: BundleRef
+    index_kind: str
+    num_items: int
+    recall: float
+
+    def line(self) -> str:
+        """The build as one line of text."""
+        return (
+            f"bundle {self.ref.version}: {self.num_items} items, index {self.index_kind}, "
+            f"recall@{GOLDEN_K} against exact {self.recall:.4f}"
+        )
+
+
+def build_bundle(
+    root: Path,
+    *,
+    model: IntentRec,
+    domain_text: str,
+    vocabulary: Vocabulary,
+    catalogue: Catalogue,
+    plays: pa.Table,
+    parent: str | None = None,
+    trained_until_ms: int | None = None,
+    index_kind: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    facts: Mapping[str, str | int | float] | None = None,
+) -> BuiltBundle:
+    """Writes a bundle of ``model`` under ``root``, reads it back and asks its golden queries.
+
+    ``plays`` (schema PLAYS, event-time order) are all plays known, of which popularity counts the last 7 days;
+    ``trained_until_ms`` is the event time up to which the model has learned (default: all of them). ``index_kind`` is one
+    of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size.
+
+    Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden …): then it
+    stands there unannounced, and nothing serves it; OSError when the disk refuses.
+    Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for a pruned index.
+    """
+    if not plays.num_rows:
+        raise DataError("no plays: a bundle is built as of its newest play")
+    domain = parse_domain(domain_text, "domain.toml")
+    table = ItemTable(domain, vocabulary, catalogue)
+    until_ms = int(plays.column("ts_ms")[plays.num_rows - 1].as_py())
+    vectors = item_vectors(model, table, until_ms / 1000)
+    searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
+    kind = index_kind or artifact.default_kind(len(vocabulary))
+    features = FeatureBuilder(domain, vocabulary, table)
+    queries = golden_queries(model, features, plays)
+    if kind == artifact.PRUNED:
+        asked = planning_queries(model, features, plays)
+        # Too few members to learn from what they ask; asked explicitly, the build says so.
+        kind = artifact.EXACT if index_kind is None and len(asked) < MIN_QUERIES else kind
+        index = artifact.build(searched, kind, asked)
+    else:
+        index = artifact.build(searched, kind)
+    recall = recall_at_k(index, ExactIndex(searched), queries, GOLDEN_K)
+    own_facts: dict[str, str | int | float] = {
+        PLAYS_UNTIL: until_ms,
+        TRAINED_UNTIL: until_ms + 1 if trained_until_ms is None else trained_until_ms,
+        "num_plays": plays.num_rows,
+        "num_items": len(vocabulary) - 1,
+        "index_kind": kind,
+    }
+    with tempfile.TemporaryDirectory(prefix="intentrec-bundle-") as folder:
+        files = pack_files(
+            Path(folder),
+            domain_text=domain_text,
+            model=model,
+            vocabulary=vocabulary,
+            catalogue=catalogue,
+            vectors=vectors,
+            popularity=popularity(plays, vocabulary, until_ms),
+            index=artifact.to_bytes(index),
+            golden=golden_bytes(index, queries, min(GOLDEN_K, len(vocabulary) - 1)),
+        )
+        ref = write_bundle(
+            root,
+            files=files,
+            parent=parent,
+            created_at=iso_time(time.time_ns() // 1_000_000),
+            code_version=metadata.version("intentrec"),
+            metrics={"index_recall_at_10": recall, **(metrics or {})},
+            facts={**own_facts, **(facts or {})},
+        )
+    check_bundle(ref.path)
+    return BuiltBundle(ref, kind, len(vocabulary) - 1, recall)
+
+
+def check_bundle(path: Path, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:
+    """Loads a bundle as a worker does: files, shapes, numbers, golden queries.
+
+    Raises: BundleError with what is wrong.
+    """
+    built: list[ItemIndex] = []
+
+    def ask(loaded: LoadedBundle) -> None:
+        vectors = loaded.vectors
+        searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
+        index = artifact.load(path / INDEX, searched, loaded.version)
+        check_golden(index, (path / GOLDEN).read_bytes(), loaded.version)
+        built.append(index)
+
+    return load_bundle(path, device, golden=ask), built[0]
+
+
+def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:
+    """Samples of what the index will be asked, of members who played last, with one beta or another.
+
+    Shapes: f32[N, D'], N at most 1,024.
+    """
+    asked = golden_queries(model, features, plays, NUM_PLANNING)
+    # Neighbours share a beta: a plan is fitted to every other query and judged by the rest.
+    betas = np.resize(np.repeat(PLANNED_BETAS, 2), len(asked))
+    asked[:, model.config.width + 1 :] *= (betas / GOLDEN_BETA)[:, None]
+    return asked
+
+
+def golden_queries(
+    model: IntentRec, features: FeatureBuilder, plays: pa.Table, num_queries: int = NUM_GOLDEN
+) -> Vectors:
+    """What the index would be asked after the newest plays of the members who played last.
+
+    Shapes: f32[N, D'], N at most ``num_queries``.
+    """
+    newest = dict.fromkeys(reversed(plays.slice(max(0, plays.num_rows - 20_000)).column("user_id").to_pylist()))
+    users = pa.array(list(newest)[:num_queries], plays.schema.field("user_id").type)
+    members = pack_members(features.layout, plays.filter(pc.is_in(plays.column("user_id"), users)))
+    contexts = []
+    for begin, end in members.spans():
+        start = begin + anchor(end - begin, features.layout.window)
+        contexts.append(members.packed(start, end))
+    # A few at a time: attention over whole contexts takes memory by the square of their length.
+    parts = [
+        _asked(model, features, contexts[low : low + _CONTEXTS_AT_ONCE])
+        for low in range(0, len(contexts), _CONTEXTS_AT_ONCE)
+    ]
+    return np.concatenate(parts)
+
+
+def _asked(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Vectors:
+    """What the index would be asked after the newest play of each context."""
+    encoded = recompute(model, features, contexts)
+    labelled = item_label_heads(model.domain)
+    probabilities = [p for head, p in zip(model.domain.heads, encoded.heads, strict=False) if head in labelled]
+    if not probabilities:  # a model without heads still has the labels in its vectors
+        probabilities = [np.zeros((len(contexts), head.num_labels), dtype=np.float32) for head in labelled]
+    return query(encoded.item_NW, probabilities, GOLDEN_BETA)
+
+
+def popularity(plays: pa.Table, vocabulary: Vocabulary, until_ms: int) -> NDArray[np.float32]:
+    """Plays of each row in the 7 days up to ``until_ms``. Shape: f32[V]."""
+    recent = plays.filter(pc.greater(plays.column("ts_ms"), int(until_ms - WEEK_S * 1000)))
+    items = recent.column("item_id").combine_chunks().dictionary_encode()
+    hashes = np.array([hash64(item) for item in items.dictionary.to_pylist()], dtype=np.uint64)
+    rows = vocabulary.rows(hashes)[items.indices.to_numpy()]
+    counts = np.bincount(rows, minlength=len(vocabulary)).astype(np.float32)
+    counts[0] = 0.0
+    return counts

@@ -1,0 +1,286 @@
+"""Bundles taken into service while plays are being served: prepared in the background, then given one member after another.
+
+    announced ─ number risen? ─ fetch ─ verify, golden queries ─ load ─ take members over ─▶ serve
+                    │                       │                                  │
+                    └──────────── refused, with a reason; what serves goes on serving
+
+The bundle before stays in memory, so that a rollback to it loads nothing. A store that cannot be reached is asked again, until
+a newer announcement comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from intentrec_core.bundle.store import BundleStore
+from intentrec_core.errors import BundleError, BundleFault, ConfigError, DeviceLost
+from stream.bundles.announcements import AnnouncementFollower, newest
+from stream.bundles.serving import Serving, load_serving
+
+if TYPE_CHECKING:
+    from intentrec_core.bundle.contents import Tables
+    from stream.ops.metrics import Metrics
+    from stream.settings import Settings
+    from stream.wire.messages import Announcement
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Members not taken over by then are encoded at their next play, as after any miss.
+TAKEOVER_DEADLINE_S = 600.0
+#: A piece's wait behind plays is a rest by itself; more than this would only make a takeover in an overload longer.
+_LONGEST_REST_S = 0.05
+_RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+#: Other workers of this machine share the cache and may be a swap behind.
+_NUM_KEPT_ON_DISK = 4
+_NUM_OLDER_TRIED = 5
+_LOOK_AGAIN_S = 2.0
+
+
+class SwappingPipeline(Protocol):
+    """The part of stream.pipeline.pipeline.Pipeline that is used here, on the inference thread."""
+
+    @property
+    def serving(self) -> Serving: ...
+    def begin_takeover(self, serving: Serving) -> None: ...
+    def advance_takeover(self) -> bool: ...
+    def give_up_takeover(self) -> None: ...
+    def swap(self, serving: Serving) -> int: ...
+
+
+OnInferenceThread = Callable[..., Awaitable[Any]]
+"""Runs a function between two micro-batches: ``await on_inference_thread(function, *arguments)``."""
+
+
+class HotSwap:
+    """Follows announcements and keeps the best bundle in service. An async context manager, owned by the event loop.
+
+    ``first()`` comes before a pipeline can be made; ``run()`` goes on for as long as the worker lives.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._follower = AnnouncementFollower(settings)
+        self._standby = ThreadPoolExecutor(max_workers=1, thread_name_prefix="standby")
+        self._seen = 0
+        self._wanted: tuple[Announcement, float] | None = None
+        self._news = asyncio.Event()
+        self.previous: Serving | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connects.
+
+        Raises: BrokerError when the announcements cannot be read.
+        """
+        await self._follower.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnects; what is being prepared is given up."""
+        self._standby.shutdown(wait=False, cancel_futures=True)
+        await self._follower.__aexit__(kind, error, trace)
+
+    async def first(self) -> Serving:
+        """The bundle to begin with: the one announced, else its parent, else the newest in the store that can serve.
+
+        Waits until there is one.
+
+        Raises: BrokerError when the announcements cannot be read; ConfigError when device, pool or URL cannot be used.
+        """
+        known: Announcement | None = None
+        refused: set[str] = set()
+        while True:
+            known = newest([*([known] if known else []), *await self._follower.read()])
+            if known is not None:
+                self._note_sequence(known)
+            candidates = await asyncio.to_thread(self._candidates, known, refused)
+            unreachable: set[str] = set()
+            for version, url in candidates:
+                try:
+                    serving = await self._load(version, url)
+                except BundleError as error:
+                    self._refuse(error)
+                    (unreachable if error.fault is BundleFault.UNREACHABLE else refused).add(version)
+                    continue
+                if known is not None and known.bundle in unreachable:  # another one serves until its store answers
+                    self._wanted = (known, time.monotonic())
+                return serving
+            logger.info("no bundle can serve yet, waiting for one: train and announce it (intentrec train)")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def run(self, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread) -> None:
+        """Swaps to whatever is announced, until cancelled.
+
+        Raises: DeviceLost when a coming bundle finds out before a play does.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow())
+                group.create_task(self._keep_up(pipeline, on_inference_thread))
+        except ExceptionGroup as failures:
+            lost = failures.subgroup(DeviceLost)
+            if lost is None:
+                raise
+            raise lost.exceptions[0] from failures  # by itself, for the process to end with its code
+
+    async def _follow(self) -> None:
+        async for announcement in self._follower.follow():
+            if announcement.sequence <= self._seen:
+                detail = f"announced as number {announcement.sequence}, {self._seen} was there before"
+                self._refuse(BundleError(BundleFault.STALE_SEQUENCE, announcement.bundle, detail))
+                continue
+            self._seen = announcement.sequence
+            self._wanted = (announcement, time.monotonic())
+            self._news.set()
+
+    async def _keep_up(self, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread) -> None:
+        delays_s: Iterator[float] = iter(_RETRY_S)
+        while True:
+            if self._wanted is None:
+                await self._news.wait()
+            self._news.clear()
+            assert self._wanted is not None
+            wanted, announced_s = self._wanted
+            try:
+                serves = await self._take(wanted, pipeline, on_inference_thread)
+            except BundleError as error:
+                self._refuse(error)
+                if error.fault is BundleFault.UNREACHABLE and not self._news.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._news.wait(), next(delays_s, _RETRY_S[-1]))
+                    continue
+            else:
+                if serves:
+                    self._metrics.bundle_swap_seconds.observe(time.monotonic() - announced_s)
+                self._note_sequence(wanted)
+            delays_s = iter(_RETRY_S)
+            if self._wanted[0] is wanted:
+                self._wanted = None
+
+    async def _take(
+        self, announcement: Announcement, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
+    ) -> bool:
+        """Puts an announced bundle into service; returns False where the one that serves was called back meanwhile.
+
+        Raises: BundleError when it must not serve.
+        """
+        version, old = announcement.bundle, pipeline.serving
+        if version == old.version:
+            return True
+        if self.previous is not None and self.previous.version == version:
+            serving = self.previous
+        else:
+            try:
+                serving = await self._load(version, announcement.url, old.tables)
+            except (
+                ConfigError
+            ) as error:  # its store, or the pool is too small for it: a worker that serves goes on serving
+                raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
+            if serving.domain.fingerprint != old.domain.fingerprint:
+                raise BundleError(BundleFault.DOMAIN, version, "declares other ground state than the histories hold")
+        num_taken_over = await self._take_over(serving, pipeline, on_inference_thread)
+        if num_taken_over is None:
+            logger.info("%s serves everybody again: it was announced before %s had taken over", old.version, version)
+            return False
+        self.previous = old
+        self._metrics.bundle_swaps.inc()
+        logger.info(
+            "%s serves instead of %s (%s; %d members moved one after another)",
+            version,
+            old.version,
+            announcement.reason,
+            num_taken_over,
+        )
+        await self._in_standby(self._tidy, version, old.version)
+        return True
+
+    async def _take_over(
+        self, serving: Serving, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
+    ) -> int | None:
+        """Moves whoever is cached, one after another, then everybody else; returns how many were moved warm.
+
+        Between two pieces the inference thread is left to the plays for as long as a piece took, its wait behind plays included:
+        the busier the worker, the slower. A rollback does not wait for that: where the bundle that serves is announced again,
+        everybody stays with it, and None is returned.
+
+        Raises: BundleError when most of them cannot be encoded.
+        """
+        await on_inference_thread(pipeline.begin_takeover, serving)
+        deadline_s = time.monotonic() + TAKEOVER_DEADLINE_S
+        old, is_more = pipeline.serving.version, True
+        while is_more and time.monotonic() < deadline_s:
+            if self._wanted is not None and self._wanted[0].bundle == old:
+                await on_inference_thread(pipeline.give_up_takeover)
+                return None
+            started_s = time.monotonic()
+            is_more = await on_inference_thread(pipeline.advance_takeover)
+            await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_REST_S))
+        return await on_inference_thread(pipeline.swap, serving)
+
+    async def _load(self, version: str, url: str, known: Tables | None = None) -> Serving:
+        """Fetches, verifies and loads a bundle, with ``known`` tables where its own are the same.
+
+        Raises: BundleError, whatever goes wrong: another bundle can still serve; ConfigError when device, pool or the
+        configured URL cannot be used.
+        """
+        settings = self._settings
+
+        def load() -> Serving:
+            try:
+                store = BundleStore(url, settings.cache_dir)
+            except ConfigError as error:
+                if url == settings.bundle_url:
+                    raise
+                raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error  # its announcer's mistake
+            try:
+                ref = store.fetch(version)
+                return load_serving(ref.path, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
+            except OSError as error:  # the cache's disk is full or read-only: as good as no store, and mended by itself
+                raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
+
+        try:
+            return await self._in_standby(load)
+        except (BundleError, ConfigError):
+            raise
+        except Exception as error:
+            logger.exception("%s cannot be loaded", version)
+            raise BundleError(BundleFault.CODE_VERSION, version, f"this code cannot load it: {error!r}") from error
+
+    def _candidates(self, announced: Announcement | None, refused: Collection[str]) -> list[tuple[str, str]]:
+        """Versions that were not refused and where they are, in the order in which they are tried; a few at a time."""
+        found = {} if announced is None else {announced.bundle: announced.url}
+        if announced is not None and announced.parent is not None:
+            found.setdefault(announced.parent, announced.url)
+        url = self._settings.bundle_url
+        try:
+            known = [manifest.version for manifest in BundleStore(url, self._settings.cache_dir).list()]
+            for version in [version for version in known if version not in refused][:_NUM_OLDER_TRIED]:
+                found.setdefault(version, url)
+        except BundleError as error:
+            self._refuse(error)
+        return [(version, where) for version, where in found.items() if version not in refused]
+
+    def _tidy(self, *serving: str) -> None:
+        store = BundleStore(self._settings.bundle_url, self._settings.cache_dir)
+        newest_kept = [manifest.version for manifest in store.cached()[:_NUM_KEPT_ON_DISK]]
+        store.drop_cached({*serving, *newest_kept})
+
+    def _note_sequence(self, announcement: Announcement) -> None:
+        self._seen = max(self._seen, announcement.sequence)
+        self._metrics.bundle_sequence.set(announcement.sequence)
+
+    def _refuse(self, error: BundleError) -> None:
+        logger.error("refused: %s", error)
+        self._metrics.bundle_rejections.labels(error.fault).inc()
+
+    async def _in_standby(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._standby, function, *arguments)

@@ -1,0 +1,72 @@
+"""What a broker can do and whether its topics are as they must be: asked once, before anything is started on it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.transaction import InitProducerIdRequest
+
+from intentrec_core.errors import BrokerError, ConfigError, StateError
+from stream.kafka.topics import count_partitions
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+_BROKER_DEADLINE_S = 30.0
+
+
+async def uses_transactions(settings: Settings) -> bool:
+    """Whether state and offsets go into transactions: as set, or as the broker can.
+
+    Raises: BrokerError when the broker cannot be reached; ConfigError when exactly_once is asked of one without transactions.
+    """
+    if settings.transactions != "auto":
+        return settings.transactions == "on"
+    client = AIOKafkaClient(**settings.connection(), client_id=f"{settings.app_id}-probe")
+    try:
+        async with asyncio.timeout(_BROKER_DEADLINE_S):
+            await client.bootstrap()
+            can = await _can_init_producer(client)
+    except (TimeoutError, KafkaError) as error:
+        raise BrokerError(f"no broker at {settings.broker} ({error!r}); start one: intentrec broker") from None
+    finally:
+        await client.close()
+    if settings.delivery == "exactly_once" and not can:
+        raise ConfigError(f"delivery=exactly_once needs a broker with transactions; {settings.broker} has none")
+    return can
+
+
+async def _can_init_producer(client: AIOKafkaClient) -> bool:
+    # The embedded broker answers UNKNOWN_SERVER_ERROR, always. Kafka may have a bad moment, so it is asked three times.
+    for _ in range(3):
+        request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=1000)
+        response = await client.send(client.get_random_node(), request)
+        if response.error_code == 0:
+            return True
+        if for_code(response.error_code).retriable:
+            await asyncio.sleep(0.5)
+    return False
+
+
+async def check_topics(settings: Settings) -> int:
+    """The topics must be there, and the changelog partitioned as the plays. Returns the number of partitions of the plays.
+
+    Raises: StateError or BrokerError with the remedy.
+    """
+    try:
+        counts = await count_partitions(settings, *settings.topics)
+    except KafkaError as error:
+        raise BrokerError(f"the topics on {settings.broker} cannot be read: {error!r}") from error
+    missing = [topic for topic in settings.topics if topic not in counts]
+    if missing:
+        raise BrokerError(f"no topic {', '.join(missing)} on {settings.broker}; create the topics: intentrec topics")
+    plays, changelog = counts[settings.plays_topic], counts[settings.changelog_topic]
+    if plays != changelog:
+        raise StateError(
+            f"{settings.plays_topic} has {plays} partitions but {settings.changelog_topic} {changelog}: members would not be "
+            "where their plays are. Use another app_id, create its topics, and fold from the beginning"
+        )
+    return plays

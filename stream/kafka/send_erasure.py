@@ -1,0 +1,89 @@
+"""Sends the order to forget a member, and watches it being followed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from intentrec_core.errors import BrokerError, ConfigError
+from stream.kafka.replay import start_producer
+from stream.kafka.topics import count_partitions
+from stream.wire.erasure_record import CONTROL_HEADER, FORGET, home_partition
+from stream.wire.messages import MAX_ID_LENGTH
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+_LOOK_EVERY_S = 0.5
+
+
+async def send_forget(settings: Settings, user_id: str) -> dict[int, int]:
+    """Sends the order and returns its offset by partition: one, or all where producers partition by anything.
+
+    Raises: ConfigError when it is no user id; BrokerError when the broker does not take it.
+    """
+    key = user_id.encode(errors="surrogatepass")
+    if not 1 <= len(key) <= MAX_ID_LENGTH:
+        raise ConfigError(f"user id of {len(key)} bytes; allowed: 1 to {MAX_ID_LENGTH}")
+    topic = settings.plays_topic
+    try:
+        counts = await count_partitions(settings, topic)
+    except KafkaError as error:
+        raise BrokerError(f"the broker {settings.broker} cannot be reached: {error!r}; is it up?") from error
+    if topic not in counts:
+        raise BrokerError(f"no topic {topic} on {settings.broker}; create the topics: intentrec topics")
+    murmur2 = settings.plays_partitioner == "murmur2"
+    targets = [home_partition(key, counts[topic])] if murmur2 else list(range(counts[topic]))
+    producer = await start_producer(settings)
+    try:
+        return {
+            partition: (
+                await producer.send_and_wait(
+                    topic, None, key=key, partition=partition, headers=[(CONTROL_HEADER, FORGET)]
+                )
+            ).offset
+            for partition in targets
+        }
+    except KafkaError as error:
+        raise BrokerError(f"the broker {settings.broker} refused the order: {error!r}; send it again") from error
+    finally:
+        await producer.stop()
+
+
+async def is_followed(settings: Settings, sent: dict[int, int], wait_s: float) -> bool:
+    """Whether the workers have committed past the order within ``wait_s``: state and changelog have it by then.
+
+    Raises: BrokerError.
+    """
+    deadline_s = time.monotonic() + wait_s
+    orders = {TopicPartition(settings.plays_topic, partition): offset for partition, offset in sent.items()}
+    admin = AIOKafkaAdminClient(**settings.connection())
+    try:
+        await admin.start()
+        while True:
+            committed = await _committed(admin, settings.app_id, orders)
+            if all(source in committed and committed[source].offset > offset for source, offset in orders.items()):
+                return True
+            if time.monotonic() > deadline_s:
+                return False
+            await asyncio.sleep(_LOOK_EVERY_S)
+    except KafkaError as error:
+        raise BrokerError(f"the group's offsets on {settings.broker} cannot be read: {error!r}") from error
+    finally:
+        await admin.close()
+
+
+async def _committed(admin: AIOKafkaAdminClient, group: str, sources: Iterable[TopicPartition]) -> dict[Any, Any]:
+    """The group's offsets; none while the broker has no coordinator for it, as before its first group."""
+    try:
+        return dict(await admin.list_consumer_group_offsets(group, partitions=list(sources)))
+    except KafkaError as error:
+        if not error.retriable:
+            raise
+        return {}

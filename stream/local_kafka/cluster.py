@@ -1,0 +1,128 @@
+"""Apache Kafka from its jars, one node or three: every partition on three nodes, a write acknowledged when two of them have it.
+
+A node can be stopped or killed and started again alone, on the same port and data. All are combined broker and controller, so
+two of three must be up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from intentrec_core.errors import BrokerError
+from stream.local_kafka.node import REPLICATION, KafkaNode, plan_nodes, prepare
+from stream.local_kafka.ports import is_free, taken
+from stream.local_kafka.process import Broker, spawn, wait_until_up
+
+_ASK_DEADLINE_S = 5.0
+
+
+class KafkaCluster:
+    """Nodes that were planned together; a context manager that stops those that run. ``brokers`` are in the nodes' order."""
+
+    def __init__(self, nodes: Sequence[KafkaNode]) -> None:
+        """Prepares the storage and starts nothing.
+
+        Raises: BrokerError when Java or the jars cannot be had.
+        """
+        self.nodes = list(nodes)
+        self._commands = prepare(nodes)
+        self.brokers: list[Broker] = []
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of every node, with commas between: bootstrap servers for clients."""
+        return ",".join(broker.address for broker in self.brokers)
+
+    @property
+    def running(self) -> bool:
+        """Whether every node's process is alive."""
+        return all(broker.running for broker in self.brokers)
+
+    def start(self) -> None:
+        """Starts every node and returns when each of them is part of the cluster.
+
+        Raises: BrokerError when one does not start; the others are stopped then.
+        """
+        self.brokers = [self._spawn(index) for index in range(len(self.nodes))]
+        with ExitStack() as stack:
+            stack.callback(self.stop)
+            for index in range(len(self.nodes)):
+                self._wait_for(index)
+            stack.pop_all()
+
+    def restart(self, index: int) -> None:
+        """Starts one node again, after stopping it where it still runs; returns when it is back in the cluster.
+
+        Raises: BrokerError when it does not start.
+        """
+        self.brokers[index].stop()
+        self.brokers[index] = self._spawn(index)
+        self._wait_for(index)
+
+    def stop(self) -> None:
+        """Stops every node; safe to call twice."""
+        # All at once: a node hands its leadership over, and the last of them would ask a quorum that is gone.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Broker.stop, self.brokers))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _spawn(self, index: int) -> Broker:
+        node = self.nodes[index]
+        return spawn("kafka", node.port, self._commands[index], node.directory / f"broker-{node.port}.log")
+
+    def _wait_for(self, index: int) -> None:
+        broker, node = self.brokers[index], self.nodes[index]
+        wait_until_up(broker, lambda: _is_member(broker.address, node.node_id))
+
+
+def start_cluster(
+    *, num_nodes: int, port: int = 0, data_dir: Path | None = None, proxy_ports: Sequence[int] = ()
+) -> KafkaCluster:
+    """Starts one node or three on loopback, on ``port`` and those after it; 0 is any free ones.
+
+    ``data_dir`` holds logs and data, which are kept across restarts. ``proxy_ports``, one a node, gives every node another
+    listener for a proxy that listens there: see KafkaNode.
+
+    Raises: BrokerError in one line when a port is taken, Java, Maven or the jars cannot be had, or a node does not start.
+    """
+    if num_nodes not in (1, REPLICATION):
+        raise BrokerError(f"{num_nodes} nodes are not offered; allowed: 1, {REPLICATION}")
+    for wanted in range(port, port + num_nodes) if port else ():
+        if not is_free(wanted):
+            raise BrokerError(taken(wanted))
+    directory = data_dir or Path(".intentrec") / "broker" / ("kafka" if num_nodes == 1 else f"kafka-{num_nodes}")
+    cluster = KafkaCluster(plan_nodes(num_nodes, port, directory, proxy_ports))
+    cluster.start()
+    return cluster
+
+
+def _is_member(address: str, node_id: int) -> bool:
+    """Whether a node serves: it names itself in its metadata when the controller has let it in."""
+    # On a thread of its own, because the caller may have an event loop that runs.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _knows(address, node_id)).result()
+
+
+async def _knows(address: str, node_id: int) -> bool:
+    client = AIOKafkaClient(bootstrap_servers=address)
+    try:
+        async with asyncio.timeout(_ASK_DEADLINE_S):
+            await client.bootstrap()
+            return any(broker.nodeId == node_id for broker in client.cluster.brokers())
+    except (TimeoutError, KafkaError):
+        return False
+    finally:
+        await client.close()

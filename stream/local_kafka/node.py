@@ -1,0 +1,149 @@
+"""One node of Apache Kafka in KRaft mode: its ports, its folder, its properties, its storage, its command line."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from intentrec_core.errors import BrokerError
+from stream.local_kafka.jars import find_java, jars
+from stream.local_kafka.ports import HOST, free_port
+
+#: Copies of every partition where there are nodes for them, and how many of them must have a write before it is acknowledged.
+REPLICATION, MIN_IN_SYNC = 3, 2
+#: A broker for one machine: Kafka's own default of 1 GB is more than a laptop's demo should take.
+_JAVA_OPTIONS = ("-Xms128m", "-Xmx768m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
+_FORMAT_DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class KafkaNode:
+    """Where a node listens and keeps its data; the same for every start of it.
+
+    ``proxy`` is (port it listens on for a proxy, port of that proxy): who comes through the proxy is told to stay on it.
+    """
+
+    node_id: int
+    port: int
+    controller_port: int
+    directory: Path
+    proxy: tuple[int, int] | None = None
+
+    @property
+    def storage(self) -> Path:
+        """Kafka's own files."""
+        return self.directory / "data"
+
+
+def plan_nodes(num_nodes: int, port: int, directory: Path, proxy_ports: Sequence[int] = ()) -> list[KafkaNode]:
+    """Nodes on ``port`` and the ports after it; 0 is any free ones. ``proxy_ports`` are those of the proxies, one a node.
+
+    Raises: BrokerError when the folder holds a cluster of another size.
+    """
+    kept = len(list(directory.glob("node-*/data/meta.properties")))
+    if kept not in (0, num_nodes):
+        raise BrokerError(f"{directory} holds the data of {kept} nodes, not of {num_nodes}; choose another data_dir")
+    return [
+        KafkaNode(
+            node_id=index + 1,
+            port=port + index if port else free_port(),
+            # Known to the other nodes only, so any free one will do, anew at each start of all of them.
+            controller_port=free_port(),
+            directory=directory / f"node-{index + 1}",
+            proxy=(free_port(), proxy_ports[index]) if proxy_ports else None,
+        )
+        for index in range(num_nodes)
+    ]
+
+
+def prepare(nodes: Sequence[KafkaNode]) -> list[list[str]]:
+    """Writes each node's properties, formats storage that is new, and returns the commands that start them.
+
+    Raises: BrokerError when Java or the jars cannot be had, or the storage cannot be formatted.
+    """
+    java, classpath = find_java(), f"{jars()}/*"
+    bases = []
+    for node in nodes:
+        node.directory.mkdir(parents=True, exist_ok=True)
+        _write(_properties_path(node), _properties(node, nodes))
+        logging = _write(node.directory / "log4j2.properties", _LOGGING)
+        bases.append([java, *_JAVA_OPTIONS, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath])
+    new = [n for n, node in enumerate(nodes) if not (node.storage / "meta.properties").exists()]
+    # 16 bytes as Kafka writes them; a first "-" would be an option of its command line.
+    cluster_id = "k" + secrets.token_urlsafe(16)[1:]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda n: _format(bases[n], nodes[n], cluster_id), new))
+    return [[*base, "kafka.Kafka", str(_properties_path(node))] for base, node in zip(bases, nodes, strict=True)]
+
+
+def _properties_path(node: KafkaNode) -> Path:
+    return node.directory / "server.properties"
+
+
+def _properties(node: KafkaNode, nodes: Sequence[KafkaNode]) -> dict[str, str]:
+    # one node cannot hold more copies than one
+    copies, in_sync = (REPLICATION, MIN_IN_SYNC) if len(nodes) >= REPLICATION else (1, 1)
+    listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller_port}
+    advertised = {"PLAINTEXT": node.port}
+    if node.proxy:
+        listeners["PROXIED"], advertised["PROXIED"] = node.proxy
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(node.node_id),
+        "listeners": _addresses(listeners),
+        "advertised.listeners": _addresses(advertised),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+        "inter.broker.listener.name": "PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.voters": ",".join(f"{n.node_id}@{HOST}:{n.controller_port}" for n in nodes),
+        "log.dirs": str(node.storage.resolve()),
+        "default.replication.factor": str(copies),
+        "min.insync.replicas": str(in_sync),
+        "offsets.topic.replication.factor": str(copies),
+        "offsets.topic.num.partitions": "8",
+        "transaction.state.log.replication.factor": str(copies),
+        "transaction.state.log.min.isr": str(in_sync),
+        "transaction.state.log.num.partitions": "8",
+        "share.coordinator.state.topic.replication.factor": str(copies),
+        "share.coordinator.state.topic.min.isr": str(in_sync),
+        "group.initial.rebalance.delay.ms": "0",
+        # topics are created on purpose, with their partitions and policies, or not at all
+        "auto.create.topics.enable": "false",
+        "log.retention.hours": "168",
+        "log.cleaner.backoff.ms": "1000",
+        # of the heap; a hash a key, enough for a million of them
+        "log.cleaner.dedupe.buffer.size": str(32 * 1024 * 1024),
+    }
+
+
+def _addresses(ports: dict[str, int]) -> str:
+    return ",".join(f"{name}://{HOST}:{port}" for name, port in ports.items())
+
+
+_LOGGING = {
+    "rootLogger.level": "WARN",
+    "rootLogger.appenderRef.stdout.ref": "STDOUT",
+    "appender.stdout.type": "Console",
+    "appender.stdout.name": "STDOUT",
+    "appender.stdout.layout.type": "PatternLayout",
+    "appender.stdout.layout.pattern": "[%d] %p %m (%c)%n",
+    "logger.server.name": "kafka.server.KafkaRaftServer",
+    "logger.server.level": "INFO",
+}
+
+
+def _write(path: Path, properties: dict[str, str]) -> Path:
+    path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+    return path
+
+
+def _format(base: list[str], node: KafkaNode, cluster_id: str) -> None:
+    command = [*base, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(_properties_path(node))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_FORMAT_DEADLINE_S, check=False)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise BrokerError(f"Kafka's storage could not be formatted: {lines[-1] if lines else 'no output'}")

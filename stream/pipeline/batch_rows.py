@@ -1,0 +1,63 @@
+"""A micro-batch laid out in arrays: one row for each output of each run, so that what follows is done for all at once.
+
+Shapes: N rows; R runs; T plays of all contexts, one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.features.features import Rows
+from intentrec_core.history.history import EventLayout
+from stream.pipeline.folding import Run
+from stream.pipeline.sessions import SessionStarts, session_starts
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRows:
+    """The rows of runs, in their order, each run's plays oldest first.
+
+    Shapes: run i64[N] which run a row belongs to; nth i64[N] which of its outputs; plays structured [N]; item_row i64[N].
+    """
+
+    runs: list[Run]
+    run: NDArray[np.int64]
+    nth: NDArray[np.int64]
+    plays: NDArray[np.void]
+    item_row: NDArray[np.int64]
+    sessions: SessionStarts
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.run)
+
+
+def lay_out(runs: Sequence[Run], layout: EventLayout, vocabulary: Rows) -> BatchRows:
+    """Numbers the rows of ``runs`` (each one's ``first_row`` is set) and gathers what is known of each row's play.
+
+    Cost: O(T) in a few array passes.
+    """
+    num_outputs = np.array([run.num_outputs for run in runs], dtype=np.int64)
+    first_rows = np.cumsum(num_outputs) - num_outputs
+    for run, first_row in zip(runs, first_rows.tolist(), strict=True):
+        run.first_row = first_row
+    run_of = np.repeat(np.arange(len(runs)), num_outputs)
+    nth = np.arange(len(run_of)) - first_rows[run_of]
+    plays = layout.view(b"".join([run.context for run in runs]))
+    lengths = np.array([len(run.context) for run in runs], dtype=np.int64) // layout.size
+    heads = np.cumsum(lengths) - lengths
+    places = (heads + lengths - num_outputs)[run_of] + nth
+    carried_ms = np.array([run.carried_ms for run in runs], dtype=np.int64)
+    answered = plays[places]
+    return BatchRows(
+        runs=list(runs),
+        run=run_of,
+        nth=nth,
+        plays=answered,
+        item_row=vocabulary.rows(answered["item_hash"]),
+        sessions=session_starts(plays["ts_ms"], heads, carried_ms, layout.gap_ms, places),
+    )

@@ -1,0 +1,209 @@
+"""Quality for free: every play first judges the member's last prediction, then becomes part of the next one's context.
+
+    prediction after play k ──▶ kept by member ──▶ play k + 1: was it among the 10? were the intents right?
+
+Counted by the bundle that predicted, beside what is popular in the last 7 days on the same plays: items and
+labels. A play of an item unknown to the bundle is a miss for both. Late and replayed plays judge nothing: they are not
+what was predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Counter
+
+from intentrec_core.domain.spec import Domain
+from stream.ops.metrics import Metrics
+from stream.pipeline.batch_rows import BatchRows
+from stream.pipeline.live_quality.common_labels import CommonLabels
+from stream.wire.deferred_counts import Tally
+
+CUTOFF = 10
+#: Predictions kept, about 300 bytes each; beyond, the oldest are dropped and their members' next plays judge nothing.
+MAX_MEMBERS = 262_144
+_FIRST_MEMBERS = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What was predicted: items i32[N, 10] (-1 padded), likeliest label of each head i16[N, M], bundle i32[N] (-1: none)."""
+
+    items: NDArray[np.int32]
+    labels: NDArray[np.int16]
+    bundle: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, num: int, num_heads: int) -> Predictions:
+        """``num`` times no prediction."""
+        return cls(
+            np.full((num, CUTOFF), -1, dtype=np.int32),
+            np.full((num, num_heads), -1, dtype=np.int16),
+            np.full(num, -1, dtype=np.int32),
+        )
+
+    def take(self, rows: NDArray[np.int64]) -> Predictions:
+        """Those at ``rows``."""
+        return Predictions(self.items[rows], self.labels[rows], self.bundle[rows])
+
+    def put(self, rows: NDArray[np.int64], other: Predictions) -> None:
+        """Writes ``other`` to ``rows``."""
+        self.items[rows], self.labels[rows], self.bundle[rows] = other.items, other.labels, other.bundle
+
+
+class LastPredictions:
+    """The last prediction of each member, in flat arrays; of too many members, those kept longest go."""
+
+    def __init__(self, num_heads: int, max_members: int = MAX_MEMBERS) -> None:
+        self._num_heads, self._max_members = num_heads, max_members
+        self._kept = Predictions.empty(min(_FIRST_MEMBERS, max_members), num_heads)
+        self._slot: dict[str, int] = {}
+        self._owner: list[str | None] = []
+        self._next = 0
+
+    def __len__(self) -> int:
+        """Members with a prediction."""
+        return len(self._slot)
+
+    def find(self, members: Sequence[str]) -> Predictions:
+        """The last prediction of each member."""
+        slots = np.array([self._slot.get(member, -1) for member in members], dtype=np.int64)
+        found = self._kept.take(np.maximum(slots, 0))
+        found.bundle[slots < 0] = -1
+        return found
+
+    def keep(self, members: Sequence[str], predictions: Predictions) -> None:
+        """Replaces the members' predictions."""
+        slots = [self._slot_of(member) for member in members]
+        self._kept.put(np.array(slots, dtype=np.int64), predictions)
+
+    def forget(self, member: str) -> None:
+        """Drops a member's prediction."""
+        slot = self._slot.pop(member, None)
+        if slot is not None:
+            self._owner[slot] = None
+
+    def _slot_of(self, member: str) -> int:
+        slot = self._slot.get(member)
+        if slot is not None:
+            return slot
+        slot = self._next
+        if slot == len(self._owner):
+            self._owner.append(None)
+            self._grow(slot)
+        else:
+            evicted = self._owner[slot]
+            if evicted is not None:
+                del self._slot[evicted]
+        self._next = (slot + 1) % self._max_members
+        self._slot[member], self._owner[slot] = slot, member
+        return slot
+
+    def _grow(self, slot: int) -> None:
+        held = len(self._kept.bundle)
+        if slot >= held:
+            grown = Predictions.empty(min(2 * held, self._max_members), self._num_heads)
+            grown.put(np.arange(held), self._kept)
+            self._kept = grown
+
+
+class Judge:
+    """Counts how predictions came out. One for each numbering of items and set of heads."""
+
+    def __init__(self, domain: Domain, metrics: Metrics, max_members: int = MAX_MEMBERS) -> None:
+        self._heads = domain.heads
+        self._names = tuple(head.name for head in domain.heads)
+        self._metrics = metrics
+        self._last = LastPredictions(len(self._heads), max_members)
+        self._common = [CommonLabels(head.num_labels) for head in domain.heads]
+        self._bundles: list[str] = []
+
+    def bundle_number(self, bundle: str) -> int:
+        """The small number that stands for a bundle in predictions."""
+        self._metrics.judges(bundle, self._names)
+        if bundle not in self._bundles:
+            self._bundles.append(bundle)
+        return self._bundles.index(bundle)
+
+    def forget(self, member: str) -> None:
+        """Drops a member's prediction."""
+        self._last.forget(member)
+
+    def previous(self, batch: BatchRows, made: Predictions) -> Predictions:
+        """For every row the prediction before its play: of the row before where the batch has it, else the one kept."""
+        first = np.array([run.first_row for run in batch.runs], dtype=np.int64)
+        found = made.take(np.arange(len(batch)) - 1)  # row 0 takes the last row: always a first one, replaced below
+        before = self._last.find([run.member for run in batch.runs])
+        newest: dict[str, int] = {}
+        for i, run in enumerate(batch.runs):
+            row = newest.get(run.member)
+            if row is not None:
+                before.put(np.array([i]), made.take(np.array([row])))
+            newest[run.member] = run.first_row + run.num_outputs - 1
+        found.put(first, before)
+        self._last.keep(list(newest), made.take(np.array(list(newest.values()), dtype=np.int64)))
+        return found
+
+    def count(
+        self,
+        tallies: Sequence[Tally],
+        tally_of: NDArray[np.int64],
+        predicted: Predictions,
+        item_row: NDArray[np.int64],
+        truths: Sequence[NDArray[np.bool_]],
+        popular_hit: NDArray[np.bool_],
+        ts_s: NDArray[np.float64],
+    ) -> None:
+        """Counts plays against what was ``predicted`` for them; those without a prediction do not count.
+
+        Shapes: tally_of i64[N] which of ``tallies`` a play counts in; item_row i64[N]; truths bool[N, L_i] a head, all false
+        where the truth is unknown; popular_hit bool[N]; ts_s f64[N] event times.
+        """
+        for number in np.unique(predicted.bundle[predicted.bundle >= 0]).tolist():
+            rows = np.flatnonzero(predicted.bundle == number)
+            sums = _Sums(tallies, tally_of[rows])
+            self._count(sums, self._bundles[number], predicted.take(rows), item_row[rows], [t[rows] for t in truths])
+            sums.add(self._metrics.judged_popular_hits, self._bundles[number], values=popular_hit[rows])
+        for common, truth in zip(self._common, truths, strict=True):
+            common.add(truth, ts_s)
+
+    def _count(
+        self,
+        sums: _Sums,
+        bundle: str,
+        predicted: Predictions,
+        item_row: NDArray[np.int64],
+        truths: Sequence[NDArray[np.bool_]],
+    ) -> None:
+        metrics = self._metrics
+        metrics.judges(bundle, self._names)
+        found = (predicted.items == item_row[:, None]) & (item_row > 0)[:, None]
+        hit = found.any(axis=1)
+        sums.add(metrics.judged_plays, bundle, values=np.ones(len(item_row)))
+        sums.add(metrics.judged_hits, bundle, values=hit)
+        sums.add(metrics.judged_reciprocal_ranks, bundle, values=hit / (1.0 + found.argmax(axis=1)))
+        for column, (name, truth) in enumerate(zip(self._names, truths, strict=True)):
+            label = predicted.labels[:, column].astype(np.int64)
+            known = truth.any(axis=1) & (label >= 0)
+            right = known & truth[np.arange(len(label)), label]
+            sums.add(metrics.judged_intents, bundle, name, values=known)
+            sums.add(metrics.judged_intents_right, bundle, name, values=right)
+            commonest = self._common[column].commonest
+            if commonest is not None:
+                sums.add(metrics.judged_popular_intents_right, bundle, name, values=known & truth[:, commonest])
+
+
+class _Sums:
+    """Sums over plays, for each of the tallies they count in."""
+
+    def __init__(self, tallies: Sequence[Tally], tally_of: NDArray[np.int64]) -> None:
+        self._tallies, self._tally_of = tallies, tally_of
+
+    def add(self, counter: Counter, *labels: str, values: NDArray[np.float64] | NDArray[np.bool_]) -> None:
+        """Shape: values [N]."""
+        amounts = np.bincount(self._tally_of, weights=values, minlength=len(self._tallies))
+        for tally, amount in zip(self._tallies, amounts.tolist(), strict=True):
+            tally.add(counter, *labels, amount=amount)

@@ -1,0 +1,212 @@
+"""Answered rows to messages, and messages to the records that are published.
+
+A value is left without its closing brace: the publisher adds the seconds from the play's timestamp and closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from msgspec import UNSET, defstruct
+from numpy.typing import NDArray
+
+from index.base import PAD_ROW
+from intentrec_core.errors import RejectReason
+from intentrec_core.history.history import Outcome, hash64
+from stream.pipeline.folding import Answer, PartitionWork, rejected
+from stream.pipeline.sessions import session_id
+from stream.wire.codec import encode_open
+from stream.wire.messages import Coalesced, IntentUpdate, PrimaryIntent, Recommendation, RecommendedItem, Source
+from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, output_id
+
+if TYPE_CHECKING:
+    from intentrec_core.engine.engine import Encoded
+    from stream.bundles.serving import Serving
+    from stream.pipeline.batch_rows import BatchRows
+    from stream.pipeline.retrieval import Lists
+
+#: Of probabilities and scores: a float32 holds no more that mean anything, and a message is a third shorter.
+_DIGITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """A batch's outputs as plain Python values, converted once for all rows. ``shifted`` and ``opened`` are of the row's play."""
+
+    items: list[list[int]]
+    scores: list[list[float]]
+    popular: list[bool]
+    heads: list[list[list[float]]]
+    alpha: list[list[float]]
+    primary: list[int]
+    previous_primary: list[int]
+    shifted: list[bool]
+    session_ms: list[int]
+    opened: list[bool]
+    event_hash: list[int]
+
+
+class AnswerWriter:
+    """Writes the two outputs of every answer with one bundle's names; ``k`` items a list."""
+
+    def __init__(self, serving: Serving, *, k: int, max_tries: int) -> None:
+        self._version = serving.version
+        self._item_ids, self._titles = serving.vocabulary.item_ids, serving.items.titles
+        self._k, self._max_tries = k, max_tries
+        heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
+        self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
+        self._labels = [_object(labels) for _, labels in heads]
+        self._heads = _object([name for name, _ in heads])
+
+    def write(
+        self,
+        works: Sequence[PartitionWork],
+        batch: BatchRows,
+        encoded: Encoded,
+        lists: Lists,
+        failed: NDArray[np.bool_],
+    ) -> None:
+        """Completes the works' results: what was pending becomes outputs, in source order."""
+        columns = self._columns(batch, encoded, lists)
+        answers = [pending for work in works for pending in work.pending if isinstance(pending, Answer)]
+        times = iter(_iso_times([answer.play.ts_ms for answer in answers]))
+        given_up = failed.tolist()
+        for work in works:
+            outputs = work.result.outputs
+            for pending in work.pending:
+                if not isinstance(pending, Answer):
+                    outputs.append(pending)
+                    continue
+                row, event_time = pending.row, next(times)
+                if given_up[row]:
+                    outputs.append(self._given_up(work, pending))
+                elif not pending.is_silent:
+                    self._answer(pending, columns, row, event_time, outputs)
+
+    def _answer(
+        self, answer: Answer, columns: _Columns, row: int, event_time: str, outputs: list[OutputRecord]
+    ) -> None:
+        play, record = answer.play, answer.record
+        user_id, event_id, bundle = play.user_id, play.event_id, self._version
+        session = session_id(user_id, columns.session_ms[row])
+        source = Source(record.topic, record.partition, record.offset)
+        run = answer.stands_for
+        coalesced = Coalesced(1 + len(run), run[0].record.offset) if run else UNSET
+        item_ids, titles = self._item_ids, self._titles
+        recommendation = Recommendation(
+            user_id=user_id,
+            session_id=session,
+            event_id=event_id,
+            event_time=event_time,
+            bundle=bundle,
+            source=source,
+            items=[
+                RecommendedItem(item_ids[item], titles[item], score)
+                for item, score in zip(columns.items[row], columns.scores[row], strict=True)
+                if item != PAD_ROW
+            ],
+            fallback="popular" if columns.popular[row] else "none",
+            coalesced=coalesced,
+        )
+        intent = IntentUpdate(
+            user_id=user_id,
+            session_id=session,
+            session_opened=_opened(answer, columns, row) or any(_opens_session_of(row, a, columns) for a in run),
+            event_id=event_id,
+            event_time=event_time,
+            bundle=bundle,
+            source=source,
+            intents=self._heads(
+                *[labels(*probs[row]) for labels, probs in zip(self._labels, columns.heads, strict=True)]
+            ),
+            weights=self._heads(*columns.alpha[row]),
+            primary=self._primary(columns, row),
+            shifted=_shifted_since(run, columns, row) if run else columns.shifted[row],
+            coalesced=coalesced,
+        )
+        key, offset, timestamp_ms = user_id.encode(), record.offset, record.timestamp
+        for kind, message in ((OutputKind.RECOMMENDATION, recommendation), (OutputKind.INTENT, intent)):
+            headers = ((ID_HEADER, output_id(record, kind)),)
+            outputs.append(OutputRecord(kind, key, encode_open(message), headers, offset, timestamp_ms))
+
+    def _primary(self, columns: _Columns, row: int) -> PrimaryIntent | None:
+        if columns.primary[row] < 0:
+            return None
+        head, label, head_name, label_name = self._flat[columns.primary[row]]
+        return PrimaryIntent(head_name, label_name, columns.heads[head][row][label])
+
+    def _columns(self, batch: BatchRows, encoded: Encoded, lists: Lists) -> _Columns:
+        sessions = batch.sessions
+        moved = (encoded.primary_N != encoded.previous_primary_N) & (encoded.previous_primary_N >= 0)
+        return _Columns(
+            items=lists.rows[:, : self._k].tolist(),
+            scores=_rounded(lists.scores[:, : self._k]),
+            popular=lists.popular.tolist(),
+            heads=[_rounded(head) for head in encoded.heads],
+            alpha=_rounded(encoded.alpha_NM),
+            primary=encoded.primary_N.tolist(),
+            previous_primary=encoded.previous_primary_N.tolist(),
+            shifted=(moved & ~sessions.opened).tolist(),
+            session_ms=sessions.start_ms.tolist(),
+            opened=sessions.opened.tolist(),
+            event_hash=batch.plays["event_hash"].tolist(),
+        )
+
+    def _given_up(self, work: PartitionWork, answer: Answer) -> OutputRecord:
+        work.reasons.append(RejectReason.INFERENCE_FAILED)
+        return rejected(
+            answer.record,
+            RejectReason.INFERENCE_FAILED,
+            f"folded into the member's history, but bundle {self._version} could not encode it in {self._max_tries} tries; "
+            "there is nothing to redrive, mend the bundle",
+        )
+
+
+def _opened(answer: Answer, columns: _Columns, row: int) -> bool:
+    """Whether this play opened the session that the output names."""
+    if answer.outcome is Outcome.APPENDED:
+        return columns.opened[row]
+    if answer.outcome is Outcome.INSERTED:  # a late play, now the first of the session of the newest one
+        return columns.session_ms[row] == answer.play.ts_ms
+    return columns.opened[row] and columns.event_hash[row] == hash64(answer.play.event_id)
+
+
+def _opens_session_of(row: int, silent: Answer, columns: _Columns) -> bool:
+    """Whether a play that is answered with a later one opened the session that the output at ``row`` names."""
+    return columns.session_ms[silent.row] == columns.session_ms[row] and _opened(silent, columns, silent.row)
+
+
+def _shifted_since(run: Sequence[Answer], columns: _Columns, row: int) -> bool:
+    """Whether the primary intent at ``row`` is another one than before the plays answered with it, all in one session."""
+    first = run[0].row
+    in_one_session = columns.session_ms[first] == columns.session_ms[row] and not columns.opened[first]
+    return in_one_session and columns.primary[row] != columns.previous_primary[first] >= 0
+
+
+def _object(names: Sequence[str]) -> Callable[..., Any]:
+    """What makes JSON objects with these keys of values given in their order.
+
+    A type of its own is written at a third of what a dict costs: its keys are encoded once and not for every play. msgspec takes
+    no key for it that JSON has to escape; a label may be any text, and then it is a dict.
+    """
+    fields = [(f"field{i}", Any) for i in range(len(names))]
+    rename = {field: name for (field, _), name in zip(fields, names, strict=True)}
+    try:
+        return defstruct("JsonObject", fields, rename=rename, frozen=True, gc=False)
+    except ValueError:
+        return lambda *values: dict(zip(names, values, strict=True))
+
+
+def _rounded(values: NDArray[np.float32]) -> list[Any]:
+    return np.round(values.astype(np.float64), _DIGITS).tolist()
+
+
+def _iso_times(ts_ms: Sequence[int]) -> list[str]:
+    """As :func:`stream.wire.codec.iso_time`, for many."""
+    if not ts_ms:
+        return []
+    texts = np.datetime_as_string(np.array(ts_ms, dtype="datetime64[ms]"), unit="ms")
+    return [f"{text}Z" for text in texts.tolist()]

@@ -1,0 +1,166 @@
+"""From encoded rows to lists of items: conditioned on the intents, filtered as of each play, never an exception.
+
+    E, p ─ query ─ index ──────────────────────────────────────────▶ rows, scores
+             └ no item of the context is known to the bundle: what is popular now, conditioned on the intents
+
+Shapes: N rows of the batch, k items a list, V item rows, M heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index import conditioning
+from index.base import PAD_ROW, Mask
+from intentrec_core.domain.spec import FilterKind
+from intentrec_core.history.history import EventLayout
+from stream.pipeline.batch_rows import BatchRows
+from stream.pipeline.watched import WatchedRows
+
+if TYPE_CHECKING:
+    from intentrec_core.engine.engine import Encoded
+    from stream.bundles.serving import Serving
+    from stream.pipeline.popular import PopularNow
+
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Shapes: rows i64[N, k] (-1 padded), scores f32[N, k], popular bool[N]: a list of what is popular."""
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    popular: NDArray[np.bool_]
+
+
+class Retrieval:
+    """Makes lists of ``k`` items with one bundle."""
+
+    def __init__(self, serving: Serving, *, k: int, beta: float) -> None:
+        self._serving, self._k, self._beta = serving, k, beta
+        domain = serving.domain
+        self._layout = EventLayout(domain)
+        numbers = {f.event_key: f.kind is FilterKind.AT_MOST for f in domain.event_filters}
+        self._member_keys = [(key, numbers[key]) for key in serving.filters.member_keys]
+        watched = [f for f in domain.filters if f.kind is FilterKind.WATCHED]
+        names = [head.name for head in domain.heads] if serving.has_intents else []
+        self._hides_always = any(rule.unless_head not in names for rule in watched)
+        #: Per watched filter with an exception: the head it looks at, and for which of its labels items stay hidden.
+        self._hiding_labels = [
+            (at := names.index(rule.unless_head), _hidden(domain.heads[at].label_names, rule.unless_values))
+            for rule in watched
+            if rule.unless_head in names
+        ]
+
+    def search(
+        self,
+        batch: BatchRows,
+        encoded: Encoded,
+        watched: Sequence[WatchedRows],
+        silent: NDArray[np.bool_],
+        popular: PopularNow,
+    ) -> Lists:
+        """A list for every row that is not ``silent``. Shape: bool[N]."""
+        num = len(batch)
+        hides = self._hides(encoded)
+        allowed = self._allowed(batch)
+        lists = Lists(
+            np.full((num, self._k), PAD_ROW, dtype=np.int64),
+            np.full((num, self._k), -np.inf, dtype=np.float32),
+            ~silent & ~self._known(batch),
+        )
+        excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
+        rows = np.flatnonzero(~silent & ~lists.popular)
+        if len(rows):
+            queries = conditioning.query(encoded.item_NW[rows], self._label_probs(encoded, rows), self._beta)
+            picked = rows.tolist()
+            # A member who goes back to an item finds it among those watched, also where an approximate index misses it.
+            included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
+            lists.rows[rows], lists.scores[rows] = self._serving.index.search(
+                queries,
+                self._k,
+                excluded=[excluded[i] for i in picked],
+                allowed=[allowed[i] for i in picked],
+                included=included,
+            )
+        rows = np.flatnonzero(lists.popular)
+        if len(rows):
+            picked = rows.tolist()
+            lists.rows[rows], lists.scores[rows] = popular.lists(
+                self._label_probs(encoded, rows),
+                self._serving.labels,
+                self._k,
+                excluded=[excluded[i] for i in picked],
+                allowed=[allowed[i] for i in picked],
+            )
+        return lists
+
+    def _label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """Probabilities of the labels that items have of themselves; all 0 where the model predicts no intents."""
+        serving = self._serving
+        if not encoded.heads:
+            return [np.zeros((len(rows), labels.shape[1]), dtype=np.float32) for labels in serving.labels]
+        return [encoded.heads[m][rows] for m in serving.label_heads]
+
+    def _hides(self, encoded: Encoded) -> NDArray[np.bool_]:
+        """Whether what was watched stays hidden, by the likeliest label of the heads the filters look at. Shape: bool[N]."""
+        hides = np.full(len(encoded.item_NW), self._hides_always)
+        for head, hidden_labels in self._hiding_labels:
+            hides |= hidden_labels[encoded.heads[head].argmax(axis=1)]
+        return hides
+
+    def _known(self, batch: BatchRows) -> NDArray[np.bool_]:
+        """Whether any item of the context is known to the bundle. Shape: bool[N]."""
+        known = batch.item_row > 0
+        for row in np.flatnonzero(~known).tolist():
+            items = self._context(batch, row)["item_hash"]
+            known[row] = self._serving.vocabulary.rows(items).any()
+        return known
+
+    def _allowed(self, batch: BatchRows) -> list[Mask | None]:
+        """What may be shown after each play, by the member's values last seen up to it; None where all may be."""
+        filters = self._serving.filters
+        if not self._member_keys:
+            return [_mask(filters.allowed({}))] * len(batch)
+        columns = [self._values(batch, key, is_number) for key, is_number in self._member_keys]
+        names = filters.member_keys
+        masks: dict[tuple[float | int | None, ...], Mask | None] = {}
+        found = []
+        for values in zip(*columns, strict=True):
+            if values not in masks:
+                masks[values] = _mask(filters.allowed(dict(zip(names, values, strict=True))))
+            found.append(masks[values])
+        return found
+
+    def _values(self, batch: BatchRows, key: str, is_number: bool) -> list[float | int | None]:
+        """The member's value as of each row's play: the last one that is not missing."""
+        column = f"filter_{key}"
+        newest = batch.plays[column]
+        missing = np.isnan(newest) if is_number else newest == 0
+        values: list[float | int | None] = newest.tolist()
+        for row in np.flatnonzero(missing).tolist():
+            sent = self._context(batch, row)[column]
+            sent = sent[~np.isnan(sent)] if is_number else sent[sent != 0]
+            values[row] = sent[-1].item() if len(sent) else None
+        return values
+
+    def _context(self, batch: BatchRows, row: int) -> NDArray[np.void]:
+        """The plays up to the row's."""
+        run = batch.runs[batch.run[row]]
+        plays = self._layout.view(run.context)
+        return plays[: len(plays) - run.num_outputs + int(batch.nth[row]) + 1]
+
+
+def _hidden(labels: Sequence[str], unless: Sequence[str]) -> NDArray[np.bool_]:
+    return np.array([label not in unless for label in labels], dtype=bool)
+
+
+def _mask(mask: Mask) -> Mask | None:
+    """No mask where all items may be shown: most indexes are faster without one."""
+    return None if mask[1:].all() else mask

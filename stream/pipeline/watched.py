@@ -1,0 +1,66 @@
+"""Rows of the items a member watched last, as of each play: what the filter hides and what "continue" brings back.
+
+Derived state: kept for members seen lately, so that a play looks up one item and not a whole history.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.features.features import Rows
+from intentrec_core.history.history import EventLayout
+from stream.pipeline.batch_rows import BatchRows
+from stream.pipeline.folding import Run
+
+WatchedRows = NDArray[np.int64]
+
+
+class WatchedCache:
+    """The last w item rows of members, oldest first, 0 for unknown items; for one vocabulary."""
+
+    def __init__(self, layout: EventLayout, vocabulary: Rows, max_members: int) -> None:
+        self._layout = layout
+        self._vocabulary = vocabulary
+        self._max_members = max_members
+        self._held: OrderedDict[str, WatchedRows] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def forget(self, member: str) -> None:
+        """Drops what is cached of a member."""
+        self._held.pop(member, None)
+
+    def of(self, batch: BatchRows) -> list[WatchedRows]:
+        """For every row the last w items watched as of its play, that play included.
+
+        Shapes: one i64[up to w] a row; they may share memory.
+        Cost: a copy of w rows a run; a look-up of w items where a member is not cached.
+        """
+        limit = self._layout.watched
+        if not limit:
+            return [np.zeros(0, dtype=np.int64)] * len(batch)
+        watched: list[WatchedRows] = []
+        for run in batch.runs:
+            rows = self._rows(run, batch.item_row[run.first_row : run.first_row + run.num_outputs])
+            end = len(rows) - run.num_outputs + 1
+            watched += [rows[max(0, stop - limit) : stop] for stop in range(end, end + run.num_outputs)]
+            self._held[run.member] = rows[-limit:]
+            self._held.move_to_end(run.member)
+        while len(self._held) > self._max_members:
+            self._held.popitem(last=False)
+        return watched
+
+    def _rows(self, run: Run, new: NDArray[np.int64]) -> WatchedRows:
+        cached = self._held.get(run.member)
+        if cached is not None and run.repeats:
+            return cached
+        num_plays = len(run.context) // self._layout.size
+        if cached is not None and run.first_changed + run.num_outputs == num_plays:  # appended plays only
+            return np.concatenate([cached, new])
+        held = self._layout.view(run.context)["item_hash"]
+        hashes = np.concatenate([np.frombuffer(run.evicted_items, dtype="<u8"), held])
+        return self._vocabulary.rows(hashes[-(self._layout.watched + run.num_outputs) :])

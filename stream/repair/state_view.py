@@ -1,0 +1,72 @@
+"""State as the changelog has it, read beside the workers: one partition as of one moment, and a history for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from intentrec_core.domain.spec import FieldKind, FilterKind
+from intentrec_core.history.changelog_codec import MARKER_KEY, Marker, Restorer, user_of
+from intentrec_core.history.history import EventLayout, History
+from stream.delivery.restore import unpack
+from stream.kafka.topic_reader import TopicReader
+from stream.wire.codec import iso_time
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a changelog partition holds. ``marker`` is None where nothing was ever committed."""
+
+    histories: dict[str, History]
+    marker: Marker | None
+
+
+async def snapshot(reader: TopicReader, layout: EventLayout, partition: int, user_id: str | None = None) -> Snapshot:
+    """Restores a partition, or only one member of it.
+
+    Raises: StateError when its records contradict each other, or are of another schema or domain; BrokerError.
+    """
+    restorer = Restorer(layout)
+    wanted = None if user_id is None else user_id.encode()
+    async for records in reader.read(reader.settings.changelog_topic, partition):
+        for record in records:
+            if record.key is None:
+                continue  # ours always have one
+            if wanted is None or record.key == MARKER_KEY or user_of(record.key) == wanted:
+                restorer.feed(record.key, record.value)
+    return Snapshot(*unpack(restorer, layout, partition))
+
+
+def held_plays(layout: EventLayout, history: History) -> list[dict[str, Any]]:
+    """The plays a history holds, oldest first, as values for people and for JSON.
+
+    ``index`` counts all plays ever applied, from 0. Ids are kept as 64-bit hashes (xxh3 of the UTF-8 bytes), 16 hex digits.
+    """
+    first, domain = history.anchor(layout), layout.domain
+    shown = []
+    for index, play in enumerate(history.view(layout), start=first):
+        row: dict[str, Any] = {
+            "index": index,
+            "event_time": iso_time(int(play["ts_ms"])),
+            "item_hash": f"{int(play['item_hash']):016x}",
+            "event_hash": f"{int(play['event_hash']):016x}",
+            "duration_s": None if play["duration_s"] < 0 else round(float(play["duration_s"]), 3),
+        }
+        for field in domain.event_fields:
+            if field.kind is FieldKind.BUCKETED:
+                row[field.name] = _number(play[field.name])
+            else:
+                names = {code: value for value, code in field.value_codes.items()}
+                row[field.name] = names.get(int(play[field.name]))
+        for filter_ in domain.event_filters:
+            value = play[f"filter_{filter_.event_key}"]
+            is_number = filter_.kind is FilterKind.AT_MOST
+            row[filter_.event_key] = _number(value) if is_number else f"{int(value):016x}" if value else None
+        shown.append(row)
+    return shown
+
+
+def _number(value: Any) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)

@@ -1,0 +1,137 @@
+"""The gate: a candidate takes over only when it is not certain to be worse than the bundle that serves.
+
+Both predict the same newest plays, which neither has learned from, from the contexts a worker would have had, with every
+item ranked. The members are resampled (95 %) to tell a worse model from bad luck: a candidate is refused when even the
+upper end of how it compares lies more than the margin below. Golden queries are the bundle's own test, made when it is
+written and repeated by whoever loads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.evaluation.metrics import Interval, Quality, gains, lift_interval, quality
+from intentrec_core.evaluation.model_ranks import ModelRanker, ModelRanks
+from intentrec_core.evaluation.targets import make_targets
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.members import Members
+from intentrec_core.plays.windows import Windows, cut_windows
+from stream.trainer.retrain_job import GateReason
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A model with the vocabulary it was made for."""
+
+    model: IntentRec
+    features: FeatureBuilder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """What the gate found. ``running`` figures are None where no bundle serves yet.
+
+    ``items`` and ``intents`` say how far the candidate's NDCG@10 and intent accuracy are above the running bundle's, as a
+    ratio with its interval.
+    """
+
+    reason: GateReason
+    detail: str
+    candidate: Quality
+    running: Quality | None = None
+    candidate_accuracy: float = 0.0
+    running_accuracy: float | None = None
+    items: Interval | None = None
+    intents: Interval | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate may serve."""
+        return self.reason is GateReason.PASSED
+
+
+def judge(
+    candidate: Contender, running: Contender | None, members: Members, *, from_ms: int, margin: float
+) -> GateResult:
+    """Compares both on the plays of ``members`` from ``from_ms`` on that have an earlier play of the same member.
+
+    ``margin``: how much worse may still be good enough, as a ratio of the running bundle's figure.
+    Cost: one causal pass over the held-out plays' contexts and model.
+    """
+    if not is_finite(candidate.model):
+        nothing = quality(np.zeros(0))
+        return GateResult(reason=GateReason.NOT_FINITE, detail="a weight is NaN or infinite", candidate=nothing)
+    windows = cut_windows(members, from_ms=from_ms)
+    ours, member = _ranks(candidate, members, windows)
+    our_hits = _intent_hits(ours)
+    our_quality, our_accuracy = quality(ours.ranks), _mean(our_hits)
+    if running is None:
+        detail = f"the first bundle; NDCG@10 {our_quality.ndcg_at_10:.4f} on {our_quality.num_plays} plays"
+        return GateResult(
+            reason=GateReason.PASSED, detail=detail, candidate=our_quality, candidate_accuracy=our_accuracy
+        )
+    theirs, _ = _ranks(running, members, windows)
+    their_hits = _intent_hits(theirs)
+    their_quality, their_accuracy = quality(theirs.ranks), _mean(their_hits)
+    items = _lift(gains(ours.ranks), gains(theirs.ranks), member)
+    intents = _lift(our_hits, their_hits, member)
+    reason, detail = GateReason.PASSED, f"NDCG@10 {_compared(items)}, intent accuracy {_compared(intents)}"
+    if items is not None and items.high < -margin:
+        reason = GateReason.WORSE_ITEMS
+        detail = f"NDCG@10 {our_quality.ndcg_at_10:.4f} after {their_quality.ndcg_at_10:.4f} ({_compared(items)})"
+    elif intents is not None and intents.high < -margin:
+        reason = GateReason.WORSE_INTENTS
+        detail = f"intent accuracy {our_accuracy:.4f} after {their_accuracy:.4f} ({_compared(intents)})"
+    return GateResult(
+        reason=reason,
+        detail=f"{detail} on {our_quality.num_plays} plays",
+        candidate=our_quality,
+        running=their_quality,
+        candidate_accuracy=our_accuracy,
+        running_accuracy=their_accuracy,
+        items=items,
+        intents=intents,
+    )
+
+
+def is_finite(model: IntentRec) -> bool:
+    """Whether every weight is a number."""
+    return all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
+
+
+def _ranks(contender: Contender, members: Members, windows: Windows) -> tuple[ModelRanks, NDArray[np.int64]]:
+    """A model's ranks, and whose plays they are. An item the vocabulary lacks is a miss: it could not be recommended."""
+    rows = contender.features.rows(members.events["item_hash"])
+    everything = np.ones(contender.model.num_rows, dtype=np.bool_)
+    targets = make_targets(members, windows, rows, everything)
+    return ModelRanker(contender.features, members, windows).rank(contender.model, targets), targets.member
+
+
+def _intent_hits(ranks: ModelRanks) -> NDArray[np.float64]:
+    """Share of the heads that were right for each play; NaN where no truth is known. Shape: f64[N]."""
+    if not ranks.correct:
+        return np.full(len(ranks.ranks), np.nan)
+    hits_NM = np.stack(list(ranks.correct.values()), axis=1)
+    known = (~np.isnan(hits_NM)).sum(axis=1)
+    return np.where(known > 0, np.nansum(hits_NM, axis=1) / np.maximum(known, 1), np.nan)
+
+
+def _mean(hits: NDArray[np.float64]) -> float:
+    known = hits[~np.isnan(hits)]
+    return float(known.mean()) if len(known) else 0.0
+
+
+def _lift(ours: NDArray[np.float64], theirs: NDArray[np.float64], member: NDArray[np.int64]) -> Interval | None:
+    """None where the running bundle never scores: nothing is worse than that."""
+    known = ~np.isnan(ours) & ~np.isnan(theirs)
+    if not theirs[known].any():
+        return None
+    return lift_interval(ours[known], theirs[known], member[known])
+
+
+def _compared(lift: Interval | None) -> str:
+    return "not comparable" if lift is None else f"{lift.estimate:+.1%}, at best {lift.high:+.1%}"

@@ -1,0 +1,208 @@
+"""Bytes to plays and messages to bytes. A play that is not valid becomes a reason, never an exception.
+
+Decoders are compiled once, when this module is imported; the limits they check are declared in :mod:`stream.wire.messages`.
+What can be judged from one record alone is judged here; partitions, duplicates and lateness are others' business.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from intentrec_core.errors import RejectReason
+from stream.settings import MAX_PLAY_BYTES
+from stream.wire.messages import (
+    MAX_ID_LENGTH,
+    MAX_TS_MS,
+    PLAY_SCHEMA_VERSION,
+    Announcement,
+    IntentUpdate,
+    Play,
+    Recommendation,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+#: Of a reason's detail: it travels in a Kafka header, and quotes what the producer sent.
+_DETAIL_LENGTH = 200
+
+
+class PlayRecord(Protocol):
+    """What is read of a Kafka record; aiokafka's ConsumerRecord is one. ``timestamp`` is in milliseconds."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def timestamp(self) -> int: ...
+
+
+class DecodedPlay(Struct, frozen=True, gc=False):
+    """A valid play. ``attributes`` holds the context's entries and, under its name, the action."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    ts_ms: int
+    duration_s: float | None
+    session_id: str | None
+    attributes: dict[str, Any]
+
+
+class RejectedPlay(Struct, frozen=True, gc=False):
+    """A play for the dead letters: the bounded reason, and one line of detail for people."""
+
+    reason: RejectReason
+    detail: str
+
+
+class _VersionOnly(Struct):
+    schema_version: Any = PLAY_SCHEMA_VERSION
+
+
+_decode_play = msgspec.json.Decoder(Play).decode
+_decode_version = msgspec.json.Decoder(_VersionOnly).decode
+_decode_recommendation = msgspec.json.Decoder(Recommendation).decode
+_decode_intent = msgspec.json.Decoder(IntentUpdate).decode
+_decode_announcement = msgspec.json.Decoder(Announcement).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_play(record: PlayRecord, max_future_ms: int) -> DecodedPlay | RejectedPlay:
+    """Reads and checks one play.
+
+    ``max_future_ms`` is how far event time may lie ahead of the record's timestamp; a record without one (not
+    positive) is not held to it.
+
+    Raises: nothing, whatever the bytes.
+    Cost: about 1 µs.
+    """
+    value = record.value
+    if not value:
+        return RejectedPlay(RejectReason.EMPTY, "the record has no value; send the play as a JSON object")
+    if len(value) > MAX_PLAY_BYTES:
+        return RejectedPlay(RejectReason.OVERSIZED, f"{len(value)} bytes; allowed: {MAX_PLAY_BYTES}")
+    try:
+        play = _decode_play(value)
+        if not value.isascii():
+            str(value, "utf-8")  # msgspec does not look into names and texts that it skips
+    except msgspec.ValidationError as error:
+        return _invalid(value, str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _rejected(RejectReason.MALFORMED, str(error))
+    if play.schema_version != PLAY_SCHEMA_VERSION:
+        return _unknown_schema(play.schema_version)
+    user_id, ts_ms = play.user_id, play.ts
+    if not (user_id.isascii() and play.item_id.isascii() and play.event_id.isascii()):
+        too_long = _too_long(play)
+        if too_long is not None:
+            return too_long
+    if isinstance(ts_ms, str):
+        parsed = parse_time(ts_ms)
+        if parsed is None:
+            return _rejected(RejectReason.INVALID_FIELD, f"ts {ts_ms!r} is neither ISO 8601 nor epoch milliseconds")
+        ts_ms = parsed
+        if not 0 <= ts_ms < MAX_TS_MS:
+            return _rejected(RejectReason.OUT_OF_RANGE, f"ts {play.ts!r}; allowed: 1970 up to 2100")
+    timestamp = record.timestamp
+    if ts_ms > timestamp + max_future_ms and timestamp > 0:
+        ahead_s = (ts_ms - timestamp) / 1000
+        return _rejected(
+            RejectReason.FUTURE, f"ts is {ahead_s:.0f} s ahead of the record; allowed: {max_future_ms / 1000:g}"
+        )
+    key = record.key
+    if key is not None and key != user_id.encode():
+        return _rejected(RejectReason.KEY_MISMATCH, "the record's key is not user_id in UTF-8")
+    attributes: dict[str, Any] = play.context or {}
+    if play.action is not None:
+        attributes["action"] = play.action
+    return DecodedPlay(play.event_id, user_id, play.item_id, ts_ms, play.duration_s, play.session_id, attributes)
+
+
+def parse_time(text: str) -> int | None:
+    """ISO 8601 to milliseconds since 1970, rounded down; without an offset it is UTC. None when it is no time."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+    except (ValueError, OverflowError):
+        return None
+
+
+def iso_time(ts_ms: int) -> str:
+    """Milliseconds since 1970 as ISO 8601 in UTC, as outputs carry it."""
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ts_ms % 1000:03d}Z"
+
+
+def encode(message: Play | Recommendation | IntentUpdate | Announcement) -> bytes:
+    """A whole message as JSON."""
+    return _encode(message)
+
+
+def encode_open(message: Recommendation | IntentUpdate) -> bytes:
+    """An output as JSON without its closing brace, to be completed by :func:`close_with_latency` at publication.
+
+    Raises: ValueError when the message carries its latency already.
+    """
+    if message.latency_s is not UNSET:
+        raise ValueError("latency_s is set: it is stamped at publication")
+    return _encode(message)[:-1]
+
+
+def close_with_latency(opened: bytes, latency_s: float) -> bytes:
+    """Completes what :func:`encode_open` began.
+
+    Units: ``latency_s`` seconds; a clock that runs behind the producer's makes it negative, and it is sent so.
+    Raises: ValueError when it is not finite.
+    """
+    if not math.isfinite(latency_s):
+        raise ValueError(f"latency_s is {latency_s}")
+    return b'%b,"latency_s":%.6f}' % (opened, latency_s)
+
+
+def decode_recommendation(value: bytes) -> Recommendation:
+    """Raises: msgspec.DecodeError when the bytes are no recommendation."""
+    return _decode_recommendation(value)
+
+
+def decode_intent(value: bytes) -> IntentUpdate:
+    """Raises: msgspec.DecodeError when the bytes are no intent update."""
+    return _decode_intent(value)
+
+
+def decode_announcement(value: bytes) -> Announcement:
+    """Raises: msgspec.DecodeError when the bytes are no announcement."""
+    return _decode_announcement(value)
+
+
+def _invalid(value: bytes, detail: str) -> RejectedPlay:
+    try:
+        version = _decode_version(value).schema_version
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        version = PLAY_SCHEMA_VERSION
+    if version != PLAY_SCHEMA_VERSION:
+        return _unknown_schema(version)
+    # msgspec says which limit was crossed only in words; "length" limits are about form, the others about range.
+    is_range = "length" not in detail and re.search(r"(out of range|[<>]=? -?\d)", detail)
+    return _rejected(RejectReason.OUT_OF_RANGE if is_range else RejectReason.INVALID_FIELD, detail)
+
+
+def _too_long(play: Play) -> RejectedPlay | None:
+    for name in ("user_id", "item_id", "event_id"):
+        length = len(getattr(play, name).encode())
+        if length > MAX_ID_LENGTH:
+            return _rejected(RejectReason.INVALID_FIELD, f"{name} has {length} bytes; allowed: 1 to {MAX_ID_LENGTH}")
+    return None
+
+
+def _unknown_schema(version: object) -> RejectedPlay:
+    return _rejected(RejectReason.UNKNOWN_SCHEMA, f"schema_version is {version!r}; known: {PLAY_SCHEMA_VERSION}")
+
+
+def _rejected(reason: RejectReason, detail: str) -> RejectedPlay:
+    return RejectedPlay(reason, " ".join(detail.split())[:_DETAIL_LENGTH])

@@ -1,0 +1,99 @@
+"""What is kept of a play that cannot be folded in: its original bytes, and why and where it was found.
+
+A dead letter is complete enough to be sent again: key, value and headers are the producer's. Of a value larger than a
+record may be, the first 64 kB, the length and the SHA-256 are kept, which is enough to find the play at its source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from stream.wire.erasure_record import CONTROL_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from intentrec_core.errors import RejectReason
+
+MAX_KEPT_BYTES = 1_000_000
+KEPT_OF_OVERSIZED_BYTES = 64 * 1024
+#: Headers of the producer are kept up to this many bytes: with value and key the record stays below the topic's limit.
+MAX_KEPT_HEADER_BYTES = 64 * 1024
+MAX_DETAIL_BYTES = 512
+
+HEADER_PREFIX = "intentrec-"
+#: How often a play was sent again from the dead letters; absent: never.
+REDRIVES_HEADER = "intentrec-redrives"
+#: PARTITION:OFFSET of the letter it was sent again from.
+REDRIVE_OF_HEADER = "intentrec-redrive-of"
+#: Ours, and a producer may send them.
+KEPT_OF_OURS = frozenset({CONTROL_HEADER, REDRIVES_HEADER, REDRIVE_OF_HEADER})
+
+
+class Letter(Protocol):
+    """The part of a consumed record that is kept."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Key, value and headers of the record for the dead-letter topic."""
+
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+def dead_letter(record: Letter, reason: RejectReason, detail: str = "") -> DeadLetter:
+    """The dead letter of ``record``.
+
+    Headers: the producer's own, then ``intentrec-error`` (the reason), ``-detail``, ``-topic``, ``-partition``,
+    ``-offset``; for a value past 1 MB also ``-length`` and ``-sha256`` of the original; ``-null-value`` where there was
+    none; ``-key-length`` and ``-key-sha256`` where the key was cut.
+    """
+    own = kept_headers(record.headers)
+    value, key = record.value, record.key
+    own.append((HEADER_PREFIX + "error", reason.value.encode()))
+    if detail:
+        own.append((HEADER_PREFIX + "detail", detail.encode(errors="replace")[:MAX_DETAIL_BYTES]))
+    own.append((HEADER_PREFIX + "topic", record.topic.encode()))
+    own.append((HEADER_PREFIX + "partition", str(record.partition).encode()))
+    own.append((HEADER_PREFIX + "offset", str(record.offset).encode()))
+    if value is None:
+        own.append((HEADER_PREFIX + "null-value", b"true"))
+        value = b""
+    elif len(value) > MAX_KEPT_BYTES:
+        own.append((HEADER_PREFIX + "length", str(len(value)).encode()))
+        own.append((HEADER_PREFIX + "sha256", hashlib.sha256(value).hexdigest().encode()))
+        value = bytes(value[:KEPT_OF_OVERSIZED_BYTES])
+    if key is not None and len(key) > KEPT_OF_OVERSIZED_BYTES:
+        own.append((HEADER_PREFIX + "key-length", str(len(key)).encode()))
+        own.append((HEADER_PREFIX + "key-sha256", hashlib.sha256(key).hexdigest().encode()))
+        key = bytes(key[:KEPT_OF_OVERSIZED_BYTES])
+    return DeadLetter(key, bytes(value), tuple(own))
+
+
+def kept_headers(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """What is kept of a producer's headers, in their order: none that only we may set, and none past the limit."""
+    kept, room = [], MAX_KEPT_HEADER_BYTES
+    for name, content in headers:
+        content = content or b""
+        room -= len(name) + len(content)
+        # a producer must not be able to forge where a dead letter came from
+        if room >= 0 and (name in KEPT_OF_OURS or not name.startswith(HEADER_PREFIX)):
+            kept.append((name, bytes(content)))
+    return kept

@@ -1,0 +1,259 @@
+"""A test's own topics on a shared broker: produces plays, runs worker processes, reads everything back, compares with an oracle.
+
+The checker is confluent-kafka, another client than ours. The oracle folds the input log in one thread, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+import pytest
+
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.history.history import EventLayout, History
+from stream.delivery.restore import read_changelog
+from stream.kafka.topics import create_topics
+from stream.local_kafka.broker import Broker
+from stream.local_kafka.ports import free_port
+from stream.pipeline.folding import Folder
+from stream.settings import Settings
+
+NUM_PARTITIONS = 4
+
+
+@dataclass
+class Output:
+    """One record of an output topic."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: dict[str, bytes]
+
+    @property
+    def id(self) -> str:
+        return self.headers["intentrec-id"].decode()
+
+
+@dataclass
+class Worker:
+    """A worker process and its log."""
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    metrics_port: int
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = 40) -> int:
+        return self.process.wait(timeout_s)
+
+    def terminate(self) -> int:
+        self.send(signal.SIGTERM)
+        return self.wait()
+
+
+@dataclass
+class Rig:
+    """See the module."""
+
+    broker: Broker
+    directory: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    workers: list[Worker] = field(default_factory=list)
+    num_sent: int = 0
+    began_ms: int = field(default_factory=lambda: int(time.time() * 1000) - 300_000)
+
+    def __post_init__(self) -> None:
+        name = f"t{uuid.uuid4().hex[:8]}"
+        self.settings = Settings.load(
+            broker=self.broker.address,
+            app_id=name,
+            plays_topic=f"{name}-plays",
+            recommendations_topic=f"{name}-recommendations",
+            intents_topic=f"{name}-intents",
+            dead_letter_topic=f"{name}-dlq",
+            late_topic=f"{name}-late",
+            model_updates_topic=f"{name}-updates",
+            num_partitions=NUM_PARTITIONS,
+            **({"session_timeout_s": 6, "rebalance_timeout_s": 10} | self.options),
+        )
+        asyncio.run(create_topics(self.settings))
+        self.layout = EventLayout(load_domain("movielens"))
+        self._producer = confluent_kafka.Producer(
+            {
+                "bootstrap.servers": self.broker.address,
+                "partitioner": "murmur2_random",
+                "message.max.bytes": 8_000_000,
+                "log_level": 0,
+            }
+        )
+
+    # --- plays
+
+    def produce(self, plays: Iterable[dict[str, Any]], *, rate: float = 0) -> None:
+        """Sends plays, ``rate`` a second, and waits for their acknowledgements."""
+        started_s = time.monotonic()
+        for num, play in enumerate(plays, start=1):
+            self.send(play["user_id"].encode(), json.dumps(play).encode())
+            if rate and num % 10 == 0:
+                time.sleep(max(0.0, started_s + num / rate - time.monotonic()))
+        self.flush()
+
+    def send(self, key: bytes | None, value: bytes | None, **options: Any) -> None:
+        self._producer.produce(self.settings.plays_topic, key=key, value=value, on_delivery=_must_succeed, **options)
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        assert self._producer.flush(30) == 0
+
+    def plays(self, num: int, *, num_users: int = 40, item: str = "i") -> Iterator[dict[str, Any]]:
+        """Valid plays, numbered on from those made before; a few are out of order, none too late."""
+        for number in range(self.num_sent, self.num_sent + num):
+            yield {
+                "event_id": f"e{number}",
+                "user_id": f"u{number % num_users}",
+                "item_id": f"{item}{number % 50}",
+                "ts": self.began_ms + 10 * (number + 3 * num_users * (number % 7 == 0)),
+            }
+        self.num_sent += num
+
+    # --- workers
+
+    def start_worker(
+        self, *, module: str = "tests.worlds.counting", arguments: Sequence[str] = (), **environment: str
+    ) -> Worker:
+        port = free_port()
+        env = {k: v for k, v in os.environ.items() if not k.startswith("INTENTREC_")}
+        for name, value in self.settings.model_dump(exclude_unset=True).items():
+            env[f"INTENTREC_{name.upper()}"] = str(value)
+        env |= {"INTENTREC_METRICS_PORT": str(port), "OMP_NUM_THREADS": "1", **environment}
+        log_path = self.directory / f"worker-{len(self.workers)}.log"
+        with log_path.open("wb") as log:
+            process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=env, stderr=log, stdout=log)
+        worker = Worker(process, log_path, port)
+        self.workers.append(worker)
+        return worker
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGCONT)
+                worker.process.kill()
+                worker.process.wait()
+
+    # --- what came of it
+
+    def outputs(self, *topics: str, isolation: str = "read_uncommitted") -> list[Output]:
+        """Everything on the topics as of now, each partition in order and each record once, whatever the client does."""
+        consumer = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": self.broker.address,
+                "group.id": f"check-{uuid.uuid4().hex}",
+                "enable.auto.commit": False,
+                "isolation.level": isolation,
+                "enable.partition.eof": True,
+            }
+        )
+        partitions = [
+            confluent_kafka.TopicPartition(topic, partition, confluent_kafka.OFFSET_BEGINNING)
+            for topic in topics
+            for partition in range(NUM_PARTITIONS)
+        ]
+        consumer.assign(partitions)
+        found: dict[tuple[str, int, int], Output] = {}
+        at_end = set()
+        deadline_s = time.monotonic() + 30
+        while len(at_end) < len(partitions) and time.monotonic() < deadline_s:
+            for message in consumer.consume(1000, 0.2):
+                if message.error() is None:
+                    place = message.topic(), message.partition(), message.offset()
+                    headers = dict(message.headers() or [])
+                    found[place] = Output(message.topic(), message.key(), message.value(), headers)
+                elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                    at_end.add((message.topic(), message.partition()))
+                else:
+                    pytest.fail(str(message.error()))
+        consumer.close()
+        return list(found.values())
+
+    def answers(self, **options: Any) -> Counter[str]:
+        """How often each recommendation and intent was published, by id."""
+        topics = (self.settings.recommendations_topic, self.settings.intents_topic)
+        return Counter(output.id for output in self.outputs(*topics, **options))
+
+    def wait_for_answers(self, num_plays: int, timeout_s: float = 60, **options: Any) -> Counter[str]:
+        """Waits until ``num_plays`` plays have both answers."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            answers = self.answers(**options)
+            if len(answers) >= 2 * num_plays:
+                return answers
+            if time.monotonic() > deadline_s:
+                logs = "\n".join(worker.log()[-3000:] for worker in self.workers)
+                pytest.fail(f"{len(answers)} of {2 * num_plays} answers after {timeout_s} s\n{logs}")
+            time.sleep(0.3)
+
+    def state(self) -> dict[str, History]:
+        """Every member's history as the changelog has it."""
+        histories: dict[str, History] = {}
+
+        async def restore() -> None:
+            for partition in range(NUM_PARTITIONS):
+                histories.update((await read_changelog(self.settings, partition, self.layout)).histories)
+
+        asyncio.run(restore())
+        return histories
+
+    def oracle(self) -> dict[str, History]:
+        """A single-threaded fold of the input log."""
+        histories: dict[str, History] = {}
+        consumer = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": self.broker.address,
+                "group.id": f"oracle-{uuid.uuid4().hex}",
+                "enable.partition.eof": True,
+            }
+        )
+        for partition in range(NUM_PARTITIONS):
+            source = confluent_kafka.TopicPartition(self.settings.plays_topic, partition, 0)
+            consumer.assign([source])
+            log, ended, deadline_s = [], False, time.monotonic() + 30
+            while not ended and time.monotonic() < deadline_s:
+                for message in consumer.consume(1000, 0.2):
+                    if message.error() is not None:
+                        ended = True
+                    else:
+                        log.append(_Record(message))
+            if log:
+                Folder(self.layout, NUM_PARTITIONS).fold(partition, histories, log)
+        consumer.close()
+        return {user: history for user, history in histories.items() if history.count}
+
+
+class _Record:
+    def __init__(self, message: confluent_kafka.Message) -> None:
+        self.topic, self.partition, self.offset = message.topic(), message.partition(), message.offset()
+        self.key, self.value, self.timestamp = message.key(), message.value(), message.timestamp()[1]
+        self.headers = tuple(message.headers() or ())
+
+
+def _must_succeed(error: Any, _: Any) -> None:
+    assert error is None, str(error)

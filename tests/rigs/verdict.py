@@ -1,0 +1,228 @@
+"""What a schedule of faults cost, told by a client that is not ours: every topic is read back and compared with the oracle.
+
+The oracle is a single-threaded fold of the input log. The state is what the changelog says, read committed. Outputs are
+judged as a subscriber sees them: repeats by id dropped, then what lies below the member's highest source offset. A play is
+answered, or named by the answer to a later play of its member that was coalesced with it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import confluent_kafka
+import msgspec
+
+from intentrec_core.history.changelog_codec import Restorer
+from intentrec_core.history.history import EventLayout, History
+from stream.pipeline.folding import Answer, Folder
+from stream.wire.messages import Coalesced
+from stream.wire.records import ID_HEADER, OutputKind, output_id
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
+_READ_DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """All zero but ``plays``, ``members``, ``repeats`` and ``named`` when the guarantee held.
+
+    ``lost`` and ``twice`` count plays over all members; ``wrong_states`` members whose history is not byte for byte the
+    oracle's. ``missing`` counts output ids that were owed and neither seen nor named, ``unowed`` ids nobody asked for,
+    ``repeats`` outputs beyond the first of their id, ``out_of_order`` outputs whose first appearance was behind a later one of
+    the same member, and that none had named by then; ``named`` those that others stand for.
+    """
+
+    plays: int
+    members: int
+    lost: int
+    twice: int
+    wrong_states: int
+    missing: int
+    unowed: int
+    repeats: int
+    out_of_order: int
+    named: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was lost, doubled, left out or put out of order."""
+        return not (self.lost or self.twice or self.wrong_states or self.missing or self.unowed or self.out_of_order)
+
+    def figures(self) -> dict[str, int]:
+        """By name, for a report."""
+        return asdict(self)
+
+
+def judge(
+    settings: Settings,
+    layout: EventLayout,
+    *,
+    isolation: str = "read_uncommitted",
+    given_up: Collection[tuple[int, int]] = frozenset(),
+) -> Verdict:
+    """Reads plays, changelog and outputs to their ends as of now; the workers should be done by then.
+
+    ``isolation`` is that of the outputs' subscriber; ``given_up`` are the plays, by partition and offset, that inference could
+    not answer: they are owed a dead letter instead. The plays count those in the log, valid or not.
+    """
+    log = _by_partition(settings, settings.plays_topic)
+    num_partitions = _num_partitions(settings, settings.plays_topic)
+    expected: dict[str, History] = {}
+    owed: set[bytes] = set()
+    owners: dict[tuple[int, int], bytes] = {}
+    for partition, records in log.items():
+        histories: dict[str, History] = {}
+        placed = None if settings.plays_partitioner == "any" else num_partitions
+        for record in records:
+            # One at a time: what each play owes must not depend on how the workers cut their batches.
+            work = Folder(layout, placed).fold(partition, histories, [record])
+            for pending in work.pending:
+                if (partition, record.offset) in given_up:
+                    owed.add(output_id(record, OutputKind.DEAD_LETTER))
+                elif isinstance(pending, Answer):
+                    owed |= {output_id(record, kind) for kind in ANSWERS}
+                    owners[partition, record.offset] = pending.play.user_id.encode()
+                else:
+                    owed.add(output_id(record, pending.kind))
+        expected |= {user: history for user, history in histories.items() if history.count}
+    found = restored(settings, layout)
+    seen: Counter[bytes] = Counter()
+    named: set[bytes] = set()
+    out_of_order = 0
+    for topic in (settings.recommendations_topic, settings.intents_topic):
+        newest: dict[bytes | None, int] = defaultdict(lambda: -1)
+        for record in read_all(settings, topic, isolation):
+            name = _id(record)
+            seen[name] += 1
+            offset = int(name.split(b"-")[-2])
+            out_of_order += seen[name] == 1 and name not in named and offset < newest[record.key]
+            named.update(_names(record, owners))
+            newest[record.key] = max(newest[record.key], offset)
+    for topic in (settings.dead_letter_topic, settings.late_topic):
+        seen.update(_id(record) for record in read_all(settings, topic, isolation))
+    return Verdict(
+        plays=sum(len(records) for records in log.values()),
+        members=len(expected),
+        lost=sum(max(0, h.count - (found[u].count if u in found else 0)) for u, h in expected.items()),
+        twice=sum(max(0, h.count - (expected[u].count if u in expected else 0)) for u, h in found.items()),
+        wrong_states=sum(expected.get(u) != found.get(u) for u in expected.keys() | found.keys()),
+        missing=len(owed - seen.keys() - named),
+        unowed=len(seen.keys() - owed),
+        repeats=sum(seen.values()) - len(seen),
+        out_of_order=out_of_order,
+        named=len(named),
+    )
+
+
+class _Naming(msgspec.Struct):
+    coalesced: Coalesced | None = None
+
+
+def _names(record: ReadBack, owners: Mapping[tuple[int, int], bytes]) -> list[bytes]:
+    """The ids of the outputs that this one stands for.
+
+    Raises: AssertionError when the run is not as long as it says.
+    """
+    run = msgspec.json.decode(record.value or b"", type=_Naming).coalesced
+    if run is None:
+        return []
+    # A topic's name may hold dashes too.
+    topic, partition, offset, kind = _id(record).rsplit(b"-", 3)
+    found = [at for at in range(run.first_offset, int(offset)) if owners.get((int(partition), at)) == record.key]
+    assert run.plays == 1 + len(found), f"{_id(record)!r} names {run.plays} plays from {run.first_offset}: {found}"
+    return [b"%b-%b-%d-%b" % (topic, partition, at, kind) for at in found]
+
+
+def restored(settings: Settings, layout: EventLayout) -> dict[str, History]:
+    """Every member's history as the changelog has it, read committed by a client that is not ours."""
+    histories: dict[str, History] = {}
+    for records in _by_partition(settings, settings.changelog_topic, "read_committed").values():
+        restorer = Restorer(layout)
+        for record in records:
+            if record.key is not None:
+                restorer.feed(record.key, record.value)
+        found, _ = restorer.finish()
+        histories |= {user: history for user, history in found.items() if history.count}
+    return histories
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """One record as confluent-kafka gives it; fits :class:`~stream.wire.records.SourceRecord`."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+def read_all(settings: Settings, topic: str, isolation: str = "read_uncommitted") -> Iterator[ReadBack]:
+    """Every record of a topic up to its ends as of now; each partition in order.
+
+    Raises: AssertionError when the broker does not deliver them in time.
+    """
+    options = {
+        "bootstrap.servers": settings.broker,
+        "group.id": f"verdict-{uuid.uuid4().hex}",
+        "enable.auto.commit": False,
+        "isolation.level": isolation,
+        "enable.partition.eof": True,
+        "fetch.message.max.bytes": 16_000_000,
+        "log_level": 0,
+    }
+    consumer = confluent_kafka.Consumer(options)
+    try:
+        partitions = range(_num_partitions(settings, topic))
+        consumer.assign(
+            [confluent_kafka.TopicPartition(topic, p, confluent_kafka.OFFSET_BEGINNING) for p in partitions]
+        )
+        at_end: set[int] = set()
+        idle_s = 0.0
+        while len(at_end) < len(partitions):
+            messages = consumer.consume(2000, 0.5)
+            idle_s = 0.0 if messages else idle_s + 0.5
+            assert idle_s < _READ_DEADLINE_S, f"{topic} cannot be read to its end"
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    yield ReadBack(
+                        topic, message.partition(), message.offset(), message.timestamp()[1], message.key(),
+                        message.value(), tuple(message.headers() or ()),
+                    )  # fmt: skip
+                elif error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                    at_end.add(message.partition())
+                else:
+                    assert error.retriable(), str(error)
+    finally:
+        consumer.close()
+
+
+def _by_partition(settings: Settings, topic: str, isolation: str = "read_uncommitted") -> dict[int, list[ReadBack]]:
+    found: dict[int, list[ReadBack]] = defaultdict(list)
+    for record in read_all(settings, topic, isolation):
+        found[record.partition].append(record)
+    return found
+
+
+def _num_partitions(settings: Settings, topic: str) -> int:
+    admin = confluent_kafka.Consumer(
+        {"bootstrap.servers": settings.broker, "group.id": f"verdict-{uuid.uuid4().hex}", "log_level": 0}
+    )
+    try:
+        return len(admin.list_topics(topic, timeout=30).topics[topic].partitions)
+    finally:
+        admin.close()
+
+
+def _id(record: ReadBack) -> bytes:
+    return dict(record.headers)[ID_HEADER]

@@ -1,0 +1,140 @@
+"""Intent conditioning and the filters, which fail closed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from index import conditioning
+from index.exact import ExactIndex
+from index.filters import FilterSet
+from intentrec_core.domain.spec import Filter, FilterKind
+from tests.worlds.tiny_world import TinyWorld
+
+
+def test_one_inner_product_is_the_formula():
+    rng = np.random.default_rng(0)
+    weights, bias = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=30).astype(np.float32)
+    bias[0] = -np.inf  # as the model gives it
+    genre = (rng.random((30, 5)) < 0.4).astype(np.float32)  # several labels an item
+    form = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 30)]
+    form[4] = 0.0  # missing
+    items = rng.normal(size=(6, 8)).astype(np.float32)
+    p_genre, p_form = (rng.dirichlet(np.ones(n), 6).astype(np.float32) for n in (5, 3))
+    vectors = conditioning.augment(weights, bias, [genre, form])
+    for beta in (0.0, 0.5, 3.0):
+        got = conditioning.query(items, [p_genre, p_form], beta) @ vectors.T
+        want = items @ weights[1:].T + bias[1:] + beta * (p_genre @ genre[1:].T + p_form @ form[1:].T)
+        # float32 sums of 17 products of size about 3, in another order
+        assert np.abs(got[:, 1:] - want).max() < 1e-5
+    assert not vectors[0].any()
+
+
+def test_a_large_beta_brings_the_predicted_label_to_the_top():
+    rng = np.random.default_rng(1)
+    labels = np.eye(2, dtype=np.float32)[np.arange(20) % 2]
+    index = ExactIndex(
+        conditioning.augment(rng.normal(size=(20, 4)).astype(np.float32), np.zeros(20, np.float32), [labels])
+    )
+    items = rng.normal(size=(1, 4)).astype(np.float32)
+    sure = [np.array([[0.0, 1.0]], dtype=np.float32)]
+    rows, _ = index.search(conditioning.query(items, sure, beta=100.0), 10)
+    assert (rows[0] % 2 == 1).all()
+
+
+def test_wrong_shapes_and_betas_are_refused():
+    weights = np.ones((3, 2), dtype=np.float32)
+    with pytest.raises(ValueError, match="rows"):
+        conditioning.augment(weights, np.ones(2, dtype=np.float32))
+    with pytest.raises(ValueError, match="rows"):
+        conditioning.augment(weights, np.ones(3, dtype=np.float32), [np.ones((4, 1), dtype=np.float32)])
+    with pytest.raises(ValueError, match="queries"):
+        conditioning.query(weights, [np.ones((2, 1), dtype=np.float32)])
+    for beta in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="beta"):
+            conditioning.query(weights, beta=beta)
+
+
+AVAILABLE = Filter(kind=FilterKind.AVAILABLE, key="available")
+AT_MOST = Filter(kind=FilterKind.AT_MOST, key="maturity", event_key="limit")
+CONTAINS = Filter(kind=FilterKind.CONTAINS, key="regions", event_key="region")
+DE, FR = 11, 12
+COLUMNS = {
+    "available": np.array([True, True, False, True, True, True]),
+    "maturity": np.array([0.0, 6.0, 6.0, 18.0, np.nan, 12.0]),
+    "regions": {
+        DE: np.array([True, True, True, True, True, False]),
+        FR: np.array([False, False, True, True, True, True]),
+    },
+}
+
+
+def rows_allowed(rules, values):
+    return np.flatnonzero(FilterSet(6, rules, COLUMNS).allowed(values)).tolist()
+
+
+def test_each_filter_alone():
+    assert rows_allowed([], {}) == [1, 2, 3, 4, 5]
+    assert rows_allowed([AVAILABLE], {}) == [1, 3, 4, 5]
+    assert rows_allowed([AT_MOST], {"limit": 12.0}) == [1, 2, 5]  # row 4 has no number: hidden
+    assert rows_allowed([CONTAINS], {"region": FR}) == [2, 3, 4, 5]
+    assert rows_allowed([AVAILABLE, AT_MOST, CONTAINS], {"limit": 12.0, "region": DE}) == [1]
+
+
+@pytest.mark.parametrize("values", [{}, {"limit": None, "region": None}, {"limit": np.nan, "region": 0}])
+def test_a_member_whose_value_is_not_known_is_shown_nothing_by_that_filter(values):
+    assert rows_allowed([AT_MOST], values) == []
+    assert rows_allowed([CONTAINS], values) == []
+
+
+def test_a_value_that_no_item_lists_allows_nothing():
+    assert rows_allowed([CONTAINS], {"region": 999}) == []
+
+
+def test_a_filter_without_its_data_is_refused_rather_than_skipped():
+    with pytest.raises(ValueError, match="maturity"):
+        FilterSet(6, [AT_MOST], {})
+    with pytest.raises(ValueError, match="available"):
+        FilterSet(6, [AVAILABLE], {"available": np.ones(5, dtype=np.bool_)})
+    with pytest.raises(ValueError, match="regions"):
+        FilterSet(6, [CONTAINS], {"regions": {DE: np.ones(5, dtype=np.bool_)}})
+    with pytest.raises(ValueError, match="regions"):
+        FilterSet(6, [CONTAINS], {"regions": np.ones(6, dtype=np.bool_)})
+
+
+def test_the_same_values_give_the_same_mask_so_that_members_are_searched_together():
+    filters = FilterSet(6, [AT_MOST, CONTAINS], COLUMNS)
+    mask = filters.allowed({"limit": 12.0, "region": DE})
+    assert filters.allowed({"limit": 12.0, "region": DE, "other": 3}) is mask
+    assert filters.allowed({"limit": np.nan}) is filters.allowed({"limit": np.nan})
+    with pytest.raises(ValueError, match="read-only"):
+        mask[1] = True
+
+
+def test_masks_kept_are_bounded_whatever_members_send():
+    filters = FilterSet(6, [AT_MOST], COLUMNS)
+    for limit in range(1000):
+        filters.allowed({"limit": float(limit)})
+    assert len(filters._masks) == 256
+    assert filters.member_keys == ("limit",)
+
+
+def test_watched_items_are_hidden_unless_the_intent_is_to_go_back():
+    unless = Filter(kind=FilterKind.WATCHED, unless_head="action", unless_values=("continue",))
+    filters = FilterSet(6, [unless], COLUMNS)
+    assert filters.hides_watched({"action": "discover"})
+    assert filters.hides_watched({})  # no such prediction: closed
+    assert not filters.hides_watched({"action": "continue"})
+    always = FilterSet(6, [Filter(kind=FilterKind.WATCHED)], COLUMNS)
+    assert always.hides_watched({"action": "continue"})
+    assert not FilterSet(6, [], COLUMNS).hides_watched({})
+
+
+def test_reads_the_domain_s_filters_and_the_item_table_s_columns():
+    world = TinyWorld()
+    rules = world.domain.filters
+    keys = [rule.key for rule in rules if rule.key]
+    filters = FilterSet(len(world.table), rules, {key: world.table.filter_column(key) for key in keys})
+    mask = filters.allowed({"max_maturity": 3.0})
+    for row, item in enumerate(world.items, start=1):
+        assert mask[row] == (item.attributes["available"] and item.attributes["maturity"] <= 3)

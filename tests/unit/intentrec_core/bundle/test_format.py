@@ -1,0 +1,244 @@
+"""Bundles: whole or not at all, and whatever is wrong with one has its own reason."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from index import artifact
+from index.golden import check_golden, golden_bytes
+from intentrec_core.bundle import format as bundle
+from intentrec_core.bundle.contents import load_bundle, verify_bundle
+from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, content_version, encode_manifest, verify_files
+from intentrec_core.errors import BundleError, BundleFault
+from tests.worlds.bundle_files import WORLD, fault_of, files_of, golden_check, write
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    return files_of(WORLD, folder)
+
+
+@pytest.fixture
+def ref(tmp_path, files):
+    return write(tmp_path / "bundles", files)
+
+
+def test_a_bundle_comes_back_as_it_was_written(ref):
+    loaded = load_bundle(ref.path, golden=golden_check)
+    assert loaded.version == ref.version == ref.path.name
+    assert loaded.manifest.metrics == {"ndcg_at_10": 0.25}
+    assert loaded.domain == WORLD.domain
+    assert loaded.vocabulary == WORLD.vocabulary
+    assert loaded.catalogue() == WORLD.catalogue
+    assert loaded.popularity.tolist() == list(range(31))
+    assert not loaded.model.training
+    for name, tensor in WORLD.model().state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor)
+    assert list(loaded.vectors.labels) == [head.name for head in WORLD.domain.heads if head.is_item_label]
+
+
+def test_the_version_is_a_function_of_the_content_alone(tmp_path, files, ref):
+    again = write(tmp_path / "elsewhere", files, parent="b000000000000", created_at="2030-01-01T00:00:00Z")
+    other = write(tmp_path / "elsewhere", files | {bundle.INDEX: b"another"})
+    assert again.version == ref.version != other.version
+
+
+def test_writing_the_same_content_again_keeps_the_bundle_that_is_there(tmp_path, files, ref):
+    before = (ref.path / MANIFEST).read_bytes()
+    assert write(ref.path.parent, files, created_at="2030-01-01T00:00:00Z") == ref
+    assert (ref.path / MANIFEST).read_bytes() == before
+    assert os.listdir(ref.path.parent) == [ref.version]
+
+
+def test_writing_replaces_a_damaged_bundle_of_the_same_content(files, ref):
+    (ref.path / bundle.WEIGHTS).write_bytes(b"")
+    assert write(ref.path.parent, files) == ref
+    verify_files(ref.path)
+    assert os.listdir(ref.path.parent) == [ref.version]
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, files, monkeypatch):
+    def no_space(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "full", files)
+    assert os.listdir(tmp_path / "full") == []
+
+
+def test_files_and_folders_are_synced_before_and_after_the_rename(tmp_path, files, monkeypatch):
+    synced, real = [], os.fsync
+
+    def recording(descriptor):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    write(tmp_path / "bundles", files)
+    assert synced[: len(BUNDLE_FILES) + 1] == [*BUNDLE_FILES, MANIFEST]
+    assert synced[-2].startswith(".writing-")
+    assert synced[-1] == "bundles"
+
+
+def test_exactly_the_files_of_a_bundle_are_taken(tmp_path, files):
+    with pytest.raises(ValueError, match="extra"):
+        write(tmp_path, files | {"notes.txt": b""})
+    with pytest.raises(ValueError, match="missing"):
+        write(tmp_path, {name: files[name] for name in BUNDLE_FILES[1:]})
+
+
+@pytest.mark.parametrize("file", [*BUNDLE_FILES, MANIFEST])
+def test_a_flipped_byte_is_found_wherever_it_is(ref, file):
+    path = ref.path / file
+    data = path.read_bytes()
+    wanted = {BundleFault.MANIFEST, BundleFault.CODE_VERSION} if file == MANIFEST else {BundleFault.CHECKSUM}
+    for place in {0, len(data) // 3, len(data) // 2, len(data) - 1}:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert fault_of(verify_files, ref.path) in wanted
+    path.write_bytes(data)
+    verify_files(ref.path)
+
+
+def test_no_flipped_bit_of_the_manifest_goes_unseen(ref):
+    path = ref.path / MANIFEST
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        assert fault_of(verify_files, ref.path) in {BundleFault.MANIFEST, BundleFault.CODE_VERSION}
+
+
+def test_missing_and_extra_files_have_their_own_reasons(ref):
+    (ref.path / "notes.txt").write_text("hello")
+    assert fault_of(verify_bundle, ref.path) is BundleFault.UNEXPECTED_FILE
+    (ref.path / "notes.txt").unlink()
+    (ref.path / bundle.ITEMS).unlink()
+    assert fault_of(verify_bundle, ref.path) is BundleFault.MISSING_FILE
+    (ref.path / MANIFEST).unlink()
+    assert fault_of(verify_bundle, ref.path) is BundleFault.MISSING_FILE
+    assert fault_of(verify_bundle, ref.path.with_name("b0123456789ab")) is BundleFault.MISSING_FILE
+
+
+def test_a_renamed_bundle_is_refused(ref):
+    moved = ref.path.rename(ref.path.with_name("b0123456789ab"))
+    assert fault_of(verify_bundle, moved) is BundleFault.MANIFEST
+
+
+def test_a_bundle_of_another_format_is_refused_with_the_remedy(ref):
+    manifest = bundle.read_manifest(ref.path)
+    later = msgspec.structs.replace(manifest, format=99)
+    (ref.path / MANIFEST).write_bytes(encode_manifest(later))
+    with pytest.raises(BundleError, match=r"format 99.*run the code that wrote it"):
+        verify_bundle(ref.path)
+    with_more = json.loads(encode_manifest(later)) | {"signature": "of a later format"}
+    (ref.path / MANIFEST).write_text(json.dumps(with_more))
+    assert fault_of(verify_bundle, ref.path) is BundleFault.CODE_VERSION
+
+
+def test_a_manifest_that_lists_other_files_is_refused(ref):
+    manifest = bundle.read_manifest(ref.path)
+    fewer = {name: entry for name, entry in manifest.files.items() if name != bundle.INDEX}
+    forged = msgspec.structs.replace(manifest, files=fewer, version=content_version(fewer))
+    (ref.path / MANIFEST).write_bytes(encode_manifest(forged))
+    assert fault_of(verify_bundle, ref.path) is BundleFault.MANIFEST
+
+
+def changed(files, file, **arrays):
+    return {file: save_arrays(load_arrays(files[file]) | arrays)}
+
+
+def test_a_wrong_shape_is_found_though_the_checksums_are_right(tmp_path, files):
+    wrong = [
+        changed(files, bundle.POPULARITY, popularity=np.zeros(30, dtype=np.float32)),
+        changed(files, bundle.POPULARITY, popularity=np.zeros(31, dtype=np.float64)),
+        changed(files, bundle.VECTORS, bias=np.zeros((31, 1), dtype=np.float32)),
+        changed(files, bundle.VECTORS, surplus=np.zeros(31, dtype=np.float32)),
+        changed(files, bundle.WEIGHTS, item_bias=np.zeros(12, dtype=np.float32)),
+        {bundle.WEIGHTS: b"not safetensors"},
+        {bundle.MODEL: b'{"width": 32, "num_heads": 2, "num_layers": 2, "intent_width": 8}'},
+        {bundle.MODEL: b'{"depth": 3}'},
+        {bundle.MODEL: b"[]"},
+    ]
+    for change in wrong:
+        assert fault_of(verify_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.SHAPE
+
+
+def test_a_number_that_is_not_finite_is_found(tmp_path, files):
+    weights = load_arrays(files[bundle.WEIGHTS])["item.weight"]
+    vectors = load_arrays(files[bundle.VECTORS])["weights"]
+    weights[3, 1], vectors[4, 2] = np.nan, np.inf
+    popularity = np.full(31, np.nan, dtype=np.float32)
+    for change in (
+        changed(files, bundle.WEIGHTS, **{"item.weight": weights}),
+        changed(files, bundle.VECTORS, weights=vectors),
+        changed(files, bundle.POPULARITY, popularity=popularity),
+    ):
+        assert fault_of(verify_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.NOT_FINITE
+
+
+def test_domain_and_tables_that_do_not_parse_have_their_own_reasons(tmp_path, files):
+    for change, fault in (
+        ({bundle.DOMAIN: b"name = 3"}, BundleFault.DOMAIN),
+        ({bundle.DOMAIN: b"\xff"}, BundleFault.DOMAIN),
+        ({bundle.VOCABULARY: b"no parquet"}, BundleFault.VOCABULARY),
+        ({bundle.ITEMS: b""}, BundleFault.VOCABULARY),
+    ):
+        assert fault_of(verify_bundle, write(tmp_path / "wrong", files | change).path) is fault
+
+
+def test_vectors_of_other_weights_are_refused(tmp_path, files):
+    (tmp_path / "other").mkdir()
+    other = files_of(WORLD, tmp_path / "other", seed=9)
+    mixed = files | {name: other[name] for name in (bundle.VECTORS, bundle.INDEX, bundle.GOLDEN)}
+    assert fault_of(verify_bundle, write(tmp_path / "wrong", mixed).path) is BundleFault.GOLDEN
+
+
+def test_failed_golden_queries_are_refused(tmp_path, files):
+    golden = load_arrays(files[bundle.GOLDEN])
+    rows = golden["rows"].copy()
+    rows[2, 0], rows[2, 6] = rows[2, 6], rows[2, 0]
+    bundle_ = write(tmp_path / "wrong", files | changed(files, bundle.GOLDEN, rows=rows))
+    verify_bundle(bundle_.path)
+    assert fault_of(verify_bundle, bundle_.path, golden=golden_check) is BundleFault.GOLDEN
+    for change in (
+        {bundle.GOLDEN: b"nothing"},
+        changed(files, bundle.GOLDEN, queries=np.ones((5, 3), dtype=np.float32)),
+        changed(files, bundle.GOLDEN, rows=rows[:, :3]),
+        {bundle.GOLDEN: save_arrays({"queries": golden["queries"]})},
+        {bundle.INDEX: b"no index"},
+    ):
+        path = write(tmp_path / "wrong", files | change).path
+        assert fault_of(verify_bundle, path, golden=golden_check) is BundleFault.SHAPE
+
+
+def test_golden_answers_forgive_rounding_but_not_another_answer():
+    vectors = np.eye(6, dtype=np.float32)
+    vectors[2], vectors[3] = vectors[1], vectors[1]  # rows 1, 2, 3 tie
+    index = artifact.build(vectors)
+    query = np.array([[0, 1, 0, 0, 0.5, 0]], dtype=np.float32)
+    arrays = load_arrays(golden_bytes(index, query, 2))
+    assert arrays["rows"].tolist() == [[1, 2]]
+    check_golden(
+        index, save_arrays(arrays | {"rows": np.array([[3, 1]])}), "b"
+    )  # tied, as other hardware may order them
+    check_golden(index, save_arrays(arrays | {"scores": arrays["scores"] * np.float32(1.00001)}), "b")
+    not_the_best = save_arrays(
+        {"queries": query, "rows": np.array([[1, 4]]), "scores": np.array([[1, 0.5]], np.float32)}
+    )
+    assert fault_of(check_golden, index, not_the_best, "b") is BundleFault.GOLDEN
+    for answer in ([[4, 1]], [[-1, 1]]):
+        assert (
+            fault_of(check_golden, index, save_arrays(arrays | {"rows": np.array(answer)}), "b") is BundleFault.GOLDEN
+        )
+    worse = save_arrays(arrays | {"scores": arrays["scores"] * np.float32(1.01)})
+    assert fault_of(check_golden, index, worse, "b") is BundleFault.GOLDEN

@@ -1,0 +1,183 @@
+"""Domain files: the shipped ones hold together, and a mistake is named by file, field and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from intentrec_core.domain.spec import FieldKind
+from intentrec_core.domain.toml import load_domain, parse_domain, shipped_domains
+from intentrec_core.errors import ConfigError, DomainError
+from intentrec_core.history.history import EventLayout
+from tests.rigs.changelog_bytes import BUDGET_BYTES, NUM_PLAYS, written_bytes
+
+VALID = """
+name = "mine"
+[history]
+window = 8
+[[field]]
+name = "genre"
+kind = "multi_label"
+source = "catalogue"
+values = ["a", "b"]
+intent = true
+[[field]]
+name = "age"
+kind = "bucketed"
+source = "rule"
+rule = "time_since_release"
+key = "released"
+edges = [7, 30]
+labels = ["new", "recent", "old"]
+[[field]]
+name = "action"
+kind = "categorical"
+source = "event"
+values = ["play", "skip"]
+intent = true
+[[filter]]
+kind = "watched"
+unless_head = "action"
+unless_values = ["skip"]
+"""
+
+MISTAKES = [
+    ('name = "mine"', 'name = "My Domain"', "name", "lower-case"),
+    ("window = 8", "window = 1", "history.window", "2 to 4096"),
+    ("window = 8", "windows = 8", "history.window", "2 to 4096"),
+    ("window = 8", "window = 8\nsize = 3", "history.size", "window"),
+    ('kind = "multi_label"', 'kind = "multilabel"', "field genre.kind", "categorical, multi_label, bucketed"),
+    ('source = "catalogue"', 'source = "event"', "field genre.kind", "multi_label only with source = catalogue"),
+    ('rule = "time_since_release"', 'rule = "freshness"', "field age.rule", "first_contact, time_since_release"),
+    ('key = "released"\n', "", "field age.key", "release time"),
+    ("edges = [7, 30]", "edges = [30, 7]", "field age.edges", "rising"),
+    ("edges = [7, 30]", "edges = []", "field age.edges", "rising"),
+    ('labels = ["new", "recent", "old"]', 'labels = ["new", "old"]', "field age.labels", "3: one more than edges"),
+    ('labels = ["new", "recent", "old"]', 'labels = ["new", "old", "old"]', "field age.labels", "different"),
+    ('values = ["a", "b"]', 'values = ["a", "a"]', "field genre.values", "different"),
+    ('values = ["a", "b"]', "values = []", "field genre.values", "different"),
+    ('name = "age"', 'name = "genre"', "field genre", "each name once"),
+    ("intent = true", "intent = 1", "field genre.intent", "true or false"),
+    ('unless_head = "action"', 'unless_head = "age"', "filter watched.unless_head", "genre, action"),
+    ('unless_values = ["skip"]', 'unless_values = ["stop"]', "filter watched.unless_values", "play"),
+    ('kind = "watched"', 'kind = "seen"', "filter[0].kind", "watched, available, at_most, contains"),
+    (
+        '[[filter]]\nkind = "watched"',
+        '[[filter]]\nkind = "at_most"\nkey = "m"',
+        "filter at_most.event_key",
+        "play.context",
+    ),
+    ("[[filter]]", "[[filters]]", "filters", "name"),
+    ("edges = [7, 30]", "edges = 10", "field age.edges", "list of finite numbers"),
+    ('values = ["a", "b"]', "values = 5", "field genre.values", "list of texts"),
+    ("window = 8", f"window = 8\nsession_gap_s = 1{'0' * 400}", "history.session_gap_s", "1 to"),
+    ('name = "age"', 'name = "ts_ms"', "field ts_ms.name", "histories use these"),
+    ('name = "action"\nkind', 'name = "action"\nkey = "duration_s"\nkind', "field action.kind", "bucketed"),
+    ('unless_values = ["skip"]', "", "filter watched.unless_head", "together"),
+    ("[[filter]]", '[[filter]]\nkind = "watched"\n[[filter]]', "filter watched", "each once"),
+]
+
+
+def test_three_domains_are_shipped() -> None:
+    assert shipped_domains() == ["movielens", "shop", "video"]
+
+
+@pytest.mark.parametrize("name", ["movielens", "shop", "video"])
+def test_shipped_domain_has_intents_and_the_history_they_need(name: str) -> None:
+    domain = load_domain(name)
+
+    assert domain.name == name
+    assert 3 <= len(domain.heads) <= 4
+    assert domain.context_size == 2 * domain.window
+    assert all(field.num_labels >= 2 for field in domain.fields)
+    assert len(domain.fingerprint) == 16
+
+
+@pytest.mark.parametrize("name", shipped_domains())
+def test_a_play_of_a_shipped_domain_keeps_to_the_changelogs_budget(name: str) -> None:
+    assert written_bytes(EventLayout(load_domain(name)), NUM_PLAYS) <= BUDGET_BYTES
+
+
+def test_video_declares_the_four_intents_of_the_paper() -> None:
+    assert [head.name for head in load_domain("video").heads] == ["action", "genre", "format", "release_age"]
+
+
+def test_a_flat_label_names_its_head() -> None:
+    domain = load_domain("video")
+    action, genre = domain.heads[:2]
+
+    assert domain.flat_label(0) == ("action", "discover")
+    assert domain.flat_label(action.num_labels) == ("genre", genre.label_names[0])
+    with pytest.raises(IndexError):
+        domain.flat_label(sum(head.num_labels for head in domain.heads))
+
+
+def test_valid_text_is_parsed_with_defaults() -> None:
+    domain = parse_domain(VALID, "mine.toml")
+
+    assert domain.session_gap_s == 1800
+    assert domain.fields[1].label_names == ("new", "recent", "old")
+    assert domain.fields[2].key == "action"
+    assert domain.multi_fields[0].kind is FieldKind.MULTI_LABEL
+
+
+@pytest.mark.parametrize(("right", "wrong", "field", "allowed"), MISTAKES)
+def test_a_mistake_names_file_field_and_what_is_allowed(right: str, wrong: str, field: str, allowed: str) -> None:
+    assert right in VALID
+
+    with pytest.raises(DomainError) as raised:
+        parse_domain(VALID.replace(right, wrong, 1), "mine.toml")
+
+    assert raised.value.file == "mine.toml"
+    assert raised.value.field == field
+    assert allowed in raised.value.allowed
+    assert "\n" not in str(raised.value)
+
+
+def test_text_that_is_not_toml_is_reported_with_its_place() -> None:
+    with pytest.raises(DomainError, match=r"mine\.toml: \(file\): not TOML: .*line 3"):
+        parse_domain('name = "mine"\n\nwindow ==', "mine.toml")
+
+
+def test_no_intent_is_refused() -> None:
+    with pytest.raises(DomainError, match="no field is an intent"):
+        parse_domain(VALID.replace("intent = true", "intent = false").partition("[[filter]]")[0], "mine.toml")
+
+
+def test_a_name_that_is_neither_shipped_nor_a_file_lists_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match=r"no domain films: .*movielens, shop, video"):
+        load_domain("films")
+
+
+def test_a_file_of_ones_own_is_loaded_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(VALID, "utf-8")
+
+    assert load_domain(path).name == "mine"
+
+
+def test_the_fingerprint_changes_when_stored_plays_would_mean_something_else() -> None:
+    base = parse_domain(VALID, "mine.toml").fingerprint
+
+    assert parse_domain(VALID.replace("window = 8", "window = 9"), "mine.toml").fingerprint != base
+    assert (
+        parse_domain(
+            VALID.replace(
+                'kind = "categorical"\nsource = "event"', 'kind = "categorical"\nsource = "event"\nkey = "act"'
+            ),
+            "mine.toml",
+        ).fingerprint
+        != base
+    )
+    assert parse_domain(VALID.replace('["play", "skip"]', '["skip", "play"]'), "mine.toml").fingerprint != base
+    assert parse_domain(VALID.replace("window = 8", "window = 8\nsession_gap_s = 60"), "mine.toml").fingerprint != base
+    assert parse_domain(VALID.replace('["a", "b"]', '["a", "b", "c"]'), "mine.toml").fingerprint == base
+
+
+def test_edges_that_look_alike_give_labels_of_different_names() -> None:
+    text = VALID.replace("edges = [7, 30]", "edges = [1000000, 1000001]").replace(
+        'labels = ["new", "recent", "old"]\n', ""
+    )
+    (age,) = (field for field in parse_domain(text, "mine.toml").fields if field.name == "age")
+    assert len(set(age.label_names)) == 3

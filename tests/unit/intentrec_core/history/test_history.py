@@ -1,0 +1,156 @@
+"""Histories: the anchored window, late plays, repeats, sessions, what was watched."""
+
+from __future__ import annotations
+
+import pytest
+
+from intentrec_core.domain.spec import value_text
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.history.history import EventLayout, History, Outcome, anchor, hash64
+from tests.worlds.tiny_world import START_MS, TinyWorld
+
+
+def fold(world: TinyWorld, history: History, *plays: tuple[int, float]) -> list[Outcome]:
+    """Folds (item, seconds) pairs with rising offsets and fresh event ids."""
+    first = history.last_offset + 1
+    return [
+        history.apply(world.layout, world.play(item, first + i, at_s), first + i).outcome
+        for i, (item, at_s) in enumerate(plays)
+    ]
+
+
+def items(world: TinyWorld, history: History) -> list[int]:
+    names = {hash64(f"item-{i}"): i for i in range(40)}
+    return [names[int(h)] for h in history.view(world.layout)["item_hash"]]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, 0), (4, 0), (8, 0), (9, 4), (12, 4), (13, 8), (16, 8), (17, 12), (100, 92)]
+)
+def test_the_anchor_moves_once_every_window_plays(count: int, expected: int) -> None:
+    assert anchor(count, 4) == expected
+    assert count <= 8 or 4 < count - expected <= 8
+
+
+def test_a_history_holds_exactly_its_context(world: TinyWorld) -> None:
+    history = History()
+    for i in range(30):
+        fold(world, history, (i, 10.0 * i))
+        assert items(world, history) == list(range(anchor(i + 1, 4), i + 1))
+
+
+def test_late_plays_sort_by_event_time_and_equal_times_keep_arrival_order(world: TinyWorld) -> None:
+    history = History()
+    outcomes = fold(world, history, (1, 10.0), (2, 30.0), (3, 20.0), (4, 20.0), (5, 0.0))
+    assert outcomes == [Outcome.APPENDED, Outcome.APPENDED, Outcome.INSERTED, Outcome.INSERTED, Outcome.INSERTED]
+    assert items(world, history) == [5, 1, 3, 4, 2]
+
+
+def test_a_play_older_than_everything_held_is_too_late_once_something_left(world: TinyWorld) -> None:
+    history = History()
+    fold(world, history, *((i, 10.0 * i) for i in range(9)))
+    assert history.anchor(world.layout) == 4
+    before = bytes(history.events)
+    assert fold(world, history, (20, 39.0)) == [Outcome.TOO_LATE]
+    assert bytes(history.events) == before
+    assert fold(world, history, (21, 40.0)) == [Outcome.INSERTED]
+
+
+def test_a_repeated_event_changes_nothing(world: TinyWorld) -> None:
+    history = History()
+    fold(world, history, (1, 10.0), (2, 20.0))
+    before = (history.count, bytes(history.events), history.last_offset)
+    assert history.apply(world.layout, world.play(9, 0, 50.0), 7).outcome is Outcome.DUPLICATE
+    assert (history.count, bytes(history.events), history.last_offset) == before
+
+
+def test_a_play_at_or_below_the_last_offset_is_a_replay(world: TinyWorld) -> None:
+    history = History()
+    fold(world, history, (1, 10.0), (2, 20.0))
+    assert history.apply(world.layout, world.play(1, 0, 10.0), 0).outcome is Outcome.REPLAYED
+    assert history.count == 2
+
+
+def test_an_event_hash_inside_another_column_is_no_repeat(world: TinyWorld) -> None:
+    """An item whose id is a later event's id puts that event's hash into the packed bytes, in another column."""
+    history = History()
+    first = world.layout.pack(item_id="event-1", event_id="event-0", ts_ms=START_MS, duration_s=1.0, attributes={})
+    history.apply(world.layout, first, 0)
+    assert history.apply(world.layout, world.play(2, 1, 5.0), 1).outcome is Outcome.APPENDED
+
+
+def test_a_repeat_is_found_among_plays_whose_hashes_begin_alike() -> None:
+    """Of 300 hashes some share their first byte: each is new once, and a repeat wherever it stands in the context."""
+    world, history = TinyWorld(window=200), History()
+    plays = [world.play(i % 9, i, 10.0 * i) for i in range(300)]
+    outcomes = [history.apply(world.layout, play, i).outcome for i, play in enumerate(plays)]
+    assert outcomes == [Outcome.APPENDED] * 300
+    again = [history.apply(world.layout, play, 300 + i).outcome for i, play in enumerate(plays)]
+    assert again == [Outcome.DUPLICATE] * 300
+
+
+def test_an_item_is_found_only_before_its_play() -> None:
+    world, history = TinyWorld(window=200), History()
+    numbers = [(i * i) % 257 for i in range(300)]
+    for i, number in enumerate(numbers):
+        history.apply(world.layout, world.play(number, i, 10.0 * i), i)
+    found = [world.layout.has_item_before(history.events, i) for i in range(300)]
+    assert found == [number in numbers[:i] for i, number in enumerate(numbers)]
+
+
+def test_who_took_a_context_keeps_it_as_it_was(world: TinyWorld) -> None:
+    """A run of a micro-batch holds it while later plays are folded in: behind it, into it, and so that the anchor moves."""
+    history, taken = History(), []
+    for at_s in (10.0, 30.0, 20.0, *(40.0 + i for i in range(12))):
+        fold(world, history, (1, at_s))
+        taken.append((history.events, bytes(memoryview(history.events))))
+    assert all(context == copy for context, copy in taken)
+
+
+def test_a_session_ends_by_the_gap_in_event_time(world: TinyWorld) -> None:
+    history = History()
+    fold(world, history, (1, 0.0), (2, 1800.0), (3, 3601.0), (4, 3700.0))
+    starts = [history.session_start_ms(world.layout, i) - START_MS for i in range(4)]
+    assert starts == [0, 0, 3_601_000, 3_601_000]
+
+
+def test_a_session_outlives_the_plays_that_left_the_context(world: TinyWorld) -> None:
+    history = History()
+    fold(world, history, (0, 0.0), *((i % 20, 10_000.0 + i) for i in range(40)))
+    assert history.session_start_ms(world.layout, 0) == START_MS + 10_000_000
+    fold(world, history, (3, 99_000.0))
+    newest = history.num_events(world.layout) - 1
+    assert history.session_start_ms(world.layout, newest) == START_MS + 99_000_000
+
+
+def test_watched_items_reach_back_past_the_context(world: TinyWorld) -> None:
+    history = History()
+    fold(world, history, *((i, 10.0 * i) for i in range(38)))
+    assert history.watched_hashes(world.layout).tolist() == [hash64(f"item-{i}") for i in range(38 - 24, 38)]
+
+
+@pytest.mark.parametrize("value", ["many", float("nan"), float("inf"), [1]])
+def test_a_number_that_is_none_is_refused(world: TinyWorld, value: object) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"max_maturity|float"):
+        world.layout.pack(item_id="a", event_id="b", ts_ms=0, duration_s=None, attributes={"max_maturity": value})
+
+
+def test_a_value_is_packed_by_its_text_and_one_that_is_not_declared_as_missing() -> None:
+    layout = EventLayout(load_domain("movielens"))
+    packed = [layout.pack("i", "e", 0, None, {"rating": value}).data for value in ("4", 4, 4.0)]
+    assert len(set(packed)) == 1
+    missing = layout.pack("i", "e", 0, None, {}).data
+    assert packed[0] != missing
+    assert all(layout.pack("i", "e", 0, None, {"rating": v}).data == missing for v in (None, "6", 6, 4.5, True, False))
+
+
+def test_whole_numbers_are_told_apart_as_values() -> None:
+    """A rounded text would let a filter on a long number show what it must hide."""
+    assert [value_text(v) for v in (1234567, 1234568, 7.0, 0.5, True, "as is")] == [
+        "1234567",
+        "1234568",
+        "7",
+        "0.5",
+        "true",
+        "as is",
+    ]

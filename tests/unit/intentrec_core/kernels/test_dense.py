@@ -1,0 +1,168 @@
+"""The compiled blocks beside numpy, in the shapes in which a part of a row or of a tile is left over.
+
+Tolerance: float32 sums of a few hundred products of numbers around 1, in another order.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba.core.errors import TypingError
+from numpy.typing import NDArray
+
+from intentrec_core.engine.cpu.decode_attention import GROUP, attend, store_key
+from intentrec_core.engine.cpu.encoder import CpuEncoder
+from intentrec_core.engine.cpu.weights import step_weights
+from intentrec_core.kernels.dense import compiled, linear
+from intentrec_core.kernels.simd import NUM_LANES, add, aligned_zeros, load, load_tile_lanes, store
+from tests.worlds.tiny_world import TinyWorld
+
+TOLERANCE = 1e-4
+UNTOUCHED = np.float32(7)
+
+
+def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("depth", [1, 6, 128])
+@pytest.mark.parametrize("width", [5, 15, 16, 17, 31, 32, 33, 63, 64, 96, 127, 128, 161])
+@pytest.mark.parametrize("num_rows", [1, 3, 4, 6])
+def test_a_dense_layer_adds_the_product_to_its_rows_and_touches_no_other(num_rows: int, width: int, depth: int) -> None:
+    x, w, out = normal(num_rows + 1, depth), normal(depth, width, seed=1), normal(num_rows + 1, width, seed=2)
+    out[num_rows] = UNTOUCHED
+    expected = out[:num_rows] + x[:num_rows] @ w
+    linear(x, w, out, num_rows)
+    np.testing.assert_allclose(out[:num_rows], expected, atol=TOLERANCE)
+    assert (out[num_rows] == UNTOUCHED).all()
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "depth"), [(4, 32), (4, 16), (8, 16), (6, 32), (2, 64), (3, 16), (5, 32), (2, 7), (4, 24), (1, 1)]
+)
+@pytest.mark.parametrize(("first", "end"), [(0, 1), (0, 32), (5, 33), (31, 100)])
+def test_a_query_mixes_the_values_of_the_plays_it_sees_by_its_scores(
+    num_heads: int, depth: int, first: int, end: int
+) -> None:
+    width, context_size = num_heads * depth, 100
+    num_groups = -(-context_size // GROUP)
+    keys, values, q = normal(context_size, width), normal(context_size, width, seed=1), normal(width, seed=2)
+    lag, place = np.abs(normal(context_size, seed=3)), np.log1p(np.arange(context_size)[::-1]).astype(np.float32)
+    slopes = np.abs(normal(2, num_heads, seed=4))
+    k_GWP = np.zeros((num_groups, width, GROUP), dtype=np.float32)
+    for j in range(context_size):
+        store_key(k_GWP, j, keys[j])
+    values[:first] = values[end:] = np.nan  # what is not seen is not read
+    out = np.full(width + 1, UNTOUCHED)
+    room, powers = np.zeros((num_heads, num_groups * GROUP), np.float32), np.zeros(context_size, np.int32)
+
+    attend(q, k_GWP, values, first, end, lag, place, slopes, room, powers, out[:width])
+
+    seen = slice(first, end)
+    scores = np.einsum("jhd,hd->hj", keys.reshape(-1, num_heads, depth)[seen], q.reshape(num_heads, depth)) / depth**0.5
+    scores -= slopes[0][:, None] * lag[seen] + slopes[1][:, None] * place[context_size - (end - first) :]
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    expected = np.einsum("hj,jhd->hd", shares, values.reshape(-1, num_heads, depth)[seen]).reshape(width)
+    np.testing.assert_allclose(out[:width], expected, atol=TOLERANCE)
+    assert out[width] == UNTOUCHED
+
+
+@pytest.mark.parametrize("array", [np.zeros(64), np.zeros((64, 2), np.float32).T[0]], ids=["float64", "strided"])
+def test_lanes_of_anything_but_contiguous_float32_do_not_compile(array: NDArray[np.float32]) -> None:
+    @compiled
+    def copy(numbers: NDArray[np.float32]) -> None:
+        store(load(numbers, 0), numbers, 32)
+
+    with pytest.raises(TypingError, match="C-contiguous float32"):
+        copy(array)
+
+
+def test_a_group_of_keys_is_loaded_at_once() -> None:
+    assert GROUP == NUM_LANES
+
+
+def test_lanes_of_a_tile_are_not_added_to_others_even_where_they_are_as_many() -> None:
+    @compiled
+    def mixed(x: NDArray[np.float32]) -> None:
+        store(add(load(x, 0), load_tile_lanes(x, 0)), x, 0)
+
+    with pytest.raises(TypingError, match="lanes of one type"):
+        mixed(normal(64))
+
+
+def test_only_lanes_are_stored() -> None:
+    @compiled
+    def stored(x: NDArray[np.float32]) -> None:
+        store(x[0], x, 0)
+
+    with pytest.raises(TypingError, match="lanes are stored"):
+        stored(normal(64))
+
+
+OTHER_TILE = """
+import sys
+import llvmlite.binding
+import numpy as np
+asked = llvmlite.binding.get_host_cpu_features
+llvmlite.binding.get_host_cpu_features = lambda: {"avx512f": sys.argv[1] == "32"}
+from intentrec_core.kernels.simd import TILE_LANES
+llvmlite.binding.get_host_cpu_features = asked
+from index.grouped_vectors import GroupedVectors
+from intentrec_core.kernels.dense import linear
+rng = np.random.default_rng(0)
+assert TILE_LANES == int(sys.argv[1])
+for num_rows, depth, width in ((1, 6, 128), (3, 128, 127), (4, 5, 33), (7, 64, 161)):
+    x, w = rng.standard_normal((num_rows, depth)).astype("f4"), rng.standard_normal((depth, width)).astype("f4")
+    out = np.ones((num_rows, width), "f4")
+    linear(x, w, out, num_rows)
+    np.testing.assert_allclose(out, 1 + x @ w, atol=1e-4)
+vectors, queries = rng.standard_normal((77, 19)).astype("f4"), rng.standard_normal((5, 19)).astype("f4")
+np.testing.assert_allclose(GroupedVectors(vectors).scores(queries)[:, :77], queries @ vectors.T, atol=1e-4)
+"""
+
+
+@pytest.mark.parametrize("num_lanes", [16, 32])
+def test_tiles_of_either_size_compute_the_same(tmp_path: Path, num_lanes: int) -> None:
+    """Any processor can do both: the wider tile only spills where registers are few."""
+    subprocess.run(
+        [sys.executable, "-c", OTHER_TILE, str(num_lanes)],
+        check=True,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        cwd=Path(__file__).parents[4],
+    )
+
+
+def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld) -> None:
+    weights = step_weights(world.model())
+    layers, stages = weights.layers, (weights.intent, weights.item)
+    dense = [
+        layers.qkv,
+        layers.out,
+        layers.wide,
+        layers.narrow,
+        weights.short_qkv,
+        weights.short_out,
+        weights.heads.logits,
+    ]
+    dense += [array for stage in stages for array in (stage.fields, stage.short_term, stage.mixed, stage.time)]
+    encoder = CpuEncoder(world.model(), 1 << 20)
+    room = encoder._rooms[0]
+    read = [*dense, encoder._cache.k, encoder._cache.v, room.x, room.y, room.qkv, room.wide, room.scores]
+    read = [array for array in read if array.size]  # the intent stage takes no Z in
+    assert [array.ctypes.data % 64 for array in read] == [0] * len(read)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 1, 7, 33), (100_000, 3)])
+def test_aligned_zeros_begin_with_a_cache_line_and_belong_to_nobody_else(shape: tuple[int, ...]) -> None:
+    first, second = aligned_zeros(*shape), aligned_zeros(*shape)
+    assert first.shape == shape
+    assert first.flags.c_contiguous
+    assert first.ctypes.data % 64 == 0
+    first[...] = UNTOUCHED
+    assert not second.any()

@@ -1,0 +1,54 @@
+"""Plays at rest: the schema, its order and what is refused."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from intentrec_core.errors import DataError
+from intentrec_core.plays.table import PLAYS, PlayRow, check_plays, play_rows, plays_table, sort_plays
+
+ROWS = [
+    PlayRow("e1", "u1", "i9", 2000, "play", 1.5, "s1", {"device": "tv", "region": "de"}),
+    PlayRow("e2", "u2", "i5", 1000),
+    PlayRow("e3", "u1", "i1", 2000, context={}),
+]
+
+
+def test_rows_survive_the_table() -> None:
+    table = plays_table(ROWS)
+
+    assert table.schema == PLAYS
+    assert list(play_rows(table, batch_rows=2)) == ROWS
+
+
+def test_no_rows_make_an_empty_table() -> None:
+    assert plays_table([]).schema == PLAYS
+
+
+def test_equal_times_keep_their_order() -> None:
+    assert sort_plays(plays_table(ROWS)).column("event_id").to_pylist() == ["e2", "e1", "e3"]
+
+
+def test_optional_columns_may_be_absent_and_foreign_ones_are_dropped() -> None:
+    table = pa.table(
+        {"event_id": ["e"], "user_id": ["u"], "item_id": ["i"], "ts_ms": pa.array([5], pa.int32()), "x": [1]}
+    )
+
+    assert list(play_rows(check_plays(table))) == [PlayRow("e", "u", "i", 5)]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "complaint"),
+    [("user_id", None, "no column user_id"), ("item_id", [None], "item_id has 1 nulls"), ("ts_ms", ["now"], "ts_ms")],
+)
+def test_a_required_column_that_cannot_be_used_is_named(
+    column: str, values: list[object] | None, complaint: str
+) -> None:
+    columns: dict[str, list[object]] = {"event_id": ["e"], "user_id": ["u"], "item_id": ["i"], "ts_ms": [5]}
+    columns.pop(column)
+    if values is not None:
+        columns[column] = values
+
+    with pytest.raises(DataError, match=complaint):
+        check_plays(pa.table(columns))

@@ -1,0 +1,260 @@
+"""The training loop: it learns, it repeats, it stops when told, and it goes on from a running model."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from intentrec_core.engine.reference import recompute
+from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.evaluation.report import evaluate
+from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.vocabulary import ItemTable
+from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.plays.members import pack_members
+from intentrec_core.plays.table import play_rows, plays_table
+from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.reports import Progress, Trained
+from intentrec_core.training.schedule import rate_factor, run_done
+from intentrec_core.training.train import resolve_device, train
+from tests.worlds.tiny_plays import cycling_plays, random_plays, row, served_histories
+from tests.worlds.tiny_world import START_MS, TinyWorld
+
+SMALL = ModelConfig(width=16, num_heads=2, num_layers=1, intent_width=8, dropout=0.0)
+QUICK = TrainConfig(epochs=10, batch_windows=8, learning_rate=3e-2)
+MEMBERS, LENGTH = 8, 16
+PLAYS = cycling_plays(members=MEMBERS, plays=LENGTH)
+
+
+def trained(world: TinyWorld, config: TrainConfig = QUICK, **more: object) -> Trained:
+    return train(PLAYS, world.features, world.table, config, model_config=SMALL, device="cpu", **more)
+
+
+@pytest.fixture(scope="module")
+def running(world: TinyWorld) -> Trained:
+    """A model that has learned the circle."""
+    return trained(world)
+
+
+def weights(model: IntentRec) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_comes_next_in_a_circle_is_learned(world: TinyWorld, running: Trained) -> None:
+    found = running
+    assert found.curve[-1].loss["item"] < 0.5 * found.curve[0].loss["item"]
+    quality = evaluate(found.model, world.features, PLAYS, from_ms=START_MS, filter_watched=False).quality
+    assert quality.ndcg_at_10 > 0.8
+    assert found.num_targets == quality.num_plays == MEMBERS * (LENGTH - 1)
+
+
+def test_a_seed_makes_a_run_repeatable_and_another_seed_another_run(world: TinyWorld) -> None:
+    config = dataclasses.replace(QUICK, epochs=2)
+    first, again = trained(world, config), trained(world, config)
+    other = trained(world, dataclasses.replace(config, seed=1))
+    assert same(weights(first.model), weights(again.model))
+    assert [r.loss for r in first.curve] == [r.loss for r in again.curve]
+    assert not same(weights(first.model), weights(other.model))
+
+
+def test_the_callers_random_state_is_left_alone(world: TinyWorld) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    trained(world, dataclasses.replace(QUICK, epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_loss_parts_and_steps_are_reported(world: TinyWorld) -> None:
+    steps: list[Progress] = []
+    found = trained(world, dataclasses.replace(QUICK, epochs=2), progress=steps.append)
+    assert set(steps[0].loss) == {"total", "item", *(head.name for head in world.domain.heads)}
+    assert [(p.epoch, p.step) for p in steps] == [(e, s) for e in (1, 2) for s in range(1, steps[0].num_steps + 1)]
+    last = steps[-1].loss
+    expected = last["item"] + QUICK.intent_weight * sum(v for k, v in last.items() if k not in ("total", "item"))
+    assert last["total"] == pytest.approx(expected, rel=1e-5)  # means of float32 sums over the steps
+    assert found.curve[-1].loss == last
+    assert "item" in found.curve[-1].line()
+
+
+def test_a_model_without_the_intent_stage_trains_on_items_alone(world: TinyWorld) -> None:
+    plain = dataclasses.replace(SMALL, intent_stage=False)
+    found = train(PLAYS, world.features, world.table, QUICK, model_config=plain, device="cpu")
+    assert set(found.curve[-1].loss) == {"total", "item"}
+    assert found.curve[-1].loss["item"] < found.curve[0].loss["item"]
+
+
+def test_the_best_epoch_on_held_out_plays_is_kept(world: TinyWorld) -> None:
+    # Nothing is watched twice, so no target is hidden; and every item occurs before the last fifth.
+    plays = cycling_plays(members=MEMBERS, plays=LENGTH, items=30, apart=4)
+    config = TrainConfig(
+        epochs=8, batch_windows=8, learning_rate=5e-2, final_ratio=1.0, validation_ratio=0.2, patience=8
+    )
+    found = train(plays, world.features, world.table, config, model_config=SMALL, device="cpu")
+    judged = [point.validation.ndcg_at_10 for point in found.curve if point.validation is not None]
+    assert len(judged) == len(found.curve) == 8
+    assert judged[-1] < max(judged)  # such a rate ends worse than it was on the way
+    assert found.best_epoch == 1 + int(np.argmax(judged))
+    held_out = plays.column("ts_ms")[int(plays.num_rows * 0.8)].as_py()
+    assert evaluate(found.model, world.features, plays, from_ms=held_out).quality.ndcg_at_10 == max(judged)
+    assert found.num_targets < MEMBERS * (LENGTH - 1)
+    assert "held out" in found.curve[0].line()
+
+
+def test_training_stops_when_held_out_plays_get_no_better(world: TinyWorld) -> None:
+    config = TrainConfig(epochs=50, batch_windows=4, learning_rate=1e-7, validation_ratio=0.2, patience=2)
+    found = trained(world, config)
+    assert found.stopped == "patience"
+    assert len(found.curve) == found.best_epoch + 2
+
+
+def test_training_ends_when_its_time_is_over(world: TinyWorld) -> None:
+    ticks = itertools.count()
+    found = trained(world, dataclasses.replace(QUICK, epochs=500, max_seconds=40.0), clock=lambda: float(next(ticks)))
+    assert found.stopped == "time"
+    assert 1 <= len(found.curve) < 20
+
+
+def test_the_learning_rate_falls_to_its_end_within_the_time_given(world: TinyWorld) -> None:
+    ticks, rates = itertools.count(), list[float]()
+    config = dataclasses.replace(QUICK, epochs=500, max_seconds=60.0, final_ratio=0.0)
+    trained(world, config, clock=lambda: float(next(ticks)), progress=lambda p: rates.append(p.learning_rate))
+    assert rates[-1] < 0.05 * max(rates)
+
+
+def test_a_warm_start_goes_on_from_the_running_model_and_leaves_it_as_it_was(
+    world: TinyWorld, running: Trained
+) -> None:
+    before = weights(running.model)
+    config = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-3)
+    warm = train(PLAYS, world.features, world.table, config, start=running.model, device="cpu")
+    assert warm.curve[0].loss["item"] < 0.5 * running.curve[0].loss["item"]
+    assert same(weights(running.model), before)
+    assert not same(weights(warm.model), before)
+
+
+def test_a_warm_start_learns_rows_of_new_items(world: TinyWorld, running: Trained) -> None:
+    new_world = TinyWorld(num_items=32)
+    vocabulary = world.vocabulary.extended(item.item_id for item in new_world.items)
+    table = ItemTable(world.domain, vocabulary, new_world.catalogue)
+    features = FeatureBuilder(world.domain, vocabulary, table)
+    swapped = [
+        row(u, 31 if k % 2 else 1, 60.0 * k + u, event=f"{u}-{k}") for k in range(LENGTH) for u in range(MEMBERS)
+    ]
+    plays = plays_table(swapped)
+    before = evaluate(running.model, world.features, plays, from_ms=START_MS, filter_watched=False)
+    warm = train(plays, features, table, QUICK, start=running.model, device="cpu").model
+    after = evaluate(warm, features, plays, from_ms=START_MS, filter_watched=False)
+    assert warm.num_rows == running.model.num_rows + 2
+    assert after.quality.hr_at_10 > 0.9 > before.quality.hr_at_10
+
+
+def test_a_warm_start_takes_over_what_the_catalogue_says_now(world: TinyWorld, running: Trained) -> None:
+    """No new row, but an item that had no year has one now."""
+    items = [Item(i.item_id, i.title, {**i.attributes, "year": 2026}) for i in world.items]
+    table = ItemTable(world.domain, world.vocabulary, Catalogue(items))
+    features = FeatureBuilder(world.domain, world.vocabulary, table)
+    found = train(PLAYS, features, table, dataclasses.replace(QUICK, epochs=1), start=running.model, device="cpu")
+    np.testing.assert_array_equal(found.model.static_codes.numpy(), table.codes)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(world: TinyWorld, running: Trained) -> None:
+    broken = copy.deepcopy(running.model)
+    with torch.no_grad():
+        broken.item_content.weight.fill_(torch.nan)
+    with pytest.raises(DataError, match="no longer a number"):
+        train(PLAYS, world.features, world.table, QUICK, start=broken, device="cpu")
+
+
+def test_the_row_of_unknown_items_is_learned(world: TinyWorld) -> None:
+    config = dataclasses.replace(QUICK, epochs=1, weight_decay=0.0)
+    still = trained(world, dataclasses.replace(config, unknown_ratio=0.0)).model.item.weight[0]
+    moved = trained(world, dataclasses.replace(config, unknown_ratio=0.2)).model.item.weight[0]
+    torch.manual_seed(config.seed)
+    untrained = IntentRec(SMALL, world.domain, world.table).item.weight[0]
+    assert torch.equal(still, untrained)
+    assert not torch.equal(moved, untrained)
+
+
+def test_plays_before_the_span_are_context_only(world: TinyWorld) -> None:
+    middle = START_MS + 60_000 * LENGTH // 2
+    found = trained(world, dataclasses.replace(QUICK, epochs=1), from_ms=middle)
+    assert found.num_targets == int((PLAYS.column("ts_ms").to_numpy() >= middle).sum())
+
+
+def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context(world: TinyWorld) -> None:
+    table = random_plays(members=3, plays=60)
+    plays, model = list(play_rows(table)), world.model()
+    from_ms = plays[30].ts_ms
+    loss = weight = 0.0
+    for user in {p.user_id for p in plays}:
+        own = [p for p in plays if p.user_id == user]
+        for target, (context, _) in zip(own, served_histories(world.layout, own), strict=True):
+            row_ = world.vocabulary.row(target.item_id)
+            if context and row_ and target.ts_ms >= from_ms:
+                scores = model.item_logits(torch.from_numpy(recompute(model, world.features, [context]).item_NW[0]))
+                share = float(world.features.weights(np.array([target.duration_s or -1.0], dtype=np.float32))[0])
+                loss -= share * float(torch.log_softmax(scores, dim=-1)[row_].detach())
+                weight += share
+    config = TrainConfig(epochs=1, batch_windows=100, unknown_ratio=0.0, shuffle_ties=False)
+    with_no_dropout = copy.deepcopy(model)
+    for module in with_no_dropout.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    with_no_dropout.config = dataclasses.replace(model.config, dropout=0.0)
+    found = train(table, world.features, world.table, config, start=with_no_dropout, from_ms=from_ms, device="cpu")
+    assert found.curve[0].loss["item"] == pytest.approx(loss / weight, rel=1e-5)  # float32 sums over 30 plays
+
+
+def test_plays_of_one_moment_are_seen_in_many_orders(world: TinyWorld) -> None:
+    plays = plays_table([row(0, k, k // 4 * 60.0) for k in range(16)])
+    members = pack_members(world.layout, plays)
+    seen = set()
+    for seed in range(10):
+        shuffled = members.with_shuffled_ties(np.random.default_rng(seed))
+        assert (shuffled.events["ts_ms"] == members.events["ts_ms"]).all()
+        for moment in range(0, 16, 4):
+            here = slice(moment, moment + 4)
+            assert set(shuffled.events["item_hash"][here]) == set(members.events["item_hash"][here])
+        seen.add(shuffled.events.tobytes())
+    assert len(seen) > 5
+
+
+def test_nothing_to_learn_from_is_said(world: TinyWorld) -> None:
+    with pytest.raises(DataError, match="no member has two plays"):
+        train(plays_table([row(0, 1, 0.0)]), world.features, world.table, model_config=SMALL, device="cpu")
+
+
+def test_a_setting_out_of_range_is_named() -> None:
+    with pytest.raises(ConfigError, match="training learning_rate is 2; allowed: 1e-07 to 1"):
+        TrainConfig(learning_rate=2)
+    with pytest.raises(ConfigError, match="max_seconds"):
+        TrainConfig(max_seconds=0.0)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="allowed: auto, cpu, cuda"):
+        resolve_device("abacus")
+
+
+def test_the_rate_rises_then_falls() -> None:
+    shape = [rate_factor(done, warmup_ratio=0.1, final_ratio=0.02) for done in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    assert shape == pytest.approx([0.0, 0.5, 1.0, 0.51, 0.02])
+    assert rate_factor(1.0, warmup_ratio=1.0, final_ratio=0.0) == 1.0
+
+
+def test_a_run_is_as_far_as_its_steps_or_its_time() -> None:
+    assert run_done(0.2, 50.0, None) == 0.2
+    assert run_done(0.2, 50.0, 100.0) == 0.5
+    assert run_done(0.2, 500.0, 100.0) == 1.0

@@ -1,0 +1,79 @@
+"""Alerts and dashboard name only metrics and labels that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stream.ops.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parents[3]
+ALERTS = [
+    alert
+    for group in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    for alert in group["rules"]
+]
+DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/dashboards/intentrec.json").read_text())
+QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+_METRIC = re.compile(r"\b(intentrec_[a-z0-9_]+)(?:\{([^}]*)\})?")
+
+
+def known() -> dict[str, set[str]]:
+    """Every name that can be queried, with its labels."""
+    names: dict[str, set[str]] = {}
+    for family in Metrics().registry.collect():
+        if not family.name.startswith("intentrec_"):
+            continue
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
+        labels = {label for sample in family.samples for label in sample.labels}
+        for suffix in suffixes:
+            names[family.name + suffix] = labels
+    return names
+
+
+@pytest.mark.parametrize("query", [*QUERIES, *(alert["expr"] for alert in ALERTS)])
+def test_every_metric_in_a_query_exists(query: str) -> None:
+    names = known()
+    for name, selector in _METRIC.findall(query):
+        assert name in names, name
+        for label in re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", selector):
+            # Series by bundle, head and gate reason begin with the first bundle: their labels show no sooner.
+            assert label in names[name] | {"bundle", "head", "instance"}, (name, label)
+
+
+@pytest.mark.parametrize("query", [*QUERIES, *(alert["expr"] for alert in ALERTS)])
+def test_brackets_of_a_query_are_balanced(query: str) -> None:
+    for opening, closing in ("()", "[]", "{}"):
+        assert query.count(opening) == query.count(closing)
+
+
+def test_every_alert_says_what_members_notice_and_what_to_do() -> None:
+    assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS) > 8
+    for alert in ALERTS:
+        assert alert["labels"]["severity"] in ("page", "ticket")
+        assert set(alert["annotations"]) == {"summary", "impact", "action"}
+
+
+def test_every_panel_has_a_place_of_its_own() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_the_dashboard_shows_flow_quality_state_and_weights() -> None:
+    rows = [panel["title"].split(":")[0] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
+    assert rows == ["Flow", "Quality", "State", "Weights"]

@@ -1,0 +1,155 @@
+"""A model becomes a bundle that a worker can load, as of its newest play."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from index import artifact
+from index.pruned import PrunedIndex
+from intentrec_core.bundle.format import BUNDLE_FILES, GOLDEN, write_bundle
+from intentrec_core.errors import BundleError, BundleFault, DataError
+from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
+from stream.bundles.builder import (
+    PLAYS_UNTIL,
+    TRAINED_UNTIL,
+    BuiltBundle,
+    build_bundle,
+    check_bundle,
+    golden_queries,
+    planning_queries,
+    popularity,
+)
+from stream.bundles.serving import load_serving
+from tests.worlds.tiny_world import START_MS
+from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture(scope="module")
+def walk() -> WalkingWorld:
+    return WalkingWorld()
+
+
+@pytest.fixture(scope="module")
+def model(walk: WalkingWorld) -> IntentRec:
+    torch.manual_seed(0)
+    return IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]).eval()
+
+
+def build(root: Path, walk: WalkingWorld, model: IntentRec, **options: object) -> BuiltBundle:
+    return build_bundle(
+        root,
+        model=model,
+        domain_text=DOMAIN_TEXT,
+        vocabulary=walk.parts()[0],
+        catalogue=walk.catalogue,
+        plays=walk.plays(400),
+        **options,
+    )
+
+
+def test_a_worker_can_serve_what_was_built(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
+    built = build(tmp_path, walk, model, parent="b000000000000", metrics={"hr_at_10": 0.5}, facts={"why": "test"})
+    loaded, index = check_bundle(built.ref.path)
+    assert loaded.version == built.ref.version
+    assert loaded.manifest.parent == "b000000000000"
+    assert loaded.manifest.metrics == {"hr_at_10": 0.5, "index_recall_at_10": 1.0}
+    assert loaded.manifest.facts["why"] == "test"
+    assert index.num_items == walk.num_items
+    assert load_serving(built.ref.path, device="cpu", pool_bytes=1 << 20).version == built.ref.version
+    assert "recall@10 against exact 1.0000" in built.line()
+
+
+@pytest.mark.parametrize("kind", ["exact", "flat", "hnsw"])
+def test_every_kind_of_index_verifies(tmp_path: Path, walk: WalkingWorld, model: IntentRec, kind: str) -> None:
+    built = build(tmp_path, walk, model, index_kind=kind)
+    assert built.index_kind == kind
+    assert built.recall > 0.9
+
+
+def test_the_same_model_and_plays_are_the_same_bundle(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
+    assert build(tmp_path, walk, model).ref == build(tmp_path, walk, model).ref
+    assert [path.name for path in tmp_path.iterdir()] == [build(tmp_path, walk, model).ref.version]
+
+
+def test_a_bundle_is_of_its_newest_play_not_of_today(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
+    loaded, _ = check_bundle(build(tmp_path, walk, model).ref.path)
+    newest_ms = START_MS + 399 * 30_000
+    assert loaded.manifest.facts[PLAYS_UNTIL] == newest_ms
+    assert loaded.manifest.facts[TRAINED_UNTIL] == newest_ms + 1
+    age = next(head for head in walk.domain.heads if head.name == "age")
+    np.testing.assert_array_equal(loaded.vectors.labels["age"], loaded.item_table.labels(age, newest_ms / 1000))
+    assert loaded.vectors.labels["age"][1].tolist() == [1, 0, 0]  # released that day
+
+
+def test_a_weight_that_is_no_number_never_becomes_a_bundle(
+    tmp_path: Path, walk: WalkingWorld, model: IntentRec
+) -> None:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.item.weight[3, 0] = float("nan")
+    with pytest.raises((BundleError, ValueError)):
+        build(tmp_path, walk, broken)
+
+
+def test_an_index_of_other_vectors_is_found_by_its_golden_queries(
+    tmp_path: Path, walk: WalkingWorld, model: IntentRec
+) -> None:
+    built = build(tmp_path, walk, model)
+    other = build(tmp_path, walk, IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]))
+    files: dict[str, bytes | Path] = {name: built.ref.path / name for name in BUNDLE_FILES}
+    files[GOLDEN] = other.ref.path / GOLDEN
+    mixed = write_bundle(tmp_path / "mixed", files=files, parent=None, created_at="", code_version="")
+    with pytest.raises(BundleError) as refused:
+        check_bundle(mixed.path)
+    assert refused.value.fault is BundleFault.GOLDEN
+
+
+def test_popularity_counts_the_last_seven_days_of_event_time(walk: WalkingWorld) -> None:
+    rows = [(0, "item-1"), (1, "item-2"), (7, "item-2"), (8, "item-3"), (8, "unknown")]
+    plays = plays_table(PlayRow(f"e{i}", "u", item, START_MS + day * DAY_MS) for i, (day, item) in enumerate(rows))
+    counts = popularity(plays, walk.parts()[0], START_MS + 8 * DAY_MS)
+    assert {row: count for row, count in enumerate(counts.tolist()) if count} == {3: 1.0, 4: 1.0}
+
+
+def test_without_plays_there_is_nothing_to_build(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
+    with pytest.raises(DataError, match="no plays"):
+        build_bundle(
+            tmp_path,
+            model=model,
+            domain_text=DOMAIN_TEXT,
+            vocabulary=walk.parts()[0],
+            catalogue=walk.catalogue,
+            plays=PLAYS.empty_table(),
+        )
+
+
+def test_a_very_large_catalogue_gets_an_index_planned_from_what_its_members_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "_EXACT_UP_TO_ROWS", 100)
+    walk = WalkingWorld(num_items=140, num_members=160)
+    torch.manual_seed(0)
+    model = IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]).eval()
+    parts = {"model": model, "domain_text": DOMAIN_TEXT, "vocabulary": walk.parts()[0], "catalogue": walk.catalogue}
+    built = build_bundle(tmp_path, plays=walk.plays(2000), **parts)
+    assert built.index_kind == "pruned"
+    assert isinstance(check_bundle(built.ref.path)[1], PrunedIndex)
+    assert isinstance(load_serving(built.ref.path, device="cpu", pool_bytes=1 << 20).index, PrunedIndex)
+    few = build_bundle(tmp_path, plays=walk.plays(50), **parts)
+    assert few.index_kind == "exact"
+
+
+def test_an_index_is_planned_with_every_beta_and_neighbours_share_one(walk: WalkingWorld, model: IntentRec) -> None:
+    features, plays = walk.parts()[2], walk.plays(400)
+    asked, golden = (ask(model, features, plays) for ask in (planning_queries, golden_queries))
+    labels = slice(TINY_MODEL.width + 1, None)
+    ratio = asked[:, labels].sum(axis=1) / golden[:, labels].sum(axis=1)
+    np.testing.assert_allclose(ratio, np.resize([0.0, 0.0, 0.5, 0.5, 1.0, 1.0], len(ratio)), rtol=1e-5)

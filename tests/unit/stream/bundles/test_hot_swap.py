@@ -1,0 +1,215 @@
+"""Another bundle between two micro-batches: what changes, and what must not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from intentrec_core.bundle import format as bundle
+from intentrec_core.errors import BundleError, BundleFault, DeviceLost
+from stream.bundles import hot_swap
+from stream.bundles.hot_swap import HotSwap
+from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
+from stream.ops.metrics import Metrics
+from stream.settings import Settings
+from stream.wire.messages import Announcement
+from tests.worlds.bundle_world import CREATED_AT, PlayLog, make_bundle, make_pipeline, make_serving
+from tests.worlds.pipeline_results import expect_full_recomputation, intents, lists, run, state
+from tests.worlds.tiny_world import DOMAIN, TinyWorld
+
+
+def test_each_output_names_one_bundle_and_the_state_goes_on(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    for i in range(10):
+        log.play("ann", i, 100.0 * i)
+    before = run(pipeline, log.records[:5])
+    pipeline.swap(second)
+    after = run(pipeline, log.records[5:])
+    assert {a.bundle for a in [*lists(before), *intents(before)]} == {first.version}
+    assert {a.bundle for a in [*lists(after), *intents(after)]} == {second.version}
+    assert state(pipeline, "ann").count == 10
+    expect_full_recomputation(pipeline, intents(after)[-1])
+
+
+def test_what_is_written_after_a_swap_names_the_bundle_that_answered_it(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    records = [log.play("ann", i, 100.0 * i) for i in range(3)]
+    pipeline = make_pipeline(first)
+    write = pipeline.begin({0: records})
+    pipeline.swap(second)
+    write_next = pipeline.begin({0: [log.play("ann", 3, 400)]})
+    (late,), (newest,) = write(), write_next()
+    assert {a.bundle for a in [*lists(newest), *intents(newest)]} == {second.version}
+    assert {a.bundle for a in [*lists(late), *intents(late)]} == {first.version}
+    at_once = run(make_pipeline(first), records)
+    assert [output.value for output in late.outputs] == [output.value for output in at_once.outputs]
+
+
+def test_a_rollback_reuses_what_is_cached_but_nothing_that_a_late_play_has_changed(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    run(pipeline, [log.play("ann", i, 100.0 * i) for i in range(4)])
+    run(pipeline, [log.play("ben", i, 100.0 * i) for i in range(4)])
+    pipeline.swap(second)
+    run(pipeline, [log.play("ann", 9, 50)])  # late, behind the back of the first bundle's cache
+    pipeline.swap(first)
+    hits = first.engine.stats.hits
+    late = run(
+        pipeline, [log.play("ann", 8, 150)]
+    )  # late again: a cache from before the first late play would be wrong
+    expect_full_recomputation(pipeline, intents(late)[0])
+    run(pipeline, [log.play("ben", 7, 500)])
+    assert first.engine.stats.hits == hits + 1
+
+
+def test_a_device_that_is_lost_during_a_swap_ends_the_worker_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def lose(*_: object) -> None:
+        raise DeviceLost("the device cuda:0 is lost")
+
+    async def scenario() -> None:
+        swap = HotSwap(Settings.load(), Metrics())
+        monkeypatch.setattr(swap, "_follow", asyncio.Event().wait)
+        monkeypatch.setattr(swap, "_keep_up", lose)
+        with pytest.raises(DeviceLost):
+            await swap.run(None, None)
+
+    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
+    asyncio.run(scenario())
+
+
+def test_a_rollback_to_the_bundle_that_still_serves_ends_a_takeover_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        """A pipeline whose members are never all moved."""
+
+        def __init__(self) -> None:
+            self.serving = SimpleNamespace(version="old")
+            self.calls: list[str] = []
+
+        def begin_takeover(self, serving: object) -> None:
+            self.calls.append("begin")
+
+        def advance_takeover(self) -> bool:
+            self.calls.append("advance")
+            return True
+
+        def give_up_takeover(self) -> None:
+            self.calls.append("give up")
+
+        def swap(self, serving: object) -> int:
+            raise AssertionError
+
+    def announced(bundle: str, sequence: int) -> Announcement:
+        return Announcement(sequence=sequence, bundle=bundle, url="file:///store", created_at=CREATED_AT)
+
+    async def scenario() -> None:
+        swap, pipeline = HotSwap(Settings.load(), Metrics()), Endless()
+
+        async def on_inference_thread(function: Callable[..., object], *arguments: object) -> object:
+            if len(pipeline.calls) == 3:
+                swap._wanted = (announced("old", 2), 0.0)
+            return function(*arguments)
+
+        swap._wanted = (announced("coming", 1), 0.0)
+        assert await swap._take_over(SimpleNamespace(version="coming"), pipeline, on_inference_thread) is None
+        assert pipeline.calls == ["begin", "advance", "advance", "advance", "give up"]
+
+    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
+    asyncio.run(scenario())
+
+
+def test_a_domain_with_other_ground_state_is_refused(
+    servings: tuple[Serving, Serving], world: TinyWorld, tmp_path: Path
+) -> None:
+    other = TinyWorld(window=8)
+    pipeline = make_pipeline(servings[0])
+    with pytest.raises(BundleError) as refused:
+        pipeline.swap(make_serving(tmp_path, other, other.model(1), domain_text=DOMAIN.format(window=8)))
+    assert refused.value.fault is BundleFault.DOMAIN
+    assert pipeline.serving is servings[0]
+
+
+def test_new_items_of_a_bundle_can_be_recommended(servings: tuple[Serving, Serving], tmp_path: Path) -> None:
+    larger = TinyWorld(num_items=40)
+    serving = make_serving(tmp_path, larger, larger.model(4))
+    pipeline, log = make_pipeline(servings[0]), PlayLog()
+    before = lists(run(pipeline, [log.play("ann", 35, 0)]))[0]
+    pipeline.swap(serving)
+    after = lists(run(pipeline, [log.play("ann", 36, 100)]))[0]
+    assert (before.fallback, after.fallback) == ("popular", "none")
+
+
+def test_what_is_judged_after_a_member_was_forgotten_leaves_no_prediction_of_them(
+    servings: tuple[Serving, Serving],
+) -> None:
+    first, _ = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    write = pipeline.begin({0: [log.play("ann", 0, 0)]})
+    pipeline.open_partition(0, {})
+    write()
+    run(pipeline, [log.play("ann", 1, 100)])
+    run(pipeline, [log.play("ann", 2, 200)])
+    labels = {"bundle": first.version}
+    assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 1, "the last one alone"
+
+
+def test_a_prediction_is_judged_under_the_bundle_that_made_it(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline, log = make_pipeline(first), PlayLog()
+    run(pipeline, [log.play("ann", 1, 0)])
+    pipeline.swap(second)
+    run(pipeline, [log.play("ann", 2, 100), log.play("ann", 3, 200)])
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_judged_plays_total", {"bundle": first.version}) == 1
+    assert sample("intentrec_judged_plays_total", {"bundle": second.version}) == 1
+
+
+def test_metrics_name_the_bundle_that_serves(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    pipeline = make_pipeline(first)
+    pipeline.swap(second)
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_bundle_info", {"bundle": second.version}) == 1
+    assert sample("intentrec_bundle_info", {"bundle": first.version}) is None
+    assert sample("intentrec_bundle_created_timestamp_seconds") == 1_704_067_200
+
+
+def test_a_flipped_byte_keeps_a_bundle_from_being_loaded(world: TinyWorld, tmp_path: Path) -> None:
+    path = make_bundle(tmp_path, world, world.model(1)).path / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError) as refused:
+        load_serving(path.parent, device="cpu", pool_bytes=1 << 20)
+    assert refused.value.fault is BundleFault.CHECKSUM
+
+
+def test_a_bundle_whose_index_answers_otherwise_than_when_it_was_built_is_not_loaded(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    ref = make_bundle(tmp_path, world, world.model(1))
+    files: dict[str, bytes | Path] = {name: (ref.path / name).read_bytes() for name in bundle.BUNDLE_FILES}
+    golden = load_arrays((ref.path / bundle.GOLDEN).read_bytes())
+    files[bundle.GOLDEN] = save_arrays(golden | {"rows": np.ascontiguousarray(golden["rows"][:, ::-1])})
+    wrong = bundle.write_bundle(tmp_path, files=files, parent=None, created_at=CREATED_AT, code_version="0.1.0")
+    with pytest.raises(BundleError) as refused:
+        load_serving(wrong.path, device="cpu", pool_bytes=1 << 20)
+    assert refused.value.fault is BundleFault.GOLDEN
+
+
+def test_the_trainer_writes_the_fact_that_serving_reads() -> None:
+    from stream.bundles.builder import PLAYS_UNTIL
+
+    assert PLAYS_UNTIL == COUNTED_UNTIL

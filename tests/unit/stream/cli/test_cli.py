@@ -1,0 +1,235 @@
+"""The command line: what it says when all is well, in one line when not, and what its exit codes mean."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from intentrec_core import errors
+from intentrec_core.errors import IntentRecError
+from stream.cli import root
+from stream.cli.data_source import load_data
+
+COMMANDS = (
+    "data", "train", "eval", "broker", "topics", "worker", "trainer", "replay", "simulate", "demo", "bundle",
+    "dlq", "state", "forget",
+)  # fmt: skip
+NESTED = (
+    ("data", "movielens-100k"),
+    ("bundle", "list"),
+    ("bundle", "inspect"),
+    ("bundle", "verify"),
+    ("bundle", "rollback"),
+    ("dlq", "list"),
+    ("dlq", "show"),
+    ("dlq", "redrive"),
+    ("state", "show"),
+    ("state", "verify"),
+)
+LEAVES = [(name,) for name in COMMANDS if name not in ("data", "bundle", "dlq", "state")] + list(NESTED)
+
+
+def run(*arguments: str) -> int:
+    """One command in this process."""
+    given = list(arguments)
+    return root.run([a for a in given if a != "--debug"], debug="--debug" in given)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INTENTREC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("INTENTREC_BUNDLE_URL", str(tmp_path / "bundles"))
+
+
+def test_every_command_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    assert all(f" {name} " in shown for name in COMMANDS)
+    assert "Exit codes" in shown
+
+
+@pytest.mark.parametrize("command", LEAVES, ids="-".join)
+def test_every_command_teaches_by_example(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command, "--help") == 0
+    shown = capsys.readouterr().out
+    assert "Examples" in shown
+    assert f"intentrec {' '.join(command)}" in shown
+
+
+def test_every_example_is_accepted_by_the_parser() -> None:
+    tree = get_command(root.app)
+    shown: list[str] = []
+    for command in LEAVES:
+        node = tree
+        for name in command:
+            node = node.commands[name]
+        shown += [line.strip() for line in (node.epilog or "").splitlines() if "intentrec " in line]
+    assert len(shown) > 20
+    for line in shown:
+        words = line.split("intentrec ", 1)[1].split("  ")[0].split("&&")[0].split()
+        assert run(*words, "--help") == 0, line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("train", "--data", "nowhere"), 2, "allowed: movielens-100k, or a folder"),
+        (("replay", "--speed", "1", "--rate", "2"), 2, "speed and rate are both given"),
+        (("topics", "--broker", "nohost"), 2, "HOST:PORT"),
+        (("worker", "--metrics-port", "99999"), 2, "metrics_port"),
+        (("simulate", "--out", "x"), 2, "--out needs --plays"),
+        (("bundle", "verify", "latest"), 2, "no bundle at"),
+        (("bundle", "inspect", "b0123456789ab"), 4, "missing_file"),
+        (("bundle", "inspect", "../../etc"), 4, "no bundle version"),
+        (("dlq", "show", "3"), 2, "PARTITION:OFFSET"),
+        (("dlq", "redrive", "--from", "3-7"), 2, "PARTITION:OFFSET"),
+        (("dlq", "list", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("state", "verify", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("forget", "x" * 300, "--yes"), 2, "allowed: 1 to 256"),
+        (("topics", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("broker", "--nodes", "3"), 2, "the embedded broker is one node"),
+        (("broker", "--engine", "kafka", "--nodes", "2"), 6, "allowed: 1, 3"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_an_error_is_one_line_with_the_remedy_and_its_exit_code(
+    arguments: tuple[str, ...], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == code
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("intentrec: ")]
+    assert len(told) == 1
+    assert said in told[0]
+
+
+def test_a_wrong_option_is_a_usage_error() -> None:
+    assert run("demo", "--nonsense") == 2
+
+
+def test_an_unknown_setting_in_the_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INTENTREC_BROKR", "x")
+    assert run("bundle", "list") == 2
+    assert "INTENTREC_BROKR" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--debug", "--data", "nowhere") == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert run("train", "--data", "nowhere") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_mistake_of_ours_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("oh")
+
+    monkeypatch.setattr("stream.cli.data_source.load_data", broken)
+    assert run("replay") == root.UNEXPECTED
+    assert "unexpected KeyError" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stream.cli.data_source.load_data", interrupted)
+    assert run("replay") == root.INTERRUPTED
+
+
+def test_every_error_has_an_exit_code_that_the_help_explains() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, IntentRecError)]
+    explained = {int(part.split()[0]) for part in root.EXIT_CODES.replace("\n", " ").split("·")}
+    assert {kind.exit_code for kind in kinds} <= explained
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m stream.cli demo --help | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
+def test_help_needs_no_torch() -> None:
+    """It would take seconds to import."""
+    code = "import sys, stream.cli.root as r; r.run(['demo', '--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
+
+
+def test_a_simulated_world_in_a_folder_is_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "world"
+    assert (
+        run("simulate", "--out", str(folder), "--plays", "300", "--users", "20", "--items", "200", "--seed", "7") == 0
+    )
+    assert "--domain video" in capsys.readouterr().out
+    data_set = load_data(str(folder), tmp_path, lambda *_: None)
+    assert data_set.plays.num_rows == 300
+    assert (folder / "truth.parquet").is_file()
+    assert data_set.earliest(0.5).num_rows + data_set.rest(0.5).num_rows == 300
+    assert all(data_set.catalogue.get(item) for item in data_set.plays.column("item_id").to_pylist())
+
+
+@pytest.mark.slow
+def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world, store = tmp_path / "world", tmp_path / "bundles"
+    assert run("simulate", "--out", str(world), "--plays", "1500", "--users", "40", "--items", "150") == 0
+    small = (
+        "--data",
+        str(world),
+        "--domain",
+        "video",
+        "--epochs",
+        "1",
+        "--width",
+        "16",
+        "--layers",
+        "1",
+        "--device",
+        "cpu",
+    )
+    assert run("train", *small) == 0
+    shown = capsys.readouterr().out
+    for reference in ("IntentRec", "without intent stage", "popular in the last 7 days", "Markov"):
+        assert reference in shown
+    assert run("train", *small, "--if-missing") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert run("bundle", "list") == 0
+    version = next(word for word in capsys.readouterr().out.split() if word.startswith("b") and len(word) == 13)
+    assert run("bundle", "inspect", version) == 0
+    assert "weights.safetensors" in capsys.readouterr().out
+    assert run("bundle", "verify", "latest") == 0
+    assert "sound" in capsys.readouterr().out
+    assert run("eval", "--bundle", "latest", "--data", str(world), "--json") == 0
+    assert capsys.readouterr().out.rstrip().endswith("}")
+    weights = store / version / "weights.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    weights.write_bytes(damaged)
+    assert run("bundle", "verify", version) == 4
+    assert "checksum" in capsys.readouterr().err
+
+
+def test_an_order_to_forget_somebody_without_a_history_claims_no_tombstones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def sent(*_: object) -> dict[int, int]:
+        return {3: 7}
+
+    async def followed(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr("stream.kafka.send_erasure.send_forget", sent)
+    monkeypatch.setattr("stream.kafka.send_erasure.is_followed", followed)
+    assert run("forget", "nobody", "--yes", "--wait", "1") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "plays-3 offset 7" in said
+    assert said.endswith("the changelog has tombstones where there was one")

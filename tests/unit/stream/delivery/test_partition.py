@@ -1,0 +1,169 @@
+"""A life's last cut: what becomes of it when the cut before it fails while the partition is being given up."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from intentrec_core.errors import Fenced, StateError
+from intentrec_core.history.changelog_codec import Marker
+from stream.delivery.changelog import Cut
+from stream.delivery.partition import LifeParts, PartitionLife
+from stream.delivery.restore import Restored
+from stream.delivery.start_offset import SourceFacts
+from stream.wire.records import PartitionResult
+
+
+@dataclass
+class Log:
+    """A changelog whose first cut hangs until told to fail."""
+
+    fail: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    cuts: list[int] = field(default_factory=list)
+
+    def writer(self, partition: int, marker: object) -> Any:
+        return self
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def commit(self, cut: Cut) -> None:
+        if not self.begun.is_set():
+            self.begun.set()
+            await self.fail.wait()
+            raise Fenced("partition 0 has a newer owner")
+        self.cuts.append(cut.next_offset)
+
+    async def source_facts(self, partition: int) -> SourceFacts:
+        return SourceFacts(committed=None, beginning=0, end=100, num_partitions=1)
+
+    async def seek_source(self, partition: int, offset: int) -> None:
+        pass
+
+
+async def _nothing(*args: object) -> None:
+    pass
+
+
+async def _restored(partition: int) -> Restored:
+    return Restored(histories={}, marker=None, num_records=0, num_bytes=0, duration_s=0.0)
+
+
+def _life(log: Log, failures: list[BaseException]) -> PartitionLife:
+    parts = LifeParts(
+        source=log,
+        writer=log.writer,
+        marker=lambda num_partitions, next_offset: None,
+        restore=_restored,
+        open_state=_nothing,
+        close_state=_nothing,
+        transactional=True,
+        fingerprint="",
+        commit_interval_s=0.001,
+        recovery_deadline_s=10.0,
+        on_failed=lambda life, error: failures.append(error),
+        on_committed=lambda *_: None,
+        on_restored=lambda *_: None,
+    )
+    return PartitionLife(0, parts)
+
+
+def test_no_cut_follows_one_that_failed_and_the_end_says_why() -> None:
+    async def scenario() -> None:
+        log, failures = Log(), list[BaseException]()
+        life = _life(log, failures)
+        await life.open()
+        life.add(PartitionResult(0, 10, 10), [], in_transaction=True)
+        await log.begun.wait()
+        # A play that changes nothing owes no output: nothing but its offset would be in the last cut.
+        life.add(PartitionResult(0, 11, 1), [], in_transaction=True)
+        finishing = asyncio.create_task(life.finish())
+        await asyncio.sleep(0)
+        log.fail.set()
+        with pytest.raises(Fenced):
+            await finishing
+        assert log.cuts == [], "offset 11 would say that the plays before 10 are in the state"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("committed_meanwhile", [True, False])
+def test_what_a_newer_owner_committed_while_it_was_opened_is_no_damaged_state(committed_meanwhile: bool) -> None:
+    marker = Marker(num_partitions=1, next_offset=2, fingerprint="f" * 16)
+    found = iter([None, marker if committed_meanwhile else None])
+
+    async def restore(partition: int) -> Restored:
+        return Restored(histories={}, marker=next(found), num_records=0, num_bytes=0, duration_s=0.0)
+
+    class Committed(Log):
+        async def source_facts(self, partition: int) -> SourceFacts:
+            return SourceFacts(committed=2, beginning=0, end=100, num_partitions=1)
+
+    life = _life(Committed(), [])
+    life._parts = replace(life._parts, restore=restore)
+    with pytest.raises(Fenced if committed_meanwhile else StateError):
+        asyncio.run(life.open())
+
+
+def test_a_cut_that_the_owner_before_got_in_up_to_the_fence_is_found_at_once() -> None:
+    marker = Marker(num_partitions=1, next_offset=2, fingerprint="f" * 16)
+
+    class CommittedLast(Log):
+        newest: Marker | None = None
+
+        async def open(self) -> None:
+            self.newest = marker
+
+        async def source_facts(self, partition: int) -> SourceFacts:
+            committed = None if self.newest is None else self.newest.next_offset
+            return SourceFacts(committed=committed, beginning=0, end=100, num_partitions=1)
+
+    async def scenario() -> None:
+        log = CommittedLast()
+
+        async def restore(partition: int) -> Restored:
+            return Restored(histories={}, marker=log.newest, num_records=0, num_bytes=0, duration_s=0.0)
+
+        life = _life(log, [])
+        life._parts = replace(life._parts, restore=restore, fingerprint=marker.fingerprint)
+        await life.open()
+        assert life.next_fetch == 2
+        await life.abandon()
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_times_out_is_no_recovery_past_its_deadline() -> None:
+    async def scenario() -> None:
+        log = Log()
+        life = _life(log, [])
+        log.open = _time_out
+        with pytest.raises(TimeoutError) as raised:  # and not RecoveryTimeout, which ends the process
+            await life.open()
+        assert raised.value.errno == errno.ETIMEDOUT
+        await life.abandon()
+
+    asyncio.run(scenario())
+
+
+def test_nothing_that_is_queued_leaves_once_a_life_has_ended() -> None:
+    async def scenario() -> None:
+        life = _life(Log(), [])
+        await life.open()
+        assert not life.output_stream.ended
+        await life.abandon()
+        assert life.output_stream.ended
+
+    asyncio.run(scenario())
+
+
+async def _time_out() -> None:
+    raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")

@@ -1,0 +1,90 @@
+"""Micro-batches: full or due, in order, shared out among partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.delivery.play_buffer import PlayBuffer
+
+
+@dataclass(frozen=True)
+class Play:
+    partition: int
+    offset: int
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def _plays(partition: int, num: int, first: int = 0) -> list[Play]:
+    return [Play(partition, offset) for offset in range(first, first + num)]
+
+
+def test_a_full_batch_is_due_at_once_and_a_partial_one_at_the_deadline() -> None:
+    async def scenario() -> None:
+        buffer = PlayBuffer(max_batch=4, deadline_s=0.03, clock=asyncio.get_running_loop().time)
+        buffer.add(0, _plays(0, 5))
+        async with asyncio.timeout(0.02):
+            await buffer.wait_until_due()
+        assert len(buffer.take()[0]) == 4
+        before_s = asyncio.get_running_loop().time()
+        await buffer.wait_until_due()
+        assert asyncio.get_running_loop().time() - before_s >= 0.025
+        assert buffer.take() == {0: _plays(0, 1, 4)}
+
+    asyncio.run(scenario())
+
+
+def test_a_partition_with_a_backlog_does_not_starve_the_others() -> None:
+    async def scenario() -> None:
+        buffer = PlayBuffer(max_batch=8, deadline_s=1, clock=FakeClock())
+        buffer.add(0, _plays(0, 100))
+        buffer.add(1, _plays(1, 2))
+        batch = buffer.take()
+        assert batch[1] == _plays(1, 2)
+        assert batch[0] == _plays(0, 6)
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_due_after_the_waiting_plays_were_dropped() -> None:
+    async def scenario() -> None:
+        buffer = PlayBuffer(max_batch=4, deadline_s=0.01, clock=asyncio.get_running_loop().time)
+        buffer.add(0, _plays(0, 9))
+        assert buffer.drop(0) == 9
+        assert buffer.num_plays == 0
+        waiting = asyncio.ensure_future(buffer.wait_until_due())
+        await asyncio.sleep(0.03)
+        assert not waiting.done()
+        waiting.cancel()
+
+    asyncio.run(scenario())
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 20)), max_size=20), st.integers(1, 16))
+def test_every_play_comes_out_once_and_in_order(added: list[tuple[int, int]], max_batch: int) -> None:
+    async def scenario() -> None:
+        buffer = PlayBuffer(max_batch=max_batch, deadline_s=1, clock=FakeClock())
+        given_plays: dict[int, list[Play]] = {}
+        taken: dict[int, list[Play]] = {}
+        for partition, num in added:
+            plays = _plays(partition, num, len(given_plays.get(partition, [])))
+            given_plays.setdefault(partition, []).extend(plays)
+            buffer.add(partition, plays)
+        while buffer.num_plays:
+            batch = buffer.take()
+            assert 0 < sum(map(len, batch.values())) <= max_batch
+            for partition, plays in batch.items():
+                taken.setdefault(partition, []).extend(plays)
+        assert taken == given_plays
+
+    asyncio.run(scenario())

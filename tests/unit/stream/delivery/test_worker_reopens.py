@@ -1,0 +1,239 @@
+"""A partition that failed is opened again, with nothing of the life before; what ends the process, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from intentrec_core.errors import BrokerError, DeviceLost
+from stream.delivery import retries
+from stream.delivery.partition import Membership
+from stream.delivery.worker import PlaysWorker
+from stream.ops.metrics import Metrics
+from stream.wire.records import Fetched, SourceRecord, Write
+from tests.rigs.worker_bench import Broker, HangingPipeline, records, run_worker, until
+
+
+@pytest.fixture
+def pipeline() -> Iterator[HangingPipeline]:
+    made = HangingPipeline()
+    yield made
+    made.go_on.set()
+
+
+@pytest.mark.parametrize("start", [90, 106], ids=["behind", "ahead"])
+def test_a_fetcher_that_is_elsewhere_has_the_partition_opened_again(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, start: int
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
+        pipeline.go_on.set()
+        await until(worker.fetchable)
+        life = worker.fetchable()[0]
+        worker.accept(life, Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.cuts == [105])
+        worker.accept(life, Fetched(start, records(start, 30), start + 30))
+        await until(lambda: worker.fetchable().get(0, life) is not life)
+        assert broker.cuts == [105]
+        assert broker.num_opened == 2
+        labels = {"reason": "rewound"}
+        assert metrics.registry.get_sample_value("intentrec_partitions_reopened_total", labels) == 1
+
+    run_worker(pipeline, scenario)
+
+
+def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
+        def applied() -> float | None:
+            return metrics.registry.get_sample_value("intentrec_plays_total", {"outcome": "applied"})
+
+        pipeline.go_on.set()
+        broker.num_failures = 2
+        for life in range(1, 4):
+            await until(lambda life=life: broker.num_opened == life and worker.fetchable())
+            assert applied() == 0
+            worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.cuts)
+        assert applied() == 5
+
+    run_worker(pipeline, scenario)
+
+
+def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(HangingPipeline):
+        """Its first micro-batch raises, the one behind it is fine."""
+
+        num_batches = 0
+
+        def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+            write = super().begin(batches, coalesced=coalesced)
+            self.num_batches += 1
+            if self.num_batches == 1:
+                raise RuntimeError("the search failed")
+            return write
+
+    pipeline = Failing()
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        life = worker.fetchable()[0]
+        worker.accept(life, Fetched(100, records(100, 5), 105))
+        await asyncio.to_thread(pipeline.began.wait, 30)
+        worker.accept(life, Fetched(105, records(105, 5), 110))
+        await asyncio.sleep(0.05)
+        revoked = asyncio.ensure_future(worker.partitions_revoked({0}))
+        await asyncio.sleep(0.05)
+        pipeline.go_on.set()
+        await revoked
+        assert pipeline.num_batches == 2
+        assert broker.cuts == []
+
+    run_worker(pipeline, scenario)
+
+
+def test_a_device_that_is_lost_ends_the_process_which_opens_nothing_again() -> None:
+    class Lost(HangingPipeline):
+        def begin(self, *_: Any, **__: Any) -> Write:
+            self.began.set()
+            raise DeviceLost("the device cuda:0 is lost")
+
+    pipeline = Lost()
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        assert isinstance(await worker.fatal, DeviceLost)
+        assert not worker.ready
+        await asyncio.sleep(0.05)
+        assert (broker.num_opened, broker.cuts) == (1, [])
+
+    run_worker(pipeline, scenario)
+
+
+def test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openings = 0
+
+    async def open_(broker: Broker) -> None:
+        nonlocal openings
+        openings += 1
+        if openings == 2:
+            await asyncio.sleep(0.4)  # until the retry of the life before queues up behind it
+            raise BrokerError("the opening failed")
+
+    monkeypatch.setattr(Broker, "open", open_)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        broker.num_failures = 1
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: not worker.fetchable())
+        await worker.partitions_revoked({0})
+        worker.partitions_assigned({0})
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.cuts == [105])
+        await asyncio.sleep(0.5)  # whatever the failed opening still has to end
+        assert openings == 3
+        assert worker.fetchable()
+        assert pipeline.opened == [0]
+
+    run_worker(pipeline, scenario)
+
+
+def test_what_waited_for_inference_is_not_taken_into_the_next_life(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await until(worker.fetchable)
+        life = worker.fetchable()[0]
+        worker.accept(life, Fetched(100, records(100, 5), 105))  # waits for more plays, or the deadline
+        worker.accept(life, Fetched(90, records(90, 5), 95))  # the life fails
+        await until(lambda: worker.fetchable().get(0, life) is not life)
+        assert not pipeline.began.is_set(), "the next life began before the deadline"
+        await asyncio.sleep(1.5)
+        assert broker.cuts == []
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 3), 103))
+        await until(lambda: broker.cuts)
+        assert broker.cuts == [103]
+
+    run_worker(pipeline, scenario, batch_deadline_ms=1000)
+
+
+def test_failures_with_a_quiet_time_in_between_end_nothing(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(retries, "QUIET_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        broker.num_failures = num_failures = 15  # above what ends the process in a row
+        for life in range(1, num_failures + 2):
+            await until(lambda life=life: broker.num_opened == life and worker.fetchable())
+            worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.cuts)
+        assert not worker.fatal.done()
+
+    run_worker(pipeline, scenario)
+
+
+def test_work_that_a_client_library_cancelled_ends_the_process(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
+
+    async def leak(broker: Broker, partition: int) -> Membership:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Broker, "membership", leak)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        broker.num_failures = 1
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        error = await worker.fatal
+        assert "cancelled from within" in str(error)
+
+    run_worker(pipeline, scenario)
+
+
+@pytest.mark.parametrize("call", ["restore", "commit"])
+def test_a_cancellation_that_comes_out_of_a_client_library_leaves_no_partition_behind(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
+    leaks = iter([True])
+
+    async def leak(broker: Broker, given: Any) -> Any:
+        if next(leaks, False):
+            raise asyncio.CancelledError
+        return await original(broker, given)
+
+    original = getattr(Broker, call)
+    monkeypatch.setattr(Broker, call, lambda self, given: leak(self, given))
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        while not broker.cuts:
+            await until(worker.fetchable)
+            life = worker.fetchable()[0]
+            worker.accept(life, Fetched(100, records(100, 5), 105))
+            await until(lambda life=life: broker.cuts or worker.fetchable().get(0) is not life)
+        assert broker.num_opened == 2
+
+    run_worker(pipeline, scenario)

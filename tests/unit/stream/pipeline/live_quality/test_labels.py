@@ -1,0 +1,71 @@
+"""What came true with a play, by intent head: read off the play where that is all it takes, else off its features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from intentrec_core.features.features import needs_plays_before
+from stream.bundles.serving import Serving
+from stream.pipeline.batch_rows import BatchRows, lay_out
+from stream.pipeline.folding import Run
+from stream.pipeline.live_quality import labels as truths
+from stream.pipeline.live_quality.labels import truths_of
+from tests.worlds.bundle_world import make_serving
+from tests.worlds.tiny_world import TinyWorld
+
+ITEMS, DURATIONS_S = [3, 8, 3, 20, 99], [20.0, None, 90.0, 900.0, 20.0]
+
+
+@pytest.fixture(scope="module")
+def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Serving:
+    return make_serving(tmp_path_factory.mktemp("bundles"), world, world.model(1))
+
+
+def batch_of(world: TinyWorld, serving: Serving) -> BatchRows:
+    """Two members: five plays of one, answered from the second on; two of another, both answered."""
+    plays = [
+        world.play(item, i, 100.0 * i, duration_s).data
+        for i, (item, duration_s) in enumerate(zip(ITEMS, DURATIONS_S, strict=True))
+    ]
+    runs = [
+        Run("0/one", 0, b"".join(plays), 0, 4, b"", 0),
+        Run("0/two", 0, b"".join(plays[3:]), 0, 2, b"", 0),
+    ]
+    return lay_out(runs, world.layout, serving.vocabulary)
+
+
+def test_a_play_says_which_label_of_each_head_came_true(world: TinyWorld, serving: Serving) -> None:
+    rows = np.array([0, 1, 2, 3, 5])  # items 8, 3 again, 20, an unknown one; the unknown one of the other member
+    heads = [head.name for head in serving.domain.heads]
+    found = dict(zip(heads, truths_of(batch_of(world, serving), rows, serving), strict=True))
+    discovered = [[True, False], [False, True], [True, False], [True, False], [True, False]]
+    assert found["action"].tolist() == discovered, "the third play is of the first one's item"
+    short, middle, long, unknown = [True, False, False], [False, True, False], [False, False, True], [False] * 3
+    assert found["length"].tolist() == [unknown, middle, long, short, short]
+    recent, old = [False, True, False], [False, False, True]
+    assert found["age"].tolist() == [recent, recent, old, [False] * 3, [False] * 3], "20 days an item"
+    assert found["genre"].tolist() == [
+        [True, False, False],  # item 8: 9 is 0b1001
+        [False, False, True],  # item 3: 4
+        [True, False, True],  # item 20: 21
+        [False] * 3,
+        [False] * 3,
+    ]
+
+
+def test_heads_that_need_no_play_before_are_read_off_the_play_and_come_out_the_same(
+    world: TinyWorld, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = tuple(replace(f, intent=f.intent and not needs_plays_before(f)) for f in serving.domain.fields)
+    of_events = replace(serving, tables=replace(serving.tables, domain=replace(serving.domain, fields=fields)))
+    names = [head.name for head in of_events.domain.heads]
+    assert names == ["length", "genre", "age"]
+    batch, rows = batch_of(world, serving), np.arange(6)
+    all_heads = [head.name for head in serving.domain.heads]
+    expected = dict(zip(all_heads, truths_of(batch, rows, serving), strict=True))
+    monkeypatch.delattr(truths, "_dynamic_codes")
+    for name, found in zip(names, truths_of(batch, rows, of_events), strict=True):
+        np.testing.assert_array_equal(found, expected[name])

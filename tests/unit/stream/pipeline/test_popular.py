@@ -1,0 +1,73 @@
+"""What is popular now: counts, lists for those nothing is known of, and the reference that predictions are compared with."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from intentrec_core.baselines.popularity import WEEK_S
+from stream.pipeline.popular import MAX_SEEDED_PLAYS, PopularNow
+
+NONE = np.zeros(0, dtype=np.int64)
+
+
+def rows_of(
+    popular: PopularNow, k: int = 3, excluded: np.ndarray = NONE, allowed: np.ndarray | None = None
+) -> list[int]:
+    return popular.lists([], [], k, excluded=[excluded], allowed=[allowed])[0][0].tolist()
+
+
+def test_a_bundle_s_counts_and_live_plays_add_up() -> None:
+    popular = PopularNow(np.array([0, 5, 3, 1, 0], dtype=np.float32), 0.0)
+    assert rows_of(popular) == [1, 2, 3]
+    popular.add(np.repeat(4, 2000), np.full(2000, 10.0))
+    assert rows_of(popular) == [4, 1, 2]
+
+
+def test_filters_hold_and_short_lists_are_padded() -> None:
+    popular = PopularNow(np.array([0, 5, 3, 1], dtype=np.float32), 0.0)
+    allowed = np.array([True, True, True, False])
+    rows, scores = popular.lists([], [], 3, excluded=[np.array([1])], allowed=[allowed])
+    assert rows.tolist() == [[2, -1, -1]]
+    assert np.isneginf(scores[0, 1:]).all()
+
+
+def test_intents_steer_among_equals() -> None:
+    popular = PopularNow(np.array([0, 5, 5, 5], dtype=np.float32), 0.0)
+    labels = np.array([[0, 0], [1, 0], [0, 1], [0, 0]], dtype=np.float32)
+    probabilities = np.array([[0.2, 0.8], [0.9, 0.1]], dtype=np.float32)
+    rows, _ = popular.lists([probabilities], [labels], 3, excluded=[NONE, NONE], allowed=[None, None])
+    assert rows.tolist() == [[2, 1, 3], [1, 2, 3]]
+
+
+def test_what_a_bundle_counted_leaves_with_the_week() -> None:
+    popular = PopularNow(np.array([0, 5, 0, 0], dtype=np.float32), 0.0)
+    popular.add(np.array([2]), np.array([WEEK_S + 1]))
+    assert popular.window.top(3) == [2]
+
+
+def test_a_bundle_that_does_not_say_when_it_counted_seeds_nothing() -> None:
+    popular = PopularNow(np.array([0, 5, 0, 0], dtype=np.float32), float("-inf"))
+    assert popular.window.top(3) == []
+    assert rows_of(popular)[0] == 1  # its own counts still make a list
+
+
+def test_a_large_bundle_is_scaled_down() -> None:
+    counts = np.array([0, 3 * MAX_SEEDED_PLAYS, MAX_SEEDED_PLAYS], dtype=np.float32)
+    popular = PopularNow(counts, 0.0)
+    assert len(popular.window) <= MAX_SEEDED_PLAYS + 2
+    assert popular.window.top(2) == [1, 2]
+
+
+def test_hits_equal_a_plain_look_at_the_top() -> None:
+    rng = random.Random(3)
+    popular = PopularNow(np.array([0, *range(40)], dtype=np.float32), 0.0)
+    items = np.array([rng.randrange(45) for _ in range(200)])
+    watched = [np.array([rng.randrange(41) for _ in range(rng.randrange(30))], dtype=np.int64) for _ in items]
+    watched[0] = np.array([10_000_000])  # a row of a vocabulary that has grown meanwhile
+    for hide in (True, False):
+        hits = popular.hits(items, watched, 10, hide)
+        for item, seen, hit in zip(items.tolist(), watched, hits.tolist(), strict=True):
+            top = popular.window.top(10, set(seen.tolist()) if hide else ())
+            assert hit == (item in top)

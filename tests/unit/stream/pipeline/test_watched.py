@@ -1,0 +1,60 @@
+"""What a member watched, as of each play, equals what the history says: with and without the cache."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from intentrec_core.history.history import History
+from stream.pipeline.batch_rows import lay_out
+from stream.pipeline.folding import Answer, Folder
+from stream.pipeline.watched import WatchedCache
+from tests.worlds.bundle_world import PlayLog
+from tests.worlds.tiny_world import TinyWorld
+
+
+@pytest.mark.parametrize("max_members", [1, 100])
+@pytest.mark.parametrize("seed", range(4))
+def test_watched_rows_are_those_of_the_history(world: TinyWorld, seed: int, max_members: int) -> None:
+    rng, log, clock_s = random.Random(seed), PlayLog(), 10_000
+    for _ in range(300):
+        clock_s += rng.choice([1, 400, 3000])
+        log.play(rng.choice(["ann", "ben", "cho"]), rng.randrange(34), clock_s - rng.choice([0, 0, 0, 2, 900]))
+    cache = WatchedCache(world.layout, world.vocabulary, max_members)
+    histories, reference, low = dict[str, History](), dict[str, History](), 0
+    while low < len(log.records):
+        high = low + rng.randint(1, 20)
+        folder = Folder(world.layout, None)
+        work = folder.fold(0, histories, log.records[low:high])
+        batch = lay_out([run for runs in folder.rounds for run in runs], world.layout, world.vocabulary)
+        watched = cache.of(batch)
+        for answer in work.pending:
+            if not isinstance(answer, Answer):
+                continue
+            history = reference.setdefault(answer.play.user_id, History())
+            packed = world.layout.pack(
+                item_id=answer.play.item_id,
+                event_id=answer.play.event_id,
+                ts_ms=answer.play.ts_ms,
+                duration_s=answer.play.duration_s,
+                attributes=answer.play.attributes,
+            )
+            history.apply(world.layout, packed, answer.record.offset)
+            expected = world.vocabulary.rows(history.watched_hashes(world.layout))
+            np.testing.assert_array_equal(watched[answer.run.first_row + answer.nth], expected)
+        low = high
+    assert len(cache) <= max_members
+
+
+def test_a_forgotten_member_is_forgotten(world: TinyWorld) -> None:
+    log, folder = PlayLog(), Folder(world.layout, None)
+    log.play("ann", 1, 0)
+    folder.fold(0, {}, log.records)
+    cache = WatchedCache(world.layout, world.vocabulary, 10)
+    cache.forget("0/ann")
+    batch = lay_out(folder.rounds[0], world.layout, world.vocabulary)
+    assert [rows.tolist() for rows in cache.of(batch)] == [[2]]
+    cache.forget("0/ann")
+    assert len(cache) == 0

@@ -1,0 +1,136 @@
+"""Verifying says what differs, in words that lead to it, and claims nothing of what cannot be known; showing shows it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+
+from intentrec_core.history.history import History, hash64
+from stream.repair.state_verify import Verified, compare
+from stream.repair.state_view import held_plays
+from tests.worlds.tiny_world import TinyWorld
+
+WORLD = TinyWorld(window=4)
+LAYOUT = WORLD.layout
+
+
+def history(num_plays: int, first: int = 0) -> History:
+    made = History()
+    for i in range(first, first + num_plays):
+        made.apply(LAYOUT, WORLD.play(i % 9, i, 100.0 * i), i)
+    return made
+
+
+def verified(held: dict[str, History], folded: dict[str, History], first_offset: int = 0) -> Verified:
+    done = Verified(partition=0, first_offset=first_offset, next_offset=100)
+    compare(done, LAYOUT, held, folded)
+    return done
+
+
+def test_equal_histories_are_the_same_byte_for_byte() -> None:
+    assert verified({"ann": history(20)}, {"ann": history(20)}).num_same == 1
+
+
+def item(h: History) -> None:
+    place = 3 * LAYOUT.size
+    h.events = h.events[:place] + bytes([h.events[place] ^ 1]) + h.events[place + 1 :]
+
+
+def offset(h: History) -> None:
+    h.last_offset += 1
+
+
+def count(h: History) -> None:
+    h.count += LAYOUT.window  # the anchor moves with it
+
+
+def session(h: History) -> None:
+    h.carried_session_ms += 5
+
+
+def watched(h: History) -> None:
+    h.evicted_items = b"\0" * 8 + h.evicted_items[8:]
+
+
+def shorter(h: History) -> None:
+    h.events = h.events[LAYOUT.size :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (item, r"item_hash of play 15 of 20 is .* 1 of 8 plays held"),
+        (offset, "the last offset is 20, folded again it is 19"),
+        (count, "24 plays were applied, folded again it is 20"),
+        (session, "oldest session began"),
+        (watched, "watched items"),
+        (shorter, "holds 7 plays, folded again it is 8"),
+    ],
+)
+def test_what_differs_is_told(damage: Callable[[History], None], said: str) -> None:
+    held = {"ann": history(20), "ben": history(5)}
+    folded = deepcopy(held)
+    damage(held["ann"])
+    done = verified(held, folded)
+    assert done.num_same == 1
+    with pytest.raises(AssertionError, match=said):
+        raise AssertionError(done.differences["ann"])
+
+
+def test_members_on_one_side_only_are_told() -> None:
+    done = verified({"ann": history(3)}, {"ben": history(4)})
+    assert done.differences == {
+        "ann": "is in the changelog with 3 plays, has none in the log",
+        "ben": "is not in the changelog, has 4 plays in the log",
+    }
+
+
+def test_nothing_is_claimed_of_members_who_played_before_the_log_begins() -> None:
+    held = {"before": history(8), "across": history(20), "behind": history(5, first=12)}
+    folded = {"across": history(8, first=12), "behind": history(5, first=12), "missing": history(2, first=12)}
+    done = verified(held, folded, first_offset=12)
+    assert (done.num_same, done.num_unknown) == (1, 2)
+    assert set(done.differences) == {"missing"}
+
+
+def without(lost: int, num_plays: int, first: int = 0) -> History:
+    made = History()
+    for i in range(first, first + num_plays):
+        if i != lost:
+            made.apply(LAYOUT, WORLD.play(i % 9, i, 100.0 * i), i)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("held", "folded", "said"),
+    [
+        (without(11, 3, first=10), history(3, first=10), "2 plays were applied, folded again it is 3; 1 of these"),
+        (without(12, 3, first=10), history(3, first=10), "2 plays were applied, folded again it is 3; 1 of these"),
+        (without(11, 50, first=10), history(50, first=10), "49 plays were applied, folded again it is 50$"),
+        (without(17, 20), history(12, first=8), "19 plays were applied, folded again it is 12; 1 of these"),
+        (history(4), history(2, first=7), "4 plays were applied, folded again it is 2; 2 of these"),
+        (history(9), None, "9 plays, has none in the log"),
+    ],
+    ids=["one of three", "the last one", "long ago", "began before", "none since", "never sent"],
+)
+def test_a_play_that_the_log_still_has_and_the_state_lost_is_found(
+    held: History, folded: History | None, said: str
+) -> None:
+    """Although the beginning of the log is deleted."""
+    done = verified({"ann": held}, {"ann": folded} if folded else {}, first_offset=5)
+    assert (done.num_same, done.num_unknown) == (0, 0)
+    with pytest.raises(AssertionError, match=said):
+        raise AssertionError(done.differences["ann"])
+
+
+def test_a_history_is_shown_as_it_was_played() -> None:
+    held = history(20)
+    shown = held_plays(LAYOUT, held)
+    assert [play["index"] for play in shown] == list(range(12, 20))
+    last = shown[-1]
+    assert last["item_hash"] == f"{hash64('item-1'):016x}"
+    assert last["event_hash"] == f"{hash64('event-19'):016x}"
+    assert (last["duration_s"], last["device"], last["max_maturity"]) == (90.0, "phone", 3.0)
+    assert last["event_time"].endswith("Z")

@@ -1,0 +1,109 @@
+"""The gate: equal or better passes, certainly worse does not, and it says which."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.history.history import EventLayout
+from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.members import Members, pack_members
+from stream.trainer.gate import Contender, is_finite, judge
+from stream.trainer.retrain_job import GateReason
+from tests.worlds.tiny_world import START_MS
+from tests.worlds.trainer_world import WalkingWorld
+
+HELD_OUT_MS = START_MS + 1_500 * 30_000
+
+
+@pytest.fixture(scope="module")
+def walk() -> WalkingWorld:
+    return WalkingWorld()
+
+
+@pytest.fixture(scope="module")
+def members(walk: WalkingWorld) -> Members:
+    return pack_members(EventLayout(walk.domain), walk.plays(2_000))
+
+
+@pytest.fixture(scope="module")
+def good(walk: WalkingWorld) -> Contender:
+    return Contender(walk.trained(walk.plays(1_500)), walk.parts()[2])
+
+
+def shuffled(good: Contender, *, only: str = "") -> Contender:
+    """The same weights in another order, of the parameters whose name holds ``only``."""
+    model: IntentRec = copy.deepcopy(good.model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if only in name:
+                flat = parameter.view(-1)
+                flat.copy_(flat[torch.randperm(len(flat), generator=generator)])
+    return Contender(model, good.features)
+
+
+def test_the_first_bundle_passes_when_it_is_finite(good: Contender, members: Members) -> None:
+    result = judge(good, None, members, from_ms=HELD_OUT_MS, margin=0.02)
+    assert result.passed
+    assert result.running is None
+    assert result.candidate.num_plays == 500
+    assert result.candidate.hr_at_10 > 0.4
+
+
+def test_an_equal_model_passes(good: Contender, members: Members) -> None:
+    result = judge(good, good, members, from_ms=HELD_OUT_MS, margin=0.0)
+    assert result.reason is GateReason.PASSED
+    assert result.items is not None
+    assert result.items.estimate == 0.0
+
+
+def test_shuffled_weights_are_refused(good: Contender, members: Members) -> None:
+    result = judge(shuffled(good), good, members, from_ms=HELD_OUT_MS, margin=0.02)
+    assert result.reason is GateReason.WORSE_ITEMS
+    assert result.running is not None
+    assert result.candidate.ndcg_at_10 < 0.7 * result.running.ndcg_at_10
+    assert "NDCG@10" in result.detail
+
+
+def test_a_model_that_lost_its_intents_is_refused(good: Contender, members: Members) -> None:
+    candidate = shuffled(good, only="heads.heads")
+    # Its items alone would pass, so that it is the intents it fails by.
+    result = judge(candidate, good, members, from_ms=HELD_OUT_MS, margin=0.02)
+    assert result.running_accuracy is not None
+    assert result.candidate_accuracy < result.running_accuracy
+    assert result.reason in (GateReason.WORSE_INTENTS, GateReason.WORSE_ITEMS)
+
+
+def test_a_wide_margin_lets_a_worse_model_through(good: Contender, members: Members) -> None:
+    assert judge(shuffled(good), good, members, from_ms=HELD_OUT_MS, margin=1.0).passed
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_refused(good: Contender, members: Members, value: float) -> None:
+    candidate = shuffled(good, only="nothing")
+    with torch.no_grad():
+        candidate.model.item_bias[3] = value
+    assert not is_finite(candidate.model)
+    result = judge(candidate, good, members, from_ms=HELD_OUT_MS, margin=0.02)
+    assert result.reason is GateReason.NOT_FINITE
+
+
+def test_items_that_only_the_candidate_knows_count_against_the_running_bundle(
+    walk: WalkingWorld, good: Contender, members: Members
+) -> None:
+    vocabulary = Vocabulary.build(f"item-{i}" for i in range(10))
+    table = ItemTable(walk.domain, vocabulary, walk.catalogue)
+    torch.manual_seed(0)
+    small = IntentRec(good.model.config, walk.domain, table).eval()
+    result = judge(
+        good, Contender(small, FeatureBuilder(walk.domain, vocabulary, table)), members, from_ms=HELD_OUT_MS, margin=0.0
+    )
+    assert result.passed
+    assert result.running is not None
+    assert result.running.num_plays == result.candidate.num_plays == 500
+    assert result.running.ndcg_at_10 < result.candidate.ndcg_at_10

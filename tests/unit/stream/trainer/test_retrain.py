@@ -1,0 +1,179 @@
+"""A training run from event log to store, without a broker: first bundle, warm start, new items, reasons not to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from intentrec_core.bundle.contents import LoadedBundle
+from intentrec_core.bundle.format import BUNDLE_FILES, WEIGHTS
+from intentrec_core.bundle.store import BundleStore
+from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.vocabulary import ItemTable
+from intentrec_core.plays.table import plays_table
+from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.train import train
+from stream.bundles.builder import TRAINED_UNTIL, check_bundle
+from stream.ops.metrics import TrainerOutcome
+from stream.trainer import retrain as subject
+from stream.trainer.event_log_writer import backfill
+from stream.trainer.retrain import held_out_from, retrain, rows_for
+from stream.trainer.retrain_job import GateReason, RetrainJob
+from tests.worlds.tiny_world import START_MS
+from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
+
+WALK = WalkingWorld(num_items=24)
+
+
+@pytest.fixture(autouse=True)
+def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First models are small here; nothing else about training is another."""
+
+    def small(*args: object, **options: object) -> object:
+        if options["start"] is None:
+            options["model_config"] = TINY_MODEL
+        return train(*args, **options)
+
+    monkeypatch.setattr(subject, "train", small)
+    monkeypatch.setattr(
+        subject, "train_config", lambda job, warm: TrainConfig(epochs=2 if warm else 6, learning_rate=1e-2)
+    )
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> RetrainJob:
+    domain = tmp_path / "tiny.toml"
+    domain.write_text(DOMAIN_TEXT)
+    return RetrainJob(
+        event_log_dir=str(tmp_path / "log"),
+        topic="plays",
+        domain=str(domain),
+        bundle_url=str(tmp_path / "store"),
+        cache_dir=str(tmp_path / "cache"),
+        running=(),
+        catalogue=None,
+        device="cpu",
+        budget_s=60.0,
+        min_plays=300,
+        max_plays=10_000,
+        gate_margin=0.02,
+    )
+
+
+def log_plays(job: RetrainJob, num_plays: int, num_items: int = 20) -> None:
+    """Makes the log hold the walk's first plays; items beyond ``num_items`` occur from play 600 on."""
+    rows = [
+        *WALK.rows(min(600, num_plays), num_items=num_items),
+        *WALK.rows(max(0, num_plays - 600), first=600, num_items=24),
+    ]
+    backfill(Path(job.event_log_dir), "plays", plays_table(rows))
+
+
+def published(job: RetrainJob) -> LoadedBundle:
+    """What the run has put into the store, fetched by a machine that has never seen it."""
+    result = retrain(job)
+    assert result.outcome is TrainerOutcome.PUBLISHED, result.detail
+    assert result.bundle is not None
+    elsewhere = Path(job.cache_dir).with_name(f"other-{result.bundle}")
+    return check_bundle(BundleStore(job.bundle_url, elsewhere).fetch(result.bundle).path)[0]
+
+
+def test_a_first_bundle_and_a_warm_one_with_rows_for_new_items(job: RetrainJob, tmp_path: Path) -> None:
+    log_plays(job, 600)
+    first = published(job)
+    assert first.manifest.parent is None
+    assert first.manifest.facts[TRAINED_UNTIL] == START_MS + 450 * 30_000  # a quarter is held out
+    log_plays(job, 1_200)
+    titles = tmp_path / "items.jsonl"
+    titles.write_text(
+        '{"item_id": "item-22", "title": "Twenty-two", "genre": ["kids"]}\n{"item_id": "unplayed", "title": "x"}\n'
+    )
+    warm = msgspec.structs.replace(job, running=((first.version, job.bundle_url),), catalogue=str(titles))
+    second = published(warm)
+    assert second.manifest.parent == first.version
+    assert second.vocabulary.extends(first.vocabulary)
+    assert len(second.vocabulary) == 25
+    row = second.vocabulary.row("item-22")
+    assert second.item_table.titles[row] == "Twenty-two"
+    assert second.item_table.multi["genre"][row].tolist() == [0.0, 0.0, 1.0]
+    unknown = second.vocabulary.row("item-21")
+    assert second.item_table.titles[unknown] == "item-21"
+    assert second.catalogue().get("unplayed") is None
+    assert second.manifest.facts["num_new_items"] == 4
+    assert 0.0 < second.manifest.metrics["held_out_hr_at_10"] <= 1.0
+
+
+def test_too_few_new_plays_are_no_reason_to_train(job: RetrainJob) -> None:
+    log_plays(job, 600)
+    assert retrain(msgspec.structs.replace(job, min_plays=601)).outcome is TrainerOutcome.SKIPPED
+    first = published(job)
+    result = retrain(msgspec.structs.replace(job, running=((first.version, job.bundle_url),)))
+    assert result.outcome is TrainerOutcome.SKIPPED
+    assert result.num_new_plays == 150  # those held out from the first one
+
+
+def test_a_candidate_that_is_worse_leaves_nothing_in_the_store(
+    job: RetrainJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_plays(job, 600)
+    first = published(job)
+    log_plays(job, 1_200)
+    monkeypatch.setattr(subject, "train_config", lambda job, warm: TrainConfig(epochs=1, learning_rate=1.0))
+    result = retrain(msgspec.structs.replace(job, running=((first.version, job.bundle_url),)))
+    assert result.outcome is TrainerOutcome.GATED
+    assert result.reason in (GateReason.WORSE_ITEMS, GateReason.WORSE_INTENTS, GateReason.NOT_FINITE)
+    assert [manifest.version for manifest in BundleStore(job.bundle_url, Path(job.cache_dir)).list()] == [first.version]
+
+
+def test_a_damaged_running_bundle_is_passed_over_for_its_parent(job: RetrainJob, tmp_path: Path) -> None:
+    log_plays(job, 600)
+    first = published(job)
+    log_plays(job, 1_200)
+    second = published(msgspec.structs.replace(job, running=((first.version, job.bundle_url),)))
+    weights = tmp_path / "store" / second.version / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    fresh = msgspec.structs.replace(
+        job,
+        cache_dir=str(tmp_path / "fresh"),
+        running=((second.version, job.bundle_url), (first.version, job.bundle_url)),
+    )
+    only = msgspec.structs.replace(
+        fresh, cache_dir=str(tmp_path / "fresh2"), running=((second.version, job.bundle_url),)
+    )
+    with pytest.raises(DataError, match="roll back"):
+        retrain(only)
+    assert published(fresh).manifest.parent == first.version  # ... and that mends the damaged one, being the same
+
+
+def test_a_bundle_of_another_domain_is_not_continued(job: RetrainJob, tmp_path: Path) -> None:
+    log_plays(job, 600)
+    first = published(job)
+    other = tmp_path / "other.toml"
+    other.write_text(DOMAIN_TEXT.replace("window = 8", "window = 6"))
+    changed = msgspec.structs.replace(job, domain=str(other), running=((first.version, job.bundle_url),))
+    with pytest.raises(ConfigError, match="train --announce"):
+        retrain(changed)
+
+
+def test_held_out_plays_are_the_newest_quarter_of_the_new_ones_within_limits() -> None:
+    plays = WALK.plays(1_000)
+    for num_new, num_held_out in ((1_000, 250), (400, 100), (120, 50)):
+        assert held_out_from(plays, num_new) == START_MS + (1_000 - num_held_out) * 30_000
+
+
+def test_rows_are_given_in_the_order_of_first_plays(job: RetrainJob) -> None:
+    plays = WALK.plays(200)
+    vocabulary, catalogue = rows_for(None, plays, None)
+    played = list(dict.fromkeys(plays.column("item_id").to_pylist()))
+    assert vocabulary.item_ids[1:] == played
+    assert len(catalogue) == 0
+    assert ItemTable(WALK.domain, vocabulary, Catalogue([Item(played[0], "T")])).titles[1] == "T"
+
+
+def test_a_bundle_has_all_its_files(job: RetrainJob, tmp_path: Path) -> None:
+    log_plays(job, 600)
+    folder = tmp_path / "store" / published(job).version
+    assert {path.name for path in folder.iterdir()} == {*BUNDLE_FILES, "manifest.json"}

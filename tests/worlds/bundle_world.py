@@ -1,0 +1,125 @@
+"""Real bundles of the small world, and plays as Kafka would deliver them: what tests of the pipeline are made of."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from index import artifact
+from index.conditioning import augment, query
+from index.golden import golden_bytes
+from intentrec_core.bundle.contents import item_vectors, pack_files
+from intentrec_core.bundle.format import BundleRef, write_bundle
+from intentrec_core.model.model import IntentRec
+from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
+from stream.ops.metrics import Metrics
+from stream.pipeline.pipeline import Pipeline, PipelineConfig
+from stream.wire.erasure_record import CONTROL_HEADER, FORGET
+from tests.worlds.tiny_world import DOMAIN, START_MS, TinyWorld
+
+SLOTS_BYTES = 2 * 1024 * 1024
+CREATED_AT = "2024-01-01T00:00:00.000Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record of the plays topic."""
+
+    offset: int
+    value: bytes | None
+    key: bytes | None = None
+    partition: int = 0
+    topic: str = "plays"
+    timestamp: int = START_MS + 10**9
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def make_bundle(
+    root: Path,
+    world: TinyWorld,
+    model: IntentRec,
+    *,
+    domain_text: str | None = None,
+    popularity: Sequence[float] | None = None,
+    parent: str | None = None,
+    created_at: str = CREATED_AT,
+) -> BundleRef:
+    """Writes a bundle of ``world`` with ``model``'s weights, as the trainer does."""
+    vectors = item_vectors(model, world.table, START_MS / 1000)
+    augmented = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
+    index = artifact.build(augmented)
+    asked = np.random.default_rng(0).normal(size=(4, model.config.width)).astype(np.float32)
+    probabilities = [np.full((4, labels.shape[1]), 0.25, dtype=np.float32) for labels in vectors.labels.values()]
+    counts = (
+        np.arange(len(world.vocabulary), dtype=np.float32) if popularity is None else np.array(popularity, np.float32)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        files = pack_files(
+            Path(folder),
+            domain_text=domain_text or DOMAIN.format(window=world.window),
+            model=model,
+            vocabulary=world.vocabulary,
+            catalogue=world.catalogue,
+            vectors=vectors,
+            popularity=counts,
+            index=artifact.to_bytes(index),
+            golden=golden_bytes(index, query(asked, probabilities, 0.5), 5),
+        )
+        return write_bundle(
+            root,
+            files=files,
+            parent=parent,
+            created_at=created_at,
+            code_version="0.1.0",
+            facts={COUNTED_UNTIL: START_MS},
+        )
+
+
+def make_serving(root: Path, world: TinyWorld, model: IntentRec, **options: Any) -> Serving:
+    """A bundle on disk, loaded the way a worker loads it."""
+    return load_serving(make_bundle(root, world, model, **options).path, device="cpu", pool_bytes=SLOTS_BYTES)
+
+
+@dataclass
+class PlayLog:
+    """Makes valid plays of one partition, one offset after another."""
+
+    partition: int = 0
+    records: list[Record] = field(default_factory=list)
+
+    def play(self, user: str, item: int | str, at_s: float, **fields: Any) -> Record:
+        """Appends a play of ``item``, ``at_s`` seconds after the world began."""
+        offset = len(self.records)
+        document: dict[str, Any] = {
+            "event_id": f"event-{offset}",
+            "user_id": user,
+            "item_id": f"item-{item}" if isinstance(item, int) else item,
+            "ts": START_MS + int(at_s * 1000),
+            "duration_s": 90.0,
+            "context": {"device": "tv", "max_maturity": 4},
+        }
+        document |= fields
+        return self.raw(msgspec.json.encode(document), user.encode())
+
+    def forget(self, user: str) -> Record:
+        """Appends the order to forget a member."""
+        return self.raw(None, user.encode(), ((CONTROL_HEADER, FORGET),))
+
+    def raw(self, value: bytes | None, key: bytes | None = None, headers: tuple[tuple[str, bytes], ...] = ()) -> Record:
+        """Appends any bytes."""
+        record = Record(len(self.records), value, key, self.partition, headers=headers)
+        self.records.append(record)
+        return record
+
+
+def make_pipeline(serving: Serving, metrics: Metrics | None = None, **config: Any) -> Pipeline:
+    """A pipeline with partition 0 open and empty."""
+    pipeline = Pipeline(serving, PipelineConfig(**({"num_partitions": 1} | config)), metrics or Metrics())
+    pipeline.open_partition(0, {})
+    return pipeline

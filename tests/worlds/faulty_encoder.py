@@ -1,0 +1,75 @@
+"""An encoder that fails where it meets certain items, as an index out of range, a broken weight or a device that is lost do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from intentrec_core.engine.encoder import Encoder, StepOutput
+from intentrec_core.features.columns import Columns
+from stream.bundles.serving import Serving
+
+
+def out_of_range() -> Exception:
+    """What a play that indexes past a table makes torch raise."""
+    return IndexError("index out of range in self")
+
+
+def device_lost() -> Exception:
+    """What torch raises at whatever is asked of a device that is lost."""
+    return torch.AcceleratorError(
+        "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported at some other API call, so "
+        "the stacktrace below might be incorrect."
+    )
+
+
+class FaultyEncoder:
+    """The real encoder, but for contexts with new plays of certain item rows.
+
+    ``raises`` is asked about the new rows of a call and told how many contexts it has, ``error`` makes what is raised;
+    ``spoils`` are rows from which on a context's output is not finite.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        raises: Callable[[NDArray[np.int64], int], bool],
+        spoils: Collection[int] = (),
+        error: Callable[[], Exception] = out_of_range,
+    ) -> None:
+        self.num_slots, self.encoder = encoder.num_slots, encoder
+        self._raises, self._spoils, self._error = raises, list(spoils), error
+
+    def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
+        if self._raises(columns.item_row, len(slots)):
+            raise self._error()
+        output = self.encoder.encode(columns, slots, wanted)
+        low = 0
+        for length in columns.lengths.tolist():
+            bad = np.isin(columns.item_row[low : low + length], self._spoils).cumsum() > 0  # attention is causal
+            output.item[low : low + length][bad] = np.nan
+            low += length
+        return output
+
+
+@contextmanager
+def faulty(
+    serving: Serving,
+    *,
+    raises: Callable[[NDArray[np.int64], int], bool] = lambda *_: False,
+    spoils: Collection[int] = (),
+    error: Callable[[], Exception] = out_of_range,
+) -> Iterator[None]:
+    """A serving bundle whose encoder is faulty for a while."""
+    engine = serving.engine
+    sound = engine.encoder
+    engine.encoder = FaultyEncoder(sound, raises=raises, spoils=spoils, error=error)
+    try:
+        yield
+    finally:
+        engine.encoder = sound
