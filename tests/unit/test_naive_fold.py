@@ -1,0 +1,288 @@
+"""The naive oracle against examples worked by hand; each rule once, with what lies on either side of its edge."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.naive_fold import (
+    NaiveRecord,
+    NaiveResult,
+    OutOfScope,
+    anchor,
+    fold,
+    murmur2,
+    parse_play,
+    parse_time,
+    partition_of,
+)
+
+NOON = 1_772_366_400_000  # 2026-03-01T12:00:00Z
+FORGET = [("intentrec-control", b"forget")]
+
+
+def play(event_id: str, ts: Any, *, user: str = "u", item: str | None = None, **more: Any) -> bytes:
+    return json.dumps(
+        {"event_id": event_id, "user_id": user, "item_id": item or f"item-{event_id}", "ts": ts} | more
+    ).encode()
+
+
+def run(values: list[bytes | NaiveRecord], **options: Any) -> NaiveResult:
+    """Fold values as records of member u in partition 0, an hour after noon."""
+    records = [
+        value if isinstance(value, NaiveRecord) else NaiveRecord(0, offset, NOON + 3_600_000, b"u", value)
+        for offset, value in enumerate(values)
+    ]
+    defaults: dict[str, Any] = {
+        "window": 2,
+        "watched": 3,
+        "session_gap_ms": 1000,
+        "max_future_ms": 300_000,
+        "num_partitions": 1,
+    }
+    return fold(records, **(defaults | options))
+
+
+def held(result: NaiveResult) -> list[str]:
+    return [one.event_id for one in result.members[0, "u"].plays]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_murmur2_gives_the_vectors_of_kafkas_own_tests(key: bytes, expected: int) -> None:
+    assert murmur2(key) == expected
+
+
+def test_a_partition_is_the_positive_part_of_the_hash() -> None:
+    assert partition_of(b"abc", 8) == 479470107 % 8
+    assert partition_of(b"21", 8) == (-973932308 + 2**31) % 8
+
+
+def test_the_anchor_moves_once_in_n_plays() -> None:
+    assert [anchor(k, 3) for k in range(14)] == [0] * 7 + [3, 3, 3, 6, 6, 6, 9]
+
+
+def test_plays_lie_in_order_of_event_time_and_ties_in_order_of_the_log() -> None:
+    result = run([play("a", NOON + 5), play("b", NOON + 9), play("c", NOON + 5), play("d", NOON)])
+    assert result.outcomes == ["applied"] * 4
+    assert held(result) == ["d", "a", "c", "b"]
+    assert (result.members[0, "u"].num_applied, result.members[0, "u"].last_offset) == (4, 3)
+
+
+def test_the_fifth_play_evicts_the_first_two() -> None:
+    values = [play(name, NOON + at) for at, name in enumerate("abcde")]
+    assert held(run(values[:4])) == ["a", "b", "c", "d"]
+    result = run(values)
+    assert held(result) == ["c", "d", "e"]
+    assert result.members[0, "u"].num_applied == 5
+
+
+def test_a_play_is_late_only_when_its_place_is_gone() -> None:
+    first = [play(name, NOON + 10 * at) for at, name in enumerate("abcd")]
+    assert run([*first, play("old", NOON - 9)]).outcomes[-1] == "applied"  # nothing was evicted
+    five = [*first, play("e", NOON + 40)]  # now c, at +20, is the oldest that is held
+    result = run([*five, play("below", NOON + 19), play("same", NOON + 20)])
+    assert result.outcomes[5:] == ["late", "applied"]
+    assert held(result) == ["c", "same", "d", "e"]
+    assert result.members[0, "u"].last_offset == 6
+
+
+def test_a_play_may_be_applied_and_evicted_at_once() -> None:
+    result = run([*(play(name, NOON + at) for at, name in enumerate("abcd")), play("old", NOON - 9)])
+    assert result.outcomes[-1] == "applied"
+    assert held(result) == ["b", "c", "d"]
+    assert result.members[0, "u"].watched == ["item-c", "item-d", "item-old"]
+
+
+def test_a_repeat_changes_nothing_whatever_it_says() -> None:
+    result = run([play("a", NOON), play("b", NOON + 1), play("a", NOON + 99, item="other")])
+    assert result.outcomes == ["applied", "applied", "duplicate"]
+    member = result.members[0, "u"]
+    assert (member.num_applied, member.last_offset, member.watched) == (2, 1, ["item-a", "item-b"])
+    assert [one.ts for one in member.plays] == [NOON, NOON + 1]
+
+
+def test_a_late_play_that_comes_again_is_late_again() -> None:
+    five = [play(name, NOON + at) for at, name in enumerate("abcde")]
+    assert run([*five, play("z", NOON), play("z", NOON)]).outcomes[5:] == ["late", "late"]
+
+
+def test_a_repeat_of_an_evicted_play_is_out_of_scope() -> None:
+    with pytest.raises(OutOfScope, match="'a' of 'u'"):
+        run([*(play(name, NOON + at) for at, name in enumerate("abcde")), play("a", NOON)])
+
+
+def test_two_members_may_use_one_event_id() -> None:
+    other = NaiveRecord(0, 1, NOON, b"v", play("a", NOON, user="v"))
+    assert run([play("a", NOON), other]).outcomes == ["applied", "applied"]
+
+
+def test_watched_holds_the_last_distinct_items() -> None:
+    result = run([play(str(at), NOON + at, item=item) for at, item in enumerate(["p", "q", "p", "r", "s"])])
+    assert result.members[0, "u"].watched == ["p", "r", "s"]
+
+
+def test_a_gap_in_event_time_opens_a_session() -> None:
+    times = [NOON, NOON + 1000, NOON + 2001, NOON + 1500, NOON - 5000]
+    result = run([play(str(at), ts) for at, ts in enumerate(times)], window=9)
+    assert result.opened == [True, False, True, False, True]
+
+
+def test_a_forgotten_member_begins_anew() -> None:
+    order = NaiveRecord(0, 1, NOON, b"u", None, FORGET)
+    result = run([play("a", NOON), order])
+    assert (result.outcomes, result.members) == (["applied", "erased"], {})
+    result = run([play("a", NOON + 5), order, play("a", NOON)])
+    assert result.outcomes == ["applied", "erased", "applied"]
+    member = result.members[0, "u"]
+    assert (member.num_applied, member.last_offset, member.plays[0].ts) == (1, 2, NOON)
+
+
+def test_an_order_acts_on_its_own_member_only() -> None:
+    result = run([play("a", NOON), NaiveRecord(0, 1, NOON, b"v", None, FORGET)])
+    assert (result.outcomes[1], held(result)) == ("erased", ["a"])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        NaiveRecord(0, 1, NOON, b"u", None),
+        NaiveRecord(0, 1, NOON, b"u", b"", FORGET),
+        NaiveRecord(0, 1, NOON, None, None, FORGET),
+        NaiveRecord(0, 1, NOON, b"\xff", None, FORGET),
+        NaiveRecord(1, 1, NOON, b"u", None, FORGET),
+        NaiveRecord(0, 1, NOON, b"u", None, [("intentrec-control", b"other")]),
+    ],
+)
+def test_what_is_no_order_forgets_nothing(record: NaiveRecord) -> None:
+    result = run([play("a", NOON), record])
+    assert (result.outcomes[1], held(result)) == ("rejected", ["a"])
+
+
+def test_an_order_with_a_value_is_a_play() -> None:
+    assert run([NaiveRecord(0, 0, NOON, b"u", play("a", NOON), FORGET)]).outcomes == ["applied"]
+
+
+def test_a_play_belongs_to_its_key_and_the_keys_partition() -> None:
+    value = play("a", NOON, user="abc")  # 479470107 is 3 more than a multiple of 4
+    records = [
+        NaiveRecord(3, 0, NOON, b"abc", value),
+        NaiveRecord(2, 0, NOON, b"abc", value),
+        NaiveRecord(3, 1, NOON, b"abd", value),
+        NaiveRecord(3, 2, NOON, None, value),
+    ]
+    result = run([*records], num_partitions=4)
+    assert result.outcomes == ["applied", "rejected", "rejected", "rejected"]
+    result = run([*records], num_partitions=None)
+    assert result.outcomes == ["applied", "applied", "rejected", "rejected"]
+    assert sorted(result.members) == [(2, "abc"), (3, "abc")]
+
+
+def test_a_play_from_the_future_is_judged_by_its_record() -> None:
+    at_the_edge = NaiveRecord(0, 0, NOON, b"u", play("a", NOON + 300_000))
+    beyond = NaiveRecord(0, 1, NOON, b"u", play("b", NOON + 300_001))
+    assert run([at_the_edge, beyond]).outcomes == ["applied", "rejected"]
+
+
+@pytest.mark.parametrize(
+    ("ts", "expected"),
+    [
+        (0, 0),
+        (4_102_444_799_999, 4_102_444_799_999),
+        (1.0, 1),
+        ("2026-03-01T12:00:00.000Z", NOON),
+        ("2026-03-01T12:00:00", NOON),
+        ("2026-03-01T14:30:00+02:30", NOON),
+        ("2026-03-01T12:00:00.0019Z", NOON + 1),
+        ("2026-03-01", NOON - 43_200_000),
+    ],
+)
+def test_times_are_read(ts: Any, expected: int) -> None:
+    assert parse_time(ts) == expected
+
+
+@pytest.mark.parametrize(
+    "ts",
+    [
+        -1,
+        4_102_444_800_000,
+        1.5,
+        True,
+        None,
+        "1969-12-31T23:59:59.999Z",
+        "2100-01-01T00:00:00Z",
+        "1772366400000",
+        "noon",
+        "2026-03-01T12:00:00" + "Z" * 50,
+    ],
+)
+def test_times_are_refused(ts: Any) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the oracle promises no message
+        parse_time(ts)
+
+
+def test_fields_reach_the_play() -> None:
+    one = parse_play(play("a", NOON, action="click", duration_s=1.5, context={"device": "tv", "n": 2}, unknown=[{}]))
+    assert one == ("a", "u", "item-a", NOON, "click", 1.5, {"device": "tv", "n": 2})
+    bare = parse_play(play("a", NOON, action=None, duration_s=None, context=None, session_id=None))
+    assert bare[4:] == (None, None, {})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        "\ufeff{}".encode(),
+        play("a", NOON).decode().encode("utf-16"),
+        play("a", NOON) + b" " * 1_000_000,
+        play("", NOON),
+        play("a" * 257, NOON),
+        play("a", NOON, item="é" * 129),
+        play("\ud800", NOON),
+        play("a", NOON, schema_version=2),
+        play("a", NOON, schema_version=None),
+        play("a", NOON, action=""),
+        play("a", NOON, session_id=7),
+        play("a", NOON, duration_s=-0.1),
+        play("a", NOON, duration_s=31_622_401),
+        play("a", NOON, duration_s=True),
+        play("a", NOON, duration_s=float("nan")),
+        play("a", NOON, context=[]),
+        play("a", NOON, context={"": 1}),
+        play("a", NOON, context={"x": None}),
+        play("a", NOON, context={"x": 3.5e38}),
+        play("a", NOON, context={"x": "y" * 1025}),
+        play("a", NOON, context={str(at): at for at in range(65)}),
+        b'{"event_id": "a", "user_id": "u", "item_id": "i"}',
+    ],
+)
+def test_what_the_schema_refuses_is_rejected_and_changes_nothing(value: bytes | None) -> None:
+    result = run([play("first", NOON), NaiveRecord(0, 1, NOON, b"u", value)])
+    assert (result.outcomes[1], held(result)) == ("rejected", ["first"])
+
+
+def test_what_lies_on_the_schemas_edges_is_applied() -> None:
+    edges: dict[str, Any] = {
+        "context": {str(at): "y" * 1024 for at in range(61)} | {"f": -3.4e38, "t": True, "e": ""},
+        "duration_s": 31_622_400,
+        "schema_version": 1,
+        "action": "é" * 256,
+    }
+    value = play("é" * 256, NOON, item="é" * 128, **edges)
+    exactly = value + b" " * (1_000_000 - len(value))
+    assert run([exactly]).outcomes == ["applied"]
