@@ -28,7 +28,7 @@ from intentrec_core.history.changelog_codec import Marker
 from stream.delivery.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
 from stream.delivery.faust_app import create_app
 from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end, watch_lag
-from stream.delivery.partition import LifeParts
+from stream.delivery.partition import TaskDependencies
 from stream.delivery.restore import read_changelog
 from stream.delivery.worker import PlaysWorker
 from stream.kafka.broker_checks import check_topics, uses_transactions
@@ -139,8 +139,8 @@ class WorkerProcess:
             app = create_app(settings, worker, rebalance_s)
             exactly_once = settings.delivery == "exactly_once"
             source = cast("BatchConsumer", app.consumer)
-            lives = self._life_parts(parts, source, worker, producer, publisher, transactional)
-            worker.start(lives, None if exactly_once else publisher)
+            tasks = self._task_dependencies(parts, source, worker, producer, publisher, transactional)
+            worker.start(tasks, None if exactly_once else publisher)
             self._worker = worker
             stack.push_async_callback(_stop_app, app)
             await self._until_the_end(parts, app, worker, source)
@@ -181,7 +181,7 @@ class WorkerProcess:
                 future.cancel()
             await asyncio.gather(*started, return_exceptions=True)
 
-    def _life_parts(
+    def _task_dependencies(
         self,
         parts: WorkerParts,
         source: BatchConsumer,
@@ -189,7 +189,7 @@ class WorkerProcess:
         producer: OutputsProducer,
         publisher: Publisher,
         transactional: bool,
-    ) -> LifeParts:
+    ) -> TaskDependencies:
         settings = self.settings
         exactly_once = settings.delivery == "exactly_once"
 
@@ -201,7 +201,7 @@ class WorkerProcess:
         def marker(num_partitions: int, next_offset: int) -> Marker:
             return Marker(num_partitions=num_partitions, next_offset=next_offset, fingerprint=parts.fingerprint)
 
-        return LifeParts(
+        return TaskDependencies(
             source=source,
             writer=writer,
             marker=marker,
@@ -212,7 +212,7 @@ class WorkerProcess:
             fingerprint=parts.fingerprint,
             commit_interval_s=settings.commit_interval_s,
             recovery_deadline_s=settings.recovery_deadline_s,
-            on_failed=worker.life_failed,
+            on_failed=worker.task_failed,
             on_committed=worker.committed,
             on_restored=worker.figures.restored,
         )

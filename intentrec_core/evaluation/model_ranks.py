@@ -17,7 +17,7 @@ from intentrec_core.evaluation.targets import Targets
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec, ModelOutput
 from intentrec_core.plays.batches import WindowBatch, WindowBatches
-from intentrec_core.plays.members import Members
+from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
 
 BATCH_WINDOWS = 32
@@ -39,7 +39,7 @@ class ModelRanks:
 class ModelRanker:
     """Ranks the same targets with any number of models of one vocabulary."""
 
-    def __init__(self, features: FeatureBuilder, members: Members, windows: Windows) -> None:
+    def __init__(self, features: FeatureBuilder, members: MemberPlays, windows: Windows) -> None:
         self._domain = features.domain
         self._batches = WindowBatches(features, members, windows)
         counts = windows.stop - windows.start - windows.first_target

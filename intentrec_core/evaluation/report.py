@@ -18,14 +18,14 @@ from intentrec_core.evaluation.reference_ranks import rank_in_time
 from intentrec_core.evaluation.targets import Targets, make_targets
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec
-from intentrec_core.plays.members import Members, pack_members
+from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.windows import NEVER_MS, cut_windows
 
 
 def evaluate(
     model: IntentRec,
     features: FeatureBuilder,
-    plays: pa.Table | Members,
+    plays: pa.Table | MemberPlays,
     *,
     from_ms: int,
     until_ms: int = NEVER_MS,
@@ -35,7 +35,7 @@ def evaluate(
 
     Earlier plays are context. Every row of the model competes; a play of an item it has no row for is a miss.
     """
-    members = plays if isinstance(plays, Members) else pack_members(features.layout, plays)
+    members = plays if isinstance(plays, MemberPlays) else pack_members(features.layout, plays)
     windows = cut_windows(members, from_ms=from_ms, until_ms=until_ms)
     rows = features.rows(members.events["item_hash"])
     everything = np.ones(model.num_rows, dtype=np.bool_)
@@ -47,7 +47,7 @@ def evaluate(
 def compare(
     model: IntentRec,
     features: FeatureBuilder,
-    plays: pa.Table | Members,
+    plays: pa.Table | MemberPlays,
     *,
     cut_ms: int,
     without_intent: IntentRec | None = None,
@@ -61,7 +61,7 @@ def compare(
 
     Raises: DataError when no test play has a history.
     """
-    members = plays if isinstance(plays, Members) else pack_members(features.layout, plays)
+    members = plays if isinstance(plays, MemberPlays) else pack_members(features.layout, plays)
     windows = cut_windows(members, from_ms=cut_ms)
     if not len(windows):
         raise DataError("no member has a play after the cut with one before it: use more plays or an earlier cut")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intentrec_core.domain.spec import FilterKind
-from intentrec_core.plays.members import Members
+from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
 
 
@@ -30,7 +30,7 @@ class Targets:
     ``lifted`` bool[N]: plays for which the watched filter does not hold, since the member is predicted to continue.
     """
 
-    members: Members
+    members: MemberPlays
     play: NDArray[np.int64]
     all_rows: NDArray[np.int64]
     candidate: NDArray[np.bool_]
@@ -80,7 +80,7 @@ class Targets:
 
 
 def make_targets(
-    members: Members,
+    members: MemberPlays,
     windows: Windows,
     all_rows: NDArray[np.int64],
     candidate: NDArray[np.bool_],

@@ -20,7 +20,7 @@ from intentrec_core.history.history import EventLayout
 DAY_S = 86_400.0
 
 
-class Rows(Protocol):
+class ItemRows(Protocol):
     """What features need of a vocabulary: item hashes to rows, 0 where unknown."""
 
     def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -39,7 +39,7 @@ class ItemNumbers(Protocol):
 class FeatureBuilder:
     """Builds features with one domain and one bundle's vocabulary."""
 
-    def __init__(self, domain: Domain, vocabulary: Rows, item_numbers: ItemNumbers) -> None:
+    def __init__(self, domain: Domain, vocabulary: ItemRows, item_numbers: ItemNumbers) -> None:
         self.domain = domain
         self.layout = EventLayout(domain)
         self._vocabulary = vocabulary

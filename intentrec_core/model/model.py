@@ -115,7 +115,7 @@ class FieldEmbedding(nn.Module):
         return torch.cat([item_BTW, content_BTC, *dynamic], dim=-1)
 
 
-class Stage(nn.Module):
+class EncoderStage(nn.Module):
     """FC and normalisation, time encoding, causal Transformer: the form both encoders share (paper 3.3, 3.4)."""
 
     def __init__(self, first_layer: int, width_in: int, config: ModelConfig) -> None:
@@ -180,12 +180,12 @@ class IntentRec(nn.Module):
         self.short_term = SelfAttention(0, self.fields.width, config.width, config.num_heads)
         entered = self.fields.width + config.width
         if config.intent_stage:
-            self.intent_encoder: Stage | None = Stage(1, entered, config)
+            self.intent_encoder: EncoderStage | None = EncoderStage(1, entered, config)
             self.heads: IntentHeads | None = IntentHeads(domain, config)
-            self.item_encoder = Stage(1 + config.num_layers, entered + config.intent_width, config)
+            self.item_encoder = EncoderStage(1 + config.num_layers, entered + config.intent_width, config)
         else:
             self.intent_encoder = self.heads = None
-            self.item_encoder = Stage(1, entered, config)
+            self.item_encoder = EncoderStage(1, entered, config)
 
     @property
     def num_rows(self) -> int:

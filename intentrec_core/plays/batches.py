@@ -15,7 +15,7 @@ from torch import Tensor
 
 from intentrec_core.features.columns import Columns, ContextBatch, collate
 from intentrec_core.features.features import FeatureBuilder
-from intentrec_core.plays.members import Members
+from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
 
 BUILD_WINDOWS = 1024
@@ -45,7 +45,7 @@ class WindowBatches:
     Cost: building is one pass over the windows; memory about 40 bytes a play and 8 more for each dynamic field.
     """
 
-    def __init__(self, features: FeatureBuilder, members: Members, windows: Windows) -> None:
+    def __init__(self, features: FeatureBuilder, members: MemberPlays, windows: Windows) -> None:
         self.windows = windows
         self._length = windows.stop - windows.start
         self._begin = np.cumsum(self._length) - self._length

@@ -22,7 +22,7 @@ from intentrec_core.history.history import MISSING_DURATION_S, EventLayout, hash
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
+class MemberPlays:
     """Every member's plays in event-time order, duplicates of an event id dropped.
 
     Shapes: events structured[N] (the layout's dtype), bounds i64[U + 1] where each member's plays begin, user_ids [U],
@@ -44,7 +44,7 @@ class Members:
         """First and last-plus-one play of each member."""
         return zip(self.bounds[:-1].tolist(), self.bounds[1:].tolist(), strict=True)
 
-    def with_shuffled_ties(self, random: np.random.Generator) -> Members:
+    def with_shuffled_ties(self, random: np.random.Generator) -> MemberPlays:
         """The same plays, those of one member at one moment in an order drawn from ``random``: their true order is not known.
 
         Cost: O(N log N).
@@ -57,7 +57,7 @@ class Members:
         return self.events[start:stop].tobytes()
 
 
-def pack_members(layout: EventLayout, plays: pa.Table) -> Members:
+def pack_members(layout: EventLayout, plays: pa.Table) -> MemberPlays:
     """Packs a table of plays in event-time order (:data:`intentrec_core.plays.table.PLAYS`).
 
     Raises: ValueError when a number the domain reads is none, as :meth:`EventLayout.pack` does.
@@ -70,7 +70,7 @@ def pack_members(layout: EventLayout, plays: pa.Table) -> Members:
     order = order[_first_of_each(member[order], packed["event_hash"][order])]
     num = len(users.dictionary)
     member = member[order]
-    return Members(
+    return MemberPlays(
         layout=layout,
         user_ids=users.dictionary.to_pylist(),
         events=packed[order],

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.history.history import anchor
-from intentrec_core.plays.members import Members
+from intentrec_core.plays.members import MemberPlays
 
 NEVER_MS = np.iinfo(np.int64).max
 
@@ -50,7 +50,7 @@ class Windows:
         return np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
 
 
-def cut_windows(members: Members, *, from_ms: int = 0, until_ms: int = NEVER_MS) -> Windows:
+def cut_windows(members: MemberPlays, *, from_ms: int = 0, until_ms: int = NEVER_MS) -> Windows:
     """The windows whose targets are all plays with ``from_ms`` <= event time < ``until_ms`` that have an earlier play.
 
     What came before ``from_ms`` is context; nothing from ``until_ms`` on is in any window.

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.simulation.items import DAY_S, LANGUAGES, MATURITIES, POPULARITY_POWER, Items
-from intentrec_core.simulation.members import CONTACT_WORDS, NUM_FINISHED, Members
+from intentrec_core.simulation.members import CONTACT_WORDS, NUM_FINISHED, SimulatedMembers
 from intentrec_core.simulation.random_streams import Bits, Draws, Floats, Ints, Stream, derive, pick, slice_int, spread
-from intentrec_core.simulation.script import Move, Script
+from intentrec_core.simulation.script import Move, WorldScript
 
 NUM_CANDIDATES = 6
 NUM_SECOND_CANDIDATES = 32
@@ -54,7 +54,7 @@ class Moment:
 class Choice:
     """The behaviour of one world's members."""
 
-    def __init__(self, script: Script, draws: Draws, items: Items, members: Members) -> None:
+    def __init__(self, script: WorldScript, draws: Draws, items: Items, members: SimulatedMembers) -> None:
         self.script, self.items, self.members = script, items, members
         self._draws = draws
         self._pools = np.array(script.pools)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from intentrec_core.features.catalogue import Item
 from intentrec_core.simulation.random_streams import Draws, Floats, Ints, Stream, slice_int, slice_unit
-from intentrec_core.simulation.script import Script
+from intentrec_core.simulation.script import WorldScript
 
 NUM_SLOTS = 32
 NUM_NICHES = 4
@@ -42,7 +42,7 @@ _BATCH = 4096
 class Items:
     """Properties of the ``num_items`` items of one seed. ``start_s`` is when the world begins, seconds since 1970."""
 
-    def __init__(self, script: Script, draws: Draws, num_items: int, start_s: int, *, informative: bool) -> None:
+    def __init__(self, script: WorldScript, draws: Draws, num_items: int, start_s: int, *, informative: bool) -> None:
         self.script = script
         self.num_items = num_items
         self.start_s = start_s

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from intentrec_core.simulation.items import DAY_S, MATURITIES, NUM_NICHES, REGIONS
 from intentrec_core.simulation.random_streams import Draws, Floats, Ints, Stream, slice_int, slice_unit
-from intentrec_core.simulation.script import Pool, Script
+from intentrec_core.simulation.script import Pool, WorldScript
 
 FORGET_S = 30 * DAY_S
 NUM_SHOWS = 4
@@ -42,10 +42,10 @@ _REGION_SHARES = np.cumsum([0.34, 0.14, 0.12, 0.10, 0.10, 0.10, 0.06, 0.04])
 _UTC_HOURS = np.array([-6, 0, 1, 1, -3, 5, 9, 9])
 
 
-class Members:
+class SimulatedMembers:
     """Properties of the ``num_members`` members of one seed, all computed."""
 
-    def __init__(self, script: Script, draws: Draws, num_members: int) -> None:
+    def __init__(self, script: WorldScript, draws: Draws, num_members: int) -> None:
         self.script = script
         self.num_members = num_members
         self._draws = draws

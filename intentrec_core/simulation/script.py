@@ -39,7 +39,7 @@ class Pool(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Script:
+class WorldScript:
     """One domain's tables. Rows are hidden intents unless said otherwise.
 
     ``switch`` B: f64[H, H], rows sum to 1; ``archetypes`` f64[A, H]; ``moves`` f64[H, 4]; ``stay`` the probability that
@@ -83,7 +83,7 @@ class Script:
         return np.array([genre in names for genre in self.genres])
 
 
-def script(domain_name: str) -> Script:
+def script(domain_name: str) -> WorldScript:
     """The tables of a domain.
 
     Raises: ConfigError for a domain that has none.
@@ -99,7 +99,7 @@ def _table(*rows: object) -> Table:
     return table
 
 
-VIDEO = Script(
+VIDEO = WorldScript(
     intents=("discover", "continue", "rewatch", "browse", "kids"),
     switch=_table(
         [0.52, 0.30, 0.03, 0.13, 0.02],
@@ -147,7 +147,7 @@ VIDEO = Script(
     item_prefix="v",
 )
 
-SHOP = Script(
+SHOP = WorldScript(
     intents=("explore", "compare", "buy", "replenish", "bargain"),
     switch=_table(
         [0.60, 0.22, 0.06, 0.02, 0.10],

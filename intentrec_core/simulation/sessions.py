@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from intentrec_core.simulation.choice import Choice, Moment
 from intentrec_core.simulation.items import DAY_S, Items
-from intentrec_core.simulation.members import FORGET_S, PEAK_ACTIVITY, Members, Memory
+from intentrec_core.simulation.members import FORGET_S, PEAK_ACTIVITY, Memory, SimulatedMembers
 from intentrec_core.simulation.random_streams import Bits, Draws, Floats, Ints, Stream, derive, pick
-from intentrec_core.simulation.script import Script
+from intentrec_core.simulation.script import WorldScript
 
 ACTIVE_DTYPE = np.dtype(
     [
@@ -59,10 +59,10 @@ class Sessions:
 
     def __init__(
         self,
-        script: Script,
+        script: WorldScript,
         draws: Draws,
         items: Items,
-        members: Members,
+        members: SimulatedMembers,
         *,
         start_ms: int,
         sessions_per_s: float,
@@ -193,7 +193,7 @@ class Sessions:
         sessions["due_ms"] = np.where(chosen.item >= 0, start_ms + (1000 * chosen.watched_s).astype(np.int64), _NEVER)
 
 
-def mean_session_plays(script: Script) -> float:
+def mean_session_plays(script: WorldScript) -> float:
     """Expected plays of a session, over members and their first intents: L = (I - diag(stay) P)^-1 1."""
     total, num = 0.0, script.num_intents
     for archetype in script.archetypes:

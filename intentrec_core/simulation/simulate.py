@@ -22,9 +22,9 @@ from intentrec_core.errors import ConfigError
 from intentrec_core.features.catalogue import Item
 from intentrec_core.plays.table import PLAYS, PlayRow
 from intentrec_core.simulation.items import DAY_S, NEW_ITEMS_DAYS, NUM_SLOTS, REGIONS, Items
-from intentrec_core.simulation.members import Members
+from intentrec_core.simulation.members import SimulatedMembers
 from intentrec_core.simulation.random_streams import Draws, Ints, Stream, slice_int, slice_unit
-from intentrec_core.simulation.script import Move, Script, script
+from intentrec_core.simulation.script import Move, WorldScript, script
 from intentrec_core.simulation.sessions import MAX_TICK_S, Sessions, mean_session_plays
 
 START_MS = 1_704_067_200_000
@@ -61,7 +61,7 @@ class World:
         informative: bool = True,
         start_ms: int = START_MS,
     ) -> None:
-        self.script: Script = script(domain_name)
+        self.script: WorldScript = script(domain_name)
         _check("users", users, 1, 2**31 - 1)
         _check("items", items, 2 * NUM_SLOTS, 2**31 - 1)
         most = users * _most_plays_per_s(self.script)
@@ -76,7 +76,7 @@ class World:
         self.dropped_sessions = 0
         self._draws = Draws(seed)
         self.items = Items(self.script, self._draws, items, start_ms // 1000, informative=informative)
-        self.members = Members(self.script, self._draws, users)
+        self.members = SimulatedMembers(self.script, self._draws, users)
 
     @property
     def intents(self) -> tuple[str, ...]:
@@ -217,7 +217,7 @@ class PlayBatch:
         return np.where(again, any_episode, records["stage"].astype(np.int64))
 
 
-def _most_plays_per_s(tables: Script) -> float:
+def _most_plays_per_s(tables: WorldScript) -> float:
     """Half of what a member who did nothing else could make: play, pause, and a gap between sessions."""
     plays = mean_session_plays(tables)
     return 0.5 * plays / (plays * (tables.play_s + tables.idle_s) + tables.gap_s)

@@ -10,7 +10,7 @@ from intentrec_core.model.model import IntentRec
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """After one step. ``loss`` are means over the epoch so far: "total", "item", and one a head."""
 
     epoch: int
@@ -56,5 +56,5 @@ class Trained:
     elapsed_s: float
 
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[TrainingProgress], None]
 EpochCallback = Callable[[EpochReport], None]

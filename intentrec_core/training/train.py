@@ -25,13 +25,13 @@ from intentrec_core.features.columns import ContextBatch
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
 from intentrec_core.plays.batches import WindowBatch, WindowBatches
-from intentrec_core.plays.members import Members, pack_members
+from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.windows import NEVER_MS, Windows, cut_windows
 from intentrec_core.training.attend import TrainingAttend
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.losses import LossParts, intentrec_loss
 from intentrec_core.training.optimiser import Optimiser
-from intentrec_core.training.reports import EpochCallback, EpochReport, Progress, ProgressCallback, Trained
+from intentrec_core.training.reports import EpochCallback, EpochReport, ProgressCallback, Trained, TrainingProgress
 from intentrec_core.training.sampled_softmax import ItemSampler
 from intentrec_core.training.schedule import rate_factor, run_done
 
@@ -52,7 +52,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def train(
-    plays: pa.Table | Members,
+    plays: pa.Table | MemberPlays,
     features: FeatureBuilder,
     items: ItemFeatures,
     config: TrainConfig | None = None,
@@ -74,7 +74,7 @@ def train(
     not there.
     """
     config = config or TrainConfig()
-    members = plays if isinstance(plays, Members) else pack_members(features.layout, plays)
+    members = plays if isinstance(plays, MemberPlays) else pack_members(features.layout, plays)
     target_device = resolve_device(device)
     cuda = [target_device] if target_device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -91,7 +91,7 @@ def train(
 def _first_model(
     features: FeatureBuilder,
     items: ItemFeatures,
-    members: Members,
+    members: MemberPlays,
     model_config: ModelConfig | None,
     start: IntentRec | None,
     until_ms: int,
@@ -110,13 +110,13 @@ def _first_model(
     return model
 
 
-def _times_played(features: FeatureBuilder, members: Members, num_rows: int, until_ms: int) -> NDArray[np.int64]:
+def _times_played(features: FeatureBuilder, members: MemberPlays, num_rows: int, until_ms: int) -> NDArray[np.int64]:
     """Plays of each row before ``until_ms``. Shape: i64[V]."""
     rows = features.rows(members.events["item_hash"][members.events["ts_ms"] < until_ms])
     return np.bincount(rows, minlength=num_rows)
 
 
-def _held_out_from(members: Members, ratio: float, from_ms: int) -> int:
+def _held_out_from(members: MemberPlays, ratio: float, from_ms: int) -> int:
     """Event time from which plays are held out; never, for a ratio of 0."""
     times = members.events["ts_ms"]
     times = np.sort(times[times >= from_ms])
@@ -128,7 +128,7 @@ def _held_out_from(members: Members, ratio: float, from_ms: int) -> int:
 class _Validation:
     """The held-out slice: what each epoch is judged on."""
 
-    def __init__(self, features: FeatureBuilder, members: Members, num_rows: int, from_ms: int) -> None:
+    def __init__(self, features: FeatureBuilder, members: MemberPlays, num_rows: int, from_ms: int) -> None:
         windows = cut_windows(members, from_ms=from_ms)
         rows = features.rows(members.events["item_hash"])
         candidate = np.zeros(num_rows, dtype=np.bool_)
@@ -149,7 +149,7 @@ class _Run:
         self,
         model: IntentRec,
         features: FeatureBuilder,
-        members: Members,
+        members: MemberPlays,
         windows: Windows,
         config: TrainConfig,
         held_out_ms: int,
@@ -218,7 +218,7 @@ class _Run:
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
             loss = {name: value / step for name, value in sums.items()}
             if progress:
-                progress(Progress(epoch, config.epochs, step, self._steps, self._elapsed_s(), rate, loss))
+                progress(TrainingProgress(epoch, config.epochs, step, self._steps, self._elapsed_s(), rate, loss))
             if self._out_of_time():
                 break
         return loss

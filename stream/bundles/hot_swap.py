@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Members not taken over by then are encoded at their next play, as after any miss.
-TAKEOVER_DEADLINE_S = 600.0
+MIGRATION_DEADLINE_S = 600.0
 #: A piece's wait behind plays is a rest by itself; more than this would only make a takeover in an overload longer.
 _LONGEST_REST_S = 0.05
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -49,9 +49,9 @@ class SwappingPipeline(Protocol):
 
     @property
     def serving(self) -> Serving: ...
-    def begin_takeover(self, serving: Serving) -> None: ...
-    def advance_takeover(self) -> bool: ...
-    def give_up_takeover(self) -> None: ...
+    def start_migration(self, serving: Serving) -> None: ...
+    def step_migration(self) -> bool: ...
+    def abort_migration(self) -> None: ...
     def swap(self, serving: Serving) -> int: ...
 
 
@@ -187,7 +187,7 @@ class HotSwap:
                 raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
             if serving.domain.fingerprint != old.domain.fingerprint:
                 raise BundleError(BundleFault.DOMAIN, version, "declares other ground state than the histories hold")
-        num_taken_over = await self._take_over(serving, pipeline, on_inference_thread)
+        num_taken_over = await self._migrate(serving, pipeline, on_inference_thread)
         if num_taken_over is None:
             logger.info("%s serves everybody again: it was announced before %s had taken over", old.version, version)
             return False
@@ -203,7 +203,7 @@ class HotSwap:
         await self._in_standby(self._tidy, version, old.version)
         return True
 
-    async def _take_over(
+    async def _migrate(
         self, serving: Serving, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
     ) -> int | None:
         """Moves whoever is cached, one after another, then everybody else; returns how many were moved warm.
@@ -214,15 +214,15 @@ class HotSwap:
 
         Raises: BundleError when most of them cannot be encoded.
         """
-        await on_inference_thread(pipeline.begin_takeover, serving)
-        deadline_s = time.monotonic() + TAKEOVER_DEADLINE_S
+        await on_inference_thread(pipeline.start_migration, serving)
+        deadline_s = time.monotonic() + MIGRATION_DEADLINE_S
         old, is_more = pipeline.serving.version, True
         while is_more and time.monotonic() < deadline_s:
             if self._wanted is not None and self._wanted[0].bundle == old:
-                await on_inference_thread(pipeline.give_up_takeover)
+                await on_inference_thread(pipeline.abort_migration)
                 return None
             started_s = time.monotonic()
-            is_more = await on_inference_thread(pipeline.advance_takeover)
+            is_more = await on_inference_thread(pipeline.step_migration)
             await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_REST_S))
         return await on_inference_thread(pipeline.swap, serving)
 

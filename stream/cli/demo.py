@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from intentrec_core.training.config import TrainConfig
     from stream.cli.data_source import DataSet
-    from stream.demo.console.snapshot import Snapshot
+    from stream.demo.console.snapshot import DemoSnapshot
     from stream.demo.run import Show
-    from stream.demo.stage import Stage
+    from stream.demo.stage import DemoEnvironment
 
 #: Of the plays, the earliest, that the first bundle learns from; the rest is replayed.
 SHARE = 0.7
@@ -71,7 +71,7 @@ def demo(
     scale; every process ends with this one.
     """
     from intentrec_core.training.config import TrainConfig
-    from stream.demo.run import NotDrained, Script, play
+    from stream.demo.run import NotDrained, ReplayPlan, play
     from stream.demo.stage import open_stage, running
     from stream.kafka.replay import Pace
 
@@ -90,7 +90,7 @@ def demo(
             stage, settings.cache_dir, TrainConfig(seed=seed, max_seconds=train_seconds), fresh=fresh
         )
         with running(stage, say) as (worker, worker_port, trainer, trainer_port):
-            script = Script(
+            script = ReplayPlan(
                 title=f"IntentRec · {data_set.title} in time order",
                 plays=data_set.rest(SHARE),
                 catalogue=data_set.catalogue,
@@ -115,7 +115,7 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _prepare(stage: Stage, cache_dir: Path, config: TrainConfig, *, fresh: bool) -> tuple[DataSet, str]:
+def _prepare(stage: DemoEnvironment, cache_dir: Path, config: TrainConfig, *, fresh: bool) -> tuple[DataSet, str]:
     """The data and an announced first bundle."""
     from stream.cli.bundle_store import announce_bundle
     from stream.cli.data_source import MOVIELENS, load_data
@@ -159,10 +159,10 @@ def _shown(headless: bool, console: Console) -> Iterator[Show]:
     from rich.live import Live
 
     terminal = Terminal(highlight=False)
-    last: list[Snapshot] = []
+    last: list[DemoSnapshot] = []
     with Live(console=terminal, screen=True, auto_refresh=False, redirect_stderr=False, transient=True) as live:
 
-        def show(view: Snapshot) -> None:
+        def show(view: DemoSnapshot) -> None:
             last[:] = [view]
             live.update(Screen(view), refresh=True)
 
@@ -176,7 +176,7 @@ def _lines(console: Console) -> Show:
 
     next_s = time.monotonic()
 
-    def show(view: Snapshot) -> None:
+    def show(view: DemoSnapshot) -> None:
         nonlocal next_s
         if time.monotonic() < next_s:
             return

@@ -15,7 +15,7 @@ from stream.cli import options
 from stream.cli.progress import Report, bars, results
 
 if TYPE_CHECKING:
-    from stream.repair.redrive import Letter, Redrive, Selection
+    from stream.repair.redrive import Redrive, Selection, StoredDeadLetter
     from stream.settings import Settings
 
 group = typer.Typer(
@@ -26,15 +26,17 @@ group = typer.Typer(
 _DETAIL_WIDTH = 60
 
 Reasons = Annotated[
-    list[RejectReason] | None, typer.Option("--reason", help="Only letters with this reason; may be repeated.")
+    list[RejectReason] | None, typer.Option("--reason", help="Only dead_letters with this reason; may be repeated.")
 ]
 First = Annotated[
     list[str] | None,
-    typer.Option("--from", metavar="PARTITION:OFFSET", help="From this letter on, itself included; may be repeated."),
+    typer.Option(
+        "--from", metavar="PARTITION:OFFSET", help="From this dead_letter on, itself included; may be repeated."
+    ),
 ]
 Last = Annotated[
     list[str] | None,
-    typer.Option("--to", metavar="PARTITION:OFFSET", help="Up to this letter, itself included; may be repeated."),
+    typer.Option("--to", metavar="PARTITION:OFFSET", help="Up to this dead_letter, itself included; may be repeated."),
 ]
 
 
@@ -61,7 +63,7 @@ def list_letters(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     broker: options.Broker = None,
 ) -> None:
-    """List dead letters: where they lie, why, and how often they were sent again.
+    """List dead dead_letters: where they lie, why, and how often they were sent again.
 
     With --from or --to only the partitions named there are read.
     """
@@ -71,22 +73,29 @@ def list_letters(
     with bars() as report:
         newest, reasons = asyncio.run(_newest(settings, selection, limit, report))
     if as_json:
-        for letter in newest:
-            sys.stdout.write(json.dumps(_as_json(letter), ensure_ascii=False) + "\n")
+        for dead_letter in newest:
+            sys.stdout.write(json.dumps(_as_json(dead_letter), ensure_ascii=False) + "\n")
         return
     out = results()
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("letter", "when", "reason", "key", "source", "sent again", "detail"):
+    for column in ("dead_letter", "when", "reason", "key", "source", "sent again", "detail"):
         table.add_column(column, no_wrap=column != "detail", justify="right" if column == "sent again" else "left")
-    for letter in newest:
-        row = _as_json(letter)
-        again, detail = f"{letter.num_redrives}×" if letter.num_redrives else "–", letter.detail[:_DETAIL_WIDTH]
+    for dead_letter in newest:
+        row = _as_json(dead_letter)
+        again, detail = (
+            f"{dead_letter.num_redrives}×" if dead_letter.num_redrives else "–",
+            dead_letter.detail[:_DETAIL_WIDTH],
+        )
         when = str(row["time"])[:19].replace("T", " ")
-        table.add_row(str(row["letter"]), when, letter.reason, str(row["key"]), str(row["source"]), again, detail)
+        table.add_row(
+            str(row["dead_letter"]), when, dead_letter.reason, str(row["key"]), str(row["source"]), again, detail
+        )
     if newest:
         out.print(table)
     counted = ", ".join(f"{name} {number:,}" for name, number in reasons.most_common())
-    out.print(f"{reasons.total():,} dead letters on {settings.dead_letter_topic}{': ' if counted else ''}{counted}")
+    out.print(
+        f"{reasons.total():,} dead dead_letters on {settings.dead_letter_topic}{': ' if counted else ''}{counted}"
+    )
 
 
 @group.command(
@@ -94,19 +103,19 @@ def list_letters(
     epilog="[bold]Examples[/bold]\n\n  intentrec dlq show 3:120\n\n  intentrec dlq show 3:120 --raw > play.json",
 )
 def show(
-    letter: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="As `intentrec dlq list` shows it.")],
+    dead_letter: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="As `intentrec dlq list` shows it.")],
     raw: Annotated[bool, typer.Option("--raw", help="The play's bytes as they are, and nothing else.")] = False,
     broker: options.Broker = None,
 ) -> None:
-    """Show one dead letter: its headers, and the play's bytes as the producer sent them."""
+    """Show one dead dead_letter: its headers, and the play's bytes as the producer sent them."""
     from stream.repair.redrive import Selection
 
-    settings, (partition, offset) = options.settings(broker=broker), _place("letter", letter)
+    settings, (partition, offset) = options.settings(broker=broker), _place("dead_letter", dead_letter)
     selection = Selection(first={partition: offset}, last={partition: offset})
     with bars() as report:
         found, _ = asyncio.run(_newest(settings, selection, 1, report))
     if not found:
-        raise DataError(f"no letter {letter} on {settings.dead_letter_topic}: retention may have deleted it")
+        raise DataError(f"no dead_letter {dead_letter} on {settings.dead_letter_topic}: retention may have deleted it")
     if raw:
         sys.stdout.buffer.write(found[0].value or b"")
         return
@@ -130,23 +139,23 @@ def redrive(
     last: Last = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Send at most so many.")] = None,
     max_redrives: Annotated[
-        int, typer.Option(min=1, help="Leave letters whose play was sent again this often already.")
+        int, typer.Option(min=1, help="Leave dead_letters whose play was sent again this often already.")
     ] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and send nothing.")] = False,
     broker: options.Broker = None,
 ) -> None:
-    """Send the plays of dead letters again: their bytes, key and headers, to the
+    """Send the plays of dead dead_letters again: their bytes, key and headers, to the
     partition their key says.
 
-    Mend the cause first. A play that fails again comes back as a new letter, which
+    Mend the cause first. A play that fails again comes back as a new dead_letter, which
     says how often it was sent again. Letters stay where they are until retention
     deletes them, so say which: a run without --reason, --from or --to sends all of
-    them, but those that have a newer letter. Sending one twice is safe as long as its event id is among the plays its
+    them, but those that have a newer dead_letter. Sending one twice is safe as long as its event id is among the plays its
     member's history holds (one to two windows): it is counted as a duplicate. A play sent
     late is folded in by its event time, or set aside as late. Sent plays have a new
     record timestamp; a play of a member who was forgotten begins a new history.
 
-    Never sent: letters of which only the start was kept (plays over 1 MB), and
+    Never sent: dead_letters of which only the start was kept (plays over 1 MB), and
     inference_failed, which the history has already.
     """
     from stream.repair.redrive import Redrive
@@ -154,7 +163,7 @@ def redrive(
     settings = options.settings(broker=broker)
     run = Redrive(settings, _selection(reason, first, last), limit, max_redrives, dry_run)
     with bars() as report:
-        run.on_letter = lambda num_seen: report(f"dead letters on {settings.broker}", num_seen, 0)
+        run.on_letter = lambda num_seen: report(f"dead dead_letters on {settings.broker}", num_seen, 0)
         asyncio.run(_redrive(settings, run))
     out = results()
     verb = "would be sent again" if dry_run else "sent again"
@@ -179,19 +188,22 @@ async def _redrive(settings: Settings, run: Redrive) -> None:
 
 async def _newest(
     settings: Settings, selection: Selection, limit: int, report: Report
-) -> tuple[list[Letter], Counter[str]]:
-    """The last letters of each partition, newest last, and how many there are by reason."""
+) -> tuple[list[StoredDeadLetter], Counter[str]]:
+    """The last dead_letters of each partition, newest last, and how many there are by reason."""
     from stream.kafka.topic_reader import TopicReader
-    from stream.repair.redrive import letters
+    from stream.repair.redrive import dead_letters
 
-    newest: dict[int, deque[Letter]] = {}
+    newest: dict[int, deque[StoredDeadLetter]] = {}
     reasons: Counter[str] = Counter()
     async with TopicReader(settings) as reader:
-        async for letter in letters(reader, selection):
-            newest.setdefault(letter.partition, deque(maxlen=limit)).append(letter)
-            reasons[letter.reason or "no letter"] += 1
-            report(f"dead letters on {settings.broker}", reasons.total(), 0)
-    merged = sorted((letter for kept in newest.values() for letter in kept), key=lambda letter: letter.timestamp_ms)
+        async for dead_letter in dead_letters(reader, selection):
+            newest.setdefault(dead_letter.partition, deque(maxlen=limit)).append(dead_letter)
+            reasons[dead_letter.reason or "no dead_letter"] += 1
+            report(f"dead dead_letters on {settings.broker}", reasons.total(), 0)
+    merged = sorted(
+        (dead_letter for kept in newest.values() for dead_letter in kept),
+        key=lambda dead_letter: dead_letter.timestamp_ms,
+    )
     return merged[-limit:], reasons
 
 
@@ -212,20 +224,20 @@ def _place(what: str, text: str) -> tuple[int, int]:
     return int(partition), int(offset)
 
 
-def _as_json(letter: Letter) -> dict[str, Any]:
+def _as_json(dead_letter: StoredDeadLetter) -> dict[str, Any]:
     from stream.wire.codec import iso_time
 
     return {
-        "letter": letter.place,
-        "time": iso_time(letter.timestamp_ms),
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "key": None if letter.key is None else letter.key.decode(errors="replace"),
-        "source": "-".join(str(part) for part in letter.source),
-        "redrives": letter.num_redrives,
-        "is_cut": letter.is_cut,
-        "num_bytes": None if letter.value is None else len(letter.value),
-        "headers": {name: content.decode(errors="replace") for name, content in letter.headers},
+        "dead_letter": dead_letter.place,
+        "time": iso_time(dead_letter.timestamp_ms),
+        "reason": dead_letter.reason,
+        "detail": dead_letter.detail,
+        "key": None if dead_letter.key is None else dead_letter.key.decode(errors="replace"),
+        "source": "-".join(str(part) for part in dead_letter.source),
+        "redrives": dead_letter.num_redrives,
+        "is_cut": dead_letter.is_cut,
+        "num_bytes": None if dead_letter.value is None else len(dead_letter.value),
+        "headers": {name: content.decode(errors="replace") for name, content in dead_letter.headers},
     }
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from intentrec_core.evaluation.comparison import Comparison
     from intentrec_core.training.config import TrainConfig
     from intentrec_core.training.first_model import FirstModel
-    from intentrec_core.training.reports import EpochReport, Progress
+    from intentrec_core.training.reports import EpochReport, TrainingProgress
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
 
@@ -98,7 +98,8 @@ def evaluate(
     data: options.Data = "movielens-100k",
     domain: options.Domain = None,
     bundle: Annotated[
-        str | None, typer.Option(metavar="VERSION|latest", help="Judge this bundle instead of training one.")
+        str | None,
+        typer.Option(metavar="VERSION|latest", help="PredictionTracker this bundle instead of training one."),
     ] = None,
     share: Share = 0.7,
     epochs: Epochs = None,
@@ -185,12 +186,12 @@ def _learn(
 @contextmanager
 def training_bars(
     what: str, *, show_curve: bool
-) -> Iterator[tuple[Callable[[Progress], None], Callable[[EpochReport], None]]]:
+) -> Iterator[tuple[Callable[[TrainingProgress], None], Callable[[EpochReport], None]]]:
     """Callbacks for a training run: a bar over all its steps, and a line of the learning curve after each epoch."""
     console = notes()
     with bars() as report:
 
-        def progress(at: Progress) -> None:
+        def progress(at: TrainingProgress) -> None:
             report(what, (at.epoch - 1) * at.num_steps + at.step, at.num_epochs * at.num_steps)
 
         def epoch_done(point: EpochReport) -> None:

@@ -142,7 +142,7 @@ def forget(
     from stream.kafka.send_erasure import is_followed, send_forget
 
     settings = options.settings(broker=broker)
-    if not yes and not typer.confirm(f"Forget {user!r} on {settings.broker}? This cannot be undone", err=True):
+    if not yes and not typer.confirm(f"ErasureRequest {user!r} on {settings.broker}? This cannot be undone", err=True):
         raise ConfigError("nothing was sent")
     sent = asyncio.run(send_forget(settings, user))
     places = ", ".join(f"{settings.plays_topic}-{p} offset {offset}" for p, offset in sent.items())

@@ -1,6 +1,6 @@
 """State and source offset of one partition, written together or not at all.
 
-    cut = every play of the partition up to an offset: records of the members it changed, the partition marker, the offset
+    checkpoint = every play of the partition up to an offset: records of the members it changed, the partition marker, the offset
 
     with transactions   one transaction of a producer whose id names the SOURCE partition; its start fences the owner before
     embedded broker     changelog acknowledged, then the offset committed: a crash between repeats plays, loses none
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A partition's progress up to ``next_offset``: what changed since the cut before, last value of a key.
+class Checkpoint:
+    """A partition's progress up to ``next_offset``: what changed since the checkpoint before, last value of a key.
 
     ``outputs`` only where they go into the transaction (delivery exactly_once).
     """
@@ -45,14 +45,14 @@ class Cut:
 
 
 class ChangelogWriter(Protocol):
-    """Writes the cuts of one source partition, for one life of it."""
+    """Writes the checkpoints of one source partition, for one task of it."""
 
     async def open(self) -> None:
         """Becomes the partition's only writer."""
         ...
 
-    async def commit(self, cut: Cut) -> None:
-        """Makes a cut durable, state and offset together.
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        """Makes a checkpoint durable, state and offset together.
 
         Raises: Fenced when another worker owns the partition; KafkaError or BrokerError when it failed.
         """
@@ -64,7 +64,7 @@ class ChangelogWriter(Protocol):
 
 
 class TransactionalWriter:
-    """One transaction a cut. The transactional id is the partition's fence, and the only one."""
+    """One transaction a checkpoint. The transactional id is the partition's fence, and the only one."""
 
     def __init__(
         self, settings: Settings, partition: int, marker: Callable[[int], Marker], publisher: Publisher | None
@@ -88,12 +88,12 @@ class TransactionalWriter:
         )
         await producer.start()
 
-    async def commit(self, cut: Cut) -> None:
+    async def commit(self, checkpoint: Checkpoint) -> None:
         """See ChangelogWriter; past the transaction's own timeout the broker has aborted it, so waiting on is no use."""
         deadline = asyncio.timeout(self._settings.transaction_timeout_s)
         try:
             async with deadline:
-                await self._commit(cut)
+                await self._commit(checkpoint)
         except (ProducerFenced, InvalidProducerEpoch) as error:
             raise Fenced(f"partition {self._partition} has a newer owner ({error!r})") from error
         except TimeoutError:
@@ -101,18 +101,18 @@ class TransactionalWriter:
                 raise
             raise BrokerError(f"the transaction of partition {self._partition} took too long") from None
 
-    async def _commit(self, cut: Cut) -> None:
+    async def _commit(self, checkpoint: Checkpoint) -> None:
         producer, settings = self._started(), self._settings
         await producer.begin_transaction()
-        acknowledged = await _send(producer, settings.changelog_topic, self._partition, cut, self._marker)
+        acknowledged = await _send(producer, settings.changelog_topic, self._partition, checkpoint, self._marker)
         sent = None
-        if cut.outputs and self._publisher:
-            sent = await self._publisher.send_in_transaction(producer, cut.outputs)
+        if checkpoint.outputs and self._publisher:
+            sent = await self._publisher.send_in_transaction(producer, checkpoint.outputs)
             acknowledged += sent.acknowledged
         # A batch that failed does not fail aiokafka's commit: it has to be seen here.
         await asyncio.gather(*acknowledged)
         source = TopicPartition(settings.plays_topic, self._partition)
-        await producer.send_offsets_to_transaction({source: cut.next_offset}, settings.app_id)
+        await producer.send_offsets_to_transaction({source: checkpoint.next_offset}, settings.app_id)
         await producer.commit_transaction()
         if sent and self._publisher:
             self._publisher.committed(sent)
@@ -149,11 +149,11 @@ class PlainWriter:
     async def open(self) -> None:
         """Nothing to do: the producer is shared and started."""
 
-    async def commit(self, cut: Cut) -> None:
+    async def commit(self, checkpoint: Checkpoint) -> None:
         """See ChangelogWriter."""
         topic, partition = self._settings.changelog_topic, self._partition
-        await asyncio.gather(*await _send(self._producer, topic, partition, cut, self._marker))
-        if not await self._commit_offset(partition, cut.next_offset):
+        await asyncio.gather(*await _send(self._producer, topic, partition, checkpoint, self._marker))
+        if not await self._commit_offset(partition, checkpoint.next_offset):
             raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
 
     async def close(self) -> None:
@@ -166,11 +166,15 @@ def transactional_id(settings: Settings, partition: int) -> str:
 
 
 async def _send(
-    producer: AIOKafkaProducer | OutputsProducer, topic: str, partition: int, cut: Cut, marker: Callable[[int], Marker]
+    producer: AIOKafkaProducer | OutputsProducer,
+    topic: str,
+    partition: int,
+    checkpoint: Checkpoint,
+    marker: Callable[[int], Marker],
 ) -> list[asyncio.Future[object]]:
     records: Iterable[tuple[bytes, bytes | None]] = [
-        *cut.changes.items(),
-        (MARKER_KEY, marker(cut.next_offset).encode()),
+        *checkpoint.changes.items(),
+        (MARKER_KEY, marker(checkpoint.next_offset).encode()),
     ]
     acknowledged = []
     builder = producer.create_batch()

@@ -25,7 +25,7 @@ from intentrec_core.errors import DeviceLost, EngineError
 
 if TYPE_CHECKING:
     from intentrec_core.history.history import History
-    from stream.delivery.partition import PartitionLife
+    from stream.delivery.partition import PartitionTask
     from stream.delivery.play_buffer import PlayBuffer
     from stream.kafka.publisher import Receipt
     from stream.wire.records import OutputRecord, PartitionResult, SourceRecord, Write
@@ -37,7 +37,7 @@ T = TypeVar("T")
 NUM_SLOTS = 2
 #: Parts that are held back: a second or two of encoding, which a revoke and the end of the process have to wait for. Beyond, no
 #: micro-batch is taken until one of them is answered, and nobody overtakes any more.
-MAX_HELD_BACK = 16
+MAX_PREFILL_CHUNKS = 16
 #: With so many waiting, members are cold: what an overloaded worker has waiting, thousands of plays, must not be taken at once.
 _MANY_ARE_COLD = 4
 
@@ -61,11 +61,11 @@ class PlaysPipeline(Protocol):
         ...
 
     @property
-    def num_held_back(self) -> int:
-        """How often :meth:`begin_held_back` has something to answer."""
+    def num_queued(self) -> int:
+        """How often :meth:`begin_prefill` has something to answer."""
         ...
 
-    def begin_held_back(self) -> Write:
+    def begin_prefill(self) -> Write:
         """Answers the next of what was held back, oldest first: outputs and counts, and no records."""
         ...
 
@@ -75,7 +75,7 @@ class _Processed:
     """What came of a micro-batch at once, in how many parts the rest will come, and what it raised."""
 
     results: list[PartitionResult]
-    num_held_back: int
+    num_queued: int
     error: Exception | None = None
 
 
@@ -83,10 +83,10 @@ class _Processed:
 class _Batch:
     """A micro-batch on its way: whose it is, what came of it, how many parts wait, and the receipts of what was given out."""
 
-    lives: dict[int, PartitionLife]
+    tasks: dict[int, PartitionTask]
     results: list[PartitionResult] = field(default_factory=list)
     receipts: dict[int, list[Receipt]] = field(default_factory=dict)
-    num_held_back: int = 0
+    num_queued: int = 0
     is_done: bool = False
 
 
@@ -102,8 +102,8 @@ class _Job:
 class InferenceLoop:
     """Owned by the event loop; owns the inference thread and the one that answers.
 
-    ``life_of`` names the life a partition's plays belong to now. ``on_outputs`` gives out what came of them, ``on_result`` takes
-    a result whose outputs were all given out, with their receipts; ``on_error`` is told of each life whose plays were in a
+    ``task_of`` names the task a partition's plays belong to now. ``on_outputs`` gives out what came of them, ``on_result`` takes
+    a result whose outputs were all given out, with their receipts; ``on_error`` is told of each task whose plays were in a
     micro-batch that raised. While ``is_overloaded`` a micro-batch takes all that waits, and is coalesced.
     """
 
@@ -113,16 +113,16 @@ class InferenceLoop:
         pipeline: PlaysPipeline,
         *,
         is_overloaded: Callable[[], bool],
-        life_of: Callable[[int], PartitionLife | None],
+        task_of: Callable[[int], PartitionTask | None],
         on_taken: Callable[[], None],
-        on_outputs: Callable[[PartitionLife, Sequence[OutputRecord]], Receipt | None],
-        on_result: Callable[[PartitionLife, PartitionResult, Sequence[Receipt]], None],
-        on_error: Callable[[PartitionLife, EngineError], None],
+        on_outputs: Callable[[PartitionTask, Sequence[OutputRecord]], Receipt | None],
+        on_result: Callable[[PartitionTask, PartitionResult, Sequence[Receipt]], None],
+        on_error: Callable[[PartitionTask, EngineError], None],
     ) -> None:
         self._buffer = buffer
         self._pipeline = pipeline
         self._is_overloaded = is_overloaded
-        self._life_of = life_of
+        self._task_of = task_of
         self._on_taken = on_taken
         self._on_outputs = on_outputs
         self._on_result = on_result
@@ -134,8 +134,8 @@ class InferenceLoop:
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._holding: deque[_Batch] = deque()
         self._part_is_on_thread = False
-        self._few_held_back = asyncio.Event()
-        self._few_held_back.set()
+        self._prefill_has_capacity = asyncio.Event()
+        self._prefill_has_capacity.set()
         self._in_order: deque[_Batch] = deque()
 
     async def run(self) -> None:
@@ -157,19 +157,19 @@ class InferenceLoop:
         while True:
             await self._buffer.wait_until_due()
             await self._slots.acquire()
-            await self._few_held_back.wait()
+            await self._prefill_has_capacity.wait()
             coalesced = self._is_overloaded()
-            taken = self._buffer.take(everything=coalesced and self._pipeline.num_held_back < _MANY_ARE_COLD)
-            lives = {partition: life for partition in taken if (life := self._life_of(partition))}
-            batch = {partition: taken[partition] for partition in lives}
+            taken = self._buffer.take(everything=coalesced and self._pipeline.num_queued < _MANY_ARE_COLD)
+            tasks = {partition: task for partition in taken if (task := self._task_of(partition))}
+            batch = {partition: taken[partition] for partition in tasks}
             self._on_taken()
             if not batch:
                 self._slots.release()
                 continue
-            for life in lives.values():
-                life.begin_inference()
+            for task in tasks.values():
+                task.begin_inference()
             processed = self._on_both_threads(partial(self._pipeline.begin, batch, coalesced=coalesced))
-            self._jobs.put_nowait(_Job(_Batch(lives), processed))
+            self._jobs.put_nowait(_Job(_Batch(tasks), processed))
 
     def _on_both_threads(self, begin: Callable[[], Write]) -> asyncio.Future[_Processed]:
         """Begins on the inference thread and writes on the other one; both do so in the order of these calls."""
@@ -179,14 +179,14 @@ class InferenceLoop:
 
     def _begin(self, begin: Callable[[], Write], processed: Future[_Processed]) -> None:
         """On the inference thread. Also of a micro-batch that raised parts may wait, and are counted."""
-        num_before = self._pipeline.num_held_back
+        num_before = self._pipeline.num_queued
         write, error = None, None
         try:
             write = begin()
         except Exception as raised:  # the caller's, with the count
             error = raised
-        num_held_back = max(0, self._pipeline.num_held_back - num_before)  # a part that is answered waits no more
-        self._answers.submit(_write, write, error, num_held_back, processed)
+        num_queued = max(0, self._pipeline.num_queued - num_before)  # a part that is answered waits no more
+        self._answers.submit(_write, write, error, num_queued, processed)
 
     async def _collect(self) -> None:
         while True:
@@ -197,40 +197,40 @@ class InferenceLoop:
             processed = await job.processed
             if job.is_part:
                 self._part_is_on_thread = False
-                batch.num_held_back -= 1
+                batch.num_queued -= 1
             else:
-                batch.results, batch.num_held_back = processed.results, processed.num_held_back
+                batch.results, batch.num_queued = processed.results, processed.num_queued
                 self._slots.release()
             if processed.error is not None:
                 self._failed(batch, processed.error)
             self._give_out(batch, processed.results)
             if job.is_part:
                 self._add_to(batch, processed.results)
-            elif batch.num_held_back:
+            elif batch.num_queued:
                 self._holding.append(batch)
-            if not batch.num_held_back:
+            if not batch.num_queued:
                 self._done(batch)
-            self._look_at_held_back()
+            self._update_prefill_capacity()
             self._answer_next_part()
 
     def _answer_next_part(self) -> None:
         """One part at a time goes to the thread, so that micro-batches go in between."""
-        while self._holding and not self._holding[0].num_held_back:
+        while self._holding and not self._holding[0].num_queued:
             self._holding.popleft()
         if self._holding and not self._part_is_on_thread:
             self._part_is_on_thread = True
-            processed = self._on_both_threads(self._pipeline.begin_held_back)
+            processed = self._on_both_threads(self._pipeline.begin_prefill)
             self._jobs.put_nowait(_Job(self._holding[0], processed, is_part=True))
 
-    def _look_at_held_back(self) -> None:
-        if self._pipeline.num_held_back < MAX_HELD_BACK:
-            self._few_held_back.set()
+    def _update_prefill_capacity(self) -> None:
+        if self._pipeline.num_queued < MAX_PREFILL_CHUNKS:
+            self._prefill_has_capacity.set()
         else:
-            self._few_held_back.clear()
+            self._prefill_has_capacity.clear()
 
     def _give_out(self, batch: _Batch, results: Sequence[PartitionResult]) -> None:
         for result in results:
-            receipt = self._on_outputs(batch.lives[result.partition], result.outputs)
+            receipt = self._on_outputs(batch.tasks[result.partition], result.outputs)
             if receipt is not None:
                 batch.receipts.setdefault(result.partition, []).append(receipt)
 
@@ -246,21 +246,21 @@ class InferenceLoop:
         logger.error("inference failed", exc_info=error)
         batch.results.clear()
         failure = error if isinstance(error, DeviceLost) else EngineError(f"inference failed: {error!r}")
-        for life in batch.lives.values():
-            self._on_error(life, failure)
+        for task in batch.tasks.values():
+            self._on_error(task, failure)
 
     def _done(self, batch: _Batch) -> None:
-        """All of a micro-batch was given out: it goes into the next cut, behind those before it."""
+        """All of a micro-batch was given out: it goes into the next checkpoint, behind those before it."""
         batch.is_done = True
         while self._in_order and self._in_order[0].is_done:
             first = self._in_order.popleft()
             for result in first.results:
-                self._on_result(first.lives[result.partition], result, first.receipts.pop(result.partition, []))
-            for life in first.lives.values():
-                life.end_inference()
+                self._on_result(first.tasks[result.partition], result, first.receipts.pop(result.partition, []))
+            for task in first.tasks.values():
+                task.end_inference()
 
 
-def _write(write: Write | None, error: Exception | None, num_held_back: int, processed: Future[_Processed]) -> None:
+def _write(write: Write | None, error: Exception | None, num_queued: int, processed: Future[_Processed]) -> None:
     """On the answering thread. A micro-batch that raised takes its turn, too."""
     results: list[PartitionResult] = []
     try:
@@ -269,4 +269,4 @@ def _write(write: Write | None, error: Exception | None, num_held_back: int, pro
     except Exception as raised:  # the caller's
         error = raised
     if processed.set_running_or_notify_cancel():
-        processed.set_result(_Processed(results, num_held_back, error))
+        processed.set_result(_Processed(results, num_queued, error))

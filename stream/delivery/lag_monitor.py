@@ -63,12 +63,12 @@ async def watch_lag(
             worker.progress.saw_lag(fetched | unopened)
             continue
         standing = {p for p, (position, end) in found.items() if position < end and before.get(p) == position}
-        if not worker.had_room():
+        if not worker.had_capacity():
             # Nothing is fetched on purpose, and a partition may wait for its turn; what takes the room up has a clock of its own.
             standing = set()
         worker.progress.saw_lag(standing | unopened)
         before = {partition: position for partition, (position, _) in found.items()}
-        served = {p: life.committed_offset for p, life in worker.fetchable().items() if p in found}
+        served = {p: task.committed_offset for p, task in worker.fetchable().items() if p in found}
         lags |= {p: max(0, found[p][1] - offset) for p, offset in served.items()}
         lags = {p: lag for p, lag in lags.items() if p in worker.assigned}
         worker.overload.saw_lag(sum(lags.values()))

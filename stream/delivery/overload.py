@@ -24,7 +24,7 @@ class Overload:
         self.is_on = False
 
     def saw_lag(self, num_plays: int) -> None:
-        """So many plays are in the log and in no cut."""
+        """So many plays are in the log and in no checkpoint."""
         if self._above_lag:
             bound = self._above_lag * _OFF_SHARE if self.is_on else self._above_lag
             self.is_on = num_plays > bound

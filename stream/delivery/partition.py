@@ -1,11 +1,11 @@
-"""One life of one source partition: from its opening to whatever ends it. There is one way in, and one way back.
+"""One task of one source partition: from its opening to whatever ends it. There is one way in, and one way back.
 
     open     writer.open() fences the owner before → the changelog is read to its end → the committed offset is read
              → both are checked against the marker → the histories go to the pipeline → seek → ready
-    ready    results arrive in source order; every commit interval their outputs are awaited and a cut is committed
-    end      finish(): a last cut, then close;  or abandon(): drop everything. Both let go of writer, state and caches.
+    ready    results arrive in source order; every commit interval their outputs are awaited and a checkpoint is committed
+    end      finish(): a last checkpoint, then close;  or abandon(): drop everything. Both let go of writer, state and caches.
 
-A life that has failed is never mended: the worker abandons it and opens a new one, which starts from what was committed.
+A task that has failed is never mended: the worker abandons it and opens a new one, which starts from what was committed.
 Nothing here skips plays because they are "already in memory".
 """
 
@@ -20,10 +20,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from intentrec_core.errors import BrokerError, Fenced, RecoveryTimeout, StateError
-from stream.delivery.changelog import Cut
+from stream.delivery.changelog import Checkpoint
 from stream.delivery.start_offset import SourceFacts, start_offset
 from stream.kafka.publisher import OutputStream, PublishFailed
-from stream.wire.deferred_counts import Tally
+from stream.wire.deferred_counts import DeferredCounts
 
 if TYPE_CHECKING:
     from intentrec_core.history.changelog_codec import Marker
@@ -45,7 +45,7 @@ class Membership(Enum):
 
 
 class SourceConsumer(Protocol):
-    """What a life needs from the consumer of the plays topic."""
+    """What a task needs from the consumer of the plays topic."""
 
     async def source_facts(self, partition: int) -> SourceFacts:
         """Committed offset and bounds of the partition, and how many partitions there are."""
@@ -72,8 +72,8 @@ class SourceConsumer(Protocol):
         ...
 
 
-class Phase(Enum):
-    """Where a life stands."""
+class TaskPhase(Enum):
+    """Where a task stands."""
 
     OPENING = "opening"
     READY = "ready"
@@ -82,8 +82,8 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LifeParts:
-    """What a life is made of; the same for all lives of a worker."""
+class TaskDependencies:
+    """What a task is made of; the same for all tasks of a worker."""
 
     source: SourceConsumer
     writer: Callable[[int, Callable[[int], Marker]], ChangelogWriter]
@@ -95,8 +95,8 @@ class LifeParts:
     fingerprint: str
     commit_interval_s: float
     recovery_deadline_s: float
-    on_failed: Callable[[PartitionLife, BaseException], None]
-    on_committed: Callable[[PartitionLife, int, float], None]
+    on_failed: Callable[[PartitionTask, BaseException], None]
+    on_committed: Callable[[PartitionTask, int, float], None]
     on_restored: Callable[[int, Restored], None]
 
 
@@ -107,15 +107,15 @@ class _Uncommitted:
     changes: dict[bytes, bytes | None] = field(default_factory=dict)
     receipts: list[Receipt] = field(default_factory=list)
     outputs: list[OutputRecord] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
+    counts: DeferredCounts = field(default_factory=DeferredCounts)
 
 
-class PartitionLife:
+class PartitionTask:
     """Owned by the event loop. ``next_fetch`` is the offset the fetcher must deliver next, or a later one."""
 
-    def __init__(self, partition: int, parts: LifeParts) -> None:
+    def __init__(self, partition: int, parts: TaskDependencies) -> None:
         self.partition = partition
-        self.phase = Phase.OPENING
+        self.phase = TaskPhase.OPENING
         self.next_fetch = -1
         self.committed_offset = -1
         self.output_stream = OutputStream()
@@ -134,7 +134,7 @@ class PartitionLife:
     @property
     def ready(self) -> bool:
         """Whether plays may be fetched for it."""
-        return self.phase is Phase.READY
+        return self.phase is TaskPhase.READY
 
     async def open(self) -> None:
         """Takes the partition over. Returns when it is ready.
@@ -172,7 +172,7 @@ class PartitionLife:
                 has_state=bool(restored.histories),
                 fingerprint=parts.fingerprint,
                 transactional=parts.transactional,
-                cut_ms=restored.cut_ms,
+                checkpoint_ms=restored.checkpoint_ms,
             )
         except StateError:
             # Whoever fenced us between the two reads has moved both since: the state is sound, and it is not ours.
@@ -185,7 +185,7 @@ class PartitionLife:
         await parts.open_state(partition, restored.histories)
         await parts.source.seek_source(partition, start)
         self.next_fetch = self.committed_offset = start
-        self.phase = Phase.READY
+        self.phase = TaskPhase.READY
         self._commits = asyncio.create_task(self._commit_regularly(), name=f"commits of partition {partition}")
         parts.on_restored(partition, restored)
 
@@ -204,24 +204,25 @@ class PartitionLife:
             self._idle.set()
 
     def add(self, result: PartitionResult, receipts: Sequence[Receipt], *, in_transaction: bool) -> None:
-        """Takes a micro-batch's result into the next cut, which waits for the receipts or takes the outputs in as well.
+        """Takes a micro-batch's result into the next checkpoint, which waits for the receipts or takes the outputs in as well.
 
-        A life that has ended takes nothing.
+        A task that has ended takes nothing.
         """
-        if self.phase not in (Phase.READY, Phase.FINISHING):
+        if self.phase not in (TaskPhase.READY, TaskPhase.FINISHING):
             return
         pending = self._uncommitted
         pending.next_offset = result.next_offset
         pending.num_plays += result.num_records
         pending.changes.update(result.changelog)
-        pending.tally.take(result.tally)
+        pending.counts.take(result.counts)
         pending.receipts.extend(receipts)
         if in_transaction:
             pending.outputs.extend(result.outputs)
         self._something.set()
 
     def fail(self, error: BaseException) -> None:
-        """From here on nothing of it is committed or sent: what failed would lie below the next cut's offset, and below what a
+        """From here on nothing of it is committed or sent: what failed would lie below the next checkpoint's offset,
+        and below what a
         subscriber has seen.
         """
         self.output_stream.ended = True  # now: the thread may have done the next micro-batch already
@@ -230,10 +231,10 @@ class PartitionLife:
     async def finish(self) -> None:
         """Gives the partition up in good order: nothing that was processed will be replayed.
 
-        Raises: whatever the last cut raised. The life has ended in any case.
+        Raises: whatever the last checkpoint raised. The task has ended in any case.
         """
-        if self.phase is Phase.READY:
-            self.phase = Phase.FINISHING
+        if self.phase is TaskPhase.READY:
+            self.phase = TaskPhase.FINISHING
             try:
                 await self._idle.wait()
                 await self._commit()
@@ -247,9 +248,9 @@ class PartitionLife:
         await self._end()
 
     async def _end(self) -> None:
-        if self.phase is Phase.ENDED:
+        if self.phase is TaskPhase.ENDED:
             return
-        self.phase = Phase.ENDED
+        self.phase = TaskPhase.ENDED
         if self._commits is not None:
             self._commits.cancel()
         self.output_stream.ended = True
@@ -265,36 +266,36 @@ class PartitionLife:
                 await asyncio.sleep(self._parts.commit_interval_s)
                 await self._commit()
         except asyncio.CancelledError:
-            if self.phase is Phase.ENDED:
+            if self.phase is TaskPhase.ENDED:
                 raise
             self._parts.on_failed(self, BrokerError("a commit was cancelled from within"))  # see stream.kafka.closing
         except Exception as error:
-            if self.phase is not Phase.ENDED:
+            if self.phase is not TaskPhase.ENDED:
                 self._parts.on_failed(self, error)
 
     async def _commit(self) -> None:
         async with self._committing:
-            # A cut after one that failed would carry the offset past plays that are in neither: there is none.
+            # A checkpoint after one that failed would carry the offset past plays that are in neither: there is none.
             if self._failure is not None:
                 raise self._failure
             try:
-                await self._commit_next_cut()
+                await self._commit_checkpoint()
             except BaseException as error:
                 self.fail(error)
                 raise
 
-    async def _commit_next_cut(self) -> None:
-        cut, self._uncommitted = self._uncommitted, _Uncommitted()
+    async def _commit_checkpoint(self) -> None:
+        checkpoint, self._uncommitted = self._uncommitted, _Uncommitted()
         self._something.clear()
-        if not cut.num_plays or self._writer is None:
+        if not checkpoint.num_plays or self._writer is None:
             return
         started_s = time.monotonic()
         # Outputs acknowledged → state and offset committed: a play whose outputs are missing must be replayed.
         try:
-            await asyncio.gather(*(receipt.future for receipt in cut.receipts))
+            await asyncio.gather(*(receipt.future for receipt in checkpoint.receipts))
         except Exception as error:
             raise PublishFailed(f"outputs of partition {self.partition} were not acknowledged: {error!r}") from error
-        await self._writer.commit(Cut(cut.next_offset, cut.changes, cut.outputs))
-        self.committed_offset = cut.next_offset
-        cut.tally.count()
-        self._parts.on_committed(self, cut.num_plays, time.monotonic() - started_s)
+        await self._writer.commit(Checkpoint(checkpoint.next_offset, checkpoint.changes, checkpoint.outputs))
+        self.committed_offset = checkpoint.next_offset
+        checkpoint.counts.count()
+        self._parts.on_committed(self, checkpoint.num_plays, time.monotonic() - started_s)

@@ -32,14 +32,16 @@ _POLL_MS = 200
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A partition's state as of the last cut in its changelog, which was written at ``cut_ms`` (-1: there is none)."""
+    """A partition's state as of the last checkpoint in its changelog, which was written at ``checkpoint_ms`` (-1:
+    there is none).
+    """
 
     histories: dict[str, History]
     marker: Marker | None
     num_records: int
     num_bytes: int
     duration_s: float
-    cut_ms: int = -1
+    checkpoint_ms: int = -1
 
 
 async def read_changelog(settings: Settings, partition: int, layout: EventLayout) -> Restored:
@@ -50,7 +52,7 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
     """
     started_s = time.monotonic()
     source = TopicPartition(settings.changelog_topic, partition)
-    restorer, num_bytes, cut_ms = Restorer(layout), 0, -1
+    restorer, num_bytes, checkpoint_ms = Restorer(layout), 0, -1
     consumer = reader(settings, f"recovery-{partition}", max_partition_fetch_bytes=_FETCH_BYTES)
     try:
         await consumer.start()
@@ -67,13 +69,13 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
                 if record.key is not None:  # ours always have one
                     restorer.feed(record.key, record.value)
                     if record.key == MARKER_KEY:
-                        cut_ms = record.timestamp
+                        checkpoint_ms = record.timestamp
                     num_bytes += len(record.key) + len(record.value or b"")
             await asyncio.sleep(0)
     finally:
         await close_consumer(consumer)
     histories, marker = await asyncio.to_thread(unpack, restorer, layout, partition)
-    return Restored(histories, marker, restorer.num_records, num_bytes, time.monotonic() - started_s, cut_ms)
+    return Restored(histories, marker, restorer.num_records, num_bytes, time.monotonic() - started_s, checkpoint_ms)
 
 
 def unpack(restorer: Restorer, layout: EventLayout, partition: int) -> tuple[dict[str, History], Marker | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
-#: A partition that fails this often, without one cut and without a quiet time in between, will not mend itself.
+#: A partition that fails this often, without one checkpoint and without a quiet time in between, will not mend itself.
 MAX_FAILURES, QUIET_S = 10, 600.0
 
 
@@ -24,7 +24,7 @@ class Retries:
         return num
 
     def succeeded(self, partition: int) -> None:
-        """A cut is durable: the next failure is the first."""
+        """A checkpoint is durable: the next failure is the first."""
         self._failures.pop(partition, None)
 
 

@@ -46,9 +46,9 @@ def start_offset(
     has_state: bool,
     fingerprint: str,
     transactional: bool,
-    cut_ms: int = -1,
+    checkpoint_ms: int = -1,
 ) -> int:
-    """The first offset that is not in the restored state, whose last cut was written at ``cut_ms``.
+    """The first offset that is not in the restored state, whose last checkpoint was written at ``checkpoint_ms``.
 
     Raises: StateError when state and log disagree; the message says what to do.
     """
@@ -83,7 +83,7 @@ def start_offset(
         if (
             facts.first_ms is not None
             and facts.beginning < marker.next_offset
-            and facts.first_ms > cut_ms + CLOCK_SLACK_MS
+            and facts.first_ms > checkpoint_ms + CLOCK_SLACK_MS
         ):
             raise StateError(
                 f"{where}: no offset is committed, and the first play of the log (offset {facts.beginning}) is younger than the "

@@ -28,7 +28,7 @@ from stream.wire.records import Fetched
 if TYPE_CHECKING:
     from mode import Service, ServiceT
 
-    from stream.delivery.partition import PartitionLife
+    from stream.delivery.partition import PartitionTask
     from stream.settings import Settings
 
 T = TypeVar("T")
@@ -46,16 +46,16 @@ _STOP_NOTICED_S = 0.2
 class PlaysSink(Protocol):
     """Where the batches go: the worker, seen from the transport."""
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_capacity(self) -> None:
         """Returns when more plays may be fetched."""
         ...
 
-    def fetchable(self) -> dict[int, PartitionLife]:
-        """The lives that are ready, by partition."""
+    def fetchable(self) -> dict[int, PartitionTask]:
+        """The tasks that are ready, by partition."""
         ...
 
-    def accept(self, life: PartitionLife, fetched: Fetched) -> None:
-        """Takes what was fetched for a life; one that has ended meanwhile drops it."""
+    def accept(self, task: PartitionTask, fetched: Fetched) -> None:
+        """Takes what was fetched for a task; one that has ended meanwhile drops it."""
         ...
 
     async def partitions_revoked(self, partitions: set[int]) -> None:
@@ -158,7 +158,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class BatchConsumer(driver.Consumer):
-    """Hands plays to a sink in batches; the source side of every partition's life."""
+    """Hands plays to a sink in batches; the source side of every partition's task."""
 
     _thread: BatchConsumerThread
 
@@ -181,41 +181,41 @@ class BatchConsumer(driver.Consumer):
                 if not self.flow_active:
                     await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # mode's own Event is meant
                     continue
-                await sink.wait_for_room()
-                lives = sink.fetchable()
-                if not lives:
+                await sink.wait_for_capacity()
+                tasks = sink.fetchable()
+                if not tasks:
                     await self._thread.run(self._stay_active())
                     await asyncio.sleep(_POLL_S / 2)
                     continue
                 generation = self.app.consumer_generation_id
-                topic_partitions = {TP(self._topic, partition) for partition in lives}
+                topic_partitions = {TP(self._topic, partition) for partition in tasks}
                 fetched = cast("dict[TP, Fetched]", await self._getmany(topic_partitions, timeout=_POLL_S))
                 if self._stopped.is_set() or stopped.is_set():
                     return
                 if not self.flow_active or generation != self.app.consumer_generation_id:
-                    await self._seek_back(lives)
+                    await self._seek_back(tasks)
                     continue
                 for tp, batch in fetched.items():
-                    sink.accept(lives[tp.partition], batch)
+                    sink.accept(tasks[tp.partition], batch)
                     self._read_offset[TP(tp.topic, tp.partition)] = batch.end - 1
                 await asyncio.sleep(0)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
 
-    async def _seek_back(self, lives: Mapping[int, PartitionLife]) -> None:
-        """To each life's own next offset: what was fetched for it is dropped.
+    async def _seek_back(self, tasks: Mapping[int, PartitionTask]) -> None:
+        """To each task's own next offset: what was fetched for it is dropped.
 
-        Belt and braces: a rebalance takes all lives out before the flow stops for it, and new ones seek as they open. Where Faust
+        Belt and braces: a rebalance takes all tasks out before the flow stops for it, and new ones seek as they open. Where Faust
         stops the flow for anything else, what was fetched meanwhile would be missing: the worker would see the gap, and reopen.
         """
-        for partition, life in lives.items():
-            # While one is sought another can end, and its next life has sought its own offset.
-            if self._sink.fetchable().get(partition) is life:
-                await self.seek_source(partition, life.next_fetch)
+        for partition, task in tasks.items():
+            # While one is sought another can end, and its next task has sought its own offset.
+            if self._sink.fetchable().get(partition) is task:
+                await self.seek_source(partition, task.next_fetch)
 
     async def perform_seek(self) -> None:
-        """Nothing. Faust's seeks to the committed offsets after each rebalance; our lives sought their own when they opened."""
+        """Nothing. Faust's seeks to the committed offsets after each rebalance; our tasks sought their own when they opened."""
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Stops the flow, then closes the partitions: aiokafka rejoins the group when this returns."""

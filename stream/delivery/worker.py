@@ -1,11 +1,11 @@
-"""The worker's event-loop side: plays in from the transport, micro-batches to the inference thread, results into cuts.
+"""The worker's event-loop side: plays in from the transport, micro-batches to the inference thread, results into checkpoints.
 
-    transport ──accept──▶ buffer ──micro-batch──▶ inference thread ──results──▶ publisher and the partition's next cut
+    transport ──accept──▶ buffer ──micro-batch──▶ inference thread ──results──▶ publisher and the partition's next checkpoint
         ▲                                                                            │
-        └──── wait_for_room: fetched and uncommitted plays are bounded ◀──committed──┘
+        └──── wait_for_capacity: fetched and uncommitted plays are bounded ◀──committed──┘
 
-It owns which life each partition has. Whatever fails, in whatever place, goes through ``_failed``: the life is abandoned, the
-coordinator is asked whether the partition is still ours, and a new life is opened. What must not go on ends the process.
+It owns which task each partition has. Whatever fails, in whatever place, goes through ``_failed``: the task is abandoned, the
+coordinator is asked whether the partition is still ours, and a new task is opened. What must not go on ends the process.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from intentrec_core.errors import BrokerError, DeviceLost, EngineError, Fenced, IntentRecError, StateError
-from stream.delivery.in_flight import Outstanding
+from stream.delivery.in_flight import InFlight
 from stream.delivery.inference_loop import InferenceLoop
 from stream.delivery.overload import Overload
-from stream.delivery.partition import LifeParts, Membership, PartitionLife
+from stream.delivery.partition import Membership, PartitionTask, TaskDependencies
 from stream.delivery.play_buffer import PlayBuffer
 from stream.delivery.retries import MAX_FAILURES, Retries, pause_s
-from stream.delivery.worker_metrics import WorkerFigures
-from stream.ops.liveness import Progress
+from stream.delivery.worker_metrics import WorkerMetrics
+from stream.ops.liveness import WorkProgress
 
 if TYPE_CHECKING:
     from stream.delivery.inference_loop import PlaysPipeline
@@ -38,14 +38,14 @@ T = TypeVar("T")
 
 #: A restore takes memory twice over and most of the loop's time; more at once would only make all of them late.
 _NUM_OPENING = 8
-#: Of the rebalance timeout: the last cut must be in before the group gives up on us and another owner fences it.
+#: Of the rebalance timeout: the last checkpoint must be in before the group gives up on us and another owner fences it.
 _REVOKE_SHARE = 0.5
-#: No life of this process can do better: opening again would only fail again.
+#: No task of this process can do better: opening again would only fail again.
 _FINAL = (StateError, DeviceLost)
 
 
 class PlaysWorker:
-    """Owned by the event loop. ``parts`` is called once with the worker's callbacks, and returns what lives are made of."""
+    """Owned by the event loop. ``parts`` is called once with the worker's callbacks, and returns what tasks are made of."""
 
     def __init__(
         self,
@@ -57,18 +57,18 @@ class PlaysWorker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self.figures = WorkerFigures(metrics)
+        self.figures = WorkerMetrics(metrics)
         self._revoke_deadline_s = rebalance_timeout_s * _REVOKE_SHARE
         self._buffer = PlayBuffer(
             max_batch=settings.max_batch, deadline_s=settings.batch_deadline_ms / 1000, clock=clock
         )
-        self._lives: dict[int, PartitionLife] = {}
+        self._partition_tasks: dict[int, PartitionTask] = {}
         self.overload = Overload(settings.coalesce_above_lag, lambda: self._buffer.has_full_batch)
         self._inference = InferenceLoop(
             self._buffer,
             pipeline,
             is_overloaded=self.overload.coalesces,
-            life_of=self._lives.get,
+            task_of=self._partition_tasks.get,
             on_taken=self._taken,
             on_outputs=self._give_out,
             on_result=self._processed,
@@ -77,19 +77,19 @@ class PlaysWorker:
         self._assigned: set[int] = set()
         self._turns: dict[int, asyncio.Lock] = {}
         self._retries = Retries(clock)
-        self._outstanding = Outstanding(max_plays=settings.max_uncommitted, max_bytes=settings.max_uncommitted_bytes)
+        self._in_flight = InFlight(max_plays=settings.max_uncommitted, max_bytes=settings.max_uncommitted_bytes)
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._openings = asyncio.Semaphore(_NUM_OPENING)
-        self._room, self._always_had_room = asyncio.Event(), True
+        self._room, self._always_had_capacity = asyncio.Event(), True
         self._draining = False
-        self._parts: LifeParts | None = None
+        self._parts: TaskDependencies | None = None
         self._publisher: Publisher | None = None
         self.joined = False
-        self.progress = Progress(clock)
+        self.progress = WorkProgress(clock)
         self.fatal: asyncio.Future[IntentRecError] = asyncio.get_running_loop().create_future()
 
-    def start(self, parts: LifeParts, publisher: Publisher | None) -> None:
+    def start(self, parts: TaskDependencies, publisher: Publisher | None) -> None:
         """Begins to take micro-batches to the inference thread. ``publisher`` is None where outputs go into the transaction."""
         self._parts, self._publisher = parts, publisher
         self._spawn(self._inference.run(), "inference")
@@ -100,21 +100,21 @@ class PlaysWorker:
 
     # --- the transport's side
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_capacity(self) -> None:
         """Returns when more plays may be fetched: the bound on memory, and on what a crash replays."""
-        while self._draining or not self._has_room():
-            self._always_had_room = False
+        while self._draining or not self._has_capacity():
+            self._always_had_capacity = False
             self._room.clear()
             await self._room.wait()
 
-    def had_room(self) -> bool:
+    def had_capacity(self) -> bool:
         """Whether nothing kept plays from being fetched since this was last asked."""
-        had, self._always_had_room = self._always_had_room, self._has_room()
+        had, self._always_had_capacity = self._always_had_capacity, self._has_capacity()
         return had
 
-    def _has_room(self) -> bool:
+    def _has_capacity(self) -> bool:
         num_most = self._settings.max_batch * self._settings.max_buffered_batches
-        return self._buffer.num_plays < num_most and self._outstanding.has_room
+        return self._buffer.num_plays < num_most and self._in_flight.has_capacity
 
     @property
     def assigned(self) -> frozenset[int]:
@@ -122,29 +122,29 @@ class PlaysWorker:
         return frozenset(self._assigned)
 
     def unopened(self) -> set[int]:
-        """Partitions that are ours and have no life, not even one that is being opened."""
-        return self._assigned - self._lives.keys()
+        """Partitions that are ours and have no task, not even one that is being opened."""
+        return self._assigned - self._partition_tasks.keys()
 
-    def fetchable(self) -> dict[int, PartitionLife]:
-        """The lives that are ready, by partition."""
-        return {partition: life for partition, life in self._lives.items() if life.ready}
+    def fetchable(self) -> dict[int, PartitionTask]:
+        """The tasks that are ready, by partition."""
+        return {partition: task for partition, task in self._partition_tasks.items() if task.ready}
 
-    def accept(self, life: PartitionLife, fetched: Fetched) -> None:
-        """Takes what was fetched for a life: nothing of one that has ended, nothing twice, nothing behind a gap."""
-        if self._lives.get(life.partition) is not life or not life.ready or self._draining:
+    def accept(self, task: PartitionTask, fetched: Fetched) -> None:
+        """Takes what was fetched for a task: nothing of one that has ended, nothing twice, nothing behind a gap."""
+        if self._partition_tasks.get(task.partition) is not task or not task.ready or self._draining:
             return
-        if fetched.start != life.next_fetch:
+        if fetched.start != task.next_fetch:
             # Only we seek, but where the log has lost the offset (retention, a topic made anew) aiokafka goes on at its
             # beginning, and plays between would be skipped unseen. Opening again asks how far the log reaches.
-            where = f"partition {life.partition} goes on at offset {fetched.start} instead of {life.next_fetch}"
-            self._failed(life, EngineError(where))
+            where = f"partition {task.partition} goes on at offset {fetched.start} instead of {task.next_fetch}"
+            self._failed(task, EngineError(where))
             return
-        life.next_fetch = fetched.end
+        task.next_fetch = fetched.end
         if fetched.records:
-            self._outstanding.fetched(life, fetched)
-            self._buffer.add(life.partition, fetched.records)
+            self._in_flight.fetched(task, fetched)
+            self._buffer.add(task.partition, fetched.records)
             self.figures.buffered(self._buffer.num_plays)
-            self.progress.work_arrived(life.partition)
+            self.progress.work_arrived(task.partition)
 
     def partitions_assigned(self, partitions: set[int]) -> None:
         """Opens what is newly ours, in the background."""
@@ -156,59 +156,61 @@ class PlaysWorker:
     async def partitions_revoked(self, partitions: set[int]) -> None:
         """Closes partitions in good order, or leaves them to an end of their own at the deadline. Never raises."""
         self._assigned -= partitions
-        lives = [life for partition in partitions if (life := self._take_out(partition))]
-        finishing = {self._spawn(self._finish(life), f"finish partition {life.partition}"): life for life in lives}
-        late = (await asyncio.wait(finishing, timeout=self._revoke_deadline_s))[1] if lives else set()
-        for task in late:
-            life = finishing[task]
-            logger.warning("partition %d did not close in time: its last plays will be replayed", life.partition)
-            # Not waited for: a life's end closes its state on the inference thread, and that may be what hangs.
-            task.cancel()
-            self._spawn(self._abandon(life), f"abandon partition {life.partition}")
+        tasks = [task for partition in partitions if (task := self._take_out(partition))]
+        finishing = {self._spawn(self._finish(task), f"finish partition {task.partition}"): task for task in tasks}
+        late = (await asyncio.wait(finishing, timeout=self._revoke_deadline_s))[1] if tasks else set()
+        for finish in late:
+            task = finishing[finish]
+            logger.warning("partition %d did not close in time: its last plays will be replayed", task.partition)
+            # Not waited for: a task's end closes its state on the inference thread, and that may be what hangs.
+            finish.cancel()
+            self._spawn(self._abandon(task), f"abandon partition {task.partition}")
         self._count_partitions()
 
-    # --- lives
+    # --- tasks
 
     async def _open(self, partition: int) -> None:
         assert self._parts is not None
         async with self._turn(partition):
-            if partition not in self._assigned or partition in self._lives or self._draining:
+            if partition not in self._assigned or partition in self._partition_tasks or self._draining:
                 return
-            life = self._lives[partition] = PartitionLife(partition, self._parts)
-            self._outstanding.begin(life)
-            opening = self._opening[partition] = asyncio.ensure_future(self._open_in_turn(life))
+            task = self._partition_tasks[partition] = PartitionTask(partition, self._parts)
+            self._in_flight.begin(task)
+            opening = self._opening[partition] = asyncio.ensure_future(self._open_in_turn(task))
             await asyncio.wait([opening])
             given_up = self._opening.pop(partition, None) is None
             error = BrokerError("the opening was cancelled from within") if opening.cancelled() else opening.exception()
             if error is not None:
                 if not given_up:
-                    self._failed(life, error)
-                # Still in turn: its end must not close what the next life has opened.
-                await life.abandon()
+                    self._failed(task, error)
+                # Still in turn: its end must not close what the next task has opened.
+                await task.abandon()
             self._count_partitions()
 
-    async def _open_in_turn(self, life: PartitionLife) -> None:
+    async def _open_in_turn(self, task: PartitionTask) -> None:
         async with self._openings:
-            await life.open()
+            await task.open()
 
-    async def _finish(self, life: PartitionLife) -> None:
-        """The last cut of a life, then its end. What waits for inference is left for the next owner."""
-        await self._stop_opening(life.partition)
-        async with self._turn(life.partition):
+    async def _finish(self, task: PartitionTask) -> None:
+        """The last checkpoint of a task, then its end. What waits for inference is left for the next owner."""
+        await self._stop_opening(task.partition)
+        async with self._turn(task.partition):
             try:
-                await life.finish()
+                await task.finish()
             except Fenced as error:
                 # Whoever fenced us took the partition before we gave it away: we had been declared dead.
                 self._end_process(error)
             except Exception as error:
-                logger.warning("last cut of partition %d failed, its plays will be replayed: %r", life.partition, error)
+                logger.warning(
+                    "last checkpoint of partition %d failed, its plays will be replayed: %r", task.partition, error
+                )
             finally:
-                self._settle(life)
+                self._settle(task)
 
-    async def _abandon(self, life: PartitionLife) -> None:
-        async with self._turn(life.partition):
-            await life.abandon()
-            self._settle(life)
+    async def _abandon(self, task: PartitionTask) -> None:
+        async with self._turn(task.partition):
+            await task.abandon()
+            self._settle(task)
 
     async def _stop_opening(self, partition: int) -> None:
         """A restore can take minutes; a partition that goes away does not wait for it."""
@@ -217,27 +219,28 @@ class PlaysWorker:
             opening.cancel()
             await asyncio.wait([opening])
 
-    def _failed(self, life: PartitionLife, error: BaseException) -> None:
+    def _failed(self, task: PartitionTask, error: BaseException) -> None:
         """The one way back."""
-        life.fail(error)  # also one that is being given up: its last cut must not carry the offset past what failed
-        if self._lives.get(life.partition) is not life:
+        # Also a task that is being given up: its last checkpoint must not carry the offset past what failed.
+        task.fail(error)
+        if self._partition_tasks.get(task.partition) is not task:
             return
-        self._take_out(life.partition)
+        self._take_out(task.partition)
         self._count_partitions()
         if isinstance(error, _FINAL):
             self._end_process(error)  # first, because abandoning waits for the inference thread, which may hang
-        self._spawn(self._reopen(life, error), f"reopen partition {life.partition}")
+        self._spawn(self._reopen(task, error), f"reopen partition {task.partition}")
 
-    def _take_out(self, partition: int) -> PartitionLife | None:
-        """A life begins to end: what waits for inference is left for the next one, or the next owner."""
-        life = self._lives.pop(partition, None)
-        if life is not None:
+    def _take_out(self, partition: int) -> PartitionTask | None:
+        """A task begins to end: what waits for inference is left for the next one, or the next owner."""
+        task = self._partition_tasks.pop(partition, None)
+        if task is not None:
             self._buffer.drop(partition)
-        return life
+        return task
 
-    async def _reopen(self, life: PartitionLife, error: BaseException) -> None:
-        partition = life.partition
-        await self._abandon(life)
+    async def _reopen(self, task: PartitionTask, error: BaseException) -> None:
+        partition = task.partition
+        await self._abandon(task)
         if isinstance(error, _FINAL):
             return None
         failures = self._retries.failed(partition)
@@ -270,47 +273,47 @@ class PlaysWorker:
             self.fatal.set_result(error if isinstance(error, IntentRecError) else EngineError(repr(error)))
 
     def _turn(self, partition: int) -> asyncio.Lock:
-        """Of lives of one partition, one is opened or ended at a time: the next must find nothing of the last."""
+        """Of tasks of one partition, one is opened or ended at a time: the next must find nothing of the last."""
         return self._turns.setdefault(partition, asyncio.Lock())
 
-    def _settle(self, life: PartitionLife) -> None:
-        """A life has ended: nothing of it is outstanding."""
-        if self._outstanding.end(life):
-            self.progress.work_done(life.partition, idle=True)
-        self._look_for_room()
+    def _settle(self, task: PartitionTask) -> None:
+        """A task has ended: nothing of it is outstanding."""
+        if self._in_flight.end(task):
+            self.progress.work_done(task.partition, idle=True)
+        self._update_capacity()
 
     # --- the inference loop's side
 
     def _taken(self) -> None:
         self.figures.buffered(self._buffer.num_plays)
-        self._look_for_room()
+        self._update_capacity()
 
-    def _give_out(self, life: PartitionLife, outputs: Sequence[OutputRecord]) -> Receipt | None:
-        return None if self._publisher is None else self._publisher.publish(outputs, life.output_stream)
+    def _give_out(self, task: PartitionTask, outputs: Sequence[OutputRecord]) -> Receipt | None:
+        return None if self._publisher is None else self._publisher.publish(outputs, task.output_stream)
 
-    def _processed(self, life: PartitionLife, result: PartitionResult, receipts: Sequence[Receipt]) -> None:
-        life.add(result, receipts, in_transaction=self._publisher is None)
+    def _processed(self, task: PartitionTask, result: PartitionResult, receipts: Sequence[Receipt]) -> None:
+        task.add(result, receipts, in_transaction=self._publisher is None)
 
-    # --- callbacks of lives
+    # --- callbacks of tasks
 
-    def committed(self, life: PartitionLife, num_plays: int, duration_s: float) -> None:
-        """A cut is durable."""
-        self._retries.succeeded(life.partition)
-        self._outstanding.committed(life, num_plays, life.committed_offset)
+    def committed(self, task: PartitionTask, num_plays: int, duration_s: float) -> None:
+        """A checkpoint is durable."""
+        self._retries.succeeded(task.partition)
+        self._in_flight.committed(task, num_plays, task.committed_offset)
         self.figures.committed(duration_s)
-        self.progress.work_done(life.partition, idle=not self._outstanding.holds(life))
-        self._look_for_room()
+        self.progress.work_done(task.partition, idle=not self._in_flight.holds(task))
+        self._update_capacity()
 
-    def life_failed(self, life: PartitionLife, error: BaseException) -> None:
-        """A life's regular cut failed."""
+    def task_failed(self, task: PartitionTask, error: BaseException) -> None:
+        """A task's regular checkpoint failed."""
         self.figures.commit_failed(error)
-        self._failed(life, error)
+        self._failed(task, error)
 
     def _count_partitions(self) -> None:
         self.figures.partitions(assigned=len(self._assigned), ready=len(self.fetchable()))
 
-    def _look_for_room(self) -> None:
-        if not self._draining and self._has_room():
+    def _update_capacity(self) -> None:
+        if not self._draining and self._has_capacity():
             self._room.set()
 
     # --- the end
@@ -323,8 +326,8 @@ class PlaysWorker:
     async def drain(self) -> None:
         """Takes no more plays, finishes what is in inference, commits it, closes every partition."""
         self._draining = True
-        lives = [life for partition in list(self._lives) if (life := self._take_out(partition))]
-        await asyncio.gather(*(self._finish(life) for life in lives))
+        tasks = [task for partition in list(self._partition_tasks) if (task := self._take_out(partition))]
+        await asyncio.gather(*(self._finish(task) for task in tasks))
 
     async def stop(self) -> None:
         """Ends the tasks; the inference thread is not waited for."""

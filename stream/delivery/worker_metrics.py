@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class WorkerFigures:
+class WorkerMetrics:
     """Counts and times on the injected metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -33,16 +33,16 @@ class WorkerFigures:
         self._metrics.buffered_plays.set(num_plays)
 
     def lag(self, num_plays: int) -> None:
-        """Plays that the log holds and no cut does yet."""
+        """Plays that the log holds and no checkpoint does yet."""
         self._metrics.lag_plays.set(num_plays)
 
     def committed(self, duration_s: float) -> None:
-        """A cut is durable."""
+        """A checkpoint is durable."""
         self._metrics.transactions.labels(TransactionOutcome.COMMITTED).inc()
         self._metrics.transaction_seconds.observe(duration_s)
 
     def commit_failed(self, error: BaseException) -> None:
-        """A cut is not durable, or nobody knows."""
+        """A checkpoint is not durable, or nobody knows."""
         if isinstance(error, PublishFailed):
             self._metrics.publish_failures.inc()
         outcome = TransactionOutcome.FENCED if isinstance(error, Fenced) else TransactionOutcome.ABORTED

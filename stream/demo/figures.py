@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stream.demo.console.snapshot import Phase, Quality, ServedBundle, Snapshot, Weights
+from stream.demo.console.snapshot import DemoPhase, DemoSnapshot, LiveQuality, ServedBundle, Weights
 from stream.ops.scrape import Samples
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Figures:
     planned_s: float | None
     plays_planned: int
     clock: Callable[[], float] = time.monotonic
-    phase: Phase = Phase.REPLAYING
+    phase: DemoPhase = DemoPhase.REPLAYING
     worker: Samples = field(default_factory=Samples)
     trainer: Samples = field(default_factory=Samples)
     started_s: float | None = None
@@ -78,7 +78,7 @@ class Figures:
         for name in _JUDGED:
             self._judged.setdefault(name, {}).update(self.worker.by(name, "bundle"))
         now_s = self.clock()
-        if self.started_s is not None and self.phase is Phase.REPLAYING:
+        if self.started_s is not None and self.phase is DemoPhase.REPLAYING:
             self._elapsed_s = now_s - self.started_s
         self._sent.append((now_s, self.replay.sent))
         while len(self._sent) > 2 and now_s - self._sent[0][0] > _RATE_SPAN_S:
@@ -101,15 +101,15 @@ class Figures:
         """Plays folded into a history."""
         return int(self.worker.total("intentrec_plays_total", outcome="applied"))
 
-    def quality(self) -> Quality:
+    def quality(self) -> LiveQuality:
         """The worker's running figures over all bundles."""
         judged = self._judged_total("intentrec_judged_plays_total")
         if not judged:
-            return Quality()
+            return LiveQuality()
         asked = self.worker.by("intentrec_judged_intents_total", "head")
         right = self.worker.by("intentrec_judged_intents_right_total", "head")
         common = self.worker.by("intentrec_judged_popular_intents_right_total", "head")
-        return Quality(
+        return LiveQuality(
             num_judged=int(judged),
             hr_at_10=self._judged_total("intentrec_judged_hits_total") / judged,
             hr_at_10_popular=self._judged_total("intentrec_judged_popular_hits_total") / judged,
@@ -154,11 +154,11 @@ class Figures:
         """Bundles announced that the worker did not take."""
         return int(self.worker.total("intentrec_bundle_rejections_total"))
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> DemoSnapshot:
         """The screen as of now."""
         newest_ms = self.replay.last_ts_ms
         observer = self.observer
-        return Snapshot(
+        return DemoSnapshot(
             title=self.title,
             phase=self.phase,
             elapsed_s=self._elapsed_s,

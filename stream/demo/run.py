@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from intentrec_core.errors import IntentRecError
 from intentrec_core.plays.table import play_rows
-from stream.demo.console.snapshot import Phase, Snapshot
+from stream.demo.console.snapshot import DemoPhase, DemoSnapshot
 from stream.demo.console.spotlight import Spotlight
 from stream.demo.figures import DemoResult, Figures
 from stream.demo.observer import Observer
-from stream.demo.stage import Stage
+from stream.demo.stage import DemoEnvironment
 from stream.kafka.replay import Pace, Replay
 from stream.ops.scrape import scrape
 
@@ -49,11 +49,11 @@ class NotDrained(IntentRecError):
 class Show(Protocol):
     """Draws a snapshot; called some four times a second, on a thread of its own."""
 
-    def __call__(self, view: Snapshot) -> None: ...
+    def __call__(self, view: DemoSnapshot) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Script:
+class ReplayPlan:
     """What is played: ``plays`` in time order, at ``pace``, for ``seconds`` at most, with ``num_members`` on the screen."""
 
     title: str
@@ -66,22 +66,29 @@ class Script:
     first_bundle: str
 
 
-def play(script: Script, stage: Stage, worker: tuple[Child, int], trainer: tuple[Child, int], show: Show) -> DemoResult:
+def play(
+    script: ReplayPlan, stage: DemoEnvironment, worker: tuple[Child, int], trainer: tuple[Child, int], show: Show
+) -> DemoResult:
     """Replays, watches, drains; Ctrl-C ends the replay early and drains all the same, twice ends at once.
 
     Raises: NotDrained when plays are missing at the end; ChildEnded when a process ends by itself.
     """
     try:
-        return asyncio.run(_Performance(script, stage, worker, trainer, show).run())
+        return asyncio.run(DemoRun(script, stage, worker, trainer, show).run())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
-class _Performance:
+class DemoRun:
     """One replay with everything that watches it."""
 
     def __init__(
-        self, script: Script, stage: Stage, worker: tuple[Child, int], trainer: tuple[Child, int], show: Show
+        self,
+        script: ReplayPlan,
+        stage: DemoEnvironment,
+        worker: tuple[Child, int],
+        trainer: tuple[Child, int],
+        show: Show,
     ) -> None:
         self._script, self._show = script, show
         self._worker, self._worker_port = worker
@@ -120,9 +127,9 @@ class _Performance:
                     await asyncio.gather(sending, return_exceptions=True)
                     watching.result()
                 await sending
-                figures.phase = Phase.DRAINING
+                figures.phase = DemoPhase.DRAINING
                 await self._drain(watching)
-                figures.phase = Phase.DONE
+                figures.phase = DemoPhase.DONE
             finally:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
@@ -146,7 +153,7 @@ class _Performance:
         while True:
             await self._look()
             self._worker.check()
-            if self._figures.phase is Phase.REPLAYING:
+            if self._figures.phase is DemoPhase.REPLAYING:
                 self._trainer.check()
             if self._observer.failed is not None:
                 raise self._observer.failed

@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Stage:
+class DemoEnvironment:
     """The broker's address, the settings all processes share, and this run's folder."""
 
     settings: Settings
@@ -54,7 +54,7 @@ class Stage:
 
 
 @contextlib.contextmanager
-def open_stage(*, broker: str | None, retrain_interval_s: float, say: Say) -> Iterator[Stage]:
+def open_stage(*, broker: str | None, retrain_interval_s: float, say: Say) -> Iterator[DemoEnvironment]:
     """Starts the embedded broker (or uses ``broker``), creates topics of this run's own, and undoes both at the end.
 
     Raises: BrokerError in one line when there is no broker.
@@ -91,12 +91,12 @@ def open_stage(*, broker: str | None, retrain_interval_s: float, say: Say) -> It
         if broker is not None:
             stack.callback(_delete_topics, settings)
         say(f"broker {address}" + (" (embedded, in memory)" if broker is None else ""))
-        yield Stage(settings, overrides, folder, broker is None)
+        yield DemoEnvironment(settings, overrides, folder, broker is None)
         failed.clear()
 
 
 @contextlib.contextmanager
-def running(stage: Stage, say: Say) -> Iterator[tuple[Child, int, Child, int]]:
+def running(stage: DemoEnvironment, say: Say) -> Iterator[tuple[Child, int, Child, int]]:
     """Worker and trainer with the ports of their metrics, the worker ready; both end with the block."""
     worker_port, trainer_port = free_port(), free_port()
     with contextlib.ExitStack() as stack:

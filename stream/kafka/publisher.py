@@ -63,7 +63,7 @@ class Uncommitted:
 
 
 class OutputStream:
-    """The outputs of one partition's life, in source order. Once one of them failed, or the life ended, no later one is sent.
+    """The outputs of one partition's task, in source order. Once one of them failed, or the task ended, no later one is sent.
 
     A subscriber drops what lies below the source offset it has seen: past a gap, what is replayed would be dropped.
     """

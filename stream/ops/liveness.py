@@ -42,7 +42,7 @@ class Waiting:
         return self._clock() - min(self._since_s.values()) if self._since_s else 0.0
 
 
-class Progress:
+class WorkProgress:
     """Remembers by partition since when something waits. Owned by the event loop."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -55,7 +55,7 @@ class Progress:
         self._work.begin(partition)
 
     def work_done(self, partition: int, *, idle: bool) -> None:
-        """A cut of a partition is durable, or its life has ended; ``idle``: nothing of it is left to do."""
+        """A checkpoint of a partition is durable, or its task has ended; ``idle``: nothing of it is left to do."""
         self._work.end(partition)
         if not idle:
             self._work.begin(partition)

@@ -38,7 +38,7 @@ class PlayOutcome(StrEnum):
     REPLAYED = "replayed"
 
 
-class Stage(StrEnum):
+class PipelineStep(StrEnum):
     """Steps of a micro-batch, in data-flow order."""
 
     FOLD = "fold"
@@ -160,8 +160,8 @@ class Metrics:
             "bundle_swap", "From an announcement until everybody is served by it", LONG_BUCKETS_S
         )
 
-        self.takeover_members = gauge(
-            "takeover_members", "Members whom a coming bundle serves already; 0 but during a swap"
+        self.migrated_members = gauge(
+            "migrated_members", "Members whom a coming bundle serves already; 0 but during a swap"
         )
 
         # --- each play judges the member's last prediction
@@ -205,7 +205,7 @@ class Metrics:
             self.plays.labels(outcome)
         for reason in RejectReason:
             self.plays_rejected.labels(reason)
-        for stage in Stage:
+        for stage in PipelineStep:
             self.stage_seconds.labels(stage)
         for kind in OutputKind:
             self.outputs_published.labels(kind)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.features.features import Rows
+from intentrec_core.features.features import ItemRows
 from intentrec_core.history.history import EventLayout
-from stream.pipeline.folding import Run
+from stream.pipeline.folding import ContextRun
 from stream.pipeline.sessions import SessionStarts, session_starts
 
 
@@ -24,7 +24,7 @@ class BatchRows:
     Shapes: run i64[N] which run a row belongs to; nth i64[N] which of its outputs; plays structured [N]; item_row i64[N].
     """
 
-    runs: list[Run]
+    runs: list[ContextRun]
     run: NDArray[np.int64]
     nth: NDArray[np.int64]
     plays: NDArray[np.void]
@@ -36,7 +36,7 @@ class BatchRows:
         return len(self.run)
 
 
-def lay_out(runs: Sequence[Run], layout: EventLayout, vocabulary: Rows) -> BatchRows:
+def lay_out(runs: Sequence[ContextRun], layout: EventLayout, vocabulary: ItemRows) -> BatchRows:
     """Numbers the rows of ``runs`` (each one's ``first_row`` is set) and gathers what is known of each row's play.
 
     Cost: O(T) in a few array passes.

@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stream.ops.metrics import Metrics, Stage
+from stream.ops.metrics import Metrics, PipelineStep
 from stream.pipeline.batch_rows import lay_out
 from stream.pipeline.engine_counts import EngineCounts
 from stream.pipeline.isolation import IsolatingEncoder
-from stream.pipeline.responder import Answering, timed
+from stream.pipeline.responder import Responder, timed
 
 if TYPE_CHECKING:
     from intentrec_core.history.history import EventLayout
     from stream.bundles.serving import Serving
-    from stream.pipeline.folding import PartitionWork, Run
+    from stream.pipeline.folding import ContextRun, PartitionWork
     from stream.pipeline.pipeline import PipelineConfig
 
 
-class Side:
+class BundleRunner:
     """Owned by the inference thread, but for ``answering``.
 
     ``before``: of the bundle whose members this one takes over.
@@ -33,10 +33,10 @@ class Side:
         config: PipelineConfig,
         layout: EventLayout,
         metrics: Metrics,
-        before: Side | None = None,
+        before: BundleRunner | None = None,
     ) -> None:
         self.serving, self.engine = serving, serving.engine
-        self.answering: Answering = Answering(
+        self.answering: Responder = Responder(
             serving, config, layout, metrics, None if before is None else before.answering
         )
         self._layout, self._metrics = layout, metrics
@@ -48,15 +48,15 @@ class Side:
         self._encoder.forget(member)
 
     def begin(
-        self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]], coalesced: bool
+        self, works: Sequence[PartitionWork], waves: Sequence[Sequence[ContextRun]], coalesced: bool
     ) -> Callable[[], None]:
         """Encodes runs; returns what completes the works' results but for their counts.
 
         Raises: as :meth:`stream.pipeline.isolation.IsolatingEncoder.encode`.
         """
-        with timed(self._metrics, Stage.ENCODE):
-            batch = lay_out([run for runs in rounds for run in runs], self._layout, self.serving.vocabulary)
-            attempt = self._encoder.encode(rounds)
+        with timed(self._metrics, PipelineStep.ENCODE):
+            batch = lay_out([run for runs in waves for run in runs], self._layout, self.serving.vocabulary)
+            attempt = self._encoder.encode(waves)
         now = EngineCounts.of(self.serving)
         now.count(self._metrics, since=self._counted)
         self._counted = now

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stream.pipeline.folding import Answer
+from stream.pipeline.folding import PendingAnswer
 
 
-def coalesce(answers: Iterable[Answer]) -> int:
+def coalesce(answers: Iterable[PendingAnswer]) -> int:
     """Leaves of each member's answers the last one, which stands for the others; returns how many others there are."""
-    by_member: dict[str, list[Answer]] = {}
+    by_member: dict[str, list[PendingAnswer]] = {}
     for answer in answers:
         by_member.setdefault(answer.run.member, []).append(answer)
-    num_silent = 0
-    for *silent, last in by_member.values():
-        last.stands_for = silent
-        for answer in silent:
-            answer.is_silent = True
-        num_silent += len(silent)
-    return num_silent
+    num_coalesced = 0
+    for *coalesced_away, last in by_member.values():
+        last.coalesces = coalesced_away
+        for answer in coalesced_away:
+            answer.is_coalesced = True
+        num_coalesced += len(coalesced_away)
+    return num_coalesced

@@ -3,7 +3,7 @@
     records ─ decode ─ apply ─┬─ rejected, too late ──▶ outputs, at once
                               ├─ duplicate ──▶ nothing
                               ├─ order to forget a member ──▶ no history, tombstones in the changelog
-                              └─ answers, in source order ──▶ runs, in rounds
+                              └─ answers, in source order ──▶ runs, in waves
 
 A run is one context of one member, encoded in one pass, with an output for each of its last plays. Plays of one member
 in a batch share a run; it is split where the anchor moves or a late play comes in, and the n-th run of a member is in the
@@ -23,7 +23,7 @@ from intentrec_core.history.history import EventLayout, Fold, History, Outcome, 
 from stream.pipeline.sessions import NOTHING_CARRIED
 from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
 from stream.wire.dead_letter import HEADER_PREFIX, dead_letter, kept_headers
-from stream.wire.erasure_record import home_partition, is_control, read_control
+from stream.wire.erasure_record import home_partition, is_erasure_request, read_erasure_request
 from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 
 #: Looked up once: at each use it would take as long as what is done with it.
@@ -31,7 +31,7 @@ _APPENDED, _INSERTED = Outcome.APPENDED, Outcome.INSERTED
 _DUPLICATE, _TOO_LATE, _REPLAYED = Outcome.DUPLICATE, Outcome.TOO_LATE, Outcome.REPLAYED
 
 
-class Run(Struct, gc=False):
+class ContextRun(Struct, gc=False):
     """One member's context, to be encoded once with outputs for its last ``num_outputs`` plays.
 
     ``member`` is the user id with its partition: what caches are keyed by. ``first_changed`` as in
@@ -50,19 +50,19 @@ class Run(Struct, gc=False):
     first_row: int = -1
 
 
-class Answer(Struct, gc=False):
+class PendingAnswer(Struct, gc=False):
     """A play that is owed a recommendation and an intent: output ``nth`` of ``run``.
 
-    A ``is_silent`` one gets none of its own: it is among those that a later one of the member ``stands_for``, oldest first.
+    A ``is_coalesced`` one gets none of its own: it is among those that a later one of the member ``coalesces``, oldest first.
     """
 
     record: SourceRecord
     play: DecodedPlay
     outcome: Outcome
-    run: Run
+    run: ContextRun
     nth: int
-    stands_for: Sequence[Answer] = ()
-    is_silent: bool = False
+    coalesces: Sequence[PendingAnswer] = ()
+    is_coalesced: bool = False
 
     @property
     def row(self) -> int:
@@ -75,7 +75,7 @@ class PartitionWork:
     """One partition's share of a micro-batch: its result so far, and what goes into its outputs, in source order."""
 
     result: PartitionResult
-    pending: list[OutputRecord | Answer] = field(default_factory=list)
+    pending: list[OutputRecord | PendingAnswer] = field(default_factory=list)
     reasons: list[RejectReason] = field(default_factory=list)
 
 
@@ -88,7 +88,7 @@ class _Member(Struct, gc=False):
     name: str
     history: History
     round: int = -1
-    run: Run | None = None
+    run: ContextRun | None = None
     first_changed: int = -1
     anchor_moved: bool = False
 
@@ -101,7 +101,7 @@ class Folder:
     """
 
     def __init__(self, layout: EventLayout, num_partitions: int | None) -> None:
-        self.rounds: list[list[Run]] = []
+        self.waves: list[list[ContextRun]] = []
         self.inserted: set[str] = set()
         self.forgotten: set[str] = set()
         self._layout = layout
@@ -117,7 +117,7 @@ class Folder:
         work = PartitionWork(PartitionResult(partition, records[-1].offset + 1, len(records)))
         result, pending, members = work.result, work.pending, dict[str, _Member]()
         for record in records:
-            if record.headers and is_control(record):
+            if record.headers and is_erasure_request(record):
                 self._control(work, record, histories, members)
                 continue
             play = decode_play(record, max_future_ms)
@@ -148,8 +148,8 @@ class Folder:
                 continue
             member = members.get(user_id)
             if member is None or member.history is not history:  # another one where it was forgotten in between
-                round_ = -1 if member is None else member.round
-                member = members[user_id] = _Member(f"{partition}/{user_id}", history, round_)
+                wave = -1 if member is None else member.round
+                member = members[user_id] = _Member(f"{partition}/{user_id}", history, wave)
             if fold.outcome is _REPLAYED:
                 result.num_replayed += 1
                 pending.append(self._repeat(record, play, member))
@@ -167,7 +167,7 @@ class Folder:
     def _control(
         self, work: PartitionWork, record: SourceRecord, histories: dict[str, History], members: dict[str, _Member]
     ) -> None:
-        order, partition = read_control(record), work.result.partition
+        order, partition = read_erasure_request(record), work.result.partition
         if not isinstance(order, RejectedPlay):
             order = self._misplaced(order.user_id, partition) or order
         if isinstance(order, RejectedPlay):
@@ -197,13 +197,13 @@ class Folder:
             "murmur2 (librdkafka: partitioner=murmur2_random), or set plays_partitioner=any where all use another one",
         )
 
-    def _answer(self, record: SourceRecord, play: DecodedPlay, member: _Member, fold: Fold) -> Answer:
+    def _answer(self, record: SourceRecord, play: DecodedPlay, member: _Member, fold: Fold) -> PendingAnswer:
         outcome, position, evicted = fold.outcome, fold.position, fold.evicted
         open_run = member.run
         if outcome is _APPENDED and not evicted and open_run is not None and not open_run.repeats:
             open_run.context = member.history.events
             open_run.num_outputs += 1
-            return Answer(record, play, outcome, open_run, open_run.num_outputs - 1)
+            return PendingAnswer(record, play, outcome, open_run, open_run.num_outputs - 1)
         if outcome is _INSERTED:
             self.inserted.add(member.name)
         if member.first_changed < 0:
@@ -211,25 +211,25 @@ class Folder:
         else:
             member.first_changed = min(max(0, member.first_changed - evicted), position)
         member.anchor_moved |= evicted > 0
-        return Answer(record, play, outcome, self._new_run(member, 0 if evicted else position), 0)
+        return PendingAnswer(record, play, outcome, self._new_run(member, 0 if evicted else position), 0)
 
-    def _repeat(self, record: SourceRecord, play: DecodedPlay, member: _Member) -> Answer:
+    def _repeat(self, record: SourceRecord, play: DecodedPlay, member: _Member) -> PendingAnswer:
         run = member.run
         if run is None or not run.repeats:
             run = self._new_run(member, member.history.num_events(self._layout))
             run.repeats = True
-        return Answer(record, play, _REPLAYED, run, 0)
+        return PendingAnswer(record, play, _REPLAYED, run, 0)
 
-    def _new_run(self, member: _Member, first_changed: int) -> Run:
+    def _new_run(self, member: _Member, first_changed: int) -> ContextRun:
         history = member.history
         first = anchor(history.count, self._layout.window)
         carried_ms = history.carried_session_ms if first else NOTHING_CARRIED
-        run = Run(member.name, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
+        run = ContextRun(member.name, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
         member.run = run
         member.round += 1
-        if member.round == len(self.rounds):
-            self.rounds.append([])
-        self.rounds[member.round].append(run)
+        if member.round == len(self.waves):
+            self.waves.append([])
+        self.waves[member.round].append(run)
         return run
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngine
 from intentrec_core.errors import DeviceLost, EngineError
 from intentrec_core.history.history import EventLayout
-from stream.pipeline.folding import Run
+from stream.pipeline.folding import ContextRun
 
 T = TypeVar("T", bound=np.generic)
 
@@ -28,7 +28,7 @@ _PROBE = "\0probe"
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class EncodeResult:
     """What was encoded of a batch. Shapes: ``failed`` bool[N]; rows that failed are undefined in ``encoded``."""
 
     encoded: Encoded
@@ -49,29 +49,29 @@ class IsolatingEncoder:
         self.engine.forget(member)
         self._suspects.discard(member)
 
-    def encode(self, rounds: Sequence[Sequence[Run]]) -> Attempt:
+    def encode(self, waves: Sequence[Sequence[ContextRun]]) -> EncodeResult:
         """Encodes all runs; rows as laid out (``first_row``).
 
         Raises: DeviceLost, or EngineError when not even a context known to be good can be encoded: the process has to end,
         and none of these plays may be acknowledged.
         """
-        pieces: list[tuple[Sequence[Run], Encoded]] = []
-        for runs in rounds:
+        pieces: list[tuple[Sequence[ContextRun], Encoded]] = []
+        for runs in waves:
             apart = [run for run in runs if run.member in self._suspects] if self._suspects else []
             together = [run for run in runs if run.member not in self._suspects] if apart else list(runs)
             for group in (together, *([run] for run in apart)):
                 if group:
                     self._encode(group, pieces)
-        num_rows = sum(run.num_outputs for runs in rounds for run in runs)
+        num_rows = sum(run.num_outputs for runs in waves for run in runs)
         attempt = _assemble(pieces, num_rows)
         if attempt is None:
-            return Attempt(_undefined(num_rows, self._probe()), np.ones(num_rows, dtype=bool))
+            return EncodeResult(_undefined(num_rows, self._probe()), np.ones(num_rows, dtype=bool))
         attempt.failed[~np.isfinite(attempt.encoded.item_NW).all(axis=1)] = True
         if attempt.failed.any():
-            self._forget_failed(rounds, attempt.failed)
+            self._forget_failed(waves, attempt.failed)
         return attempt
 
-    def _encode(self, runs: Sequence[Run], pieces: list[tuple[Sequence[Run], Encoded]]) -> None:
+    def _encode(self, runs: Sequence[ContextRun], pieces: list[tuple[Sequence[ContextRun], Encoded]]) -> None:
         tries = self._max_tries if len(runs) == 1 and runs[0].num_outputs == 1 else 1
         for _ in range(tries):
             try:
@@ -93,7 +93,7 @@ class IsolatingEncoder:
         else:
             self._suspects.add(runs[0].member)
 
-    def _halves(self, run: Run) -> tuple[Run, Run]:
+    def _halves(self, run: ContextRun) -> tuple[ContextRun, ContextRun]:
         later = run.num_outputs // 2
         cut = len(run.context) - later * self._layout.size
         num_before = cut // self._layout.size
@@ -112,31 +112,31 @@ class IsolatingEncoder:
         finally:
             self.engine.forget(_PROBE)
 
-    def _forget_failed(self, rounds: Sequence[Sequence[Run]], failed: NDArray[np.bool_]) -> None:
-        for runs in rounds:
+    def _forget_failed(self, waves: Sequence[Sequence[ContextRun]], failed: NDArray[np.bool_]) -> None:
+        for runs in waves:
             for run in runs:
                 if failed[run.first_row : run.first_row + run.num_outputs].any():
                     self.engine.forget(run.member)
 
 
-def _request(run: Run) -> EncodeRequest:
+def _request(run: ContextRun) -> EncodeRequest:
     return EncodeRequest(run.member, run.anchor, run.context, run.first_changed, run.num_outputs)
 
 
-def _assemble(pieces: Sequence[tuple[Sequence[Run], Encoded]], num_rows: int) -> Attempt | None:
+def _assemble(pieces: Sequence[tuple[Sequence[ContextRun], Encoded]], num_rows: int) -> EncodeResult | None:
     """Lays pieces out as one; None where there is none. One piece that is everything is taken as it is."""
     if not pieces:
         return None
     _, whole = pieces[0]
     if len(whole.item_NW) == num_rows:
-        return Attempt(whole, np.zeros(num_rows, dtype=bool))
+        return EncodeResult(whole, np.zeros(num_rows, dtype=bool))
     out, failed = _undefined(num_rows, whole), np.ones(num_rows, dtype=bool)
     for runs, encoded in pieces:
         rows = np.concatenate([np.arange(run.first_row, run.first_row + run.num_outputs) for run in runs])
         failed[rows] = False
         for kept, part in zip(_arrays(out), _arrays(encoded), strict=True):
             kept[rows] = part
-    return Attempt(out, failed)
+    return EncodeResult(out, failed)
 
 
 def _arrays(encoded: Encoded) -> list[NDArray[np.generic]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from index.base import PAD_ROW
 from intentrec_core.errors import RejectReason
 from intentrec_core.history.history import Outcome, hash64
-from stream.pipeline.folding import Answer, PartitionWork, rejected
+from stream.pipeline.folding import PartitionWork, PendingAnswer, rejected
 from stream.pipeline.sessions import session_id
 from stream.wire.codec import encode_open
 from stream.wire.messages import Coalesced, IntentUpdate, PrimaryIntent, Recommendation, RecommendedItem, Source
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
     from stream.pipeline.batch_rows import BatchRows
-    from stream.pipeline.retrieval import Lists
+    from stream.pipeline.retrieval import RankedItems
 
 #: Of probabilities and scores: a float32 holds no more that mean anything, and a message is a third shorter.
 _DIGITS = 5
@@ -49,7 +49,7 @@ class _Columns:
     event_hash: list[int]
 
 
-class AnswerWriter:
+class MessageWriter:
     """Writes the two outputs of every answer with one bundle's names; ``k`` items a list."""
 
     def __init__(self, serving: Serving, *, k: int, max_tries: int) -> None:
@@ -66,34 +66,34 @@ class AnswerWriter:
         works: Sequence[PartitionWork],
         batch: BatchRows,
         encoded: Encoded,
-        lists: Lists,
+        lists: RankedItems,
         failed: NDArray[np.bool_],
     ) -> None:
         """Completes the works' results: what was pending becomes outputs, in source order."""
         columns = self._columns(batch, encoded, lists)
-        answers = [pending for work in works for pending in work.pending if isinstance(pending, Answer)]
+        answers = [pending for work in works for pending in work.pending if isinstance(pending, PendingAnswer)]
         times = iter(_iso_times([answer.play.ts_ms for answer in answers]))
         given_up = failed.tolist()
         for work in works:
             outputs = work.result.outputs
             for pending in work.pending:
-                if not isinstance(pending, Answer):
+                if not isinstance(pending, PendingAnswer):
                     outputs.append(pending)
                     continue
                 row, event_time = pending.row, next(times)
                 if given_up[row]:
                     outputs.append(self._given_up(work, pending))
-                elif not pending.is_silent:
+                elif not pending.is_coalesced:
                     self._answer(pending, columns, row, event_time, outputs)
 
     def _answer(
-        self, answer: Answer, columns: _Columns, row: int, event_time: str, outputs: list[OutputRecord]
+        self, answer: PendingAnswer, columns: _Columns, row: int, event_time: str, outputs: list[OutputRecord]
     ) -> None:
         play, record = answer.play, answer.record
         user_id, event_id, bundle = play.user_id, play.event_id, self._version
         session = session_id(user_id, columns.session_ms[row])
         source = Source(record.topic, record.partition, record.offset)
-        run = answer.stands_for
+        run = answer.coalesces
         coalesced = Coalesced(1 + len(run), run[0].record.offset) if run else UNSET
         item_ids, titles = self._item_ids, self._titles
         recommendation = Recommendation(
@@ -138,7 +138,7 @@ class AnswerWriter:
         head, label, head_name, label_name = self._flat[columns.primary[row]]
         return PrimaryIntent(head_name, label_name, columns.heads[head][row][label])
 
-    def _columns(self, batch: BatchRows, encoded: Encoded, lists: Lists) -> _Columns:
+    def _columns(self, batch: BatchRows, encoded: Encoded, lists: RankedItems) -> _Columns:
         sessions = batch.sessions
         moved = (encoded.primary_N != encoded.previous_primary_N) & (encoded.previous_primary_N >= 0)
         return _Columns(
@@ -155,7 +155,7 @@ class AnswerWriter:
             event_hash=batch.plays["event_hash"].tolist(),
         )
 
-    def _given_up(self, work: PartitionWork, answer: Answer) -> OutputRecord:
+    def _given_up(self, work: PartitionWork, answer: PendingAnswer) -> OutputRecord:
         work.reasons.append(RejectReason.INFERENCE_FAILED)
         return rejected(
             answer.record,
@@ -165,7 +165,7 @@ class AnswerWriter:
         )
 
 
-def _opened(answer: Answer, columns: _Columns, row: int) -> bool:
+def _opened(answer: PendingAnswer, columns: _Columns, row: int) -> bool:
     """Whether this play opened the session that the output names."""
     if answer.outcome is Outcome.APPENDED:
         return columns.opened[row]
@@ -174,12 +174,14 @@ def _opened(answer: Answer, columns: _Columns, row: int) -> bool:
     return columns.opened[row] and columns.event_hash[row] == hash64(answer.play.event_id)
 
 
-def _opens_session_of(row: int, silent: Answer, columns: _Columns) -> bool:
+def _opens_session_of(row: int, coalesced_away: PendingAnswer, columns: _Columns) -> bool:
     """Whether a play that is answered with a later one opened the session that the output at ``row`` names."""
-    return columns.session_ms[silent.row] == columns.session_ms[row] and _opened(silent, columns, silent.row)
+    return columns.session_ms[coalesced_away.row] == columns.session_ms[row] and _opened(
+        coalesced_away, columns, coalesced_away.row
+    )
 
 
-def _shifted_since(run: Sequence[Answer], columns: _Columns, row: int) -> bool:
+def _shifted_since(run: Sequence[PendingAnswer], columns: _Columns, row: int) -> bool:
     """Whether the primary intent at ``row`` is another one than before the plays answered with it, all in one session."""
     first = run[0].row
     in_one_session = columns.session_ms[first] == columns.session_ms[row] and not columns.opened[first]

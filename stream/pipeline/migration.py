@@ -18,23 +18,23 @@ import numpy as np
 
 from intentrec_core.engine.engine import EncodeRequest
 from intentrec_core.errors import BundleError, BundleFault, DeviceLost
-from stream.pipeline.split import Share, deal
+from stream.pipeline.split import Slice, deal
 
 if TYPE_CHECKING:
     from intentrec_core.history.history import EventLayout, History
-    from stream.pipeline.bundle_runner import Side
-    from stream.pipeline.folding import PartitionWork, Run
+    from stream.pipeline.bundle_runner import BundleRunner
+    from stream.pipeline.folding import ContextRun, PartitionWork
 
 logger = logging.getLogger(__name__)
 
 #: Plays encoded between two micro-batches: about a millisecond of either.
-PIECE_ON_CPU, PIECE = 32, 1024
+CHUNK_ON_CPU, CHUNK = 32, 1024
 #: A context that cannot be encoded is its play's fault; most of them are the bundle's. Not judged by fewer, but at the end.
 _MAX_BAD_RATIO = 0.5
 _MIN_TRIED = 16
 
 
-class Takeover:
+class MemberMigration:
     """Who is served by which of two bundles. Owned by the inference thread.
 
     ``history_of`` a member, None where there is none. A member with answers that are held back may move as well: where an older
@@ -42,12 +42,12 @@ class Takeover:
     """
 
     def __init__(
-        self, old: Side, coming: Side, layout: EventLayout, history_of: Callable[[str], History | None]
+        self, old: BundleRunner, coming: BundleRunner, layout: EventLayout, history_of: Callable[[str], History | None]
     ) -> None:
         self.old, self.coming = old, coming
         self.members: set[str] = set()
         self._layout, self._history_of = layout, history_of
-        self._piece = PIECE_ON_CPU if coming.engine.model.device.type == "cpu" else PIECE
+        self._chunk = CHUNK_ON_CPU if coming.engine.model.device.type == "cpu" else CHUNK
         self._queue = deque(old.engine.cached_users())
         self._begun = ""
         self._bad: set[str] = set()
@@ -62,10 +62,10 @@ class Takeover:
         return (self.coming if member in self.members else self.old).engine.caches(member)
 
     def deal(
-        self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]]
-    ) -> tuple[list[list[Run]], Share | None]:
-        """Takes out of a micro-batch what the coming bundle answers; returns the rounds of the other one, and that."""
-        rest, shares = deal(works, rounds, lambda member: 0 if member in self.members else None)
+        self, works: Sequence[PartitionWork], waves: Sequence[Sequence[ContextRun]]
+    ) -> tuple[list[list[ContextRun]], Slice | None]:
+        """Takes out of a micro-batch what the coming bundle answers; returns the waves of the other one, and that."""
+        rest, shares = deal(works, waves, lambda member: 0 if member in self.members else None)
         return rest, shares.get(0)
 
     def advance(self) -> bool:
@@ -76,7 +76,7 @@ class Takeover:
         Raises: BundleError when most contexts cannot be encoded; DeviceLost. Cost: a piece, or where one of its contexts cannot
         be encoded, each of them by itself.
         """
-        requests, are_whole = self._next_piece()
+        requests, are_whole = self._next_chunk()
         for request, is_whole, is_good in zip(requests, are_whole, self._encode(requests), strict=True):
             member = request.user_id
             if not is_good:
@@ -96,10 +96,10 @@ class Takeover:
         self._check()
         return bool(self._queue)
 
-    def _next_piece(self) -> tuple[list[EncodeRequest], list[bool]]:
+    def _next_chunk(self) -> tuple[list[EncodeRequest], list[bool]]:
         """What is encoded next, and of which of these members it is the last that is missing."""
         requests, are_whole = list[EncodeRequest](), list[bool]()
-        room = self._piece
+        room = self._chunk
         for _ in range(len(self._queue)):
             if room <= 0 or len(self.members) + len(requests) >= self.num_slots:
                 break

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Literal
 
 from intentrec_core.errors import BundleError, BundleFault, ConfigError
 from intentrec_core.history.history import EventLayout, History
-from stream.ops.metrics import Metrics, PlayOutcome, Stage
-from stream.pipeline.bundle_runner import Side
-from stream.pipeline.folding import Folder, PartitionWork, Run
-from stream.pipeline.migration import Takeover
-from stream.pipeline.prefill import HeldBack
+from stream.ops.metrics import Metrics, PipelineStep, PlayOutcome
+from stream.pipeline.bundle_runner import BundleRunner
+from stream.pipeline.folding import ContextRun, Folder, PartitionWork
+from stream.pipeline.migration import MemberMigration
+from stream.pipeline.prefill import PrefillQueue
 from stream.pipeline.responder import timed
-from stream.pipeline.stale_members import Moved
-from stream.wire.erasure_record import up_to_each_control
+from stream.pipeline.stale_members import StaleMembers
+from stream.wire.erasure_record import split_at_erasures
 from stream.wire.records import OutputKind, OutputRecord, PartitionResult, SourceRecord, Write
 
 if TYPE_CHECKING:
     from stream.bundles.serving import Serving
-    from stream.pipeline.split import Share
+    from stream.pipeline.split import Slice
 
 Order = Callable[[], None]
 """What is forgotten by what answers, between the same two micro-batches as here."""
@@ -71,11 +71,11 @@ class Pipeline:
         self.metrics = metrics
         self.layout = EventLayout(serving.domain)
         self._states: dict[int, dict[str, History]] = {}
-        self._held_back = HeldBack(config.max_prefill_positions, self.layout.size)
-        self._moved = Moved(max(serving.engine.num_slots, 1024))
+        self._prefill = PrefillQueue(config.max_prefill_positions, self.layout.size)
+        self._stale_members = StaleMembers(max(serving.engine.num_slots, 1024))
         self._orders: list[Order] = []
-        self._takeover: Takeover | None = None
-        self._serve(Side(serving, config, self.layout, metrics))
+        self._takeover: MemberMigration | None = None
+        self._serve(BundleRunner(serving, config, self.layout, metrics))
 
     @property
     def serving(self) -> Serving:
@@ -90,7 +90,7 @@ class Pipeline:
 
     def close_partition(self, partition: int) -> None:
         """Drops a partition's state and everything derived from it; one that is not open is no error."""
-        self._held_back.drop(partition)
+        self._prefill.drop(partition)
         for user_id in self._states.pop(partition, ()):
             self._forget(f"{partition}/{user_id}")
         self._count_members()
@@ -100,8 +100,8 @@ class Pipeline:
         for side in (self._side,) if self._takeover is None else (self._side, self._takeover.coming):
             side.forget(member)
             self._orders.append(partial(side.answering.forget, member))
-        self._moved.add([member])
-        self._held_back.forget(member)
+        self._stale_members.add([member])
+        self._prefill.forget(member)
 
     def history(self, partition: int, user_id: str) -> History | None:
         """A member's state, to be read on the inference thread and not changed."""
@@ -119,26 +119,26 @@ class Pipeline:
         Returns what writes that, and has one result a partition, in the order given; it touches nothing of this pipeline.
 
         ``coalesced``: of a member's plays only the last one is answered, and names the others; the state is the same.
-        Outputs of members whose whole context has to be encoded may be held back, for :meth:`begin_held_back`.
+        Outputs of members whose whole context has to be encoded may be held back, for :meth:`begin_prefill`.
 
         Where a member is forgotten, a partition's records are processed in parts up to that order, with a result for each.
 
         Raises: KeyError for a partition that is not open; EngineError when inference fails even for a context known to be
         good. No play makes it raise. After an error the state of these partitions is unknown: close them.
         """
-        return self._in_order([self._begin(part, coalesced) for part in up_to_each_control(batches)])
+        return self._in_order([self._begin(part, coalesced) for part in split_at_erasures(batches)])
 
     def _begin(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> Write:
         folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
-        with timed(self.metrics, Stage.FOLD):
+        with timed(self.metrics, PipelineStep.FOLD):
             works = [
                 folder.fold(partition, self._states[partition], records)
                 for partition, records in batches.items()
                 if records
             ]
-        self._moved.add(folder.inserted)
+        self._stale_members.add(folder.inserted)
         cache = self._takeover or self._side.engine
-        at_once = self._held_back.hold_back(works, folder.rounds, cache, coalesced=coalesced)
+        at_once = self._prefill.enqueue(works, folder.waves, cache, coalesced=coalesced)
         write = self._answer(works, at_once, coalesced)
         for member in folder.forgotten:
             self._forget(member)
@@ -149,41 +149,41 @@ class Pipeline:
         return write
 
     @property
-    def num_held_back(self) -> int:
-        """How often :meth:`begin_held_back` has something to answer."""
-        return len(self._held_back)
+    def num_queued(self) -> int:
+        """How often :meth:`begin_prefill` has something to answer."""
+        return len(self._prefill)
 
-    def answer_held_back(self) -> list[PartitionResult]:
-        """:meth:`begin_held_back` and what it leaves to be written, one after the other."""
-        return self.begin_held_back()()
+    def answer_prefill(self) -> list[PartitionResult]:
+        """:meth:`begin_prefill` and what it leaves to be written, one after the other."""
+        return self.begin_prefill()()
 
-    def begin_held_back(self) -> Write:
+    def begin_prefill(self) -> Write:
         """Answers the next of what was held back, oldest first: outputs and counts, and no records.
 
         Raises: as :meth:`begin`.
         """
-        part = self._held_back.next()
-        write = self._answer(part.works, part.rounds, part.coalesced)
+        part = self._prefill.next()
+        write = self._answer(part.works, part.waves, part.coalesced)
         for member in part.forgotten:
             self._forget(member)
         return self._in_order([write])
 
-    def begin_takeover(self, serving: Serving) -> None:
-        """From here on :meth:`advance_takeover` moves members to another bundle, until :meth:`swap`.
+    def start_migration(self, serving: Serving) -> None:
+        """From here on :meth:`step_migration` moves members to another bundle, until :meth:`swap`.
 
         Raises: BundleError when its domain would give the histories another meaning; the old bundle goes on serving.
         """
         if serving.domain.fingerprint != self.serving.domain.fingerprint:
             detail = "declares other ground state than the histories hold"
             raise BundleError(BundleFault.DOMAIN, serving.version, detail)
-        coming = Side(serving, self.config, self.layout, self.metrics, self._side)
-        self.give_up_takeover()
-        self._moved.takeover_begins(serving.engine)
+        coming = BundleRunner(serving, self.config, self.layout, self.metrics, self._side)
+        self.abort_migration()
+        self._stale_members.migration_starts(serving.engine)
         # Late plays of whoever waits the old engine has not seen yet, and may never see.
-        self._moved.add(self._held_back.members())
-        self._takeover = Takeover(self._side, coming, self.layout, self._history_of)
+        self._stale_members.add(self._prefill.members())
+        self._takeover = MemberMigration(self._side, coming, self.layout, self._history_of)
 
-    def advance_takeover(self) -> bool:
+    def step_migration(self) -> bool:
         """Encodes and moves the next members; returns whether there are more.
 
         Raises: BundleError when most of them cannot be encoded: the old bundle serves everybody again; DeviceLost.
@@ -192,55 +192,55 @@ class Pipeline:
         try:
             is_more = self._takeover.advance()
         except BundleError:
-            self.give_up_takeover()
+            self.abort_migration()
             raise
-        self.metrics.takeover_members.set(len(self._takeover.members))
+        self.metrics.migrated_members.set(len(self._takeover.members))
         return is_more
 
-    def give_up_takeover(self) -> None:
+    def abort_migration(self) -> None:
         """The old bundle serves everybody again; nothing happens where none was begun."""
         if self._takeover is not None:
-            self._moved.takeover_fails(self._side.engine, self._takeover.coming.engine)
+            self._stale_members.migration_aborts(self._side.engine, self._takeover.coming.engine)
             answering = self._side.answering
             self._orders += [partial(answering.forget, member) for member in self._takeover.members]
-            self._end_takeover()
+            self._end_migration()
 
     def swap(self, serving: Serving) -> int:
         """Serves with another bundle from the next call on; returns how many members it had taken over before.
 
-        Raises: as :meth:`begin_takeover`, where that was not called.
+        Raises: as :meth:`start_migration`, where that was not called.
         """
         if self._takeover is None or self._takeover.coming.serving is not serving:
-            self.begin_takeover(serving)
+            self.start_migration(serving)
         assert self._takeover is not None
         old, coming, taken_over = self._side, self._takeover.coming, self._takeover.members
         # Of whoever waits an older context comes next than one that the coming engine may have begun with.
-        self._moved.add(self._held_back.members())
-        self._moved.takeover_ends(old.engine, coming.engine, taken_over)
-        self._end_takeover()
+        self._stale_members.add(self._prefill.members())
+        self._stale_members.migration_ends(old.engine, coming.engine, taken_over)
+        self._end_migration()
         self._serve(coming)
         return len(taken_over)
 
-    def _end_takeover(self) -> None:
+    def _end_migration(self) -> None:
         self._takeover = None
-        self.metrics.takeover_members.set(0)
+        self.metrics.migrated_members.set(0)
 
     def _history_of(self, member: str) -> History | None:
         partition, _, user_id = member.partition("/")
         return self._states.get(int(partition), {}).get(user_id)
 
-    def _serve(self, side: Side) -> None:
+    def _serve(self, side: BundleRunner) -> None:
         self._side = side
         self.metrics.serves(side.serving.version, side.serving.created_s)
 
-    def _answer(self, works: Sequence[PartitionWork], rounds: Sequence[Sequence[Run]], coalesced: bool) -> Write:
+    def _answer(self, works: Sequence[PartitionWork], waves: Sequence[Sequence[ContextRun]], coalesced: bool) -> Write:
         """Encodes; returns what answers and counts."""
-        moved: Share | None = None
+        moved: Slice | None = None
         if self._takeover is not None:
-            rounds, moved = self._takeover.deal(works, rounds)
-        answers = [self._side.begin(works, rounds, coalesced) if rounds else partial(_leave_unanswered, works)]
+            waves, moved = self._takeover.deal(works, waves)
+        answers = [self._side.begin(works, waves, coalesced) if waves else partial(_leave_unanswered, works)]
         if self._takeover is not None and moved is not None:
-            answers.append(self._takeover.coming.begin(moved.works, moved.rounds, coalesced))
+            answers.append(self._takeover.coming.begin(moved.works, moved.waves, coalesced))
         self.metrics.engine_slots.set(self._side.engine.num_slots)
         self.metrics.engine_slots_used.set(self._side.engine.num_cached)
         orders = self._take_orders()
@@ -277,16 +277,16 @@ class Pipeline:
         """The works' results, with the counts of what became of their plays."""
         metrics = self.metrics
         for work in works:
-            result, tally = work.result, work.result.tally
+            result, counts = work.result, work.result.counts
             num_bytes = sum(len(key) + len(value or b"") for key, value in result.changelog.items())
-            tally.add(metrics.changelog_bytes, amount=num_bytes)
-            tally.add(metrics.plays, PlayOutcome.APPLIED, amount=result.num_applied)
-            tally.add(metrics.plays, PlayOutcome.DUPLICATE, amount=result.num_duplicates)
-            tally.add(metrics.plays, PlayOutcome.LATE, amount=result.num_late)
-            tally.add(metrics.plays, PlayOutcome.REPLAYED, amount=result.num_replayed)
-            tally.add(metrics.forgotten_members, amount=result.num_forgotten)
+            counts.add(metrics.changelog_bytes, amount=num_bytes)
+            counts.add(metrics.plays, PlayOutcome.APPLIED, amount=result.num_applied)
+            counts.add(metrics.plays, PlayOutcome.DUPLICATE, amount=result.num_duplicates)
+            counts.add(metrics.plays, PlayOutcome.LATE, amount=result.num_late)
+            counts.add(metrics.plays, PlayOutcome.REPLAYED, amount=result.num_replayed)
+            counts.add(metrics.forgotten_members, amount=result.num_forgotten)
             for reason in work.reasons:
-                tally.add(metrics.plays_rejected, reason, amount=1)
+                counts.add(metrics.plays_rejected, reason, amount=1)
         return [work.result for work in works]
 
     def _count_members(self) -> None:

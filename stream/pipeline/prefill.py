@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from stream.pipeline.folding import PartitionWork, Run
+from stream.pipeline.folding import ContextRun, PartitionWork
 from stream.pipeline.split import deal
 
 #: Positions a new play. Appended ones cost 1, with their share of a short window's anchor moves, or a little late, 2.
@@ -24,17 +24,17 @@ _MUCH_MORE = 3
 
 
 @dataclass(slots=True)
-class Part:
+class PrefillChunk:
     """Runs of one micro-batch that are answered together. ``forgotten``: members who were forgotten while they waited."""
 
     works: list[PartitionWork]
-    rounds: list[list[Run]]
+    waves: list[list[ContextRun]]
     coalesced: bool
     members: set[str]
     forgotten: set[str] = field(default_factory=set)
 
 
-class Cache(Protocol):
+class SlotCache(Protocol):
     """What is asked of an engine."""
 
     @property
@@ -47,7 +47,7 @@ class Cache(Protocol):
         ...
 
 
-class HeldBack:
+class PrefillQueue:
     """Parts that wait, oldest first. Owned by the inference thread.
 
     A part has at most ``max_positions``, but for one member with more; 0: no bound. ``play_size`` is a packed play's.
@@ -55,42 +55,44 @@ class HeldBack:
 
     def __init__(self, max_positions: int, play_size: int) -> None:
         self._max_positions, self._play_size = max_positions, play_size
-        self._parts: deque[Part] = deque()
+        self._parts: deque[PrefillChunk] = deque()
         self._waiting: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """Parts that wait."""
         return len(self._parts)
 
-    def hold_back(
+    def enqueue(
         self,
         works: Sequence[PartitionWork],
-        rounds: list[list[Run]],
-        cache: Cache,
+        waves: list[list[ContextRun]],
+        cache: SlotCache,
         *,
         coalesced: bool,
-    ) -> list[list[Run]]:
-        """Takes out of a micro-batch what has to wait, works included; returns the rounds that are answered at once.
+    ) -> list[list[ContextRun]]:
+        """Takes out of a micro-batch what has to wait, works included; returns the waves that are answered at once.
 
         Members with much more to encode than their new plays are answered at once where nobody waits and they keep to the bound.
 
         Cost: O(runs and answers of the micro-batch).
         """
-        if not self._max_positions or not rounds:
-            return rounds
-        positions = self._positions(rounds, cache)
+        if not self._max_positions or not waves:
+            return waves
+        positions = self._positions(waves, cache)
         if not positions or (not self._parts and sum(positions.values()) <= self._max_positions):
-            return rounds
+            return waves
         part_of = self._cut(positions)
-        at_once, shares = deal(works, rounds, part_of.get)
-        parts = [Part(shares[n].works, shares[n].rounds, coalesced, set()) for n in range(1 + max(part_of.values()))]
+        at_once, shares = deal(works, waves, part_of.get)
+        parts = [
+            PrefillChunk(shares[n].works, shares[n].waves, coalesced, set()) for n in range(1 + max(part_of.values()))
+        ]
         for member, number in part_of.items():
             parts[number].members.add(member)
         self._parts.extend(parts)
         self._waiting.update(part_of.keys())
         return at_once
 
-    def next(self) -> Part:
+    def next(self) -> PrefillChunk:
         """Takes the oldest part out."""
         part = self._parts.popleft()
         self._waiting -= Counter(part.members)
@@ -111,20 +113,20 @@ class HeldBack:
         """Nothing of a partition is answered any more. Its parts stay, so that they can be counted."""
         for part in self._parts:
             part.works = [work for work in part.works if work.result.partition != partition]
-            part.rounds = [
-                kept for runs in part.rounds if (kept := [r for r in runs if not r.member.startswith(f"{partition}/")])
+            part.waves = [
+                kept for runs in part.waves if (kept := [r for r in runs if not r.member.startswith(f"{partition}/")])
             ]
             gone = {member for member in part.members if member.startswith(f"{partition}/")}
             part.members -= gone
             self._waiting -= Counter(gone)
 
-    def _positions(self, rounds: Sequence[Sequence[Run]], cache: Cache) -> dict[str, int]:
+    def _positions(self, waves: Sequence[Sequence[ContextRun]], cache: SlotCache) -> dict[str, int]:
         """What there is to encode of each member who waits already, or of whom it is much more than their new plays."""
         # Others play meanwhile: where more than half of the slots were needed, somebody has lost theirs when it is their turn.
         all_stay = 2 * len(self._waiting) <= cache.num_slots
         positions: Counter[str] = Counter()
         num_plays: Counter[str] = Counter()
-        for runs in rounds:
+        for runs in waves:
             for run in runs:
                 # Who waits will be cached when it is their turn, and so is whoever had a run before in this micro-batch.
                 cached = run.member in positions or (self._waiting[run.member] and all_stay) or cache.caches(run.member)

@@ -31,7 +31,7 @@ _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Lists:
+class RankedItems:
     """Shapes: rows i64[N, k] (-1 padded), scores f32[N, k], popular bool[N]: a list of what is popular."""
 
     rows: NDArray[np.int64]
@@ -63,20 +63,20 @@ class Retrieval:
         batch: BatchRows,
         encoded: Encoded,
         watched: Sequence[WatchedRows],
-        silent: NDArray[np.bool_],
+        coalesced_away: NDArray[np.bool_],
         popular: PopularNow,
-    ) -> Lists:
-        """A list for every row that is not ``silent``. Shape: bool[N]."""
+    ) -> RankedItems:
+        """A list for every row that is not ``coalesced_away``. Shape: bool[N]."""
         num = len(batch)
         hides = self._hides(encoded)
         allowed = self._allowed(batch)
-        lists = Lists(
+        lists = RankedItems(
             np.full((num, self._k), PAD_ROW, dtype=np.int64),
             np.full((num, self._k), -np.inf, dtype=np.float32),
-            ~silent & ~self._known(batch),
+            ~coalesced_away & ~self._known(batch),
         )
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
-        rows = np.flatnonzero(~silent & ~lists.popular)
+        rows = np.flatnonzero(~coalesced_away & ~lists.popular)
         if len(rows):
             queries = conditioning.query(encoded.item_NW[rows], self._label_probs(encoded, rows), self._beta)
             picked = rows.tolist()

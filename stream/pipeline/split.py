@@ -7,40 +7,40 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from stream.pipeline.folding import Answer, PartitionWork, Run
+from stream.pipeline.folding import ContextRun, PartitionWork, PendingAnswer
 from stream.wire.records import PartitionResult
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Share:
-    """What is answered together: works without records, and runs in rounds."""
+class Slice:
+    """What is answered together: works without records, and runs in waves."""
 
     works: list[PartitionWork] = field(default_factory=list)
-    rounds: list[list[Run]] = field(default_factory=list)
+    waves: list[list[ContextRun]] = field(default_factory=list)
 
 
 def deal(
-    works: Iterable[PartitionWork], rounds: Iterable[Sequence[Run]], share_of: Callable[[str], int | None]
-) -> tuple[list[list[Run]], dict[int, Share]]:
-    """Takes out the members that ``share_of`` gives a number; returns the rounds of the others, and the shares by number.
+    works: Iterable[PartitionWork], waves: Iterable[Sequence[ContextRun]], share_of: Callable[[str], int | None]
+) -> tuple[list[list[ContextRun]], dict[int, Slice]]:
+    """Takes out the members that ``share_of`` gives a number; returns the waves of the others, and the shares by number.
 
     ``works`` keep their results and what belongs to no share.
 
     Cost: O(runs and answers of the micro-batch).
     """
-    shares: defaultdict[int, Share] = defaultdict(Share)
+    shares: defaultdict[int, Slice] = defaultdict(Slice)
     rest = []
-    for runs in rounds:
+    for runs in waves:
         kept, taken = _dealt(runs, lambda run: share_of(run.member))
         for number, own in taken.items():
-            shares[number].rounds.append(own)
+            shares[number].waves.append(own)
         if kept:
             rest.append(kept)
     for work in works:
         work.pending, answers = _dealt(
-            work.pending, lambda p: share_of(p.run.member) if isinstance(p, Answer) else None
+            work.pending, lambda p: share_of(p.run.member) if isinstance(p, PendingAnswer) else None
         )
         for number, theirs in answers.items():
             result = PartitionResult(work.result.partition, work.result.next_offset, 0)

@@ -14,38 +14,38 @@ if TYPE_CHECKING:
     from intentrec_core.engine.engine import IncrementalEngine
 
 
-class Moved:
+class StaleMembers:
     """Owned by the inference thread. ``max_members``: beyond so many, an engine forgets everybody it has cached."""
 
     def __init__(self, max_members: int) -> None:
         self._max_members = max_members
         self._previous: IncrementalEngine | None = None
         self._since_previous: set[str] | None = set()
-        self._since_takeover: set[str] | None = set()
+        self._since_migration: set[str] | None = set()
 
     def __len__(self) -> int:
         """Names held."""
-        return len(self._since_previous or ()) + len(self._since_takeover or ())
+        return len(self._since_previous or ()) + len(self._since_migration or ())
 
     def add(self, members: Iterable[str]) -> None:
         """What others have cached of them is not to be used."""
         self._since_previous = self._grown(self._since_previous, members)
-        self._since_takeover = self._grown(self._since_takeover, members)
+        self._since_migration = self._grown(self._since_migration, members)
 
-    def takeover_begins(self, coming: IncrementalEngine) -> None:
+    def migration_starts(self, coming: IncrementalEngine) -> None:
         """Members begin to move: ``coming`` forgets whom it has cached wrongly."""
         if coming is self._previous:
             _forget(coming, self._since_previous)
-        self._since_takeover = set()
+        self._since_migration = set()
 
-    def takeover_ends(self, old: IncrementalEngine, new: IncrementalEngine, taken_over: Collection[str]) -> None:
+    def migration_ends(self, old: IncrementalEngine, new: IncrementalEngine, taken_over: Collection[str]) -> None:
         """``new`` serves everybody from here on, ``taken_over`` members since before, and ``old`` is kept."""
-        _forget(new, self._since_takeover, but=taken_over)
-        self._previous, self._since_previous, self._since_takeover = old, self._since_takeover, set()
+        _forget(new, self._since_migration, but=taken_over)
+        self._previous, self._since_previous, self._since_migration = old, self._since_migration, set()
 
-    def takeover_fails(self, old: IncrementalEngine, new: IncrementalEngine) -> None:
+    def migration_aborts(self, old: IncrementalEngine, new: IncrementalEngine) -> None:
         """``old`` goes on serving everybody."""
-        _forget(old, self._since_takeover)
+        _forget(old, self._since_migration)
         _forget(new, None)
 
     def _grown(self, held: set[str] | None, members: Iterable[str]) -> set[str] | None:

@@ -10,10 +10,10 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.features.features import Rows
+from intentrec_core.features.features import ItemRows
 from intentrec_core.history.history import EventLayout
 from stream.pipeline.batch_rows import BatchRows
-from stream.pipeline.folding import Run
+from stream.pipeline.folding import ContextRun
 
 WatchedRows = NDArray[np.int64]
 
@@ -21,7 +21,7 @@ WatchedRows = NDArray[np.int64]
 class WatchedCache:
     """The last w item rows of members, oldest first, 0 for unknown items; for one vocabulary."""
 
-    def __init__(self, layout: EventLayout, vocabulary: Rows, max_members: int) -> None:
+    def __init__(self, layout: EventLayout, vocabulary: ItemRows, max_members: int) -> None:
         self._layout = layout
         self._vocabulary = vocabulary
         self._max_members = max_members
@@ -54,7 +54,7 @@ class WatchedCache:
             self._held.popitem(last=False)
         return watched
 
-    def _rows(self, run: Run, new: NDArray[np.int64]) -> WatchedRows:
+    def _rows(self, run: ContextRun, new: NDArray[np.int64]) -> WatchedRows:
         cached = self._held.get(run.member)
         if cached is not None and run.repeats:
             return cached

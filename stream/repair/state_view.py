@@ -16,14 +16,16 @@ from stream.wire.codec import iso_time
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class StateSnapshot:
     """What a changelog partition holds. ``marker`` is None where nothing was ever committed."""
 
     histories: dict[str, History]
     marker: Marker | None
 
 
-async def snapshot(reader: TopicReader, layout: EventLayout, partition: int, user_id: str | None = None) -> Snapshot:
+async def snapshot(
+    reader: TopicReader, layout: EventLayout, partition: int, user_id: str | None = None
+) -> StateSnapshot:
     """Restores a partition, or only one member of it.
 
     Raises: StateError when its records contradict each other, or are of another schema or domain; BrokerError.
@@ -36,7 +38,7 @@ async def snapshot(reader: TopicReader, layout: EventLayout, partition: int, use
                 continue  # ours always have one
             if wanted is None or record.key == MARKER_KEY or user_of(record.key) == wanted:
                 restorer.feed(record.key, record.value)
-    return Snapshot(*unpack(restorer, layout, partition))
+    return StateSnapshot(*unpack(restorer, layout, partition))
 
 
 def held_plays(layout: EventLayout, history: History) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from intentrec_core.evaluation.model_ranks import ModelRanker, ModelRanks
 from intentrec_core.evaluation.targets import make_targets
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec
-from intentrec_core.plays.members import Members
+from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows, cut_windows
 from stream.trainer.retrain_job import GateReason
 
@@ -55,7 +55,7 @@ class GateResult:
 
 
 def judge(
-    candidate: Contender, running: Contender | None, members: Members, *, from_ms: int, margin: float
+    candidate: Contender, running: Contender | None, members: MemberPlays, *, from_ms: int, margin: float
 ) -> GateResult:
     """Compares both on the plays of ``members`` from ``from_ms`` on that have an earlier play of the same member.
 
@@ -103,7 +103,7 @@ def is_finite(model: IntentRec) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
 
 
-def _ranks(contender: Contender, members: Members, windows: Windows) -> tuple[ModelRanks, NDArray[np.int64]]:
+def _ranks(contender: Contender, members: MemberPlays, windows: Windows) -> tuple[ModelRanks, NDArray[np.int64]]:
     """A model's ranks, and whose plays they are. An item the vocabulary lacks is a miss: it could not be recommended."""
     rows = contender.features.rows(members.events["item_hash"])
     everything = np.ones(contender.model.num_rows, dtype=np.bool_)

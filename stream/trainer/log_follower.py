@@ -35,7 +35,7 @@ from stream.trainer.event_log import EventLog
 from stream.trainer.event_log_erasure import Forgotten
 from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay
 from stream.wire.codec import RejectedPlay, decode_play
-from stream.wire.erasure_record import Forget, home_partition, is_control, read_control
+from stream.wire.erasure_record import ErasureRequest, home_partition, is_erasure_request, read_erasure_request
 from stream.wire.records import SourceRecord
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class PlayReader:
     def read(self, record: SourceRecord) -> LoggedPlay | None:
         """The play of a record. Cost: about 10 µs."""
         play = decode_play(record, self._max_future_ms)
-        if isinstance(play, RejectedPlay) or is_control(record) or not self._is_home(record, play.user_id):
+        if isinstance(play, RejectedPlay) or is_erasure_request(record) or not self._is_home(record, play.user_id):
             return None
         try:
             # What cannot be packed now could not be packed when training reads it either.
@@ -93,8 +93,8 @@ class PlayReader:
 
     def forgotten(self, record: SourceRecord) -> str | None:
         """The user id of the member whom a record orders to forget, as the worker understands it."""
-        order = read_control(record) if is_control(record) else None
-        return order.user_id if isinstance(order, Forget) and self._is_home(record, order.user_id) else None
+        order = read_erasure_request(record) if is_erasure_request(record) else None
+        return order.user_id if isinstance(order, ErasureRequest) and self._is_home(record, order.user_id) else None
 
     def _is_home(self, record: SourceRecord, user_id: str) -> bool:
         num_partitions = self._num_partitions

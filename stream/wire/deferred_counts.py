@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
 
-class Tally:
+class DeferredCounts:
     """Amounts by counter and labels. Filled on the inference thread, then handed over to the event loop."""
 
     __slots__ = ("_amounts",)
@@ -25,7 +25,7 @@ class Tally:
             key = (counter, labels)
             self._amounts[key] = self._amounts.get(key, 0) + amount
 
-    def take(self, other: Tally) -> None:
+    def take(self, other: DeferredCounts) -> None:
         """Adds another one's amounts."""
         for (counter, labels), amount in other._amounts.items():
             self.add(counter, *labels, amount=amount)

@@ -27,18 +27,18 @@ CONTROL_HEADER = "intentrec-control"
 FORGET = b"forget"
 
 
-class Forget(Struct, frozen=True, gc=False):
+class ErasureRequest(Struct, frozen=True, gc=False):
     """The order to forget a member."""
 
     user_id: str
 
 
-def is_control(record: SourceRecord) -> bool:
+def is_erasure_request(record: SourceRecord) -> bool:
     """Whether a record is an order, well formed or not, and no play. Cost: nothing for a record without headers."""
     return bool(record.headers) and any(name == CONTROL_HEADER for name, _ in record.headers)
 
 
-def read_control(record: SourceRecord) -> Forget | RejectedPlay:
+def read_erasure_request(record: SourceRecord) -> ErasureRequest | RejectedPlay:
     """The order a control record holds, or why it cannot be followed."""
     orders = [content for name, content in record.headers if name == CONTROL_HEADER]
     if orders != [FORGET]:
@@ -50,7 +50,7 @@ def read_control(record: SourceRecord) -> Forget | RejectedPlay:
             RejectReason.INVALID_FIELD, f"a control record's key has {len(key)} bytes; allowed: 1 to {MAX_ID_LENGTH}"
         )
     try:
-        return Forget(key.decode())
+        return ErasureRequest(key.decode())
     except UnicodeDecodeError:
         return RejectedPlay(RejectReason.INVALID_FIELD, "a control record's key is not user_id in UTF-8")
 
@@ -60,7 +60,7 @@ def home_partition(key: bytes, num_partitions: int) -> int:
     return (int(murmur2(key)) & 0x7FFFFFFF) % num_partitions
 
 
-def up_to_each_control(
+def split_at_erasures(
     batches: Mapping[int, Sequence[SourceRecord]],
 ) -> Iterator[Mapping[int, Sequence[SourceRecord]]]:
     """The batches in parts, such that in each part a control record is the last one of its partition.
@@ -68,7 +68,7 @@ def up_to_each_control(
     What is derived from a member's history can then be dropped between two parts, and nothing needs to know of a member
     who is forgotten and comes back within one.
     """
-    if not any(map(is_control, chain.from_iterable(batches.values()))):
+    if not any(map(is_erasure_request, chain.from_iterable(batches.values()))):
         yield batches
         return
     cut = {partition: list(_cut(records)) for partition, records in batches.items()}
@@ -79,7 +79,7 @@ def up_to_each_control(
 def _cut(records: Sequence[SourceRecord]) -> Iterator[Sequence[SourceRecord]]:
     start = 0
     for place, record in enumerate(records, start=1):
-        if is_control(record):
+        if is_erasure_request(record):
             yield records[start:place]
             start = place
     if start < len(records):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from stream.wire.deferred_counts import Tally
+from stream.wire.deferred_counts import DeferredCounts
 
 ID_HEADER = "intentrec-id"
 
@@ -105,7 +105,7 @@ class PartitionResult:
     """What processing one partition's records of a micro-batch came to.
 
     ``outputs`` of a member are in source order; ``changelog`` brings the partition's changelog up to the state at ``next_offset``
-    (later records of a key replace earlier ones). The counts add up to ``num_records``; ``tally`` is what metrics are raised
+    (later records of a key replace earlier ones). The counts add up to ``num_records``; ``counts`` is what metrics are raised
     by once this is committed.
     """
 
@@ -120,12 +120,12 @@ class PartitionResult:
     num_replayed: int = 0
     num_rejected: int = 0
     num_forgotten: int = 0
-    tally: Tally = field(default_factory=Tally)
+    counts: DeferredCounts = field(default_factory=DeferredCounts)
 
     def take(self, share: PartitionResult) -> None:
         """Adds what was answered apart: outputs and counts, and no records."""
         self.outputs += share.outputs
-        self.tally.take(share.tally)
+        self.counts.take(share.counts)
 
 
 Write = Callable[[], list[PartitionResult]]

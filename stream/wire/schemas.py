@@ -157,7 +157,7 @@ def _messages() -> dict[str, Any]:
     return {
         "play": _message("Play", "A member played an item", {"type": "object", "properties": dict(_REDRIVE_HEADERS)}),
         "forget": {
-            "title": "Forget",
+            "title": "ErasureRequest",
             "summary": "The member is to be forgotten, with every play before this record. Plays behind it begin anew.",
             "headers": {
                 "type": "object",

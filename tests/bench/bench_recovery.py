@@ -22,7 +22,7 @@ import numpy as np
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.history.changelog_codec import Marker, encode_changes
 from intentrec_core.history.history import EventLayout, History
-from stream.delivery.changelog import Cut, TransactionalWriter
+from stream.delivery.changelog import Checkpoint, TransactionalWriter
 from stream.delivery.restore import Restored, read_changelog
 from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import start_broker
@@ -55,7 +55,7 @@ async def _fill(settings: Settings, layout: EventLayout, users: int, plays: int)
         history = _history(layout, rng, plays, (user + 1) * plays - 1)
         changes.update(encode_changes(layout, f"user-{user}", history, first_changed=0, anchor_moved=False))
         if user % USERS_A_CUT == USERS_A_CUT - 1 or user == users - 1:
-            await writer.commit(Cut((user + 1) * plays, changes))
+            await writer.commit(Checkpoint((user + 1) * plays, changes))
             changes = {}
     await writer.close()
 

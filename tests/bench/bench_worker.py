@@ -17,7 +17,7 @@ import json
 import statistics
 from dataclasses import dataclass
 
-from stream.ops.metrics import Stage
+from stream.ops.metrics import PipelineStep
 from tests.bench.baselines.quix.environment import quix_python
 from tests.bench.harness import BenchOptions, Figures
 from tests.bench.rates import BenchFailed, OutputCount, Program, Rate, measure_rate
@@ -187,7 +187,7 @@ def _stages(stand: Stand, scale: Scale, rates: dict[str, list[Rate]]) -> Figures
     for stage, seconds in cost_s.items():
         print(f"{stage:<34} {1e6 * seconds:10.1f} us a play", flush=True)
     figures: Figures = {f"stage_{stage}_us": round(1e6 * seconds, 1) for stage, seconds in cost_s.items()}
-    model_s = cost_s[Stage.ENCODE] + cost_s[Stage.SEARCH]
+    model_s = cost_s[PipelineStep.ENCODE] + cost_s[PipelineStep.SEARCH]
     figures["inference_plays_per_core_s"] = round(1 / model_s)
     if {"worker", "passthrough"} <= rates.keys():
         ours, passed = (statistics.median(rate.plays_per_s for rate in rates[row]) for row in ("worker", "passthrough"))

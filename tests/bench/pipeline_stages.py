@@ -16,7 +16,7 @@ from pathlib import Path
 
 from intentrec_core.history.history import EventLayout, History
 from stream.bundles.serving import load_serving
-from stream.ops.metrics import Stage
+from stream.ops.metrics import PipelineStep
 from stream.pipeline.pipeline import Pipeline
 from stream.wire.erasure_record import home_partition
 from stream.wire.records import OutputKind, PartitionResult
@@ -24,7 +24,7 @@ from tests.bench.worker_plays import history, plays, user_id
 from tests.bench.worker_world import POOL_BYTES
 from tests.worlds.bundle_world import Record, make_pipeline
 
-STAGES = (Stage.FOLD, Stage.ENCODE, Stage.SEARCH, Stage.JUDGE, Stage.MESSAGES)
+STAGES = (PipelineStep.FOLD, PipelineStep.ENCODE, PipelineStep.SEARCH, PipelineStep.JUDGE, PipelineStep.MESSAGES)
 #: A worker's default of plays in a micro-batch.
 BATCH = 256
 #: Of the worker's rows, and the most plays that one poll of its consumer takes.
@@ -49,12 +49,12 @@ def warm_pipeline(bundle: Path, num_active: int, pool_bytes: int) -> tuple[Pipel
     return pipeline, batches
 
 
-def measure_stages(pipeline: Pipeline, batches: Iterator[list[Record]], rounds: int) -> dict[str, float]:
-    """Seconds a play in each stage, over ``rounds`` micro-batches."""
+def measure_stages(pipeline: Pipeline, batches: Iterator[list[Record]], waves: int) -> dict[str, float]:
+    """Seconds a play in each stage, over ``waves`` micro-batches."""
     before = {stage: _seconds(pipeline, stage) for stage in STAGES}
-    for _ in range(rounds):
+    for _ in range(waves):
         _process(pipeline, batches)
-    num = rounds * BATCH
+    num = waves * BATCH
     return {stage.value: (_seconds(pipeline, stage) - before[stage]) / num for stage in STAGES}
 
 
@@ -87,15 +87,15 @@ def _batches(num_active: int) -> Iterator[list[Record]]:
                 del records[:BATCH]
 
 
-def _seconds(pipeline: Pipeline, stage: Stage) -> float:
+def _seconds(pipeline: Pipeline, stage: PipelineStep) -> float:
     return pipeline.metrics.registry.get_sample_value("intentrec_stage_seconds_sum", {"stage": stage}) or 0.0
 
 
 def main() -> None:
     """See the module."""
-    bundle, num_active, rounds = sys.argv[1:]
+    bundle, num_active, waves = sys.argv[1:]
     pipeline, batches = warm_pipeline(Path(bundle), int(num_active), POOL_BYTES)
-    print(json.dumps(measure_stages(pipeline, batches, int(rounds))))
+    print(json.dumps(measure_stages(pipeline, batches, int(waves))))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import anchor
 from intentrec_core.model.model import IntentRec, ModelConfig
-from intentrec_core.plays.members import Members, pack_members
+from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.simulation.simulate import World
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
@@ -135,7 +135,7 @@ def _make(settings: Recipe) -> TrainedItems:
     )
 
 
-def _queries(model: IntentRec, features: FeatureBuilder, members: Members, settings: Recipe) -> NDArray[np.float32]:
+def _queries(model: IntentRec, features: FeatureBuilder, members: MemberPlays, settings: Recipe) -> NDArray[np.float32]:
     random, window = np.random.default_rng(settings.seed), features.layout.window
     spans = list(members.spans())
     chosen = random.permutation(len(spans))[: settings.num_queries].tolist()

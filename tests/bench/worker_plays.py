@@ -1,6 +1,7 @@
 """The world of the worker's bench without Kafka: its domain, its items, what members played before, and what they play now.
 
-MovieLens' shape: the shipped domain with a longer window, 10,000 titled items played by a power law, a rating a play. Members'
+MovieLens' shape: the shipped domain with a longer window, 10,000 titled items played by a power law, a rating a
+play. MemberPlays'
 contexts are full from the beginning: each has played between n + 1 and 2n items before the first play of the log. Needs
 intentrec_core alone, so that baselines in an environment of their own can use it.
 """

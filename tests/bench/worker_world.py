@@ -24,7 +24,7 @@ from intentrec_core.history.changelog_codec import Marker, encode_changes
 from intentrec_core.history.history import EventLayout
 from intentrec_core.model.model import IntentRec
 from stream.bundles.announcements import announce
-from stream.delivery.changelog import Cut, TransactionalWriter
+from stream.delivery.changelog import Checkpoint, TransactionalWriter
 from stream.kafka.topics import create_topics
 from stream.settings import Settings
 from stream.wire.erasure_record import home_partition
@@ -141,5 +141,5 @@ async def _fill_changelog(settings: Settings, num_active: int, num_idle: int) ->
             for number in numbers[low : low + _MEMBERS_A_CUT]:
                 held = history(layout, number) if number < num_active else idle
                 changes.update(encode_changes(layout, user_id(number), held, first_changed=0, anchor_moved=False))
-            await writer.commit(Cut(1, changes))
+            await writer.commit(Checkpoint(1, changes))
         await writer.close()

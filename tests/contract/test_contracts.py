@@ -14,7 +14,7 @@ from intentrec_core.errors import RejectReason
 from stream.wire import schemas as contracts
 from stream.wire.codec import DecodedPlay, close_with_latency, decode_play, encode, encode_open
 from stream.wire.dead_letter import REDRIVE_OF_HEADER, REDRIVES_HEADER, dead_letter
-from stream.wire.erasure_record import CONTROL_HEADER, FORGET, Forget, read_control
+from stream.wire.erasure_record import CONTROL_HEADER, FORGET, ErasureRequest, read_erasure_request
 from stream.wire.messages import (
     Announcement,
     IntentUpdate,
@@ -219,7 +219,7 @@ def test_the_headers_that_are_told_are_those_the_code_reads_and_writes():
     messages = channel["components"]["messages"]
     assert messages["forget"]["headers"]["properties"][CONTROL_HEADER]["const"].encode() == FORGET
     order = Record(None, key=b"ann", headers=[(CONTROL_HEADER, FORGET)])
-    assert read_control(order) == Forget("ann")
+    assert read_erasure_request(order) == ErasureRequest("ann")
     assert set(messages["play"]["headers"]["properties"]) == {REDRIVES_HEADER, REDRIVE_OF_HEADER}
     letter = dead_letter(
         Record(b"{", headers=[(REDRIVES_HEADER, b"2"), (REDRIVE_OF_HEADER, b"3:41")]), RejectReason.MALFORMED

@@ -49,7 +49,7 @@ INSTRUMENTS = {
     "recovery_seconds": "histogram",
     "short_lists": "counter",
     "stage_seconds": "histogram stage",
-    "takeover_members": "gauge",
+    "migrated_members": "gauge",
     "trainer_candidate_ratio": "gauge",
     "trainer_gated": "counter reason",
     "trainer_logged_plays": "counter",

@@ -19,7 +19,7 @@ from unittest.mock import patch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from intentrec_core.history.changelog_codec import Restorer
-from stream.delivery.partition import PartitionLife
+from stream.delivery.partition import PartitionTask
 from stream.delivery.transport import BatchConsumerThread
 from tests.worlds import counting
 
@@ -46,14 +46,14 @@ def install(where: str) -> None:
 
         patch.object(AIOKafkaProducer, "commit_transaction", commit_later).start()
     elif where == "cut":
-        begin, waiting_for = PartitionLife._commit_next_cut, Path(os.environ.pop("TEST_SWITCH"))
+        begin, waiting_for = PartitionTask._commit_checkpoint, Path(os.environ.pop("TEST_SWITCH"))
 
-        async def begin_later(self: PartitionLife) -> None:
+        async def begin_later(self: PartitionTask) -> None:
             while await asyncio.to_thread(waiting_for.exists):  # noqa: ASYNC110  # as above
                 await asyncio.sleep(0.1)
             await begin(self)
 
-        patch.object(PartitionLife, "_commit_next_cut", begin_later).start()
+        patch.object(PartitionTask, "_commit_checkpoint", begin_later).start()
     else:
         fetch, switch = BatchConsumerThread._fetch_records, Path(os.environ.pop("TEST_SWITCH"))
 

@@ -11,8 +11,8 @@ import pytest
 from intentrec_core.errors import Fenced, RecoveryTimeout, StateError
 from intentrec_core.history.changelog_codec import Marker, encode_changes
 from intentrec_core.history.history import History
-from stream.delivery.changelog import Cut, TransactionalWriter
-from stream.delivery.partition import LifeParts, PartitionLife
+from stream.delivery.changelog import Checkpoint, TransactionalWriter
+from stream.delivery.partition import PartitionTask, TaskDependencies
 from stream.delivery.restore import read_changelog
 from stream.local_kafka.broker import Broker
 from tests.rigs.broker_fixtures import RigMaker
@@ -33,7 +33,7 @@ def _writer(rig: Rig) -> TransactionalWriter:
     return TransactionalWriter(rig.settings, 0, marker, None)
 
 
-def _cut(rig: Rig, history: History, offset: int, *, user: str = "u1", padding: int = 0) -> Cut:
+def _cut(rig: Rig, history: History, offset: int, *, user: str = "u1", padding: int = 0) -> Checkpoint:
     """Folds one play and makes the cut after it."""
     play = rig.layout.pack(item_id="i", event_id=f"e{offset}", ts_ms=offset, duration_s=None, attributes={})
     fold = history.apply(rig.layout, play, offset)
@@ -41,7 +41,7 @@ def _cut(rig: Rig, history: History, offset: int, *, user: str = "u1", padding: 
         encode_changes(rig.layout, user, history, first_changed=fold.position, anchor_moved=fold.evicted > 0)
     )
     changes |= {b"pad%d\x00E\x00\x00" % number: None for number in range(padding)}
-    return Cut(offset + 1, changes)
+    return Checkpoint(offset + 1, changes)
 
 
 def _run(scenario: Callable[[], Awaitable[Any]]) -> Any:
@@ -130,7 +130,7 @@ def test_a_restore_that_hangs_ends_by_its_deadline(rig: Rig) -> None:
         async def nothing(*_: Any) -> None:
             pass
 
-        parts = LifeParts(
+        parts = TaskDependencies(
             source=None,
             writer=lambda partition, marker: _writer(rig),
             marker=lambda num, offset: Marker(num_partitions=num, next_offset=offset, fingerprint="f" * 16),
@@ -145,7 +145,7 @@ def test_a_restore_that_hangs_ends_by_its_deadline(rig: Rig) -> None:
             on_committed=lambda life, num, duration_s: None,
             on_restored=lambda partition, restored: None,
         )
-        life = PartitionLife(0, parts)
+        life = PartitionTask(0, parts)
         with pytest.raises(RecoveryTimeout, match="raise recovery_deadline_s"):
             await life.open()
         await life.abandon()
@@ -160,7 +160,7 @@ def test_a_record_that_is_missing_is_noticed(rig: Rig) -> None:
         for offset in range(20):
             await writer.commit(_cut(rig, history, offset))
         gone = next(iter(_cut(rig, history, 20).changes))[:-2] + b"\x00\x00"
-        await writer.commit(Cut(22, {gone: None}))
+        await writer.commit(Checkpoint(22, {gone: None}))
         with pytest.raises(StateError, match="records are missing"):
             await read_changelog(rig.settings, 0, rig.layout)
         await writer.close()

@@ -22,16 +22,16 @@ from queue import SimpleQueue
 
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
-from tests.mutants.held_back import HELD_BACK
 from tests.mutants.liveness import LIVENESS
-from tests.mutants.lives import LIVES
+from tests.mutants.migration import MIGRATION
 from tests.mutants.mutant import DoesNotApply, Mutant
+from tests.mutants.partition_tasks import PARTITION_TASKS
 from tests.mutants.poison import POISON
+from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
 from tests.mutants.state import STATE
-from tests.mutants.takeover import TAKEOVER
 
-MUTANTS = (*DELIVERY, *HELD_BACK, *LIVES, *LIVENESS, *STATE, *REPAIR, *POISON, *DEVICE, *TAKEOVER)
+MUTANTS = (*DELIVERY, *PREFILL, *PARTITION_TASKS, *LIVENESS, *STATE, *REPAIR, *POISON, *DEVICE, *MIGRATION)
 ROOT = Path(__file__).parents[2]
 #: Two cores do; a mutant's tests are one process.
 _NUM_AT_ONCE = 2

@@ -17,7 +17,7 @@ TEST_PARTITION_LIFE, TEST_FAUST_APP = (
     "tests/unit/stream/delivery/test_faust_app.py",
 )
 TEST_DRAIN_LOOP = "tests/unit/stream/delivery/test_drain_loop.py"
-TEST_REOPENS = "tests/unit/stream/delivery/test_worker_reopens.py"
+TEST_REOPENS = "tests/unit/stream/delivery/test_partition_reopens.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
 MACHINE = "tests/property/test_delivery_machine.py"
 KAFKA, EXACTLY_ONCE, EMBEDDED = (
@@ -31,13 +31,13 @@ DELIVERY = (
         (
             Edit(
                 CHANGELOG,
-                """        await asyncio.gather(*await _send(self._producer, topic, partition, cut, self._marker))
-        if not await self._commit_offset(partition, cut.next_offset):
+                """        await asyncio.gather(*await _send(self._producer, topic, partition, checkpoint, self._marker))
+        if not await self._commit_offset(partition, checkpoint.next_offset):
             raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
 """,
-                """        if not await self._commit_offset(partition, cut.next_offset):
+                """        if not await self._commit_offset(partition, checkpoint.next_offset):
             raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
-        await asyncio.gather(*await _send(self._producer, topic, partition, cut, self._marker))
+        await asyncio.gather(*await _send(self._producer, topic, partition, checkpoint, self._marker))
 """,
             ),
         ),
@@ -51,7 +51,7 @@ DELIVERY = (
                 "        await producer.begin_transaction()\n",
                 """        await producer.begin_transaction()
         early = TopicPartition(settings.plays_topic, self._partition)
-        await producer.send_offsets_to_transaction({early: cut.next_offset}, settings.app_id)
+        await producer.send_offsets_to_transaction({early: checkpoint.next_offset}, settings.app_id)
         await producer.commit_transaction()
         await producer.begin_transaction()
 """,
@@ -64,7 +64,7 @@ DELIVERY = (
         (
             Edit(
                 PARTITION,
-                "            await asyncio.gather(*(receipt.future for receipt in cut.receipts))\n",
+                "            await asyncio.gather(*(receipt.future for receipt in checkpoint.receipts))\n",
                 "            await asyncio.sleep(0)\n",
             ),
         ),
@@ -130,12 +130,12 @@ DELIVERY = (
         (
             Edit(
                 WORKER,
-                "        life.next_fetch = fetched.end\n",
-                """        life.next_fetch = fetched.end
+                "        task.next_fetch = fetched.end\n",
+                """        task.next_fetch = fetched.end
         in_memory = self.__dict__.setdefault("in_memory", {})
-        known = in_memory.get(life.partition, -1)
+        known = in_memory.get(task.partition, -1)
         fetched = type(fetched)(fetched.start, [r for r in fetched.records if r.offset > known], fetched.end)
-        in_memory[life.partition] = max(known, fetched.end - 1)
+        in_memory[task.partition] = max(known, fetched.end - 1)
 """,
             ),
         ),
@@ -171,7 +171,7 @@ DELIVERY = (
     ),
     Mutant(
         "what was fetched while the flow stopped is passed over",
-        (Edit(TRANSPORT, "                    await self._seek_back(lives)\n", ""),),
+        (Edit(TRANSPORT, "                    await self._seek_back(tasks)\n", ""),),
         (TEST_DRAIN_LOOP,),
     ),
     Mutant(
@@ -180,11 +180,11 @@ DELIVERY = (
         (TEST_DRAIN_LOOP,),
     ),
     Mutant(
-        "the next life's offset sought away by what is dropped of the last one",
+        "the next task's offset sought away by what is dropped of the last one",
         (
             Edit(
                 TRANSPORT,
-                "            if self._sink.fetchable().get(partition) is life:\n",
+                "            if self._sink.fetchable().get(partition) is task:\n",
                 "            if True:\n",
             ),
         ),
@@ -192,18 +192,18 @@ DELIVERY = (
     ),
     Mutant(
         "a fetch from anywhere accepted",
-        (Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),),
+        (Edit(WORKER, "        if fetched.start != task.next_fetch:\n", "        if False:\n"),),
         (TEST_REOPENS, *TWINS),
     ),
     Mutant(
-        "a fetch for an ended life accepted",
+        "a fetch for an ended task accepted",
         (
             Edit(
                 WORKER,
-                "        if self._lives.get(life.partition) is not life or not life.ready or self._draining:\n",
-                "        life = self._lives.get(life.partition, life)\n        if not life.ready or self._draining:\n",
+                "        if self._partition_tasks.get(task.partition) is not task or not task.ready or self._draining:\n",
+                "        task = self._partition_tasks.get(task.partition, task)\n        if not task.ready or self._draining:\n",
             ),
-            Edit(WORKER, "        if fetched.start != life.next_fetch:\n", "        if False:\n"),
+            Edit(WORKER, "        if fetched.start != task.next_fetch:\n", "        if False:\n"),
         ),
         TWINS,
     ),
@@ -212,30 +212,30 @@ DELIVERY = (
         (
             Edit(
                 PARTITION,
-                "        await self._writer.commit(Cut(cut.next_offset, cut.changes, cut.outputs))\n",
-                "        await self._writer.commit(Cut(self.next_fetch, cut.changes, cut.outputs))\n",
+                "        await self._writer.commit(Checkpoint(checkpoint.next_offset, checkpoint.changes, checkpoint.outputs))\n",
+                "        await self._writer.commit(Checkpoint(self.next_fetch, checkpoint.changes, checkpoint.outputs))\n",
             ),
         ),
         TWINS,
     ),
     Mutant(
-        "a cut that is not frozen",
+        "a checkpoint that is not frozen",
         (
             Edit(
                 PARTITION,
-                "        cut, self._uncommitted = self._uncommitted, _Uncommitted()\n",
-                "        cut = self._uncommitted\n",
+                "        checkpoint, self._uncommitted = self._uncommitted, _Uncommitted()\n",
+                "        checkpoint = self._uncommitted\n",
             ),
             Edit(
                 PARTITION,
-                "        self.committed_offset = cut.next_offset\n",
-                "        self.committed_offset = cut.next_offset\n        self._uncommitted = _Uncommitted()\n",
+                "        self.committed_offset = checkpoint.next_offset\n",
+                "        self.committed_offset = checkpoint.next_offset\n        self._uncommitted = _Uncommitted()\n",
             ),
         ),
         TWINS,
     ),
     Mutant(
-        "a cut after one that failed",
+        "a checkpoint after one that failed",
         (Edit(PARTITION, "            if self._failure is not None:\n                raise self._failure\n", ""),),
         TWINS,
     ),
@@ -245,7 +245,7 @@ DELIVERY = (
         ("tests/unit/stream/delivery/test_worker.py",),
     ),
     Mutant(
-        "outputs of a life that has ended still leave",
+        "outputs of a task that has ended still leave",
         (Edit(PARTITION, "        self.output_stream.ended = True\n", ""),),
         (TEST_PARTITION_LIFE, *TWINS),
     ),
@@ -254,8 +254,8 @@ DELIVERY = (
         (
             Edit(
                 CHANGELOG,
-                "_send(producer, settings.changelog_topic, self._partition, cut, self._marker)",
-                "_send(producer, settings.changelog_topic, 1 - self._partition, cut, self._marker)",
+                "_send(producer, settings.changelog_topic, self._partition, checkpoint, self._marker)",
+                "_send(producer, settings.changelog_topic, 1 - self._partition, checkpoint, self._marker)",
             ),
         ),
         TWINS,
@@ -271,8 +271,8 @@ DELIVERY = (
         (TEST_FAUST_APP,),
     ),
     Mutant(
-        "no marker in the cut",
-        (Edit(CHANGELOG, "        (MARKER_KEY, marker(cut.next_offset).encode()),\n", ""),),
+        "no marker in the checkpoint",
+        (Edit(CHANGELOG, "        (MARKER_KEY, marker(checkpoint.next_offset).encode()),\n", ""),),
         TWINS,
     ),
     Mutant(
@@ -308,7 +308,13 @@ DELIVERY = (
     ),
     Mutant(
         "a run that does not name its first play",
-        (Edit("stream/pipeline/coalescing.py", "last.stands_for = silent\n", "last.stands_for = silent[1:]\n"),),
+        (
+            Edit(
+                "stream/pipeline/coalescing.py",
+                "last.coalesces = coalesced_away\n",
+                "last.coalesces = coalesced_away[1:]\n",
+            ),
+        ),
         (SWEEP, "tests/unit/stream/pipeline/test_coalescing.py"),
     ),
 )

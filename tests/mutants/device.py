@@ -21,7 +21,7 @@ TEST_MEMORY, TEST_FAULTS = (
 )
 TEST_ISOLATION, TEST_WORKER, TEST_SWAP = (
     "tests/unit/stream/pipeline/test_isolation.py",
-    "tests/unit/stream/delivery/test_worker_reopens.py",
+    "tests/unit/stream/delivery/test_partition_reopens.py",
     "tests/unit/stream/bundles/test_hot_swap.py",
 )
 

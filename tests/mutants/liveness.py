@@ -58,7 +58,7 @@ LIVENESS = (
     ),
     Mutant(
         "a partition that waits for its turn taken for one that stands",
-        (Edit(LAG_WATCH, "        if not worker.had_room():\n", "        if False:\n"),),
+        (Edit(LAG_WATCH, "        if not worker.had_capacity():\n", "        if False:\n"),),
         (TEST_LAG_WATCH,),
     ),
     Mutant(
@@ -105,7 +105,7 @@ LIVENESS = (
     ),
     Mutant(
         "what is fetched and not committed is not bounded",
-        (Edit(WORKER, " and self._outstanding.has_room", ""),),
+        (Edit(WORKER, " and self._in_flight.has_capacity", ""),),
         (TEST_WORKER, "tests/faults/test_bounded.py"),
     ),
 )

@@ -38,7 +38,7 @@ POISON = (
         (TEST_PIPELINE,),
     ),
     Mutant(
-        "set aside: a value that could be kept whole is cut",
+        "set aside: a value that could be kept whole is checkpoint",
         (
             Edit(
                 DEAD_LETTER,
@@ -112,7 +112,7 @@ POISON = (
     ),
     Mutant(
         "crashing: what failed stays cached",
-        (Edit(ISOLATION, "            self._forget_failed(rounds, attempt.failed)\n", "            pass\n"),),
+        (Edit(ISOLATION, "            self._forget_failed(waves, attempt.failed)\n", "            pass\n"),),
         (TEST_ISOLATION,),
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""Faults in what repairs state: members forgotten, dead letters sent again, histories verified."""
+"""Faults in what repairs state: members forgotten, dead dead_letters sent again, histories verified."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPAIR = (
         (TEST_FORGET,),
     ),
     Mutant(
-        "forgotten: plays of before, in the same cut, are written behind the tombstones",
+        "forgotten: plays of before, in the same checkpoint, are written behind the tombstones",
         (Edit(FOLDING, "            members[user_id].first_changed = -1\n", "            pass\n"),),
         (TEST_FORGET,),
     ),
@@ -39,7 +39,7 @@ REPAIR = (
     ),
     Mutant(
         "forgotten: the micro-batch goes on behind the order",
-        (Edit(CONTROL, "    if not any(map(is_control, ", "    if True or not any(map(is_control, "),),
+        (Edit(CONTROL, "    if not any(map(is_erasure_request, ", "    if True or not any(map(is_erasure_request, "),),
         (TEST_FORGET,),
     ),
     Mutant(
@@ -82,25 +82,31 @@ REPAIR = (
         (
             Edit(
                 "stream/trainer/log_follower.py",
-                "isinstance(order, Forget) and self._is_home(record, order.user_id)",
-                "isinstance(order, Forget)",
+                "isinstance(order, ErasureRequest) and self._is_home(record, order.user_id)",
+                "isinstance(order, ErasureRequest)",
             ),
         ),
         (TEST_FORGOTTEN_PLAYS,),
     ),
     Mutant(
-        "redrive: letters of which only the start was kept are sent",
-        (Edit("stream/repair/redrive.py", "        if letter.is_cut:\n", "        if False:\n"),),
+        "redrive: dead_letters of which only the start was kept are sent",
+        (Edit("stream/repair/redrive.py", "        if dead_letter.is_cut:\n", "        if False:\n"),),
         (TEST_REDRIVE,),
     ),
     Mutant(
-        "redrive: a letter that has a newer one is sent again",
-        (Edit("stream/repair/redrive.py", "        if letter.place in self._failed_again:\n", "        if False:\n"),),
+        "redrive: a dead_letter that has a newer one is sent again",
+        (
+            Edit(
+                "stream/repair/redrive.py",
+                "        if dead_letter.place in self._failed_again:\n",
+                "        if False:\n",
+            ),
+        ),
         (TEST_REDRIVE,),
     ),
     Mutant(
         "redrive: how often is not counted",
-        (Edit("stream/repair/redrive.py", 'b"%d" % (letter.num_redrives + 1)', 'b"1"'),),
+        (Edit("stream/repair/redrive.py", 'b"%d" % (dead_letter.num_redrives + 1)', 'b"1"'),),
         (TEST_REDRIVE,),
     ),
     Mutant(

@@ -79,7 +79,7 @@ def differences(case: Case) -> dict[str, object]:
     for layer in range(len(paged.k_LNHCD)):
         # As a layer makes them: the three beside each other in one row.
         new = torch.randn(5, 1, 3, case.num_heads, case.depth, generator=random)
-        if case.dtype is torch.bfloat16:  # the interpreter cuts to it where a device rounds to the nearest
+        if case.dtype is torch.bfloat16:  # the interpreter cuts to it where a device waves to the nearest
             new = new.bfloat16().float()
         one, other = (attend(layer, *new.unbind(2), slopes) for attend in attends)
         worst = max(worst, float((one - other).abs().max()))

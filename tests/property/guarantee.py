@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from intentrec_core.history.changelog_codec import Marker, Restorer
 from intentrec_core.history.history import History
 from stream.kafka.publisher import key_hash
-from stream.pipeline.folding import Answer, Folder
+from stream.pipeline.folding import Folder, PendingAnswer
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.records import ID_HEADER, OutputKind, output_id
 from tests.property.scripted_broker import Entry, Log, is_committed
@@ -77,10 +77,12 @@ class Guarantee:
         self._folds[partition].append(fold)
         owed: set[bytes] = set()
         for pending in work.pending:
-            kinds = ANSWERS if isinstance(pending, Answer) else (pending.kind,)
+            kinds = ANSWERS if isinstance(pending, PendingAnswer) else (pending.kind,)
             owed |= {output_id(record, kind) for kind in kinds}
         self._owed[partition].append(owed)
-        self._answered[partition].append(key if any(isinstance(pending, Answer) for pending in work.pending) else None)
+        self._answered[partition].append(
+            key if any(isinstance(pending, PendingAnswer) for pending in work.pending) else None
+        )
 
     def leave_a_gap(self, partition: int) -> None:
         """An offset that no subscriber is given: a producer's transaction ended there."""

@@ -38,10 +38,10 @@ class ScriptedGroup:
         """Keeps a member in."""
         now_s = self._loop.time()
         # While members rejoin, only the rebalance timeout counts.
-        for silent in [
+        for coalesced_away in [
             m for m, at_s in self._members.items() if now_s - at_s > SESSION_TIMEOUT_S and not self._deadline
         ]:
-            self.leave(silent)
+            self.leave(coalesced_away)
         if not self.knows(member, generation):
             return Heartbeat.UNKNOWN
         self._members[member] = now_s

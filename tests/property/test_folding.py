@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from intentrec_core.history.changelog_codec import Restorer
 from intentrec_core.history.history import History, Outcome
-from stream.pipeline.folding import Answer, Folder, Run
+from stream.pipeline.folding import ContextRun, Folder, PendingAnswer
 from stream.wire.records import OutputRecord
 from tests.worlds.bundle_world import PlayLog, Record
 from tests.worlds.tiny_world import TinyWorld
@@ -65,13 +65,13 @@ class Worker:
         self.outputs: list[OutputRecord] = []
         self.counts = [0] * 6
         self._log: dict[bytes, bytes | None] = {}
-        self._encoded: dict[str, Run] = {}
+        self._encoded: dict[str, ContextRun] = {}
 
     def fold(self, records: Sequence[Record]) -> None:
         folder = Folder(LAYOUT, None)
         work = folder.fold(0, self.histories, records)
         for pending in work.pending:
-            if isinstance(pending, Answer):
+            if isinstance(pending, PendingAnswer):
                 self.answered.append(_answered(pending))
             else:
                 self.outputs.append(pending)
@@ -80,7 +80,7 @@ class Worker:
         of_batch += [result.num_replayed, result.num_rejected, result.num_forgotten]
         self.counts = [a + b for a, b in zip(self.counts, of_batch, strict=True)]
         self._log |= result.changelog
-        for runs in folder.rounds:
+        for runs in folder.waves:
             assert len({run.member for run in runs}) == len(runs)
             for run in runs:
                 if not folder.forgotten:
@@ -95,7 +95,7 @@ class Worker:
             restorer.feed(key, value)
         return restorer.finish()[0]
 
-    def _is_unchanged_before(self, run: Run) -> None:
+    def _is_unchanged_before(self, run: ContextRun) -> None:
         """What an engine has cached of the member may be used up to ``first_changed``."""
         cached = self._encoded.get(run.member)
         if cached is not None:
@@ -104,7 +104,7 @@ class Worker:
             assert same or not run.first_changed
 
 
-def _answered(answer: Answer) -> Answered:
+def _answered(answer: PendingAnswer) -> Answered:
     run = answer.run
     end = len(run.context) - (run.num_outputs - 1 - answer.nth) * LAYOUT.size
     return (

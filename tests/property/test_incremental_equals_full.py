@@ -89,9 +89,9 @@ class IncrementalEqualsFull(RuleBasedStateMachine):
             anchor = history.anchor(WORLD.layout)
             runs.append(EncodeRequest(user, anchor, context, first_changed, num_outputs))
             expected[user].append(context)
-        rounds = max(len(runs) for runs in pending.values())
+        waves = max(len(runs) for runs in pending.values())
         seen = dict.fromkeys(USERS, 0)
-        for nth in range(rounds):
+        for nth in range(waves):
             requests = [runs[nth] for runs in pending.values() if nth < len(runs)]
             out, row = self.engine.encode(requests), 0
             for request in requests:

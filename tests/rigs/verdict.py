@@ -18,7 +18,7 @@ import msgspec
 
 from intentrec_core.history.changelog_codec import Restorer
 from intentrec_core.history.history import EventLayout, History
-from stream.pipeline.folding import Answer, Folder
+from stream.pipeline.folding import Folder, PendingAnswer
 from stream.wire.messages import Coalesced
 from stream.wire.records import ID_HEADER, OutputKind, output_id
 
@@ -86,7 +86,7 @@ def judge(
             for pending in work.pending:
                 if (partition, record.offset) in given_up:
                     owed.add(output_id(record, OutputKind.DEAD_LETTER))
-                elif isinstance(pending, Answer):
+                elif isinstance(pending, PendingAnswer):
                     owed |= {output_id(record, kind) for kind in ANSWERS}
                     owners[partition, record.offset] = pending.play.user_id.encode()
                 else:

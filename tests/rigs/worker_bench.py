@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from intentrec_core.errors import BrokerError
-from stream.delivery.changelog import Cut
-from stream.delivery.partition import LifeParts, Membership
+from stream.delivery.changelog import Checkpoint
+from stream.delivery.partition import Membership, TaskDependencies
 from stream.delivery.restore import Restored
 from stream.delivery.start_offset import SourceFacts
 from stream.delivery.worker import PlaysWorker
@@ -37,9 +37,9 @@ class HangingPipeline:
     def open_partition(self, partition: int, histories: dict[str, Any]) -> None:
         self.opened.append(partition)
 
-    num_held_back = 0
+    num_queued = 0
 
-    def begin_held_back(self) -> Write:
+    def begin_prefill(self) -> Write:
         raise AssertionError
 
     def close_partition(self, partition: int) -> None:
@@ -51,7 +51,7 @@ class HangingPipeline:
         self.go_on.wait(20)
         results = [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]
         for result in results:
-            result.tally.add(self.metrics.plays, PlayOutcome.APPLIED, amount=result.num_records)
+            result.counts.add(self.metrics.plays, PlayOutcome.APPLIED, amount=result.num_records)
         return lambda: results
 
 
@@ -69,7 +69,7 @@ class Broker:
     async def open(self) -> None:
         self.num_opened += 1
 
-    async def commit(self, cut: Cut) -> None:
+    async def commit(self, cut: Checkpoint) -> None:
         if self.num_failures:
             self.num_failures -= 1
             raise BrokerError("the commit failed")
@@ -119,11 +119,11 @@ def run_worker(
             "fingerprint": "f" * 16,
             "commit_interval_s": 0.01,
             "recovery_deadline_s": 30.0,
-            "on_failed": worker.life_failed,
+            "on_failed": worker.task_failed,
             "on_committed": worker.committed,
             "on_restored": worker.figures.restored,
         }
-        worker.start(LifeParts(**{**parts, **changes}), broker)
+        worker.start(TaskDependencies(**{**parts, **changes}), broker)
         worker.partitions_assigned({0})
         try:
             async with asyncio.timeout(60):

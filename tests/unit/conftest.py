@@ -19,6 +19,6 @@ def servings(world: TinyWorld, tmp_path: Path) -> tuple[Serving, Serving]:
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A takeover encodes four plays at a time."""
-    monkeypatch.setattr(takeover, "PIECE_ON_CPU", 4)
+    monkeypatch.setattr(takeover, "CHUNK_ON_CPU", 4)

@@ -22,10 +22,10 @@ from intentrec_core.errors import IntentRecError
 from intentrec_core.history.history import EventLayout, History
 from stream.ops.metrics import Metrics, PlayOutcome
 from stream.pipeline.coalescing import coalesce
-from stream.pipeline.folding import Answer, Folder, PartitionWork
-from stream.pipeline.prefill import HeldBack
+from stream.pipeline.folding import Folder, PartitionWork, PendingAnswer
+from stream.pipeline.prefill import PrefillQueue
 from stream.settings import Settings
-from stream.wire.erasure_record import up_to_each_control
+from stream.wire.erasure_record import split_at_erasures
 from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, Write, output_id
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
@@ -43,47 +43,47 @@ class CountingPipeline:
         #: Of a member whose answers are held back, one part each.
         self.cold: Callable[[str], bool] = lambda member: False
         self._cache = SimpleNamespace(caches=lambda member: not self.cold(member), num_slots=1 << 20)
-        self._held_back = HeldBack(1, layout.size)
+        self._prefill = PrefillQueue(1, layout.size)
 
     def open_partition(self, partition: int, histories: dict[str, History]) -> None:
         assert partition not in self.histories, f"partition {partition} opened twice"
         self.histories[partition] = histories
 
     def close_partition(self, partition: int) -> None:
-        self._held_back.drop(partition)
+        self._prefill.drop(partition)
         self.histories.pop(partition, None)
 
     def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
-        parts = (part.items() for part in up_to_each_control(batches))
+        parts = (part.items() for part in split_at_erasures(batches))
         works = []
         for partition, records in chain.from_iterable(parts):
             folder = Folder(self.layout, self._num_partitions)
             work = folder.fold(partition, self.histories[partition], records)
-            work.result.tally.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
-            self._held_back.hold_back([work], folder.rounds, self._cache, coalesced=coalesced)
+            work.result.counts.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
+            self._prefill.enqueue([work], folder.waves, self._cache, coalesced=coalesced)
             works.append(work)
         return lambda: [self._answered(work, coalesced) for work in works]
 
     @property
-    def num_held_back(self) -> int:
-        return len(self._held_back)
+    def num_queued(self) -> int:
+        return len(self._prefill)
 
-    def begin_held_back(self) -> Write:
-        part = self._held_back.next()
+    def begin_prefill(self) -> Write:
+        part = self._prefill.next()
         return lambda: [self._answered(work, part.coalesced) for work in part.works]
 
     def _answered(self, work: PartitionWork, coalesced: bool) -> PartitionResult:
         if coalesced:
-            num_silent = coalesce(pending for pending in work.pending if isinstance(pending, Answer))
-            work.result.tally.add(self._metrics.coalesced_plays, amount=num_silent)
+            num_coalesced = coalesce(pending for pending in work.pending if isinstance(pending, PendingAnswer))
+            work.result.counts.add(self._metrics.coalesced_plays, amount=num_coalesced)
         for pending in work.pending:
             if isinstance(pending, OutputRecord):
                 work.result.outputs.append(pending)
-            elif not pending.is_silent:
+            elif not pending.is_coalesced:
                 self._answer(pending, work.result.outputs)
         return work.result
 
-    def _answer(self, answer: Answer, outputs: list[OutputRecord]) -> None:
+    def _answer(self, answer: PendingAnswer, outputs: list[OutputRecord]) -> None:
         record, user = answer.record, answer.play.user_id
         if "poison" in answer.play.item_id:
             raise RuntimeError("poisoned")
@@ -93,9 +93,9 @@ class CountingPipeline:
         run = answer.run
         count = run.anchor + len(run.context) // self.layout.size - (run.num_outputs - 1 - answer.nth)
         named: dict[str, Any] = {"user_id": user, "count": count}
-        if answer.stands_for:
-            first = answer.stands_for[0].record.offset
-            named["coalesced"] = {"plays": 1 + len(answer.stands_for), "first_offset": first}
+        if answer.coalesces:
+            first = answer.coalesces[0].record.offset
+            named["coalesced"] = {"plays": 1 + len(answer.coalesces), "first_offset": first}
         value = json.dumps(named)[:-1].encode()
         for kind in ANSWERS:
             headers = ((ID_HEADER, output_id(record, kind)),)

@@ -17,7 +17,7 @@ def played_in(serving: Serving, log: PlayLog, num_users: int, num_plays: int = 6
     return pipeline
 
 
-def move_everybody(pipeline: Pipeline) -> None:
+def migrate_all(pipeline: Pipeline) -> None:
     """Advances a takeover to its end."""
-    while pipeline.advance_takeover():
+    while pipeline.step_migration():
         pass

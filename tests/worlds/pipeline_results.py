@@ -18,7 +18,7 @@ from tests.worlds.bundle_world import Record
 
 def run(pipeline: Pipeline, records: Sequence[Record]) -> PartitionResult:
     (result,) = pipeline.process({0: records})
-    result.tally.count()
+    result.counts.count()
     return result
 
 

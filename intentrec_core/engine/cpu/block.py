@@ -16,14 +16,14 @@ from intentrec_core.kernels.dense import compiled, log1p_all
 from intentrec_core.kernels.simd import aligned_zeros
 from intentrec_core.model.attention import TIME_UNIT_S, TimeEncoding
 
-#: Rows in a block: their activations take 200 KB at width 128, beside the 200 KB of one layer's weights in a 1 MB cache.
+#: BlockRows in a block: their activations take 200 KB at width 128, beside the 200 KB of one layer's weights in a 1 MB cache.
 BLOCK = 32
 
 f32 = np.float32
 _DAY_S, _WEEK_S = TimeEncoding.PERIODS_S
 
 
-class Rows(NamedTuple):
+class BlockRows(NamedTuple):
     """New plays. ``place`` is a play's position in its slot's context; ``wanted`` marks those whose item vector is used.
 
     Shapes: item_row, slot, place i64[R]; codes i64[R, Fd]; ts_s f64[R]; gap_s f32[R]; wanted bool[R].
@@ -38,7 +38,7 @@ class Rows(NamedTuple):
     wanted: NDArray[np.bool_]
 
 
-class Cache(NamedTuple):
+class KvCache(NamedTuple):
     """Keys, values and times of cached plays. ``log_place`` is log1p of C − 1, …, 1, 0.
 
     Shapes: k f32[L + 1, N, G, W, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32[L + 1, N, C,
@@ -52,7 +52,7 @@ class Cache(NamedTuple):
     log_place: NDArray[np.float32]
 
 
-class Room(NamedTuple):
+class Scratch(NamedTuple):
     """Memory that a block works in, all of it C-contiguous, so that every kernel is compiled once.
 
     Shapes: E rows a block; fields f32[E, Fw]; x, y, short_term f32[E, W]; mixed f32[E, P]; qkv f32[E, 3W]; wide f32[E, 2W];
@@ -80,13 +80,13 @@ class Room(NamedTuple):
     kept: NDArray[np.int64]
 
 
-def make_room(weights: StepWeights, cache: Cache) -> Room:
+def make_room(weights: StepWeights, cache: KvCache) -> Scratch:
     """Room for one thread."""
     num_heads, width = weights.short_slopes.shape[1], weights.short_out.shape[0]
     context_size, num_groups = cache.v.shape[2], cache.k.shape[2]
     intents, mixed = weights.heads.project_bias.shape
 
-    return Room(
+    return Scratch(
         fields=aligned_zeros(BLOCK, weights.short_qkv.shape[0]),
         x=aligned_zeros(BLOCK, width),
         y=aligned_zeros(BLOCK, width),

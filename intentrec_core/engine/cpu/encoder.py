@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.engine.cpu.block import Cache, Rows, make_room
+from intentrec_core.engine.cpu.block import BlockRows, KvCache, make_room
 from intentrec_core.engine.cpu.decode_attention import GROUP
 from intentrec_core.engine.cpu.step import encode_rows
 from intentrec_core.engine.cpu.weights import step_weights
@@ -36,7 +36,7 @@ class CpuEncoder:
         self._model = model
         self._weights = step_weights(model)
         groups, layers = _num_groups(context_size), config.num_cached_layers
-        self._cache = Cache(
+        self._cache = KvCache(
             k=aligned_zeros(layers, self.num_slots, groups, config.width, GROUP),
             v=aligned_zeros(layers, self.num_slots, context_size, config.width),
             ts_s=np.zeros((self.num_slots, context_size)),
@@ -52,7 +52,7 @@ class CpuEncoder:
         which = np.repeat(np.arange(len(slots)), columns.lengths)
         ends = np.cumsum(columns.lengths)
         nth = np.arange(len(which)) - (ends - columns.lengths)[which]
-        rows = Rows(
+        rows = BlockRows(
             item_row=columns.item_row,
             codes=columns.codes,
             ts_s=columns.ts_s,

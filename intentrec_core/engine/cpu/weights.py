@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from intentrec_core.model.attention import SelfAttention, TransformerLayer
-from intentrec_core.model.model import IntentRec, Stage
+from intentrec_core.model.model import EncoderStage, IntentRec
 
 Array = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -157,7 +157,7 @@ def _heads(model: IntentRec) -> HeadWeights:
     )
 
 
-def _stage(model: IntentRec, stage: Stage) -> StageWeights:
+def _stage(model: IntentRec, stage: EncoderStage) -> StageWeights:
     fields, entered = model.fields.width, model.fields.width + model.config.width
     enter, leave = stage.enter_norm, stage.leave_norm
     return StageWeights(
@@ -170,7 +170,7 @@ def _stage(model: IntentRec, stage: Stage) -> StageWeights:
     )
 
 
-def _layers(stage: Stage) -> list[TransformerLayer]:
+def _layers(stage: EncoderStage) -> list[TransformerLayer]:
     return [layer for layer in stage.layers if isinstance(layer, TransformerLayer)]
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stream.demo.console.bars import bar, duration, milliseconds, ratio, shortened, sparkline
-from stream.demo.console.snapshot import Head, Member, Phase, Quality, Snapshot, Weights
+from stream.demo.console.snapshot import DemoPhase, DemoSnapshot, Head, LiveQuality, Member, Weights
 
 FRAME = "grey37"
 LABEL = "grey62"
@@ -27,7 +27,7 @@ def framed(content: RenderableType, title: str) -> Panel:
     )
 
 
-def flow_panel(view: Snapshot, width: int) -> Panel:
+def flow_panel(view: DemoSnapshot, width: int) -> Panel:
     """What comes in and goes out, how fast, and how far the replay is."""
     figures = Table.grid(padding=(0, 2), expand=True)
     rate = _figure("plays/s", f"{view.plays_per_s:,.0f}", OURS)
@@ -51,14 +51,14 @@ def _figure(name: str, value: str, style: str) -> Text:
     return Text.assemble((f"{name}\n", LABEL), (value, f"bold {style}"))
 
 
-def _progress(view: Snapshot, width: int) -> Text:
+def _progress(view: DemoSnapshot, width: int) -> Text:
     share = view.plays_sent / view.plays_planned if view.plays_planned else 0.0
     if view.planned_s:
         share = max(share, min(1.0, view.elapsed_s / view.planned_s))
     state = {
-        Phase.REPLAYING: f"it is {view.event_time}" if view.event_time else "waiting for the worker",
-        Phase.DRAINING: "waiting for the last lists",
-        Phase.DONE: "done",
+        DemoPhase.REPLAYING: f"it is {view.event_time}" if view.event_time else "waiting for the worker",
+        DemoPhase.DRAINING: "waiting for the last lists",
+        DemoPhase.DONE: "done",
     }[view.phase]
     time_text = duration(view.elapsed_s) + (f" of {duration(view.planned_s)}" if view.planned_s else "")
     trouble = "".join(
@@ -77,7 +77,7 @@ def _progress(view: Snapshot, width: int) -> Text:
     )
 
 
-def quality_panel(quality: Quality, width: int) -> Panel:
+def quality_panel(quality: LiveQuality, width: int) -> Panel:
     """Hit rate and intent accuracy, ours beside theirs: one row each, on one scale."""
     rows = [("HR@10", quality.hr_at_10, quality.hr_at_10_popular)]
     rows += [(name, *both) for name, both in quality.intents.items()]

@@ -6,7 +6,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 
 from stream.demo.console.panels import flow_panel, member_panel, quality_panel, weights_panel
-from stream.demo.console.snapshot import Snapshot
+from stream.demo.console.snapshot import DemoSnapshot
 
 _FLOW_ROWS = 5
 #: Frame above and below, and the names of the heads.
@@ -20,7 +20,7 @@ _NARROW = 90
 class Screen:
     """A renderable that fits itself to the terminal it is printed on."""
 
-    def __init__(self, view: Snapshot) -> None:
+    def __init__(self, view: DemoSnapshot) -> None:
         self._view = view
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

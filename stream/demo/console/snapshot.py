@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Phase(StrEnum):
+class DemoPhase(StrEnum):
     """Where the demo is."""
 
     REPLAYING = "replaying"
@@ -46,7 +46,7 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quality:
+class LiveQuality:
     """The worker's running figures over all plays that were predicted: ours beside 'popular in the last 7 days'.
 
     ``intents`` by head: accuracy, and that of always saying the head's currently commonest label (None: not measured).
@@ -83,11 +83,11 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class DemoSnapshot:
     """Everything on the screen. Units: seconds, plays per second; ``event_time`` is the newest play's, as text."""
 
     title: str
-    phase: Phase = Phase.REPLAYING
+    phase: DemoPhase = DemoPhase.REPLAYING
     elapsed_s: float = 0.0
     planned_s: float | None = None
     plays_planned: int | None = None
@@ -102,6 +102,6 @@ class Snapshot:
     intents: int = 0
     dead_lettered: int = 0
     duplicates: int = 0
-    quality: Quality = field(default_factory=Quality)
+    quality: LiveQuality = field(default_factory=LiveQuality)
     weights: Weights = field(default_factory=Weights)
     members: tuple[Member, ...] = ()

@@ -1,6 +1,6 @@
 """The reference every predicted intent is compared with: the label that was commonest in the last 7 days of event time.
 
-    truths of a batch ─▶ compared with the commonest label as of the batch before ─▶ counted, and gone after 7 days
+    observed_labels of a batch ─▶ compared with the commonest label as of the batch before ─▶ counted, and gone after 7 days
 
 Counts are kept a batch, not a play: expiry is exact to the newest play of a batch.
 """
@@ -32,16 +32,16 @@ class CommonLabels:
         """The commonest label; None before the first one."""
         return int(self._counts.argmax()) if self._counts.any() else None
 
-    def add(self, truths: NDArray[np.bool_], ts_s: NDArray[np.float64]) -> None:
+    def add(self, observed_labels: NDArray[np.bool_], ts_s: NDArray[np.float64]) -> None:
         """Counts which labels came true with the plays at event times ``ts_s``.
 
-        Shapes: truths bool[N, L]; ts_s f64[N].
+        Shapes: observed_labels bool[N, L]; ts_s f64[N].
         """
         if not len(ts_s):
             return
         newest_s = float(ts_s.max())
         self._now_s = max(self._now_s, newest_s)
-        counts = truths.sum(axis=0, dtype=np.int64)
+        counts = observed_labels.sum(axis=0, dtype=np.int64)
         self._counts += counts
         self._batches.append((newest_s, counts))
         while self._batches and self._batches[0][0] <= self._now_s - self._window_s:

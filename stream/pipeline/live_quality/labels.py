@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stream.pipeline.batch_rows import BatchRows
 
 
-def truths_of(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> list[NDArray[np.bool_]]:
+def observed_labels_of(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> list[NDArray[np.bool_]]:
     """Of the plays at ``rows``; no label where the truth is not known. Shapes: i64[N] -> bool[N, L] a head.
 
     Cost: what the plays hold; where a head depends on the plays before, all of their features once more.

@@ -20,7 +20,7 @@ from intentrec_core.domain.spec import Domain
 from stream.ops.metrics import Metrics
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.live_quality.common_labels import CommonLabels
-from stream.wire.deferred_counts import Tally
+from stream.wire.deferred_counts import DeferredCounts
 
 CUTOFF = 10
 #: Predictions kept, about 300 bytes each; beyond, the oldest are dropped and their members' next plays judge nothing.
@@ -110,7 +110,7 @@ class LastPredictions:
             self._kept = grown
 
 
-class Judge:
+class PredictionTracker:
     """Counts how predictions came out. One for each numbering of items and set of heads."""
 
     def __init__(self, domain: Domain, metrics: Metrics, max_members: int = MAX_MEMBERS) -> None:
@@ -149,25 +149,28 @@ class Judge:
 
     def count(
         self,
-        tallies: Sequence[Tally],
-        tally_of: NDArray[np.int64],
+        counts_list: Sequence[DeferredCounts],
+        counts_of: NDArray[np.int64],
         predicted: Predictions,
         item_row: NDArray[np.int64],
-        truths: Sequence[NDArray[np.bool_]],
+        observed_labels: Sequence[NDArray[np.bool_]],
         popular_hit: NDArray[np.bool_],
         ts_s: NDArray[np.float64],
     ) -> None:
         """Counts plays against what was ``predicted`` for them; those without a prediction do not count.
 
-        Shapes: tally_of i64[N] which of ``tallies`` a play counts in; item_row i64[N]; truths bool[N, L_i] a head, all false
+        Shapes: counts_of i64[N] which of ``counts_list`` a play counts in; item_row i64[N]; observed_labels bool[N,
+        L_i] a head, all false
         where the truth is unknown; popular_hit bool[N]; ts_s f64[N] event times.
         """
         for number in np.unique(predicted.bundle[predicted.bundle >= 0]).tolist():
             rows = np.flatnonzero(predicted.bundle == number)
-            sums = _Sums(tallies, tally_of[rows])
-            self._count(sums, self._bundles[number], predicted.take(rows), item_row[rows], [t[rows] for t in truths])
+            sums = _Sums(counts_list, counts_of[rows])
+            self._count(
+                sums, self._bundles[number], predicted.take(rows), item_row[rows], [t[rows] for t in observed_labels]
+            )
             sums.add(self._metrics.judged_popular_hits, self._bundles[number], values=popular_hit[rows])
-        for common, truth in zip(self._common, truths, strict=True):
+        for common, truth in zip(self._common, observed_labels, strict=True):
             common.add(truth, ts_s)
 
     def _count(
@@ -176,7 +179,7 @@ class Judge:
         bundle: str,
         predicted: Predictions,
         item_row: NDArray[np.int64],
-        truths: Sequence[NDArray[np.bool_]],
+        observed_labels: Sequence[NDArray[np.bool_]],
     ) -> None:
         metrics = self._metrics
         metrics.judges(bundle, self._names)
@@ -185,7 +188,7 @@ class Judge:
         sums.add(metrics.judged_plays, bundle, values=np.ones(len(item_row)))
         sums.add(metrics.judged_hits, bundle, values=hit)
         sums.add(metrics.judged_reciprocal_ranks, bundle, values=hit / (1.0 + found.argmax(axis=1)))
-        for column, (name, truth) in enumerate(zip(self._names, truths, strict=True)):
+        for column, (name, truth) in enumerate(zip(self._names, observed_labels, strict=True)):
             label = predicted.labels[:, column].astype(np.int64)
             known = truth.any(axis=1) & (label >= 0)
             right = known & truth[np.arange(len(label)), label]
@@ -197,13 +200,13 @@ class Judge:
 
 
 class _Sums:
-    """Sums over plays, for each of the tallies they count in."""
+    """Sums over plays, for each of the counts_list they count in."""
 
-    def __init__(self, tallies: Sequence[Tally], tally_of: NDArray[np.int64]) -> None:
-        self._tallies, self._tally_of = tallies, tally_of
+    def __init__(self, counts_list: Sequence[DeferredCounts], counts_of: NDArray[np.int64]) -> None:
+        self._counts_list, self._counts_of = counts_list, counts_of
 
     def add(self, counter: Counter, *labels: str, values: NDArray[np.float64] | NDArray[np.bool_]) -> None:
         """Shape: values [N]."""
-        amounts = np.bincount(self._tally_of, weights=values, minlength=len(self._tallies))
-        for tally, amount in zip(self._tallies, amounts.tolist(), strict=True):
-            tally.add(counter, *labels, amount=amount)
+        amounts = np.bincount(self._counts_of, weights=values, minlength=len(self._counts_list))
+        for counts, amount in zip(self._counts_list, amounts.tolist(), strict=True):
+            counts.add(counter, *labels, amount=amount)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.history.history import Outcome
-from stream.pipeline.folding import Answer, PartitionWork
-from stream.pipeline.live_quality.labels import truths_of
-from stream.pipeline.live_quality.predictions import CUTOFF, Judge, Predictions
+from stream.pipeline.folding import PartitionWork, PendingAnswer
+from stream.pipeline.live_quality.labels import observed_labels_of
+from stream.pipeline.live_quality.predictions import CUTOFF, Predictions, PredictionTracker
 from stream.pipeline.popular import PopularNow
 
 if TYPE_CHECKING:
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.ops.metrics import Metrics
     from stream.pipeline.batch_rows import BatchRows
-    from stream.pipeline.retrieval import Lists
+    from stream.pipeline.retrieval import RankedItems
     from stream.pipeline.watched import WatchedRows
 
 
-class Judging:
+class PredictionScorer:
     """How predictions of one bundle are judged, and what is popular now. Owned by the thread that answers.
 
     ``before``: of the bundle whose members this one takes over. Where rows mean the same items, what it keeps of them is shared.
     """
 
-    def __init__(self, serving: Serving, metrics: Metrics, before: Judging | None = None) -> None:
+    def __init__(self, serving: Serving, metrics: Metrics, before: PredictionScorer | None = None) -> None:
         self._serving = serving
         self._popular: PopularNow | None = None
-        self._judge: Judge = Judge(serving.domain, metrics)
+        self._judge: PredictionTracker = PredictionTracker(serving.domain, metrics)
         if before is None:
             self._popular = _popular_of(serving)  # a worker does what is slow before it is ready
         elif serving.extends(before._serving) or before._serving.extends(serving):
@@ -51,31 +51,31 @@ class Judging:
         """Drops a member's prediction."""
         self._judge.forget(member)
 
-    def look_at(
+    def score(
         self,
         works: Sequence[PartitionWork],
         batch: BatchRows,
         encoded: Encoded,
-        lists: Lists,
+        lists: RankedItems,
         watched: Sequence[WatchedRows],
-        silent: NDArray[np.bool_],
+        coalesced_away: NDArray[np.bool_],
     ) -> None:
         """Judges the predictions before the plays that came in order, then counts all new plays as popular.
 
-        Shapes: watched i64[any] a row; silent bool[N].
+        Shapes: watched i64[any] a row; coalesced_away bool[N].
         """
         serving = self._serving
         made = Predictions.empty(len(batch), len(serving.domain.heads))
         made.items[:] = lists.rows[:, :CUTOFF]
         for m, head in enumerate(encoded.heads):
             made.labels[:, m] = head.argmax(axis=1)
-        made.bundle[~silent] = self._judge.bundle_number(serving.version)
+        made.bundle[~coalesced_away] = self._judge.bundle_number(serving.version)
         previous = self._judge.previous(batch, made)
         answers = [
             (p, work_of)
             for work_of, work in enumerate(works)
             for p in work.pending
-            if isinstance(p, Answer) and p.outcome is not Outcome.REPLAYED
+            if isinstance(p, PendingAnswer) and p.outcome is not Outcome.REPLAYED
         ]
         in_order = [(a.row, work_of) for a, work_of in answers if a.outcome is Outcome.APPENDED]
         added, works_of = np.array(in_order, dtype=np.int64).reshape(-1, 2).T
@@ -86,9 +86,9 @@ class Judging:
             seen_before = [watched[row][:-1] for row in rows.tolist()]
             hit = self.popular.hits(item_row, seen_before, CUTOFF, serving.hides_watched)
             ts_s = batch.plays["ts_ms"][rows] / 1000.0
-            tallies = [work.result.tally for work in works]
-            truths = truths_of(batch, rows, serving)
-            self._judge.count(tallies, works_of, previous.take(rows), item_row, truths, hit, ts_s)
+            counts_list = [work.result.counts for work in works]
+            observed_labels = observed_labels_of(batch, rows, serving)
+            self._judge.count(counts_list, works_of, previous.take(rows), item_row, observed_labels, hit, ts_s)
         late = [a for a, _ in answers if a.outcome is Outcome.INSERTED]
         late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array([a.play.ts_ms for a in late], dtype=np.int64)])

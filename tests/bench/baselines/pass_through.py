@@ -19,9 +19,9 @@ from pathlib import Path
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.history.history import EventLayout, History
 from stream.ops.metrics import Metrics
-from stream.pipeline.folding import Answer, Folder
+from stream.pipeline.folding import Folder, PendingAnswer
 from stream.settings import Settings
-from stream.wire.erasure_record import up_to_each_control
+from stream.wire.erasure_record import split_at_erasures
 from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, SourceRecord, Write, output_id
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
@@ -36,7 +36,7 @@ def read_bodies(folder: Path) -> dict[OutputKind, bytes]:
 class PassThrough:
     """Folds plays and answers each with three records that say nothing."""
 
-    num_held_back = 0
+    num_queued = 0
 
     def __init__(self, layout: EventLayout, num_partitions: int, bodies: Mapping[OutputKind, bytes]) -> None:
         self._layout, self._num_partitions, self._bodies = layout, num_partitions, bodies
@@ -50,25 +50,25 @@ class PassThrough:
         """As the pipeline's."""
         self._histories.pop(partition, None)
 
-    def begin_held_back(self) -> Write:
+    def begin_prefill(self) -> Write:
         """Never called: nothing is held back."""
         return list
 
     def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
         """As the pipeline's, but that every play is answered: what is coalesced would be no pass-through."""
         results = []
-        for partition, records in chain.from_iterable(part.items() for part in up_to_each_control(batches)):
+        for partition, records in chain.from_iterable(part.items() for part in split_at_erasures(batches)):
             folder = Folder(self._layout, self._num_partitions)
             work = folder.fold(partition, self._histories[partition], records)
             for pending in work.pending:
-                if isinstance(pending, Answer):
+                if isinstance(pending, PendingAnswer):
                     self._answer(pending, work.result.outputs)
                 else:
                     work.result.outputs.append(pending)
             results.append(work.result)
         return lambda: results
 
-    def _answer(self, answer: Answer, outputs: list[OutputRecord]) -> None:
+    def _answer(self, answer: PendingAnswer, outputs: list[OutputRecord]) -> None:
         record, key = answer.record, answer.play.user_id.encode()
         opening = b'{"event_id":"%b"' % answer.play.event_id.encode()
         for kind, body in self._bodies.items():

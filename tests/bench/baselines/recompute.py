@@ -23,7 +23,7 @@ from intentrec_core.engine.slots import NO_LABEL
 from intentrec_core.features.columns import ContextBatch, collate
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.attention import TIME_UNIT_S, SelfAttention, TransformerLayer
-from intentrec_core.model.model import IntentRec, Stage
+from intentrec_core.model.model import EncoderStage, IntentRec
 
 #: Plays, padding included, in one pass, and queries that share one product with the keys before them. Measured on 2 cores
 #: at width 128 and 256 plays: twice or half of either is no faster.
@@ -140,7 +140,7 @@ def _attention(attention: SelfAttention, x: Tensor, bias: _Biases, *, short_term
     return attention.out(out.flatten(2))
 
 
-def _enter(stage: Stage, x: Tensor, batch: ContextBatch) -> Tensor:
+def _enter(stage: EncoderStage, x: Tensor, batch: ContextBatch) -> Tensor:
     return stage.enter_norm(stage.enter(x)).add_(stage.time(batch.ts_s, batch.gap_s))
 
 

@@ -15,7 +15,7 @@ from intentrec_core.evaluation.reference_ranks import rank_by_markov, rank_by_po
 from intentrec_core.evaluation.targets import Targets, make_targets
 from intentrec_core.history.history import EventLayout, hash64
 from intentrec_core.model.model import IntentRec
-from intentrec_core.plays.members import Members, pack_members
+from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.table import PlayRow, play_rows
 from intentrec_core.plays.windows import Windows, cut_windows
 from tests.worlds.tiny_plays import random_plays, served_histories
@@ -30,7 +30,7 @@ class Halved:
     """Targets of the second half of the plays."""
 
     def __init__(self, world: TinyWorld, *, filter_watched: bool = True) -> None:
-        self.members: Members = pack_members(world.layout, TABLE)
+        self.members: MemberPlays = pack_members(world.layout, TABLE)
         self.windows: Windows = cut_windows(self.members, from_ms=CUT_MS)
         self.rows = world.features.rows(self.members.events["item_hash"])
         candidate = np.zeros(len(world.vocabulary), dtype=np.bool_)

@@ -7,14 +7,14 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from intentrec_core.plays.members import Members, pack_members
+from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.table import PlayRow, play_rows, plays_table
 from intentrec_core.plays.windows import Windows, cut_windows
 from tests.worlds.tiny_plays import random_plays, row, served_histories
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
 
-def by_member(members: Members, plays: list[PlayRow]) -> dict[int, list[PlayRow]]:
+def by_member(members: MemberPlays, plays: list[PlayRow]) -> dict[int, list[PlayRow]]:
     grouped = defaultdict(list)
     for play in plays:
         grouped[members.user_ids.index(play.user_id)].append(play)

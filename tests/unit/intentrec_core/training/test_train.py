@@ -20,7 +20,7 @@ from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import play_rows, plays_table
 from intentrec_core.training.config import TrainConfig
-from intentrec_core.training.reports import Progress, Trained
+from intentrec_core.training.reports import Trained, TrainingProgress
 from intentrec_core.training.schedule import rate_factor, run_done
 from intentrec_core.training.train import resolve_device, train
 from tests.worlds.tiny_plays import cycling_plays, random_plays, row, served_histories
@@ -76,7 +76,7 @@ def test_the_callers_random_state_is_left_alone(world: TinyWorld) -> None:
 
 
 def test_loss_parts_and_steps_are_reported(world: TinyWorld) -> None:
-    steps: list[Progress] = []
+    steps: list[TrainingProgress] = []
     found = trained(world, dataclasses.replace(QUICK, epochs=2), progress=steps.append)
     assert set(steps[0].loss) == {"total", "item", *(head.name for head in world.domain.heads)}
     assert [(p.epoch, p.step) for p in steps] == [(e, s) for e in (1, 2) for s in range(1, steps[0].num_steps + 1)]

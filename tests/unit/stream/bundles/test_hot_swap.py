@@ -98,14 +98,14 @@ def test_a_rollback_to_the_bundle_that_still_serves_ends_a_takeover_at_once(monk
             self.serving = SimpleNamespace(version="old")
             self.calls: list[str] = []
 
-        def begin_takeover(self, serving: object) -> None:
+        def start_migration(self, serving: object) -> None:
             self.calls.append("begin")
 
-        def advance_takeover(self) -> bool:
+        def step_migration(self) -> bool:
             self.calls.append("advance")
             return True
 
-        def give_up_takeover(self) -> None:
+        def abort_migration(self) -> None:
             self.calls.append("give up")
 
         def swap(self, serving: object) -> int:
@@ -123,7 +123,7 @@ def test_a_rollback_to_the_bundle_that_still_serves_ends_a_takeover_at_once(monk
             return function(*arguments)
 
         swap._wanted = (announced("coming", 1), 0.0)
-        assert await swap._take_over(SimpleNamespace(version="coming"), pipeline, on_inference_thread) is None
+        assert await swap._migrate(SimpleNamespace(version="coming"), pipeline, on_inference_thread) is None
         assert pipeline.calls == ["begin", "advance", "advance", "advance", "give up"]
 
     monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)

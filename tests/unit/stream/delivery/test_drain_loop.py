@@ -23,7 +23,7 @@ class Sink:
         self.life = SimpleNamespace(next_fetch=5)
         self.accepted: list[int] = []
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_capacity(self) -> None:
         await asyncio.sleep(0)
 
     def fetchable(self) -> dict[int, Any]:

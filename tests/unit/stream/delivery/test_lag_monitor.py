@@ -45,7 +45,7 @@ class Watched:
     def unopened(self) -> set[int]:
         return set(self.assigned - self.lives.keys())
 
-    def had_room(self) -> bool:
+    def had_capacity(self) -> bool:
         return self.room
 
     async def source_positions(self, partitions: set[int]) -> dict[int, tuple[int, int]]:

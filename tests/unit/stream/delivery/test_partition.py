@@ -11,8 +11,8 @@ import pytest
 
 from intentrec_core.errors import Fenced, StateError
 from intentrec_core.history.changelog_codec import Marker
-from stream.delivery.changelog import Cut
-from stream.delivery.partition import LifeParts, PartitionLife
+from stream.delivery.changelog import Checkpoint
+from stream.delivery.partition import PartitionTask, TaskDependencies
 from stream.delivery.restore import Restored
 from stream.delivery.start_offset import SourceFacts
 from stream.wire.records import PartitionResult
@@ -35,7 +35,7 @@ class Log:
     async def close(self) -> None:
         pass
 
-    async def commit(self, cut: Cut) -> None:
+    async def commit(self, cut: Checkpoint) -> None:
         if not self.begun.is_set():
             self.begun.set()
             await self.fail.wait()
@@ -57,8 +57,8 @@ async def _restored(partition: int) -> Restored:
     return Restored(histories={}, marker=None, num_records=0, num_bytes=0, duration_s=0.0)
 
 
-def _life(log: Log, failures: list[BaseException]) -> PartitionLife:
-    parts = LifeParts(
+def _life(log: Log, failures: list[BaseException]) -> PartitionTask:
+    parts = TaskDependencies(
         source=log,
         writer=log.writer,
         marker=lambda num_partitions, next_offset: None,
@@ -73,7 +73,7 @@ def _life(log: Log, failures: list[BaseException]) -> PartitionLife:
         on_committed=lambda *_: None,
         on_restored=lambda *_: None,
     )
-    return PartitionLife(0, parts)
+    return PartitionTask(0, parts)
 
 
 def test_no_cut_follows_one_that_failed_and_the_end_says_why() -> None:

@@ -22,7 +22,7 @@ def _start(
     *,
     has_state: bool = True,
     transactional: bool = True,
-    cut_ms: int = -1,
+    checkpoint_ms: int = -1,
     **facts: Any,
 ) -> int:
     return start_offset(
@@ -32,7 +32,7 @@ def _start(
         has_state=has_state,
         fingerprint=FINGERPRINT,
         transactional=transactional,
-        cut_ms=cut_ms,
+        checkpoint_ms=checkpoint_ms,
     )
 
 
@@ -53,16 +53,16 @@ def test_expired_group_offsets_are_replaced_by_the_markers() -> None:
 
 
 def test_expired_offsets_of_a_log_that_is_older_than_the_state_are_replaced_too() -> None:
-    assert _start(committed=None, first_ms=999, cut_ms=1000) == 100
-    assert _start(committed=None, first_ms=1000 + CLOCK_SLACK_MS, cut_ms=1000) == 100, "clocks differ"
+    assert _start(committed=None, first_ms=999, checkpoint_ms=1000) == 100
+    assert _start(committed=None, first_ms=1000 + CLOCK_SLACK_MS, checkpoint_ms=1000) == 100, "clocks differ"
     # Retention has deleted all that was folded: the first play says nothing.
-    assert _start(committed=None, first_ms=10**9, cut_ms=1000, beginning=100) == 100
+    assert _start(committed=None, first_ms=10**9, checkpoint_ms=1000, beginning=100) == 100
 
 
 def test_a_log_that_is_younger_than_the_state_was_created_anew() -> None:
     with pytest.raises(StateError, match="created anew"):
-        _start(committed=None, first_ms=1001 + CLOCK_SLACK_MS, cut_ms=1000)
-    assert _start(first_ms=10**9, cut_ms=1000) == 100, "offsets that are committed are the log's own"
+        _start(committed=None, first_ms=1001 + CLOCK_SLACK_MS, checkpoint_ms=1000)
+    assert _start(first_ms=10**9, checkpoint_ms=1000) == 100, "offsets that are committed are the log's own"
 
 
 def test_plays_deleted_before_they_were_read_are_named(caplog: pytest.LogCaptureFixture) -> None:

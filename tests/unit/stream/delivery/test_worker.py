@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 from intentrec_core.errors import IntentRecError, RecoveryTimeout
-from stream.delivery.inference_loop import MAX_HELD_BACK
-from stream.delivery.partition import PartitionLife
+from stream.delivery.inference_loop import MAX_PREFILL_CHUNKS
+from stream.delivery.partition import PartitionTask
 from stream.delivery.restore import Restored
 from stream.delivery.worker import PlaysWorker
 from stream.ops.metrics import Metrics
@@ -98,12 +98,12 @@ class HoldingBack(HangingPipeline):
             self._held_outputs = outputs
         else:
             results[0].outputs += outputs
-        self.num_held_back, self._num_parts = self.num_held_back + self._num_parts, 0
+        self.num_queued, self._num_parts = self.num_queued + self._num_parts, 0
         return lambda: results
 
-    def begin_held_back(self) -> Write:
+    def begin_prefill(self) -> Write:
         assert self.answer.acquire(timeout=20)
-        self.num_held_back -= 1
+        self.num_queued -= 1
         outputs, self._held_outputs = self._held_outputs, []
         return lambda: [PartitionResult(0, 0, 0, outputs)]
 
@@ -119,7 +119,7 @@ def test_outputs_are_given_out_in_the_order_in_which_the_thread_made_them(monkey
         life = worker.fetchable()[0]
         for offset in (100, 101):
             worker.accept(life, Fetched(offset, records(offset, 1), offset + 1))
-            await until(lambda end=offset: pipeline.num_held_back)
+            await until(lambda end=offset: pipeline.num_queued)
             await asyncio.sleep(0.1)  # the second one stands behind the part that is being answered
         pipeline.answer.release()
         await keep_the_loop_busy(0.3)  # both are done before it looks
@@ -145,7 +145,7 @@ def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_d
 ) -> None:
     pipeline, sent = Failing(), []
 
-    def give_out(_: object, life: PartitionLife, outputs: Sequence[OutputRecord]) -> None:
+    def give_out(_: object, life: PartitionTask, outputs: Sequence[OutputRecord]) -> None:
         if not life.output_stream.ended:
             sent.extend(output.source_offset for output in outputs)
 
@@ -216,7 +216,7 @@ def test_the_next_micro_batch_is_in_inference_while_one_is_written_and_both_are_
 def test_nothing_is_sent_behind_a_micro_batch_that_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, sent = SlowWriting(raises=True), []
 
-    def give_out(_: object, life: PartitionLife, outputs: Sequence[OutputRecord]) -> None:
+    def give_out(_: object, life: PartitionTask, outputs: Sequence[OutputRecord]) -> None:
         if not life.output_stream.ended:
             sent.extend(output.source_offset for output in outputs)
 
@@ -236,24 +236,24 @@ def test_nothing_is_sent_behind_a_micro_batch_that_could_not_be_written(monkeypa
 
 
 def test_no_micro_batch_is_taken_while_too_much_is_held_back() -> None:
-    pipeline = HoldingBack(MAX_HELD_BACK + 1)
+    pipeline = HoldingBack(MAX_PREFILL_CHUNKS + 1)
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
         life = worker.fetchable()[0]
         worker.accept(life, Fetched(100, records(100, 5), 105))
-        await until(lambda: pipeline.num_held_back > MAX_HELD_BACK)
+        await until(lambda: pipeline.num_queued > MAX_PREFILL_CHUNKS)
         await asyncio.sleep(0.1)  # the loop has seen it
         worker.accept(life, Fetched(105, records(105, 5), 110))
         pipeline.answer.release()
-        await until(lambda: pipeline.num_held_back == MAX_HELD_BACK)
+        await until(lambda: pipeline.num_queued == MAX_PREFILL_CHUNKS)
         await asyncio.sleep(0.1)
         assert len(pipeline.taken) == 1
         assert broker.cuts == [], "a cut waits for what is held back"
         pipeline.answer.release(2)  # with the first of them there is room; the second was on the thread already
         await until(lambda: len(pipeline.taken) == 2)
         assert broker.cuts == []
-        pipeline.answer.release(MAX_HELD_BACK)
+        pipeline.answer.release(MAX_PREFILL_CHUNKS)
         await until(lambda: broker.cuts and broker.cuts[-1] == 110)
 
     run_worker(pipeline, scenario)
@@ -290,17 +290,17 @@ def test_fetches_that_follow_one_another_are_taken_whatever_offsets_are_missing(
 def test_who_watches_the_fetching_is_told_when_it_had_to_wait(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
-        assert worker.had_room()
+        assert worker.had_capacity()
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5000), 5100))
-        waiting = asyncio.ensure_future(worker.wait_for_room())
+        waiting = asyncio.ensure_future(worker.wait_for_capacity())
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        assert not worker.had_room()
-        assert not worker.had_room(), "it waits still"
+        assert not worker.had_capacity()
+        assert not worker.had_capacity(), "it waits still"
         pipeline.go_on.set()
         await waiting
-        assert not worker.had_room(), "it waited since"
-        assert worker.had_room()
+        assert not worker.had_capacity(), "it waited since"
+        assert worker.had_capacity()
 
     run_worker(pipeline, scenario)
 
@@ -322,7 +322,7 @@ def test_what_is_fetched_and_not_committed_is_bounded_whatever_becomes_of_the_co
         with contextlib.suppress(TimeoutError):
             while num_fetched < 20_000:
                 async with asyncio.timeout(0.5):
-                    await worker.wait_for_room()
+                    await worker.wait_for_capacity()
                 start = 100 + num_fetched
                 worker.accept(life, Fetched(start, records(start, 100), start + 100))
                 num_fetched += 100
@@ -330,7 +330,7 @@ def test_what_is_fetched_and_not_committed_is_bounded_whatever_becomes_of_the_co
         # What waits for inference has a bound of its own; everything here was processed at once.
         assert num_fetched == 1100, "the bound, rounded up to a fetch"
         commit_again.set()
-        await worker.wait_for_room()
+        await worker.wait_for_capacity()
 
     run_worker(pipeline, scenario, settings={"max_uncommitted": 1024})
 

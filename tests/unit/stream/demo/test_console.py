@@ -9,12 +9,12 @@ from rich.console import Console
 
 from stream.demo.console.bars import bar, duration, milliseconds, ratio, shortened, sparkline
 from stream.demo.console.screen import Screen
-from stream.demo.console.snapshot import Head, Member, Phase, Quality, ServedBundle, Snapshot, Weights
+from stream.demo.console.snapshot import DemoPhase, DemoSnapshot, Head, LiveQuality, Member, ServedBundle, Weights
 from stream.demo.console.spotlight import QUIET_S, STAY_S, Spotlight
 from stream.wire.messages import IntentUpdate, PrimaryIntent, Recommendation, RecommendedItem, Source
 
 
-def drawn(view: Snapshot, width: int = 110, height: int = 44) -> str:
+def drawn(view: DemoSnapshot, width: int = 110, height: int = 44) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
     console.print(Screen(view))
     assert isinstance(console.file, io.StringIO)
@@ -39,7 +39,7 @@ def member(user: str, recommended: int | None = None) -> Member:
     )
 
 
-FULL = Snapshot(
+FULL = DemoSnapshot(
     title="IntentRec",
     elapsed_s=65,
     planned_s=120,
@@ -54,7 +54,7 @@ FULL = Snapshot(
     recommendations=12_339,
     duplicates=3,
     dead_lettered=2,
-    quality=Quality(
+    quality=LiveQuality(
         num_judged=11_000, hr_at_10=0.112, hr_at_10_popular=0.049, intents={"genre": (0.52, 0.45), "era": (0.3, None)}
     ),
     weights=Weights(
@@ -113,17 +113,17 @@ def test_a_small_terminal_shows_fewer_members_rather_than_cut_ones() -> None:
 
 
 def test_an_empty_beginning_draws_too() -> None:
-    text = drawn(Snapshot(title="IntentRec"))
+    text = drawn(DemoSnapshot(title="IntentRec"))
     assert "waiting for the worker" in text
     assert "none yet" in text
 
 
 def test_the_phases_are_said() -> None:
-    assert "waiting for the last lists" in drawn(Snapshot(title="x", phase=Phase.DRAINING))
+    assert "waiting for the last lists" in drawn(DemoSnapshot(title="x", phase=DemoPhase.DRAINING))
 
 
 def test_markup_in_a_title_is_shown_as_it_is() -> None:
-    view = Snapshot(title="x", members=(Member(
+    view = DemoSnapshot(title="x", members=(Member(
         user_id="[red]u[/red]", num_plays=1, last_title="[bold]T[/bold]", recommended=None, intent="", shifted=False,
         heads=FULL.members[0].heads, titles=("[/x] broken",),
     ),))  # fmt: skip

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
 from intentrec_core.history.changelog_codec import Marker
-from stream.delivery.changelog import Cut, TransactionalWriter
+from stream.delivery.changelog import Checkpoint, TransactionalWriter
 from stream.kafka.publisher import OutputStream, Published, Publisher, fill
 from stream.settings import Settings
 from stream.wire.codec import close_with_latency
@@ -156,7 +156,7 @@ def test_outputs_of_a_transaction_are_reported_once_it_is_committed_with_the_tim
         writer, producer = TransactionalWriter(Settings(), 0, marker, publisher), Transaction(fails)
         monkeypatch.setattr(writer, "_started", lambda: producer)
         with contextlib.nullcontext() if not fails else pytest.raises(Exception, match="lost"):
-            await writer.commit(Cut(3, {}, [_output(b"1"), _output(b"2")]))
+            await writer.commit(Checkpoint(3, {}, [_output(b"1"), _output(b"2")]))
         assert producer.seen_before_the_commit <= 0
 
     now_s, seen = [10.0], list[Published]()
@@ -196,7 +196,7 @@ def test_a_connection_that_times_out_is_not_called_a_transaction_that_took_too_l
         writer = TransactionalWriter(Settings(), 0, lambda _: None, None)
         monkeypatch.setattr(writer, "_started", lambda: Producer(b""))
         with pytest.raises(TimeoutError, match="Connection timed out"):
-            await writer.commit(Cut(3, {}))
+            await writer.commit(Checkpoint(3, {}))
 
     asyncio.run(scenario())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream.ops.liveness import Progress
+from stream.ops.liveness import WorkProgress
 
 
 class Clock:
@@ -20,13 +20,13 @@ def clock() -> Clock:
 
 
 def test_an_idle_worker_is_never_stalled(clock: Clock) -> None:
-    progress = Progress(clock)
+    progress = WorkProgress(clock)
     clock.now_s += 1000
     assert progress.stalled_s() == 0
 
 
 def test_plays_that_are_not_committed_are_a_stall_from_their_arrival(clock: Clock) -> None:
-    progress = Progress(clock)
+    progress = WorkProgress(clock)
     progress.work_arrived(0)
     clock.now_s += 30
     progress.work_arrived(0)
@@ -34,7 +34,7 @@ def test_plays_that_are_not_committed_are_a_stall_from_their_arrival(clock: Cloc
 
 
 def test_every_commit_is_progress_even_when_more_is_waiting(clock: Clock) -> None:
-    progress = Progress(clock)
+    progress = WorkProgress(clock)
     progress.work_arrived(0)
     clock.now_s += 30
     progress.work_done(0, idle=False)
@@ -45,7 +45,7 @@ def test_every_commit_is_progress_even_when_more_is_waiting(clock: Clock) -> Non
 
 
 def test_a_consumer_that_fetches_nothing_of_what_there_is_is_a_stall(clock: Clock) -> None:
-    progress = Progress(clock)
+    progress = WorkProgress(clock)
     progress.saw_lag({0})
     clock.now_s += 10
     progress.saw_lag({0})
@@ -59,7 +59,7 @@ def test_a_consumer_that_fetches_nothing_of_what_there_is_is_a_stall(clock: Cloc
 
 
 def test_a_partition_that_stands_still_is_a_stall_whatever_the_others_get_done(clock: Clock) -> None:
-    progress = Progress(clock)
+    progress = WorkProgress(clock)
     for second in range(600):
         progress.work_arrived(1)
         if second % 5 == 0:
@@ -70,7 +70,7 @@ def test_a_partition_that_stands_still_is_a_stall_whatever_the_others_get_done(c
 
 
 def test_a_partition_whose_plays_are_never_committed_is_a_stall_whatever_the_others_get_done(clock: Clock) -> None:
-    progress = Progress(clock)
+    progress = WorkProgress(clock)
     progress.work_arrived(0)
     for second in range(600):
         progress.work_arrived(1)
@@ -82,7 +82,7 @@ def test_a_partition_whose_plays_are_never_committed_is_a_stall_whatever_the_oth
 
 
 def test_while_the_broker_is_away_nothing_is_a_stall_and_then_everything_has_its_full_time(clock: Clock) -> None:
-    progress = Progress(clock)
+    progress = WorkProgress(clock)
     progress.work_arrived(0)
     progress.saw_lag({1})
     for _ in range(60):

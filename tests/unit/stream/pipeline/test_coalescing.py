@@ -41,7 +41,7 @@ def fresh(serving: Serving) -> Pipeline:
 def run(pipeline: Pipeline, records: Sequence[Record], *, coalesced: bool = True) -> list[PartitionResult]:
     results = pipeline.process({0: records}, coalesced=coalesced)
     for result in results:
-        result.tally.count()
+        result.counts.count()
     return results
 
 

@@ -10,7 +10,7 @@ from intentrec_core.engine.engine import IncrementalEngine
 from stream.bundles.serving import Serving
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import SLOTS_BYTES, PlayLog
-from tests.worlds.migration_world import move_everybody, played_in
+from tests.worlds.migration_world import migrate_all, played_in
 from tests.worlds.pipeline_results import (
     compare_with_recomputation,
     expect_full_recomputation,
@@ -21,14 +21,14 @@ from tests.worlds.pipeline_results import (
 )
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_members_are_taken_over_one_after_another_hottest_first_and_warm(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 5)
-    pipeline.begin_takeover(second)
+    pipeline.start_migration(second)
     for _ in range(4):  # of 4 plays each: three members of 6 plays, but for 2
-        assert pipeline.advance_takeover()
+        assert pipeline.step_migration()
     misses = first.engine.stats.misses + second.engine.stats.misses
     result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(5)])
     served_by = {first.version: ["user-0", "user-1", "user-2"], second.version: ["user-3", "user-4"]}
@@ -49,13 +49,13 @@ def test_after_the_swap_the_new_bundle_serves_everybody_and_whoever_was_taken_ov
     log = PlayLog()
     pipeline = played_in(first, log, 8)
     first.engine.forget("0/user-3")  # not cached: there is nothing to take over
-    pipeline.begin_takeover(second)
-    move_everybody(pipeline)
+    pipeline.start_migration(second)
+    migrate_all(pipeline)
     assert pipeline.serving is first
     sample = pipeline.metrics.registry.get_sample_value
-    assert sample("intentrec_takeover_members") == 7
+    assert sample("intentrec_migrated_members") == 7
     assert pipeline.swap(second) == 7
-    assert sample("intentrec_takeover_members") == 0
+    assert sample("intentrec_migrated_members") == 0
     assert pipeline.serving is second
     misses = second.engine.stats.misses
     answers = intents(run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(8)]))
@@ -65,31 +65,31 @@ def test_after_the_swap_the_new_bundle_serves_everybody_and_whoever_was_taken_ov
         expect_full_recomputation(pipeline, answer)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_what_a_member_plays_while_they_are_encoded_is_encoded_too(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 1)
-    pipeline.begin_takeover(second)
-    assert pipeline.advance_takeover()  # 4 plays of 6
+    pipeline.start_migration(second)
+    assert pipeline.step_migration()  # 4 plays of 6
     run(pipeline, [log.play("user-0", 7, 9_000)])
     positions = second.engine.stats.positions
-    assert not pipeline.advance_takeover()
+    assert not pipeline.step_migration()
     assert second.engine.stats.positions == positions + 3
     (answer,) = intents(run(pipeline, [log.play("user-0", 8, 9_100)]))
     assert answer.bundle == second.version
     compare_with_recomputation(second, bytes(state(pipeline, "user-0").events), answer)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_late_play_while_a_member_is_encoded_has_them_encoded_again(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 1)
-    pipeline.begin_takeover(second)
-    assert pipeline.advance_takeover()
+    pipeline.start_migration(second)
+    assert pipeline.step_migration()
     run(pipeline, [log.play("user-0", 9, 50)])
-    move_everybody(pipeline)
+    migrate_all(pipeline)
     (answer,) = intents(run(pipeline, [log.play("user-0", 8, 9_100)]))
     assert answer.bundle == second.version
     compare_with_recomputation(second, bytes(state(pipeline, "user-0").events), answer)
@@ -105,12 +105,12 @@ def test_what_a_member_waits_for_is_answered_right_by_the_bundle_they_moved_to(
     for late in (log.play("user-0", 9, 150), log.play("user-0", 8, 250)):
         pipeline.process({0: [late]})
         contexts.append(bytes(state(pipeline, "user-0").events))
-    assert pipeline.num_held_back == 2
-    pipeline.begin_takeover(second)
-    move_everybody(pipeline)
+    assert pipeline.num_queued == 2
+    pipeline.start_migration(second)
+    migrate_all(pipeline)
     assert second.engine.caches("0/user-0"), "with the second late play, while the first one is still to be answered"
     for context in contexts:
-        (part,) = pipeline.answer_held_back()
+        (part,) = pipeline.answer_prefill()
         (answer,) = intents(part)
         assert answer.bundle == second.version
         compare_with_recomputation(second, context, answer)
@@ -121,8 +121,8 @@ def test_dead_letters_come_once_and_in_place_while_two_bundles_serve(servings: t
     log = PlayLog()
     pipeline = played_in(first, log, 2)
     first.engine.forget("0/user-0")
-    pipeline.begin_takeover(second)
-    assert not pipeline.advance_takeover()  # user-1 alone
+    pipeline.start_migration(second)
+    assert not pipeline.step_migration()  # user-1 alone
     low = len(log.records)
     log.play("user-1", 1, 10_000)
     log.raw(b"{", b"user-1")
@@ -147,8 +147,8 @@ def test_the_last_prediction_before_a_member_moved_is_judged_by_the_play_after(
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 1)
-    pipeline.begin_takeover(second)
-    pipeline.advance_takeover()
+    pipeline.start_migration(second)
+    pipeline.step_migration()
     run(pipeline, [log.play("user-0", 1, 9_000), log.play("user-0", 2, 9_100)])
     sample = pipeline.metrics.registry.get_sample_value
     assert sample("intentrec_judged_plays_total", {"bundle": first.version}) == 6
@@ -161,22 +161,22 @@ def test_what_a_takeover_encodes_counts_as_nobodys_play(servings: tuple[Serving,
     pipeline = played_in(first, log, 4)
     sample = pipeline.metrics.registry.get_sample_value
     before = sample("intentrec_engine_positions_total")
-    pipeline.begin_takeover(second)
-    move_everybody(pipeline)
+    pipeline.start_migration(second)
+    migrate_all(pipeline)
     run(pipeline, [log.play("user-0", 1, 9_000)])
     assert sample("intentrec_engine_positions_total") == before + 1
     assert sample("intentrec_engine_lookups_total", {"result": "hit"}) == 1
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_who_plays_faster_than_they_are_encoded_does_not_hold_up_the_others(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 5)
     window = pipeline.layout.window
-    pipeline.begin_takeover(second)
+    pipeline.start_migration(second)
     for i in range(60):
-        pipeline.advance_takeover()
+        pipeline.step_migration()
         plays = [log.play("user-4", (7 * i + k) % 30, 10_000.0 + 100 * i + k) for k in range(2 * window)]
         run(pipeline, plays)
     others = run(pipeline, [log.play(f"user-{i}", 1, 90_000.0 + i) for i in range(4)])
@@ -188,9 +188,9 @@ def test_a_rollback_encodes_nobody_anew_whom_the_bundle_kept_has_cached(servings
     log = PlayLog()
     pipeline = played_in(first, log, 5)
     for serving in (second, first):
-        pipeline.begin_takeover(serving)
+        pipeline.start_migration(serving)
         positions = serving.engine.stats.positions
-        move_everybody(pipeline)
+        migrate_all(pipeline)
         encoded = serving.engine.stats.positions - positions
         assert pipeline.swap(serving) == 5
     assert encoded <= 2 * 5, "the newest play, and the one before it"
@@ -202,9 +202,9 @@ def test_who_comes_during_a_takeover_is_moved_as_well(servings: tuple[Serving, S
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 2)
-    pipeline.begin_takeover(second)
+    pipeline.start_migration(second)
     run(pipeline, [log.play("newcomer", 3, 9_000)])
-    move_everybody(pipeline)
+    migrate_all(pipeline)
     assert pipeline.swap(second) == 3
 
 
@@ -218,7 +218,7 @@ def test_no_more_members_are_taken_over_than_the_coming_engine_can_cache(
         engine.model, second.features, pool_bytes=4 * SLOTS_BYTES // engine.num_slots, version=engine.version
     )
     second = replace(second, engine=small)
-    pipeline.begin_takeover(second)
-    move_everybody(pipeline)
+    pipeline.start_migration(second)
+    migrate_all(pipeline)
     assert pipeline.swap(second) == small.num_slots < 9
     assert small.num_evictions == 0

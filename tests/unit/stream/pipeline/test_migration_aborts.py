@@ -13,7 +13,7 @@ from intentrec_core.errors import BundleError, BundleFault, DeviceLost
 from stream.bundles.serving import Serving
 from tests.worlds.bundle_world import SLOTS_BYTES, PlayLog, make_pipeline, make_serving
 from tests.worlds.faulty_encoder import device_lost, faulty
-from tests.worlds.migration_world import move_everybody, played_in
+from tests.worlds.migration_world import migrate_all, played_in
 from tests.worlds.pipeline_results import expect_full_recomputation, intents, lists, run
 from tests.worlds.tiny_world import TinyWorld
 
@@ -27,15 +27,15 @@ def broken(serving: Serving) -> Serving:
     return replace(serving, engine=engine)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_swap_before_a_member_was_whole_does_not_trust_what_a_late_play_has_changed(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 1)
-    pipeline.begin_takeover(second)
-    assert pipeline.advance_takeover()
+    pipeline.start_migration(second)
+    assert pipeline.step_migration()
     run(pipeline, [log.play("user-0", 9, 50)])
     assert pipeline.swap(second) == 0
     (answer,) = intents(
@@ -51,30 +51,30 @@ def test_a_bundle_that_can_encode_nobody_is_refused_and_the_old_one_serves_every
     log = PlayLog()
     pipeline = played_in(first, log, 9)
     second = broken(second)
-    pipeline.begin_takeover(second)
+    pipeline.start_migration(second)
     with pytest.raises(BundleError) as refused:
-        move_everybody(pipeline)
+        migrate_all(pipeline)
     assert refused.value.fault is BundleFault.NOT_FINITE
-    assert pipeline.metrics.registry.get_sample_value("intentrec_takeover_members") == 0
+    assert pipeline.metrics.registry.get_sample_value("intentrec_migrated_members") == 0
     assert second.engine.num_cached == 0
     result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(9)])
     assert {answer.bundle for answer in lists(result)} == {first.version}
     assert len(lists(result)) == 9
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_members_taken_over_by_a_bundle_that_is_refused_go_back_with_all_they_played(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 40)
-    pipeline.begin_takeover(second)
+    pipeline.start_migration(second)
     for _ in range(10):  # of 4 plays each: six members of 6
-        assert pipeline.advance_takeover()
+        assert pipeline.step_migration()
     run(pipeline, [log.play("user-39", 6, 5_000)])  # late, and the first bundle does not see it
     with faulty(second, spoils=range(1, 40)), pytest.raises(BundleError):
-        move_everybody(pipeline)
+        migrate_all(pipeline)
     late = log.play("user-39", 7, 13_000)  # among what the first bundle has cached, behind that one
     answers = intents(run(pipeline, [*(log.play(f"user-{i}", 1, 70_000.0 + i) for i in range(39)), late]))
     assert len(answers) == 40
@@ -91,9 +91,9 @@ def test_a_member_whom_the_coming_bundle_cannot_encode_stays_with_the_old_one(
     pipeline = played_in(first, log, 3, num_plays=2)
     run(pipeline, [log.play("user-1", 29, 9_000)])
     row = first.vocabulary.row("item-29")
-    pipeline.begin_takeover(second)
+    pipeline.start_migration(second)
     with faulty(second, raises=lambda rows, _: row in rows):
-        move_everybody(pipeline)
+        migrate_all(pipeline)
     result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(3)])
     assert {a.user_id: a.bundle for a in lists(result)} == {
         "user-0": second.version,
@@ -109,10 +109,10 @@ def test_what_was_watched_while_moved_is_hidden_by_the_bundle_that_serves_again(
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 2, num_plays=3, num_recommendations=30)
-    pipeline.begin_takeover(second)
-    move_everybody(pipeline)
+    pipeline.start_migration(second)
+    migrate_all(pipeline)
     run(pipeline, [log.play("user-0", 20, 9_000), log.play("user-0", 21, 9_100)])
-    pipeline.give_up_takeover()
+    pipeline.abort_migration()
     again = lists(run(pipeline, [log.play("user-0", 22, 9_200)]))[0]
     fresh = make_pipeline(first, num_recommendations=30)
     expected = lists(run(fresh, [record for record in log.records if record.key == b"user-0"]))[-1]
@@ -127,22 +127,22 @@ def test_a_late_play_that_waited_when_a_takeover_began_is_known_to_the_old_bundl
     first, second = (make_serving(tmp_path, world, world.model(seed)) for seed in (1, 2))
     pipeline = make_pipeline(first, max_prefill_positions=1)
     run(pipeline, [log.play("ann", (7 * i + 3) % 30, 10_000.0 * i) for i in range(8)])
-    while pipeline.num_held_back:
-        pipeline.answer_held_back()
+    while pipeline.num_queued:
+        pipeline.answer_prefill()
     pipeline.process({0: [log.play("ann", 9, 5_000)]})
-    assert pipeline.num_held_back
-    pipeline.begin_takeover(second)
-    move_everybody(pipeline)
-    (part,) = pipeline.answer_held_back()
+    assert pipeline.num_queued
+    pipeline.start_migration(second)
+    migrate_all(pipeline)
+    (part,) = pipeline.answer_prefill()
     assert {answer.bundle for answer in intents(part)} == {second.version}
     if ends == "given up":
-        pipeline.give_up_takeover()
+        pipeline.abort_migration()
     else:
         pipeline.swap(second)
         pipeline.swap(first)
     results = pipeline.process({0: [log.play("ann", 11, 45_000)]})  # late as well, behind the first late one
-    while pipeline.num_held_back:
-        results = pipeline.answer_held_back()
+    while pipeline.num_queued:
+        results = pipeline.answer_prefill()
     (answer,) = intents(results[0])
     assert answer.bundle == first.version
     expect_full_recomputation(pipeline, answer)
@@ -151,6 +151,6 @@ def test_a_late_play_that_waited_when_a_takeover_began_is_known_to_the_old_bundl
 def test_a_device_that_is_lost_during_a_takeover_is_not_the_bundles_fault(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     pipeline = played_in(first, PlayLog(), 9)
-    pipeline.begin_takeover(second)
+    pipeline.start_migration(second)
     with faulty(second, raises=lambda *_: True, error=device_lost), pytest.raises(DeviceLost):
-        pipeline.advance_takeover()
+        pipeline.step_migration()

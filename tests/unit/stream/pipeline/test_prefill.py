@@ -46,10 +46,10 @@ def warmed_up(serving: Serving, log: PlayLog, num_users: int, bound: int = BOUND
 def run(pipeline: Pipeline, records: Sequence[Record]) -> list[PartitionResult]:
     """What came at once, and part by part."""
     results = pipeline.process({0: records})
-    while pipeline.num_held_back:
-        results += pipeline.answer_held_back()
+    while pipeline.num_queued:
+        results += pipeline.answer_prefill()
     for result in results:
-        result.tally.count()
+        result.counts.count()
     return results
 
 
@@ -102,9 +102,9 @@ def test_newer_plays_of_members_who_wait_cost_what_they_cost_by_themselves(servi
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
-    assert pipeline.num_held_back == 3
+    assert pipeline.num_queued == 3
     pipeline.process({0: [log.play(f"user-{i}", i, 3000.0 + i) for i in range(1, 6)]})
-    assert pipeline.num_held_back == 4, "five plays are one part, whatever contexts are behind them"
+    assert pipeline.num_queued == 4, "five plays are one part, whatever contexts are behind them"
     run(pipeline, [])
     positions = serving.engine.stats.positions
     (at_once,) = run(pipeline, [log.play(f"user-{i}", i, 4000.0 + i) for i in range(6)])
@@ -120,9 +120,9 @@ def test_the_bound_holds_where_more_members_wait_than_can_be_cached(
     pipeline = warmed_up(small, log, 9)
     for at_s in (2000.0, 3000.0):
         pipeline.process({0: [log.play(f"user-{i}", i, at_s + i) for i in range(1, 9)]})
-    while pipeline.num_held_back:
+    while pipeline.num_queued:
         positions = small.engine.stats.positions
-        pipeline.answer_held_back()
+        pipeline.answer_prefill()
         assert small.engine.stats.positions - positions <= BOUND + 2  # two members who had a play more by their turn
 
 
@@ -132,10 +132,10 @@ def test_nobody_of_a_partition_that_is_closed_waits(serving: Serving) -> None:
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     pipeline.close_partition(0)
     pipeline.open_partition(0, {})
-    num_parts = pipeline.num_held_back
+    num_parts = pipeline.num_queued
     (result,) = pipeline.process({0: [log.play("user-1", 1, 3000.0)]})
     assert len(lists(result)) == 1
-    assert pipeline.num_held_back == num_parts
+    assert pipeline.num_queued == num_parts
 
 
 def test_members_whose_anchors_move_at_once_are_answered_behind_the_others(serving: Serving) -> None:
@@ -157,12 +157,12 @@ def test_a_member_who_waits_is_not_overtaken_by_newer_plays_of_their_own(serving
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     (later,) = pipeline.process({0: [log.play(f"user-{i}", 9, 3000.0 + i) for i in (5, 0)]})
     assert [a.user_id for a in lists(later)] == ["user-0"]
-    parts = [pipeline.answer_held_back() for _ in range(3)]
+    parts = [pipeline.answer_prefill() for _ in range(3)]
     assert serving.engine.caches("0/user-5")
     (latest,) = pipeline.process({0: [log.play("user-5", 10, 4000.0)]})
     assert not latest.outputs, "one of their plays is answered, another one still waits"
-    while pipeline.num_held_back:
-        parts.append(pipeline.answer_held_back())
+    while pipeline.num_queued:
+        parts.append(pipeline.answer_prefill())
     assert [a.source.offset for part in parts for r in part for a in lists(r) if a.user_id == "user-5"] == [22, 23, 25]
 
 
@@ -172,8 +172,8 @@ def test_nothing_is_kept_of_a_member_who_was_forgotten_while_they_waited(serving
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     pipeline.process({0: [log.forget("user-5")]})
     answered = []
-    while pipeline.num_held_back:
-        answered += [a.user_id for part in pipeline.answer_held_back() for a in lists(part)]
+    while pipeline.num_queued:
+        answered += [a.user_id for part in pipeline.answer_prefill() for a in lists(part)]
     assert "user-5" in answered, "the play stood before the order"
     assert not serving.engine.caches("0/user-5")
     assert serving.engine.caches("0/user-4")
@@ -184,9 +184,9 @@ def test_of_a_partition_that_is_closed_nothing_more_is_answered(serving: Serving
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
-    num_held_back = pipeline.num_held_back
+    num_queued = pipeline.num_queued
     pipeline.close_partition(0)
-    assert [pipeline.answer_held_back() for _ in range(num_held_back)] == [[]] * num_held_back
+    assert [pipeline.answer_prefill() for _ in range(num_queued)] == [[]] * num_queued
     assert not serving.engine.num_cached
 
 
@@ -197,7 +197,7 @@ def test_what_waits_during_a_swap_is_answered_by_the_bundle_that_took_over(
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     pipeline.swap(other)
-    (part,) = pipeline.answer_held_back()
+    (part,) = pipeline.answer_prefill()
     assert {a.bundle for a in lists(part)} == {a.bundle for a in intents(part)} == {other.version}
 
 
@@ -210,13 +210,13 @@ def test_what_was_answered_after_a_swap_the_bundle_before_has_not_cached(
     for i in range(8 * 5):  # twice the window: the next play moves the anchor
         log.play(f"user-{i % 5}", i % 30, 100.0 * i)
     run(pipeline, log.records)
-    pipeline.begin_takeover(other)
+    pipeline.start_migration(other)
     pipeline.process({0: [log.play(f"user-{i}", i, 5000.0 + i) for i in range(5)]})
-    assert pipeline.num_held_back
+    assert pipeline.num_queued
     assert all(serving.engine.caches(member) for member in members)
     pipeline.swap(other)
-    while pipeline.num_held_back:
-        pipeline.answer_held_back()
+    while pipeline.num_queued:
+        pipeline.answer_prefill()
     pipeline.swap(serving)
     assert not any(serving.engine.caches(member) for member in members)
 

@@ -1,4 +1,4 @@
-"""Which letters are sent again, where to, and with what: without a broker."""
+"""Which dead_letters are sent again, where to, and with what: without a broker."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Record:
 
 @dataclass
 class Box:
-    """The dead-letter topic, a producer that fills it again with what it is given, and the reader of both."""
+    """The dead-dead_letter topic, a producer that fills it again with what it is given, and the reader of both."""
 
     settings: Settings = field(default_factory=Settings)
-    letters: list[Record] = field(default_factory=list)
+    dead_letters: list[Record] = field(default_factory=list)
     sent: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, record: Record, reason: RejectReason = RejectReason.MALFORMED) -> None:
-        letter = dead_letter(record, reason)
-        self.letters.append(Record(letter.value, letter.key, letter.headers, "plays.dlq", 0, len(self.letters)))
+        kept = dead_letter(record, reason)
+        self.dead_letters.append(Record(kept.value, kept.key, kept.headers, "plays.dlq", 0, len(self.dead_letters)))
 
     async def __aenter__(self) -> Box:
         return self
@@ -52,7 +52,7 @@ class Box:
         return 8 if topic == "plays" else 1
 
     async def read(self, topic: str, partition: int, first: int = 0) -> AsyncIterator[list[Record]]:
-        yield self.letters[first:]
+        yield self.dead_letters[first:]
 
     async def send(self, topic: str, value: bytes | None, **options: Any) -> asyncio.Future[None]:
         self.sent.append({"value": value, **options})
@@ -101,14 +101,14 @@ def test_letters_that_cannot_or_need_not_be_sent_are_left_and_counted(box: Box) 
     box.add(Record(b"{", key=b"k" * 100_000), RejectReason.KEY_MISMATCH)
     box.add(Record(b"{}"), RejectReason.INFERENCE_FAILED)
     box.add(Record(b"{", topic="other"))
-    box.letters.append(Record(b"stray", topic="plays.dlq", partition=0, offset=4))
+    box.dead_letters.append(Record(b"stray", topic="plays.dlq", partition=0, offset=4))
     done = run(box)
     assert done.left == {Left.CUT: 2, Left.FOLDED_IN: 1, Left.OTHER_TOPIC: 1, Left.NO_LETTER: 1}
     assert not box.sent
 
 
 def test_a_play_that_fails_again_and_again_is_sent_so_often_and_no_more(box: Box) -> None:
-    """Each run sends the newest letter of the play only, so that letters do not double."""
+    """Each run sends the newest dead_letter of the play only, so that dead_letters do not double."""
     box.add(Record(b"{bad"))
     for times in range(1, 6):
         done = run(box, max_redrives=3)
@@ -117,7 +117,7 @@ def test_a_play_that_fails_again_and_again_is_sent_so_often_and_no_more(box: Box
             assert dict(box.sent[-1]["headers"])["intentrec-redrives"] == str(times).encode()
             box.add(Record(box.sent[-1]["value"], headers=box.sent[-1]["headers"]))
     assert done.left == {Left.FAILED_AGAIN: 3, Left.TOO_OFTEN: 1}
-    assert len(box.letters) == 4
+    assert len(box.dead_letters) == 4
 
 
 def test_a_producers_own_count_is_no_way_out(box: Box) -> None:

@@ -11,7 +11,7 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout
 from intentrec_core.model.model import IntentRec
-from intentrec_core.plays.members import Members, pack_members
+from intentrec_core.plays.members import MemberPlays, pack_members
 from stream.trainer.gate import Contender, is_finite, judge
 from stream.trainer.retrain_job import GateReason
 from tests.worlds.tiny_world import START_MS
@@ -26,7 +26,7 @@ def walk() -> WalkingWorld:
 
 
 @pytest.fixture(scope="module")
-def members(walk: WalkingWorld) -> Members:
+def members(walk: WalkingWorld) -> MemberPlays:
     return pack_members(EventLayout(walk.domain), walk.plays(2_000))
 
 
@@ -47,7 +47,7 @@ def shuffled(good: Contender, *, only: str = "") -> Contender:
     return Contender(model, good.features)
 
 
-def test_the_first_bundle_passes_when_it_is_finite(good: Contender, members: Members) -> None:
+def test_the_first_bundle_passes_when_it_is_finite(good: Contender, members: MemberPlays) -> None:
     result = judge(good, None, members, from_ms=HELD_OUT_MS, margin=0.02)
     assert result.passed
     assert result.running is None
@@ -55,14 +55,14 @@ def test_the_first_bundle_passes_when_it_is_finite(good: Contender, members: Mem
     assert result.candidate.hr_at_10 > 0.4
 
 
-def test_an_equal_model_passes(good: Contender, members: Members) -> None:
+def test_an_equal_model_passes(good: Contender, members: MemberPlays) -> None:
     result = judge(good, good, members, from_ms=HELD_OUT_MS, margin=0.0)
     assert result.reason is GateReason.PASSED
     assert result.items is not None
     assert result.items.estimate == 0.0
 
 
-def test_shuffled_weights_are_refused(good: Contender, members: Members) -> None:
+def test_shuffled_weights_are_refused(good: Contender, members: MemberPlays) -> None:
     result = judge(shuffled(good), good, members, from_ms=HELD_OUT_MS, margin=0.02)
     assert result.reason is GateReason.WORSE_ITEMS
     assert result.running is not None
@@ -70,7 +70,7 @@ def test_shuffled_weights_are_refused(good: Contender, members: Members) -> None
     assert "NDCG@10" in result.detail
 
 
-def test_a_model_that_lost_its_intents_is_refused(good: Contender, members: Members) -> None:
+def test_a_model_that_lost_its_intents_is_refused(good: Contender, members: MemberPlays) -> None:
     candidate = shuffled(good, only="heads.heads")
     # Its items alone would pass, so that it is the intents it fails by.
     result = judge(candidate, good, members, from_ms=HELD_OUT_MS, margin=0.02)
@@ -79,12 +79,12 @@ def test_a_model_that_lost_its_intents_is_refused(good: Contender, members: Memb
     assert result.reason in (GateReason.WORSE_INTENTS, GateReason.WORSE_ITEMS)
 
 
-def test_a_wide_margin_lets_a_worse_model_through(good: Contender, members: Members) -> None:
+def test_a_wide_margin_lets_a_worse_model_through(good: Contender, members: MemberPlays) -> None:
     assert judge(shuffled(good), good, members, from_ms=HELD_OUT_MS, margin=1.0).passed
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_weight_that_is_no_number_is_refused(good: Contender, members: Members, value: float) -> None:
+def test_a_weight_that_is_no_number_is_refused(good: Contender, members: MemberPlays, value: float) -> None:
     candidate = shuffled(good, only="nothing")
     with torch.no_grad():
         candidate.model.item_bias[3] = value
@@ -94,7 +94,7 @@ def test_a_weight_that_is_no_number_is_refused(good: Contender, members: Members
 
 
 def test_items_that_only_the_candidate_knows_count_against_the_running_bundle(
-    walk: WalkingWorld, good: Contender, members: Members
+    walk: WalkingWorld, good: Contender, members: MemberPlays
 ) -> None:
     vocabulary = Vocabulary.build(f"item-{i}" for i in range(10))
     table = ItemTable(walk.domain, vocabulary, walk.catalogue)

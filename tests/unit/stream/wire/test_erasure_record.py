@@ -14,7 +14,7 @@ from intentrec_core.history.history import History
 from stream.bundles.serving import Serving
 from stream.pipeline.folding import Folder
 from stream.wire.codec import close_with_latency, decode_intent, decode_recommendation
-from stream.wire.erasure_record import CONTROL_HEADER, FORGET, up_to_each_control
+from stream.wire.erasure_record import CONTROL_HEADER, FORGET, split_at_erasures
 from stream.wire.records import OutputKind, OutputRecord
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
 from tests.worlds.tiny_world import TinyWorld
@@ -77,7 +77,7 @@ def test_nothing_cached_is_left_and_no_prediction_is_judged(serving: Serving) ->
     assert pipeline.history(0, "ann") is None
     log.play("ann", 2, 100)
     for result in [*results, *pipeline.process({0: log.records[2:]})]:
-        result.tally.count()
+        result.counts.count()
     sample = pipeline.metrics.registry.get_sample_value
     assert sample("intentrec_judged_plays_total", {"bundle": serving.version}) == 0
     assert sample("intentrec_forgotten_members_total") == 1
@@ -88,8 +88,8 @@ def test_a_bundle_kept_warm_does_not_remember_either(world: TinyWorld, tmp_path:
     second = make_serving(tmp_path, world, world.model(2))
     log, pipeline = PlayLog(), make_pipeline(first)
     pipeline.process({0: [log.play("ann", 1, 0)]})
-    pipeline.begin_takeover(second)
-    assert not pipeline.advance_takeover()
+    pipeline.start_migration(second)
+    assert not pipeline.step_migration()
     assert second.engine.cached_users() == ["0/ann"]
     pipeline.process({0: [log.forget("ann")]})
     assert second.engine.cached_users() == []
@@ -173,7 +173,7 @@ def test_any_cuts_crashes_and_replays_end_in_the_same_state(
     changelog: dict[bytes, bytes | None] = {}
     position, num_crashes = 0, 0
     while position < len(records):
-        for part in up_to_each_control({0: records[position : position + step]}):
+        for part in split_at_erasures({0: records[position : position + step]}):
             changelog.update(Folder(WORLD.layout, None).fold(0, histories, part[0]).result.changelog)
         position += step
         assert restore(changelog) == histories
@@ -199,7 +199,7 @@ def test_a_replay_changes_nothing_of_members_who_came_back(acts: list[tuple[str,
 @given(ACTS)
 def test_parts_end_with_each_order_and_are_together_the_batches(acts: list[tuple[str, int | None, int]]) -> None:
     records, others = log_of(acts), log_of(acts[::-1])
-    parts = list(up_to_each_control({0: records, 3: others}))
+    parts = list(split_at_erasures({0: records, 3: others}))
     assert [r for part in parts for r in part.get(0, ())] == records
     assert [r for part in parts for r in part.get(3, ())] == others
     assert not any(record.headers for part in parts for held in part.values() for record in held[:-1])

@@ -7,7 +7,7 @@ import numpy as np
 from stream.pipeline.live_quality.common_labels import CommonLabels
 
 
-def truths(*labels: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+def observed_labels(*labels: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
     return np.eye(3, dtype=np.bool_)[list(labels)]
 
 
@@ -17,19 +17,19 @@ def test_nothing_is_common_before_the_first_label() -> None:
 
 def test_the_commonest_label_is_that_of_the_window() -> None:
     common = CommonLabels(3, window_s=100.0)
-    common.add(truths(0, 0, 0), np.array([1.0, 2.0, 3.0]))
-    common.add(truths(1, 1), np.array([50.0, 60.0]))
+    common.add(observed_labels(0, 0, 0), np.array([1.0, 2.0, 3.0]))
+    common.add(observed_labels(1, 1), np.array([50.0, 60.0]))
     assert common.commonest == 0
-    common.add(truths(2), np.array([104.0]))
+    common.add(observed_labels(2), np.array([104.0]))
     assert common.commonest == 1, "the first batch has left the window"
 
 
 def test_an_old_play_moves_no_time_back() -> None:
     common = CommonLabels(3, window_s=100.0)
-    common.add(truths(1), np.array([500.0]))
-    common.add(truths(2, 2), np.array([10.0, 11.0]))
+    common.add(observed_labels(1), np.array([500.0]))
+    common.add(observed_labels(2, 2), np.array([10.0, 11.0]))
     assert common.commonest in (1, 2)
-    common.add(truths(1), np.array([501.0]))
+    common.add(observed_labels(1), np.array([501.0]))
     assert common.commonest == 1
 
 

@@ -10,9 +10,9 @@ import pytest
 from intentrec_core.features.features import needs_plays_before
 from stream.bundles.serving import Serving
 from stream.pipeline.batch_rows import BatchRows, lay_out
-from stream.pipeline.folding import Run
-from stream.pipeline.live_quality import labels as truths
-from stream.pipeline.live_quality.labels import truths_of
+from stream.pipeline.folding import ContextRun
+from stream.pipeline.live_quality import labels as observed_labels
+from stream.pipeline.live_quality.labels import observed_labels_of
 from tests.worlds.bundle_world import make_serving
 from tests.worlds.tiny_world import TinyWorld
 
@@ -31,8 +31,8 @@ def batch_of(world: TinyWorld, serving: Serving) -> BatchRows:
         for i, (item, duration_s) in enumerate(zip(ITEMS, DURATIONS_S, strict=True))
     ]
     runs = [
-        Run("0/one", 0, b"".join(plays), 0, 4, b"", 0),
-        Run("0/two", 0, b"".join(plays[3:]), 0, 2, b"", 0),
+        ContextRun("0/one", 0, b"".join(plays), 0, 4, b"", 0),
+        ContextRun("0/two", 0, b"".join(plays[3:]), 0, 2, b"", 0),
     ]
     return lay_out(runs, world.layout, serving.vocabulary)
 
@@ -40,7 +40,7 @@ def batch_of(world: TinyWorld, serving: Serving) -> BatchRows:
 def test_a_play_says_which_label_of_each_head_came_true(world: TinyWorld, serving: Serving) -> None:
     rows = np.array([0, 1, 2, 3, 5])  # items 8, 3 again, 20, an unknown one; the unknown one of the other member
     heads = [head.name for head in serving.domain.heads]
-    found = dict(zip(heads, truths_of(batch_of(world, serving), rows, serving), strict=True))
+    found = dict(zip(heads, observed_labels_of(batch_of(world, serving), rows, serving), strict=True))
     discovered = [[True, False], [False, True], [True, False], [True, False], [True, False]]
     assert found["action"].tolist() == discovered, "the third play is of the first one's item"
     short, middle, long, unknown = [True, False, False], [False, True, False], [False, False, True], [False] * 3
@@ -65,7 +65,7 @@ def test_heads_that_need_no_play_before_are_read_off_the_play_and_come_out_the_s
     assert names == ["length", "genre", "age"]
     batch, rows = batch_of(world, serving), np.arange(6)
     all_heads = [head.name for head in serving.domain.heads]
-    expected = dict(zip(all_heads, truths_of(batch, rows, serving), strict=True))
-    monkeypatch.delattr(truths, "_dynamic_codes")
-    for name, found in zip(names, truths_of(batch, rows, of_events), strict=True):
+    expected = dict(zip(all_heads, observed_labels_of(batch, rows, serving), strict=True))
+    monkeypatch.delattr(observed_labels, "_dynamic_codes")
+    for name, found in zip(names, observed_labels_of(batch, rows, of_events), strict=True):
         np.testing.assert_array_equal(found, expected[name])

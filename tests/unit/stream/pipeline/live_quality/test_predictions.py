@@ -67,7 +67,7 @@ def test_each_partition_has_its_own_share_of_the_counts(serving: Serving) -> Non
     results = pipeline.process({log.partition: log.records for log in logs})
     seen = []
     for result in results:
-        result.tally.count()
+        result.counts.count()
         judged = sample("intentrec_judged_plays_total", {"bundle": serving.version})
         genres = sample("intentrec_judged_intents_total", {"bundle": serving.version, "head": "genre"})
         seen.append((sample("intentrec_plays_total", {"outcome": "applied"}), judged, genres))
@@ -105,7 +105,7 @@ def test_the_popular_reference_sees_the_plays_before_it_only(world: TinyWorld, t
     # from the second round on, the first member meets an item nobody played, the two others one that is popular by then
     assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 27
     hits = pipeline.metrics.registry.get_sample_value("intentrec_judged_popular_hits_total", labels)
-    assert hits == 16  # 8 rounds of 2; in the last one all three see an item they have watched
+    assert hits == 16  # 8 waves of 2; in the last one all three see an item they have watched
 
 
 def test_predictions_kept_are_bounded_and_the_oldest_go() -> None:

@@ -79,19 +79,19 @@ class Run:
         self.check(results)
 
     def forget(self, member: str) -> None:
-        while self.pipeline.num_held_back:  # who is forgotten while they wait is another test's
-            self.check(self.pipeline.answer_held_back())
+        while self.pipeline.num_queued:  # who is forgotten while they wait is another test's
+            self.check(self.pipeline.answer_prefill())
         self._process([self.log.forget(member)])
 
     def reopen(self) -> None:
-        while self.pipeline.num_held_back:
-            self.check(self.pipeline.answer_held_back())
+        while self.pipeline.num_queued:
+            self.check(self.pipeline.answer_prefill())
         held = {member: h for member in USERS if (h := self.pipeline.history(0, member)) is not None}
         self.pipeline.open_partition(0, held)
 
     def begin(self) -> None:
         if not self.is_moving:
-            self.pipeline.begin_takeover(SERVINGS[1 - self.which])
+            self.pipeline.start_migration(SERVINGS[1 - self.which])
             self.is_moving = True
             self.served_by.clear()
 
@@ -101,7 +101,7 @@ class Run:
         self.served_by = dict.fromkeys(USERS, SERVINGS[self.which].version)
 
     def give_up(self) -> None:
-        self.pipeline.give_up_takeover()
+        self.pipeline.abort_migration()
         self.is_moving = False
         self.served_by = dict.fromkeys(USERS, SERVINGS[self.which].version)
 
@@ -126,16 +126,16 @@ class Run:
 @given(drawn=steps)
 def test_every_answer_is_its_own_bundles_full_recomputation(drawn: list[tuple[str, object]]) -> None:
     run = Run()
-    with patch.object(takeover, "PIECE_ON_CPU", 3):
+    with patch.object(takeover, "CHUNK_ON_CPU", 3):
         for step, argument in drawn:
             match step, argument:
                 case "plays", list():
                     run.play(argument)
                 case "advance", int():
                     for _ in range(argument if run.is_moving else 0):
-                        run.pipeline.advance_takeover()
-                case "answer", _ if run.pipeline.num_held_back:
-                    run.check(run.pipeline.answer_held_back())
+                        run.pipeline.step_migration()
+                case "answer", _ if run.pipeline.num_queued:
+                    run.check(run.pipeline.answer_prefill())
                 case "forget", str():
                     run.forget(argument)
                 case "reopen", _:
@@ -146,6 +146,6 @@ def test_every_answer_is_its_own_bundles_full_recomputation(drawn: list[tuple[st
                     run.swap()
                 case "give up", _:
                     run.give_up()
-        while run.pipeline.num_held_back:
-            run.check(run.pipeline.answer_held_back())
+        while run.pipeline.num_queued:
+            run.check(run.pipeline.answer_prefill())
     assert not run.context, "every play was answered"

@@ -1,4 +1,4 @@
-"""Faults in how a worker's lives begin and end, and in what is counted of them."""
+"""Faults in how a worker's tasks begin and end, and in what is counted of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PUBLISHER = "stream/kafka/publisher.py"
 
 TEST_WORKER, TEST_REOPENS = (
     "tests/unit/stream/delivery/test_worker.py",
-    "tests/unit/stream/delivery/test_worker_reopens.py",
+    "tests/unit/stream/delivery/test_partition_reopens.py",
 )
 TEST_START_OFFSET = "tests/unit/stream/delivery/test_start_offset.py"
 TEST_GROUND_STATE, TEST_MOVED = (
@@ -22,12 +22,12 @@ TEST_GROUND_STATE, TEST_MOVED = (
     "tests/unit/stream/pipeline/test_stale_members.py",
 )
 
-LIVES = (
+PARTITION_TASKS = (
     Mutant(
         "plays counted before they are committed",
         (
-            Edit(PARTITION, "        pending.tally.take(result.tally)\n", "        result.tally.count()\n"),
-            Edit(PARTITION, "        cut.tally.count()\n", ""),
+            Edit(PARTITION, "        pending.counts.take(result.counts)\n", "        result.counts.count()\n"),
+            Edit(PARTITION, "        checkpoint.counts.count()\n", ""),
         ),
         (TEST_REOPENS,),
     ),
@@ -36,8 +36,8 @@ LIVES = (
         (
             Edit(
                 WORKER,
-                "            task.cancel()\n            self._spawn(",
-                "            await task\n            self._spawn(",
+                "            finish.cancel()\n            self._spawn(",
+                "            await finish\n            self._spawn(",
             ),
         ),
         (TEST_WORKER,),
@@ -70,8 +70,8 @@ LIVES = (
         (
             Edit(
                 WORKER,
-                "        life.next_fetch = fetched.end\n",
-                "        life.next_fetch = fetched.records[-1].offset + 1 if fetched.records else fetched.start\n",
+                "        task.next_fetch = fetched.end\n",
+                "        task.next_fetch = fetched.records[-1].offset + 1 if fetched.records else fetched.start\n",
             ),
         ),
         (TEST_WORKER,),
@@ -91,7 +91,7 @@ LIVES = (
     ),
     Mutant(
         "a topic made anew and filled taken for the old one",
-        (Edit(START_OFFSET, "facts.first_ms > cut_ms + CLOCK_SLACK_MS", "False"),),
+        (Edit(START_OFFSET, "facts.first_ms > checkpoint_ms + CLOCK_SLACK_MS", "False"),),
         (TEST_START_OFFSET,),
     ),
     Mutant(
@@ -101,15 +101,15 @@ LIVES = (
     ),
     Mutant(
         "the engine before told only of what moved since the swap",
-        (Edit(MOVED, "= old, self._since_takeover, set()", "= old, set(), set()"),),
+        (Edit(MOVED, "= old, self._since_migration, set()", "= old, set(), set()"),),
         (TEST_MOVED, "tests/unit/stream/bundles/test_hot_swap.py"),
     ),
     Mutant(
-        "plays that waited for inference left for the next life",
+        "plays that waited for inference left for the next task",
         (
             Edit(
                 WORKER,
-                "        if life is not None:\n            self._buffer.drop(partition)\n",
+                "        if task is not None:\n            self._buffer.drop(partition)\n",
                 "",
             ),
         ),
@@ -138,12 +138,12 @@ LIVES = (
         (f"{TEST_WORKER}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
     ),
     Mutant(
-        "a failed inference passed over by the last cut",
+        "a failed inference passed over by the last checkpoint",
         (
             Edit(
                 WORKER,
-                "        life.fail(error)  # also",
-                "        pass  #",
+                "past what failed.\n        task.fail(error)\n",
+                "past what failed.\n        pass\n",
             ),
         ),
         (f"{TEST_REOPENS}::test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut",),
@@ -153,8 +153,8 @@ LIVES = (
         (
             Edit(
                 WORKER,
-                "                await life.abandon()\n            self._count_partitions()\n",
-                "                if given_up:\n                    await life.abandon()\n            self._count_partitions()\n",
+                "                await task.abandon()\n            self._count_partitions()\n",
+                "                if given_up:\n                    await task.abandon()\n            self._count_partitions()\n",
             ),
         ),
         (f"{TEST_REOPENS}::test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after",),

@@ -9,65 +9,65 @@ MODULE, MOVED, PIPELINE = (
     "stream/pipeline/stale_members.py",
     "stream/pipeline/pipeline.py",
 )
-TEST_TAKEOVER, TEST_FAILS = (
+TEST_MIGRATION, TEST_FAILS = (
     "tests/unit/stream/pipeline/test_migration.py",
     "tests/unit/stream/pipeline/test_migration_aborts.py",
 )
 
-TAKEOVER = (
+MIGRATION = (
     Mutant(
-        "takeover: a member moves who cannot be encoded",
+        "migration: a member moves who cannot be encoded",
         (Edit(MODULE, "            if not is_good:\n", "            if False:\n"),),
         (TEST_FAILS,),
     ),
     Mutant(
-        "takeover: a member moves before they are whole",
+        "migration: a member moves before they are whole",
         (Edit(MODULE, "            elif is_whole:\n", "            elif True:\n"),),
-        (TEST_TAKEOVER,),
+        (TEST_MIGRATION,),
     ),
     Mutant(
-        "takeover: more members moved than can be cached",
+        "migration: more members moved than can be cached",
         (Edit(MODULE, " or len(self.members) + len(requests) >= self.num_slots:", ":"),),
-        (TEST_TAKEOVER,),
+        (TEST_MIGRATION,),
     ),
     Mutant(
-        "takeover: what it encodes counted as plays'",
+        "migration: what it encodes counted as plays'",
         (Edit(MODULE, "        self.coming.leave_uncounted()\n", ""),),
-        (TEST_TAKEOVER,),
+        (TEST_MIGRATION,),
     ),
     Mutant(
-        "takeover: a micro-batch's other half lost",
+        "migration: a micro-batch's other half lost",
         (Edit(PIPELINE, "                    of[share.partition].take(share)\n", "                    pass\n"),),
-        (TEST_TAKEOVER,),
+        (TEST_MIGRATION,),
     ),
     Mutant(
-        "takeover: a forgotten member remembered by the coming bundle",
+        "migration: a forgotten member remembered by the coming bundle",
         (Edit(PIPELINE, "(self._side,) if self._takeover is None else", "(self._side,) if True else"),),
         ("tests/unit/stream/wire/test_erasure_record.py",),
     ),
     Mutant(
-        "takeover: one that failed leaves members to a cache that missed their late plays",
-        (Edit(MOVED, "        _forget(old, self._since_takeover)\n", ""),),
+        "migration: one that failed leaves members to a cache that missed their late plays",
+        (Edit(MOVED, "        _forget(old, self._since_migration)\n", ""),),
         (TEST_FAILS,),
     ),
     Mutant(
-        "takeover: one begun member's cache trusted after a late play",
-        (Edit(MOVED, "        _forget(new, self._since_takeover, but=taken_over)\n", ""),),
+        "migration: one begun member's cache trusted after a late play",
+        (Edit(MOVED, "        _forget(new, self._since_migration, but=taken_over)\n", ""),),
         (TEST_FAILS,),
     ),
     Mutant(
-        "takeover: a rollback trusts what waited at the swap",
+        "migration: a rollback trusts what waited at the swap",
         (
             Edit(
                 PIPELINE,
-                "may have begun with.\n        self._moved.add(self._held_back.members())\n",
+                "may have begun with.\n        self._stale_members.add(self._prefill.members())\n",
                 "may have begun with.\n",
             ),
         ),
         ("tests/unit/stream/pipeline/test_prefill.py",),
     ),
     Mutant(
-        "takeover: what was watched while moved shown by the old bundle again",
+        "migration: what was watched while moved shown by the old bundle again",
         (
             Edit(
                 PIPELINE,
@@ -78,44 +78,44 @@ TAKEOVER = (
         (TEST_FAILS,),
     ),
     Mutant(
-        "takeover: a late play that waited at its beginning unknown to the old bundle",
+        "migration: a late play that waited at its beginning unknown to the old bundle",
         (
             Edit(
                 PIPELINE,
-                "may never see.\n        self._moved.add(self._held_back.members())\n",
+                "may never see.\n        self._stale_members.add(self._prefill.members())\n",
                 "may never see.\n",
             ),
         ),
         (TEST_FAILS,),
     ),
     Mutant(
-        "takeover: who plays much holds up the others",
+        "migration: who plays much holds up the others",
         (Edit(MODULE, "                if not num_known:", "                if False:"),),
-        (TEST_TAKEOVER,),
+        (TEST_MIGRATION,),
     ),
     Mutant(
-        "takeover: who comes meanwhile is not moved",
+        "migration: who comes meanwhile is not moved",
         (Edit(MODULE, "        elif not self._queue:", "        elif False:"),),
-        (TEST_TAKEOVER,),
+        (TEST_MIGRATION,),
     ),
     Mutant(
-        "takeover: a rollback waits for it",
+        "migration: a rollback waits for it",
         (Edit("stream/bundles/hot_swap.py", "self._wanted[0].bundle == old:", "False:"),),
         ("tests/unit/stream/bundles/test_hot_swap.py",),
     ),
     Mutant(
-        "takeover: predictions of before not judged",
+        "migration: predictions of before not judged",
         (Edit("stream/pipeline/responder.py", "None if before is None else before._judging", "None"),),
-        (TEST_TAKEOVER,),
+        (TEST_MIGRATION,),
     ),
     Mutant(
-        "takeover: a late play among what is encoded not seen",
+        "migration: a late play among what is encoded not seen",
         (Edit("intentrec_core/engine/engine.py", "* size] != slot.tail:", "* size] == b'':"),),
-        (TEST_TAKEOVER,),
+        (TEST_MIGRATION,),
     ),
     Mutant(
-        "takeover: a rollback encodes everybody anew",
+        "migration: a rollback encodes everybody anew",
         (Edit(MODULE, "min(self.coming.engine.num_cached_plays(member, anchor), num_plays)", "0"),),
-        (TEST_TAKEOVER,),
+        (TEST_MIGRATION,),
     ),
 )

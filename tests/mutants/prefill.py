@@ -1,4 +1,4 @@
-"""Holes in what is held back and in what is written later, put back: order, bounds, and what a cut has to wait for."""
+"""Holes in what is held back and in what is written later, put back: order, bounds, and what a checkpoint has to wait for."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ TEST_PREFILL, TEST_WORKER, TEST_SWAP = (
 )
 SWEEP = "tests/property/test_every_await_can_fail.py"
 
-HELD_BACK = (
+PREFILL = (
     Mutant(
-        "a cut that does not wait for what was held back",
+        "a checkpoint that does not wait for what was held back",
         (
             Edit(
                 INFERENCE_LOOP,
-                "            if not batch.num_held_back:\n                self._done(batch)\n",
+                "            if not batch.num_queued:\n                self._done(batch)\n",
                 "            if not job.is_part:\n                self._done(batch)\n",
             ),
         ),
@@ -59,7 +59,7 @@ HELD_BACK = (
     ),
     Mutant(
         "micro-batches taken however much is held back",
-        (Edit(INFERENCE_LOOP, "            await self._few_held_back.wait()\n", ""),),
+        (Edit(INFERENCE_LOOP, "            await self._prefill_has_capacity.wait()\n", ""),),
         (TEST_WORKER,),
     ),
     Mutant(
@@ -68,7 +68,7 @@ HELD_BACK = (
             Edit(
                 PIPELINE,
                 "        def write() -> list[PartitionResult]:\n            _carry_out(orders)\n",
-                "        if rounds:\n"
+                "        if waves:\n"
                 "            begun = answers[0]\n"
                 "            answers[0] = lambda: self._side.answering.answer(*begun.args, **begun.keywords)\n\n"
                 "        def write() -> list[PartitionResult]:\n            _carry_out(orders)\n",

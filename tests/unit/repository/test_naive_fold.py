@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.naive_fold import (
+from tests.worlds.naive_fold import (
     NaiveRecord,
     NaiveResult,
     OutOfScope,

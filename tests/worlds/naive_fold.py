@@ -192,7 +192,7 @@ def fold(
 
 
 def _is_forget(record: NaiveRecord) -> bool:
-    """Whether a record is an order to forget (asyncapi.json, Forget; README, "Forgetting a member")."""
+    """Whether a record is an order to forget (asyncapi.json, ErasureRequest; README, "Forgetting a member")."""
     # READING: with a value, even an empty one, it is a play; without the header a null value is an empty play.
     return record.value is None and any(header == ("intentrec-control", b"forget") for header in record.headers)
 
