@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.device import resolve_device
+from intentrec_core.errors import DataError
 from intentrec_core.evaluation.metrics import Quality, mean_accuracy, quality
 from intentrec_core.evaluation.model_ranks import ModelRanker
 from intentrec_core.evaluation.targets import make_targets
@@ -34,21 +35,6 @@ from intentrec_core.training.optimiser import Optimiser
 from intentrec_core.training.reports import EpochCallback, EpochReport, ProgressCallback, Trained, TrainingProgress
 from intentrec_core.training.sampled_softmax import ItemSampler
 from intentrec_core.training.schedule import rate_factor, run_done
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU.
-
-    Raises: ConfigError for a device that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device {name}: no CUDA device here; use auto or cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
 
 
 def train(

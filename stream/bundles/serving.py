@@ -16,12 +16,12 @@ from index.filters import FilterSet
 from index.golden import check_golden
 from intentrec_core.bundle import format as bundle
 from intentrec_core.bundle.contents import LoadedBundle, Tables, item_label_heads, load_bundle
+from intentrec_core.device import resolve_device
 from intentrec_core.domain.spec import Domain, FilterKind
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.training.train import resolve_device
 from stream.wire.codec import parse_time
 
 #: The manifest's fact that says up to which event time popularity was counted.

@@ -45,7 +45,7 @@ HELD_OUT_RATIO = 0.25
 #: Fewer than 50 plays cannot tell two models apart; past 4,000 the interval hardly narrows, and learning loses plays.
 MIN_HELD_OUT, MAX_HELD_OUT = 50, 4_000
 WARM_EPOCHS = 3
-#: A quarter of a first run's peak: it follows the newest plays without forgetting the rest. Measured in DECISIONS.md.
+#: A quarter of a first run's peak: it follows the newest plays without forgetting the rest. See docs/decisions.
 WARM_LEARNING_RATE = 5e-4
 
 

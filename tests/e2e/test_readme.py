@@ -19,7 +19,9 @@ from stream.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "DECISIONS.md", "CHANGELOG.md")]
+DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
+)
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.strip().splitlines()]
 OURS = [command for command in COMMANDS if command.startswith(".venv/bin/intentrec ")]
 MAKE = [command for command in COMMANDS if command.startswith("make ")]

@@ -102,7 +102,7 @@ def partition_of(key: bytes, num_partitions: int) -> int:
 
 
 def anchor(k: int, n: int) -> int:
-    """Index of the first play of the context after the k-th (DECISIONS 2)."""
+    """Index of the first play of the context after the k-th (docs/decisions 2)."""
     return max(0, ((k - 1) // n - 1) * n)
 
 
@@ -198,7 +198,7 @@ def _is_forget(record: NaiveRecord) -> bool:
 
 
 def _forget(record: NaiveRecord, members: dict[tuple[int, str], NaiveMember], num_partitions: int | None) -> str:
-    """Drop the member with every play before the record; plays behind it begin anew (DECISIONS 32)."""
+    """Drop the member with every play before the record; plays behind it begin anew (docs/decisions 32)."""
     try:
         user_id = (record.key or b"").decode("utf-8")
         _need(0 < len(user_id.encode()) <= 256, "user_id")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from intentrec_core.device import resolve_device
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.evaluation.report import evaluate
@@ -22,7 +23,7 @@ from intentrec_core.plays.table import play_rows, plays_table
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import Trained, TrainingProgress
 from intentrec_core.training.schedule import rate_factor, run_done
-from intentrec_core.training.train import resolve_device, train
+from intentrec_core.training.train import train
 from tests.worlds.tiny_plays import cycling_plays, random_plays, row, served_histories
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
