@@ -20,6 +20,7 @@ from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.engine.cuda.device_faults import DeviceFault, fault_of, first_line
 from intentrec_core.engine.cuda.encoder import TorchEncoder
 from intentrec_core.engine.encoder import Encoder, StepOutput
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.engine.slots import NO_LABEL, Slot, SlotAllocator
 from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.features.features import FeatureBuilder
@@ -38,7 +39,7 @@ class EncodeRequest:
     context is asked for than the last one, the engine sees that itself).
     """
 
-    user_id: str
+    member: MemberKey
     anchor: int
     context: bytes
     first_changed: int
@@ -128,22 +129,22 @@ class IncrementalEngine:
         """Members the pool can hold."""
         return self.encoder.num_slots
 
-    def caches(self, user_id: str) -> bool:
+    def caches(self, member: MemberKey) -> bool:
         """Whether a member has a slot; not a use of it."""
-        return user_id in self._slots
+        return member in self._slots
 
-    def num_cached_plays(self, user_id: str, anchor: int) -> int:
+    def num_cached_plays(self, member: MemberKey, anchor: int) -> int:
         """How many plays are cached of a member's context that begins at ``anchor``; not a use of their slot."""
-        slot = self._slots.peek(user_id)
+        slot = self._slots.peek(member)
         return slot.length if slot is not None and slot.anchor == anchor else 0
 
-    def cached_users(self) -> list[str]:
+    def cached_members(self) -> list[MemberKey]:
         """Members with a slot, most recently active first."""
-        return self._slots.users()
+        return self._slots.members()
 
-    def forget(self, user_id: str) -> None:
+    def forget(self, member: MemberKey) -> None:
         """Drops what is cached of a member."""
-        self._slots.release(user_id)
+        self._slots.release(member)
 
     @torch.inference_mode()
     def encode(self, requests: Sequence[EncodeRequest]) -> Encoded:
@@ -197,8 +198,8 @@ class IncrementalEngine:
         self._slots.num_evictions = num_evictions
 
     def _encode(self, requests: Sequence[EncodeRequest]) -> Encoded:
-        users = [request.user_id for request in requests]
-        if len(set(users)) != len(users):
+        members = [request.member for request in requests]
+        if len(set(members)) != len(members):
             raise ValueError("a member comes twice in one call")
         rows = np.cumsum([0, *(request.num_outputs for request in requests)])
         out = self._empty(int(rows[-1]))
@@ -209,14 +210,14 @@ class IncrementalEngine:
                 for group in _passes(jobs):
                     self._run(group, out)
         except BaseException:
-            for user_id in users:
-                self.forget(user_id)
+            for member in members:
+                self.forget(member)
             raise
         return out
 
     def _plan(self, requests: Sequence[EncodeRequest], first_rows: Sequence[int]) -> list[_Job]:
         """Finds or makes a slot for every request. Members found are touched first, so that none of them is evicted here."""
-        found = [self._slots.find(request.user_id) for request in requests]
+        found = [self._slots.find(request.member) for request in requests]
         jobs = []
         for request, slot, first_row in zip(requests, found, first_rows, strict=True):
             num_plays, rest = divmod(len(request.context), self._layout.size)
@@ -224,8 +225,8 @@ class IncrementalEngine:
                 raise ValueError(f"{len(request.context)} bytes of plays with {request.num_outputs} outputs wanted")
             start = self._reusable(request, slot, num_plays)
             if slot is None or start == 0:
-                self._slots.release(request.user_id)
-                slot = self._slots.allocate(request.user_id)
+                self._slots.release(request.member)
+                slot = self._slots.allocate(request.member)
                 self.stats.misses += 1
             else:
                 self.stats.hits += 1

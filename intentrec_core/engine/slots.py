@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from intentrec_core.engine.member_key import MemberKey
+
 NO_LABEL = -1
 
 
@@ -29,7 +31,7 @@ class SlotAllocator:
     """Members to slots, least recently used out first."""
 
     def __init__(self, num_slots: int) -> None:
-        self._held: OrderedDict[str, Slot] = OrderedDict()
+        self._held: OrderedDict[MemberKey, Slot] = OrderedDict()
         self._free = list(range(num_slots - 1, -1, -1))
         self.num_slots = num_slots
         self.num_evictions = 0
@@ -37,22 +39,22 @@ class SlotAllocator:
     def __len__(self) -> int:
         return len(self._held)
 
-    def __contains__(self, user_id: str) -> bool:
+    def __contains__(self, member: MemberKey) -> bool:
         """Whether a member has a slot; not a use of it."""
-        return user_id in self._held
+        return member in self._held
 
-    def find(self, user_id: str) -> Slot | None:
+    def find(self, member: MemberKey) -> Slot | None:
         """A member's slot, now the most recently used; None where there is none."""
-        slot = self._held.get(user_id)
+        slot = self._held.get(member)
         if slot is not None:
-            self._held.move_to_end(user_id)
+            self._held.move_to_end(member)
         return slot
 
-    def peek(self, user_id: str) -> Slot | None:
+    def peek(self, member: MemberKey) -> Slot | None:
         """A member's slot; not a use of it."""
-        return self._held.get(user_id)
+        return self._held.get(member)
 
-    def allocate(self, user_id: str) -> Slot:
+    def allocate(self, member: MemberKey) -> Slot:
         """An empty slot for a member who has none, taken from the least recently used one if need be."""
         if self._free:
             slot = Slot(self._free.pop())
@@ -60,15 +62,15 @@ class SlotAllocator:
             _, evicted = self._held.popitem(last=False)
             self.num_evictions += 1
             slot = Slot(evicted.index)
-        self._held[user_id] = slot
+        self._held[member] = slot
         return slot
 
-    def release(self, user_id: str) -> None:
+    def release(self, member: MemberKey) -> None:
         """Frees a member's slot, if there is one."""
-        slot = self._held.pop(user_id, None)
+        slot = self._held.pop(member, None)
         if slot is not None:
             self._free.append(slot.index)
 
-    def users(self) -> list[str]:
+    def members(self) -> list[MemberKey]:
         """Members with a slot, most recently used first."""
         return list(reversed(self._held))

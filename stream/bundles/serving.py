@@ -19,6 +19,7 @@ from intentrec_core.bundle.contents import LoadedBundle, Tables, item_label_head
 from intentrec_core.device import resolve_device
 from intentrec_core.domain.spec import Domain, FilterKind
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -26,7 +27,7 @@ from stream.wire.codec import parse_time
 
 #: The manifest's fact that says up to which event time popularity was counted.
 COUNTED_UNTIL = "plays_until_ms"
-_PROBE = "\0probe"
+_PROBE = MemberKey(-1, "probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,10 @@ def load_serving(path: Path, *, device: str, pool_bytes: int, known: Tables | No
 
 def _check_encodes(serving: Serving) -> None:
     """Finite weights can make no finite numbers, and at a start there is nobody to warm up with."""
-    item_id = next(iter(serving.vocabulary.item_ids[1:]), _PROBE)
-    play = serving.features.layout.pack(item_id=item_id, event_id=_PROBE, ts_ms=0, duration_s=None, attributes={})
+    item_id = next(iter(serving.vocabulary.item_ids[1:]), _PROBE.user_id)
+    play = serving.features.layout.pack(
+        item_id=item_id, event_id=_PROBE.user_id, ts_ms=0, duration_s=None, attributes={}
+    )
     encoded = serving.engine.encode([EncodeRequest(_PROBE, 0, play.data, 0)])
     serving.engine.forget(_PROBE)
     if not np.isfinite(encoded.item_NW).all():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from intentrec_core.engine.member_key import MemberKey
 from stream.ops.metrics import Metrics, PipelineStep
 from stream.pipeline.batch_rows import lay_out
 from stream.pipeline.engine_counts import EngineCounts
@@ -43,7 +44,7 @@ class BundleRunner:
         self._encoder = IsolatingEncoder(serving.engine, layout, config.max_tries)
         self._counted = EngineCounts.of(serving)
 
-    def forget(self, member: str) -> None:
+    def forget(self, member: MemberKey) -> None:
         """Drops what is cached and suspected of a member; what answers is told by itself."""
         self._encoder.forget(member)
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from intentrec_core.engine.member_key import MemberKey
 from stream.pipeline.folding import PendingAnswer
 
 
 def coalesce(answers: Iterable[PendingAnswer]) -> int:
     """Leaves of each member's answers the last one, which stands for the others; returns how many others there are."""
-    by_member: dict[str, list[PendingAnswer]] = {}
+    by_member: dict[MemberKey, list[PendingAnswer]] = {}
     for answer in answers:
         by_member.setdefault(answer.run.member, []).append(answer)
     num_coalesced = 0

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import RejectReason
 from intentrec_core.history.changelog_codec import encode_changes, tombstone_keys
 from intentrec_core.history.history import EventLayout, Fold, History, Outcome, anchor
@@ -39,7 +40,7 @@ class ContextRun(Struct, gc=False):
     ``first_row``: where its outputs stand among all of the batch, once that is laid out.
     """
 
-    member: str
+    member: MemberKey
     anchor: int
     context: bytes
     first_changed: int
@@ -85,7 +86,7 @@ class _Member(Struct, gc=False):
     ``name`` is what runs are given as ``member``; ``first_changed`` is -1 where there is nothing to write.
     """
 
-    name: str
+    name: MemberKey
     history: History
     round: int = -1
     run: ContextRun | None = None
@@ -102,8 +103,8 @@ class Folder:
 
     def __init__(self, layout: EventLayout, num_partitions: int | None) -> None:
         self.waves: list[list[ContextRun]] = []
-        self.inserted: set[str] = set()
-        self.forgotten: set[str] = set()
+        self.inserted: set[MemberKey] = set()
+        self.forgotten: set[MemberKey] = set()
         self._layout = layout
         self._max_future_ms = int(layout.domain.max_future_s * 1000)
         self._num_partitions = num_partitions
@@ -149,7 +150,7 @@ class Folder:
             member = members.get(user_id)
             if member is None or member.history is not history:  # another one where it was forgotten in between
                 wave = -1 if member is None else member.round
-                member = members[user_id] = _Member(f"{partition}/{user_id}", history, wave)
+                member = members[user_id] = _Member(MemberKey(partition, user_id), history, wave)
             if fold.outcome is _REPLAYED:
                 result.num_replayed += 1
                 pending.append(self._repeat(record, play, member))
@@ -182,7 +183,7 @@ class Folder:
         if user_id in members:
             members[user_id].first_changed = -1
         work.result.changelog.update(dict.fromkeys(tombstone_keys(self._layout, user_id)))
-        self.forgotten.add(f"{partition}/{user_id}")
+        self.forgotten.add(MemberKey(partition, user_id))
 
     def _misplaced(self, user_id: str, partition: int) -> RejectedPlay | None:
         """Only asked for members without a history here: the others were asked when they came."""

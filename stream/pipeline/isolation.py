@@ -17,14 +17,15 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngine
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import DeviceLost, EngineError
 from intentrec_core.history.history import EventLayout
 from stream.pipeline.folding import ContextRun
 
 T = TypeVar("T", bound=np.generic)
 
-#: No member's: theirs begin with the partition.
-_PROBE = "\0probe"
+#: No member's: partitions are not negative.
+_PROBE = MemberKey(-1, "probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ class IsolatingEncoder:
         self.engine = engine
         self._layout = layout
         self._max_tries = max_tries
-        self._suspects: set[str] = set()
+        self._suspects: set[MemberKey] = set()
 
-    def forget(self, member: str) -> None:
+    def forget(self, member: MemberKey) -> None:
         """Drops what is cached and suspected of a member."""
         self.engine.forget(member)
         self._suspects.discard(member)
@@ -102,7 +103,9 @@ class IsolatingEncoder:
         return earlier, rest
 
     def _probe(self) -> Encoded:
-        good = self._layout.pack(item_id=_PROBE, event_id=_PROBE, ts_ms=0, duration_s=None, attributes={})
+        good = self._layout.pack(
+            item_id=_PROBE.user_id, event_id=_PROBE.user_id, ts_ms=0, duration_s=None, attributes={}
+        )
         try:
             return self.engine.encode([EncodeRequest(_PROBE, 0, good.data, 0)])
         except DeviceLost:

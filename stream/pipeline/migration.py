@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from intentrec_core.engine.engine import EncodeRequest
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import BundleError, BundleFault, DeviceLost
 from stream.pipeline.split import Slice, deal
 
@@ -42,22 +43,26 @@ class MemberMigration:
     """
 
     def __init__(
-        self, old: BundleRunner, coming: BundleRunner, layout: EventLayout, history_of: Callable[[str], History | None]
+        self,
+        old: BundleRunner,
+        coming: BundleRunner,
+        layout: EventLayout,
+        history_of: Callable[[MemberKey], History | None],
     ) -> None:
         self.old, self.coming = old, coming
-        self.members: set[str] = set()
+        self.members: set[MemberKey] = set()
         self._layout, self._history_of = layout, history_of
         self._chunk = CHUNK_ON_CPU if coming.engine.model.device.type == "cpu" else CHUNK
-        self._queue = deque(old.engine.cached_users())
-        self._begun = ""
-        self._bad: set[str] = set()
+        self._queue = deque(old.engine.cached_members())
+        self._begun: MemberKey | None = None
+        self._bad: set[MemberKey] = set()
 
     @property
     def num_slots(self) -> int:
         """Members whom either engine can cache."""
         return min(self.old.engine.num_slots, self.coming.engine.num_slots)
 
-    def caches(self, member: str) -> bool:
+    def caches(self, member: MemberKey) -> bool:
         """Whether the engine that serves a member has their earlier plays cached."""
         return (self.coming if member in self.members else self.old).engine.caches(member)
 
@@ -78,7 +83,7 @@ class MemberMigration:
         """
         requests, are_whole = self._next_chunk()
         for request, is_whole, is_good in zip(requests, are_whole, self._encode(requests), strict=True):
-            member = request.user_id
+            member = request.member
             if not is_good:
                 self._bad.add(member)
                 self.coming.engine.forget(member)
@@ -91,7 +96,7 @@ class MemberMigration:
         if len(self.members) >= self.num_slots:
             self._queue.clear()
         elif not self._queue:  # whoever came meanwhile
-            cached = self.old.engine.cached_users()
+            cached = self.old.engine.cached_members()
             self._queue.extend(member for member in cached if member not in self.members and member not in self._bad)
         self._check()
         return bool(self._queue)
@@ -111,7 +116,7 @@ class MemberMigration:
             # A late play among these the engine sees by itself: their last one is not where it was.
             num_known = min(self.coming.engine.num_cached_plays(member, anchor), num_plays)
             if member == self._begun:
-                self._begun = ""
+                self._begun = None
                 if not num_known:  # their anchor moved meanwhile: who plays that much must not hold up the others
                     self._queue.append(member)
                     continue

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import BundleError, BundleFault, ConfigError
 from intentrec_core.history.history import EventLayout, History
 from stream.ops.metrics import Metrics, PipelineStep, PlayOutcome
@@ -92,10 +93,10 @@ class Pipeline:
         """Drops a partition's state and everything derived from it; one that is not open is no error."""
         self._prefill.drop(partition)
         for user_id in self._states.pop(partition, ()):
-            self._forget(f"{partition}/{user_id}")
+            self._forget(MemberKey(partition, user_id))
         self._count_members()
 
-    def _forget(self, member: str) -> None:
+    def _forget(self, member: MemberKey) -> None:
         """Drops everything derived from a member's history, by what is written behind this."""
         for side in (self._side,) if self._takeover is None else (self._side, self._takeover.coming):
             side.forget(member)
@@ -225,9 +226,8 @@ class Pipeline:
         self._takeover = None
         self.metrics.migrated_members.set(0)
 
-    def _history_of(self, member: str) -> History | None:
-        partition, _, user_id = member.partition("/")
-        return self._states.get(int(partition), {}).get(user_id)
+    def _history_of(self, member: MemberKey) -> History | None:
+        return self._states.get(member.partition, {}).get(member.user_id)
 
     def _serve(self, side: BundleRunner) -> None:
         self._side = side

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from intentrec_core.engine.member_key import MemberKey
 from stream.pipeline.folding import ContextRun, PartitionWork
 from stream.pipeline.split import deal
 
@@ -30,8 +31,8 @@ class PrefillChunk:
     works: list[PartitionWork]
     waves: list[list[ContextRun]]
     coalesced: bool
-    members: set[str]
-    forgotten: set[str] = field(default_factory=set)
+    members: set[MemberKey]
+    forgotten: set[MemberKey] = field(default_factory=set)
 
 
 class SlotCache(Protocol):
@@ -42,7 +43,7 @@ class SlotCache(Protocol):
         """Members who can be cached."""
         ...
 
-    def caches(self, user_id: str) -> bool:
+    def caches(self, member: MemberKey) -> bool:
         """Whether a member's earlier plays are cached."""
         ...
 
@@ -56,7 +57,7 @@ class PrefillQueue:
     def __init__(self, max_positions: int, play_size: int) -> None:
         self._max_positions, self._play_size = max_positions, play_size
         self._parts: deque[PrefillChunk] = deque()
-        self._waiting: Counter[str] = Counter()
+        self._waiting: Counter[MemberKey] = Counter()
 
     def __len__(self) -> int:
         """Parts that wait."""
@@ -98,11 +99,11 @@ class PrefillQueue:
         self._waiting -= Counter(part.members)
         return part
 
-    def members(self) -> set[str]:
+    def members(self) -> set[MemberKey]:
         """Who waits."""
         return set(self._waiting)
 
-    def forget(self, member: str) -> None:
+    def forget(self, member: MemberKey) -> None:
         """What is derived from the member's answers that still wait must not stay."""
         if self._waiting[member]:
             for part in self._parts:
@@ -113,19 +114,17 @@ class PrefillQueue:
         """Nothing of a partition is answered any more. Its parts stay, so that they can be counted."""
         for part in self._parts:
             part.works = [work for work in part.works if work.result.partition != partition]
-            part.waves = [
-                kept for runs in part.waves if (kept := [r for r in runs if not r.member.startswith(f"{partition}/")])
-            ]
-            gone = {member for member in part.members if member.startswith(f"{partition}/")}
+            part.waves = [kept for runs in part.waves if (kept := [r for r in runs if r.member.partition != partition])]
+            gone = {member for member in part.members if member.partition == partition}
             part.members -= gone
             self._waiting -= Counter(gone)
 
-    def _positions(self, waves: Sequence[Sequence[ContextRun]], cache: SlotCache) -> dict[str, int]:
+    def _positions(self, waves: Sequence[Sequence[ContextRun]], cache: SlotCache) -> dict[MemberKey, int]:
         """What there is to encode of each member who waits already, or of whom it is much more than their new plays."""
         # Others play meanwhile: where more than half of the slots were needed, somebody has lost theirs when it is their turn.
         all_stay = 2 * len(self._waiting) <= cache.num_slots
-        positions: Counter[str] = Counter()
-        num_plays: Counter[str] = Counter()
+        positions: Counter[MemberKey] = Counter()
+        num_plays: Counter[MemberKey] = Counter()
         for runs in waves:
             for run in runs:
                 # Who waits will be cached when it is their turn, and so is whoever had a run before in this micro-batch.
@@ -138,9 +137,9 @@ class PrefillQueue:
             if self._waiting[member] or num > _MUCH_MORE * num_plays[member]
         }
 
-    def _cut(self, positions: Mapping[str, int]) -> dict[str, int]:
+    def _cut(self, positions: Mapping[MemberKey, int]) -> dict[MemberKey, int]:
         """The part each member goes into."""
-        part_of: dict[str, int] = {}
+        part_of: dict[MemberKey, int] = {}
         number, room = -1, 0
         for member, num in positions.items():
             if number < 0 or num > room:

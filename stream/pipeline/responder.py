@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from intentrec_core.engine.member_key import MemberKey
 from stream.ops.metrics import Metrics, PipelineStep
 from stream.pipeline.coalescing import coalesce
 from stream.pipeline.folding import PartitionWork, PendingAnswer
@@ -57,7 +58,7 @@ class Responder:
             serving, metrics, None if before is None else before._judging
         )
 
-    def forget(self, member: str) -> None:
+    def forget(self, member: MemberKey) -> None:
         """Drops what is derived from a member's plays."""
         self._watched.forget(member)
         self._judging.forget(member)

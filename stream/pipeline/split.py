@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from intentrec_core.engine.member_key import MemberKey
 from stream.pipeline.folding import ContextRun, PartitionWork, PendingAnswer
 from stream.wire.records import PartitionResult
 
@@ -22,7 +23,7 @@ class Slice:
 
 
 def deal(
-    works: Iterable[PartitionWork], waves: Iterable[Sequence[ContextRun]], share_of: Callable[[str], int | None]
+    works: Iterable[PartitionWork], waves: Iterable[Sequence[ContextRun]], share_of: Callable[[MemberKey], int | None]
 ) -> tuple[list[list[ContextRun]], dict[int, Slice]]:
     """Takes out the members that ``share_of`` gives a number; returns the waves of the others, and the shares by number.
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
+from intentrec_core.engine.member_key import MemberKey
+
 if TYPE_CHECKING:
     from intentrec_core.engine.engine import IncrementalEngine
 
@@ -20,14 +22,14 @@ class StaleMembers:
     def __init__(self, max_members: int) -> None:
         self._max_members = max_members
         self._previous: IncrementalEngine | None = None
-        self._since_previous: set[str] | None = set()
-        self._since_migration: set[str] | None = set()
+        self._since_previous: set[MemberKey] | None = set()
+        self._since_migration: set[MemberKey] | None = set()
 
     def __len__(self) -> int:
         """Names held."""
         return len(self._since_previous or ()) + len(self._since_migration or ())
 
-    def add(self, members: Iterable[str]) -> None:
+    def add(self, members: Iterable[MemberKey]) -> None:
         """What others have cached of them is not to be used."""
         self._since_previous = self._grown(self._since_previous, members)
         self._since_migration = self._grown(self._since_migration, members)
@@ -38,7 +40,7 @@ class StaleMembers:
             _forget(coming, self._since_previous)
         self._since_migration = set()
 
-    def migration_ends(self, old: IncrementalEngine, new: IncrementalEngine, taken_over: Collection[str]) -> None:
+    def migration_ends(self, old: IncrementalEngine, new: IncrementalEngine, taken_over: Collection[MemberKey]) -> None:
         """``new`` serves everybody from here on, ``taken_over`` members since before, and ``old`` is kept."""
         _forget(new, self._since_migration, but=taken_over)
         self._previous, self._since_previous, self._since_migration = old, self._since_migration, set()
@@ -48,15 +50,15 @@ class StaleMembers:
         _forget(old, self._since_migration)
         _forget(new, None)
 
-    def _grown(self, held: set[str] | None, members: Iterable[str]) -> set[str] | None:
+    def _grown(self, held: set[MemberKey] | None, members: Iterable[MemberKey]) -> set[MemberKey] | None:
         if held is None:
             return None
         held.update(members)
         return held if len(held) <= self._max_members else None
 
 
-def _forget(engine: IncrementalEngine, members: Iterable[str] | None, but: Collection[str] = ()) -> None:
+def _forget(engine: IncrementalEngine, members: Iterable[MemberKey] | None, but: Collection[MemberKey] = ()) -> None:
     """``members`` None: everybody."""
-    for member in engine.cached_users() if members is None else members:
+    for member in engine.cached_members() if members is None else members:
         if member not in but:
             engine.forget(member)

@@ -10,6 +10,7 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.features.features import ItemRows
 from intentrec_core.history.history import EventLayout
 from stream.pipeline.batch_rows import BatchRows
@@ -25,12 +26,12 @@ class WatchedCache:
         self._layout = layout
         self._vocabulary = vocabulary
         self._max_members = max_members
-        self._held: OrderedDict[str, WatchedRows] = OrderedDict()
+        self._held: OrderedDict[MemberKey, WatchedRows] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def forget(self, member: str) -> None:
+    def forget(self, member: MemberKey) -> None:
         """Drops what is cached of a member."""
         self._held.pop(member, None)
 

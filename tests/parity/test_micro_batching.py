@@ -55,7 +55,7 @@ def to_log(drawn: list[tuple[str, int, int, int, str]]) -> PlayLog:
 
 
 def fresh(serving: Serving) -> Pipeline:
-    for member in serving.engine.cached_users():
+    for member in serving.engine.cached_members():
         serving.engine.forget(member)
     return make_pipeline(serving)
 

@@ -96,9 +96,9 @@ class IncrementalEqualsFull(RuleBasedStateMachine):
             out, row = self.engine.encode(requests), 0
             for request in requests:
                 for _ in range(request.num_outputs):
-                    context = expected[request.user_id][seen[request.user_id]]
+                    context = expected[request.member][seen[request.member]]
                     assert_equal(out, row, recompute(self.engine.model, WORLD.features, [context]))
-                    seen[request.user_id] += 1
+                    seen[request.member] += 1
                     row += 1
 
     @rule(user=st.sampled_from(USERS))

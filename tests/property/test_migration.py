@@ -50,7 +50,7 @@ class Run:
 
     def __init__(self) -> None:
         for serving in SERVINGS:
-            for member in serving.engine.cached_users():
+            for member in serving.engine.cached_members():
                 serving.engine.forget(member)
         self.log, self.now_s, self.nth_item = PlayLog(), 100_000.0, 0
         self.pipeline: Pipeline = make_pipeline(SERVINGS[0], max_prefill_positions=4)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from prometheus_client import Counter
 
 from intentrec_core.domain.spec import Domain
+from intentrec_core.engine.member_key import MemberKey
 from stream.ops.metrics import Metrics
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.live_quality.common_labels import CommonLabels
@@ -60,33 +61,33 @@ class LastPredictions:
     def __init__(self, num_heads: int, max_members: int = MAX_MEMBERS) -> None:
         self._num_heads, self._max_members = num_heads, max_members
         self._kept = Predictions.empty(min(_FIRST_MEMBERS, max_members), num_heads)
-        self._slot: dict[str, int] = {}
-        self._owner: list[str | None] = []
+        self._slot: dict[MemberKey, int] = {}
+        self._owner: list[MemberKey | None] = []
         self._next = 0
 
     def __len__(self) -> int:
         """Members with a prediction."""
         return len(self._slot)
 
-    def find(self, members: Sequence[str]) -> Predictions:
+    def find(self, members: Sequence[MemberKey]) -> Predictions:
         """The last prediction of each member."""
         slots = np.array([self._slot.get(member, -1) for member in members], dtype=np.int64)
         found = self._kept.take(np.maximum(slots, 0))
         found.bundle[slots < 0] = -1
         return found
 
-    def keep(self, members: Sequence[str], predictions: Predictions) -> None:
+    def keep(self, members: Sequence[MemberKey], predictions: Predictions) -> None:
         """Replaces the members' predictions."""
         slots = [self._slot_of(member) for member in members]
         self._kept.put(np.array(slots, dtype=np.int64), predictions)
 
-    def forget(self, member: str) -> None:
+    def forget(self, member: MemberKey) -> None:
         """Drops a member's prediction."""
         slot = self._slot.pop(member, None)
         if slot is not None:
             self._owner[slot] = None
 
-    def _slot_of(self, member: str) -> int:
+    def _slot_of(self, member: MemberKey) -> int:
         slot = self._slot.get(member)
         if slot is not None:
             return slot
@@ -128,7 +129,7 @@ class PredictionTracker:
             self._bundles.append(bundle)
         return self._bundles.index(bundle)
 
-    def forget(self, member: str) -> None:
+    def forget(self, member: MemberKey) -> None:
         """Drops a member's prediction."""
         self._last.forget(member)
 
@@ -137,7 +138,7 @@ class PredictionTracker:
         first = np.array([run.first_row for run in batch.runs], dtype=np.int64)
         found = made.take(np.arange(len(batch)) - 1)  # row 0 takes the last row: always a first one, replaced below
         before = self._last.find([run.member for run in batch.runs])
-        newest: dict[str, int] = {}
+        newest: dict[MemberKey, int] = {}
         for i, run in enumerate(batch.runs):
             row = newest.get(run.member)
             if row is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import Outcome
 from stream.pipeline.folding import PartitionWork, PendingAnswer
 from stream.pipeline.live_quality.labels import observed_labels_of
@@ -47,7 +48,7 @@ class PredictionScorer:
             self._popular = _popular_of(self._serving)
         return self._popular
 
-    def forget(self, member: str) -> None:
+    def forget(self, member: MemberKey) -> None:
         """Drops a member's prediction."""
         self._judge.forget(member)
 

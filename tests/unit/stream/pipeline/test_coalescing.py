@@ -33,7 +33,7 @@ def pipeline(serving: Serving) -> Pipeline:
 
 
 def fresh(serving: Serving) -> Pipeline:
-    for user in serving.engine.cached_users():
+    for user in serving.engine.cached_members():
         serving.engine.forget(user)
     return make_pipeline(serving)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from intentrec_core.engine.engine import IncrementalEngine
+from intentrec_core.engine.member_key import MemberKey
 from stream.bundles.serving import Serving
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import SLOTS_BYTES, PlayLog
@@ -48,7 +49,7 @@ def test_after_the_swap_the_new_bundle_serves_everybody_and_whoever_was_taken_ov
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 8)
-    first.engine.forget("0/user-3")  # not cached: there is nothing to take over
+    first.engine.forget(MemberKey(0, "user-3"))  # not cached: there is nothing to take over
     pipeline.start_migration(second)
     migrate_all(pipeline)
     assert pipeline.serving is first
@@ -108,7 +109,9 @@ def test_what_a_member_waits_for_is_answered_right_by_the_bundle_they_moved_to(
     assert pipeline.num_queued == 2
     pipeline.start_migration(second)
     migrate_all(pipeline)
-    assert second.engine.caches("0/user-0"), "with the second late play, while the first one is still to be answered"
+    assert second.engine.caches(MemberKey(0, "user-0")), (
+        "with the second late play, while the first one is still to be answered"
+    )
     for context in contexts:
         (part,) = pipeline.answer_prefill()
         (answer,) = intents(part)
@@ -120,7 +123,7 @@ def test_dead_letters_come_once_and_in_place_while_two_bundles_serve(servings: t
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 2)
-    first.engine.forget("0/user-0")
+    first.engine.forget(MemberKey(0, "user-0"))
     pipeline.start_migration(second)
     assert not pipeline.step_migration()  # user-1 alone
     low = len(log.records)

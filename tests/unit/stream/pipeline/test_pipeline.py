@@ -26,7 +26,7 @@ def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Servi
 @pytest.fixture
 def pipeline(serving: Serving) -> Pipeline:
     pipeline = make_pipeline(serving)
-    for user in serving.engine.cached_users():
+    for user in serving.engine.cached_members():
         serving.engine.forget(user)
     return pipeline
 

@@ -9,6 +9,7 @@ import pytest
 
 from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.engine.engine import Encoded, EncodeRequest
+from intentrec_core.engine.member_key import MemberKey
 from stream.bundles.serving import Serving
 from stream.pipeline.pipeline import Pipeline
 from stream.wire.records import OutputKind, OutputRecord, PartitionResult
@@ -27,7 +28,7 @@ def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Servi
 
 
 def fresh(serving: Serving, bound: int = BOUND) -> Pipeline:
-    for user in serving.engine.cached_users():
+    for user in serving.engine.cached_members():
         serving.engine.forget(user)
     return make_pipeline(serving, max_prefill_positions=bound)
 
@@ -39,7 +40,7 @@ def warmed_up(serving: Serving, log: PlayLog, num_users: int, bound: int = BOUND
         log.play(f"user-{i % num_users}", i % 30, 100.0 * i)
     run(pipeline, log.records)
     for i in range(1, num_users):
-        serving.engine.forget(f"0/user-{i}")
+        serving.engine.forget(MemberKey(0, f"user-{i}"))
     return pipeline
 
 
@@ -158,7 +159,7 @@ def test_a_member_who_waits_is_not_overtaken_by_newer_plays_of_their_own(serving
     (later,) = pipeline.process({0: [log.play(f"user-{i}", 9, 3000.0 + i) for i in (5, 0)]})
     assert [a.user_id for a in lists(later)] == ["user-0"]
     parts = [pipeline.answer_prefill() for _ in range(3)]
-    assert serving.engine.caches("0/user-5")
+    assert serving.engine.caches(MemberKey(0, "user-5"))
     (latest,) = pipeline.process({0: [log.play("user-5", 10, 4000.0)]})
     assert not latest.outputs, "one of their plays is answered, another one still waits"
     while pipeline.num_queued:
@@ -175,9 +176,9 @@ def test_nothing_is_kept_of_a_member_who_was_forgotten_while_they_waited(serving
     while pipeline.num_queued:
         answered += [a.user_id for part in pipeline.answer_prefill() for a in lists(part)]
     assert "user-5" in answered, "the play stood before the order"
-    assert not serving.engine.caches("0/user-5")
-    assert serving.engine.caches("0/user-4")
-    assert "0/user-5" not in pipeline._side.answering._watched._held
+    assert not serving.engine.caches(MemberKey(0, "user-5"))
+    assert serving.engine.caches(MemberKey(0, "user-4"))
+    assert MemberKey(0, "user-5") not in pipeline._side.answering._watched._held
 
 
 def test_of_a_partition_that_is_closed_nothing_more_is_answered(serving: Serving) -> None:
@@ -206,7 +207,7 @@ def test_what_was_answered_after_a_swap_the_bundle_before_has_not_cached(
 ) -> None:
     log, other = PlayLog(), make_serving(tmp_path, world, world.model(2))
     pipeline = fresh(serving)
-    members = [f"0/user-{i}" for i in range(5)]
+    members = [MemberKey(0, f"user-{i}") for i in range(5)]
     for i in range(8 * 5):  # twice the window: the next play moves the anchor
         log.play(f"user-{i % 5}", i % 30, 100.0 * i)
     run(pipeline, log.records)
@@ -229,7 +230,7 @@ def test_a_member_who_waits_and_cannot_be_encoded_has_a_dead_letter_that_is_coun
     encode = serving.engine.encode
 
     def breaks(requests: Sequence[EncodeRequest]) -> Encoded:
-        if any(request.user_id == "0/user-5" for request in requests):
+        if any(request.member == MemberKey(0, "user-5") for request in requests):
             raise RuntimeError("this member")
         return encode(requests)
 

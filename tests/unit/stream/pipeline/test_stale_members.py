@@ -13,7 +13,7 @@ class Engine:
     def __init__(self, *cached: str) -> None:
         self.cached = set(cached)
 
-    def cached_users(self) -> list[str]:
+    def cached_members(self) -> list[str]:
         return sorted(self.cached)
 
     def forget(self, member: str) -> None:

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import History
 from stream.pipeline.batch_rows import lay_out
 from stream.pipeline.folding import Folder, PendingAnswer
@@ -53,8 +54,8 @@ def test_a_forgotten_member_is_forgotten(world: TinyWorld) -> None:
     log.play("ann", 1, 0)
     folder.fold(0, {}, log.records)
     cache = WatchedCache(world.layout, world.vocabulary, 10)
-    cache.forget("0/ann")
+    cache.forget(MemberKey(0, "ann"))
     batch = lay_out(folder.waves[0], world.layout, world.vocabulary)
     assert [rows.tolist() for rows in cache.of(batch)] == [[2]]
-    cache.forget("0/ann")
+    cache.forget(MemberKey(0, "ann"))
     assert len(cache) == 0

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.changelog_codec import Restorer
 from intentrec_core.history.history import History
 from stream.bundles.serving import Serving
@@ -30,7 +31,7 @@ def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Servi
 
 def answers(serving: Serving, records: list[Record], step: int) -> dict[int, tuple[object, ...]]:
     """What an empty pipeline answers, by source offset: session, items, intents as far as floats are the same in any batch."""
-    for member in serving.engine.cached_users():
+    for member in serving.engine.cached_members():
         serving.engine.forget(member)
     pipeline = make_pipeline(serving)
     found: dict[int, tuple[object, ...]] = {}
@@ -73,7 +74,7 @@ def test_nothing_cached_is_left_and_no_prediction_is_judged(serving: Serving) ->
     log.forget("ann")
     results = pipeline.process({0: log.records})
     assert [result.num_forgotten for result in results] == [1]
-    assert "0/ann" not in serving.engine.cached_users()
+    assert MemberKey(0, "ann") not in serving.engine.cached_members()
     assert pipeline.history(0, "ann") is None
     log.play("ann", 2, 100)
     for result in [*results, *pipeline.process({0: log.records[2:]})]:
@@ -90,11 +91,11 @@ def test_a_bundle_kept_warm_does_not_remember_either(world: TinyWorld, tmp_path:
     pipeline.process({0: [log.play("ann", 1, 0)]})
     pipeline.start_migration(second)
     assert not pipeline.step_migration()
-    assert second.engine.cached_users() == ["0/ann"]
+    assert second.engine.cached_members() == [MemberKey(0, "ann")]
     pipeline.process({0: [log.forget("ann")]})
-    assert second.engine.cached_users() == []
+    assert second.engine.cached_members() == []
     pipeline.swap(second)
-    assert second.engine.cached_users() == []
+    assert second.engine.cached_members() == []
 
 
 @pytest.mark.parametrize(

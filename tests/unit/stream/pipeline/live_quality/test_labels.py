@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.features.features import needs_plays_before
 from stream.bundles.serving import Serving
 from stream.pipeline.batch_rows import BatchRows, lay_out
@@ -31,8 +32,8 @@ def batch_of(world: TinyWorld, serving: Serving) -> BatchRows:
         for i, (item, duration_s) in enumerate(zip(ITEMS, DURATIONS_S, strict=True))
     ]
     runs = [
-        ContextRun("0/one", 0, b"".join(plays), 0, 4, b"", 0),
-        ContextRun("0/two", 0, b"".join(plays[3:]), 0, 2, b"", 0),
+        ContextRun(MemberKey(0, "one"), 0, b"".join(plays), 0, 4, b"", 0),
+        ContextRun(MemberKey(0, "two"), 0, b"".join(plays[3:]), 0, 2, b"", 0),
     ]
     return lay_out(runs, world.layout, serving.vocabulary)
 
