@@ -1,6 +1,6 @@
 """A test's own topics on a shared broker: produces plays, runs worker processes, reads everything back, compares with an oracle.
 
-The checker is confluent-kafka, another client than ours. The oracle folds the input log in one thread, in order.
+The checker is confluent-kafka, another client than ours. The oracle is the naive fold of the input log.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ import confluent_kafka
 import pytest
 
 from intentrec_core.domain.toml import load_domain
-from intentrec_core.history.history import EventLayout, History
-from stream.delivery.restore import read_changelog
+from intentrec_core.history.history import EventLayout
 from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker
 from stream.local_kafka.ports import free_port
-from stream.pipeline.folding import Folder
 from stream.settings import Settings
+from tests.rigs.verdict import folded, restored
+from tests.worlds.member_state import MemberState
 
 NUM_PARTITIONS = 4
+_READ_DEADLINE_S = 30.0
 
 
 @dataclass
@@ -162,7 +163,10 @@ class Rig:
     # --- what came of it
 
     def outputs(self, *topics: str, isolation: str = "read_uncommitted") -> list[Output]:
-        """Everything on the topics as of now, each partition in order and each record once, whatever the client does."""
+        """Everything on the topics as of now, each partition in order and each record once, whatever the client does.
+
+        Raises: AssertionError when they are not read to their ends in time: what is missing would look as if it had never been.
+        """
         consumer = confluent_kafka.Consumer(
             {
                 "bootstrap.servers": self.broker.address,
@@ -177,21 +181,25 @@ class Rig:
             for topic in topics
             for partition in range(NUM_PARTITIONS)
         ]
-        consumer.assign(partitions)
         found: dict[tuple[str, int, int], Output] = {}
         at_end = set()
-        deadline_s = time.monotonic() + 30
-        while len(at_end) < len(partitions) and time.monotonic() < deadline_s:
-            for message in consumer.consume(1000, 0.2):
-                if message.error() is None:
-                    place = message.topic(), message.partition(), message.offset()
-                    headers = dict(message.headers() or [])
-                    found[place] = Output(message.topic(), message.key(), message.value(), headers)
-                elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                    at_end.add((message.topic(), message.partition()))
-                else:
-                    pytest.fail(str(message.error()))
-        consumer.close()
+        deadline_s = time.monotonic() + _READ_DEADLINE_S
+        try:
+            consumer.assign(partitions)
+            while len(at_end) < len(partitions):
+                missing = [f"{p.topic}-{p.partition}" for p in partitions if (p.topic, p.partition) not in at_end]
+                assert time.monotonic() < deadline_s, f"cannot be read to their ends: {missing}"
+                for message in consumer.consume(1000, 0.2):
+                    if message.error() is None:
+                        place = message.topic(), message.partition(), message.offset()
+                        headers = dict(message.headers() or [])
+                        found[place] = Output(message.topic(), message.key(), message.value(), headers)
+                    elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                        at_end.add((message.topic(), message.partition()))
+                    else:
+                        pytest.fail(str(message.error()))
+        finally:
+            consumer.close()
         return list(found.values())
 
     def answers(self, **options: Any) -> Counter[str]:
@@ -211,48 +219,13 @@ class Rig:
                 pytest.fail(f"{len(answers)} of {2 * num_plays} answers after {timeout_s} s\n{logs}")
             time.sleep(0.3)
 
-    def state(self) -> dict[str, History]:
-        """Every member's history as the changelog has it."""
-        histories: dict[str, History] = {}
+    def state(self) -> dict[str, MemberState]:
+        """Every member's state as the changelog has it."""
+        return {user: state for (_, user), state in restored(self.settings, self.layout).items()}
 
-        async def restore() -> None:
-            for partition in range(NUM_PARTITIONS):
-                histories.update((await read_changelog(self.settings, partition, self.layout)).histories)
-
-        asyncio.run(restore())
-        return histories
-
-    def oracle(self) -> dict[str, History]:
-        """A single-threaded fold of the input log."""
-        histories: dict[str, History] = {}
-        consumer = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": self.broker.address,
-                "group.id": f"oracle-{uuid.uuid4().hex}",
-                "enable.partition.eof": True,
-            }
-        )
-        for partition in range(NUM_PARTITIONS):
-            source = confluent_kafka.TopicPartition(self.settings.plays_topic, partition, 0)
-            consumer.assign([source])
-            log, ended, deadline_s = [], False, time.monotonic() + 30
-            while not ended and time.monotonic() < deadline_s:
-                for message in consumer.consume(1000, 0.2):
-                    if message.error() is not None:
-                        ended = True
-                    else:
-                        log.append(_Record(message))
-            if log:
-                Folder(self.layout, NUM_PARTITIONS).fold(partition, histories, log)
-        consumer.close()
-        return {user: history for user, history in histories.items() if history.count}
-
-
-class _Record:
-    def __init__(self, message: confluent_kafka.Message) -> None:
-        self.topic, self.partition, self.offset = message.topic(), message.partition(), message.offset()
-        self.key, self.value, self.timestamp = message.key(), message.value(), message.timestamp()[1]
-        self.headers = tuple(message.headers() or ())
+    def oracle(self) -> dict[str, MemberState]:
+        """Every member's state by the naive fold of the input log."""
+        return {user: state for (_, user), state in folded(self.settings, self.layout).items()}
 
 
 def _must_succeed(error: Any, _: Any) -> None:
