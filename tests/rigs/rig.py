@@ -34,6 +34,9 @@ from tests.worlds.member_state import MemberState
 NUM_PARTITIONS = 4
 _READ_DEADLINE_S = 30.0
 
+Place = tuple[str, int, int]
+"""Topic, partition and offset."""
+
 
 @dataclass
 class Output:
@@ -167,40 +170,14 @@ class Rig:
 
         Raises: AssertionError when they are not read to their ends in time: what is missing would look as if it had never been.
         """
-        consumer = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": self.broker.address,
-                "group.id": f"check-{uuid.uuid4().hex}",
-                "enable.auto.commit": False,
-                "isolation.level": isolation,
-                "enable.partition.eof": True,
-            }
-        )
-        partitions = [
-            confluent_kafka.TopicPartition(topic, partition, confluent_kafka.OFFSET_BEGINNING)
-            for topic in topics
-            for partition in range(NUM_PARTITIONS)
-        ]
-        found: dict[tuple[str, int, int], Output] = {}
-        at_end = set()
+        found: dict[Place, Output] = {}
         deadline_s = time.monotonic() + _READ_DEADLINE_S
-        try:
-            consumer.assign(partitions)
-            while len(at_end) < len(partitions):
-                missing = [f"{p.topic}-{p.partition}" for p in partitions if (p.topic, p.partition) not in at_end]
-                assert time.monotonic() < deadline_s, f"cannot be read to their ends: {missing}"
-                for message in consumer.consume(1000, 0.2):
-                    if message.error() is None:
-                        place = message.topic(), message.partition(), message.offset()
-                        headers = dict(message.headers() or [])
-                        found[place] = Output(message.topic(), message.key(), message.value(), headers)
-                    elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                        at_end.add((message.topic(), message.partition()))
-                    else:
-                        pytest.fail(str(message.error()))
-        finally:
-            consumer.close()
-        return list(found.values())
+        for new, unread in self._follow(topics, isolation):
+            found |= new
+            if not unread:
+                return list(found.values())
+            assert time.monotonic() < deadline_s, f"cannot be read to their ends: {sorted(unread)}"
+        raise AssertionError
 
     def answers(self, **options: Any) -> Counter[str]:
         """How often each recommendation and intent was published, by id."""
@@ -208,16 +185,63 @@ class Rig:
         return Counter(output.id for output in self.outputs(*topics, **options))
 
     def wait_for_answers(self, num_plays: int, timeout_s: float = 60, **options: Any) -> Counter[str]:
-        """Waits until ``num_plays`` plays have both answers."""
+        """Waits until ``num_plays`` plays have both answers, and returns how often each was published by then.
+
+        What else may come of the plays, such as repeats, is known once the workers have ended: ask :meth:`answers` then.
+        """
+        topics = (self.settings.recommendations_topic, self.settings.intents_topic)
+        return Counter(
+            output.id for output in self.wait_for_outputs(2 * num_plays, *topics, timeout_s=timeout_s, **options)
+        )
+
+    def wait_for_outputs(
+        self, num: int, *topics: str, timeout_s: float = 60, isolation: str = "read_uncommitted"
+    ) -> list[Output]:
+        """Waits until the topics hold ``num`` outputs with ids of their own."""
+        found: dict[Place, Output] = {}
+        ids: set[str] = set()
         deadline_s = time.monotonic() + timeout_s
-        while True:
-            answers = self.answers(**options)
-            if len(answers) >= 2 * num_plays:
-                return answers
+        for new, _ in self._follow(topics, isolation):
+            found |= new
+            ids.update(output.id for output in new.values())
+            if len(ids) >= num:
+                return list(found.values())
             if time.monotonic() > deadline_s:
                 logs = "\n".join(worker.log()[-3000:] for worker in self.workers)
-                pytest.fail(f"{len(answers)} of {2 * num_plays} answers after {timeout_s} s\n{logs}")
-            time.sleep(0.3)
+                pytest.fail(f"{len(ids)} of {num} outputs after {timeout_s} s\n{logs}")
+        raise AssertionError
+
+    def _follow(
+        self, topics: Sequence[str], isolation: str
+    ) -> Iterator[tuple[dict[Place, Output], set[tuple[str, int]]]]:
+        """What comes next on the topics, again and again, and which partitions have not been read to an end yet."""
+        options = {
+            "bootstrap.servers": self.broker.address,
+            "group.id": f"check-{uuid.uuid4().hex}",
+            "enable.auto.commit": False,
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+        consumer = confluent_kafka.Consumer(options)
+        unread = {(topic, partition) for topic in topics for partition in range(NUM_PARTITIONS)}
+        beginning = confluent_kafka.OFFSET_BEGINNING
+        try:
+            consumer.assign([confluent_kafka.TopicPartition(*place, beginning) for place in sorted(unread)])
+            while True:
+                new: dict[Place, Output] = {}
+                for message in consumer.consume(1000, 0.2):
+                    topic, partition, error = message.topic(), message.partition(), message.error()
+                    if error is None:
+                        output = Output(topic, message.key(), message.value(), dict(message.headers() or []))
+                        new[topic, partition, message.offset()] = output
+                    elif error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                        unread.discard((topic, partition))
+                    else:
+                        assert error.retriable(), str(error)
+                yield new, unread
+        finally:
+            consumer.close()
 
     def state(self) -> dict[str, MemberState]:
         """Every member's state as the changelog has it."""

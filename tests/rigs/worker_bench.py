@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -102,8 +103,11 @@ def run_worker(
     *,
     batch_deadline_ms: float = 0,
     settings: dict[str, Any] | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
     **changes: Any,
 ) -> None:
+    """Runs a scenario with a worker that holds partition 0, on a loop of its own or on ``loop``, which is closed then."""
+
     async def run() -> None:
         metrics, broker = pipeline.metrics, Broker()
         given = Settings.load(commit_interval_s=0.01, batch_deadline_ms=batch_deadline_ms, **(settings or {}))
@@ -132,7 +136,11 @@ def run_worker(
             pipeline.go_on.set()
             await worker.stop()
 
-    asyncio.run(run())
+    if loop is None:
+        asyncio.run(run())
+    else:
+        with contextlib.closing(loop):
+            loop.run_until_complete(run())
 
 
 async def until(done: Callable[[], Any]) -> None:
