@@ -18,6 +18,7 @@ from aiokafka.partitioner import murmur2
 
 from intentrec_core.errors import BrokerError
 from stream.kafka.steady_clock import SteadyClock
+from stream.wire.codec import with_latency
 from stream.wire.records import OutputKind, OutputRecord
 
 if TYPE_CHECKING:
@@ -253,20 +254,19 @@ class Publisher:
 
 
 def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *, takes_latency: bool) -> list[float]:
-    """Appends outputs until the batch is full, closing their values with the latency as of ``now_s``.
+    """Appends outputs until the batch is full, each with its latency as of ``now_s``.
 
     Returns the latencies in seconds of those appended. A batch that is full is closed.
     """
     latencies_s: list[float] = []
     append, now_ms = builder.append, int(now_s * 1000)
-    latency_s, closing, source_ms = 0.0, b"", None
+    latency_s, source_ms = 0.0, None
     for output in outputs:
         if output.source_timestamp_ms != source_ms:  # under load many plays share a millisecond
             source_ms = output.source_timestamp_ms
             # A producer's clock can be ahead of ours.
             latency_s = max(0.0, now_s - source_ms / 1000)
-            closing = b',"latency_s":%.6f}' % latency_s if takes_latency else b""
-        value = output.value + closing
+        value = with_latency(output.value, latency_s) if takes_latency else output.value
         if append(timestamp=now_ms, key=output.key, value=value, headers=list(output.headers)) is None:
             break
         latencies_s.append(latency_s)

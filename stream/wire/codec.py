@@ -6,6 +6,7 @@ What can be judged from one record alone is judged here; partitions, duplicates 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -72,6 +73,9 @@ _decode_recommendation = msgspec.json.Decoder(Recommendation).decode
 _decode_intent = msgspec.json.Decoder(IntentUpdate).decode
 _decode_announcement = msgspec.json.Decoder(Announcement).decode
 _encode = msgspec.json.Encoder().encode
+#: The last field of an output as it is encoded, and where in a value its number begins, counted from the end.
+NO_LATENCY = b',"latency_s":0.000000}'
+_BEFORE_LATENCY = -len(b"0.000000}")
 
 
 def decode_play(record: PlayRecord, max_future_ms: int) -> DecodedPlay | RejectedPlay:
@@ -144,25 +148,31 @@ def encode(message: Play | Recommendation | IntentUpdate | Announcement) -> byte
     return _encode(message)
 
 
-def encode_open(message: Recommendation | IntentUpdate) -> bytes:
-    """An output as JSON without its closing brace, to be completed by :func:`close_with_latency` at publication.
+def encode_output(message: Recommendation | IntentUpdate) -> bytes:
+    """A whole message as JSON, ending with a ``latency_s`` of 0, which :func:`with_latency` replaces at publication.
 
-    Raises: ValueError when the message carries its latency already.
+    Raises: ValueError when the message has a latency already.
     """
     if message.latency_s is not UNSET:
-        raise ValueError("latency_s is set: it is stamped at publication")
-    return _encode(message)[:-1]
+        raise ValueError("latency_s is set: it is measured at publication")
+    return _encode(message)[:-1] + NO_LATENCY
 
 
-def close_with_latency(opened: bytes, latency_s: float) -> bytes:
-    """Completes what :func:`encode_open` began.
+def with_latency(value: bytes, latency_s: float) -> bytes:
+    """A value of :func:`encode_output` with its latency, in seconds.
 
-    Units: ``latency_s`` seconds; a clock that runs behind the producer's makes it negative, and it is sent so.
-    Raises: ValueError when it is not finite.
+    Negative where the producer's clock is ahead of this machine's; it is sent so.
+    Raises: ValueError when the latency is not finite.
     """
+    return value[:_BEFORE_LATENCY] + _latency_suffix(latency_s)
+
+
+@functools.lru_cache(maxsize=1024)
+def _latency_suffix(latency_s: float) -> bytes:
+    # Cached, because under load many plays of a batch share a millisecond, and so their latency.
     if not math.isfinite(latency_s):
         raise ValueError(f"latency_s is {latency_s}")
-    return b'%b,"latency_s":%.6f}' % (opened, latency_s)
+    return b"%.6f}" % latency_s
 
 
 def decode_recommendation(value: bytes) -> Recommendation:

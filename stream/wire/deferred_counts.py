@@ -25,7 +25,7 @@ class DeferredCounts:
             key = (counter, labels)
             self._amounts[key] = self._amounts.get(key, 0) + amount
 
-    def take(self, other: DeferredCounts) -> None:
+    def add_all(self, other: DeferredCounts) -> None:
         """Adds another one's amounts."""
         for (counter, labels), amount in other._amounts.items():
             self.add(counter, *labels, amount=amount)

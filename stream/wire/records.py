@@ -5,7 +5,7 @@ Nothing here knows a client library: an aiokafka ``ConsumerRecord`` fits :class:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -78,16 +78,15 @@ class OutputKind(StrEnum):
 
     @property
     def takes_latency(self) -> bool:
-        """Whether the value is JSON that the publisher closes with ``,"latency_s":SECONDS}``."""
+        """Whether the value is a message whose ``latency_s`` the publisher sets."""
         return self in (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 
 class OutputRecord(Struct, frozen=True, gc=False):
     """One record to be published.
 
-    ``value``: for a recommendation or an intent a JSON object WITHOUT its closing brace: the publisher appends
-    ``,"latency_s":0.0123}`` right before sending, so that the figure is of the publication. For a dead letter or a late
-    play the value is what the record's own topic gets, unchanged.
+    ``value`` is the record's value. Of a recommendation or an intent update the publisher replaces ``latency_s`` right before
+    sending (:func:`stream.wire.codec.with_latency`), so that the figure is the one of the publication.
 
     ``headers`` begin with ``intentrec-id``, ``<topic>-<partition>-<offset>-<kind>``: the same for every repeat of this output.
     """
@@ -100,36 +99,34 @@ class OutputRecord(Struct, frozen=True, gc=False):
     source_timestamp_ms: int
 
 
-@dataclass(slots=True)
-class PartitionResult:
-    """What processing one partition's records of a micro-batch came to.
+@dataclass(frozen=True, slots=True)
+class FoldOutcomes:
+    """What became of one partition's records in a micro-batch. The numbers add up to the number of records."""
 
-    ``outputs`` of a member are in source order; ``changelog`` brings the partition's changelog up to the state at ``next_offset``
-    (later records of a key replace earlier ones). The counts add up to ``num_records``; ``counts`` is what metrics are raised
-    by once this is committed.
-    """
-
-    partition: int
-    next_offset: int
-    num_records: int
-    outputs: list[OutputRecord] = field(default_factory=list)
-    changelog: dict[bytes, bytes | None] = field(default_factory=dict)
     num_applied: int = 0
     num_duplicates: int = 0
     num_late: int = 0
     num_replayed: int = 0
     num_rejected: int = 0
-    num_forgotten: int = 0
+    num_erasures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionResult:
+    """What one partition's records of a micro-batch came to: outputs to publish, and changes for the next checkpoint.
+
+    ``outputs`` of a member are in source order. ``changelog`` brings the partition's changelog up to the state at
+    ``next_offset``; a later record of a key replaces an earlier one. ``counts`` raise the metrics once this is committed.
+    A result with no records holds outputs of records that an earlier result has counted.
+    """
+
+    partition: int
+    next_offset: int
+    num_records: int
+    outputs: Sequence[OutputRecord] = ()
+    changelog: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    outcomes: FoldOutcomes = FoldOutcomes()
     counts: DeferredCounts = field(default_factory=DeferredCounts)
-
-    def take(self, share: PartitionResult) -> None:
-        """Adds what was answered apart: outputs and counts, and no records."""
-        self.outputs += share.outputs
-        self.counts.take(share.counts)
-
-
-Write = Callable[[], list[PartitionResult]]
-"""Completes what was begun of a micro-batch: writes its outputs, and has its results. Called once, on any thread."""
 
 
 def output_id(record: SourceRecord, kind: OutputKind) -> bytes:

@@ -34,7 +34,7 @@ REPAIR = (
     ),
     Mutant(
         "forgotten: what was cached stays",
-        (Edit(PIPELINE, "        for member in folder.forgotten:\n            self._forget(member)\n", ""),),
+        (Edit(PIPELINE, "        for member in folded.forgotten:\n            self._forget(member)\n", ""),),
         (TEST_FORGET,),
     ),
     Mutant(
@@ -47,7 +47,7 @@ REPAIR = (
         (
             Edit(
                 FOLDING,
-                "            order = self._misplaced(order.user_id, partition) or order\n",
+                "            request = self._misplaced(request.user_id, partition) or request\n",
                 "            pass\n",
             ),
         ),

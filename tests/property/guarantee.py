@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from intentrec_core.history.changelog_codec import Marker, Restorer
 from intentrec_core.history.history import History
 from stream.kafka.publisher import key_hash
-from stream.pipeline.folding import Folder, PendingAnswer
+from stream.pipeline.folding import Folder
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.records import ID_HEADER, OutputKind, output_id
 from tests.property.scripted_broker import Entry, Log, is_committed
@@ -75,14 +75,9 @@ class Guarantee:
         fold = copy.deepcopy(self._folds[partition][-1])
         work = Folder(self._layout, num_partitions).fold(partition, fold, [record])
         self._folds[partition].append(fold)
-        owed: set[bytes] = set()
-        for pending in work.pending:
-            kinds = ANSWERS if isinstance(pending, PendingAnswer) else (pending.kind,)
-            owed |= {output_id(record, kind) for kind in kinds}
-        self._owed[partition].append(owed)
-        self._answered[partition].append(
-            key if any(isinstance(pending, PendingAnswer) for pending in work.pending) else None
-        )
+        kinds = (*(output.kind for output in work.outputs), *(ANSWERS if work.answers else ()))
+        self._owed[partition].append({output_id(record, kind) for kind in kinds})
+        self._answered[partition].append(key if work.answers else None)
 
     def leave_a_gap(self, partition: int) -> None:
         """An offset that no subscriber is given: a producer's transaction ended there."""

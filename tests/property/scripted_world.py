@@ -60,6 +60,8 @@ def scripted_world(**options: Any) -> Iterator[World]:
         patch.setattr(worker_process, "uses_transactions", transactional)
         patch.setattr(worker_process, "check_topics", num_partitions)
         patch.setattr(worker_process, "create_app", ScriptedApp)
+        patch.setattr(worker_process, "source_of", lambda app: app.consumer)
+        patch.setattr(worker_process, "deliver_to", lambda app, sink: app.consumer.deliver_to(sink))
         patch.setattr(worker_process, "AIOKafkaProducer", ScriptedProducer)
         patch.setattr(changelog, "AIOKafkaProducer", ScriptedProducer)
         patch.setattr(reader, "AIOKafkaConsumer", ScriptedRecoveryConsumer)

@@ -18,7 +18,7 @@ import msgspec
 
 from intentrec_core.history.changelog_codec import Restorer
 from intentrec_core.history.history import EventLayout, History
-from stream.pipeline.folding import Folder, PendingAnswer
+from stream.pipeline.folding import Folder
 from stream.wire.messages import Coalesced
 from stream.wire.records import ID_HEADER, OutputKind, output_id
 
@@ -83,14 +83,13 @@ def judge(
         for record in records:
             # One at a time: what each play owes must not depend on how the workers cut their batches.
             work = Folder(layout, placed).fold(partition, histories, [record])
-            for pending in work.pending:
+            owed |= {output_id(record, output.kind) for output in work.outputs}
+            for answer in work.answers:
                 if (partition, record.offset) in given_up:
                     owed.add(output_id(record, OutputKind.DEAD_LETTER))
-                elif isinstance(pending, PendingAnswer):
-                    owed |= {output_id(record, kind) for kind in ANSWERS}
-                    owners[partition, record.offset] = pending.play.user_id.encode()
                 else:
-                    owed.add(output_id(record, pending.kind))
+                    owed |= {output_id(record, kind) for kind in ANSWERS}
+                    owners[partition, record.offset] = answer.play.user_id.encode()
         expected |= {user: history for user, history in histories.items() if history.count}
     found = restored(settings, layout)
     seen: Counter[bytes] = Counter()
