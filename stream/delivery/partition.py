@@ -288,9 +288,8 @@ class PartitionTask:
         except asyncio.CancelledError:
             if self.phase is TaskPhase.ENDED:
                 raise
-            self._owner.commit_failed(
-                self, BrokerError("a commit was cancelled from within")
-            )  # see stream.kafka.closing
+            # A client library cancelled it, see stream.kafka.closing.
+            self._owner.commit_failed(self, BrokerError("a commit was cancelled from within"))
         except Exception as error:
             if self.phase is not TaskPhase.ENDED:
                 self._owner.commit_failed(self, error)

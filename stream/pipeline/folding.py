@@ -190,9 +190,8 @@ class Folder:
                 work.outputs.append(_late(record))
                 continue
             member = members.get(user_id)
-            if (
-                member is None or member.history is not history
-            ):  # a new history, where an erasure request came in between
+            # Another history than in this batch so far: an erasure request came in between.
+            if member is None or member.history is not history:
                 wave = -1 if member is None else member.wave
                 member = members[user_id] = _Member(MemberKey(partition, user_id), history, wave)
             if fold.outcome is _REPLAYED:
