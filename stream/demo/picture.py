@@ -22,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
+from rich.terminal_theme import TerminalTheme
 
 from intentrec_core.datasets.movielens import fetch_movielens
 from intentrec_core.evaluation.split import temporal_split
@@ -45,6 +46,19 @@ TRAINING_SHARE = 0.7
 SIMULATED_PLAYS = 60_000
 MESSAGES_DEADLINE_S = 20.0
 FONTS = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace"
+#: Dark, with enough contrast on a light page and on a dark one. Eight colours, then the same ones bright.
+THEME = TerminalTheme(
+    (13, 17, 23),
+    (201, 209, 217),
+    [
+        *((72, 79, 88), (255, 123, 114), (63, 185, 80), (210, 153, 34)),
+        *((88, 166, 255), (188, 140, 255), (57, 197, 207), (177, 186, 196)),
+    ],
+    [
+        *((110, 118, 129), (255, 161, 152), (86, 211, 100), (227, 179, 65)),
+        *((121, 192, 255), (219, 121, 230), (86, 212, 221), (255, 255, 255)),
+    ],
+)
 
 
 def draw(view: DemoSnapshot) -> str:
@@ -56,7 +70,7 @@ def draw(view: DemoSnapshot) -> str:
     without_fonts = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     template = re.sub(r"<!--.*?-->", "", without_fonts).replace("Fira Code, monospace", FONTS)
     # A fixed id keeps the difference between two pictures small.
-    svg = console.export_svg(title="make demo", code_format=template, unique_id="demo")
+    svg = console.export_svg(title="make demo", code_format=template, unique_id="demo", theme=THEME)
     return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip()) + "\n"
 
 
@@ -161,7 +175,7 @@ async def _newest_messages(
             await asyncio.sleep(0.2)
     finally:
         await observer.stop()
-    return tuple(newest.values())
+    return tuple(newest[kind] for kind in (Recommendation, IntentUpdate) if kind in newest)
 
 
 if __name__ == "__main__":
