@@ -28,10 +28,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.strip().splitlines()]
 OURS = [command for command in COMMANDS if command.startswith(".venv/bin/intentrec ")]
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
-#: A folder of plays as the text says that one is written.
-(WRITE_FOLDER,) = re.findall(r"`\.venv/bin/intentrec (simulate [^`]+)`", README)
-#: Options that make the same command short.
-ALSO = {"train": ["--epochs", "1", "--no-references"], "worker": [], "topics": [], "replay": []}
+#: Writes a folder of plays, as the text says.
+WRITE_FOLDER = re.findall(r"`\.venv/bin/intentrec (simulate [^`]+)`", README)[0]
+#: Options that shorten the training.
+TRAIN_BRIEFLY = ["--epochs", "1", "--no-references"]
 NUM_SEEN = 20
 
 
@@ -66,7 +66,7 @@ def test_ones_own_events_are_answered(tmp_path: Path) -> None:
         run(shlex.split(WRITE_FOLDER), tmp_path, settings)
         topics, train, worker, replay = [shlex.split(command)[1:] for command in OURS]
         run(topics, tmp_path, settings)
-        run(train + ALSO["train"], tmp_path, settings)
+        run(train + TRAIN_BRIEFLY, tmp_path, settings)
         with started(worker, tmp_path, settings):
             wait_until_ready(port)
             run(replay, tmp_path, settings)
