@@ -80,6 +80,16 @@ check: lint types layers fast ## everything above that is fast: under 90 s
 contracts: $(INSTALLED) ## write AsyncAPI and JSON Schema anew from the code
 	@$(BIN)/python -m stream.wire.schemas
 
+.PHONY: documents
+documents: $(INSTALLED) ## write the generated documents anew: reference, benchmarks, quality, index of decisions
+	@$(BIN)/python docs/build_reference.py
+	@$(BIN)/python docs/build_decisions_index.py
+	@$(BIN)/python -m tests.bench.report
+
+.PHONY: picture
+picture: $(INSTALLED) ## run the demo without a terminal and write its screen to docs/demo.svg
+	@$(BIN)/python -m stream.demo.picture docs/demo.svg
+
 .PHONY: lock
 lock: $(INSTALLED) ## resolve the locks anew; UPGRADE=1 moves to the newest versions
 	@deploy/venv/lock.sh $(BIN)/uv $(if $(UPGRADE),--upgrade)
