@@ -148,14 +148,6 @@ def pack_files(
     }
 
 
-def verify_bundle(path: Path, golden: GoldenCheck | None = None) -> Manifest:
-    """Everything that can be known of a bundle before it serves: files, then contents, then golden queries.
-
-    Raises: BundleError with the fault that was found first.
-    """
-    return load_bundle(path, "cpu", golden=golden).manifest
-
-
 def load_bundle(
     path: Path,
     device: torch.device | str = "cpu",

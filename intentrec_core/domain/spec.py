@@ -180,16 +180,6 @@ class Domain:
             total += head.num_labels
         return tuple(offsets)
 
-    def flat_label(self, flat: int) -> tuple[str, str]:
-        """Head and label name of a flat label id.
-
-        Raises: IndexError for an id that is not one.
-        """
-        for head, offset in zip(self.heads, self.label_offsets, strict=True):
-            if offset <= flat < offset + head.num_labels:
-                return head.name, head.label_names[flat - offset]
-        raise IndexError(f"flat label {flat}")
-
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change when a stored history would change its meaning.

@@ -216,12 +216,6 @@ class History(Struct, gc=False):
             return int(times[breaks[-1] + 1])
         return self.carried_session_ms if self.anchor(layout) else int(times[0])
 
-    def watched_hashes(self, layout: EventLayout) -> NDArray[np.uint64]:
-        """Item hashes of the last w plays, oldest first."""
-        held = self.view(layout)["item_hash"]
-        evicted = np.frombuffer(self.evicted_items, dtype="<u8")
-        return np.concatenate([evicted, held])[-layout.watched :] if layout.watched else held[:0].copy()
-
     def _evict(self, layout: EventLayout, num: int) -> None:
         self.carried_session_ms = self._session_start_at_eviction(layout, num)
         items = layout.view(self.events[: num * layout.size])["item_hash"].tobytes()

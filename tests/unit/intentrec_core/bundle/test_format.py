@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_arrays
 from index import artifact
 from index.golden import check_golden, golden_bytes
 from intentrec_core.bundle import format as bundle
-from intentrec_core.bundle.contents import load_bundle, verify_bundle
+from intentrec_core.bundle.contents import load_bundle
 from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, content_version, encode_manifest, verify_files
 from intentrec_core.errors import BundleError, BundleFault
 from tests.worlds.bundle_files import WORLD, fault_of, files_of, golden_check, write
@@ -120,18 +120,18 @@ def test_no_flipped_bit_of_the_manifest_goes_unseen(ref):
 
 def test_missing_and_extra_files_have_their_own_reasons(ref):
     (ref.path / "notes.txt").write_text("hello")
-    assert fault_of(verify_bundle, ref.path) is BundleFault.UNEXPECTED_FILE
+    assert fault_of(load_bundle, ref.path) is BundleFault.UNEXPECTED_FILE
     (ref.path / "notes.txt").unlink()
     (ref.path / bundle.ITEMS).unlink()
-    assert fault_of(verify_bundle, ref.path) is BundleFault.MISSING_FILE
+    assert fault_of(load_bundle, ref.path) is BundleFault.MISSING_FILE
     (ref.path / MANIFEST).unlink()
-    assert fault_of(verify_bundle, ref.path) is BundleFault.MISSING_FILE
-    assert fault_of(verify_bundle, ref.path.with_name("b0123456789ab")) is BundleFault.MISSING_FILE
+    assert fault_of(load_bundle, ref.path) is BundleFault.MISSING_FILE
+    assert fault_of(load_bundle, ref.path.with_name("b0123456789ab")) is BundleFault.MISSING_FILE
 
 
 def test_a_renamed_bundle_is_refused(ref):
     moved = ref.path.rename(ref.path.with_name("b0123456789ab"))
-    assert fault_of(verify_bundle, moved) is BundleFault.MANIFEST
+    assert fault_of(load_bundle, moved) is BundleFault.MANIFEST
 
 
 def test_a_bundle_of_another_format_is_refused_with_the_remedy(ref):
@@ -139,10 +139,10 @@ def test_a_bundle_of_another_format_is_refused_with_the_remedy(ref):
     later = msgspec.structs.replace(manifest, format=99)
     (ref.path / MANIFEST).write_bytes(encode_manifest(later))
     with pytest.raises(BundleError, match=r"format 99.*run the code that wrote it"):
-        verify_bundle(ref.path)
+        load_bundle(ref.path)
     with_more = json.loads(encode_manifest(later)) | {"signature": "of a later format"}
     (ref.path / MANIFEST).write_text(json.dumps(with_more))
-    assert fault_of(verify_bundle, ref.path) is BundleFault.CODE_VERSION
+    assert fault_of(load_bundle, ref.path) is BundleFault.CODE_VERSION
 
 
 def test_a_manifest_that_lists_other_files_is_refused(ref):
@@ -150,7 +150,7 @@ def test_a_manifest_that_lists_other_files_is_refused(ref):
     fewer = {name: entry for name, entry in manifest.files.items() if name != bundle.INDEX}
     forged = msgspec.structs.replace(manifest, files=fewer, version=content_version(fewer))
     (ref.path / MANIFEST).write_bytes(encode_manifest(forged))
-    assert fault_of(verify_bundle, ref.path) is BundleFault.MANIFEST
+    assert fault_of(load_bundle, ref.path) is BundleFault.MANIFEST
 
 
 def changed(files, file, **arrays):
@@ -170,7 +170,7 @@ def test_a_wrong_shape_is_found_though_the_checksums_are_right(tmp_path, files):
         {bundle.MODEL: b"[]"},
     ]
     for change in wrong:
-        assert fault_of(verify_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.SHAPE
+        assert fault_of(load_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.SHAPE
 
 
 def test_a_number_that_is_not_finite_is_found(tmp_path, files):
@@ -183,7 +183,7 @@ def test_a_number_that_is_not_finite_is_found(tmp_path, files):
         changed(files, bundle.VECTORS, weights=vectors),
         changed(files, bundle.POPULARITY, popularity=popularity),
     ):
-        assert fault_of(verify_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.NOT_FINITE
+        assert fault_of(load_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.NOT_FINITE
 
 
 def test_domain_and_tables_that_do_not_parse_have_their_own_reasons(tmp_path, files):
@@ -193,14 +193,14 @@ def test_domain_and_tables_that_do_not_parse_have_their_own_reasons(tmp_path, fi
         ({bundle.VOCABULARY: b"no parquet"}, BundleFault.VOCABULARY),
         ({bundle.ITEMS: b""}, BundleFault.VOCABULARY),
     ):
-        assert fault_of(verify_bundle, write(tmp_path / "wrong", files | change).path) is fault
+        assert fault_of(load_bundle, write(tmp_path / "wrong", files | change).path) is fault
 
 
 def test_vectors_of_other_weights_are_refused(tmp_path, files):
     (tmp_path / "other").mkdir()
     other = files_of(WORLD, tmp_path / "other", seed=9)
     mixed = files | {name: other[name] for name in (bundle.VECTORS, bundle.INDEX, bundle.GOLDEN)}
-    assert fault_of(verify_bundle, write(tmp_path / "wrong", mixed).path) is BundleFault.GOLDEN
+    assert fault_of(load_bundle, write(tmp_path / "wrong", mixed).path) is BundleFault.GOLDEN
 
 
 def test_failed_golden_queries_are_refused(tmp_path, files):
@@ -208,8 +208,8 @@ def test_failed_golden_queries_are_refused(tmp_path, files):
     rows = golden["rows"].copy()
     rows[2, 0], rows[2, 6] = rows[2, 6], rows[2, 0]
     bundle_ = write(tmp_path / "wrong", files | changed(files, bundle.GOLDEN, rows=rows))
-    verify_bundle(bundle_.path)
-    assert fault_of(verify_bundle, bundle_.path, golden=golden_check) is BundleFault.GOLDEN
+    load_bundle(bundle_.path)
+    assert fault_of(load_bundle, bundle_.path, golden=golden_check) is BundleFault.GOLDEN
     for change in (
         {bundle.GOLDEN: b"nothing"},
         changed(files, bundle.GOLDEN, queries=np.ones((5, 3), dtype=np.float32)),
@@ -218,7 +218,7 @@ def test_failed_golden_queries_are_refused(tmp_path, files):
         {bundle.INDEX: b"no index"},
     ):
         path = write(tmp_path / "wrong", files | change).path
-        assert fault_of(verify_bundle, path, golden=golden_check) is BundleFault.SHAPE
+        assert fault_of(load_bundle, path, golden=golden_check) is BundleFault.SHAPE
 
 
 def test_golden_answers_forgive_rounding_but_not_another_answer():
