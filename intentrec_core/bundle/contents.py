@@ -23,7 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from intentrec_core.bundle import format as bundle
-from intentrec_core.bundle.format import Manifest
+from intentrec_core.bundle.format import BundleRef, Manifest
 from intentrec_core.domain.spec import Domain, Field
 from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, DomainError
@@ -149,18 +149,21 @@ def pack_files(
 
 
 def load_bundle(
-    path: Path,
+    source: Path | BundleRef,
     device: torch.device | str = "cpu",
     golden: GoldenCheck | None = None,
     known: Tables | None = None,
 ) -> LoadedBundle:
     """Verifies a bundle's files, reads them and checks them against each other; the model is on ``device``, in eval mode.
 
-    ``known``: tables of another bundle, taken where this one's files are the same.
+    ``source``: a folder, or the ref of one that :meth:`~intentrec_core.bundle.store.BundleStore.fetch` has just verified; of a
+    ref only the files that have changed since then are hashed again. ``known``: tables of another bundle, taken where this
+    one's files are the same.
 
     Raises: BundleError: as :func:`intentrec_core.bundle.format.verify_files`, and domain, vocabulary, shape, not_finite, golden.
     """
-    manifest = bundle.verify_files(path)
+    ref = source if isinstance(source, BundleRef) else BundleRef(source.name, source)
+    path, manifest = ref.path, bundle.verify_again(ref)
     reader = _Reader(path, manifest.version)
     digests = tuple(manifest.files[name].sha256 for name in (bundle.DOMAIN, bundle.VOCABULARY, bundle.ITEMS))
     tables = known if known is not None and known.digests == digests else reader.tables(digests)

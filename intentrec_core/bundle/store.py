@@ -26,6 +26,7 @@ from intentrec_core.bundle.format import (
     decode_manifest,
     place,
     read_manifest,
+    verified,
     verify_files,
 )
 from intentrec_core.errors import BundleError, BundleFault, ConfigError
@@ -107,13 +108,14 @@ class BundleStore:
     def fetch(self, version: str) -> BundleRef:
         """The bundle as a verified folder on this machine, copied from the store where the cache lacks it or is damaged.
 
+        Hand the result to :func:`intentrec_core.bundle.contents.load_bundle` as it is: nothing is hashed twice then.
+
         Raises: BundleError: unreachable, or what is wrong with the bundle in the store.
         Cost: reads the bundle once where it is cached; else copies it, too.
         """
         cached = self.cache / self._checked(version)
         try:
-            verify_files(cached)
-            return BundleRef(version, cached)
+            return verified(cached)
         except BundleError:
             pass  # not there, or damaged on this disk: the store has it
         manifest = self.manifest(version)
@@ -126,8 +128,8 @@ class BundleStore:
                     except FileNotFoundError as error:
                         raise BundleError(BundleFault.MISSING_FILE, version, f"{file} is not at {self.url}") from error
             self._refuse_unexpected(version, manifest)
-            verify_files(temporary)
-            return BundleRef(version, place(temporary, cached))
+            fetched = verified(temporary)
+            return BundleRef(version, place(temporary, cached), fetched.stamps)
 
     def publish(self, ref: BundleRef) -> Manifest:
         """Copies a bundle of this machine into the store, its manifest last; nothing happens where it is there already.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ from index.golden import check_golden, golden_bytes
 from intentrec_core.bundle import format as bundle
 from intentrec_core.bundle.contents import load_bundle
 from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, content_version, encode_manifest, verify_files
+from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import BundleError, BundleFault
 from tests.worlds.bundle_files import WORLD, fault_of, files_of, golden_check, write
 
@@ -151,6 +153,56 @@ def test_a_manifest_that_lists_other_files_is_refused(ref):
     forged = msgspec.structs.replace(manifest, files=fewer, version=content_version(fewer))
     (ref.path / MANIFEST).write_bytes(encode_manifest(forged))
     assert fault_of(load_bundle, ref.path) is BundleFault.MANIFEST
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Names of the files that were hashed, in order."""
+    names, real = [], bundle._entry
+
+    def entry(path):
+        names.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(bundle, "_entry", entry)
+    return names
+
+
+def test_a_load_from_a_folder_hashes_each_file_once(ref, hashed):
+    load_bundle(ref.path, golden=golden_check)
+    assert sorted(hashed) == sorted(BUNDLE_FILES)
+
+
+def test_fetching_a_bundle_and_loading_it_hashes_each_file_once(tmp_path, ref, hashed):
+    store = BundleStore(str(ref.path.parent), tmp_path / "cache")
+    load_bundle(store.fetch(ref.version), golden=golden_check)  # into an empty cache
+    assert sorted(hashed) == sorted(BUNDLE_FILES)
+    hashed.clear()
+    load_bundle(store.fetch(ref.version), golden=golden_check)  # from the cache
+    assert sorted(hashed) == sorted(BUNDLE_FILES)
+
+
+@pytest.mark.parametrize("file", BUNDLE_FILES)
+def test_a_file_changed_after_the_fetch_is_refused_at_load(tmp_path, ref, file):
+    store = BundleStore(str(ref.path.parent), tmp_path / "cache")
+    fetched = store.fetch(ref.version)
+    time.sleep(0.02)  # more than a step of the file system's clock
+    path = fetched.path / file
+    times = path.stat()
+    data = path.read_bytes()
+    with path.open("r+b") as written:  # the same inode and the same size ...
+        written.write(bytes([data[0] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # ... and even the same time of modification
+    assert fault_of(load_bundle, fetched) is BundleFault.CHECKSUM
+
+
+def test_a_fetched_bundle_whose_manifest_or_folder_changed_is_refused_at_load(tmp_path, ref):
+    fetched = BundleStore(str(ref.path.parent), tmp_path / "cache").fetch(ref.version)
+    (fetched.path / "notes.txt").write_text("hello")
+    assert fault_of(load_bundle, fetched) is BundleFault.UNEXPECTED_FILE
+    (fetched.path / "notes.txt").unlink()
+    (fetched.path / MANIFEST).write_bytes((fetched.path / MANIFEST).read_bytes() + b" ")
+    assert fault_of(load_bundle, fetched) is BundleFault.MANIFEST
 
 
 def changed(files, file, **arrays):
