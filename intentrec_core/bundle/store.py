@@ -7,7 +7,6 @@ time it is asked for.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import uuid
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from filelock import lock_descriptor
 
 from intentrec_core.bundle.format import (
     MANIFEST,
@@ -218,14 +218,16 @@ class BundleStore:
 
 @contextmanager
 def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Holds a folder's lock, as far as its file system has any.
+    """Holds the lock of a folder. On a file system without locks, ``wait`` goes on without one.
 
-    Raises: OSError without ``wait`` where it is not to be had.
+    Raises: OSError without ``wait`` when another process holds the lock, or the file system has none.
     """
+    # The folder itself is locked, not a file beside it: the lock goes with the folder and with the process.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError) if wait else nullcontext():
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if not lock_descriptor(descriptor, blocking=wait):
+                raise BlockingIOError(f"{folder} is locked by another process")
         yield
     finally:
         os.close(descriptor)
