@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, DurationWeight, Field, FieldKind, FieldSource, Rule
+from intentrec_core.features.buckets import DAY_S, bucket_codes
 from intentrec_core.features.columns import Columns
 from intentrec_core.history.history import EventLayout
-
-DAY_S = 86_400.0
 
 
 class ItemRows(Protocol):
@@ -105,12 +104,12 @@ class FeatureBuilder:
         """
         if field.source is FieldSource.EVENT:
             if field.key == "duration_s":
-                return _bucket(field, plays["duration_s"], missing=plays["duration_s"] < 0)
+                return bucket_codes(plays["duration_s"], field.edges, missing=plays["duration_s"] < 0)
             column = plays[field.name]
-            return _bucket(field, column) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
+            return bucket_codes(column, field.edges) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
         ts_s = plays["ts_ms"] / 1000.0
         if field.rule is Rule.TIME_SINCE_RELEASE:
-            return _bucket(field, (ts_s - self._release_s[field.name][rows]) / DAY_S)
+            return bucket_codes((ts_s - self._release_s[field.name][rows]) / DAY_S, field.edges)
         if field.rule is Rule.HOUR_OF_DAY:
             return 1 + ((ts_s // 3600) % 24).astype(np.int64)
         return 1 + ((ts_s // DAY_S + 3) % 7).astype(np.int64)  # 1970-01-01 was a Thursday; 0 is Monday
@@ -126,7 +125,7 @@ class FeatureBuilder:
         if not needs_plays_before(field):
             return self.own_codes(field, new, rows)
         if field.rule is Rule.GAP:
-            return _bucket(field, gap_s, missing=gap_s < 0)
+            return bucket_codes(gap_s, field.edges, missing=gap_s < 0)
         assert contacts is not None
         return 1 + contacts
 
@@ -147,12 +146,3 @@ class FeatureBuilder:
 def needs_plays_before(field: Field) -> bool:
     """Whether a field's code depends on the plays before, and not only on the play and its item."""
     return field.rule in (Rule.GAP, Rule.FIRST_CONTACT)
-
-
-def _bucket(
-    field: Field, values: NDArray[np.floating], *, missing: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Bucket codes; NaN and ``missing`` are code 0. Release age is counted in days, every other number in its own unit."""
-    numbers = values.astype(np.float64)
-    absent = np.isnan(numbers) if missing is None else np.isnan(numbers) | missing
-    return np.where(absent, 0, 1 + np.digitize(numbers, field.edges))

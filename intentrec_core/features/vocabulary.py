@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from intentrec_core.domain.spec import Domain, Field, FieldKind, FilterKind, Rule, value_text
 from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
+from intentrec_core.features.buckets import DAY_S, bucket_codes
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.history.history import hash64
 
-DAY_S = 86_400.0
 MAX_NUMBER = 1e300
 
 
@@ -143,7 +143,7 @@ class ItemTable:
         if field in self.domain.static_fields:
             codes = self.codes[:, self.domain.static_fields.index(field)]
         elif field.rule is Rule.TIME_SINCE_RELEASE:
-            codes = _bucket_codes((at_s - self.number(field.key)) / DAY_S, field.edges)
+            codes = bucket_codes((at_s - self.number(field.key)) / DAY_S, field.edges)
         else:
             raise ValueError(f"field {field.name}: its label belongs to a play, not to an item")
         return np.eye(1 + field.num_labels, dtype=np.float32)[codes][:, 1:]
@@ -178,7 +178,7 @@ class ItemTable:
 
     def _field_codes(self, field: Field) -> NDArray[np.int64]:
         if field.kind is FieldKind.BUCKETED:
-            return _bucket_codes(self.number(field.key), field.edges)
+            return bucket_codes(self.number(field.key), field.edges)
         codes, key = field.value_codes, field.key
         return np.array(
             [codes.get(value_text(attributes.get(key)), 0) for attributes in self._attributes], dtype=np.int64
@@ -192,10 +192,6 @@ class ItemTable:
                 if code:
                     indicators[row, code - 1] = 1.0
         return indicators
-
-
-def _bucket_codes(numbers: NDArray[np.float64], edges: Sequence[float]) -> NDArray[np.int64]:
-    return np.where(np.isnan(numbers), 0, 1 + np.digitize(numbers, edges)).astype(np.int64)
 
 
 def _number(value: Any) -> float:

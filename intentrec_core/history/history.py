@@ -13,14 +13,14 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from intentrec_core.domain.spec import Domain, FieldKind, FilterKind, value_text
+from intentrec_core.domain.spec import Domain, Field, FieldKind, Filter, FilterKind, value_text
 
 MISSING_DURATION_S = -1.0
 #: Where a packed play holds them.
@@ -76,6 +76,17 @@ class PackedPlay(Struct, frozen=True, gc=False):
     event_hash: bytes
 
 
+class AttributeColumn(NamedTuple):
+    """A column of a packed play that is made from one attribute: ``convert`` takes the attribute under ``key``, None if missing.
+
+    ``convert`` raises ValueError when a number is wanted and the value is no finite one.
+    """
+
+    name: str
+    key: str
+    convert: Callable[[Any], Any]
+
+
 class EventLayout:
     """How a play is packed: little endian, fixed size, declared by the domain.
 
@@ -102,14 +113,9 @@ class EventLayout:
         self.gap_ms = int(domain.session_gap_s * 1000)
         codes = {"<u8": "Q", "<i8": "q", "<f4": "f", "<u2": "H"}
         self._pack = struct.Struct("<" + "".join(codes[kind] for _, kind in columns)).pack
-        #: What of a play's attributes is packed: each one's key, and what makes a column's value of it.
-        self._attributes: list[tuple[str, Callable[[Any], Any]]] = [
-            (f.key, _number(f.key) if f.kind is FieldKind.BUCKETED else _Codes(f.value_codes).__getitem__)
-            for f in domain.event_fields
-        ]
-        self._attributes += [
-            (f.event_key, _number(f.event_key) if f.kind is FilterKind.AT_MOST else _text_hash)
-            for f in domain.event_filters
+        self.attributes = [AttributeColumn(f.name, f.key, _event_value(f)) for f in domain.event_fields]
+        self.attributes += [
+            AttributeColumn(f"filter_{f.event_key}", f.event_key, _member_value(f)) for f in domain.event_filters
         ]
 
     def pack(
@@ -132,8 +138,8 @@ class EventLayout:
             ts_ms,
             MISSING_DURATION_S if duration_s is None else duration_s,
         ]
-        for key, packed in self._attributes:
-            values.append(packed(attributes.get(key)))
+        for _, key, convert in self.attributes:
+            values.append(convert(attributes.get(key)))
         data = self._pack(*values)
         return PackedPlay(data, ts_ms, data[_EVENT_HASH : _EVENT_HASH + _HASH_BYTES])
 
@@ -252,7 +258,16 @@ class _Codes(dict[Any, int]):
         return 0 if value is None or isinstance(value, str) else self[value_text(value)]
 
 
-def _text_hash(value: Any) -> int:
+def _event_value(field: Field) -> Callable[[Any], Any]:
+    return _number(field.key) if field.kind is FieldKind.BUCKETED else _Codes(field.value_codes).__getitem__
+
+
+def _member_value(filter_: Filter) -> Callable[[Any], Any]:
+    return _number(filter_.event_key) if filter_.kind is FilterKind.AT_MOST else text_hash
+
+
+def text_hash(value: Any) -> int:
+    """The 64-bit hash of a value's text, 0 for None."""
     return 0 if value is None else hash64(value_text(value))
 
 

@@ -8,7 +8,7 @@ Shapes: N plays of all members, U members.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from intentrec_core.domain.spec import Field, FieldKind, Filter, FilterKind
-from intentrec_core.history.history import MISSING_DURATION_S, EventLayout, hash64
+from intentrec_core.history.history import MISSING_DURATION_S, EventLayout, hash64, text_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +91,12 @@ def _first_of_each(member: NDArray[np.int64], event_hash: NDArray[np.uint64]) ->
 def _pack(layout: EventLayout, plays: pa.Table) -> NDArray[np.void]:
     """All plays as one structured array, a column at a time."""
     packed = np.zeros(plays.num_rows, dtype=layout.dtype)
-    packed["item_hash"] = _by_distinct(plays.column("item_id"), hash64, np.dtype("<u8"), 0)
+    packed["item_hash"] = _by_distinct(plays.column("item_id"), text_hash, np.dtype("<u8"))
     packed["event_hash"] = np.fromiter(map(hash64, plays.column("event_id").to_pylist()), "<u8", plays.num_rows)
     packed["ts_ms"] = plays.column("ts_ms").to_numpy()
     packed["duration_s"] = pc.fill_null(plays.column("duration_s"), MISSING_DURATION_S).to_numpy()
-    for field in layout.domain.event_fields:
-        packed[field.name] = _field(field, _attribute(plays, field.key))
-    for filter_ in layout.domain.event_filters:
-        packed[f"filter_{filter_.event_key}"] = _filter(filter_, _attribute(plays, filter_.event_key))
+    for name, key, convert in layout.attributes:
+        packed[name] = _by_distinct(_attribute(plays, key), convert, layout.dtype[name])
     return packed
 
 
@@ -108,27 +105,8 @@ def _attribute(plays: pa.Table, key: str) -> pa.ChunkedArray:
     return plays.column("action") if key == "action" else pc.map_lookup(plays.column("context"), key, "last")
 
 
-def _field(field: Field, column: pa.ChunkedArray) -> NDArray[Any]:
-    if field.kind is FieldKind.BUCKETED:
-        return _by_distinct(column, _number, np.dtype("<f4"), np.nan)
-    return _by_distinct(column, lambda value: field.value_codes.get(value, 0), np.dtype("<u2"), 0)
-
-
-def _filter(filter_: Filter, column: pa.ChunkedArray) -> NDArray[Any]:
-    if filter_.kind is FilterKind.AT_MOST:
-        return _by_distinct(column, _number, np.dtype("<f4"), np.nan)
-    return _by_distinct(column, hash64, np.dtype("<u8"), 0)
-
-
-def _by_distinct(column: pa.ChunkedArray, function: Any, dtype: np.dtype[Any], missing: float) -> NDArray[Any]:
-    """``function`` of every text, computed once for each distinct one."""
+def _by_distinct(column: pa.ChunkedArray, convert: Callable[[Any], Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """``convert`` of every value and of None where null, computed once for each distinct one."""
     encoded = column.combine_chunks().dictionary_encode()
-    values = np.array([*(function(text) for text in encoded.dictionary.to_pylist()), missing], dtype=dtype)
+    values = np.array([convert(value) for value in (*encoded.dictionary.to_pylist(), None)], dtype=dtype)
     return values[pc.fill_null(encoded.indices, len(values) - 1).to_numpy()]
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not np.isfinite(number):
-        raise ValueError(f"{text!r} is not a finite number")
-    return number
