@@ -169,12 +169,17 @@ class ItemTable:
         return members
 
     def coverage(self) -> dict[str, float]:
-        """For each catalogue field the share of items with a declared label; near 0, its key or values are wrong."""
+        """By name of each field that reads the catalogue: the share of items, 0 to 1, that have a value for it.
+
+        A share near 0 means that the domain file's key or values do not match the catalogue: a misspelt key is not an error,
+        since any item may lack any attribute. The fields are those with source catalogue, and release ages.
+        """
+        known = {f.name: self.codes[:, i] > 0 for i, f in enumerate(self.domain.static_fields)}
+        known |= {name: labels.any(axis=1) for name, labels in self.multi.items()}
+        released = (f for f in self.domain.fields if f.rule is Rule.TIME_SINCE_RELEASE)
+        known |= {f.name: ~np.isnan(self.number(f.key)) for f in released}
         total = max(1, len(self) - 1)
-        shares = {
-            f.name: int(np.count_nonzero(self.codes[:, i])) / total for i, f in enumerate(self.domain.static_fields)
-        }
-        return shares | {name: float(labels.any(axis=1).sum()) / total for name, labels in self.multi.items()}
+        return {f.name: int(known[f.name].sum()) / total for f in self.domain.fields if f.name in known}
 
     def _field_codes(self, field: Field) -> NDArray[np.int64]:
         if field.kind is FieldKind.BUCKETED:
