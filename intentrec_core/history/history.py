@@ -1,10 +1,11 @@
-"""Ground state: what one member played, ordered, de-duplicated, packed binary.
+"""Ground state: what one member played, in order, without duplicates, packed into bytes.
 
-A history is a pure function of the plays folded into it. It holds no row number, bundle or anything else that comes
-from weights, never looks at a clock, and everything derived (caches, intents, lists) can be rebuilt from it.
+A history is a pure function of the plays folded into it. It holds no item row, no bundle version and nothing else that
+depends on model weights, and it reads no clock. Everything derived from it (KV caches, intents, recommendations) can be
+rebuilt.
 
-With n = ``domain.window``, a history of k plays holds exactly its current context, plays ``[anchor(k), k)`` in event-time
-order: everything while k <= 2n, then between n + 1 and 2n plays (the anchored window).
+With n = ``domain.window``, a history of k plays holds exactly its current context: plays ``[anchor(k), k)`` in
+event-time order. This is every play while k <= 2n, then between n + 1 and 2n plays (the anchored window).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from intentrec_core.domain.spec import Domain, Field, FieldKind, Filter, FilterKind, value_text
 
 MISSING_DURATION_S = -1.0
-#: Where a packed play holds them.
+#: Byte offsets of these columns in a packed play.
 _ITEM_HASH, _EVENT_HASH, _TIME_OFFSET = 0, 8, 16
 _HASH_BYTES = 8
 _TIME = struct.Struct("<q")
@@ -31,18 +32,18 @@ _xxh3 = xxhash.xxh3_64_intdigest
 
 
 def hash64(text: str | bytes) -> int:
-    """The 64-bit identity of an item, event or text: xxh3 of its UTF-8 bytes."""
+    """The 64-bit id of an item, an event or a text: xxh3 of its UTF-8 bytes."""
     return _xxh3(text.encode() if isinstance(text, str) else text)
 
 
 def anchor(count: int, window: int) -> int:
-    """First play (zero-based) of the context after a member's ``count``-th play."""
+    """Index of the first play (zero-based) of the context after a member's ``count``-th play."""
     windows_left = (count - 1) // window - 1
     return windows_left * window if windows_left > 0 else 0
 
 
 class Outcome(Enum):
-    """What folding a play did."""
+    """The result of folding a play."""
 
     APPENDED = "appended"
     INSERTED = "inserted"
@@ -52,15 +53,16 @@ class Outcome(Enum):
 
     @property
     def changed(self) -> bool:
-        """Whether the state is another one now."""
+        """Whether folding the play changed the state."""
         return self in (Outcome.APPENDED, Outcome.INSERTED)
 
 
 class Fold(Struct, frozen=True, gc=False):
-    """What folding one play did to a history.
+    """The effect of folding one play into a history.
 
-    ``position`` is the play's place among the plays held now, ``evicted`` how many plays left at the old end (then
-    every position moved down by as many, and the anchor moved). Where nothing changed, position is the newest.
+    ``position`` is the play's place among the plays held now; if nothing changed, the newest place. ``evicted`` is the
+    number of plays that left the old end: if it is not 0, the anchor moved, and every position moved down by that
+    number.
     """
 
     outcome: Outcome
@@ -69,7 +71,7 @@ class Fold(Struct, frozen=True, gc=False):
 
 
 class PackedPlay(Struct, frozen=True, gc=False):
-    """One play as the ground state keeps it."""
+    """One play in the form that the ground state stores."""
 
     data: bytes
     ts_ms: int
@@ -77,9 +79,10 @@ class PackedPlay(Struct, frozen=True, gc=False):
 
 
 class AttributeColumn(NamedTuple):
-    """A column of a packed play that is made from one attribute: ``convert`` takes the attribute under ``key``, None if missing.
+    """A column of a packed play that is made from one attribute of the play.
 
-    ``convert`` raises ValueError when a number is wanted and the value is no finite one.
+    ``convert`` takes the attribute's value, or None if it is missing, and returns the column's value. It raises
+    ValueError when a number is expected and the value is not a finite number.
     """
 
     name: str
@@ -88,10 +91,11 @@ class AttributeColumn(NamedTuple):
 
 
 class EventLayout:
-    """How a play is packed: little endian, fixed size, declared by the domain.
+    """How a play is packed: little endian, of fixed size, with columns declared by the domain.
 
-    ``dtype`` columns: item_hash u8, event_hash u8, ts_ms i8, duration_s f4 (-1 missing), one per event field (categorical:
-    u2 code; number: f4, NaN missing), one per event filter (``filter_<event_key>``: f4 number or u8 hash, 0 missing).
+    ``dtype`` columns: item_hash u8, event_hash u8, ts_ms i8, duration_s f4 (-1 missing), one per event field
+    (categorical: u2 code; number: f4, NaN missing), one per event filter (``filter_<event_key>``: f4 number or u8 hash,
+    0 missing). ``attributes`` lists the columns of the last two kinds, in order.
     """
 
     def __init__(self, domain: Domain) -> None:
@@ -126,11 +130,11 @@ class EventLayout:
         duration_s: float | None,
         attributes: Mapping[str, Any],
     ) -> PackedPlay:
-        """Packs a valid play; ``attributes`` are ``action`` and the entries of ``context``.
+        """Packs a valid play. ``attributes`` are ``action`` and the entries of ``context``.
 
         A categorical value that the domain does not declare is packed as missing.
 
-        Raises: ValueError when a number field or filter holds something that is no finite number.
+        Raises: ValueError when the value for a number field or filter is not a finite number.
         """
         values: list[Any] = [
             _xxh3(item_id.encode()),
@@ -144,11 +148,11 @@ class EventLayout:
         return PackedPlay(data, ts_ms, data[_EVENT_HASH : _EVENT_HASH + _HASH_BYTES])
 
     def ts_ms(self, events: bytes, position: int) -> int:
-        """Event time of one packed play, in milliseconds."""
+        """Event time of one packed play, in milliseconds since 1970."""
         return int(_TIME.unpack_from(events, position * self.size + _TIME_OFFSET)[0])
 
     def has_item_before(self, events: bytes, position: int) -> bool:
-        """Whether the item of the play at ``position`` stands earlier in ``events``."""
+        """Whether an earlier play in ``events`` has the same item as the play at ``position``."""
         end = position * self.size
         return _holds(events, self.size, _ITEM_HASH, events[end : end + _HASH_BYTES], end)
 
@@ -158,12 +162,12 @@ class EventLayout:
 
 
 class History(Struct, gc=False):
-    """One member's ground state: one of a million, and nothing that the garbage collector has to look at.
+    """One member's ground state. Garbage collection skips it, because a worker holds a million of them.
 
-    ``count`` is k, the number of all plays ever applied; ``last_offset`` the source offset of the last one applied;
-    ``events`` the packed context, never changed in place: whoever took it keeps it as it was; ``evicted_items`` hashes of the
-    last items that left it (at most w);
-    ``carried_session_ms`` when the session of the oldest play held began, if that was before it.
+    ``count`` is k, the number of plays ever applied. ``last_offset`` is the source offset of the last play applied.
+    ``events`` is the packed context; it is replaced and never changed in place, so a reference to it stays valid.
+    ``evicted_items`` are the hashes of the last items that left the context, at most w. ``carried_session_ms`` is the
+    start of the session of the oldest play held, if that session began before this play.
     """
 
     count: int = 0
@@ -173,11 +177,11 @@ class History(Struct, gc=False):
     carried_session_ms: int = 0
 
     def num_events(self, layout: EventLayout) -> int:
-        """How many plays are held: the length of the context."""
+        """Number of plays held: the length of the context."""
         return len(self.events) // layout.size
 
     def anchor(self, layout: EventLayout) -> int:
-        """Index of the oldest play held, among all plays ever applied."""
+        """Index of the oldest play held, counted over all plays ever applied."""
         return anchor(self.count, layout.window)
 
     def view(self, layout: EventLayout) -> NDArray[np.void]:
@@ -185,9 +189,10 @@ class History(Struct, gc=False):
         return layout.view(self.events)
 
     def apply(self, layout: EventLayout, play: PackedPlay, offset: int) -> Fold:
-        """Folds one play in.
+        """Folds one play into the history.
 
-        Cost: O(context), a byte a play looked at for the duplicate and one copy of the context: 1 µs for 256 plays.
+        Cost: O(context): one byte per play is compared to find a duplicate, and the context is copied once; 1 µs for
+        256 plays.
         """
         size, events = layout.size, self.events
         num = len(events) // size
@@ -215,7 +220,9 @@ class History(Struct, gc=False):
         return Fold(outcome, max(0, position - evicted), evicted)
 
     def session_start_ms(self, layout: EventLayout, position: int) -> int:
-        """Event time at which the session of the play at ``position`` began: after the last gap above the session gap."""
+        """Event time at which the session of the play at ``position`` began: the play after the last gap longer than the
+        session gap.
+        """
         times = self.view(layout)["ts_ms"][: position + 1]
         breaks = np.flatnonzero(np.diff(times) > layout.gap_ms)
         if len(breaks):
@@ -239,10 +246,12 @@ class History(Struct, gc=False):
 
 
 def _holds(events: bytes, size: int, column: int, wanted: bytes, end: int) -> bool:
-    """Whether a play that begins before ``end`` has the hash ``wanted`` in the column that begins at its byte ``column``.
+    """Whether a play that begins before ``end`` has the hash ``wanted`` in the column that begins at byte ``column`` of a
+    play.
 
-    The first bytes of that column are laid side by side and searched: it takes a fifth of a search through all bytes, and
-    finds nothing that only looks alike in another column. One play in 256 has the same first byte by chance.
+    The first byte of each play's column is gathered and searched. This takes a fifth of the time of a search through
+    all bytes, and does not match equal bytes in other columns. By chance, one play in 256 has the same first byte, so
+    each match is compared in full.
     """
     first_bytes, first, at = events[column:end:size], wanted[0], -1
     while (at := first_bytes.find(first, at + 1)) >= 0:
@@ -252,7 +261,7 @@ def _holds(events: bytes, size: int, column: int, wanted: bytes, end: int) -> bo
 
 
 class _Codes(dict[Any, int]):
-    """Codes of declared values by their text, most often what a play holds; 0 for what is missing or not declared."""
+    """Codes of declared values, by value or by the value's text; 0 for a value that is missing or not declared."""
 
     def __missing__(self, value: Any) -> int:
         return 0 if value is None or isinstance(value, str) else self[value_text(value)]
@@ -272,7 +281,9 @@ def text_hash(value: Any) -> int:
 
 
 def _number(key: str) -> Callable[[Any], float]:
-    """Makes numbers of values, NaN of one that is missing. Raises: ValueError for what is no finite number."""
+    """A converter to float for one attribute: None becomes NaN. The converter raises ValueError for a value that is not a
+    finite number.
+    """
 
     def number(value: Any) -> float:
         if value is None:

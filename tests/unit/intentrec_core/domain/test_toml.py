@@ -72,7 +72,7 @@ MISTAKES = [
     ("edges = [7, 30]", "edges = 10", "field age.edges", "list of finite numbers"),
     ('values = ["a", "b"]', "values = 5", "field genre.values", "list of texts"),
     ("window = 8", f"window = 8\nsession_gap_s = 1{'0' * 400}", "history.session_gap_s", "1 to"),
-    ('name = "age"', 'name = "ts_ms"', "field ts_ms.name", "histories use these"),
+    ('name = "age"', 'name = "ts_ms"', "field ts_ms.name", "which histories use"),
     ('name = "action"\nkind', 'name = "action"\nkey = "duration_s"\nkind', "field action.kind", "bucketed"),
     ('unless_values = ["skip"]', "", "filter watched.unless_head", "together"),
     ("[[filter]]", '[[filter]]\nkind = "watched"\n[[filter]]', "filter watched", "each once"),
