@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.engine.cuda.device_faults import DeviceFault, fault_of, first_line
 from intentrec_core.engine.cuda.encoder import TorchEncoder
-from intentrec_core.engine.encoder import Encoder, StepOutput
+from intentrec_core.engine.encoder import Encoder, StepOutput, no_output
 from intentrec_core.engine.member_key import MemberKey
+from intentrec_core.engine.output_rows import put_rows
 from intentrec_core.engine.slots import NO_LABEL, Slot, SlotAllocator
 from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.features.features import FeatureBuilder
@@ -202,18 +203,27 @@ class IncrementalEngine:
         if len(set(members)) != len(members):
             raise ValueError("a member comes twice in one call")
         rows = np.cumsum([0, *(request.num_outputs for request in requests)])
-        out = self._empty(int(rows[-1]))
+        out = no_output(self.model, int(rows[-1]))
+        previous_primary_N = np.full(int(rows[-1]), NO_LABEL, dtype=np.int64)
         try:
             for low in range(0, len(requests), self._slots.num_slots):
                 chunk = range(low, min(low + self._slots.num_slots, len(requests)))
                 jobs = self._plan([requests[i] for i in chunk], [int(rows[i]) for i in chunk])
                 for group in _passes(jobs):
-                    self._run(group, out)
+                    self._run(group, out, previous_primary_N)
         except BaseException:
             for member in members:
                 self.forget(member)
             raise
-        return out
+        bounds = self.model.domain.label_offsets[1:] if self.model.config.intent_stage else ()
+        return Encoded(
+            item_NW=out.item,
+            heads=tuple(np.split(out.probs, bounds, axis=1)) if self.model.config.intent_stage else (),
+            alpha_NM=out.alpha,
+            intent_NP=out.intent,
+            primary_N=out.primary,
+            previous_primary_N=previous_primary_N,
+        )
 
     def _plan(self, requests: Sequence[EncodeRequest], first_rows: Sequence[int]) -> list[_Job]:
         """Finds or makes a slot for every request. Members found are touched first, so that none of them is evicted here."""
@@ -245,7 +255,7 @@ class IncrementalEngine:
         # The slot remembers the primary intent of its last play only: for an earlier one, that play is encoded again.
         return start if start == slot.length else max(0, start - 1)
 
-    def _run(self, jobs: list[_Job], out: Encoded) -> None:
+    def _run(self, jobs: list[_Job], out: StepOutput, previous_primary_N: NDArray[np.int64]) -> None:
         columns = self._features.columns([job.request.context for job in jobs], [job.start for job in jobs])
         ends = np.cumsum(columns.lengths)
         num_outputs = np.array([job.request.num_outputs for job in jobs])
@@ -254,40 +264,18 @@ class IncrementalEngine:
         wanted[answered] = True
         output = self.encoder.encode(columns, np.array([job.slot.index for job in jobs]), wanted)
         to = _tails(np.array([job.first_row for job in jobs]) + num_outputs, num_outputs)
-        self._scatter(output, answered, to, out)
+        put_rows(StepOutput._make(column[answered] for column in output), to, out)
         # Before a play of the pass stands the play before it; before its first one, what the slot remembers.
         first = ends - columns.lengths
         before = np.concatenate([[NO_LABEL], output.primary[:-1]])
         before[first] = [job.slot.primary if job.start else NO_LABEL for job in jobs]
-        out.previous_primary_N[to] = before[answered]
+        previous_primary_N[to] = before[answered]
         self.stats.positions += int(ends[-1])
         self.stats.passes += 1
         size = self._layout.size
         for job, newest in zip(jobs, output.primary[ends - 1].tolist(), strict=True):
             job.slot.anchor, job.slot.length, job.slot.primary = job.request.anchor, job.num_plays, newest
             job.slot.tail = bytes(job.request.context[-size:])
-
-    def _scatter(self, output: StepOutput, rows: NDArray[np.int64], to: NDArray[np.int64], out: Encoded) -> None:
-        """Copies what is said at some rows of a pass to where it belongs in the whole."""
-        out.item_NW[to] = output.item[rows]
-        out.alpha_NM[to] = output.alpha[rows]
-        out.intent_NP[to] = output.intent[rows]
-        out.primary_N[to] = output.primary[rows]
-        low = 0
-        for head in out.heads:
-            head[to] = output.probs[rows, low : low + head.shape[1]]
-            low += head.shape[1]
-
-    def _empty(self, num: int) -> Encoded:
-        config, heads = self.model.config, self.model.domain.heads if self.model.config.intent_stage else ()
-        return Encoded(
-            item_NW=np.empty((num, config.width), dtype=np.float32),
-            heads=tuple(np.empty((num, head.num_labels), dtype=np.float32) for head in heads),
-            alpha_NM=np.empty((num, len(heads)), dtype=np.float32),
-            intent_NP=np.empty((num, config.intent_width if heads else 0), dtype=np.float32),
-            primary_N=np.full(num, NO_LABEL, dtype=np.int64),
-            previous_primary_N=np.full(num, NO_LABEL, dtype=np.int64),
-        )
 
 
 def _tails(ends: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.baselines.markov import MarkovChain
 from intentrec_core.baselines.popularity import WEEK_S, PopularWindow
 from intentrec_core.evaluation.targets import Targets
 
@@ -22,16 +21,6 @@ MAX_SCORES = 1 << 22
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
 """A member's last rows (oldest first) and the counts of the window, to a score for every row: i64[any], f32[V] -> f32[V]."""
-
-
-def rank_by_popularity(targets: Targets, *, window_s: float = WEEK_S) -> NDArray[np.float64]:
-    """Ranks by plays in the last ``window_s`` seconds before each target. Shape: f64[N]."""
-    return rank_in_time(targets, [lambda _, counts: counts], lags=0, window_s=window_s)[0]
-
-
-def rank_by_markov(targets: Targets, chain: MarkovChain, *, window_s: float = WEEK_S) -> NDArray[np.float64]:
-    """Ranks by the transitions from each member's last plays, backed off to popularity. Shape: f64[N]."""
-    return rank_in_time(targets, [chain.scores], lags=chain.lags, window_s=window_s)[0]
 
 
 def rank_in_time(

@@ -29,23 +29,24 @@ f32 = np.float32
 _ONE, _ZERO, _HALF = f32(1), f32(0), f32(0.5)
 
 
-def _keep_compiled_code_by_source() -> None:
-    """numba asks a cached function for its own file only: one that calls what was changed since would be taken as it is.
+def compiled_sources() -> list[Path]:
+    """The files that decide what compiled code does: kernels and steps that call each other, and constants compiled into them."""
+    core = Path(__file__).parents[1]
+    folders = (core / "kernels", core / "engine" / "cpu")
+    return [*(path for folder in folders for path in sorted(folder.glob("*.py"))), core / "model" / "attention.py"]
 
-    Below the folder that is configured, or beside the source. Constants are compiled in, so whose they are counts, too, and so
-    does the one that the processor decides.
+
+def _set_cache_folder() -> None:
+    """Gives numba a cache folder named by the sources and the tile width.
+
+    numba drops a cached function when its own file changes, but not when a function it calls, or a constant compiled into it,
+    changes in another file: the old code would be run. The tile width is such a constant; the processor decides it.
+    The folder lies in NUMBA_CACHE_DIR where that is set, else beside this file.
     """
-    here, core = Path(__file__).parent, Path(__file__).parents[1]
-    engine = ("decode_attention.py", "block.py", "step.py")
-    files = [
-        core / "model" / "attention.py",
-        here / "simd.py",
-        here / "dense.py",
-        *(core / "engine" / "cpu" / name for name in engine),
-    ]
-    sources = b"".join(path.read_bytes() for path in files)
-    folder = Path(vars(config)["CACHE_DIR"] or here / "__pycache__")
-    vars(config)["CACHE_DIR"] = str(folder / f"compiled-{xxhash.xxh3_64_hexdigest(sources)}-{TILE_LANES}")
+    sources = b"".join(path.read_bytes() for path in compiled_sources())
+    settings: Any = config  # numba makes these names from the environment, so a type checker does not see them
+    parent = Path(settings.CACHE_DIR or Path(__file__).parent / "__pycache__")
+    settings.CACHE_DIR = str(parent / f"compiled-{xxhash.xxh3_64_hexdigest(sources)}-{TILE_LANES}")
 
 
 def compiled(function: Callable[..., Any], *, fastmath: set[str] = MATH) -> Callable[..., Any]:
@@ -60,7 +61,7 @@ def compiled(function: Callable[..., Any], *, fastmath: set[str] = MATH) -> Call
         return compiler(cache=False)
 
 
-_keep_compiled_code_by_source()
+_set_cache_folder()
 
 
 @compiled

@@ -62,6 +62,16 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
         assert ast.get_docstring(ast.parse(text)), "a module begins with what it promises"
 
 
+def test_a_public_class_name_stands_for_one_thing() -> None:
+    """Two classes of one name in different packages: a reader who knows one is misled by the other."""
+    places: dict[str, list[str]] = {}
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(short(path))
+    assert not {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:

@@ -13,6 +13,7 @@ from stream.pipeline.batch_rows import lay_out
 from stream.pipeline.folding import Folder
 from stream.pipeline.watched import WatchedCache
 from tests.worlds.bundle_world import PlayLog
+from tests.worlds.tiny_plays import watched_hashes
 from tests.worlds.tiny_world import TinyWorld
 
 
@@ -42,7 +43,7 @@ def test_watched_rows_are_those_of_the_history(world: TinyWorld, seed: int, max_
                 attributes=answer.play.attributes,
             )
             history.apply(world.layout, packed, answer.record.offset)
-            expected = world.vocabulary.rows(history.watched_hashes(world.layout))
+            expected = world.vocabulary.rows(np.array(watched_hashes(history, world.layout), dtype=np.uint64))
             np.testing.assert_array_equal(watched[row], expected)
         low = high
     assert len(cache) <= max_members
