@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, Filter, FilterKind
-from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngine
+from intentrec_core.engine.engine import Encoded, EncodeRequest, EngineStats, IncrementalEngine
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
@@ -186,8 +186,9 @@ class LiveEncoder:
         self._next_offset = 0
         self._heads = self.domain.heads if model.network.config.intent_stage else ()
         self._watched_rules = [rule for rule in self.domain.filters if rule.kind is FilterKind.WATCHED]
-        self._attribute_keys = sorted(
-            {f.key for f in self.domain.event_fields} | {f.event_key for f in self.domain.event_filters}
+        #: Keys of a play's attributes that the domain reads; any other is refused.
+        self.attribute_keys = tuple(
+            sorted({f.key for f in self.domain.event_fields} | {f.event_key for f in self.domain.event_filters})
         )
 
     def __len__(self) -> int:
@@ -202,6 +203,11 @@ class LiveEncoder:
     def num_cached(self) -> int:
         """How many members' keys and values are cached now."""
         return self._engine.num_cached
+
+    @property
+    def stats(self) -> EngineStats:
+        """Running counts: members found in the cache and not, positions encoded, passes. Many misses: raise ``cache_bytes``."""
+        return self._engine.stats
 
     def play(
         self,
@@ -263,7 +269,7 @@ class LiveEncoder:
     def _packed(self, play: LivePlay, place: int) -> PackedPlay:
         """The play as histories hold it. Raises: DataError when it is not valid."""
         try:
-            problem = next(_problems(play, self._attribute_keys), None)
+            problem = next(_problems(play, self.attribute_keys), None)
             if problem is None:
                 event_id = f"{play.item_id}@{play.ts_ms}" if play.event_id is None else play.event_id
                 return self._layout.pack(play.item_id, event_id, play.ts_ms, play.duration_s, play.attributes)

@@ -93,6 +93,20 @@ def test_a_play_older_than_a_full_history_is_late_and_changes_nothing(live: Live
     assert late.weights == pytest.approx(before.weights, abs=1e-5)
 
 
+def test_a_play_costs_one_position_and_a_late_one_those_from_its_place_on(live: LiveEncoder) -> None:
+    positions = live.stats.positions
+    plays = [replace(VALID, user_id=user, ts_ms=START_MS + 1000 * n) for n in range(4) for user in ("ann", "ben")]
+    live.play_many(plays)
+    assert (live.stats.positions - positions, live.stats.passes) == (8, 1)
+    live.play_many([replace(VALID, ts_ms=START_MS + 2500)])
+    assert live.stats.positions - positions <= 8 + 3, (
+        "the late one, the one after it, and the one before for its intent"
+    )
+    positions = live.stats.positions
+    live.play_many([plays[0]] * 5)
+    assert live.stats.positions - positions <= 2, "a repeat is answered with what is known, once"
+
+
 def test_an_unknown_item_is_answered(live: LiveEncoder) -> None:
     update = play(live, 999)
     assert update.outcome == "applied"
