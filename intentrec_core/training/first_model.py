@@ -59,9 +59,10 @@ def fit(
 
     ``plays`` is an Arrow table with one row a play, in any order. Columns: event_id, user_id, item_id (text) and ts_ms
     (milliseconds since 1970); optional: action, session_id (text), duration_s (seconds), context (map of text to text).
-    ``domain`` is the name of a shipped domain (movielens, video, shop) or the path of a domain file. ``epochs`` and ``seed``
-    stand in for those of ``config``. ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-    ``progress`` is called after each step, ``epoch_done`` after each epoch.
+    ``domain`` is the name of a shipped domain (movielens, video, shop) or the path of a domain file. ``config`` is a
+    :class:`~intentrec_core.training.config.TrainConfig`, whose ``epochs`` and ``seed`` the arguments of that name replace;
+    ``model_config`` is a :class:`~intentrec_core.model.model.ModelConfig`. ``device`` is ``auto`` (CUDA where there is one),
+    ``cpu``, ``cuda`` or ``cuda:N``. ``progress`` is called after each step, ``epoch_done`` after each epoch.
 
     Rows go to the items that were played, in the order of their first play; an item without an entry in the catalogue has its
     id for a title and no fields. One seed gives one model on one machine, on the CPU and without ``config.max_seconds``.
