@@ -11,6 +11,7 @@ import pytest
 
 from intentrec_core.bundle.format import BundleRef
 from intentrec_core.errors import EngineError
+from intentrec_core.history.history import anchor
 from stream.bundles.serving import load_serving
 from stream.local_kafka.broker import Broker
 from stream.wire.codec import close_with_latency, decode_recommendation
@@ -21,7 +22,6 @@ from tests.rigs.rig import NUM_PARTITIONS, Rig, Worker
 from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, world_plays
 from tests.rigs.verdict import ReadBack, judge, read_all
 from tests.worlds.bundle_world import SLOTS_BYTES, make_pipeline
-from tests.worlds.naive_fold import anchor
 from tests.worlds.tiny_world import TinyWorld
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]

@@ -41,8 +41,6 @@ class Guarantee:
         self._owed: list[list[set[bytes]]] = [[] for _ in range(num)]
         #: Of each partition, whose play is at an offset, if it is owed an answer.
         self._answered: list[list[bytes | None]] = [[] for _ in range(num)]
-        #: By user, the numbers of the plays sent, which their event ids name.
-        self._events: defaultdict[int, list[int]] = defaultdict(list)
         self._highest: Counter[int] = Counter()
         self._ends = [0] * num
         self.num_plays = 0
@@ -52,8 +50,6 @@ class Guarantee:
         """One more play: of a user, with the id of an earlier one, ``late_s`` seconds back, or bytes that are no play."""
         number = self.num_plays
         self.num_plays += 1
-        if event is None:
-            self._events[user].append(number)
         user_id = f"u{user}"
         play = {
             "event_id": f"e{number if event is None else event}",
@@ -63,11 +59,6 @@ class Guarantee:
         }
         content = json.dumps(play).encode() if value is None else value
         self._append(user_id.encode(), START_MS + 1000 * number, content, ())
-
-    def repeat(self, user: int) -> None:
-        """A play with the id of one of the user's last plays, the newest or not."""
-        sent = self._events[user]
-        self.produce(user, event=sent[-(1 + self.num_plays % 4) % len(sent)] if sent else None)
 
     def forget(self, user: int) -> None:
         """The order to forget a member."""
