@@ -15,7 +15,7 @@ TEST_PROCESSES ?= 3
 VENV := .venv
 INSTALLED := $(VENV)/installed
 BIN := $(VENV)/bin
-CODE := intentrec_core index stream tests docs
+CODE := intentrec_core index stream tests docs examples
 # The whole table: what stands elsewhere belongs to another subject, and is a fault all the same.
 FAULTS := tests/faults tests/integration/test_refusals.py \
 	tests/property/test_every_await_can_fail.py tests/property/test_delivery_machine.py

@@ -136,9 +136,22 @@ def pack_files(
     """The files of a bundle, as :func:`intentrec_core.bundle.format.write_bundle` takes them. Tables are first written
     into ``folder``.
     """
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     arrays = {"weights": vectors.weights, "bias": vectors.bias}
     arrays |= {_LABELS + name: np.ascontiguousarray(labels) for name, labels in vectors.labels.items()}
+    return {
+        **pack_model(folder, domain_text=domain_text, model=model, vocabulary=vocabulary, catalogue=catalogue),
+        bundle.VECTORS: save_arrays(arrays),
+        bundle.INDEX: index,
+        bundle.POPULARITY: save_arrays({"popularity": popularity.astype(np.float32)}),
+        bundle.GOLDEN: golden,
+    }
+
+
+def pack_model(
+    folder: Path, *, domain_text: str, model: IntentRec, vocabulary: Vocabulary, catalogue: Catalogue
+) -> dict[str, bytes | Path]:
+    """The files of a model without what is derived from it; tables are written into ``folder``."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     vocabulary.save(folder / bundle.VOCABULARY)
     catalogue.save(folder / bundle.ITEMS)
     return {
@@ -147,10 +160,6 @@ def pack_files(
         bundle.DOMAIN: domain_text.encode(),
         bundle.VOCABULARY: folder / bundle.VOCABULARY,
         bundle.ITEMS: folder / bundle.ITEMS,
-        bundle.VECTORS: save_arrays(arrays),
-        bundle.INDEX: index,
-        bundle.POPULARITY: save_arrays({"popularity": popularity.astype(np.float32)}),
-        bundle.GOLDEN: golden,
     }
 
 
@@ -172,7 +181,7 @@ def load_bundle(
     """
     ref = source if isinstance(source, BundleRef) else BundleRef(source.name, source)
     path, manifest = ref.path, bundle.verify_again(ref)
-    reader = _Reader(path, manifest.version)
+    reader = ContentsReader(path, manifest.version)
     digests = tuple(manifest.files[name].sha256 for name in (bundle.DOMAIN, bundle.VOCABULARY, bundle.ITEMS))
     tables = known if known is not None and known.digests == digests else reader.tables(digests)
     model = reader.model(tables.domain, tables.item_table)
@@ -191,13 +200,14 @@ def load_bundle(
     return loaded
 
 
-class _Reader:
+class ContentsReader:
     """Reads the files of one bundle. Every problem becomes a BundleError that names the file."""
 
     def __init__(self, path: Path, version: str) -> None:
         self._path, self._version = path, version
 
     def tables(self, digests: tuple[str, ...]) -> Tables:
+        """Domain, vocabulary and item table."""
         try:
             text = (self._path / bundle.DOMAIN).read_text("utf-8")
             domain = parse_domain(text, bundle.DOMAIN)
@@ -211,6 +221,7 @@ class _Reader:
         return Tables(digests, domain, text, vocabulary, ItemTable(domain, vocabulary, catalogue))
 
     def model(self, domain: Domain, item_table: ItemTable) -> IntentRec:
+        """The weights, on the CPU, in evaluation mode."""
         try:
             config = ModelConfig(**json.loads((self._path / bundle.MODEL).read_bytes()))
         except (ValueError, TypeError, ConfigError) as error:
@@ -229,6 +240,7 @@ class _Reader:
         return model.eval()
 
     def vectors(self, model: IntentRec) -> ItemVectors:
+        """The item vectors, which must be those of the weights."""
         arrays = self._arrays(bundle.VECTORS)
         heads = item_label_heads(model.domain)
         num_rows = model.num_rows
@@ -249,6 +261,7 @@ class _Reader:
         return vectors
 
     def popularity(self, num_rows: int) -> NDArray[np.float32]:
+        """Plays of each row."""
         arrays = self._arrays(bundle.POPULARITY)
         shapes = {name: array.shape for name, array in arrays.items()}
         self._same_shapes(bundle.POPULARITY, shapes, {"popularity": (num_rows,)})

@@ -100,6 +100,19 @@ def fetch_movielens(
     )
 
 
+def load_movielens(cache_dir: str | Path | None = None, *, progress: Progress = no_progress) -> MovieLens:
+    """MovieLens-100K: 100,000 ratings of 1,682 movies by 943 members as plays, fetched at the first call and cached.
+
+    ``cache_dir`` is ``~/.cache/intentrec`` by default, where the command line keeps the data set too. The licence is in the
+    result: no commercial use, no redistribution. Domain: ``movielens``; a play's attribute is ``rating``, "1" to "5".
+
+    Raises: DataError with every source's reason and the remedy.
+    Cost: as :func:`fetch_movielens`.
+    """
+    folder = Path.home() / ".cache" / "intentrec" if cache_dir is None else Path(cache_dir)
+    return fetch_movielens(folder, progress=progress)
+
+
 def _read_cache(folder: Path) -> MovieLens | None:
     """The cached tables, or None when they are absent, of another format, or not the bytes that were written."""
     try:

@@ -59,18 +59,37 @@ def load_data(source: str, cache_dir: Path, report: Report) -> DataSet:
     return _load_folder(folder)
 
 
-def _load_folder(folder: Path) -> DataSet:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def load_plays(source: str, cache_dir: Path, report: Report) -> pa.Table:
+    """Plays alone (schema PLAYS, in time order): of a known name, a Parquet file, or a folder with plays.parquet.
 
+    Raises: DataError when they cannot be had; ConfigError when the source is none of these.
+    """
+    path = Path(source)
+    if source == MOVIELENS:
+        return load_data(source, cache_dir, report).plays
+    if not path.exists():
+        raise ConfigError(
+            f"--plays {source}: allowed: {MOVIELENS}, a Parquet file of plays, or a folder with plays.parquet"
+        )
+    return _read_plays(path / "plays.parquet" if path.is_dir() else path)
+
+
+def _load_folder(folder: Path) -> DataSet:
     from intentrec_core.features.catalogue import Catalogue
-    from intentrec_core.plays.table import check_plays
 
     items = next((path for name in ("items.parquet", "items.jsonl") if (path := folder / name).is_file()), None)
     if items is None:
         raise DataError(f"{folder}: no items.parquet and no items.jsonl: one row an item, with item_id and title")
+    return DataSet(folder.name, _read_plays(folder / "plays.parquet"), Catalogue.load(items))
+
+
+def _read_plays(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from intentrec_core.plays.table import check_plays
+
     try:
-        plays = check_plays(pq.read_table(folder / "plays.parquet"))
+        return check_plays(pq.read_table(path))
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{folder / 'plays.parquet'} cannot be read: {error}") from error
-    return DataSet(folder.name, plays, Catalogue.load(items))
+        raise DataError(f"{path} cannot be read: {error}") from error

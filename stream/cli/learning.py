@@ -15,9 +15,9 @@ from stream.cli import options
 from stream.cli.progress import Report, bars, notes, results
 
 if TYPE_CHECKING:
+    from intentrec_core.bundle.model_folder import Model
     from intentrec_core.evaluation.comparison import Comparison
     from intentrec_core.training.config import TrainConfig
-    from intentrec_core.training.first_model import FirstModel
     from intentrec_core.training.reports import EpochReport, TrainingProgress
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
@@ -69,7 +69,7 @@ def train(
     cache_dir: options.CacheDir = None,
 ) -> None:
     """Train a model on plays, print how it learns and how good it is, and write it as a bundle."""
-    from stream.cli.bundle_store import announce_bundle, newest_bundle, write_first_bundle
+    from stream.cli.bundle_store import announce_bundle, newest_bundle, publish_bundle
 
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, broker=broker, cache_dir=cache_dir)
     out = results()
@@ -79,15 +79,15 @@ def train(
     with bars() as report:
         data_set = _load(data, settings, report)
     config = _config(epochs, seconds, seed)
-    first = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
+    model = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
     metrics: dict[str, Any] = {}
     if references and share < 1:
-        compared = _compare(settings, data_set, share, config, width, layers, first)
+        compared = _compare(settings, data_set, share, config, width, layers, model)
         _print_comparison(compared)
         metrics = _headline(compared)
     with bars() as report:
         report("encoding items, building the index, writing the bundle", 0, 0)
-        built = write_first_bundle(settings, first, metrics)
+        built = publish_bundle(settings, model, data_set.earliest(share), metrics)
     out.print(f"[bold]{built.line()}[/bold], in {settings.bundle_url}", soft_wrap=True)
     if announce:
         announce_bundle(settings, built.ref.version, reason="trained")
@@ -128,8 +128,8 @@ def evaluate(
         compared = compare_bundle(settings, bundle, data_set, seed)
     else:
         config = _config(epochs, seconds, seed)
-        first = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
-        compared = _compare(settings, data_set, share, config, width, layers, first)
+        model = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
+        compared = _compare(settings, data_set, share, config, width, layers, model)
     _print_comparison(compared)
     if as_json:
         print(json.dumps(compared.to_dict()))
@@ -157,10 +157,9 @@ def _learn(
     layers: int | None,
     *,
     intent_stage: bool,
-) -> FirstModel:
-    from intentrec_core.domain.toml import load_domain
+) -> Model:
     from intentrec_core.model.model import ModelConfig
-    from intentrec_core.training.first_model import learn
+    from intentrec_core.training.first_model import fit
 
     plays = data_set.earliest(share)
     if not plays.num_rows:
@@ -171,11 +170,11 @@ def _learn(
     )
     what = "training IntentRec" if intent_stage else "training the reference without the intent stage"
     with training_bars(f"{what} on {plays.num_rows:,} plays", show_curve=True) as (progress, epoch_done):
-        return learn(
-            load_domain(settings.domain),
+        return fit(
             plays,
             data_set.catalogue,
-            config,
+            domain=settings.domain,
+            config=config,
             model_config=model_config,
             device=settings.device,
             progress=progress,
@@ -208,7 +207,7 @@ def _compare(
     config: TrainConfig,
     width: int | None,
     layers: int | None,
-    first: FirstModel,
+    model: Model,
 ) -> Comparison:
     from intentrec_core.training.first_model import compare_with_references
 
@@ -216,7 +215,7 @@ def _compare(
     cut_ms = data_set.rest(share).column("ts_ms")[0].as_py()
     with bars() as report:
         report("ranking every item for every later play", 0, 0)
-        return compare_with_references(first, data_set.plays, cut_ms, without, config.seed)
+        return compare_with_references(model, data_set.plays, cut_ms, without, config.seed)
 
 
 def _print_comparison(compared: Comparison) -> None:

@@ -16,10 +16,10 @@ import pyarrow as pa
 import intentrec_core
 from intentrec_core.bundle.format import BundleRef
 from intentrec_core.bundle.store import BundleStore
-from intentrec_core.domain.toml import domain_text, load_domain
+from intentrec_core.domain.toml import domain_text
 from intentrec_core.errors import BundleError
 from intentrec_core.training.config import TrainConfig
-from intentrec_core.training.first_model import learn
+from intentrec_core.training.first_model import fit
 from stream.bundles.builder import build_bundle, check_bundle
 
 if TYPE_CHECKING:
@@ -49,15 +49,8 @@ def first_bundle(
     kept = None if fresh else _sound_bundle(folder)
     if kept is None:
         shutil.rmtree(folder, ignore_errors=True)
-        first = learn(load_domain(settings.domain), plays, catalogue, config, device=settings.device, progress=progress)
-        built = build_bundle(
-            folder,
-            model=first.trained.model,
-            domain_text=domain_text(settings.domain),
-            vocabulary=first.vocabulary,
-            catalogue=catalogue,
-            plays=plays,
-        )
+        model = fit(plays, catalogue, domain=settings.domain, config=config, device=settings.device, progress=progress)
+        built = build_bundle(folder, model, plays)
         store.publish(built.ref)
         return built.ref.version, True
     store.publish(kept)

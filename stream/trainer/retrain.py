@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from intentrec_core.bundle.contents import LoadedBundle
+from intentrec_core.bundle.model_folder import Model
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.domain.toml import domain_text, parse_domain
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, IntentRecError
@@ -101,13 +102,16 @@ def retrain(job: RetrainJob) -> RetrainResult:
     try:
         built = build_bundle(
             store.cache,
-            model=trained.model,
-            domain_text=text,
-            vocabulary=vocabulary,
-            catalogue=catalogue,
-            plays=plays,
+            Model(
+                network=trained.model,
+                domain_text=text,
+                vocabulary=vocabulary,
+                catalogue=catalogue,
+                item_table=table,
+                trained_until_ms=cut_ms,
+            ),
+            plays,
             parent=figures.parent,
-            trained_until_ms=cut_ms,
             metrics={
                 "held_out_hr_at_10": gate.candidate.hr_at_10,
                 "held_out_ndcg_at_10": gate.candidate.ndcg_at_10,

@@ -20,6 +20,7 @@ COMMANDS = (
 )  # fmt: skip
 NESTED = (
     ("data", "movielens-100k"),
+    ("bundle", "build"),
     ("bundle", "list"),
     ("bundle", "inspect"),
     ("bundle", "verify"),
@@ -82,6 +83,7 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("topics", "--broker", "nohost"), 2, "HOST:PORT"),
         (("worker", "--metrics-port", "99999"), 2, "metrics_port"),
         (("simulate", "--out", "x"), 2, "--out needs --plays"),
+        (("bundle", "build", "nowhere"), 3, "nowhere is no saved model"),
         (("bundle", "verify", "latest"), 2, "no bundle at"),
         (("bundle", "inspect", "b0123456789ab"), 4, "missing_file"),
         (("bundle", "inspect", "../../etc"), 4, "no bundle version"),
