@@ -1,6 +1,6 @@
-"""What goes into the pipeline and what comes out of it: the frozen types between the broker's side and inference.
+"""The records that enter and leave the pipeline: the types that delivery and pipeline share.
 
-Nothing here knows a client library: an aiokafka ``ConsumerRecord`` fits :class:`SourceRecord` as it is.
+This module imports no Kafka client. An aiokafka ``ConsumerRecord`` satisfies :class:`SourceRecord` as it is.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ ID_HEADER = "intentrec-id"
 
 
 class SourceRecord(Protocol):
-    """One record of the plays topic. ``timestamp`` is the record's own, in milliseconds."""
+    """One record of the plays topic."""
 
     @property
     def topic(self) -> str:
-        """The plays topic's name."""
+        """Name of the plays topic."""
         ...
 
     @property
     def partition(self) -> int:
-        """Source partition."""
+        """Partition of the plays topic."""
         ...
 
     @property
     def offset(self) -> int:
-        """Source offset."""
+        """Offset in that partition."""
         ...
 
     @property
     def timestamp(self) -> int:
-        """Milliseconds since 1970."""
+        """The record's own timestamp, in milliseconds since 1970."""
         ...
 
     @property
     def key(self) -> bytes | None:
-        """The user id in UTF-8, where the producer set it."""
+        """The user id in UTF-8; None if the producer did not set it."""
         ...
 
     @property
     def value(self) -> bytes | None:
-        """The play."""
+        """The play as JSON."""
         ...
 
     @property
@@ -58,9 +58,9 @@ class SourceRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one fetch of a partition holds: every play of the log from ``start`` to before ``end``.
+    """The result of one fetch from a partition: every play in the log from offset ``start`` up to, but not including, ``end``.
 
-    Offsets that are missing in between belong to nothing a reader is given: control records, aborted transactions.
+    Offsets without a record belong to control records and aborted transactions, which consumers never receive.
     """
 
     start: int
@@ -69,7 +69,7 @@ class Fetched:
 
 
 class OutputKind(StrEnum):
-    """Which topic an output belongs on; the last part of its id."""
+    """The topic an output goes to; also the last part of its id."""
 
     RECOMMENDATION = "recommendation"
     INTENT = "intent"
@@ -78,18 +78,19 @@ class OutputKind(StrEnum):
 
     @property
     def takes_latency(self) -> bool:
-        """Whether the value is JSON that the publisher closes with ``,"latency_s":SECONDS}``."""
+        """Whether the publisher completes the value with ``,"latency_s":SECONDS}``."""
         return self in (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 
 class OutputRecord(Struct, frozen=True, gc=False):
-    """One record to be published.
+    """One record to publish.
 
-    ``value``: for a recommendation or an intent a JSON object WITHOUT its closing brace: the publisher appends
-    ``,"latency_s":0.0123}`` right before sending, so that the figure is of the publication. For a dead letter or a late
-    play the value is what the record's own topic gets, unchanged.
+    ``value``: of a recommendation or an intent update, a JSON object WITHOUT its closing brace. The publisher appends
+    ``,"latency_s":0.0123}`` right before sending, so that the latency includes the wait for publication. Dead letters and late
+    plays are published unchanged.
 
-    ``headers`` begin with ``intentrec-id``, ``<topic>-<partition>-<offset>-<kind>``: the same for every repeat of this output.
+    ``headers``: the first is ``intentrec-id``, ``<topic>-<partition>-<offset>-<kind>``; every repeat of this output has the
+    same id.
     """
 
     kind: OutputKind
@@ -102,11 +103,11 @@ class OutputRecord(Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class PartitionResult:
-    """What processing one partition's records of a micro-batch came to.
+    """The result of processing one partition's records of a micro-batch.
 
-    ``outputs`` of a member are in source order; ``changelog`` brings the partition's changelog up to the state at ``next_offset``
-    (later records of a key replace earlier ones). The counts add up to ``num_records``; ``counts`` is what metrics are raised
-    by once this is committed.
+    ``outputs``: in source order for each member. ``changelog``: the records that bring the partition's changelog to the state at
+    ``next_offset``; a later record of a key replaces an earlier one. ``num_applied`` to ``num_forgotten`` add up to
+    ``num_records``. ``counts``: the increments of metrics to apply once this result is committed.
     """
 
     partition: int
@@ -123,17 +124,17 @@ class PartitionResult:
     counts: DeferredCounts = field(default_factory=DeferredCounts)
 
     def take(self, share: PartitionResult) -> None:
-        """Adds what was answered apart: outputs and counts, and no records."""
+        """Adds the outputs and counts of messages that were written separately; adds no records."""
         self.outputs += share.outputs
         self.counts.take(share.counts)
 
 
 Write = Callable[[], list[PartitionResult]]
-"""Completes what was begun of a micro-batch: writes its outputs, and has its results. Called once, on any thread."""
+"""Finishes a micro-batch that ``begin`` started: writes its outputs and returns its results. Called once, on any thread."""
 
 
 def output_id(record: SourceRecord, kind: OutputKind) -> bytes:
-    """The id of an output, derived from its source alone."""
+    """The id of an output, derived from the position of its play only."""
     return b"%b-%d-%d-%b" % (record.topic.encode(), record.partition, record.offset, _KIND_BYTES[kind])
 
 
