@@ -12,8 +12,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+
+
+def guarded(command: Sequence[str]) -> list[str]:
+    """The command line that runs ``command`` under the guard, as a child of this process.
+
+    ``command[0]`` is a path; PATH is not searched. The kernel watches the THREAD that starts the child: it must live as long as
+    the child does.
+    """
+    return [sys.executable, "-I", "-S", os.path.abspath(__file__), str(os.getpid()), *command]
 
 
 def main(parent: int, command: list[str]) -> int:
