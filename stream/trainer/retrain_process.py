@@ -16,7 +16,6 @@ from pathlib import Path
 
 import msgspec
 
-from stream.ops.child_guard import guarded
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.retrain_job import RetrainJob, RetrainResult
 
@@ -71,10 +70,12 @@ def _scratch(job: RetrainJob) -> Path:
 
 
 async def _start(command: Sequence[str], scratch: Path) -> asyncio.subprocess.Process:
+    guard = [sys.executable, "-I", "-S", str(_TREE / "ops" / "child_guard.py"), str(os.getpid())]
     # This tree's packages, wherever the working folder is and whatever else is installed.
     paths = [str(_TREE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = await asyncio.create_subprocess_exec(
-        *guarded(command),
+        *guard,
+        *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,

@@ -145,9 +145,9 @@ def encode(message: Play | Recommendation | IntentUpdate | Announcement) -> byte
 
 
 def encode_open(message: Recommendation | IntentUpdate) -> bytes:
-    """An output as JSON without its closing brace; :func:`close_with_latency` completes it at publication.
+    """An output as JSON without its closing brace, to be completed by :func:`close_with_latency` at publication.
 
-    Raises: ValueError when the message already has its latency.
+    Raises: ValueError when the message carries its latency already.
     """
     if message.latency_s is not UNSET:
         raise ValueError("latency_s is set: it is stamped at publication")
@@ -155,9 +155,9 @@ def encode_open(message: Recommendation | IntentUpdate) -> bytes:
 
 
 def close_with_latency(opened: bytes, latency_s: float) -> bytes:
-    """Completes the JSON of :func:`encode_open` with the latency.
+    """Completes what :func:`encode_open` began.
 
-    Units: ``latency_s`` in seconds. It is negative if this clock is behind the producer's, and is sent as such.
+    Units: ``latency_s`` seconds; a clock that runs behind the producer's makes it negative, and it is sent so.
     Raises: ValueError when it is not finite.
     """
     if not math.isfinite(latency_s):

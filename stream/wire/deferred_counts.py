@@ -27,7 +27,7 @@ class DeferredCounts:
             self._amounts[key] = self._amounts.get(key, 0) + amount
 
     def take(self, other: DeferredCounts) -> None:
-        """Adds the pending increments of ``other``."""
+        """Adds another one's amounts."""
         for (counter, labels), amount in other._amounts.items():
             self.add(counter, *labels, amount=amount)
 

@@ -78,19 +78,18 @@ class OutputKind(StrEnum):
 
     @property
     def takes_latency(self) -> bool:
-        """Whether the publisher completes the value with ``,"latency_s":SECONDS}``."""
+        """Whether the value is JSON that the publisher closes with ``,"latency_s":SECONDS}``."""
         return self in (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 
 class OutputRecord(Struct, frozen=True, gc=False):
-    """One record to publish.
+    """One record to be published.
 
-    ``value``: of a recommendation or an intent update, a JSON object WITHOUT its closing brace. The publisher appends
-    ``,"latency_s":0.0123}`` right before sending, so that the latency includes the wait for publication. Dead letters and late
-    plays are published unchanged.
+    ``value``: for a recommendation or an intent a JSON object WITHOUT its closing brace: the publisher appends
+    ``,"latency_s":0.0123}`` right before sending, so that the figure is of the publication. For a dead letter or a late
+    play the value is what the record's own topic gets, unchanged.
 
-    ``headers``: the first is ``intentrec-id``, ``<topic>-<partition>-<offset>-<kind>``; every repeat of this output has the
-    same id.
+    ``headers`` begin with ``intentrec-id``, ``<topic>-<partition>-<offset>-<kind>``: the same for every repeat of this output.
     """
 
     kind: OutputKind
@@ -103,11 +102,11 @@ class OutputRecord(Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class PartitionResult:
-    """The result of processing one partition's records of a micro-batch.
+    """What processing one partition's records of a micro-batch came to.
 
-    ``outputs``: in source order for each member. ``changelog``: the records that bring the partition's changelog to the state at
-    ``next_offset``; a later record of a key replaces an earlier one. ``num_applied`` to ``num_forgotten`` add up to
-    ``num_records``. ``counts``: the increments of metrics to apply once this result is committed.
+    ``outputs`` of a member are in source order; ``changelog`` brings the partition's changelog up to the state at ``next_offset``
+    (later records of a key replace earlier ones). The counts add up to ``num_records``; ``counts`` is what metrics are raised
+    by once this is committed.
     """
 
     partition: int
@@ -124,13 +123,13 @@ class PartitionResult:
     counts: DeferredCounts = field(default_factory=DeferredCounts)
 
     def take(self, share: PartitionResult) -> None:
-        """Adds the outputs and counts of messages that were written separately; adds no records."""
+        """Adds what was answered apart: outputs and counts, and no records."""
         self.outputs += share.outputs
         self.counts.take(share.counts)
 
 
 Write = Callable[[], list[PartitionResult]]
-"""Finishes a micro-batch that ``begin`` started: writes its outputs and returns its results. Called once, on any thread."""
+"""Completes what was begun of a micro-batch: writes its outputs, and has its results. Called once, on any thread."""
 
 
 def output_id(record: SourceRecord, kind: OutputKind) -> bytes:
