@@ -9,16 +9,14 @@ their order. A receipt is settled when every output of its micro-batch is acknow
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aiokafka.partitioner import murmur2
-
 from intentrec_core.errors import BrokerError
 from stream.kafka.steady_clock import SteadyClock
 from stream.wire.records import OutputKind, OutputRecord
+from stream.wire.routing import key_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,14 +30,6 @@ if TYPE_CHECKING:
 BATCH_BYTES = 900 * 1024
 #: aiokafka gives a batch up after its request timeout of 40 s; a lane that waits for longer waits for nothing.
 ACKNOWLEDGED_WITHIN_S = 60.0
-#: Of keys' hashes: murmur2 in Python takes 5 µs a key, and members come back.
-_HASHES_KEPT = 1 << 16
-
-
-@functools.lru_cache(maxsize=_HASHES_KEPT)
-def key_hash(key: bytes) -> int:
-    """Kafka's non-negative murmur2 of a key; modulo the number of partitions it is the record's partition."""
-    return int(murmur2(key)) & 0x7FFFFFFF
 
 
 class PublishFailed(BrokerError):

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
-from aiokafka.partitioner import murmur2
 from msgspec import Struct
 
 from intentrec_core.errors import RejectReason
 from stream.wire.codec import RejectedPlay
 from stream.wire.messages import MAX_ID_LENGTH
+from stream.wire.routing import home_partition as home_partition
 
 if TYPE_CHECKING:
     from stream.wire.records import SourceRecord
@@ -53,11 +53,6 @@ def read_erasure_request(record: SourceRecord) -> ErasureRequest | RejectedPlay:
         return ErasureRequest(key.decode())
     except UnicodeDecodeError:
         return RejectedPlay(RejectReason.INVALID_FIELD, "a control record's key is not user_id in UTF-8")
-
-
-def home_partition(key: bytes, num_partitions: int) -> int:
-    """The partition of a member's plays: Kafka's murmur2 of the key, modulo the number of partitions."""
-    return (int(murmur2(key)) & 0x7FFFFFFF) % num_partitions
 
 
 def split_at_erasures(
