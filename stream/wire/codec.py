@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -26,21 +26,13 @@ from stream.wire.messages import (
     Recommendation,
 )
 
+if TYPE_CHECKING:
+    from stream.wire.records import SourceRecord
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 #: Longest detail of a rejection. It is sent in a Kafka header and quotes what the producer sent.
 _DETAIL_LENGTH = 200
-
-
-class PlayRecord(Protocol):
-    """What is read of a Kafka record; aiokafka's ConsumerRecord is one. ``timestamp`` is in milliseconds."""
-
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def timestamp(self) -> int: ...
 
 
 class DecodedPlay(Struct, frozen=True, gc=False):
@@ -74,7 +66,7 @@ _decode_announcement = msgspec.json.Decoder(Announcement).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def decode_play(record: PlayRecord, max_future_ms: int) -> DecodedPlay | RejectedPlay:
+def decode_play(record: SourceRecord, max_future_ms: int) -> DecodedPlay | RejectedPlay:
     """Decodes and validates one play.
 
     ``max_future_ms``: how far event time may be ahead of the record's timestamp. A record without a timestamp (0 or negative)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from stream.wire.erasure_record import CONTROL_HEADER
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from intentrec_core.errors import RejectReason
+    from stream.wire.records import SourceRecord
 
 MAX_KEPT_BYTES = 1_000_000
 KEPT_OF_OVERSIZED_BYTES = 64 * 1024
@@ -32,23 +33,6 @@ REDRIVE_OF_HEADER = "intentrec-redrive-of"
 KEPT_OF_OURS = frozenset({CONTROL_HEADER, REDRIVES_HEADER, REDRIVE_OF_HEADER})
 
 
-class Letter(Protocol):
-    """The part of a consumed record that is kept."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """Key, value and headers of the record for the dead-letter topic."""
@@ -58,7 +42,7 @@ class DeadLetter:
     headers: tuple[tuple[str, bytes], ...]
 
 
-def dead_letter(record: Letter, reason: RejectReason, detail: str = "") -> DeadLetter:
+def dead_letter(record: SourceRecord, reason: RejectReason, detail: str = "") -> DeadLetter:
     """The dead letter of ``record``.
 
     Headers: first those of the producer, then ``intentrec-error`` (the reason), ``intentrec-detail``, ``intentrec-topic``,

@@ -18,7 +18,7 @@ ID_HEADER = "intentrec-id"
 
 
 class SourceRecord(Protocol):
-    """One record of the plays topic."""
+    """One consumed record of the plays topic. An aiokafka ``ConsumerRecord`` is one."""
 
     @property
     def topic(self) -> str:
