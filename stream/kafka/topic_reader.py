@@ -15,8 +15,7 @@ from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
 from stream.kafka.broker_checks import uses_transactions
-from stream.kafka.closing import close_consumer
-from stream.kafka.reader import reader
+from stream.kafka.clients import close_consumer, reader
 from stream.kafka.topics import count_partitions
 from stream.settings import Settings
 
