@@ -124,6 +124,7 @@ class Figures:
     def weights(self) -> Weights:
         """The bundle that serves, and those before it."""
         serving = self._serving()
+        created_s = self.worker.total("intentrec_bundle_created_timestamp_seconds")
         judged = self._judged.get("intentrec_judged_plays_total", {})
         refused = self.worker.by("intentrec_bundle_rejections_total", "reason")
         runs = self.trainer.by("intentrec_trainer_runs_total", "outcome")
@@ -131,7 +132,7 @@ class Figures:
         logged = int(self.trainer.total("intentrec_trainer_logged_plays_total"))
         return Weights(
             version=serving[0] if serving else "",
-            age_s=self.worker.total("intentrec_bundle_age_seconds"),
+            age_s=time.time() - created_s if created_s else 0.0,
             num_published=self.published,
             num_swapped=self.swapped,
             refused={reason: int(count) for reason, count in refused.items() if count},

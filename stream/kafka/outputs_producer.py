@@ -11,7 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stream.kafka.closing import close_producer
+from stream.kafka.clients import close_producer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,9 @@ from aiokafka.errors import KafkaError
 from intentrec_core.errors import BrokerError, ConfigError
 from stream.kafka.replay import start_producer
 from stream.kafka.topics import count_partitions
-from stream.wire.erasure_record import CONTROL_HEADER, FORGET, home_partition
+from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.messages import MAX_ID_LENGTH
+from stream.wire.routing import home_partition
 
 if TYPE_CHECKING:
     from stream.settings import Settings

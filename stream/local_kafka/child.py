@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from intentrec_core.errors import IntentRecError
+from stream.ops.child_guard import guarded
 
 #: A worker drains within its own deadline of 20 s and then exits; past this it is stuck.
 STOP_DEADLINE_S = 25.0
@@ -48,14 +49,7 @@ class Child:
         environment: Mapping[str, str],
     ) -> Self:
         """Runs ``python -m stream.cli ARGUMENTS`` with this process's environment changed by ``environment``."""
-        guard = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(Path(__file__).parents[1] / "ops" / "child_guard.py"),
-            str(os.getpid()),
-        ]
-        command = [*guard, sys.executable, "-m", "stream.cli", *arguments]
+        command = guarded([sys.executable, "-m", "stream.cli", *arguments])
         # This tree's packages, wherever the child's working folder is and whatever else is installed.
         root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from typing import Literal, Self
 
 from intentrec_core.errors import BrokerError
 from stream.local_kafka.ports import HOST
+from stream.ops.child_guard import guarded
 
 Engine = Literal["embedded", "kafka"]
 
@@ -80,7 +79,6 @@ class Broker:
 
 def spawn(engine: Engine, port: int, command: list[str], log_path: Path) -> Broker:
     """Starts the command under a guard that ends it with this process; does not wait until it listens."""
-    guard = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "ops" / "child_guard.py"), str(os.getpid())]
     started: list[subprocess.Popen[bytes]] = []
     ready = threading.Event()
 
@@ -88,7 +86,7 @@ def spawn(engine: Engine, port: int, command: list[str], log_path: Path) -> Brok
         # The kernel's parent-death signal follows the THREAD that forked: it has to live as long as the broker.
         with log_path.open("ab") as log:
             process = subprocess.Popen(
-                [*guard, *_absolute(command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                guarded(_absolute(command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         started.append(process)
         ready.set()

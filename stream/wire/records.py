@@ -1,6 +1,6 @@
-"""What goes into the pipeline and what comes out of it: the frozen types between the broker's side and inference.
+"""The records that enter and leave the pipeline: the types that delivery and pipeline share.
 
-Nothing here knows a client library: an aiokafka ``ConsumerRecord`` fits :class:`SourceRecord` as it is.
+This module imports no Kafka client. An aiokafka ``ConsumerRecord`` satisfies :class:`SourceRecord` as it is.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ ID_HEADER = "intentrec-id"
 
 
 class SourceRecord(Protocol):
-    """One record of the plays topic. ``timestamp`` is the record's own, in milliseconds."""
+    """One consumed record of the plays topic. An aiokafka ``ConsumerRecord`` is one."""
 
     @property
     def topic(self) -> str:
-        """The plays topic's name."""
+        """Name of the plays topic."""
         ...
 
     @property
     def partition(self) -> int:
-        """Source partition."""
+        """Partition of the plays topic."""
         ...
 
     @property
     def offset(self) -> int:
-        """Source offset."""
+        """Offset in that partition."""
         ...
 
     @property
     def timestamp(self) -> int:
-        """Milliseconds since 1970."""
+        """The record's own timestamp, in milliseconds since 1970."""
         ...
 
     @property
     def key(self) -> bytes | None:
-        """The user id in UTF-8, where the producer set it."""
+        """The user id in UTF-8; None if the producer did not set it."""
         ...
 
     @property
     def value(self) -> bytes | None:
-        """The play."""
+        """The play as JSON."""
         ...
 
     @property
@@ -58,9 +58,9 @@ class SourceRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one fetch of a partition holds: every play of the log from ``start`` to before ``end``.
+    """The result of one fetch from a partition: every play in the log from offset ``start`` up to, but not including, ``end``.
 
-    Offsets that are missing in between belong to nothing a reader is given: control records, aborted transactions.
+    Offsets without a record belong to control records and aborted transactions, which consumers never receive.
     """
 
     start: int
@@ -69,7 +69,7 @@ class Fetched:
 
 
 class OutputKind(StrEnum):
-    """Which topic an output belongs on; the last part of its id."""
+    """The topic an output goes to; also the last part of its id."""
 
     RECOMMENDATION = "recommendation"
     INTENT = "intent"
@@ -130,7 +130,7 @@ class PartitionResult:
 
 
 def output_id(record: SourceRecord, kind: OutputKind) -> bytes:
-    """The id of an output, derived from its source alone."""
+    """The id of an output, derived from the position of its play only."""
     return b"%b-%d-%d-%b" % (record.topic.encode(), record.partition, record.offset, _KIND_BYTES[kind])
 
 

@@ -195,11 +195,11 @@ def test_an_optional_field_or_other_words_are_no_breaking_change():
     ("change", "problem"),
     [
         (lambda d: d["properties"].pop("bundle"), "Recommendation.bundle is gone"),
-        (lambda d: d["properties"]["bundle"].update(type="integer"), "Recommendation.bundle is another one"),
-        (lambda d: d["properties"]["fallback"]["enum"].append("trending"), "Recommendation.fallback is another one"),
+        (lambda d: d["properties"]["bundle"].update(type="integer"), "Recommendation.bundle has changed"),
+        (lambda d: d["properties"]["fallback"]["enum"].append("trending"), "Recommendation.fallback has changed"),
         (lambda d: d["required"].append("latency_s"), "Recommendation.latency_s is required now"),
         (lambda d: d["required"].remove("bundle"), "Recommendation.bundle is optional now"),
-        (lambda d: d.update(additionalProperties=False), "Recommendation is another kind of message"),
+        (lambda d: d.update(additionalProperties=False), "Recommendation has changed as a whole"),
     ],
 )
 def test_anything_else_is_a_breaking_change(change, problem):

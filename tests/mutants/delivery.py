@@ -9,7 +9,7 @@ CHANGELOG, PARTITION, WORKER = (
     "stream/delivery/partition.py",
     "stream/delivery/worker.py",
 )
-TRANSPORT, PUBLISHER, READER = "stream/delivery/transport.py", "stream/kafka/publisher.py", "stream/kafka/reader.py"
+TRANSPORT, PUBLISHER, CLIENTS = "stream/delivery/transport.py", "stream/kafka/publisher.py", "stream/kafka/clients.py"
 START_OFFSET = "stream/delivery/start_offset.py"
 
 TEST_PARTITION_LIFE, TEST_FAUST_APP = (
@@ -122,7 +122,7 @@ DELIVERY = (
     ),
     Mutant(
         "changelog read with what is not committed",
-        (Edit(READER, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (Edit(CLIENTS, '"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
         TWINS,
     ),
     Mutant(

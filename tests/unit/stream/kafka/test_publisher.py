@@ -81,7 +81,7 @@ def test_nothing_of_a_life_leaves_behind_an_output_that_failed() -> None:
         assert life.ended
         assert not other.ended
         for key in (b"2", b"3"):
-            with pytest.raises(Exception, match=r"lost|before it failed"):
+            with pytest.raises(Exception, match=r"lost|earlier output"):
                 receipts[key].future.result()
         await publisher.stop()
 
