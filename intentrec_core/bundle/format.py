@@ -16,7 +16,6 @@ are kept is :mod:`intentrec_core.bundle.store`. Nothing here looks at a clock.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import uuid
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import msgspec
 
+from intentrec_core.durable_files import rename_durably
 from intentrec_core.errors import BundleError, BundleFault
 
 #: Raised when code of an earlier format would misread a bundle; code reads its own format only.
@@ -100,7 +100,7 @@ def write_bundle(
     temporary.mkdir()
     try:
         for name in BUNDLE_FILES:
-            _write_synced(temporary / name, files[name])
+            _write(temporary / name, files[name])
         entries = {name: _entry(temporary / name) for name in BUNDLE_FILES}
         manifest = Manifest(
             format=BUNDLE_FORMAT,
@@ -112,15 +112,14 @@ def write_bundle(
             facts=dict(facts or {}),
             files=entries,
         )
-        _write_synced(temporary / MANIFEST, encode_manifest(manifest))
+        (temporary / MANIFEST).write_bytes(encode_manifest(manifest))
         return BundleRef(manifest.version, place(temporary, root / manifest.version))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def place(temporary: Path, path: Path) -> Path:
-    """Renames a complete folder to its final name and syncs both folders. An intact bundle there already is kept."""
-    sync_folder(temporary)
+    """Renames a complete folder to its final name, durably. An intact bundle there already is kept."""
     if path.exists():
         try:
             verify_files(path)
@@ -131,12 +130,11 @@ def place(temporary: Path, path: Path) -> Path:
         else:
             return path
     try:
-        temporary.rename(path)
+        rename_durably(temporary, path)
     except OSError:
         if not path.exists():
             raise
         verify_files(path)  # another process placed the same content in this moment
-    sync_folder(path.parent)
     return path
 
 
@@ -215,24 +213,11 @@ def content_version(files: Mapping[str, FileEntry]) -> str:
     return "b" + hashlib.sha256(lines.encode()).hexdigest()[:12]
 
 
-def sync_folder(path: Path) -> None:
-    """Makes a folder's entries durable: a rename that is not synced may be undone by a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_synced(path: Path, content: bytes | Path) -> None:
-    with path.open("wb") as target:
-        if isinstance(content, Path):
-            with content.open("rb") as source:
-                shutil.copyfileobj(source, target, 1 << 20)
-        else:
-            target.write(content)
-        target.flush()
-        os.fsync(target.fileno())
+def _write(path: Path, content: bytes | Path) -> None:
+    if isinstance(content, Path):
+        shutil.copyfile(content, path)
+    else:
+        path.write_bytes(content)
 
 
 def _entry(path: Path) -> FileEntry:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from intentrec_core.datasets import movielens_archive as archive
 from intentrec_core.datasets.download import Progress, download_distribution, download_url, no_progress
+from intentrec_core.durable_files import replacing, write_durably
 from intentrec_core.errors import DataError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.plays.table import check_plays
@@ -120,15 +121,14 @@ def _write_cache(folder: Path, parsed: archive.Parsed, source: str) -> MovieLens
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "record.json").unlink(missing_ok=True)
-        temporary = folder / ".plays.parquet"
-        pq.write_table(plays, temporary, compression="zstd")
-        temporary.replace(folder / "plays.parquet")
+        with replacing(folder / "plays.parquet") as file:
+            pq.write_table(plays, file, compression="zstd")
         parsed.catalogue.save(folder / "items.parquet")
         names = ("plays.parquet", "items.parquet")
         digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
         record = {"format": FORMAT, "source": source, "sha256": digests}
-        (folder / "record.json").write_text(json.dumps(record, indent=2), "utf-8")
-        (folder / "LICENCE.txt").write_text(LICENCE, "utf-8")
+        write_durably(folder / "LICENCE.txt", LICENCE.encode())
+        write_durably(folder / "record.json", json.dumps(record, indent=2).encode())
     except OSError as error:
         raise DataError(f"cannot write the cache {folder}: {error}: choose another cache folder") from error
     return MovieLens(plays, parsed.catalogue, source)

@@ -6,7 +6,6 @@ This module knows nothing of rows, codes or domains: which attribute means what 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
 
 #: The limit of a play's ids: an item that no play could name is a mistake of the catalogue.
@@ -96,10 +96,13 @@ class Catalogue:
         return cls(_item(row, f"row {number}") for number, row in enumerate(table.to_pylist()))
 
     def save(self, path: Path) -> None:
-        """Writes Parquet: to a temporary name first, so that a reader never sees half a file."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(self.to_table(), temporary, compression="zstd")
-        temporary.replace(path)
+        """Writes Parquet. A reader sees the old file or the whole new one.
+
+        Raises: DataError when an attribute has values of several types; OSError when the disk refuses.
+        """
+        table = self.to_table()
+        with replacing(path) as file:
+            pq.write_table(table, file, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Catalogue:

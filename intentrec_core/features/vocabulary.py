@@ -9,7 +9,6 @@ Shapes: V rows including row 0; L labels of a field.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, Field, FieldKind, FilterKind, Rule, value_text
+from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.history.history import hash64
@@ -88,10 +88,12 @@ class Vocabulary:
         return int(self.rows(np.array([hash64(item_id)], dtype=np.uint64))[0]) if item_id else 0
 
     def save(self, path: Path) -> None:
-        """Writes Parquet (column item_id, row 1 first), to a temporary name first."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(pa.table({"item_id": pa.array(self.item_ids[1:], pa.string())}), temporary, compression="zstd")
-        temporary.replace(path)
+        """Writes Parquet: column item_id, row 1 first. A reader sees the old file or the whole new one.
+
+        Raises: OSError when the disk refuses.
+        """
+        with replacing(path) as file:
+            pq.write_table(pa.table({"item_id": pa.array(self.item_ids[1:], pa.string())}), file, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
