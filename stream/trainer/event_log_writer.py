@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from intentrec_core.durable_files import TEMPORARY_PREFIX, replacing, sync
 from intentrec_core.errors import DataError, StateError
 from intentrec_core.plays.table import PlayRow, play_rows, plays_table
 from stream.trainer.event_log import BACKFILL, SEGMENT, STAMP, Segment, cover, list_segments, segment_name
 from stream.trainer.event_log_erasure import PendingErasure, erase_before, is_erased, list_pending_erasures
 
 _LOCK = ".lock"
-_TEMPORARY = ".writing-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ class EventLogWriter:
         for path in erasures:
             path.unlink()
         if erasures:
-            _sync_folder(self.root)
+            sync(self.root)
         return num_erased
 
     def _mergeable(self, taken: Sequence[tuple[Segment, int]]) -> list[Segment]:
@@ -198,25 +197,15 @@ class EventLogWriter:
         return self._sizes[segment.path]
 
     def _write(self, path: Path, content: pa.Table | bytes) -> None:
-        temporary = path.with_name(_TEMPORARY + path.name)
-        try:
-            with temporary.open("wb") as file:
-                if isinstance(content, bytes):
-                    file.write(content)
-                else:
-                    pq.write_table(content, file, compression="zstd", write_page_index=True)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(self.root)
+        with replacing(path) as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                pq.write_table(content, file, compression="zstd", write_page_index=True)
 
     def _remove_leftovers(self) -> None:
         """Removes half-written files of a killed writer, and segments that a finished merge has superseded."""
-        for path in self.root.glob(f"{_TEMPORARY}*"):
+        for path in self.root.glob(f"{TEMPORARY_PREFIX}*"):
             path.unlink()
         for held in cover(list_segments(self.root, self.topic)).values():
             self._remove(held.superseded)
@@ -226,7 +215,7 @@ class EventLogWriter:
             segment.path.unlink(missing_ok=True)
             self._sizes.pop(segment.path, None)
         if segments:
-            _sync_folder(self.root)
+            sync(self.root)
         return len(segments)
 
 
@@ -268,14 +257,6 @@ def _locked(path: Path) -> FileLock:
             f"{path.parent}: another trainer writes this event log; stop that trainer, or set another event_log_dir"
         ) from None
     return lock
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _segment_table(partition: int, plays: Sequence[LoggedPlay]) -> pa.Table:
