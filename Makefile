@@ -5,11 +5,13 @@ SHELL := bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
-# DEMO_ARGS="--headless --seconds 60", TEST_ARGS="-k console", KAFKA_ARGS="--nodes 3": passed on. PYTHON names the interpreter for .venv.
+# DEMO_ARGS="--headless --seconds 60", TEST_ARGS="-k console", KAFKA_ARGS="--nodes 3", BENCH="worker --compare": passed on.
+# PYTHON names the interpreter for .venv.
 DEMO_ARGS ?=
 TEST_ARGS ?=
 KAFKA_ARGS ?=
 MUTANTS ?=
+BENCH ?= --help
 # More than cores: what talks to a broker mostly waits. 0 runs the tests in one process, one after another.
 TEST_PROCESSES ?= 3
 VENV := .venv
@@ -50,6 +52,10 @@ test-faults: $(INSTALLED) ## run every fault at its full scale and print the tab
 .PHONY: mutants
 mutants: $(INSTALLED) ## put each known hole back into a copy of the tree, and see which test catches it; MUTANTS="fence"
 	@$(BIN)/python -m tests.mutants $(MUTANTS)
+
+.PHONY: bench
+bench: $(INSTALLED) ## measure one part of the system beside its baselines; BENCH="worker --compare"
+	@exec $(BIN)/python -m tests.bench $(BENCH)
 
 .PHONY: fast
 fast: $(INSTALLED) ## run the tests that take seconds and need no broker of their own

@@ -63,7 +63,7 @@ LIVENESS = (
     ),
     Mutant(
         "the same in a trainer that catches up",
-        (Edit(FOLLOWER, "                if not self._took_all:\n", "                if False:\n"),),
+        (Edit(FOLLOWER, "                if self._poll_was_full:\n", "                if False:\n"),),
         (TEST_FOLLOWER,),
     ),
     Mutant(

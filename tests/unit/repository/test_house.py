@@ -21,7 +21,7 @@ _MAY_READ_ENVIRONMENT = {
     "stream/local_kafka/child.py",
     "stream/local_kafka/jars.py",
     "stream/trainer/retrain_process.py",
-    "stream/demo/stage.py",
+    "stream/demo/environment.py",
 }
 
 

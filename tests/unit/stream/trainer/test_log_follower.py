@@ -248,7 +248,7 @@ def test_orders_that_were_deleted_unread_are_to_be_sent_again(
         writer: Any = SimpleNamespace(
             next_offset=lambda _: position, skip_to=lambda _, offset: offset - position, root=tmp_path
         )
-        await LogFollower(Settings(), DOMAIN, writer, Metrics(), lambda _: None)._take_up()
+        await LogFollower(Settings(), DOMAIN, writer, Metrics(), lambda _: None)._resume()
 
     monkeypatch.setattr(log_follower, "AIOKafkaConsumer", lambda **_: Consumer())
     monkeypatch.setattr(log_follower, "count_partitions", counts)
