@@ -185,6 +185,16 @@ class Domain:
             total += head.num_labels
         return tuple(offsets)
 
+    def flat_label(self, flat: int) -> tuple[str, str]:
+        """Names of the head and the label that a flat label id stands for.
+
+        Raises: IndexError for an id that is none.
+        """
+        for head, offset in zip(self.heads, self.label_offsets, strict=True):
+            if offset <= flat < offset + head.num_labels:
+                return head.name, head.label_names[flat - offset]
+        raise IndexError(f"flat label {flat}")
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change whenever a stored history would change its meaning.

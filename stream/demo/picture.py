@@ -32,10 +32,10 @@ from intentrec_core.training.config import TrainConfig
 from stream.bundles.announcements import announce
 from stream.demo.console.screen import Screen
 from stream.demo.console.snapshot import DemoPhase, DemoSnapshot
+from stream.demo.environment import DemoEnvironment, open_environment, running_processes
 from stream.demo.first_bundle import first_bundle
 from stream.demo.observer import Observer
-from stream.demo.run import ReplayPlan, play
-from stream.demo.stage import DemoEnvironment, open_stage, running
+from stream.demo.run import ReplayPlan, run_demo
 from stream.kafka.replay import Pace
 from stream.settings import Settings
 from stream.wire.codec import encode
@@ -99,10 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(done, file=sys.stderr, flush=True)
 
     cache_dir = Settings.load().cache_dir
-    with open_stage(broker=None, retrain_interval_s=options.retrain, say=say) as opened:
-        stage, title = opened, "MovieLens-100K"
+    with open_environment(broker=None, retrain_interval_s=options.retrain, print_step=say) as opened:
+        environment, title = opened, "MovieLens-100K"
         if options.simulated:
-            stage, title = _with_domain(opened, "video"), "simulated video plays"
+            environment, title = _with_domain(opened, "video"), "simulated video plays"
             world = World("video", users=600, items=1_000)
             plays, catalogue = world.table(SIMULATED_PLAYS)[0], Catalogue(list(world.catalogue()))
         else:
@@ -110,14 +110,14 @@ def main(arguments: list[str] | None = None) -> int:
             plays, catalogue = movielens.plays, movielens.catalogue
         split = temporal_split(plays, TRAINING_SHARE)
         say(f"training on {split.train.num_rows:,} plays of {title}")
-        bundle = _announce_first(stage, split.train, catalogue, options.train_seconds, cache_dir)
+        bundle = _announce_first(environment, split.train, catalogue, options.train_seconds, cache_dir)
         best: list[DemoSnapshot] = []
 
         def show(view: DemoSnapshot) -> None:
             if is_better(view, best[0] if best else None):
                 best[:] = [view]
 
-        with running(stage, say) as (worker, worker_port, trainer, trainer_port):
+        with running_processes(environment, say) as (worker, trainer):
             plan = ReplayPlan(
                 title=f"IntentRec · {title} in time order",
                 plays=split.test,
@@ -128,28 +128,28 @@ def main(arguments: list[str] | None = None) -> int:
                 seed=0,
                 first_bundle=bundle,
             )
-            result = play(plan, stage, (worker, worker_port), (trainer, trainer_port), show)
+            result = run_demo(plan, environment, worker, trainer, show)
         say(f"{result.plays_sent:,} plays sent, {result.plays_applied:,} folded in, p99 {result.p99_ms} ms")
         view = best[0]
         options.out.write_text(draw(view), encoding="utf-8")
         user_id = view.members[0].user_id if view.members else ""
-        for message in asyncio.run(_newest_messages(stage.settings, user_id, result.recommendations)):
+        for message in asyncio.run(_newest_messages(environment.settings, user_id, result.recommendations)):
             print(encode(message).decode())
     return 0
 
 
-def _with_domain(stage: DemoEnvironment, domain: str) -> DemoEnvironment:
-    overrides = {**stage.overrides, "domain": domain}
-    return dataclasses.replace(stage, settings=Settings.load(**overrides), overrides=overrides)
+def _with_domain(environment: DemoEnvironment, domain: str) -> DemoEnvironment:
+    overrides = {**environment.overrides, "domain": domain}
+    return dataclasses.replace(environment, settings=Settings.load(**overrides), overrides=overrides)
 
 
 def _announce_first(
-    stage: DemoEnvironment, plays: pa.Table, catalogue: Catalogue, train_s: float, cache_dir: Path
+    environment: DemoEnvironment, plays: pa.Table, catalogue: Catalogue, train_s: float, cache_dir: Path
 ) -> str:
     config = TrainConfig(seed=0, max_seconds=train_s)
-    settings = stage.settings
+    settings = environment.settings
     version, _ = first_bundle(
-        settings, plays, catalogue, config, kept_in=cache_dir, fresh=False, progress=lambda _: None
+        settings, plays, catalogue, config, cache_dir=cache_dir, fresh=False, progress=lambda _: None
     )
     asyncio.run(announce(settings, bundle=version, url=settings.bundle_url))
     return version

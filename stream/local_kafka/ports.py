@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 import socket
 
@@ -14,6 +15,13 @@ _LOWEST, _HIGHEST = 20_000, 32_767
 _NUM_TRIES = 200
 
 _HELD: list[socket.socket] = []
+
+
+@atexit.register
+def _let_go() -> None:
+    """What is still open when the interpreter ends is warned of, once for each."""
+    for held in _HELD:
+        held.close()
 
 
 def free_port() -> int:

@@ -84,7 +84,7 @@ def test_a_cache_that_cannot_be_written_keeps_a_worker_waiting_and_a_serving_one
 
     disk.remount(ROOMY)
     rig.wait_for_answers(100)
-    assert is_ready(worker.metrics_port)
+    until(lambda: is_ready(worker.metrics_port), 30, worker)
 
     disk.remount("ro")
     before = counted(worker, "bundle_rejections_total", reason="unreachable")
@@ -99,7 +99,7 @@ def test_a_cache_that_cannot_be_written_keeps_a_worker_waiting_and_a_serving_one
     assert worker.terminate() == 0, worker.log()[-3000:]
     worker = start_serving(rig)
     wait_ready(worker)
-    assert counted(worker, "bundle_info", bundle=first.version) == 1
+    until(lambda: counted(worker, "bundle_info", bundle=first.version) == 1, 30, worker)
     disk.remount("rw")
     until(lambda: counted(worker, "bundle_info", bundle=second.version) == 1, 60, worker)
     rig.produce(world_plays(rig, 100))

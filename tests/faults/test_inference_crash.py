@@ -11,7 +11,6 @@ import pytest
 
 from intentrec_core.bundle.format import BundleRef
 from intentrec_core.errors import EngineError
-from intentrec_core.history.history import anchor
 from stream.bundles.serving import load_serving
 from stream.local_kafka.broker import Broker
 from stream.wire.codec import decode_recommendation
@@ -19,9 +18,10 @@ from stream.wire.messages import Recommendation
 from stream.wire.records import OutputKind
 from tests.rigs.fault_report import FaultRow
 from tests.rigs.rig import NUM_PARTITIONS, Rig, Worker
-from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, world_plays
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
 from tests.rigs.verdict import ReadBack, judge, read_all
 from tests.worlds.bundle_world import SLOTS_BYTES, make_pipeline
+from tests.worlds.naive_fold import anchor
 from tests.worlds.tiny_world import TinyWorld
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
@@ -78,8 +78,10 @@ def test_a_play_that_crashes_inference_is_isolated_and_neighbours_are_exact(
     given_up = _given_up(log, world.window)
     worker = _start(rig, FAULTS)
     rig.wait_for_answers(len(log) - len(given_up), 300 if full_faults else 120)
-    num_reopened = counted(worker, "partitions_reopened_total")
+    # Counted once they are committed, which is after a subscriber has seen them.
+    until(lambda: counted(worker, "plays_rejected_total", reason="inference_failed") >= len(given_up), 60, worker)
     num_failed = counted(worker, "plays_rejected_total", reason="inference_failed")
+    num_reopened = counted(worker, "partitions_reopened_total")
     assert worker.terminate() == 0, worker.log()[-3000:]
 
     letters = {_place(record): record for record in read_all(rig.settings, rig.settings.dead_letter_topic)}

@@ -47,9 +47,10 @@ def test_gaps_that_transactions_leave_in_the_log_are_no_losses(
         else:
             producer.commit_transaction(30)
             num_committed += 10
-    answers = rig.wait_for_answers(num_committed)
+    rig.wait_for_answers(num_committed)
     reopened = counted(worker, "partitions_reopened_total")
     assert worker.terminate() == 0
+    answers = rig.answers()
     assert set(answers.values()) == {1}
     assert len(answers) == 2 * num_committed
     assert reopened == 0
@@ -77,6 +78,7 @@ def test_plays_that_are_deleted_before_a_running_worker_has_read_them_are_named(
     with GroupView(rig.settings) as group:
         group.catches_up(rig)
     until(lambda: "were deleted by the topic's retention before they were read" in worker.log(), 30, worker)
+    until(lambda: counted(worker, "partitions_reopened_total", reason="rewound") >= 1, 30, worker)
     rewound = counted(worker, "partitions_reopened_total", reason="rewound")
     assert worker.terminate() == 0
     answered = {int(output.id.split("-")[-2]) for output in rig.outputs(rig.settings.intents_topic)}

@@ -186,7 +186,7 @@ def test_a_zombie_that_gave_its_plays_up_meanwhile_joins_again(
             time.sleep(0.2)
             proxy.cut()
             time.sleep(cut_s)
-            assert "were not acknowledged" in zombie.log()
+            until(lambda: "were not acknowledged" in zombie.log(), 30, zombie)
             proxy.heal()
             healed_at_s = time.monotonic()
             until(lambda: holds_partitions(zombie) and serving([zombie, heir], NUM_PARTITIONS), 90, zombie)

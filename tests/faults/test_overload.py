@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from stream.local_kafka.broker import Broker
+from stream.ops.scrape import scrape
 from tests.faults.load import START_WITHIN_S, GroupView, Load, resident_mb, serving
 from tests.rigs.fault_report import FaultRow
 from tests.rigs.rig import NUM_PARTITIONS, Worker
@@ -100,8 +101,9 @@ def test_twice_the_capacity(
                 memory_mb.append(resident_mb(worker))
                 lags.append(group.lag())
                 overloaded = overloaded or min(lags[-3:]) > 2 * most_buffered
-                told.append(counted(worker, "lag_plays"))
-                buffered.append(counted(worker, "buffered_plays"))
+                if samples := scrape(worker.metrics_port):
+                    told.append(samples.total("intentrec_lag_plays"))
+                    buffered.append(samples.total("intentrec_buffered_plays"))
         drained_s = group.catches_up(rig, timeout_s=600)
         memory_mb.append(resident_mb(worker))
     until(lambda: counted(worker, "lag_plays") == 0, 30, worker)

@@ -73,6 +73,7 @@ def test_one_partition_that_stops_progressing_fails_the_liveness_whatever_the_ot
         time.sleep(8)
         assert livez(stuck) == (200, "ok\n"), "under load nobody is stuck"
         switch.touch()
+        until(lambda: counted(stuck, "plays_total") > 0, 60, stuck)
         began_s, num_before = time.monotonic(), counted(stuck, "plays_total")
         until(lambda: livez(stuck)[0] == 503, 60, stuck)
         failed_s, num_meanwhile = time.monotonic() - began_s, counted(stuck, "plays_total") - num_before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_swaps_under_load_cost_no_play_and_mix_no_versions(
             began_s, coming = time.time(), refs[number % 2]
             announce_bundle(rig, coming)
             _until_swapped(worker, number)
-            assert counted(worker, "bundle_info", bundle=coming.version) == 1
+            until(partial(_serves, worker, coming.version), 30, worker)
             time.sleep(SETTLE_S)
             swaps.append((began_s, time.time()))
         time.sleep(steady_s)
@@ -76,6 +77,10 @@ def test_swaps_under_load_cost_no_play_and_mix_no_versions(
     assert set(named) == {ref.version for ref in refs}
     assert sum(named.values()) == rig.num_sent
     assert "refused" not in worker.log()
+
+
+def _serves(worker: Worker, version: str) -> bool:
+    return counted(worker, "bundle_info", bundle=version) == 1
 
 
 def _until_swapped(worker: Worker, times: int) -> None:

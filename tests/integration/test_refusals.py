@@ -94,6 +94,7 @@ def test_plays_that_another_partitioner_placed_are_dead_lettered(
         rig.send(b"newcomer", json.dumps(stray | {"event_id": f"stray{partition}"}).encode(), partition=partition)
     rig.flush()
     rig.wait_for_answers(41)
+    rig.wait_for_outputs(NUM_PARTITIONS - 1, rig.settings.dead_letter_topic)
     assert worker.terminate() == 0
     letters = rig.outputs(rig.settings.dead_letter_topic)
     assert len(letters) == NUM_PARTITIONS - 1

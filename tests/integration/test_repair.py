@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -172,7 +171,7 @@ def test_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Com
     rig.flush()
     worker = rig.start_worker()
     rig.wait_for_answers(1)
-    _wait_for_letters(rig, 3)
+    rig.wait_for_outputs(3, rig.settings.dead_letter_topic)
     code, shown, _ = run("dlq", "list", "--json")
     letters = {letter["reason"]: letter for letter in map(json.loads, shown.splitlines())}
     assert code == 0
@@ -191,7 +190,7 @@ def test_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Com
     assert "1 sent again: wrong_partition 1" in said
     rig.wait_for_answers(2)
     assert run("dlq", "redrive", "--reason", "malformed")[0] == 0
-    _wait_for_letters(rig, 4)
+    rig.wait_for_outputs(4, rig.settings.dead_letter_topic)
     newest = json.loads(run("dlq", "list", "--json", "--limit", "1")[1])
     assert (newest["redrives"], newest["headers"]["trace"]) == (1, "t1")
     assert newest["headers"]["intentrec-redrive-of"] == letters["malformed"]["letter"]
@@ -213,7 +212,7 @@ def test_a_limited_run_says_where_to_go_on_and_together_they_send_each_letter_on
         rig.send(f"u{number}".encode(), b"{%d" % number)
     rig.flush()
     worker = rig.start_worker()
-    _wait_for_letters(rig, 30)
+    rig.wait_for_outputs(30, rig.settings.dead_letter_topic)
     assert worker.terminate() == 0
     code, said, _ = run("dlq", "redrive", "--limit", "12")
     rest = re.findall(r"--from \d+:\d+", said)
@@ -221,9 +220,3 @@ def test_a_limited_run_says_where_to_go_on_and_together_they_send_each_letter_on
     assert "18 sent again" in run("dlq", "redrive", *" ".join(rest).split())[1]
     sent = [r.value for r in read_all(rig.settings, rig.settings.plays_topic) if r.headers]
     assert sorted(value or b"" for value in sent) == sorted(b"{%d" % number for number in range(30))
-
-
-def _wait_for_letters(rig: Rig, num: int) -> None:
-    deadline_s = time.monotonic() + 60
-    while (found := len(rig.outputs(rig.settings.dead_letter_topic))) < num:
-        assert time.monotonic() < deadline_s, f"{found} of {num} letters"

@@ -84,6 +84,7 @@ def test_plays_become_a_first_bundle_and_then_a_better_one_with_rows_for_new_ite
             first = (await announcements(settings))[-1]
             assert (first.sequence, first.parent) == (1, None)
             sent += await send(settings, walk.rows(900, first=600, num_items=24))
+            await until(lambda: counted(metrics, "trainer_logged_plays_total") == sent)
             await until(lambda: counted(metrics, "trainer_runs_total", outcome="published") >= 2)
         assert counted(metrics, "trainer_logged_plays_total") == sent
         told = await announcements(settings)

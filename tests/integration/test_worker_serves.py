@@ -14,6 +14,7 @@ from tests.rigs.serving_rig import (
     announce_bundle,
     bundles_named,
     start_serving,
+    until,
     world_plays,
 )
 
@@ -35,9 +36,9 @@ def test_serves_once_there_is_a_bundle_swaps_under_load_and_drains(serving_rig: 
     deadline_s = time.monotonic() + 60
     while set(bundles_named(rig)) != {first.version, second.version} and time.monotonic() < deadline_s:
         rig.produce(world_plays(rig, 100), rate=200)
-    answers = rig.wait_for_answers(rig.num_sent)
+    rig.wait_for_answers(rig.num_sent)
     assert worker.terminate() == 0, worker.log()[-2000:]
-    assert set(answers.values()) == {1}
+    assert set(rig.answers().values()) == {1}
     assert set(bundles_named(rig)) == {first.version, second.version}
     assert rig.state() == rig.oracle()
 
@@ -46,9 +47,7 @@ def test_a_worker_that_waits_for_a_bundle_ends_at_once(serving_rig: ServingRig, 
     rig, _ = serving_rig
     (tmp_path / "store").rename(tmp_path / "elsewhere")
     worker = start_serving(rig)
-    deadline_s = time.monotonic() + 60
-    while "no bundle can serve yet" not in worker.log() and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    until(lambda: "no bundle can serve yet" in worker.log(), 60, worker)
     started_s = time.monotonic()
     assert worker.terminate() == 0, worker.log()[-2000:]
     assert time.monotonic() - started_s < 10

@@ -22,6 +22,7 @@ from queue import SimpleQueue
 
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
+from tests.mutants.folding import FOLD_RULES
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.migration import MIGRATION
 from tests.mutants.mutant import DoesNotApply, Mutant
@@ -31,7 +32,7 @@ from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
 from tests.mutants.state import STATE
 
-MUTANTS = (*DELIVERY, *PREFILL, *PARTITION_TASKS, *LIVENESS, *STATE, *REPAIR, *POISON, *DEVICE, *MIGRATION)
+MUTANTS = (*DELIVERY, *PREFILL, *PARTITION_TASKS, *LIVENESS, *STATE, *FOLD_RULES, *REPAIR, *POISON, *DEVICE, *MIGRATION)
 ROOT = Path(__file__).parents[2]
 #: Two cores do; a mutant's tests are one process.
 _NUM_AT_ONCE = 2

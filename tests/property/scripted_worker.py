@@ -74,9 +74,11 @@ class World:
                 raised.append(context["exception"])
 
         self.loop.set_exception_handler(note)
-        self.loop.run_until_complete(coroutine)
-        if raised:
-            raise raised[0]
+        try:
+            self.loop.run_until_complete(coroutine)
+        finally:
+            if raised:
+                raise raised[0]
 
     def start(self) -> ScriptedProcess:
         """One more worker."""

@@ -59,7 +59,7 @@ class Delivery(RuleBasedStateMachine):
             elif kind == "forget":
                 guarantee.forget(user)
             elif kind == "again":
-                guarantee.produce(user, event=max(0, guarantee.num_plays - 6))
+                guarantee.repeat(user)
             else:
                 late_s = 15.0 if kind == "late" else 0.0
                 guarantee.produce(user, late_s=late_s, value=b"no play" if kind == "no play" else None)

@@ -63,7 +63,7 @@ async def _schedule(world: World, guarantee: Guarantee) -> None:
 def _produce(guarantee: Guarantee, number: int) -> None:
     user = number % 6
     if number % 7 == 4:
-        guarantee.produce(user, event=number - 3)
+        guarantee.repeat(user)
     elif number % 11 == 5:
         guarantee.produce(user, late_s=20)
     elif number % 13 == 7:

@@ -1,6 +1,6 @@
 """A test's own topics on a shared broker: produces plays, runs worker processes, reads everything back, compares with an oracle.
 
-The checker is confluent-kafka, another client than ours. The oracle folds the input log in one thread, in order.
+The checker is confluent-kafka, another client than ours. The oracle is the naive fold of the input log.
 """
 
 from __future__ import annotations
@@ -23,15 +23,19 @@ import confluent_kafka
 import pytest
 
 from intentrec_core.domain.toml import load_domain
-from intentrec_core.history.history import EventLayout, History
-from stream.delivery.restore import read_changelog
+from intentrec_core.history.history import EventLayout
 from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker
 from stream.local_kafka.ports import free_port
-from stream.pipeline.folding import Folder
 from stream.settings import Settings
+from tests.rigs.verdict import folded, restored
+from tests.worlds.member_state import MemberState
 
 NUM_PARTITIONS = 4
+_READ_DEADLINE_S = 30.0
+
+Place = tuple[str, int, int]
+"""Topic, partition and offset."""
 
 
 @dataclass
@@ -162,37 +166,18 @@ class Rig:
     # --- what came of it
 
     def outputs(self, *topics: str, isolation: str = "read_uncommitted") -> list[Output]:
-        """Everything on the topics as of now, each partition in order and each record once, whatever the client does."""
-        consumer = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": self.broker.address,
-                "group.id": f"check-{uuid.uuid4().hex}",
-                "enable.auto.commit": False,
-                "isolation.level": isolation,
-                "enable.partition.eof": True,
-            }
-        )
-        partitions = [
-            confluent_kafka.TopicPartition(topic, partition, confluent_kafka.OFFSET_BEGINNING)
-            for topic in topics
-            for partition in range(NUM_PARTITIONS)
-        ]
-        consumer.assign(partitions)
-        found: dict[tuple[str, int, int], Output] = {}
-        at_end = set()
-        deadline_s = time.monotonic() + 30
-        while len(at_end) < len(partitions) and time.monotonic() < deadline_s:
-            for message in consumer.consume(1000, 0.2):
-                if message.error() is None:
-                    place = message.topic(), message.partition(), message.offset()
-                    headers = dict(message.headers() or [])
-                    found[place] = Output(message.topic(), message.key(), message.value(), headers)
-                elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                    at_end.add((message.topic(), message.partition()))
-                else:
-                    pytest.fail(str(message.error()))
-        consumer.close()
-        return list(found.values())
+        """Everything on the topics as of now, each partition in order and each record once, whatever the client does.
+
+        Raises: AssertionError when they are not read to their ends in time: what is missing would look as if it had never been.
+        """
+        found: dict[Place, Output] = {}
+        deadline_s = time.monotonic() + _READ_DEADLINE_S
+        for new, unread in self._follow(topics, isolation):
+            found |= new
+            if not unread:
+                return list(found.values())
+            assert time.monotonic() < deadline_s, f"cannot be read to their ends: {sorted(unread)}"
+        raise AssertionError
 
     def answers(self, **options: Any) -> Counter[str]:
         """How often each recommendation and intent was published, by id."""
@@ -200,59 +185,71 @@ class Rig:
         return Counter(output.id for output in self.outputs(*topics, **options))
 
     def wait_for_answers(self, num_plays: int, timeout_s: float = 60, **options: Any) -> Counter[str]:
-        """Waits until ``num_plays`` plays have both answers."""
+        """Waits until ``num_plays`` plays have both answers, and returns how often each was published by then.
+
+        What else may come of the plays, such as repeats, is known once the workers have ended: ask :meth:`answers` then.
+        """
+        topics = (self.settings.recommendations_topic, self.settings.intents_topic)
+        return Counter(
+            output.id for output in self.wait_for_outputs(2 * num_plays, *topics, timeout_s=timeout_s, **options)
+        )
+
+    def wait_for_outputs(
+        self, num: int, *topics: str, timeout_s: float = 60, isolation: str = "read_uncommitted"
+    ) -> list[Output]:
+        """Waits until the topics hold ``num`` outputs with ids of their own."""
+        found: dict[Place, Output] = {}
+        ids: set[str] = set()
         deadline_s = time.monotonic() + timeout_s
-        while True:
-            answers = self.answers(**options)
-            if len(answers) >= 2 * num_plays:
-                return answers
+        for new, _ in self._follow(topics, isolation):
+            found |= new
+            ids.update(output.id for output in new.values())
+            if len(ids) >= num:
+                return list(found.values())
             if time.monotonic() > deadline_s:
                 logs = "\n".join(worker.log()[-3000:] for worker in self.workers)
-                pytest.fail(f"{len(answers)} of {2 * num_plays} answers after {timeout_s} s\n{logs}")
-            time.sleep(0.3)
+                pytest.fail(f"{len(ids)} of {num} outputs after {timeout_s} s\n{logs}")
+        raise AssertionError
 
-    def state(self) -> dict[str, History]:
-        """Every member's history as the changelog has it."""
-        histories: dict[str, History] = {}
-
-        async def restore() -> None:
-            for partition in range(NUM_PARTITIONS):
-                histories.update((await read_changelog(self.settings, partition, self.layout)).histories)
-
-        asyncio.run(restore())
-        return histories
-
-    def oracle(self) -> dict[str, History]:
-        """A single-threaded fold of the input log."""
-        histories: dict[str, History] = {}
-        consumer = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": self.broker.address,
-                "group.id": f"oracle-{uuid.uuid4().hex}",
-                "enable.partition.eof": True,
-            }
-        )
-        for partition in range(NUM_PARTITIONS):
-            source = confluent_kafka.TopicPartition(self.settings.plays_topic, partition, 0)
-            consumer.assign([source])
-            log, ended, deadline_s = [], False, time.monotonic() + 30
-            while not ended and time.monotonic() < deadline_s:
+    def _follow(
+        self, topics: Sequence[str], isolation: str
+    ) -> Iterator[tuple[dict[Place, Output], set[tuple[str, int]]]]:
+        """What comes next on the topics, again and again, and which partitions have not been read to an end yet."""
+        options = {
+            "bootstrap.servers": self.broker.address,
+            "group.id": f"check-{uuid.uuid4().hex}",
+            "enable.auto.commit": False,
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+        consumer = confluent_kafka.Consumer(options)
+        unread = {(topic, partition) for topic in topics for partition in range(NUM_PARTITIONS)}
+        beginning = confluent_kafka.OFFSET_BEGINNING
+        try:
+            consumer.assign([confluent_kafka.TopicPartition(*place, beginning) for place in sorted(unread)])
+            while True:
+                new: dict[Place, Output] = {}
                 for message in consumer.consume(1000, 0.2):
-                    if message.error() is not None:
-                        ended = True
+                    topic, partition, error = message.topic(), message.partition(), message.error()
+                    if error is None:
+                        output = Output(topic, message.key(), message.value(), dict(message.headers() or []))
+                        new[topic, partition, message.offset()] = output
+                    elif error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                        unread.discard((topic, partition))
                     else:
-                        log.append(_Record(message))
-            if log:
-                Folder(self.layout, NUM_PARTITIONS).fold(partition, histories, log)
-        consumer.close()
-        return {user: history for user, history in histories.items() if history.count}
+                        assert error.retriable(), str(error)
+                yield new, unread
+        finally:
+            consumer.close()
 
+    def state(self) -> dict[str, MemberState]:
+        """Every member's state as the changelog has it."""
+        return {user: state for (_, user), state in restored(self.settings, self.layout).items()}
 
-class _Record:
-    def __init__(self, message: confluent_kafka.Message) -> None:
-        self.topic, self.partition, self.offset = message.topic(), message.partition(), message.offset()
-        self.key, self.value, self.timestamp = message.key(), message.value(), message.timestamp()[1]
-        self.headers = tuple(message.headers() or ())
+    def oracle(self) -> dict[str, MemberState]:
+        """Every member's state by the naive fold of the input log."""
+        return {user: state for (_, user), state in folded(self.settings, self.layout).items()}
 
 
 def _must_succeed(error: Any, _: Any) -> None:

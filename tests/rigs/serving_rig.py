@@ -6,6 +6,7 @@ A pytest plugin: ``make_serving_rig(broker)`` gives a rig whose store holds two 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -70,13 +71,16 @@ def wait_ready(worker: Worker, timeout_s: float = 60) -> None:
 
 
 def counted(worker: Worker, name: str, **labels: str) -> float:
-    """A metric of the worker, without the prefix; 0 where it does not answer."""
+    """A metric of the worker, without the prefix; NaN where it does not answer, of which no comparison holds.
+
+    What a worker counts of plays is raised once they are committed: wait for the number (:func:`until`), not for outputs.
+    """
     samples = scrape(worker.metrics_port)
-    return samples.total(f"intentrec_{name}", **labels) if samples else 0.0
+    return samples.total(f"intentrec_{name}", **labels) if samples else math.nan
 
 
 def until(holds: Callable[[], bool], timeout_s: float, worker: Worker) -> None:
-    """Asks again and again; a failure shows the end of the worker's log."""
+    """Waits for exactly what the test asserts, asking again and again; a failure shows the end of the worker's log."""
     deadline_s = time.monotonic() + timeout_s
     while True:
         ended = worker.process.poll()  # before it is asked: what a worker does as it ends still counts

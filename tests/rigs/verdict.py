@@ -1,8 +1,8 @@
 """What a schedule of faults cost, told by a client that is not ours: every topic is read back and compared with the oracle.
 
-The oracle is a single-threaded fold of the input log. The state is what the changelog says, read committed. Outputs are
-judged as a subscriber sees them: repeats by id dropped, then what lies below the member's highest source offset. A play is
-answered, or named by the answer to a later play of its member that was coalesced with it.
+The oracle is the naive fold of the input log, which shares nothing with the workers'. The state is what the changelog says,
+read committed. Outputs are judged as a subscriber sees them: repeats by id dropped, then what lies below the member's highest
+source offset. A play is answered, or named by the answer to a later play of its member that was coalesced with it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ import confluent_kafka
 import msgspec
 
 from intentrec_core.history.changelog_codec import Restorer
-from intentrec_core.history.history import EventLayout, History
-from stream.pipeline.folding import Folder
+from intentrec_core.history.history import EventLayout
 from stream.wire.messages import Coalesced
-from stream.wire.records import ID_HEADER, OutputKind, output_id
+from stream.wire.records import ID_HEADER
+from tests.worlds.member_state import MemberState, naive_fold, naive_state, product_state
+from tests.worlds.naive_fold import NaiveFold, NaiveRecord, parse_play
+from tests.worlds.owed_outputs import owed_outputs
 
 if TYPE_CHECKING:
     from stream.settings import Settings
 
-ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
+States = dict[tuple[int, str], MemberState]
+"""By partition and user id."""
+
 _READ_DEADLINE_S = 120.0
 
 
@@ -33,8 +37,8 @@ _READ_DEADLINE_S = 120.0
 class Verdict:
     """All zero but ``plays``, ``members``, ``repeats`` and ``named`` when the guarantee held.
 
-    ``lost`` and ``twice`` count plays over all members; ``wrong_states`` members whose history is not byte for byte the
-    oracle's. ``missing`` counts output ids that were owed and neither seen nor named, ``unowed`` ids nobody asked for,
+    ``lost`` and ``twice`` count plays over all members; ``wrong_states`` members whose history is not the oracle's in every
+    column. ``missing`` counts output ids that were owed and neither seen nor named, ``unowed`` ids nobody asked for,
     ``repeats`` outputs beyond the first of their id, ``out_of_order`` outputs whose first appearance was behind a later one of
     the same member, and that none had named by then; ``named`` those that others stand for.
     """
@@ -72,25 +76,21 @@ def judge(
     ``isolation`` is that of the outputs' subscriber; ``given_up`` are the plays, by partition and offset, that inference could
     not answer: they are owed a dead letter instead. The plays count those in the log, valid or not.
     """
-    log = _by_partition(settings, settings.plays_topic)
-    num_partitions = _num_partitions(settings, settings.plays_topic)
-    expected: dict[str, History] = {}
+    oracle = _oracle(settings, layout)
     owed: set[bytes] = set()
     owners: dict[tuple[int, int], bytes] = {}
-    for partition, records in log.items():
-        histories: dict[str, History] = {}
-        placed = None if settings.plays_partitioner == "any" else num_partitions
-        for record in records:
-            # One at a time: what each play owes must not depend on how the workers cut their batches.
-            work = Folder(layout, placed).fold(partition, histories, [record])
-            owed |= {output_id(record, output.kind) for output in work.outputs}
-            for answer in work.answers:
-                if (partition, record.offset) in given_up:
-                    owed.add(output_id(record, OutputKind.DEAD_LETTER))
-                else:
-                    owed |= {output_id(record, kind) for kind in ANSWERS}
-                    owners[partition, record.offset] = answer.play.user_id.encode()
-        expected |= {user: history for user, history in histories.items() if history.count}
+    num_plays = 0
+    for record in read_all(settings, settings.plays_topic):
+        num_plays += 1
+        place = record.partition, record.offset
+        outcome = oracle.add(as_naive(record))[0]
+        if outcome == "applied" and place in given_up:
+            owed.update(owed_outputs(record, "rejected"))
+            continue
+        owed.update(owed_outputs(record, outcome))
+        if outcome == "applied":
+            owners[place] = parse_play(record.value).user_id.encode()
+    expected = _states(oracle, layout)
     found = restored(settings, layout)
     seen: Counter[bytes] = Counter()
     named: set[bytes] = set()
@@ -107,7 +107,7 @@ def judge(
     for topic in (settings.dead_letter_topic, settings.late_topic):
         seen.update(_id(record) for record in read_all(settings, topic, isolation))
     return Verdict(
-        plays=sum(len(records) for records in log.values()),
+        plays=num_plays,
         members=len(expected),
         lost=sum(max(0, h.count - (found[u].count if u in found else 0)) for u, h in expected.items()),
         twice=sum(max(0, h.count - (expected[u].count if u in expected else 0)) for u, h in found.items()),
@@ -139,22 +139,41 @@ def _names(record: ReadBack, owners: Mapping[tuple[int, int], bytes]) -> list[by
     return [b"%b-%b-%d-%b" % (topic, partition, at, kind) for at in found]
 
 
-def restored(settings: Settings, layout: EventLayout) -> dict[str, History]:
-    """Every member's history as the changelog has it, read committed by a client that is not ours."""
-    histories: dict[str, History] = {}
-    for records in _by_partition(settings, settings.changelog_topic, "read_committed").values():
+def folded(settings: Settings, layout: EventLayout) -> States:
+    """Every member's state as the naive fold of the plays topic has it."""
+    oracle = _oracle(settings, layout)
+    for record in read_all(settings, settings.plays_topic):
+        oracle.add(as_naive(record))
+    return _states(oracle, layout)
+
+
+def restored(settings: Settings, layout: EventLayout) -> States:
+    """Every member's state as the changelog has it, read committed by a client that is not ours."""
+    states: States = {}
+    for partition, records in _by_partition(settings, settings.changelog_topic, "read_committed").items():
         restorer = Restorer(layout)
         for record in records:
             if record.key is not None:
                 restorer.feed(record.key, record.value)
-        found, _ = restorer.finish()
-        histories |= {user: history for user, history in found.items() if history.count}
-    return histories
+        histories, _ = restorer.finish()
+        states |= {
+            (partition, user): product_state(history, layout) for user, history in histories.items() if history.count
+        }
+    return states
+
+
+def _oracle(settings: Settings, layout: EventLayout) -> NaiveFold:
+    any_partition = settings.plays_partitioner == "any"
+    return naive_fold(layout.domain, None if any_partition else _num_partitions(settings, settings.plays_topic))
+
+
+def _states(oracle: NaiveFold, layout: EventLayout) -> States:
+    return {place: naive_state(oracle, member, layout.domain) for place, member in oracle.members.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """One record as confluent-kafka gives it; fits :class:`~stream.wire.records.SourceRecord`."""
+    """One record as confluent-kafka gives it."""
 
     topic: str
     partition: int
@@ -163,6 +182,11 @@ class ReadBack:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
+
+
+def as_naive(record: ReadBack) -> NaiveRecord:
+    """The record as the naive fold takes it."""
+    return NaiveRecord(record.partition, record.offset, record.timestamp, record.key, record.value, record.headers)
 
 
 def read_all(settings: Settings, topic: str, isolation: str = "read_uncommitted") -> Iterator[ReadBack]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -108,9 +109,11 @@ def run_worker(
     *,
     batch_deadline_ms: float = 0,
     settings: dict[str, Any] | None = None,
-    worker_type: type[PlaysWorker] = PlaysWorker,
+    loop: asyncio.AbstractEventLoop | None = None,
     **changes: Any,
 ) -> None:
+    """Runs a scenario with a worker that holds partition 0, on a loop of its own or on ``loop``, which is closed then."""
+
     async def run() -> None:
         metrics, broker = pipeline.metrics, Broker()
         given = Settings.load(commit_interval_s=0.01, batch_deadline_ms=batch_deadline_ms, **(settings or {}))
@@ -124,7 +127,7 @@ def run_worker(
             "commit_interval_s": 0.01,
             "recovery_deadline_s": 30.0,
         }
-        worker = worker_type(
+        worker = PlaysWorker(
             given,
             pipeline,
             WorkerMetrics(metrics),
@@ -140,7 +143,11 @@ def run_worker(
             finally:
                 pipeline.go_on.set()
 
-    asyncio.run(run())
+    if loop is None:
+        asyncio.run(run())
+    else:
+        with contextlib.closing(loop):
+            loop.run_until_complete(run())
 
 
 async def until(done: Callable[[], Any]) -> None:

@@ -5,27 +5,24 @@ as strings. So a mistake of the product is not repeated here. It reads a log fro
 commit and no changelog.
 
 Comments name the text each rule comes from. A comment that begins with READING marks a place where the documents are
-silent, and says which reading is taken.
-
-Out of scope: a repeat of a play that the history has already evicted. The product cannot know it any more, the documents
-do not say what becomes of it, and ``fold`` raises ``OutOfScope``: the caller must leave such records out.
+silent, and says which reading is taken. ``tests/property/test_naive_fold.py`` holds the product to all of it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, NoReturn
 
+CONTROL_HEADER = "intentrec-control"  # asyncapi.json, ErasureRequest
 MAX_VALUE_BYTES = 1_000_000  # stream/settings.py, MAX_PLAY_BYTES
 END_OF_TIME_MS = 4_102_444_800_000  # play.schema.json, ts: 2100 is refused
+MAX_FLOAT32 = 3.4028234663852886e38
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class OutOfScope(Exception):
-    """The log holds what the documents leave open: a repeat of an evicted play."""
 
 
 class NaiveRecord(NamedTuple):
@@ -55,21 +52,13 @@ class NaivePlay(NamedTuple):
 class NaiveMember:
     """All that a member ever had applied since it began, and what a bounded history shows of it."""
 
-    window: int
     applied: list[NaivePlay] = field(default_factory=list)  # in order of event time, evicted ones included
-    watched: list[str] = field(default_factory=list)  # item ids, the newest last
     last_offset: int = -1
 
     @property
     def num_applied(self) -> int:
         """Count k of all plays ever applied."""
         return len(self.applied)
-
-    @property
-    def plays(self) -> list[NaivePlay]:
-        """The plays that the history holds: events[anchor(k):k] (ARCHITECTURE, "The context")."""
-        # READING: a history holds its context, and no play besides.
-        return self.applied[anchor(self.num_applied, self.window) :]
 
 
 @dataclass
@@ -78,7 +67,7 @@ class NaiveResult:
 
     members: dict[tuple[int, str], NaiveMember] = field(default_factory=dict)
     outcomes: list[str] = field(default_factory=list)  # applied, duplicate, late, rejected or erased
-    opened: list[bool] = field(default_factory=list)  # the play was applied and opened a session
+    opened: list[bool] = field(default_factory=list)  # the play was applied and opened the newest play's session
 
 
 def murmur2(data: bytes) -> int:
@@ -114,6 +103,8 @@ def parse_play(value: bytes | None) -> NaivePlay:
     try:
         # UTF-8 said outright, since json.loads guesses UTF-16 and UTF-32 from bytes
         fields = json.loads(value.decode("utf-8"), parse_constant=_refuse)
+        # READING: half of a surrogate pair is refused anywhere, in names and in fields that are not known too.
+        json.dumps(fields, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
     _need(isinstance(fields, dict), "malformed")
@@ -121,7 +112,8 @@ def parse_play(value: bytes | None) -> NaivePlay:
     version = fields.get("schema_version", 1)
     _need(_is_integer(version) and version == 1, "schema_version")
     ids = [_text(fields.get(name), 1, 256) for name in ("event_id", "user_id", "item_id")]
-    _need(all(len(text.encode()) <= 256 for text in ids[1:]), "at most 256 bytes of UTF-8")
+    # READING: the schema says so of user_id and item_id only.
+    _need(all(len(text.encode()) <= 256 for text in ids), "at most 256 bytes of UTF-8")
     action, duration, context = fields.get("action"), fields.get("duration_s"), fields.get("context")
     for optional in (action, fields.get("session_id")):
         _need(optional is None or bool(_text(optional, 1, 256)), "optional text")
@@ -153,103 +145,126 @@ def parse_time(ts: Any) -> int:
     return ms
 
 
-def fold(
-    records: Iterable[NaiveRecord | tuple[Any, ...]],
-    *,
-    window: int,
-    watched: int,
-    session_gap_ms: int,
-    max_future_ms: int,
-    num_partitions: int | None,
-) -> NaiveResult:
-    """Fold a log, the records of each partition in order of offset, from its beginning.
+@dataclass(kw_only=True)
+class NaiveFold:
+    """Folds a log record by record, the records of each partition in order of offset, from its beginning.
 
-    ``window`` is n of anchor(k). ``num_partitions`` is None where the setting plays_partitioner is "any": then a key may
-    lie in any partition. Raises OutOfScope at a repeat of an evicted play.
+    ``window`` is n of anchor(k), ``watched`` is w. ``num_partitions`` is None where the setting plays_partitioner is "any":
+    then a key may lie in any partition. ``numbers`` are the entries of ``context`` that the domain reads as numbers.
     """
-    result = NaiveResult()
-    for record in (NaiveRecord(*raw) for raw in records):
-        opened = False
-        if _is_forget(record):
-            outcome = _forget(record, result.members, num_partitions)
-        else:
-            try:
-                play = parse_play(record.value)
-                _check_place(record, play, max_future_ms, num_partitions)
-            except (ValueError, OverflowError):
-                outcome = "rejected"
-            else:
-                # READING: two members may use the same event_id; a history knows its own only.
-                member = result.members.get((record.partition, play.user_id), NaiveMember(window))
-                outcome = _judge(play, member)
-                if outcome == "applied":
-                    opened = _apply(play, record.offset, member, watched, session_gap_ms)
-                    # a member begins with its first applied play, so nothing is kept for any other outcome
-                    result.members[record.partition, play.user_id] = member
+
+    window: int
+    watched: int
+    session_gap_ms: int
+    max_future_ms: int
+    num_partitions: int | None
+    numbers: Collection[str] = ()
+    members: dict[tuple[int, str], NaiveMember] = field(default_factory=dict)  # by partition and user id
+
+    def add(self, raw: NaiveRecord | tuple[Any, ...]) -> tuple[str, bool]:
+        """Folds the next record; its outcome, and whether it opened a session."""
+        record = NaiveRecord(*raw)
+        try:
+            if _is_erasure(record):
+                self._erase(record)
+                return "erased", False
+            play = parse_play(record.value)
+            self._check_play(record, play)
+        except (ValueError, OverflowError):
+            return "rejected", False
+        # Two members may use the same event_id: a history knows its own only.
+        member = self.members.get((record.partition, play.user_id), NaiveMember())
+        outcome = self._judge(play, member)
+        if outcome != "applied":
+            return outcome, False
+        # A member begins with its first applied play, so nothing is kept for any other outcome.
+        self.members[record.partition, play.user_id] = member
+        member.last_offset = record.offset  # of the last play applied, in the order of the log
+        # README: folded in in event time. Of equal times the later in the log comes later.
+        place = bisect_right(member.applied, play.ts, key=_ts)
+        member.applied.insert(place, play)
+        return "applied", self._opens(member.applied, place)
+
+    def plays(self, member: NaiveMember) -> list[NaivePlay]:
+        """The plays that a history holds: events[anchor(k):k] (docs/decisions 2), and no play besides."""
+        return member.applied[anchor(member.num_applied, self.window) :]
+
+    def watched_items(self, member: NaiveMember) -> list[str]:
+        """The items of the last w plays, in event time, evicted ones included; an item played twice is there twice."""
+        return [play.item_id for play in member.applied[-self.watched :]] if self.watched else []
+
+    def session_start(self, member: NaiveMember, place: int) -> int:
+        """Event time at which the session of the play at ``place`` of all applied began."""
+        while place and not self._is_gap(member.applied, place):
+            place -= 1
+        return member.applied[place].ts
+
+    def _erase(self, record: NaiveRecord) -> None:
+        """Drop the member with every play before the record; later plays begin anew (docs/decisions 32)."""
+        # asyncapi.json, ErasureRequest. The header alone makes a record a request: one that says anything but "forget",
+        # or says it twice, is refused and is no play. A value is ignored.
+        _need([value for name, value in record.headers if name == CONTROL_HEADER] == [b"forget"], "unknown_schema")
+        key = record.key or b""
+        user_id = key.decode("utf-8")
+        _need(0 < len(key) <= 256, "user_id")
+        self._check_partition(record, user_id)  # as a play is
+        self.members.pop((record.partition, user_id), None)  # a request for an unknown member is obeyed all the same
+
+    def _check_play(self, record: NaiveRecord, play: NaivePlay) -> None:
+        """Refuse a valid play from the future, elsewhere than its key says, or with a number that is none."""
+        # A record without a key is held to the partition of its user_id alone.
+        _need(record.key is None or record.key == play.user_id.encode(), "key_mismatch")
+        self._check_partition(record, play.user_id)
+        # ARCHITECTURE, "What never happens": by the record's own timestamp. The tolerance itself is allowed. A record
+        # without a timestamp is held to nothing.
+        _need(record.timestamp_ms <= 0 or play.ts <= record.timestamp_ms + self.max_future_ms, "future")
+        for name in self.numbers:
+            number = play.context.get(name, 0)  # a text that reads as a number is one
+            _need(math.isfinite(float(number)) and abs(float(number)) <= MAX_FLOAT32, "number")
+
+    def _check_partition(self, record: NaiveRecord, user_id: str) -> None:
+        num = self.num_partitions
+        _need(num is None or partition_of(user_id.encode(), num) == record.partition, "wrong_partition")
+
+    def _judge(self, play: NaivePlay, member: NaiveMember) -> str:
+        """Whether a play that may be folded is a duplicate, late or applied."""
+        held = self.plays(member)
+        # play.schema.json: event_id names the play, and a repeated one changes nothing. It is one whatever else it says,
+        # and before lateness is asked. Only plays that are held are known: a repeat of an evicted one is a new play.
+        if any(play.event_id == other.event_id for other in held):
+            return "duplicate"
+        # README, "a play comes late": set aside when its place is gone. It is gone when a play was evicted and the play is
+        # older than all that are held. Nothing else makes a play late.
+        return "late" if len(held) < member.num_applied and play.ts < held[0].ts else "applied"
+
+    def _opens(self, applied: list[NaivePlay], place: int) -> bool:
+        """An output names the session of the newest play; the play at ``place`` opened it if it is the first one there."""
+        is_first = place == 0 or self._is_gap(applied, place)
+        return is_first and not any(self._is_gap(applied, later) for later in range(place + 1, len(applied)))
+
+    def _is_gap(self, applied: list[NaivePlay], place: int) -> bool:
+        # play.schema.json, session_id: sessions are derived from gaps in event time, and session_gap_s itself is no gap.
+        return applied[place].ts - applied[place - 1].ts > self.session_gap_ms
+
+
+def fold(records: Iterable[NaiveRecord | tuple[Any, ...]], **rules: Any) -> NaiveResult:
+    """Fold a whole log by the rules of ``NaiveFold``."""
+    folded, result = NaiveFold(**rules), NaiveResult()
+    for record in records:
+        outcome, opened = folded.add(record)
         result.outcomes.append(outcome)
         result.opened.append(opened)
+    result.members = folded.members
     return result
 
 
-def _is_forget(record: NaiveRecord) -> bool:
-    """Whether a record is an order to forget (asyncapi.json, ErasureRequest; README, "Forgetting a member")."""
-    # READING: with a value, even an empty one, it is a play; without the header a null value is an empty play.
-    return record.value is None and any(header == ("intentrec-control", b"forget") for header in record.headers)
+def _is_erasure(record: NaiveRecord) -> bool:
+    """Whether a record is an erasure request, well formed or not, and no play."""
+    return any(name == CONTROL_HEADER for name, _ in record.headers)
 
 
-def _forget(record: NaiveRecord, members: dict[tuple[int, str], NaiveMember], num_partitions: int | None) -> str:
-    """Drop the member with every play before the record; plays behind it begin anew (docs/decisions 32)."""
-    try:
-        user_id = (record.key or b"").decode("utf-8")
-        _need(0 < len(user_id.encode()) <= 256, "user_id")
-        # READING: an order is held to its key's partition as a play is.
-        _need(
-            num_partitions is None or partition_of(record.key or b"", num_partitions) == record.partition, "elsewhere"
-        )
-    except ValueError:
-        return "rejected"
-    members.pop((record.partition, user_id), None)  # an order for an unknown member is obeyed all the same
-    return "erased"
-
-
-def _check_place(record: NaiveRecord, play: NaivePlay, max_future_ms: int, num_partitions: int | None) -> None:
-    """Refuse a valid play from the future, or elsewhere than its key says (README, "Guarantees")."""
-    # READING: a key that is missing is not the user's.
-    _need(record.key == play.user_id.encode(), "key_mismatch")
-    _need(
-        num_partitions is None or partition_of(play.user_id.encode(), num_partitions) == record.partition, "partition"
-    )
-    # ARCHITECTURE, "What never happens": by the record's own timestamp. READING: the tolerance itself is allowed.
-    _need(play.ts <= record.timestamp_ms + max_future_ms, "future")
-
-
-def _judge(play: NaivePlay, member: NaiveMember) -> str:
-    """Whether a play that may be folded is a duplicate, late or applied."""
-    held = member.plays
-    # play.schema.json: event_id names the play, and a repeated one changes nothing.
-    # READING: so a repeat counts as one whatever else it says, and before lateness is asked.
-    if any(play.event_id == other.event_id for other in held):
-        return "duplicate"
-    evicted = member.applied[: member.num_applied - len(held)]
-    if any(play.event_id == other.event_id for other in evicted):
-        raise OutOfScope(f"{play.event_id!r} of {play.user_id!r} was applied and evicted before")
-    # README, "a play comes late": set aside when its place is gone. READING: it is gone when a play was evicted and the
-    # play is older than all that are held, as the history stood before it. Nothing else makes a play late.
-    return "late" if evicted and play.ts < held[0].ts else "applied"
-
-
-def _apply(play: NaivePlay, offset: int, member: NaiveMember, watched: int, session_gap_ms: int) -> bool:
-    """Fold a play in where it belongs in event time; whether it opens a session."""
-    # README: in event time. READING: of equal times the later in the log comes later (sorted is stable).
-    member.applied = sorted([*member.applied, play], key=lambda other: other.ts)
-    # READING: "last source offset" is that of the last play applied, in the order of the log.
-    member.last_offset = offset
-    # domains/*.toml, watched. READING: distinct items, in the order in which they were last folded in.
-    member.watched = [*(item for item in member.watched if item != play.item_id), play.item_id][-watched:]
-    # play.schema.json, session_id: sessions are derived from gaps in event time.
-    # READING: a gap to the play before it, in event time, of more than session_gap_s.
-    place = max(at for at, other in enumerate(member.applied) if other.event_id == play.event_id)
-    return place == 0 or play.ts - member.applied[place - 1].ts > session_gap_ms
+def _ts(play: NaivePlay) -> int:
+    return play.ts
 
 
 def _need(condition: bool, reason: str) -> None:
@@ -275,5 +290,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_integer(value: Any) -> bool:
-    # READING: as JSON Schema says it, 1.0 is an integer.
-    return _is_number(value) and (isinstance(value, int) or value.is_integer())
+    # READING: an integer is written as one. JSON Schema takes 1.0 for an integer too; the product does not.
+    return isinstance(value, int) and not isinstance(value, bool)

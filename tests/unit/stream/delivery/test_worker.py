@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from intentrec_core.errors import IntentRecError, RecoveryTimeout
+from stream.delivery import inference_loop
 from stream.delivery.inference_loop import MAX_PREFILL_CHUNKS
 from stream.delivery.partition import PartitionTask
 from stream.delivery.restore import Restored
 from stream.delivery.worker import PlaysWorker
 from stream.ops.metrics import Metrics
 from stream.wire.records import Fetched, OutputKind, OutputRecord, PartitionResult, SourceRecord
+from tests.property.virtual_time import VirtualLoop, VirtualThread
 from tests.rigs.worker_bench import (
     REBALANCE_TIMEOUT_S,
     Broker,
@@ -36,26 +37,33 @@ def pipeline() -> Iterator[HangingPipeline]:
     made.go_on.set()
 
 
-def test_a_revoke_returns_by_its_deadline_although_inference_hangs(pipeline: HangingPipeline) -> None:
+def test_a_revoke_returns_by_its_deadline_although_inference_hangs(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On virtual time, where a micro-batch takes ten times as long as a rebalance waits."""
+    loop, thread = VirtualLoop(), VirtualThread()
+    monkeypatch.setattr(inference_loop, "ThreadPoolExecutor", lambda *_, **__: thread)
+    pipeline.go_on.set()
+
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
+        thread.next_s = lambda: 10 * REBALANCE_TIMEOUT_S
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
-        await asyncio.to_thread(pipeline.began.wait, 30)
-        started_s = time.monotonic()
+        await asyncio.sleep(0.1)
+        thread.next_s = lambda: 0.0
+        started_s = loop.time()
         await worker.partitions_revoked({0})
-        # The deadline is half the rebalance timeout; the inference would have hung for longer.
-        assert time.monotonic() - started_s < REBALANCE_TIMEOUT_S + 10
+        assert loop.time() - started_s == pytest.approx(REBALANCE_TIMEOUT_S / 2)
         assert not worker.fetchable()
         worker.partitions_assigned({0})
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(REBALANCE_TIMEOUT_S)
         assert broker.num_opened == 1, "nothing is opened while something of the last life is left"
-        pipeline.go_on.set()
         await until(worker.fetchable)
         assert broker.num_opened == 2
         assert pipeline.opened == [0]
         assert broker.cuts == [], "what came out of a life that had ended is committed by nobody"
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, loop=loop)
 
 
 def test_an_overloaded_worker_coalesces_all_that_waits_and_what_is_no_full_micro_batch_never(

@@ -1,0 +1,68 @@
+"""Wrong rules of the fold, on which a worker, its changelog and its replay all agree: only another fold can tell."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+HISTORY, FOLDING = "intentrec_core/history/history.py", "stream/pipeline/folding.py"
+
+TEST_NAIVE = "tests/property/test_naive_fold.py::test_the_product_folds_as_the_oracle_does"
+TEST_SESSIONS = "tests/property/test_naive_fold.py::test_the_play_that_opened_the_session_says_so"
+TEST_GUARANTEE = "tests/property/test_delivery_machine.py::test_on_kafka"
+
+_DUPLICATE = (
+    Edit(
+        HISTORY,
+        "        if _holds(events, size, _EVENT_HASH, play.event_hash, len(events)):\n",
+        "        if _holds(events[-size:], size, _EVENT_HASH, play.event_hash, len(events[-size:])):\n",
+    ),
+)
+_LATE = (
+    Edit(HISTORY, "        elif position == 0 and self.anchor(layout) > 0:\n", "        elif position < num - 1:\n"),
+)
+_ANCHOR = (
+    Edit(HISTORY, "    windows_left = (count - 1) // window - 1\n", "    windows_left = (count - 1) // window\n"),
+    Edit(HISTORY, "        if num < layout.context_size:\n", "        if num < layout.window:\n"),
+)
+
+FOLD_RULES = (
+    Mutant("only the newest play is known as a duplicate: folds compared", _DUPLICATE, (TEST_NAIVE,)),
+    Mutant("only the newest play is known as a duplicate: the guarantee", _DUPLICATE, (TEST_GUARANTEE,)),
+    Mutant("every play out of order is too late: folds compared", _LATE, (TEST_NAIVE,)),
+    Mutant("every play out of order is too late: the guarantee", _LATE, (TEST_GUARANTEE,)),
+    Mutant("a context of one window less: folds compared", _ANCHOR, (TEST_NAIVE,)),
+    Mutant("a context of one window less: the guarantee", _ANCHOR, (TEST_GUARANTEE,)),
+    Mutant(
+        "a play keeps the offset of the last record, applied or not",
+        (
+            Edit(
+                HISTORY,
+                "            return Fold(Outcome.DUPLICATE, num - 1, 0)\n",
+                "            self.last_offset = offset\n            return Fold(Outcome.DUPLICATE, num - 1, 0)\n",
+            ),
+        ),
+        (TEST_NAIVE,),
+    ),
+    Mutant(
+        "a gap of exactly session_gap_s opens a session",
+        (
+            Edit(
+                "stream/pipeline/sessions.py",
+                "    np.greater(np.diff(ts_ms), gap_ms, out=opened[1:])\n",
+                "    np.greater_equal(np.diff(ts_ms), gap_ms, out=opened[1:])\n",
+            ),
+        ),
+        (TEST_SESSIONS,),
+    ),
+    Mutant(
+        "a request to forget is obeyed in any partition",
+        (
+            Edit(
+                FOLDING,
+                "            order = self._misplaced(order.user_id, partition) or order\n",
+                "            pass\n",
+            ),
+        ),
+        (TEST_NAIVE,),
+    ),
+)
