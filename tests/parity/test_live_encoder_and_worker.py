@@ -71,9 +71,9 @@ def test_the_library_answers_as_a_worker_does(world: TinyWorld, tmp_path: Path, 
     updates = live.play_many([live_play(record) for record in log.records])
     result = run(make_pipeline(make_serving(tmp_path, world, model.network)), log.records)
     applied = [update for update in updates if update.outcome == "applied"]
-    assert len(applied) == result.num_applied < len(updates)
-    assert sum(update.outcome == "duplicate" for update in updates) == result.num_duplicates > 0
+    assert not of_kind(result, OutputKind.DEAD_LETTER)
     assert sum(update.outcome == "late" for update in updates) == len(of_kind(result, OutputKind.LATE)) > 0
+    assert any(update.outcome == "duplicate" for update in updates), "a worker publishes nothing for it"
     for update, published, listed in zip(applied, intents(result), lists(result), strict=True):
         assert listed.fallback == "none"
         compare(update, published, listed)
