@@ -75,8 +75,8 @@ class Receipt:
         self._remaining = num_outputs
         self.stream = stream
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # A receipt nobody waits for any more (its partition was closed) must not be reported as forgotten.
-        self.future.add_done_callback(_retrieve)
+        # If its partition was closed, no task awaits the receipt; asyncio must not report its exception as never retrieved.
+        self.future.add_done_callback(_mark_retrieved)
         if not num_outputs:
             self.future.set_result(None)
 
@@ -264,6 +264,6 @@ def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *
     return latencies_s
 
 
-def _retrieve(future: asyncio.Future[None]) -> None:
+def _mark_retrieved(future: asyncio.Future[None]) -> None:
     if not future.cancelled():
         future.exception()
