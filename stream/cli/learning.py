@@ -158,7 +158,7 @@ def _load(source: str, settings: Settings, report: Report) -> DataSet:
 
 
 def _print_coverage(settings: Settings, data_set: DataSet, share: float) -> None:
-    """Prints how many of the items to train on have a known value in each catalogue field, before hours of training."""
+    """Prints how many of the items to train on have a known value in each catalogue field, before training starts."""
     from intentrec_core.domain.toml import load_domain
     from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 

@@ -76,47 +76,47 @@ async def verify(
 def compare(done: VerifyResult, layout: EventLayout, held: dict[str, History], folded: dict[str, History]) -> None:
     """Adds every member to ``done``: identical, unknown, or different with a description."""
     for user_id in sorted(held.keys() | folded.keys()):
-        mine, again = held.get(user_id), folded.get(user_id)
-        if mine == again:
+        stored, refolded = held.get(user_id), folded.get(user_id)
+        if stored == refolded:
             done.num_same += 1
-        elif mine is not None and done.first_offset and _began_before(layout, mine, again, done.first_offset):
+        elif stored is not None and done.first_offset and _began_before(layout, stored, refolded, done.first_offset):
             done.num_unknown += 1
         else:
-            done.differences[user_id] = difference(layout, mine, again)
+            done.differences[user_id] = difference(layout, stored, refolded)
 
 
-def _began_before(layout: EventLayout, mine: History, again: History | None, first_offset: int) -> bool:
+def _began_before(layout: EventLayout, stored: History, refolded: History | None, first_offset: int) -> bool:
     """Whether deleted plays can explain the difference.
 
     Deleted plays only add to a history: a member with fewer plays than the log has lost some, and every play that the log still
     holds must be in the history.
     """
-    if again is None:
-        return mine.last_offset < first_offset
-    if mine.count < again.count or _num_missing(layout, mine, again):
+    if refolded is None:
+        return stored.last_offset < first_offset
+    if stored.count < refolded.count or _num_missing(layout, stored, refolded):
         return False
-    return mine.count > again.count or mine.last_offset < first_offset
+    return stored.count > refolded.count or stored.last_offset < first_offset
 
 
-def _num_missing(layout: EventLayout, mine: History, again: History) -> int:
+def _num_missing(layout: EventLayout, stored: History, refolded: History) -> int:
     """How many plays of the new fold are missing from a history, although neither lateness nor eviction can explain it."""
-    held, expected = mine.view(layout), again.view(layout)
-    if mine.anchor(layout):  # plays older than the oldest one held were evicted or arrived too late
+    held, expected = stored.view(layout), refolded.view(layout)
+    if stored.anchor(layout):  # plays older than the oldest one held were evicted or arrived too late
         expected = expected[expected["ts_ms"] > held["ts_ms"][0]]
     return int(np.count_nonzero(~np.isin(expected["event_hash"], held["event_hash"])))
 
 
-def difference(layout: EventLayout, mine: History | None, again: History | None) -> str:
+def difference(layout: EventLayout, stored: History | None, refolded: History | None) -> str:
     """Describes the most telling difference between a history in the changelog and the same history folded again."""
-    if mine is None:
-        assert again is not None
-        return f"has no history in the changelog but {again.count} plays in the log"
-    if again is None:
-        return f"has a history of {mine.count} plays in the changelog but no play in the log"
-    if mine.count != again.count:
-        missing = f"; {num} of these are missing" if (num := _num_missing(layout, mine, again)) else ""
-        return f"{mine.count} plays were applied, folded again it is {again.count}{missing}"
-    held, expected = mine.view(layout), again.view(layout)
+    if stored is None:
+        assert refolded is not None
+        return f"has no history in the changelog but {refolded.count} plays in the log"
+    if refolded is None:
+        return f"has a history of {stored.count} plays in the changelog but no play in the log"
+    if stored.count != refolded.count:
+        missing = f"; {num} of these are missing" if (num := _num_missing(layout, stored, refolded)) else ""
+        return f"{stored.count} plays were applied, folded again it is {refolded.count}{missing}"
+    held, expected = stored.view(layout), refolded.view(layout)
     if len(held) != len(expected):
         return f"holds {len(held)} plays, folded again it is {len(expected)}"
     for name in layout.dtype.names or ():
@@ -125,13 +125,11 @@ def difference(layout: EventLayout, mine: History | None, again: History | None)
         if not all(same):
             place = int(np.argmin(same))
             return (
-                f"{name} of play {mine.anchor(layout) + place} of {mine.count} is {held[name][place]}, folded again it is "
+                f"{name} of play {stored.anchor(layout) + place} of {stored.count} is {held[name][place]}, folded again it is "
                 f"{expected[name][place]}; {same.count(False)} of {len(same)} plays held differ in it"
             )
-    if mine.last_offset != again.last_offset:
-        return f"the last offset is {mine.last_offset}, folded again it is {again.last_offset}"
-    if mine.carried_session_ms != again.carried_session_ms:
-        return (
-            f"its oldest session began at {mine.carried_session_ms} ms, folded again at {again.carried_session_ms} ms"
-        )
+    if stored.last_offset != refolded.last_offset:
+        return f"the last offset is {stored.last_offset}, folded again it is {refolded.last_offset}"
+    if stored.carried_session_ms != refolded.carried_session_ms:
+        return f"its oldest session began at {stored.carried_session_ms} ms, folded again at {refolded.carried_session_ms} ms"
     return "the watched items from before the held plays differ"

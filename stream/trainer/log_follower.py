@@ -139,7 +139,7 @@ class LogFollower:
         self._flush_waiters: list[asyncio.Future[None]] = []
         self._reader = PlayReader(domain, None)
         self._last_poll_s = clock()
-        self._behind = Waiting(clock)
+        self._lagging = Waiting(clock)
         self._poll_was_full = False
         read_any_header_name()
         self._consumer = AIOKafkaConsumer(
@@ -197,7 +197,7 @@ class LogFollower:
             self._poll_was_full = sum(map(len, batches.values())) >= MAX_POLL_PLAYS
             for partition, records in batches.items():
                 self._append(partition.partition, records)
-                self._behind.end(partition.partition)
+                self._lagging.end(partition.partition)
             while self._is_flush_due() and not await self._flush():
                 await self._pause()
 
@@ -219,20 +219,20 @@ class LogFollower:
             try:
                 async with asyncio.timeout(deadline_s):
                     ends = await self._consumer.end_offsets(list(assigned))
-                    behind = {p.partition for p, end in ends.items() if await self._consumer.position(p) < end}
+                    lagging = {p.partition for p, end in ends.items() if await self._consumer.position(p) < end}
                 if self._poll_was_full:
                     # The last poll could not return all available plays: a partition may just be waiting its turn.
-                    behind = set()
+                    lagging = set()
             except (TimeoutError, KafkaError):
                 # An unreachable broker is not a hanging trainer: restarting the trainer would not help.
-                behind = {p.partition for p in assigned}
-                if not await tells_where_plays_end(self._settings, deadline_s, behind):
-                    behind = set()
-            self._behind.only(behind)
+                lagging = {p.partition for p in assigned}
+                if not await tells_where_plays_end(self._settings, deadline_s, lagging):
+                    lagging = set()
+            self._lagging.only(lagging)
 
     def stalled_s(self) -> float:
         """Seconds without progress, of the poll loop or of a partition that has plays to read."""
-        return max(self._clock() - self._last_poll_s, self._behind.longest_s())
+        return max(self._clock() - self._last_poll_s, self._lagging.longest_s())
 
     async def _flush(self) -> bool:
         """Makes the buffered plays durable and merges small segments; returns False if the disk refuses the write."""
@@ -257,7 +257,7 @@ class LogFollower:
 
     async def _pause(self) -> None:
         self._last_poll_s = self._clock()
-        self._behind.only(())  # this wait is deliberate, and the log and /readyz report its cause
+        self._lagging.only(())  # this wait is deliberate, and the log and /readyz report its cause
         await asyncio.sleep(RETRY_S)
 
     def _write(self, purge: bool) -> None:

@@ -38,7 +38,7 @@ LIVENESS = (
     ),
     Mutant(
         "the same in the trainer",
-        (Edit(FOLLOWER, "self._behind.end(partition.partition)", "self._behind.only(())"),),
+        (Edit(FOLLOWER, "self._lagging.end(partition.partition)", "self._lagging.only(())"),),
         (TEST_FOLLOWER,),
     ),
     Mutant(

@@ -126,8 +126,8 @@ REPAIR = (
         (
             Edit(
                 "stream/repair/state_verify.py",
-                "        if mine == again:\n",
-                "        if mine and again and mine.events == again.events:\n",
+                "        if stored == refolded:\n",
+                "        if stored and refolded and stored.events == refolded.events:\n",
             ),
         ),
         (TEST_VERIFY,),
