@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.rigs.outcome_log import source_key
+
 
 class DoesNotApply(Exception):
     """The source is no longer what the mutant was written for: write the mutant anew, or it proves nothing."""
@@ -26,6 +28,11 @@ class Mutant:
     name: str
     edits: tuple[Edit, ...]
     tests: tuple[str, ...]
+
+    def key(self, tree: Path) -> str:
+        """What an outcome depends on, as a hash: the sources that are changed, how, and the files of the tests."""
+        files = [edit.file for edit in self.edits] + [test.partition("::")[0] for test in self.tests]
+        return source_key([tree / file for file in files], repr(self.edits), repr(self.tests))
 
     def apply(self, tree: Path) -> dict[Path, str]:
         """The sources it changes in ``tree``, as they become.

@@ -7,7 +7,7 @@ selection runs, by the same code. Lines travel with the tests' reports, so that 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ _PROPERTY = "fault row"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-faults", action="store_true", help="run every fault at its full scale, not a selection")
+    parser.addoption("--fault-report", type=Path, help=f"where the table of --full-faults goes, else to {REPORT}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,14 +68,20 @@ class _Table:
         if not self._rows:
             return
         terminalreporter.section("faults")
-        for row in self._rows:
-            figures = {name: value for name, value in row.items() if name not in ("fault", "test", "passed")}
-            shown = "  ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in figures.items())
-            terminalreporter.write_line(f"{'' if row['passed'] else 'FAILED: '}{row['fault']}\n    {shown}")
+        for line in report_lines(self._rows):
+            terminalreporter.write_line(line)
         if self._config.getoption("--full-faults"):
-            path = self._config.rootpath / REPORT
+            path = self._config.getoption("--fault-report") or self._config.rootpath / REPORT
             path.parent.mkdir(exist_ok=True)
             path.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
+
+
+def report_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Rows as people read them, two lines each."""
+    for row in rows:
+        figures = {name: value for name, value in row.items() if name not in ("fault", "test", "passed")}
+        yield f"{'' if row['passed'] else 'FAILED: '}{row['fault']}"
+        yield "    " + "  ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in figures.items())
 
 
 def _shown(value: float | int | str) -> str:

@@ -1,0 +1,16 @@
+"""All mutants, by what they break."""
+
+from __future__ import annotations
+
+from tests.mutants.delivery import DELIVERY
+from tests.mutants.device import DEVICE
+from tests.mutants.folding import FOLD_RULES
+from tests.mutants.liveness import LIVENESS
+from tests.mutants.migration import MIGRATION
+from tests.mutants.partition_tasks import PARTITION_TASKS
+from tests.mutants.poison import POISON
+from tests.mutants.prefill import PREFILL
+from tests.mutants.repair import REPAIR
+from tests.mutants.state import STATE
+
+MUTANTS = (*DELIVERY, *PREFILL, *PARTITION_TASKS, *LIVENESS, *STATE, *FOLD_RULES, *REPAIR, *POISON, *DEVICE, *MIGRATION)
