@@ -1,15 +1,17 @@
-# IntentRec: `make demo` shows it, `make test` proves it; both install what they need into .venv first.
+# IntentRec: `make demo` shows it, `make test` tests it. Both install their packages into .venv first.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
-# DEMO_ARGS="--headless --seconds 60", TEST_ARGS="-k console", KAFKA_ARGS="--nodes 3": passed on. PYTHON names the interpreter for .venv.
+# DEMO_ARGS="--headless --seconds 60", TEST_ARGS="-k console", KAFKA_ARGS="--nodes 3", BENCH="worker --compare": passed on.
+# PYTHON names the interpreter for .venv.
 DEMO_ARGS ?=
 TEST_ARGS ?=
 KAFKA_ARGS ?=
 MUTANTS ?=
+BENCH ?= --help
 FAULTS ?=
 # make mutants, make test-faults: PART=2/3 runs the second of three parts; RESUME=1 only what has no good outcome on these sources yet.
 PART ?= 1/1
@@ -19,25 +21,25 @@ TEST_PROCESSES ?= 3
 VENV := .venv
 INSTALLED := $(VENV)/installed
 BIN := $(VENV)/bin
-CODE := intentrec_core index stream tests docs
+CODE := intentrec_core index stream tests docs examples
 export PYTHON
 
 .PHONY: help
-help: ## say what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): deploy/locks/dev.txt deploy/locks/uv.txt deploy/venv/install.sh pyproject.toml
 	@deploy/venv/install.sh $(VENV)
 
 .PHONY: install
-install: $(INSTALLED) ## make .venv and install the locked packages (nothing to do: no time spent)
+install: $(INSTALLED) ## create .venv and install the locked packages; instant if it is up to date
 
 .PHONY: demo
-demo: $(INSTALLED) ## watch real plays become intents and recommendations
+demo: $(INSTALLED) ## run everything on this machine and watch plays become intents and recommendations
 	@exec $(BIN)/intentrec demo $(DEMO_ARGS)
 
 .PHONY: kafka
-kafka: $(INSTALLED) ## run Apache Kafka from its jars on 127.0.0.1:9092, until Ctrl-C; KAFKA_ARGS="--nodes 3"
+kafka: $(INSTALLED) ## run Apache Kafka from its jars on 127.0.0.1:9092 until Ctrl-C; KAFKA_ARGS="--nodes 3"
 	@exec $(BIN)/intentrec broker --engine kafka $(KAFKA_ARGS)
 
 .PHONY: test
@@ -52,40 +54,54 @@ test-faults: $(INSTALLED) ## run every fault at its full scale and print the tab
 mutants: $(INSTALLED) ## put each known hole back into a copy of the tree, and see which test catches it (PART=1/4, RESUME=1; MUTANTS="fence")
 	@$(BIN)/python -m tests.mutants --part $(PART) $(if $(RESUME),--resume) $(MUTANTS)
 
+.PHONY: bench
+bench: $(INSTALLED) ## measure one part of the system beside its baselines; BENCH="worker --compare"
+	@exec $(BIN)/python -m tests.bench $(BENCH)
+
 .PHONY: fast
-fast: $(INSTALLED) ## run the tests that take seconds and need no broker of their own
+fast: $(INSTALLED) ## run the fast unit and contract tests
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not kafka" tests/unit tests/contract $(TEST_ARGS)
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff: rules and format
+lint: $(INSTALLED) ## check rules and format with ruff
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
 
 .PHONY: format
-format: $(INSTALLED) ## ruff: mend what it can
+format: $(INSTALLED) ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix $(CODE)
 	@$(BIN)/ruff format $(CODE)
 
 .PHONY: types
-types: $(INSTALLED) ## mypy, strict, on product code
+types: $(INSTALLED) ## check the types of the product code with mypy (strict)
 	@$(BIN)/mypy
 
 .PHONY: layers
-layers: $(INSTALLED) ## import-linter: the rooms and what they never import
+layers: $(INSTALLED) ## check the layers between packages with import-linter
 	@$(BIN)/lint-imports
 
 .PHONY: check
-check: lint types layers fast ## everything above that is fast: under 90 s
+check: lint types layers fast ## run all fast checks: under 90 s
 
 .PHONY: contracts
-contracts: $(INSTALLED) ## write AsyncAPI and JSON Schema anew from the code
+contracts: $(INSTALLED) ## generate AsyncAPI and JSON Schema from the code
 	@$(BIN)/python -m stream.wire.schemas
 
+.PHONY: documents
+documents: $(INSTALLED) ## write the generated documents anew: reference, benchmarks, quality, index of decisions
+	@$(BIN)/python docs/build_reference.py
+	@$(BIN)/python docs/build_decisions_index.py
+	@$(BIN)/python -m tests.bench.report
+
+.PHONY: picture
+picture: $(INSTALLED) ## run the demo without a terminal and write its screen to docs/demo.svg
+	@$(BIN)/python -m stream.demo.picture docs/demo.svg
+
 .PHONY: lock
-lock: $(INSTALLED) ## resolve the locks anew; UPGRADE=1 moves to the newest versions
+lock: $(INSTALLED) ## resolve the dependency locks; UPGRADE=1 updates to the newest versions
 	@deploy/venv/lock.sh $(BIN)/uv $(if $(UPGRADE),--upgrade)
 
 .PHONY: clean
-clean: ## remove .venv and every cache and artefact made here
+clean: ## remove .venv, caches and generated files
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .intentrec
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

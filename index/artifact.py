@@ -94,13 +94,6 @@ def from_bytes(data: bytes, vectors: Vectors, bundle: str = "") -> AnyIndex:
     return index
 
 
-def save(index: ItemIndex, path: Path) -> None:
-    """Writes an index file, to a temporary name first."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(to_bytes(index))
-    temporary.replace(path)
-
-
 def load(path: Path, vectors: Vectors, bundle: str = "") -> AnyIndex:
     """Reads an index file; see :func:`from_bytes`.
 

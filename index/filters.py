@@ -37,10 +37,6 @@ class FilterRule(Protocol):
     def key(self) -> str: ...
     @property
     def event_key(self) -> str: ...
-    @property
-    def unless_head(self) -> str: ...
-    @property
-    def unless_values(self) -> Sequence[str]: ...
 
 
 class FilterSet:
@@ -53,7 +49,6 @@ class FilterSet:
 
     def __init__(self, num_rows: int, rules: Sequence[FilterRule], columns: Mapping[str, ItemColumn]) -> None:
         self.num_rows = num_rows
-        self._watched = [rule for rule in rules if rule.kind == "watched"]
         self._by_member: list[tuple[str, str, ItemColumn]] = []
         static = np.ones(num_rows, dtype=np.bool_)
         static[0] = False
@@ -83,7 +78,7 @@ class FilterSet:
 
         ``values`` by ``event_key``: the number last seen (at_most; None or NaN missing), the 64-bit hash of the text last
         seen (contains; None or 0 missing). The same values give the same object, so that an index can search their
-        members together. The watched filter is not part of it: see :meth:`hides_watched`.
+        members together.
 
         Cost: O(V) for values not seen lately, else a look-up. Safe from several threads.
         """
@@ -106,10 +101,6 @@ class FilterSet:
             if len(self._masks) > _CACHED_MASKS:
                 self._masks.popitem(last=False)
         return mask
-
-    def hides_watched(self, predicted: Mapping[str, str]) -> bool:
-        """Whether items already watched are left out, given the most likely label of each head by name."""
-        return any(predicted.get(rule.unless_head) not in rule.unless_values for rule in self._watched)
 
 
 def _known(value: float | int | None) -> float | int | None:

@@ -1,0 +1,75 @@
+"""IntentRec as a library: train on plays, predict what members are up to, recommend, save.
+
+    import intentrec_core as intentrec
+
+    data = intentrec.load_movielens()
+    model = intentrec.fit(data.plays, data.catalogue, domain="movielens", epochs=1)
+    live = intentrec.LiveEncoder(model, cache_bytes=256 << 20)
+    now = live.play("u7", "m42", ts_ms=1_772_396_100_000, attributes={"rating": "5"})
+    print(now.intents["genre"]["Drama"], now.primary, now.recommend(k=10))
+    model.save("model"); intentrec.load("model")
+
+The names below are the public ones. Each is imported at its first use, so that an import of this package, or of
+``intentrec_core.errors``, loads neither torch nor any other large library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from intentrec_core.bundle.model_folder import Model
+    from intentrec_core.bundle.model_folder import load_model as load
+    from intentrec_core.datasets.movielens import MovieLens, load_movielens
+    from intentrec_core.domain.toml import load_domain
+    from intentrec_core.engine.live import LiveEncoder, LivePlay, LiveUpdate
+    from intentrec_core.errors import IntentRecError
+    from intentrec_core.features.catalogue import Catalogue, Item
+    from intentrec_core.training.first_model import fit
+
+__all__ = [
+    "Catalogue",
+    "IntentRecError",
+    "Item",
+    "LiveEncoder",
+    "LivePlay",
+    "LiveUpdate",
+    "Model",
+    "MovieLens",
+    "fit",
+    "load",
+    "load_domain",
+    "load_movielens",
+]
+
+#: Where each name is defined, and what it is called there.
+_PLACES = {
+    "Catalogue": ("features.catalogue", "Catalogue"),
+    "IntentRecError": ("errors", "IntentRecError"),
+    "Item": ("features.catalogue", "Item"),
+    "LiveEncoder": ("engine.live", "LiveEncoder"),
+    "LivePlay": ("engine.live", "LivePlay"),
+    "LiveUpdate": ("engine.live", "LiveUpdate"),
+    "Model": ("bundle.model_folder", "Model"),
+    "MovieLens": ("datasets.movielens", "MovieLens"),
+    "fit": ("training.first_model", "fit"),
+    "load": ("bundle.model_folder", "load_model"),
+    "load_domain": ("domain.toml", "load_domain"),
+    "load_movielens": ("datasets.movielens", "load_movielens"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name at its first use (PEP 562); afterwards it is an ordinary attribute."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+    module, attribute = _PLACES[name]
+    found = getattr(import_module(f"{__name__}.{module}"), attribute)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,19 +1,19 @@
 """Every error this project raises on purpose.
 
     IntentRecError                  exit code 1
-    ├── ConfigError                 exit code 2: a setting, an option or a file of the user's is wrong
-    │   └── DomainError             ... a domain file: names file, field and what is allowed
-    ├── DataError                   exit code 3: a data set cannot be had, or is not what its checksum says
+    ├── ConfigError                 exit code 2: a setting, a command-line option or a user's file is wrong
+    │   └── DomainError             ... a domain file is wrong: names the file, the field and the allowed values
+    ├── DataError                   exit code 3: a data set cannot be fetched, or does not match its checksum
     ├── BundleError                 exit code 4: a bundle must not serve; carries a BundleFault
-    ├── StateError                  exit code 5: ground state and log disagree; starting would lose or double plays
-    │   └── RecoveryTimeout         ... the changelog could not be read within its deadline
+    ├── StateError                  exit code 5: ground state and log disagree; starting would lose or repeat plays
+    │   └── RecoveryTimeout         ... the changelog was not read to its end before the deadline
     ├── BrokerError                 exit code 6: the broker cannot be started or reached
-    │   ├── Fenced                  ... another worker owns the partition now; this one must end
-    │   └── TransportMismatch       ... the installed faust-streaming lacks a name the batch transport overrides
-    └── EngineError                 exit code 7: inference failed; the play is dead-lettered, the state is exact
-        └── DeviceLost              ... the device it ran on is gone or broken; the process ends and nothing is given up
+    │   ├── Fenced                  ... another worker owns the partition now; this one must stop
+    │   └── TransportMismatch       ... the installed faust-streaming lacks a name that the batch transport overrides
+    └── EngineError                 exit code 7: inference failed; the play goes to the dead letters, the state is correct
+        └── DeviceLost              ... the compute device is gone or broken; the process exits, no play is dropped
 
-The message is one line and says what to do. A reason that becomes a metric label is an enum here.
+A message is one line and says what to do. A reason that is also a metric label is an enum in this module.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from typing import ClassVar
 
 
 class RejectReason(StrEnum):
-    """Why a play went to the dead letters; a metric label and a header, so the set only grows."""
+    """Why a play became a dead letter. Also a metric label and a message header, so values are added but never renamed or
+    removed.
+    """
 
     EMPTY = "empty"
     OVERSIZED = "oversized"
@@ -38,7 +40,7 @@ class RejectReason(StrEnum):
 
 
 class BundleFault(StrEnum):
-    """Why a bundle was refused; a metric label, so the set only grows."""
+    """Why a bundle was refused. Also a metric label, so values are added but never renamed or removed."""
 
     MISSING_FILE = "missing_file"
     UNEXPECTED_FILE = "unexpected_file"
@@ -56,22 +58,19 @@ class BundleFault(StrEnum):
 
 
 class IntentRecError(Exception):
-    """Base of all errors above; ``exit_code`` is what the command line ends with."""
+    """Base class of all errors above. ``exit_code`` is the exit status of a command or process that ends with it."""
 
     exit_code: ClassVar[int] = 1
 
 
 class ConfigError(IntentRecError):
-    """A setting, option or file given by the user is wrong. Correct it and start again."""
+    """A setting, an option or a file given by the user is wrong. Correct it and start again."""
 
     exit_code = 2
 
 
 class DomainError(ConfigError):
-    """A domain file is wrong.
-
-    Names the file, the field (dotted path) and what is allowed there.
-    """
+    """A domain file is wrong. The message names the file, the field (dotted path) and the allowed values."""
 
     def __init__(self, file: str, field: str, problem: str, allowed: str) -> None:
         super().__init__(f"{file}: {field}: {problem}; allowed: {allowed}")
@@ -82,13 +81,13 @@ class DomainError(ConfigError):
 
 
 class DataError(IntentRecError):
-    """A data set cannot be fetched, or its bytes are not those of its checksum."""
+    """A data set cannot be fetched, or its bytes do not match its checksum."""
 
     exit_code = 3
 
 
 class BundleError(IntentRecError):
-    """A bundle must not serve. The old one goes on; mend or rebuild the bundle named here."""
+    """A bundle must not serve. The bundle in service stays in service; repair or rebuild the bundle named in the message."""
 
     exit_code = 4
 
@@ -106,7 +105,7 @@ class StateError(IntentRecError):
 
 
 class RecoveryTimeout(StateError):
-    """The changelog was not read to its end within the deadline. The process ends, to be restarted."""
+    """The changelog was not read to its end before the deadline. The process exits, so that it can be restarted."""
 
 
 class BrokerError(IntentRecError):
@@ -116,11 +115,11 @@ class BrokerError(IntentRecError):
 
 
 class Fenced(BrokerError):
-    """A newer owner of this partition exists. Its state stands; this worker drops its own."""
+    """A newer owner of this partition exists. The newer owner's state is valid; this worker discards its own."""
 
 
 class TransportMismatch(BrokerError):
-    """The installed faust-streaming lacks a private name that the batch transport overrides."""
+    """The installed faust-streaming lacks a private name that the batch transport overrides. Install a supported version."""
 
 
 class EngineError(IntentRecError):
@@ -130,8 +129,8 @@ class EngineError(IntentRecError):
 
 
 class DeviceLost(EngineError):
-    """The device that computes is gone, or an error on it has broken this process's use of it for good: start anew.
+    """The compute device is gone, or an error has made it unusable for the rest of this process: restart the process.
 
-    No play is to blame and none is given up: whoever takes the partitions over answers them. Where every start ends like this,
-    the machine's driver log says why.
+    No play caused it, and none is dropped: the worker that takes over the partitions answers them. If every start ends
+    with this error, read the machine's driver log.
     """

@@ -1,7 +1,7 @@
-"""Every setting of every IntentRec process, and the only file that reads the environment.
+"""All settings of all IntentRec processes. This is the only module that reads the environment.
 
-``Settings.load()`` reads ``INTENTREC_*``; an unknown name with that prefix is refused, because a misspelt setting that
-is silently ignored is found in production. Core packages never see this object: they take plain arguments.
+``Settings.load()`` reads the variables ``INTENTREC_*``. It refuses an unknown name with that prefix: a misspelt setting that
+is silently ignored is found in production. The core packages never see this object; they take plain arguments.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from intentrec_core.errors import ConfigError
 
 PREFIX = "INTENTREC_"
 
-# The broker's own limit on a record (message.max.bytes) is 1 MiB plus a margin for headers.
+# Kafka's default limit on a record (message.max.bytes) is 1 MiB plus a margin for headers.
 MAX_PLAY_BYTES = 1_000_000
 
 Delivery = Literal["at_least_once", "exactly_once"]
@@ -26,107 +26,186 @@ Transactions = Literal["auto", "on", "off"]
 
 
 class SettingHasNoEffect(UserWarning):
-    """A setting was given that the other settings make meaningless."""
+    """A setting was given that has no effect in combination with the other settings."""
 
 
 class Settings(BaseSettings):
-    """One process's settings; frozen, validated as a whole.
+    """The settings of one process. Frozen; validated as a whole.
 
-    Raises ConfigError through ``load``, naming each field, its value and what is allowed.
+    Raises: ConfigError through ``load``. Its message names each wrong field, the value given and what is allowed.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True, env_ignore_empty=True
     )
 
-    # --- the broker and how to reach it
-    broker: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, HOST:PORT[,HOST:PORT]")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    ssl_ca_file: Path | None = None
+    # --- connection to the broker
+    broker: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers: HOST:PORT[,HOST:PORT]")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how clients connect to the broker"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="how clients authenticate; used with a SASL security_protocol only"
+    )
+    sasl_username: str | None = Field(None, description="user name for SASL")
+    sasl_password: SecretStr | None = Field(None, description="password for SASL; never logged")
+    ssl_ca_file: Path | None = Field(
+        None, description="PEM file of the certificate authority; default: the system's authorities"
+    )
 
     # --- names on the broker
-    app_id: str = Field("intentrec", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="consumer group and id prefix")
-    plays_topic: str = "plays"
-    recommendations_topic: str = "recommendations"
-    intents_topic: str = "intents"
-    dead_letter_topic: str = "plays.dlq"
-    late_topic: str = "plays.late"
-    model_updates_topic: str = "model-updates"
-    changelog_topic: str = Field("", description="default: <app_id>-history")
+    app_id: str = Field(
+        "intentrec",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="consumer group of the workers; prefix of client ids and transactional ids",
+    )
+    plays_topic: str = Field("plays", description="topic of the plays; the only input")
+    recommendations_topic: str = Field("recommendations", description="topic of the recommendations")
+    intents_topic: str = Field("intents", description="topic of the intent updates")
+    dead_letter_topic: str = Field("plays.dlq", description="topic of the plays that could not be processed")
+    late_topic: str = Field("plays.late", description="topic of the plays that arrived too late to be folded in")
+    model_updates_topic: str = Field("model-updates", description="topic of the bundle announcements")
+    changelog_topic: str = Field("", description="topic of the members' histories; default: <app_id>-history")
 
     # --- topic creation
-    num_partitions: int = Field(8, ge=1, le=4096, description="partitions of plays, its changelog and the outputs")
-    replication_factor: int | None = Field(None, ge=1, le=9, description="default: one a node, up to three")
+    num_partitions: int = Field(
+        8, ge=1, le=4096, description="partitions of the plays topic, the changelog and the output topics"
+    )
+    replication_factor: int | None = Field(
+        None, ge=1, le=9, description="copies of each partition; default: the number of brokers, at most 3"
+    )
 
     # --- delivery
-    delivery: Delivery = "at_least_once"
-    transactions: Transactions = Field("auto", description="auto: as the broker can; off: changelog, then offsets")
-    # A transaction a partition, which costs worker and broker a millisecond each, however little is in it.
-    commit_interval_s: float = Field(
-        0, ge=0, le=5, description="default: 0.1 with delivery=exactly_once, whose subscribers wait for it, else 0.5"
+    delivery: Delivery = Field(
+        "at_least_once",
+        description="exactly_once puts outputs, state and offsets into one transaction; subscribers must read_committed",
     )
-    # A stalled worker holds read_committed readers up for this long; Kafka's default would be a minute.
-    transaction_timeout_s: float = Field(10.0, ge=1, le=60)
-    plays_partitioner: Literal["murmur2", "any"] = "murmur2"
+    transactions: Transactions = Field(
+        "auto",
+        description="whether state and offsets are committed in one Kafka transaction; auto: if the broker supports it; "
+        "off: state first, then offsets",
+    )
+    # Each commit is one transaction per partition. It costs worker and broker a millisecond each, however little is in it.
+    commit_interval_s: float = Field(
+        0,
+        ge=0,
+        le=5,
+        description="seconds between commits; 0: 0.1 with delivery=exactly_once, where subscribers wait for the commit, "
+        "and 0.5 otherwise",
+    )
+    # A stalled worker blocks read_committed readers for this long. Kafka's default is a minute.
+    transaction_timeout_s: float = Field(
+        10.0, ge=1, le=60, description="the broker aborts a transaction that has been open for this long"
+    )
+    plays_partitioner: Literal["murmur2", "any"] = Field(
+        "murmur2",
+        description="murmur2: a play in another partition than murmur2(user_id) is dead-lettered; "
+        "any: producers may use another partitioner, as long as all of them use the same one",
+    )
 
-    # --- membership
-    consumer_group_instance_id: str | None = Field(None, description="static membership, for stable identities only")
-    session_timeout_s: float = Field(10.0, ge=6, le=300)
-    rebalance_timeout_s: float = Field(30.0, ge=1, le=600)
+    # --- membership in the consumer group
+    consumer_group_instance_id: str | None = Field(
+        None, description="Kafka's group.instance.id (static membership); only for workers with a stable identity"
+    )
+    session_timeout_s: float = Field(
+        10.0,
+        ge=6,
+        le=300,
+        description="Kafka's session.timeout.ms: a worker without a heartbeat for this long is removed",
+    )
+    rebalance_timeout_s: float = Field(
+        30.0, ge=1, le=600, description="Kafka's rebalance timeout: how long a worker may take to give partitions back"
+    )
 
     # --- the hot path
-    domain: str = Field("movielens", description="name of a domain or path of a domain file")
-    bundle_url: str = Field(".intentrec/bundles", description="fsspec URL of the bundle store")
-    cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "intentrec")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    # A fetch for each few plays costs worker and broker more than all else that is done for these plays.
+    domain: str = Field("movielens", description="name of a built-in domain, or path of a domain file")
+    bundle_url: str = Field(".intentrec/bundles", description="bundle store: a folder or any fsspec URL")
+    cache_dir: Path = Field(
+        default_factory=lambda: Path.home() / ".cache" / "intentrec",
+        description="local folder for fetched bundles, data sets and scratch files",
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="device for inference and training; auto: CUDA if present",
+    )
+    # One fetch for every few plays would cost worker and broker more than all other work on those plays.
     fetch_wait_ms: int = Field(
-        20, ge=1, le=1000, description="the broker gathers plays for so long, or a micro-batch of them"
+        20,
+        ge=1,
+        le=1000,
+        description="Kafka's fetch.max.wait.ms: how long the broker may wait to fill a micro-batch",
     )
     batch_deadline_ms: float = Field(
-        1.0, ge=0, le=1000, description="what was fetched waits for more: of other brokers"
+        1.0,
+        ge=0,
+        le=1000,
+        description="how long a fetched play may wait for plays from other brokers to join its micro-batch",
     )
-    max_batch: int = Field(256, ge=1, le=65536, description="plays in one micro-batch over all partitions")
-    # Twice what is on the inference thread keeps it busy; more would only be latency and memory.
-    max_buffered_batches: int = Field(8, ge=1, le=1024, description="fetched plays held, in batches")
-    # State not yet in a transaction: bounds memory and replay when commits stall, without throttling a healthy 50,000/s.
-    max_uncommitted: int = Field(65536, ge=1024, description="plays processed or fetched, not yet committed")
-    max_uncommitted_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="the same, in bytes of plays")
-    # Above max_uncommitted, which a healthy worker may hold while one commit stalls; some ten seconds of work with a model.
+    max_batch: int = Field(256, ge=1, le=65536, description="plays in one micro-batch, over all partitions")
+    # Twice the plays that are on the inference thread keep it busy. More would only add latency and memory.
+    max_buffered_batches: int = Field(
+        8, ge=1, le=1024, description="fetched plays kept in memory before inference, in micro-batches"
+    )
+    # State that is not yet in a transaction. Bounds memory and replay when commits stall; does not throttle 50,000 plays/s.
+    max_uncommitted: int = Field(
+        65536, ge=1024, description="plays fetched or processed but not yet committed; fetching pauses above it"
+    )
+    max_uncommitted_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024 * 1024, description="the same bound in bytes of play values"
+    )
+    # Above max_uncommitted, which a healthy worker may hold while one commit stalls. About ten seconds of work with a model.
     coalesce_above_lag: int = Field(
-        100_000, ge=0, description="lag in plays from which plays of a member share one answer; 0: never"
+        100_000,
+        ge=0,
+        description="lag in plays above which several plays of one member in a micro-batch get one answer; 0: never",
     )
-    # Some 50 ms of one core for a model of width 64: what a burst of members who are not cached adds to the others' latency.
-    # Smaller parts cost more in all: halving it adds a third where every fourth member is not cached.
+    # About 50 ms of one core for a model of width 64: the latency that a burst of uncached members adds for everyone else.
+    # Smaller chunks cost more in total: halving it adds a third to the work if every fourth member is uncached.
     max_prefill_positions: int = Field(
-        2048, ge=0, description="plays of whole contexts encoded between two micro-batches; 0: no bound"
+        2048,
+        ge=0,
+        description="positions of uncached members encoded between two micro-batches; 0: no limit",
     )
-    pool_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024)
-    num_recommendations: int = Field(10, ge=1, le=500)
-    beta: float = Field(0.0, ge=0, le=100)
+    pool_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024 * 1024, description="memory for cached keys and values of the members"
+    )
+    num_recommendations: int = Field(10, ge=1, le=500, description="items in a recommendation")
+    beta: float = Field(
+        0.0, ge=0, le=100, description="how strongly predicted intents steer the recommendation; 0: the paper's model"
+    )
 
-    # --- observation and deadlines
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int = Field(9464, ge=0, le=65535, description="0: any free port")
-    recovery_deadline_s: float = Field(300.0, gt=0)
+    # --- metrics, health and deadlines
+    metrics_host: str = Field("127.0.0.1", description="address that serves /metrics, /livez and /readyz")
+    metrics_port: int = Field(
+        9464, ge=0, le=65535, description="port that serves /metrics, /livez and /readyz; 0: any free port"
+    )
+    recovery_deadline_s: float = Field(
+        300.0, gt=0, description="time to restore one partition from the changelog; past it the process ends"
+    )
     # Below the 30 s that orchestrators commonly wait between SIGTERM and SIGKILL.
-    drain_deadline_s: float = Field(20.0, gt=0)
-    progress_deadline_s: float = Field(60.0, gt=0, description="/livez fails after this long without progress")
+    drain_deadline_s: float = Field(
+        20.0, gt=0, description="time from SIGTERM to a forced exit; uncommitted plays are replayed, none are lost"
+    )
+    progress_deadline_s: float = Field(
+        60.0, gt=0, description="/livez fails when a partition with work has made no progress for this long"
+    )
 
     # --- the trainer
-    retrain_interval_s: float = Field(3600.0, gt=0)
+    retrain_interval_s: float = Field(3600.0, gt=0, description="seconds between training runs")
     retrain_budget_s: float | None = Field(
-        None, ge=1, description="time for learning in a run; default: half the interval"
+        None, ge=1, description="training time of one run; default: half of retrain_interval_s"
     )
-    retrain_min_plays: int = Field(1000, ge=100, description="new plays without which a run is skipped")
-    retrain_max_plays: int = Field(2_000_000, ge=1000, description="the newest plays of the log that a run reads")
-    catalogue: Path | None = Field(None, description="Parquet or JSON lines of items, read anew for every run")
-    event_log_dir: Path = Path(".intentrec/event-log")
-    event_log_flush_s: float = Field(5.0, gt=0, le=3600)
-    gate_margin: float = Field(0.02, ge=0, le=1)
+    retrain_min_plays: int = Field(1000, ge=100, description="a run with fewer new plays than this is skipped")
+    retrain_max_plays: int = Field(2_000_000, ge=1000, description="a run reads at most this many of the newest plays")
+    catalogue: Path | None = Field(
+        None, description="Parquet or JSON Lines file of the items; read again for every training run"
+    )
+    event_log_dir: Path = Field(Path(".intentrec/event-log"), description="folder of the trainer's log of plays")
+    event_log_flush_s: float = Field(5.0, gt=0, le=3600, description="seconds between writes to the event log")
+    gate_margin: float = Field(
+        0.02, ge=0, le=1, description="how much worse than the serving bundle a new one may be, relative to its metrics"
+    )
 
     @field_validator("broker")
     @classmethod
@@ -134,7 +213,7 @@ class Settings(BaseSettings):
         for address in value.split(","):
             host, _, port = address.strip().rpartition(":")
             if not host or not port.isdigit() or not 0 < int(port) < 65536:
-                raise ValueError("allowed: HOST:PORT, or several with commas between")
+                raise ValueError("allowed: HOST:PORT, or several separated by commas")
         return value
 
     @model_validator(mode="after")
@@ -145,11 +224,11 @@ class Settings(BaseSettings):
             object.__setattr__(self, "commit_interval_s", 0.1 if self.delivery == "exactly_once" else 0.5)
         topics = self.topics
         if len(set(topics)) != len(topics):
-            raise ValueError(f"two topics share one name: {', '.join(topics)}")
+            raise ValueError(f"two topics have the same name: {', '.join(topics)}")
         if self.delivery == "exactly_once" and self.transactions == "off":
             raise ValueError("delivery=exactly_once needs transactions: set transactions to on or auto")
         if self.security_protocol.startswith("SASL") and (self.sasl_username is None or self.sasl_password is None):
-            raise ValueError("security_protocol with SASL needs sasl_username and sasl_password")
+            raise ValueError("a SASL security_protocol needs sasl_username and sasl_password")
         if not self.security_protocol.startswith("SASL") and self.sasl_username is not None:
             warnings.warn(
                 f"sasl_username has no effect with security_protocol={self.security_protocol}",
@@ -160,7 +239,7 @@ class Settings(BaseSettings):
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Names of all topics, in data-flow order."""
+        """The names of all topics, in data-flow order."""
         return (
             self.plays_topic,
             self.changelog_topic,
@@ -173,21 +252,21 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
-        """Read the environment, then apply ``overrides`` (the command line's options).
+        """Reads the environment, then applies ``overrides`` (the options of the command line).
 
-        Raises ConfigError when a name or value is not allowed; the message names it.
+        Raises: ConfigError when a name or value is not allowed; the message names it.
         """
         known = {PREFIX + name.upper() for name in cls.model_fields}
         unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known)
         if unknown:
-            raise ConfigError(f"unknown setting {', '.join(unknown)} in the environment; unset it or mend the name")
+            raise ConfigError(f"unknown setting {', '.join(unknown)} in the environment; unset it or correct its name")
         try:
             return cls(**overrides)
         except ValidationError as error:
             raise ConfigError(_one_line(error)) from None
 
     def connection(self) -> dict[str, Any]:
-        """How aiokafka clients reach the broker: keyword arguments for any of them."""
+        """Keyword arguments with which any aiokafka client connects to the broker."""
         options: dict[str, Any] = {"bootstrap_servers": self.broker, "security_protocol": self.security_protocol}
         if self.security_protocol.endswith("SSL"):
             from aiokafka.helpers import create_ssl_context
@@ -206,7 +285,7 @@ def _one_line(error: ValidationError) -> str:
         field = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         value = problem.get("input")
-        tellable = field and isinstance(value, str | int | float) and "password" not in field
-        shown = f" (given {value!r})" if tellable else ""
+        can_show = field and isinstance(value, str | int | float) and "password" not in field
+        shown = f" (given {value!r})" if can_show else ""
         problems.append(f"setting {field}{shown}: {message}" if field else f"settings: {message}")
     return "; ".join(problems)

@@ -19,18 +19,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
 
 from intentrec_core.errors import BrokerError, IntentRecError
 from intentrec_core.history.changelog_codec import Marker
 from stream.delivery.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
-from stream.delivery.faust_app import create_app
+from stream.delivery.faust_app import create_app, deliver_to, source_of
 from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end, watch_lag
 from stream.delivery.partition import TaskDependencies
 from stream.delivery.restore import read_changelog
 from stream.delivery.worker import PlaysWorker
+from stream.delivery.worker_metrics import WorkerMetrics
 from stream.kafka.broker_checks import check_topics, uses_transactions
 from stream.kafka.outputs_producer import OutputsProducer
 from stream.kafka.publisher import BATCH_BYTES, Publisher
@@ -61,7 +62,7 @@ class WorkerParts:
     updates come this way.
     """
 
-    pipeline: PlaysPipeline
+    pipeline: PlaysPipeline[Any]
     layout: EventLayout
     fingerprint: str
     background: Callable[[PlaysWorker], Awaitable[None]] | None = None
@@ -131,16 +132,22 @@ class WorkerProcess:
                 rebalance_s = min(rebalance_s, EMBEDDED_REBALANCE_TIMEOUT_S)
                 logger.warning("%s has no transactions: a crash can answer plays twice", settings.broker)
             producer = await stack.enter_async_context(_outputs_producer(settings, idempotent=transactional))
-            worker = PlaysWorker(settings, parts.pipeline, self.metrics, rebalance_timeout_s=rebalance_s)
-            stack.push_async_callback(worker.stop)
-            publisher = Publisher(producer, _output_topics(settings), on_published=worker.figures.published)
+            metrics = WorkerMetrics(self.metrics)
+            publisher = Publisher(producer, _output_topics(settings), on_published=metrics.published)
             await publisher.start()
             stack.push_async_callback(publisher.stop)
-            app = create_app(settings, worker, rebalance_s)
-            exactly_once = settings.delivery == "exactly_once"
-            source = cast("BatchConsumer", app.consumer)
-            tasks = self._task_dependencies(parts, source, worker, producer, publisher, transactional)
-            worker.start(tasks, None if exactly_once else publisher)
+            app = create_app(settings, rebalance_s)
+            source = source_of(app)
+            worker = PlaysWorker(
+                settings,
+                parts.pipeline,
+                metrics,
+                self._dependencies(parts, source, producer, publisher, transactional),
+                None if settings.delivery == "exactly_once" else publisher,
+                rebalance_timeout_s=rebalance_s,
+            )
+            await stack.enter_async_context(worker)
+            deliver_to(app, worker)
             self._worker = worker
             stack.push_async_callback(_stop_app, app)
             await self._until_the_end(parts, app, worker, source)
@@ -181,11 +188,10 @@ class WorkerProcess:
                 future.cancel()
             await asyncio.gather(*started, return_exceptions=True)
 
-    def _task_dependencies(
+    def _dependencies(
         self,
         parts: WorkerParts,
         source: BatchConsumer,
-        worker: PlaysWorker,
         producer: OutputsProducer,
         publisher: Publisher,
         transactional: bool,
@@ -206,15 +212,10 @@ class WorkerProcess:
             writer=writer,
             marker=marker,
             restore=lambda partition: read_changelog(settings, partition, parts.layout),
-            open_state=partial(worker.on_inference_thread, parts.pipeline.open_partition),
-            close_state=partial(worker.on_inference_thread, parts.pipeline.close_partition),
             transactional=transactional,
             fingerprint=parts.fingerprint,
             commit_interval_s=settings.commit_interval_s,
             recovery_deadline_s=settings.recovery_deadline_s,
-            on_failed=worker.task_failed,
-            on_committed=worker.committed,
-            on_restored=worker.figures.restored,
         )
 
     def _live(self) -> str | None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes .venv and installs IntentRec into it, every package at the version and hash of the lock.
+# Creates .venv and installs IntentRec into it, with the package versions and hashes of the lock.
 #
-#   deploy/venv/install.sh [FOLDER]        FOLDER is .venv unless given; PYTHON names the interpreter to use
+#   deploy/venv/install.sh [FOLDER]        default FOLDER: .venv; the variable PYTHON selects the interpreter
 #
-# Needs Python 3.11 or newer with its venv module, and the package index. What is missing is said in one line.
-# uv comes from the lock too: pip installs it, and it installs the rest some ten times faster than pip would.
+# Needs Python 3.11 or newer with its venv module, and a package index. Errors are one line that says what is missing.
+# pip installs uv, also from the lock; uv installs the rest about ten times faster than pip would.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -17,7 +17,7 @@ fail() {
     exit 1
 }
 
-# The first candidate that is new enough and can make environments; says what the others lacked.
+# Prints the first candidate that is new enough and has venv. Fails with what the candidates lack.
 find_python() {
     local name path found_old='' found_bare=''
     for name in "${candidates[@]}"; do
@@ -33,10 +33,10 @@ find_python() {
     done
     [ -z "$found_bare" ] || fail "$found_bare has no venv module: install it (Debian and Ubuntu: apt-get install" \
         "$(basename "$found_bare")-venv) and run the same command again"
-    fail "Python 3.11 or newer is needed${found_old:+ ($found_old)}: install it, or name one: make install PYTHON=/path/to/python3.11"
+    fail "Python 3.11 or newer is needed${found_old:+ ($found_old)}: install it, or select one: make install PYTHON=/path/to/python3.11"
 }
 
-# Runs a step with its output in the log; a failure ends with one line: the step's own last error, and what to do.
+# Runs a step and logs its output. On failure, prints one line: the last error of the step, and what to do.
 step() {
     local what=$1 reason
     shift
@@ -55,12 +55,12 @@ step() {
 
 if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     python=$(find_python)
-    # One that is half made, or of an older Python, is made anew; --clear empties the folder, so the log begins after.
-    "$python" -m venv --clear "$venv" || fail "$venv cannot be made: see the line above"
+    # An incomplete environment, or one with an older Python, is created again. --clear empties the folder, so log only afterwards.
+    "$python" -m venv --clear "$venv" || fail "$venv cannot be created: see the line above"
 fi
 : >"$log"
 
-# uv does not read pip's configuration: hand over the index that pip would use, if it is not the default one.
+# uv does not read the configuration of pip, so pass the index that pip would use, unless it is the default.
 if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then
     index=${PIP_INDEX_URL:-$("$venv/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
     [ -z "$index" ] || export UV_DEFAULT_INDEX=$index
@@ -68,7 +68,7 @@ fi
 
 step 'installing uv' "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/locks/uv.txt
 export VIRTUAL_ENV=$venv UV_PYTHON_DOWNLOADS=never
-step 'installing the locked packages (the first time some 3 GB: torch brings its CUDA libraries)' \
+step 'installing the locked packages (about 3 GB the first time: torch includes CUDA libraries)' \
     "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r deploy/locks/dev.txt
 step 'installing intentrec' \
     "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .

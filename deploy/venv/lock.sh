@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Resolves deploy/locks anew: runtime.txt for images, dev.txt (a superset, same versions) for .venv, uv.txt for uv.
+# Resolves deploy/locks: runtime.txt for images, dev.txt (a superset with the same versions) for .venv, uv.txt for uv.
 #
 #   deploy/venv/lock.sh UV [--upgrade]
 #
-# The locks name no index, hold a hash for every file, and serve every platform (--universal).
+# The locks name no package index, have a hash for every file, and work on every platform (--universal).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

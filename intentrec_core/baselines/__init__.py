@@ -1,1 +1,1 @@
-"""References that any model has to beat: what is popular now, and what usually follows the last plays."""
+"""Reference rankers that a model has to beat: popularity, and a Markov chain over items."""

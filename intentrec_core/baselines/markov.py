@@ -1,10 +1,10 @@
-"""What usually follows the last plays: a first-order Markov chain over items.
+"""A reference ranker: a first-order Markov chain over items, which ranks what usually follows the last plays.
 
     score(j) = Σ_d decay^d · P(j | play d back) + backoff · popularity(j)        d = 0 … lags - 1
 
-P counts how often j came directly after an item, shrunk so that a pair seen once does not outrank a common one. Optionally
-(``spread``) a play also counts, decayed, as what follows the plays before the last: stronger on data whose
-neighbouring plays come in no strict order.
+P is the share of plays of an item that were directly followed by j, shrunk so that a pair seen once does not outrank a
+frequent one. With ``spread`` above 1, a play also counts, with decay, as a successor of earlier plays than the last.
+This is stronger on data in which neighbouring plays have no strict order.
 
 Shapes: V item rows, row 0 the unknown item.
 """
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 
 class MarkovChain:
-    """Transition counts of one training set, row-sparse.
+    """Transition counts of one training set, stored by sparse rows.
 
-    The defaults are the best of a grid on the last tenth of MovieLens-100K's training plays: a reference deserves tuning too.
+    The defaults are the best of a grid, on the last tenth of MovieLens-100K's training plays: a reference is tuned too.
 
-    Raises: ValueError naming the value when lags or spread is below 1, or decay is not within 0 to 1.
+    Raises: ValueError with the values when lags or spread is below 1, or decay is not above 0 and at most 1.
     Cost: memory O(distinct pairs); fitting O(plays · spread · log).
     """
 
@@ -37,7 +37,9 @@ class MarkovChain:
         spread: int = 1,
     ) -> None:
         if lags < 1 or spread < 1 or not 0 < decay <= 1:
-            raise ValueError(f"lags {lags}, spread {spread}, decay {decay}; allowed: from 1, from 1, above 0 to 1")
+            raise ValueError(
+                f"lags {lags}, spread {spread}, decay {decay}; allowed: at least 1, at least 1, above 0 and at most 1"
+            )
         self.num_rows, self.lags, self.decay, self.backoff = num_rows, lags, decay, backoff
         self._shrinkage, self._spread = shrinkage, spread
         self._starts = np.zeros(num_rows + 1, dtype=np.int64)
@@ -45,7 +47,7 @@ class MarkovChain:
         self._chance = np.zeros(0, dtype=np.float32)
 
     def fit(self, sequences: Iterable[NDArray[np.int64]]) -> MarkovChain:
-        """Counts the transitions of members' item rows, oldest first; pairs with row 0 do not count."""
+        """Counts the transitions in members' item rows, oldest first. Pairs with row 0 do not count."""
         pairs: list[NDArray[np.int64]] = []
         weights: list[NDArray[np.float64]] = []
         for rows in sequences:
@@ -65,7 +67,8 @@ class MarkovChain:
         return self
 
     def scores(self, last_rows: NDArray[np.int64], popularity: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of all items after plays ``last_rows`` (oldest first, any number), backed off to ``popularity`` counts.
+        """Scores of all items after the plays ``last_rows`` (oldest first, any number), with ``popularity`` counts as
+        backoff.
 
         Shapes: i64[any], f32[V] -> f32[V].
         """

@@ -1,7 +1,8 @@
-"""Popular now: plays of every item in a sliding window of event time, with the order kept as plays come and go.
+"""Popularity of items in a sliding window of event time, with a ranking that is kept up to date play by play.
 
-A count changes by one, so an item moves only to the edge of its block of equal counts: one swap a play, no sorting. Time is
-the newest event time added, never a clock; a play that is already older than the window changes nothing.
+A count changes by one, so an item moves only to the edge of the group of items with the same count: one swap per play,
+no sorting. The current time is the newest event time added, never a clock. A play that is already older than the window
+has no effect.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 WEEK_S = 604_800.0
-#: The place of a row that nobody plays: behind all others.
+#: The place of a row without plays: after all others.
 _NOT_PLAYED = np.iinfo(np.int64).max
 
 
 class PopularWindow:
-    """Counts of plays by item row over the last ``window_s`` seconds of event time, and their order.
+    """Counts of plays by item row over the last ``window_s`` seconds of event time, and the ranking by count.
 
     ``num_added``: how often :meth:`add` was called.
 
-    Rows are any integers above 0; row 0 (unknown item) is never counted. Among equal counts the order is fixed by the
-    sequence of calls and means nothing.
+    Rows are any integers above 0; row 0 (unknown item) is never counted. The order of rows with equal counts depends on
+    the sequence of calls and has no meaning.
 
     Raises: ValueError when ``window_s`` is not above 0.
-    Cost: O(log P) a play added, P the plays in the window; memory O(P + highest row).
+    Cost: O(log P) per play added, P the number of plays in the window; memory O(P + highest row).
     """
 
     def __init__(self, window_s: float = WEEK_S, num_rows: int = 0) -> None:
@@ -36,19 +37,23 @@ class PopularWindow:
         self.window_s = window_s
         self.now_s = float("-inf")
         self.num_added = 0
-        self._plays: list[tuple[float, int, int]] = []  # heap of (time, row, how many): members' clocks interleave
-        self._counts = array("q")  # as quick as a list one by one, and numpy reads it whole
-        self._order: list[int] = []  # rows by falling count
-        self._place = array("q")  # of each row in the order
-        self._above: list[int] = [0]  # of count c: how many rows have more than c plays
+        self._plays: list[
+            tuple[float, int, int]
+        ] = []  # a heap of (time, row, number): plays of different members arrive out of order
+        self._counts = array("q")  # as fast as a list for single values, and numpy reads it without a copy
+        self._order: list[int] = []  # rows, highest count first
+        self._place = array("q")  # each row's index in the order
+        self._above: list[int] = [0]  # at index c: the number of rows with more than c plays
         self._reserve(max(1, num_rows))
 
     def __len__(self) -> int:
-        """Plays in the window."""
+        """Number of plays in the window."""
         return sum(number for _, _, number in self._plays)
 
     def add(self, row: int, ts_s: float) -> None:
-        """Counts one play at event time ``ts_s`` and drops what is ``window_s`` or more older than the newest play."""
+        """Counts one play at event time ``ts_s``, and removes plays that are ``window_s`` or more older than the newest
+        play.
+        """
         self.num_added += 1
         if row > 0 and ts_s > self.now_s - self.window_s:
             self._reserve(row + 1)
@@ -57,7 +62,7 @@ class PopularWindow:
         self.advance(ts_s)
 
     def seed(self, counts: Sequence[float] | NDArray[np.float32], ts_s: float) -> None:
-        """Starts from the plays a bundle counted up to ``ts_s``; they leave together when the window has passed."""
+        """Starts from the plays that a bundle counted up to ``ts_s``. All of them leave the window at the same time."""
         self._reserve(len(counts))
         for row, count in enumerate(counts):
             number = int(count)
@@ -68,7 +73,7 @@ class PopularWindow:
         self.advance(ts_s)
 
     def advance(self, ts_s: float) -> None:
-        """Moves the window on to event time ``ts_s``; an earlier time changes nothing."""
+        """Moves the window forward to event time ``ts_s``. An earlier time has no effect."""
         self.now_s = max(self.now_s, ts_s)
         while self._plays and self._plays[0][0] <= self.now_s - self.window_s:
             _, row, number = heapq.heappop(self._plays)
@@ -76,18 +81,18 @@ class PopularWindow:
                 self._lower_count(row)
 
     def count(self, row: int) -> int:
-        """Plays of one row in the window."""
+        """Number of plays of one row in the window."""
         return self._counts[row] if 0 <= row < len(self._counts) else 0
 
     def counts(self, num_rows: int) -> NDArray[np.float32]:
-        """Plays of rows 0 to ``num_rows - 1``. Shape: f32[num_rows]."""
+        """Numbers of plays of rows 0 to ``num_rows - 1``. Shape: f32[num_rows]."""
         counts = np.zeros(num_rows, dtype=np.float32)
         known = np.frombuffer(self._counts, dtype=np.int64, count=min(num_rows, len(self._counts)))
         counts[: len(known)] = known
         return counts
 
     def top(self, k: int, excluded: Collection[int] = ()) -> list[int]:
-        """The ``k`` most played rows, most played first, without ``excluded`` and without rows not played at all.
+        """The ``k`` most played rows, most played first, without ``excluded`` rows and rows without plays.
 
         Cost: O(k + len(excluded)).
         """
@@ -103,10 +108,12 @@ class PopularWindow:
     def among_top(
         self, rows: NDArray[np.int64], k: int, excluded: Sequence[NDArray[np.int64]] | None = None
     ) -> NDArray[np.bool_]:
-        """Whether each row is one of :meth:`top`'s ``k``, each without the ``excluded`` of its own (repeats and 0 too).
+        """For each row, whether it is among the ``k`` that :meth:`top` returns with the ``excluded`` rows given for it
+        (which may repeat, or be 0).
 
-        Shapes: rows i64[N], excluded i64[any] a row -> bool[N].
-        Cost: a few array passes, and O(its excluded) for a row that is among the ``k`` + as many most played.
+        Shapes: rows i64[N], excluded i64[any] per row -> bool[N].
+        Cost: a few array operations, and O(number of its excluded rows) for each row among the ``k`` plus that many
+        most played.
         """
         known = rows < len(self._place)
         places = np.frombuffer(self._place, dtype=np.int64)
@@ -125,7 +132,9 @@ class PopularWindow:
     def _reserve(self, num_rows: int) -> None:
         have = len(self._counts)
         if num_rows > have:
-            grown = max(num_rows, have + have // 2)  # rows come one by one: copying for each would be quadratic
+            grown = max(
+                num_rows, have + have // 2
+            )  # grows in steps: rows arrive one by one, and copying for each would be quadratic
             self._counts.frombytes(bytes(8 * (grown - have)))
             self._place.extend(range(have, grown))
             self._order += range(have, grown)

@@ -1,9 +1,9 @@
-"""What the files of a bundle mean: packed from a trained model, read back and checked against each other.
+"""Packs a trained model into the files of a bundle, reads such files, and checks that they fit together.
 
-A checksum says that nothing changed since it was written; this module says that what was written can serve: it parses,
-shapes agree with domain, vocabulary and each other, and every number is finite.
+A checksum proves that a file has not changed since it was written. This module checks that what was written can serve:
+every file parses, shapes agree with the domain, the vocabulary and each other, and every number is finite.
 
-Shapes: V item rows (row 0 no item), W model width, L_h labels of head h.
+Shapes: V item rows (row 0 is no item), W model width, L_h labels of head h.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from intentrec_core.bundle import format as bundle
-from intentrec_core.bundle.format import Manifest
+from intentrec_core.bundle.format import BundleRef, Manifest
 from intentrec_core.domain.spec import Domain, Field
 from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, DomainError
@@ -31,14 +31,15 @@ from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec, ModelConfig
 
-#: Between stored item vectors and those of the weights, relative to the largest: other hardware rounds otherwise.
+#: Allowed difference between stored item vectors and those computed from the weights, relative to the largest value:
+#: other hardware rounds differently.
 _WEIGHT_TOLERANCE = 1e-3
 _LABELS = "labels."
 
 
 @dataclass(frozen=True, slots=True)
 class ItemVectors:
-    """What is searched: score of item i = ⟨E, weights[i]⟩ + bias[i], and its labels for intent conditioning.
+    """The vectors that are searched: item i scores ⟨E, weights[i]⟩ + bias[i]. Its labels are used for intent conditioning.
 
     Shapes: weights f32[V, W], bias f32[V], labels f32[V, L_h] by name of each item-label head, in the domain's order.
     """
@@ -50,9 +51,10 @@ class ItemVectors:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """A bundle's domain and items. Most bundles bring those of the one before, and then share them in memory.
+    """A bundle's domain and items. Most bundles contain the same tables as the previous bundle; the two then share them in
+    memory.
 
-    ``digests``: SHA-256 of the files they were read from.
+    ``digests``: SHA-256 of the files that the tables were read from.
     """
 
     digests: tuple[str, ...]
@@ -64,7 +66,7 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class LoadedBundle:
-    """A bundle in memory, checked. ``popularity`` is f32[V]: plays of each row in its last week of event time."""
+    """A bundle in memory, checked. ``popularity`` is f32[V]: plays of each row in the bundle's last week of event time."""
 
     version: str
     path: Path
@@ -76,41 +78,43 @@ class LoadedBundle:
 
     @property
     def domain(self) -> Domain:
-        """What an intent is here."""
+        """The declaration of fields and intents."""
         return self.tables.domain
 
     @property
     def domain_text(self) -> str:
-        """The domain's file."""
+        """The text of the domain file."""
         return self.tables.domain_text
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Items by row."""
+        """The items by row."""
         return self.tables.vocabulary
 
     @property
     def item_table(self) -> ItemTable:
-        """What the domain reads of the items."""
+        """The catalogue attributes that the domain uses, by row."""
         return self.tables.item_table
 
     def catalogue(self) -> Catalogue:
-        """All that is known of the items, read from the bundle's file. Raises: DataError when it cannot be read any more."""
+        """All titles and attributes of the items, read from the bundle's file. Raises: DataError when the file can no
+        longer be read.
+        """
         return Catalogue.load(self.path / bundle.ITEMS)
 
 
 GoldenCheck = Callable[[LoadedBundle], None]
-"""Asks the bundle's index its golden queries; raises BundleError (golden) when an answer is another one."""
+"""Runs the golden queries on the bundle's index; raises BundleError (golden) when an answer differs."""
 
 
 def item_label_heads(domain: Domain) -> tuple[Field, ...]:
-    """The intent heads whose label is a function of the item, in the domain's order."""
+    """The intent heads whose label depends on the item alone, in the domain's order."""
     return tuple(head for head in domain.heads if head.is_item_label)
 
 
 @torch.inference_mode()
 def item_vectors(model: IntentRec, item_table: ItemTable, at_s: float) -> ItemVectors:
-    """The vectors of a model's items, labels as of ``at_s`` (seconds since 1970). Row 0 is zeros."""
+    """The vectors of a model's items, with labels as of ``at_s`` (seconds since 1970). Row 0 is zeros."""
     weights, bias = (tensor.float().cpu().numpy().copy() for tensor in model.item_weights())
     weights[0], bias[0] = 0.0, 0.0
     labels = {head.name: item_table.labels(head, at_s) for head in item_label_heads(model.domain)}
@@ -129,10 +133,25 @@ def pack_files(
     index: bytes,
     golden: bytes,
 ) -> dict[str, bytes | Path]:
-    """The files of a bundle, for :func:`intentrec_core.bundle.format.write_bundle`; tables are written into ``folder``."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    """The files of a bundle, as :func:`intentrec_core.bundle.format.write_bundle` takes them. Tables are first written
+    into ``folder``.
+    """
     arrays = {"weights": vectors.weights, "bias": vectors.bias}
     arrays |= {_LABELS + name: np.ascontiguousarray(labels) for name, labels in vectors.labels.items()}
+    return {
+        **pack_model(folder, domain_text=domain_text, model=model, vocabulary=vocabulary, catalogue=catalogue),
+        bundle.VECTORS: save_arrays(arrays),
+        bundle.INDEX: index,
+        bundle.POPULARITY: save_arrays({"popularity": popularity.astype(np.float32)}),
+        bundle.GOLDEN: golden,
+    }
+
+
+def pack_model(
+    folder: Path, *, domain_text: str, model: IntentRec, vocabulary: Vocabulary, catalogue: Catalogue
+) -> dict[str, bytes | Path]:
+    """The files of a model without what is derived from it; tables are written into ``folder``."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     vocabulary.save(folder / bundle.VOCABULARY)
     catalogue.save(folder / bundle.ITEMS)
     return {
@@ -141,35 +160,28 @@ def pack_files(
         bundle.DOMAIN: domain_text.encode(),
         bundle.VOCABULARY: folder / bundle.VOCABULARY,
         bundle.ITEMS: folder / bundle.ITEMS,
-        bundle.VECTORS: save_arrays(arrays),
-        bundle.INDEX: index,
-        bundle.POPULARITY: save_arrays({"popularity": popularity.astype(np.float32)}),
-        bundle.GOLDEN: golden,
     }
 
 
-def verify_bundle(path: Path, golden: GoldenCheck | None = None) -> Manifest:
-    """Everything that can be known of a bundle before it serves: files, then contents, then golden queries.
-
-    Raises: BundleError with the fault that was found first.
-    """
-    return load_bundle(path, "cpu", golden=golden).manifest
-
-
 def load_bundle(
-    path: Path,
+    source: Path | BundleRef,
     device: torch.device | str = "cpu",
     golden: GoldenCheck | None = None,
     known: Tables | None = None,
 ) -> LoadedBundle:
-    """Verifies a bundle's files, reads them and checks them against each other; the model is on ``device``, in eval mode.
+    """Verifies a bundle's files, reads them and checks them against each other. The model is on ``device``, in eval mode.
 
-    ``known``: tables of another bundle, taken where this one's files are the same.
+    ``source``: a folder, or a ref that :meth:`~intentrec_core.bundle.store.BundleStore.fetch` has verified. Of a ref,
+    only files that have changed since then are hashed again. ``known``: tables of another bundle, used instead of
+    reading this bundle's if their files are the same.
 
-    Raises: BundleError: as :func:`intentrec_core.bundle.format.verify_files`, and domain, vocabulary, shape, not_finite, golden.
+    Raises: BundleError: the faults of :func:`intentrec_core.bundle.format.verify_files`, and domain, vocabulary, shape,
+    not_finite, golden.
+    Cost: reads the bundle; hashes each file at most once.
     """
-    manifest = bundle.verify_files(path)
-    reader = _Reader(path, manifest.version)
+    ref = source if isinstance(source, BundleRef) else BundleRef(source.name, source)
+    path, manifest = ref.path, bundle.verify_again(ref)
+    reader = ContentsReader(path, manifest.version)
     digests = tuple(manifest.files[name].sha256 for name in (bundle.DOMAIN, bundle.VOCABULARY, bundle.ITEMS))
     tables = known if known is not None and known.digests == digests else reader.tables(digests)
     model = reader.model(tables.domain, tables.item_table)
@@ -188,13 +200,14 @@ def load_bundle(
     return loaded
 
 
-class _Reader:
-    """Reads the files of one bundle; whatever is wrong becomes a BundleError that names the file."""
+class ContentsReader:
+    """Reads the files of one bundle. Every problem becomes a BundleError that names the file."""
 
     def __init__(self, path: Path, version: str) -> None:
         self._path, self._version = path, version
 
     def tables(self, digests: tuple[str, ...]) -> Tables:
+        """Domain, vocabulary and item table."""
         try:
             text = (self._path / bundle.DOMAIN).read_text("utf-8")
             domain = parse_domain(text, bundle.DOMAIN)
@@ -208,6 +221,7 @@ class _Reader:
         return Tables(digests, domain, text, vocabulary, ItemTable(domain, vocabulary, catalogue))
 
     def model(self, domain: Domain, item_table: ItemTable) -> IntentRec:
+        """The weights, on the CPU, in evaluation mode."""
         try:
             config = ModelConfig(**json.loads((self._path / bundle.MODEL).read_bytes()))
         except (ValueError, TypeError, ConfigError) as error:
@@ -226,6 +240,7 @@ class _Reader:
         return model.eval()
 
     def vectors(self, model: IntentRec) -> ItemVectors:
+        """The item vectors, which must be those of the weights."""
         arrays = self._arrays(bundle.VECTORS)
         heads = item_label_heads(model.domain)
         num_rows = model.num_rows
@@ -240,10 +255,13 @@ class _Reader:
         for name, stored, own in (("weights", vectors.weights, weights), ("bias", vectors.bias, bias)):
             limit = _WEIGHT_TOLERANCE * max(1.0, float(np.abs(own[1:]).max(initial=0.0)))
             if float(np.abs(stored[1:] - own[1:]).max(initial=0.0)) > limit:
-                raise self._error(BundleFault.GOLDEN, f"{bundle.VECTORS}: {name} are not those of {bundle.WEIGHTS}")
+                raise self._error(
+                    BundleFault.GOLDEN, f"{bundle.VECTORS}: {name} differ from those that {bundle.WEIGHTS} gives"
+                )
         return vectors
 
     def popularity(self, num_rows: int) -> NDArray[np.float32]:
+        """Plays of each row."""
         arrays = self._arrays(bundle.POPULARITY)
         shapes = {name: array.shape for name, array in arrays.items()}
         self._same_shapes(bundle.POPULARITY, shapes, {"popularity": (num_rows,)})

@@ -1,4 +1,4 @@
-"""Bundles: one immutable folder, named by its content, that appears whole or not at all.
+"""The format of a bundle: one immutable folder, named by its content, that appears whole or not at all.
 
     <root>/b3f1c09a7e52d/
         weights.safetensors model.json        the encoder
@@ -7,28 +7,29 @@
         vectors.safetensors index.faiss       what is searched
         popularity.safetensors                plays of each row in the last week
         golden.safetensors                    queries with known answers
-        manifest.json                         SHA-256 of each of them, parent, metrics, format
+        manifest.json                         SHA-256 of each file, parent, metrics, format
 
-This module knows files, names and checksums. What the files mean is :mod:`intentrec_core.bundle.contents`; where bundles
-are kept is :mod:`intentrec_core.bundle.store`. Nothing here looks at a clock.
+This module knows names, files and checksums. :mod:`intentrec_core.bundle.contents` knows what the files mean, and
+:mod:`intentrec_core.bundle.store` where bundles are kept. Nothing here reads a clock.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from intentrec_core.durable_files import rename_durably
 from intentrec_core.errors import BundleError, BundleFault
 
-#: Raised when code of an earlier format would misread a bundle; code reads its own format only.
+#: Incremented when the format changes so that older code would misread a bundle. Code reads its own format only.
 BUNDLE_FORMAT = 1
 
 WEIGHTS, MODEL, DOMAIN = "weights.safetensors", "model.json", "domain.toml"
@@ -38,21 +39,23 @@ POPULARITY, GOLDEN = "popularity.safetensors", "golden.safetensors"
 BUNDLE_FILES = (WEIGHTS, MODEL, DOMAIN, VOCABULARY, ITEMS, VECTORS, INDEX, POPULARITY, GOLDEN)
 MANIFEST = "manifest.json"
 
-#: What a version looks like. It comes from a topic and becomes a path, so nothing else is ever joined to one.
+#: The pattern of a version. A version comes from a topic and becomes part of a path, so it is checked before it is
+#: joined to one.
 VERSION = re.compile(r"b[0-9a-f]{12}")
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file as it was written."""
+    """Hash and size of one file as it was written."""
 
     sha256: str
     num_bytes: int
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a bundle says of itself. ``checksum`` covers all of the rest, so that no byte of a bundle is unguarded.
+    """A bundle's description of itself. ``checksum`` covers all other fields, so that no byte of a bundle is unprotected.
 
-    Units: ``created_at`` ISO 8601. ``metrics`` are figures of the gate; ``facts`` whatever else people want to see.
+    Units: ``created_at`` ISO 8601. ``metrics`` are the results of the gate. ``facts`` are further values for people to
+    read.
     """
 
     format: int
@@ -66,12 +69,28 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     checksum: str = ""
 
 
+class FileStamp(NamedTuple):
+    """A file's identity according to the file system. Any write to the file, or another file in its place, changes at
+    least one of these values.
+    """
+
+    inode: int
+    num_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
 @dataclass(frozen=True, slots=True)
 class BundleRef:
-    """A bundle on this machine."""
+    """A bundle on this machine.
+
+    ``stamps``: of each file, by name, from when the file was last hashed and found intact; None when no hashing has
+    happened. :func:`verify_again` uses them to hash only the files that have changed since.
+    """
 
     version: str
     path: Path
+    stamps: Mapping[str, FileStamp] | None = field(default=None, compare=False, repr=False)
 
 
 def write_bundle(
@@ -84,13 +103,14 @@ def write_bundle(
     metrics: Mapping[str, float] | None = None,
     facts: Mapping[str, str | int | float] | None = None,
 ) -> BundleRef:
-    """Writes a bundle under ``root``: to a temporary name, synced to disk, then renamed. A reader sees it whole or not.
+    """Writes a bundle under ``root``: into a folder with a temporary name, which is synced and then renamed. A reader sees
+    the whole bundle or none.
 
-    The version is a function of the files alone; a bundle that is there already is kept as it is, unless its files are
-    damaged: then it is replaced.
+    The version depends on the files alone. If the bundle exists already it is kept, unless its files are damaged: then
+    it is replaced.
 
-    Raises: ValueError when the files are not exactly :data:`BUNDLE_FILES`; OSError when the disk refuses (nothing stays
-    behind but a temporary folder of this call, which is removed).
+    Raises: ValueError when the files are not exactly :data:`BUNDLE_FILES`; OSError when the disk refuses. In both cases
+    nothing is left on disk.
     """
     if set(files) != set(BUNDLE_FILES):
         missing, extra = sorted(set(BUNDLE_FILES) - set(files)), sorted(set(files) - set(BUNDLE_FILES))
@@ -100,7 +120,7 @@ def write_bundle(
     temporary.mkdir()
     try:
         for name in BUNDLE_FILES:
-            _write_synced(temporary / name, files[name])
+            _write(temporary / name, files[name])
         entries = {name: _entry(temporary / name) for name in BUNDLE_FILES}
         manifest = Manifest(
             format=BUNDLE_FORMAT,
@@ -112,15 +132,14 @@ def write_bundle(
             facts=dict(facts or {}),
             files=entries,
         )
-        _write_synced(temporary / MANIFEST, encode_manifest(manifest))
+        (temporary / MANIFEST).write_bytes(encode_manifest(manifest))
         return BundleRef(manifest.version, place(temporary, root / manifest.version))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def place(temporary: Path, path: Path) -> Path:
-    """Renames a complete folder to its final name and syncs both folders. An intact bundle there already is kept."""
-    sync_folder(temporary)
+    """Renames a complete folder to its final name, durably. If an intact bundle has that name already, it is kept."""
     if path.exists():
         try:
             verify_files(path)
@@ -131,44 +150,79 @@ def place(temporary: Path, path: Path) -> Path:
         else:
             return path
     try:
-        temporary.rename(path)
+        rename_durably(temporary, path)
     except OSError:
         if not path.exists():
             raise
-        verify_files(path)  # another process placed the same content in this moment
-    sync_folder(path.parent)
+        verify_files(path)  # another process has just placed the same content
     return path
 
 
 def verify_files(path: Path) -> Manifest:
-    """Checks name, manifest and every byte of the files; what they mean is not looked at.
+    """Checks the folder's name, the manifest and every byte of the files. It does not parse the files.
 
     Raises: BundleError: missing_file, unexpected_file, manifest, code_version, checksum.
     Cost: reads the bundle once.
     """
+    return _verified(path, {})[0]
+
+
+def verified(path: Path) -> BundleRef:
+    """Checks a bundle as :func:`verify_files` does, and returns it with the stamps of its files.
+
+    Raises: BundleError as :func:`verify_files`.
+    Cost: reads the bundle once.
+    """
+    manifest, stamps = _verified(path, {})
+    return BundleRef(manifest.version, path, stamps)
+
+
+def verify_again(ref: BundleRef) -> Manifest:
+    """Checks a bundle as :func:`verify_files` does, but hashes only files whose stamp differs from ``ref.stamps``.
+
+    This is the last check before a bundle serves: a file that was changed after it was fetched is hashed again and
+    refused. A file system stamps times in steps of some milliseconds. A change that keeps the size would go unnoticed
+    only in the same step as the file's last write, and fetching hashes and syncs all files after that write.
+
+    Raises: BundleError as :func:`verify_files`.
+    Cost: one system call per file if nothing changed; reads the bundle once if ``ref`` has no stamps.
+    """
+    return _verified(ref.path, ref.stamps or {})[0]
+
+
+def _verified(path: Path, known: Mapping[str, FileStamp]) -> tuple[Manifest, dict[str, FileStamp]]:
+    """The manifest, and the stamp that each file had just before it was hashed. A file whose stamp is in ``known`` is not
+    hashed.
+    """
     name = path.name
     manifest = read_manifest(path)
     if VERSION.fullmatch(name) and name != manifest.version:
-        raise BundleError(BundleFault.MANIFEST, name, f"its manifest is of {manifest.version}: the folder was renamed")
+        raise BundleError(
+            BundleFault.MANIFEST, name, f"its manifest is that of {manifest.version}: the folder was renamed"
+        )
     for entry in sorted(path.iterdir()):
         if entry.name != MANIFEST and entry.name not in manifest.files:
             raise BundleError(BundleFault.UNEXPECTED_FILE, manifest.version, f"{entry.name} is not in the manifest")
+    stamps: dict[str, FileStamp] = {}
     for file, expected in manifest.files.items():
         try:
+            stamps[file] = _stamp(path / file)
+            if stamps[file] == known.get(file):
+                continue
             found = _entry(path / file)
         except FileNotFoundError as error:
             raise BundleError(BundleFault.MISSING_FILE, manifest.version, file) from error
         except OSError as error:
             raise BundleError(BundleFault.CHECKSUM, manifest.version, f"{file} cannot be read: {error}") from error
         if found != expected:
-            detail = f"{file} has {found.num_bytes} bytes of SHA-256 {found.sha256[:12]}…, "
-            detail += f"written were {expected.num_bytes} of {expected.sha256[:12]}…"
+            detail = f"{file} has {found.num_bytes} bytes and SHA-256 {found.sha256[:12]}…, "
+            detail += f"must have {expected.num_bytes} and {expected.sha256[:12]}…"
             raise BundleError(BundleFault.CHECKSUM, manifest.version, detail)
-    return manifest
+    return manifest, stamps
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the bundle in a folder, checked in itself.
+    """The manifest of the bundle in a folder, checked against its own checksum.
 
     Raises: BundleError: missing_file, manifest, code_version.
     """
@@ -180,9 +234,10 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def decode_manifest(data: bytes, bundle: str) -> Manifest:
-    """A manifest from its bytes; ``bundle`` is what errors call it.
+    """Decodes and checks a manifest. ``bundle`` is the name used in error messages.
 
-    Raises: BundleError: manifest when a byte is not as it was written, code_version when the format is another one.
+    Raises: BundleError: manifest when any byte differs from what was written; code_version when the format is not this
+    code's.
     """
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
@@ -198,47 +253,39 @@ def decode_manifest(data: bytes, bundle: str) -> Manifest:
     if set(manifest.files) != set(BUNDLE_FILES):
         raise BundleError(BundleFault.MANIFEST, bundle, f"it lists {', '.join(sorted(manifest.files))}")
     if content_version(manifest.files) != manifest.version:
-        raise BundleError(BundleFault.MANIFEST, bundle, f"its files are not those of version {manifest.version}")
+        raise BundleError(BundleFault.MANIFEST, bundle, f"its file hashes do not give version {manifest.version}")
     return manifest
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The only bytes a manifest may have: indented JSON with its own checksum."""
+    """The only byte sequence that is accepted for this manifest: indented JSON with its own checksum."""
     plain = msgspec.json.encode(msgspec.structs.replace(manifest, checksum=""), order="deterministic")
     sealed = msgspec.structs.replace(manifest, checksum=hashlib.sha256(plain).hexdigest())
     return msgspec.json.format(msgspec.json.encode(sealed, order="deterministic"), indent=2) + b"\n"
 
 
 def content_version(files: Mapping[str, FileEntry]) -> str:
-    """The name of this content: "b" and 12 hex digits over the files' names and hashes."""
+    """The version of this content: "b" and 12 hex digits of a hash over names and hashes of the files."""
     lines = "".join(f"{name} {entry.sha256}\n" for name, entry in sorted(files.items()))
     return "b" + hashlib.sha256(lines.encode()).hexdigest()[:12]
 
 
-def sync_folder(path: Path) -> None:
-    """Makes a folder's entries durable: a rename that is not synced may be undone by a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_synced(path: Path, content: bytes | Path) -> None:
-    with path.open("wb") as target:
-        if isinstance(content, Path):
-            with content.open("rb") as source:
-                shutil.copyfileobj(source, target, 1 << 20)
-        else:
-            target.write(content)
-        target.flush()
-        os.fsync(target.fileno())
+def _write(path: Path, content: bytes | Path) -> None:
+    if isinstance(content, Path):
+        shutil.copyfile(content, path)
+    else:
+        path.write_bytes(content)
 
 
 def _entry(path: Path) -> FileEntry:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return FileEntry(digest.hexdigest(), file.tell())
+
+
+def _stamp(path: Path) -> FileStamp:
+    found = path.stat()
+    return FileStamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _format_of(data: bytes) -> int | None:
@@ -252,5 +299,7 @@ def _format_of(data: bytes) -> int | None:
 
 
 def _other_format(bundle: str, found: int | None) -> BundleError:
-    detail = f"bundle format {found}, this code reads {BUNDLE_FORMAT}: run the code that wrote it, or train anew"
+    detail = (
+        f"bundle format {found}, this code reads {BUNDLE_FORMAT}: run the code that wrote it, or train a new bundle"
+    )
     return BundleError(BundleFault.CODE_VERSION, bundle, detail)

@@ -1,13 +1,13 @@
-"""Where bundles are kept: a folder, or any fsspec URL (s3://, gs://, memory:// …). The trainer publishes, workers fetch.
+"""Where bundles are kept: a folder, or any fsspec URL (s3://, gs://, memory:// …). The trainer publishes bundles, workers
+fetch them.
 
-A bundle in the store counts once its manifest is there, and the manifest is written last: a reader never takes half a
-bundle for one. A bundle in the local cache was complete and verified when it got its name, and is verified again each
-time it is asked for.
+In the store, the manifest is written last, and a bundle without a manifest does not count: a reader never takes a
+partial bundle for a whole one. In the local cache, a bundle is complete and verified when it gets its name, and it is
+verified again each time it is fetched.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import uuid
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from filelock import lock_descriptor
 
 from intentrec_core.bundle.format import (
     MANIFEST,
@@ -26,6 +27,7 @@ from intentrec_core.bundle.format import (
     decode_manifest,
     place,
     read_manifest,
+    verified,
     verify_files,
 )
 from intentrec_core.errors import BundleError, BundleFault, ConfigError
@@ -36,9 +38,9 @@ _FETCHING = ".fetching-"
 
 
 class BundleStore:
-    """The bundles at ``url``, and those of them on this machine under ``cache_dir``.
+    """The bundles at ``url``, and the copies of them in ``cache_dir`` on this machine.
 
-    Raises: ConfigError when fsspec knows no such URL or lacks the package for it.
+    Raises: ConfigError when fsspec does not know the URL's protocol, or lacks the package for it.
     """
 
     def __init__(self, url: str, cache_dir: Path) -> None:
@@ -50,7 +52,8 @@ class BundleStore:
         self.cache = cache_dir.expanduser() / _CACHE_FOLDER
 
     def list(self) -> Sequence[Manifest]:
-        """Manifests of all bundles, the newest first. One whose manifest is damaged is left out: ``fetch`` says why.
+        """Manifests of all bundles in the store, newest first. A bundle with a damaged manifest is left out; ``fetch``
+        reports what is wrong with it.
 
         Raises: BundleError (unreachable).
         """
@@ -71,7 +74,7 @@ class BundleStore:
     def manifest(self, version: str) -> Manifest:
         """The manifest of a bundle in the store.
 
-        Raises: BundleError: missing_file when there is no such bundle, unreachable, manifest, code_version.
+        Raises: BundleError: missing_file when the store has no such bundle, unreachable, manifest, code_version.
         """
         path = self._path(version, MANIFEST)
         with self._reaching(version):
@@ -82,13 +85,14 @@ class BundleStore:
                 raise BundleError(BundleFault.MISSING_FILE, version, detail) from error
         manifest = decode_manifest(data, version)
         if manifest.version != version:
-            raise BundleError(BundleFault.MANIFEST, version, f"its manifest is of {manifest.version}")
+            raise BundleError(BundleFault.MANIFEST, version, f"its manifest is that of {manifest.version}")
         return manifest
 
     def lineage(self, version: str) -> Iterator[Manifest]:
-        """This bundle, its parent, and so on, as far as they are in the store: what one may roll back to.
+        """This bundle, its parent, and so on, as long as they are in the store: the bundles that a rollback can choose
+        from.
 
-        Raises: BundleError for the first one; a parent that is gone or damaged ends the walk.
+        Raises: BundleError for the first bundle. A parent that is missing or damaged ends the iteration.
         """
         manifest = self.manifest(version)
         seen: set[str] = set()
@@ -105,17 +109,19 @@ class BundleStore:
                 return
 
     def fetch(self, version: str) -> BundleRef:
-        """The bundle as a verified folder on this machine, copied from the store where the cache lacks it or is damaged.
+        """The bundle as a verified folder on this machine. It is copied from the store if the cache does not have it, or
+        has a damaged copy.
+
+        Pass the result to :func:`intentrec_core.bundle.contents.load_bundle`: then no file is hashed twice.
 
         Raises: BundleError: unreachable, or what is wrong with the bundle in the store.
-        Cost: reads the bundle once where it is cached; else copies it, too.
+        Cost: reads the bundle once if it is cached; otherwise copies it as well.
         """
         cached = self.cache / self._checked(version)
         try:
-            verify_files(cached)
-            return BundleRef(version, cached)
+            return verified(cached)
         except BundleError:
-            pass  # not there, or damaged on this disk: the store has it
+            pass  # not cached, or damaged on this disk: fetch it from the store
         manifest = self.manifest(version)
         self.cache.mkdir(parents=True, exist_ok=True)
         with self._fetching() as temporary:
@@ -126,13 +132,13 @@ class BundleStore:
                     except FileNotFoundError as error:
                         raise BundleError(BundleFault.MISSING_FILE, version, f"{file} is not at {self.url}") from error
             self._refuse_unexpected(version, manifest)
-            verify_files(temporary)
-            return BundleRef(version, place(temporary, cached))
+            fetched = verified(temporary)
+            return BundleRef(version, place(temporary, cached), fetched.stamps)
 
     def publish(self, ref: BundleRef) -> Manifest:
-        """Copies a bundle of this machine into the store, its manifest last; nothing happens where it is there already.
+        """Copies a bundle from this machine into the store, its manifest last. Does nothing if the store already has it.
 
-        Raises: BundleError: unreachable, or what is wrong with the bundle at hand.
+        Raises: BundleError: unreachable, or what is wrong with the local bundle.
         """
         manifest = verify_files(ref.path)
         try:
@@ -144,7 +150,7 @@ class BundleStore:
         with self._reaching(ref.version):
             self._files.makedirs(self._path(ref.version, ""), exist_ok=True)
             for file in (*manifest.files, MANIFEST):
-                # Under another name first: on a file system a write can be seen half done.
+                # Under a temporary name first: readers of a file system could see a file that is half written.
                 target = self._path(ref.version, file)
                 partial = f"{target}.{uuid.uuid4().hex}{_PARTIAL}"
                 self._files.put_file(str(ref.path / file), partial)
@@ -152,7 +158,9 @@ class BundleStore:
         return manifest
 
     def drop_cached(self, keep: Collection[str]) -> Sequence[str]:
-        """Removes all bundles but these from this machine's cache; returns the versions removed. The store is not touched."""
+        """Removes all bundles except ``keep`` from this machine's cache, and returns the removed versions. The store is
+        not changed.
+        """
         dropped = []
         for folder in sorted(self.cache.glob("b*")) if self.cache.is_dir() else []:
             if VERSION.fullmatch(folder.name) and folder.name not in keep:
@@ -161,7 +169,7 @@ class BundleStore:
         return dropped
 
     def cached(self) -> Sequence[Manifest]:
-        """Manifests of the bundles on this machine, the newest first."""
+        """Manifests of the bundles in this machine's cache, newest first."""
         found = []
         for folder in self.cache.glob("b*") if self.cache.is_dir() else []:
             if VERSION.fullmatch(folder.name):
@@ -173,12 +181,15 @@ class BundleStore:
 
     @contextmanager
     def _fetching(self) -> Iterator[Path]:
-        """A folder to fetch into, gone afterwards; so are, by now, those of processes that were killed: they would add up.
+        """A temporary folder to fetch into, removed at the end. Folders left by killed processes are removed at the start;
+        otherwise they would accumulate.
 
-        Each is locked while it is used, and its lock goes with its process.
+        Each folder is locked while it is in use, and a process's locks end with the process.
         """
         with ExitStack() as stack:
-            with _locked(self.cache):  # or what another one has made and not yet locked would be taken for left behind
+            with _locked(
+                self.cache
+            ):  # else a folder that another process has made, but not locked yet, would be removed as a leftover
                 for left in self.cache.glob(f"{_FETCHING}*"):
                     with suppress(OSError), _locked(left, wait=False):
                         shutil.rmtree(left, ignore_errors=True)
@@ -192,7 +203,7 @@ class BundleStore:
         with self._reaching(version):
             names = [str(entry).rsplit("/", 1)[-1] for entry in self._files.ls(self._path(version, ""), detail=False)]
         for name in sorted(names):
-            # What a publisher that was killed left half copied is in nobody's way; it was never given a name.
+            # A publisher that was killed may have left partial copies. They do no harm: no manifest names them.
             if name and name != MANIFEST and name not in manifest.files and not name.endswith(_PARTIAL):
                 raise BundleError(BundleFault.UNEXPECTED_FILE, version, f"{name} is not in the manifest")
 
@@ -200,9 +211,11 @@ class BundleStore:
         return f"{self._root.rstrip('/')}/{self._checked(version)}/{file}".rstrip("/")
 
     def _checked(self, version: str) -> str:
-        # A version may come from a topic: "../.." must not become a path.
+        # A version may come from a topic: it must not become a path such as ../..
         if not VERSION.fullmatch(version):
-            raise BundleError(BundleFault.MANIFEST, version[:40], "is no bundle version: b and 12 hex digits")
+            raise BundleError(
+                BundleFault.MANIFEST, version[:40], "is not a bundle version, which is b and 12 hex digits"
+            )
         return version
 
     @contextmanager
@@ -216,14 +229,16 @@ class BundleStore:
 
 @contextmanager
 def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Holds a folder's lock, as far as its file system has any.
+    """Holds the lock of a folder. If the file system has no locks, ``wait`` continues without one.
 
-    Raises: OSError without ``wait`` where it is not to be had.
+    Raises: OSError without ``wait`` when another process holds the lock, or the file system has no locks.
     """
+    # The folder itself is locked, not a file beside it: the lock goes with the folder and with the process.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError) if wait else nullcontext():
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if not lock_descriptor(descriptor, blocking=wait):
+                raise BlockingIOError(f"{folder} is locked by another process")
         yield
     finally:
         os.close(descriptor)

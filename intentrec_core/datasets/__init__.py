@@ -1,1 +1,1 @@
-"""Plays to learn from and to replay: a real data set, a simulated world, and their common form at rest."""
+"""Public data sets as plays and a catalogue."""

@@ -1,6 +1,7 @@
-"""Fetching files, with progress and one clear error: by URL, and out of a package's wheel through pip.
+"""Downloads files with progress and one clear error: by URL, or from a package's wheel through pip.
 
-pip is asked, not a host: the wheel comes from whatever index, mirror or folder of wheels the user has configured.
+The wheel is requested from pip and not from a host, so that it comes from the index, mirror or folder of wheels that
+the user has configured. Decision 79 says why the download by URL uses the standard library.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from pathlib import Path
 from intentrec_core.errors import DataError
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, bytes done, bytes in total (0 when unknown)."""
+"""Called with a description of the step, bytes done, and bytes in total (0 if unknown)."""
 
 CHUNK_BYTES = 1 << 16
-#: pip itself gives up on a dead index after some 90 s (5 tries of 15 s); the rest is a slow line and 2 MB.
+#: pip itself gives up on an unreachable index after about 90 s (5 tries of 15 s); the rest allows for 2 MB on a slow
+#: connection.
 PIP_TIMEOUT_S = 300.0
 
 
 def no_progress(what: str, done_bytes: int, total_bytes: int) -> None:
-    """Reports to nobody."""
+    """Ignores progress."""
 
 
 def download_url(url: str, target: Path, *, timeout_s: float, progress: Progress = no_progress) -> Path:
     """Downloads ``url`` to ``target``.
 
-    Raises: DataError when it cannot be had, or ends early.
+    Raises: DataError with the reason when it cannot be downloaded, or ends early.
     """
     what = f"download {target.name}"
     progress(what, 0, 0)
@@ -43,7 +45,7 @@ def download_url(url: str, target: Path, *, timeout_s: float, progress: Progress
                 done += len(chunk)
                 progress(what, done, total)
     except urllib.error.HTTPError as error:
-        raise DataError(f"answered {error.code}") from error
+        raise DataError(f"HTTP status {error.code}") from error
     except urllib.error.URLError as error:
         raise DataError(f"cannot be reached ({error.reason})") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -54,9 +56,10 @@ def download_url(url: str, target: Path, *, timeout_s: float, progress: Progress
 
 
 def download_distribution(requirement: str, folder: Path, *, progress: Progress = no_progress) -> Path:
-    """Downloads the wheel of ``requirement`` into ``folder`` through pip: no dependencies, nothing installed.
+    """Downloads the wheel of ``requirement`` into ``folder`` through pip, without dependencies and without installing
+    it.
 
-    Raises: DataError with pip's last line when pip fails, is missing, or takes longer than PIP_TIMEOUT_S.
+    Raises: DataError with pip's last error line when pip fails, is missing, or takes longer than PIP_TIMEOUT_S.
     """
     progress(f"pip download {requirement}", 0, 0)
     options = [

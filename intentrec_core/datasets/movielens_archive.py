@@ -1,8 +1,8 @@
-"""What is inside the two archives that carry MovieLens-100K, read into one form.
+"""Reads the two archives that contain MovieLens-100K into the same form.
 
-The data set's own zip has the raw files; the recbole wheel has the same ratings in the same order, and the movies with
-the year cut out of the title. Both are brought to: the title as people write it, the year, the genres in the data set's
-order ("unknown" is no genre). Files are verified before they are parsed.
+The data set's own zip has the raw files. The recbole wheel has the same ratings in the same order, and the movies with
+the year cut out of the title. Both become: the title as people write it, the year, and the genres in the data set's
+order ("unknown" is not a genre). Files are verified before they are parsed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RECBOLE = {
     "recbole/dataset_example/ml-100k/ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
     "recbole/dataset_example/ml-100k/ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
 }
-"""Members of each archive, ratings first, and their SHA-256."""
+"""Files of each archive, ratings first, and their SHA-256."""
 
 GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
@@ -51,9 +51,9 @@ class Parsed:
 
 
 def read_archive(path: Path) -> Parsed:
-    """Reads a ml-100k.zip or a recbole wheel, whichever ``path`` is.
+    """Reads a ml-100k.zip or a recbole wheel.
 
-    Raises: DataError when it is neither, is damaged, or a file in it is not what its checksum says.
+    Raises: DataError when ``path`` is neither, is damaged, or contains a file that does not match its checksum.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -62,12 +62,14 @@ def read_archive(path: Path) -> Parsed:
                 if set(digests) <= names:
                     return parse(*(_verified(file, name, digest) for name, digest in digests.items()))
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise DataError(f"{path.name} is no readable zip ({error}): it is damaged; download it again") from error
+        raise DataError(f"{path.name} is not a readable zip ({error}): it is damaged; download it again") from error
     raise DataError(f"{path.name} holds neither {' and '.join(GROUPLENS)} nor {' and '.join(RECBOLE)}")
 
 
 def parse_grouplens(ratings: bytes, movies: bytes) -> Parsed:
-    """Parses u.data (user, item, rating, seconds by tabs) and u.item (Latin-1, by bars, a flag for each genre)."""
+    """Parses u.data (user, item, rating and seconds, separated by tabs) and u.item (Latin-1, separated by bars, with a
+    flag per genre).
+    """
     items = []
     for row in _rows(movies.decode("latin-1"), "|"):
         match = _TITLE_YEAR.fullmatch(row[1].strip())
@@ -78,9 +80,10 @@ def parse_grouplens(ratings: bytes, movies: bytes) -> Parsed:
 
 
 def parse_recbole(ratings: bytes, movies: bytes) -> Parsed:
-    """Parses the wheel's .inter and .item: tab separated under a header line, genres by spaces.
+    """Parses the wheel's .inter and .item: separated by tabs after a header line, genres separated by spaces.
 
-    One title there kept its year and has "V" (straight to video) for one, and the movie without a name is misspelt.
+    One title there has kept its year and has "V" (straight to video) as its year, and the movie without a name is
+    misspelt.
     """
     items = []
     for row in _rows(movies.decode("utf-8").partition("\n")[2], "\t"):
@@ -95,13 +98,13 @@ def parse_recbole(ratings: bytes, movies: bytes) -> Parsed:
 
 
 def natural_title(title: str) -> str:
-    """The title with its article in front again: "Postino, Il" is "Il Postino"."""
+    """The title with its article at the start: "Postino, Il" becomes "Il Postino"."""
 
-    def in_front(match: re.Match[str]) -> str:
+    def with_article_first(match: re.Match[str]) -> str:
         return f"{match[2]}{match[1]}" if match[2].endswith("'") else f"{match[2]} {match[1]}"
 
-    title = _TRAILING_ARTICLE.sub(in_front, title)
-    return _TRAILING_ARTICLE_INSIDE.sub(lambda match: f"({in_front(match)})", title)
+    title = _TRAILING_ARTICLE.sub(with_article_first, title)
+    return _TRAILING_ARTICLE_INSIDE.sub(lambda match: f"({with_article_first(match)})", title)
 
 
 def _verified(file: zipfile.ZipFile, name: str, digest: str) -> bytes:
@@ -110,7 +113,7 @@ def _verified(file: zipfile.ZipFile, name: str, digest: str) -> bytes:
     if found != digest:
         raise DataError(
             f"{name} has SHA-256 {found[:12]}…, not {digest[:12]}…: "
-            "the download is corrupt, or not this data set; try again"
+            "the download is corrupt, or is not this data set; try again"
         )
     return data
 
@@ -127,7 +130,7 @@ def _movie(item_id: str, title: str, year: str, genres: list[str]) -> Item:
 
 
 def _plays(text: str) -> pa.Table:
-    """u.data's lines as plays, in the file's order."""
+    """The lines of u.data as plays, in the file's order."""
     rows = list(_rows(text, "\t"))
     users, items, ratings, seconds = ([row[i] for row in rows] for i in range(4))
     context = pa.MapArray.from_arrays(

@@ -1,9 +1,9 @@
-"""A domain, declared: its fields, which of them are intents, its windows and its filters.
+"""The declaration of a domain: its fields, which of them are intents, its windows and its filters.
 
-What an intent is, where a field comes from and what may be shown are data (TOML), not code. This module knows
-the declaration and its rules; it never sees a play, a tensor or a broker.
+What an intent is, where a field's value comes from, and which items may be shown are data (TOML), not code. This module
+holds the declaration and its rules. It never handles a play, a tensor or a broker.
 
-Codes everywhere: 0 is "missing", ``1 + i`` is label ``i``.
+Label codes throughout the project: 0 means missing, ``1 + i`` means label ``i``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import pairwise
 
 
 class FieldKind(StrEnum):
-    """What values a field takes."""
+    """The kind of values that a field takes."""
 
     CATEGORICAL = "categorical"
     MULTI_LABEL = "multi_label"
@@ -26,7 +26,7 @@ class FieldKind(StrEnum):
 
 
 class FieldSource(StrEnum):
-    """Where a field's value comes from."""
+    """Where a field's value comes from: the play itself, the item catalogue, or a rule over the context."""
 
     EVENT = "event"
     CATALOGUE = "catalogue"
@@ -34,7 +34,7 @@ class FieldSource(StrEnum):
 
 
 class Rule(StrEnum):
-    """A value computed from the context, by event time alone."""
+    """How a field's value is computed from the context. Rules use event time only."""
 
     FIRST_CONTACT = "first_contact"
     TIME_SINCE_RELEASE = "time_since_release"
@@ -44,7 +44,7 @@ class Rule(StrEnum):
 
 
 class FilterKind(StrEnum):
-    """A rule of what may be shown; each one fails closed."""
+    """The kinds of rules for which items may be shown. Every kind fails closed: missing data hides the item."""
 
     WATCHED = "watched"
     AVAILABLE = "available"
@@ -53,7 +53,7 @@ class FilterKind(StrEnum):
 
 
 class DurationWeight(StrEnum):
-    """How a play's duration weighs its item loss (paper Eq. 3)."""
+    """How a play's duration weights its item loss (paper Eq. 3)."""
 
     NONE = "none"
     LOG = "log"
@@ -61,10 +61,11 @@ class DurationWeight(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One input field of a play, and an intent head where ``intent``.
+    """One input field of a play, and an intent head if ``intent`` is set.
 
-    ``key`` is the play's attribute (``action``, ``duration_s``) or context key for source ``event``, the catalogue's
-    attribute for ``catalogue`` and for the rule ``time_since_release``.
+    ``key`` is the name under which the value is found. For source ``event``: the play's attribute (``action``,
+    ``duration_s``) or a key of its context. For source ``catalogue`` and the rule ``time_since_release``: an attribute
+    of the catalogue.
     """
 
     name: str
@@ -79,35 +80,37 @@ class Field:
 
     @property
     def num_labels(self) -> int:
-        """How many labels, "missing" not counted."""
+        """Number of labels, not counting "missing"."""
         return len(self.edges) + 1 if self.kind is FieldKind.BUCKETED else len(self.values)
 
     @cached_property
     def label_names(self) -> tuple[str, ...]:
-        """The labels' names, in code order."""
+        """Names of the labels, in the order of their codes."""
         if self.kind is not FieldKind.BUCKETED:
             return self.values
         return self.labels or _bucket_names(self.edges)
 
     @cached_property
     def value_codes(self) -> dict[str, int]:
-        """Code of each declared value."""
+        """The code of each declared value."""
         return {value: 1 + i for i, value in enumerate(self.values)}
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether the value belongs to the play (or its context) rather than to the item."""
+        """Whether the value belongs to the play or its context, rather than to the item."""
         return self.source is not FieldSource.CATALOGUE
 
     @property
     def is_item_label(self) -> bool:
-        """Whether the label is a function of the item alone (for release age: as of the bundle's build)."""
+        """Whether the label depends on the item alone. A release age counts: its labels are those at the time the bundle
+        was built.
+        """
         return self.source is FieldSource.CATALOGUE or self.rule is Rule.TIME_SINCE_RELEASE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """A declared rule of what may be shown (see :class:`FilterKind`)."""
+    """A declared rule for which items may be shown (see :class:`FilterKind`)."""
 
     kind: FilterKind
     key: str = ""
@@ -120,7 +123,7 @@ class Filter:
 class Domain:
     """A validated domain declaration.
 
-    Units: every ``_s`` is seconds. ``window`` (n) and ``watched`` (w) count plays.
+    Units: names ending in ``_s`` are seconds. ``window`` (n) and ``watched`` (w) are numbers of plays.
     """
 
     name: str
@@ -138,7 +141,7 @@ class Domain:
 
     @property
     def context_size(self) -> int:
-        """The most plays a context can hold: 2n."""
+        """The largest number of plays that a context can hold: 2n."""
         return 2 * self.window
 
     @cached_property
@@ -148,32 +151,34 @@ class Domain:
 
     @cached_property
     def event_fields(self) -> tuple[Field, ...]:
-        """Fields carried by the play: part of the ground state. ``duration_s`` is always kept and not among them."""
+        """Fields whose value comes with the play and is part of the ground state. ``duration_s`` is always stored, so it
+        is not listed.
+        """
         return tuple(f for f in self.fields if f.source is FieldSource.EVENT and f.key != "duration_s")
 
     @cached_property
     def dynamic_fields(self) -> tuple[Field, ...]:
-        """Event and rule fields: one code a play each."""
+        """Event and rule fields: one code per play each."""
         return tuple(field for field in self.fields if field.is_dynamic)
 
     @cached_property
     def static_fields(self) -> tuple[Field, ...]:
-        """Catalogue fields with one code an item."""
+        """Catalogue fields with one code per item."""
         return tuple(f for f in self.fields if not f.is_dynamic and f.kind is not FieldKind.MULTI_LABEL)
 
     @cached_property
     def multi_fields(self) -> tuple[Field, ...]:
-        """Catalogue fields with several labels an item."""
+        """Catalogue fields with several labels per item."""
         return tuple(f for f in self.fields if f.kind is FieldKind.MULTI_LABEL)
 
     @cached_property
     def event_filters(self) -> tuple[Filter, ...]:
-        """Filters that need a value of the member's own plays; kept in the ground state too."""
+        """Filters that compare an item with a value from the member's own plays. That value is part of the ground state."""
         return tuple(f for f in self.filters if f.event_key)
 
     @cached_property
     def label_offsets(self) -> tuple[int, ...]:
-        """Where each head's labels begin in the flat numbering over all heads."""
+        """The flat label id of each head's first label. Flat ids number the labels of all heads, one head after another."""
         offsets, total = [], 0
         for head in self.heads:
             offsets.append(total)
@@ -181,9 +186,9 @@ class Domain:
         return tuple(offsets)
 
     def flat_label(self, flat: int) -> tuple[str, str]:
-        """Head and label name of a flat label id.
+        """Names of the head and the label that a flat label id stands for.
 
-        Raises: IndexError for an id that is not one.
+        Raises: IndexError for an id that is none.
         """
         for head, offset in zip(self.heads, self.label_offsets, strict=True):
             if offset <= flat < offset + head.num_labels:
@@ -192,9 +197,10 @@ class Domain:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change when a stored history would change its meaning.
+        """16 hex digits that change whenever a stored history would change its meaning.
 
-        Values are appended at the end of a categorical event field at the price of new histories: codes are what is stored.
+        Histories store codes, not values. Adding a value to a categorical event field changes the fingerprint, so it
+        requires new histories, even if it is added at the end.
         """
         ground = [[f.name, f.kind, f.key, f.values] for f in self.event_fields]
         members = [[f.kind, f.event_key] for f in self.event_filters]
@@ -203,7 +209,9 @@ class Domain:
 
 
 def value_text(value: object) -> str:
-    """An attribute's value as the text that declared values are compared with: true, 7 (also for 7.0), 0.5, a text itself."""
+    """An attribute's value as text, in the form that declared values are compared with: true, 7 (also for 7.0), 0.5, or
+    the text itself.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
@@ -214,7 +222,9 @@ def value_text(value: object) -> str:
 def _bucket_names(edges: Sequence[float]) -> tuple[str, ...]:
     def text(edge: float) -> str:
         short = f"{edge:g}"
-        return short if float(short) == edge else repr(edge)  # edges that look alike would give two labels one name
+        return (
+            short if float(short) == edge else repr(edge)
+        )  # two edges that print alike would give two labels the same name
 
     middle = [f"{text(low)} to {text(high)}" for low, high in pairwise(edges)]
     return (f"under {text(edges[0])}", *middle, f"{text(edges[-1])} and over")

@@ -1,4 +1,4 @@
-"""Reads a domain file, and names file, field and what is allowed wherever it is wrong."""
+"""Reads and validates a domain file. Every error names the file, the field and the allowed values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 MAX_NUMBER = 2**53
 RESERVED_NAMES = ("item_hash", "event_hash", "ts_ms", "duration_s")
-#: A head of 4,096 labels is a vocabulary, not an intent: its projection would outweigh the encoders.
+#: A head with more than 4,096 labels is a vocabulary, not an intent: its projection would be larger than the encoders.
 MAX_LABELS = 4096
 
 
@@ -31,15 +31,17 @@ def shipped_domains() -> list[str]:
 
 
 def domain_text(name_or_path: str | Path) -> str:
-    """The TOML text of a shipped domain, or of a file.
+    """The TOML text of a shipped domain or of a domain file.
 
-    Raises: ConfigError when it is neither.
+    Raises: ConfigError when the argument is neither, or the file cannot be read.
     """
     if str(name_or_path) in shipped_domains():
         return (resources.files("intentrec_core") / "domain" / f"{name_or_path}.toml").read_text("utf-8")
     path = Path(name_or_path)
     if not path.is_file():
-        raise ConfigError(f"no domain {name_or_path!s}: give a path, or one of {', '.join(shipped_domains())}")
+        raise ConfigError(
+            f"no domain {name_or_path!s}: give the path of a domain file, or one of {', '.join(shipped_domains())}"
+        )
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -47,17 +49,17 @@ def domain_text(name_or_path: str | Path) -> str:
 
 
 def load_domain(name_or_path: str | Path) -> Domain:
-    """A shipped domain by name, or a domain file by path.
+    """Loads a shipped domain by name, or a domain file by path.
 
-    Raises: ConfigError, DomainError.
+    Raises: ConfigError when there is no such domain or file; DomainError when it is not valid.
     """
     return parse_domain(domain_text(name_or_path), str(name_or_path))
 
 
 def parse_domain(text: str, file: str) -> Domain:
-    """Parses and validates a domain's TOML text; ``file`` is what errors call it.
+    """Parses and validates the TOML text of a domain. ``file`` is the name used in error messages.
 
-    Raises: DomainError.
+    Raises: DomainError with the first problem found.
     """
     try:
         table = _Table(tomllib.loads(text), file, "")
@@ -97,7 +99,7 @@ def parse_domain(text: str, file: str) -> Domain:
 
 
 def _repeated_filters(filters: Sequence[Filter]) -> list[tuple[str, str]]:
-    """Watched filters beyond the first, and members' values used by two filters: a play keeps one value under a key."""
+    """Second and further watched filters, and member values used by two filters: a play stores one value per key."""
     kinds = [("watched", "") for f in filters if f.kind is FilterKind.WATCHED]
     kinds += [(f.kind.value, f.event_key) for f in filters if f.event_key]
     keys = [key or kind for kind, key in kinds]
@@ -108,7 +110,9 @@ def _field(row: _Table) -> Field:
     name = row.name("name")
     row.where = f"field {name}"
     if name in RESERVED_NAMES or name.startswith("filter_"):
-        raise row.error("name", repr(name), f"any but {', '.join(RESERVED_NAMES)} and filter_…: histories use these")
+        raise row.error(
+            "name", repr(name), f"any name but {', '.join(RESERVED_NAMES)} and filter_…, which histories use"
+        )
     source = row.choice("source", FieldSource)
     rule = row.choice("rule", Rule) if source is FieldSource.RULE else None
     kind = row.choice("kind", FieldKind)
@@ -182,7 +186,7 @@ def _filter(row: _Table, fields: Sequence[Field]) -> Filter:
 
 
 class _Table:
-    """One TOML table being read: takes values, remembers which, and names what is wrong with them."""
+    """One TOML table while it is read: returns values, records which keys were read, and names the key in errors."""
 
     def __init__(self, values: Mapping[str, Any], file: str, where: str) -> None:
         self.values, self.file, self.where = values, file, where
@@ -266,7 +270,7 @@ class _Table:
             raise self.error(key, repr(value), allowed) from error
 
     def refuse_unknown(self) -> None:
-        """Refuses keys nobody asked for: a misspelt option must not be ignored."""
+        """Refuses keys that were never read, so that a misspelt option is not silently ignored."""
         for key in self.values:
             if key not in self._taken:
                 raise self.error(key, "unknown key", ", ".join(sorted(self._taken)))

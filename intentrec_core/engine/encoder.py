@@ -1,15 +1,14 @@
-"""What encodes new plays for the engine, whatever the device: a pool of cached keys and values with the model on top.
+"""The interface of an encoder: a model over a pool of cached keys and values, which the engine calls on any device.
 
-    CpuEncoder     one compiled step over ragged rows, keys and values read in place; float32
-    TorchEncoder   the model itself on any torch device; on CUDA one new play a context is a graph over keys and values in place,
-                   which are kept in float16
+    CpuEncoder     one compiled step over ragged rows; keys and values are read in place; float32
+    TorchEncoder   the model itself on any torch device; on CUDA, one new play per context runs as a graph over keys and
+                   values in place, which are kept in float16
 
-In float32 both say the same within the bound that :mod:`intentrec_core.engine.reference` is compared by. An encoder
-knows slots and
-plays; it knows no members, no histories and no clock.
+In float32 their outputs agree within the tolerance that :mod:`intentrec_core.engine.reference` is compared with. An
+encoder knows slots and plays. It does not know members, histories or time.
 
-Shapes: N slots, R new plays (rows), those of one slot next to each other and oldest first; W width, S labels of all heads,
-M heads, P width of Z.
+Shapes: N slots; R new plays (rows), rows of one slot next to each other and oldest first; W width, S labels of all
+heads, M heads, P width of Z.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ from intentrec_core.model.model import IntentRec
 
 
 class StepOutput(NamedTuple):
-    """What the model says at each row; ``item`` only where it is wanted. ``primary`` is the flat label of the primary intent.
+    """The model's output at each row. ``item`` is only set for rows that were wanted. ``primary`` is the flat label id of
+    the primary intent.
 
-    Shapes: item f32[R, W]; probs f32[R, S] the heads side by side; intent f32[R, P]; alpha f32[R, M]; primary i64[R]. Without
-    the intent stage S, M and P are 0 and primary is -1.
+    Shapes: item f32[R, W]; probs f32[R, S] the heads side by side; intent f32[R, P]; alpha f32[R, M]; primary i64[R].
+    Without the intent stage S, M and P are 0 and primary is -1.
     """
 
     item: NDArray[np.float32]
@@ -39,22 +39,22 @@ class StepOutput(NamedTuple):
 
 
 class Encoder(Protocol):
-    """A model over its pool. Not thread safe."""
+    """A model with its pool of slots. Not thread safe."""
 
     num_slots: int
 
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
-        """Encodes new plays behind those their slots hold, and keeps their keys and values.
+        """Encodes new plays that follow those their slots hold, and caches their keys and values.
 
-        What it returns is there until the next call, which may write over it.
+        The returned arrays are valid until the next call, which may overwrite them.
 
-        Shapes: columns of B contexts with R new plays; slots i64[B], each once; wanted bool[R].
+        Shapes: columns of B contexts with R new plays; slots i64[B], all different; wanted bool[R].
         """
         ...
 
 
 def no_output(model: IntentRec, num_rows: int) -> StepOutput:
-    """Room for what the model says at ``num_rows`` rows."""
+    """Arrays for the output at ``num_rows`` rows, filled with zeros and without labels."""
     config = model.config
     heads = model.domain.heads if config.intent_stage else ()
     return StepOutput(
@@ -67,7 +67,7 @@ def no_output(model: IntentRec, num_rows: int) -> StepOutput:
 
 
 def slots_within(budget_bytes: int, slot_bytes: int) -> int:
-    """How many slots a budget pays for. Raises: ConfigError when it is not even one."""
+    """Number of slots that fit into a budget. Raises: ConfigError when not even one does."""
     if budget_bytes < slot_bytes:
-        raise ConfigError(f"pool_bytes is {budget_bytes}, one member needs {slot_bytes}; allowed: at least that")
+        raise ConfigError(f"pool_bytes is {budget_bytes}; allowed: at least {slot_bytes}, which one member needs")
     return budget_bytes // slot_bytes

@@ -1,10 +1,10 @@
-"""The incremental engine: each play costs one position of both encoders.
+"""The incremental engine: encodes one position per new play instead of a whole context.
 
-Keys and values of earlier plays come from the pool; a member who is not cached, or whose context changed underneath
-(the anchor moved, a late play was inserted, other weights), is encoded again from the first play that changed.
-What comes out equals full recomputation of the same context (:mod:`intentrec_core.engine.reference`).
+Keys and values of earlier plays come from the pool. If a member is not cached, or the cached context has changed (the
+anchor moved, a late play was inserted, the weights differ), the member is encoded again from the first play that
+changed. The output equals full recomputation of the same context (:mod:`intentrec_core.engine.reference`).
 
-The engine knows members, contexts and tensors. It knows no items' names, no index, no broker and no clock.
+The engine knows members, contexts and tensors. It does not know item names, the index, the broker or the time.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from numpy.typing import NDArray
 from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.engine.cuda.device_faults import DeviceFault, fault_of, first_line
 from intentrec_core.engine.cuda.encoder import TorchEncoder
-from intentrec_core.engine.encoder import Encoder, StepOutput
+from intentrec_core.engine.encoder import Encoder, StepOutput, no_output
 from intentrec_core.engine.member_key import MemberKey
+from intentrec_core.engine.output_rows import put_rows
 from intentrec_core.engine.slots import NO_LABEL, Slot, SlotAllocator
 from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec
 
-#: Plays encoded in one pass: bounds the memory that a pass takes beside the pool.
+#: Plays encoded in one pass. Limits the memory that a pass needs in addition to the pool.
 MAX_POSITIONS = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeRequest:
-    """One member's context to be encoded, with outputs wanted for its last ``num_outputs`` plays.
+    """One member's context to encode, with outputs wanted for its last ``num_outputs`` plays.
 
-    ``context`` are the packed plays held, ``anchor`` the index of the first one among all the member's plays;
-    plays before position ``first_changed`` are as they were at this member's last request (if the anchor moved since, or an older
-    context is asked for than the last one, the engine sees that itself).
+    ``context`` are the packed plays held. ``anchor`` is the index of the first of them among all plays of the member.
+    Plays before position ``first_changed`` are the same as in this member's last request. The engine itself notices
+    when the anchor has moved since, or when the context is older than the last one.
     """
 
     member: MemberKey
@@ -48,10 +49,10 @@ class EncodeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Outputs of requests, in their order, each one's plays oldest first.
+    """Outputs of requests, in the order of the requests; for each request, oldest play first.
 
     Shapes: item f32[N, W]; heads one f32[N, L_i] of probabilities; alpha f32[N, M]; intent f32[N, P]; primary and
-    previous_primary i64[N]: flat label of the primary intent at the play and at the one before it, -1 for none.
+    previous_primary i64[N]: flat label id of the primary intent at the play and at the previous play, -1 for none.
     """
 
     item_NW: NDArray[np.float32]
@@ -64,7 +65,7 @@ class Encoded:
 
 @dataclass(slots=True)
 class EngineStats:
-    """Running counts since the engine was made."""
+    """Counts since the engine was made: requests with and without a reusable slot, positions encoded, and passes."""
 
     hits: int = 0
     misses: int = 0
@@ -74,7 +75,7 @@ class EngineStats:
 
 @dataclass(slots=True)
 class _Job:
-    """A request with the position it is encoded from, its slot and where its outputs go."""
+    """A request with the position it is encoded from, its slot, and the first output row it writes."""
 
     request: EncodeRequest
     num_plays: int
@@ -90,9 +91,9 @@ class _Job:
 class IncrementalEngine:
     """Encodes plays of members with one set of weights, over a pool of cached keys and values.
 
-    ``make_encoder`` takes the model and ``pool_bytes``, a limit on members' slots; without it, the model's device decides.
-    Not thread safe: one thread owns an engine. A pool belongs to one engine and so to one version of the weights: no slot is
-    ever read with other weights than it was written with.
+    ``make_encoder`` makes an encoder from the model and ``pool_bytes``, the memory limit of the members' slots. By
+    default the model's device decides. Not thread safe: one thread owns an engine. A pool belongs to one engine and
+    therefore to one version of the weights: a slot is never read with other weights than it was written with.
     """
 
     def __init__(
@@ -116,47 +117,48 @@ class IncrementalEngine:
 
     @property
     def num_evictions(self) -> int:
-        """Members whose slot was taken for another one."""
+        """Number of times a member's slot was given to another member."""
         return self._slots.num_evictions
 
     @property
     def num_cached(self) -> int:
-        """Members with a slot."""
+        """Number of members that have a slot."""
         return len(self._slots)
 
     @property
     def num_slots(self) -> int:
-        """Members the pool can hold."""
+        """Number of members that the pool can hold."""
         return self.encoder.num_slots
 
     def caches(self, member: MemberKey) -> bool:
-        """Whether a member has a slot; not a use of it."""
+        """Whether a member has a slot. Does not count as a use of the slot."""
         return member in self._slots
 
     def num_cached_plays(self, member: MemberKey, anchor: int) -> int:
-        """How many plays are cached of a member's context that begins at ``anchor``; not a use of their slot."""
+        """Number of plays cached for a member's context that begins at ``anchor``. Does not count as a use of the slot."""
         slot = self._slots.peek(member)
         return slot.length if slot is not None and slot.anchor == anchor else 0
 
     def cached_members(self) -> list[MemberKey]:
-        """Members with a slot, most recently active first."""
+        """Members that have a slot, most recently active first."""
         return self._slots.members()
 
     def forget(self, member: MemberKey) -> None:
-        """Drops what is cached of a member."""
+        """Drops the cache of a member."""
         self._slots.release(member)
 
     @torch.inference_mode()
     def encode(self, requests: Sequence[EncodeRequest]) -> Encoded:
-        """Encodes what is new in each context.
+        """Encodes the new plays of each context.
 
-        A device that is out of memory costs half of the pool: everybody is encoded again as they play, and nobody is given up.
+        If the device runs out of memory, the pool is halved: cached members are encoded again at their next play, and
+        no play is dropped.
 
-        Raises: ValueError when a member comes twice, a context is empty, or more outputs are wanted than it holds plays;
-        torch.OutOfMemoryError when a pool of one slot is still too large; DeviceLost when the device will answer nobody any
-        more. Whatever is raised, the members of this call are no longer cached.
+        Raises: ValueError when a member occurs twice, a context is empty, or more outputs are wanted than the context
+        has plays; torch.OutOfMemoryError when a pool of one slot is still too large; DeviceLost when the device has
+        failed for good. After any error, the members of this call are no longer cached.
 
-        Cost: one position of the encoders a new play where the member is cached, the whole context otherwise.
+        Cost: one position of the encoders per new play if the member is cached, otherwise the whole context.
         """
         while True:
             try:
@@ -169,12 +171,13 @@ class IncrementalEngine:
                         raise DeviceLost(f"the device {self.model.device} is lost: {first_line(error)}") from error
                     case _:
                         raise
-            self._halve_the_pool()  # only here: while the error is at hand, its traceback holds the encoder and its memory
+            self._halve_the_pool()  # outside the handler: the error's traceback refers to the encoder and its memory
 
     def _new_encoder(self) -> Encoder:
-        """With half of the pool, or a quarter and so on, where the device lacks room: a coming bundle beside one that serves.
+        """Makes an encoder. If the device lacks the memory, as it may for a coming bundle next to the one in service, the
+        pool is halved until it fits.
 
-        Raises: ConfigError when there is no room for one member.
+        Raises: ConfigError when the device lacks the memory for even one member.
         """
         while True:
             try:
@@ -187,12 +190,10 @@ class IncrementalEngine:
     def _halve_the_pool(self) -> None:
         num_evictions = self._slots.num_evictions + len(self._slots)
         self._pool_bytes //= 2
-        del self.encoder  # its memory must be free before the smaller one is taken
+        del self.encoder  # its memory must be free before the smaller pool is allocated
         try:
             self.encoder = self._new_encoder()
-        except (
-            ConfigError
-        ) as error:  # whatever else takes the device's memory, this process can do nothing with it any more
+        except ConfigError as error:  # another process has taken the device's memory: this one can no longer use it
             raise DeviceLost(f"the device {self.model.device} has no memory left: {error}") from error
         self._slots = SlotAllocator(self.encoder.num_slots)
         self._slots.num_evictions = num_evictions
@@ -200,29 +201,40 @@ class IncrementalEngine:
     def _encode(self, requests: Sequence[EncodeRequest]) -> Encoded:
         members = [request.member for request in requests]
         if len(set(members)) != len(members):
-            raise ValueError("a member comes twice in one call")
+            raise ValueError("a member occurs twice in one call")
         rows = np.cumsum([0, *(request.num_outputs for request in requests)])
-        out = self._empty(int(rows[-1]))
+        out = no_output(self.model, int(rows[-1]))
+        previous_primary_N = np.full(int(rows[-1]), NO_LABEL, dtype=np.int64)
         try:
             for low in range(0, len(requests), self._slots.num_slots):
                 chunk = range(low, min(low + self._slots.num_slots, len(requests)))
                 jobs = self._plan([requests[i] for i in chunk], [int(rows[i]) for i in chunk])
                 for group in _passes(jobs):
-                    self._run(group, out)
+                    self._run(group, out, previous_primary_N)
         except BaseException:
             for member in members:
                 self.forget(member)
             raise
-        return out
+        bounds = self.model.domain.label_offsets[1:] if self.model.config.intent_stage else ()
+        return Encoded(
+            item_NW=out.item,
+            heads=tuple(np.split(out.probs, bounds, axis=1)) if self.model.config.intent_stage else (),
+            alpha_NM=out.alpha,
+            intent_NP=out.intent,
+            primary_N=out.primary,
+            previous_primary_N=previous_primary_N,
+        )
 
     def _plan(self, requests: Sequence[EncodeRequest], first_rows: Sequence[int]) -> list[_Job]:
-        """Finds or makes a slot for every request. Members found are touched first, so that none of them is evicted here."""
+        """Finds or allocates a slot for every request. Slots are looked up first, which marks them as used, so that none
+        of these is evicted here.
+        """
         found = [self._slots.find(request.member) for request in requests]
         jobs = []
         for request, slot, first_row in zip(requests, found, first_rows, strict=True):
             num_plays, rest = divmod(len(request.context), self._layout.size)
             if rest or not 1 <= request.num_outputs <= num_plays:
-                raise ValueError(f"{len(request.context)} bytes of plays with {request.num_outputs} outputs wanted")
+                raise ValueError(f"a context of {len(request.context)} bytes cannot give {request.num_outputs} outputs")
             start = self._reusable(request, slot, num_plays)
             if slot is None or start == 0:
                 self._slots.release(request.member)
@@ -234,7 +246,7 @@ class IncrementalEngine:
         return jobs
 
     def _reusable(self, request: EncodeRequest, slot: Slot | None, num_plays: int) -> int:
-        """How many plays of the context need no encoding: cached, unchanged, and no output wanted of them."""
+        """Number of plays of the context that need no encoding: cached, unchanged, and without a wanted output."""
         if slot is None or slot.anchor != request.anchor or not 0 < slot.length <= num_plays:
             return 0
         size = self._layout.size
@@ -242,24 +254,25 @@ class IncrementalEngine:
         if unchanged == slot.length and request.context[(slot.length - 1) * size : slot.length * size] != slot.tail:
             return 0
         start = min(unchanged, num_plays - request.num_outputs)
-        # The slot remembers the primary intent of its last play only: for an earlier one, that play is encoded again.
+        # The slot stores the primary intent of its last play only. For an earlier play, the play before it is encoded
+        # again.
         return start if start == slot.length else max(0, start - 1)
 
-    def _run(self, jobs: list[_Job], out: Encoded) -> None:
+    def _run(self, jobs: list[_Job], out: StepOutput, previous_primary_N: NDArray[np.int64]) -> None:
         columns = self._features.columns([job.request.context for job in jobs], [job.start for job in jobs])
         ends = np.cumsum(columns.lengths)
         num_outputs = np.array([job.request.num_outputs for job in jobs])
-        answered = _tails(ends, num_outputs)
+        output_rows = _tails(ends, num_outputs)
         wanted = np.zeros(len(columns.item_row), dtype=bool)
-        wanted[answered] = True
+        wanted[output_rows] = True
         output = self.encoder.encode(columns, np.array([job.slot.index for job in jobs]), wanted)
         to = _tails(np.array([job.first_row for job in jobs]) + num_outputs, num_outputs)
-        self._scatter(output, answered, to, out)
-        # Before a play of the pass stands the play before it; before its first one, what the slot remembers.
+        put_rows(StepOutput._make(column[output_rows] for column in output), to, out)
+        # The previous primary intent comes from the previous play of the pass or, for the first one, from the slot.
         first = ends - columns.lengths
         before = np.concatenate([[NO_LABEL], output.primary[:-1]])
         before[first] = [job.slot.primary if job.start else NO_LABEL for job in jobs]
-        out.previous_primary_N[to] = before[answered]
+        previous_primary_N[to] = before[output_rows]
         self.stats.positions += int(ends[-1])
         self.stats.passes += 1
         size = self._layout.size
@@ -267,36 +280,14 @@ class IncrementalEngine:
             job.slot.anchor, job.slot.length, job.slot.primary = job.request.anchor, job.num_plays, newest
             job.slot.tail = bytes(job.request.context[-size:])
 
-    def _scatter(self, output: StepOutput, rows: NDArray[np.int64], to: NDArray[np.int64], out: Encoded) -> None:
-        """Copies what is said at some rows of a pass to where it belongs in the whole."""
-        out.item_NW[to] = output.item[rows]
-        out.alpha_NM[to] = output.alpha[rows]
-        out.intent_NP[to] = output.intent[rows]
-        out.primary_N[to] = output.primary[rows]
-        low = 0
-        for head in out.heads:
-            head[to] = output.probs[rows, low : low + head.shape[1]]
-            low += head.shape[1]
-
-    def _empty(self, num: int) -> Encoded:
-        config, heads = self.model.config, self.model.domain.heads if self.model.config.intent_stage else ()
-        return Encoded(
-            item_NW=np.empty((num, config.width), dtype=np.float32),
-            heads=tuple(np.empty((num, head.num_labels), dtype=np.float32) for head in heads),
-            alpha_NM=np.empty((num, len(heads)), dtype=np.float32),
-            intent_NP=np.empty((num, config.intent_width if heads else 0), dtype=np.float32),
-            primary_N=np.full(num, NO_LABEL, dtype=np.int64),
-            previous_primary_N=np.full(num, NO_LABEL, dtype=np.int64),
-        )
-
 
 def _tails(ends: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The ``sizes`` numbers before each of ``ends``. Shapes: i64[B] twice -> i64[sum of sizes]."""
+    """The ``sizes`` numbers just below each of ``ends``. Shapes: i64[B] twice -> i64[sum of sizes]."""
     return np.repeat(ends - np.cumsum(sizes), sizes) + np.arange(int(sizes.sum()))
 
 
 def _passes(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
-    """Cuts jobs into passes of a bounded number of plays; a single context may be longer."""
+    """Groups jobs into passes with a limited number of plays. A single context may exceed the limit."""
     group: list[_Job] = []
     num_new = 0
     for job in jobs:

@@ -1,4 +1,4 @@
-"""What one member's state and cache slot are keyed by."""
+"""The key of one member's state and cache slot."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 class MemberKey(NamedTuple):
     """One member of one source partition.
 
-    The partition is part of the key: a member whose plays move to another partition has other state there, and a partition that
-    closes takes all of its members along.
+    The partition is part of the key: a member whose plays move to another partition has separate state there, and a
+    partition that is closed takes all of its members' state with it.
     """
 
     partition: int

@@ -1,4 +1,4 @@
-"""What the model says at a play, as one row of numbers: one tensor to leave a device by, instead of one for each part.
+"""The model's output at a play as one row of numbers, so that one tensor leaves the device instead of one per output.
 
 Shapes: R rows; O columns: W of the item vector, S probabilities of all heads, P of Z, M alphas, the primary label.
 """
@@ -18,17 +18,17 @@ from intentrec_core.model.model import IntentRec, ModelOutput
 
 
 def row_width(model: IntentRec) -> int:
-    """O."""
+    """O: the number of columns."""
     return sum(_widths(model)) + 1
 
 
 def _widths(model: IntentRec) -> list[int]:
-    """Columns of each part but the last, which is a single one."""
-    return [part.shape[1] for part in no_output(model, 0)[:-1]]
+    """Number of columns of each output except the last, which has one."""
+    return [column.shape[1] for column in no_output(model, 0)[:-1]]
 
 
 def as_rows(output: ModelOutput, label_offsets: Sequence[int]) -> Tensor:
-    """Shapes: f32[B, T, O]. A label's number is far below 2^24 and so is itself in float32."""
+    """Shapes: f32[B, T, O]. Label ids are far below 2^24, so float32 holds them exactly."""
     probs = [torch.softmax(logits, dim=-1) for logits in output.head_logits]
     if probs:
         primary = primary_labels(output, label_offsets)[..., None].float()
@@ -37,21 +37,21 @@ def as_rows(output: ModelOutput, label_offsets: Sequence[int]) -> Tensor:
     return torch.cat([output.item_BTW, *probs, output.intent_BTP, output.alpha_BTM, primary], dim=-1)
 
 
-def read_rows(model: IntentRec, said_RO: NDArray[np.float32]) -> StepOutput:
-    """What rows say. Nothing but the primary labels is copied: it is told by the same memory."""
-    item, probs, intent, alpha, primary = np.split(said_RO, np.cumsum(_widths(model)), axis=1)
+def read_rows(model: IntentRec, values_RO: NDArray[np.float32]) -> StepOutput:
+    """Views into the rows. Only the primary labels are copied."""
+    item, probs, intent, alpha, primary = np.split(values_RO, np.cumsum(_widths(model)), axis=1)
     return StepOutput(item, probs, intent, alpha, primary[:, 0].astype(np.int64))
 
 
-def put_rows(said: StepOutput, rows: NDArray[np.int64], out: StepOutput) -> None:
-    """Writes what was said at plays to their ``rows`` of ``out``. Shapes: rows i64[R]."""
-    for part, part_said in zip(out[:-1], said[:-1], strict=True):
-        part[rows] = part_said
-    out.primary[rows] = said.primary
+def put_rows(output: StepOutput, rows: NDArray[np.int64], out: StepOutput) -> None:
+    """Writes an output to the given ``rows`` of ``out``. Shapes: rows i64[R]."""
+    for target, values in zip(out[:-1], output[:-1], strict=True):
+        target[rows] = values
+    out.primary[rows] = output.primary
 
 
 def primary_labels(output: ModelOutput, label_offsets: Sequence[int]) -> Tensor:
-    """The primary intent of every play: the likeliest label of the head with the largest alpha, as a flat label id.
+    """The primary intent of every play: the most likely label of the head with the largest alpha, as a flat label id.
 
     Shapes: i64[B, T].
     """

@@ -1,4 +1,4 @@
-"""Full recomputation of contexts: what the incremental engine must equal, and what it is measured against."""
+"""Full recomputation of contexts: the result that the incremental engine must equal, and the cost it is compared with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from intentrec_core.model.model import IntentRec
 
 @torch.inference_mode()
 def recompute(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Encoded:
-    """Encodes whole contexts from nothing, with one output each: for its last play.
+    """Encodes whole contexts without a cache, with one output each: for the last play.
 
     Shapes: as :class:`~intentrec_core.engine.engine.Encoded`, N = the number of contexts.
     """

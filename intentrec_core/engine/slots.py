@@ -1,6 +1,6 @@
-"""Who holds which slot of the pool of cached keys and values. It knows members and holds no tensors.
+"""Allocation of cache slots to members. This module holds no tensors.
 
-A slot is derived state: losing one costs a prefill, never correctness.
+A slot is derived state: losing one costs a prefill, never a wrong result.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ NO_LABEL = -1
 
 @dataclass(slots=True)
 class Slot:
-    """What a slot caches: ``length`` plays of a context that begins at ``anchor``, the last of them ``tail``.
+    """The cached part of a member's context: its first ``length`` plays from ``anchor`` on, of which ``tail`` is the last.
 
-    ``tail`` is the packed play itself: a slot whose tail is not in the context any more caches another past.
+    ``tail`` is the packed play itself. If the context no longer has this play at that place, the slot caches a
+    different past.
     """
 
     index: int
@@ -28,7 +29,7 @@ class Slot:
 
 
 class SlotAllocator:
-    """Members to slots, least recently used out first."""
+    """Assigns slots to members. When all are taken, the least recently used one is reassigned."""
 
     def __init__(self, num_slots: int) -> None:
         self._held: OrderedDict[MemberKey, Slot] = OrderedDict()
@@ -40,22 +41,22 @@ class SlotAllocator:
         return len(self._held)
 
     def __contains__(self, member: MemberKey) -> bool:
-        """Whether a member has a slot; not a use of it."""
+        """Whether a member has a slot. Does not count as a use."""
         return member in self._held
 
     def find(self, member: MemberKey) -> Slot | None:
-        """A member's slot, now the most recently used; None where there is none."""
+        """A member's slot, marked as the most recently used; None if the member has none."""
         slot = self._held.get(member)
         if slot is not None:
             self._held.move_to_end(member)
         return slot
 
     def peek(self, member: MemberKey) -> Slot | None:
-        """A member's slot; not a use of it."""
+        """A member's slot. Does not count as a use."""
         return self._held.get(member)
 
     def allocate(self, member: MemberKey) -> Slot:
-        """An empty slot for a member who has none, taken from the least recently used one if need be."""
+        """An empty slot for a member that has none. If no slot is free, the least recently used one is taken."""
         if self._free:
             slot = Slot(self._free.pop())
         else:
@@ -66,11 +67,11 @@ class SlotAllocator:
         return slot
 
     def release(self, member: MemberKey) -> None:
-        """Frees a member's slot, if there is one."""
+        """Frees a member's slot, if it has one."""
         slot = self._held.pop(member, None)
         if slot is not None:
             self._free.append(slot.index)
 
     def members(self) -> list[MemberKey]:
-        """Members with a slot, most recently used first."""
+        """Members that have a slot, most recently used first."""
         return list(reversed(self._held))

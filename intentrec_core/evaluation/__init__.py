@@ -1,1 +1,1 @@
-"""How good a model is, as it would have been served: split by time, every item ranked, references under the same rules."""
+"""Offline evaluation: a split by time, a ranking of every item, and reference rankers with the same filter."""

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain values and as text. Whoever prints it decides how."""
+"""The results of an evaluation, as plain values and as text. The caller decides how to print them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ MARKOV_WIDE = "Markov, pairs 5 apart"
 
 @dataclass(frozen=True, slots=True)
 class RankerRow:
-    """One ranker. ``lift`` is how far IntentRec's NDCG@10 is above this one's (0.1 is 10 %); None for IntentRec itself."""
+    """Results of one ranker. ``lift`` is how far IntentRec's NDCG@10 is above this ranker's (0.1 means 10 %); None for
+    IntentRec itself.
+    """
 
     name: str
     quality: Quality
@@ -27,7 +29,7 @@ class RankerRow:
 
 @dataclass(frozen=True, slots=True)
 class HeadRow:
-    """Accuracy of one intent head, beside always naming the label most common in training."""
+    """Accuracy of one intent head, and the accuracy of always predicting the label that is most common in training."""
 
     name: str
     accuracy: Interval
@@ -37,7 +39,9 @@ class HeadRow:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The whole evaluation. ``unseen`` plays are of items never seen in training: misses for every ranker."""
+    """The whole evaluation. ``unseen`` is the number of plays of items never seen in training, which are misses for
+    every ranker.
+    """
 
     cut_ms: int
     num_plays: int
@@ -50,9 +54,9 @@ class Comparison:
     heads: tuple[HeadRow, ...]
 
     def row(self, name: str) -> RankerRow:
-        """The ranker of this name.
+        """The results of the ranker with this name.
 
-        Raises: KeyError when it was not compared.
+        Raises: KeyError when there is none.
         """
         for row in self.rankers:
             if row.name == name:
@@ -64,12 +68,12 @@ class Comparison:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The report as text, one line each."""
+        """The report as text, line by line."""
         cut = datetime.fromtimestamp(self.cut_ms / 1000, UTC).isoformat(timespec="seconds")
         filtered = "watched items filtered" if self.filtered else "watched items not filtered"
         text = [
             f"test: {self.num_plays} plays from {cut} on, of {self.num_members} members ({self.num_new_members} new), "
-            f"every one of {self.num_candidates} items ranked, {filtered}",
+            f"all {self.num_candidates} items ranked, {filtered}",
             f"{self.unseen} plays of items never seen in training count as misses; intervals: 95 %, bootstrap over members",
             f"{'':28} {'HR@10':>7} {'NDCG@10':>8} {'interval':>16} {'MRR':>7}   IntentRec is above it by (NDCG@10)",
         ]
@@ -92,7 +96,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ModelQuality:
-    """A model alone on a span of plays: what a gate compares."""
+    """Results of one model alone on a span of plays: the values that a gate compares."""
 
     quality: Quality
     accuracy: dict[str, float]

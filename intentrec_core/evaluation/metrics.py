@@ -1,7 +1,7 @@
-"""Ranks to figures, and how sure they are: bootstrap intervals over members.
+"""Ranking metrics, and their uncertainty as bootstrap intervals over members.
 
-A rank is 1 for the best item; ``inf`` is a miss (never seen in training, or filtered). Items with equal scores share the middle
-of their ranks, so that a reference with few distinct scores is neither favoured nor punished.
+Rank 1 is the best item; ``inf`` is a miss (an item never seen in training, or filtered out). Items with equal scores
+share the middle of their ranks, so that a ranker with few distinct scores has neither an advantage nor a disadvantage.
 
 Shapes: N test plays, U members.
 """
@@ -20,7 +20,7 @@ _MAX_DRAWS = 1 << 22  # 32 MiB of counts at once
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Means over test plays: hit rate and NDCG in the first ten, mean reciprocal rank over the whole catalogue."""
+    """Means over test plays: hit rate and NDCG in the first ten, and mean reciprocal rank over the whole catalogue."""
 
     hr_at_10: float
     ndcg_at_10: float
@@ -38,12 +38,14 @@ class Interval:
 
 
 def gains(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """NDCG@10 of each play: one relevant item, so 1 / log2(1 + rank) within the first ten. Shape: f64[N]."""
+    """NDCG@10 of each play. With one relevant item it is 1 / log2(1 + rank) within the first ten, else 0. Shape:
+    f64[N].
+    """
     return np.where(ranks <= CUTOFF, 1.0 / np.log2(1.0 + ranks), 0.0)
 
 
 def quality(ranks: NDArray[np.float64]) -> Quality:
-    """Figures of a set of ranks; zeros for none."""
+    """Quality of a set of ranks; zeros if there are none."""
     if not len(ranks):
         return Quality(0.0, 0.0, 0.0, 0)
     return Quality(
@@ -55,14 +57,14 @@ def quality(ranks: NDArray[np.float64]) -> Quality:
 
 
 def mean_accuracy(correct: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    """Accuracy of each head over the plays whose truth is known; heads with none are left out."""
+    """Accuracy of each head over the plays whose observed label is known. Heads without such plays are left out."""
     return {name: float(np.nanmean(hits)) for name, hits in correct.items() if not np.isnan(hits).all()}
 
 
 def mean_interval(
     values: NDArray[np.float64], member: NDArray[np.int64], *, rounds: int = 2000, seed: int = 0
 ) -> Interval:
-    """Mean over plays, members resampled with replacement.
+    """The mean over plays, with members resampled with replacement.
 
     Shapes: values f64[N], member i64[N] (any numbering).
     """
@@ -78,9 +80,10 @@ def lift_interval(
     rounds: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """How far the mean of ``values`` is above that of ``reference``, as a ratio (0.1 is 10 % above); resampled in pairs.
+    """How far the mean of ``values`` is above that of ``reference``, as a ratio (0.1 means 10 %); both use the same
+    resampled members.
 
-    Shapes: f64[N], f64[N], i64[N]. A reference of 0 gives inf, and nothing above nothing 0.
+    Shapes: f64[N], f64[N], i64[N]. If the reference is 0 the lift is inf, or 0 if both are 0.
     """
     ours, theirs = _resampled_sums(member, [values, reference], rounds, seed)
     return _interval(float(_lift(values.sum(), reference.sum())), _lift(ours, theirs))
@@ -95,7 +98,7 @@ def _lift(ours: NDArray[np.float64] | np.float64, theirs: NDArray[np.float64] | 
 def _resampled_sums(
     member: NDArray[np.int64], values: Sequence[NDArray[np.float64]], rounds: int, seed: int
 ) -> list[NDArray[np.float64]]:
-    """Sums of each of ``values`` over plays, members drawn with replacement. Shapes: one f64[rounds] each.
+    """Sums of each of ``values`` over plays, with members drawn with replacement. Shapes: one f64[rounds] each.
 
     Cost: draws are made in blocks, so memory does not grow with members times rounds.
     """
@@ -111,7 +114,7 @@ def _resampled_sums(
 
 
 def _interval(estimate: float, rounds: NDArray[np.float64]) -> Interval:
-    """Bounds are drawn values, not between two of them: one may be inf."""
+    """The bounds are two of the drawn values, without interpolation, because one of them may be inf."""
     return Interval(
         estimate, float(np.quantile(rounds, 0.025, method="lower")), float(np.quantile(rounds, 0.975, method="higher"))
     )

@@ -1,4 +1,5 @@
-"""A model's ranks on test plays, window by window: one causal pass predicts every target of a window as it was served.
+"""A model's ranks on test plays, window by window: one causal pass predicts every target of a window as it would be
+served.
 
 Shapes: N targets, B windows, T plays, V item rows.
 """
@@ -27,9 +28,10 @@ MAX_SCORES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class ModelRanks:
-    """What a model achieved on each target.
+    """A model's results on each target.
 
-    Shapes: ranks f64[N]; correct one f64[N] a head, 1 where its most likely label is true, NaN where the truth is missing.
+    Shapes: ranks f64[N]; correct one f64[N] per head: 1 if its most likely label was observed, else 0, NaN if no label
+    was observed.
     """
 
     ranks: NDArray[np.float64]
@@ -37,7 +39,7 @@ class ModelRanks:
 
 
 class ModelRanker:
-    """Ranks the same targets with any number of models of one vocabulary."""
+    """Ranks the same targets with any number of models that share a vocabulary."""
 
     def __init__(self, features: FeatureBuilder, members: MemberPlays, windows: Windows) -> None:
         self._domain = features.domain
@@ -48,10 +50,10 @@ class ModelRanker:
 
     @torch.no_grad()
     def rank(self, model: IntentRec, targets: Targets, *, decides_filter: bool = True) -> ModelRanks:
-        """Ranks ``targets`` (those of the windows, in their order) with ``model``, left in evaluation mode.
+        """Ranks ``targets`` (those of the windows, in their order) with ``model``, which is left in evaluation mode.
 
-        A model that ``decides_filter`` and has heads says for which targets the watched filter does not hold; it is noted in
-        ``targets``, so that references ranked afterwards are judged by the same lists.
+        If ``decides_filter`` is set and the model has heads, its predictions decide for which targets the watched
+        filter is lifted. This is stored in ``targets``, so that references ranked afterwards use the same filter.
         """
         model.eval()
         ranks = np.full(len(targets), np.inf)
@@ -63,31 +65,35 @@ class ModelRanker:
             on_device = batch.to(model.device)
             output = model(on_device.context)
             which, window, place = self._targets_of(batch)
-            self._judge_heads(model, output, on_device, which, window, place, correct)
+            self._score_heads(model, output, on_device, which, window, place, correct)
             if decides_filter and heads:
                 targets.lifted[which] = lifted_by(self._domain, output, window, place - 1)
             user_NW = output.item_BTW[window, place - 1]
             for low in range(0, len(which), chunk):
-                part = slice(low, low + chunk)
-                scores = torch.addmm(bias_V, user_NW[part], weight_VW.T)
-                ranks[which[part]] = targets.ranks(which[part], scores)
+                chunk_rows = slice(low, low + chunk)
+                scores = torch.addmm(bias_V, user_NW[chunk_rows], weight_VW.T)
+                ranks[which[chunk_rows]] = targets.ranks(which[chunk_rows], scores)
         return ModelRanks(ranks, correct)
 
     @torch.no_grad()
     def label_shares(self, model: IntentRec) -> dict[str, NDArray[np.float64]]:
-        """Of each head, how often each label is true among the targets: the accuracy of always naming it. Shapes: f64[L]."""
+        """For each head, how often each label occurs among the targets: the accuracy of always predicting it. Shapes:
+        f64[L].
+        """
         sums = {head.name: np.zeros(head.num_labels + 1) for head in self._domain.heads}
         for batch in self._batches.ordered(BATCH_WINDOWS):
             on_device = batch.to(model.device)
             _, window, place = self._targets_of(batch)
-            for name, truth in zip(sums, model.head_targets(on_device.context), strict=True):
-                true_NL = truth[window, place] > 0
+            for name, labels in zip(sums, model.head_targets(on_device.context), strict=True):
+                true_NL = labels[window, place] > 0
                 present = true_NL.any(dim=-1).sum()
                 sums[name] += torch.cat([true_NL.sum(dim=0), present[None]]).cpu().numpy()
         return {name: total[:-1] / max(1.0, total[-1]) for name, total in sums.items()}
 
     def _targets_of(self, batch: WindowBatch) -> tuple[NDArray[np.int64], Tensor, Tensor]:
-        """Numbers of the batch's targets among all, the window of each in the batch, and its place there."""
+        """Of the batch's targets: their indices among all targets, their windows in the batch, and their places in the
+        window.
+        """
         counts = self._counts[batch.windows]
         ahead = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
         which = np.repeat(self._offset[batch.windows], counts) + ahead
@@ -95,7 +101,7 @@ class ModelRanker:
         place = np.repeat(batch.first_target.numpy(), counts) + ahead
         return which, torch.from_numpy(window), torch.from_numpy(place)
 
-    def _judge_heads(
+    def _score_heads(
         self,
         model: IntentRec,
         output: ModelOutput,
@@ -107,10 +113,10 @@ class ModelRanker:
     ) -> None:
         if not correct:
             return
-        truths = model.head_targets(batch.context)
-        for hits, logits, truth in zip(correct.values(), output.head_logits, truths, strict=True):
+        observed = model.head_targets(batch.context)
+        for hits, logits, labels in zip(correct.values(), output.head_logits, observed, strict=True):
             label = logits[window, place - 1].argmax(dim=-1, keepdim=True)
-            true_NL = truth[window, place]
+            true_NL = labels[window, place]
             hit = (true_NL.gather(1, label)[:, 0] > 0).double()
             hits[which] = hit.masked_fill(true_NL.sum(dim=-1) == 0, torch.nan).cpu().numpy()
 

@@ -1,7 +1,8 @@
-"""The references' ranks on the same targets, under the same filter.
+"""Ranks of the reference rankers, on the same targets and with the same filter.
 
-Both see the plays in event-time order and, at each target, everything that came before it: popularity slides along, test plays
-included, as it would live. The Markov chain's transitions are those of the training plays, as the model's weights are.
+The references see the plays in event-time order and, at each target, all earlier plays: popularity is counted over a
+sliding window, test plays included, as in service. The transitions of the Markov chain come from the training plays
+only, as the model's weights do.
 
 Shapes: N targets, V item rows.
 """
@@ -14,33 +15,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.baselines.markov import MarkovChain
 from intentrec_core.baselines.popularity import WEEK_S, PopularWindow
 from intentrec_core.evaluation.targets import Targets
 
 MAX_SCORES = 1 << 22
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
-"""A member's last rows (oldest first) and the counts of the window, to a score for every row: i64[any], f32[V] -> f32[V]."""
-
-
-def rank_by_popularity(targets: Targets, *, window_s: float = WEEK_S) -> NDArray[np.float64]:
-    """Ranks by plays in the last ``window_s`` seconds before each target. Shape: f64[N]."""
-    return rank_in_time(targets, [lambda _, counts: counts], lags=0, window_s=window_s)[0]
-
-
-def rank_by_markov(targets: Targets, chain: MarkovChain, *, window_s: float = WEEK_S) -> NDArray[np.float64]:
-    """Ranks by the transitions from each member's last plays, backed off to popularity. Shape: f64[N]."""
-    return rank_in_time(targets, [chain.scores], lags=chain.lags, window_s=window_s)[0]
+"""Scores every row from a member's last rows (oldest first) and the counts of the window: i64[any], f32[V] -> f32[V]."""
 
 
 def rank_in_time(
     targets: Targets, scorers: list[Scorer], *, lags: int, window_s: float = WEEK_S
 ) -> list[NDArray[np.float64]]:
-    """Ranks all targets with each scorer, in one walk through time.
+    """Ranks all targets with each scorer, in one pass through time.
 
-    Shapes: one f64[N] a scorer.
-    Cost: O(V) a target and scorer.
+    Shapes: one f64[N] per scorer.
+    Cost: O(V) per target and scorer.
     """
     members, num_rows = targets.members, len(targets.candidate)
     ranks = [np.full(len(targets), np.inf) for _ in scorers]

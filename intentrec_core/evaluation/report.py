@@ -1,4 +1,6 @@
-"""The evaluation: IntentRec beside its references, on the same plays, under the same filter, with intervals over members."""
+"""The evaluation: compares IntentRec with reference rankers on the same plays and with the same filter, with intervals
+over members.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,10 @@ def evaluate(
     until_ms: int = NEVER_MS,
     filter_watched: bool | None = None,
 ) -> ModelQuality:
-    """Quality of ``model`` (of the vocabulary of ``features``) on plays with ``from_ms`` <= event time < ``until_ms``.
+    """Quality of ``model`` (with the vocabulary of ``features``) on plays with ``from_ms`` <= event time <
+    ``until_ms``.
 
-    Earlier plays are context. Every row of the model competes; a play of an item it has no row for is a miss.
+    Earlier plays are context. All rows of the model are ranked; a play of an item without a row is a miss.
     """
     members = plays if isinstance(plays, MemberPlays) else pack_members(features.layout, plays)
     windows = cut_windows(members, from_ms=from_ms, until_ms=until_ms)
@@ -54,17 +57,18 @@ def compare(
     filter_watched: bool | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Compares ``model``, trained on the plays before ``cut_ms``, with the references on those from it on.
+    """Compares ``model``, trained on the plays before ``cut_ms``, with the references on the later plays.
 
-    ``plays`` holds both sides: the history of a test play is all earlier plays of its member, test plays included. The first play
-    of a member has no history and is not predicted. ``without_intent`` is the same model trained without the intent stage.
+    ``plays`` contains both: the context of a test play are all earlier plays of its member, test plays included. The
+    first play of a member has no context and is not predicted. ``without_intent`` is the same model trained without the
+    intent stage.
 
-    Raises: DataError when no test play has a history.
+    Raises: DataError when no test play has a context.
     """
     members = plays if isinstance(plays, MemberPlays) else pack_members(features.layout, plays)
     windows = cut_windows(members, from_ms=cut_ms)
     if not len(windows):
-        raise DataError("no member has a play after the cut with one before it: use more plays or an earlier cut")
+        raise DataError("no play after the cut has an earlier play of its member: use more plays or an earlier cut")
     all_rows = features.rows(members.events["item_hash"])
     trained = members.events["ts_ms"] < cut_ms
     candidate = np.zeros(model.num_rows, dtype=np.bool_)
@@ -101,7 +105,7 @@ def compare(
 
 
 def _reference_ranks(targets: Targets, trained: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """Popularity and Markov, in one walk through time."""
+    """Ranks by popularity and by the Markov chains, in one pass through time."""
     num_rows, members = len(targets.candidate), targets.members
     sequences = [targets.all_rows[a:b][trained[a:b]] for a, b in members.spans()]
     chain = MarkovChain(num_rows).fit(sequences)
@@ -119,7 +123,7 @@ def _ranker_rows(ranks: Mapping[str, NDArray[np.float64]], member: NDArray[np.in
 
 
 def _num_new(targets: Targets, trained: NDArray[np.bool_]) -> int:
-    """Members of the test who have no play in training."""
+    """Number of test members without a play in training."""
     return sum(
         not trained[a:b].any() for a, b in (targets.members.bounds[m : m + 2] for m in np.unique(targets.member))
     )

@@ -1,4 +1,4 @@
-"""The global temporal split: one moment, everything before it is training, everything from it on is test."""
+"""The global temporal split: plays before one moment are for training, plays from it on are for testing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class TemporalSplit:
 
 
 def temporal_split(plays: pa.Table, train_ratio: float = 0.7) -> TemporalSplit:
-    """Splits at the event time of the play ``train_ratio`` of the way through.
+    """Splits at the event time of the play that is ``train_ratio`` of the way through.
 
-    Plays of one millisecond stay together, on the test side. ``plays`` is in event-time order.
+    Plays of the same millisecond stay together, on the test side. ``plays`` must be in event-time order.
 
-    Raises: DataError when a side would be empty.
+    Raises: DataError when one side would be empty.
     """
     place = int(plays.num_rows * train_ratio)
     if not 0 < place < plays.num_rows:
@@ -37,9 +37,9 @@ def temporal_split(plays: pa.Table, train_ratio: float = 0.7) -> TemporalSplit:
 def split_at(plays: pa.Table, cut_ms: int) -> TemporalSplit:
     """Splits at event time ``cut_ms``.
 
-    Raises: DataError when a side would be empty.
+    Raises: DataError when one side would be empty.
     """
     num_train = pc.sum(pc.less(plays.column("ts_ms"), cut_ms)).as_py() or 0
     if not 0 < num_train < plays.num_rows:
-        raise DataError(f"all {plays.num_rows} plays are on one side of {cut_ms}: cut elsewhere")
+        raise DataError(f"all {plays.num_rows} plays are on one side of {cut_ms}: choose another cut")
     return TemporalSplit(plays.slice(0, num_train), plays.slice(num_train), cut_ms)

@@ -1,7 +1,7 @@
-"""The plays a model is asked to predict, and the rules every ranker is judged by.
+"""The plays that a model has to predict, and the rules that apply to every ranker.
 
-One object fixes which items may be recommended, which of them a member has watched and is not shown, and which plays are misses
-from the start; the model and the references only bring scores.
+One object decides which items may be recommended, which of them are hidden because the member has watched them, and
+which plays are misses for every ranker. The model and the references only supply scores.
 
 Shapes: N targets, V item rows, w watched items kept.
 """
@@ -22,12 +22,13 @@ from intentrec_core.plays.windows import Windows
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Test plays of known members.
+    """Test plays of members with earlier plays.
 
-    Shapes: play i64[N] indices into ``members.events``, row i64[N] item rows (0 unknown), member i64[N],
-    all_rows i64[plays of all members], candidate bool[V] (row 0 is none).
+    Shapes: play i64[N] indices into ``members.events``, row i64[N] item rows (0 unknown), member i64[N], all_rows
+    i64[plays of all members], candidate bool[V] (never row 0).
 
-    ``lifted`` bool[N]: plays for which the watched filter does not hold, since the member is predicted to continue.
+    ``lifted`` bool[N]: plays for which the watched filter does not apply, because the member is predicted to continue
+    an item.
     """
 
     members: MemberPlays
@@ -44,14 +45,15 @@ class Targets:
 
     @property
     def member(self) -> NDArray[np.int64]:
-        """Whose plays they are."""
+        """Member index of each target."""
         return self.members.member[self.play]
 
     def __len__(self) -> int:
         return len(self.play)
 
     def watched(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Item rows hidden from the list that target ``which`` is looked up in: the last w plays before it, 0 where fewer.
+        """Item rows that are hidden from the ranking of the targets ``which``: those of the last w plays before each, 0
+        if there are fewer.
 
         Shapes: i64[n] -> i64[n, w].
         """
@@ -65,7 +67,7 @@ class Targets:
         return np.where(valid, self.all_rows[np.maximum(index, 0)], 0)
 
     def ranks(self, which: NDArray[np.int64], scores: Tensor) -> NDArray[np.float64]:
-        """Rank of each target's item among all candidates it competes with; inf where it is none of them itself.
+        """Rank of each target's item among all candidates; inf if the item itself is not a candidate.
 
         Shapes: i64[n], f32[n, V] on any device (overwritten) -> f64[n].
         """
@@ -73,7 +75,7 @@ class Targets:
         scores.masked_fill_(torch.from_numpy(~self.candidate).to(device)[None], inf)
         scores.scatter_(1, torch.from_numpy(self.watched(which)).to(device), inf)
         own = scores.gather(1, torch.from_numpy(self.row[which]).to(device)[:, None])
-        # A score that is no number beats everything: a broken model must look as bad as it is.
+        # A NaN score ranks above everything: a broken model must get a bad result.
         above, equal = (~(scores <= own)).sum(dim=1), (scores == own).sum(dim=1)
         rank = 1.0 + above.double() + (equal.double() - 1.0) / 2.0
         return torch.where(torch.isfinite(own[:, 0]), rank, torch.inf).cpu().numpy()
@@ -87,9 +89,9 @@ def make_targets(
     *,
     filter_watched: bool | None = None,
 ) -> Targets:
-    """The targets of ``windows``; only ``candidate`` rows (bool[V], row 0 never) are recommended or found.
+    """The targets of ``windows``. Only ``candidate`` rows (bool[V], row 0 never) are ranked.
 
-    ``filter_watched``: None does as the domain declares, so that what is judged is what is served.
+    ``filter_watched``: None follows the domain's declaration, so that the evaluation uses the filter that is served.
     """
     if filter_watched is None:
         filter_watched = any(rule.kind is FilterKind.WATCHED for rule in members.layout.domain.filters)

@@ -1,12 +1,11 @@
-"""The items: id, title and whatever attributes a domain file may name. Read from Parquet or JSON lines.
+"""The item catalogue: id, title and any attributes of each item. It is read from Parquet or JSON lines.
 
-This module knows nothing of rows, codes or domains: which attribute means what is declared elsewhere.
+This module does not know rows, label codes or domains: the domain declares what an attribute means.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,15 +15,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
 
-#: The limit of a play's ids: an item that no play could name is a mistake of the catalogue.
+#: The limit that plays have too: no play could refer to an item with a longer id.
 MAX_ITEM_ID_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item. Attributes are texts, numbers, truth values, dates (ISO 8601) and lists of texts; absent is missing."""
+    """One item. Attribute values are texts, numbers, truth values, dates (ISO 8601) and lists of texts. An absent
+    attribute is missing.
+    """
 
     item_id: str
     title: str
@@ -32,9 +34,9 @@ class Item:
 
 
 class Catalogue:
-    """Items in a fixed order, each id once.
+    """Items in a fixed order, with unique ids.
 
-    Raises: DataError for an id that is empty, longer than 256 bytes or there twice.
+    Raises: DataError for an id that is empty, longer than 256 bytes, or not unique.
     """
 
     def __init__(self, items: Iterable[Item]) -> None:
@@ -42,9 +44,9 @@ class Catalogue:
         self._by_id: dict[str, Item] = {}
         for item in self.items:
             if not item.item_id or len(item.item_id.encode()) > MAX_ITEM_ID_BYTES:
-                raise DataError(f"catalogue: item_id {item.item_id[:40]!r}: give each item an id of 1 to 256 bytes")
+                raise DataError(f"catalogue: item_id {item.item_id[:40]!r}: an id must have 1 to 256 bytes")
             if item.item_id in self._by_id:
-                raise DataError(f"catalogue: item_id {item.item_id!r} stands there twice: keep one row an item")
+                raise DataError(f"catalogue: item_id {item.item_id!r} occurs twice: keep one row per item")
             self._by_id[item.item_id] = item
 
     def __len__(self) -> int:
@@ -59,19 +61,19 @@ class Catalogue:
     __hash__ = None  # type: ignore[assignment]  # holds a list
 
     def get(self, item_id: str) -> Item | None:
-        """The item of this id, or None."""
+        """The item with this id, or None."""
         return self._by_id.get(item_id)
 
     def merged(self, newer: Iterable[Item]) -> Catalogue:
-        """This catalogue with ``newer`` items in place of those of the same id, and unknown ones behind."""
+        """A catalogue in which ``newer`` items replace items with the same id; items with new ids are appended."""
         by_id = dict(self._by_id)
         by_id.update((item.item_id, item) for item in newer)
         return Catalogue(by_id.values())
 
     def to_table(self) -> pa.Table:
-        """Columns item_id, title and one per attribute; null where an item lacks it.
+        """Columns item_id, title and one per attribute, null for items that lack the attribute.
 
-        Raises: DataError for an attribute whose values are of several types.
+        Raises: DataError when an attribute's values have different types.
         """
         names = dict.fromkeys(name for item in self.items for name in item.attributes)
         columns: dict[str, pa.Array] = {
@@ -82,30 +84,33 @@ class Catalogue:
             try:
                 columns[name] = pa.array([item.attributes.get(name) for item in self.items])
             except pa.ArrowException as error:
-                raise DataError(f"catalogue: attribute {name!r} has values of several types: {error}") from error
+                raise DataError(f"catalogue: attribute {name!r} has values of different types: {error}") from error
         return pa.table(columns)
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Catalogue:
-        """The inverse of :meth:`to_table`; dates and times become ISO 8601.
+        """The inverse of :meth:`to_table`. Dates and times become ISO 8601 text.
 
-        Raises: DataError when item_id is missing or no text.
+        Raises: DataError when column item_id is missing or is not text.
         """
         if "item_id" not in table.schema.names:
             raise DataError(f"catalogue: no column item_id among {', '.join(table.schema.names)}")
         return cls(_item(row, f"row {number}") for number, row in enumerate(table.to_pylist()))
 
     def save(self, path: Path) -> None:
-        """Writes Parquet: to a temporary name first, so that a reader never sees half a file."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(self.to_table(), temporary, compression="zstd")
-        temporary.replace(path)
+        """Writes Parquet. A reader sees the old file or the whole new one.
+
+        Raises: DataError when an attribute has values of several types; OSError when the disk refuses.
+        """
+        table = self.to_table()
+        with replacing(path) as file:
+            pq.write_table(table, file, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Catalogue:
-        """Reads ``.parquet``, or JSON lines under any other name.
+        """Reads Parquet from a file named ``*.parquet``, and JSON lines from any other file.
 
-        Raises: DataError, naming file and line, when it cannot be read.
+        Raises: DataError with the file, and the line or row, when it cannot be read.
         """
         try:
             if path.suffix == ".parquet":

@@ -1,8 +1,9 @@
-"""Features of plays as the encoders take them: flat columns on the host, and padded batches on a device.
+"""Features of plays in the two forms that encoders take: flat columns on the host, and padded batches on a device.
 
-It knows no histories, no vocabulary and no domain: those are :mod:`intentrec_core.features.features`, which makes the columns.
+This module does not know histories, the vocabulary or the domain. :mod:`intentrec_core.features.features` makes the
+columns.
 
-Shapes: N plays of all contexts one after another; B contexts, T the longest; Fd dynamic fields.
+Shapes: N plays of all contexts, one context after another; B contexts, T plays of the longest; Fd dynamic fields.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Features of N plays: those of several contexts one after another.
+    """Features of N plays, one context after another.
 
-    Shapes: item_row i64[N], codes i64[N, Fd], ts_s f64[N], gap_s f32[N] (-1 for a context's first play), weight f32[N],
-    lengths i64[B] plays taken of each context, starts i64[B] position of the first one in its context.
+    Shapes: item_row i64[N], codes i64[N, Fd], ts_s f64[N], gap_s f32[N] (-1 for the first play of a context), weight
+    f32[N], lengths i64[B] number of plays taken from each context, starts i64[B] position of the first of them in its
+    context.
     """
 
     item_row: NDArray[np.int64]
@@ -32,14 +34,14 @@ class Columns:
     starts: NDArray[np.int64]
 
     def of_contexts(self, which: NDArray[np.int64]) -> Columns:
-        """The columns of some contexts, in the order given. Shapes: which i64[B']."""
+        """The columns of selected contexts, in the given order. Shapes: which i64[B']."""
         lengths = self.lengths[which]
         heads = (np.cumsum(self.lengths) - self.lengths)[which]
         rows = np.repeat(heads - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
         return self.at(rows, lengths, self.starts[which])
 
     def at(self, rows: NDArray[np.int64], lengths: NDArray[np.int64], starts: NDArray[np.int64]) -> Columns:
-        """The plays at ``rows``, cut into contexts anew. Shapes: i64[N'], i64[B'], i64[B']."""
+        """The plays at ``rows``, divided into contexts of ``lengths``. Shapes: i64[N'], i64[B'], i64[B']."""
         return Columns(
             item_row=self.item_row[rows],
             codes=self.codes[rows],
@@ -56,7 +58,7 @@ class ContextBatch:
     """Padded features of B contexts, as tensors on one device.
 
     Shapes: item_row i64[B, T], codes i64[B, T, Fd], ts_s f64[B, T], gap_s f32[B, T], weight f32[B, T], lengths i64[B],
-    starts i64[B]. Padding is behind the plays: row 0, codes 0, time of the last play.
+    starts i64[B]. Padding follows the plays: row 0, codes 0, and the time of the last play.
     """
 
     item_row: Tensor
@@ -73,7 +75,7 @@ class ContextBatch:
 
 
 def collate(columns: Columns) -> ContextBatch:
-    """Pads flat features into a batch, on the CPU."""
+    """Pads flat features into a batch on the CPU."""
     num, longest = len(columns.lengths), int(columns.lengths.max(initial=0))
     place = np.arange(longest)[None, :]
     valid = place < columns.lengths[:, None]

@@ -1,8 +1,9 @@
-"""Packed plays to model inputs: rows, codes, times. Every feature of a play depends on it and earlier plays of its context only.
+"""Turns packed plays into model inputs: item rows, label codes, times. A play's features depend only on the play and on
+earlier plays of its context.
 
-Rows are resolved here, from hashes, with the vocabulary of the bundle at hand: nothing of it is ever written back.
+Item hashes become rows here, with the vocabulary of the bundle in use. Rows are never written back to the ground state.
 
-Shapes: N plays of all contexts one after another; B contexts.
+Shapes: N plays of all contexts, one context after another; B contexts.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, DurationWeight, Field, FieldKind, FieldSource, Rule
+from intentrec_core.features.buckets import DAY_S, bucket_codes
 from intentrec_core.features.columns import Columns
 from intentrec_core.history.history import EventLayout
 
-DAY_S = 86_400.0
-
 
 class ItemRows(Protocol):
-    """What features need of a vocabulary: item hashes to rows, 0 where unknown."""
+    """What feature building needs of a vocabulary: rows for item hashes, 0 where unknown."""
 
     def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Rows of item hashes."""
@@ -29,15 +29,15 @@ class ItemRows(Protocol):
 
 
 class ItemNumbers(Protocol):
-    """What features need of an item table: a catalogue number by row, NaN where missing."""
+    """What feature building needs of an item table: a catalogue number by row, NaN where missing."""
 
     def number(self, key: str) -> NDArray[np.float64]:
-        """The column of a catalogue attribute."""
+        """The values of a catalogue attribute by row."""
         ...
 
 
 class FeatureBuilder:
-    """Builds features with one domain and one bundle's vocabulary."""
+    """Builds features for one domain with one bundle's vocabulary."""
 
     def __init__(self, domain: Domain, vocabulary: ItemRows, item_numbers: ItemNumbers) -> None:
         self.domain = domain
@@ -49,20 +49,20 @@ class FeatureBuilder:
         self._finds_contacts = any(f.rule is Rule.FIRST_CONTACT for f in domain.fields)
 
     def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Item rows of item hashes, 0 where unknown."""
+        """Rows of item hashes, 0 where unknown."""
         return self._vocabulary.rows(hashes)
 
     def columns(self, contexts: Sequence[bytes], starts: Sequence[int]) -> Columns:
-        """Features of the plays ``contexts[b][starts[b]:]`` (packed plays of one member, oldest first).
+        """Features of the plays ``contexts[b][starts[b]:]``. A context holds the packed plays of one member, oldest first.
 
-        Cost: O(new plays), and for the rule first_contact a byte of each play of the context for each new play.
+        Cost: O(new plays). The rule first_contact also reads one byte of each play of the context, for each new play.
         """
         size = self.layout.size
         first = np.asarray(starts, dtype=np.int64)
         lengths = np.array([len(c) // size for c in contexts], dtype=np.int64) - first
         new = self.layout.view(b"".join(c[s * size :] for c, s in zip(contexts, starts, strict=True)))
         ts_ms = new["ts_ms"]
-        heads = np.cumsum(lengths) - lengths  # where each context's plays begin among all
+        heads = np.cumsum(lengths) - lengths  # index of each context's first play
         previous = np.empty_like(ts_ms)
         previous[1:] = ts_ms[:-1]
         nonempty = lengths > 0
@@ -90,7 +90,7 @@ class FeatureBuilder:
         )
 
     def weights(self, duration_s: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Weight d_k of plays of these durations in the item loss; 1 where the duration is missing."""
+        """Weight d_k of plays with these durations in the item loss; 1 where the duration is missing."""
         domain = self.domain
         if domain.duration_weight is DurationWeight.NONE:
             return np.ones(len(duration_s), dtype=np.float32)
@@ -99,18 +99,18 @@ class FeatureBuilder:
         return np.where(duration_s < 0, 1.0, weight).astype(np.float32)
 
     def own_codes(self, field: Field, plays: NDArray[np.void], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Codes of a field that depends on a play and its item alone (not :func:`needs_plays_before`).
+        """Codes of a field that depends only on a play and its item (not :func:`needs_plays_before`).
 
         Shapes: plays structured [N], rows i64[N] of their items -> i64[N].
         """
         if field.source is FieldSource.EVENT:
             if field.key == "duration_s":
-                return _bucket(field, plays["duration_s"], missing=plays["duration_s"] < 0)
+                return bucket_codes(plays["duration_s"], field.edges, missing=plays["duration_s"] < 0)
             column = plays[field.name]
-            return _bucket(field, column) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
+            return bucket_codes(column, field.edges) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
         ts_s = plays["ts_ms"] / 1000.0
         if field.rule is Rule.TIME_SINCE_RELEASE:
-            return _bucket(field, (ts_s - self._release_s[field.name][rows]) / DAY_S)
+            return bucket_codes((ts_s - self._release_s[field.name][rows]) / DAY_S, field.edges)
         if field.rule is Rule.HOUR_OF_DAY:
             return 1 + ((ts_s // 3600) % 24).astype(np.int64)
         return 1 + ((ts_s // DAY_S + 3) % 7).astype(np.int64)  # 1970-01-01 was a Thursday; 0 is Monday
@@ -126,12 +126,12 @@ class FeatureBuilder:
         if not needs_plays_before(field):
             return self.own_codes(field, new, rows)
         if field.rule is Rule.GAP:
-            return _bucket(field, gap_s, missing=gap_s < 0)
+            return bucket_codes(gap_s, field.edges, missing=gap_s < 0)
         assert contacts is not None
         return 1 + contacts
 
     def _later_contacts(self, contexts: Sequence[bytes], starts: Sequence[int]) -> NDArray[np.int64]:
-        """1 for a play whose item stands earlier in its context, else 0. Shape: i64[N]."""
+        """1 for a play whose item occurs earlier in its context, else 0. Shape: i64[N]."""
         later: list[int] = []
         for context, start in zip(contexts, starts, strict=True):
             num_plays = len(context) // self.layout.size
@@ -145,14 +145,5 @@ class FeatureBuilder:
 
 
 def needs_plays_before(field: Field) -> bool:
-    """Whether a field's code depends on the plays before, and not only on the play and its item."""
+    """Whether a field's code depends on earlier plays, and not only on the play and its item."""
     return field.rule in (Rule.GAP, Rule.FIRST_CONTACT)
-
-
-def _bucket(
-    field: Field, values: NDArray[np.floating], *, missing: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Bucket codes; NaN and ``missing`` are code 0. Release age is counted in days, every other number in its own unit."""
-    numbers = values.astype(np.float64)
-    absent = np.isnan(numbers) if missing is None else np.isnan(numbers) | missing
-    return np.where(absent, 0, 1 + np.digitize(numbers, field.edges))

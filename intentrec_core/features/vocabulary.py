@@ -1,7 +1,7 @@
-"""Item ids to rows, and the catalogue's attributes as arrays aligned to those rows.
+"""Item ids to rows, and catalogue attributes as arrays indexed by these rows.
 
-Rows only grow: a row that meant an item once means it in every later version, so the weights of one bundle can be
-warm-started from those of the one before. Row 0 is "unknown" and padding, and is never an item.
+Rows are append-only: a row means the same item in every later version, so a model can be trained further from the
+weights of an earlier bundle. Row 0 means "unknown" and padding, and is never an item.
 
 Shapes: V rows including row 0; L labels of a field.
 """
@@ -9,7 +9,6 @@ Shapes: V rows including row 0; L labels of a field.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,18 +20,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, Field, FieldKind, FilterKind, Rule, value_text
+from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
+from intentrec_core.features.buckets import DAY_S, bucket_codes
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.history.history import hash64
 
-DAY_S = 86_400.0
 MAX_NUMBER = 1e300
 
 
 class Vocabulary:
-    """Immutable numbering of items: row r > 0 is ``item_ids[r]``, found by the 64-bit hash of its id.
+    """An immutable numbering of items: row r > 0 is ``item_ids[r]``, found by the 64-bit hash of its id.
 
-    Raises: ValueError for an id that is empty or there twice, or two ids with one hash (rename one).
+    Raises: ValueError for an id that is empty or occurs twice, or for two ids with the same hash (rename one of them).
     """
 
     def __init__(self, item_ids: Sequence[str]) -> None:
@@ -44,7 +44,7 @@ class Vocabulary:
         same = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
         if len(same):
             first, second = (self.item_ids[self._rows[i]] for i in (same[0], same[0] + 1))
-            raise ValueError(f"vocabulary: items {first!r} and {second!r} are the same or have the same hash")
+            raise ValueError(f"vocabulary: items {first!r} and {second!r} are equal or have the same hash")
         if "" in item_ids:
             raise ValueError("vocabulary: an item has an empty id")
         self.hashes: NDArray[np.uint64] = np.concatenate([np.zeros(1, dtype=np.uint64), hashes])
@@ -52,20 +52,20 @@ class Vocabulary:
 
     @classmethod
     def build(cls, item_ids: Iterable[str]) -> Vocabulary:
-        """Items in row order, the first one in row 1."""
+        """A vocabulary of these items in row order, the first item in row 1."""
         return cls(list(item_ids))
 
     def extended(self, item_ids: Iterable[str]) -> Vocabulary:
-        """This vocabulary with the ids it lacks behind, in the order given; itself when it lacks none."""
+        """This vocabulary with the ids it lacks appended, in the given order; the same object if it lacks none."""
         new = [item for item in dict.fromkeys(item_ids) if not self.row(item)]
         return Vocabulary(self.item_ids[1:] + new) if new else self
 
     def extends(self, older: Vocabulary) -> bool:
-        """Whether every row of ``older`` means the same item here."""
+        """Whether every row of ``older`` means the same item in this vocabulary."""
         return self.item_ids[: len(older)] == older.item_ids
 
     def __len__(self) -> int:
-        """Rows, row 0 included."""
+        """Number of rows, row 0 included."""
         return len(self.item_ids)
 
     def __eq__(self, other: object) -> bool:
@@ -74,7 +74,7 @@ class Vocabulary:
     __hash__ = None  # type: ignore[assignment]  # holds a list
 
     def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Rows of item hashes, 0 where unknown; the shape of ``hashes``.
+        """Rows of item hashes, 0 where unknown, in the shape of ``hashes``.
 
         Cost: O(N log V).
         """
@@ -88,10 +88,12 @@ class Vocabulary:
         return int(self.rows(np.array([hash64(item_id)], dtype=np.uint64))[0]) if item_id else 0
 
     def save(self, path: Path) -> None:
-        """Writes Parquet (column item_id, row 1 first), to a temporary name first."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(pa.table({"item_id": pa.array(self.item_ids[1:], pa.string())}), temporary, compression="zstd")
-        temporary.replace(path)
+        """Writes Parquet: column item_id, row 1 first. A reader sees the old file or the whole new one.
+
+        Raises: OSError when the disk refuses.
+        """
+        with replacing(path) as file:
+            pq.write_table(pa.table({"item_id": pa.array(self.item_ids[1:], pa.string())}), file, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
@@ -106,7 +108,8 @@ class Vocabulary:
 
 
 class ItemTable:
-    """What a domain reads of the catalogue, as arrays by row. Row 0 and items not in the catalogue are missing in all.
+    """The catalogue attributes that a domain uses, as arrays indexed by row. In row 0, and for items that are not in the
+    catalogue, every attribute is missing.
 
     Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label.
     """
@@ -123,15 +126,16 @@ class ItemTable:
         self.multi = {field.name: self._indicators(field) for field in domain.multi_fields}
 
     def __len__(self) -> int:
-        """Rows, row 0 included."""
+        """Number of rows, row 0 included."""
         return len(self.titles)
 
     def number(self, key: str) -> NDArray[np.float64]:
-        """A numeric attribute; NaN where missing. Shape: f64[V]. Dates and times are seconds since 1970 (UTC)."""
+        """A numeric attribute; NaN where missing. Shape: f64[V]. Dates and times become seconds since 1970 (UTC)."""
         return np.array([_number(attributes.get(key)) for attributes in self._attributes], dtype=np.float64)
 
     def labels(self, field: Field, at_s: float) -> NDArray[np.float32]:
-        """Which labels each item has as of ``at_s`` (seconds since 1970), for a field whose label is the item's own.
+        """The labels that each item has as of ``at_s`` (seconds since 1970), for a field whose label depends on the item
+        alone.
 
         Shapes: f32[V, L]; a row of zeros where missing.
         Raises: ValueError for a field that depends on the play.
@@ -141,13 +145,13 @@ class ItemTable:
         if field in self.domain.static_fields:
             codes = self.codes[:, self.domain.static_fields.index(field)]
         elif field.rule is Rule.TIME_SINCE_RELEASE:
-            codes = _bucket_codes((at_s - self.number(field.key)) / DAY_S, field.edges)
+            codes = bucket_codes((at_s - self.number(field.key)) / DAY_S, field.edges)
         else:
             raise ValueError(f"field {field.name}: its label belongs to a play, not to an item")
         return np.eye(1 + field.num_labels, dtype=np.float32)[codes][:, 1:]
 
     def filter_column(self, key: str) -> NDArray[Any] | dict[int, NDArray[np.bool_]]:
-        """The data of the domain's filter over attribute ``key``; where missing, it admits nobody.
+        """The data of the domain's filter over attribute ``key``. An item for which it is missing is shown to no member.
 
         Shapes: available bool[V] (true only where the attribute is true); at_most f64[V] (NaN missing); contains: for
         the 64-bit hash of each value that occurs, bool[V] of the items that list it (any other value has no items).
@@ -167,16 +171,22 @@ class ItemTable:
         return members
 
     def coverage(self) -> dict[str, float]:
-        """For each catalogue field the share of items with a declared label; near 0, its key or values are wrong."""
+        """The share of items, 0 to 1, that have a value for a field, by name of each field that reads the catalogue.
+
+        A share near 0 means that the key or the values in the domain file do not match the catalogue. A misspelt key
+        raises no error, because any item may lack any attribute. The fields are those with source catalogue, and
+        release ages.
+        """
+        known = {f.name: self.codes[:, i] > 0 for i, f in enumerate(self.domain.static_fields)}
+        known |= {name: np.asarray(labels.any(axis=1)) for name, labels in self.multi.items()}
+        released = (f for f in self.domain.fields if f.rule is Rule.TIME_SINCE_RELEASE)
+        known |= {f.name: ~np.isnan(self.number(f.key)) for f in released}
         total = max(1, len(self) - 1)
-        shares = {
-            f.name: int(np.count_nonzero(self.codes[:, i])) / total for i, f in enumerate(self.domain.static_fields)
-        }
-        return shares | {name: float(labels.any(axis=1).sum()) / total for name, labels in self.multi.items()}
+        return {f.name: int(known[f.name].sum()) / total for f in self.domain.fields if f.name in known}
 
     def _field_codes(self, field: Field) -> NDArray[np.int64]:
         if field.kind is FieldKind.BUCKETED:
-            return _bucket_codes(self.number(field.key), field.edges)
+            return bucket_codes(self.number(field.key), field.edges)
         codes, key = field.value_codes, field.key
         return np.array(
             [codes.get(value_text(attributes.get(key)), 0) for attributes in self._attributes], dtype=np.int64
@@ -190,10 +200,6 @@ class ItemTable:
                 if code:
                     indicators[row, code - 1] = 1.0
         return indicators
-
-
-def _bucket_codes(numbers: NDArray[np.float64], edges: Sequence[float]) -> NDArray[np.int64]:
-    return np.where(np.isnan(numbers), 0, 1 + np.digitize(numbers, edges)).astype(np.int64)
 
 
 def _number(value: Any) -> float:

@@ -1,9 +1,9 @@
-"""Histories as changelog records: a ring of small blocks, so that a play rewrites a block and not a history.
+"""Histories as changelog records: a ring of small blocks, so that a play rewrites one block and not a whole history.
 
-A member's context is cut into blocks of ``BLOCK_PLAYS`` plays by their absolute index; block b lives under the key of slot
-``b mod ring``. Compaction therefore keeps at most one ring a member, and a play costs on average half a block of plays
-plus two headers. Whatever left the context (watched items, where the running session began) is a record of its own,
-written only when the anchor moves: once every n plays.
+A member's context is split into blocks of ``BLOCK_PLAYS`` plays by absolute play index. Block b is stored under the key
+of slot ``b mod ring``. After compaction, the topic therefore holds at most one ring per member, and a play writes on
+average half a block of plays and two headers. What has left the context (watched items, the start of the running
+session) has a record of its own, which is written only when the anchor moves: once every n plays.
 
     key    user id (UTF-8) ‖ 0x00 ‖ kind (E events, W what was evicted) ‖ slot u16
     E      version u8, count u32, last offset i64, first index u32, packed plays
@@ -22,7 +22,8 @@ from intentrec_core.errors import StateError
 from intentrec_core.history.history import EventLayout, History, anchor
 
 SCHEMA_VERSION = 1
-#: Mean bytes of a play are 4.5 packed plays and 35 bytes of header and key: 200 or so for 32-byte plays, where the budget is 256.
+#: A play writes on average 4.5 packed plays and 35 bytes of header and key: about 200 bytes for 32-byte plays, against
+#: a budget of 256.
 BLOCK_PLAYS = 8
 
 MARKER_KEY = b"\x00M"
@@ -34,7 +35,9 @@ _MARKER = struct.Struct("<BIq16s")
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """What a partition's state was a fold of: written with every transaction, checked before a partition serves."""
+    """Identifies the plays that a partition's state was folded from. It is written in every transaction and checked before
+    a partition serves.
+    """
 
     num_partitions: int
     next_offset: int
@@ -42,14 +45,14 @@ class Marker:
     schema_version: int = SCHEMA_VERSION
 
     def encode(self) -> bytes:
-        """The record's value."""
+        """The value of the marker record."""
         return _MARKER.pack(self.schema_version, self.num_partitions, self.next_offset, self.fingerprint.encode())
 
     @classmethod
     def decode(cls, value: bytes) -> Marker:
-        """Reads a marker.
+        """Decodes a marker record.
 
-        Raises: StateError for a schema this code does not know, or bytes that are no marker.
+        Raises: StateError when its schema is unknown to this code, or the bytes are not a marker.
         """
         if not value or value[0] != SCHEMA_VERSION:
             found = value[0] if value else "nothing"
@@ -57,7 +60,9 @@ class Marker:
                 f"changelog schema {found}, this worker reads {SCHEMA_VERSION}: run the version that wrote it"
             )
         if len(value) != _MARKER.size:
-            raise StateError(f"a partition marker of {len(value)} bytes, not {_MARKER.size}: the changelog is damaged")
+            raise StateError(
+                f"a partition marker has {len(value)} bytes, must have {_MARKER.size}: the changelog is damaged"
+            )
         version, partitions, offset, fingerprint = _MARKER.unpack(value)
         return cls(
             schema_version=version, num_partitions=partitions, next_offset=offset, fingerprint=fingerprint.decode()
@@ -67,9 +72,10 @@ class Marker:
 def encode_changes(
     layout: EventLayout, user_id: str, history: History, *, first_changed: int, anchor_moved: bool
 ) -> dict[bytes, bytes]:
-    """Records by key that bring the changelog up to ``history``.
+    """Records, by key, that bring the changelog up to date with ``history``.
 
-    ``first_changed`` is the lowest position among the plays held whose play is new or moved since the last records.
+    ``first_changed`` is the lowest position, among the plays held, of a play that is new or has moved since the last
+    records were written.
     """
     size, count, events = layout.size, history.count, history.events
     start, user, ring = anchor(count, layout.window), user_id.encode(), ring_size(layout)
@@ -89,7 +95,7 @@ def encode_changes(
 
 
 def tombstone_keys(layout: EventLayout, user_id: str) -> Iterator[bytes]:
-    """Every key a member can have: written with no value, compaction removes the member."""
+    """Every key that a member's records can have. Writing each of them without a value makes compaction remove the member."""
     user = user_id.encode()
     for slot in range(ring_size(layout)):
         yield user + _KEY_TAIL.pack(b"E", slot)
@@ -97,17 +103,17 @@ def tombstone_keys(layout: EventLayout, user_id: str) -> Iterator[bytes]:
 
 
 def user_of(key: bytes) -> bytes:
-    """The user id, in UTF-8, of a record that is no marker."""
+    """The user id, in UTF-8, of a record that is not a marker."""
     return key[: -_KEY_TAIL.size]
 
 
 def ring_size(layout: EventLayout) -> int:
-    """Slots of a ring: the most blocks a context of 2n plays can touch."""
+    """Number of slots of a ring: the largest number of blocks that a context of 2n plays can touch."""
     return 2 * layout.window // BLOCK_PLAYS + 2
 
 
 class Restorer:
-    """Rebuilds the histories of one partition from its changelog, records in log order."""
+    """Rebuilds the histories of one partition from its changelog, fed in log order."""
 
     def __init__(self, layout: EventLayout) -> None:
         self._layout = layout
@@ -116,7 +122,7 @@ class Restorer:
         self.num_records = 0
 
     def feed(self, key: bytes, value: bytes | None) -> None:
-        """Takes the next record; the last of a key stands, as after compaction."""
+        """Takes the next record. The last record of a key counts, as after compaction."""
         self.num_records += 1
         if key == MARKER_KEY:
             self._marker = value
@@ -126,16 +132,16 @@ class Restorer:
             self._latest[key] = value
 
     def marker(self) -> Marker | None:
-        """The last marker fed, if there was one.
+        """The last marker that was fed, or None.
 
-        Raises: StateError as Marker.decode does.
+        Raises: StateError as :meth:`Marker.decode` does.
         """
         return None if self._marker is None else Marker.decode(self._marker)
 
     def finish(self) -> tuple[dict[str, History], Marker | None]:
-        """The histories by user id, and the marker if there is one.
+        """The histories by user id, and the marker if there was one.
 
-        Raises: StateError when records contradict each other: the changelog lost some.
+        Raises: StateError when records contradict each other, which means that the changelog has lost some.
         """
         marker = self.marker()
         by_user: defaultdict[bytes, list[tuple[bytes, bytes]]] = defaultdict(list)
@@ -169,7 +175,7 @@ class Restorer:
         for low, value in sorted(blocks):
             plays = value[_EVENTS.size + max(0, start - low) * layout.size :]
             if low + (len(value) - _EVENTS.size) // layout.size <= start:
-                continue  # a block the context has left behind, not yet overwritten in the ring
+                continue  # no longer part of the context, and not yet overwritten in the ring
             if max(low, start) != expected:
                 break
             held.append(plays)

@@ -1,10 +1,11 @@
-"""Ground state: what one member played, ordered, de-duplicated, packed binary.
+"""Ground state: what one member played, in order, without duplicates, packed into bytes.
 
-A history is a pure function of the plays folded into it. It holds no row number, bundle or anything else that comes
-from weights, never looks at a clock, and everything derived (caches, intents, lists) can be rebuilt from it.
+A history is a pure function of the plays folded into it. It holds no item row, no bundle version and nothing else that
+depends on model weights, and it reads no clock. Everything derived from it (KV caches, intents, recommendations) can be
+rebuilt.
 
-With n = ``domain.window``, a history of k plays holds exactly its current context, plays ``[anchor(k), k)`` in event-time
-order: everything while k <= 2n, then between n + 1 and 2n plays (the anchored window).
+With n = ``domain.window``, a history of k plays holds exactly its current context: plays ``[anchor(k), k)`` in
+event-time order. This is every play while k <= 2n, then between n + 1 and 2n plays (the anchored window).
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from intentrec_core.domain.spec import Domain, FieldKind, FilterKind, value_text
+from intentrec_core.domain.spec import Domain, Field, FieldKind, Filter, FilterKind, value_text
 
 MISSING_DURATION_S = -1.0
-#: Where a packed play holds them.
+#: Byte offsets of these columns in a packed play.
 _ITEM_HASH, _EVENT_HASH, _TIME_OFFSET = 0, 8, 16
 _HASH_BYTES = 8
 _TIME = struct.Struct("<q")
@@ -31,18 +32,18 @@ _xxh3 = xxhash.xxh3_64_intdigest
 
 
 def hash64(text: str | bytes) -> int:
-    """The 64-bit identity of an item, event or text: xxh3 of its UTF-8 bytes."""
+    """The 64-bit id of an item, an event or a text: xxh3 of its UTF-8 bytes."""
     return _xxh3(text.encode() if isinstance(text, str) else text)
 
 
 def anchor(count: int, window: int) -> int:
-    """First play (zero-based) of the context after a member's ``count``-th play."""
+    """Index of the first play (zero-based) of the context after a member's ``count``-th play."""
     windows_left = (count - 1) // window - 1
     return windows_left * window if windows_left > 0 else 0
 
 
 class Outcome(Enum):
-    """What folding a play did."""
+    """The result of folding a play."""
 
     APPENDED = "appended"
     INSERTED = "inserted"
@@ -52,15 +53,16 @@ class Outcome(Enum):
 
     @property
     def changed(self) -> bool:
-        """Whether the state is another one now."""
+        """Whether folding the play changed the state."""
         return self in (Outcome.APPENDED, Outcome.INSERTED)
 
 
 class Fold(Struct, frozen=True, gc=False):
-    """What folding one play did to a history.
+    """The effect of folding one play into a history.
 
-    ``position`` is the play's place among the plays held now, ``evicted`` how many plays left at the old end (then
-    every position moved down by as many, and the anchor moved). Where nothing changed, position is the newest.
+    ``position`` is the play's place among the plays held now; if nothing changed, the newest place. ``evicted`` is the
+    number of plays that left the old end: if it is not 0, the anchor moved, and every position moved down by that
+    number.
     """
 
     outcome: Outcome
@@ -69,18 +71,31 @@ class Fold(Struct, frozen=True, gc=False):
 
 
 class PackedPlay(Struct, frozen=True, gc=False):
-    """One play as the ground state keeps it."""
+    """One play in the form that the ground state stores."""
 
     data: bytes
     ts_ms: int
     event_hash: bytes
 
 
-class EventLayout:
-    """How a play is packed: little endian, fixed size, declared by the domain.
+class AttributeColumn(NamedTuple):
+    """A column of a packed play that is made from one attribute of the play.
 
-    ``dtype`` columns: item_hash u8, event_hash u8, ts_ms i8, duration_s f4 (-1 missing), one per event field (categorical:
-    u2 code; number: f4, NaN missing), one per event filter (``filter_<event_key>``: f4 number or u8 hash, 0 missing).
+    ``convert`` takes the attribute's value, or None if it is missing, and returns the column's value. It raises
+    ValueError when a number is expected and the value is not a finite number.
+    """
+
+    name: str
+    key: str
+    convert: Callable[[Any], Any]
+
+
+class EventLayout:
+    """How a play is packed: little endian, of fixed size, with columns declared by the domain.
+
+    ``dtype`` columns: item_hash u8, event_hash u8, ts_ms i8, duration_s f4 (-1 missing), one per event field
+    (categorical: u2 code; number: f4, NaN missing), one per event filter (``filter_<event_key>``: f4 number or u8 hash,
+    0 missing). ``attributes`` lists the columns of the last two kinds, in order.
     """
 
     def __init__(self, domain: Domain) -> None:
@@ -102,14 +117,9 @@ class EventLayout:
         self.gap_ms = int(domain.session_gap_s * 1000)
         codes = {"<u8": "Q", "<i8": "q", "<f4": "f", "<u2": "H"}
         self._pack = struct.Struct("<" + "".join(codes[kind] for _, kind in columns)).pack
-        #: What of a play's attributes is packed: each one's key, and what makes a column's value of it.
-        self._attributes: list[tuple[str, Callable[[Any], Any]]] = [
-            (f.key, _number(f.key) if f.kind is FieldKind.BUCKETED else _Codes(f.value_codes).__getitem__)
-            for f in domain.event_fields
-        ]
-        self._attributes += [
-            (f.event_key, _number(f.event_key) if f.kind is FilterKind.AT_MOST else _text_hash)
-            for f in domain.event_filters
+        self.attributes = [AttributeColumn(f.name, f.key, _event_value(f)) for f in domain.event_fields]
+        self.attributes += [
+            AttributeColumn(f"filter_{f.event_key}", f.event_key, _member_value(f)) for f in domain.event_filters
         ]
 
     def pack(
@@ -120,11 +130,11 @@ class EventLayout:
         duration_s: float | None,
         attributes: Mapping[str, Any],
     ) -> PackedPlay:
-        """Packs a valid play; ``attributes`` are ``action`` and the entries of ``context``.
+        """Packs a valid play. ``attributes`` are ``action`` and the entries of ``context``.
 
         A categorical value that the domain does not declare is packed as missing.
 
-        Raises: ValueError when a number field or filter holds something that is no finite number.
+        Raises: ValueError when the value for a number field or filter is not a finite number.
         """
         values: list[Any] = [
             _xxh3(item_id.encode()),
@@ -132,17 +142,17 @@ class EventLayout:
             ts_ms,
             MISSING_DURATION_S if duration_s is None else duration_s,
         ]
-        for key, packed in self._attributes:
-            values.append(packed(attributes.get(key)))
+        for _, key, convert in self.attributes:
+            values.append(convert(attributes.get(key)))
         data = self._pack(*values)
         return PackedPlay(data, ts_ms, data[_EVENT_HASH : _EVENT_HASH + _HASH_BYTES])
 
     def ts_ms(self, events: bytes, position: int) -> int:
-        """Event time of one packed play, in milliseconds."""
+        """Event time of one packed play, in milliseconds since 1970."""
         return int(_TIME.unpack_from(events, position * self.size + _TIME_OFFSET)[0])
 
     def has_item_before(self, events: bytes, position: int) -> bool:
-        """Whether the item of the play at ``position`` stands earlier in ``events``."""
+        """Whether an earlier play in ``events`` has the same item as the play at ``position``."""
         end = position * self.size
         return _holds(events, self.size, _ITEM_HASH, events[end : end + _HASH_BYTES], end)
 
@@ -152,12 +162,12 @@ class EventLayout:
 
 
 class History(Struct, gc=False):
-    """One member's ground state: one of a million, and nothing that the garbage collector has to look at.
+    """One member's ground state. Garbage collection skips it, because a worker holds a million of them.
 
-    ``count`` is k, the number of all plays ever applied; ``last_offset`` the source offset of the last one applied;
-    ``events`` the packed context, never changed in place: whoever took it keeps it as it was; ``evicted_items`` hashes of the
-    last items that left it (at most w);
-    ``carried_session_ms`` when the session of the oldest play held began, if that was before it.
+    ``count`` is k, the number of plays ever applied. ``last_offset`` is the source offset of the last play applied.
+    ``events`` is the packed context; it is replaced and never changed in place, so a reference to it stays valid.
+    ``evicted_items`` are the hashes of the last items that left the context, at most w. ``carried_session_ms`` is the
+    start of the session of the oldest play held, if that session began before this play.
     """
 
     count: int = 0
@@ -167,11 +177,11 @@ class History(Struct, gc=False):
     carried_session_ms: int = 0
 
     def num_events(self, layout: EventLayout) -> int:
-        """How many plays are held: the length of the context."""
+        """Number of plays held: the length of the context."""
         return len(self.events) // layout.size
 
     def anchor(self, layout: EventLayout) -> int:
-        """Index of the oldest play held, among all plays ever applied."""
+        """Index of the oldest play held, counted over all plays ever applied."""
         return anchor(self.count, layout.window)
 
     def view(self, layout: EventLayout) -> NDArray[np.void]:
@@ -179,9 +189,10 @@ class History(Struct, gc=False):
         return layout.view(self.events)
 
     def apply(self, layout: EventLayout, play: PackedPlay, offset: int) -> Fold:
-        """Folds one play in.
+        """Folds one play into the history.
 
-        Cost: O(context), a byte a play looked at for the duplicate and one copy of the context: 1 µs for 256 plays.
+        Cost: O(context): one byte per play is compared to find a duplicate, and the context is copied once; 1 µs for
+        256 plays.
         """
         size, events = layout.size, self.events
         num = len(events) // size
@@ -209,18 +220,14 @@ class History(Struct, gc=False):
         return Fold(outcome, max(0, position - evicted), evicted)
 
     def session_start_ms(self, layout: EventLayout, position: int) -> int:
-        """Event time at which the session of the play at ``position`` began: after the last gap above the session gap."""
+        """Event time at which the session of the play at ``position`` began: the play after the last gap longer than the
+        session gap.
+        """
         times = self.view(layout)["ts_ms"][: position + 1]
         breaks = np.flatnonzero(np.diff(times) > layout.gap_ms)
         if len(breaks):
             return int(times[breaks[-1] + 1])
         return self.carried_session_ms if self.anchor(layout) else int(times[0])
-
-    def watched_hashes(self, layout: EventLayout) -> NDArray[np.uint64]:
-        """Item hashes of the last w plays, oldest first."""
-        held = self.view(layout)["item_hash"]
-        evicted = np.frombuffer(self.evicted_items, dtype="<u8")
-        return np.concatenate([evicted, held])[-layout.watched :] if layout.watched else held[:0].copy()
 
     def _evict(self, layout: EventLayout, num: int) -> None:
         self.carried_session_ms = self._session_start_at_eviction(layout, num)
@@ -239,10 +246,12 @@ class History(Struct, gc=False):
 
 
 def _holds(events: bytes, size: int, column: int, wanted: bytes, end: int) -> bool:
-    """Whether a play that begins before ``end`` has the hash ``wanted`` in the column that begins at its byte ``column``.
+    """Whether a play that begins before ``end`` has the hash ``wanted`` in the column that begins at byte ``column`` of a
+    play.
 
-    The first bytes of that column are laid side by side and searched: it takes a fifth of a search through all bytes, and
-    finds nothing that only looks alike in another column. One play in 256 has the same first byte by chance.
+    The first byte of each play's column is gathered and searched. This takes a fifth of the time of a search through
+    all bytes, and does not match equal bytes in other columns. By chance, one play in 256 has the same first byte, so
+    each match is compared in full.
     """
     first_bytes, first, at = events[column:end:size], wanted[0], -1
     while (at := first_bytes.find(first, at + 1)) >= 0:
@@ -252,18 +261,29 @@ def _holds(events: bytes, size: int, column: int, wanted: bytes, end: int) -> bo
 
 
 class _Codes(dict[Any, int]):
-    """Codes of declared values by their text, most often what a play holds; 0 for what is missing or not declared."""
+    """Codes of declared values, by value or by the value's text; 0 for a value that is missing or not declared."""
 
     def __missing__(self, value: Any) -> int:
         return 0 if value is None or isinstance(value, str) else self[value_text(value)]
 
 
-def _text_hash(value: Any) -> int:
+def _event_value(field: Field) -> Callable[[Any], Any]:
+    return _number(field.key) if field.kind is FieldKind.BUCKETED else _Codes(field.value_codes).__getitem__
+
+
+def _member_value(filter_: Filter) -> Callable[[Any], Any]:
+    return _number(filter_.event_key) if filter_.kind is FilterKind.AT_MOST else text_hash
+
+
+def text_hash(value: Any) -> int:
+    """The 64-bit hash of a value's text, 0 for None."""
     return 0 if value is None else hash64(value_text(value))
 
 
 def _number(key: str) -> Callable[[Any], float]:
-    """Makes numbers of values, NaN of one that is missing. Raises: ValueError for what is no finite number."""
+    """A converter to float for one attribute: None becomes NaN. The converter raises ValueError for a value that is not a
+    finite number.
+    """
 
     def number(value: Any) -> float:
         if value is None:

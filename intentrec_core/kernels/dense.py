@@ -1,10 +1,10 @@
 """Small compiled building blocks of the encoder on the CPU: dense layers, norms, activations, exponentials.
 
-numba compiles them for the machine at hand when they are first used and keeps the result beside the source, where it may.
-All of them release the GIL. Sums that run over many products are held in registers
-(:mod:`intentrec_core.kernels.simd`); other loops are
-written so that the compiler vectorises them: the innermost runs over contiguous columns of row views, and nothing in it
-branches. Measured on a Zen 4 core: ``linear`` reaches 1.35 times MKL with 16 and 32 rows; exponentials cost a tenth of libm's.
+numba compiles them for this processor at their first use, and caches the result next to the source if it can write
+there. All of them release the GIL. Sums over many products are held in registers (:mod:`intentrec_core.kernels.simd`).
+Other loops are written so that the compiler vectorises them: the innermost loop runs over contiguous columns of row
+views and has no branches. Measured on a Zen 4 core: ``linear`` reaches 1.35 times MKL's speed with 16 and 32 rows;
+exponentials take a tenth of libm's time.
 
 Shapes: R rows, K and N columns.
 """
@@ -22,50 +22,53 @@ from numba.core import config
 
 from intentrec_core.kernels.simd import TILE_LANES, add_scaled, load_tile_lanes, store
 
-#: Sums may be reordered and fused; NaN and infinity keep their meaning, so that a broken model is still seen.
+#: Sums may be reordered and fused. NaN and infinity keep their meaning, so that a broken model is noticed.
 MATH = {"reassoc", "contract", "arcp", "nsz"}
 
 f32 = np.float32
 _ONE, _ZERO, _HALF = f32(1), f32(0), f32(0.5)
 
 
-def _keep_compiled_code_by_source() -> None:
-    """numba asks a cached function for its own file only: one that calls what was changed since would be taken as it is.
+def compiled_sources() -> list[Path]:
+    """The files that decide what compiled code does: kernels and steps that call each other, and constants compiled into them."""
+    core = Path(__file__).parents[1]
+    folders = (core / "kernels", core / "engine" / "cpu")
+    return [*(path for folder in folders for path in sorted(folder.glob("*.py"))), core / "model" / "attention.py"]
 
-    Below the folder that is configured, or beside the source. Constants are compiled in, so whose they are counts, too, and so
-    does the one that the processor decides.
+
+def _set_cache_folder() -> None:
+    """Gives numba a cache folder named by the sources and the tile width.
+
+    numba drops a cached function when its own file changes, but not when a function it calls, or a constant compiled into it,
+    changes in another file: the old code would be run. The tile width is such a constant; the processor decides it.
+    The folder lies in NUMBA_CACHE_DIR where that is set, else beside this file.
     """
-    here, core = Path(__file__).parent, Path(__file__).parents[1]
-    engine = ("decode_attention.py", "block.py", "step.py")
-    files = [
-        core / "model" / "attention.py",
-        here / "simd.py",
-        here / "dense.py",
-        *(core / "engine" / "cpu" / name for name in engine),
-    ]
-    sources = b"".join(path.read_bytes() for path in files)
-    folder = Path(vars(config)["CACHE_DIR"] or here / "__pycache__")
-    vars(config)["CACHE_DIR"] = str(folder / f"compiled-{xxhash.xxh3_64_hexdigest(sources)}-{TILE_LANES}")
+    sources = b"".join(path.read_bytes() for path in compiled_sources())
+    settings: Any = config  # numba makes these names from the environment, so a type checker does not see them
+    parent = Path(settings.CACHE_DIR or Path(__file__).parent / "__pycache__")
+    settings.CACHE_DIR = str(parent / f"compiled-{xxhash.xxh3_64_hexdigest(sources)}-{TILE_LANES}")
 
 
 def compiled(function: Callable[..., Any], *, fastmath: set[str] = MATH) -> Callable[..., Any]:
-    """numba's compiler as all kernels use it."""
+    """numba's compiler with the options that all kernels use."""
 
     def compiler(*, cache: bool) -> Callable[..., Any]:
         return numba.njit(cache=cache, fastmath=fastmath, nogil=True, error_model="numpy")(function)
 
     try:
         return compiler(cache=True)
-    except RuntimeError:  # a read-only installation and no home: nowhere to keep what was compiled
+    except RuntimeError:  # a read-only installation without a home folder: the cache cannot be written
         return compiler(cache=False)
 
 
-_keep_compiled_code_by_source()
+_set_cache_folder()
 
 
 @compiled
 def _four_rows(x: Any, w: Any, out: Any, row: int, column: int) -> None:
-    """Four rows by a tile's lanes of ``out += x @ w``, in registers over the whole depth: each weight is loaded once for four."""
+    """Four rows by one tile of lanes of ``out += x @ w``, in registers over the whole depth: each weight is loaded once
+    for four rows.
+    """
     depth, width = w.shape
     x0, x1, x2, x3 = x[row], x[row + 1], x[row + 2], x[row + 3]
     at = row * width + column
@@ -83,7 +86,7 @@ def _four_rows(x: Any, w: Any, out: Any, row: int, column: int) -> None:
 
 @compiled
 def _one_row(x: Any, w: Any, out: Any, row: int, column: int) -> None:
-    """One row by four tiles' lanes: as many sums at once as in ``_four_rows``."""
+    """One row by four tiles of lanes: the same number of sums at once as in ``_four_rows``."""
     depth, width = w.shape
     values = x[row]
     at = row * width + column
@@ -103,7 +106,7 @@ def _one_row(x: Any, w: Any, out: Any, row: int, column: int) -> None:
 
 @compiled
 def _other_columns(x: Any, w: Any, out: Any, row: int, column: int) -> None:
-    """One row from ``column`` on, however few there are. Four columns of x share each store."""
+    """One row from ``column`` on, for any number of columns. Four columns of x share each store."""
     depth, to = w.shape[0], out[row, column:]
     whole = depth // 4 * 4
     a = x[row]
@@ -141,7 +144,7 @@ def linear(x: Any, w: Any, out: Any, num_rows: int) -> None:
 
 @compiled
 def fill_rows(x: Any, row: Any, num_rows: int) -> None:
-    """Every row becomes ``row``: a bias, before ``linear`` adds to it. Shapes: x f32[≥ R, N], row f32[N]."""
+    """Sets every row to ``row``: a bias, to which ``linear`` then adds. Shapes: x f32[≥ R, N], row f32[N]."""
     for i in range(num_rows):
         to = x[i]
         for n in range(row.shape[0]):
@@ -150,7 +153,7 @@ def fill_rows(x: Any, row: Any, num_rows: int) -> None:
 
 @compiled
 def clear_rows(x: Any, num_rows: int) -> None:
-    """Every row becomes 0. Shapes: x f32[≥ R, N]."""
+    """Sets every row to 0. Shapes: x f32[≥ R, N]."""
     for i in range(num_rows):
         to = x[i]
         for n in range(to.shape[0]):
@@ -159,7 +162,9 @@ def clear_rows(x: Any, num_rows: int) -> None:
 
 @compiled
 def layer_norm(x: Any, gain: Any, bias: Any, out: Any, num_rows: int) -> None:
-    """Rows shifted to mean 0, scaled to variance 1, then ``gain`` and ``bias``; ``out`` may be ``x``. Shapes: f32[≥ R, N]."""
+    """Shifts rows to mean 0, scales them to variance 1, then applies ``gain`` and ``bias``; ``out`` may be ``x``.
+    Shapes: f32[≥ R, N].
+    """
     width = x.shape[1]
     for i in range(num_rows):
         row, to = x[i], out[i]
@@ -177,17 +182,21 @@ def layer_norm(x: Any, gain: Any, bias: Any, out: Any, num_rows: int) -> None:
 
 @compiled
 def exp_parts(x: Any, shift: Any, power: Any) -> None:
-    """e^(x − shift) as two factors: ``x`` becomes a number around 1, ``power`` the bits of the power of two to multiply it by.
+    """e^(x − shift) as two factors: ``x`` becomes a number near 1, and ``power`` the bits of the power of two to
+    multiply it with.
 
-    x − shift must not exceed 88; what is below −87 gives about 1e-38. 2^t is 2^round(t) by its exponent bits, times a
-    polynomial on [−½, ½]: relative error below 2e-7. Two loops instead of one keep both of them vectorised.
+    x − shift must not exceed 88; below −87 the result is about 1e-38. 2^t is computed as 2^round(t) from its exponent
+    bits, times a polynomial on [−½, ½]: relative error below 2e-7. Two loops instead of one keep both of them
+    vectorised.
 
     Shapes: x f32[N], power i32[N].
     """
     for n in range(x.shape[0]):
         t = (x[n] - shift) * f32(1.44269504)
         t = f32(-126) if t < f32(-126) else t
-        whole = np.int32(t + f32(1024.5)) - np.int32(1024)  # rounds to the nearest: conversion cuts towards zero
+        whole = np.int32(t + f32(1024.5)) - np.int32(
+            1024
+        )  # rounds to the nearest integer: conversion truncates towards zero
         t -= f32(whole)
         p = f32(0.00015403530)
         p = p * t + f32(0.0013333558)
@@ -207,13 +216,13 @@ def _largest(x: Any) -> Any:
     return found
 
 
-#: Only with NaN ruled out is a maximum vectorised; a NaN comes through the exponentials all the same.
+#: A maximum is only vectorised if NaN is ruled out. A NaN still passes through the exponentials.
 largest = compiled(_largest, fastmath=MATH | {"nnan"})
 
 
 @compiled
 def exponentials(x: Any, power: Any) -> Any:
-    """x becomes e^(x − max x); returns their sum. ``power`` i32[N] is room to work in."""
+    """Replaces x by e^(x − max x) and returns the sum. ``power`` i32[N] is work memory."""
     exp_parts(x, largest(x), power)
     factor = power.view(np.float32)
     total = _ZERO
@@ -225,7 +234,7 @@ def exponentials(x: Any, power: Any) -> Any:
 
 @compiled
 def softmax(x: Any, power: Any) -> None:
-    """x becomes its softmax. Shapes: f32[N]; ``power`` i32[N] is room to work in."""
+    """Replaces x by its softmax. Shapes: f32[N]; ``power`` i32[N] is work memory."""
     scale = _ONE / exponentials(x, power)
     for n in range(x.shape[0]):
         x[n] *= scale
@@ -233,9 +242,9 @@ def softmax(x: Any, power: Any) -> None:
 
 @compiled
 def gelu(x: Any, decay: Any, power: Any, num_rows: int) -> None:
-    """x becomes x · Φ(x), with the error function by Abramowitz and Stegun 7.1.26 (absolute error below 2e-7).
+    """Replaces x by x · Φ(x), with the error function after Abramowitz and Stegun 7.1.26 (absolute error below 2e-7).
 
-    Shapes: x f32[≥ R, N]; ``decay`` f32[N] and ``power`` i32[N] are room to work in.
+    Shapes: x f32[≥ R, N]; ``decay`` f32[N] and ``power`` i32[N] are work memory.
     """
     factor = power.view(np.float32)
     for i in range(num_rows):
@@ -257,11 +266,11 @@ def gelu(x: Any, decay: Any, power: Any, num_rows: int) -> None:
 
 @compiled
 def log1p_all(x: Any, exponent: Any) -> None:
-    """x becomes log(1 + x), for x >= 0; absolute error below 2e-6 up to 1e9.
+    """Replaces x by log(1 + x), for x >= 0; absolute error below 2e-6 up to 1e9.
 
     1 + x = m · 2^e with m in [1, 2): e·log 2 from the exponent's bits, log m = 2·atanh((m − 1) / (m + 1)) as a series.
 
-    Shapes: x f32[N]; ``exponent`` i32[N] is room to work in.
+    Shapes: x f32[N]; ``exponent`` i32[N] is work memory.
     """
     mantissa = x.view(np.int32)
     for n in range(x.shape[0]):

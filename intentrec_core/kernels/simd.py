@@ -1,12 +1,13 @@
-"""Many float32 that stay in registers: what a loop over arrays cannot say to the compiler.
+"""SIMD vectors of float32 that stay in registers, for use in compiled loops.
 
-A loop that adds to an array stores the sum and loads it again each time round, and asks before each inner loop whether its
-arrays overlap: of a dense layer that took half of the time, of a query's scores two thirds. A sum of this type lives in
-registers from the first product to the last. These are LLVM's vectors: 32 lanes become two registers of AVX-512, four of AVX2 or
-eight of NEON. A tile, four sums at once over operands in the caches, has 16 where there are no 32 wide registers to hold it.
+A loop that adds to an array stores and reloads the sum in each iteration, and checks before each inner loop whether its
+arrays overlap. This took half of the time of a dense layer, and two thirds of the time of a query's scores. A sum of
+this type stays in registers from the first product to the last. The types are LLVM vectors: 32 lanes become two
+registers of AVX-512, four of AVX2 or eight of NEON. A tile, four sums at once over operands in the caches, uses 16
+lanes on processors without 32 wide registers.
 
-Nothing is checked: who loads or stores sees to it that as many elements are there. Arrays are C-contiguous float32, others do not
-compile; ``index`` counts elements from the array's beginning.
+Nothing is checked at run time: the caller ensures that an array has enough elements for each load and store. Arrays are
+C-contiguous float32; others do not compile. ``index`` counts elements from the beginning of the array.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
 NUM_LANES = 32
-#: Of a tile: on AVX2 four sums of 32 lanes would be all of its 16 registers (decision 71).
+#: Lanes of a tile. On AVX2, four sums of 32 lanes would take all of its 16 registers (decision 71).
 TILE_LANES = 32 if binding.get_host_cpu_features().get("avx512f") else 16
 
 _INT = ir.IntType(32)
-#: Elements of a cache line.
+#: Number of elements in a cache line.
 _LINE = 16
-_ALIGNMENT = 4  # of an element: rows begin anywhere
-#: As kernels.MATH: sums may be reordered and fused.
+_ALIGNMENT = 4  # that of one element: rows begin anywhere
+#: As MATH in kernels/dense.py: sums may be reordered and fused.
 _FAST = ("reassoc", "contract", "arcp", "nsz")
 
 
 class _Lanes(types.Type):
-    """numba's type of ``num`` float32. Where a tile has as many lanes, its type is another one all the same."""
+    """numba's type for ``num`` float32. The type of a tile is always a separate one, even if it has the same number of
+    lanes.
+    """
 
     def __init__(self, name: str, num: int) -> None:
         super().__init__(name=name)
@@ -47,9 +50,10 @@ register_model(_Lanes)(lambda manager, lanes: models.PrimitiveModel(manager, lan
 
 
 def aligned_zeros(*shape: int) -> NDArray[np.float32]:
-    """Zeros that begin with a cache line, which numpy's own seldom do: rows that loads do not straddle are read faster.
+    """Zeros that begin at a cache line, which numpy's own arrays rarely do. Loads that do not straddle two cache lines
+    are faster.
 
-    Memory is taken as it is first written to.
+    Memory is taken when it is first written to.
     """
     num = math.prod(shape)
     roomy = np.zeros(num + _LINE, dtype=np.float32)
@@ -58,7 +62,7 @@ def aligned_zeros(*shape: int) -> NDArray[np.float32]:
 
 
 def _instruction(generator: Callable[..., Any]) -> Callable[..., Any]:
-    """What compiled code calls, without numba's typing context."""
+    """A function that compiled code calls, without numba's typing context."""
     called: Callable[..., Any] = intrinsic(generator)
     return called
 
@@ -66,19 +70,19 @@ def _instruction(generator: Callable[..., Any]) -> Callable[..., Any]:
 def _checked(array: Any) -> Any:
     if isinstance(array, types.Array) and array.dtype == types.float32 and array.layout == "C":
         return array
-    raise TypingError(f"lanes are loaded from and stored to C-contiguous float32, not {array}")
+    raise TypingError(f"lanes are loaded from and stored to arrays of C-contiguous float32, not {array}")
 
 
 def _known(lanes: Any) -> Any:
     if isinstance(lanes, _Lanes):
         return lanes
-    raise TypingError(f"lanes are stored and added, not {lanes}")
+    raise TypingError(f"only lanes are stored and added, not {lanes}")
 
 
 def _same(total: Any, lanes: Any) -> Any:
     if _known(total) is _known(lanes):
         return total
-    raise TypingError(f"lanes of one type are added, not {total} and {lanes}")
+    raise TypingError(f"only lanes of one type are added, not {total} and {lanes}")
 
 
 def _place(context: Any, builder: Any, vector: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -87,7 +91,7 @@ def _place(context: Any, builder: Any, vector: Any, array_type: Any, array: Any,
 
 
 def _halves(builder: Any, vector: Any, low: Any, high: Any) -> Any:
-    """A vector whose first half is ``low`` and whose second is ``high``."""
+    """A vector with ``low`` in its first half and ``high`` in its second half."""
     both = builder.insert_element(ir.Constant(vector, ir.Undefined), low, _INT(0))
     both = builder.insert_element(both, high, _INT(1))
     pattern = [0] * (vector.count // 2) + [1] * (vector.count // 2)
@@ -95,7 +99,9 @@ def _halves(builder: Any, vector: Any, low: Any, high: Any) -> Any:
 
 
 def _beginning(lanes: _Lanes) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Two instructions of a type: zeros, ``no_lanes()``, and an array's elements from ``index`` on, ``load(array, index)``."""
+    """Two instructions of a type: ``no_lanes()``, which gives zeros, and ``load(array, index)``, which loads elements
+    from ``index`` on.
+    """
 
     @_instruction
     def no_lanes(typing: Any) -> tuple[Any, Callable[..., Any]]:
@@ -122,7 +128,7 @@ no_tile_lanes, load_tile_lanes = _beginning(_Lanes("TileLanes", TILE_LANES))
 
 @_instruction
 def store(typing: Any, lanes: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
-    """Puts them from ``index`` on: ``store(lanes, array, index)``."""
+    """``store(lanes, array, index)``: writes the lanes to the elements from ``index`` on."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.store(args[0], _place(context, builder, lanes.vector, signature.args[1], *args[1:]), align=_ALIGNMENT)
@@ -133,7 +139,7 @@ def store(typing: Any, lanes: Any, array: Any, index: Any) -> tuple[Any, Callabl
 
 @_instruction
 def add(typing: Any, one: Any, other: Any) -> tuple[Any, Callable[..., Any]]:
-    """``add(one, other)``: lane by lane."""
+    """``add(one, other)``: adds lane by lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(*args, flags=_FAST)
@@ -155,7 +161,9 @@ def add_scaled(typing: Any, total: Any, lanes: Any, scale: Any) -> tuple[Any, Ca
 
 @_instruction
 def add_scaled_halves(typing: Any, total: Any, lanes: Any, low: Any, high: Any) -> tuple[Any, Callable[..., Any]]:
-    """``add_scaled_halves(total, lanes, low, high)``: the first half of the lanes scaled by ``low``, the other by ``high``."""
+    """``add_scaled_halves(total, lanes, low, high)``: adds the lanes, with the first half scaled by ``low`` and the
+    second by ``high``.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         total_value, value, by_low, by_high = args

@@ -1,13 +1,17 @@
-"""Causal attention over plays with relative-time biases, and the layer built on it.
+"""Causal attention over plays with biases for relative time, and the Transformer layer built on it.
 
-The layers hold weights and nothing else. Which keys a query sees, and where keys and values live, is the business of the
-``Attend`` that is passed into ``forward``: all of a context at once (:class:`FullAttend`, and for training
+The layers hold only weights. The ``Attend`` that is passed into ``forward`` decides which keys a query sees, and where
+keys and values are stored: a whole context at once (:class:`FullAttend`, and for training
 :class:`intentrec_core.training.attend.TrainingAttend`), or a cache (:mod:`intentrec_core.engine.cuda.pooled_attend`,
-:mod:`intentrec_core.engine.cuda.paged_attention`). All compute the same numbers.
+:mod:`intentrec_core.engine.cuda.paged_attention`). All of them compute the same numbers.
 
-Biases are functions of the times and places of query and key, computed when they meet, so a cached key never goes stale:
+Biases are functions of the times and places of query and key. They are computed for each pair, so a cached key never
+becomes stale:
 
     score = q·k / sqrt(D) − softplus(time_slope_h) · log1p(Δt / 60 s) − softplus(place_slope_h) · log1p(Δplace)
+
+On the CPU, serving uses a second implementation of this module: :mod:`intentrec_core.engine.cpu.decode_attention` and
+:mod:`intentrec_core.engine.cpu.step`. docs/cpu-engine.md says what to change there when this module changes.
 
 Shapes: B contexts, T queries, S keys, H heads, D width of a head, W width of the model.
 """
@@ -29,10 +33,10 @@ TIME_UNIT_S = 60.0
 
 
 class Attend(Protocol):
-    """Attention of one pass over a batch: knows the keys of every layer."""
+    """Attention of one pass over a batch. It has the keys and values of every layer."""
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
-        """Attends with the new keys and values of ``layer`` added to those known.
+        """Adds the new keys and values of ``layer`` to the known ones, then attends to all of them.
 
         Layer 0 is the short-term encoder: it sees only keys within the short-term window.
 
@@ -42,10 +46,11 @@ class Attend(Protocol):
 
 
 class Geometry:
-    """Times and places of queries and keys: what biases and masks are made of.
+    """Times and places of queries and keys, from which biases and masks are computed.
 
-    Shapes: query_s f64[B, T], key_s f64[B, S], query_place and key_place i64 likewise; key_valid bool[B, S]; kept are
-    log1p of the lags f32[B, T, S], and which keys a query sees, at all and within the short-term window, bool[B, T, S].
+    Shapes: query_s f64[B, T], key_s f64[B, S], query_place and key_place i64 in the same shapes; key_valid bool[B, S].
+    Stored are log1p of the lags f32[B, T, S], and the keys that each query sees, in all and within the short-term
+    window, bool[B, T, S].
     """
 
     def __init__(
@@ -74,11 +79,11 @@ class Geometry:
 
 
 class FullAttend:
-    """Every play of a context attends to itself and the earlier ones: evaluation, the reference."""
+    """Attention of every play of a context to itself and to earlier plays: for evaluation, and as the reference."""
 
     def __init__(self, ts_s: Tensor, short_term_window_s: float) -> None:
         place = torch.arange(ts_s.shape[1], device=ts_s.device).expand_as(ts_s)
-        # A padded query sees itself, so that no row of the softmax is empty; nobody sees a padded key.
+        # A padded query sees itself, so that no row of the softmax is empty. No other query sees a padded key.
         self._geometry = Geometry(
             ts_s, place, ts_s, place, torch.ones_like(place, dtype=torch.bool), short_term_window_s
         )
@@ -92,14 +97,15 @@ class FullAttend:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention with learned slopes of the time and place biases."""
+    """Multi-head attention with learned slopes for the time and place biases."""
 
     def __init__(self, layer: int, width_in: int, width: int, num_heads: int) -> None:
         super().__init__()
         self._layer, self._num_heads = layer, num_heads
         self.qkv = nn.Linear(width_in, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        # Heads begin with different reach: softplus of these runs from 1.3 (the last plays) to 0.1 (the whole context).
+        # Heads start with different reach: softplus of these values is between 1.3 (the last plays) and 0.1 (the whole
+        # context).
         reach = torch.linspace(1.0, -2.0, num_heads) if num_heads > 1 else torch.tensor([-1.0])
         self.slopes = nn.Parameter(torch.stack([reach, reach]))
 
@@ -111,7 +117,7 @@ class SelfAttention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm causal layer: attention, then a gated feed-forward."""
+    """A causal layer, normalised before each part: attention, then a feed-forward network with GELU."""
 
     def __init__(self, layer: int, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -128,11 +134,12 @@ class TransformerLayer(nn.Module):
 
 
 class TimeEncoding(nn.Module):
-    """A play's absolute time and the gap before it, as a vector: the positional encoding (paper 3.3).
+    """A play's absolute time and the gap since the previous play, as a vector: the positional encoding (paper 3.3).
 
-    Periods: day and week. Longer ones are left out on purpose: training spans hardly repeat them, so a month's or a year's
-    phase names the training date, is learned by heart and is a date never seen when serving (a fifteenth of NDCG@10 lost on
-    MovieLens-100K). A function of this play and the one before it, never of later ones.
+    Its periods are a day and a week. Longer ones are left out on purpose: a training span hardly repeats them, so the
+    phase of a month or a year identifies the training date. The model learns that date by heart and never sees it when
+    serving, which cost a fifteenth of NDCG@10 on MovieLens-100K. The vector depends on this play and the previous one,
+    never on later plays.
     """
 
     PERIODS_S = (86_400.0, 604_800.0)
@@ -140,7 +147,8 @@ class TimeEncoding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # On the device beforehand: a tensor made from Python numbers is a copy that waits, and no CUDA graph may hold one.
+        # Kept on the device: making a tensor from Python numbers is a copy that waits, which a CUDA graph may not
+        # contain.
         self.register_buffer("periods_s", torch.tensor(self.PERIODS_S, dtype=torch.float64), persistent=False)
         self.project = nn.Linear(2 * len(self.PERIODS_S) + 2, width)
 

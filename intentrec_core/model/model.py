@@ -1,12 +1,18 @@
-"""The IntentRec model: what a member is up to is predicted first, and that prediction is an input of the item prediction.
+"""The IntentRec model: it predicts a member's intent first, and feeds that prediction into the item prediction.
 
     plays ─ F ─┬─ short-term encoder ─ S ─┬─ FC ─ causal Transformer ─ heads p_i ─ attention over heads ─ Z ─┐
                └──────────────────────────┴──────────────── F ⊕ S ⊕ Z ─ FC ─ causal Transformer ─ E ─ items ─┘
 
-Source: "IntentRec: Predicting User Session Intent with Hierarchical Multi-Task Learning", arXiv 2408.05353, sections 3.2 to 3.4.
-One ``forward`` serves training, prefill and single appended plays: the ``Attend`` passed in knows where keys and values live.
+Source: "IntentRec: Predicting User Session Intent with Hierarchical Multi-Task Learning", arXiv 2408.05353, sections
+3.2 to 3.4.
+One ``forward`` serves training, prefill and single appended plays: the ``Attend`` that is passed in stores keys and
+values.
 
-Shapes: B contexts, T plays, W width, M heads, L_i labels of head i, P width of Z, V item rows (row 0: unknown item and padding).
+On the CPU, serving uses a second implementation of this model, :mod:`intentrec_core.engine.cpu.step`.
+docs/cpu-engine.md says what to change there when this module changes.
+
+Shapes: B contexts, T plays, W width, M heads, L_i labels of head i, P width of Z, V item rows (row 0: unknown item and
+padding).
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ FIELD_WIDTH = 16
 
 
 class ItemFeatures(Protocol):
-    """What the model needs to know of items: codes i64[V, fields] (0 missing) and f32[V, L] per multi-label field."""
+    """What the model needs of the items: codes i64[V, fields] (0 missing), and f32[V, L] for each multi-label field."""
 
     codes: NDArray[np.int64]
     multi: dict[str, NDArray[np.float32]]
@@ -41,7 +47,7 @@ class ItemFeatures(Protocol):
 class ModelConfig:
     """Sizes of the model.
 
-    Raises: ConfigError naming the value and what is allowed.
+    Raises: ConfigError with the value and the allowed range.
     """
 
     width: int = 64
@@ -64,11 +70,11 @@ class ModelConfig:
         if self.width % self.num_heads:
             raise ConfigError(f"model width {self.width} is not a multiple of num_heads {self.num_heads}")
         if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"model dropout is {self.dropout}; allowed: 0 up to 1")
+            raise ConfigError(f"model dropout is {self.dropout}; allowed: at least 0, below 1")
 
     @property
     def num_cached_layers(self) -> int:
-        """Attention layers whose keys and values a cache holds: short-term, intent stage, item stage."""
+        """Number of attention layers whose keys and values are cached: short-term, intent stage, item stage."""
         return 1 + self.num_layers * (2 if self.intent_stage else 1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,10 +84,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """What the model says at every play.
+    """The model's output at every play.
 
-    Shapes: item_BTW (E, dotted with item weights), head_logits one f32[B, T, L_i] a head, intent_BTP (Z), alpha_BTM (softmaxed).
-    Without the intent stage the last three are empty.
+    Shapes: item_BTW (E, to be multiplied with item weights), head_logits one f32[B, T, L_i] per head, intent_BTP (Z),
+    alpha_BTM (after softmax). Without the intent stage the last three are empty.
     """
 
     item_BTW: Tensor
@@ -91,7 +97,7 @@ class ModelOutput:
 
 
 class FieldEmbedding(nn.Module):
-    """F: the item's own embedding beside one embedding per field (paper 3.2)."""
+    """F: the item's own embedding next to one embedding per field (paper 3.2)."""
 
     def __init__(self, domain: Domain, width: int) -> None:
         super().__init__()
@@ -103,7 +109,9 @@ class FieldEmbedding(nn.Module):
         self.content_width = FIELD_WIDTH * (len(self.static) + len(self.multi))
 
     def content(self, static_codes: Tensor, multi: Sequence[Tensor]) -> Tensor:
-        """Fields of items alone. Shapes: i64[..., Fs] and f32[..., L] per multi field -> f32[..., content_width]."""
+        """Embeddings of fields that belong to items alone. Shapes: i64[..., Fs] and f32[..., L] per multi-label field ->
+        f32[..., content_width].
+        """
         parts = [embed(static_codes[..., i]) for i, embed in enumerate(self.static)]
         for project, labels in zip(self.multi, multi, strict=True):
             parts.append(project(labels / labels.sum(dim=-1, keepdim=True).clamp(min=1.0)))
@@ -116,7 +124,9 @@ class FieldEmbedding(nn.Module):
 
 
 class EncoderStage(nn.Module):
-    """FC and normalisation, time encoding, causal Transformer: the form both encoders share (paper 3.3, 3.4)."""
+    """A linear layer and normalisation, the time encoding, and a causal Transformer: the structure of both encoders (paper
+    3.3, 3.4).
+    """
 
     def __init__(self, first_layer: int, width_in: int, config: ModelConfig) -> None:
         super().__init__()
@@ -139,7 +149,7 @@ class EncoderStage(nn.Module):
 
 
 class IntentHeads(nn.Module):
-    """Heads p_i, and the intent embedding Z as their attention-weighted mixture (paper 3.3, Eq. 2)."""
+    """The heads p_i, and the intent embedding Z as their mixture, weighted by attention (paper 3.3, Eq. 2)."""
 
     def __init__(self, domain: Domain, config: ModelConfig) -> None:
         super().__init__()
@@ -148,7 +158,7 @@ class IntentHeads(nn.Module):
         self.attention = nn.Linear(config.intent_width, 1)
 
     def forward(self, x_BTW: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Shapes: -> logits f32[B, T, L_i] a head, Z f32[B, T, P], alpha f32[B, T, M]."""
+        """Shapes: -> logits f32[B, T, L_i] per head, Z f32[B, T, P], alpha f32[B, T, M]."""
         logits = tuple(head(x_BTW) for head in self.heads)
         projected = torch.stack(
             [project(torch.softmax(logit, dim=-1)) for project, logit in zip(self.projections, logits, strict=True)],
@@ -189,18 +199,18 @@ class IntentRec(nn.Module):
 
     @property
     def num_rows(self) -> int:
-        """Item rows, row 0 included."""
+        """Number of item rows, row 0 included."""
         return len(self.static_codes)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the weights."""
         return self.item_bias.device
 
     def forward(self, batch: ContextBatch, attend: Attend | None = None) -> ModelOutput:
-        """Encodes plays; without ``attend``, whole contexts from their first play.
+        """Encodes plays. Without ``attend``, each context is encoded whole, from its first play.
 
-        Cost: O(T · W² + T · S · W) a context and layer, S the plays a query sees.
+        Cost: O(T · W² + T · S · W) per context and layer, S the number of plays that a query sees.
         """
         if attend is None:
             attend = FullAttend(batch.ts_s, self.domain.short_term_window_s)
@@ -217,9 +227,10 @@ class IntentRec(nn.Module):
         return ModelOutput(item, logits, mixed, alpha)
 
     def item_weights(self) -> tuple[Tensor, Tensor]:
-        """Weights w and bias b of every item: its score is ⟨E, w⟩ + b. Row 0 is no item: its bias is -inf.
+        """Weight w and bias b of every item: its score is ⟨E, w⟩ + b. Row 0 is no item: its bias is -inf.
 
-        An item's weight is its own embedding plus a projection of its catalogue fields, so that a new item starts sensibly.
+        An item's weight is its own embedding plus a projection of its catalogue fields, so that a new item starts from
+        a useful value.
 
         Shapes: f32[V, W], f32[V].
         """
@@ -228,7 +239,7 @@ class IntentRec(nn.Module):
         return self.item.weight + self.item_content(content), bias
 
     def weights_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and biases of some items, as :meth:`item_weights` has them. Shapes: i64[C] -> f32[C, W], f32[C]."""
+        """Weights and biases of selected items, as in :meth:`item_weights`. Shapes: i64[C] -> f32[C, W], f32[C]."""
         content = self.fields.content(self.static_codes[rows], self._multi(rows))
         return self.item(rows) + self.item_content(content), self.item_bias[rows]
 
@@ -238,9 +249,10 @@ class IntentRec(nn.Module):
         return functional.linear(item_BTW, weight, bias)
 
     def grow(self, items: ItemFeatures) -> None:
-        """Takes a longer item table: new rows start at the mean item, told apart by their catalogue fields.
+        """Extends the model to a longer item table. New rows start as the mean of the known items; their catalogue fields
+        tell them apart.
 
-        Raises: ValueError when the table is shorter than the model: rows are append-only.
+        Raises: ValueError when the table has fewer rows than the model, because rows are append-only.
         """
         old, new = self.num_rows, len(items.codes)
         if new < old:
@@ -270,9 +282,10 @@ class IntentRec(nn.Module):
         return list(torch.split(labels, self._multi_sizes, dim=-1)) if self._multi_sizes else []
 
     def head_targets(self, batch: ContextBatch) -> list[Tensor]:
-        """The truth of every head at every play, as label weights: several ones for multi-label fields, all 0 where missing.
+        """The observed labels of every head at every play, as label weights: several ones for multi-label fields, all 0
+        where missing.
 
-        Shapes: one f32[B, T, L_i] a head.
+        Shapes: one f32[B, T, L_i] per head.
         """
         targets = []
         dynamic = {f.name: i for i, f in enumerate(self.domain.dynamic_fields)}

@@ -1,6 +1,6 @@
-"""Windows to padded batches: features computed once, then sliced.
+"""Batches of windows for training and evaluation: features are computed once, then sliced and padded.
 
-Shapes: W windows, N plays of all windows one after another (windows overlap, so a play may be there twice).
+Shapes: W windows, N plays of all windows, one window after another (windows overlap, so a play can occur twice).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from intentrec_core.plays.windows import Windows
 
 BUILD_WINDOWS = 1024
 SORTED_BATCHES = 16
-"""Windows of this many batches are sorted by length together: little padding, and still a random mixture."""
+"""The windows of this many batches are sorted by length together: batches need little padding and are still a random mixture."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowBatch:
-    """A padded batch with what it is made of.
+    """A padded batch and the windows it consists of.
 
     Shapes: context as :class:`ContextBatch`, first_target i64[B], windows i64[B] indices of the windows.
     """
@@ -40,22 +40,24 @@ class WindowBatch:
 
 
 class WindowBatches:
-    """Features of all windows, as they would be served, ready to be batched any number of times.
+    """Features of all windows as they would be served. They can be batched any number of times.
 
-    Cost: building is one pass over the windows; memory about 40 bytes a play and 8 more for each dynamic field.
+    Cost: building is one pass over the windows; memory about 40 bytes per play, and 8 more for each dynamic field.
     """
 
     def __init__(self, features: FeatureBuilder, members: MemberPlays, windows: Windows) -> None:
         self.windows = windows
         self._length = windows.stop - windows.start
         self._begin = np.cumsum(self._length) - self._length
-        parts = []
+        built = []
         for low in range(0, max(1, len(windows)), BUILD_WINDOWS):
-            part = slice(low, low + BUILD_WINDOWS)
-            spans = zip(windows.start[part].tolist(), windows.stop[part].tolist(), strict=True)
+            chunk = slice(low, low + BUILD_WINDOWS)
+            spans = zip(windows.start[chunk].tolist(), windows.stop[chunk].tolist(), strict=True)
             contexts = [members.packed(start, stop) for start, stop in spans]
-            parts.append(features.columns(contexts, [0] * len(contexts)))
-        self._columns = Columns(*(np.concatenate([getattr(p, name) for p in parts]) for name in Columns.__slots__))
+            built.append(features.columns(contexts, [0] * len(contexts)))
+        self._columns = Columns(
+            *(np.concatenate([getattr(columns, name) for columns in built]) for name in Columns.__slots__)
+        )
 
     @property
     def item_row(self) -> NDArray[np.int64]:
@@ -63,7 +65,7 @@ class WindowBatches:
         return self._columns.item_row
 
     def shuffled(self, batch_windows: int, random: np.random.Generator) -> Iterator[WindowBatch]:
-        """One epoch: every window once, in an order drawn from ``random``, windows of like length together."""
+        """One epoch: every window once, in an order drawn from ``random``, with windows of similar length in one batch."""
         order = random.permutation(len(self.windows))
         batches: list[NDArray[np.int64]] = []
         for low in range(0, len(order), batch_windows * SORTED_BATCHES):
@@ -80,7 +82,7 @@ class WindowBatches:
             yield self._batch(order[low : low + batch_windows])
 
     def num_batches(self, batch_windows: int) -> int:
-        """Batches of one epoch."""
+        """Number of batches of one epoch."""
         return -(-len(self.windows) // batch_windows)
 
     def _batch(self, which: NDArray[np.int64]) -> WindowBatch:

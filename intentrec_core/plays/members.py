@@ -1,6 +1,6 @@
-"""Plays at rest, packed as the ground state packs them, one member after another.
+"""Stored plays in the packed form of the ground state, one member after another.
 
-The same bytes that a worker would hold are what training and evaluation read, so a feature cannot mean two things.
+Training and evaluation read the same bytes that a worker holds, so a feature means the same in all three.
 
 Shapes: N plays of all members, U members.
 """
@@ -8,7 +8,7 @@ Shapes: N plays of all members, U members.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from intentrec_core.domain.spec import Field, FieldKind, Filter, FilterKind
-from intentrec_core.history.history import MISSING_DURATION_S, EventLayout, hash64
+from intentrec_core.history.history import MISSING_DURATION_S, EventLayout, hash64, text_hash
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPlays:
-    """Every member's plays in event-time order, duplicates of an event id dropped.
+    """Every member's plays in event-time order, without repeated event ids.
 
-    Shapes: events structured[N] (the layout's dtype), bounds i64[U + 1] where each member's plays begin, user_ids [U],
-    order i64[N] each play's place among all plays in time, member i64[N] whose play it is.
+    Shapes: events structured[N] (the layout's dtype), bounds i64[U + 1] index of each member's first play, user_ids
+    [U], order i64[N] each play's place among all plays in time, member i64[N] index of each play's member.
     """
 
     layout: EventLayout
@@ -37,15 +36,16 @@ class MemberPlays:
     member: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """How many members."""
+        """Number of members."""
         return len(self.user_ids)
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """First and last-plus-one play of each member."""
+        """Index of the first play, and of the last play plus one, of each member."""
         return zip(self.bounds[:-1].tolist(), self.bounds[1:].tolist(), strict=True)
 
     def with_shuffled_ties(self, random: np.random.Generator) -> MemberPlays:
-        """The same plays, those of one member at one moment in an order drawn from ``random``: their true order is not known.
+        """The same plays, with plays of one member at the same time in an order drawn from ``random``, because their true
+        order is not known.
 
         Cost: O(N log N).
         """
@@ -60,8 +60,8 @@ class MemberPlays:
 def pack_members(layout: EventLayout, plays: pa.Table) -> MemberPlays:
     """Packs a table of plays in event-time order (:data:`intentrec_core.plays.table.PLAYS`).
 
-    Raises: ValueError when a number the domain reads is none, as :meth:`EventLayout.pack` does.
-    Cost: O(N log N) time; 40 bytes and more a play.
+    Raises: ValueError when a value that the domain reads as a number is not one, as :meth:`EventLayout.pack` does.
+    Cost: O(N log N) time; at least 40 bytes per play.
     """
     packed = _pack(layout, plays)
     users = plays.column("user_id").combine_chunks().dictionary_encode()
@@ -81,7 +81,7 @@ def pack_members(layout: EventLayout, plays: pa.Table) -> MemberPlays:
 
 
 def _first_of_each(member: NDArray[np.int64], event_hash: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which plays are the first of their event id within their member."""
+    """True for plays that are the first with their event id among their member's plays."""
     order = np.lexsort((np.arange(len(member)), event_hash, member))
     same = (member[order][1:] == member[order][:-1]) & (event_hash[order][1:] == event_hash[order][:-1])
     first = np.ones(len(member), dtype=np.bool_)
@@ -90,45 +90,24 @@ def _first_of_each(member: NDArray[np.int64], event_hash: NDArray[np.uint64]) ->
 
 
 def _pack(layout: EventLayout, plays: pa.Table) -> NDArray[np.void]:
-    """All plays as one structured array, a column at a time."""
+    """All plays as one structured array, packed column by column."""
     packed = np.zeros(plays.num_rows, dtype=layout.dtype)
-    packed["item_hash"] = _by_distinct(plays.column("item_id"), hash64, np.dtype("<u8"), 0)
+    packed["item_hash"] = _by_distinct(plays.column("item_id"), text_hash, np.dtype("<u8"))
     packed["event_hash"] = np.fromiter(map(hash64, plays.column("event_id").to_pylist()), "<u8", plays.num_rows)
     packed["ts_ms"] = plays.column("ts_ms").to_numpy()
     packed["duration_s"] = pc.fill_null(plays.column("duration_s"), MISSING_DURATION_S).to_numpy()
-    for field in layout.domain.event_fields:
-        packed[field.name] = _field(field, _attribute(plays, field.key))
-    for filter_ in layout.domain.event_filters:
-        packed[f"filter_{filter_.event_key}"] = _filter(filter_, _attribute(plays, filter_.event_key))
+    for name, key, convert in layout.attributes:
+        packed[name] = _by_distinct(_attribute(plays, key), convert, layout.dtype[name])
     return packed
 
 
 def _attribute(plays: pa.Table, key: str) -> pa.ChunkedArray:
-    """What a play says of ``key``: its action, or an entry of its context; null where it says nothing."""
+    """The plays' values for ``key``, which is action or a key of the context; null where missing."""
     return plays.column("action") if key == "action" else pc.map_lookup(plays.column("context"), key, "last")
 
 
-def _field(field: Field, column: pa.ChunkedArray) -> NDArray[Any]:
-    if field.kind is FieldKind.BUCKETED:
-        return _by_distinct(column, _number, np.dtype("<f4"), np.nan)
-    return _by_distinct(column, lambda value: field.value_codes.get(value, 0), np.dtype("<u2"), 0)
-
-
-def _filter(filter_: Filter, column: pa.ChunkedArray) -> NDArray[Any]:
-    if filter_.kind is FilterKind.AT_MOST:
-        return _by_distinct(column, _number, np.dtype("<f4"), np.nan)
-    return _by_distinct(column, hash64, np.dtype("<u8"), 0)
-
-
-def _by_distinct(column: pa.ChunkedArray, function: Any, dtype: np.dtype[Any], missing: float) -> NDArray[Any]:
-    """``function`` of every text, computed once for each distinct one."""
+def _by_distinct(column: pa.ChunkedArray, convert: Callable[[Any], Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """``convert`` of every value, and of None where null, called once for each distinct value."""
     encoded = column.combine_chunks().dictionary_encode()
-    values = np.array([*(function(text) for text in encoded.dictionary.to_pylist()), missing], dtype=dtype)
+    values = np.array([convert(value) for value in (*encoded.dictionary.to_pylist(), None)], dtype=dtype)
     return values[pc.fill_null(encoded.indices, len(values) - 1).to_numpy()]
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not np.isfinite(number):
-        raise ValueError(f"{text!r} is not a finite number")
-    return number

@@ -1,6 +1,6 @@
-"""Plays at rest: one Arrow schema for data sets, the event log and training.
+"""The Arrow schema for stored plays: data sets, the event log and training use the same one.
 
-Rows stand in event-time order; equal times keep the order in which they arrived.
+Rows are in event-time order. Plays with equal times keep their order of arrival.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PlayRow(NamedTuple):
 
 
 def plays_table(rows: Iterable[PlayRow]) -> pa.Table:
-    """The rows as a table of schema :data:`PLAYS`, in the order given."""
+    """The rows as a table of schema :data:`PLAYS`, in the given order."""
     kept = list(rows)
     columns = [
         [None if row.context is None else list(row.context.items()) for row in kept]
@@ -62,7 +62,9 @@ def play_rows(table: pa.Table, batch_rows: int = 8192) -> Iterator[PlayRow]:
 
 
 def sort_plays(table: pa.Table) -> pa.Table:
-    """The table by event time; equal times keep their order (sorting them by id would leak one into the order)."""
+    """The table in event-time order. Equal times keep their order: sorting them by id would make the order depend on the
+    ids.
+    """
     ts_ms = table.column("ts_ms").to_numpy()
     if len(ts_ms) < 2 or bool(np.all(ts_ms[:-1] <= ts_ms[1:])):
         return table
@@ -70,15 +72,17 @@ def sort_plays(table: pa.Table) -> pa.Table:
 
 
 def check_plays(table: pa.Table) -> pa.Table:
-    """The table in schema :data:`PLAYS` and event-time order: optional columns may be absent, others are dropped.
+    """The table in schema :data:`PLAYS` and event-time order. Missing optional columns are added as nulls, unknown columns
+    are dropped.
 
-    Raises: DataError naming the column that is missing, of another type, or has nulls where none may be.
+    Raises: DataError with the name of a column that is missing, has the wrong type, or has nulls where none are
+    allowed.
     """
     columns = []
     for field in PLAYS:
         if field.name not in table.schema.names:
             if not field.nullable:
-                raise DataError(f"plays: no column {field.name}: it is required")
+                raise DataError(f"plays: column {field.name} is missing: it is required")
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         column = table.column(field.name)

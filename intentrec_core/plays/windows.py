@@ -1,12 +1,13 @@
-"""Contexts for training and evaluation, cut exactly as they are served.
+"""Divides members' plays into the contexts used for training and evaluation, exactly as they are served.
 
-After a member's k-th play the worker's context is plays [anchor(k), k), so the prediction of play k (zero-based) is made
-from that context. All k that share an anchor share a window, and a causal model predicts them in one pass:
+After a member's k-th play the worker's context is plays [anchor(k), k), so play k (zero-based) is predicted from that
+context. All k with the same anchor share a window, and a causal model predicts them in one pass:
 
     window 0:      plays [0, 2n]                 targets 1 … 2n
-    window b > 0:  plays [b·n, (b + 2)·n]        targets (b + 1)·n + 1 … (b + 2)·n, the plays before are context only
+    window b > 0:  plays [b·n, (b + 2)·n]        targets (b + 1)·n + 1 … (b + 2)·n; earlier plays are only context
 
-Every play but a member's first is the target of exactly one window, and sees in it exactly what the worker would see.
+Every play except a member's first is the target of exactly one window, and is predicted there from exactly the context
+that a worker would use.
 
 Shapes: W windows.
 """
@@ -28,8 +29,8 @@ NEVER_MS = np.iinfo(np.int64).max
 class Windows:
     """Windows into ``members.events``.
 
-    Shapes: start and stop i64[W] (plays [start, stop), the last one only a target), first_target i64[W]: place in the window
-    of the first play that is a target; all behind it are targets too.
+    Shapes: start and stop i64[W] (plays [start, stop); the last one is only a target), first_target i64[W]: place in
+    the window of the first play that is a target. All later plays of the window are targets too.
     """
 
     start: NDArray[np.int64]
@@ -41,7 +42,7 @@ class Windows:
 
     @property
     def num_targets(self) -> int:
-        """Plays predicted, over all windows."""
+        """Number of plays that are predicted, over all windows."""
         return int((self.stop - self.start - self.first_target).sum())
 
     def targets(self) -> NDArray[np.int64]:
@@ -53,7 +54,7 @@ class Windows:
 def cut_windows(members: MemberPlays, *, from_ms: int = 0, until_ms: int = NEVER_MS) -> Windows:
     """The windows whose targets are all plays with ``from_ms`` <= event time < ``until_ms`` that have an earlier play.
 
-    What came before ``from_ms`` is context; nothing from ``until_ms`` on is in any window.
+    Plays before ``from_ms`` are only context. No window contains a play from ``until_ms`` on.
     """
     window = members.layout.window
     found: list[tuple[int, int, int]] = []

@@ -1,6 +1,7 @@
-"""What a member with a given hidden intent plays next, and what the member remembers of it.
+"""The behaviour of simulated members: what a member with a given hidden intent plays next, and what is remembered of
+it.
 
-Shapes: N plays at a time, of N different members; C candidates a play.
+Shapes: N plays at a time, of N different members; C candidates per play.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from intentrec_core.simulation.script import Move, WorldScript
 
 NUM_CANDIDATES = 6
 NUM_SECOND_CANDIDATES = 32
-#: What a property of a candidate is worth to the member, in units of a standard Gumbel draw's logit.
+#: The worth of a candidate's properties to the member, in logits: the noise is a standard Gumbel draw.
 LIKING = {"niche": 2.0, "mood": 1.5, "language": 1.0, "trait": 0.8, "noise": 0.6}
 NEW_DAYS = 45.0
 _ONE = np.uint64(1)
@@ -27,7 +28,7 @@ _LANGUAGE = np.array([LANGUAGES.index(name) for name in LANGUAGES])
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Shapes: all [N]. ``item`` is -1 where nothing may be shown to the member."""
+    """The next plays. Shapes: all [N]. ``item`` is -1 if no item may be shown to the member."""
 
     item: Ints
     move: Ints
@@ -38,7 +39,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Who chooses: member, slot contents, hidden intent, time, and the play's word for the draws."""
+    """The state in which members choose: member, slot content, hidden intent, time, and the play's random word."""
 
     members: Ints
     slots: NDArray[np.void]
@@ -47,7 +48,7 @@ class Moment:
     words: Bits
 
     def at(self, rows: Ints) -> Moment:
-        """The moments of some rows."""
+        """The moments of selected rows."""
         return Moment(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
@@ -63,7 +64,7 @@ class Choice:
     def choose(self, now: Moment) -> Chosen:
         """The next play of every member.
 
-        Cost: O(N · C), some 20 array operations over them.
+        Cost: O(N · C), in some 20 array operations.
         """
         count = len(now.members)
         item = np.full(count, -1, dtype=np.int64)
@@ -92,7 +93,7 @@ class Choice:
         return Chosen(item, move, stage, kept, np.round(watched_s).astype(np.float64))
 
     def remember(self, slots: NDArray[np.void], played: NDArray[np.void]) -> None:
-        """Writes plays that happened into their members' slots, in place. ``played`` has item, move, stage, kept."""
+        """Writes finished plays into their members' slots, in place. ``played`` has item, move, stage and kept."""
         item, move = played["item"].astype(np.int64), played["move"]
         slots["last_item"], slots["intent"] = item, played["intent"]
         traits = self.items.traits(item)
@@ -116,7 +117,7 @@ class Choice:
         slots["num_finished"][finished] += 1
 
     def _contact_bits(self, items: Ints) -> Iterator[tuple[Ints, Bits]]:
-        """Word and bit of both places of each item in a filter of contacts."""
+        """The word and the bit of both places of each item in a filter of contacts."""
         hashed = self._draws.bits(Stream.CONTACT, items)
         for first in (0, 32):
             yield (
@@ -125,19 +126,19 @@ class Choice:
             )
 
     def _recalled(self, now: Moment, memory: str, units: Floats, *, latest_first: bool) -> Ints:
-        """Place in the member's memory of an item that suits the audience, -1 for none."""
+        """The place in a member's memory of an item that suits the audience, -1 for none."""
         held = now.slots[memory].astype(np.int64)
         suits = held >= 0
         if self.script.audience:
             suits &= self.items.for_audience(np.maximum(held, 0)) == self._audience_intents[now.intents][:, None]
         count = suits.sum(axis=1)
         wanted = (units * count).astype(np.int64)
-        if latest_first:  # three times in four the one played last
+        if latest_first:  # in three of four cases the item played last
             wanted = np.where(units < 0.75, 0, ((units - 0.75) * 4 * count).astype(np.int64))
         return np.where(count > 0, (suits.cumsum(axis=1) > wanted[:, None]).argmax(axis=1), -1)
 
     def _discovered(self, now: Moment) -> tuple[Ints, NDArray[np.bool_]]:
-        """An item for each member, new to the member if at all possible, and whether it is not."""
+        """An item for each member, new to the member if possible, and whether the member knows it already."""
         item, known = np.full(len(now.members), -1, dtype=np.int64), np.zeros(len(now.members), dtype=np.bool_)
         last = now.slots["last_item"].astype(np.int64)
         last_genre = np.where(last >= 0, self.items.genre(np.maximum(last, 0)), -1)
@@ -145,7 +146,11 @@ class Choice:
         genre = self.members.favourite(now.members, self._pools[now.intents], last_genre, units)
         for width, power, may_repeat in (
             (NUM_CANDIDATES, 1.0, False),
-            (NUM_SECOND_CANDIDATES, 1.0 / POPULARITY_POWER, False),  # undoes the popularity: all of the genre alike
+            (
+                NUM_SECOND_CANDIDATES,
+                1.0 / POPULARITY_POWER,
+                False,
+            ),  # undoes the popularity: all items of the genre are equally likely
             (NUM_SECOND_CANDIDATES, 1.0 / POPULARITY_POWER, True),
         ):
             rows = np.flatnonzero(item < 0)
@@ -157,7 +162,7 @@ class Choice:
         return item, known
 
     def _best(self, now: Moment, genre: Ints, width: int, power: float, *, may_repeat: bool) -> Ints:
-        """The candidate worth most to each member, -1 where none may be taken. Shape: i64[N]."""
+        """The candidate with the highest worth for each member, -1 if none is allowed. Shape: i64[N]."""
         words = spread(now.words, width)
         units = derive(words, Stream.CANDIDATE)
         item = self.items.in_genre(np.broadcast_to(genre[:, None], units.shape), units**power)
@@ -193,7 +198,7 @@ class Choice:
 
 
 def _to_front(slots: NDArray[np.void], rows: Ints, places: Ints) -> None:
-    """Moves the in-progress entry at ``places`` of each row to place 0; the ones before it move down."""
+    """Moves the in-progress entry at ``places`` of each row to place 0; the entries in between move down."""
     if not len(rows):
         return
     column = np.arange(slots["shows"].shape[1])[None, :]

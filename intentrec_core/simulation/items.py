@@ -1,10 +1,10 @@
-"""The items of a simulated world: every property is computed from the item's number, none is stored.
+"""The items of a simulated world. Every property is computed from the item's number; none is stored.
 
-Genres are dealt out by a fixed pattern of 32 slots over the item numbers, so the items of a genre can be drawn from
-without a list of them. Within a genre low numbers are popular. What members like of an item beyond its genre (``niche``,
-``mood``) is hidden: it is in no catalogue.
+Genres are assigned to item numbers by a fixed pattern of 32 slots, so items of a genre can be drawn without a list of
+them. Within a genre, low numbers are popular. What members like about an item besides its genre (``niche``, ``mood``)
+is hidden: it is in no catalogue.
 
-Shapes: every method takes item numbers i64[...] and returns an array of that shape.
+Shapes: every method takes item numbers i64[...] and returns an array of the same shape.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from intentrec_core.simulation.script import WorldScript
 NUM_SLOTS = 32
 NUM_NICHES = 4
 NUM_MOODS = 8
-#: Rank = u ** 2.5: a density of rank ** -0.6, so the first of 1,000 items in a genre takes 6 % of its new plays.
+#: Rank = u ** 2.5, a density of rank ** -0.6: the first of 1,000 items in a genre gets 6 % of its new plays.
 POPULARITY_POWER = 2.5
 
 DAY_S = 86_400
 NEW_ITEMS_DAYS = 365
 OLDEST_DAYS = 9000.0
-#: Items released during the world's first year rather than before its start.
+#: Share of items that are released during the world's first year, not before its start.
 LATER_SHARE = 0.15
 
 REGIONS = ("us", "gb", "de", "fr", "br", "in", "jp", "kr")
 LANGUAGES = ("en", "en", "de", "fr", "pt", "hi", "ja", "ko")
-"""Regions, and the first language of each."""
+"""The regions, and the main language of each."""
 
 MATURITIES = np.array([0, 7, 13, 16, 18])
 _BATCH = 4096
 
 
 class Items:
-    """Properties of the ``num_items`` items of one seed. ``start_s`` is when the world begins, seconds since 1970."""
+    """Properties of the ``num_items`` items of one seed. ``start_s`` is the start of the world, in seconds since 1970."""
 
     def __init__(self, script: WorldScript, draws: Draws, num_items: int, start_s: int, *, informative: bool) -> None:
         self.script = script
@@ -60,22 +60,22 @@ class Items:
         self._grim = script.genre_mask(("Horror", "Crime", "Thriller", "Action"))
 
     def genre(self, items: Ints) -> Ints:
-        """First genre."""
+        """The first genre."""
         return np.asarray(self._pattern[items % NUM_SLOTS], dtype=np.int64)
 
     def in_genre(self, genres: Ints, units: Floats) -> Ints:
-        """An item of each genre, popular ones more often; ``units`` uniform in [0, 1)."""
+        """An item of each genre, popular items more often; ``units`` are uniform in [0, 1)."""
         counts = self._slot_counts[genres]
         rounds = self.num_items // NUM_SLOTS
         rank = (counts * rounds * units**POPULARITY_POWER).astype(np.int64)
         return NUM_SLOTS * (rank // counts) + self._slot_table[genres, rank % counts]
 
     def for_audience(self, items: Ints) -> NDArray[np.bool_]:
-        """Whether the item's genre is for the particular audience (kids)."""
+        """Whether the item's genre is for the special audience (kids)."""
         return self._audience[self.genre(items)]
 
     def traits(self, items: Ints) -> Traits:
-        """Everything that members look at when they choose."""
+        """All properties that members consider when they choose."""
         return Traits(
             self, items, self._draws.bits(Stream.ITEM_TRAITS, items), self._draws.bits(Stream.ITEM_LIFE, items)
         )
@@ -106,7 +106,9 @@ class Items:
         return self.start_s - DAY_S * _age_days(self._draws.uniform(Stream.ITEM_DISGUISE, items, 1))
 
     def _columns(self, own: Traits, shown: Traits, released_s: Floats) -> dict[str, list[Any]]:
-        """Catalogue attributes. What filters read is the item's own, always: a disguise must not show the forbidden."""
+        """Catalogue attributes. Attributes that filters read are always the item's own: a disguise must not show a
+        forbidden item.
+        """
         names, genre, second = self.script.genres, shown.genre(), shown.second_genre()
         dates = np.datetime_as_string(released_s.astype("datetime64[s]"), unit="D").tolist()
         regions = own.region_mask()
@@ -135,31 +137,33 @@ class Items:
 
 
 class Traits:
-    """Properties of some items, cut out of two 64-bit words each."""
+    """Properties of items, as bits of two 64-bit words per item."""
 
     def __init__(self, items: Items, numbers: Ints, looks: NDArray[np.uint64], life: NDArray[np.uint64]) -> None:
         self._items, self.numbers, self._looks, self._life = items, numbers, looks, life
 
     def genre(self) -> Ints:
-        """First genre."""
+        """The first genre."""
         return self._items.genre(self.numbers)
 
     def second_genre(self) -> Ints:
-        """Second genre, or the first one again. Follows from first genre and niche: niches show a little."""
+        """The second genre, or the first one again. It depends on the first genre and the niche, so it reveals a little
+        about niches.
+        """
         genre, niche, total = self.genre(), self.niche(), len(self._items.script.genres)
         return np.where(niche == 0, genre, (genre * 5 + niche * 3) % total)
 
     def trait(self) -> NDArray[np.bool_]:
-        """Video: a show rather than a movie. Shop: on offer."""
+        """Video: whether the item is a show and not a movie. Shop: whether it is on offer."""
         share = self._items.script.trait_share[self.genre()]
         return slice_unit(self._looks, 0, 16) < share
 
     def niche(self) -> Ints:
-        """Hidden: which of the kinds of its genre it is; a member likes one of them."""
+        """Hidden: the item's kind within its genre. A member likes one kind of each genre."""
         return slice_int(self._looks, 16, 2)
 
     def mood(self) -> Ints:
-        """Hidden: items of one mood follow each other."""
+        """Hidden: the item's mood. Items of the same mood follow each other."""
         return slice_int(self._looks, 18, 3)
 
     def language(self) -> Ints:
@@ -173,19 +177,21 @@ class Traits:
         return np.where(self._items._audience[self.genre()], slice_int(self._looks, 42, 1), np.minimum(level, 4))
 
     def price(self) -> Floats:
-        """Shop: in the shop's currency, 3 to about 900, by category and item."""
+        """Shop: the price in the shop's currency, 3 to about 900, depending on category and item."""
         level = ((self.genre() * 7) % 16) / 16.0
         return np.round(3.0 * np.exp(2.8 * level + 2.9 * slice_unit(self._looks, 44, 16)), 2)
 
     def released_s(self) -> Floats:
-        """When it appears, seconds since 1970 at midnight UTC."""
+        """Time of release, in seconds since 1970 at midnight UTC."""
         later = slice_unit(self._life, 0, 16) < LATER_SHARE
         unit = slice_unit(self._life, 16, 24)
         days = np.where(later, np.floor(unit * NEW_ITEMS_DAYS), -np.floor(_age_days(unit)))
         return self._items.start_s // DAY_S * DAY_S + DAY_S * days
 
     def runtime_s(self) -> Ints:
-        """Running time of the movie or one episode, at most 110 minutes (see the video domain's session gap); shop: a look."""
+        """Running time of the movie or of one episode, at most 110 minutes (see the video domain's session gap). Shop:
+        time of a look.
+        """
         if not self._items.script.only_trait_advances:
             return np.full(self.numbers.shape, 90)
         unit = slice_unit(self._life, 40, 8)
@@ -195,23 +201,23 @@ class Traits:
         )
 
     def length(self) -> Ints:
-        """Episodes of a show; stages of a shop's funnel."""
+        """Number of episodes of a show; number of steps of a purchase."""
         if not self._items.script.only_trait_advances:
             return np.full(self.numbers.shape, 3)
         return 4 + slice_int(self._life, 51, 5)
 
     def region_mask(self) -> Ints:
-        """Bit r: may be shown in REGIONS[r]. Seven items in eight are everywhere."""
+        """Bit r: may be shown in REGIONS[r]. Seven of eight items may be shown everywhere."""
         mask = slice_int(self._life, 56, 8)
         return np.where(slice_int(self._looks, 61, 3) == 0, mask | 1, 255)
 
     def available(self) -> NDArray[np.bool_]:
-        """Whether it can be had at all; 2 % cannot."""
+        """Whether the item is available at all; 2 % are not."""
         return slice_unit(self._looks, 8, 8) >= 0.02
 
 
 def _age_days(unit: Floats) -> Floats:
-    """Days since release at the start: a day to 25 years, evenly by the logarithm."""
+    """Days since release at the start of the world: one day to 25 years, log-uniform."""
     return np.asarray(np.exp(unit * np.log(OLDEST_DAYS)), dtype=np.float64)
 
 
@@ -253,7 +259,7 @@ _MAKERS = (
 
 
 def _title(prefix: str, bits: int, attributes: dict[str, Any]) -> str:
-    """A name a person can read aloud; several items may share one, as in life."""
+    """A readable name. Several items may have the same one, as in real catalogues."""
     adjective, bits = _ADJECTIVES[bits % len(_ADJECTIVES)], bits // len(_ADJECTIVES)
     noun, bits = _NOUNS[bits % len(_NOUNS)], bits // len(_NOUNS)
     if prefix == "v":

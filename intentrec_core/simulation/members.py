@@ -1,7 +1,7 @@
-"""The members of a simulated world: who they are is computed from their number; what they did lately is remembered.
+"""The members of a simulated world. Their properties are computed from their number; their recent plays are remembered.
 
-Memory: 4 bytes a member for finding a slot, and SLOT_BYTES for each member who played within the last FORGET_S of event
-time. Whoever stays away longer comes back with nothing in progress.
+Memory: 4 bytes per member for finding a slot, and SLOT_BYTES for each member who played within the last FORGET_S of
+event time. A member who stays away longer returns with nothing in progress.
 
 Shapes: N members at a time; H hidden intents.
 """
@@ -17,8 +17,8 @@ from intentrec_core.simulation.script import Pool, WorldScript
 
 FORGET_S = 30 * DAY_S
 NUM_SHOWS = 4
-#: A Bloom filter of 1,024 bits, two an item: never a known title taken for new; of the new ones 2 % are passed over after 75
-#: titles, 39 % after 500.
+#: A Bloom filter of 1,024 bits, two per item. It never takes a known title for new. It wrongly skips 2 % of the new
+#: titles after 75 titles, 39 % after 500.
 CONTACT_WORDS = 16
 NUM_FINISHED = 8
 SLOT_DTYPE = np.dtype(
@@ -27,10 +27,10 @@ SLOT_DTYPE = np.dtype(
         ("last_ms", "i8"),
         ("last_item", "i4"),
         ("intent", "i1"),
-        ("shows", "i4", (NUM_SHOWS,)),  # in progress, the latest first; -1 empty
-        ("stages", "i2", (NUM_SHOWS,)),  # the next episode or stage of each
-        ("contacts", "u8", (CONTACT_WORDS,)),  # every title ever begun or looked at
-        ("finished", "i4", (NUM_FINISHED,)),  # a ring
+        ("shows", "i4", (NUM_SHOWS,)),  # in progress, latest first; -1 empty
+        ("stages", "i2", (NUM_SHOWS,)),  # next episode or stage of each
+        ("contacts", "u8", (CONTACT_WORDS,)),  # titles that the member has started or looked at
+        ("finished", "i4", (NUM_FINISHED,)),  # a ring buffer
         ("num_finished", "i4"),
     ],
     align=True,
@@ -51,11 +51,13 @@ class SimulatedMembers:
         self._draws = draws
 
     def activity(self, members: Ints) -> Floats:
-        """How often the member plays, relative to the mean: 0 to 3, mean 1."""
+        """How often the member plays, relative to the mean: 0 to 3, with mean 1."""
         return PEAK_ACTIVITY * slice_unit(self._bits(members), 0, 12) ** 2
 
     def subscribed(self, members: Ints, ts_s: Floats) -> NDArray[np.bool_]:
-        """Whether the member is there: everyone leaves and comes back, in cycles of 120 to 480 days, there for 50 to 100 %."""
+        """Whether the member is present. Every member leaves and returns in cycles of 120 to 480 days, and is present
+        for 50 to 100 % of a cycle.
+        """
         life = self._draws.bits(Stream.MEMBER_LIFE, members)
         cycle_s = DAY_S * (120 + 360 * slice_unit(life, 0, 16))
         place = (ts_s / cycle_s + slice_unit(life, 16, 24)) % 1.0
@@ -67,11 +69,11 @@ class SimulatedMembers:
         return np.minimum(np.searchsorted(_REGION_SHARES, unit, side="right"), len(REGIONS) - 1)
 
     def local_hour(self, members: Ints, ts_s: Floats) -> Floats:
-        """Hour of the day where the member lives, in [0, 24)."""
+        """Hour of the day at the member's place, in [0, 24)."""
         return np.asarray((ts_s / 3600.0 + _UTC_HOURS[self.region(members)]) % 24.0)
 
     def max_maturity(self, members: Ints) -> Ints:
-        """The household's limit in years; 13 in one of eight, else 18."""
+        """The household's age limit in years: 13 for one in eight members, else 18."""
         return np.where(slice_int(self._bits(members), 24, 3) == 0, MATURITIES[2], MATURITIES[4])
 
     def archetype(self, members: Ints) -> Ints:
@@ -80,7 +82,8 @@ class SimulatedMembers:
         return (slice_unit(self._bits(members), 27, 12) * count).astype(np.int64)
 
     def preference(self, members: Ints) -> Floats:
-        """π: how the member's intents are distributed when a session begins: three quarters archetype, one quarter own.
+        """π: the distribution of the member's intents at the start of a session: three quarters from the archetype, one
+        quarter individual.
 
         Shapes: f64[N, H], rows sum to 1.
         """
@@ -88,16 +91,18 @@ class SimulatedMembers:
         return 0.75 * self.script.archetypes[self.archetype(members)] + 0.25 * np.eye(self.script.num_intents)[own]
 
     def transition(self, members: Ints, intents: Ints) -> Floats:
-        """The next play's hidden intent, given this one's, within a session: P = 0.75 B + 0.25 · 1πᵀ.
+        """The distribution of the next play's hidden intent within a session, given the current one: P = 0.75 B + 0.25
+        · 1πᵀ.
 
         Shapes: f64[N, H], rows sum to 1.
         """
         return 0.75 * self.script.switch[intents] + 0.25 * self.preference(members)
 
     def opening(self, members: Ints, previous: Ints, ts_s: Floats) -> Floats:
-        """The first hidden intent of a session, given the last one of the session before (-1 none).
+        """The distribution of a session's first hidden intent, given the last one of the previous session (-1 none).
 
-        Kept with 0.35, else drawn from π, where intents of the particular audience (kids) weigh threefold at their hours.
+        With probability 0.35 the intent is kept; otherwise it is drawn from π, in which the intents of the special
+        audience (kids) have three times their weight at that audience's hours.
 
         Shapes: f64[N, H], rows sum to 1.
         """
@@ -111,11 +116,11 @@ class SimulatedMembers:
         return kept * np.eye(self.script.num_intents)[np.maximum(previous, 0)] + (1.0 - kept) * weights
 
     def favourite(self, members: Ints, pools: Ints, last_genre: Ints, units: Floats) -> Ints:
-        """The genre a new item is taken from. Shape: i64[N], indices into ``script.genres``."""
+        """The genre of a new item. Shape: i64[N], indices into ``script.genres``."""
         total = len(self.script.genres)
         taste = self._draws.bits(Stream.FAVOURITE, members)
         rank = np.searchsorted([0.5, 0.75, 0.9], units, side="right")
-        # three favourites; the last tenth is any genre, found in the digits of the draw that the rank has not used
+        # Three favourites; the last tenth is any genre, chosen by digits of the draw that the rank has not used.
         genre = np.select(
             [rank == 0, rank == 1, rank == 2],
             [slice_int(taste, 16 * i, 16) % total for i in range(3)],
@@ -133,7 +138,7 @@ class SimulatedMembers:
         return self._draws.below(NUM_NICHES, Stream.FAVOURITE, members, genres)
 
     def trait_liking(self, members: Ints) -> Floats:
-        """What an item with the trait (a show; an offer) is worth to the member: -1 to 1."""
+        """The worth of an item with the trait (a show; an offer) to the member: -1 to 1."""
         return 2.0 * slice_unit(self._bits(members), 51, 8) - 1.0
 
     def user_id(self, member: int) -> str:
@@ -145,7 +150,7 @@ class SimulatedMembers:
 
 
 class Memory:
-    """What recently active members did: slots in one growing array, given back when a member is forgotten."""
+    """Recent plays of recently active members: slots in one growing array, which are freed when a member is forgotten."""
 
     def __init__(self, num_members: int) -> None:
         self.slots = np.zeros(0, dtype=SLOT_DTYPE)
@@ -159,18 +164,18 @@ class Memory:
 
     @property
     def num_used(self) -> int:
-        """Members remembered."""
+        """Number of members with a slot."""
         return len(self.slots) - len(self._free)
 
     def last_ms(self, members: Ints) -> Ints:
-        """Time of each member's last play, far in the past where forgotten."""
+        """Time of each member's last play, far in the past for forgotten members."""
         slots = self._slot_of[members]
         if not len(self.slots):
             return np.full(len(members), -(2**62))
         return np.where(slots >= 0, self.slots["last_ms"][slots], -(2**62))
 
     def take(self, members: Ints) -> Ints:
-        """The slot of each of these (different) members; an empty one for those without."""
+        """The slot of each of these (different) members; an empty one for members that have none."""
         missing = members[self._slot_of[members] < 0]
         if len(missing) > len(self._free):
             self._grow(max(1024, len(self.slots) // 2, len(missing)))
@@ -183,7 +188,7 @@ class Memory:
         return self._slot_of[members].astype(np.int64)
 
     def forget(self, before_ms: int, busy_slots: Ints) -> None:
-        """Gives back the slots of members whose last play is older, other than the busy ones."""
+        """Frees the slots of members whose last play is older, except for busy slots."""
         idle = self.slots["last_ms"] < before_ms
         idle[busy_slots] = False
         idle[self._free] = False

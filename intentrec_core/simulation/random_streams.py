@@ -1,7 +1,9 @@
-"""Random numbers as a function of (seed, stream, counters): nothing is drawn in sequence, so nothing has to be kept.
+"""Random numbers as a function of (seed, stream, counters). Nothing is drawn in sequence, so no generator state is
+stored.
 
-A member's taste or an item's release date is computed again whenever it is needed, from its number alone. The same
-arguments give the same numbers on every machine and numpy version: it is integer arithmetic modulo 2**64.
+A member's taste or an item's release date is recomputed from its number whenever it is needed. The same arguments give
+the same numbers on every machine and with every numpy version, because the computation is integer arithmetic modulo
+2**64.
 Source: the finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 """
 
@@ -25,7 +27,7 @@ _TO_UNIT = 2.0**-53
 
 
 class Stream(IntEnum):
-    """What a number is drawn for: streams are independent of each other."""
+    """The purpose of a random number. Streams are independent of each other."""
 
     ITEM_TRAITS = 1
     ITEM_LIFE = 2
@@ -64,7 +66,7 @@ class Draws:
         self._keys = {stream: key ^ (np.uint64(stream) << np.uint64(56)) for stream in Stream}
 
     def bits(self, stream: Stream, *counters: NDArray[np.integer] | int) -> Bits:
-        """64 random bits for every element of the counters, broadcast against each other.
+        """64 random bits for each element of the counters, which are broadcast against each other.
 
         Shapes: u64, the broadcast shape of the counters, at least one-dimensional.
         """
@@ -81,17 +83,17 @@ class Draws:
         return _units(self.bits(stream, *counters))
 
     def below(self, limit: int, stream: Stream, *counters: NDArray[np.integer] | int) -> Ints:
-        """Whole numbers in [0, limit)."""
+        """Integers in [0, limit)."""
         return (self.uniform(stream, *counters) * limit).astype(np.int64)
 
 
 def derive(words: Bits, stream: Stream) -> Floats:
-    """Uniform numbers in [0, 1) of a stream, from words that are themselves :meth:`Draws.bits`: cheaper than anew."""
+    """Uniform numbers in [0, 1) of a stream, computed from words of :meth:`Draws.bits`. This is cheaper than new words."""
     return _units(mix(words + _STREAM_STEPS[stream]))
 
 
 def spread(words: Bits, count: int) -> Bits:
-    """``count`` words for each one, to be given to :func:`derive`. Shapes: u64[N] -> u64[N, count]."""
+    """``count`` words from each word, for :func:`derive`. Shapes: u64[N] -> u64[N, count]."""
     return words[:, None] + (np.arange(1, count + 1, dtype=np.uint64) << np.uint64(32)) * _GOLDEN
 
 
@@ -100,7 +102,9 @@ def _units(bits: Bits) -> Floats:
 
 
 def mix(bits: Bits) -> Bits:
-    """Bijection of 64-bit words in which every input bit moves every output bit with probability about one half."""
+    """A bijection of 64-bit words in which every input bit changes every output bit with a probability of about one
+    half.
+    """
     bits = bits ^ (bits >> _SHIFTS[0])
     bits *= _MIX_1
     bits ^= bits >> _SHIFTS[1]
@@ -110,17 +114,18 @@ def mix(bits: Bits) -> Bits:
 
 
 def slice_unit(bits: Bits, first: int, count: int) -> Floats:
-    """Bits ``first`` to ``first + count`` as numbers in [0, 1): several small draws out of one word."""
+    """Bits ``first`` to ``first + count`` as numbers in [0, 1): several small draws from one word."""
     return slice_int(bits, first, count).astype(np.float64) * float(2.0**-count)
 
 
 def slice_int(bits: Bits, first: int, count: int) -> Ints:
-    """Bits ``first`` to ``first + count`` as whole numbers in [0, 2**count)."""
+    """Bits ``first`` to ``first + count`` as integers in [0, 2**count)."""
     return ((bits >> np.uint64(first)) & np.uint64((1 << count) - 1)).astype(np.int64)
 
 
 def pick(weights: NDArray[np.float64], units: Floats) -> Ints:
-    """A column for every row of ``weights``, with a probability proportional to it; ``units`` uniform in [0, 1).
+    """A column for every row of ``weights``, with a probability in proportion to its weight; ``units`` are uniform in
+    [0, 1).
 
     Shapes: f64[N, C], f64[N] -> i64[N].
     """

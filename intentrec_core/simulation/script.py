@@ -1,8 +1,8 @@
-"""What the members of a simulated world are up to, for each domain: tables, no behaviour.
+"""The tables of a simulated world for each domain: how hidden intents behave. This module contains no behaviour itself.
 
-A member has a hidden intent at every play. It decides what kind of move the play is, where the item comes from, how
-long it takes and what may follow. Hidden intents are not the labels a domain declares: an action type, a genre or a
-release date is what can be seen of them.
+A member has a hidden intent at every play. The intent decides how the play relates to earlier ones, where the item
+comes from, how long it takes, and which intents can follow. Hidden intents are not the labels that a domain declares:
+action type, genre and release date are observable traces of them.
 
 Shapes: H hidden intents, A archetypes of members, M moves, G genres.
 """
@@ -21,31 +21,32 @@ Table = NDArray[np.float64]
 
 
 class Move(IntEnum):
-    """How a play relates to what the member did before."""
+    """How a play relates to the member's earlier plays."""
 
     NEW = 0
-    ADVANCE = 1  # the next episode of something in progress; the next stage of an item in hand
-    REPEAT = 2  # something finished earlier, again
-    GLANCE = 3  # a look at something new that leaves nothing in progress
+    ADVANCE = 1  # the next episode of an item in progress; the next step of a purchase
+    REPEAT = 2  # an item that was finished earlier
+    GLANCE = 3  # a look at a new item, which is not in progress afterwards
 
 
 class Pool(IntEnum):
-    """Which genre a new item is taken from."""
+    """The genre that a new item is taken from."""
 
     FAVOURITE = 0
     ANY = 1
-    AUDIENCE = 2  # the genres of a particular audience (kids)
+    AUDIENCE = 2  # the genres of a special audience (kids)
     SAME = 3  # the genre of the last item
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldScript:
-    """One domain's tables. Rows are hidden intents unless said otherwise.
+    """The tables of one domain. Rows are hidden intents unless stated otherwise.
 
-    ``switch`` B: f64[H, H], rows sum to 1; ``archetypes`` f64[A, H]; ``moves`` f64[H, 4]; ``stay`` the probability that
-    the session goes on; ``keep`` that a new item is in progress afterwards; ``newness``, ``trait`` what a new release,
-    and an item with the trait, is worth to the intent; ``watch`` low and high of the part of the running time watched.
-    ``play_s`` is the mean duration of a play, ``idle_s`` that of the pause before it, ``gap_s`` what parts two sessions.
+    ``switch`` B: f64[H, H], rows sum to 1; ``archetypes`` f64[A, H]; ``moves`` f64[H, 4]; ``stay``: probability that
+    the session continues; ``keep``: probability that a new item is in progress afterwards; ``newness`` and ``trait``:
+    the worth of a new release, and of an item with the trait, to the intent; ``watch``: lowest and highest share of the
+    running time that is watched. ``play_s`` is the mean duration of a play, ``idle_s`` that of the pause between plays,
+    ``gap_s`` the shortest time between two sessions.
     """
 
     intents: tuple[str, ...]
@@ -75,18 +76,18 @@ class WorldScript:
 
     @property
     def num_intents(self) -> int:
-        """H."""
+        """H: the number of hidden intents."""
         return len(self.intents)
 
     def genre_mask(self, names: tuple[str, ...]) -> NDArray[np.bool_]:
-        """Which genres are among ``names``. Shape: bool[G]."""
+        """The genres that are in ``names``. Shape: bool[G]."""
         return np.array([genre in names for genre in self.genres])
 
 
 def script(domain_name: str) -> WorldScript:
     """The tables of a domain.
 
-    Raises: ConfigError for a domain that has none.
+    Raises: ConfigError for a domain without tables.
     """
     if domain_name not in SCRIPTS:
         raise ConfigError(f"no simulated world for domain {domain_name!r}: choose one of {', '.join(SCRIPTS)}")

@@ -1,7 +1,7 @@
-"""Sessions of a simulated world: members arrive, play one item after another, and go.
+"""Sessions of a simulated world: members arrive, play one item after another, and leave.
 
-Time advances in ticks. Held at any moment: the sessions under way (ACTIVE_BYTES each, with the play in progress) and the
-memory of recently active members; a tick's plays are handed out when it ends.
+Time advances in ticks. In memory are the running sessions (ACTIVE_BYTES each, with the play in progress) and the recent
+plays of recently active members. A tick's plays are returned when it ends.
 
 Shapes: N plays of a tick.
 """
@@ -39,7 +39,7 @@ ACTIVE_DTYPE = np.dtype(
 ACTIVE_BYTES = ACTIVE_DTYPE.itemsize
 
 TARGET_PLAYS = 4096
-#: A member begins at most one session a tick, so a tick is short against a day, whatever the rate.
+#: A member starts at most one session per tick, so a tick is short compared with a day, at any rate.
 MAX_TICK_S = 3 * 3600.0
 MAX_ROUNDS = 40
 MAX_IDLE = 4.0
@@ -55,7 +55,7 @@ class Started:
 
 
 class Sessions:
-    """The sessions of all members, in event-time order. ``dropped`` counts arrivals that found no member at leisure."""
+    """The sessions of all members, in event-time order. ``dropped`` counts arrivals for which no idle member was found."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Sessions:
 
     @property
     def num_active(self) -> int:
-        """Sessions under way."""
+        """Number of running sessions."""
         return len(self._active)
 
     def tick(self) -> NDArray[np.void]:
@@ -153,7 +153,9 @@ class Sessions:
         self._active = np.concatenate([self._active, opened])
 
     def _finish_plays(self, due: Ints) -> NDArray[np.void]:
-        """Reports the plays that are over, remembers them, and begins the next ones of those who stay."""
+        """Returns the plays that have ended, records them in memory, and begins the next play of each session that
+        continues.
+        """
         ended = self._active[due]
         slots = self.memory.slots[ended["slot"]]
         self._choice.remember(slots, ended)
@@ -177,7 +179,7 @@ class Sessions:
         return ended
 
     def _begin_plays(self, sessions: NDArray[np.void], start_ms: Ints, words: Bits) -> None:
-        """Chooses the next play of each session, in place; a session for which nothing may be shown ends."""
+        """Chooses the next play of each session, in place. A session without an allowed item ends."""
         if not len(sessions):
             return
         moment = Moment(
@@ -194,7 +196,7 @@ class Sessions:
 
 
 def mean_session_plays(script: WorldScript) -> float:
-    """Expected plays of a session, over members and their first intents: L = (I - diag(stay) P)^-1 1."""
+    """Expected number of plays of a session, over members and their first intents: L = (I - diag(stay) P)^-1 1."""
     total, num = 0.0, script.num_intents
     for archetype in script.archetypes:
         for own in np.eye(num):

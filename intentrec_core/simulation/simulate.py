@@ -1,12 +1,14 @@
-"""A simulated world: members with hidden intents that switch by a known Markov process, for what real data lacks and for load.
+"""A simulated world: members whose hidden intents switch by a known Markov process. It supplies what real data lacks,
+and load for tests.
 
-The same options give the same plays, always. The hidden intent of every play is handed out beside it, never within it.
-With ``informative=False`` the very same members play the very same items at the same times, but everything by which an
-intent could be seen (action, duration, episode; genres, format, release date and the like in the catalogue) is drawn at
-random: what an intent stage still gains there, it gains from something else.
+The same options always give the same plays. The hidden intent of each play is returned next to the play and is not part
+of it. With ``informative=False`` the same members play the same items at the same times, but everything that reveals an
+intent (action, duration, episode; genre, format, release date and other catalogue attributes) is random: any gain of
+the intent stage in such a world does not come from intents.
 
-Memory: nothing grows with the plays. 4 bytes a member, SLOT_BYTES (216) for each member who played within the last 30 days of
-event time, ACTIVE_BYTES (56) for each session under way, and one tick of about 4,096 plays; items cost nothing.
+Memory does not grow with the number of plays: 4 bytes per member, SLOT_BYTES (216) for each member who played within
+the last 30 days of event time, ACTIVE_BYTES (56) for each running session, and one tick of about 4,096 plays. Items
+take no memory.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ START_MS = 1_704_067_200_000
 """2024-01-01 in UTC."""
 
 PLAYS_PER_DAY = 4.0
-"""What a member makes a day, on average, when no rate is given."""
+"""Plays per day and member, on average, when no rate is given."""
 
 
 class SimulatedPlay(NamedTuple):
-    """A play, and what the member was really up to."""
+    """A play, and the member's hidden intent at it."""
 
     play: PlayRow
     hidden_intent: str
@@ -44,10 +46,10 @@ class SimulatedPlay(NamedTuple):
 class World:
     """One simulated world.
 
-    ``rate`` is in plays per second of event time, over all members (None: 4 a day each); how fast they are sent is the
-    sender's business.
+    ``rate`` is in plays per second of event time, over all members (None: 4 plays per day and member). The caller
+    decides how fast the plays are sent.
 
-    Raises: ConfigError naming option, value and allowed range.
+    Raises: ConfigError with the option, the value and the allowed range.
     """
 
     def __init__(
@@ -68,8 +70,8 @@ class World:
         self.rate = users * PLAYS_PER_DAY / DAY_S if rate is None else rate
         if not 0 < self.rate <= most:
             raise ConfigError(
-                f"rate {self.rate:g} plays per second of event time is not what {users:,} members can make: "
-                f"more than 0, at most {most:.3g}; raise users"
+                f"rate {self.rate:g} plays per second of event time is impossible with {users:,} members; "
+                f"allowed: above 0, at most {most:.3g}; or raise users"
             )
         self.domain_name, self.users, self.seed, self.start_ms = domain_name, users, seed, start_ms
         self.informative = informative
@@ -80,16 +82,16 @@ class World:
 
     @property
     def intents(self) -> tuple[str, ...]:
-        """Names of the hidden intents, in the order of every table here."""
+        """Names of the hidden intents, in the order of all tables here."""
         return self.script.intents
 
     def catalogue(self, until_ms: int | None = None) -> Iterator[Item]:
-        """Items released before ``until_ms`` (None: all that will ever be), computed as they are asked for."""
+        """Items released before ``until_ms`` (None: all items there will ever be), computed on demand."""
         until_s = self.items.start_s + DAY_S * (NEW_ITEMS_DAYS + 1) if until_ms is None else until_ms / 1000.0
         return self.items.catalogue(until_s)
 
     def transition(self, user: int) -> NDArray[np.float64]:
-        """The known process of one member: P[i, j] = probability that intent j follows i within a session.
+        """The Markov process of one member: P[i, j] is the probability that intent j follows intent i within a session.
 
         Shapes: f64[H, H].
         """
@@ -97,7 +99,7 @@ class World:
         return self.members.transition(np.full(len(intents), user, dtype=np.int64), intents)
 
     def sessions(self, max_tick_s: float = MAX_TICK_S) -> Sessions:
-        """The world's members at its start, to be driven tick by tick."""
+        """The world's members at its start, to be advanced tick by tick."""
         return Sessions(
             self.script,
             self._draws,
@@ -109,9 +111,10 @@ class World:
         )
 
     def batches(self, num_plays: int | None = None) -> Iterator[PlayBatch]:
-        """The world's plays from its start, in event-time order, some 4,096 at a time; endless, or ``num_plays`` in all.
+        """The world's plays from its start, in event-time order, some 4,096 at a time: endless, or ``num_plays`` in
+        total.
 
-        Every call begins anew and yields the same plays.
+        Every call starts again and returns the same plays.
         """
         sessions, done = self.sessions(), 0
         while num_plays is None or done < num_plays:
@@ -123,19 +126,21 @@ class World:
             done += len(records)
 
     def plays(self, num_plays: int | None = None) -> Iterator[SimulatedPlay]:
-        """The same, play by play."""
+        """The same plays one by one."""
         for batch in self.batches(num_plays):
             yield from batch
 
     def table(self, num_plays: int) -> tuple[pa.Table, list[str]]:
-        """The first plays as one table of schema PLAYS, and their hidden intents. This one does hold them all."""
+        """The first plays as one table of schema PLAYS, and their hidden intents. This method holds all of them in
+        memory.
+        """
         batches = list(self.batches(num_plays))
         tables = [batch.table() for batch in batches] or [PLAYS.empty_table()]
         return pa.concat_tables(tables), [name for batch in batches for name in batch.hidden_intents()]
 
 
 class PlayBatch:
-    """Consecutive plays of a world, as columns. ``first`` is the running number of the first one."""
+    """Consecutive plays of a world, as columns. ``first`` is the running number of the first play."""
 
     def __init__(self, world: World, records: NDArray[np.void], first: int) -> None:
         self._world, self._records, self._first = world, records, first
@@ -144,7 +149,7 @@ class PlayBatch:
         return len(self._records)
 
     def hidden_intents(self) -> list[str]:
-        """What each member was really up to."""
+        """The hidden intent of each play."""
         names = self._world.intents
         return [names[i] for i in self._records["intent"].tolist()]
 
@@ -162,7 +167,7 @@ class PlayBatch:
         )
 
     def _columns(self) -> list[list[Any]]:
-        """All columns of PLAYS but the context."""
+        """All columns of PLAYS except the context."""
         world, records = self._world, self._records
         prefix, users = world.script.item_prefix, records["user"].tolist()
         started = (records["start_ms"] // 1000).tolist()
@@ -207,7 +212,7 @@ class PlayBatch:
         return ([("region", r), ("max_maturity", m), ("device", d), ("episode", e)] for r, m, d, e in shown)
 
     def _episodes(self) -> Ints:
-        """Episode of a show, 1 for a movie. A repeat is of any episode."""
+        """Episode of a show, 1 for a movie. A repeat can be any episode."""
         if not self._world.informative:
             return 1 + slice_int(self._disguise(2), 0, 4)
         records = self._records
@@ -218,11 +223,11 @@ class PlayBatch:
 
 
 def _most_plays_per_s(tables: WorldScript) -> float:
-    """Half of what a member who did nothing else could make: play, pause, and a gap between sessions."""
+    """Half of the rate at which a member could play without a break: play, pause, and the gap between sessions."""
     plays = mean_session_plays(tables)
     return 0.5 * plays / (plays * (tables.play_s + tables.idle_s) + tables.gap_s)
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ConfigError(f"{name} {value}: allowed are {low:,} to {high:,}")
+        raise ConfigError(f"{name} is {value}; allowed: {low:,} to {high:,}")

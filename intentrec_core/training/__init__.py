@@ -1,1 +1,1 @@
-"""From plays to weights: members' packed plays, the windows they are trained on, the loop."""
+"""Training: the loop, the losses, and the optimiser of a model."""

@@ -1,9 +1,10 @@
-"""Attention for training: what :class:`intentrec_core.model.attention.FullAttend` computes, with dropout and a
-gradient of its own.
+"""Attention for training: computes what :class:`intentrec_core.model.attention.FullAttend` computes, with dropout and
+its own gradient.
 
-Autograd would keep, and read again, a dozen tensors of every query times every key: biases, masks, scores, random numbers. Here a
-layer keeps the probabilities and which of them were dropped, and a few contexts at a time are worked on while they are in the
-processor's cache: a sixth of the time for contexts of 100 plays on a CPU.
+Autograd would store, and read again, a dozen tensors with an element for every pair of query and key: biases, masks,
+scores, random numbers. Here, a layer stores the probabilities and which of them were dropped, and processes a few
+contexts at a time while they are in the processor's cache. For contexts of 100 plays on a CPU this takes a sixth of the
+time.
 
 Shapes: B contexts, T plays (queries and keys are the same), H heads, D width of a head.
 """
@@ -21,11 +22,11 @@ from intentrec_core.model.attention import MASKED, SHORT_TERM_LAYER, TIME_UNIT_S
 from intentrec_core.model.dropout import keep_mask
 
 CHUNK_SCORES = 1 << 18
-"""Scores worked on at once on a CPU: 1 MiB as float32, about a core's cache."""
+"""Scores processed at once on a CPU: 1 MiB as float32, about a core's cache."""
 
 
 class TrainingAttend:
-    """Every play of a context attends to itself and the earlier ones; probabilities are dropped with ``dropout``."""
+    """Attention of every play of a context to itself and to earlier plays, with dropout of the probabilities."""
 
     def __init__(self, ts_s: Tensor, short_term_window_s: float, dropout: float) -> None:
         lag_s = (ts_s[:, :, None] - ts_s[:, None, :]).clamp_(min=0.0)
@@ -47,7 +48,7 @@ class TrainingAttend:
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(q·k / sqrt(D) + slope · log_lag + place_bias), hidden keys left out, dropped, times v."""
+    """softmax(q·k / sqrt(D) + slope · log_lag + place_bias) without hidden keys, with dropout, times v."""
 
     @staticmethod
     def forward(
@@ -65,15 +66,15 @@ class _Attention(torch.autograd.Function):
         out_BTHD = torch.empty_like(q_BTHD, memory_format=torch.contiguous_format)
         probability = q_BTHD.new_empty(num, heads, length, length)
         keep = keep_mask(probability.shape, dropout, q_BTHD.device) if dropout else None
-        for part in _parts(probability):
-            q, k, v = (x[part].transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
+        for chunk in _chunks(probability):
+            q, k, v = (x[chunk].transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
             score = torch.matmul(q * depth**-0.5, k.transpose(2, 3))
-            score.add_(place_bias_HTT).addcmul_(log_lag_BTT[part, None], slope_H[:, None, None])
+            score.add_(place_bias_HTT).addcmul_(log_lag_BTT[chunk, None], slope_H[:, None, None])
             if hidden_BTT is not None:
-                score.masked_fill_(hidden_BTT[part, None], MASKED)
-            torch.softmax(score, dim=-1, out=probability[part])
-            kept = probability[part] if keep is None else torch.mul(probability[part], keep[part], out=score)
-            out_BTHD[part] = torch.matmul(kept, v).transpose(1, 2)
+                score.masked_fill_(hidden_BTT[chunk, None], MASKED)
+            torch.softmax(score, dim=-1, out=probability[chunk])
+            kept = probability[chunk] if keep is None else torch.mul(probability[chunk], keep[chunk], out=score)
+            out_BTHD[chunk] = torch.matmul(kept, v).transpose(1, 2)
         ctx.save_for_backward(q_BTHD, k_BTHD, v_BTHD, probability, log_lag_BTT, keep)
         ctx.scale = 1.0 / (1.0 - dropout)
         return out_BTHD.mul_(ctx.scale)
@@ -85,26 +86,26 @@ class _Attention(torch.autograd.Function):
         _, length, heads, depth = q_BTHD.shape
         d_q, d_k, d_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q_BTHD, k_BTHD, v_BTHD))
         d_slope, d_place = q_BTHD.new_zeros(heads), q_BTHD.new_zeros(heads, length, length)
-        for part in _parts(probability):
-            q, k, v = (x[part].transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
-            d_out = d_out_BTHD[part].transpose(1, 2) * ctx.scale
-            p = probability[part]
+        for chunk in _chunks(probability):
+            q, k, v = (x[chunk].transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
+            d_out = d_out_BTHD[chunk].transpose(1, 2) * ctx.scale
+            p = probability[chunk]
             d_score = torch.matmul(d_out, v.transpose(2, 3))
             if keep is not None:
-                d_score.mul_(keep[part])
-            kept = p if keep is None else p * keep[part]
-            d_v[part] = torch.matmul(kept.transpose(2, 3), d_out).transpose(1, 2)
+                d_score.mul_(keep[chunk])
+            kept = p if keep is None else p * keep[chunk]
+            d_v[chunk] = torch.matmul(kept.transpose(2, 3), d_out).transpose(1, 2)
             d_score.sub_((d_score * p).sum(dim=-1, keepdim=True)).mul_(p)
-            d_q[part] = torch.matmul(d_score, k).transpose(1, 2)
-            d_k[part] = torch.matmul(d_score.transpose(2, 3), q).transpose(1, 2)
-            d_slope += torch.einsum("bhts,bts->h", d_score, log_lag_BTT[part])
+            d_q[chunk] = torch.matmul(d_score, k).transpose(1, 2)
+            d_k[chunk] = torch.matmul(d_score.transpose(2, 3), q).transpose(1, 2)
+            d_slope += torch.einsum("bhts,bts->h", d_score, log_lag_BTT[chunk])
             d_place += d_score.sum(dim=0)
         root = depth**-0.5
         return d_q.mul_(root), d_k.mul_(root), d_v, d_slope, d_place, None, None, None
 
 
-def _parts(score_BHTT: Tensor) -> list[slice]:
-    """Contexts to work on together: a few on a CPU, all elsewhere."""
+def _chunks(score_BHTT: Tensor) -> list[slice]:
+    """Chunks of contexts to process together: a few contexts on a CPU, all of them on other devices."""
     num = len(score_BHTT)
-    chunk = max(1, CHUNK_SCORES // score_BHTT[0].numel()) if score_BHTT.is_cpu else num
-    return [slice(low, low + chunk) for low in range(0, num, chunk)]
+    size = max(1, CHUNK_SCORES // score_BHTT[0].numel()) if score_BHTT.is_cpu else num
+    return [slice(low, low + size) for low in range(0, num, size)]

@@ -1,4 +1,4 @@
-"""How a model is trained."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "validation_ratio": (0.0, 0.9),
     "patience": (1, 10_000),
 }
-#: Up to here scoring all items of a step costs no more than the rest of it.
+#: Up to this size, scoring all items in a step costs no more than the rest of the step.
 _ALL_UP_TO_ROWS = 100_000
 _MANY_NEGATIVES = 2048
 
@@ -29,17 +29,22 @@ _MANY_NEGATIVES = 2048
 class TrainConfig:
     """Settings of one training run.
 
-    ``warmup_ratio`` of all steps the learning rate rises, then it falls as a cosine to ``final_ratio`` of its peak.
-    With ``shuffle_ties`` each epoch sees a member's plays of one moment in another order: it is not known which came first.
-    ``intent_weight`` is lambda of the paper's Eq. 4. ``unknown_ratio`` of the input plays have their item replaced by row 0, so
-    that the row of unknown items means something. The last ``validation_ratio`` of the plays, by time, is held out to choose the
-    best epoch; training stops after ``patience`` epochs without a better one. With 0 nothing is held out and all epochs run.
-    ``num_negatives`` items are drawn a step to stand for all (:mod:`intentrec_core.training.sampled_softmax`); 0
-    scores all of them, and
-    None takes what suits the catalogue (:meth:`negatives`).
-    ``max_seconds`` ends training early, with the whole schedule squeezed into that time (such a run is not repeatable).
+    The learning rate rises during the first ``warmup_ratio`` of all steps, then falls as a cosine to ``final_ratio`` of
+    its peak.
+    ``shuffle_ties``: in each epoch, plays of a member at the same time are in a different order, because their true
+    order is not known.
+    ``intent_weight`` is lambda of the paper's Eq. 4.
+    ``unknown_ratio`` of the input plays have their item replaced by row 0, so that the row of unknown items learns a
+    useful value.
+    The last ``validation_ratio`` of the plays, by time, is held out to choose the best epoch; training stops after
+    ``patience`` epochs without improvement. With 0 nothing is held out and all epochs run.
+    ``num_negatives`` items are drawn per step to represent the whole catalogue
+    (:mod:`intentrec_core.training.sampled_softmax`). 0 scores all items; None chooses by the size of the catalogue
+    (:meth:`negatives`).
+    ``max_seconds`` ends training early, with the whole schedule compressed into that time. Such a run is not
+    repeatable.
 
-    Raises: ConfigError naming the value and what is allowed.
+    Raises: ConfigError with the name, the value and the allowed range.
     """
 
     epochs: int = 15
@@ -67,7 +72,7 @@ class TrainConfig:
             raise ConfigError(f"training max_seconds is {self.max_seconds}; allowed: above 0")
 
     def negatives(self, num_rows: int) -> int:
-        """Items to draw a step with a catalogue of ``num_rows``; 0: score all."""
+        """Number of items to draw per step for a catalogue of ``num_rows`` rows; 0 means score all."""
         if self.num_negatives is not None:
             return self.num_negatives
         return 0 if num_rows <= _ALL_UP_TO_ROWS else _MANY_NEGATIVES

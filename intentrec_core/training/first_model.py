@@ -1,20 +1,27 @@
 """A first model from plays at rest: vocabulary, features, training, and the comparison with the references.
 
-What `intentrec train`, `intentrec eval` and the demo have in common. Nothing here talks to a person, a broker or a bundle store.
+``fit`` is what the library's users, `intentrec train`, `intentrec eval` and the demo share. Nothing here talks to a person, a
+broker or a bundle store.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from intentrec_core.bundle.model_folder import Model
+from intentrec_core.domain.toml import domain_text, parse_domain
 from intentrec_core.errors import DataError
 from intentrec_core.evaluation.comparison import Comparison
 from intentrec_core.evaluation.report import compare
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.history.history import EventLayout
 from intentrec_core.model.model import ModelConfig
-from intentrec_core.plays.table import PLAYS
+from intentrec_core.plays.members import pack_members
+from intentrec_core.plays.table import PLAYS, check_plays
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
 
@@ -28,15 +35,68 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FirstModel:
-    """A trained model and everything that a bundle of it needs."""
+    """What training from nothing gives: the network in ``trained``, and the rows of the items that were played."""
 
-    domain: Domain
     vocabulary: Vocabulary
-    catalogue: Catalogue
     table: ItemTable
-    features: FeatureBuilder
     trained: Trained
-    plays: pa.Table
+
+
+def fit(
+    plays: pa.Table,
+    catalogue: Catalogue,
+    *,
+    domain: str | Path,
+    epochs: int | None = None,
+    seed: int | None = None,
+    config: TrainConfig | None = None,
+    model_config: ModelConfig | None = None,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+    epoch_done: EpochCallback | None = None,
+) -> Model:
+    """Trains a model on ``plays``, from nothing, to predict the intents and the item of every next play.
+
+    ``plays`` is an Arrow table with one row a play, in any order. Columns: event_id, user_id, item_id (text) and ts_ms
+    (milliseconds since 1970); optional: action, session_id (text), duration_s (seconds), context (map of text to text).
+    ``domain`` is the name of a shipped domain (movielens, video, shop) or the path of a domain file. ``config`` is a
+    :class:`~intentrec_core.training.config.TrainConfig`, whose ``epochs`` and ``seed`` the arguments of that name replace;
+    ``model_config`` is a :class:`~intentrec_core.model.model.ModelConfig`. ``device`` is ``auto`` (CUDA where there is one),
+    ``cpu``, ``cuda`` or ``cuda:N``. ``progress`` is called after each step, ``epoch_done`` after each epoch.
+
+    Rows go to the items that were played, in the order of their first play; an item without an entry in the catalogue has its
+    id for a title and no fields. One seed gives one model on one machine, on the CPU and without ``config.max_seconds``.
+
+    Raises: ConfigError for a domain, a setting or a device that is wrong, naming it and what is allowed; DataError for plays
+    without a required column, with values of another type, or with nothing to learn from: training takes a member with two plays.
+    Cost: an epoch is one pass over the plays, some 13,000 a second with the default sizes on two CPU cores.
+    """
+    text = domain_text(domain)
+    declared = parse_domain(text, str(domain))
+    settings = config or TrainConfig()
+    if epochs is not None:
+        settings = dataclasses.replace(settings, epochs=epochs)
+    if seed is not None:
+        settings = dataclasses.replace(settings, seed=seed)
+    checked = check_plays(plays)
+    first = learn(
+        declared,
+        checked,
+        catalogue,
+        settings,
+        model_config=model_config,
+        device=device,
+        progress=progress,
+        epoch_done=epoch_done,
+    )
+    return Model(
+        network=first.trained.model,
+        domain_text=text,
+        vocabulary=first.vocabulary,
+        catalogue=catalogue,
+        item_table=first.table,
+        trained_until_ms=int(checked.column("ts_ms")[checked.num_rows - 1].as_py()) + 1,
+    )
 
 
 def learn(
@@ -50,18 +110,22 @@ def learn(
     progress: ProgressCallback | None = None,
     epoch_done: EpochCallback | None = None,
 ) -> FirstModel:
-    """Trains on ``plays``; rows go to the items played, in the order of their first play.
+    """:func:`fit` for a domain that stands in no file, and for plays that are checked (schema PLAYS, event-time order).
 
-    Raises: DataError when there is nothing to learn from.
+    Raises: DataError when there is nothing to learn from, or a play has an empty item id or text where a number is declared.
     """
     if not plays.num_rows:
         raise DataError("no plays to learn from: give more, or a larger share")
     played = dict.fromkeys(plays.column(PLAYS.get_field_index("item_id")).to_pylist())
-    vocabulary = Vocabulary.build(played)
+    try:
+        vocabulary = Vocabulary.build(played)
+        members = pack_members(EventLayout(domain), plays)
+    except ValueError as error:
+        raise DataError(f"plays: {error}") from error
     table = ItemTable(domain, vocabulary, catalogue)
     features = FeatureBuilder(domain, vocabulary, table)
     trained = train(
-        plays,
+        members,
         features,
         table,
         config,
@@ -70,18 +134,18 @@ def learn(
         progress=progress,
         epoch_done=epoch_done,
     )
-    return FirstModel(domain, vocabulary, catalogue, table, features, trained, plays)
+    return FirstModel(vocabulary, table, trained)
 
 
 def compare_with_references(
-    first: FirstModel, all_plays: pa.Table, cut_ms: int, without_intent: FirstModel | None, seed: int
+    model: Model, all_plays: pa.Table, cut_ms: int, without_intent: Model | None, seed: int
 ) -> Comparison:
     """The evaluation on the plays from ``cut_ms`` on, beside popularity, Markov and the model without the intent stage."""
     return compare(
-        first.trained.model,
-        first.features,
+        model.network,
+        model.features,
         all_plays,
         cut_ms=cut_ms,
-        without_intent=without_intent.trained.model if without_intent else None,
+        without_intent=without_intent.network if without_intent else None,
         seed=seed,
     )

@@ -1,4 +1,6 @@
-"""The loss: duration-weighted next item, plus lambda times every head's next label (paper Eq. 3 and 4)."""
+"""The training loss: the next item weighted by duration, plus lambda times the next label of every head (paper Eq. 3
+and 4).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from intentrec_core.training.sampled_softmax import ItemSampler, sampled_cross_e
 
 @dataclass(frozen=True, slots=True)
 class LossParts:
-    """The loss and what it is made of: scalars, means over the target plays."""
+    """The total loss and its terms, as scalars. Each term is a mean over the target plays."""
 
     total: Tensor
     item: Tensor
@@ -32,11 +34,11 @@ def intentrec_loss(
     first_target: Tensor | None = None,
     sampler: ItemSampler | None = None,
 ) -> LossParts:
-    """Loss of predicting play k + 1 at play k, for the plays of each context from ``first_target`` on.
+    """The loss of predicting play k + 1 at play k, for the plays of each context from ``first_target`` on.
 
-    ``intent_weight`` is lambda. ``first_target`` (i64[B], default 1) leaves out plays that another context already covers.
-    A target of an unknown item (row 0) has no item loss; its labels still count. With ``sampler`` the item loss is taken
-    against a sample of the items instead of all.
+    ``intent_weight`` is lambda. ``first_target`` (i64[B], default 1) excludes plays that are already targets of another
+    context. A target with an unknown item (row 0) has no item loss, but its labels count. With ``sampler``, the item
+    loss is estimated from a sample of the items.
     """
     place = torch.arange(1, batch.item_row.shape[1], device=batch.item_row.device)
     first = torch.ones_like(batch.lengths) if first_target is None else first_target.clamp(min=1)
@@ -56,7 +58,8 @@ def intentrec_loss(
     ):
         truth = labels[:, 1:][taken]
         present = (truth.sum(dim=-1) > 0).sum().clamp(min=1)
-        # Several positive labels: the cross-entropies add up, over the positives only (paper 3.3).
+        # With several positive labels, their cross-entropies are added; labels that are not set add nothing (paper
+        # 3.3).
         heads[head.name] = -(truth * functional.log_softmax(logit[:, :-1][taken], dim=-1)).sum() / present
     total = item + intent_weight * sum(heads.values(), start=item.new_zeros(()))
     return LossParts(total=total, item=item, heads=heads)

@@ -1,4 +1,4 @@
-"""What training says while it runs and when it is done. Plain values: whoever prints decides how."""
+"""Progress and results of training as plain values. The caller decides how to print them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from intentrec_core.model.model import IntentRec
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """After one step. ``loss`` are means over the epoch so far: "total", "item", and one a head."""
+    """State after one step. ``loss`` are means over the epoch so far: "total", "item", and one per head."""
 
     epoch: int
     num_epochs: int
@@ -24,7 +24,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
-    """One point of the learning curve; ``validation`` is of the held-out slice, None where nothing is held out."""
+    """One point of the learning curve. ``validation`` is measured on the held-out plays, None if nothing is held out."""
 
     epoch: int
     elapsed_s: float
@@ -43,9 +43,10 @@ class EpochReport:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained model, in evaluation mode on its device, and how it got there.
+    """A trained model, in evaluation mode on its device, with its learning curve.
 
-    ``best_epoch`` is the epoch whose weights these are. ``stopped`` says why it ended: "epochs", "patience" or "time".
+    The weights are those of epoch ``best_epoch``. ``stopped`` is the reason why training ended: "epochs", "patience" or
+    "time".
     """
 
     model: IntentRec

@@ -1,14 +1,15 @@
-"""The softmax over a very large catalogue, from a sample of its items.
+"""The softmax over a very large catalogue, estimated from a sample of its items.
 
-Scoring every item for every target costs more than the whole model past some 100,000 items. A few thousand items drawn for
-the whole batch stand for all of them: each is weighed by the inverse of how often it is drawn, so the sum they stand for is
-right on average (importance sampling). Items are drawn as often as they are played, which is close to how much they weigh.
+From about 100,000 items on, scoring every item for every target costs more than the whole model. Instead, a few
+thousand items are drawn for the whole batch, and each is weighted by the inverse of its probability of being drawn, so
+that the estimated sum is right on average (importance sampling). Items are drawn in proportion to their plays, which is
+close to their share of the sum.
 
 Shapes: V item rows (row 0 no item), N targets, C drawn items, W model width.
 
-Source: "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model", IEEE Transactions on
-Neural Networks 2008; the correction by log q also in "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
-Recommendations", RecSys 2019.
+Source: "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model", IEEE
+Transactions on Neural Networks 2008; the correction by log q also in "Sampling-Bias-Corrected Neural Modeling for Large
+Corpus Item Recommendations", RecSys 2019.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from intentrec_core.model.model import IntentRec
 
 
 class ItemSampler:
-    """Draws ``num`` items, with replacement and never row 0, each as often as its share of ``counts`` (plus one) says.
+    """Draws ``num`` items with replacement, never row 0, each with a probability in proportion to its ``counts`` plus
+    one.
 
     Shapes: counts i64[V].
     Raises: ValueError when there is no item to draw.
@@ -32,7 +34,7 @@ class ItemSampler:
 
     def __init__(self, counts: NDArray[np.int64], num: int, device: torch.device) -> None:
         if len(counts) < 2:
-            raise ValueError("a sampled softmax needs an item")
+            raise ValueError("a sampled softmax needs at least one item")
         smoothed = counts[1:] + 1.0
         share = smoothed / smoothed.sum()
         bounds = np.cumsum(share)
@@ -41,7 +43,7 @@ class ItemSampler:
         self._log_share = torch.from_numpy(np.log(share).astype(np.float32)).to(device)
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """Rows i64[C], and the logarithm of how many of the draws are expected to be each of them, f32[C]."""
+        """Rows i64[C], and for each the logarithm of the expected number of draws of this row, f32[C]."""
         points = torch.rand(self._num, dtype=self._bounds.dtype, device=self._bounds.device)
         place = torch.searchsorted(self._bounds, points).clamp(max=len(self._bounds) - 1)
         return place + 1, self._log_share[place] + math.log(self._num)
@@ -58,6 +60,6 @@ def sampled_cross_entropy(model: IntentRec, item_NW: Tensor, row_N: Tensor, samp
     row_C, log_expected_C = sampler.draw()
     drawn_CW, drawn_bias_C = model.weights_of(row_C)
     drawn_NC = torch.addmm(drawn_bias_C - log_expected_C, item_NW, drawn_CW.T)
-    # The target stands in the sum itself: where it is drawn as well it would count twice.
+    # The target is part of the sum already: if it is also drawn, it would count twice.
     drawn_NC = drawn_NC.masked_fill(row_N[:, None] == row_C, float("-inf"))
     return torch.logaddexp(target_N, drawn_NC.logsumexp(dim=-1)) - target_N

@@ -1,4 +1,4 @@
-"""Learning rate over the run: linear warm-up, then a cosine down; and how far the run is."""
+"""The learning rate schedule: linear warm-up, then a cosine; and the progress of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def rate_factor(done: float, *, warmup_ratio: float, final_ratio: float) -> float:
-    """Share of the peak learning rate when ``done`` (0 to 1) of the run is behind us."""
+    """The share of the peak learning rate when the share ``done`` (0 to 1) of the run is over."""
     if done < warmup_ratio:
         return done / warmup_ratio
     span = 1.0 - warmup_ratio
@@ -15,5 +15,5 @@ def rate_factor(done: float, *, warmup_ratio: float, final_ratio: float) -> floa
 
 
 def run_done(steps: float, elapsed_s: float, max_seconds: float | None) -> float:
-    """How far the run is, 0 to 1: by steps or by time, whichever is further."""
+    """The share of the run that is over, 0 to 1: by steps or by time, whichever is larger."""
     return min(1.0, steps if max_seconds is None else max(steps, elapsed_s / max_seconds))

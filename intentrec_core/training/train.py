@@ -1,7 +1,7 @@
-"""The training loop: windows in, weights out. One code for a first model on everything and for a minute's warm start.
+"""The training loop. The same code trains a first model on all plays and continues a model for a minute.
 
-It computes in float32 on whatever device it is given. On the CPU, with one seed, one thread count and no time limit, a run
-is repeatable to the bit; the caller's random state is left as it was.
+It computes in float32 on any device. On the CPU, a run with the same seed, number of threads and no time limit is
+repeatable to the bit. The caller's random state is not changed.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def train(
 ) -> Trained:
     """Trains a model to predict every play from ``from_ms`` on that has an earlier play of the same member.
 
-    With ``start``, a copy of it is trained further, grown by the rows that ``items`` has beyond it (``model_config`` must then be
-    left out); else a new model begins. Plays before ``from_ms`` are context only.
+    With ``start``, a copy of that model is trained further, extended by the rows that ``items`` has in addition
+    (``model_config`` must then be omitted). Otherwise a new model is made. Plays before ``from_ms`` are only context.
 
-    Raises: DataError when there is no play to learn from, or the loss stops being a number; ConfigError for a device that is
-    not there.
+    Raises: DataError when there is no play to learn from, or the loss is no longer a number; ConfigError for a device
+    that this machine does not have.
     """
     config = config or TrainConfig()
     members = plays if isinstance(plays, MemberPlays) else pack_members(features.layout, plays)
@@ -68,7 +68,7 @@ def train(
         held_out_ms = _held_out_from(members, config.validation_ratio, from_ms)
         windows = cut_windows(members, from_ms=from_ms, until_ms=held_out_ms)
         if not len(windows):
-            raise DataError("no member has two plays in the training span: give it more plays")
+            raise DataError("no member has two plays in the training span: use more plays")
         model = _first_model(features, items, members, model_config, start, held_out_ms)
         run = _Run(model.to(target_device), features, members, windows, config, held_out_ms, clock)
         return run.all_epochs(progress, epoch_done)
@@ -84,20 +84,20 @@ def _first_model(
 ) -> IntentRec:
     if start is not None:
         if model_config is not None:
-            raise ValueError("model_config has no effect with a model to start from: leave one out")
+            raise ValueError("model_config has no effect with a model to start from: omit one of them")
         model = copy.deepcopy(start)
-        model.grow(items)  # also without new rows: what the catalogue says of known items may have changed
+        model.grow(items)  # even without new rows: catalogue attributes of known items may have changed
         return model
     model = IntentRec(model_config or ModelConfig(), features.domain, items)
     counts = _times_played(features, members, model.num_rows, until_ms)[1:]
-    # How often an item is played is the one thing known before training: steps need not be spent on it.
+    # The frequency of each item is known before training, so no steps need to be spent on learning it.
     log_share = np.log((counts + 1.0) / (counts.sum() + len(counts)))
     model.item_bias.data[1:] = torch.from_numpy((log_share - log_share.mean()).astype(np.float32))
     return model
 
 
 def _times_played(features: FeatureBuilder, members: MemberPlays, num_rows: int, until_ms: int) -> NDArray[np.int64]:
-    """Plays of each row before ``until_ms``. Shape: i64[V]."""
+    """Number of plays of each row before ``until_ms``. Shape: i64[V]."""
     rows = features.rows(members.events["item_hash"][members.events["ts_ms"] < until_ms])
     return np.bincount(rows, minlength=num_rows)
 
@@ -112,7 +112,7 @@ def _held_out_from(members: MemberPlays, ratio: float, from_ms: int) -> int:
 
 
 class _Validation:
-    """The held-out slice: what each epoch is judged on."""
+    """The held-out plays, on which each epoch is measured."""
 
     def __init__(self, features: FeatureBuilder, members: MemberPlays, num_rows: int, from_ms: int) -> None:
         windows = cut_windows(members, from_ms=from_ms)
@@ -122,14 +122,14 @@ class _Validation:
         self._targets = make_targets(members, windows, rows, candidate)
         self._ranker = ModelRanker(features, members, windows)
 
-    def judge(self, model: IntentRec) -> tuple[Quality, dict[str, float]]:
-        """Quality, and accuracy of each head."""
+    def measure(self, model: IntentRec) -> tuple[Quality, dict[str, float]]:
+        """Quality of the ranking, and accuracy of each head."""
         found = self._ranker.rank(model, self._targets)
         return quality(found.ranks), mean_accuracy(found.correct)
 
 
 class _Run:
-    """One run: the optimiser, how far it is, the best weights so far."""
+    """One training run: the optimiser, the progress, and the best weights so far."""
 
     def __init__(
         self,
@@ -166,18 +166,22 @@ class _Run:
         )
 
     def all_epochs(self, progress: ProgressCallback | None, epoch_done: EpochCallback | None) -> Trained:
-        """Runs to the end: of the epochs, of the patience, or of the time."""
+        """Trains until the epochs, the patience or the time is used up."""
         curve: list[EpochReport] = []
         best, best_weights, stopped = 0, None, "epochs"
         for epoch in range(1, self._config.epochs + 1):
             loss = self._epoch(epoch, progress)
-            judged, accuracy = self._validation.judge(self._model) if self._validation else (None, {})
-            curve.append(EpochReport(epoch, self._elapsed_s(), loss, judged, accuracy))
+            validation, accuracy = self._validation.measure(self._model) if self._validation else (None, {})
+            curve.append(EpochReport(epoch, self._elapsed_s(), loss, validation, accuracy))
             if epoch_done:
                 epoch_done(curve[-1])
-            if judged is None or judged.ndcg_at_10 > (curve[best - 1].validation or judged).ndcg_at_10 or not best:
+            if (
+                validation is None
+                or validation.ndcg_at_10 > (curve[best - 1].validation or validation).ndcg_at_10
+                or not best
+            ):
                 best = epoch
-                if judged is not None:
+                if validation is not None:
                     best_weights = copy.deepcopy(self._model.state_dict())
             if self._out_of_time():
                 stopped = "time"
@@ -229,7 +233,9 @@ class _Run:
         return parts
 
     def _with_unknowns(self, context: ContextBatch) -> ContextBatch:
-        """A small share of the input items becomes unknown, so that row 0 has a meaning when an unknown item comes."""
+        """Replaces a small share of the input items by row 0, so that row 0 has a useful value when an unknown item
+        occurs.
+        """
         if not self._config.unknown_ratio:
             return context
         unknown: Tensor = (

@@ -1,6 +1,6 @@
 """A trained model becomes a bundle: item vectors, their index, what is popular, questions with known answers, one folder.
 
-    model, vocabulary, catalogue, plays ──▶ vectors ──▶ index ──▶ recall against exact ──▶ golden answers ──▶ write_bundle
+    model, plays ──▶ vectors ──▶ index ──▶ recall against exact ──▶ golden answers ──▶ write_bundle
 
 "As of the build" is the event time of the newest play, never the clock: item ages and popularity mean the same when old
 plays are replayed.
@@ -30,12 +30,11 @@ from index.recall import recall_at_k
 from intentrec_core.baselines.popularity import WEEK_S
 from intentrec_core.bundle.contents import LoadedBundle, item_label_heads, item_vectors, load_bundle, pack_files
 from intentrec_core.bundle.format import GOLDEN, INDEX, BundleRef, write_bundle
-from intentrec_core.domain.toml import parse_domain
+from intentrec_core.bundle.model_folder import Model
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import DataError
-from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
-from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
@@ -72,23 +71,19 @@ class BuiltBundle:
 
 def build_bundle(
     root: Path,
-    *,
-    model: IntentRec,
-    domain_text: str,
-    vocabulary: Vocabulary,
-    catalogue: Catalogue,
+    model: Model,
     plays: pa.Table,
+    *,
     parent: str | None = None,
-    trained_until_ms: int | None = None,
     index_kind: str | None = None,
     metrics: Mapping[str, float] | None = None,
     facts: Mapping[str, str | int | float] | None = None,
 ) -> BuiltBundle:
     """Writes a bundle of ``model`` under ``root``, reads it back and asks its golden queries.
 
-    ``plays`` (schema PLAYS, event-time order) are all plays known, of which popularity counts the last 7 days;
-    ``trained_until_ms`` is the event time up to which the model has learned (default: all of them). ``index_kind`` is one
-    of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size.
+    ``plays`` (schema PLAYS, event-time order) are all plays known, of which popularity counts the last 7 days. ``index_kind`` is
+    one of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size. ``parent`` is the bundle that the model
+    was trained from; ``metrics`` and ``facts`` are added to the manifest's.
 
     Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden …): then it
     stands there unannounced, and nothing serves it; OSError when the disk refuses.
@@ -96,40 +91,31 @@ def build_bundle(
     """
     if not plays.num_rows:
         raise DataError("no plays: a bundle is built as of its newest play")
-    domain = parse_domain(domain_text, "domain.toml")
-    table = ItemTable(domain, vocabulary, catalogue)
     until_ms = int(plays.column("ts_ms")[plays.num_rows - 1].as_py())
-    vectors = item_vectors(model, table, until_ms / 1000)
+    vectors = item_vectors(model.network, model.item_table, until_ms / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
-    kind = index_kind or artifact.default_kind(len(vocabulary))
-    features = FeatureBuilder(domain, vocabulary, table)
-    queries = golden_queries(model, features, plays)
-    if kind == artifact.PRUNED:
-        asked = planning_queries(model, features, plays)
-        # Too few members to learn from what they ask; asked explicitly, the build says so.
-        kind = artifact.EXACT if index_kind is None and len(asked) < MIN_QUERIES else kind
-        index = artifact.build(searched, kind, asked)
-    else:
-        index = artifact.build(searched, kind)
+    queries = golden_queries(model.network, model.features, plays)
+    kind, index = _build_index(searched, model, plays, index_kind)
+    num_items = len(model.vocabulary) - 1
     recall = recall_at_k(index, ExactIndex(searched), queries, GOLDEN_K)
     own_facts: dict[str, str | int | float] = {
         PLAYS_UNTIL: until_ms,
-        TRAINED_UNTIL: until_ms + 1 if trained_until_ms is None else trained_until_ms,
+        TRAINED_UNTIL: model.trained_until_ms,
         "num_plays": plays.num_rows,
-        "num_items": len(vocabulary) - 1,
+        "num_items": num_items,
         "index_kind": kind,
     }
     with tempfile.TemporaryDirectory(prefix="intentrec-bundle-") as folder:
         files = pack_files(
             Path(folder),
-            domain_text=domain_text,
-            model=model,
-            vocabulary=vocabulary,
-            catalogue=catalogue,
+            domain_text=model.domain_text,
+            model=model.network,
+            vocabulary=model.vocabulary,
+            catalogue=model.catalogue,
             vectors=vectors,
-            popularity=popularity(plays, vocabulary, until_ms),
+            popularity=popularity(plays, model.vocabulary, until_ms),
             index=artifact.to_bytes(index),
-            golden=golden_bytes(index, queries, min(GOLDEN_K, len(vocabulary) - 1)),
+            golden=golden_bytes(index, queries, min(GOLDEN_K, num_items)),
         )
         ref = write_bundle(
             root,
@@ -141,7 +127,18 @@ def build_bundle(
             facts={**own_facts, **(facts or {})},
         )
     check_bundle(ref.path)
-    return BuiltBundle(ref, kind, len(vocabulary) - 1, recall)
+    return BuiltBundle(ref, kind, num_items, recall)
+
+
+def _build_index(searched: Vectors, model: Model, plays: pa.Table, wanted_kind: str | None) -> tuple[str, ItemIndex]:
+    """The index of the vectors and its kind: the one that is wanted, else the one that suits the catalogue's size."""
+    kind = wanted_kind or artifact.default_kind(len(model.vocabulary))
+    if kind != artifact.PRUNED:
+        return kind, artifact.build(searched, kind)
+    asked = planning_queries(model.network, model.features, plays)
+    # Too few members to learn from what they ask; where the kind was asked for explicitly, the build says so.
+    kind = artifact.EXACT if wanted_kind is None and len(asked) < MIN_QUERIES else kind
+    return kind, artifact.build(searched, kind, asked)
 
 
 def check_bundle(path: Path, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:

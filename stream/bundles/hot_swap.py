@@ -49,6 +49,8 @@ class SwappingPipeline(Protocol):
 
     @property
     def serving(self) -> Serving: ...
+    @property
+    def previous(self) -> Serving | None: ...
     def start_migration(self, serving: Serving) -> None: ...
     def step_migration(self) -> bool: ...
     def abort_migration(self) -> None: ...
@@ -72,7 +74,6 @@ class HotSwap:
         self._seen = 0
         self._wanted: tuple[Announcement, float] | None = None
         self._news = asyncio.Event()
-        self.previous: Serving | None = None
 
     async def __aenter__(self) -> Self:
         """Connects.
@@ -176,8 +177,8 @@ class HotSwap:
         version, old = announcement.bundle, pipeline.serving
         if version == old.version:
             return True
-        if self.previous is not None and self.previous.version == version:
-            serving = self.previous
+        if pipeline.previous is not None and pipeline.previous.version == version:
+            serving = pipeline.previous
         else:
             try:
                 serving = await self._load(version, announcement.url, old.tables)
@@ -191,7 +192,6 @@ class HotSwap:
         if num_taken_over is None:
             logger.info("%s serves everybody again: it was announced before %s had taken over", old.version, version)
             return False
-        self.previous = old
         self._metrics.bundle_swaps.inc()
         logger.info(
             "%s serves instead of %s (%s; %d members moved one after another)",

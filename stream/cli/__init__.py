@@ -1,4 +1,4 @@
-"""The command line: one module a group of commands, nothing heavy imported before a command needs it."""
+"""The command line: one module per group of commands. Heavy imports wait until a command needs them."""
 
 from stream.cli.root import main
 

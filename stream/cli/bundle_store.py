@@ -1,4 +1,4 @@
-"""What commands do with the bundle store: write a first bundle, announce one, find one, judge one."""
+"""What commands do with the bundle store: build a bundle into it, announce one, find one, evaluate one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from intentrec_core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pyarrow as pa
+
+    from intentrec_core.bundle.model_folder import Model
     from intentrec_core.bundle.store import BundleStore
     from intentrec_core.evaluation.comparison import Comparison
-    from intentrec_core.training.first_model import FirstModel
     from stream.bundles.builder import BuiltBundle
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
@@ -49,24 +51,17 @@ def resolve(store: BundleStore, version: str) -> str:
     return manifests[0].version
 
 
-def write_first_bundle(settings: Settings, first: FirstModel, metrics: Mapping[str, float]) -> BuiltBundle:
-    """Builds a bundle of a trained model, verifies it and puts it into the store.
+def publish_bundle(
+    settings: Settings, model: Model, plays: pa.Table, metrics: Mapping[str, float] | None = None
+) -> BuiltBundle:
+    """Builds a bundle of a model as of its newest play, verifies it and puts it into the store.
 
     Raises: BundleError when it does not verify or the store refuses.
     """
-    from intentrec_core.domain.toml import domain_text
     from stream.bundles.builder import build_bundle
 
     store = open_store(settings)
-    built = build_bundle(
-        store.cache,
-        model=first.trained.model,
-        domain_text=domain_text(settings.domain),
-        vocabulary=first.vocabulary,
-        catalogue=first.catalogue,
-        plays=first.plays,
-        metrics=metrics,
-    )
+    built = build_bundle(store.cache, model, plays, metrics=metrics)
     store.publish(built.ref)
     return built
 

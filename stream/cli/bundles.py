@@ -1,20 +1,25 @@
-"""``intentrec bundle``: what weights there are, what is in them, whether they are sound, and the way back to older ones."""
+"""``intentrec bundle``: builds a bundle of a saved model, lists, shows and verifies bundles, and goes back to an older one."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intentrec_core.errors import ConfigError, DataError
 from stream.cli import options
 from stream.cli.progress import bars, results
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from intentrec_core.bundle.format import Manifest
+    from intentrec_core.bundle.model_folder import Model
     from intentrec_core.bundle.store import BundleStore
 
 group = typer.Typer(
-    help="Look at bundles: weights, vocabulary and index under one version.",
+    help="Build bundles and look at them: weights, vocabulary and index under one version.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -31,7 +36,64 @@ def register(app: typer.Typer) -> None:
 
 @group.callback()
 def _bundle() -> None:
-    """Look at bundles: weights, vocabulary and index under one version."""
+    """Build bundles and look at them: weights, vocabulary and index under one version."""
+
+
+@group.command(
+    "build",
+    epilog="[bold]Examples[/bold]\n\n  intentrec bundle build model --plays my/folder\n\n"
+    "  intentrec bundle build model --announce --broker kafka:9092    ... and let every worker serve it",
+)
+def build(
+    model_folder: Annotated[
+        Path, typer.Argument(metavar="MODEL_FOLDER", help="What Model.save of the Python library wrote.")
+    ],
+    plays: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|FOLDER|NAME",
+            help="All plays known: Parquet, a folder with plays.parquet, or movielens-100k. "
+            "Default: movielens-100k, for a model of the domain movielens.",
+        ),
+    ] = None,
+    bundles: options.Bundles = None,
+    announce: Annotated[bool, typer.Option("--announce", help="Tell the workers on the broker to serve it.")] = False,
+    broker: options.Broker = None,
+    cache_dir: options.CacheDir = None,
+) -> None:
+    """Build a bundle that workers serve from a model that was trained with the library.
+
+    It adds what serving needs and training does not: item vectors, their index,
+    golden queries, and what is popular in the last week of the plays. The bundle
+    is verified and put into the store.
+    """
+    from intentrec_core.bundle.model_folder import load_model
+    from stream.cli.bundle_store import announce_bundle, publish_bundle
+    from stream.cli.data_source import MOVIELENS, load_plays
+
+    settings = options.settings(broker=broker, bundle_url=bundles, cache_dir=cache_dir)
+    out = results()
+    model = load_model(model_folder, device="cpu")
+    if plays is None and model.domain.name != "movielens":
+        raise ConfigError(
+            f"{model_folder} is a model of the domain {model.domain.name}: name its plays, for their popularity, with "
+            "--plays FILE|FOLDER"
+        )
+    with bars() as report:
+        known_plays = load_plays(plays or MOVIELENS, settings.cache_dir, report)
+        _refuse_other_items(model, known_plays)
+        report("encoding items, building the index, writing the bundle", 0, 0)
+        built = publish_bundle(settings, model, known_plays)
+    out.print(f"[bold]{built.line()}[/bold], in {settings.bundle_url}", soft_wrap=True)
+    if announce:
+        announce_bundle(settings, built.ref.version, reason="built")
+        out.print(f"announced on {settings.model_updates_topic} of {settings.broker}", soft_wrap=True)
+
+
+def _refuse_other_items(model: Model, plays: pa.Table) -> None:
+    """Plays of another data set would make a bundle that verifies, and knows nothing of what is popular."""
+    if plays.num_rows and not any(map(model.vocabulary.row, plays.column("item_id").unique().to_pylist())):
+        raise DataError("no play is of an item that the model knows: give the plays it was trained on, and later ones")
 
 
 @group.command("list", epilog="[bold]Examples[/bold]\n\n  intentrec bundle list --bundles s3://my-bucket/bundles")
@@ -96,7 +158,6 @@ def verify(version: Version, bundles: options.Bundles = None, cache_dir: options
     Exit code 4, and one line with what is wrong, when it must not serve.
     """
     import tempfile
-    from pathlib import Path
 
     from intentrec_core.bundle.store import BundleStore
     from stream.bundles.builder import check_bundle
@@ -145,8 +206,6 @@ def rollback(
 
 
 def _parent(current: str | None, store: BundleStore) -> str:
-    from intentrec_core.errors import ConfigError
-
     if current is None:
         raise ConfigError("no bundle was announced yet: name the version to serve")
     parents = [manifest.version for manifest in store.lineage(current)][1:2]

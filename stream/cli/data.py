@@ -1,4 +1,4 @@
-"""``intentrec data``: fetch a data set once, verify it, show its terms."""
+"""``intentrec data``: downloads a public data set once, verifies it and prints its licence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from stream.cli import options
 from stream.cli.progress import bars, results
 
-group = typer.Typer(help="Get real plays to learn from and to replay.", no_args_is_help=True, rich_markup_mode="rich")
+group = typer.Typer(
+    help="Download real plays to train on and to replay.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 @group.callback()
 def _data() -> None:
-    """Get real plays to learn from and to replay."""
+    """Download real plays to train on and to replay."""
 
 
 @group.command(
@@ -30,15 +32,15 @@ def _data() -> None:
 )
 def movielens_100k(
     archive: Annotated[
-        Path | None, typer.Option(help="An ml-100k.zip (or recbole wheel) you have, instead of a download.")
+        Path | None, typer.Option(help="Use this ml-100k.zip (or recbole wheel) instead of downloading.")
     ] = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Fetch MovieLens-100K: 100,000 ratings by 943 members of 1,682 movies, 1997 to
+    """Download MovieLens-100K: 100,000 ratings of 1,682 movies by 943 members, 1997 to
     1998.
 
-    From its home where that is reachable, else out of a Python package that
-    ships it; verified by checksum and cached.
+    Downloads it from its home page, or else takes it from a Python package that ships
+    it; verifies the checksum and caches the result.
     """
     from intentrec_core.datasets.movielens import fetch_movielens
 

@@ -1,4 +1,4 @@
-"""``--data``: a data set by name, or a folder of one's own, as plays in time order and their catalogue."""
+"""Loads what ``--data`` names, a public data set or a folder: plays in time order and their catalogue."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ MOVIELENS = "movielens-100k"
 
 @dataclass(frozen=True)
 class DataSet:
-    """Plays (schema PLAYS, in time order), their items, and a title for the screen."""
+    """Plays (schema PLAYS, in time order), the catalogue of their items, and a title to display."""
 
     title: str
     plays: pa.Table
     catalogue: Catalogue
 
     def earliest(self, share: float) -> pa.Table:
-        """The first ``share`` of the plays; plays of one millisecond are not parted, they go to the rest."""
+        """The earliest ``share`` of the plays. Plays of the same millisecond are never split: they go to the rest."""
         return self._split(share)[0]
 
     def rest(self, share: float) -> pa.Table:
-        """What comes after the first ``share`` of the plays."""
+        """The plays after the earliest ``share``."""
         return self._split(share)[1]
 
     def _split(self, share: float) -> tuple[pa.Table, pa.Table]:
@@ -44,9 +44,9 @@ class DataSet:
 
 
 def load_data(source: str, cache_dir: Path, report: Report) -> DataSet:
-    """Reads, and fetches if need be, what ``--data`` names.
+    """Reads the data set that ``--data`` names, downloading it first if needed.
 
-    Raises: DataError when it cannot be had; ConfigError when it is neither a known name nor a folder.
+    Raises: DataError if it cannot be downloaded or read; ConfigError if ``source`` is neither a known name nor a folder.
     """
     if source == MOVIELENS:
         from intentrec_core.datasets.movielens import fetch_movielens
@@ -59,18 +59,37 @@ def load_data(source: str, cache_dir: Path, report: Report) -> DataSet:
     return _load_folder(folder)
 
 
-def _load_folder(folder: Path) -> DataSet:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def load_plays(source: str, cache_dir: Path, report: Report) -> pa.Table:
+    """Plays alone (schema PLAYS, in time order): of a known name, a Parquet file, or a folder with plays.parquet.
 
+    Raises: DataError when they cannot be had; ConfigError when the source is none of these.
+    """
+    path = Path(source)
+    if source == MOVIELENS:
+        return load_data(source, cache_dir, report).plays
+    if not path.exists():
+        raise ConfigError(
+            f"--plays {source}: allowed: {MOVIELENS}, a Parquet file of plays, or a folder with plays.parquet"
+        )
+    return _read_plays(path / "plays.parquet" if path.is_dir() else path)
+
+
+def _load_folder(folder: Path) -> DataSet:
     from intentrec_core.features.catalogue import Catalogue
-    from intentrec_core.plays.table import check_plays
 
     items = next((path for name in ("items.parquet", "items.jsonl") if (path := folder / name).is_file()), None)
     if items is None:
-        raise DataError(f"{folder}: no items.parquet and no items.jsonl: one row an item, with item_id and title")
+        raise DataError(f"{folder}: add items.parquet or items.jsonl, with one row per item: item_id and title")
+    return DataSet(folder.name, _read_plays(folder / "plays.parquet"), Catalogue.load(items))
+
+
+def _read_plays(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from intentrec_core.plays.table import check_plays
+
     try:
-        plays = check_plays(pq.read_table(folder / "plays.parquet"))
+        return check_plays(pq.read_table(path))
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{folder / 'plays.parquet'} cannot be read: {error}") from error
-    return DataSet(folder.name, plays, Catalogue.load(items))
+        raise DataError(f"{path} cannot be read: {error}") from error

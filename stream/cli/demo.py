@@ -1,4 +1,4 @@
-"""``intentrec demo``: the whole system on one machine, on real plays."""
+"""``intentrec demo``: the whole system on one machine, with recorded plays."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from intentrec_core.training.config import TrainConfig
     from stream.cli.data_source import DataSet
     from stream.demo.console.snapshot import DemoSnapshot
-    from stream.demo.run import Show
-    from stream.demo.stage import DemoEnvironment
+    from stream.demo.environment import DemoEnvironment, PrintStep
+    from stream.demo.run import DrawSnapshot
+    from stream.demo.stats import DemoResult
 
-#: Of the plays, the earliest, that the first bundle learns from; the rest is replayed.
-SHARE = 0.7
+#: Share of the plays, the earliest ones, that the first bundle is trained on; the others are replayed.
+TRAINING_SHARE = 0.7
 DEFAULT_RATE = 200.0
 _HEADLESS_EVERY_S = 5.0
 
@@ -34,126 +35,132 @@ def register(app: typer.Typer) -> None:
     """Adds the command to the command tree."""
     app.command(
         "demo",
-        rich_help_panel="Begin here",
-        epilog="[bold]Examples[/bold]\n\n  intentrec demo                                 watch; Ctrl-C ends it\n\n"
+        rich_help_panel="Start here",
+        epilog="[bold]Examples[/bold]\n\n  intentrec demo                                 watch it; Ctrl-C ends it\n\n"
         "  intentrec demo --rate 500 --members 4\n\n"
-        "  intentrec demo --headless --json --seconds 120  figures only, JSON on the last line\n\n"
-        "  intentrec demo --broker 127.0.0.1:9092         on a Kafka you have, in topics of its own",
+        "  intentrec demo --headless --json --seconds 120  no live view, JSON on the last line\n\n"
+        "  intentrec demo --broker 127.0.0.1:9092         on your own Kafka, in its own topics",
     )(demo)
 
 
 def demo(
-    headless: Annotated[bool, typer.Option("--headless", help="No live view; a line every few seconds.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="No live view: print a line every few seconds.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object with all figures as the last line.")
+        bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")
     ] = False,
-    seconds: Annotated[float | None, typer.Option(min=1, help="Replay for so long. Default: to the last play.")] = None,
-    rate: Annotated[float | None, typer.Option(help=f"Plays a second. Default: {DEFAULT_RATE:g}.")] = None,
-    speed: Annotated[float | None, typer.Option(help="Instead: seconds of 1998 that pass in a second.")] = None,
-    broker: Annotated[
-        str | None, typer.Option("--broker", metavar="HOST:PORT", help="A Kafka you have. Default: an embedded one.")
+    seconds: Annotated[float | None, typer.Option(min=1, help="Stop the replay after so many seconds.")] = None,
+    rate: Annotated[float | None, typer.Option(help=f"Plays per second. Default: {DEFAULT_RATE:g}.")] = None,
+    speed: Annotated[
+        float | None, typer.Option(help="Instead of --rate: seconds of event time (1998) per second.")
     ] = None,
-    members: Annotated[int, typer.Option(min=0, max=12, help="How many members to show.")] = 3,
+    broker: Annotated[
+        str | None, typer.Option("--broker", metavar="HOST:PORT", help="Use this Kafka. Default: an embedded broker.")
+    ] = None,
+    members: Annotated[int, typer.Option(min=0, max=12, help="Number of members to show.")] = 3,
     retrain: Annotated[float, typer.Option(min=1, help="Seconds between training runs.")] = 20.0,
     train_seconds: Annotated[
-        float, typer.Option(min=1, help="The first bundle may learn for so long; it is kept for the next time.")
+        float, typer.Option(min=1, help="Time limit for training the first bundle, which is cached for later runs.")
     ] = 120.0,
     seed: options.Seed = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train the first bundle anew, not from the cache.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Train the first bundle again instead of using the cache.")
+    ] = False,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Watch real plays become intents and recommendations, live, while the weights
-    refresh.
+    """Watch recorded plays become intents and recommendations, live, while the model is
+    retrained.
 
-    Starts an embedded broker, gets MovieLens-100K, trains a first bundle on its
-    earliest 70 %, starts a worker and a trainer, and replays the rest in time
-    order, much faster than it happened. Everything is the real thing at small
-    scale; every process ends with this one.
+    Starts an embedded broker, downloads MovieLens-100K, trains a first bundle on its
+    earliest 70 %, starts a worker and a trainer, and replays the other plays in time
+    order, much faster than they happened. It runs the production processes at small
+    scale; all of them end with the demo.
     """
     from intentrec_core.training.config import TrainConfig
-    from stream.demo.run import NotDrained, ReplayPlan, play
-    from stream.demo.stage import open_stage, running
+    from stream.demo.environment import open_environment, running_processes
+    from stream.demo.run import ReplayPlan, run_demo
     from stream.kafka.replay import Pace
 
-    # A kill, or a closed terminal, must unwind like Ctrl-C: the context managers below end every process that was started.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _unwind_on_signals()
     settings = options.settings(cache_dir=cache_dir, broker=broker)
     pace = Pace(rate=DEFAULT_RATE if rate is None and speed is None else rate, speed=speed)
     console = notes()
-
-    def say(done: str) -> None:
-        console.print(f"[green]✓[/green] {done}", soft_wrap=True)
-
-    with open_stage(broker=broker, retrain_interval_s=retrain, say=say) as stage:
-        data_set, first_bundle = _prepare(
-            stage, settings.cache_dir, TrainConfig(seed=seed, max_seconds=train_seconds), fresh=fresh
+    print_step = _step_printer(console)
+    with open_environment(broker=broker, retrain_interval_s=retrain, print_step=print_step) as environment:
+        config = TrainConfig(seed=seed, max_seconds=train_seconds)
+        data_set, first_bundle = _prepare(environment, settings.cache_dir, config, fresh=fresh, print_step=print_step)
+        plan = ReplayPlan(
+            title=f"IntentRec · {data_set.title} in time order",
+            plays=data_set.rest(TRAINING_SHARE),
+            catalogue=data_set.catalogue,
+            pace=pace,
+            seconds=seconds,
+            num_members=members,
+            seed=seed,
+            first_bundle=first_bundle,
         )
-        with running(stage, say) as (worker, worker_port, trainer, trainer_port):
-            script = ReplayPlan(
-                title=f"IntentRec · {data_set.title} in time order",
-                plays=data_set.rest(SHARE),
-                catalogue=data_set.catalogue,
-                pace=pace,
-                seconds=seconds,
-                num_members=members,
-                seed=seed,
-                first_bundle=first_bundle,
-            )
-            with _shown(headless, console) as show:
-                result = play(script, stage, (worker, worker_port), (trainer, trainer_port), show)
-    _summarise(result, console)
-    if as_json:
-        import msgspec
+        with (
+            running_processes(environment, print_step) as (worker, trainer),
+            _live_view(headless, console) as draw,
+        ):
+            result = run_demo(plan, environment, worker, trainer, draw)
+    _report(result, print_step, as_json=as_json)
 
-        print(msgspec.json.encode(result).decode(), flush=True)
-    if result.plays_applied != result.plays_sent:
-        raise NotDrained(f"{result.plays_sent:,} plays were sent and {result.plays_applied:,} folded in")
+
+def _unwind_on_signals() -> None:
+    """A kill or a closed terminal must unwind like Ctrl-C: the context managers then stop every process that was started."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _prepare(stage: DemoEnvironment, cache_dir: Path, config: TrainConfig, *, fresh: bool) -> tuple[DataSet, str]:
-    """The data and an announced first bundle."""
+def _step_printer(console: Console) -> PrintStep:
+    def print_step(done: str) -> None:
+        console.print(f"[green]✓[/green] {done}", soft_wrap=True)
+
+    return print_step
+
+
+def _prepare(
+    environment: DemoEnvironment, cache_dir: Path, config: TrainConfig, *, fresh: bool, print_step: PrintStep
+) -> tuple[DataSet, str]:
+    """Loads the data and announces a first bundle; returns both."""
     from stream.cli.bundle_store import announce_bundle
     from stream.cli.data_source import MOVIELENS, load_data
     from stream.cli.learning import training_bars
     from stream.demo.first_bundle import first_bundle
 
-    console = notes()
     with bars(in_bytes=True) as report:
         data_set = load_data(MOVIELENS, cache_dir, report)
-    plays = data_set.earliest(SHARE)
-    console.print(
-        f"[green]✓[/green] {data_set.title}: {plays.num_rows:,} plays to learn from, "
-        f"{data_set.plays.num_rows - plays.num_rows:,} to replay"
-    )
+    plays = data_set.earliest(TRAINING_SHARE)
+    num_replayed = data_set.plays.num_rows - plays.num_rows
+    print_step(f"{data_set.title}: {plays.num_rows:,} plays to train on, {num_replayed:,} to replay")
     began_s = time.monotonic()
     with training_bars(f"training a first bundle on {plays.num_rows:,} plays", show_curve=False) as (progress, _):
         bundle, trained = first_bundle(
-            stage.settings,
+            environment.settings,
             plays,
             data_set.catalogue,
             config,
-            kept_in=cache_dir,
+            cache_dir=cache_dir,
             fresh=fresh,
             progress=progress,
         )
-    announce_bundle(stage.settings, bundle, reason="trained")
-    how = f"trained in {time.monotonic() - began_s:.0f} s" if trained else "from the cache; --fresh trains anew"
-    console.print(f"[green]✓[/green] first bundle {bundle} ({how})")
+    announce_bundle(environment.settings, bundle, reason="trained")
+    how = f"trained in {time.monotonic() - began_s:.0f} s" if trained else "from the cache; --fresh trains it again"
+    print_step(f"first bundle {bundle} ({how})")
     return data_set, bundle
 
 
 @contextlib.contextmanager
-def _shown(headless: bool, console: Console) -> Iterator[Show]:
-    """The live view on the alternate screen, or a line every few seconds."""
+def _live_view(headless: bool, console: Console) -> Iterator[DrawSnapshot]:
+    """Draws snapshots on the alternate screen, or as a line every few seconds without a terminal."""
     from stream.demo.console.screen import Screen
 
     if headless or not sys.stdout.isatty():
-        yield _lines(console)
+        yield _line_printer(console)
         return
     from rich.console import Console as Terminal
     from rich.live import Live
@@ -162,21 +169,21 @@ def _shown(headless: bool, console: Console) -> Iterator[Show]:
     last: list[DemoSnapshot] = []
     with Live(console=terminal, screen=True, auto_refresh=False, redirect_stderr=False, transient=True) as live:
 
-        def show(view: DemoSnapshot) -> None:
+        def draw(view: DemoSnapshot) -> None:
             last[:] = [view]
             live.update(Screen(view), refresh=True)
 
-        yield show
+        yield draw
     if last:
         terminal.print(Screen(last[0]))
 
 
-def _lines(console: Console) -> Show:
+def _line_printer(console: Console) -> DrawSnapshot:
     from stream.demo.console.bars import milliseconds, ratio
 
     next_s = time.monotonic()
 
-    def show(view: DemoSnapshot) -> None:
+    def draw(view: DemoSnapshot) -> None:
         nonlocal next_s
         if time.monotonic() < next_s:
             return
@@ -192,21 +199,28 @@ def _lines(console: Console) -> Show:
             soft_wrap=True,
         )
 
-    return show
+    return draw
 
 
-def _summarise(result: object, console: Console) -> None:
-    import msgspec
+def _report(result: DemoResult, print_step: PrintStep, *, as_json: bool) -> None:
+    """Prints the summary and the JSON object.
 
-    figures = msgspec.to_builtins(result)
-    accuracy = ", ".join(f"{head} {value:.3f}" for head, value in figures["intent_accuracy"].items())
-    console.print(
-        f"[green]✓[/green] {figures['plays_sent']:,} plays sent, {figures['plays_applied']:,} folded in, "
-        f"{figures['recommendations']:,} lists; p50 {figures['p50_ms']} ms, p99 {figures['p99_ms']} ms"
+    Raises: NotDrained if the worker has not folded in every play.
+    """
+    from stream.demo.run import NotDrained
+
+    accuracy = ", ".join(f"{head} {value:.3f}" for head, value in result.intent_accuracy.items())
+    print_step(
+        f"{result.plays_sent:,} plays sent, {result.plays_applied:,} folded in, {result.recommendations:,} recommendations; "
+        f"latency p50 {result.p50_ms} ms, p99 {result.p99_ms} ms"
     )
-    console.print(
-        f"[green]✓[/green] HR@10 {figures['hr_at_10']} against {figures['hr_at_10_popular']} of what is popular; "
-        f"intents: {accuracy or 'none judged'}; {figures['bundles_swapped']} of {figures['bundles_published']} new bundles "
-        "took over",
-        soft_wrap=True,
+    print_step(
+        f"HR@10 {result.hr_at_10}, popularity baseline {result.hr_at_10_popular}; intent accuracy: {accuracy or 'none yet'}; "
+        f"{result.bundles_swapped} of {result.bundles_published} new bundles took over"
     )
+    if as_json:
+        import msgspec
+
+        print(msgspec.json.encode(result).decode(), flush=True)
+    if result.plays_applied != result.plays_sent:
+        raise NotDrained(f"{result.plays_sent:,} plays were sent but only {result.plays_applied:,} were folded in")

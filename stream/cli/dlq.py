@@ -1,4 +1,4 @@
-"""``intentrec dlq``: the plays that were set aside as invalid: which, why, and once more into the plays topic."""
+"""``intentrec dlq``: lists and shows the plays that the worker rejected, and sends them to the plays topic again."""
 
 from __future__ import annotations
 
@@ -19,24 +19,22 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 group = typer.Typer(
-    help="Look at the plays that were set aside as invalid, and send them again.",
+    help="Inspect dead letters (plays that the worker rejected), and send them again.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 _DETAIL_WIDTH = 60
 
 Reasons = Annotated[
-    list[RejectReason] | None, typer.Option("--reason", help="Only dead_letters with this reason; may be repeated.")
+    list[RejectReason] | None, typer.Option("--reason", help="Only dead letters with this reason. Repeatable.")
 ]
 First = Annotated[
     list[str] | None,
-    typer.Option(
-        "--from", metavar="PARTITION:OFFSET", help="From this dead_letter on, itself included; may be repeated."
-    ),
+    typer.Option("--from", metavar="PARTITION:OFFSET", help="First dead letter of a partition, inclusive. Repeatable."),
 ]
 Last = Annotated[
     list[str] | None,
-    typer.Option("--to", metavar="PARTITION:OFFSET", help="Up to this dead_letter, itself included; may be repeated."),
+    typer.Option("--to", metavar="PARTITION:OFFSET", help="Last dead letter of a partition, inclusive. Repeatable."),
 ]
 
 
@@ -47,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 @group.callback()
 def _dlq() -> None:
-    """Look at the plays that were set aside as invalid, and send them again."""
+    """Inspect dead letters (plays that the worker rejected), and send them again."""
 
 
 @group.command(
@@ -55,17 +53,17 @@ def _dlq() -> None:
     epilog="[bold]Examples[/bold]\n\n  intentrec dlq list\n\n  intentrec dlq list --reason wrong_partition --limit 100\n\n"
     "  intentrec dlq list --from 3:120 --json",
 )
-def list_letters(
+def list_dead_letters(
     reason: Reasons = None,
     first: First = None,
     last: Last = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show so many, the last ones of each partition's.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest ones.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     broker: options.Broker = None,
 ) -> None:
-    """List dead dead_letters: where they lie, why, and how often they were sent again.
+    """List dead letters: place, time, reason, and how often each was sent again.
 
-    With --from or --to only the partitions named there are read.
+    With --from or --to, only the partitions named there are read.
     """
     from rich.table import Table
 
@@ -78,24 +76,14 @@ def list_letters(
         return
     out = results()
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("dead_letter", "when", "reason", "key", "source", "sent again", "detail"):
+    for column in ("place", "time", "reason", "key", "source", "sent again", "detail"):
         table.add_column(column, no_wrap=column != "detail", justify="right" if column == "sent again" else "left")
     for dead_letter in newest:
-        row = _as_json(dead_letter)
-        again, detail = (
-            f"{dead_letter.num_redrives}×" if dead_letter.num_redrives else "–",
-            dead_letter.detail[:_DETAIL_WIDTH],
-        )
-        when = str(row["time"])[:19].replace("T", " ")
-        table.add_row(
-            str(row["dead_letter"]), when, dead_letter.reason, str(row["key"]), str(row["source"]), again, detail
-        )
+        table.add_row(*_table_row(dead_letter))
     if newest:
         out.print(table)
     counted = ", ".join(f"{name} {number:,}" for name, number in reasons.most_common())
-    out.print(
-        f"{reasons.total():,} dead dead_letters on {settings.dead_letter_topic}{': ' if counted else ''}{counted}"
-    )
+    out.print(f"{reasons.total():,} dead letters on {settings.dead_letter_topic}{': ' if counted else ''}{counted}")
 
 
 @group.command(
@@ -103,19 +91,19 @@ def list_letters(
     epilog="[bold]Examples[/bold]\n\n  intentrec dlq show 3:120\n\n  intentrec dlq show 3:120 --raw > play.json",
 )
 def show(
-    dead_letter: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="As `intentrec dlq list` shows it.")],
-    raw: Annotated[bool, typer.Option("--raw", help="The play's bytes as they are, and nothing else.")] = False,
+    place: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="As `intentrec dlq list` prints it.")],
+    raw: Annotated[bool, typer.Option("--raw", help="Print only the play's bytes, unchanged.")] = False,
     broker: options.Broker = None,
 ) -> None:
-    """Show one dead dead_letter: its headers, and the play's bytes as the producer sent them."""
+    """Show one dead letter: its headers, and the play's bytes as the producer sent them."""
     from stream.repair.redrive import Selection
 
-    settings, (partition, offset) = options.settings(broker=broker), _place("dead_letter", dead_letter)
+    settings, (partition, offset) = options.settings(broker=broker), _place("dead letter", place)
     selection = Selection(first={partition: offset}, last={partition: offset})
     with bars() as report:
         found, _ = asyncio.run(_newest(settings, selection, 1, report))
     if not found:
-        raise DataError(f"no dead_letter {dead_letter} on {settings.dead_letter_topic}: retention may have deleted it")
+        raise DataError(f"no dead letter {place} on {settings.dead_letter_topic}: retention may have deleted it")
     if raw:
         sys.stdout.buffer.write(found[0].value or b"")
         return
@@ -124,56 +112,56 @@ def show(
         out.print(f"[bold]{name:<12}[/bold] ", end="")
         out.print(value, markup=False, soft_wrap=True)
     out.print("[bold]value[/bold]")
-    out.print(_shown(found[0].value), markup=False, soft_wrap=True)
+    out.print(_as_text(found[0].value), markup=False, soft_wrap=True)
 
 
 @group.command(
     "redrive",
-    epilog="[bold]Examples[/bold]\n\n  intentrec dlq redrive --dry-run                    what would be sent, and what not\n\n"
-    "  intentrec dlq redrive --reason wrong_partition    once the producer's partitioner is mended\n\n"
+    epilog="[bold]Examples[/bold]\n\n  intentrec dlq redrive --dry-run                    only count what would be sent\n\n"
+    "  intentrec dlq redrive --reason wrong_partition    after fixing the producer's partitioner\n\n"
     "  intentrec dlq redrive --from 3:120 --to 3:180 --limit 10",
 )
 def redrive(
     reason: Reasons = None,
     first: First = None,
     last: Last = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Send at most so many.")] = None,
-    max_redrives: Annotated[
-        int, typer.Option(min=1, help="Leave dead_letters whose play was sent again this often already.")
-    ] = 3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and send nothing.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Send at most this many.")] = None,
+    max_redrives: Annotated[int, typer.Option(min=1, help="Skip plays that were already sent again this often.")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only, send nothing.")] = False,
     broker: options.Broker = None,
 ) -> None:
-    """Send the plays of dead dead_letters again: their bytes, key and headers, to the
-    partition their key says.
+    """Send dead letters to the plays topic again: the original bytes, key and headers,
+    to the partition of the key.
 
-    Mend the cause first. A play that fails again comes back as a new dead_letter, which
-    says how often it was sent again. Letters stay where they are until retention
-    deletes them, so say which: a run without --reason, --from or --to sends all of
-    them, but those that have a newer dead_letter. Sending one twice is safe as long as its event id is among the plays its
-    member's history holds (one to two windows): it is counted as a duplicate. A play sent
-    late is folded in by its event time, or set aside as late. Sent plays have a new
-    record timestamp; a play of a member who was forgotten begins a new history.
+    Fix the cause first. A play that fails again becomes a new dead letter, which
+    records how often it was sent again.
 
-    Never sent: dead_letters of which only the start was kept (plays over 1 MB), and
-    inference_failed, which the history has already.
+    Dead letters stay on their topic until retention deletes them, so select: without
+    --reason, --from or --to, everything is sent, except dead letters that have a newer
+    one. Sending a play twice is safe while its event id is among the plays that the
+    member's history holds (one to two windows): it then counts as a duplicate. A late
+    play is folded in by its event time, or goes to the late topic. Sent plays get a new
+    record timestamp. If the user was erased, the play starts a new history.
+
+    Never sent: dead letters that kept only the start of the play (plays over 1 MB), and
+    plays with reason inference_failed, which are in the member's history already.
     """
     from stream.repair.redrive import Redrive
 
     settings = options.settings(broker=broker)
     run = Redrive(settings, _selection(reason, first, last), limit, max_redrives, dry_run)
     with bars() as report:
-        run.on_letter = lambda num_seen: report(f"dead dead_letters on {settings.broker}", num_seen, 0)
+        run.on_progress = lambda num_seen: report(f"dead letters on {settings.broker}", num_seen, 0)
         asyncio.run(_redrive(settings, run))
     out = results()
     verb = "would be sent again" if dry_run else "sent again"
     counted = ", ".join(f"{name} {number:,}" for name, number in run.sent.most_common())
     out.print(f"[bold]{run.sent.total():,}[/bold] {verb}{': ' if counted else ''}{counted}")
-    for why, number in run.left.most_common():
+    for why, number in run.skipped.most_common():
         out.print(f"{number:,} left: {why.value}")
     if run.next_offsets:
         rest = " ".join(f"--from {p}:{offset}" for p, offset in run.next_offsets.items())
-        out.print(f"stopped at --limit; go on with {rest}", soft_wrap=True)
+        out.print(f"stopped at --limit; continue with {rest}", soft_wrap=True)
 
 
 async def _redrive(settings: Settings, run: Redrive) -> None:
@@ -189,7 +177,7 @@ async def _redrive(settings: Settings, run: Redrive) -> None:
 async def _newest(
     settings: Settings, selection: Selection, limit: int, report: Report
 ) -> tuple[list[StoredDeadLetter], Counter[str]]:
-    """The last dead_letters of each partition, newest last, and how many there are by reason."""
+    """The newest dead letters, the newest last, and the number of all selected ones by reason."""
     from stream.kafka.topic_reader import TopicReader
     from stream.repair.redrive import dead_letters
 
@@ -198,8 +186,8 @@ async def _newest(
     async with TopicReader(settings) as reader:
         async for dead_letter in dead_letters(reader, selection):
             newest.setdefault(dead_letter.partition, deque(maxlen=limit)).append(dead_letter)
-            reasons[dead_letter.reason or "no dead_letter"] += 1
-            report(f"dead dead_letters on {settings.broker}", reasons.total(), 0)
+            reasons[dead_letter.reason or "not a dead letter"] += 1
+            report(f"dead letters on {settings.broker}", reasons.total(), 0)
     merged = sorted(
         (dead_letter for kept in newest.values() for dead_letter in kept),
         key=lambda dead_letter: dead_letter.timestamp_ms,
@@ -220,15 +208,28 @@ def _selection(reason: list[RejectReason] | None, first: list[str] | None, last:
 def _place(what: str, text: str) -> tuple[int, int]:
     partition, _, offset = text.partition(":")
     if not (partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
-        raise ConfigError(f"{what} {text!r}; allowed: PARTITION:OFFSET, as `intentrec dlq list` shows it")
+        raise ConfigError(f"{what} {text!r}; allowed: PARTITION:OFFSET, as `intentrec dlq list` prints it")
     return int(partition), int(offset)
+
+
+def _table_row(dead_letter: StoredDeadLetter) -> tuple[str, ...]:
+    shown = _as_json(dead_letter)
+    return (
+        dead_letter.place,
+        str(shown["time"])[:19].replace("T", " "),
+        dead_letter.reason,
+        str(shown["key"]),
+        str(shown["source"]),
+        f"{dead_letter.num_redrives}×" if dead_letter.num_redrives else "–",
+        dead_letter.detail[:_DETAIL_WIDTH],
+    )
 
 
 def _as_json(dead_letter: StoredDeadLetter) -> dict[str, Any]:
     from stream.wire.codec import iso_time
 
     return {
-        "dead_letter": dead_letter.place,
+        "letter": dead_letter.place,
         "time": iso_time(dead_letter.timestamp_ms),
         "reason": dead_letter.reason,
         "detail": dead_letter.detail,
@@ -241,7 +242,7 @@ def _as_json(dead_letter: StoredDeadLetter) -> dict[str, Any]:
     }
 
 
-def _shown(value: bytes | None) -> str:
+def _as_text(value: bytes | None) -> str:
     if value is None:
         return "(none)"
     try:

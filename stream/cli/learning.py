@@ -1,4 +1,4 @@
-"""``intentrec train`` and ``intentrec eval``: from plays to a bundle, and how good it is beside its references."""
+"""``intentrec train`` and ``intentrec eval``: trains a model, writes it as a bundle, and compares it with its references."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from stream.cli import options
 from stream.cli.progress import Report, bars, notes, results
 
 if TYPE_CHECKING:
+    from intentrec_core.bundle.model_folder import Model
     from intentrec_core.evaluation.comparison import Comparison
     from intentrec_core.training.config import TrainConfig
-    from intentrec_core.training.first_model import FirstModel
     from intentrec_core.training.reports import EpochReport, TrainingProgress
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
 
 _PANEL = "Data and learning"
 
-Share = Annotated[float, typer.Option(min=0.01, max=1, help="Train on this share of the plays, the earliest.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the plays. Default: what MovieLens-100K needs.")]
-Seconds = Annotated[float | None, typer.Option(help="End training after this long; such a run is not repeatable.")]
+Share = Annotated[float, typer.Option(min=0.01, max=1, help="Train on this share of the plays, the earliest ones.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the plays. Default: enough for MovieLens-100K.")]
+Seconds = Annotated[
+    float | None, typer.Option(help="Stop training after this many seconds. Such a run is not repeatable.")
+]
 Width = Annotated[int | None, typer.Option(help="Width of the model.")]
-Layers = Annotated[int | None, typer.Option(help="Layers of each of the two encoders.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object on the last line.")]
+Layers = Annotated[int | None, typer.Option(help="Layers in each of the two encoders.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object on the last line.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,14 +40,14 @@ def register(app: typer.Typer) -> None:
         "train",
         rich_help_panel=_PANEL,
         epilog="[bold]Examples[/bold]\n\n  intentrec train                                   MovieLens-100K, 70 % of it\n\n"
-        "  intentrec train --announce --broker kafka:9092    ... and let every worker serve it\n\n"
+        "  intentrec train --announce --broker kafka:9092    and have every worker serve it\n\n"
         "  intentrec train --data world --domain video --epochs 5",
     )(train)
     app.command(
         "eval",
         rich_help_panel=_PANEL,
-        epilog="[bold]Examples[/bold]\n\n  intentrec eval                    trains IntentRec and its reference, compares\n\n"
-        "  intentrec eval --bundle latest    a bundle you have, on the plays after its training",
+        epilog="[bold]Examples[/bold]\n\n  intentrec eval                    train IntentRec and its reference, compare\n\n"
+        "  intentrec eval --bundle latest    evaluate an existing bundle on the plays after its training",
     )(evaluate)
 
 
@@ -61,15 +63,28 @@ def train(
     device: options.Device = None,
     bundles: options.Bundles = None,
     references: Annotated[
-        bool, typer.Option("--references/--no-references", help="Compare on the plays after the share; trains twice.")
+        bool,
+        typer.Option(
+            "--references/--no-references",
+            help="Compare with the references on the later plays. Trains a second model.",
+        ),
     ] = True,
-    announce: Annotated[bool, typer.Option("--announce", help="Tell the workers on the broker to serve it.")] = False,
-    if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing where the store has a bundle.")] = False,
+    announce: Annotated[
+        bool, typer.Option("--announce", help="Announce the bundle on the broker: every worker serves it.")
+    ] = False,
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Do nothing if the store already has a bundle.")
+    ] = False,
     broker: options.Broker = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Train a model on plays, print how it learns and how good it is, and write it as a bundle."""
-    from stream.cli.bundle_store import announce_bundle, newest_bundle, write_first_bundle
+    """Train a model on plays, print its learning curve and its quality, and write it as a
+    bundle.
+
+    First prints how much of the catalogue the domain file understands: a field with no
+    known value usually has a misspelt key.
+    """
+    from stream.cli.bundle_store import announce_bundle, newest_bundle, publish_bundle
 
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, broker=broker, cache_dir=cache_dir)
     out = results()
@@ -78,16 +93,17 @@ def train(
         return
     with bars() as report:
         data_set = _load(data, settings, report)
+    _print_coverage(settings, data_set, share)
     config = _config(epochs, seconds, seed)
-    first = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
+    model = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
     metrics: dict[str, Any] = {}
     if references and share < 1:
-        compared = _compare(settings, data_set, share, config, width, layers, first)
+        compared = _compare(settings, data_set, share, config, width, layers, model)
         _print_comparison(compared)
         metrics = _headline(compared)
     with bars() as report:
         report("encoding items, building the index, writing the bundle", 0, 0)
-        built = write_first_bundle(settings, first, metrics)
+        built = publish_bundle(settings, model, data_set.earliest(share), metrics)
     out.print(f"[bold]{built.line()}[/bold], in {settings.bundle_url}", soft_wrap=True)
     if announce:
         announce_bundle(settings, built.ref.version, reason="trained")
@@ -99,7 +115,7 @@ def evaluate(
     domain: options.Domain = None,
     bundle: Annotated[
         str | None,
-        typer.Option(metavar="VERSION|latest", help="PredictionTracker this bundle instead of training one."),
+        typer.Option(metavar="VERSION|latest", help="Evaluate this bundle instead of training a model."),
     ] = None,
     share: Share = 0.7,
     epochs: Epochs = None,
@@ -112,12 +128,12 @@ def evaluate(
     cache_dir: options.CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    """Rank every item for every later play: IntentRec beside popularity, Markov and
-    itself without the intent stage.
+    """Rank every item for every later play, and compare IntentRec with popularity, Markov
+    and itself without the intent stage.
 
-    One global split in time: everything before it is for learning, everything
-    after it is asked about. HR@10, NDCG@10 and MRR with an interval over
-    members, and the accuracy of each intent.
+    One global split in time: the models train on the plays before it and are tested on
+    the plays after it. Prints HR@10, NDCG@10 and MRR with an interval over members, and
+    the accuracy of each intent.
     """
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
     with bars() as report:
@@ -128,8 +144,8 @@ def evaluate(
         compared = compare_bundle(settings, bundle, data_set, seed)
     else:
         config = _config(epochs, seconds, seed)
-        first = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
-        compared = _compare(settings, data_set, share, config, width, layers, first)
+        model = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
+        compared = _compare(settings, data_set, share, config, width, layers, model)
     _print_comparison(compared)
     if as_json:
         print(json.dumps(compared.to_dict()))
@@ -139,6 +155,30 @@ def _load(source: str, settings: Settings, report: Report) -> DataSet:
     from stream.cli.data_source import load_data
 
     return load_data(source, settings.cache_dir, report)
+
+
+def _print_coverage(settings: Settings, data_set: DataSet, share: float) -> None:
+    """Prints how many of the items to train on have a known value in each catalogue field, before training starts."""
+    from intentrec_core.domain.toml import load_domain
+    from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+
+    domain, items = load_domain(settings.domain), data_set.earliest(share).column("item_id").unique().to_pylist()
+    coverage = ItemTable(domain, Vocabulary.build(items), data_set.catalogue).coverage()
+    if not coverage or not items:
+        return
+    out = results()
+    out.print(f"catalogue fields, by the share of {len(items):,} items with a known value:", soft_wrap=True)
+    for name, known in coverage.items():
+        out.print(f"  {name:<16} {known:6.1%}", markup=False)
+    keys = {field.name: field.key for field in domain.fields}
+    for name in (name for name, known in coverage.items() if not known):
+        notes().print(
+            f"warning: catalogue field {name} has no known value: check its key {keys[name]!r} and its values in domain "
+            f"{settings.domain} against the catalogue",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _config(epochs: int | None, seconds: float | None, seed: int) -> TrainConfig:
@@ -157,25 +197,24 @@ def _learn(
     layers: int | None,
     *,
     intent_stage: bool,
-) -> FirstModel:
-    from intentrec_core.domain.toml import load_domain
+) -> Model:
     from intentrec_core.model.model import ModelConfig
-    from intentrec_core.training.first_model import learn
+    from intentrec_core.training.first_model import fit
 
     plays = data_set.earliest(share)
     if not plays.num_rows:
-        raise ConfigError(f"share {share} of {data_set.plays.num_rows:,} plays is none; give a larger one")
+        raise ConfigError(f"--share {share} of {data_set.plays.num_rows:,} plays is no play; choose a larger share")
     sizes: dict[str, Any] = {"width": width, "num_layers": layers}
     model_config = dataclasses.replace(
         ModelConfig(intent_stage=intent_stage), **{name: value for name, value in sizes.items() if value is not None}
     )
-    what = "training IntentRec" if intent_stage else "training the reference without the intent stage"
-    with training_bars(f"{what} on {plays.num_rows:,} plays", show_curve=True) as (progress, epoch_done):
-        return learn(
-            load_domain(settings.domain),
+    title = "training IntentRec" if intent_stage else "training the reference without the intent stage"
+    with training_bars(f"{title} on {plays.num_rows:,} plays", show_curve=True) as (progress, epoch_done):
+        return fit(
             plays,
             data_set.catalogue,
-            config,
+            domain=settings.domain,
+            config=config,
             model_config=model_config,
             device=settings.device,
             progress=progress,
@@ -185,14 +224,14 @@ def _learn(
 
 @contextmanager
 def training_bars(
-    what: str, *, show_curve: bool
+    title: str, *, show_curve: bool
 ) -> Iterator[tuple[Callable[[TrainingProgress], None], Callable[[EpochReport], None]]]:
-    """Callbacks for a training run: a bar over all its steps, and a line of the learning curve after each epoch."""
+    """Callbacks for a training run: a progress bar over all steps, and one line of the learning curve per epoch."""
     console = notes()
     with bars() as report:
 
         def progress(at: TrainingProgress) -> None:
-            report(what, (at.epoch - 1) * at.num_steps + at.step, at.num_epochs * at.num_steps)
+            report(title, (at.epoch - 1) * at.num_steps + at.step, at.num_epochs * at.num_steps)
 
         def epoch_done(point: EpochReport) -> None:
             if show_curve:
@@ -208,7 +247,7 @@ def _compare(
     config: TrainConfig,
     width: int | None,
     layers: int | None,
-    first: FirstModel,
+    model: Model,
 ) -> Comparison:
     from intentrec_core.training.first_model import compare_with_references
 
@@ -216,7 +255,7 @@ def _compare(
     cut_ms = data_set.rest(share).column("ts_ms")[0].as_py()
     with bars() as report:
         report("ranking every item for every later play", 0, 0)
-        return compare_with_references(first, data_set.plays, cut_ms, without, config.seed)
+        return compare_with_references(model, data_set.plays, cut_ms, without, config.seed)
 
 
 def _print_comparison(compared: Comparison) -> None:
@@ -226,7 +265,7 @@ def _print_comparison(compared: Comparison) -> None:
 
 
 def _headline(compared: Comparison) -> dict[str, Any]:
-    """The figures that a bundle's manifest carries."""
+    """The metrics that the bundle's manifest carries."""
     ours = compared.rankers[0].quality
-    figures = {"hr_at_10": ours.hr_at_10, "ndcg_at_10": ours.ndcg_at_10, "mrr": ours.mrr}
-    return figures | {f"accuracy_{head.name}": head.accuracy.estimate for head in compared.heads}
+    ranking = {"hr_at_10": ours.hr_at_10, "ndcg_at_10": ours.ndcg_at_10, "mrr": ours.mrr}
+    return ranking | {f"accuracy_{head.name}": head.accuracy.estimate for head in compared.heads}

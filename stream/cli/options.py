@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become settings: what is not given stays with the environment."""
+"""Options shared by several commands, and how they become settings. An option that is not given is read from the environment."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 Broker = Annotated[
-    str | None, typer.Option("--broker", metavar="HOST:PORT", help="Kafka to use. Default: INTENTREC_BROKER.")
+    str | None,
+    typer.Option(
+        "--broker", metavar="HOST:PORT", help="Kafka brokers. Default: INTENTREC_BROKER, else 127.0.0.1:9092."
+    ),
 ]
 Domain = Annotated[
     str | None,
-    typer.Option("--domain", metavar="NAME|FILE", help="movielens, video, shop, or a domain file of your own."),
+    typer.Option("--domain", metavar="NAME|FILE", help="movielens, video, shop, or the path of a domain file."),
 ]
 Bundles = Annotated[
-    str | None, typer.Option("--bundles", metavar="URL", help="The bundle store: a folder or any fsspec URL.")
+    str | None, typer.Option("--bundles", metavar="URL", help="Bundle store: a folder or an fsspec URL.")
 ]
-CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Where fetched data is kept.")]
-Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")]
-Seed = Annotated[int, typer.Option("--seed", help="Makes the run repeatable.")]
+CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Folder for downloads and caches.")]
+Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Device to compute on.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the random numbers: the same seed repeats the run.")]
 MetricsPort = Annotated[
-    int | None, typer.Option("--metrics-port", help="Port of /metrics, /livez, /readyz; 0: any free one.")
+    int | None, typer.Option("--metrics-port", help="Port of /metrics, /livez and /readyz. 0: any free port.")
 ]
 Data = Annotated[
     str,
@@ -37,9 +40,9 @@ Data = Annotated[
 
 
 def settings(**given: Any) -> Settings:
-    """The settings with the options that were given; None means not given.
+    """The settings, overridden by the given options; None means not given.
 
-    Raises: ConfigError naming the setting and what is allowed.
+    Raises: ConfigError naming the setting and the allowed values.
     """
     from stream.settings import Settings
 

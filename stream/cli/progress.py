@@ -1,6 +1,6 @@
-"""How the command line talks while it works: bars for whatever takes longer than a second, lines on standard error.
+"""Output of the command line: results on standard output; progress bars, status lines and errors on standard error.
 
-Standard output is for results alone, so that they can be piped.
+Standard output carries results only, so that it can be piped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done, and how much there is (0: unknown)."""
+"""Called with a title, the amount done and the total (0: unknown)."""
 
 
 def results() -> Console:
@@ -22,30 +22,30 @@ def results() -> Console:
 
 
 def notes() -> Console:
-    """The console for what goes on: standard error."""
+    """The console for status lines: standard error."""
     return Console(stderr=True, highlight=False)
 
 
-def complain(message: str) -> None:
-    """Says what is wrong, in one line on standard error."""
+def print_error(message: str) -> None:
+    """Prints an error as one line on standard error."""
     line = " ".join(message.split())
     print(f"intentrec: {line}", file=sys.stderr)
 
 
 @contextmanager
-def bars(*, quiet: bool = False, in_bytes: bool = False) -> Iterator[Report]:
-    """A bar for each thing reported, on standard error; where that is no terminal, a line for each when it begins.
+def bars(*, in_bytes: bool = False) -> Iterator[Report]:
+    """Shows a progress bar per title on standard error; without a terminal, prints one line when a title first appears.
 
-    A thing reported with a total of 0 shows a spinner until it is reported with another.
+    A title with a total of 0 shows a spinner until a report gives a total.
     """
     console = notes()
-    if quiet or not console.is_terminal:
-        begun: set[str] = set()
+    if not console.is_terminal:
+        printed: set[str] = set()
 
-        def report_line(what: str, done: int, total: int) -> None:
-            if what not in begun and not quiet:
-                begun.add(what)
-                console.print(what, style="dim")
+        def report_line(title: str, done: int, total: int) -> None:
+            if title not in printed:
+                printed.add(title)
+                console.print(title, style="dim")
 
         yield report_line
         return
@@ -54,9 +54,9 @@ def bars(*, quiet: bool = False, in_bytes: bool = False) -> Iterator[Report]:
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total or None)
-            progress.update(tasks[what], completed=done, total=total or None)
+        def report(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = progress.add_task(title, total=total or None)
+            progress.update(tasks[title], completed=done, total=total or None)
 
         yield report

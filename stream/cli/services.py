@@ -1,4 +1,4 @@
-"""``intentrec worker`` and ``intentrec trainer``: the two processes of production."""
+"""``intentrec worker`` and ``intentrec trainer``: the two production processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
         "worker",
         rich_help_panel=_PANEL,
         epilog="[bold]Examples[/bold]\n\n  intentrec worker --broker 127.0.0.1:9092\n\n"
-        "  intentrec worker --metrics-port 9465      a second one on this machine: they share the partitions\n\n"
+        "  intentrec worker --metrics-port 9465      a second worker on this machine; they share the partitions\n\n"
         "  INTENTREC_DELIVERY=exactly_once intentrec worker",
     )(worker)
     app.command(
@@ -37,16 +37,15 @@ def worker(
     device: options.Device = None,
     metrics_port: options.MetricsPort = None,
 ) -> None:
-    """Fold every play into its member's history, and answer it with intents and
+    """Fold every play into its member's history, and publish updated intents and
     recommendations.
 
-    Needs the topics (`intentrec topics`), and a bundle that was announced
-    (`intentrec train --announce`). SIGTERM: it commits what it holds and exits
-    0.
+    Needs the topics (`intentrec topics`) and an announced bundle
+    (`intentrec train --announce`). On SIGTERM it commits its work and exits with 0.
     """
     from stream.app import run_worker
 
-    _log_what_happens()
+    _enable_logs()
     run_worker(
         options.settings(broker=broker, domain=domain, bundle_url=bundles, device=device, metrics_port=metrics_port)
     )
@@ -59,12 +58,15 @@ def trainer(
     device: options.Device = None,
     metrics_port: options.MetricsPort = None,
     interval: Annotated[float | None, typer.Option(help="Seconds between training runs.")] = None,
-    event_log: Annotated[Path | None, typer.Option(help="Folder of the plays it has followed.")] = None,
+    event_log: Annotated[
+        Path | None, typer.Option(help="Folder of the event log, where the trainer stores plays.")
+    ] = None,
 ) -> None:
-    """Follow the plays, retrain on a schedule, and announce each bundle that is not worse than the one that serves."""
+    """Store the plays, retrain on a schedule, and announce each bundle that passes the
+    gate: one that is not worse than the serving bundle."""
     from stream.trainer.app import run_trainer
 
-    _log_what_happens()
+    _enable_logs()
     run_trainer(
         options.settings(
             broker=broker,
@@ -78,8 +80,8 @@ def trainer(
     )
 
 
-def _log_what_happens() -> None:
-    """A service's log is read by whoever operates it: assignments, swaps, refusals, training runs."""
+def _enable_logs() -> None:
+    """Logs at INFO for operators: assignments, swaps, refused bundles, training runs."""
     for name in _OURS:
         logger = logging.getLogger(name)
         logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))

@@ -1,4 +1,4 @@
-"""``intentrec state`` and ``intentrec forget``: what is held of a member, whether it is right, and its end."""
+"""``intentrec state`` and ``intentrec forget``: shows, verifies and erases members' histories."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from stream.cli.progress import Report, bars, results
 
 if TYPE_CHECKING:
     from intentrec_core.history.history import EventLayout, History
-    from stream.repair.state_verify import Verified
+    from stream.repair.state_verify import VerifyResult
     from stream.settings import Settings
 
 group = typer.Typer(
-    help="Look at members' histories as the changelog has them, and check them against the plays.",
+    help="Show members' histories as stored in the changelog, and verify them against the plays.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 _MAX_SHOWN = 20
 
-User = Annotated[str, typer.Argument(metavar="USER", help="The user id, as in the plays.")]
+User = Annotated[str, typer.Argument(metavar="USER", help="The user id, as sent in the plays.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,13 +35,13 @@ def register(app: typer.Typer) -> None:
     app.command(
         "forget",
         rich_help_panel="Repair",
-        epilog="[bold]Examples[/bold]\n\n  intentrec forget u7 --yes --wait 30\n\n  intentrec state show u7     is gone by then",
+        epilog="[bold]Examples[/bold]\n\n  intentrec forget u7 --yes --wait 30\n\n  intentrec state show u7     is empty by then",
     )(forget)
 
 
 @group.callback()
 def _state() -> None:
-    """Look at members' histories as the changelog has them, and check them against the plays."""
+    """Show members' histories as stored in the changelog, and verify them against the plays."""
 
 
 @group.command(
@@ -50,15 +50,15 @@ def _state() -> None:
 )
 def show(
     user: User,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     broker: options.Broker = None,
     domain: options.Domain = None,
 ) -> None:
-    """Show a member's history: the plays held, oldest first, and what is kept of
-    those before.
+    """Show a member's history: the plays held, oldest first, and a summary of the plays
+    before them.
 
-    Ids are kept as hashes only (xxh3, 64 bits). Workers may run meanwhile; what they
-    have not committed yet (some 0.1 s) is not seen.
+    Only hashes of ids are stored (xxh3, 64 bits). Workers may keep running; plays that
+    they have not committed yet (up to 0.5 s by default) are not shown.
     """
     from rich.table import Table
 
@@ -67,18 +67,18 @@ def show(
     with bars() as report:
         report(f"reading {settings.changelog_topic} on {settings.broker}", 0, 0)
         partition, history = asyncio.run(_find(settings, layout, user))
-    told = _told(layout, user, partition, history)
+    shown = _as_json(layout, user, partition, history)
     if as_json:
-        sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
         return
     out = results()
-    for name, value in told.items():
+    for name, value in shown.items():
         if name != "plays":
             out.print(f"{name:<16} {value}", markup=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in told["plays"][0]:
+    for column in shown["plays"][0]:
         table.add_column(column, no_wrap=True)
-    for play in told["plays"]:
+    for play in shown["plays"]:
         table.add_row(*("–" if value is None else str(value) for value in play.values()))
     out.print(table)
 
@@ -89,19 +89,19 @@ def show(
     "  intentrec state verify && echo exact",
 )
 def verify(
-    partition: Annotated[list[int] | None, typer.Option(min=0, help="Only this one; may be repeated.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a partition.")] = False,
+    partition: Annotated[list[int] | None, typer.Option(min=0, help="Only this partition. Repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per partition.")] = False,
     broker: options.Broker = None,
     domain: options.Domain = None,
 ) -> None:
-    """Fold the plays again from the beginning of the log, and compare every history
-    with the changelog, byte for byte.
+    """Fold the plays again from the start of the log, and compare every history with the
+    changelog, byte for byte.
 
-    Workers may run meanwhile: the changelog as of one moment says up to which play it
-    is the fold. Exit code 5 when a history differs, with the first of them and what
-    differs. Where retention has deleted the beginning of the plays, members who
-    played before it cannot be told, and are counted as such: unless they lack a play
-    that the log still has, which is a difference.
+    Workers may keep running: a marker in the changelog records the offset up to which
+    plays are folded in. Exit code 5 if any history differs; the first differences are
+    printed. If retention has deleted the oldest plays, members who played before the
+    first remaining offset cannot be verified and are counted as unverifiable. A history
+    that lacks a play which the log still holds always counts as a difference.
     """
     settings = options.settings(broker=broker, domain=domain)
     layout = _layout(settings)
@@ -118,46 +118,47 @@ def verify(
     num_different = sum(len(done.differences) for done in verified)
     if num_different:
         raise StateError(
-            f"{num_different} members' histories are not the fold of their plays; to fold again from the beginning, "
-            "run the workers under another app_id with topics of its own"
+            f"{num_different} members' histories differ from the fold of their plays; to rebuild the state from the plays, "
+            "run the workers with a new app_id and its own topics"
         )
 
 
 def forget(
     user: User,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a worker to follow the order.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until a worker has erased the state.")] = 0,
     broker: options.Broker = None,
 ) -> None:
-    """Have a member forgotten: an order among the plays, met in order by every worker
-    and the trainer.
+    """Erase a member: send an erasure request on the plays topic, which workers and the
+    trainer process in order with the plays.
 
-    The worker drops history, caches and predictions, and writes tombstones to the
-    changelog; compaction then removes the bytes. The trainer drops the member's
-    plays from its event log before its next run. Plays sent after the order begin a new
-    history. What was sent before is removed by retention alone: the plays topic itself,
-    recommendations, intents, dead letters and late plays; so are bundles, which hold
-    what was learned and no ids. README.md has the table.
+    The worker drops the member's history, caches and predictions, and writes tombstones
+    to the changelog; compaction then removes the bytes. The trainer drops the member's
+    plays from its event log before its next run. Plays sent after the request start a
+    new history. Only retention removes records that were sent earlier: plays,
+    recommendations, intents, dead letters and late plays. Bundles hold learned weights
+    but no user ids; they stay until they are deleted. The documentation has a table of
+    every place where data is kept.
     """
     from stream.kafka.send_erasure import is_followed, send_forget
 
     settings = options.settings(broker=broker)
-    if not yes and not typer.confirm(f"ErasureRequest {user!r} on {settings.broker}? This cannot be undone", err=True):
-        raise ConfigError("nothing was sent")
+    if not yes and not typer.confirm(f"Erase {user!r} on {settings.broker}? This cannot be undone", err=True):
+        raise ConfigError("not confirmed: nothing was sent")
     sent = asyncio.run(send_forget(settings, user))
     places = ", ".join(f"{settings.plays_topic}-{p} offset {offset}" for p, offset in sent.items())
     out = results()
-    out.print(f"ordered: {places}", soft_wrap=True)
+    out.print(f"erasure requested: {places}", soft_wrap=True)
     if wait:
         with bars() as report:
             report("waiting for the workers", 0, 0)
-            followed = asyncio.run(is_followed(settings, sent, wait))
-        if not followed:
+            is_erased = asyncio.run(is_followed(settings, sent, wait))
+        if not is_erased:
             raise DataError(
-                f"no worker has got to the order within {wait:g} s; it stands, and is followed when one does"
+                f"no worker has processed the request within {wait:g} s; it stands: a worker erases the member once it gets there"
             )
         out.print(
-            "[green]followed[/green]: no worker holds a history of them; the changelog has tombstones where there was one"
+            "[green]erased[/green]: no worker holds a history of this member; the changelog has tombstones where there was one"
         )
 
 
@@ -185,25 +186,27 @@ async def _find(settings: Settings, layout: EventLayout, user: str) -> tuple[int
     raise DataError(f"{user!r} has no history in {where} of {settings.changelog_topic}: never played, or was forgotten")
 
 
-def _told(layout: EventLayout, user: str, partition: int, history: History) -> dict[str, Any]:
+def _as_json(layout: EventLayout, user: str, partition: int, history: History) -> dict[str, Any]:
     from stream.repair.state_view import held_plays
     from stream.wire.codec import iso_time
 
-    num_before = len(history.evicted_items) // 8
+    num_evicted = len(history.evicted_items) // 8
     began_ms = history.session_start_ms(layout, history.num_events(layout) - 1)
     return {
         "user": user,
         "partition": partition,
         "plays_applied": history.count,
         "plays_held": history.num_events(layout),
-        "watched_before": num_before,
+        "watched_before": num_evicted,
         "session_began": iso_time(began_ms),
         "last_offset": history.last_offset,
         "plays": held_plays(layout, history),
     }
 
 
-async def _verify(settings: Settings, layout: EventLayout, only: list[int] | None, report: Report) -> list[Verified]:
+async def _verify(
+    settings: Settings, layout: EventLayout, only: list[int] | None, report: Report
+) -> list[VerifyResult]:
     from stream.kafka.topic_reader import TopicReader
     from stream.repair.state_verify import verify
 
@@ -215,12 +218,12 @@ async def _verify(settings: Settings, layout: EventLayout, only: list[int] | Non
         return [await verify(reader, layout, p, report) for p in only or range(num_partitions)]
 
 
-def _verdict(done: Verified) -> str:
+def _verdict(done: VerifyResult) -> str:
     where = f"partition {done.partition}"
     if not (done.num_same or done.num_unknown or done.differences):
-        return f"[dim]{where}: no member[/dim]"
+        return f"[dim]{where}: no members[/dim]"
     colour = "red" if done.differences else "yellow" if done.num_unknown else "green"
-    said = f"{done.num_same:,} members exact" + (f", {len(done.differences):,} differ" if done.differences else "")
+    counts = f"{done.num_same:,} members exact" + (f", {len(done.differences):,} differ" if done.differences else "")
     if done.num_unknown:
-        said += f", {done.num_unknown:,} cannot be told: plays before offset {done.first_offset:,} were deleted"
-    return f"[{colour}]{where}: {said}[/{colour}]; {done.num_plays:,} plays folded up to offset {done.next_offset:,}"
+        counts += f", {done.num_unknown:,} unverifiable: plays before offset {done.first_offset:,} were deleted"
+    return f"[{colour}]{where}: {counts}[/{colour}]; {done.num_plays:,} plays folded, up to offset {done.next_offset:,}"

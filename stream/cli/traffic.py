@@ -1,4 +1,4 @@
-"""``intentrec replay`` and ``intentrec simulate``: plays into Kafka, of real people or of a simulated world."""
+"""``intentrec replay`` and ``intentrec simulate``: sends recorded or simulated plays to Kafka."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 _PANEL = "Streaming"
 _REPORT_EVERY = 500
 
-Speed = Annotated[float | None, typer.Option(help="Event-time seconds a second: 3600 plays an hour in a second.")]
-Rate = Annotated[float | None, typer.Option(help="Plays a second, evenly. Without --speed and --rate: flat out.")]
-Limit = Annotated[int | None, typer.Option("--plays", min=1, help="Stop after so many plays.")]
+Speed = Annotated[float | None, typer.Option(help="Event-time seconds per second: 3600 replays one hour per second.")]
+Rate = Annotated[
+    float | None, typer.Option(help="Plays per second, evenly. Without --speed and --rate: as fast as possible.")
+]
+Limit = Annotated[int | None, typer.Option("--plays", min=1, help="Stop after this many plays.")]
 
 
 class SimulatedDomain(StrEnum):
-    """Worlds that can be simulated."""
+    """The simulated worlds."""
 
     VIDEO = "video"
     SHOP = "shop"
@@ -42,7 +44,7 @@ def register(app: typer.Typer) -> None:
         "replay",
         rich_help_panel=_PANEL,
         epilog="[bold]Examples[/bold]\n\n  intentrec replay --rate 200                      MovieLens-100K, 200 plays/s\n\n"
-        "  intentrec replay --speed 43200 --from-share 0.7  its last 30 %, half a day a second\n\n"
+        "  intentrec replay --speed 43200 --from-share 0.7  its last 30 %, half a day per second\n\n"
         "  intentrec replay --data my/folder --broker kafka:9092",
     )(replay)
     app.command(
@@ -59,11 +61,13 @@ def replay(
     broker: options.Broker = None,
     speed: Speed = None,
     rate: Rate = None,
-    from_share: Annotated[float, typer.Option(min=0, max=1, help="Skip this share of the plays, the earliest.")] = 0.0,
+    from_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Skip this share of the plays, the earliest ones.")
+    ] = 0.0,
     limit: Limit = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Send real plays into Kafka in the order in which they happened."""
+    """Send recorded plays to Kafka, in the order in which they happened."""
     from intentrec_core.plays.table import play_rows
     from stream.cli.data_source import load_data
     from stream.kafka.replay import Pace
@@ -78,27 +82,31 @@ def replay(
 
 
 def simulate(
-    domain: Annotated[SimulatedDomain, typer.Option(help="Which world.")] = SimulatedDomain.VIDEO,
-    users: Annotated[int, typer.Option(help="Members.")] = 1000,
-    items: Annotated[int, typer.Option(help="Items in the catalogue.")] = 2000,
+    domain: Annotated[SimulatedDomain, typer.Option(help="The world to simulate.")] = SimulatedDomain.VIDEO,
+    users: Annotated[int, typer.Option(help="Number of members.")] = 1000,
+    items: Annotated[int, typer.Option(help="Number of items in the catalogue.")] = 2000,
     seed: options.Seed = 0,
     event_rate: Annotated[
-        float | None, typer.Option(help="Plays a second of event time, over all members. Default: 4 a day each.")
+        float | None,
+        typer.Option(help="Plays per second of event time, over all members. Default: 4 per member and day."),
     ] = None,
     informative: Annotated[
         bool,
-        typer.Option("--informative/--uninformative", help="Whether actions, labels and durations tell the intent."),
+        typer.Option("--informative/--uninformative", help="Whether actions, labels and durations reveal the intent."),
     ] = True,
     limit: Limit = None,
-    out: Annotated[Path | None, typer.Option(help="Write plays.parquet, items.parquet and truth.parquet here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write plays.parquet, items.parquet and truth.parquet to this folder.")
+    ] = None,
     broker: options.Broker = None,
     speed: Speed = None,
     rate: Rate = None,
 ) -> None:
-    """Send, or write, the plays of a world whose members' hidden intents are known.
+    """Send the plays of a simulated world to Kafka, or write them to a folder. The hidden
+    intents of its members are known.
 
-    The same options give the same plays. Nothing is held in memory but the
-    members, so any size streams.
+    The same options give the same plays. Only the members are held in memory, so the
+    number of plays is unlimited.
     """
     from intentrec_core.simulation.simulate import World
     from stream.kafka.replay import Pace
@@ -107,14 +115,14 @@ def simulate(
     with bars() as report:
         if out is not None:
             if broker is not None or speed is not None or rate is not None:
-                raise ConfigError("--out writes a folder: leave --broker, --speed and --rate out")
+                raise ConfigError("--out writes to a folder: drop --broker, --speed and --rate")
             if limit is None:
-                raise ConfigError("--out needs --plays: the world itself never ends")
+                raise ConfigError("--out needs --plays: a simulated world has no end")
             from stream.cli.world_folder import write_world
 
             write_world(world, out, limit, report)
             results().print(
-                f"{limit:,} plays in {out}, their hidden intents in {out / 'truth.parquet'}; now: "
+                f"{limit:,} plays in {out}, their hidden intents in {out / 'truth.parquet'}; next: "
                 f"intentrec train --data {out} --domain {domain.value}",
                 soft_wrap=True,
             )
@@ -129,25 +137,25 @@ def _send(settings: Settings, pace: Pace, rows: Iterable[PlayRow], total: int, t
 
     run = Replay(settings, pace)
 
-    def counted() -> Iterator[PlayRow]:
-        what = f"{title} to {settings.broker}"
+    def with_progress() -> Iterator[PlayRow]:
+        bar = f"{title} to {settings.broker}"
         for number in itertools.count():
             try:
                 row = next(source)
             except StopIteration:
-                report(what, number, total)
+                report(bar, number, total)
                 return
             if number % _REPORT_EVERY == 0:
-                report(what, number, total)
+                report(bar, number, total)
             yield row
 
-    async def go() -> int:
+    async def send() -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for ending in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(ending, stop.set)
-        return await run.run(counted(), stop)
+        return await run.run(with_progress(), stop)
 
     source = iter(rows)
-    sent = asyncio.run(go())
+    sent = asyncio.run(send())
     notes().print(f"{sent:,} plays sent to {settings.broker} and acknowledged")

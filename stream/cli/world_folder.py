@@ -1,4 +1,4 @@
-"""A simulated world in a folder: plays.parquet, items.parquet, and the hidden intents kept aside in truth.parquet."""
+"""Writes a simulated world to a folder: plays.parquet, items.parquet, and the hidden intents in truth.parquet."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ TRUTH = pa.schema([("event_id", pa.string()), ("hidden_intent", pa.string())])
 def write_world(world: World, folder: Path, num_plays: int, report: Report) -> None:
     """Writes the world's first plays, tick by tick, and its items.
 
-    Raises: DataError when the folder cannot be written.
+    Raises: DataError if the folder is not writable.
     """
-    what, done, last_ms = f"simulating into {folder}", 0, world.start_ms
+    title, done, last_ms = f"simulating into {folder}", 0, world.start_ms
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (
@@ -37,7 +37,7 @@ def write_world(world: World, folder: Path, num_plays: int, report: Report) -> N
                 truth.write_table(pa.table([table.column("event_id"), pa.array(batch.hidden_intents())], schema=TRUTH))
                 done += len(batch)
                 last_ms = table.column("ts_ms")[-1].as_py()
-                report(what, done, num_plays)
+                report(title, done, num_plays)
         Catalogue(world.catalogue(last_ms + 1)).save(folder / "items.parquet")
     except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error}") from error
+        raise DataError(f"{folder} cannot be written: {error}; free its disk or choose another folder") from error

@@ -1,13 +1,13 @@
-"""From waiting plays to results: micro-batches go to the one inference thread, and come back in order.
+"""From buffered plays to results: micro-batches go to the one inference thread, and come back in order.
 
-    buffer ──due──▶ a free slot ──▶ inference thread ──▶ answering thread ─▶ outputs, at once
-                                        ▲   └─ held back ─┐                └──▶ results, batch by batch, in the order taken,
-                                        └─ part by part ◀─┘                     each once all of its outputs are given out
+    buffer ──due──▶ a free slot ──▶ inference thread ──▶ responder thread ─▶ outputs, at once
+                                        ▲   └─ queued for prefill ─┐     └──▶ results, batch by batch, in the order taken,
+                                        └───── chunk by chunk ◀────┘          each once all of its outputs are published
 
-The event loop never runs inference, and the inference thread never touches the broker. What needs the pipeline otherwise (opening
-and closing partitions, swapping bundles) queues up for the inference thread, and so happens between two micro-batches.
+The event loop never runs inference, and the inference thread never touches the broker. Everything else that needs the pipeline
+(opening and closing partitions, swapping bundles) queues for the inference thread, and so happens between two micro-batches.
 
-Encoding and searching let go of Python's lock: while one micro-batch is answered, the next one is encoded.
+Encoding and searching release Python's lock: while one micro-batch is answered, the next one is encoded.
 """
 
 from __future__ import annotations
@@ -28,51 +28,85 @@ if TYPE_CHECKING:
     from stream.delivery.partition import PartitionTask
     from stream.delivery.play_buffer import PlayBuffer
     from stream.kafka.publisher import Receipt
-    from stream.wire.records import OutputRecord, PartitionResult, SourceRecord, Write
+    from stream.wire.records import OutputRecord, PartitionResult, SourceRecord
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: One micro-batch in inference, one behind it: the thread never waits for the loop, and latency gains nothing from more.
+#: One micro-batch in inference and one queued after it: the thread never waits for the loop, and more would only add latency.
 NUM_SLOTS = 2
-#: Parts that are held back: a second or two of encoding, which a revoke and the end of the process have to wait for. Beyond, no
-#: micro-batch is taken until one of them is answered, and nobody overtakes any more.
+#: Prefill chunks in the queue: a second or two of encoding, which a revoke and the end of the process have to wait for. With
+#: more, no micro-batch is taken until a chunk is answered, and warm members no longer overtake cold ones.
 MAX_PREFILL_CHUNKS = 16
-#: With so many waiting, members are cold: what an overloaded worker has waiting, thousands of plays, must not be taken at once.
+#: With this many chunks, members are cold: an overloaded worker must not take thousands of plays into one micro-batch then.
 _MANY_ARE_COLD = 4
 
+_EncodedT = TypeVar("_EncodedT")
 
-class PlaysPipeline(Protocol):
-    """The part of stream.pipeline.pipeline.Pipeline that delivery needs; all of it runs on the inference thread."""
+
+class PlaysPipeline(Protocol[_EncodedT]):
+    """The part of stream.pipeline.pipeline.Pipeline that delivery needs. All of it but ``respond`` runs on the inference thread.
+
+    ``_EncodedT`` is what the pipeline passes from one thread to the other; delivery does not look into it.
+    """
 
     def open_partition(self, partition: int, histories: dict[str, History]) -> None:
-        """Takes over a restored state."""
+        """Takes a restored state."""
         ...
 
     def close_partition(self, partition: int) -> None:
         """Drops a state."""
         ...
 
-    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
-        """Folds and answers plays, ``coalesced`` only each member's last one. Some answers may be held back.
-
-        Returns what writes the others; results are in source order.
-        """
+    def encode(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> _EncodedT:
+        """Folds and encodes plays; with ``coalesced`` only each member's last one is answered. Some answers may be queued."""
         ...
 
     @property
     def num_queued(self) -> int:
-        """How often :meth:`begin_prefill` has something to answer."""
+        """How often :meth:`encode_prefill` has something to encode."""
         ...
 
-    def begin_prefill(self) -> Write:
-        """Answers the next of what was held back, oldest first: outputs and counts, and no records."""
+    def encode_prefill(self) -> _EncodedT:
+        """Encodes the oldest queued chunk: outputs and counts, and no records."""
+        ...
+
+    def respond(self, encoded: _EncodedT) -> list[PartitionResult]:
+        """Answers what was encoded, on the responder thread; results are in source order."""
+        ...
+
+
+class ResultSink(Protocol):
+    """What becomes of a micro-batch: the worker, seen from the inference loop. All of it runs on the event loop."""
+
+    def is_overloaded(self) -> bool:
+        """Whether the next micro-batch takes all plays that wait, and is coalesced."""
+        ...
+
+    def task_of(self, partition: int) -> PartitionTask | None:
+        """The task that a partition's plays belong to now."""
+        ...
+
+    def batch_taken(self) -> None:
+        """A micro-batch left the buffer."""
+        ...
+
+    def publish(self, task: PartitionTask, outputs: Sequence[OutputRecord]) -> Receipt | None:
+        """Publishes outputs; None where they wait for the task's transaction instead."""
+        ...
+
+    def completed(self, task: PartitionTask, result: PartitionResult, receipts: Sequence[Receipt]) -> None:
+        """All outputs of a micro-batch were published; each of its results comes here, in source order."""
+        ...
+
+    def failed(self, task: PartitionTask, error: EngineError) -> None:
+        """A micro-batch with plays of this task raised."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Processed:
-    """What came of a micro-batch at once, in how many parts the rest will come, and what it raised."""
+    """The results of a micro-batch, how many chunks of it were queued, and what it raised."""
 
     results: list[PartitionResult]
     num_queued: int
@@ -81,59 +115,39 @@ class _Processed:
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """A micro-batch on its way: whose it is, what came of it, how many parts wait, and the receipts of what was given out."""
+    """A micro-batch between the buffer and the sink: its tasks, its results and receipts so far, and its queued chunks."""
 
     tasks: dict[int, PartitionTask]
     results: list[PartitionResult] = field(default_factory=list)
     receipts: dict[int, list[Receipt]] = field(default_factory=dict)
     num_queued: int = 0
+    has_failed: bool = False
     is_done: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What was given to the thread: a micro-batch, or a part of one that was held back."""
+    """What was given to the threads: a micro-batch, or one of its queued chunks."""
 
     batch: _Batch
     processed: asyncio.Future[_Processed]
-    is_part: bool = False
+    is_chunk: bool = False
 
 
 class InferenceLoop:
-    """Owned by the event loop; owns the inference thread and the one that answers.
+    """Owned by the event loop; owns the inference thread and the responder thread."""
 
-    ``task_of`` names the task a partition's plays belong to now. ``on_outputs`` gives out what came of them, ``on_result`` takes
-    a result whose outputs were all given out, with their receipts; ``on_error`` is told of each task whose plays were in a
-    micro-batch that raised. While ``is_overloaded`` a micro-batch takes all that waits, and is coalesced.
-    """
-
-    def __init__(
-        self,
-        buffer: PlayBuffer,
-        pipeline: PlaysPipeline,
-        *,
-        is_overloaded: Callable[[], bool],
-        task_of: Callable[[int], PartitionTask | None],
-        on_taken: Callable[[], None],
-        on_outputs: Callable[[PartitionTask, Sequence[OutputRecord]], Receipt | None],
-        on_result: Callable[[PartitionTask, PartitionResult, Sequence[Receipt]], None],
-        on_error: Callable[[PartitionTask, EngineError], None],
-    ) -> None:
+    def __init__(self, buffer: PlayBuffer, pipeline: PlaysPipeline[Any], sink: ResultSink) -> None:
         self._buffer = buffer
         self._pipeline = pipeline
-        self._is_overloaded = is_overloaded
-        self._task_of = task_of
-        self._on_taken = on_taken
-        self._on_outputs = on_outputs
-        self._on_result = on_result
-        self._on_error = on_error
+        self._sink = sink
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
-        self._answers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answers")
+        self._responder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="responder")
         self._slots = asyncio.Semaphore(NUM_SLOTS)
-        #: In the thread's order, which is the order in which outputs of a member must be given out.
+        #: In the inference thread's order, in which outputs of a member must be published.
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
-        self._holding: deque[_Batch] = deque()
-        self._part_is_on_thread = False
+        self._with_chunks: deque[_Batch] = deque()
+        self._chunk_is_on_thread = False
         self._prefill_has_capacity = asyncio.Event()
         self._prefill_has_capacity.set()
         self._in_order: deque[_Batch] = deque()
@@ -149,8 +163,8 @@ class InferenceLoop:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, function, *args))
 
     def stop(self) -> None:
-        """Lets go of the threads without waiting for them: they may hang, and the process is about to end."""
-        for thread in (self._thread, self._answers):
+        """Lets the threads go without waiting for them: they may hang, and the process is about to end."""
+        for thread in (self._thread, self._responder):
             thread.shutdown(wait=False, cancel_futures=True)
 
     async def _submit(self) -> None:
@@ -158,69 +172,78 @@ class InferenceLoop:
             await self._buffer.wait_until_due()
             await self._slots.acquire()
             await self._prefill_has_capacity.wait()
-            coalesced = self._is_overloaded()
+            coalesced = self._sink.is_overloaded()
             taken = self._buffer.take(everything=coalesced and self._pipeline.num_queued < _MANY_ARE_COLD)
-            tasks = {partition: task for partition in taken if (task := self._task_of(partition))}
+            tasks = {partition: task for partition in taken if (task := self._sink.task_of(partition))}
             batch = {partition: taken[partition] for partition in tasks}
-            self._on_taken()
+            self._sink.batch_taken()
             if not batch:
                 self._slots.release()
                 continue
             for task in tasks.values():
                 task.begin_inference()
-            processed = self._on_both_threads(partial(self._pipeline.begin, batch, coalesced=coalesced))
+            processed = self._on_both_threads(partial(self._pipeline.encode, batch, coalesced=coalesced))
             self._jobs.put_nowait(_Job(_Batch(tasks), processed))
 
-    def _on_both_threads(self, begin: Callable[[], Write]) -> asyncio.Future[_Processed]:
-        """Begins on the inference thread and writes on the other one; both do so in the order of these calls."""
+    def _on_both_threads(self, encode: Callable[[], Any]) -> asyncio.Future[_Processed]:
+        """Encodes on the inference thread and answers on the responder thread; both in the order of these calls."""
         processed: Future[_Processed] = Future()
-        self._thread.submit(self._begin, begin, processed)
+        self._thread.submit(self._encode, encode, processed)
         return asyncio.wrap_future(processed)
 
-    def _begin(self, begin: Callable[[], Write], processed: Future[_Processed]) -> None:
-        """On the inference thread. Also of a micro-batch that raised parts may wait, and are counted."""
+    def _encode(self, encode: Callable[[], Any], processed: Future[_Processed]) -> None:
+        """Runs on the inference thread. A micro-batch that raised may have queued chunks too, and they are counted."""
         num_before = self._pipeline.num_queued
-        write, error = None, None
+        encoded, error = None, None
         try:
-            write = begin()
-        except Exception as raised:  # the caller's, with the count
+            encoded = encode()
+        except Exception as raised:  # the caller gets it, with the count
             error = raised
-        num_queued = max(0, self._pipeline.num_queued - num_before)  # a part that is answered waits no more
-        self._answers.submit(_write, write, error, num_queued, processed)
+        num_queued = max(0, self._pipeline.num_queued - num_before)  # a chunk that is encoded leaves the queue
+        self._responder.submit(self._respond, encoded, error, num_queued, processed)
+
+    def _respond(self, encoded: Any, error: Exception | None, num_queued: int, processed: Future[_Processed]) -> None:
+        """Runs on the responder thread. A micro-batch that raised takes its turn here too."""
+        results: list[PartitionResult] = []
+        try:
+            if error is None:
+                results = self._pipeline.respond(encoded)
+        except Exception as raised:  # the caller gets it
+            error = raised
+        if processed.set_running_or_notify_cancel():
+            processed.set_result(_Processed(results, num_queued, error))
 
     async def _collect(self) -> None:
         while True:
             job = await self._jobs.get()
             batch = job.batch
-            if not job.is_part:
+            if not job.is_chunk:
                 self._in_order.append(batch)
             processed = await job.processed
-            if job.is_part:
-                self._part_is_on_thread = False
+            if job.is_chunk:
+                self._chunk_is_on_thread = False
                 batch.num_queued -= 1
             else:
-                batch.results, batch.num_queued = processed.results, processed.num_queued
+                batch.num_queued = processed.num_queued
                 self._slots.release()
+                if batch.num_queued:
+                    self._with_chunks.append(batch)
             if processed.error is not None:
                 self._failed(batch, processed.error)
-            self._give_out(batch, processed.results)
-            if job.is_part:
-                self._add_to(batch, processed.results)
-            elif batch.num_queued:
-                self._holding.append(batch)
+            self._publish(batch, processed.results)
             if not batch.num_queued:
                 self._done(batch)
             self._update_prefill_capacity()
-            self._answer_next_part()
+            self._encode_next_chunk()
 
-    def _answer_next_part(self) -> None:
-        """One part at a time goes to the thread, so that micro-batches go in between."""
-        while self._holding and not self._holding[0].num_queued:
-            self._holding.popleft()
-        if self._holding and not self._part_is_on_thread:
-            self._part_is_on_thread = True
-            processed = self._on_both_threads(self._pipeline.begin_prefill)
-            self._jobs.put_nowait(_Job(self._holding[0], processed, is_part=True))
+    def _encode_next_chunk(self) -> None:
+        """One chunk at a time goes to the thread, so that micro-batches are encoded in between."""
+        while self._with_chunks and not self._with_chunks[0].num_queued:
+            self._with_chunks.popleft()
+        if self._with_chunks and not self._chunk_is_on_thread:
+            self._chunk_is_on_thread = True
+            processed = self._on_both_threads(self._pipeline.encode_prefill)
+            self._jobs.put_nowait(_Job(self._with_chunks[0], processed, is_chunk=True))
 
     def _update_prefill_capacity(self) -> None:
         if self._pipeline.num_queued < MAX_PREFILL_CHUNKS:
@@ -228,45 +251,29 @@ class InferenceLoop:
         else:
             self._prefill_has_capacity.clear()
 
-    def _give_out(self, batch: _Batch, results: Sequence[PartitionResult]) -> None:
+    def _publish(self, batch: _Batch, results: Sequence[PartitionResult]) -> None:
         for result in results:
-            receipt = self._on_outputs(batch.tasks[result.partition], result.outputs)
+            receipt = self._sink.publish(batch.tasks[result.partition], result.outputs)
             if receipt is not None:
                 batch.receipts.setdefault(result.partition, []).append(receipt)
-
-    def _add_to(self, batch: _Batch, parts: Sequence[PartitionResult]) -> None:
-        newest = {result.partition: result for result in batch.results}
-        for part in parts:
-            result = newest.get(part.partition)
-            if result is not None:  # it failed meanwhile
-                result.take(part)
+        if not batch.has_failed:
+            batch.results += results
 
     def _failed(self, batch: _Batch, error: Exception) -> None:
         # The pipeline answers every play or dead-letters it. If it raises, what it did to its state is unknown.
         logger.error("inference failed", exc_info=error)
+        batch.has_failed = True
         batch.results.clear()
         failure = error if isinstance(error, DeviceLost) else EngineError(f"inference failed: {error!r}")
         for task in batch.tasks.values():
-            self._on_error(task, failure)
+            self._sink.failed(task, failure)
 
     def _done(self, batch: _Batch) -> None:
-        """All of a micro-batch was given out: it goes into the next checkpoint, behind those before it."""
+        """All outputs of a micro-batch were published: it goes into the next checkpoint, after the batches taken before it."""
         batch.is_done = True
         while self._in_order and self._in_order[0].is_done:
             first = self._in_order.popleft()
             for result in first.results:
-                self._on_result(first.tasks[result.partition], result, first.receipts.pop(result.partition, []))
+                self._sink.completed(first.tasks[result.partition], result, first.receipts.pop(result.partition, []))
             for task in first.tasks.values():
                 task.end_inference()
-
-
-def _write(write: Write | None, error: Exception | None, num_queued: int, processed: Future[_Processed]) -> None:
-    """On the answering thread. A micro-batch that raised takes its turn, too."""
-    results: list[PartitionResult] = []
-    try:
-        if write is not None:
-            results = write()
-    except Exception as raised:  # the caller's
-        error = raised
-    if processed.set_running_or_notify_cancel():
-        processed.set_result(_Processed(results, num_queued, error))

@@ -72,7 +72,7 @@ async def watch_lag(
         lags |= {p: max(0, found[p][1] - offset) for p, offset in served.items()}
         lags = {p: lag for p, lag in lags.items() if p in worker.assigned}
         worker.overload.saw_lag(sum(lags.values()))
-        worker.figures.lag(sum(lags.values()))
+        worker.metrics.lag(sum(lags.values()))
 
 
 async def tells_where_plays_end(settings: Settings, timeout_s: float, partitions: set[int]) -> bool:

@@ -89,15 +89,34 @@ class TaskDependencies:
     writer: Callable[[int, Callable[[int], Marker]], ChangelogWriter]
     marker: Callable[[int, int], Marker]
     restore: Callable[[int], Awaitable[Restored]]
-    open_state: Callable[[int, dict[str, History]], Awaitable[None]]
-    close_state: Callable[[int], Awaitable[None]]
     transactional: bool
     fingerprint: str
     commit_interval_s: float
     recovery_deadline_s: float
-    on_failed: Callable[[PartitionTask, BaseException], None]
-    on_committed: Callable[[PartitionTask, int, float], None]
-    on_restored: Callable[[int, Restored], None]
+
+
+class TaskOwner(Protocol):
+    """The worker, seen from one of its partition tasks."""
+
+    async def open_state(self, partition: int, histories: dict[str, History]) -> None:
+        """Hands a restored state to the pipeline."""
+        ...
+
+    async def close_state(self, partition: int) -> None:
+        """Has the pipeline drop a state."""
+        ...
+
+    def restored(self, partition: int, restored: Restored) -> None:
+        """A task is ready."""
+        ...
+
+    def committed(self, task: PartitionTask, num_plays: int, duration_s: float) -> None:
+        """A checkpoint is durable."""
+        ...
+
+    def commit_failed(self, task: PartitionTask, error: BaseException) -> None:
+        """A regular checkpoint of a task failed."""
+        ...
 
 
 @dataclass(slots=True)
@@ -113,13 +132,13 @@ class _Uncommitted:
 class PartitionTask:
     """Owned by the event loop. ``next_fetch`` is the offset the fetcher must deliver next, or a later one."""
 
-    def __init__(self, partition: int, parts: TaskDependencies) -> None:
+    def __init__(self, partition: int, dependencies: TaskDependencies, owner: TaskOwner) -> None:
         self.partition = partition
         self.phase = TaskPhase.OPENING
         self.next_fetch = -1
         self.committed_offset = -1
         self.output_stream = OutputStream()
-        self._parts = parts
+        self._dependencies, self._owner = dependencies, owner
         self._writer: ChangelogWriter | None = None
         self._num_partitions = 0
         self._uncommitted = _Uncommitted()
@@ -141,8 +160,8 @@ class PartitionTask:
 
         Raises: StateError when state and log disagree; RecoveryTimeout past the deadline; KafkaError when the broker fails.
         """
-        parts = self._parts
-        deadline = asyncio.timeout(parts.recovery_deadline_s)
+        needs = self._dependencies
+        deadline = asyncio.timeout(needs.recovery_deadline_s)
         try:
             async with deadline:
                 await self._open()
@@ -150,19 +169,19 @@ class PartitionTask:
             if not deadline.expired():  # a connection's own
                 raise
             raise RecoveryTimeout(
-                f"partition {self.partition} was not restored within {parts.recovery_deadline_s:.0f} s; "
+                f"partition {self.partition} was not restored within {needs.recovery_deadline_s:.0f} s; "
                 "raise recovery_deadline_s if its changelog is that large"
             ) from None
 
     async def _open(self) -> None:
-        parts, partition = self._parts, self.partition
-        self._writer = parts.writer(partition, self._marker)
+        needs, partition = self._dependencies, self.partition
+        self._writer = needs.writer(partition, self._marker)
         await self._writer.open()
         # Only now is the end of the changelog final, and the committed offset too: nobody else can move them.
-        restored = await parts.restore(partition)
-        facts = await parts.source.source_facts(partition)
-        if parts.transactional and restored.marker is not None and facts.committed is None:
-            facts = replace(facts, first_ms=await parts.source.first_timestamp_ms(partition))
+        restored = await needs.restore(partition)
+        facts = await needs.source.source_facts(partition)
+        if needs.transactional and restored.marker is not None and facts.committed is None:
+            facts = replace(facts, first_ms=await needs.source.first_timestamp_ms(partition))
         self._num_partitions = facts.num_partitions
         try:
             start = start_offset(
@@ -170,27 +189,27 @@ class PartitionTask:
                 restored.marker,
                 partition=partition,
                 has_state=bool(restored.histories),
-                fingerprint=parts.fingerprint,
-                transactional=parts.transactional,
+                fingerprint=needs.fingerprint,
+                transactional=needs.transactional,
                 checkpoint_ms=restored.checkpoint_ms,
             )
         except StateError:
             # Whoever fenced us between the two reads has moved both since: the state is sound, and it is not ours.
             restored.histories.clear()  # of two states in memory one is for nothing
-            if (await parts.restore(partition)).marker != restored.marker:
+            if (await needs.restore(partition)).marker != restored.marker:
                 raise Fenced(
                     f"partition {partition} has a newer owner, who took it while it was being opened"
                 ) from None
             raise
-        await parts.open_state(partition, restored.histories)
-        await parts.source.seek_source(partition, start)
+        await self._owner.open_state(partition, restored.histories)
+        await needs.source.seek_source(partition, start)
         self.next_fetch = self.committed_offset = start
         self.phase = TaskPhase.READY
         self._commits = asyncio.create_task(self._commit_regularly(), name=f"commits of partition {partition}")
-        parts.on_restored(partition, restored)
+        self._owner.restored(partition, restored)
 
     def _marker(self, next_offset: int) -> Marker:
-        return self._parts.marker(self._num_partitions, next_offset)
+        return self._dependencies.marker(self._num_partitions, next_offset)
 
     def begin_inference(self) -> None:
         """A micro-batch with plays of this partition went to the inference thread."""
@@ -211,10 +230,11 @@ class PartitionTask:
         if self.phase not in (TaskPhase.READY, TaskPhase.FINISHING):
             return
         pending = self._uncommitted
-        pending.next_offset = result.next_offset
+        # A result without records, of a chunk that waited, may be older than the newest one.
+        pending.next_offset = max(pending.next_offset, result.next_offset)
         pending.num_plays += result.num_records
         pending.changes.update(result.changelog)
-        pending.counts.take(result.counts)
+        pending.counts.add_all(result.counts)
         pending.receipts.extend(receipts)
         if in_transaction:
             pending.outputs.extend(result.outputs)
@@ -257,21 +277,22 @@ class PartitionTask:
         self._uncommitted = _Uncommitted()
         if self._writer is not None:
             await self._writer.close()
-        await self._parts.close_state(self.partition)
+        await self._owner.close_state(self.partition)
 
     async def _commit_regularly(self) -> None:
         try:
             while True:
                 await self._something.wait()
-                await asyncio.sleep(self._parts.commit_interval_s)
+                await asyncio.sleep(self._dependencies.commit_interval_s)
                 await self._commit()
         except asyncio.CancelledError:
             if self.phase is TaskPhase.ENDED:
                 raise
-            self._parts.on_failed(self, BrokerError("a commit was cancelled from within"))  # see stream.kafka.closing
+            # A client library cancelled it, see stream.kafka.closing.
+            self._owner.commit_failed(self, BrokerError("a commit was cancelled from within"))
         except Exception as error:
             if self.phase is not TaskPhase.ENDED:
-                self._parts.on_failed(self, error)
+                self._owner.commit_failed(self, error)
 
     async def _commit(self) -> None:
         async with self._committing:
@@ -298,4 +319,4 @@ class PartitionTask:
         await self._writer.commit(Checkpoint(checkpoint.next_offset, checkpoint.changes, checkpoint.outputs))
         self.committed_offset = checkpoint.next_offset
         checkpoint.counts.count()
-        self._parts.on_committed(self, checkpoint.num_plays, time.monotonic() - started_s)
+        self._owner.committed(self, checkpoint.num_plays, time.monotonic() - started_s)

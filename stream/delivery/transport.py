@@ -329,14 +329,14 @@ class BatchTransport(driver.Transport):
 
     Consumer = BatchConsumer
 
-    def __init__(
-        self, *args: Any, settings: Settings, sink: PlaysSink, rebalance_timeout_s: float, **kwargs: Any
-    ) -> None:
+    #: Where fetched plays go; set before the app starts.
+    sink: PlaysSink
+
+    def __init__(self, *args: Any, settings: Settings, rebalance_timeout_s: float, **kwargs: Any) -> None:
         check_private_names()
         read_any_header_name()
         super().__init__(*args, **kwargs)
         self.settings = settings
-        self.sink = sink
         self.rebalance_timeout_s = rebalance_timeout_s
 
 

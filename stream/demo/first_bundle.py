@@ -1,7 +1,7 @@
-"""The demo's first bundle, trained once per machine: kept by what it depends on, so that nothing stale is ever served.
+"""The demo's first bundle: trained once per machine, then taken from a cache whose key covers everything it depends on.
 
-The key is a hash of the plays, the domain, the training settings and the code of the core. A bundle found under it is verified
-like any other before it is used; one that does not verify is trained anew.
+The key is a hash of the plays, the domain, the training settings and the code of the core, so a stale bundle is never served.
+A cached bundle is verified like any other before use; if it does not verify, it is trained again.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import pyarrow as pa
 import intentrec_core
 from intentrec_core.bundle.format import BundleRef
 from intentrec_core.bundle.store import BundleStore
-from intentrec_core.domain.toml import domain_text, load_domain
+from intentrec_core.domain.toml import domain_text
 from intentrec_core.errors import BundleError
 from intentrec_core.training.config import TrainConfig
-from intentrec_core.training.first_model import learn
+from intentrec_core.training.first_model import fit
 from stream.bundles.builder import build_bundle, check_bundle
 
 if TYPE_CHECKING:
@@ -36,35 +36,28 @@ def first_bundle(
     catalogue: Catalogue,
     config: TrainConfig,
     *,
-    kept_in: Path,
+    cache_dir: Path,
     fresh: bool,
     progress: ProgressCallback,
 ) -> tuple[str, bool]:
-    """Puts a bundle trained on ``plays`` into the store; returns its version, and whether it was trained just now.
+    """Puts a bundle trained on ``plays`` into the store; returns its version, and whether it was trained now.
 
-    Raises: BundleError when what was trained does not verify.
+    Raises: BundleError if the trained bundle does not verify.
     """
     store = BundleStore(settings.bundle_url, settings.cache_dir)
-    folder = kept_in / _FOLDER / _key(settings.domain, plays, config)
-    kept = None if fresh else _sound_bundle(folder)
-    if kept is None:
+    folder = cache_dir / _FOLDER / _key(settings.domain, plays, config)
+    cached = None if fresh else _cached_bundle(folder)
+    if cached is None:
         shutil.rmtree(folder, ignore_errors=True)
-        first = learn(load_domain(settings.domain), plays, catalogue, config, device=settings.device, progress=progress)
-        built = build_bundle(
-            folder,
-            model=first.trained.model,
-            domain_text=domain_text(settings.domain),
-            vocabulary=first.vocabulary,
-            catalogue=catalogue,
-            plays=plays,
-        )
+        model = fit(plays, catalogue, domain=settings.domain, config=config, device=settings.device, progress=progress)
+        built = build_bundle(folder, model, plays)
         store.publish(built.ref)
         return built.ref.version, True
-    store.publish(kept)
-    return kept.version, False
+    store.publish(cached)
+    return cached.version, False
 
 
-def _sound_bundle(folder: Path) -> BundleRef | None:
+def _cached_bundle(folder: Path) -> BundleRef | None:
     for path in sorted(folder.glob("b*")):
         try:
             check_bundle(path)

@@ -1,8 +1,8 @@
-"""An independent subscriber of the outputs: keeps the contract's rule for repeats, and measures what a member would see.
+"""An independent subscriber of the outputs: drops repeats as the contract demands, and measures latency as a member sees it.
 
-After a failure outputs are repeated under the same ids, perhaps by a newer bundle. The rule for every subscriber: per
-member keep the highest source offset; drop what is lower or has been seen. :class:`Ledger` is that rule, and nothing of
-it is shared with the worker.
+After a failure, workers repeat outputs under the same ids, possibly from a newer bundle. The rule for every subscriber: keep
+the highest source offset per member, and drop outputs at that offset or below. :class:`Ledger` implements that rule and shares
+no code with the worker.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from stream.wire.messages import Announcement, IntentUpdate, Recommendation
 if TYPE_CHECKING:
     from stream.settings import Settings
 
-#: The span of the figures on the screen: long enough for a p99 at 100 plays/s, short enough to see a swap.
+#: Time window of the latency on the screen: long enough for a p99 at 100 plays/s, short enough to see a swap.
 LIVE_SPAN_S = 5.0
-#: One poll: at 300 bytes an intent and 700 a recommendation some 5 MB.
+#: One poll: some 5 MB, at 300 bytes per intent and 700 per recommendation.
 _MAX_POLL_RECORDS = 5_000
 _POLL_MS = 100
 
 
 class Ledger:
-    """Which outputs of one topic are new: per member the highest source offset answered so far.
+    """Decides which outputs of one topic are new, from the highest source offset seen per member.
 
-    A member's plays are in one partition, so their offsets are ordered. Memory: one number a member.
+    A member's plays are in one partition, so their offsets are ordered. Cost: one number per member.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Ledger:
         self._highest: dict[str, int] = {}
 
     def admit(self, user_id: str, offset: int) -> bool:
-        """Whether this output is new; counts it as fresh, repeated (seen) or stale (older than one seen)."""
+        """Whether this output is new. Counts it as fresh, repeated (same offset) or stale (lower offset)."""
         highest = self._highest.get(user_id, -1)
         if offset > highest:
             self._highest[user_id] = offset
@@ -61,29 +61,29 @@ class Ledger:
 
 
 class SentTimes:
-    """When each play was sent, until its recommendation has been seen: bounded, oldest forgotten first."""
+    """Send times of plays whose recommendation has not arrived yet. Bounded: drops the oldest first."""
 
     def __init__(self, limit: int = 200_000) -> None:
         self._limit = limit
         self._sent_ms: OrderedDict[str, int] = OrderedDict()
 
     def note(self, event_id: str, sent_ms: int) -> None:
-        """A play goes out now."""
+        """Records that a play is sent."""
         self._sent_ms[event_id] = sent_ms
         if len(self._sent_ms) > self._limit:
             self._sent_ms.popitem(last=False)
 
     def take(self, event_id: str) -> int | None:
-        """When the play was sent, once; None when it is not known (any more)."""
+        """Removes and returns the send time of a play; None if it is unknown or was dropped."""
         return self._sent_ms.pop(event_id, None)
 
 
 @dataclass
 class Observer:
-    """Reads recommendations, intents, dead letters, late plays and announcements from the beginning of their topics.
+    """Reads recommendations, intents, dead letters, late plays and announcements from the start of their topics.
 
-    Latency is measured here, from the timestamp a play was sent with to the arrival of its recommendation; where the
-    sender is another process (``sent`` knows nothing of the play) the worker's own figure in the message counts.
+    Measures end-to-end latency, from a play's send timestamp to the arrival of its recommendation. For a play sent by another
+    process, which ``sent`` does not know, it uses the worker's own measurement in the message.
     """
 
     settings: Settings
@@ -102,9 +102,9 @@ class Observer:
     _task: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def start(self) -> None:
-        """Begins to read, in a task of this event loop.
+        """Starts reading, in a task on this event loop.
 
-        Raises: BrokerError when the broker cannot be reached.
+        Raises: BrokerError if the broker cannot be reached or a topic is missing.
         """
         self._consumer = AIOKafkaConsumer(
             **self.settings.connection(),
@@ -120,14 +120,16 @@ class Observer:
             await self._consumer.seek_to_beginning(*partitions)
         except KafkaError as error:
             await close_consumer(self._consumer)
-            raise BrokerError(f"cannot read the outputs on {self.settings.broker}: {error!r}") from error
+            raise BrokerError(
+                f"cannot read the outputs on {self.settings.broker}: {error!r}; is the broker up?"
+            ) from error
         except BrokerError:
             await close_consumer(self._consumer)
             raise
         self._task = asyncio.create_task(self._read(self._consumer), name="observer")
 
     async def stop(self) -> None:
-        """Stops reading. Raises what the reading failed with, if it did."""
+        """Stops reading. Raises: the error that ended reading early, if any."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -136,17 +138,17 @@ class Observer:
             await close_consumer(self._consumer)
 
     def note_sent(self, event_id: str, sent_ms: int) -> None:
-        """Tells of a play that goes out from this process."""
+        """Records that this process sends a play."""
         self.sent.note(event_id, sent_ms)
 
     @property
-    def failed(self) -> BaseException | None:
-        """What ended the reading, None while it goes on."""
+    def error(self) -> BaseException | None:
+        """The error that ended reading; None while it continues."""
         task = self._task
         return task.exception() if task is not None and task.done() and not task.cancelled() else None
 
     def on_record(self, topic: str, value: bytes | None, now_ms: float) -> None:
-        """Takes in one record of one of the topics."""
+        """Handles one record of any of the topics."""
         settings = self.settings
         if value is None:
             return

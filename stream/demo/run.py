@@ -1,9 +1,9 @@
-"""The demo: real people's plays through a broker, a worker and a trainer, watched by an independent observer.
+"""Runs the demo: replays recorded plays through a broker, a worker and a trainer, watched by an independent observer.
 
-    stage (broker, data, first bundle, processes) → replay the rest → wait until the worker has drained → figures
+    environment (broker, data, first bundle, processes) → replay the remaining plays → wait until the worker drains → result
 
-The replay and the observer run on this process's event loop; drawing and scraping run on a thread beside it, so that
-they do not add to the latencies that are measured.
+Replay and observer run on this process's event loop. Drawing and scraping run in another thread, so that they do not add to the
+measured latencies.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from intentrec_core.errors import IntentRecError
 from intentrec_core.plays.table import play_rows
 from stream.demo.console.snapshot import DemoPhase, DemoSnapshot
 from stream.demo.console.spotlight import Spotlight
-from stream.demo.figures import DemoResult, Figures
+from stream.demo.environment import DemoEnvironment, MonitoredProcess
 from stream.demo.observer import Observer
-from stream.demo.stage import DemoEnvironment
+from stream.demo.stats import DemoResult, DemoStats
 from stream.kafka.replay import Pace, Replay
 from stream.ops.scrape import scrape
 
@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 
     from intentrec_core.features.catalogue import Catalogue
     from intentrec_core.plays.table import PlayRow
-    from stream.local_kafka.child import Child
 
-#: After the last play: a swap under way takes seconds, a rebalance of the embedded broker some ten.
+#: Wait after the last play: a swap in progress takes seconds, a rebalance of the embedded broker some ten.
 DRAIN_DEADLINE_S = 90.0
-#: The outputs are acknowledged before the metrics count them; what is still on its way to the observer takes one poll.
+#: Outputs are acknowledged before the metrics count them, so the last ones reach the observer within one poll.
 _ARRIVAL_DEADLINE_S = 10.0
 #: Fetching and verifying a bundle and moving members to it takes a second or two on an idle machine.
 _SWAP_DEADLINE_S = 15.0
@@ -43,18 +42,18 @@ _FRAME_S = 0.25
 
 
 class NotDrained(IntentRecError):
-    """The worker did not fold in every play that was sent. The figures printed before say how many are missing."""
+    """The worker did not fold in every play that was sent. The summary printed before says how many are missing."""
 
 
-class Show(Protocol):
-    """Draws a snapshot; called some four times a second, on a thread of its own."""
+class DrawSnapshot(Protocol):
+    """Draws a snapshot. Called about four times a second, in a thread of its own."""
 
     def __call__(self, view: DemoSnapshot) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayPlan:
-    """What is played: ``plays`` in time order, at ``pace``, for ``seconds`` at most, with ``num_members`` on the screen."""
+    """What to replay: ``plays`` in time order, at ``pace``, for at most ``seconds``, showing ``num_members`` on the screen."""
 
     title: str
     plays: pa.Table
@@ -66,81 +65,85 @@ class ReplayPlan:
     first_bundle: str
 
 
-def play(
-    script: ReplayPlan, stage: DemoEnvironment, worker: tuple[Child, int], trainer: tuple[Child, int], show: Show
+def run_demo(
+    plan: ReplayPlan,
+    environment: DemoEnvironment,
+    worker: MonitoredProcess,
+    trainer: MonitoredProcess,
+    draw: DrawSnapshot,
 ) -> DemoResult:
-    """Replays, watches, drains; Ctrl-C ends the replay early and drains all the same, twice ends at once.
+    """Replays the plan, then waits until the worker drains. Ctrl-C ends the replay early but still drains; twice ends at once.
 
-    Raises: NotDrained when plays are missing at the end; ChildEnded when a process ends by itself.
+    Raises: ChildEnded if a process ends by itself; KeyboardInterrupt after the second Ctrl-C.
     """
     try:
-        return asyncio.run(DemoRun(script, stage, worker, trainer, show).run())
+        return asyncio.run(DemoRun(plan, environment, worker, trainer, draw).run())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
 class DemoRun:
-    """One replay with everything that watches it."""
+    """One replay, its observer and its statistics."""
 
     def __init__(
         self,
-        script: ReplayPlan,
-        stage: DemoEnvironment,
-        worker: tuple[Child, int],
-        trainer: tuple[Child, int],
-        show: Show,
+        plan: ReplayPlan,
+        environment: DemoEnvironment,
+        worker: MonitoredProcess,
+        trainer: MonitoredProcess,
+        draw: DrawSnapshot,
     ) -> None:
-        self._script, self._show = script, show
+        self._plan, self._draw = plan, draw
         self._worker, self._worker_port = worker
         self._trainer, self._trainer_port = trainer
-        titles = {item.item_id: item.title for item in script.catalogue}
-        self._spotlight = Spotlight(script.num_members, titles, time.monotonic, script.seed)
+        titles = {item.item_id: item.title for item in plan.catalogue}
+        self._spotlight = Spotlight(plan.num_members, titles, time.monotonic, plan.seed)
         self._observer = Observer(
-            stage.settings,
+            environment.settings,
             on_recommendation=self._spotlight.on_recommendation,
             on_intent=self._spotlight.on_intent,
         )
-        self._replay = Replay(stage.settings, script.pace, on_send=self._on_send)
-        self._figures = Figures(
+        self._replay = Replay(environment.settings, plan.pace, on_send=self._on_send)
+        self._stats = DemoStats(
             observer=self._observer,
             replay=self._replay,
             spotlight=self._spotlight,
-            title=script.title,
-            first_bundle=script.first_bundle,
-            planned_s=script.seconds,
-            plays_planned=script.plays.num_rows,
+            title=plan.title,
+            first_bundle=plan.first_bundle,
+            planned_s=plan.seconds,
+            plays_planned=plan.plays.num_rows,
         )
         self._stop = asyncio.Event()
 
     async def run(self) -> DemoResult:
-        """The whole performance."""
-        figures = self._figures
+        """Replays, drains and returns the result."""
+        stats = self._stats
         with self._interrupts():
             await self._observer.start()
             watching = asyncio.create_task(self._watch(), name="watch")
             try:
-                figures.started_s = time.monotonic()
+                stats.started_s = time.monotonic()
                 sending = asyncio.create_task(self._replay.run(self._until_time_is_up(), self._stop), name="replay")
                 await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
-                if watching.done():  # it never ends by itself: something failed
+                if watching.done():  # it ends only by an error
                     self._stop.set()
                     await asyncio.gather(sending, return_exceptions=True)
                     watching.result()
                 await sending
-                figures.phase = DemoPhase.DRAINING
+                stats.phase = DemoPhase.DRAINING
                 await self._drain(watching)
-                figures.phase = DemoPhase.DONE
+                stats.phase = DemoPhase.DONE
             finally:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
                 await self._observer.stop()
-        await self._look()
-        return figures.result()
+        await self._refresh()
+        return stats.result()
 
     def _until_time_is_up(self) -> Iterator[PlayRow]:
-        seconds = self._script.seconds
+        seconds = self._plan.seconds
         began_s = time.monotonic()
-        for row in play_rows(self._script.plays):
+        for row in play_rows(self._plan.plays):
             if seconds is not None and time.monotonic() - began_s >= seconds:
                 return
             yield row
@@ -151,30 +154,32 @@ class DemoRun:
 
     async def _watch(self) -> None:
         while True:
-            await self._look()
+            await self._refresh()
             self._worker.check()
-            if self._figures.phase is DemoPhase.REPLAYING:
+            if self._stats.phase is DemoPhase.REPLAYING:
                 self._trainer.check()
-            if self._observer.failed is not None:
-                raise self._observer.failed
+            if self._observer.error is not None:
+                raise self._observer.error
             await asyncio.sleep(_FRAME_S)
 
-    async def _look(self) -> None:
-        """Scraping and drawing take tens of milliseconds and run beside the loop; what they share is read on it."""
+    async def _refresh(self) -> None:
+        """Scrapes and draws. Both take tens of milliseconds and run in a thread; shared state is read on the event loop."""
         worker = await asyncio.to_thread(scrape, self._worker_port)
         trainer = await asyncio.to_thread(scrape, self._trainer_port)
-        self._figures.take(worker, trainer)
-        await asyncio.to_thread(self._show, self._figures.snapshot())
+        self._stats.take(worker, trainer)
+        await asyncio.to_thread(self._draw, self._stats.snapshot())
 
     async def _drain(self, watching: asyncio.Task[None]) -> None:
-        """Waits until the worker has said what became of every play, and the observer has seen every list."""
-        figures, sent = self._figures, self._replay.sent
-        await self._until(lambda: figures.handled >= sent, DRAIN_DEADLINE_S, watching)
+        """Waits until the worker has counted the outcome of every play, and the observer has received every output."""
+        stats, sent = self._stats, self._replay.sent
+        await self._until(lambda: stats.handled >= sent, DRAIN_DEADLINE_S, watching)
         ledgers = (self._observer.recommendations, self._observer.intents)
-        await self._until(lambda: all(led.fresh >= figures.applied for led in ledgers), _ARRIVAL_DEADLINE_S, watching)
-        # A bundle that was announced a moment ago is taking over: it belongs to this run.
+        await self._until(
+            lambda: all(ledger.fresh >= stats.applied for ledger in ledgers), _ARRIVAL_DEADLINE_S, watching
+        )
+        # A bundle announced a moment ago belongs to this run: wait until it has taken over.
         self._trainer.ask_to_stop()
-        await self._until(lambda: figures.swapped + figures.refused >= figures.published, _SWAP_DEADLINE_S, watching)
+        await self._until(lambda: stats.swapped + stats.refused >= stats.published, _SWAP_DEADLINE_S, watching)
 
     async def _until(self, done: Callable[[], bool], deadline_s: float, watching: asyncio.Task[None]) -> None:
         give_up_s = time.monotonic() + deadline_s
@@ -185,7 +190,7 @@ class DemoRun:
 
     @contextlib.contextmanager
     def _interrupts(self) -> Iterator[None]:
-        """The first Ctrl-C (or SIGTERM) ends the replay, the second one everything."""
+        """The first Ctrl-C (or SIGTERM, SIGHUP) ends the replay, the second ends the demo."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None, "run by asyncio.run"
 

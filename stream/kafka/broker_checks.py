@@ -1,4 +1,4 @@
-"""What a broker can do and whether its topics are as they must be: asked once, before anything is started on it."""
+"""Checks at start: whether the broker supports transactions, and whether the topics are as they must be."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BROKER_DEADLINE_S = 30.0
 
 
 async def uses_transactions(settings: Settings) -> bool:
-    """Whether state and offsets go into transactions: as set, or as the broker can.
+    """Whether state and offsets are committed in transactions: as configured, or if the broker supports them (``auto``).
 
-    Raises: BrokerError when the broker cannot be reached; ConfigError when exactly_once is asked of one without transactions.
+    Raises: BrokerError when the broker cannot be reached; ConfigError for exactly_once on a broker without transactions.
     """
     if settings.transactions != "auto":
         return settings.transactions == "on"
@@ -40,7 +40,7 @@ async def uses_transactions(settings: Settings) -> bool:
 
 
 async def _can_init_producer(client: AIOKafkaClient) -> bool:
-    # The embedded broker answers UNKNOWN_SERVER_ERROR, always. Kafka may have a bad moment, so it is asked three times.
+    # The embedded broker always responds UNKNOWN_SERVER_ERROR. Kafka can fail transiently, so it gets three tries.
     for _ in range(3):
         request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=1000)
         response = await client.send(client.get_random_node(), request)
@@ -52,9 +52,9 @@ async def _can_init_producer(client: AIOKafkaClient) -> bool:
 
 
 async def check_topics(settings: Settings) -> int:
-    """The topics must be there, and the changelog partitioned as the plays. Returns the number of partitions of the plays.
+    """Checks that all topics exist and that plays and changelog have the same number of partitions. Returns that number.
 
-    Raises: StateError or BrokerError with the remedy.
+    Raises: StateError or BrokerError, with the remedy.
     """
     try:
         counts = await count_partitions(settings, *settings.topics)
@@ -66,7 +66,7 @@ async def check_topics(settings: Settings) -> int:
     plays, changelog = counts[settings.plays_topic], counts[settings.changelog_topic]
     if plays != changelog:
         raise StateError(
-            f"{settings.plays_topic} has {plays} partitions but {settings.changelog_topic} {changelog}: members would not be "
-            "where their plays are. Use another app_id, create its topics, and fold from the beginning"
+            f"{settings.plays_topic} has {plays} partitions but {settings.changelog_topic} has {changelog}: members would not be "
+            "where their plays are. Use another app_id, create its topics, and process the plays from the beginning"
         )
     return plays

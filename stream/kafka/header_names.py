@@ -1,7 +1,8 @@
-"""Records whose header names are not UTF-8, read all the same: Kafka takes any bytes, aiokafka raises on them at every fetch.
+"""Lets aiokafka consumers read records whose header names are not UTF-8. Kafka accepts any bytes; aiokafka raises on them.
 
-One such record would end whatever reads its partition, again after each restart. So aiokafka's records are wrapped: where its
-decoder fails, the records from there on are read anew, by its slower decoder in Python; odd bytes of a name become ``\\xff``.
+One such record would end every consumer of its partition, again after each restart. Therefore this module wraps aiokafka's record
+classes. Where the fast decoder fails, the rest of the fetch is decoded again with aiokafka's slower Python decoder, which writes
+invalid bytes of a name as ``\\xff``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
-#: Of a batch: its first offset, and how many bytes follow.
+#: Start of a record batch: its base offset, and the number of bytes that follow.
 _BATCH_OVERHEAD = struct.Struct(">qi")
 
 
 class _Text(bytearray):
-    """Bytes that can be decoded, whatever they are."""
+    """Bytes that ``decode`` converts to text even if they are not valid UTF-8."""
 
     def __getitem__(self, place: Any) -> Any:
         found = super().__getitem__(place)
@@ -37,7 +38,7 @@ class _TolerantBatch(_DefaultRecordBatchPy):
 
 
 class _TolerantRecords:
-    """The batches of a fetched buffer, as aiokafka's MemoryRecords gives them."""
+    """The batches of a fetched buffer, with the interface of aiokafka's MemoryRecords."""
 
     def __init__(self, buffer: bytes) -> None:
         self._batches = _whole_batches(buffer)
@@ -55,14 +56,14 @@ def _whole_batches(buffer: bytes) -> Iterator[_TolerantBatch]:
     start, overhead = 0, _BATCH_OVERHEAD.size
     while start + overhead <= len(buffer):
         end = start + overhead + _BATCH_OVERHEAD.unpack_from(buffer, start)[1]
-        if end > len(buffer):  # the broker cuts what it sends at its size limit
+        if end > len(buffer):  # the broker truncates a response at its size limit
             return
         yield _TolerantBatch(buffer[start:end])
         start = end
 
 
 class KeptRecords(MemoryRecords):
-    """aiokafka's own, with the bytes it reads."""
+    """aiokafka's MemoryRecords; keeps the bytes it was created from."""
 
     def __init__(self, buffer: bytes) -> None:
         super().__init__(buffer)
@@ -70,7 +71,7 @@ class KeptRecords(MemoryRecords):
 
 
 class ReadableRecords(fetcher.PartitionRecords):
-    """aiokafka's own, going on in the slower way where a record cannot be decoded."""
+    """aiokafka's PartitionRecords; switches to the slow decoder at a record that the fast one cannot decode."""
 
     def __init__(
         self, tp: Any, records: Any, aborted_transactions: Any, fetch_offset: int, *options: Any, **named: Any
@@ -84,8 +85,8 @@ class ReadableRecords(fetcher.PartitionRecords):
             return super().__next__()
         except (UnicodeDecodeError, CorruptRecordException):
             if not isinstance(records, KeptRecords):
-                raise  # this is the slower way: the record is broken in another place
-        # All that aborts transactions comes before the offset at which it goes on, or after it: both are seen again.
+                raise  # already the slow decoder: something else of the record is broken
+        # The markers of aborted transactions are read again, whether they come before or after the offset to continue from.
         slower = _TolerantRecords(records.buffer)
         self._given = (tp, slower, aborted_transactions, options, named)
         super().__init__(tp, slower, aborted_transactions, self.next_fetch_offset, *options, **named)
@@ -93,6 +94,6 @@ class ReadableRecords(fetcher.PartitionRecords):
 
 
 def read_any_header_name() -> None:
-    """Makes every consumer of this process read such records. Calling it again changes nothing."""
+    """Lets every consumer of this process read such records. Idempotent."""
     fetcher.MemoryRecords = KeptRecords
     fetcher.PartitionRecords = ReadableRecords

@@ -1,7 +1,7 @@
-"""The producer of outputs, which survives a batch that the broker refuses.
+"""A producer for outputs that recovers after the broker refuses a batch, by replacing the underlying producer.
 
-aiokafka counts the sequence numbers of a refused batch all the same: whatever an idempotent producer sends to that partition
-afterwards is refused as out of order, for as long as it lives. So after a failure the next batch goes out through a new one.
+aiokafka advances its sequence numbers even for a refused batch. After that, the broker refuses everything that this idempotent
+producer sends to the partition as out of order. Therefore the next batch after a failure is sent by a new producer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stream.kafka.closing import close_producer
+from stream.kafka.clients import close_producer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class OutputsProducer:
-    """The part of an AIOKafkaProducer that sends batches. ``make`` gives one that is not started."""
+    """Sends batches like an AIOKafkaProducer. ``make`` creates a producer that is not started."""
 
     def __init__(self, make: Callable[[], AIOKafkaProducer]) -> None:
         self._make = make
@@ -37,7 +37,7 @@ class OutputsProducer:
         await self._producer.start()
 
     async def stop(self) -> None:
-        """Flushes and closes within seconds; never raises."""
+        """Flushes and closes within seconds. Never raises."""
         await asyncio.gather(close_producer(self._producer), *self._closing)
 
     async def partitions_for(self, topic: str) -> set[int]:
@@ -49,7 +49,7 @@ class OutputsProducer:
         return self._producer.create_batch()
 
     async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[Any]:
-        """See AIOKafkaProducer. Raises: KafkaError, also when a new producer is needed and cannot start."""
+        """See AIOKafkaProducer. Raises: KafkaError, also if a new producer is needed and cannot start."""
         async with self._renewing:
             if self._failed:
                 await self._renew()
@@ -69,8 +69,8 @@ class OutputsProducer:
         except BaseException:
             await close_producer(renewed)
             raise
-        logger.warning("a batch of outputs failed: going on with a new producer")
-        # What the old one still has in flight, for other partitions, is given the time to arrive.
+        logger.warning("a batch of outputs failed; continuing with a new producer")
+        # The old producer gets time to deliver its batches in flight for other partitions.
         closing = asyncio.create_task(close_producer(self._producer), name="close a producer of outputs")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

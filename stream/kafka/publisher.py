@@ -1,24 +1,23 @@
-"""Outputs to their topics: in whole batches, keyed by user, stamped with their latency right before they are sent.
+"""Publishes outputs in record batches, keyed by user; each output gets its latency right before it is sent.
 
-    outputs of a micro-batch → lane of each (topic, partition) → one record batch in flight a lane → receipt
+    outputs of a micro-batch → queue of each (topic, partition) → one record batch in flight per queue → receipt
 
-While a lane waits for its acknowledgement, what arrives gathers in it: batches grow with the load, and a user's outputs keep
-their order. A receipt is settled when every output of its micro-batch is acknowledged, which is what a commit waits for.
+While a batch of a queue is unacknowledged, new outputs gather in the queue. So batches grow with the load, and the outputs of a
+user stay in order. A receipt is settled when every output of its micro-batch is acknowledged. Commits wait for receipts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aiokafka.partitioner import murmur2
-
 from intentrec_core.errors import BrokerError
 from stream.kafka.steady_clock import SteadyClock
+from stream.wire.codec import with_latency
 from stream.wire.records import OutputKind, OutputRecord
+from stream.wire.routing import key_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,27 +27,19 @@ if TYPE_CHECKING:
 
     from stream.kafka.outputs_producer import OutputsProducer
 
-#: Kafka's default limit on a batch is 1 MiB. A single larger record still gets a batch of its own.
+#: Kafka's default limit on a batch is 1 MiB. A single record above it still gets its own batch.
 BATCH_BYTES = 900 * 1024
-#: aiokafka gives a batch up after its request timeout of 40 s; a lane that waits for longer waits for nothing.
+#: aiokafka abandons a batch after its request timeout of 40 s, so waiting longer than this is useless.
 ACKNOWLEDGED_WITHIN_S = 60.0
-#: Of keys' hashes: murmur2 in Python takes 5 µs a key, and members come back.
-_HASHES_KEPT = 1 << 16
-
-
-@functools.lru_cache(maxsize=_HASHES_KEPT)
-def key_hash(key: bytes) -> int:
-    """Kafka's non-negative murmur2 of a key; modulo the number of partitions it is the record's partition."""
-    return int(murmur2(key)) & 0x7FFFFFFF
 
 
 class PublishFailed(BrokerError):
-    """Outputs were not acknowledged. Their plays are replayed, and answered again under the same ids."""
+    """Outputs were not acknowledged. Their plays are replayed, and the outputs repeated with the same ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is reported of a batch that can be read: by kind, how many outputs and their latencies in seconds."""
+    """One batch of outputs that subscribers can read, for the metrics. Units: seconds; one latency per output."""
 
     kind: OutputKind
     latencies_s: list[float]
@@ -56,16 +47,17 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Uncommitted:
-    """Outputs in an open transaction: the batches' acknowledgements to await, and what was handed over when (seconds)."""
+    """Outputs in an open transaction: acknowledgements to await, and each batch with the time it was sent. Units: seconds."""
 
     acknowledged: list[asyncio.Future[object]]
     batches: list[tuple[Published, float]]
 
 
 class OutputStream:
-    """The outputs of one partition's task, in source order. Once one of them failed, or the task ended, no later one is sent.
+    """The outputs of one partition task, in source order. After one fails, or the task ends, no later output is sent.
 
-    A subscriber drops what lies below the source offset it has seen: past a gap, what is replayed would be dropped.
+    Subscribers drop outputs at or below the highest source offset they have seen. If a later output were sent after a failed
+    one, they would drop the failed one when it is repeated.
     """
 
     __slots__ = ("ended",)
@@ -75,7 +67,7 @@ class OutputStream:
 
 
 class Receipt:
-    """The acknowledgement of one micro-batch's outputs in a stream, all of them."""
+    """Completes when all outputs of one micro-batch in a stream are acknowledged."""
 
     __slots__ = ("_remaining", "future", "stream")
 
@@ -83,32 +75,32 @@ class Receipt:
         self._remaining = num_outputs
         self.stream = stream
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # A receipt nobody waits for any more (its partition was closed) must not be reported as forgotten.
-        self.future.add_done_callback(_retrieve)
+        # If its partition was closed, no task awaits the receipt; asyncio must not report its exception as never retrieved.
+        self.future.add_done_callback(_mark_retrieved)
         if not num_outputs:
             self.future.set_result(None)
 
     def settle(self, num_outputs: int) -> None:
-        """Counts acknowledged outputs."""
+        """Records ``num_outputs`` more acknowledged outputs."""
         self._remaining -= num_outputs
         if not self._remaining and not self.future.done():
             self.future.set_result(None)
 
     def fail(self, error: BaseException) -> None:
-        """Fails the whole: one output that is missing is enough to replay."""
+        """Fails the whole receipt: one missing output is enough to require a replay."""
         self.stream.ended = True
         if not self.future.done():
             self.future.set_exception(error)
 
 
 @dataclass(slots=True)
-class _Lane:
-    """What waits for one partition of one kind's topic: shares of micro-batches, oldest first."""
+class _OutputQueue:
+    """Outputs that wait for one partition of one output topic: chunks of micro-batches, oldest first."""
 
     kind: OutputKind
     topic: str
     partition: int
-    queue: deque[tuple[Receipt, list[OutputRecord]]] = field(default_factory=deque)
+    chunks: deque[tuple[Receipt, list[OutputRecord]]] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -116,7 +108,7 @@ class _Lane:
 class Publisher:
     """Publishes outputs through one producer.
 
-    Invariant: outputs of one key in a stream leave in the order in which they were given, and none behind one that failed.
+    Invariant: the outputs of one key in a stream are sent in the order given, and none is sent after one that failed.
     """
 
     def __init__(
@@ -132,11 +124,11 @@ class Publisher:
         self._on_published = on_published
         self._clock = clock or SteadyClock()
         self._num_partitions: dict[OutputKind, int] = {}
-        self._lanes: dict[tuple[OutputKind, int], _Lane] = {}
+        self._queues: dict[tuple[OutputKind, int], _OutputQueue] = {}
 
     async def start(self) -> None:
-        """Learns how many partitions the output topics have, once: metadata can miss a topic for a moment (its leader moves),
-        and keys must not.
+        """Reads the partition counts of the output topics, once. Later metadata can miss a topic for a moment, while its leader
+        moves, and keys must not change their partition.
 
         Raises: KafkaError when the broker cannot be reached; BrokerError when a topic does not exist.
         """
@@ -147,22 +139,22 @@ class Publisher:
             self._num_partitions[kind] = len(partitions)
 
     def publish(self, outputs: Sequence[OutputRecord], stream: OutputStream) -> Receipt:
-        """Queues outputs and returns at once. Of a stream that has ended nothing is sent."""
+        """Queues the outputs and returns immediately. Outputs of a stream that has ended are not sent."""
         receipt = Receipt(len(outputs), stream)
-        for (kind, partition), share in self._shares(outputs).items():
-            lane = self._lanes.get((kind, partition)) or self._open_lane(kind, partition)
-            lane.queue.append((receipt, share))
-            lane.wake.set()
+        for (kind, partition), chunk in self._by_partition(outputs).items():
+            queue = self._queues.get((kind, partition)) or self._open_queue(kind, partition)
+            queue.chunks.append((receipt, chunk))
+            queue.wake.set()
         return receipt
 
     async def send_in_transaction(self, producer: AIOKafkaProducer, outputs: Sequence[OutputRecord]) -> Uncommitted:
-        """Sends outputs through a producer that is in a transaction; once it is committed, ``committed`` is to be told."""
+        """Sends outputs through a producer in a transaction. After the commit, the caller calls ``committed``."""
         sent = Uncommitted([], [])
-        for (kind, partition), share in self._shares(outputs).items():
+        for (kind, partition), chunk in self._by_partition(outputs).items():
             num_done = 0
-            while num_done < len(share):
+            while num_done < len(chunk):
                 builder, now_s = producer.create_batch(), self._clock()
-                latencies_s = fill(builder, share[num_done:], now_s, takes_latency=kind.takes_latency)
+                latencies_s = fill(builder, chunk[num_done:], now_s, takes_latency=kind.takes_latency)
                 builder.close()
                 num_done += len(latencies_s)
                 sent.acknowledged.append(await producer.send_batch(builder, self._topics[kind], partition=partition))
@@ -170,109 +162,108 @@ class Publisher:
         return sent
 
     def committed(self, sent: Uncommitted) -> None:
-        """Reports outputs of a transaction: with its commit they can be read, so their latencies reach up to now."""
+        """Reports outputs of a committed transaction. Subscribers can read them from now on, so their latencies end now."""
         now_s = self._clock()
-        for batch, handed_over_s in sent.batches:
-            waited_s = now_s - handed_over_s
+        for batch, sent_s in sent.batches:
+            waited_s = now_s - sent_s
             self._on_published(Published(batch.kind, [latency_s + waited_s for latency_s in batch.latencies_s]))
 
-    def _shares(self, outputs: Sequence[OutputRecord]) -> dict[tuple[OutputKind, int], list[OutputRecord]]:
-        """Outputs by kind and partition: murmur2 of the key, the source offset where there is none."""
-        shares: defaultdict[tuple[OutputKind, int], list[OutputRecord]] = defaultdict(list)
+    def _by_partition(self, outputs: Sequence[OutputRecord]) -> dict[tuple[OutputKind, int], list[OutputRecord]]:
+        """Outputs by kind and partition. The partition is murmur2 of the key, or the source offset if there is no key."""
+        chunks: defaultdict[tuple[OutputKind, int], list[OutputRecord]] = defaultdict(list)
         num_partitions = self._num_partitions
         for output in outputs:
             kind, key = output.kind, output.key
             place = key_hash(key) if key is not None else output.source_offset
-            shares[kind, place % num_partitions[kind]].append(output)
-        return shares
+            chunks[kind, place % num_partitions[kind]].append(output)
+        return chunks
 
     async def stop(self) -> None:
-        """Ends the lanes; what was not acknowledged is failed."""
-        tasks = [lane.task for lane in self._lanes.values() if lane.task]
+        """Ends all queues. Receipts that are not settled fail."""
+        tasks = [queue.task for queue in self._queues.values() if queue.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for lane in self._lanes.values():
-            for receipt, _ in lane.queue:
+        for queue in self._queues.values():
+            for receipt, _ in queue.chunks:
                 receipt.fail(BrokerError("the publisher was stopped"))
 
-    def _open_lane(self, kind: OutputKind, partition: int) -> _Lane:
-        lane = self._lanes[kind, partition] = _Lane(kind, self._topics[kind], partition)
-        lane.task = asyncio.create_task(self._run(lane), name=f"publish {lane.topic}-{partition}")
-        return lane
+    def _open_queue(self, kind: OutputKind, partition: int) -> _OutputQueue:
+        queue = self._queues[kind, partition] = _OutputQueue(kind, self._topics[kind], partition)
+        queue.task = asyncio.create_task(self._run(queue), name=f"publish {queue.topic}-{partition}")
+        return queue
 
-    async def _run(self, lane: _Lane) -> None:
+    async def _run(self, queue: _OutputQueue) -> None:
         while True:
-            await lane.wake.wait()
-            lane.wake.clear()
-            while lane.queue:
-                await self._send_some(lane)
+            await queue.wake.wait()
+            queue.wake.clear()
+            while queue.chunks:
+                await self._send_batch(queue)
 
-    async def _send_some(self, lane: _Lane) -> None:
+    async def _send_batch(self, queue: _OutputQueue) -> None:
         taken: list[Receipt] = []
         try:
-            builder, sent, latencies_s = self._next_batch(lane, taken)
+            builder, sent, latencies_s = self._next_batch(queue, taken)
             if not latencies_s:
                 return
             async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
-                await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
+                await (await self._producer.send_batch(builder, queue.topic, partition=queue.partition))
         except asyncio.CancelledError:
             for receipt in taken:
                 receipt.fail(BrokerError("the publisher was stopped"))
             raise
         except Exception as error:
-            # Also where the batch could not even be made: a lane that ended would leave all that comes after waiting.
-            for receipt in taken or [lane.queue.popleft()[0]]:
+            # Also if the batch could not even be built: if this task ended, all later outputs of the queue would wait forever.
+            for receipt in taken or [queue.chunks.popleft()[0]]:
                 receipt.fail(error)
         else:
             for receipt, num in sent:
                 receipt.settle(num)
-            self._on_published(Published(lane.kind, latencies_s))
+            self._on_published(Published(queue.kind, latencies_s))
 
     def _next_batch(
-        self, lane: _Lane, taken: list[Receipt]
+        self, queue: _OutputQueue, taken: list[Receipt]
     ) -> tuple[BatchBuilder, list[tuple[Receipt, int]], list[float]]:
-        """A batch of what waits, how many outputs of which receipts are in it, and their latencies; adds to ``taken``."""
+        """The next batch, how many outputs of each receipt are in it, and their latencies. Appends the receipts to ``taken``."""
         builder = self._producer.create_batch()
         sent: list[tuple[Receipt, int]] = []
         latencies_s: list[float] = []
-        now_s, takes_latency = self._clock(), lane.kind.takes_latency
-        while lane.queue and not builder.closed():
-            receipt, share = lane.queue.popleft()
+        now_s, takes_latency = self._clock(), queue.kind.takes_latency
+        while queue.chunks and not builder.closed():
+            receipt, chunk = queue.chunks.popleft()
             if receipt.stream.ended:
-                receipt.fail(BrokerError("an output before it failed"))
+                receipt.fail(BrokerError("an earlier output of this stream failed"))
                 continue
             taken.append(receipt)
-            stamped = fill(builder, share, now_s, takes_latency=takes_latency)
-            latencies_s += stamped
-            sent.append((receipt, len(stamped)))
-            if len(stamped) < len(share):
-                lane.queue.appendleft((receipt, share[len(stamped) :]))
+            added_s = fill(builder, chunk, now_s, takes_latency=takes_latency)
+            latencies_s += added_s
+            sent.append((receipt, len(added_s)))
+            if len(added_s) < len(chunk):
+                queue.chunks.appendleft((receipt, chunk[len(added_s) :]))
         builder.close()
         return builder, sent, latencies_s
 
 
 def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *, takes_latency: bool) -> list[float]:
-    """Appends outputs until the batch is full, closing their values with the latency as of ``now_s``.
+    """Appends outputs until the batch is full, each with its latency as of ``now_s``.
 
     Returns the latencies in seconds of those appended. A batch that is full is closed.
     """
     latencies_s: list[float] = []
     append, now_ms = builder.append, int(now_s * 1000)
-    latency_s, closing, source_ms = 0.0, b"", None
+    latency_s, source_ms = 0.0, None
     for output in outputs:
         if output.source_timestamp_ms != source_ms:  # under load many plays share a millisecond
             source_ms = output.source_timestamp_ms
             # A producer's clock can be ahead of ours.
             latency_s = max(0.0, now_s - source_ms / 1000)
-            closing = b',"latency_s":%.6f}' % latency_s if takes_latency else b""
-        value = output.value + closing
+        value = with_latency(output.value, latency_s) if takes_latency else output.value
         if append(timestamp=now_ms, key=output.key, value=value, headers=list(output.headers)) is None:
             break
         latencies_s.append(latency_s)
     return latencies_s
 
 
-def _retrieve(future: asyncio.Future[None]) -> None:
+def _mark_retrieved(future: asyncio.Future[None]) -> None:
     if not future.cancelled():
         future.exception()

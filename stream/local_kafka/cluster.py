@@ -1,7 +1,7 @@
-"""Apache Kafka from its jars, one node or three: every partition on three nodes, a write acknowledged when two of them have it.
+"""Runs Apache Kafka from its jars, with one node or three.
 
-A node can be stopped or killed and started again alone, on the same port and data. All are combined broker and controller, so
-two of three must be up.
+With three nodes, every partition has three copies, and a write is acknowledged when two nodes have it. A single node can be
+stopped or killed and started again, with the same port and data. Every node is broker and controller, so two of three must be up.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _ASK_DEADLINE_S = 5.0
 
 
 class KafkaCluster:
-    """Nodes that were planned together; a context manager that stops those that run. ``brokers`` are in the nodes' order."""
+    """The nodes of one cluster; a context manager that stops the running ones. ``brokers`` has the order of ``nodes``."""
 
     def __init__(self, nodes: Sequence[KafkaNode]) -> None:
-        """Prepares the storage and starts nothing.
+        """Prepares the storage. Starts nothing.
 
-        Raises: BrokerError when Java or the jars cannot be had.
+        Raises: BrokerError when Java or the jars are missing.
         """
         self.nodes = list(nodes)
         self._commands = prepare(nodes)
@@ -38,7 +38,7 @@ class KafkaCluster:
 
     @property
     def address(self) -> str:
-        """HOST:PORT of every node, with commas between: bootstrap servers for clients."""
+        """Bootstrap servers for clients: HOST:PORT of every node, separated by commas."""
         return ",".join(broker.address for broker in self.brokers)
 
     @property
@@ -47,9 +47,9 @@ class KafkaCluster:
         return all(broker.running for broker in self.brokers)
 
     def start(self) -> None:
-        """Starts every node and returns when each of them is part of the cluster.
+        """Starts every node and returns when all of them have joined the cluster.
 
-        Raises: BrokerError when one does not start; the others are stopped then.
+        Raises: BrokerError when a node does not start; the other nodes are stopped.
         """
         self.brokers = [self._spawn(index) for index in range(len(self.nodes))]
         with ExitStack() as stack:
@@ -59,7 +59,7 @@ class KafkaCluster:
             stack.pop_all()
 
     def restart(self, index: int) -> None:
-        """Starts one node again, after stopping it where it still runs; returns when it is back in the cluster.
+        """Restarts one node, whether it is running or not, and returns when it has rejoined the cluster.
 
         Raises: BrokerError when it does not start.
         """
@@ -68,8 +68,8 @@ class KafkaCluster:
         self._wait_for(index)
 
     def stop(self) -> None:
-        """Stops every node; safe to call twice."""
-        # All at once: a node hands its leadership over, and the last of them would ask a quorum that is gone.
+        """Stops every node. Idempotent."""
+        # In parallel: a node hands over its leadership, and in sequence the last one would find no quorum for that.
         with ThreadPoolExecutor() as pool:
             list(pool.map(Broker.stop, self.brokers))
 
@@ -91,15 +91,15 @@ class KafkaCluster:
 def start_cluster(
     *, num_nodes: int, port: int = 0, data_dir: Path | None = None, proxy_ports: Sequence[int] = ()
 ) -> KafkaCluster:
-    """Starts one node or three on loopback, on ``port`` and those after it; 0 is any free ones.
+    """Starts one node or three on loopback, on ``port`` and the ports after it; 0 chooses free ports.
 
-    ``data_dir`` holds logs and data, which are kept across restarts. ``proxy_ports``, one a node, gives every node another
-    listener for a proxy that listens there: see KafkaNode.
+    ``data_dir`` holds logs and data, which survive restarts. ``proxy_ports``, one per node, adds a listener to every node for a
+    proxy on that port: see KafkaNode.
 
-    Raises: BrokerError in one line when a port is taken, Java, Maven or the jars cannot be had, or a node does not start.
+    Raises: BrokerError when a port is in use, when Java, Maven or the jars are missing, or when a node does not start.
     """
     if num_nodes not in (1, REPLICATION):
-        raise BrokerError(f"{num_nodes} nodes are not offered; allowed: 1, {REPLICATION}")
+        raise BrokerError(f"a cluster of {num_nodes} nodes is not supported; allowed: 1, {REPLICATION}")
     for wanted in range(port, port + num_nodes) if port else ():
         if not is_free(wanted):
             raise BrokerError(taken(wanted))
@@ -110,8 +110,8 @@ def start_cluster(
 
 
 def _is_member(address: str, node_id: int) -> bool:
-    """Whether a node serves: it names itself in its metadata when the controller has let it in."""
-    # On a thread of its own, because the caller may have an event loop that runs.
+    """Whether a node has joined: its metadata lists itself once the controller has registered it."""
+    # In a separate thread, because the caller may already run an event loop.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, _knows(address, node_id)).result()
 

@@ -1,4 +1,4 @@
-"""Java and the jars of Apache Kafka: found, or fetched once by Maven, or refused in one line that says what to do."""
+"""Finds Java and the jars of Apache Kafka. Maven fetches the jars once; an error says in one line what to install."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from xml.etree import ElementTree
 from intentrec_core.errors import BrokerError
 
 MIN_JAVA = 17
-#: 45 jars, 43 MB: about 20 s over a common line.
+#: 45 jars, 43 MB: about 20 s on a typical connection.
 FETCH_DEADLINE_S = 600.0
 _POM = Path(__file__).parents[2] / "deploy" / "kafka" / "pom.xml"
 _NAMESPACE = {"m": "http://maven.apache.org/POM/4.0.0"}
 
 
 def find_java() -> str:
-    """Path of a java that Kafka runs on.
+    """Path of a Java that can run Kafka: from JAVA_HOME if set, else from PATH.
 
     Raises: BrokerError when there is none, or it is too old.
     """
@@ -32,12 +32,12 @@ def find_java() -> str:
     version = re.search(r'version "(\d+)', shown)
     if version is None or int(version[1]) < MIN_JAVA:
         found = version[0] if version else "unknown version"
-        raise BrokerError(f"Kafka needs Java {MIN_JAVA} or newer, {java} is {found}; set JAVA_HOME to a newer one")
+        raise BrokerError(f"Kafka needs Java {MIN_JAVA} or newer, but {java} is {found}; set JAVA_HOME to a newer Java")
     return java
 
 
 def jars(cache: Path | None = None) -> Path:
-    """Folder with Kafka's jars, fetched with Maven when it is not there yet.
+    """The folder with Kafka's jars. Maven fetches them if the folder does not exist.
 
     Raises: BrokerError when Maven is missing or cannot fetch them.
     """
@@ -49,21 +49,21 @@ def jars(cache: Path | None = None) -> Path:
 
 
 def kafka_version() -> str:
-    """The Apache Kafka version that the pom names."""
+    """The version of Apache Kafka in deploy/kafka/pom.xml."""
     if not _POM.is_file():
-        raise BrokerError("deploy/kafka/pom.xml is missing: run from a checkout, or use a Kafka you have")
+        raise BrokerError("deploy/kafka/pom.xml is missing: run from a checkout, or use an existing Kafka")
     version = ElementTree.parse(_POM).find("m:properties/m:kafka.version", _NAMESPACE)
     if version is None or not version.text:
-        raise BrokerError(f"{_POM} names no kafka.version")
+        raise BrokerError(f"{_POM} has no property kafka.version")
     return version.text
 
 
 def _fetch(folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
-        raise BrokerError("Kafka's jars are not here and mvn is missing to fetch them; install Maven")
+        raise BrokerError("Kafka's jars are missing, and so is mvn to fetch them; install Maven")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Fetched aside and renamed: an interrupted download must not look like a complete one.
+    # Fetch into a temporary folder and rename it: an interrupted download must not look complete.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as aside:
         target = Path(aside) / "jars"
         command = [maven, "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies", f"-DoutputDirectory={target}"]
@@ -77,5 +77,5 @@ def _fetch(folder: Path) -> None:
         try:
             target.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was first
+            if not folder.is_dir():  # otherwise another process was faster
                 raise

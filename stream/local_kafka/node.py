@@ -1,4 +1,4 @@
-"""One node of Apache Kafka in KRaft mode: its ports, its folder, its properties, its storage, its command line."""
+"""One node of Apache Kafka in KRaft mode: ports, folder, properties, storage and command line."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from intentrec_core.errors import BrokerError
 from stream.local_kafka.jars import find_java, jars
 from stream.local_kafka.ports import HOST, free_port
 
-#: Copies of every partition where there are nodes for them, and how many of them must have a write before it is acknowledged.
+#: Copies of every partition in a cluster of three, and how many copies must have a write before it is acknowledged.
 REPLICATION, MIN_IN_SYNC = 3, 2
-#: A broker for one machine: Kafka's own default of 1 GB is more than a laptop's demo should take.
+#: For a broker on a laptop. Kafka's default heap of 1 GB is more than a demo should use.
 _JAVA_OPTIONS = ("-Xms128m", "-Xmx768m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
 _FORMAT_DEADLINE_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class KafkaNode:
-    """Where a node listens and keeps its data; the same for every start of it.
+    """Ports and folder of a node, the same at every start.
 
-    ``proxy`` is (port it listens on for a proxy, port of that proxy): who comes through the proxy is told to stay on it.
+    ``proxy``: an extra listener for clients that connect through a proxy, as (port of the listener, port of the proxy). The node
+    advertises the proxy's port on it, so these clients stay on the proxy.
     """
 
     node_id: int
@@ -35,23 +36,23 @@ class KafkaNode:
 
     @property
     def storage(self) -> Path:
-        """Kafka's own files."""
+        """Folder of Kafka's own files."""
         return self.directory / "data"
 
 
 def plan_nodes(num_nodes: int, port: int, directory: Path, proxy_ports: Sequence[int] = ()) -> list[KafkaNode]:
-    """Nodes on ``port`` and the ports after it; 0 is any free ones. ``proxy_ports`` are those of the proxies, one a node.
+    """Nodes on ``port`` and the ports after it; 0 chooses free ports. ``proxy_ports``: ports of the proxies, one per node.
 
     Raises: BrokerError when the folder holds a cluster of another size.
     """
     kept = len(list(directory.glob("node-*/data/meta.properties")))
     if kept not in (0, num_nodes):
-        raise BrokerError(f"{directory} holds the data of {kept} nodes, not of {num_nodes}; choose another data_dir")
+        raise BrokerError(f"{directory} has the data of {kept} nodes, not {num_nodes}; choose another data_dir")
     return [
         KafkaNode(
             node_id=index + 1,
             port=port + index if port else free_port(),
-            # Known to the other nodes only, so any free one will do, anew at each start of all of them.
+            # Only the other nodes use it, so any free port will do, a new one at each start of the cluster.
             controller_port=free_port(),
             directory=directory / f"node-{index + 1}",
             proxy=(free_port(), proxy_ports[index]) if proxy_ports else None,
@@ -61,9 +62,9 @@ def plan_nodes(num_nodes: int, port: int, directory: Path, proxy_ports: Sequence
 
 
 def prepare(nodes: Sequence[KafkaNode]) -> list[list[str]]:
-    """Writes each node's properties, formats storage that is new, and returns the commands that start them.
+    """Writes the properties of each node, formats new storage, and returns the commands that start the nodes.
 
-    Raises: BrokerError when Java or the jars cannot be had, or the storage cannot be formatted.
+    Raises: BrokerError when Java or the jars are missing, or the storage cannot be formatted.
     """
     java, classpath = find_java(), f"{jars()}/*"
     bases = []
@@ -73,7 +74,7 @@ def prepare(nodes: Sequence[KafkaNode]) -> list[list[str]]:
         logging = _write(node.directory / "log4j2.properties", _LOGGING)
         bases.append([java, *_JAVA_OPTIONS, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath])
     new = [n for n, node in enumerate(nodes) if not (node.storage / "meta.properties").exists()]
-    # 16 bytes as Kafka writes them; a first "-" would be an option of its command line.
+    # 16 bytes in Kafka's encoding. The tool would take a leading "-" for an option.
     cluster_id = "k" + secrets.token_urlsafe(16)[1:]
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda n: _format(bases[n], nodes[n], cluster_id), new))
@@ -85,7 +86,7 @@ def _properties_path(node: KafkaNode) -> Path:
 
 
 def _properties(node: KafkaNode, nodes: Sequence[KafkaNode]) -> dict[str, str]:
-    # one node cannot hold more copies than one
+    # A single node can hold one copy only.
     copies, in_sync = (REPLICATION, MIN_IN_SYNC) if len(nodes) >= REPLICATION else (1, 1)
     listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller_port}
     advertised = {"PLAINTEXT": node.port}
@@ -111,11 +112,11 @@ def _properties(node: KafkaNode, nodes: Sequence[KafkaNode]) -> dict[str, str]:
         "share.coordinator.state.topic.replication.factor": str(copies),
         "share.coordinator.state.topic.min.isr": str(in_sync),
         "group.initial.rebalance.delay.ms": "0",
-        # topics are created on purpose, with their partitions and policies, or not at all
+        # Topics are created explicitly, with their partitions and policies.
         "auto.create.topics.enable": "false",
         "log.retention.hours": "168",
         "log.cleaner.backoff.ms": "1000",
-        # of the heap; a hash a key, enough for a million of them
+        # Part of the heap: one hash per key, enough for a million keys.
         "log.cleaner.dedupe.buffer.size": str(32 * 1024 * 1024),
     }
 

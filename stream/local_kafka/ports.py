@@ -1,4 +1,4 @@
-"""Ports on loopback for what is started here."""
+"""Finds free TCP ports on loopback for local brokers and child processes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import socket
 from intentrec_core.errors import BrokerError
 
 HOST = "127.0.0.1"
-#: Below what kernels give to outgoing connections. A port of those can be taken while its server restarts: by any client,
-#: or by the one that keeps trying it, which on loopback sooner or later connects to itself.
+#: Below the range for outgoing connections. A port in that range can be lost while its server restarts: to any client, or to
+#: the client that keeps retrying that port, which on loopback eventually connects to itself.
 _LOWEST, _HIGHEST = 20_000, 32_767
 _NUM_TRIES = 200
 
@@ -25,12 +25,12 @@ def _let_go() -> None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody has, and that nobody else is given while this process lives.
+    """A free TCP port on loopback, reserved for as long as this process lives.
 
-    It stays bound here, without listening: a server (they all set SO_REUSEADDR) can listen on it all the same, while another
-    process that looks for a free one passes it over. What a child listens on seconds later would else be given away twice.
+    The port stays bound here, without listening. A server can still listen on it, because servers set SO_REUSEADDR, but another
+    process that looks for a free port skips it. Otherwise a port could be given away twice before a child listens on it.
 
-    Raises: BrokerError when none was found.
+    Raises: BrokerError when no free port is found.
     """
     choose = random.SystemRandom()
     for _ in range(_NUM_TRIES):
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on it."""
+    """Whether no process listens on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -58,5 +58,5 @@ def is_free(port: int) -> bool:
 
 
 def taken(port: int) -> str:
-    """What to say of a port that is not free."""
-    return f"port {port} on {HOST} is taken; choose another, or 0 for any free one"
+    """The error message for a port that is in use."""
+    return f"port {port} on {HOST} is taken; choose another port, or 0 for any free port"

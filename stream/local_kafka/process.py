@@ -1,12 +1,10 @@
-"""A broker's process: started under a guard, waited for, stopped; it ends with this process, also when that is killed."""
+"""The process of a broker: start, wait until it is up, stop. It ends with this process, even if this process is killed."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +14,13 @@ from typing import Literal, Self
 
 from intentrec_core.errors import BrokerError
 from stream.local_kafka.ports import HOST
+from stream.ops.child_guard import guarded
 
 Engine = Literal["embedded", "kafka"]
 
-#: Kafka answers in under 4 s on an idle machine; a loaded one with 2 cores was seen to need 15 s, and three nodes thrice that.
+#: Kafka is up within 4 s on an idle machine. On a loaded machine with 2 cores it took 15 s, three nodes took three times as long.
 START_DEADLINE_S = {"embedded": 10.0, "kafka": 120.0}
-#: Kafka's controlled shutdown closes its logs, so that the next start needs no recovery.
+#: Time for Kafka's controlled shutdown, which closes its logs so that the next start needs no recovery.
 STOP_DEADLINE_S = 20.0
 _LOOK_EVERY_S = 0.05
 
@@ -53,7 +52,7 @@ class Broker:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """Stops the broker and waits for its end; safe to call twice."""
+        """Stops the broker and waits until it has ended. Idempotent."""
         with self._stopping:
             if self.running:
                 self._process.terminate()
@@ -65,7 +64,7 @@ class Broker:
         self._keeper.join()
 
     def kill(self) -> None:
-        """Ends the broker at once, as a power cut would."""
+        """Kills the broker, as a power failure would."""
         with self._stopping:
             self._process.kill()
             self._process.wait()
@@ -79,16 +78,15 @@ class Broker:
 
 
 def spawn(engine: Engine, port: int, command: list[str], log_path: Path) -> Broker:
-    """Starts the command under a guard that ends it with this process; does not wait until it listens."""
-    guard = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "ops" / "child_guard.py"), str(os.getpid())]
+    """Starts the command so that it ends with this process. Does not wait until it listens."""
     started: list[subprocess.Popen[bytes]] = []
     ready = threading.Event()
 
     def keep() -> None:
-        # The kernel's parent-death signal follows the THREAD that forked: it has to live as long as the broker.
+        # The kernel watches the THREAD that forked, so this thread has to live as long as the broker.
         with log_path.open("ab") as log:
             process = subprocess.Popen(
-                [*guard, *_absolute(command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                guarded(_absolute(command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         started.append(process)
         ready.set()
@@ -109,9 +107,9 @@ def _absolute(command: list[str]) -> list[str]:
 
 
 def wait_until_up(broker: Broker, ready: Callable[[], bool] = lambda: True) -> None:
-    """Returns when the broker takes connections and is ``ready``.
+    """Returns when the broker accepts connections and ``ready`` returns true.
 
-    Raises: BrokerError when it ends or takes longer than START_DEADLINE_S; it is gone then.
+    Raises: BrokerError when it ends, or takes longer than START_DEADLINE_S; it is killed then.
     """
     deadline = time.monotonic() + START_DEADLINE_S[broker.engine]
     while time.monotonic() < deadline:
@@ -120,9 +118,9 @@ def wait_until_up(broker: Broker, ready: Callable[[], bool] = lambda: True) -> N
             raise BrokerError(f"the {broker.engine} broker ended while starting: {_last_line(broker.log_path)}")
         if _accepts(broker.port) and ready():
             return
-        time.sleep(_LOOK_EVERY_S)  # nothing tells of a port that begins to listen; this blocks by design
+        time.sleep(_LOOK_EVERY_S)  # no event reports that a port starts to listen, so poll; blocking is intended
     broker.kill()
-    raise BrokerError(f"the {broker.engine} broker did not answer in time; its log is {broker.log_path}")
+    raise BrokerError(f"the {broker.engine} broker did not start in time; its log is {broker.log_path}")
 
 
 def _accepts(port: int) -> bool:

@@ -1,7 +1,7 @@
-"""A Prometheus histogram that takes a whole batch of observations in one step.
+"""A Prometheus histogram that observes a whole batch of values in one step.
 
-``prometheus_client`` takes one at a time, under a lock each; at tens of thousands of plays a second that would cost
-more than encoding the messages.
+The histogram of ``prometheus_client`` observes one value at a time and takes a lock for each. At tens of thousands of plays per
+second that would cost more than encoding the messages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 
 class BulkHistogram(Collector):
-    """Counts in buckets, cumulative when collected, as Prometheus wants them. Safe to observe from several threads."""
+    """A histogram with the exposition format of ``prometheus_client.Histogram``. Thread-safe."""
 
     def __init__(self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
         self._name, self._documentation = name, documentation
@@ -28,14 +28,14 @@ class BulkHistogram(Collector):
         registry.register(self)
 
     def observe(self, value: float) -> None:
-        """Counts one observation."""
+        """Observes one value."""
         self.observe_many((value,))
 
     def observe_many(self, values: Sequence[float]) -> None:
-        """Counts all ``values``. Cost: 30 ns a value where all fall into one bucket, as a batch mostly does; else 150."""
+        """Observes all ``values``. Cost: 30 ns per value if all fall into one bucket, as in most batches; otherwise 150 ns."""
         if not values:
             return
-        place = bisect_left(self._bounds, min(values))  # a value at an edge belongs below it: le
+        place = bisect_left(self._bounds, min(values))  # a bucket includes its upper edge (le)
         if place == bisect_left(self._bounds, max(values)):
             with self._lock:
                 self._counts[place] += len(values)
@@ -50,16 +50,16 @@ class BulkHistogram(Collector):
 
     @property
     def count(self) -> int:
-        """Observations so far."""
+        """Number of values observed."""
         with self._lock:
             return int(self._counts.sum())
 
     def describe(self) -> Iterable[HistogramMetricFamily]:
-        """The family without samples: it makes registration cheap and name clashes an error."""
+        """The metric family without samples. Registration uses it to detect name clashes without collecting."""
         return [HistogramMetricFamily(self._name, self._documentation)]
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """The family with its samples."""
+        """The metric family with its samples."""
         with self._lock:
             cumulative, total = np.cumsum(self._counts), self._sum
         edges = [*(f"{edge}" for edge in self._edges.tolist()), "+Inf"]

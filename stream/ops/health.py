@@ -1,6 +1,6 @@
-"""What the outside may ask a process: /metrics for Prometheus, /livez (restart me when it fails), /readyz (send me work).
+"""HTTP server for /metrics (Prometheus), /livez (restart the process if it fails) and /readyz (ready to work).
 
-On its own port, loopback unless told otherwise: it shows no data of members, but it is nobody else's business either.
+It has its own port and listens on loopback by default. It exposes no data of members, but has no access control either.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from intentrec_core.errors import ConfigError
 
-#: A check answers None when all is well, else one line that says what is not.
+#: Returns None if the process is healthy, otherwise one line that describes the problem.
 Check = Callable[[], str | None]
 
 
 class HealthServer:
-    """Serves the three paths on the running event loop: a loop that hangs does not answer, which is an answer too."""
+    """Serves the three paths from the running event loop. If the loop hangs, requests time out, so /livez fails as it should."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, *, live: Check, ready: Check) -> None:
         self._host = host
@@ -29,9 +29,9 @@ class HealthServer:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> int:
-        """Begins to listen and returns the port, which differs from the one asked for only where that was 0.
+        """Starts to listen and returns the port: the requested one, or a free one if that is 0.
 
-        Raises: ConfigError when the port is taken or the host is not this machine's.
+        Raises: ConfigError when the port is in use or the host is not an address of this machine.
         """
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
@@ -46,7 +46,7 @@ class HealthServer:
             await self.stop()
             raise ConfigError(
                 f"cannot listen on {self._host}:{self._port} for metrics and health ({error.strerror}); "
-                "choose another metrics_port, or 0 for any free one"
+                "choose another metrics_port, or 0 for any free port"
             ) from None
         return int(runner.addresses[0][1])
 
@@ -60,11 +60,11 @@ class HealthServer:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _livez(self, _: web.Request) -> web.Response:
-        return _answer(self._live())
+        return _response(self._live())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return _answer(self._ready())
+        return _response(self._ready())
 
 
-def _answer(problem: str | None) -> web.Response:
+def _response(problem: str | None) -> web.Response:
     return web.Response(status=200 if problem is None else 503, text=(problem or "ok") + "\n")

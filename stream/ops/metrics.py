@@ -1,12 +1,12 @@
-"""Every instrument of the project. The registry is injected; a label's values are an enum, a head or a bundle version.
+"""All Prometheus metrics of the project, on an injected registry.
 
-Names are ``intentrec_<noun>_<unit>``. Never a label: a user, a session, an item, an offset. Bundle versions come one a
-training run, so the series of all but the newest few are dropped.
+Names are ``intentrec_<noun>_<unit>``. Label values come from enums, or are the head of a domain or the version of a bundle. A
+user, session, item or offset is never a label. Each training run brings a new bundle version, so only the newest MAX_BUNDLES
+versions keep their series.
 """
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from enum import StrEnum
@@ -18,19 +18,20 @@ from intentrec_core.errors import BundleFault, RejectReason
 from stream.ops.bulk_histogram import BulkHistogram
 from stream.wire.records import OutputKind
 
-#: Dense around the objective, 50 ms from play to publication at the 99th percentile; the tail tells a swap (under a
+#: Dense around the objective, 50 ms from play to publication at the 99th percentile. The tail separates a swap (below a
 #: second) from a rebalance (seconds) and from lag (minutes).
 LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-#: Stages of one micro-batch: together below the batch deadline of 10 ms when all is well.
+#: Steps of one micro-batch, and commits. One play waits at most for the batch deadline (1 ms) and is encoded in a third of a
+#: millisecond; a full micro-batch of 256 plays takes about 50 ms, a commit 9 to 30 ms.
 STAGE_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 LONG_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
-#: Bundle versions with series of their own: more than an hour of the demo's training runs, or a day of production's.
+#: Bundle versions that keep their series: 16 hours of training runs at the default interval.
 MAX_BUNDLES = 16
 
 
 class PlayOutcome(StrEnum):
-    """What became of a valid play."""
+    """The outcome of a valid play."""
 
     APPLIED = "applied"
     DUPLICATE = "duplicate"
@@ -39,7 +40,7 @@ class PlayOutcome(StrEnum):
 
 
 class PipelineStep(StrEnum):
-    """Steps of a micro-batch, in data-flow order."""
+    """The steps of a micro-batch, in data-flow order."""
 
     FOLD = "fold"
     ENCODE = "encode"
@@ -49,14 +50,14 @@ class PipelineStep(StrEnum):
 
 
 class Lookup(StrEnum):
-    """Whether a member's keys and values were cached."""
+    """Whether a member's keys and values were in the cache."""
 
     HIT = "hit"
     MISS = "miss"
 
 
 class TransactionOutcome(StrEnum):
-    """How a commit of state and offsets ended; ``committed`` also counts commits of a broker without transactions."""
+    """How a commit of state and offsets ended. ``committed`` includes commits on a broker without transactions."""
 
     COMMITTED = "committed"
     ABORTED = "aborted"
@@ -64,7 +65,7 @@ class TransactionOutcome(StrEnum):
 
 
 class TrainerOutcome(StrEnum):
-    """How a training run ended. ``skipped``: too few new plays."""
+    """How a training run ended. ``skipped``: there were too few new plays."""
 
     PUBLISHED = "published"
     GATED = "gated"
@@ -73,7 +74,7 @@ class TrainerOutcome(StrEnum):
 
 
 class ReopenReason(StrEnum):
-    """Why a partition's state was dropped and opened again."""
+    """Why a partition's state was dropped and restored again."""
 
     SEND_FAILED = "send_failed"
     TRANSACTION_FAILED = "transaction_failed"
@@ -82,153 +83,28 @@ class ReopenReason(StrEnum):
 
 
 class Metrics:
-    """All instruments on one registry. A process makes one; tests make one each."""
+    """All metrics of one process, on one registry. Each test makes its own."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry = CollectorRegistry() if registry is None else registry
+        self.registry = CollectorRegistry() if registry is None else registry
         self._bundles: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"intentrec_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"intentrec_{name}", text, labels, registry=registry)
-
-        def seconds(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"intentrec_{name}_seconds", text, labels, buckets=buckets, registry=registry)
-
-        def bulk(name: str, text: str, buckets: tuple[float, ...]) -> BulkHistogram:
-            return BulkHistogram(f"intentrec_{name}", text, buckets, registry)
-
-        # --- plays in
-        self.plays_consumed = counter("plays_consumed_total", "Records of the plays topic taken into a micro-batch")
-        self.plays = counter("plays_total", "Valid plays by what became of them, once committed", "outcome")
-        self.plays_rejected = counter(
-            "plays_rejected_total", "Plays sent to the dead letters, once committed", "reason"
-        )
-        self.coalesced_plays = counter(
-            "coalesced_plays_total", "Plays answered by the outputs of a later one, in overload, once committed"
-        )
-        self.batch_plays = bulk("batch_plays", "Plays in a micro-batch", BATCH_BUCKETS)
-        self.buffered_plays = gauge("buffered_plays", "Plays fetched and not yet processed")
-        self.lag_plays = gauge("lag_plays", "Plays in the log and not committed yet, of the partitions served")
-        self.stage_seconds = seconds("stage", "Time of one step of a micro-batch", STAGE_BUCKETS_S, "stage")
-
-        # --- outputs
-        self.outputs_published = counter("outputs_published_total", "Outputs the broker has acknowledged", "kind")
-        self.publish_failures = counter("publish_failures_total", "Sends the broker has refused or not answered")
-        self.publication_latency_seconds = bulk(
-            "publication_latency_seconds",
-            "From a play's record timestamp to the publication of its outputs",
-            LATENCY_BUCKETS_S,
-        )
-        self.fallbacks = counter("fallbacks_total", "Lists of what is popular, where nothing known could be encoded")
-        self.short_lists = counter("short_lists_total", "Lists shorter than asked for: the filters left no more items")
-
-        # --- state
-        self.partitions_assigned = gauge("partitions_assigned", "Partitions of the plays topic assigned to this worker")
-        self.partitions_ready = gauge("partitions_ready", "Partitions restored and served")
-        self.partitions_reopened = counter("partitions_reopened_total", "Partitions dropped and opened again", "reason")
-        self.members = gauge("members", "Members whose history is held")
-        self.forgotten_members = counter("forgotten_members_total", "Orders to forget a member that were followed")
-        self.transactions = counter("transactions_total", "Commits of state and offsets", "outcome")
-        self.transaction_seconds = seconds("transaction", "Time of a commit of state and offsets", STAGE_BUCKETS_S)
-        self.changelog_bytes = counter(
-            "changelog_bytes_total",
-            "Bytes of keys and values of changelog records, before those of one commit are merged",
-        )
-        self.recovery_seconds = seconds("recovery", "From fencing a partition to its being ready", LONG_BUCKETS_S)
-        self.recovery_records = counter("recovery_records_total", "Changelog records read when partitions were opened")
-
-        # --- the engine
-        self.engine_lookups = counter(
-            "engine_lookups_total", "Members looked up in the cache of keys and values", "result"
-        )
-        self.engine_evictions = counter("engine_evictions_total", "Members whose slot went to another one")
-        self.engine_positions = counter("engine_positions_total", "Plays encoded, those encoded again included")
-        self.engine_slots = gauge("engine_slots", "Members the cache has room for")
-        self.engine_slots_used = gauge("engine_slots_used", "Members cached by the bundle that serves")
-
-        # --- bundles
-        self.bundle_info = gauge("bundle_info", "1 for the bundle that serves", "bundle")
-        self.bundle_created = gauge("bundle_created_timestamp_seconds", "When the bundle that serves was built")
-        self.bundle_age_seconds = gauge("bundle_age_seconds", "Age of the bundle that serves")
-        self.bundle_sequence = gauge("bundle_sequence", "Sequence number of the newest announcement taken")
-        self.bundle_swaps = counter("bundle_swaps_total", "Bundles that took over from another one")
-        self.bundle_rejections = counter("bundle_rejections_total", "Bundles announced and refused", "reason")
-        self.bundle_swap_seconds = seconds(
-            "bundle_swap", "From an announcement until everybody is served by it", LONG_BUCKETS_S
-        )
-
-        self.migrated_members = gauge(
-            "migrated_members", "Members whom a coming bundle serves already; 0 but during a swap"
-        )
-
-        # --- each play judges the member's last prediction
-        self.judged_plays = counter("judged_plays_total", "Plays of a member who had a prediction", "bundle")
-        self.judged_hits = counter("judged_hits_total", "... whose item was among the 10 predicted", "bundle")
-        self.judged_reciprocal_ranks = counter(
-            "judged_reciprocal_ranks_total", "Sum of 1/rank, 0 beyond rank 10", "bundle"
-        )
-        self.judged_popular_hits = counter(
-            "judged_popular_hits_total", "... whose item was among the 10 most played in the last 7 days", "bundle"
-        )
-        self.judged_intents = counter("judged_intents_total", "Predicted intents with a known truth", "bundle", "head")
-        self.judged_intents_right = counter("judged_intents_right_total", "... that came true", "bundle", "head")
-        self.judged_popular_intents_right = counter(
-            "judged_popular_intents_right_total",
-            "... where the commonest label of the last 7 days did",
-            "bundle",
-            "head",
-        )
-
-        # --- the trainer
-        self.trainer_logged_plays = counter("trainer_logged_plays_total", "Plays written to the event log")
-        self.trainer_runs = counter("trainer_runs_total", "Training runs by how they ended", "outcome")
-        self.trainer_gated = counter("trainer_gated_total", "Bundles trained and not published", "reason")
-        self.trainer_run_seconds = seconds(
-            "trainer_run", "Time of a training run, publication included", LONG_BUCKETS_S
-        )
-        self.trainer_candidate_ratio = gauge(
-            "trainer_candidate_ratio", "HR@10 of the newest candidate on held-out plays"
-        )
-        self.trainer_running_ratio = gauge(
-            "trainer_running_ratio", "HR@10 of the bundle it would replace, on the same plays"
-        )
-        self.trainer_published = gauge("trainer_published_timestamp_seconds", "When a bundle was last published")
-
-        self._touch()
-
-    def _touch(self) -> None:
-        """Makes every series of an enum exist at 0, so that a rate over its first increment is seen."""
-        for outcome in PlayOutcome:
-            self.plays.labels(outcome)
-        for reason in RejectReason:
-            self.plays_rejected.labels(reason)
-        for stage in PipelineStep:
-            self.stage_seconds.labels(stage)
-        for kind in OutputKind:
-            self.outputs_published.labels(kind)
-        for reopened in ReopenReason:
-            self.partitions_reopened.labels(reopened)
-        for committed in TransactionOutcome:
-            self.transactions.labels(committed)
-        for lookup in Lookup:
-            self.engine_lookups.labels(lookup)
-        for fault in BundleFault:
-            self.bundle_rejections.labels(fault)
-        for ended in TrainerOutcome:
-            self.trainer_runs.labels(ended)
+        create = _Factory(self.registry)
+        self._create_plays(create)
+        self._create_outputs(create)
+        self._create_partitions(create)
+        self._create_engine(create)
+        self._create_bundles(create)
+        self._create_live_quality(create)
+        self._create_trainer(create)
 
     def serves(self, bundle: str, created_s: float) -> None:
-        """Names the bundle that serves from now on. Units: ``created_s`` seconds since 1970."""
+        """Records the bundle that serves from now on. Units: ``created_s`` in seconds since 1970."""
         self.bundle_info.clear()
         self.bundle_info.labels(bundle).set(1)
         self.bundle_created.set(created_s)
-        self.bundle_age_seconds.set_function(lambda: time.time() - created_s)
 
     def judges(self, bundle: str, heads: Sequence[str]) -> None:
-        """Makes the series of ``bundle``, and drops those of the bundle unused for longest where they are too many."""
+        """Creates the live-quality series of ``bundle`` at 0; drops those of the least recently used bundle above MAX_BUNDLES."""
         by_bundle = (self.judged_plays, self.judged_hits, self.judged_reciprocal_ranks, self.judged_popular_hits)
         by_head = (self.judged_intents, self.judged_intents_right, self.judged_popular_intents_right)
         if bundle not in self._bundles:
@@ -244,3 +120,178 @@ class Metrics:
                 judged.remove(oldest)
             for judged, head in product(by_head, its_heads):
                 judged.remove(oldest, head)
+
+    def _create_plays(self, create: _Factory) -> None:
+        self.plays_consumed = create.counter(
+            "plays_consumed_total", "Records of the plays topic taken into a micro-batch"
+        )
+        self.plays = create.counter("plays_total", "Valid plays by outcome, counted at the commit", outcome=PlayOutcome)
+        self.plays_rejected = create.counter(
+            "plays_rejected_total", "Plays sent to the dead-letter topic, counted at the commit", reason=RejectReason
+        )
+        self.coalesced_plays = create.counter(
+            "coalesced_plays_total",
+            "Plays answered by the message of a later play of the same member (overload), counted at the commit",
+        )
+        self.batch_plays = create.bulk("batch_plays", "Plays per micro-batch", BATCH_BUCKETS)
+        self.buffered_plays = create.gauge("buffered_plays", "Plays fetched but not yet processed")
+        self.lag_plays = create.gauge(
+            "lag_plays", "Plays in the log that are not committed yet, in the partitions of this worker"
+        )
+        self.stage_seconds = create.seconds(
+            "stage", "Duration of one step of a micro-batch", STAGE_BUCKETS_S, stage=PipelineStep
+        )
+
+    def _create_outputs(self, create: _Factory) -> None:
+        self.outputs_published = create.counter(
+            "outputs_published_total", "Outputs acknowledged by the broker", kind=OutputKind
+        )
+        self.publish_failures = create.counter(
+            "publish_failures_total", "Sends that the broker refused or did not acknowledge"
+        )
+        self.publication_latency_seconds = create.bulk(
+            "publication_latency_seconds",
+            "Seconds from the timestamp of a play's record to the publication of its outputs",
+            LATENCY_BUCKETS_S,
+        )
+        self.fallbacks = create.counter(
+            "fallbacks_total", "Recommendations of popular items, because the bundle knows no recent item of the member"
+        )
+        self.short_lists = create.counter(
+            "short_lists_total", "Recommendations with fewer items than configured, because the filters left no more"
+        )
+
+    def _create_partitions(self, create: _Factory) -> None:
+        self.partitions_assigned = create.gauge(
+            "partitions_assigned", "Partitions of the plays topic assigned to this worker"
+        )
+        self.partitions_ready = create.gauge("partitions_ready", "Partitions that are restored and being served")
+        self.partitions_reopened = create.counter(
+            "partitions_reopened_total", "Partitions whose state was dropped and restored again", reason=ReopenReason
+        )
+        self.members = create.gauge("members", "Members whose history is in memory")
+        self.forgotten_members = create.counter("forgotten_members_total", "Erasure requests carried out")
+        self.transactions = create.counter(
+            "transactions_total", "Commits of state and offsets", outcome=TransactionOutcome
+        )
+        self.transaction_seconds = create.seconds(
+            "transaction", "Duration of a commit of state and offsets", STAGE_BUCKETS_S
+        )
+        self.changelog_bytes = create.counter(
+            "changelog_bytes_total",
+            "Bytes of keys and values of changelog records, before the records of one commit are merged",
+        )
+        self.recovery_seconds = create.seconds(
+            "recovery", "Seconds from fencing a partition until it is ready", LONG_BUCKETS_S
+        )
+        self.recovery_records = create.counter("recovery_records_total", "Changelog records read to restore partitions")
+
+    def _create_engine(self, create: _Factory) -> None:
+        self.engine_lookups = create.counter(
+            "engine_lookups_total", "Lookups of a member in the cache of keys and values", result=Lookup
+        )
+        self.engine_evictions = create.counter(
+            "engine_evictions_total", "Members evicted from the cache to free a slot for another member"
+        )
+        self.engine_positions = create.counter(
+            "engine_positions_total", "Plays encoded, including plays that were encoded before"
+        )
+        self.engine_slots = create.gauge("engine_slots", "Members that fit into the cache")
+        self.engine_slots_used = create.gauge("engine_slots_used", "Members cached by the engine of the serving bundle")
+
+    def _create_bundles(self, create: _Factory) -> None:
+        self.bundle_info = create.gauge("bundle_info", "1 for the version of the serving bundle", "bundle")
+        self.bundle_created = create.gauge(
+            "bundle_created_timestamp_seconds",
+            "Unix time at which the serving bundle was built; 0 while no bundle serves",
+        )
+        self.bundle_sequence = create.gauge("bundle_sequence", "Sequence number of the newest announcement accepted")
+        self.bundle_swaps = create.counter("bundle_swaps_total", "Swaps from one serving bundle to another")
+        self.bundle_rejections = create.counter(
+            "bundle_rejections_total", "Announced bundles that were refused", reason=BundleFault
+        )
+        self.bundle_swap_seconds = create.seconds(
+            "bundle_swap", "Seconds from an announcement until its bundle serves every member", LONG_BUCKETS_S
+        )
+        self.migrated_members = create.gauge(
+            "migrated_members", "Members already served by the new bundle during a swap; 0 otherwise"
+        )
+
+    def _create_live_quality(self, create: _Factory) -> None:
+        self.judged_plays = create.counter(
+            "judged_plays_total", "Plays of members for whom a prediction had been made", "bundle"
+        )
+        self.judged_hits = create.counter(
+            "judged_hits_total", "Judged plays whose item was among the 10 predicted items", "bundle"
+        )
+        self.judged_reciprocal_ranks = create.counter(
+            "judged_reciprocal_ranks_total", "Sum of 1/rank over judged plays, 0 beyond rank 10", "bundle"
+        )
+        self.judged_popular_hits = create.counter(
+            "judged_popular_hits_total",
+            "Judged plays whose item was among the 10 most played items of the last 7 days",
+            "bundle",
+        )
+        self.judged_intents = create.counter(
+            "judged_intents_total", "Predicted intents whose observed label is known", "bundle", "head"
+        )
+        self.judged_intents_right = create.counter(
+            "judged_intents_right_total", "Predicted intents that matched the observed label", "bundle", "head"
+        )
+        self.judged_popular_intents_right = create.counter(
+            "judged_popular_intents_right_total",
+            "Judged intents whose observed label was the most common one of the last 7 days",
+            "bundle",
+            "head",
+        )
+
+    def _create_trainer(self, create: _Factory) -> None:
+        self.trainer_logged_plays = create.counter("trainer_logged_plays_total", "Plays written to the event log")
+        self.trainer_runs = create.counter("trainer_runs_total", "Training runs by outcome", outcome=TrainerOutcome)
+        self.trainer_gated = create.counter(
+            "trainer_gated_total", "Trained bundles that the gate did not let through", "reason"
+        )
+        self.trainer_run_seconds = create.seconds(
+            "trainer_run", "Duration of a training run, including publication", LONG_BUCKETS_S
+        )
+        self.trainer_candidate_ratio = create.gauge(
+            "trainer_candidate_ratio", "HR@10 of the newest candidate on held-out plays"
+        )
+        self.trainer_running_ratio = create.gauge(
+            "trainer_running_ratio", "HR@10 of the bundle it would replace, on the same plays"
+        )
+        self.trainer_published = create.gauge(
+            "trainer_published_timestamp_seconds", "Unix time of the last publication of a bundle; 0 before the first"
+        )
+
+
+class _Factory:
+    """Creates instruments with the project's prefix on one registry.
+
+    A label whose values are an enum is given by keyword. Its series exist at 0 from the start, so that ``rate`` sees the first
+    increment.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, text: str, *labels: str, **enums: type[StrEnum]) -> Counter:
+        counter = Counter(f"intentrec_{name}", text, (*labels, *enums), registry=self._registry)
+        _create_series(counter, enums)
+        return counter
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"intentrec_{name}", text, labels, registry=self._registry)
+
+    def seconds(self, name: str, text: str, buckets: tuple[float, ...], **enums: type[StrEnum]) -> Histogram:
+        histogram = Histogram(f"intentrec_{name}_seconds", text, tuple(enums), buckets=buckets, registry=self._registry)
+        _create_series(histogram, enums)
+        return histogram
+
+    def bulk(self, name: str, text: str, buckets: tuple[float, ...]) -> BulkHistogram:
+        return BulkHistogram(f"intentrec_{name}", text, buckets, self._registry)
+
+
+def _create_series(metric: Counter | Histogram, enums: dict[str, type[StrEnum]]) -> None:
+    for values in product(*enums.values()) if enums else ():
+        metric.labels(*values)

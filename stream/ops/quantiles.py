@@ -1,59 +1,54 @@
-"""Quantiles of latencies in constant memory: counts in buckets that each are 2 % wide.
+"""Quantiles of latencies in bounded memory, by the DDSketch algorithm (Masson, Rim, Lee: DDSketch, VLDB 2019).
 
-    bucket(x) = ⌊log(x / LOWEST_S) / log(GROWTH)⌋          quantile = the middle of the bucket where the rank falls
-
-Two digests in turn make a sliding view for the screen; one alone makes the figure of a whole run.
+Two digests that alternate give a sliding view for the screen. A single digest gives the figures of a whole run.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-#: A quantile is off by half a bucket at most: 1 %, far below the noise of a latency.
-GROWTH = 1.02
-LOWEST_S = 1e-4
-HIGHEST_S = 3600.0
-_NUM_BUCKETS = math.ceil(math.log(HIGHEST_S / LOWEST_S) / math.log(GROWTH)) + 1
+from ddsketch import LogCollapsingLowestDenseDDSketch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: A quantile is off by at most 1 %, far below the noise of a latency.
+RELATIVE_ACCURACY = 0.01
+#: Bounds the memory. With this accuracy they span 17 orders of magnitude below the largest latency.
+_MAX_BUCKETS = 2048
 
 
 class LatencyDigest:
-    """Counts latencies and answers quantiles within 1 %.
+    """Counts latencies; its quantiles are accurate within RELATIVE_ACCURACY.
 
-    Units: seconds. Values below LOWEST_S or above HIGHEST_S count as these.
-    Cost: 7 kB; O(1) to add, O(buckets) to ask.
+    Units: seconds. A latency is negative if the producer's clock is ahead.
+    Cost: 30 kB for latencies from 0.1 ms to an hour, 140 kB for any values; 3 µs to add one, 0.1 ms for a quantile.
     """
 
     def __init__(self) -> None:
-        self.count = 0
-        self._buckets = [0] * _NUM_BUCKETS
+        self._sketch = LogCollapsingLowestDenseDDSketch(RELATIVE_ACCURACY, _MAX_BUCKETS)
+
+    @property
+    def count(self) -> int:
+        """Number of latencies counted."""
+        return int(self._sketch.count)
 
     def add(self, latency_s: float) -> None:
         """Counts one latency."""
-        bounded = min(max(latency_s, LOWEST_S), HIGHEST_S)
-        self._buckets[int(math.log(bounded / LOWEST_S) / math.log(GROWTH))] += 1
-        self.count += 1
+        self._sketch.add(latency_s)
 
     def merge(self, other: LatencyDigest) -> None:
-        """Counts everything that ``other`` has counted."""
-        self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
-        self.count += other.count
+        """Adds everything that ``other`` has counted."""
+        self._sketch.merge(other._sketch)
 
     def quantile_s(self, q: float) -> float | None:
-        """The latency that a share ``q`` of all counted ones does not exceed; None before the first one."""
-        if not self.count:
-            return None
-        rank = max(1, math.ceil(q * self.count))
-        seen = 0
-        for bucket, count in enumerate(self._buckets):
-            seen += count
-            if seen >= rank:
-                return LOWEST_S * GROWTH ** (bucket + 0.5)
-        raise AssertionError("counts and buckets disagree")
+        """The latency below which a share ``q`` of all latencies lies; None before the first one."""
+        quantile_s = self._sketch.get_quantile_value(q)
+        return None if quantile_s is None else float(quantile_s)
 
 
 class SlidingDigest:
-    """Quantiles over the last ``span_s`` to twice that, by the clock given."""
+    """Quantiles over a window of ``span_s`` to twice ``span_s``, by the given clock."""
 
     def __init__(self, span_s: float, clock: Callable[[], float]) -> None:
         self._span_s = span_s
@@ -67,7 +62,7 @@ class SlidingDigest:
         self._current.add(latency_s)
 
     def quantile_s(self, q: float) -> float | None:
-        """As of now; None when nothing was counted lately."""
+        """The quantile as of now; None if no latency was counted recently."""
         self._turn()
         both = LatencyDigest()
         both.merge(self._previous)

@@ -1,4 +1,4 @@
-"""Reads a process's own /metrics and /readyz, as Prometheus and an orchestrator would."""
+"""Client for /metrics and /readyz of another process, as Prometheus and an orchestrator read them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 Labels = frozenset[tuple[str, str]]
 
-#: On loopback an answer takes milliseconds; a process that is busy swapping may take longer.
+#: On loopback a response takes milliseconds; a process that is busy with a bundle swap may need longer.
 TIMEOUT_S = 2.0
 
 
@@ -22,12 +22,12 @@ class Samples:
     values: dict[str, dict[Labels, float]] = field(default_factory=dict)
 
     def total(self, name: str, **labels: str) -> float:
-        """Sum over the series of ``name`` that carry ``labels``; 0 where there is none."""
+        """Sum over the series of ``name`` with these ``labels``; 0 if there is none."""
         wanted = set(labels.items())
         return sum(value for found, value in self.values.get(name, {}).items() if wanted <= found)
 
     def by(self, name: str, label: str, **labels: str) -> dict[str, float]:
-        """The same, by the values of one label."""
+        """The same sum for each value of the label ``label``."""
         wanted, sums = set(labels.items()), dict[str, float]()
         for found, value in self.values.get(name, {}).items():
             key = dict(found).get(label)
@@ -37,7 +37,7 @@ class Samples:
 
 
 def parse(text: str) -> Samples:
-    """Samples out of the Prometheus text format."""
+    """Parses the Prometheus text format."""
     values: dict[str, dict[Labels, float]] = {}
     for name, labels, value in _samples(text):
         values.setdefault(name, {})[labels] = value
@@ -45,7 +45,7 @@ def parse(text: str) -> Samples:
 
 
 def scrape(port: int, host: str = "127.0.0.1") -> Samples | None:
-    """What /metrics says now; None when it does not answer."""
+    """The current /metrics of a process; None if it does not respond."""
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=TIMEOUT_S) as response:
             return parse(response.read().decode())
@@ -54,7 +54,7 @@ def scrape(port: int, host: str = "127.0.0.1") -> Samples | None:
 
 
 def is_ready(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether /readyz says yes."""
+    """Whether /readyz reports that the process is ready."""
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=TIMEOUT_S) as response:
             return bool(response.status == 200)

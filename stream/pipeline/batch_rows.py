@@ -1,11 +1,11 @@
-"""A micro-batch laid out in arrays: one row for each output of each run, so that what follows is done for all at once.
+"""A micro-batch as arrays: one row for each output of each context run, so that every later step handles all rows at once.
 
 Shapes: N rows; R runs; T plays of all contexts, one after another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from intentrec_core.features.features import ItemRows
 from intentrec_core.history.history import EventLayout
-from stream.pipeline.folding import ContextRun
+from stream.pipeline.folding import ContextRun, PendingAnswer
 from stream.pipeline.sessions import SessionStarts, session_starts
 
 
@@ -21,10 +21,12 @@ from stream.pipeline.sessions import SessionStarts, session_starts
 class BatchRows:
     """The rows of runs, in their order, each run's plays oldest first.
 
-    Shapes: run i64[N] which run a row belongs to; nth i64[N] which of its outputs; plays structured [N]; item_row i64[N].
+    Shapes: first_row, one int a run; run i64[N] which run a row belongs to; nth i64[N] which of its outputs; plays structured
+    [N]; item_row i64[N].
     """
 
-    runs: list[ContextRun]
+    runs: Sequence[ContextRun]
+    first_row: Sequence[int]
     run: NDArray[np.int64]
     nth: NDArray[np.int64]
     plays: NDArray[np.void]
@@ -35,16 +37,20 @@ class BatchRows:
         """N."""
         return len(self.run)
 
+    def of(self, answers: Iterable[Sequence[PendingAnswer]]) -> list[list[int]]:
+        """The row of each answer."""
+        first_row = dict(zip(map(id, self.runs), self.first_row, strict=True))
+        return [[first_row[id(answer.run)] + answer.nth for answer in group] for group in answers]
 
-def lay_out(runs: Sequence[ContextRun], layout: EventLayout, vocabulary: ItemRows) -> BatchRows:
-    """Numbers the rows of ``runs`` (each one's ``first_row`` is set) and gathers what is known of each row's play.
+
+def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabulary: ItemRows) -> BatchRows:
+    """Numbers the rows of all runs and gathers what is known of each row's play.
 
     Cost: O(T) in a few array passes.
     """
+    runs = [run for wave in waves for run in wave]
     num_outputs = np.array([run.num_outputs for run in runs], dtype=np.int64)
     first_rows = np.cumsum(num_outputs) - num_outputs
-    for run, first_row in zip(runs, first_rows.tolist(), strict=True):
-        run.first_row = first_row
     run_of = np.repeat(np.arange(len(runs)), num_outputs)
     nth = np.arange(len(run_of)) - first_rows[run_of]
     plays = layout.view(b"".join([run.context for run in runs]))
@@ -54,7 +60,8 @@ def lay_out(runs: Sequence[ContextRun], layout: EventLayout, vocabulary: ItemRow
     carried_ms = np.array([run.carried_ms for run in runs], dtype=np.int64)
     answered = plays[places]
     return BatchRows(
-        runs=list(runs),
+        runs=runs,
+        first_row=first_rows.tolist(),
         run=run_of,
         nth=nth,
         plays=answered,

@@ -1,19 +1,20 @@
-"""Plays folded into histories, and grouped into runs: what inference has to answer, and from which context.
+"""Folds plays into histories, and groups what has to be encoded into context runs.
 
-    records ─ decode ─ apply ─┬─ rejected, too late ──▶ outputs, at once
+    records ─ decode ─ apply ─┬─ rejected, too late ──▶ dead letter or late play
                               ├─ duplicate ──▶ nothing
-                              ├─ order to forget a member ──▶ no history, tombstones in the changelog
-                              └─ answers, in source order ──▶ runs, in waves
+                              ├─ erasure request ──▶ no history, tombstones in the changelog
+                              └─ applied ──▶ pending answers, in source order ──▶ context runs, in waves
 
-A run is one context of one member, encoded in one pass, with an output for each of its last plays. Plays of one member
-in a batch share a run; it is split where the anchor moves or a late play comes in, and the n-th run of a member is in the
-n-th round, so that a round holds each member once. Nothing here touches weights, an index or a clock.
+A context run is one context of one member. It is encoded in one pass, with an output for each of its last plays. A member's
+plays in a batch share one run; a new run begins where the anchor moves or a late play comes in. A member's n-th run is in the
+n-th wave, so a wave holds each member once. Nothing here touches weights, an index or a clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -25,9 +26,9 @@ from stream.pipeline.sessions import NOTHING_CARRIED
 from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
 from stream.wire.dead_letter import HEADER_PREFIX, dead_letter, kept_headers
 from stream.wire.erasure_record import home_partition, is_erasure_request, read_erasure_request
-from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
+from stream.wire.records import ID_HEADER, FoldOutcomes, OutputKind, OutputRecord, SourceRecord, output_id
 
-#: Looked up once: at each use it would take as long as what is done with it.
+#: Looked up once: an attribute of an enum costs as much as the comparison itself.
 _APPENDED, _INSERTED = Outcome.APPENDED, Outcome.INSERTED
 _DUPLICATE, _TOO_LATE, _REPLAYED = Outcome.DUPLICATE, Outcome.TOO_LATE, Outcome.REPLAYED
 
@@ -35,9 +36,8 @@ _DUPLICATE, _TOO_LATE, _REPLAYED = Outcome.DUPLICATE, Outcome.TOO_LATE, Outcome.
 class ContextRun(Struct, gc=False):
     """One member's context, to be encoded once with outputs for its last ``num_outputs`` plays.
 
-    ``member`` is the user id with its partition: what caches are keyed by. ``first_changed`` as in
-    :class:`~intentrec_core.engine.engine.EncodeRequest`. ``repeats``: nothing was folded in, its newest play is answered again.
-    ``first_row``: where its outputs stand among all of the batch, once that is laid out.
+    ``first_changed`` as in :class:`~intentrec_core.engine.engine.EncodeRequest`. ``repeats``: no play was applied, the newest
+    one is answered again. Grows while its micro-batch is folded, and does not change after that.
     """
 
     member: MemberKey
@@ -48,145 +48,200 @@ class ContextRun(Struct, gc=False):
     evicted_items: bytes
     carried_ms: int
     repeats: bool = False
-    first_row: int = -1
 
 
-class PendingAnswer(Struct, gc=False):
-    """A play that is owed a recommendation and an intent: output ``nth`` of ``run``.
-
-    A ``is_coalesced`` one gets none of its own: it is among those that a later one of the member ``coalesces``, oldest first.
-    """
+class PendingAnswer(Struct, frozen=True, gc=False):
+    """A play that gets a recommendation and an intent update: output ``nth`` of ``run``."""
 
     record: SourceRecord
     play: DecodedPlay
     outcome: Outcome
     run: ContextRun
     nth: int
-    coalesces: Sequence[PendingAnswer] = ()
-    is_coalesced: bool = False
-
-    @property
-    def row(self) -> int:
-        """Its place among all outputs of the micro-batch."""
-        return self.run.first_row + self.nth
 
 
-@dataclass(slots=True)
-class PartitionWork:
-    """One partition's share of a micro-batch: its result so far, and what goes into its outputs, in source order."""
+@dataclass(frozen=True, slots=True)
+class FoldedPartition:
+    """One partition's records of a micro-batch, folded.
 
-    result: PartitionResult
-    pending: list[OutputRecord | PendingAnswer] = field(default_factory=list)
-    reasons: list[RejectReason] = field(default_factory=list)
+    ``changelog`` brings the changelog up to the state at ``next_offset``. ``outputs`` are dead letters and late
+    plays, ``reasons`` those of the dead letters; ``answers`` still have to be encoded. All in source order.
+    """
+
+    partition: int
+    next_offset: int
+    num_records: int
+    outcomes: FoldOutcomes
+    changelog: Mapping[bytes, bytes | None]
+    outputs: Sequence[OutputRecord]
+    reasons: Sequence[RejectReason]
+    answers: Sequence[PendingAnswer]
+
+    def with_answers(self, answers: Sequence[PendingAnswer]) -> FoldedPartition:
+        """The same records with other answers."""
+        return dataclasses.replace(self, answers=answers)
+
+    def answers_alone(self, answers: Sequence[PendingAnswer]) -> FoldedPartition:
+        """Some of its answers and none of its records."""
+        return FoldedPartition(self.partition, self.next_offset, 0, FoldOutcomes(), {}, (), (), answers)
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedBatch:
+    """A folded micro-batch, or a slice of one: what is encoded next.
+
+    ``coalesced``: each member's last play is answered for all of its plays. ``inserted`` and ``forgotten`` name members of whom
+    cached keys and values, or everything derived, must not be used again; ``forgotten`` ones after this batch is answered.
+    """
+
+    partitions: Sequence[FoldedPartition]
+    waves: Sequence[Sequence[ContextRun]]
+    coalesced: bool = False
+    inserted: frozenset[MemberKey] = frozenset()
+    forgotten: frozenset[MemberKey] = frozenset()
 
 
 class _Member(Struct, gc=False):
-    """A member in a micro-batch: the newest run and its round, and what of the history the changelog does not have yet.
+    """A member in a micro-batch: its newest run and that run's wave, and what of the history the changelog lacks.
 
-    ``name`` is what runs are given as ``member``; ``first_changed`` is -1 where there is nothing to write.
+    ``first_changed`` is -1 where there is nothing to write.
     """
 
-    name: MemberKey
+    key: MemberKey
     history: History
-    round: int = -1
+    wave: int = -1
     run: ContextRun | None = None
     first_changed: int = -1
     anchor_moved: bool = False
 
 
-class Folder:
-    """Folds records of one micro-batch; made anew for each one.
+@dataclass(slots=True)
+class _Records:
+    """One partition's records while they are folded."""
 
-    ``num_partitions`` is None where any partitioner is allowed. ``inserted`` and ``forgotten`` name members of whom cached
-    keys and values, or everything that is cached, must not be used again.
+    partition: int
+    outputs: list[OutputRecord] = dataclasses.field(default_factory=list)
+    reasons: list[RejectReason] = dataclasses.field(default_factory=list)
+    changelog: dict[bytes, bytes | None] = dataclasses.field(default_factory=dict)
+    num_erasures: int = 0
+
+    def reject(self, record: SourceRecord, play: RejectedPlay) -> None:
+        self.reasons.append(play.reason)
+        self.outputs.append(rejected(record, play.reason, play.detail))
+
+
+class Folder:
+    """Folds the records of one micro-batch; made anew for each one.
+
+    ``num_partitions`` is None where any partitioner is allowed.
     """
 
     def __init__(self, layout: EventLayout, num_partitions: int | None) -> None:
-        self.waves: list[list[ContextRun]] = []
-        self.inserted: set[MemberKey] = set()
-        self.forgotten: set[MemberKey] = set()
         self._layout = layout
         self._max_future_ms = int(layout.domain.max_future_s * 1000)
         self._num_partitions = num_partitions
+        self._partitions: list[FoldedPartition] = []
+        self._waves: list[list[ContextRun]] = []
+        self._inserted: set[MemberKey] = set()
+        self._forgotten: set[MemberKey] = set()
 
-    def fold(self, partition: int, histories: dict[str, History], records: Sequence[SourceRecord]) -> PartitionWork:
-        """Folds one partition's next records into its histories; once a partition.
+    def batch(self, *, coalesced: bool = False) -> FoldedBatch:
+        """Everything that was folded."""
+        return FoldedBatch(
+            self._partitions, self._waves, coalesced, frozenset(self._inserted), frozenset(self._forgotten)
+        )
 
-        Cost: about 6 µs a play: decoding, packing, and writing to the changelog 1 µs each, a look at its context 2 µs.
+    def fold(self, partition: int, histories: dict[str, History], records: Sequence[SourceRecord]) -> FoldedPartition:
+        """Folds one partition's next records into its histories; once for each partition.
+
+        Cost: about 6 µs a play: decoding, packing and writing to the changelog 1 µs each, reading its context 2 µs.
         """
         layout, max_future_ms = self._layout, self._max_future_ms
-        work = PartitionWork(PartitionResult(partition, records[-1].offset + 1, len(records)))
-        result, pending, members = work.result, work.pending, dict[str, _Member]()
+        work, answers, members = _Records(partition), list[PendingAnswer](), dict[str, _Member]()
+        num_duplicates = num_late = num_replayed = 0
         for record in records:
             if record.headers and is_erasure_request(record):
-                self._control(work, record, histories, members)
+                self._erase(work, record, histories, members)
                 continue
             play = decode_play(record, max_future_ms)
             if not isinstance(play, DecodedPlay):
-                _reject(work, record, play)
+                work.reject(record, play)
                 continue
             user_id = play.user_id
             history = histories.get(user_id)
             if history is None:
                 misplaced = self._misplaced(user_id, partition)
                 if misplaced is not None:
-                    _reject(work, record, misplaced)
+                    work.reject(record, misplaced)
                     continue
             try:
                 packed = layout.pack(play.item_id, play.event_id, play.ts_ms, play.duration_s, play.attributes)
             except (ValueError, OverflowError) as error:
-                _reject(work, record, RejectedPlay(RejectReason.INVALID_FIELD, str(error)))
+                work.reject(record, RejectedPlay(RejectReason.INVALID_FIELD, str(error)))
                 continue
             if history is None:
                 history = histories[user_id] = History()
             fold = history.apply(layout, packed, record.offset)
             if fold.outcome is _DUPLICATE:
-                result.num_duplicates += 1
+                num_duplicates += 1
                 continue
             if fold.outcome is _TOO_LATE:
-                result.num_late += 1
-                pending.append(_late(record))
+                num_late += 1
+                work.outputs.append(_late(record))
                 continue
             member = members.get(user_id)
-            if member is None or member.history is not history:  # another one where it was forgotten in between
-                wave = -1 if member is None else member.round
+            # Another history than in this batch so far: an erasure request came in between.
+            if member is None or member.history is not history:
+                wave = -1 if member is None else member.wave
                 member = members[user_id] = _Member(MemberKey(partition, user_id), history, wave)
             if fold.outcome is _REPLAYED:
-                result.num_replayed += 1
-                pending.append(self._repeat(record, play, member))
-                continue
-            result.num_applied += 1
-            pending.append(self._answer(record, play, member, fold))
+                num_replayed += 1
+                answers.append(self._repeat(record, play, member))
+            else:
+                answers.append(self._answer(record, play, member, fold))
         for user_id, member in members.items():
             first_changed, moved = member.first_changed, member.anchor_moved
             if first_changed >= 0:
-                result.changelog.update(
+                work.changelog.update(
                     encode_changes(layout, user_id, member.history, first_changed=first_changed, anchor_moved=moved)
                 )
-        return work
+        outcomes = FoldOutcomes(
+            num_applied=len(answers) - num_replayed,
+            num_duplicates=num_duplicates,
+            num_late=num_late,
+            num_replayed=num_replayed,
+            num_rejected=len(work.reasons),
+            num_erasures=work.num_erasures,
+        )
+        next_offset = records[-1].offset + 1
+        folded = FoldedPartition(
+            partition, next_offset, len(records), outcomes, work.changelog, work.outputs, work.reasons, answers
+        )
+        self._partitions.append(folded)
+        return folded
 
-    def _control(
-        self, work: PartitionWork, record: SourceRecord, histories: dict[str, History], members: dict[str, _Member]
+    def _erase(
+        self, work: _Records, record: SourceRecord, histories: dict[str, History], members: dict[str, _Member]
     ) -> None:
-        order, partition = read_erasure_request(record), work.result.partition
-        if not isinstance(order, RejectedPlay):
-            order = self._misplaced(order.user_id, partition) or order
-        if isinstance(order, RejectedPlay):
-            _reject(work, record, order)
+        request, partition = read_erasure_request(record), work.partition
+        if not isinstance(request, RejectedPlay):
+            request = self._misplaced(request.user_id, partition) or request
+        if isinstance(request, RejectedPlay):
+            work.reject(record, request)
             return
-        work.result.num_forgotten += 1
-        user_id = order.user_id
+        work.num_erasures += 1
+        user_id = request.user_id
         history = histories.get(user_id)
         if history is None or record.offset <= history.last_offset:
-            return  # nobody we know; or a replay, and what is held began behind this order
+            return  # an unknown member; or a replay, and the history that is held began after this request
         del histories[user_id]
         if user_id in members:
             members[user_id].first_changed = -1
-        work.result.changelog.update(dict.fromkeys(tombstone_keys(self._layout, user_id)))
-        self.forgotten.add(MemberKey(partition, user_id))
+        work.changelog.update(dict.fromkeys(tombstone_keys(self._layout, user_id)))
+        self._forgotten.add(MemberKey(partition, user_id))
 
     def _misplaced(self, user_id: str, partition: int) -> RejectedPlay | None:
-        """Only asked for members without a history here: the others were asked when they came."""
+        """Why a member cannot be in this partition. Checked only without a history: the first play of a history was checked."""
         if self._num_partitions is None:
             return None
         home = home_partition(user_id.encode(), self._num_partitions)
@@ -206,7 +261,7 @@ class Folder:
             open_run.num_outputs += 1
             return PendingAnswer(record, play, outcome, open_run, open_run.num_outputs - 1)
         if outcome is _INSERTED:
-            self.inserted.add(member.name)
+            self._inserted.add(member.key)
         if member.first_changed < 0:
             member.first_changed = position
         else:
@@ -225,12 +280,12 @@ class Folder:
         history = member.history
         first = anchor(history.count, self._layout.window)
         carried_ms = history.carried_session_ms if first else NOTHING_CARRIED
-        run = ContextRun(member.name, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
+        run = ContextRun(member.key, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
         member.run = run
-        member.round += 1
-        if member.round == len(self.waves):
-            self.waves.append([])
-        self.waves[member.round].append(run)
+        member.wave += 1
+        if member.wave == len(self._waves):
+            self._waves.append([])
+        self._waves[member.wave].append(run)
         return run
 
 
@@ -240,14 +295,8 @@ def rejected(record: SourceRecord, reason: RejectReason, detail: str) -> OutputR
     return _output(record, OutputKind.DEAD_LETTER, letter.key, letter.value, letter.headers)
 
 
-def _reject(work: PartitionWork, record: SourceRecord, play: RejectedPlay) -> None:
-    work.result.num_rejected += 1
-    work.reasons.append(play.reason)
-    work.pending.append(rejected(record, play.reason, play.detail))
-
-
 def _late(record: SourceRecord) -> OutputRecord:
-    """A play too late to be folded in, as it came. A valid one is small, but for its producer's headers."""
+    """The late play as it came. A valid play is small, but its producer's headers may not be, so they are bounded."""
     headers = kept_headers(record.headers)
     headers += [
         (HEADER_PREFIX + "topic", record.topic.encode()),

@@ -1,9 +1,9 @@
-"""Encoding a batch such that a play which crashes inference takes no other member with it.
+"""Encodes a batch so that a play which crashes inference affects no other member.
 
-A call that raises is cut in half until the run stands alone, and that run into its plays; a play that fails by itself
-``max_tries`` times is given up: it goes to the dead letters while it stays folded in the history, which is ground truth.
-As long as it is in the member's context, that member's later plays can fail too; such a member is encoded apart from
-the others from then on, so that a batch is cut up once and not every time.
+A call that raises is split in half until one run is left, and that run into its plays. A play that fails ``max_tries`` times by
+itself is given up: it goes to the dead letters, and stays in the history, which is ground truth. While it is in the member's
+context, that member's later plays can fail too. Such a member is a suspect and is encoded apart from the others, so that a
+batch is split once and not every time.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec.structs
 import numpy as np
-from msgspec.structs import replace
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngine
@@ -24,7 +25,7 @@ from stream.pipeline.folding import ContextRun
 
 T = TypeVar("T", bound=np.generic)
 
-#: No member's: partitions are not negative.
+#: No member has this key: partitions are not negative.
 _PROBE = MemberKey(-1, "probe")
 
 
@@ -36,8 +37,24 @@ class EncodeResult:
     failed: NDArray[np.bool_]
 
 
+class _PlacedRun(Struct, frozen=True, gc=False):
+    """A run, or some of its plays, and the row of its first output."""
+
+    run: ContextRun
+    first_row: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows of its outputs."""
+        return slice(self.first_row, self.first_row + self.run.num_outputs)
+
+
+_Encoded = list[tuple[Sequence[_PlacedRun], Encoded]]
+"""The calls that succeeded, with the runs of each."""
+
+
 class IsolatingEncoder:
-    """Encodes runs with one engine; owned by the inference thread, as the engine is."""
+    """Encodes runs with one engine. Owned by the inference thread, as the engine is."""
 
     def __init__(self, engine: IncrementalEngine, layout: EventLayout, max_tries: int) -> None:
         self.engine = engine
@@ -46,61 +63,65 @@ class IsolatingEncoder:
         self._suspects: set[MemberKey] = set()
 
     def forget(self, member: MemberKey) -> None:
-        """Drops what is cached and suspected of a member."""
+        """Drops what is cached of a member, and that it is a suspect."""
         self.engine.forget(member)
         self._suspects.discard(member)
 
-    def encode(self, waves: Sequence[Sequence[ContextRun]]) -> EncodeResult:
-        """Encodes all runs; rows as laid out (``first_row``).
+    def encode(self, waves: Sequence[Sequence[ContextRun]], first_row: Sequence[int]) -> EncodeResult:
+        """Encodes all runs. ``first_row`` of each run, in the order of the waves, as :func:`lay_out` numbers them.
 
         Raises: DeviceLost, or EngineError when not even a context known to be good can be encoded: the process has to end,
         and none of these plays may be acknowledged.
         """
-        pieces: list[tuple[Sequence[ContextRun], Encoded]] = []
-        for runs in waves:
-            apart = [run for run in runs if run.member in self._suspects] if self._suspects else []
-            together = [run for run in runs if run.member not in self._suspects] if apart else list(runs)
-            for group in (together, *([run] for run in apart)):
+        first_rows = iter(first_row)
+        placed = [[_PlacedRun(run, next(first_rows)) for run in runs] for runs in waves]
+        done: _Encoded = []
+        for runs in placed:
+            apart = [p for p in runs if p.run.member in self._suspects] if self._suspects else []
+            together = [p for p in runs if p.run.member not in self._suspects] if apart else runs
+            for group in (together, *([p] for p in apart)):
                 if group:
-                    self._encode(group, pieces)
-        num_rows = sum(run.num_outputs for runs in waves for run in runs)
-        attempt = _assemble(pieces, num_rows)
-        if attempt is None:
+                    self._encode(group, done)
+        num_rows = sum(p.run.num_outputs for runs in placed for p in runs)
+        result = _assemble(done, num_rows)
+        if result is None:
             return EncodeResult(_undefined(num_rows, self._probe()), np.ones(num_rows, dtype=bool))
-        attempt.failed[~np.isfinite(attempt.encoded.item_NW).all(axis=1)] = True
-        if attempt.failed.any():
-            self._forget_failed(waves, attempt.failed)
-        return attempt
+        result.failed[~np.isfinite(result.encoded.item_NW).all(axis=1)] = True
+        if result.failed.any():
+            self._forget_failed(placed, result.failed)
+        return result
 
-    def _encode(self, runs: Sequence[ContextRun], pieces: list[tuple[Sequence[ContextRun], Encoded]]) -> None:
-        tries = self._max_tries if len(runs) == 1 and runs[0].num_outputs == 1 else 1
+    def _encode(self, runs: Sequence[_PlacedRun], done: _Encoded) -> None:
+        alone = runs[0] if len(runs) == 1 else None
+        tries = self._max_tries if alone is not None and alone.run.num_outputs == 1 else 1
         for _ in range(tries):
             try:
-                encoded = self.engine.encode([_request(run) for run in runs])
-            except DeviceLost:  # no play's fault: in halves it would fail the same way, and be given up for it
+                encoded = self.engine.encode([_request(p.run) for p in runs])
+            except DeviceLost:  # not the play's fault: each half would fail the same way, and be given up for it
                 raise
             except Exception:  # whatever a play can do to a model: the one place where it must not end the process
                 continue
-            pieces.append((runs, encoded))
-            if len(runs) == 1:
-                self._suspects.discard(runs[0].member)
+            done.append((runs, encoded))
+            if alone is not None:
+                self._suspects.discard(alone.run.member)
             return
-        if len(runs) > 1:
-            self._encode(runs[: len(runs) // 2], pieces)
-            self._encode(runs[len(runs) // 2 :], pieces)
-        elif runs[0].num_outputs > 1:
-            for part in self._halves(runs[0]):
-                self._encode([part], pieces)
+        if alone is None:
+            self._encode(runs[: len(runs) // 2], done)
+            self._encode(runs[len(runs) // 2 :], done)
+        elif alone.run.num_outputs > 1:
+            for half in self._halves(alone):
+                self._encode([half], done)
         else:
-            self._suspects.add(runs[0].member)
+            self._suspects.add(alone.run.member)
 
-    def _halves(self, run: ContextRun) -> tuple[ContextRun, ContextRun]:
+    def _halves(self, placed: _PlacedRun) -> tuple[_PlacedRun, _PlacedRun]:
+        run = placed.run
         later = run.num_outputs // 2
-        cut = len(run.context) - later * self._layout.size
-        num_before = cut // self._layout.size
-        earlier = replace(run, context=run.context[:cut], num_outputs=run.num_outputs - later)
-        rest = replace(run, first_changed=num_before, num_outputs=later, first_row=run.first_row + earlier.num_outputs)
-        return earlier, rest
+        end = len(run.context) - later * self._layout.size
+        num_earlier_plays = end // self._layout.size
+        earlier = msgspec.structs.replace(run, context=run.context[:end], num_outputs=run.num_outputs - later)
+        rest = msgspec.structs.replace(run, first_changed=num_earlier_plays, num_outputs=later)
+        return _PlacedRun(earlier, placed.first_row), _PlacedRun(rest, placed.first_row + earlier.num_outputs)
 
     def _probe(self) -> Encoded:
         good = self._layout.pack(
@@ -115,27 +136,27 @@ class IsolatingEncoder:
         finally:
             self.engine.forget(_PROBE)
 
-    def _forget_failed(self, waves: Sequence[Sequence[ContextRun]], failed: NDArray[np.bool_]) -> None:
-        for runs in waves:
-            for run in runs:
-                if failed[run.first_row : run.first_row + run.num_outputs].any():
-                    self.engine.forget(run.member)
+    def _forget_failed(self, placed: Sequence[Sequence[_PlacedRun]], failed: NDArray[np.bool_]) -> None:
+        for runs in placed:
+            for p in runs:
+                if failed[p.rows].any():
+                    self.engine.forget(p.run.member)
 
 
 def _request(run: ContextRun) -> EncodeRequest:
     return EncodeRequest(run.member, run.anchor, run.context, run.first_changed, run.num_outputs)
 
 
-def _assemble(pieces: Sequence[tuple[Sequence[ContextRun], Encoded]], num_rows: int) -> EncodeResult | None:
-    """Lays pieces out as one; None where there is none. One piece that is everything is taken as it is."""
-    if not pieces:
+def _assemble(done: _Encoded, num_rows: int) -> EncodeResult | None:
+    """Puts the results of all calls into one; None where no call succeeded. One call for all rows is taken as it is."""
+    if not done:
         return None
-    _, whole = pieces[0]
+    _, whole = done[0]
     if len(whole.item_NW) == num_rows:
         return EncodeResult(whole, np.zeros(num_rows, dtype=bool))
     out, failed = _undefined(num_rows, whole), np.ones(num_rows, dtype=bool)
-    for runs, encoded in pieces:
-        rows = np.concatenate([np.arange(run.first_row, run.first_row + run.num_outputs) for run in runs])
+    for runs, encoded in done:
+        rows = np.concatenate([np.arange(p.rows.start, p.rows.stop) for p in runs])
         failed[rows] = False
         for kept, part in zip(_arrays(out), _arrays(encoded), strict=True):
             kept[rows] = part

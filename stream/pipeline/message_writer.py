@@ -1,7 +1,4 @@
-"""Answered rows to messages, and messages to the records that are published.
-
-A value is left without its closing brace: the publisher adds the seconds from the play's timestamp and closes it.
-"""
+"""Writes answered rows as messages, and messages as the records that are published."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from numpy.typing import NDArray
 from index.base import PAD_ROW
 from intentrec_core.errors import RejectReason
 from intentrec_core.history.history import Outcome, hash64
-from stream.pipeline.folding import PartitionWork, PendingAnswer, rejected
+from stream.pipeline.folding import PendingAnswer, rejected
 from stream.pipeline.sessions import session_id
-from stream.wire.codec import encode_open
+from stream.wire.codec import encode_output
 from stream.wire.messages import Coalesced, IntentUpdate, PrimaryIntent, Recommendation, RecommendedItem, Source
 from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, output_id
 
@@ -26,6 +23,8 @@ if TYPE_CHECKING:
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
     from stream.pipeline.batch_rows import BatchRows
+    from stream.pipeline.coalescing import CoalescedPlays, Coalescing
+    from stream.pipeline.folding import FoldedPartition
     from stream.pipeline.retrieval import RankedItems
 
 #: Of probabilities and scores: a float32 holds no more that mean anything, and a message is a third shorter.
@@ -34,7 +33,7 @@ _DIGITS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """A batch's outputs as plain Python values, converted once for all rows. ``shifted`` and ``opened`` are of the row's play."""
+    """A batch's outputs as plain Python values, converted once for all rows. ``shifted``, ``opened``: of the row's play."""
 
     items: list[list[int]]
     scores: list[list[float]]
@@ -63,38 +62,47 @@ class MessageWriter:
 
     def write(
         self,
-        works: Sequence[PartitionWork],
-        batch: BatchRows,
+        partitions: Sequence[FoldedPartition],
+        rows_of: Sequence[Sequence[int]],
+        rows: BatchRows,
         encoded: Encoded,
-        lists: RankedItems,
+        ranked: RankedItems,
         failed: NDArray[np.bool_],
-    ) -> None:
-        """Completes the works' results: what was pending becomes outputs, in source order."""
-        columns = self._columns(batch, encoded, lists)
-        answers = [pending for work in works for pending in work.pending if isinstance(pending, PendingAnswer)]
-        times = iter(_iso_times([answer.play.ts_ms for answer in answers]))
+        coalescing: Coalescing,
+    ) -> list[list[OutputRecord]]:
+        """The outputs of each partition's answers, in source order.
+
+        Shapes: ``rows_of`` the row of each answer, by partition; ``failed`` bool[N].
+        """
+        columns = self._columns(rows, encoded, ranked)
+        times = iter(_iso_times([answer.play.ts_ms for partition in partitions for answer in partition.answers]))
         given_up = failed.tolist()
-        for work in works:
-            outputs = work.result.outputs
-            for pending in work.pending:
-                if not isinstance(pending, PendingAnswer):
-                    outputs.append(pending)
-                    continue
-                row, event_time = pending.row, next(times)
+        written: list[list[OutputRecord]] = []
+        for partition, its_rows, coalesced in zip(partitions, rows_of, coalescing.coalesced, strict=True):
+            outputs: list[OutputRecord] = []
+            for answer, row, earlier in zip(partition.answers, its_rows, coalesced, strict=True):
+                event_time = next(times)
                 if given_up[row]:
-                    outputs.append(self._given_up(work, pending))
-                elif not pending.is_coalesced:
-                    self._answer(pending, columns, row, event_time, outputs)
+                    outputs.append(self._given_up(answer))
+                elif earlier is not None:
+                    self._answer(answer, earlier, columns, row, event_time, outputs)
+            written.append(outputs)
+        return written
 
     def _answer(
-        self, answer: PendingAnswer, columns: _Columns, row: int, event_time: str, outputs: list[OutputRecord]
+        self,
+        answer: PendingAnswer,
+        earlier: CoalescedPlays,
+        columns: _Columns,
+        row: int,
+        event_time: str,
+        outputs: list[OutputRecord],
     ) -> None:
         play, record = answer.play, answer.record
         user_id, event_id, bundle = play.user_id, play.event_id, self._version
         session = session_id(user_id, columns.session_ms[row])
         source = Source(record.topic, record.partition, record.offset)
-        run = answer.coalesces
-        coalesced = Coalesced(1 + len(run), run[0].record.offset) if run else UNSET
+        coalesced = Coalesced(1 + len(earlier), earlier[0][0].record.offset) if earlier else UNSET
         item_ids, titles = self._item_ids, self._titles
         recommendation = Recommendation(
             user_id=user_id,
@@ -114,7 +122,8 @@ class MessageWriter:
         intent = IntentUpdate(
             user_id=user_id,
             session_id=session,
-            session_opened=_opened(answer, columns, row) or any(_opens_session_of(row, a, columns) for a in run),
+            session_opened=_opened(answer, columns, row)
+            or any(_opens_session_of(row, its_row, its_answer, columns) for its_answer, its_row in earlier),
             event_id=event_id,
             event_time=event_time,
             bundle=bundle,
@@ -124,13 +133,13 @@ class MessageWriter:
             ),
             weights=self._heads(*columns.alpha[row]),
             primary=self._primary(columns, row),
-            shifted=_shifted_since(run, columns, row) if run else columns.shifted[row],
+            shifted=_shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row],
             coalesced=coalesced,
         )
         key, offset, timestamp_ms = user_id.encode(), record.offset, record.timestamp
         for kind, message in ((OutputKind.RECOMMENDATION, recommendation), (OutputKind.INTENT, intent)):
             headers = ((ID_HEADER, output_id(record, kind)),)
-            outputs.append(OutputRecord(kind, key, encode_open(message), headers, offset, timestamp_ms))
+            outputs.append(OutputRecord(kind, key, encode_output(message), headers, offset, timestamp_ms))
 
     def _primary(self, columns: _Columns, row: int) -> PrimaryIntent | None:
         if columns.primary[row] < 0:
@@ -155,8 +164,7 @@ class MessageWriter:
             event_hash=batch.plays["event_hash"].tolist(),
         )
 
-    def _given_up(self, work: PartitionWork, answer: PendingAnswer) -> OutputRecord:
-        work.reasons.append(RejectReason.INFERENCE_FAILED)
+    def _given_up(self, answer: PendingAnswer) -> OutputRecord:
         return rejected(
             answer.record,
             RejectReason.INFERENCE_FAILED,
@@ -174,16 +182,14 @@ def _opened(answer: PendingAnswer, columns: _Columns, row: int) -> bool:
     return columns.opened[row] and columns.event_hash[row] == hash64(answer.play.event_id)
 
 
-def _opens_session_of(row: int, coalesced_away: PendingAnswer, columns: _Columns) -> bool:
-    """Whether a play that is answered with a later one opened the session that the output at ``row`` names."""
-    return columns.session_ms[coalesced_away.row] == columns.session_ms[row] and _opened(
-        coalesced_away, columns, coalesced_away.row
-    )
+def _opens_session_of(row: int, earlier_row: int, earlier: PendingAnswer, columns: _Columns) -> bool:
+    """Whether a coalesced play opened the session that the output at ``row`` names."""
+    return columns.session_ms[earlier_row] == columns.session_ms[row] and _opened(earlier, columns, earlier_row)
 
 
-def _shifted_since(run: Sequence[PendingAnswer], columns: _Columns, row: int) -> bool:
-    """Whether the primary intent at ``row`` is another one than before the plays answered with it, all in one session."""
-    first = run[0].row
+def _shifted_since(first: int, columns: _Columns, row: int) -> bool:
+    """Whether the primary intent at ``row`` differs from the one before the coalesced plays, which begin at row ``first``; all
+    of them in one session."""
     in_one_session = columns.session_ms[first] == columns.session_ms[row] and not columns.opened[first]
     return in_one_session and columns.primary[row] != columns.previous_primary[first] >= 0
 

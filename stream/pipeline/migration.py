@@ -1,10 +1,10 @@
-"""A coming bundle takes the members of the one that serves over, one after another, hottest first, while plays are served.
+"""Moves members from the serving bundle to a coming one, one after another, most recently active first, while plays come in.
 
-    cached by the bundle that serves ─▶ encoded by the coming one, a few plays at a time ─ whole ─▶ served by the coming one
+    cached by the serving bundle ─▶ encoded by the coming one, a few plays at a time ─ complete ─▶ served by the coming one
 
-Were all of them moved at once, the members who play while the others are encoded would be cold again by then: the faster plays
-come, the more. A member is encoded and moved between two micro-batches instead, so that neither engine misses a play of theirs;
-and micro-batches wait for no more than a piece.
+If all members moved at once, those who played while the others were being encoded would be cold again by then; the faster plays
+come, the more of them. Instead a member is encoded and moved between two micro-batches, so that neither engine misses one of
+its plays, and a micro-batch waits for one chunk at most.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ import numpy as np
 from intentrec_core.engine.engine import EncodeRequest
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import BundleError, BundleFault, DeviceLost
-from stream.pipeline.split import Slice, deal
+from stream.pipeline.split import split_by_member
 
 if TYPE_CHECKING:
     from intentrec_core.history.history import EventLayout, History
     from stream.pipeline.bundle_runner import BundleRunner
-    from stream.pipeline.folding import ContextRun, PartitionWork
+    from stream.pipeline.folding import FoldedBatch
 
 logger = logging.getLogger(__name__)
 
-#: Plays encoded between two micro-batches: about a millisecond of either.
+#: Plays encoded between two micro-batches: about a millisecond on a CPU, and on a GPU.
 CHUNK_ON_CPU, CHUNK = 32, 1024
-#: A context that cannot be encoded is its play's fault; most of them are the bundle's. Not judged by fewer, but at the end.
+#: A context that cannot be encoded is the fault of its play; where most contexts cannot be, it is the bundle's. With fewer
+#: members tried than this, that is decided at the end.
 _MAX_BAD_RATIO = 0.5
 _MIN_TRIED = 16
 
 
 class MemberMigration:
-    """Who is served by which of two bundles. Owned by the inference thread.
+    """Which of two bundles serves a member. Owned by the inference thread.
 
-    ``history_of`` a member, None where there is none. A member with answers that are held back may move as well: where an older
-    context is asked for than the one cached, the engine encodes it from its beginning.
+    ``history_of`` a member is None where there is none. A member with queued answers may move as well: where the engine is asked
+    for an older context than the one it has cached, it encodes that context from the beginning.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class MemberMigration:
         self._layout, self._history_of = layout, history_of
         self._chunk = CHUNK_ON_CPU if coming.engine.model.device.type == "cpu" else CHUNK
         self._queue = deque(old.engine.cached_members())
-        self._begun: MemberKey | None = None
+        self._partly_encoded: MemberKey | None = None
         self._bad: set[MemberKey] = set()
 
     @property
@@ -63,72 +64,70 @@ class MemberMigration:
         return min(self.old.engine.num_slots, self.coming.engine.num_slots)
 
     def caches(self, member: MemberKey) -> bool:
-        """Whether the engine that serves a member has their earlier plays cached."""
+        """Whether the engine that serves a member has its earlier plays cached."""
         return (self.coming if member in self.members else self.old).engine.caches(member)
 
-    def deal(
-        self, works: Sequence[PartitionWork], waves: Sequence[Sequence[ContextRun]]
-    ) -> tuple[list[list[ContextRun]], Slice | None]:
-        """Takes out of a micro-batch what the coming bundle answers; returns the waves of the other one, and that."""
-        rest, shares = deal(works, waves, lambda member: 0 if member in self.members else None)
-        return rest, shares.get(0)
+    def split(self, batch: FoldedBatch) -> tuple[FoldedBatch, FoldedBatch | None]:
+        """The slice of a micro-batch that the old bundle answers, with all records, and the slice that the coming one answers."""
+        rest, slices = split_by_member(batch, lambda member: 0 if member in self.members else None)
+        return rest, slices.get(0)
 
-    def advance(self) -> bool:
-        """Encodes the next plays of members, and moves those of whom the coming engine has everything now.
+    def step(self) -> bool:
+        """Encodes the next chunk of plays, and moves each member whose context the coming engine has completely.
 
         Returns whether there is more to do.
 
-        Raises: BundleError when most contexts cannot be encoded; DeviceLost. Cost: a piece, or where one of its contexts cannot
-        be encoded, each of them by itself.
+        Raises: BundleError when most contexts cannot be encoded; DeviceLost. Cost: one chunk, or where one of its contexts cannot
+        be encoded, each context by itself.
         """
-        requests, are_whole = self._next_chunk()
-        for request, is_whole, is_good in zip(requests, are_whole, self._encode(requests), strict=True):
+        requests, are_complete = self._next_chunk()
+        for request, is_complete, is_good in zip(requests, are_complete, self._encode(requests), strict=True):
             member = request.member
             if not is_good:
                 self._bad.add(member)
                 self.coming.engine.forget(member)
-            elif is_whole:
+            elif is_complete:
                 self.members.add(member)
             else:
-                self._begun = member
+                self._partly_encoded = member
                 self._queue.appendleft(member)
         self.coming.leave_uncounted()
         if len(self.members) >= self.num_slots:
             self._queue.clear()
-        elif not self._queue:  # whoever came meanwhile
+        elif not self._queue:  # members who became active meanwhile
             cached = self.old.engine.cached_members()
             self._queue.extend(member for member in cached if member not in self.members and member not in self._bad)
         self._check()
         return bool(self._queue)
 
     def _next_chunk(self) -> tuple[list[EncodeRequest], list[bool]]:
-        """What is encoded next, and of which of these members it is the last that is missing."""
-        requests, are_whole = list[EncodeRequest](), list[bool]()
-        room = self._chunk
+        """What is encoded next, and which of these requests completes its member."""
+        requests, are_complete = list[EncodeRequest](), list[bool]()
+        capacity = self._chunk
         for _ in range(len(self._queue)):
-            if room <= 0 or len(self.members) + len(requests) >= self.num_slots:
+            if capacity <= 0 or len(self.members) + len(requests) >= self.num_slots:
                 break
             member = self._queue.popleft()
             history = self._history_of(member)
             if history is None or not history.count or not self.old.engine.caches(member):
                 continue
             anchor, num_plays = history.anchor(self._layout), history.num_events(self._layout)
-            # A late play among these the engine sees by itself: their last one is not where it was.
+            # The engine detects a late play among the known ones by itself: their last one has moved.
             num_known = min(self.coming.engine.num_cached_plays(member, anchor), num_plays)
-            if member == self._begun:
-                self._begun = None
-                if not num_known:  # their anchor moved meanwhile: who plays that much must not hold up the others
+            if member == self._partly_encoded:
+                self._partly_encoded = None
+                if not num_known:  # its anchor moved meanwhile: a member who plays that much must not delay the others
                     self._queue.append(member)
                     continue
-            num = min(num_plays, num_known + room)
+            num = min(num_plays, num_known + capacity)
             context = history.events[: num * self._layout.size]
             requests.append(EncodeRequest(member, anchor, context, num_known))
-            are_whole.append(num == num_plays)
-            room -= max(1, num - num_known)
-        return requests, are_whole
+            are_complete.append(num == num_plays)
+            capacity -= max(1, num - num_known)
+        return requests, are_complete
 
     def _encode(self, requests: Sequence[EncodeRequest]) -> list[bool]:
-        """Encodes; returns which of them could be."""
+        """Encodes; returns which requests could be encoded."""
         if not requests:
             return []
         try:

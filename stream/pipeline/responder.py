@@ -1,43 +1,79 @@
-"""From encoded contexts to outputs: the pipeline's second half, which has a thread of its own.
+"""From encoded contexts to results: the second half of the pipeline, on a thread of its own.
 
-    what plays were encoded to ─ search ─▶ lists ─ judge ─▶ counts ─ write ─▶ outputs
+    encoded rows ─ search ─▶ ranked items ─ score predictions ─▶ counts ─ write ─▶ outputs
 
-A member whom the inference thread forgets is forgotten here between the same two micro-batches: what comes out is what one thread
-would have made.
+A member that the inference thread forgets is forgotten here between the same two micro-batches, so the results are those that a
+single thread would have made.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.engine.member_key import MemberKey
-from stream.ops.metrics import Metrics, PipelineStep
-from stream.pipeline.coalescing import coalesce
-from stream.pipeline.folding import PartitionWork, PendingAnswer
+from intentrec_core.errors import RejectReason
+from stream.ops.metrics import Metrics, PipelineStep, PlayOutcome
+from stream.pipeline.coalescing import Coalescing, coalesce
 from stream.pipeline.live_quality.predictions import CUTOFF
 from stream.pipeline.live_quality.scorer import PredictionScorer
 from stream.pipeline.message_writer import MessageWriter
 from stream.pipeline.retrieval import RankedItems, Retrieval
+from stream.pipeline.step_timer import timed
 from stream.pipeline.watched import WatchedCache
+from stream.wire.deferred_counts import DeferredCounts
+from stream.wire.records import OutputRecord, PartitionResult
 
 if TYPE_CHECKING:
+    from intentrec_core.engine.member_key import MemberKey
     from intentrec_core.history.history import EventLayout
     from stream.bundles.serving import Serving
     from stream.pipeline.batch_rows import BatchRows
+    from stream.pipeline.config import PipelineConfig
+    from stream.pipeline.folding import FoldedBatch, FoldedPartition
     from stream.pipeline.isolation import EncodeResult
-    from stream.pipeline.pipeline import PipelineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSlice:
+    """The part of a micro-batch that one bundle has encoded, and that bundle's responder."""
+
+    folded: FoldedBatch
+    rows: BatchRows
+    result: EncodeResult
+    responder: Responder
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """A micro-batch after encoding.
+
+    ``partitions``: its records, with all that needs no encoding. ``slices``: its answers, by bundle; two while members migrate,
+    none where nothing is to be answered. ``forgotten``: members of whom ``responders`` drop everything before they answer.
+    """
+
+    partitions: Sequence[FoldedPartition]
+    slices: tuple[EncodedSlice, ...]
+    forgotten: tuple[MemberKey, ...]
+    responders: tuple[Responder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionAnswers:
+    """What one bundle answered to plays of one partition."""
+
+    partition: int
+    outputs: Sequence[OutputRecord]
+    counts: DeferredCounts
 
 
 class Responder:
-    """What one bundle answers with. Made by the inference thread; one thread, whichever it is, calls everything else.
+    """Answers with one bundle. The inference thread makes it; a single thread, any one, calls everything else.
 
-    ``before``: of the bundle whose members this one takes over.
+    ``before``: the responder of the bundle whose members this one takes over.
 
     Raises: whatever is wrong with the bundle.
     """
@@ -54,53 +90,92 @@ class Responder:
         self._watched = WatchedCache(layout, serving.vocabulary, max(serving.engine.num_slots, 1024))
         self._retrieval = Retrieval(serving, k=max(CUTOFF, config.num_recommendations), beta=config.beta)
         self._writer = MessageWriter(serving, k=config.num_recommendations, max_tries=config.max_tries)
-        self._judging: PredictionScorer = PredictionScorer(
-            serving, metrics, None if before is None else before._judging
-        )
+        self._scorer: PredictionScorer = PredictionScorer(serving, metrics, None if before is None else before._scorer)
 
     def forget(self, member: MemberKey) -> None:
         """Drops what is derived from a member's plays."""
         self._watched.forget(member)
-        self._judging.forget(member)
+        self._scorer.forget(member)
 
-    def answer(
-        self,
-        works: Sequence[PartitionWork],
-        batch: BatchRows,
-        attempt: EncodeResult,
-        *,
-        coalesced: bool,
-    ) -> None:
-        """Completes the works' results but for their counts. Micro-batches come in the order in which they were encoded."""
-        encoded = attempt.encoded
-        coalesced_away = self._coalesce(works, attempt.failed) if coalesced else attempt.failed
+    def answer(self, encoded_slice: EncodedSlice) -> list[PartitionAnswers]:
+        """Answers a slice, partition by partition. Slices come in the order in which they were encoded."""
+        partitions, rows = encoded_slice.folded.partitions, encoded_slice.rows
+        encoded, failed = encoded_slice.result.encoded, encoded_slice.result.failed
+        rows_of = rows.of(partition.answers for partition in partitions)
+        counts = [DeferredCounts() for _ in partitions]
+        if encoded_slice.folded.coalesced:
+            coalescing = coalesce(partitions, rows_of, failed)
+        else:
+            coalescing = Coalescing.none(partitions, failed)
         with timed(self._metrics, PipelineStep.SEARCH):
-            watched = self._watched.of(batch)
-            lists = self._retrieval.search(batch, encoded, watched, coalesced_away, self._judging.popular)
+            watched = self._watched.of(rows)
+            ranked = self._retrieval.search(rows, encoded, watched, coalescing.unanswered, self._scorer.popular)
         with timed(self._metrics, PipelineStep.JUDGE):
-            self._judging.score(works, batch, encoded, lists, watched, coalesced_away)
+            self._scorer.score(partitions, rows_of, counts, rows, encoded, ranked, watched, coalescing.unanswered)
         with timed(self._metrics, PipelineStep.MESSAGES):
-            self._writer.write(works, batch, encoded, lists, attempt.failed)
-        self._count(lists, coalesced_away)
+            outputs = self._writer.write(partitions, rows_of, rows, encoded, ranked, failed, coalescing)
+        self._count(counts, rows_of, ranked, failed, coalescing)
+        return [
+            PartitionAnswers(partition.partition, own, its_counts)
+            for partition, own, its_counts in zip(partitions, outputs, counts, strict=True)
+        ]
 
-    def _coalesce(self, works: Sequence[PartitionWork], failed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Leaves each member's last play to be answered that could be encoded; returns the rows without a list, bool[N]."""
-        coalesced_away, given_up = np.ones_like(failed), failed.tolist()
-        for work in works:
-            answers = [a for a in work.pending if isinstance(a, PendingAnswer) and not given_up[a.row]]
-            work.result.counts.add(self._metrics.coalesced_plays, amount=coalesce(answers))
-            coalesced_away[[a.row for a in answers if not a.is_coalesced]] = False
-        return coalesced_away
-
-    def _count(self, lists: RankedItems, coalesced_away: NDArray[np.bool_]) -> None:
-        self._metrics.fallbacks.inc(int(lists.popular.sum()))
+    def _count(
+        self,
+        counts: Sequence[DeferredCounts],
+        rows_of: Sequence[Sequence[int]],
+        ranked: RankedItems,
+        failed: NDArray[np.bool_],
+        coalescing: Coalescing,
+    ) -> None:
+        metrics = self._metrics
+        for its_counts, rows, num_coalesced in zip(counts, rows_of, coalescing.num_coalesced, strict=True):
+            if failed.any():
+                its_counts.add(metrics.plays_rejected, RejectReason.INFERENCE_FAILED, amount=int(failed[rows].sum()))
+            its_counts.add(metrics.coalesced_plays, amount=num_coalesced)
+        metrics.fallbacks.inc(int(ranked.popular.sum()))
         last = self._config.num_recommendations - 1
-        self._metrics.short_lists.inc(int(((lists.rows[:, last] < 0) & ~coalesced_away).sum()))
+        metrics.short_lists.inc(int(((ranked.rows[:, last] < 0) & ~coalescing.unanswered).sum()))
 
 
-@contextmanager
-def timed(metrics: Metrics, stage: PipelineStep) -> Iterator[None]:
-    """Observes how long a stage of a micro-batch takes, in seconds."""
-    started_s = time.perf_counter()
-    yield
-    metrics.stage_seconds.labels(stage).observe(time.perf_counter() - started_s)
+def respond(batch: EncodedBatch, metrics: Metrics) -> list[PartitionResult]:
+    """Answers an encoded micro-batch: one result for each of its partitions, in their order.
+
+    Batches come in the order in which they were encoded.
+    """
+    for responder in batch.responders:
+        for member in batch.forgotten:
+            responder.forget(member)
+    outputs = {folded.partition: list(folded.outputs) for folded in batch.partitions}
+    counts = {folded.partition: _outcome_counts(folded, metrics) for folded in batch.partitions}
+    for encoded_slice in batch.slices:
+        for answers in encoded_slice.responder.answer(encoded_slice):
+            outputs[answers.partition] += answers.outputs
+            counts[answers.partition].add_all(answers.counts)
+    return [
+        PartitionResult(
+            folded.partition,
+            folded.next_offset,
+            folded.num_records,
+            outputs[folded.partition],
+            folded.changelog,
+            folded.outcomes,
+            counts[folded.partition],
+        )
+        for folded in batch.partitions
+    ]
+
+
+def _outcome_counts(folded: FoldedPartition, metrics: Metrics) -> DeferredCounts:
+    """What became of the records, to be counted once they are committed."""
+    counts, outcomes = DeferredCounts(), folded.outcomes
+    num_bytes = sum(len(key) + len(value or b"") for key, value in folded.changelog.items())
+    counts.add(metrics.changelog_bytes, amount=num_bytes)
+    counts.add(metrics.plays, PlayOutcome.APPLIED, amount=outcomes.num_applied)
+    counts.add(metrics.plays, PlayOutcome.DUPLICATE, amount=outcomes.num_duplicates)
+    counts.add(metrics.plays, PlayOutcome.LATE, amount=outcomes.num_late)
+    counts.add(metrics.plays, PlayOutcome.REPLAYED, amount=outcomes.num_replayed)
+    counts.add(metrics.forgotten_members, amount=outcomes.num_erasures)
+    for reason in folded.reasons:
+        counts.add(metrics.plays_rejected, reason, amount=1)
+    return counts

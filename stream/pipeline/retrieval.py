@@ -63,20 +63,20 @@ class Retrieval:
         batch: BatchRows,
         encoded: Encoded,
         watched: Sequence[WatchedRows],
-        coalesced_away: NDArray[np.bool_],
+        unanswered: NDArray[np.bool_],
         popular: PopularNow,
     ) -> RankedItems:
-        """A list for every row that is not ``coalesced_away``. Shape: bool[N]."""
+        """A list for every row that is not ``unanswered``. Shape: bool[N]."""
         num = len(batch)
         hides = self._hides(encoded)
         allowed = self._allowed(batch)
         lists = RankedItems(
             np.full((num, self._k), PAD_ROW, dtype=np.int64),
             np.full((num, self._k), -np.inf, dtype=np.float32),
-            ~coalesced_away & ~self._known(batch),
+            ~unanswered & ~self._known(batch),
         )
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
-        rows = np.flatnonzero(~coalesced_away & ~lists.popular)
+        rows = np.flatnonzero(~unanswered & ~lists.popular)
         if len(rows):
             queries = conditioning.query(encoded.item_NW[rows], self._label_probs(encoded, rows), self._beta)
             picked = rows.tolist()

@@ -1,59 +1,51 @@
-"""Taking some members' runs and answers out of a folded micro-batch, to be answered apart from the others."""
+"""Takes some members out of a folded micro-batch, to be encoded and answered apart from the others."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from intentrec_core.engine.member_key import MemberKey
-from stream.pipeline.folding import ContextRun, PartitionWork, PendingAnswer
-from stream.wire.records import PartitionResult
+from stream.pipeline.folding import ContextRun, FoldedBatch, FoldedPartition
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Slice:
-    """What is answered together: works without records, and runs in waves."""
+def split_by_member(
+    batch: FoldedBatch, slice_of: Callable[[MemberKey], int | None]
+) -> tuple[FoldedBatch, dict[int, FoldedBatch]]:
+    """Takes out the members for which ``slice_of`` returns a number.
 
-    works: list[PartitionWork] = field(default_factory=list)
-    waves: list[list[ContextRun]] = field(default_factory=list)
-
-
-def deal(
-    works: Iterable[PartitionWork], waves: Iterable[Sequence[ContextRun]], share_of: Callable[[MemberKey], int | None]
-) -> tuple[list[list[ContextRun]], dict[int, Slice]]:
-    """Takes out the members that ``share_of`` gives a number; returns the waves of the others, and the shares by number.
-
-    ``works`` keep their results and what belongs to no share.
+    Returns the rest, which keeps all records, and the slices by number, which hold answers alone.
 
     Cost: O(runs and answers of the micro-batch).
     """
-    shares: defaultdict[int, Slice] = defaultdict(Slice)
-    rest = []
-    for runs in waves:
-        kept, taken = _dealt(runs, lambda run: share_of(run.member))
+    rest_waves: list[list[ContextRun]] = []
+    rest_partitions: list[FoldedPartition] = []
+    waves: defaultdict[int, list[list[ContextRun]]] = defaultdict(list)
+    partitions: defaultdict[int, list[FoldedPartition]] = defaultdict(list)
+    for runs in batch.waves:
+        kept, taken = _split(runs, lambda run: slice_of(run.member))
         for number, own in taken.items():
-            shares[number].waves.append(own)
+            waves[number].append(own)
         if kept:
-            rest.append(kept)
-    for work in works:
-        work.pending, answers = _dealt(
-            work.pending, lambda p: share_of(p.run.member) if isinstance(p, PendingAnswer) else None
-        )
-        for number, theirs in answers.items():
-            result = PartitionResult(work.result.partition, work.result.next_offset, 0)
-            shares[number].works.append(PartitionWork(result, theirs))
-    return rest, dict(shares)
+            rest_waves.append(kept)
+    for partition in batch.partitions:
+        answers, answers_of = _split(partition.answers, lambda answer: slice_of(answer.run.member))
+        rest_partitions.append(partition.with_answers(answers) if answers_of else partition)
+        for number, own_answers in answers_of.items():
+            partitions[number].append(partition.answers_alone(own_answers))
+    rest = replace(batch, partitions=rest_partitions, waves=rest_waves)
+    return rest, {number: FoldedBatch(partitions[number], waves[number], batch.coalesced) for number in waves}
 
 
-def _dealt(things: Iterable[T], share_of: Callable[[T], int | None]) -> tuple[list[T], dict[int, list[T]]]:
-    """What belongs to no share, and what belongs to each, in the order given."""
+def _split(things: Iterable[T], slice_of: Callable[[T], int | None]) -> tuple[list[T], dict[int, list[T]]]:
+    """The things without a number, and the others by number, in the order given."""
     kept: list[T] = []
     taken: dict[int, list[T]] = {}
     for thing in things:
-        number = share_of(thing)
+        number = slice_of(thing)
         (kept if number is None else taken.setdefault(number, [])).append(thing)
     return kept, taken

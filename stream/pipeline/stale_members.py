@@ -1,8 +1,9 @@
-"""Members whose cached keys and values, in an engine that is not serving them, say something else than their history by now.
+"""Members whose cached keys and values in an engine that does not serve them no longer match their history.
 
-A late play changes the middle of a context, a partition that comes back begins anew: the engine that serves is told, the others
-are told when they take over. There are two of them, with different pasts: the one that served before, which saw everything up
-to the takeover after it, and during a takeover the coming one. Memory is bounded by what an engine can cache.
+A late play changes the middle of a context, and a partition that comes back begins with other state. The engine that serves the
+member is updated at once; every other engine is updated when it starts to serve. There are two of those, with different pasts:
+the engine of the previous bundle, which saw everything up to the migration away from it, and during a migration the coming one.
+Memory is bounded by what an engine can cache.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from intentrec_core.engine.member_key import MemberKey
-
 if TYPE_CHECKING:
     from intentrec_core.engine.engine import IncrementalEngine
+    from intentrec_core.engine.member_key import MemberKey
 
 
 class StaleMembers:
-    """Owned by the inference thread. ``max_members``: beyond so many, an engine forgets everybody it has cached."""
+    """Owned by the inference thread. ``max_members``: with more stale members than this, an engine drops its whole cache."""
 
     def __init__(self, max_members: int) -> None:
         self._max_members = max_members
@@ -26,27 +26,27 @@ class StaleMembers:
         self._since_migration: set[MemberKey] | None = set()
 
     def __len__(self) -> int:
-        """Names held."""
+        """Keys held."""
         return len(self._since_previous or ()) + len(self._since_migration or ())
 
     def add(self, members: Iterable[MemberKey]) -> None:
-        """What others have cached of them is not to be used."""
+        """Marks members: what an engine that does not serve them has cached is not to be used."""
         self._since_previous = self._grown(self._since_previous, members)
         self._since_migration = self._grown(self._since_migration, members)
 
     def migration_starts(self, coming: IncrementalEngine) -> None:
-        """Members begin to move: ``coming`` forgets whom it has cached wrongly."""
+        """Members begin to move to ``coming``, which drops its stale ones first."""
         if coming is self._previous:
             _forget(coming, self._since_previous)
         self._since_migration = set()
 
-    def migration_ends(self, old: IncrementalEngine, new: IncrementalEngine, taken_over: Collection[MemberKey]) -> None:
-        """``new`` serves everybody from here on, ``taken_over`` members since before, and ``old`` is kept."""
-        _forget(new, self._since_migration, but=taken_over)
+    def migration_ends(self, old: IncrementalEngine, new: IncrementalEngine, migrated: Collection[MemberKey]) -> None:
+        """``new`` serves every member from now on, the ``migrated`` ones since earlier, and ``old`` is kept."""
+        _forget(new, self._since_migration, but=migrated)
         self._previous, self._since_previous, self._since_migration = old, self._since_migration, set()
 
     def migration_aborts(self, old: IncrementalEngine, new: IncrementalEngine) -> None:
-        """``old`` goes on serving everybody."""
+        """``old`` serves every member again."""
         _forget(old, self._since_migration)
         _forget(new, None)
 
@@ -58,7 +58,7 @@ class StaleMembers:
 
 
 def _forget(engine: IncrementalEngine, members: Iterable[MemberKey] | None, but: Collection[MemberKey] = ()) -> None:
-    """``members`` None: everybody."""
+    """``members`` None: every cached member."""
     for member in engine.cached_members() if members is None else members:
         if member not in but:
             engine.forget(member)

@@ -45,8 +45,8 @@ class WatchedCache:
         if not limit:
             return [np.zeros(0, dtype=np.int64)] * len(batch)
         watched: list[WatchedRows] = []
-        for run in batch.runs:
-            rows = self._rows(run, batch.item_row[run.first_row : run.first_row + run.num_outputs])
+        for run, first in zip(batch.runs, batch.first_row, strict=True):
+            rows = self._rows(run, batch.item_row[first : first + run.num_outputs])
             end = len(rows) - run.num_outputs + 1
             watched += [rows[max(0, stop - limit) : stop] for stop in range(end, end + run.num_outputs)]
             self._held[run.member] = rows[-limit:]

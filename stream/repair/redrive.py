@@ -1,11 +1,11 @@
-"""Dead dead_letters read back, and sent to the plays topic once more: original bytes, key and headers, and a count of how often.
+"""Reads dead letters back and redrives them: sends each play to the plays topic again, with its bytes, key and headers.
 
-    plays.dlq ─ dead_letter ─▶ may it? ─┬─▶ plays, with the dead_letter's place, and how often this play was sent again
-                                   └─▶ left where it is: why
+    plays.dlq ─ dead letter ─▶ eligible? ─┬─▶ plays, with headers for the dead letter's place and the number of redrives
+                                          └─▶ skipped, with the reason
 
-A redriven play that fails again comes back as a newer dead_letter, which stands for the older one, and is left there once it was
-sent again too often. A dead_letter whose play was taken is not marked: sent twice, it has its event id twice, and changes
-nothing the second time.
+A redriven play that fails again becomes a newer dead letter, which replaces the older one; after too many redrives it is skipped.
+A dead letter whose redrive succeeded is not marked: if it is sent again, the event id repeats and the play is a duplicate, which
+changes nothing.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from stream.settings import Settings
 from stream.wire.dead_letter import HEADER_PREFIX, KEPT_OF_OURS, REDRIVE_OF_HEADER, REDRIVES_HEADER
 from stream.wire.erasure_record import home_partition
 
-#: What fails three times fails for good: mend the play at its source, or the worker.
+#: A play that fails three times will keep failing: fix it at its source, or fix the worker.
 MAX_REDRIVES = 3
-#: Acknowledged together: what a run that is killed may have sent without having counted it.
+#: Sends awaiting acknowledgement: at most this many are uncounted if a run is killed.
 _MAX_IN_FLIGHT = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredDeadLetter:
-    """A dead dead_letter. ``value`` is None where the play had none; ``headers`` are the producer's, and those a redrive keeps.
+    """A dead letter as stored on its topic. ``value`` is None if the play had none.
 
-    ``partition`` and ``offset`` are the dead_letter's own; ``source`` is the play's topic, partition and offset.
+    ``headers``: the producer's headers and those that a redrive keeps. ``partition`` and ``offset`` locate the dead letter;
+    ``source`` is the topic, partition and offset of the play.
     """
 
     partition: int
@@ -54,12 +55,12 @@ class StoredDeadLetter:
 
     @property
     def place(self) -> str:
-        """PARTITION:OFFSET: its name."""
+        """The dead letter's name: PARTITION:OFFSET."""
         return f"{self.partition}:{self.offset}"
 
     @classmethod
     def of(cls, record: ConsumerRecord[Any, Any]) -> StoredDeadLetter:
-        """Reads a record of the dead-dead_letter topic; one that is none has an empty reason."""
+        """Parses a record of the dead-letter topic; ``reason`` is empty if the record is not a dead letter."""
         own = {name: content for name, content in record.headers if name.startswith(HEADER_PREFIX)}
 
         def text(name: str) -> str:
@@ -87,33 +88,35 @@ class StoredDeadLetter:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which dead_letters. ``first`` and ``last`` bound offsets by partition, both included; partitions in neither are read only
-    where both are empty."""
+    """Which dead letters to read. ``reasons``: empty means all.
+
+    ``first`` and ``last`` bound the offsets by partition, inclusively. If either names a partition, only named ones are read.
+    """
 
     reasons: frozenset[str] = frozenset()
     first: Mapping[int, int] = field(default_factory=dict)
     last: Mapping[int, int] = field(default_factory=dict)
 
     def has_partition(self, partition: int) -> bool:
-        """Whether dead_letters of a partition are looked at."""
+        """Whether this selection reads a partition."""
         return partition in {*self.first, *self.last} or not (self.first or self.last)
 
 
-class Left(StrEnum):
-    """Why a dead_letter is not sent again."""
+class SkipReason(StrEnum):
+    """Why a redrive skips a dead letter; the text completes "3 left: ..."."""
 
-    NO_LETTER = "no dead dead_letter of a play"
-    CUT = "only the start of its bytes was kept"
-    FOLDED_IN = "the member's history has it already"
-    OTHER_TOPIC = "it came from another topic"
-    FAILED_AGAIN = "was sent again and failed again; see its newer dead_letter"
+    NOT_A_DEAD_LETTER = "not a dead letter of a play"
+    CUT = "only the start of the play's bytes was kept"
+    FOLDED_IN = "the play is already in the member's history"
+    OTHER_TOPIC = "the play came from another topic"
+    FAILED_AGAIN = "was sent again and failed again; see the newer dead letter"
     TOO_OFTEN = "sent again too often"
 
 
 async def dead_letters(reader: TopicReader, selection: Selection) -> AsyncIterator[StoredDeadLetter]:
-    """The dead_letters that are there now, partition by partition, in order.
+    """The selected dead letters on the topic at the moment, by partition and offset.
 
-    Raises: BrokerError.
+    Raises: BrokerError if the topic cannot be read.
     """
     topic = reader.settings.dead_letter_topic
     for partition in range(await reader.num_partitions(topic)):
@@ -130,9 +133,9 @@ async def dead_letters(reader: TopicReader, selection: Selection) -> AsyncIterat
 
 @dataclass
 class Redrive:
-    """One run. ``sent`` counts what was acknowledged, by reason, or with ``dry_run`` what would have been sent.
+    """One redrive. ``sent`` counts acknowledged plays by reject reason; with ``dry_run``, plays that would have been sent.
 
-    ``next_offsets``: by partition, where a run that reached its ``limit`` would go on.
+    ``next_offsets``: by partition, where to continue after a run that reached its ``limit``.
     """
 
     settings: Settings
@@ -140,16 +143,16 @@ class Redrive:
     limit: int | None = None
     max_redrives: int = MAX_REDRIVES
     dry_run: bool = False
-    on_letter: Callable[[int], None] = lambda num_seen: None
+    on_progress: Callable[[int], None] = lambda num_seen: None
     sent: Counter[str] = field(default_factory=Counter, init=False)
-    left: Counter[Left] = field(default_factory=Counter, init=False)
+    skipped: Counter[SkipReason] = field(default_factory=Counter, init=False)
     next_offsets: dict[int, int] = field(default_factory=dict, init=False)
     _failed_again: set[str] = field(default_factory=set, init=False)
 
     async def run(self, producer: AIOKafkaProducer) -> None:
-        """Sends the dead_letters that may be sent, each portion acknowledged before the next is read.
+        """Sends every eligible dead letter; each batch is acknowledged before the next one is read.
 
-        Raises: BrokerError; what was acknowledged by then is in ``sent``.
+        Raises: BrokerError if a send fails; ``sent`` then counts the plays acknowledged so far.
         """
         async with TopicReader(self.settings) as reader:
             num_partitions = await reader.num_partitions(self.settings.plays_topic)
@@ -160,15 +163,15 @@ class Redrive:
             num_seen, in_flight = 0, list[tuple[StoredDeadLetter, asyncio.Future[Any]]]()
             async for dead_letter in dead_letters(reader, self.selection):
                 if dead_letter.offset > newest.get(dead_letter.partition, -1):
-                    continue  # came meanwhile, perhaps of what is sent here
+                    continue  # arrived after the start, perhaps because of this run
                 if self.limit is not None and self.sent.total() + len(in_flight) >= self.limit:
                     await self._settle(in_flight)
                     await self._note_rest(reader, dead_letter)
                     return
                 num_seen += 1
-                self.on_letter(num_seen)
-                if (why := self._why_left(dead_letter)) is not None:
-                    self.left[why] += 1
+                self.on_progress(num_seen)
+                if (why := self._skip_reason(dead_letter)) is not None:
+                    self.skipped[why] += 1
                 elif self.dry_run:
                     self.sent[dead_letter.reason] += 1
                 else:
@@ -177,19 +180,19 @@ class Redrive:
                     await self._settle(in_flight)
             await self._settle(in_flight)
 
-    def _why_left(self, dead_letter: StoredDeadLetter) -> Left | None:
+    def _skip_reason(self, dead_letter: StoredDeadLetter) -> SkipReason | None:
         topic, partition, _ = dead_letter.source
         if not dead_letter.reason or partition < 0:
-            return Left.NO_LETTER
+            return SkipReason.NOT_A_DEAD_LETTER
         if dead_letter.is_cut:
-            return Left.CUT
+            return SkipReason.CUT
         if dead_letter.reason == RejectReason.INFERENCE_FAILED:
-            return Left.FOLDED_IN
+            return SkipReason.FOLDED_IN
         if topic != self.settings.plays_topic:
-            return Left.OTHER_TOPIC
+            return SkipReason.OTHER_TOPIC
         if dead_letter.place in self._failed_again:
-            return Left.FAILED_AGAIN
-        return Left.TOO_OFTEN if dead_letter.num_redrives >= self.max_redrives else None
+            return SkipReason.FAILED_AGAIN
+        return SkipReason.TOO_OFTEN if dead_letter.num_redrives >= self.max_redrives else None
 
     async def _send(
         self, producer: AIOKafkaProducer, dead_letter: StoredDeadLetter, num_partitions: int
@@ -212,7 +215,7 @@ class Redrive:
         return future
 
     def _target(self, dead_letter: StoredDeadLetter, num_partitions: int) -> int:
-        """Where its key says; where there is none, or producers use a partitioner of their own, where it was."""
+        """The partition of its key; without a key, or if producers use another partitioner, the play's original partition."""
         if dead_letter.key is not None and self.settings.plays_partitioner == "murmur2":
             return home_partition(dead_letter.key, num_partitions)
         return dead_letter.source[1] % num_partitions
@@ -237,8 +240,8 @@ class Redrive:
 
     def _refused(self, dead_letter: StoredDeadLetter, error: KafkaError) -> BrokerError:
         return BrokerError(
-            f"dead_letter {dead_letter.place} was not taken ({error!r}), {self.sent.total()} before it were; "
-            "it is safe to run this again"
+            f"the broker did not accept dead letter {dead_letter.place} ({error!r}); {self.sent.total()} were sent before it; "
+            "running this again is safe"
         )
 
 

@@ -1,11 +1,11 @@
-"""Folds a partition's plays again from the beginning of the log, and compares with what the changelog holds, byte for byte.
+"""Verifies state: folds a partition's plays again from the start of the log, and compares the result with the changelog.
 
-    changelog, as of one moment ──▶ histories, marker: "the fold of everything before this offset"
-    plays, from the beginning of the log up to that offset ──▶ a fold of our own ──▶ the same, or what differs
+    changelog, at one moment ──▶ histories, and a marker: "these are the fold of every play before this offset"
+    plays, from the start of the log to that offset ──▶ a new fold ──▶ identical byte for byte, or what differs
 
-Where retention has deleted the beginning, members who began before it cannot be folded again. Of those it is not claimed that
-they are right, only whether they are wrong for certain: the plays that the log still has must be in them. Members whose plays
-are all still there are compared as ever.
+If retention has deleted the start of the log, members who played before its first offset cannot be folded again. Their state is
+then not proven correct, only tested for certain errors: it must contain every play of theirs that the log still holds. Members
+whose plays are all in the log are compared in full.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from stream.repair.state_view import snapshot
 
 
 @dataclass(kw_only=True)
-class Verified:
-    """What came of one partition.
+class VerifyResult:
+    """The result for one partition.
 
-    ``num_same`` members are exactly as folded again; of ``num_unknown`` the beginning is deleted, and what is left does
-    not contradict them; ``differences`` are by member, in words. ``first_offset`` is the first the log still holds,
-    ``next_offset`` the marker's.
+    ``num_same``: members identical to the new fold. ``num_unknown``: members whose first plays were deleted and whose remaining
+    plays contradict nothing. ``differences``: by member, a sentence. ``first_offset`` is the first offset that the log still
+    holds, ``next_offset`` the marker's.
     """
 
     partition: int
@@ -42,11 +42,11 @@ class Verified:
 
 async def verify(
     reader: TopicReader, layout: EventLayout, partition: int, report: Callable[[str, int, int], None]
-) -> Verified:
-    """Verifies one partition, workers running or not. ``report`` is told what is done, how many offsets of how many.
+) -> VerifyResult:
+    """Verifies one partition; workers may keep running. ``report`` is called with a title, offsets done and offsets in all.
 
-    Raises: StateError when the changelog cannot be restored at all, or reaches behind the end of the plays; BrokerError.
-    Cost: a pass over the partition's plays, some 20 µs a play; its histories in memory, twice.
+    Raises: StateError if the changelog cannot be restored, or its marker lies past the end of the plays; BrokerError.
+    Cost: one pass over the partition's plays, some 20 µs a play; memory for its histories, twice.
     """
     settings = reader.settings
     held = await snapshot(reader, layout, partition)
@@ -54,14 +54,14 @@ async def verify(
     if held.marker is None:
         if held.histories:
             raise StateError(f"partition {partition}: the changelog holds {len(held.histories)} members but no marker")
-        return Verified(partition=partition, first_offset=first, next_offset=first)
+        return VerifyResult(partition=partition, first_offset=first, next_offset=first)
     next_offset, placed = held.marker.next_offset, held.marker.num_partitions
     if reader.exact_ends and next_offset > end:
         raise StateError(
             f"partition {partition}: the state reaches offset {next_offset} but {settings.plays_topic} ends at {end}: "
             "the topic was created anew"
         )
-    done = Verified(partition=partition, first_offset=first, next_offset=next_offset)
+    done = VerifyResult(partition=partition, first_offset=first, next_offset=next_offset)
     folded: dict[str, History] = {}
     what = f"folding partition {partition}"
     report(what, 0, max(0, next_offset - first))
@@ -73,49 +73,50 @@ async def verify(
     return done
 
 
-def compare(done: Verified, layout: EventLayout, held: dict[str, History], folded: dict[str, History]) -> None:
-    """Counts members into ``done``: the same, not to be told, or different and how."""
+def compare(done: VerifyResult, layout: EventLayout, held: dict[str, History], folded: dict[str, History]) -> None:
+    """Adds every member to ``done``: identical, unknown, or different with a description."""
     for user_id in sorted(held.keys() | folded.keys()):
-        mine, again = held.get(user_id), folded.get(user_id)
-        if mine == again:
+        stored, refolded = held.get(user_id), folded.get(user_id)
+        if stored == refolded:
             done.num_same += 1
-        elif mine is not None and done.first_offset and _began_before(layout, mine, again, done.first_offset):
+        elif stored is not None and done.first_offset and _began_before(layout, stored, refolded, done.first_offset):
             done.num_unknown += 1
         else:
-            done.differences[user_id] = difference(layout, mine, again)
+            done.differences[user_id] = difference(layout, stored, refolded)
 
 
-def _began_before(layout: EventLayout, mine: History, again: History | None, first_offset: int) -> bool:
-    """Whether plays that are deleted explain what differs: nothing that is left says what was there.
+def _began_before(layout: EventLayout, stored: History, refolded: History | None, first_offset: int) -> bool:
+    """Whether deleted plays can explain the difference.
 
-    They add plays, so a member with fewer than the log has lost some; and they hide none of those that the log still has.
+    Deleted plays only add to a history: a member with fewer plays than the log has lost some, and every play that the log still
+    holds must be in the history.
     """
-    if again is None:
-        return mine.last_offset < first_offset
-    if mine.count < again.count or _num_missing(layout, mine, again):
+    if refolded is None:
+        return stored.last_offset < first_offset
+    if stored.count < refolded.count or _num_missing(layout, stored, refolded):
         return False
-    return mine.count > again.count or mine.last_offset < first_offset
+    return stored.count > refolded.count or stored.last_offset < first_offset
 
 
-def _num_missing(layout: EventLayout, mine: History, again: History) -> int:
-    """Of the plays folded again, how many are not in a history although neither lateness nor eviction can have cost them."""
-    held, expected = mine.view(layout), again.view(layout)
-    if mine.anchor(layout):  # what is older than the oldest play held has left, or came too late
+def _num_missing(layout: EventLayout, stored: History, refolded: History) -> int:
+    """How many plays of the new fold are missing from a history, although neither lateness nor eviction can explain it."""
+    held, expected = stored.view(layout), refolded.view(layout)
+    if stored.anchor(layout):  # plays older than the oldest one held were evicted or arrived too late
         expected = expected[expected["ts_ms"] > held["ts_ms"][0]]
     return int(np.count_nonzero(~np.isin(expected["event_hash"], held["event_hash"])))
 
 
-def difference(layout: EventLayout, mine: History | None, again: History | None) -> str:
-    """What differs between a history in the changelog and the same one folded again, most telling first."""
-    if mine is None:
-        assert again is not None
-        return f"is not in the changelog, has {again.count} plays in the log"
-    if again is None:
-        return f"is in the changelog with {mine.count} plays, has none in the log"
-    if mine.count != again.count:
-        missing = f"; {num} of these are missing" if (num := _num_missing(layout, mine, again)) else ""
-        return f"{mine.count} plays were applied, folded again it is {again.count}{missing}"
-    held, expected = mine.view(layout), again.view(layout)
+def difference(layout: EventLayout, stored: History | None, refolded: History | None) -> str:
+    """Describes the most telling difference between a history in the changelog and the same history folded again."""
+    if stored is None:
+        assert refolded is not None
+        return f"has no history in the changelog but {refolded.count} plays in the log"
+    if refolded is None:
+        return f"has a history of {stored.count} plays in the changelog but no play in the log"
+    if stored.count != refolded.count:
+        missing = f"; {num} of these are missing" if (num := _num_missing(layout, stored, refolded)) else ""
+        return f"{stored.count} plays were applied, folded again it is {refolded.count}{missing}"
+    held, expected = stored.view(layout), refolded.view(layout)
     if len(held) != len(expected):
         return f"holds {len(held)} plays, folded again it is {len(expected)}"
     for name in layout.dtype.names or ():
@@ -124,13 +125,11 @@ def difference(layout: EventLayout, mine: History | None, again: History | None)
         if not all(same):
             place = int(np.argmin(same))
             return (
-                f"{name} of play {mine.anchor(layout) + place} of {mine.count} is {held[name][place]}, folded again it is "
+                f"{name} of play {stored.anchor(layout) + place} of {stored.count} is {held[name][place]}, folded again it is "
                 f"{expected[name][place]}; {same.count(False)} of {len(same)} plays held differ in it"
             )
-    if mine.last_offset != again.last_offset:
-        return f"the last offset is {mine.last_offset}, folded again it is {again.last_offset}"
-    if mine.carried_session_ms != again.carried_session_ms:
-        return (
-            f"its oldest session began at {mine.carried_session_ms} ms, folded again at {again.carried_session_ms} ms"
-        )
-    return "the watched items from before the plays held differ"
+    if stored.last_offset != refolded.last_offset:
+        return f"the last offset is {stored.last_offset}, folded again it is {refolded.last_offset}"
+    if stored.carried_session_ms != refolded.carried_session_ms:
+        return f"its oldest session began at {stored.carried_session_ms} ms, folded again at {refolded.carried_session_ms} ms"
+    return "the watched items from before the held plays differ"

@@ -1,4 +1,4 @@
-"""State as the changelog has it, read beside the workers: one partition as of one moment, and a history for people."""
+"""Reads state from the changelog while workers run: a partition's histories at one moment, and one history in readable form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stream.wire.codec import iso_time
 
 @dataclass(frozen=True, slots=True)
 class StateSnapshot:
-    """What a changelog partition holds. ``marker`` is None where nothing was ever committed."""
+    """The contents of a changelog partition. ``marker`` is None if nothing was ever committed."""
 
     histories: dict[str, History]
     marker: Marker | None
@@ -26,25 +26,25 @@ class StateSnapshot:
 async def snapshot(
     reader: TopicReader, layout: EventLayout, partition: int, user_id: str | None = None
 ) -> StateSnapshot:
-    """Restores a partition, or only one member of it.
+    """Restores a partition, or one member of it.
 
-    Raises: StateError when its records contradict each other, or are of another schema or domain; BrokerError.
+    Raises: StateError if its records contradict each other or belong to another schema or domain; BrokerError.
     """
     restorer = Restorer(layout)
     wanted = None if user_id is None else user_id.encode()
     async for records in reader.read(reader.settings.changelog_topic, partition):
         for record in records:
             if record.key is None:
-                continue  # ours always have one
+                continue  # not written by a worker: its records always have a key
             if wanted is None or record.key == MARKER_KEY or user_of(record.key) == wanted:
                 restorer.feed(record.key, record.value)
     return StateSnapshot(*unpack(restorer, layout, partition))
 
 
 def held_plays(layout: EventLayout, history: History) -> list[dict[str, Any]]:
-    """The plays a history holds, oldest first, as values for people and for JSON.
+    """The plays that a history holds, oldest first, as values ready for a table or JSON.
 
-    ``index`` counts all plays ever applied, from 0. Ids are kept as 64-bit hashes (xxh3 of the UTF-8 bytes), 16 hex digits.
+    ``index`` counts all plays ever applied, from 0. Ids are stored as 64-bit hashes (xxh3 of the UTF-8 bytes): 16 hex digits.
     """
     first, domain = history.anchor(layout), layout.domain
     shown = []

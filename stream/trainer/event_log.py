@@ -1,12 +1,12 @@
-"""The event log at rest: plays in Parquet segments, each one exactly once, whatever was killed while it was written.
+"""Reads the event log: plays in Parquet segments on disk, each play exactly once even if a writer was killed.
 
     <root>/<topic>-<partition>-<first>-<last>.parquet     plays at source offsets first..last of one partition
-    <root>/<topic>-backfill-<first>-<last>.parquet        plays of before the topic, numbered in their own order
+    <root>/<topic>-backfill-<first>-<last>.parquet        plays older than the topic, numbered in their own order
 
-The name is the commit: a segment comes to be by one rename, and the offsets covered are read from the names, never from
-a consumer group's commits. Segments of a partition may overlap (a compaction that was cut short, a writer that was
-thought dead); a reader walks them in offset order and takes each offset once. This module only reads; it needs no lock
-and never sees a broker.
+The file name is the commit: one rename creates a segment, and the covered offsets are read from the file names, never from
+a consumer group's commits. Segments of a partition may overlap (after an interrupted merge, or a second writer that was
+believed dead); a reader walks them in offset order and takes each offset once. This module only reads: it needs no lock
+and no broker.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ STAMP = pa.schema(
 )
 SEGMENT = pa.schema([*PLAYS, *STAMP])
 BACKFILL = -1
-"""Partition of plays that were never on the topic: a data set a first bundle was trained on."""
+"""Partition number of plays that were never on the topic, such as the data set that a first bundle was trained on."""
 _NAME = re.compile(
     r"(?P<topic>[A-Za-z0-9._-]+)-(?P<partition>\d+|backfill)-(?P<first>\d{20})-(?P<last>\d{20})\.parquet"
 )
 Result = TypeVar("Result")
 
-#: A segment may be merged away between listing and opening; each retry lists anew, and merges are minutes apart.
+#: A merge may remove a segment between listing and opening it. Each retry lists again, and merges are minutes apart.
 _RETRIES = 5
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Segment:
-    """One file: the plays of ``partition`` at source offsets ``first`` to ``last``, both covered."""
+    """One file: the plays of ``partition`` at source offsets ``first`` to ``last``, both included."""
 
     partition: int
     first: int
@@ -57,13 +57,13 @@ class Segment:
 
     @property
     def next_offset(self) -> int:
-        """The first offset behind it."""
+        """The first offset after this segment."""
         return self.last + 1
 
 
 @dataclass(frozen=True, slots=True)
 class NewestPlay:
-    """The last play logged of a partition, to be compared with what the topic holds at that offset."""
+    """The last logged play of a partition, for comparison with the record that the topic holds at that offset."""
 
     offset: int
     event_id: str
@@ -75,7 +75,7 @@ def segment_name(topic: str, partition: int, first: int, last: int) -> str:
 
 
 def list_segments(root: Path, topic: str) -> list[Segment]:
-    """All segments of ``topic`` under ``root``, by partition and offset; none when the folder is not there yet."""
+    """All segments of ``topic`` under ``root``, by partition and offset; none if the folder does not exist yet."""
     if not root.is_dir():
         return []
     matches = ((_NAME.fullmatch(path.name), path) for path in root.iterdir())
@@ -92,8 +92,8 @@ def list_segments(root: Path, topic: str) -> list[Segment]:
 class Cover:
     """How one partition's segments cover its offsets.
 
-    ``taken``: segments in offset order, each with the offset from which it adds plays. ``superseded``: segments that
-    add nothing. ``next_offset``: the first offset behind all of them.
+    ``taken``: segments in offset order, each with the first offset to read from it. ``superseded``: segments that add no
+    play. ``next_offset``: the first offset after all segments.
     """
 
     taken: tuple[tuple[Segment, int], ...]
@@ -102,7 +102,7 @@ class Cover:
 
 
 def cover(segments: Iterable[Segment]) -> dict[int, Cover]:
-    """Per partition, which segment answers for which offsets. Of two that begin alike the longer one does."""
+    """Per partition, which offsets are read from which segment. Of two segments with the same start, the longer one is used."""
     by_partition: dict[int, list[Segment]] = defaultdict(list)
     for segment in segments:
         by_partition[segment.partition].append(segment)
@@ -122,18 +122,18 @@ def cover(segments: Iterable[Segment]) -> dict[int, Cover]:
 
 
 class EventLog:
-    """Reads the plays of one topic that are in the log at the moment of the call."""
+    """Reads the plays of one topic. Each call sees the log as it is at that moment."""
 
     def __init__(self, root: Path, topic: str) -> None:
         self.root = root
         self.topic = topic
 
     def next_offsets(self) -> dict[int, int]:
-        """Per partition of the topic, the first source offset that is not in the log."""
+        """Per partition of the topic, the first source offset after the log's end."""
         return {p: held.next_offset for p, held in self._covers().items() if p != BACKFILL}
 
     def newest_plays(self) -> dict[int, NewestPlay]:
-        """Per partition of the topic, the play with the highest offset; partitions without one are absent."""
+        """Per partition of the topic, the play with the highest offset; partitions without plays are absent."""
         newest = {}
         for partition, held in self._covers().items():
             if partition == BACKFILL:
@@ -147,28 +147,28 @@ class EventLog:
         return newest
 
     def num_plays(self) -> int:
-        """Plays in the log, repeats by event id included. Cost: opens every segment's footer."""
-        return self._again(lambda covers: sum(_num_rows(segment, start) for segment, start in _taken(covers)))
+        """Number of plays in the log, including repeats of an event id. Cost: opens every segment's footer."""
+        return self._retried(lambda covers: sum(_num_rows(segment, start) for segment, start in _taken(covers)))
 
     def plays(
         self, *, since_ms: int | None = None, until_ms: int | None = None, max_plays: int | None = None
     ) -> pa.Table:
-        """Plays with event time in [``since_ms``, ``until_ms``), of those the newest ``max_plays``.
+        """Plays with event time in [``since_ms``, ``until_ms``), limited to the newest ``max_plays``.
 
-        Schema PLAYS, by event time, equal times by arrival. A user's repeated event id stands once, as it first came.
-        Where the newest ``max_plays`` begin inside plays of one event time, the later arrivals are kept.
+        Returns schema PLAYS, sorted by event time, then by arrival. A repeated event id of a user is returned once, as it first
+        arrived. If the limit falls among plays with equal event time, the later arrivals are kept.
 
         Raises: DataError naming the segment that cannot be read.
-        Cost: memory for the plays returned, twice over with ``max_plays``; segments without a play in the range are
+        Cost: memory for the returned plays, twice that with ``max_plays``; segments without a play in the range are
         skipped by their statistics.
         """
 
         def read(covers: Mapping[int, Cover]) -> pa.Table:
             since = since_ms if max_plays is None else _since_newest(covers, since_ms, until_ms, max_plays)
-            parts = [_read(s, SEGMENT.names, start, since, until_ms) for s, start in _taken(covers)]
-            return pa.concat_tables(parts) if parts else SEGMENT.empty_table()
+            tables = [_read(s, SEGMENT.names, start, since, until_ms) for s, start in _taken(covers)]
+            return pa.concat_tables(tables) if tables else SEGMENT.empty_table()
 
-        table = self._again(read)
+        table = self._retried(read)
         columns = {name: table.column(name).to_numpy() for name in ("arrival_ms", "partition", "offset", "ts_ms")}
         arrived = np.lexsort((columns["offset"], columns["partition"], columns["arrival_ms"]))
         first = arrived[_first_of_each(table, arrived)]
@@ -180,8 +180,8 @@ class EventLog:
     def _covers(self) -> dict[int, Cover]:
         return cover(list_segments(self.root, self.topic))
 
-    def _again(self, read: Callable[[Mapping[int, Cover]], Result]) -> Result:
-        """Reads once more, from a new listing, where a merge took a segment away in between."""
+    def _retried(self, read: Callable[[Mapping[int, Cover]], Result]) -> Result:
+        """Reads again from a new listing if a merge removed a segment in between."""
         for _ in range(_RETRIES - 1):
             with contextlib.suppress(FileNotFoundError):
                 return read(self._covers())
@@ -195,7 +195,7 @@ def _taken(covers: Mapping[int, Cover]) -> list[tuple[Segment, int]]:
 def _since_newest(
     covers: Mapping[int, Cover], since_ms: int | None, until_ms: int | None, max_plays: int
 ) -> int | None:
-    """Event time from which the newest ``max_plays`` can be had, with as many again in case some are repeats."""
+    """Event time of the oldest of the newest ``2 * max_plays`` plays: enough for ``max_plays`` even if half are repeats."""
     columns = [_read(s, ["ts_ms"], start, since_ms, until_ms).column("ts_ms") for s, start in _taken(covers)]
     ts_ms = np.concatenate([np.zeros(0, dtype=np.int64), *(column.to_numpy() for column in columns)])
     place = len(ts_ms) - 2 * max_plays
@@ -224,12 +224,12 @@ def _read(
         raise
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{segment.path}: cannot be read ({error}); restore it, or move it aside and lose its plays"
+            f"{segment.path}: cannot be read ({error}); restore the file, or move it aside and lose its plays"
         ) from error
 
 
 def _first_of_each(table: pa.Table, arrived: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places in ``arrived`` of the first play of each (user, event id), in arrival order."""
+    """Positions in ``arrived`` of the first play of each (user, event id), in arrival order."""
     if not len(arrived):
         return arrived
     users = table.column("user_id").combine_chunks().dictionary_encode()

@@ -1,10 +1,10 @@
-"""Members who were forgotten, in the event log: first a small file that says so, then their plays are gone from every segment.
+"""Erasure in the event log: a marker file per erasure request, kept until the user's plays are gone from every segment.
 
-    <root>/<topic>-<partition>-<offset>.forget     the user id; plays from before this offset, and backfilled ones, must go
+    <root>/<topic>-<partition>-<offset>.forget     content: the user id; plays before this offset and backfilled plays must go
 
-The file is durable before the segment that covers the order's offset, so that the order itself is not forgotten; it goes
-when no segment holds such a play any more. A segment is rewritten under its own name, by one rename: whoever was killed in
-between begins again, and finds fewer plays to drop.
+The marker is durable before the segment that covers the request's offset, so a restart cannot lose the request. It is deleted
+once no segment holds a play to erase. A segment is rewritten under its own name by one rename: if the process is killed in
+between, the next purge starts again and finds fewer plays to drop.
 """
 
 from __future__ import annotations
@@ -25,48 +25,48 @@ _NAME = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)-(?P<partition>\d+)-(?P<offset>\d
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
-    """A member who has to be gone from the log up to ``offset`` of ``partition``."""
+class PendingErasure:
+    """An erasure request not yet carried out: the user's plays before ``offset`` of ``partition`` must leave the log."""
 
     partition: int
     offset: int
     user_id: str
 
-    def name(self, topic: str) -> str:
-        """File name of the order."""
+    def file_name(self, topic: str) -> str:
+        """Name of the marker file."""
         return f"{topic}-{self.partition}-{self.offset:020d}.forget"
 
 
-def list_forgotten(root: Path, topic: str) -> dict[Path, Forgotten]:
-    """The orders that are not carried out yet, by file.
+def list_pending_erasures(root: Path, topic: str) -> dict[Path, PendingErasure]:
+    """The erasure requests not yet carried out, by marker file.
 
-    Raises: OSError when one cannot be read.
+    Raises: OSError if a marker cannot be read.
     """
     matches = ((_NAME.fullmatch(path.name), path) for path in root.iterdir())
     return {
-        path: Forgotten(int(m["partition"]), int(m["offset"]), path.read_text("utf-8"))
+        path: PendingErasure(int(m["partition"]), int(m["offset"]), path.read_text("utf-8"))
         for m, path in matches
         if m is not None and m["topic"] == topic
     }
 
 
-def limits_in(segment: Segment, orders: Iterable[Forgotten]) -> dict[str, int]:
-    """By member, the offset before which plays of this segment must go; nobody where the segment lies behind all orders."""
+def erase_before(segment: Segment, erasures: Iterable[PendingErasure]) -> dict[str, int]:
+    """By user id, the offset before which this segment's plays must go; empty if the segment is newer than all requests."""
     limits: dict[str, int] = {}
-    for order in orders:
+    for erasure in erasures:
         if segment.partition == BACKFILL:
-            limits[order.user_id] = segment.next_offset
-        elif order.partition == segment.partition and segment.first < order.offset:
-            limits[order.user_id] = max(order.offset, limits.get(order.user_id, 0))
+            limits[erasure.user_id] = segment.next_offset
+        elif erasure.partition == segment.partition and segment.first < erasure.offset:
+            limits[erasure.user_id] = max(erasure.offset, limits.get(erasure.user_id, 0))
     return limits
 
 
-def must_go(plays: pa.Table, limits: dict[str, int]) -> NDArray[np.bool_]:
-    """Which plays must go. ``plays`` has the columns user_id and offset.
+def is_erased(plays: pa.Table, limits: dict[str, int]) -> NDArray[np.bool_]:
+    """Which plays must go, given ``limits`` from :func:`erase_before`. ``plays`` has the columns user_id and offset.
 
     Shapes: bool[N].
     """
-    place = pc.fill_null(pc.index_in(plays.column("user_id"), value_set=pa.array(list(limits), pa.string())), -1)
-    member = place.to_numpy().astype(np.int64)
+    indices = pc.fill_null(pc.index_in(plays.column("user_id"), value_set=pa.array(list(limits), pa.string())), -1)
+    member = indices.to_numpy().astype(np.int64)
     before = np.array(list(limits.values()), dtype=np.int64)
     return np.asarray((member >= 0) & (plays.column("offset").to_numpy() < before[member]))

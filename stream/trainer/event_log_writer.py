@@ -1,36 +1,35 @@
-"""Writes the event log: buffered plays become segments by write, fsync, rename, fsync of the folder, in this order.
+"""Writes the event log: buffered plays become segments by write, fsync, rename and fsync of the folder, in this order.
 
-One process writes a log: a lock on the folder keeps a second one out and dies with its holder. Plays not flushed are
-not lost: the next writer takes the offset up from the segments and reads them from the topic again. A write that fails
-(disk full, read-only) changes nothing; the plays stay buffered and the next flush tries again. Members who were
-forgotten: see forgotten_plays.
+One process writes a log: a lock on the folder keeps a second process out, and the kernel releases it when its holder dies.
+Plays that were not flushed are not lost: the next writer resumes at the offset after the last segment and reads them from the
+topic again. A failed write (disk full, read-only) changes nothing: the plays stay buffered and the next flush retries.
+Erasure requests: see event_log_erasure.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
+from intentrec_core.durable_files import TEMPORARY_PREFIX, replacing, sync
 from intentrec_core.errors import DataError, StateError
 from intentrec_core.plays.table import PlayRow, play_rows, plays_table
 from stream.trainer.event_log import BACKFILL, SEGMENT, STAMP, Segment, cover, list_segments, segment_name
-from stream.trainer.event_log_erasure import Forgotten, limits_in, list_forgotten, must_go
+from stream.trainer.event_log_erasure import PendingErasure, erase_before, is_erased, list_pending_erasures
 
 _LOCK = ".lock"
-_TEMPORARY = ".writing-"
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedPlay:
-    """A play with its source offset; ``arrival_ms`` is the Kafka record's timestamp."""
+    """A play and its source offset. ``arrival_ms`` is the Kafka record's timestamp."""
 
     offset: int
     arrival_ms: int
@@ -45,9 +44,9 @@ class _Buffer:
 
 
 class EventLogWriter:
-    """The one writer of a topic's event log.
+    """The only writer of a topic's event log.
 
-    Raises: StateError when another process writes it; OSError when the folder cannot be written.
+    Raises: StateError if another process writes this log; OSError if the folder is not writable.
     """
 
     def __init__(self, root: Path, topic: str, *, merge_at: int = 8, max_segment_plays: int = 1_000_000) -> None:
@@ -59,20 +58,20 @@ class EventLogWriter:
         root.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(root / _LOCK)
         try:
-            self._remove_remains()
+            self._remove_leftovers()
         except OSError:
             self.close()
             raise
         self._durable = {p: held.next_offset for p, held in cover(list_segments(root, topic)).items()}
         self._buffers: dict[int, _Buffer] = {}
-        self._orders: list[Forgotten] = []
+        self._erasures: list[PendingErasure] = []
 
     def close(self) -> None:
-        """Gives the lock back. What is buffered is dropped: flush first."""
-        os.close(self._lock)
+        """Releases the lock and drops buffered plays: call :meth:`flush` first."""
+        self._lock.release()
 
     def next_offset(self, partition: int) -> int:
-        """The offset to read next: behind what is buffered, else behind what is on disk, else 0."""
+        """The offset to read next: after the buffered plays, else after the plays on disk, else 0."""
         held = self._buffers.get(partition)
         return held.next_offset if held else self._durable.get(partition, 0)
 
@@ -82,22 +81,22 @@ class EventLogWriter:
         return sum(len(held.plays) for held in self._buffers.values())
 
     def skip_to(self, partition: int, offset: int) -> int:
-        """Begins anew at ``offset``, because the topic no longer holds what comes before; returns how many are missed.
+        """Resumes at ``offset``, because the topic no longer holds earlier offsets; returns how many are missed.
 
-        Invariant: a segment never claims offsets that were not read.
+        Invariant: a segment never covers offsets that were not read.
         """
         missed = offset - self.next_offset(partition)
         if missed <= 0:
             return 0
         if partition in self._buffers:
-            raise ValueError(f"partition {partition} has plays buffered: flush first")
+            raise ValueError(f"partition {partition} has buffered plays: flush first")
         self._durable[partition] = offset
         return missed
 
     def append(self, partition: int, plays: Sequence[LoggedPlay], next_offset: int) -> int:
-        """Buffers plays read up to ``next_offset`` (offsets between that hold no valid play count as read).
+        """Buffers the plays read up to ``next_offset``; offsets in between without a valid play count as read.
 
-        Plays below :meth:`next_offset` were taken before and are left out. Returns how many were taken.
+        Skips plays below :meth:`next_offset`: they are in the log already. Returns how many were buffered.
         """
         start = self.next_offset(partition)
         taken = [play for play in plays if play.offset >= start]
@@ -107,24 +106,24 @@ class EventLogWriter:
             held.next_offset = next_offset
         return len(taken)
 
-    def forget(self, order: Forgotten) -> None:
-        """Drops a member's buffered plays, and has the next :meth:`flush` note that those on disk must go.
+    def erase(self, erasure: PendingErasure) -> None:
+        """Drops the user's buffered plays; the next :meth:`flush` writes the marker for the plays on disk.
 
-        Call it when everything read before the order was appended, and before anything behind it is.
+        Call it after appending everything read before the request, and before appending anything read after it.
         """
-        if held := self._buffers.get(order.partition):
-            held.plays = [play for play in held.plays if play.play.user_id != order.user_id]
-        self._orders.append(order)
+        if held := self._buffers.get(erasure.partition):
+            held.plays = [play for play in held.plays if play.play.user_id != erasure.user_id]
+        self._erasures.append(erasure)
 
     def flush(self) -> int:
         """Makes the buffered plays durable; returns how many.
 
-        Raises: OSError when the disk refuses. Segments already written stand, the others stay buffered.
+        Raises: OSError if a write fails. Segments already written remain; all other plays stay buffered.
         """
         num_written = 0
-        while self._orders:  # before any segment covers their offsets
-            self._write(self.root / self._orders[0].name(self.topic), self._orders[0].user_id.encode())
-            del self._orders[0]
+        while self._erasures:  # before any segment covers their offsets
+            self._write(self.root / self._erasures[0].file_name(self.topic), self._erasures[0].user_id.encode())
+            del self._erasures[0]
         for partition, held in sorted(self._buffers.items()):
             if held.plays:
                 table = _segment_table(partition, held.plays)
@@ -136,43 +135,43 @@ class EventLogWriter:
         return num_written
 
     def merge(self) -> int:
-        """Merges runs of small neighbouring segments into one; returns how many segments went.
+        """Merges runs of small neighbouring segments into one; returns how many segments were removed.
 
-        Sizes grow by ``merge_at`` from step to step, so that a play is rewritten a few times, not once a merge.
-        Raises: OSError when the disk refuses (nothing is lost), DataError when a segment cannot be read.
+        Sizes grow by a factor of ``merge_at`` per level, so that a play is rewritten a few times, not in every merge.
+        Raises: OSError if a write fails (nothing is lost); DataError if a segment cannot be read.
         """
-        num_gone = 0
+        num_removed = 0
         for partition, held in sorted(cover(list_segments(self.root, self.topic)).items()):
             if run := self._mergeable(held.taken):
                 table = pa.concat_tables([_read(segment, SEGMENT.names) for segment in run])
                 self._write(self.root / segment_name(self.topic, partition, run[0].first, run[-1].last), table)
-                num_gone += self._remove(run)
-        return num_gone
+                num_removed += self._remove(run)
+        return num_removed
 
     def purge(self) -> int:
-        """Drops the plays of members whose being forgotten was noted, from every segment; returns how many plays went.
+        """Carries out the pending erasures in every segment; returns how many plays were dropped.
 
-        Raises: OSError when the disk refuses, DataError when a segment cannot be read: what is left goes the next time.
-        Cost: reads who played what of every segment before an order, and rewrites those where plays go.
+        Raises: OSError if a write fails, DataError if a segment cannot be read; the next purge completes the work.
+        Cost: reads the user ids of every segment older than a request, and rewrites the segments that lose plays.
         """
-        orders = list_forgotten(self.root, self.topic)
-        num_gone = 0
-        for segment in list_segments(self.root, self.topic) if orders else ():
-            if not (limits := limits_in(segment, orders.values())):
+        erasures = list_pending_erasures(self.root, self.topic)
+        num_erased = 0
+        for segment in list_segments(self.root, self.topic) if erasures else ():
+            if not (limits := erase_before(segment, erasures.values())):
                 continue
-            goes = must_go(_read(segment, ["user_id", "offset"]), limits)
-            if goes.any():
-                self._write(segment.path, _read(segment, SEGMENT.names).filter(pa.array(~goes)))
+            erased = is_erased(_read(segment, ["user_id", "offset"]), limits)
+            if erased.any():
+                self._write(segment.path, _read(segment, SEGMENT.names).filter(pa.array(~erased)))
                 self._sizes.pop(segment.path, None)
-                num_gone += int(goes.sum())
-        for path in orders:
+                num_erased += int(erased.sum())
+        for path in erasures:
             path.unlink()
-        if orders:
-            _sync_folder(self.root)
-        return num_gone
+        if erasures:
+            sync(self.root)
+        return num_erased
 
     def _mergeable(self, taken: Sequence[tuple[Segment, int]]) -> list[Segment]:
-        """The longest run at the new end that fits one segment and ends with ``merge_at`` of its largest size."""
+        """The longest run of the newest segments that fits one segment and has ``merge_at`` segments of its largest size."""
         run: list[Segment] = []
         num_plays, best, largest = 0, 0, 0
         num_of_size: dict[int, int] = {}
@@ -194,29 +193,19 @@ class EventLogWriter:
             try:
                 self._sizes[segment.path] = int(pq.read_metadata(segment.path).num_rows)
             except (OSError, pa.ArrowException) as error:
-                raise DataError(f"{segment.path}: not a segment of the event log ({error}); move it aside") from error
+                raise DataError(f"{segment.path}: not an event log segment ({error}); move it aside") from error
         return self._sizes[segment.path]
 
     def _write(self, path: Path, content: pa.Table | bytes) -> None:
-        temporary = path.with_name(_TEMPORARY + path.name)
-        try:
-            with temporary.open("wb") as file:
-                if isinstance(content, bytes):
-                    file.write(content)
-                else:
-                    pq.write_table(content, file, compression="zstd", write_page_index=True)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(self.root)
+        with replacing(path) as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                pq.write_table(content, file, compression="zstd", write_page_index=True)
 
-    def _remove_remains(self) -> None:
-        """Half-written files of a writer that was killed, and segments that a finished merge made superfluous."""
-        for path in self.root.glob(f"{_TEMPORARY}*"):
+    def _remove_leftovers(self) -> None:
+        """Removes half-written files of a killed writer, and segments that a finished merge has superseded."""
+        for path in self.root.glob(f"{TEMPORARY_PREFIX}*"):
             path.unlink()
         for held in cover(list_segments(self.root, self.topic)).values():
             self._remove(held.superseded)
@@ -226,13 +215,13 @@ class EventLogWriter:
             segment.path.unlink(missing_ok=True)
             self._sizes.pop(segment.path, None)
         if segments:
-            _sync_folder(self.root)
+            sync(self.root)
         return len(segments)
 
 
 @contextlib.contextmanager
 def open_writer(root: Path, topic: str) -> Iterator[EventLogWriter]:
-    """A writer that gives the lock back at the end; it does not flush. Raises as :class:`EventLogWriter`."""
+    """A writer that releases its lock at the end, without flushing. Raises: as :class:`EventLogWriter`."""
     writer = EventLogWriter(root, topic)
     try:
         yield writer
@@ -241,12 +230,12 @@ def open_writer(root: Path, topic: str) -> Iterator[EventLogWriter]:
 
 
 def backfill(root: Path, topic: str, plays: pa.Table, *, segment_plays: int = 250_000) -> int:
-    """Puts plays of before the topic into the log, so that training knows them; returns how many it added.
+    """Adds plays older than the topic to the log, so that training sees them; returns how many it added.
 
-    ``plays`` are in schema PLAYS and event-time order. Safe to repeat with the same plays, also after a kill; of a play
-    that is on the topic as well, this one is read.
+    ``plays`` has schema PLAYS, in event-time order. Calling it again with the same plays is safe, also after a kill. If a play
+    is on the topic as well, the backfilled one is read.
 
-    Raises: StateError while a trainer writes the log; OSError.
+    Raises: StateError while a trainer writes the log; OSError if a write fails.
     """
     with open_writer(root, topic) as writer:
         start = writer.next_offset(BACKFILL)
@@ -258,24 +247,16 @@ def backfill(root: Path, topic: str, plays: pa.Table, *, segment_plays: int = 25
     return max(0, plays.num_rows - start)
 
 
-def _locked(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _locked(path: Path) -> FileLock:
+    # Not thread-local: the trainer opens the writer in a worker thread and closes it on the event loop's.
+    lock = FileLock(path, timeout=0, thread_local=False)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
+        lock.acquire()
+    except Timeout:
         raise StateError(
-            f"{path.parent}: another trainer writes this event log; stop it, or give this one its own"
+            f"{path.parent}: another trainer writes this event log; stop that trainer, or set another event_log_dir"
         ) from None
-    return handle
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return lock
 
 
 def _segment_table(partition: int, plays: Sequence[LoggedPlay]) -> pa.Table:
@@ -290,5 +271,5 @@ def _read(segment: Segment, columns: list[str]) -> pa.Table:
         return pq.read_table(segment.path, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{segment.path}: cannot be read ({error}); restore it, or move it aside and lose its plays"
+            f"{segment.path}: cannot be read ({error}); restore the file, or move it aside and lose its plays"
         ) from error

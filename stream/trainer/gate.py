@@ -1,9 +1,9 @@
-"""The gate: a candidate takes over only when it is not certain to be worse than the bundle that serves.
+"""The gate: refuses a candidate model that is certainly worse than the serving bundle.
 
-Both predict the same newest plays, which neither has learned from, from the contexts a worker would have had, with every
-item ranked. The members are resampled (95 %) to tell a worse model from bad luck: a candidate is refused when even the
-upper end of how it compares lies more than the margin below. Golden queries are the bundle's own test, made when it is
-written and repeated by whoever loads it.
+Both models rank every item for the same newest plays, which neither was trained on, from the contexts that a worker would have
+had. A bootstrap over members (95 %) separates a worse model from bad luck: the gate refuses a candidate if even the upper end
+of the interval lies more than the margin below the serving bundle. Golden queries are not part of the gate: they are written
+into each bundle, and every process that loads the bundle repeats them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stream.trainer.retrain_job import GateReason
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A model with the vocabulary it was made for."""
+    """A model and the features, with their vocabulary, that it was trained on."""
 
     model: IntentRec
     features: FeatureBuilder
@@ -33,10 +33,10 @@ class Contender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """What the gate found. ``running`` figures are None where no bundle serves yet.
+    """The gate's verdict and its measurements. ``running`` metrics are None if no bundle serves yet.
 
-    ``items`` and ``intents`` say how far the candidate's NDCG@10 and intent accuracy are above the running bundle's, as a
-    ratio with its interval.
+    ``items`` and ``intents``: by how much the candidate's NDCG@10 and intent accuracy exceed the running bundle's, as a ratio
+    with its interval.
     """
 
     reason: GateReason
@@ -50,17 +50,17 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate may serve."""
+        """Whether the candidate may be published."""
         return self.reason is GateReason.PASSED
 
 
 def judge(
     candidate: Contender, running: Contender | None, members: MemberPlays, *, from_ms: int, margin: float
 ) -> GateResult:
-    """Compares both on the plays of ``members`` from ``from_ms`` on that have an earlier play of the same member.
+    """Compares both models on the plays from ``from_ms`` on that have an earlier play of the same member.
 
-    ``margin``: how much worse may still be good enough, as a ratio of the running bundle's figure.
-    Cost: one causal pass over the held-out plays' contexts and model.
+    ``margin``: how much worse a candidate may be and still pass, as a ratio of the running bundle's metric.
+    Cost: one causal pass per model over the contexts of the held-out plays.
     """
     if not is_finite(candidate.model):
         nothing = quality(np.zeros(0))
@@ -70,7 +70,7 @@ def judge(
     our_hits = _intent_hits(ours)
     our_quality, our_accuracy = quality(ours.ranks), _mean(our_hits)
     if running is None:
-        detail = f"the first bundle; NDCG@10 {our_quality.ndcg_at_10:.4f} on {our_quality.num_plays} plays"
+        detail = f"first bundle; NDCG@10 {our_quality.ndcg_at_10:.4f} on {our_quality.num_plays} plays"
         return GateResult(
             reason=GateReason.PASSED, detail=detail, candidate=our_quality, candidate_accuracy=our_accuracy
         )
@@ -82,10 +82,10 @@ def judge(
     reason, detail = GateReason.PASSED, f"NDCG@10 {_compared(items)}, intent accuracy {_compared(intents)}"
     if items is not None and items.high < -margin:
         reason = GateReason.WORSE_ITEMS
-        detail = f"NDCG@10 {our_quality.ndcg_at_10:.4f} after {their_quality.ndcg_at_10:.4f} ({_compared(items)})"
+        detail = f"NDCG@10 {our_quality.ndcg_at_10:.4f}, was {their_quality.ndcg_at_10:.4f} ({_compared(items)})"
     elif intents is not None and intents.high < -margin:
         reason = GateReason.WORSE_INTENTS
-        detail = f"intent accuracy {our_accuracy:.4f} after {their_accuracy:.4f} ({_compared(intents)})"
+        detail = f"intent accuracy {our_accuracy:.4f}, was {their_accuracy:.4f} ({_compared(intents)})"
     return GateResult(
         reason=reason,
         detail=f"{detail} on {our_quality.num_plays} plays",
@@ -99,12 +99,12 @@ def judge(
 
 
 def is_finite(model: IntentRec) -> bool:
-    """Whether every weight is a number."""
+    """Whether no weight is NaN or infinite."""
     return all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
 
 
 def _ranks(contender: Contender, members: MemberPlays, windows: Windows) -> tuple[ModelRanks, NDArray[np.int64]]:
-    """A model's ranks, and whose plays they are. An item the vocabulary lacks is a miss: it could not be recommended."""
+    """A model's ranks and the member of each. An item missing from the vocabulary counts as a miss: it cannot be recommended."""
     rows = contender.features.rows(members.events["item_hash"])
     everything = np.ones(contender.model.num_rows, dtype=np.bool_)
     targets = make_targets(members, windows, rows, everything)
@@ -112,7 +112,7 @@ def _ranks(contender: Contender, members: MemberPlays, windows: Windows) -> tupl
 
 
 def _intent_hits(ranks: ModelRanks) -> NDArray[np.float64]:
-    """Share of the heads that were right for each play; NaN where no truth is known. Shape: f64[N]."""
+    """Ratio of intent heads predicted correctly for each play; NaN for a play without a known label. Shapes: f64[N]."""
     if not ranks.correct:
         return np.full(len(ranks.ranks), np.nan)
     hits_NM = np.stack(list(ranks.correct.values()), axis=1)
@@ -126,7 +126,7 @@ def _mean(hits: NDArray[np.float64]) -> float:
 
 
 def _lift(ours: NDArray[np.float64], theirs: NDArray[np.float64], member: NDArray[np.int64]) -> Interval | None:
-    """None where the running bundle never scores: nothing is worse than that."""
+    """The relative lift, or None if the running bundle scores 0 everywhere: no candidate can be worse than that."""
     known = ~np.isnan(ours) & ~np.isnan(theirs)
     if not theirs[known].any():
         return None

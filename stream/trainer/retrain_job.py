@@ -1,6 +1,6 @@
-"""What a training run is told and what it answers, as JSON between the trainer and its child process.
+"""The job and the result of a training run, exchanged as JSON between the trainer and its child process.
 
-Light on purpose: the trainer follows plays and announces bundles without ever loading torch.
+This module imports nothing heavy: the trainer must not load torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from stream.ops.metrics import TrainerOutcome
 
 
 class GateReason(StrEnum):
-    """Why a candidate was let through or not; a metric label, so the set only grows."""
+    """Why a candidate passed the gate or was refused; a metric label, so the set only grows."""
 
     PASSED = "passed"
     NOT_FINITE = "not_finite"
@@ -23,10 +23,10 @@ class GateReason(StrEnum):
 
 
 class RetrainJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one run is to do; a line of JSON on its standard input.
+    """The task of one run, sent as a line of JSON on the child's standard input.
 
-    ``running`` are bundles to start from, version and store, the one that serves first; the first that is sound is taken.
-    Empty: a first bundle. ``budget_s`` is the time for learning.
+    ``running``: bundles to start from, as (version, store URL), the serving bundle first; the run uses the first one that
+    verifies. Empty for a first bundle. ``budget_s`` limits the time spent on training.
     """
 
     event_log_dir: str
@@ -45,9 +45,9 @@ class RetrainJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class RetrainResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended; the last line of its standard output.
+    """The outcome of one run, read from the last line of the child's standard output.
 
-    ``outcome`` published means: in the store, ready to be announced. Figures are HR@10 on the held-out plays.
+    Outcome ``published`` means that the bundle is in the store, ready to be announced. The ratios are HR@10 on held-out plays.
     """
 
     outcome: TrainerOutcome

@@ -1,7 +1,7 @@
-"""Starts a training run as a child process, waits for its result, and can end it at any moment.
+"""Runs a training run as a child process, which can be killed at any moment.
 
-The child gets its job on standard input and answers with one line on standard output; what it logs goes where ours goes.
-It ends with this process, however that ends.
+The child reads its job from standard input and writes its result as one line to standard output; its log goes to this process's
+standard error. The child ends when this process ends, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from stream.trainer.retrain_job import RetrainJob, RetrainResult
 
 _TREE = Path(__file__).resolve().parents[1]
 COMMAND = (sys.executable, "-m", "stream.trainer.retrain")
-#: Folder of the child's temporary files, under the cache: emptied before each run, because a killed one leaves its own.
+#: Folder under the cache for the child's temporary files. Emptied before each run, because a killed run leaves its files.
 SCRATCH = "retraining"
-#: A late bundle is cheaper than plays that are followed late.
+#: Training yields the CPU to the trainer: a late bundle costs less than a lagging event log.
 _NICENESS = 5
-#: Besides learning: imports (20 s on a cold disk), reading the log, the gate, the index, the store.
+#: Time besides training: imports (20 s on a cold disk), reading the log, the gate, building the index, the store.
 _RUN_PER_BUDGET, _OVERHEAD_S = 3.0, 180.0
 
 
 def deadline_s(budget_s: float) -> float:
-    """When a run is killed, seconds after its start: it learns within its budget, so past this it hangs."""
+    """Seconds after its start at which a run is killed: training stops within its budget, so a longer run hangs."""
     return _RUN_PER_BUDGET * budget_s + _OVERHEAD_S
 
 
 async def run_retrain(job: RetrainJob, command: Sequence[str] = COMMAND) -> RetrainResult:
-    """Runs a job to its end; cancelled, it kills the child before it returns.
+    """Runs a job to its end. If cancelled, kills the child before returning.
 
-    Raises: nothing of the run: a child that crashed, was killed or took too long is a result that failed.
+    Raises: nothing from the run itself: a child that crashes, is killed or takes too long gives a failed result.
     """
     scratch = _scratch(job)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -45,15 +45,15 @@ async def run_retrain(job: RetrainJob, command: Sequence[str] = COMMAND) -> Retr
         scratch.mkdir(parents=True)
         process = await _start(command, scratch)
     except OSError as error:
-        return _failed(f"cannot be started: {error}")
+        return _failed(f"the training process cannot be started: {error}")
     try:
         async with asyncio.timeout(deadline_s(job.budget_s)):
             assert process.stdin is not None
             assert process.stdout is not None
             with contextlib.suppress(ConnectionError):
-                process.stdin.write(msgspec.json.encode(job) + b"\n")  # left open: its end tells the child to end
+                process.stdin.write(msgspec.json.encode(job) + b"\n")  # stays open: the child exits when it closes
                 await process.stdin.drain()
-            said = await process.stdout.read()
+            output = await process.stdout.read()
             code = await process.wait()
     except TimeoutError:
         return _failed(f"killed after {deadline_s(job.budget_s):.0f} s")
@@ -62,7 +62,7 @@ async def run_retrain(job: RetrainJob, command: Sequence[str] = COMMAND) -> Retr
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    return _result(said, code)
+    return _result(output, code)
 
 
 def _scratch(job: RetrainJob) -> Path:
@@ -71,7 +71,7 @@ def _scratch(job: RetrainJob) -> Path:
 
 async def _start(command: Sequence[str], scratch: Path) -> asyncio.subprocess.Process:
     guard = [sys.executable, "-I", "-S", str(_TREE / "ops" / "child_guard.py"), str(os.getpid())]
-    # This tree's packages, wherever the working folder is and whatever else is installed.
+    # The child imports this tree's packages, whatever the working folder is and whatever else is installed.
     paths = [str(_TREE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = await asyncio.create_subprocess_exec(
         *guard,
@@ -86,13 +86,13 @@ async def _start(command: Sequence[str], scratch: Path) -> asyncio.subprocess.Pr
     return process
 
 
-def _result(said: bytes, code: int) -> RetrainResult:
-    lines = said.splitlines()
+def _result(output: bytes, code: int) -> RetrainResult:
+    lines = output.splitlines()
     if code == 0 and lines:
         with contextlib.suppress(msgspec.DecodeError):
             return msgspec.json.decode(lines[-1], type=RetrainResult)
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return _failed(f"ended without a result ({how}); its log says why")
+    return _failed(f"the training process ended without a result ({how}); see its log")
 
 
 def _failed(detail: str) -> RetrainResult:

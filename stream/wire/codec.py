@@ -1,15 +1,16 @@
-"""Bytes to plays and messages to bytes. A play that is not valid becomes a reason, never an exception.
+"""Decodes and validates plays, and encodes messages. An invalid play becomes a reason to reject it, never an exception.
 
-Decoders are compiled once, when this module is imported; the limits they check are declared in :mod:`stream.wire.messages`.
-What can be judged from one record alone is judged here; partitions, duplicates and lateness are others' business.
+The decoders are compiled once, when this module is imported. :mod:`stream.wire.messages` declares the limits they check. This
+module checks only what one record shows by itself; the pipeline checks partitions, duplicates and lateness.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -26,25 +27,17 @@ from stream.wire.messages import (
     Recommendation,
 )
 
+if TYPE_CHECKING:
+    from stream.wire.records import SourceRecord
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-#: Of a reason's detail: it travels in a Kafka header, and quotes what the producer sent.
+#: Longest detail of a rejection. It is sent in a Kafka header and quotes what the producer sent.
 _DETAIL_LENGTH = 200
 
 
-class PlayRecord(Protocol):
-    """What is read of a Kafka record; aiokafka's ConsumerRecord is one. ``timestamp`` is in milliseconds."""
-
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def timestamp(self) -> int: ...
-
-
 class DecodedPlay(Struct, frozen=True, gc=False):
-    """A valid play. ``attributes`` holds the context's entries and, under its name, the action."""
+    """A valid play. ``attributes`` holds the entries of the context, and the action under the key ``action``."""
 
     event_id: str
     user_id: str
@@ -56,7 +49,7 @@ class DecodedPlay(Struct, frozen=True, gc=False):
 
 
 class RejectedPlay(Struct, frozen=True, gc=False):
-    """A play for the dead letters: the bounded reason, and one line of detail for people."""
+    """Why a play goes to the dead-letter topic: the reason (one of an enum) and one line of detail for people."""
 
     reason: RejectReason
     detail: str
@@ -72,15 +65,18 @@ _decode_recommendation = msgspec.json.Decoder(Recommendation).decode
 _decode_intent = msgspec.json.Decoder(IntentUpdate).decode
 _decode_announcement = msgspec.json.Decoder(Announcement).decode
 _encode = msgspec.json.Encoder().encode
+#: The last field of an output as it is encoded, and where in a value its number begins, counted from the end.
+NO_LATENCY = b',"latency_s":0.000000}'
+_BEFORE_LATENCY = -len(b"0.000000}")
 
 
-def decode_play(record: PlayRecord, max_future_ms: int) -> DecodedPlay | RejectedPlay:
-    """Reads and checks one play.
+def decode_play(record: SourceRecord, max_future_ms: int) -> DecodedPlay | RejectedPlay:
+    """Decodes and validates one play.
 
-    ``max_future_ms`` is how far event time may lie ahead of the record's timestamp; a record without one (not
-    positive) is not held to it.
+    ``max_future_ms``: how far event time may be ahead of the record's timestamp. A record without a timestamp (0 or negative)
+    is exempt.
 
-    Raises: nothing, whatever the bytes.
+    Raises: nothing, whatever the bytes are.
     Cost: about 1 µs.
     """
     value = record.value
@@ -91,7 +87,7 @@ def decode_play(record: PlayRecord, max_future_ms: int) -> DecodedPlay | Rejecte
     try:
         play = _decode_play(value)
         if not value.isascii():
-            str(value, "utf-8")  # msgspec does not look into names and texts that it skips
+            str(value, "utf-8")  # msgspec does not validate the names and strings that it skips
     except msgspec.ValidationError as error:
         return _invalid(value, str(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -126,7 +122,7 @@ def decode_play(record: PlayRecord, max_future_ms: int) -> DecodedPlay | Rejecte
 
 
 def parse_time(text: str) -> int | None:
-    """ISO 8601 to milliseconds since 1970, rounded down; without an offset it is UTC. None when it is no time."""
+    """Converts ISO 8601 (UTC if it has no offset) to milliseconds since 1970, rounded down; None if it is not a valid time."""
     try:
         moment = datetime.fromisoformat(text)
         return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
@@ -135,48 +131,54 @@ def parse_time(text: str) -> int | None:
 
 
 def iso_time(ts_ms: int) -> str:
-    """Milliseconds since 1970 as ISO 8601 in UTC, as outputs carry it."""
+    """Milliseconds since 1970 as ISO 8601 in UTC, the format of times in outputs."""
     return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ts_ms % 1000:03d}Z"
 
 
 def encode(message: Play | Recommendation | IntentUpdate | Announcement) -> bytes:
-    """A whole message as JSON."""
+    """A complete message as JSON."""
     return _encode(message)
 
 
-def encode_open(message: Recommendation | IntentUpdate) -> bytes:
-    """An output as JSON without its closing brace, to be completed by :func:`close_with_latency` at publication.
+def encode_output(message: Recommendation | IntentUpdate) -> bytes:
+    """A whole message as JSON, ending with a ``latency_s`` of 0, which :func:`with_latency` replaces at publication.
 
-    Raises: ValueError when the message carries its latency already.
+    Raises: ValueError when the message has a latency already.
     """
     if message.latency_s is not UNSET:
-        raise ValueError("latency_s is set: it is stamped at publication")
-    return _encode(message)[:-1]
+        raise ValueError("latency_s is set: it is measured at publication")
+    return _encode(message)[:-1] + NO_LATENCY
 
 
-def close_with_latency(opened: bytes, latency_s: float) -> bytes:
-    """Completes what :func:`encode_open` began.
+def with_latency(value: bytes, latency_s: float) -> bytes:
+    """A value of :func:`encode_output` with its latency, in seconds.
 
-    Units: ``latency_s`` seconds; a clock that runs behind the producer's makes it negative, and it is sent so.
-    Raises: ValueError when it is not finite.
+    Negative where the producer's clock is ahead of this machine's; it is sent so.
+    Raises: ValueError when the latency is not finite.
     """
+    return value[:_BEFORE_LATENCY] + _latency_suffix(latency_s)
+
+
+@functools.lru_cache(maxsize=1024)
+def _latency_suffix(latency_s: float) -> bytes:
+    # Cached, because under load many plays of a batch share a millisecond, and so their latency.
     if not math.isfinite(latency_s):
         raise ValueError(f"latency_s is {latency_s}")
-    return b'%b,"latency_s":%.6f}' % (opened, latency_s)
+    return b"%.6f}" % latency_s
 
 
 def decode_recommendation(value: bytes) -> Recommendation:
-    """Raises: msgspec.DecodeError when the bytes are no recommendation."""
+    """Decodes a recommendation. Raises: msgspec.DecodeError when the bytes are not one."""
     return _decode_recommendation(value)
 
 
 def decode_intent(value: bytes) -> IntentUpdate:
-    """Raises: msgspec.DecodeError when the bytes are no intent update."""
+    """Decodes an intent update. Raises: msgspec.DecodeError when the bytes are not one."""
     return _decode_intent(value)
 
 
 def decode_announcement(value: bytes) -> Announcement:
-    """Raises: msgspec.DecodeError when the bytes are no announcement."""
+    """Decodes an announcement. Raises: msgspec.DecodeError when the bytes are not one."""
     return _decode_announcement(value)
 
 
@@ -187,7 +189,7 @@ def _invalid(value: bytes, detail: str) -> RejectedPlay:
         version = PLAY_SCHEMA_VERSION
     if version != PLAY_SCHEMA_VERSION:
         return _unknown_schema(version)
-    # msgspec says which limit was crossed only in words; "length" limits are about form, the others about range.
+    # msgspec reports the violated limit only as text. Limits on a "length" concern the form, all others the range.
     is_range = "length" not in detail and re.search(r"(out of range|[<>]=? -?\d)", detail)
     return _rejected(RejectReason.OUT_OF_RANGE if is_range else RejectReason.INVALID_FIELD, detail)
 

@@ -1,14 +1,14 @@
-"""What is kept of a play that cannot be folded in: its original bytes, and why and where it was found.
+"""Builds the dead letter of a play that cannot be processed: its original bytes, the reason, and its position in the log.
 
-A dead letter is complete enough to be sent again: key, value and headers are the producer's. Of a value larger than a
-record may be, the first 64 kB, the length and the SHA-256 are kept, which is enough to find the play at its source.
+A dead letter can be sent again: key, value and headers are the producer's. Of a value larger than MAX_KEPT_BYTES it keeps the
+first 64 KiB, the length and the SHA-256, which is enough to find the play at its source.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from stream.wire.erasure_record import CONTROL_HEADER
 
@@ -16,37 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from intentrec_core.errors import RejectReason
+    from stream.wire.records import SourceRecord
 
 MAX_KEPT_BYTES = 1_000_000
 KEPT_OF_OVERSIZED_BYTES = 64 * 1024
-#: Headers of the producer are kept up to this many bytes: with value and key the record stays below the topic's limit.
+#: Total size of the producer's headers that are kept. With value and key the record stays below the topic's limit.
 MAX_KEPT_HEADER_BYTES = 64 * 1024
 MAX_DETAIL_BYTES = 512
 
 HEADER_PREFIX = "intentrec-"
-#: How often a play was sent again from the dead letters; absent: never.
+#: How often a play was redriven from the dead-letter topic; absent if never.
 REDRIVES_HEADER = "intentrec-redrives"
-#: PARTITION:OFFSET of the letter it was sent again from.
+#: PARTITION:OFFSET of the dead letter from which the play was redriven.
 REDRIVE_OF_HEADER = "intentrec-redrive-of"
-#: Ours, and a producer may send them.
+#: Headers with our prefix that producers may send.
 KEPT_OF_OURS = frozenset({CONTROL_HEADER, REDRIVES_HEADER, REDRIVE_OF_HEADER})
-
-
-class Letter(Protocol):
-    """The part of a consumed record that is kept."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +42,13 @@ class DeadLetter:
     headers: tuple[tuple[str, bytes], ...]
 
 
-def dead_letter(record: Letter, reason: RejectReason, detail: str = "") -> DeadLetter:
+def dead_letter(record: SourceRecord, reason: RejectReason, detail: str = "") -> DeadLetter:
     """The dead letter of ``record``.
 
-    Headers: the producer's own, then ``intentrec-error`` (the reason), ``-detail``, ``-topic``, ``-partition``,
-    ``-offset``; for a value past 1 MB also ``-length`` and ``-sha256`` of the original; ``-null-value`` where there was
-    none; ``-key-length`` and ``-key-sha256`` where the key was cut.
+    Headers: first those of the producer, then ``intentrec-error`` (the reason), ``intentrec-detail``, ``intentrec-topic``,
+    ``intentrec-partition`` and ``intentrec-offset``. A truncated value adds ``intentrec-length`` and ``intentrec-sha256`` of
+    the complete value, a truncated key ``intentrec-key-length`` and ``intentrec-key-sha256``, and a record without a value
+    ``intentrec-null-value``.
     """
     own = kept_headers(record.headers)
     value, key = record.value, record.key
@@ -88,12 +73,12 @@ def dead_letter(record: Letter, reason: RejectReason, detail: str = "") -> DeadL
 
 
 def kept_headers(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    """What is kept of a producer's headers, in their order: none that only we may set, and none past the limit."""
-    kept, room = [], MAX_KEPT_HEADER_BYTES
+    """The producer's headers that are kept, in order: without those that only we may set, up to MAX_KEPT_HEADER_BYTES."""
+    kept, left_bytes = [], MAX_KEPT_HEADER_BYTES
     for name, content in headers:
         content = content or b""
-        room -= len(name) + len(content)
-        # a producer must not be able to forge where a dead letter came from
-        if room >= 0 and (name in KEPT_OF_OURS or not name.startswith(HEADER_PREFIX)):
+        left_bytes -= len(name) + len(content)
+        # A producer must not be able to forge the origin of a dead letter.
+        if left_bytes >= 0 and (name in KEPT_OF_OURS or not name.startswith(HEADER_PREFIX)):
             kept.append((name, bytes(content)))
     return kept

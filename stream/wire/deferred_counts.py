@@ -1,6 +1,7 @@
-"""Counts that wait for a commit: work that is dropped and done again is counted once, and what nobody committed never.
+"""Counter increments that wait for a commit, so that work which is dropped and repeated is counted once.
 
-A cut whose commit succeeded while its answer was lost is counted by nobody: plays are not missing then, only their count is.
+Uncommitted work is never counted. If a commit succeeds but the broker's response is lost, its counts are lost as well: the
+metrics then miss some plays, the state does not.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class DeferredCounts:
-    """Amounts by counter and labels. Filled on the inference thread, then handed over to the event loop."""
+    """Pending increments by counter and labels. Filled on the inference thread, then handed over to the event loop."""
 
     __slots__ = ("_amounts",)
 
@@ -20,17 +21,17 @@ class DeferredCounts:
         self._amounts: dict[tuple[Counter, tuple[str, ...]], float] = {}
 
     def add(self, counter: Counter, *labels: str, amount: float) -> None:
-        """Notes what ``counter`` will be raised by."""
+        """Adds to the pending increment of ``counter``."""
         if amount:
             key = (counter, labels)
             self._amounts[key] = self._amounts.get(key, 0) + amount
 
-    def take(self, other: DeferredCounts) -> None:
+    def add_all(self, other: DeferredCounts) -> None:
         """Adds another one's amounts."""
         for (counter, labels), amount in other._amounts.items():
             self.add(counter, *labels, amount=amount)
 
     def count(self) -> None:
-        """Raises the counters. To be called once, when what is counted is durable."""
+        """Increments the counters. Call it once, when the counted work is committed."""
         for (counter, labels), amount in self._amounts.items():
             (counter.labels(*labels) if labels else counter).inc(amount)

@@ -1,10 +1,10 @@
-"""Control records: orders that travel on the plays topic, so that everybody meets them in order with the plays.
+"""Erasure requests: control records on the plays topic, so every reader sees them in order with the plays.
 
-    key      user id in UTF-8, as for a play; the partition is the plays' too
+    key      user id in UTF-8, as for a play; therefore in the same partition as the member's plays
     header   intentrec-control: forget
     value    none
 
-``forget``: worker and trainer drop what they hold of the member up to here. Plays behind it begin a new history.
+On ``forget``, worker and trainer drop all data of the member up to this record. Later plays begin a new history.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
-from aiokafka.partitioner import murmur2
 from msgspec import Struct
 
 from intentrec_core.errors import RejectReason
 from stream.wire.codec import RejectedPlay
 from stream.wire.messages import MAX_ID_LENGTH
+from stream.wire.routing import home_partition as home_partition
 
 if TYPE_CHECKING:
     from stream.wire.records import SourceRecord
@@ -28,22 +28,22 @@ FORGET = b"forget"
 
 
 class ErasureRequest(Struct, frozen=True, gc=False):
-    """The order to forget a member."""
+    """A request to erase a member."""
 
     user_id: str
 
 
 def is_erasure_request(record: SourceRecord) -> bool:
-    """Whether a record is an order, well formed or not, and no play. Cost: nothing for a record without headers."""
+    """Whether a record is an erasure request, valid or not, and not a play. Cost: nothing for a record without headers."""
     return bool(record.headers) and any(name == CONTROL_HEADER for name, _ in record.headers)
 
 
 def read_erasure_request(record: SourceRecord) -> ErasureRequest | RejectedPlay:
-    """The order a control record holds, or why it cannot be followed."""
-    orders = [content for name, content in record.headers if name == CONTROL_HEADER]
-    if orders != [FORGET]:
-        shown = ", ".join(repr(order) for order in orders)[:100]
-        return RejectedPlay(RejectReason.UNKNOWN_SCHEMA, f"{CONTROL_HEADER} is {shown}; known: forget, once")
+    """The erasure request in a control record, or the reason to reject it."""
+    commands = [content for name, content in record.headers if name == CONTROL_HEADER]
+    if commands != [FORGET]:
+        shown = ", ".join(map(repr, commands))[:100]
+        return RejectedPlay(RejectReason.UNKNOWN_SCHEMA, f"{CONTROL_HEADER} is {shown}; allowed: forget, once")
     key = record.key or b""
     if not 1 <= len(key) <= MAX_ID_LENGTH:
         return RejectedPlay(
@@ -55,28 +55,23 @@ def read_erasure_request(record: SourceRecord) -> ErasureRequest | RejectedPlay:
         return RejectedPlay(RejectReason.INVALID_FIELD, "a control record's key is not user_id in UTF-8")
 
 
-def home_partition(key: bytes, num_partitions: int) -> int:
-    """Where a member's plays are: Kafka's murmur2 of their key."""
-    return (int(murmur2(key)) & 0x7FFFFFFF) % num_partitions
-
-
 def split_at_erasures(
     batches: Mapping[int, Sequence[SourceRecord]],
 ) -> Iterator[Mapping[int, Sequence[SourceRecord]]]:
-    """The batches in parts, such that in each part a control record is the last one of its partition.
+    """Splits the batches into chunks so that an erasure request is always the last record of its partition in a chunk.
 
-    What is derived from a member's history can then be dropped between two parts, and nothing needs to know of a member
-    who is forgotten and comes back within one.
+    State derived from a member's history can then be dropped between two chunks; no code has to handle a member that is erased
+    and returns within one chunk.
     """
     if not any(map(is_erasure_request, chain.from_iterable(batches.values()))):
         yield batches
         return
-    cut = {partition: list(_cut(records)) for partition, records in batches.items()}
-    for pieces in zip_longest(*cut.values(), fillvalue=()):
-        yield {partition: piece for partition, piece in zip(cut, pieces, strict=True) if piece}
+    split = {partition: list(_split(records)) for partition, records in batches.items()}
+    for chunks in zip_longest(*split.values(), fillvalue=()):
+        yield {partition: chunk for partition, chunk in zip(split, chunks, strict=True) if chunk}
 
 
-def _cut(records: Sequence[SourceRecord]) -> Iterator[Sequence[SourceRecord]]:
+def _split(records: Sequence[SourceRecord]) -> Iterator[Sequence[SourceRecord]]:
     start = 0
     for place, record in enumerate(records, start=1):
         if is_erasure_request(record):

@@ -1,9 +1,9 @@
-"""The messages on the topics: what producers send, what subscribers get, what the trainer announces.
+"""The messages on the Kafka topics: plays in, recommendations and intent updates out, bundle announcements to workers.
 
-These types are the contract. The published schemas (``deploy/contracts``) are generated from them, so a field's limits
-and meaning stand here once. A message is only ever extended by optional fields; readers ignore fields they do not know.
+These types are the public contract. The published schemas (``deploy/contracts``) are generated from them, so the limits and
+the meaning of each field are written here once. A message only ever gains optional fields; readers ignore unknown fields.
 
-Nothing here parses, checks a clock or knows Kafka: bytes are :mod:`stream.wire.codec`'s.
+This module does no parsing, checks no clock and does not know Kafka. :mod:`stream.wire.codec` turns messages into bytes.
 """
 
 from __future__ import annotations
@@ -14,139 +14,196 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 PLAY_SCHEMA_VERSION = 1
 
-#: Of every id, in UTF-8 bytes: ids are keys and are written once per play, so a runaway one costs every consumer.
+#: Limit of every id in UTF-8 bytes. Ids are keys and are written with every play, so an oversized id costs every consumer.
 MAX_ID_LENGTH = 256
-#: 366 days. Longer is a producer that sends milliseconds, or an end time, as a duration.
+#: 366 days. A longer duration means that the producer sent milliseconds, or an end time, instead of seconds.
 MAX_DURATION_S = 31_622_400.0
-#: 2100-01-01, excluded. Epoch microseconds (16 digits) are far above it and are refused rather than believed.
+#: 2100-01-01, excluded. Epoch microseconds (16 digits) are far above it, so they are refused and not misread.
 MAX_TS_MS = 4_102_444_800_000
-#: What a 32-bit float can hold: numbers of the context are kept so in the member's history.
+#: Range of a 32-bit float: the member's history stores numbers of the context in 32 bits.
 MAX_NUMBER = 3.4e38
-#: What every JSON reader can hold.
+#: Largest integer that every JSON reader represents exactly.
 MAX_INTEGER = 2**53
 MAX_TEXT_LENGTH = 1024
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, description="At most 256 bytes of UTF-8.")]
-IsoTime = Annotated[str, Meta(description="ISO 8601, UTC, milliseconds.", examples=["2026-03-01T20:15:00.000Z"])]
+IsoTime = Annotated[str, Meta(description="ISO 8601 in UTC with milliseconds.", examples=["2026-03-01T20:15:00.000Z"])]
 Number = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 LatencySeconds = Annotated[
-    float, Meta(description="Seconds from the timestamp of the play's Kafka record to publication of this message.")
+    float, Meta(description="Seconds from the timestamp of the play's Kafka record to the publication of this message.")
 ]
 
 
 class Play(Struct, frozen=True, omit_defaults=True, gc=False):
-    """One member played one item. The record's key is user_id in UTF-8, its partition the murmur2 of that key."""
+    """A member played an item. The record's key is user_id in UTF-8; its partition is the murmur2 hash of the key."""
 
-    event_id: Annotated[Id, Meta(description="Names this play; a repeated one changes nothing.")]
-    user_id: Id
-    item_id: Id
+    event_id: Annotated[
+        Id, Meta(description="Identifies this play; a second play with the same event_id changes nothing.")
+    ]
+    user_id: Annotated[Id, Meta(description="The member who played the item. At most 256 bytes of UTF-8.")]
+    item_id: Annotated[Id, Meta(description="The item that was played. At most 256 bytes of UTF-8.")]
     ts: Annotated[
         Annotated[int, Meta(ge=0, lt=MAX_TS_MS)] | Annotated[str, Meta(min_length=10, max_length=64)],
         Meta(
-            description="When it was played: milliseconds since 1970 (UTC), or ISO 8601 (without an offset: UTC). "
-            "From 1970 to 2100, and not later than the Kafka record's timestamp but for a small tolerance.",
+            description="When the item was played: milliseconds since 1970 (UTC), or ISO 8601 (UTC if it has no offset). "
+            "Between 1970 and 2100, and at most a small tolerance later than the timestamp of the Kafka record.",
             examples=[1_772_396_100_000, "2026-03-01T20:15:00.000Z"],
         ),
     ]
-    action: Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)] | None = None
+    action: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=MAX_ID_LENGTH,
+                description="What the member did, for example watch; the domain file says which actions are used.",
+            ),
+        ]
+        | None
+    ) = None
     duration_s: Annotated[float, Meta(ge=0.0, le=MAX_DURATION_S, description="Seconds played.")] | None = None
     session_id: (
-        Annotated[Id, Meta(description="The producer's; sessions are derived from gaps in event time.")] | None
+        Annotated[
+            Id,
+            Meta(
+                description="The producer's session id; not used, because sessions are derived from gaps in event time."
+            ),
+        ]
+        | None
     ) = None
     context: (
         Annotated[
             dict[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)], Text | Number | Integer | bool],
-            Meta(max_length=64, description="Further values by name; the domain file says which ones are read."),
+            Meta(max_length=64, description="Further values by name; the domain file says which of them are used."),
         ]
         | None
     ) = None
-    schema_version: Annotated[int, Meta(description="1; any other is set aside.", examples=[1])] = PLAY_SCHEMA_VERSION
+    schema_version: Annotated[
+        int, Meta(description="1; a play with another version goes to the dead letters.", examples=[1])
+    ] = PLAY_SCHEMA_VERSION
 
 
 class Source(Struct, frozen=True, gc=False):
-    """The play's place in the log. Subscribers keep the highest offset per user and drop lower or repeated ones."""
+    """Position of the play. Outputs can be repeated: per topic and user, keep the highest offset, drop lower and equal ones."""
 
-    topic: str
-    partition: Annotated[int, Meta(ge=0)]
-    offset: Annotated[int, Meta(ge=0)]
+    topic: Annotated[str, Meta(description="The plays topic.")]
+    partition: Annotated[int, Meta(ge=0, description="Partition of the plays topic.")]
+    offset: Annotated[int, Meta(ge=0, description="Offset in that partition.")]
 
 
 class Coalesced(Struct, frozen=True, gc=False):
-    """The plays of this member that this message answers together: an overloaded worker answers the last one only."""
+    """Several plays of this member that this one message answers. An overloaded worker answers only the last of them."""
 
-    plays: Annotated[int, Meta(ge=2, description="How many, the one answered included.")]
+    plays: Annotated[int, Meta(ge=2, description="Number of plays answered, including the play in event_id.")]
     first_offset: Annotated[
-        int, Meta(ge=0, description="The first one's; of this member, no play from here to source.offset is owed more.")
+        int,
+        Meta(
+            ge=0,
+            description="Offset of the first of these plays. "
+            "Every play of this user from here to source.offset is answered by this message.",
+        ),
     ]
 
 
+SessionId = Annotated[str, Meta(description="The member's session, which IntentRec derives from gaps in event time.")]
+AnsweredEventId = Annotated[str, Meta(description="event_id of the play that this message answers.")]
+EventTime = Annotated[IsoTime, Meta(description="ts of that play: ISO 8601 in UTC with milliseconds.")]
+AnsweredTogether = Annotated[
+    Coalesced,
+    Meta(description="Present if this message answers several plays of this member, absent if it answers one."),
+]
+
+
 class RecommendedItem(Struct, frozen=True, gc=False):
-    """One item of a list, best first."""
+    """One item of a recommendation."""
 
     item_id: str
-    title: str
-    score: Annotated[float, Meta(description="Comparable within one list only.")]
+    title: Annotated[str, Meta(description="Title of the item, for display.")]
+    score: Annotated[float, Meta(description="Higher is better; comparable only with scores in the same message.")]
 
 
 class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
-    """What to show this member after this play. The record's key is user_id in UTF-8."""
+    """The items to show this member after this play. The record's key is user_id in UTF-8."""
 
     user_id: str
-    session_id: str
-    event_id: Annotated[str, Meta(description="The play this answers.")]
-    event_time: IsoTime
-    bundle: Annotated[str, Meta(description="Version of weights, vocabulary and index that made the list.")]
+    session_id: SessionId
+    event_id: AnsweredEventId
+    event_time: EventTime
+    bundle: Annotated[
+        str, Meta(description="Version of the bundle (weights, vocabulary, index) that ranked the items.")
+    ]
     source: Source
-    items: list[RecommendedItem]
+    items: Annotated[list[RecommendedItem], Meta(description="Best item first.")]
     fallback: Annotated[
-        Literal["none", "popular"], Meta(description="popular: nothing known of the member could be encoded.")
+        Literal["none", "popular"],
+        Meta(
+            description="none: the items are predicted from the member's plays. "
+            "popular: the bundle knows none of the member's recent items, so these are the items that are popular now."
+        ),
     ] = "none"
-    coalesced: Annotated[Coalesced | UnsetType, Meta(description="Absent: the one play is answered.")] = UNSET
+    coalesced: AnsweredTogether | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
 class PrimaryIntent(Struct, frozen=True, gc=False):
-    """The most likely label of the head that weighs most."""
+    """The most likely label of the intent head with the highest weight."""
 
-    head: str
-    label: str
+    head: Annotated[str, Meta(description="Name of the intent head.")]
+    label: Annotated[str, Meta(description="The most likely label of this head.")]
     probability: Probability
 
 
 class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
-    """What this member is up to after this play. The record's key is user_id in UTF-8."""
+    """The intent predicted for this member after this play. The record's key is user_id in UTF-8."""
 
     user_id: str
-    session_id: str
-    session_opened: Annotated[bool, Meta(description="This play, or one it is coalesced with, opened the session.")]
-    event_id: Annotated[str, Meta(description="The play this answers.")]
-    event_time: IsoTime
-    bundle: Annotated[str, Meta(description="Version of the weights that predicted it.")]
+    session_id: SessionId
+    session_opened: Annotated[
+        bool, Meta(description="Whether this play, or a play coalesced into this message, opened the session.")
+    ]
+    event_id: AnsweredEventId
+    event_time: EventTime
+    bundle: Annotated[str, Meta(description="Version of the bundle whose weights predicted the intent.")]
     source: Source
     intents: Annotated[
-        dict[str, dict[str, Probability]], Meta(description="By head, the probability of each label for the next play.")
+        dict[str, dict[str, Probability]],
+        Meta(description="For each intent head, the probability of each label for the member's next play."),
     ]
-    weights: Annotated[dict[str, Probability], Meta(description="By head, how much it matters now; they sum to 1.")]
-    primary: PrimaryIntent | None
+    weights: Annotated[
+        dict[str, Probability], Meta(description="For each intent head, how much it matters now; the weights sum to 1.")
+    ]
+    primary: Annotated[
+        PrimaryIntent | None,
+        Meta(
+            description="The most likely label of the head with the highest weight; null if the bundle predicts no intents."
+        ),
+    ]
     shifted: Annotated[
         bool,
         Meta(
-            description="The primary intent is another one than after the play before this one and those coalesced with it."
+            description="Whether the primary intent differs from the one before this play "
+            "(if several plays are coalesced: before the first of them) in the same session."
         ),
     ]
-    coalesced: Annotated[Coalesced | UnsetType, Meta(description="Absent: the one play is answered.")] = UNSET
+    coalesced: AnsweredTogether | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
 class Announcement(Struct, frozen=True, kw_only=True, gc=False):
-    """A bundle to be served from now on. One key on a compacted topic, so that a new worker reads the last one only."""
+    """The bundle to serve from now on. One key on a compacted topic, so a new worker reads only the last announcement."""
 
-    sequence: Annotated[int, Meta(ge=1, description="Rises; a lower one is refused. A rollback is a new number.")]
+    sequence: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Increases with every announcement, also with a rollback; workers refuse a number that is not higher.",
+        ),
+    ]
     bundle: Annotated[str, Meta(min_length=1, description="Version of the bundle.")]
-    url: Annotated[str, Meta(min_length=1, description="fsspec URL of the store that holds it.")]
-    parent: Annotated[str | None, Meta(description="The bundle it was trained from.")] = None
-    created_at: IsoTime
-    reason: Annotated[str, Meta(description="trained, rollback, or an operator's words.")] = "trained"
+    url: Annotated[str, Meta(min_length=1, description="fsspec URL of the store that holds the bundle.")]
+    parent: Annotated[str | None, Meta(description="Version of the bundle from which it was trained, if any.")] = None
+    created_at: Annotated[IsoTime, Meta(description="When it was announced: ISO 8601 in UTC with milliseconds.")]
+    reason: Annotated[str, Meta(description="trained, rollback, or free text of an operator.")] = "trained"

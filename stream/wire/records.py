@@ -1,11 +1,11 @@
-"""What goes into the pipeline and what comes out of it: the frozen types between the broker's side and inference.
+"""The records that enter and leave the pipeline: the types that delivery and pipeline share.
 
-Nothing here knows a client library: an aiokafka ``ConsumerRecord`` fits :class:`SourceRecord` as it is.
+This module imports no Kafka client. An aiokafka ``ConsumerRecord`` satisfies :class:`SourceRecord` as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -18,36 +18,36 @@ ID_HEADER = "intentrec-id"
 
 
 class SourceRecord(Protocol):
-    """One record of the plays topic. ``timestamp`` is the record's own, in milliseconds."""
+    """One consumed record of the plays topic. An aiokafka ``ConsumerRecord`` is one."""
 
     @property
     def topic(self) -> str:
-        """The plays topic's name."""
+        """Name of the plays topic."""
         ...
 
     @property
     def partition(self) -> int:
-        """Source partition."""
+        """Partition of the plays topic."""
         ...
 
     @property
     def offset(self) -> int:
-        """Source offset."""
+        """Offset in that partition."""
         ...
 
     @property
     def timestamp(self) -> int:
-        """Milliseconds since 1970."""
+        """The record's own timestamp, in milliseconds since 1970."""
         ...
 
     @property
     def key(self) -> bytes | None:
-        """The user id in UTF-8, where the producer set it."""
+        """The user id in UTF-8; None if the producer did not set it."""
         ...
 
     @property
     def value(self) -> bytes | None:
-        """The play."""
+        """The play as JSON."""
         ...
 
     @property
@@ -58,9 +58,9 @@ class SourceRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one fetch of a partition holds: every play of the log from ``start`` to before ``end``.
+    """The result of one fetch from a partition: every play in the log from offset ``start`` up to, but not including, ``end``.
 
-    Offsets that are missing in between belong to nothing a reader is given: control records, aborted transactions.
+    Offsets without a record belong to control records and aborted transactions, which consumers never receive.
     """
 
     start: int
@@ -69,7 +69,7 @@ class Fetched:
 
 
 class OutputKind(StrEnum):
-    """Which topic an output belongs on; the last part of its id."""
+    """The topic an output goes to; also the last part of its id."""
 
     RECOMMENDATION = "recommendation"
     INTENT = "intent"
@@ -78,16 +78,15 @@ class OutputKind(StrEnum):
 
     @property
     def takes_latency(self) -> bool:
-        """Whether the value is JSON that the publisher closes with ``,"latency_s":SECONDS}``."""
+        """Whether the value is a message whose ``latency_s`` the publisher sets."""
         return self in (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 
 class OutputRecord(Struct, frozen=True, gc=False):
     """One record to be published.
 
-    ``value``: for a recommendation or an intent a JSON object WITHOUT its closing brace: the publisher appends
-    ``,"latency_s":0.0123}`` right before sending, so that the figure is of the publication. For a dead letter or a late
-    play the value is what the record's own topic gets, unchanged.
+    ``value`` is the record's value. Of a recommendation or an intent update the publisher replaces ``latency_s`` right before
+    sending (:func:`stream.wire.codec.with_latency`), so that the figure is the one of the publication.
 
     ``headers`` begin with ``intentrec-id``, ``<topic>-<partition>-<offset>-<kind>``: the same for every repeat of this output.
     """
@@ -100,40 +99,38 @@ class OutputRecord(Struct, frozen=True, gc=False):
     source_timestamp_ms: int
 
 
-@dataclass(slots=True)
-class PartitionResult:
-    """What processing one partition's records of a micro-batch came to.
+@dataclass(frozen=True, slots=True)
+class FoldOutcomes:
+    """What became of one partition's records in a micro-batch. The numbers add up to the number of records."""
 
-    ``outputs`` of a member are in source order; ``changelog`` brings the partition's changelog up to the state at ``next_offset``
-    (later records of a key replace earlier ones). The counts add up to ``num_records``; ``counts`` is what metrics are raised
-    by once this is committed.
-    """
-
-    partition: int
-    next_offset: int
-    num_records: int
-    outputs: list[OutputRecord] = field(default_factory=list)
-    changelog: dict[bytes, bytes | None] = field(default_factory=dict)
     num_applied: int = 0
     num_duplicates: int = 0
     num_late: int = 0
     num_replayed: int = 0
     num_rejected: int = 0
-    num_forgotten: int = 0
+    num_erasures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionResult:
+    """What one partition's records of a micro-batch came to: outputs to publish, and changes for the next checkpoint.
+
+    ``outputs`` of a member are in source order. ``changelog`` brings the partition's changelog up to the state at
+    ``next_offset``; a later record of a key replaces an earlier one. ``counts`` raise the metrics once this is committed.
+    A result with no records holds outputs of records that an earlier result has counted.
+    """
+
+    partition: int
+    next_offset: int
+    num_records: int
+    outputs: Sequence[OutputRecord] = ()
+    changelog: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    outcomes: FoldOutcomes = FoldOutcomes()
     counts: DeferredCounts = field(default_factory=DeferredCounts)
-
-    def take(self, share: PartitionResult) -> None:
-        """Adds what was answered apart: outputs and counts, and no records."""
-        self.outputs += share.outputs
-        self.counts.take(share.counts)
-
-
-Write = Callable[[], list[PartitionResult]]
-"""Completes what was begun of a micro-batch: writes its outputs, and has its results. Called once, on any thread."""
 
 
 def output_id(record: SourceRecord, kind: OutputKind) -> bytes:
-    """The id of an output, derived from its source alone."""
+    """The id of an output, derived from the position of its play only."""
     return b"%b-%d-%d-%b" % (record.topic.encode(), record.partition, record.offset, _KIND_BYTES[kind])
 
 

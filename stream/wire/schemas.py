@@ -1,9 +1,9 @@
-"""The contract, published: AsyncAPI 3.0 and JSON Schema, generated from :mod:`stream.wire.messages`.
+"""Generates the public contract, AsyncAPI 3.0 and JSON Schema, from :mod:`stream.wire.messages`.
 
-    make contracts            writes deploy/contracts anew
+    make contracts            writes deploy/contracts again
 
-The files are committed, so that other teams can read them without this code; a test fails when they are not what this
-module generates, and another one when a change is more than an optional field (:func:`breaking_changes`).
+The files are committed, so other teams can read them without this code. One test fails if they differ from what this module
+generates, another if a change is more than a new optional field (:func:`breaking_changes`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stream.settings import Settings
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.messages import Announcement, IntentUpdate, Play, Recommendation
 
-#: Minor with every optional field that is added. There is no major: a message that must break gets a topic of its own.
+#: Every new optional field raises the minor version. There is no new major version: a breaking change gets a new topic.
 CONTRACT_VERSION = "1.2.0"
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "contracts"
@@ -31,44 +31,55 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "intent-update": IntentUpdate,
     "announcement": Announcement,
 }
-#: Keywords that explain and do not constrain.
+#: Keywords that explain a schema and constrain nothing.
 _WORDS = frozenset({"description", "examples", "title"})
 
-_KEY = {"type": "string", "description": "user_id in UTF-8; the partition is its murmur2 hash, as in the Java client."}
+_KEY = {
+    "type": "string",
+    "description": "user_id in UTF-8. The partition is the murmur2 hash of the key, as Kafka's Java client computes it.",
+}
 _ID_HEADER = {
     "intentrec-id": {
         "type": "string",
-        "description": "<topic>-<partition>-<offset>-<kind> of the play answered; a repeated output has the same one.",
+        "description": "<topic>-<partition>-<offset>-<kind>, from the position of the play; a repeated output has the same id.",
     }
 }
 _REDRIVE_HEADERS = {
     "intentrec-redrives": {
         "type": "string",
         "pattern": "^[0-9]+$",
-        "description": "How often the play was sent again from the dead letters; absent: never.",
+        "description": "How often the play was redriven from the dead-letter topic; absent if never.",
     },
     "intentrec-redrive-of": {
         "type": "string",
         "pattern": "^[0-9]+:[0-9]+$",
-        "description": "Partition and offset of the dead letter it was sent again from.",
+        "description": "<partition>:<offset> of the dead letter from which the play was redriven.",
     },
 }
 _ORIGIN_HEADERS = {
-    "intentrec-topic": {"type": "string", "description": "Where the play was read."},
-    "intentrec-partition": {"type": "string", "pattern": "^[0-9]+$"},
-    "intentrec-offset": {"type": "string", "pattern": "^[0-9]+$"},
+    "intentrec-topic": {"type": "string", "description": "Topic from which the play was read."},
+    "intentrec-partition": {
+        "type": "string",
+        "pattern": "^[0-9]+$",
+        "description": "Partition from which the play was read.",
+    },
+    "intentrec-offset": {
+        "type": "string",
+        "pattern": "^[0-9]+$",
+        "description": "Offset of the play in that partition.",
+    },
 }
 
 
 def generate() -> dict[str, str]:
-    """The content of every contract file, by name."""
+    """The text of every contract file, by file name."""
     documents = {f"{name}.schema.json": json_schema(message) for name, message in MESSAGES.items()}
     documents["asyncapi.json"] = asyncapi()
     return {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in documents.items()}
 
 
 def write_contracts(folder: Path = FOLDER) -> list[Path]:
-    """Writes all contract files; returns those that changed."""
+    """Writes all contract files and returns the paths of those that changed."""
     folder.mkdir(parents=True, exist_ok=True)
     changed = []
     for name, text in generate().items():
@@ -80,12 +91,12 @@ def write_contracts(folder: Path = FOLDER) -> list[Path]:
 
 
 def json_schema(message: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of one message, with its parts under ``$defs``."""
+    """The JSON Schema (2020-12) of one message; nested types are under ``$defs``."""
     return {"$schema": JSON_SCHEMA, **msgspec.json.schema(message)}
 
 
 def asyncapi() -> dict[str, Any]:
-    """The AsyncAPI 3.0 document of a worker: what it receives and sends, on the topics' default names."""
+    """The AsyncAPI 3.0 document of a worker: the messages it receives and sends, with the default topic names."""
     _, schemas = msgspec.json.schema_components(MESSAGES.values(), ref_template="#/components/schemas/{name}")
     topics = {name: Settings.model_fields[f"{name}_topic"].default for name in _CHANNELS}
     channels = {
@@ -110,8 +121,8 @@ def asyncapi() -> dict[str, Any]:
         "info": {
             "title": "IntentRec",
             "version": CONTRACT_VERSION,
-            "description": "Every play updates a member's predicted intent and recommendations. Messages are only ever "
-            "extended by optional fields; ignore those you do not know. Topic names are the defaults of the settings.",
+            "description": "Every play updates the predicted intent and the recommendations of a member. Messages only ever "
+            "gain optional fields; ignore fields that you do not know. The topic names here are the defaults of the settings.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",
@@ -122,58 +133,82 @@ def asyncapi() -> dict[str, Any]:
 
 
 _CHANNELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
-    "plays": ("play", "receive", "What members play, in event-time order per member as far as the producer can.", {}),
-    "recommendations": ("recommendation", "send", "One list for every play that was folded in.", {}),
-    "intents": ("intent-update", "send", "One update for every play that was folded in.", {}),
-    "dead_letter": ("dead-letter", "send", "Plays that are not valid, each with its reason.", {}),
-    "late": ("late-play", "send", "Valid plays that came too late to be folded in, as they came.", {}),
+    "plays": ("play", "receive", "Plays of members, per member in event-time order as far as the producer can.", {}),
+    "recommendations": (
+        "recommendation",
+        "send",
+        "One recommendation for every play added to a history; under overload, one for several plays (see coalesced).",
+        {},
+    ),
+    "intents": (
+        "intent-update",
+        "send",
+        "One intent update for every play added to a history; under overload, one for several plays (see coalesced).",
+        {},
+    ),
+    "dead_letter": ("dead-letter", "send", "Plays that could not be processed, each with the reason.", {}),
+    "late": (
+        "late-play",
+        "send",
+        "Valid plays that arrived too late to be added to the member's history, unchanged.",
+        {},
+    ),
     "model_updates": (
         "announcement",
         "receive",
-        "Which bundle serves. The trainer sends, workers receive; compacted, one partition.",
+        "The bundle that workers serve. The trainer sends, workers receive. Compacted; one partition.",
         {"partitions": 1, "topicConfiguration": {"cleanup.policy": ["compact"]}},
     ),
 }
-"""By setting name: message, what a worker does, description, Kafka channel binding."""
+"""By setting name without ``_topic``: message, the worker's action, description, Kafka channel binding."""
 _ALSO = {"plays": ("forget",)}
-"""Further messages of a channel."""
+"""Additional messages of a channel."""
 
 
 def _messages() -> dict[str, Any]:
-    reasons = {"type": "string", "enum": [reason.value for reason in RejectReason], "description": "Grows with time."}
+    reasons = {
+        "type": "string",
+        "enum": [reason.value for reason in RejectReason],
+        "description": "Why the play could not be processed. More reasons may be added.",
+    }
     dead = {
         "intentrec-error": reasons,
-        "intentrec-detail": {"type": "string", "description": "One line for people."},
+        "intentrec-detail": {"type": "string", "description": "One line of explanation for people."},
         "intentrec-null-value": {"type": "string", "const": "true", "description": "The play had no value."},
         "intentrec-length": {
             "type": "string",
-            "description": "Bytes of an oversized value, of which the start is kept.",
+            "description": "Length in bytes of an oversized value; this record keeps only its first 64 KiB.",
         },
-        "intentrec-sha256": {"type": "string", "description": "Of an oversized value, whole."},
-        "intentrec-key-length": {"type": "string", "description": "Bytes of a key that was cut."},
-        "intentrec-key-sha256": {"type": "string", "description": "Of a key that was cut, whole."},
+        "intentrec-sha256": {"type": "string", "description": "SHA-256 of the complete oversized value, in hex."},
+        "intentrec-key-length": {
+            "type": "string",
+            "description": "Length in bytes of an oversized key; this record keeps only its first 64 KiB.",
+        },
+        "intentrec-key-sha256": {"type": "string", "description": "SHA-256 of the complete oversized key, in hex."},
     } | _REDRIVE_HEADERS
     outputs = _headers(_ID_HEADER)
     return {
-        "play": _message("Play", "A member played an item", {"type": "object", "properties": dict(_REDRIVE_HEADERS)}),
+        "play": _message("Play", "A member played an item.", {"type": "object", "properties": dict(_REDRIVE_HEADERS)}),
         "forget": {
             "title": "ErasureRequest",
-            "summary": "The member is to be forgotten, with every play before this record. Plays behind it begin anew.",
+            "summary": "Erase the member of this key, with every play before this record. Later plays begin a new history.",
             "headers": {
                 "type": "object",
                 "properties": {CONTROL_HEADER: {"type": "string", "const": FORGET.decode()}},
                 "required": [CONTROL_HEADER],
             },
-            "payload": {"type": "null", "description": "No value. Nothing is sent in answer."},
+            "payload": {"type": "null", "description": "No value. The worker sends no reply."},
             "bindings": {"kafka": {"key": _KEY}},
         },
-        "recommendation": _message("Recommendation", "What to show now", outputs),
-        "intent-update": _message("IntentUpdate", "What the member is up to now", outputs),
-        "announcement": _message("Announcement", "A bundle to be served", None, key=None),
-        "late-play": _message("Play", "A play that came too late", _headers(_ID_HEADER | _ORIGIN_HEADERS)),
+        "recommendation": _message("Recommendation", "The items to show this member after this play.", outputs),
+        "intent-update": _message("IntentUpdate", "The intent predicted for this member after this play.", outputs),
+        "announcement": _message("Announcement", "The bundle to serve from now on.", None, key=None),
+        "late-play": _message(
+            "Play", "A play that arrived too late to be added to the history.", _headers(_ID_HEADER | _ORIGIN_HEADERS)
+        ),
         "dead-letter": {
             "title": "DeadLetter",
-            "summary": "The original bytes and key of a play that is not valid; the producer's headers come first.",
+            "summary": "A play that could not be processed: its original key, value and headers, and the reason.",
             "contentType": "application/octet-stream",
             "headers": _headers(_ID_HEADER | _ORIGIN_HEADERS | dead, ["intentrec-error"]),
             "payload": {"description": "Any bytes."},
@@ -202,10 +237,10 @@ def _headers(properties: Mapping[str, Any], required: list[str] | None = None) -
 
 
 def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What in a message's new JSON Schema is more than an optional field, as lines of text; empty when nothing is.
+    """The changes of a message's JSON Schema that are more than a new optional field, as lines of text.
 
-    Words (titles, descriptions, examples) may change freely. Anything else about a field that was there may not: a
-    producer's message could be refused, or a reader meet what it does not expect.
+    Texts (titles, descriptions, examples) may change freely. Nothing else about an existing field may change: a worker could
+    refuse a producer's message, or a subscriber could receive something it does not expect.
     """
     problems = []
     for name, before in old["$defs"].items():
@@ -217,13 +252,13 @@ def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
             if field not in after["properties"]:
                 problems.append(f"{name}.{field} is gone")
             elif _without_words(schema) != _without_words(after["properties"][field]):
-                problems.append(f"{name}.{field} is another one")
+                problems.append(f"{name}.{field} has changed")
         was, is_ = set(before.get("required", ())), set(after.get("required", ()))
         problems += [f"{name}.{field} is required now" for field in sorted(is_ - was)]
         problems += [f"{name}.{field} is optional now" for field in sorted(was - is_)]
         rest = [{k: v for k, v in side.items() if k not in ("properties", "required")} for side in (before, after)]
         if _without_words(rest[0]) != _without_words(rest[1]):
-            problems.append(f"{name} is another kind of message")
+            problems.append(f"{name} has changed as a whole")
     return problems
 
 

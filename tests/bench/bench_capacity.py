@@ -1,7 +1,7 @@
 """What a load takes: a model of the whole system, fed with figures that were measured, whose inputs a reader can change.
 
-    intentrec bench capacity                                          one million plays a second, 300 million members
-    intentrec bench capacity --set plays_per_s=2e4 --set members=5e6
+    python -m tests.bench capacity                                          one million plays a second, 300 million members
+    python -m tests.bench capacity --set plays_per_s=2e4 --set members=5e6
 
 Measured inputs come from the last row of each bench's history; the rest are assumptions, each with its reason below. The model
 is arithmetic on rates, and one simulation: a worker dies at the peak, its partitions wait for the session to time out, are

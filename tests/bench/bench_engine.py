@@ -1,6 +1,6 @@
 """What a play costs in the engine, beside recomputing the window and beside reading its keys and values once.
 
-    intentrec bench engine [--only speedup|bandwidth|hits|small] [--compare]
+    python -m tests.bench engine [--only speedup|bandwidth|hits|small] [--compare]
 
 No broker, no index: contexts in, intents and item vectors out, features included. Members cycle through all places of their
 window, so that every anchor move is paid for. Baseline (a) has it easier: its contexts all have one length, and nothing to pad.

@@ -1,6 +1,6 @@
 """What a search costs, by kind of index and size of catalogue, and what an approximate kind misses.
 
-    intentrec bench index [--only 1700|20000|100000|1000000|worker]
+    python -m tests.bench index [--only 1700|20000|100000|1000000|worker]
 
 The vectors and the queries are a trained model's (:mod:`tests.bench.trained_items`), label dimensions included. An index is
 planned with the queries of some members and asked those of others, 256 at a time, for the best 100. Exact search is ours or

@@ -1,6 +1,6 @@
 """Restoring one partition: records a second, seconds, bytes a play in the changelog and in memory.
 
-    intentrec bench recovery
+    python -m tests.bench recovery
 
 On Apache Kafka, through the transactional writer and the reader that a worker uses; the window is such that every play is still
 in its member's context. Beside it, in the same run: the same records through confluent-kafka's consumer, rebuilding nothing.

@@ -1,6 +1,6 @@
 """Training: our SASRec against SASRec of RecTools, same width, layers, heads, length, batch, loss and optimiser.
 
-    intentrec bench train --compare              BENCH_BEAUTY_FOLDER=… measures Amazon Beauty, too (tests/bench/train_data.py)
+    python -m tests.bench train --compare           BENCH_BEAUTY_FOLDER=… measures Amazon Beauty, too (tests/bench/train_data.py)
 
 Each side is a process of its own with two threads and reads the same plays from the same file; they take turns. A play is one
 that is predicted: padding does not count. Each turn's first epoch warms up. Ours keeps what it does beyond SASRec: a short-term

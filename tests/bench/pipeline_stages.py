@@ -18,6 +18,7 @@ from intentrec_core.history.history import EventLayout, History
 from stream.bundles.serving import load_serving
 from stream.ops.metrics import PipelineStep
 from stream.pipeline.pipeline import Pipeline
+from stream.wire.codec import NO_LATENCY
 from stream.wire.erasure_record import home_partition
 from stream.wire.records import OutputKind, PartitionResult
 from tests.bench.worker_plays import history, plays, user_id
@@ -59,8 +60,9 @@ def measure_stages(pipeline: Pipeline, batches: Iterator[list[Record]], waves: i
 
 
 def answers(pipeline: Pipeline, batches: Iterator[list[Record]]) -> dict[OutputKind, bytes]:
-    """A recommendation and an intent as they are published but for the closing brace: what real answers look like."""
-    return {output.kind: output.value for output in _process(pipeline, batches).outputs}
+    """A recommendation and an intent as they are published, up to before their latency: what real answers look like."""
+    outputs = _process(pipeline, batches).outputs
+    return {output.kind: output.value.removesuffix(NO_LATENCY) for output in outputs}
 
 
 def _process(pipeline: Pipeline, batches: Iterator[list[Record]]) -> PartitionResult:

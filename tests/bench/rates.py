@@ -21,6 +21,7 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 import stream
+from stream.ops.child_guard import guarded
 
 _PACKAGE = Path(stream.__file__).parent
 #: Without an answer: a worker restores a million members before its first one.
@@ -58,18 +59,9 @@ class Program:
         python: str | Path = sys.executable,
     ) -> None:
         self.log_path = log_path
-        command = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(_PACKAGE / "ops" / "child_guard.py"),
-            str(os.getpid()),
-            str(python),
-            *arguments,
-        ]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("INTENTREC_")}
         self._environment = {**inherited, "PYTHONPATH": str(_PACKAGE.parent), **environment}
-        self._command = command
+        self._command = guarded([str(python), *arguments])
 
     def __enter__(self) -> Self:
         with self.log_path.open("wb") as log:

@@ -12,7 +12,7 @@ import pytest
 
 from intentrec_core.errors import RejectReason
 from stream.wire import schemas as contracts
-from stream.wire.codec import DecodedPlay, close_with_latency, decode_play, encode, encode_open
+from stream.wire.codec import DecodedPlay, decode_play, encode, encode_output, with_latency
 from stream.wire.dead_letter import REDRIVE_OF_HEADER, REDRIVES_HEADER, dead_letter
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET, ErasureRequest, read_erasure_request
 from stream.wire.messages import (
@@ -87,10 +87,10 @@ def test_every_schema_is_a_json_schema(name):
 
 
 def test_real_outputs_are_valid():
-    check("recommendation", close_with_latency(encode_open(RECOMMENDATION), 0.0123))
-    check("intent-update", close_with_latency(encode_open(INTENT), 0.0123))
+    check("recommendation", with_latency(encode_output(RECOMMENDATION), 0.0123))
+    check("intent-update", with_latency(encode_output(INTENT), 0.0123))
     without_intents = msgspec.structs.replace(INTENT, intents={}, weights={}, primary=None)
-    check("intent-update", close_with_latency(encode_open(without_intents), -0.5))
+    check("intent-update", with_latency(encode_output(without_intents), -0.5))
     check("announcement", encode(ANNOUNCEMENT))
 
 
@@ -195,11 +195,11 @@ def test_an_optional_field_or_other_words_are_no_breaking_change():
     ("change", "problem"),
     [
         (lambda d: d["properties"].pop("bundle"), "Recommendation.bundle is gone"),
-        (lambda d: d["properties"]["bundle"].update(type="integer"), "Recommendation.bundle is another one"),
-        (lambda d: d["properties"]["fallback"]["enum"].append("trending"), "Recommendation.fallback is another one"),
+        (lambda d: d["properties"]["bundle"].update(type="integer"), "Recommendation.bundle has changed"),
+        (lambda d: d["properties"]["fallback"]["enum"].append("trending"), "Recommendation.fallback has changed"),
         (lambda d: d["required"].append("latency_s"), "Recommendation.latency_s is required now"),
         (lambda d: d["required"].remove("bundle"), "Recommendation.bundle is optional now"),
-        (lambda d: d.update(additionalProperties=False), "Recommendation is another kind of message"),
+        (lambda d: d.update(additionalProperties=False), "Recommendation has changed as a whole"),
     ],
 )
 def test_anything_else_is_a_breaking_change(change, problem):

@@ -1,4 +1,4 @@
-"""Names and labels of all instruments: dashboards and alerts depend on them, so they only ever grow."""
+"""Names and labels of all metrics. Dashboards and alerts depend on them, so a change is deliberate and in the changelog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from stream.ops.metrics import MAX_BUNDLES, Metrics, PlayOutcome
 INSTRUMENTS = {
     "batch_plays": "histogram",
     "buffered_plays": "gauge",
-    "bundle_age_seconds": "gauge",
     "bundle_created_timestamp_seconds": "gauge",
     "bundle_info": "gauge bundle",
     "bundle_rejections": "counter reason",
@@ -104,6 +103,17 @@ def test_series_of_old_bundles_are_dropped() -> None:
     assert sample("intentrec_judged_plays_total", {"bundle": "b1"}) is None
     assert sample("intentrec_judged_intents_total", {"bundle": "b1", "head": "era"}) is None
     assert sample("intentrec_judged_intents_total", {"bundle": f"b{MAX_BUNDLES + 2}", "head": "era"}) == 0
+
+
+def test_the_serving_bundle_is_told_by_the_time_it_was_built_so_that_readers_compute_its_age() -> None:
+    metrics = Metrics()
+    sample = metrics.registry.get_sample_value
+    assert sample("intentrec_bundle_created_timestamp_seconds") == 0, "no bundle serves yet: alerts filter on > 0"
+    metrics.serves("b1", 1_772_396_100.0)
+    metrics.serves("b2", 1_772_399_700.0)
+    assert sample("intentrec_bundle_created_timestamp_seconds") == 1_772_399_700
+    assert sample("intentrec_bundle_info", {"bundle": "b1"}) is None
+    assert sample("intentrec_bundle_info", {"bundle": "b2"}) == 1
 
 
 def test_two_processes_in_one_registry_are_a_mistake() -> None:

@@ -182,7 +182,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay
-from stream.trainer.event_log_erasure import Forgotten
+from stream.trainer.event_log_erasure import PendingErasure
 from intentrec_core.plays.table import PlayRow
 
 root, die_at, calls = Path(sys.argv[1]), int(sys.argv[2]), 0
@@ -204,7 +204,7 @@ writer = EventLogWriter(root, "plays", merge_at=3)
 while (start := writer.next_offset(0)) < 60:
     if start == 50:
         writer.append(0, [], 51)
-        writer.forget(Forgotten(0, 50, "ann"))
+        writer.erase(PendingErasure(0, 50, "ann"))
         start = 51
     offsets = range(start, 50 if start < 50 else 60)[:25]
     plays = [LoggedPlay(o, o, PlayRow(f"e{o}", ("ann", "ben")[o % 2], "i", o)) for o in offsets]

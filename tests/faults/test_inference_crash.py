@@ -13,7 +13,7 @@ from intentrec_core.bundle.format import BundleRef
 from intentrec_core.errors import EngineError
 from stream.bundles.serving import load_serving
 from stream.local_kafka.broker import Broker
-from stream.wire.codec import close_with_latency, decode_recommendation
+from stream.wire.codec import decode_recommendation
 from stream.wire.messages import Recommendation
 from stream.wire.records import OutputKind
 from tests.rigs.fault_report import FaultRow
@@ -120,7 +120,7 @@ def _check_neighbours(rig: Rig, bundle: BundleRef, log: list[ReadBack], given_up
         (result,) = pipeline.process({record.partition: [record]})
         values = [output.value for output in result.outputs if output.kind is OutputKind.RECOMMENDATION]
         assert len(values) == 1
-        expected[record.partition, record.offset] = decode_recommendation(close_with_latency(values[0], 0.0))
+        expected[record.partition, record.offset] = decode_recommendation(values[0])
     answered = {_place(r): decode_recommendation(r.value or b"") for r in _recommendations(rig)}
     assert answered.keys() == expected.keys() - given_up
     for place, answer in answered.items():

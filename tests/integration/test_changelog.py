@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,17 +136,12 @@ def test_a_restore_that_hangs_ends_by_its_deadline(rig: Rig) -> None:
             writer=lambda partition, marker: _writer(rig),
             marker=lambda num, offset: Marker(num_partitions=num, next_offset=offset, fingerprint="f" * 16),
             restore=never,
-            open_state=nothing,
-            close_state=nothing,
             transactional=True,
             fingerprint="f" * 16,
             commit_interval_s=0.1,
             recovery_deadline_s=1.5,
-            on_failed=lambda life, error: None,
-            on_committed=lambda life, num, duration_s: None,
-            on_restored=lambda partition, restored: None,
         )
-        life = PartitionTask(0, parts)
+        life = PartitionTask(0, parts, SimpleNamespace(open_state=nothing, close_state=nothing))
         with pytest.raises(RecoveryTimeout, match="raise recovery_deadline_s"):
             await life.open()
         await life.abandon()

@@ -9,7 +9,7 @@ CHANGELOG, PARTITION, WORKER = (
     "stream/delivery/partition.py",
     "stream/delivery/worker.py",
 )
-TRANSPORT, PUBLISHER, READER = "stream/delivery/transport.py", "stream/kafka/publisher.py", "stream/kafka/reader.py"
+TRANSPORT, PUBLISHER, CLIENTS = "stream/delivery/transport.py", "stream/kafka/publisher.py", "stream/kafka/clients.py"
 START_OFFSET = "stream/delivery/start_offset.py"
 
 TEST_PARTITION_LIFE, TEST_FAUST_APP = (
@@ -92,11 +92,11 @@ DELIVERY = (
             Edit(
                 PARTITION,
                 "        await self._writer.open()\n",
-                "        restored = await parts.restore(partition)\n        await self._writer.open()\n",
+                "        restored = await needs.restore(partition)\n        await self._writer.open()\n",
             ),
             Edit(
                 PARTITION,
-                "        restored = await parts.restore(partition)\n        facts",
+                "        restored = await needs.restore(partition)\n        facts",
                 "        facts",
             ),
         ),
@@ -109,20 +109,20 @@ DELIVERY = (
             Edit(
                 PARTITION,
                 "        await self._writer.open()\n",
-                "        facts = await parts.source.source_facts(partition)\n        await self._writer.open()\n",
+                "        facts = await needs.source.source_facts(partition)\n        await self._writer.open()\n",
             ),
             Edit(
                 PARTITION,
-                "        restored = await parts.restore(partition)\n"
-                "        facts = await parts.source.source_facts(partition)\n",
-                "        restored = await parts.restore(partition)\n",
+                "        restored = await needs.restore(partition)\n"
+                "        facts = await needs.source.source_facts(partition)\n",
+                "        restored = await needs.restore(partition)\n",
             ),
         ),
         TWINS,
     ),
     Mutant(
         "changelog read with what is not committed",
-        (Edit(READER, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (Edit(CLIENTS, '"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
         TWINS,
     ),
     Mutant(
@@ -146,12 +146,12 @@ DELIVERY = (
         (
             Edit(
                 PARTITION,
-                "        await parts.open_state(partition, restored.histories)\n",
-                """        kept = parts.on_failed.__self__.__dict__.setdefault("kept", {})
+                "        await self._owner.open_state(partition, restored.histories)\n",
+                """        kept = self._owner.__dict__.setdefault("kept", {})
         if partition in kept:
             restored.histories.update(kept[partition])
         kept[partition] = restored.histories
-        await parts.open_state(partition, restored.histories)
+        await self._owner.open_state(partition, restored.histories)
 """,
             ),
         ),
@@ -162,9 +162,9 @@ DELIVERY = (
         (
             Edit(
                 PARTITION,
-                "        await parts.source.seek_source(partition, start)\n",
+                "        await needs.source.seek_source(partition, start)\n",
                 "        if facts.committed is not None:\n"
-                "            await parts.source.seek_source(partition, start)\n",
+                "            await needs.source.seek_source(partition, start)\n",
             ),
         ),
         (f"{SWEEP}::test_each_step_meets_each_fate",),
@@ -200,8 +200,8 @@ DELIVERY = (
         (
             Edit(
                 WORKER,
-                "        if self._partition_tasks.get(task.partition) is not task or not task.ready or self._draining:\n",
-                "        task = self._partition_tasks.get(task.partition, task)\n        if not task.ready or self._draining:\n",
+                "        if self._tasks.get(task.partition) is not task or not task.ready or self._draining:\n",
+                "        task = self._tasks.get(task.partition, task)\n        if not task.ready or self._draining:\n",
             ),
             Edit(WORKER, "        if fetched.start != task.next_fetch:\n", "        if False:\n"),
         ),
@@ -303,7 +303,7 @@ DELIVERY = (
     ),
     Mutant(
         "what a newer owner has committed taken for damage",
-        (Edit(PARTITION, "(await parts.restore(partition)).marker != restored.marker", "False"),),
+        (Edit(PARTITION, "(await needs.restore(partition)).marker != restored.marker", "False"),),
         (TEST_PARTITION_LIFE,),
     ),
     Mutant(
@@ -311,8 +311,8 @@ DELIVERY = (
         (
             Edit(
                 "stream/pipeline/coalescing.py",
-                "last.coalesces = coalesced_away\n",
-                "last.coalesces = coalesced_away[1:]\n",
+                "rows[place]) for place in earlier]\n",
+                "rows[place]) for place in earlier[1:]]\n",
             ),
         ),
         (SWEEP, "tests/unit/stream/pipeline/test_coalescing.py"),

@@ -79,7 +79,7 @@ DEVICE = (
     ),
     Mutant(
         "device: plays are given up for a lost device",
-        (Edit("stream/pipeline/isolation.py", "except DeviceLost:  # no play's", "except GeneratorExit:  # no play's"),),
+        (Edit("stream/pipeline/isolation.py", "except DeviceLost:  # not the", "except GeneratorExit:  # not the"),),
         (TEST_ISOLATION,),
     ),
     Mutant(

@@ -59,7 +59,7 @@ FOLD_RULES = (
         (
             Edit(
                 FOLDING,
-                "            order = self._misplaced(order.user_id, partition) or order\n",
+                "            request = self._misplaced(request.user_id, partition) or request\n",
                 "            pass\n",
             ),
         ),

@@ -38,7 +38,7 @@ LIVENESS = (
     ),
     Mutant(
         "the same in the trainer",
-        (Edit(FOLLOWER, "self._behind.end(partition.partition)", "self._behind.only(())"),),
+        (Edit(FOLLOWER, "self._lagging.end(partition.partition)", "self._lagging.only(())"),),
         (TEST_FOLLOWER,),
     ),
     Mutant(
@@ -63,7 +63,7 @@ LIVENESS = (
     ),
     Mutant(
         "the same in a trainer that catches up",
-        (Edit(FOLLOWER, "                if not self._took_all:\n", "                if False:\n"),),
+        (Edit(FOLLOWER, "                if self._poll_was_full:\n", "                if False:\n"),),
         (TEST_FOLLOWER,),
     ),
     Mutant(
@@ -79,12 +79,18 @@ LIVENESS = (
     ),
     Mutant(
         "a recovery without a deadline",
-        (Edit(PARTITION, "asyncio.timeout(parts.recovery_deadline_s)", "asyncio.timeout(None)"),),
+        (Edit(PARTITION, "asyncio.timeout(needs.recovery_deadline_s)", "asyncio.timeout(None)"),),
         (RECOVERY_ENDS,),
     ),
     Mutant(
         "a recovery past its deadline does not end the process",
-        (Edit(WORKER, "            self._end_process(error)  # first,", "            pass  # first,"),),
+        (
+            Edit(
+                WORKER,
+                "which may hang.\n            self._background.end_process(error)\n",
+                "which may hang.\n            pass\n",
+            ),
+        ),
         (RECOVERY_ENDS,),
     ),
     Mutant(
@@ -105,7 +111,7 @@ LIVENESS = (
     ),
     Mutant(
         "what is fetched and not committed is not bounded",
-        (Edit(WORKER, " and self._in_flight.has_capacity", ""),),
+        (Edit("stream/delivery/flow_control.py", " and self._in_flight.has_capacity", ""),),
         (TEST_WORKER, "tests/faults/test_bounded.py"),
     ),
 )

@@ -9,6 +9,7 @@ MODULE, MOVED, PIPELINE = (
     "stream/pipeline/stale_members.py",
     "stream/pipeline/pipeline.py",
 )
+SWITCH = "stream/pipeline/bundle_switch.py"
 TEST_MIGRATION, TEST_FAILS = (
     "tests/unit/stream/pipeline/test_migration.py",
     "tests/unit/stream/pipeline/test_migration_aborts.py",
@@ -22,7 +23,7 @@ MIGRATION = (
     ),
     Mutant(
         "migration: a member moves before they are whole",
-        (Edit(MODULE, "            elif is_whole:\n", "            elif True:\n"),),
+        (Edit(MODULE, "            elif is_complete:\n", "            elif True:\n"),),
         (TEST_MIGRATION,),
     ),
     Mutant(
@@ -37,12 +38,16 @@ MIGRATION = (
     ),
     Mutant(
         "migration: a micro-batch's other half lost",
-        (Edit(PIPELINE, "                    of[share.partition].take(share)\n", "                    pass\n"),),
+        (
+            Edit(
+                SWITCH, "                slices.append((self._migration.coming, migrated))\n", "                pass\n"
+            ),
+        ),
         (TEST_MIGRATION,),
     ),
     Mutant(
         "migration: a forgotten member remembered by the coming bundle",
-        (Edit(PIPELINE, "(self._side,) if self._takeover is None else", "(self._side,) if True else"),),
+        (Edit(SWITCH, "            self._migration.coming.forget(member)\n", "            pass\n"),),
         ("tests/unit/stream/wire/test_erasure_record.py",),
     ),
     Mutant(
@@ -52,16 +57,16 @@ MIGRATION = (
     ),
     Mutant(
         "migration: one begun member's cache trusted after a late play",
-        (Edit(MOVED, "        _forget(new, self._since_migration, but=taken_over)\n", ""),),
+        (Edit(MOVED, "        _forget(new, self._since_migration, but=migrated)\n", ""),),
         (TEST_FAILS,),
     ),
     Mutant(
         "migration: a rollback trusts what waited at the swap",
         (
             Edit(
-                PIPELINE,
-                "may have begun with.\n        self._stale_members.add(self._prefill.members())\n",
-                "may have begun with.\n",
+                SWITCH,
+                "drop that cache.\n        self._stale.add(queued)\n",
+                "drop that cache.\n",
             ),
         ),
         ("tests/unit/stream/pipeline/test_prefill.py",),
@@ -71,8 +76,8 @@ MIGRATION = (
         (
             Edit(
                 PIPELINE,
-                "            self._orders += [partial(answering.forget, member) for member in self._takeover.members]\n",
-                "",
+                "        self._forgotten += self._bundles.abort()\n",
+                "        self._bundles.abort()\n",
             ),
         ),
         (TEST_FAILS,),
@@ -81,9 +86,9 @@ MIGRATION = (
         "migration: a late play that waited at its beginning unknown to the old bundle",
         (
             Edit(
-                PIPELINE,
-                "may never see.\n        self._stale_members.add(self._prefill.members())\n",
-                "may never see.\n",
+                SWITCH,
+                "may never see them.\n        self._stale.add(queued)\n",
+                "may never see them.\n",
             ),
         ),
         (TEST_FAILS,),
@@ -105,7 +110,7 @@ MIGRATION = (
     ),
     Mutant(
         "migration: predictions of before not judged",
-        (Edit("stream/pipeline/responder.py", "None if before is None else before._judging", "None"),),
+        (Edit("stream/pipeline/responder.py", "None if before is None else before._scorer", "None"),),
         (TEST_MIGRATION,),
     ),
     Mutant(

@@ -26,7 +26,7 @@ PARTITION_TASKS = (
     Mutant(
         "plays counted before they are committed",
         (
-            Edit(PARTITION, "        pending.counts.take(result.counts)\n", "        result.counts.count()\n"),
+            Edit(PARTITION, "        pending.counts.add_all(result.counts)\n", "        result.counts.count()\n"),
             Edit(PARTITION, "        checkpoint.counts.count()\n", ""),
         ),
         (TEST_REOPENS,),
@@ -36,8 +36,8 @@ PARTITION_TASKS = (
         (
             Edit(
                 WORKER,
-                "            finish.cancel()\n            self._spawn(",
-                "            await finish\n            self._spawn(",
+                "            finish.cancel()\n            self._background.spawn(",
+                "            await finish\n            self._background.spawn(",
             ),
         ),
         (TEST_WORKER,),
@@ -56,11 +56,15 @@ PARTITION_TASKS = (
     Mutant(
         "an error that must end the process waits for an inference that hangs",
         (
-            Edit(WORKER, "            self._end_process(error)  # first,", "            pass  # first,"),
+            Edit(
+                WORKER,
+                "which may hang.\n            self._background.end_process(error)\n",
+                "which may hang.\n            pass\n",
+            ),
             Edit(
                 WORKER,
                 "        if isinstance(error, _FINAL):\n            return None\n",
-                "        if isinstance(error, _FINAL):\n            return self._end_process(error)\n",
+                "        if isinstance(error, _FINAL):\n            return self._background.end_process(error)\n",
             ),
         ),
         (TEST_WORKER,),

@@ -34,7 +34,7 @@ TEST_HOT_SWAP = "tests/integration/test_hot_swap.py"
 POISON = (
     Mutant(
         "set aside: rejected plays dropped without a trace",
-        (Edit(FOLDING, "    work.pending.append(rejected(record, play.reason, play.detail))\n", ""),),
+        (Edit(FOLDING, "        self.outputs.append(rejected(record, play.reason, play.detail))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(
@@ -89,7 +89,7 @@ POISON = (
         (
             Edit(
                 ISOLATION,
-                "        if len(runs) > 1:\n            self._encode(runs[:",
+                "        if alone is None:\n            self._encode(runs[:",
                 "        if False:\n            self._encode(runs[:",
             ),
         ),
@@ -97,7 +97,7 @@ POISON = (
     ),
     Mutant(
         "crashing: a run given up as a whole",
-        (Edit(ISOLATION, "        elif runs[0].num_outputs > 1:\n", "        elif False:\n"),),
+        (Edit(ISOLATION, "        elif alone.run.num_outputs > 1:\n", "        elif False:\n"),),
         (TEST_ISOLATION,),
     ),
     Mutant(
@@ -107,17 +107,17 @@ POISON = (
     ),
     Mutant(
         "crashing: NaN answered",
-        (Edit(ISOLATION, "        attempt.failed[~np.isfinite(attempt.encoded.item_NW).all(axis=1)] = True\n", ""),),
+        (Edit(ISOLATION, "        result.failed[~np.isfinite(result.encoded.item_NW).all(axis=1)] = True\n", ""),),
         (TEST_ISOLATION,),
     ),
     Mutant(
         "crashing: what failed stays cached",
-        (Edit(ISOLATION, "            self._forget_failed(waves, attempt.failed)\n", "            pass\n"),),
+        (Edit(ISOLATION, "            self._forget_failed(placed, result.failed)\n", "            pass\n"),),
         (TEST_ISOLATION,),
     ),
     Mutant(
         "crashing: a suspected member encoded with the others",
-        (Edit(ISOLATION, "            self._suspects.add(runs[0].member)\n", "            pass\n"),),
+        (Edit(ISOLATION, "            self._suspects.add(alone.run.member)\n", "            pass\n"),),
         (TEST_ISOLATION,),
     ),
     Mutant(
@@ -149,7 +149,7 @@ POISON = (
         "bundle: one with other ground state serves",
         (
             Edit(
-                PIPELINE,
+                "stream/pipeline/bundle_switch.py",
                 "        if serving.domain.fingerprint != self.serving.domain.fingerprint:\n",
                 "        if False:\n",
             ),

@@ -20,7 +20,7 @@ PREFILL = (
             Edit(
                 INFERENCE_LOOP,
                 "            if not batch.num_queued:\n                self._done(batch)\n",
-                "            if not job.is_part:\n                self._done(batch)\n",
+                "            if not job.is_chunk:\n                self._done(batch)\n",
             ),
         ),
         (SWEEP,),
@@ -50,8 +50,8 @@ PREFILL = (
         (
             Edit(
                 INFERENCE_LOOP,
-                "            self._jobs.put_nowait(_Job(self._holding[0], processed, is_part=True))\n",
-                "            late = _Job(self._holding[0], processed, is_part=True)\n"
+                "            self._jobs.put_nowait(_Job(self._with_chunks[0], processed, is_chunk=True))\n",
+                "            late = _Job(self._with_chunks[0], processed, is_chunk=True)\n"
                 "            asyncio.get_running_loop().call_later(0.5, self._jobs.put_nowait, late)\n",
             ),
         ),
@@ -67,11 +67,14 @@ PREFILL = (
         (
             Edit(
                 PIPELINE,
-                "        def write() -> list[PartitionResult]:\n            _carry_out(orders)\n",
-                "        if waves:\n"
-                "            begun = answers[0]\n"
-                "            answers[0] = lambda: self._side.answering.answer(*begun.args, **begun.keywords)\n\n"
-                "        def write() -> list[PartitionResult]:\n            _carry_out(orders)\n",
+                "        return [result for batch in encoded for result in respond(batch, self.metrics)]\n",
+                "        import dataclasses\n"
+                "        current = self._bundles.responders[0]\n"
+                "        encoded = [\n"
+                "            dataclasses.replace(b, slices=tuple(dataclasses.replace(s, responder=current) for s in b.slices))\n"
+                "            for b in encoded\n"
+                "        ]\n"
+                "        return [result for batch in encoded for result in respond(batch, self.metrics)]\n",
             ),
         ),
         (TEST_SWAP,),
@@ -81,8 +84,8 @@ PREFILL = (
         (
             Edit(
                 PIPELINE,
-                "            self._orders.append(partial(side.answering.forget, member))\n",
-                "            side.answering.forget(member)\n",
+                "        self._forgotten.append(member)\n",
+                "        for responder in self._bundles.responders:\n            responder.forget(member)\n",
             ),
         ),
         (TEST_SWAP,),
@@ -92,8 +95,8 @@ PREFILL = (
         (
             Edit(
                 INFERENCE_LOOP,
-                "    except Exception as raised:  # the caller's\n        error = raised\n",
-                "    except Exception:\n        pass\n",
+                "        except Exception as raised:  # the caller gets it\n            error = raised\n",
+                "        except Exception:\n            pass\n",
             ),
         ),
         (TEST_WORKER,),

@@ -1,4 +1,4 @@
-"""Faults in what repairs state: members forgotten, dead dead_letters sent again, histories verified."""
+"""Faults in what repairs state: members forgotten, dead letters sent again, histories verified."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FOLDING, PIPELINE, CONTROL = (
     "stream/pipeline/pipeline.py",
     "stream/wire/erasure_record.py",
 )
-LOG_WRITER, FORGOTTEN = "stream/trainer/event_log_writer.py", "stream/trainer/event_log_erasure.py"
+LOG_WRITER, LOG_ERASURE = "stream/trainer/event_log_writer.py", "stream/trainer/event_log_erasure.py"
 TEST_FORGET, TEST_FORGOTTEN_PLAYS = (
     "tests/unit/stream/wire/test_erasure_record.py",
     "tests/unit/stream/trainer/test_event_log_erasure.py",
@@ -34,7 +34,7 @@ REPAIR = (
     ),
     Mutant(
         "forgotten: what was cached stays",
-        (Edit(PIPELINE, "        for member in folder.forgotten:\n            self._forget(member)\n", ""),),
+        (Edit(PIPELINE, "        for member in folded.forgotten:\n            self._forget(member)\n", ""),),
         (TEST_FORGET,),
     ),
     Mutant(
@@ -47,7 +47,7 @@ REPAIR = (
         (
             Edit(
                 FOLDING,
-                "            order = self._misplaced(order.user_id, partition) or order\n",
+                "            request = self._misplaced(request.user_id, partition) or request\n",
                 "            pass\n",
             ),
         ),
@@ -56,12 +56,13 @@ REPAIR = (
     Mutant(
         "forgotten: the order is noted after the segment that covers it",
         (
-            Edit(LOG_WRITER, "        while self._orders:  # before", "        while False:  # before"),
+            Edit(LOG_WRITER, "        while self._erasures:  # before", "        while False:  # before"),
             Edit(
                 LOG_WRITER,
                 "        return num_written\n",
-                "        while self._orders:\n"
-                "            self._write(self.root / self._orders[0].name(self.topic), self._orders.pop(0).user_id.encode())\n"
+                "        while self._erasures:\n"
+                "            erasure = self._erasures.pop(0)\n"
+                "            self._write(self.root / erasure.file_name(self.topic), erasure.user_id.encode())\n"
                 "        return num_written\n",
             ),
         ),
@@ -69,12 +70,12 @@ REPAIR = (
     ),
     Mutant(
         "forgotten: plays behind the order leave the event log too",
-        (Edit(FORGOTTEN, '(plays.column("offset").to_numpy() < before[member])', "(before[member] >= 0)"),),
+        (Edit(LOG_ERASURE, '(plays.column("offset").to_numpy() < before[member])', "(before[member] >= 0)"),),
         (TEST_FORGOTTEN_PLAYS,),
     ),
     Mutant(
         "forgotten: buffered plays stay",
-        (Edit(LOG_WRITER, "if play.play.user_id != order.user_id]", "if True]"),),
+        (Edit(LOG_WRITER, "if play.play.user_id != erasure.user_id]", "if True]"),),
         (TEST_FORGOTTEN_PLAYS,),
     ),
     Mutant(
@@ -82,19 +83,19 @@ REPAIR = (
         (
             Edit(
                 "stream/trainer/log_follower.py",
-                "isinstance(order, ErasureRequest) and self._is_home(record, order.user_id)",
-                "isinstance(order, ErasureRequest)",
+                "isinstance(request, ErasureRequest) and self._is_home(record, request.user_id)",
+                "isinstance(request, ErasureRequest)",
             ),
         ),
         (TEST_FORGOTTEN_PLAYS,),
     ),
     Mutant(
-        "redrive: dead_letters of which only the start was kept are sent",
+        "redrive: dead letters of which only the start was kept are sent",
         (Edit("stream/repair/redrive.py", "        if dead_letter.is_cut:\n", "        if False:\n"),),
         (TEST_REDRIVE,),
     ),
     Mutant(
-        "redrive: a dead_letter that has a newer one is sent again",
+        "redrive: a dead letter that has a newer one is sent again",
         (
             Edit(
                 "stream/repair/redrive.py",
@@ -125,8 +126,8 @@ REPAIR = (
         (
             Edit(
                 "stream/repair/state_verify.py",
-                "        if mine == again:\n",
-                "        if mine and again and mine.events == again.events:\n",
+                "        if stored == refolded:\n",
+                "        if stored and refolded and stored.events == refolded.events:\n",
             ),
         ),
         (TEST_VERIFY,),

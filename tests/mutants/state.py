@@ -69,12 +69,12 @@ STATE = (
     ),
     Mutant(
         "replayed plays not answered",
-        (Edit(FOLDING, "                pending.append(self._repeat(record, play, member))\n", ""),),
+        (Edit(FOLDING, "                answers.append(self._repeat(record, play, member))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(
         "late plays dropped without a trace",
-        (Edit(FOLDING, "                pending.append(_late(record))\n", ""),),
+        (Edit(FOLDING, "                work.outputs.append(_late(record))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from intentrec_core.history.changelog_codec import Restorer
 from stream.bundles.serving import Serving
 from stream.pipeline.pipeline import Pipeline
-from stream.wire.codec import close_with_latency, decode_intent, decode_recommendation
+from stream.wire.codec import decode_intent, decode_recommendation
 from stream.wire.messages import IntentUpdate, Recommendation
 from stream.wire.records import OutputKind, OutputRecord
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
@@ -119,7 +119,7 @@ def test_micro_batches_equal_one_play_at_a_time(
         (o.kind, o.key, o.headers, o.source_offset) for o in expected
     ]
     for got, want in zip(outputs, expected, strict=True):
-        mine, theirs = close_with_latency(got.value, 0.0), close_with_latency(want.value, 0.0)
+        mine, theirs = got.value, want.value
         if got.kind is OutputKind.RECOMMENDATION:
             compare_lists(decode_recommendation(mine), decode_recommendation(theirs))
         elif got.kind is OutputKind.INTENT:
@@ -160,7 +160,7 @@ def test_swaps_and_a_replay_from_the_changelog_leave_the_state_as_it_would_have_
         (result,) = pipeline.process({0: log.records[position : position + step]})
         for output in result.outputs:
             if output.kind is OutputKind.RECOMMENDATION:
-                answer = decode_recommendation(close_with_latency(output.value, 0.0))
+                answer = decode_recommendation(output.value)
                 assert answer.bundle == SERVINGS[which].version
         position += step
     assert {user: pipeline.history(0, user) for user in USERS} == expected

@@ -23,15 +23,18 @@ class ScriptedConsumer(BatchConsumer):
 
     consumer_stopped_errors = ()
 
-    def __init__(self, app: ScriptedApp, sink: Any) -> None:  # nothing of Faust's is set up
+    def __init__(self, app: ScriptedApp) -> None:  # nothing of Faust's is set up
         self.app = app
         self.process = current_process()
-        self.transport = SimpleNamespace(sink=sink, settings=self.process.world.settings)
+        self.transport = SimpleNamespace(settings=self.process.world.settings)
         self.plays = ScriptedPlays(self.process)
         self._thread = SimpleNamespace(run=self._run, aiokafka_consumer=self.plays)
         self._stopped, self.can_resume_flow = asyncio.Event(), asyncio.Event()
         self._read_offset, self._committed_offset = {}, {}
         self.flow_active = False
+
+    def deliver_to(self, sink: Any) -> None:
+        self.transport.sink = sink
 
     async def _run(self, coroutine: Any) -> Any:
         # To the thread and back.
@@ -82,8 +85,8 @@ class ScriptedConsumer(BatchConsumer):
 class ScriptedApp:
     """As much of Faust's app as a worker process uses: membership and the drain loop, until stopped."""
 
-    def __init__(self, settings: object, sink: Any, rebalance_timeout_s: float) -> None:
-        self.consumer = ScriptedConsumer(self, sink)
+    def __init__(self, settings: object, rebalance_timeout_s: float) -> None:
+        self.consumer = ScriptedConsumer(self)
         self.consumer_generation_id = -1
         self.should_stop = False
         self.crash_reason: BaseException | None = None

@@ -12,7 +12,7 @@ import pytest
 from stream import worker_process
 from stream.delivery import changelog, inference_loop
 from stream.delivery.overload import Overload
-from stream.kafka import reader
+from stream.kafka import clients
 from stream.settings import Settings
 from tests.property.scripted_app import ScriptedApp
 from tests.property.scripted_clients import ScriptedProducer, ScriptedRecoveryConsumer
@@ -60,9 +60,11 @@ def scripted_world(**options: Any) -> Iterator[World]:
         patch.setattr(worker_process, "uses_transactions", transactional)
         patch.setattr(worker_process, "check_topics", num_partitions)
         patch.setattr(worker_process, "create_app", ScriptedApp)
+        patch.setattr(worker_process, "source_of", lambda app: app.consumer)
+        patch.setattr(worker_process, "deliver_to", lambda app, sink: app.consumer.deliver_to(sink))
         patch.setattr(worker_process, "AIOKafkaProducer", ScriptedProducer)
         patch.setattr(changelog, "AIOKafkaProducer", ScriptedProducer)
-        patch.setattr(reader, "AIOKafkaConsumer", ScriptedRecoveryConsumer)
+        patch.setattr(clients, "AIOKafkaConsumer", ScriptedRecoveryConsumer)
         patch.setattr(inference_loop, "ThreadPoolExecutor", _Thread)
         if world.overloaded:
             patch.setattr(Overload, "coalesces", lambda _: world.broker.rng.random() < 0.7)

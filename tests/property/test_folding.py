@@ -5,6 +5,7 @@ What a batch does once a member (runs, what of a history has changed, what is wr
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -70,23 +71,19 @@ class Worker:
     def fold(self, records: Sequence[Record]) -> None:
         folder = Folder(LAYOUT, None)
         work = folder.fold(0, self.histories, records)
-        for pending in work.pending:
-            if isinstance(pending, PendingAnswer):
-                self.answered.append(_answered(pending))
-            else:
-                self.outputs.append(pending)
-        result = work.result
-        of_batch = [result.num_applied, result.num_duplicates, result.num_late]
-        of_batch += [result.num_replayed, result.num_rejected, result.num_forgotten]
+        self.answered += map(_answered, work.answers)
+        self.outputs += work.outputs
+        of_batch = dataclasses.astuple(work.outcomes)
         self.counts = [a + b for a, b in zip(self.counts, of_batch, strict=True)]
-        self._log |= result.changelog
-        for runs in folder.waves:
+        self._log |= work.changelog
+        folded = folder.batch()
+        for runs in folded.waves:
             assert len({run.member for run in runs}) == len(runs)
             for run in runs:
-                if not folder.forgotten:
+                if not folded.forgotten:
                     self._is_unchanged_before(run)
                 self._encoded[run.member] = run
-        for member in folder.forgotten:
+        for member in folded.forgotten:
             self._encoded.pop(member, None)
 
     def restored(self) -> dict[str, History]:

@@ -18,7 +18,7 @@ from stream.pipeline import migration as takeover
 from stream.pipeline.pipeline import Pipeline
 from stream.wire.records import OutputKind, PartitionResult
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
-from tests.worlds.pipeline_results import compare_with_recomputation, intents, lists
+from tests.worlds.pipeline_results import answer_prefill, compare_with_recomputation, intents, lists
 from tests.worlds.tiny_world import TinyWorld
 
 USERS = ["ann", "ben", "cho", "dan"]
@@ -73,19 +73,19 @@ class Run:
                 member = (record.key or b"").decode()
                 history = self.pipeline.history(0, member)
                 assert history is not None
-                if any(result.num_late for result in results):
+                if any(result.outcomes.num_late for result in results):
                     continue
                 self.context[f"event-{record.offset}"] = bytes(history.events)
         self.check(results)
 
     def forget(self, member: str) -> None:
         while self.pipeline.num_queued:  # who is forgotten while they wait is another test's
-            self.check(self.pipeline.answer_prefill())
+            self.check(answer_prefill(self.pipeline))
         self._process([self.log.forget(member)])
 
     def reopen(self) -> None:
         while self.pipeline.num_queued:
-            self.check(self.pipeline.answer_prefill())
+            self.check(answer_prefill(self.pipeline))
         held = {member: h for member in USERS if (h := self.pipeline.history(0, member)) is not None}
         self.pipeline.open_partition(0, held)
 
@@ -135,7 +135,7 @@ def test_every_answer_is_its_own_bundles_full_recomputation(drawn: list[tuple[st
                     for _ in range(argument if run.is_moving else 0):
                         run.pipeline.step_migration()
                 case "answer", _ if run.pipeline.num_queued:
-                    run.check(run.pipeline.answer_prefill())
+                    run.check(answer_prefill(run.pipeline))
                 case "forget", str():
                     run.forget(argument)
                 case "reopen", _:
@@ -147,5 +147,5 @@ def test_every_answer_is_its_own_bundles_full_recomputation(drawn: list[tuple[st
                 case "give up", _:
                     run.give_up()
         while run.pipeline.num_queued:
-            run.check(run.pipeline.answer_prefill())
+            run.check(answer_prefill(run.pipeline))
     assert not run.context, "every play was answered"

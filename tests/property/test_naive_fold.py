@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from intentrec_core.history.changelog_codec import Restorer
 from intentrec_core.history.history import History
 from stream.bundles.serving import Serving
-from stream.pipeline.folding import Folder, PendingAnswer
+from stream.pipeline.folding import Folder
 from stream.wire.codec import close_with_latency, decode_intent
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import Record, make_pipeline, make_serving
@@ -128,21 +128,17 @@ class Product:
             if not share:
                 continue
             work = folder.fold(partition, histories, share)
-            self.changelogs[partition] |= work.result.changelog
-            found = {}
-            for pending in work.pending:
-                if isinstance(pending, PendingAnswer):
-                    found[pending.record.offset] = "applied"
-                else:
-                    found[pending.source_offset] = "late" if pending.kind is OutputKind.LATE else "rejected"
+            self.changelogs[partition] |= work.changelog
+            found = {answer.record.offset: "applied" for answer in work.answers}
+            found |= {o.source_offset: "late" if o.kind is OutputKind.LATE else "rejected" for o in work.outputs}
             for record in share:
                 # Neither has an output: they are told apart by what the record is, and by the counts below.
                 silent = "erased" if any(name == FORGET[0] for name, _ in record.headers) else "duplicate"
                 outcomes[partition, record.offset] = found.get(record.offset, silent)
-            counts, seen = work.result, [outcomes[partition, record.offset] for record in share]
+            counts, seen = work.outcomes, [outcomes[partition, record.offset] for record in share]
             assert (counts.num_applied, counts.num_duplicates) == (seen.count("applied"), seen.count("duplicate"))
             assert (counts.num_late, counts.num_rejected) == (seen.count("late"), seen.count("rejected"))
-            assert (counts.num_forgotten, counts.num_replayed) == (seen.count("erased"), 0)
+            assert (counts.num_erasures, counts.num_replayed) == (seen.count("erased"), 0)
         return outcomes
 
     def states(self) -> dict[tuple[int, str], MemberState]:

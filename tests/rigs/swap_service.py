@@ -15,7 +15,7 @@ from stream.bundles.hot_swap import HotSwap
 from stream.ops.metrics import Metrics
 from stream.pipeline.pipeline import Pipeline
 from stream.settings import Settings
-from stream.wire.codec import close_with_latency, decode_recommendation
+from stream.wire.codec import decode_recommendation
 from stream.wire.messages import Announcement
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import PlayLog, make_pipeline
@@ -59,7 +59,7 @@ class Service:
         (result,) = await self.on_inference_thread(self.pipeline.process, {0: self.log.records[low:]})
         values = [o.value for o in result.outputs if o.kind is OutputKind.RECOMMENDATION]
         assert len(values) == num
-        for answer in [decode_recommendation(close_with_latency(value, 0.0)) for value in values]:
+        for answer in [decode_recommendation(value) for value in values]:
             self.versions.setdefault(answer.user_id, []).append(answer.bundle)
 
     async def until(self, bundle: str) -> None:

@@ -17,10 +17,11 @@ from stream.delivery.partition import Membership, TaskDependencies
 from stream.delivery.restore import Restored
 from stream.delivery.start_offset import SourceFacts
 from stream.delivery.worker import PlaysWorker
+from stream.delivery.worker_metrics import WorkerMetrics
 from stream.kafka.publisher import OutputStream, Receipt
 from stream.ops.metrics import Metrics, PlayOutcome
 from stream.settings import Settings
-from stream.wire.records import OutputRecord, PartitionResult, SourceRecord, Write
+from stream.wire.records import OutputRecord, PartitionResult, SourceRecord
 
 REBALANCE_TIMEOUT_S = 2.0
 
@@ -40,20 +41,25 @@ class HangingPipeline:
 
     num_queued = 0
 
-    def begin_prefill(self) -> Write:
+    def encode_prefill(self) -> list[PartitionResult]:
         raise AssertionError
+
+    def respond(self, encoded: list[PartitionResult]) -> list[PartitionResult]:
+        return encoded
 
     def close_partition(self, partition: int) -> None:
         self.opened = [opened for opened in self.opened if opened != partition]
 
-    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+    def encode(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
         self.taken.append((sum(map(len, batches.values())), coalesced))
         self.began.set()
         self.go_on.wait(20)
         results = [PartitionResult(p, records[-1].offset + 1, len(records)) for p, records in batches.items()]
         for result in results:
             result.counts.add(self.metrics.plays, PlayOutcome.APPLIED, amount=result.num_records)
-        return lambda: results
+        return results
 
 
 @dataclass
@@ -111,30 +117,31 @@ def run_worker(
     async def run() -> None:
         metrics, broker = pipeline.metrics, Broker()
         given = Settings.load(commit_interval_s=0.01, batch_deadline_ms=batch_deadline_ms, **(settings or {}))
-        worker = PlaysWorker(given, pipeline, metrics, rebalance_timeout_s=REBALANCE_TIMEOUT_S)
-        parts: dict[str, Any] = {
+        dependencies: dict[str, Any] = {
             "source": broker,
             "writer": broker.writer,
             "marker": lambda num_partitions, next_offset: None,
             "restore": broker.restore,
-            "open_state": lambda *given: worker.on_inference_thread(pipeline.open_partition, *given),
-            "close_state": lambda *given: worker.on_inference_thread(pipeline.close_partition, *given),
             "transactional": True,
             "fingerprint": "f" * 16,
             "commit_interval_s": 0.01,
             "recovery_deadline_s": 30.0,
-            "on_failed": worker.task_failed,
-            "on_committed": worker.committed,
-            "on_restored": worker.figures.restored,
         }
-        worker.start(TaskDependencies(**{**parts, **changes}), broker)
-        worker.partitions_assigned({0})
-        try:
-            async with asyncio.timeout(60):
-                await scenario(worker, broker, metrics)
-        finally:
-            pipeline.go_on.set()
-            await worker.stop()
+        worker = PlaysWorker(
+            given,
+            pipeline,
+            WorkerMetrics(metrics),
+            TaskDependencies(**{**dependencies, **changes}),
+            broker,
+            rebalance_timeout_s=REBALANCE_TIMEOUT_S,
+        )
+        async with worker:
+            worker.partitions_assigned({0})
+            try:
+                async with asyncio.timeout(60):
+                    await scenario(worker, broker, metrics)
+            finally:
+                pipeline.go_on.set()
 
     if loop is None:
         asyncio.run(run())

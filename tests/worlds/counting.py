@@ -21,12 +21,14 @@ from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import IntentRecError
 from intentrec_core.history.history import EventLayout, History
 from stream.ops.metrics import Metrics, PlayOutcome
-from stream.pipeline.coalescing import coalesce
-from stream.pipeline.folding import Folder, PartitionWork, PendingAnswer
+from stream.pipeline.coalescing import CoalescedPlays
+from stream.pipeline.folding import FoldedBatch, FoldedPartition, Folder, PendingAnswer
 from stream.pipeline.prefill import PrefillQueue
 from stream.settings import Settings
+from stream.wire.codec import NO_LATENCY
+from stream.wire.deferred_counts import DeferredCounts
 from stream.wire.erasure_record import split_at_erasures
-from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, Write, output_id
+from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
 ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
@@ -53,37 +55,48 @@ class CountingPipeline:
         self._prefill.drop(partition)
         self.histories.pop(partition, None)
 
-    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+    def encode(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> list[FoldedBatch]:
         parts = (part.items() for part in split_at_erasures(batches))
-        works = []
+        encoded = []
         for partition, records in chain.from_iterable(parts):
             folder = Folder(self.layout, self._num_partitions)
-            work = folder.fold(partition, self.histories[partition], records)
-            work.result.counts.add(self._metrics.plays, PlayOutcome.APPLIED, amount=work.result.num_applied)
-            self._prefill.enqueue([work], folder.waves, self._cache, coalesced=coalesced)
-            works.append(work)
-        return lambda: [self._answered(work, coalesced) for work in works]
+            folder.fold(partition, self.histories[partition], records)
+            encoded.append(self._prefill.enqueue(folder.batch(coalesced=coalesced), self._cache))
+        return encoded
 
     @property
     def num_queued(self) -> int:
         return len(self._prefill)
 
-    def begin_prefill(self) -> Write:
-        part = self._prefill.next()
-        return lambda: [self._answered(work, part.coalesced) for work in part.works]
+    def encode_prefill(self) -> list[FoldedBatch]:
+        return [self._prefill.next()]
 
-    def _answered(self, work: PartitionWork, coalesced: bool) -> PartitionResult:
+    def respond(self, encoded: Sequence[FoldedBatch]) -> list[PartitionResult]:
+        return [self._answered(partition, batch.coalesced) for batch in encoded for partition in batch.partitions]
+
+    def _answered(self, partition: FoldedPartition, coalesced: bool) -> PartitionResult:
+        counts, outputs = DeferredCounts(), list(partition.outputs)
+        counts.add(self._metrics.plays, PlayOutcome.APPLIED, amount=partition.outcomes.num_applied)
+        answers: list[tuple[PendingAnswer, CoalescedPlays]] = [(answer, ()) for answer in partition.answers]
         if coalesced:
-            num_coalesced = coalesce(pending for pending in work.pending if isinstance(pending, PendingAnswer))
-            work.result.counts.add(self._metrics.coalesced_plays, amount=num_coalesced)
-        for pending in work.pending:
-            if isinstance(pending, OutputRecord):
-                work.result.outputs.append(pending)
-            elif not pending.is_coalesced:
-                self._answer(pending, work.result.outputs)
-        return work.result
+            by_member: dict[str, list[PendingAnswer]] = {}
+            for answer in partition.answers:
+                by_member.setdefault(answer.play.user_id, []).append(answer)
+            answers = [(last, [(answer, 0) for answer in earlier]) for *earlier, last in by_member.values()]
+            counts.add(self._metrics.coalesced_plays, amount=len(partition.answers) - len(answers))
+        for answer, earlier in answers:
+            self._answer(answer, earlier, outputs)
+        return PartitionResult(
+            partition.partition,
+            partition.next_offset,
+            partition.num_records,
+            outputs,
+            partition.changelog,
+            partition.outcomes,
+            counts,
+        )
 
-    def _answer(self, answer: PendingAnswer, outputs: list[OutputRecord]) -> None:
+    def _answer(self, answer: PendingAnswer, earlier: CoalescedPlays, outputs: list[OutputRecord]) -> None:
         record, user = answer.record, answer.play.user_id
         if "poison" in answer.play.item_id:
             raise RuntimeError("poisoned")
@@ -93,10 +106,9 @@ class CountingPipeline:
         run = answer.run
         count = run.anchor + len(run.context) // self.layout.size - (run.num_outputs - 1 - answer.nth)
         named: dict[str, Any] = {"user_id": user, "count": count}
-        if answer.coalesces:
-            first = answer.coalesces[0].record.offset
-            named["coalesced"] = {"plays": 1 + len(answer.coalesces), "first_offset": first}
-        value = json.dumps(named)[:-1].encode()
+        if earlier:
+            named["coalesced"] = {"plays": 1 + len(earlier), "first_offset": earlier[0][0].record.offset}
+        value = json.dumps(named)[:-1].encode() + NO_LATENCY
         for kind in ANSWERS:
             headers = ((ID_HEADER, output_id(record, kind)),)
             outputs.append(OutputRecord(kind, user.encode(), value, headers, record.offset, record.timestamp))

@@ -10,7 +10,7 @@ from intentrec_core.engine.reference import recompute
 from intentrec_core.history.history import History
 from stream.bundles.serving import Serving
 from stream.pipeline.pipeline import Pipeline
-from stream.wire.codec import close_with_latency, decode_intent, decode_recommendation
+from stream.wire.codec import decode_intent, decode_recommendation
 from stream.wire.messages import IntentUpdate, Recommendation
 from stream.wire.records import OutputKind, OutputRecord, PartitionResult
 from tests.worlds.bundle_world import Record
@@ -22,18 +22,21 @@ def run(pipeline: Pipeline, records: Sequence[Record]) -> PartitionResult:
     return result
 
 
+def answer_prefill(pipeline: Pipeline) -> list[PartitionResult]:
+    """The results of the oldest queued chunk."""
+    return pipeline.respond(pipeline.encode_prefill())
+
+
 def of_kind(result: PartitionResult, kind: OutputKind) -> list[OutputRecord]:
     return [output for output in result.outputs if output.kind is kind]
 
 
 def lists(result: PartitionResult) -> list[Recommendation]:
-    return [
-        decode_recommendation(close_with_latency(o.value, 0.01)) for o in of_kind(result, OutputKind.RECOMMENDATION)
-    ]
+    return [decode_recommendation(o.value) for o in of_kind(result, OutputKind.RECOMMENDATION)]
 
 
 def intents(result: PartitionResult) -> list[IntentUpdate]:
-    return [decode_intent(close_with_latency(o.value, 0.01)) for o in of_kind(result, OutputKind.INTENT)]
+    return [decode_intent(o.value) for o in of_kind(result, OutputKind.INTENT)]
 
 
 def state(pipeline: Pipeline, user: str) -> History:

@@ -41,11 +41,18 @@ def cycling_plays(*, members: int, plays: int, items: int = 10, apart: int = 1) 
     return sort_plays(plays_table(rows))
 
 
+def watched_hashes(history: History, layout: EventLayout) -> list[int]:
+    """Item hashes of the last w plays, oldest first."""
+    evicted = np.frombuffer(history.evicted_items, dtype="<u8").tolist()
+    hashes = evicted + history.view(layout)["item_hash"].tolist()
+    return hashes[-layout.watched :] if layout.watched else []
+
+
 def served_histories(layout: EventLayout, plays: Sequence[PlayRow]) -> list[tuple[bytes, set[int]]]:
     """For each play of one member, what a worker holds right before it: the context's bytes and the watched item hashes."""
     history, held = History(), []
     for offset, play in enumerate(plays):
-        watched = set(history.watched_hashes(layout).tolist()) if history.count else set()
+        watched = set(watched_hashes(history, layout)) if history.count else set()
         held.append((bytes(history.events), watched))
         packed = layout.pack(
             item_id=play.item_id,

@@ -1,4 +1,5 @@
-"""Where the compiled step begins: what a block of new plays is made of, and the memory it works in.
+"""The input of the compiled step: blocks of new plays, their field embeddings, times and lags, and the memory a block
+works in.
 
 Shapes: as :mod:`intentrec_core.engine.cpu.step`.
 """
@@ -16,7 +17,8 @@ from intentrec_core.kernels.dense import compiled, log1p_all
 from intentrec_core.kernels.simd import aligned_zeros
 from intentrec_core.model.attention import TIME_UNIT_S, TimeEncoding
 
-#: BlockRows in a block: their activations take 200 KB at width 128, beside the 200 KB of one layer's weights in a 1 MB cache.
+#: Rows in a block: their activations take 200 KB at width 128, next to the 200 KB of one layer's weights in a 1 MB
+#: cache.
 BLOCK = 32
 
 f32 = np.float32
@@ -24,7 +26,8 @@ _DAY_S, _WEEK_S = TimeEncoding.PERIODS_S
 
 
 class BlockRows(NamedTuple):
-    """New plays. ``place`` is a play's position in its slot's context; ``wanted`` marks those whose item vector is used.
+    """New plays. ``place`` is a play's position in its slot's context. ``wanted`` marks the plays whose item vector is
+    used.
 
     Shapes: item_row, slot, place i64[R]; codes i64[R, Fd]; ts_s f64[R]; gap_s f32[R]; wanted bool[R].
     """
@@ -41,9 +44,8 @@ class BlockRows(NamedTuple):
 class KvCache(NamedTuple):
     """Keys, values and times of cached plays. ``log_place`` is log1p of C − 1, …, 1, 0.
 
-    Shapes: k f32[L + 1, N, G, W, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32[L + 1, N, C,
-    W], ts_s f64[N, C],
-    log_place f32[C].
+    Shapes: k f32[L + 1, N, G, W, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32[L + 1, N, C, W],
+    ts_s f64[N, C], log_place f32[C].
     """
 
     k: NDArray[np.float32]
@@ -53,11 +55,11 @@ class KvCache(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory that a block works in, all of it C-contiguous, so that every kernel is compiled once.
+    """Work memory of a block. All arrays are C-contiguous, so that every kernel is compiled for one layout only.
 
-    Shapes: E rows a block; fields f32[E, Fw]; x, y, short_term f32[E, W]; mixed f32[E, P]; qkv f32[E, 3W]; wide f32[E, 2W];
-    times f32[E, 6]; lags f32[E, C]; scores f32[H, G · GROUP]; powers i32[C]; projected f32[M, P]; decay f32[2W];
-    wide_powers i32[2W]; first, asking, everyone, kept i64[E].
+    Shapes: E rows per block; fields f32[E, Fw]; x, y, short_term f32[E, W]; mixed f32[E, P]; qkv f32[E, 3W]; wide
+    f32[E, 2W]; times f32[E, 6]; lags f32[E, C]; scores f32[H, G · GROUP]; powers i32[C]; projected f32[M, P]; decay
+    f32[2W]; wide_powers i32[2W]; first, wanted_rows, all_rows, kept i64[E].
     """
 
     fields: NDArray[np.float32]
@@ -75,13 +77,13 @@ class Scratch(NamedTuple):
     decay: NDArray[np.float32]
     wide_powers: NDArray[np.int32]
     first: NDArray[np.int64]
-    asking: NDArray[np.int64]
-    everyone: NDArray[np.int64]
+    wanted_rows: NDArray[np.int64]
+    all_rows: NDArray[np.int64]
     kept: NDArray[np.int64]
 
 
-def make_room(weights: StepWeights, cache: KvCache) -> Scratch:
-    """Room for one thread."""
+def make_scratch(weights: StepWeights, cache: KvCache) -> Scratch:
+    """Work memory for one thread."""
     num_heads, width = weights.short_slopes.shape[1], weights.short_out.shape[0]
     context_size, num_groups = cache.v.shape[2], cache.k.shape[2]
     intents, mixed = weights.heads.project_bias.shape
@@ -102,15 +104,15 @@ def make_room(weights: StepWeights, cache: KvCache) -> Scratch:
         decay=aligned_zeros(2 * width),
         wide_powers=np.zeros(2 * width, dtype=np.int32),
         first=np.zeros(BLOCK, dtype=np.int64),
-        asking=np.zeros(BLOCK, dtype=np.int64),
-        everyone=np.zeros(BLOCK, dtype=np.int64),
+        wanted_rows=np.zeros(BLOCK, dtype=np.int64),
+        all_rows=np.zeros(BLOCK, dtype=np.int64),
         kept=np.zeros(BLOCK, dtype=np.int64),
     )
 
 
 @compiled
 def _static_fields(item: int, item_table: Any, static_codes: Any, static: Any, static_first: Any, to: Any) -> int:
-    """The item's embedding and its static fields; returns where the next field goes."""
+    """Writes the item's embedding and its static fields; returns the column of the next field."""
     at = item_table.shape[1]
     for d in range(at):
         to[d] = item_table[item, d]
@@ -124,7 +126,7 @@ def _static_fields(item: int, item_table: Any, static_codes: Any, static: Any, s
 
 @compiled
 def _multi_fields(item: int, labels: Any, multi: Any, multi_first: Any, to: Any, at: int) -> int:
-    """The item's multi-label fields, each the mean of its labels; returns where the next field goes."""
+    """Writes the item's multi-label fields, each the mean of its labels; returns the column of the next field."""
     for f in range(multi_first.shape[0] - 1):
         total = f32(0)
         for d in range(multi.shape[1]):
@@ -144,19 +146,23 @@ def _multi_fields(item: int, labels: Any, multi: Any, multi_first: Any, to: Any,
 
 @compiled
 def _lags(at_s: float, times: Any, end: int, window_s: float, lag: Any, powers: Any) -> int:
-    """log1p of a play's lags to those of its slot up to itself, in minutes; returns the first within the short-term window."""
+    """Writes log1p of a play's lags, in minutes, to the plays of its slot up to itself; returns the first play within the
+    short-term window.
+    """
     for j in range(end):
         lag[j] = f32(max(0.0, at_s - times[j]) / TIME_UNIT_S)
     log1p_all(lag[:end], powers[:end])
     first = 0
-    while at_s - times[first] > window_s:  # times rise: what is too old is a prefix, which a play is never in itself
+    while (
+        at_s - times[first] > window_s
+    ):  # times rise, so plays outside the window are a prefix, which never includes the play itself
         first += 1
     return first
 
 
 @compiled
 def _times(at_s: float, gap_s: float, to: Any) -> None:
-    """The inputs of the time encoding, as :class:`intentrec_core.model.attention.TimeEncoding` makes them."""
+    """Writes the inputs of the time encoding, as :class:`intentrec_core.model.attention.TimeEncoding` computes them."""
     day, week = at_s / _DAY_S, at_s / _WEEK_S
     day, week = 2 * np.pi * (day - np.floor(day)), 2 * np.pi * (week - np.floor(week))
     to[0], to[1], to[2], to[3] = f32(np.sin(day)), f32(np.sin(week)), f32(np.cos(day)), f32(np.cos(week))
@@ -165,11 +171,11 @@ def _times(at_s: float, gap_s: float, to: Any) -> None:
 
 
 @compiled
-def begin_block(weights: Any, cache: Any, rows: Any, low: int, num: int, room: Any) -> None:
-    """F, times and lags of a block; its plays' times go into the cache."""
+def begin_block(weights: Any, cache: Any, rows: Any, low: int, num: int, scratch: Any) -> None:
+    """Computes F, times and lags of a block, and stores its plays' times in the cache."""
     fields = weights.fields
     for i in range(num):
-        row, item, to = low + i, rows.item_row[low + i], room.fields[i]
+        row, item, to = low + i, rows.item_row[low + i], scratch.fields[i]
         slot, place, at_s = rows.slot[row], rows.place[row], rows.ts_s[row]
         at = _static_fields(item, fields.item, fields.static_codes, fields.static, fields.static_first, to)
         at = _multi_fields(item, fields.labels, fields.multi, fields.multi_first, to, at)
@@ -178,8 +184,8 @@ def begin_block(weights: Any, cache: Any, rows: Any, low: int, num: int, room: A
             for d in range(fields.dynamic.shape[1]):
                 to[at + d] = fields.dynamic[code, d]
             at += fields.dynamic.shape[1]
-        _times(at_s, rows.gap_s[row], room.times[i])
+        _times(at_s, rows.gap_s[row], scratch.times[i])
         cache.ts_s[slot, place] = at_s
-        room.first[i] = _lags(
-            at_s, cache.ts_s[slot], place + 1, weights.short_term_window_s, room.lags[i], room.powers
+        scratch.first[i] = _lags(
+            at_s, cache.ts_s[slot], place + 1, weights.short_term_window_s, scratch.lags[i], scratch.powers
         )  # fmt: skip

@@ -1,9 +1,10 @@
-"""Attention of new plays over cached ones on the CPU: each cached key and value is read once, where it lies.
+"""Attention of new plays over cached plays on the CPU. Each cached key and value is read once, in place.
 
-Keys lie in groups of ``GROUP`` plays, columns first, so that one query meets a whole group without a horizontal sum; values
-lie play by play. Scores are those of :mod:`intentrec_core.model.attention`; both biases are computed when query and key meet.
+Keys are stored in groups of ``GROUP`` plays, column by column, so that a query is multiplied with a whole group without
+a horizontal sum. Values are stored play by play. Scores are those of :mod:`intentrec_core.model.attention`; both biases
+are computed for each pair of query and key.
 
-Shapes: C plays a slot, G groups of them, W width, H heads, D = W / H.
+Shapes: C plays per slot, G groups of them, W width, H heads, D = W / H.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 from intentrec_core.kernels.dense import compiled, exponentials
 from intentrec_core.kernels.simd import NUM_LANES, add, add_scaled, add_scaled_halves, load, no_lanes, store
 
-#: Plays in a group of keys. 16 lanes are one AVX-512 register; with 32 a core reads cached keys at 35 GB/s instead of 24.
+#: Plays in a group of keys. 16 lanes are one AVX-512 register; with 32, a core reads cached keys at 35 GB/s instead of
+#: 24.
 GROUP = 32
 
 f32 = np.float32
@@ -23,7 +25,7 @@ f32 = np.float32
 
 @compiled
 def store_key(k_GWP: Any, place: int, key: Any) -> None:
-    """Puts the key of the play at ``place`` of a slot where it belongs. Shapes: k f32[G, W, GROUP], key f32[W]."""
+    """Stores the key of the play at ``place`` of a slot. Shapes: k f32[G, W, GROUP], key f32[W]."""
     group, lane = place // GROUP, place % GROUP
     for d in range(key.shape[0]):
         k_GWP[group, d, lane] = key[d]
@@ -31,7 +33,7 @@ def store_key(k_GWP: Any, place: int, key: Any) -> None:
 
 @compiled
 def _scores(q: Any, k_GWP: Any, first: int, end: int, scores_HC: Any) -> None:
-    """Inner products of a query with the keys of every group that holds a play from ``first`` to before ``end``."""
+    """Inner products of a query with the keys of every group that contains a play from ``first`` to ``end`` - 1."""
     num_heads, num_places = scores_HC.shape
     width = k_GWP.shape[1]
     depth = width // num_heads
@@ -50,7 +52,9 @@ def _scores(q: Any, k_GWP: Any, first: int, end: int, scores_HC: Any) -> None:
 
 @compiled
 def _mix_four(weights_HC: Any, v_CW: Any, first: int, end: int, column: int, out: Any) -> None:
-    """Sums 128 columns of the values by weight. Two heads may meet in the middle of 32 columns, not elsewhere."""
+    """Weighted sum of 128 columns of the values. A boundary between heads may lie in the middle of 32 columns, not
+    elsewhere.
+    """
     width = v_CW.shape[1]
     depth = width // weights_HC.shape[0]
     a0, b0 = weights_HC[column // depth], weights_HC[(column + 16) // depth]
@@ -72,7 +76,7 @@ def _mix_four(weights_HC: Any, v_CW: Any, first: int, end: int, column: int, out
 
 @compiled
 def _mix_one(weights_HC: Any, v_CW: Any, first: int, end: int, column: int, out: Any) -> None:
-    """As above, 32 columns."""
+    """Weighted sum of 32 columns of the values, with the same condition."""
     width = v_CW.shape[1]
     depth = width // weights_HC.shape[0]
     a, b = weights_HC[column // depth], weights_HC[(column + 16) // depth]
@@ -84,7 +88,7 @@ def _mix_one(weights_HC: Any, v_CW: Any, first: int, end: int, column: int, out:
 
 @compiled
 def _mix_others(weights_HC: Any, v_CW: Any, first: int, end: int, column: int, out: Any) -> None:
-    """As above, all columns from ``column`` on, whatever heads they belong to."""
+    """Weighted sum of all columns from ``column`` on, with head boundaries anywhere."""
     width = v_CW.shape[1]
     depth = width // weights_HC.shape[0]
     for d in range(column, width):
@@ -97,7 +101,7 @@ def _mix_others(weights_HC: Any, v_CW: Any, first: int, end: int, column: int, o
 
 @compiled
 def _mix(weights_HC: Any, v_CW: Any, first: int, end: int, out: Any) -> None:
-    """Sums values by weight."""
+    """Weighted sum of the values."""
     width = v_CW.shape[1]
     whole = 0
     if (width // weights_HC.shape[0]) % 16 == 0:
@@ -113,30 +117,30 @@ def _mix(weights_HC: Any, v_CW: Any, first: int, end: int, out: Any) -> None:
 
 @compiled
 def attend(
-    q: Any, k_GWP: Any, v_CW: Any, first: int, end: int, log_lag: Any, log_place: Any, slopes_2H: Any, room: Any,
+    q: Any, k_GWP: Any, v_CW: Any, first: int, end: int, log_lag: Any, log_place: Any, slopes_2H: Any, scratch: Any,
     powers: Any, out: Any,
 ) -> None:  # fmt: skip
-    """One query over the plays ``first`` to before ``end`` of its slot, the newest of which is the query's own.
+    """One query over the plays from ``first`` to ``end`` - 1 of its slot; the last of them is the query's own play.
 
-    Shapes: q f32[≥ W], out f32[W]; k f32[G, W, GROUP]; v f32[C, W]; log_lag f32[C] by play; log_place f32[≥ C], descending:
-    its last entry is the query's own place; slopes f32[2, H] of times and places, positive; room f32[H, G · GROUP] and
-    powers i32[C] to work in.
+    Shapes: q f32[≥ W], out f32[W]; k f32[G, W, GROUP]; v f32[C, W]; log_lag f32[C] by play; log_place f32[≥ C],
+    descending: its last entry belongs to the query's own place; slopes f32[2, H] of times and places, positive; work
+    memory scratch f32[H, G · GROUP] and powers i32[C].
 
     Cost: reads 2 · (end − first) · W floats, once.
     """
     num_heads = slopes_2H.shape[1]
     depth = out.shape[0] // num_heads
     scale = f32(1) / np.sqrt(f32(depth))
-    _scores(q, k_GWP, first, end, room)
+    _scores(q, k_GWP, first, end, scratch)
     lag = log_lag[first:end]
     place = log_place[log_place.shape[0] - (end - first) :]
     power = powers[: end - first]
     for head in range(num_heads):
-        row = room[head, first:end]
+        row = scratch[head, first:end]
         by_lag, by_place = slopes_2H[0, head], slopes_2H[1, head]
         for j in range(row.shape[0]):
             row[j] = row[j] * scale - by_lag * lag[j] - by_place * place[j]
         share = f32(1) / exponentials(row, power)
         for j in range(row.shape[0]):
             row[j] *= share
-    _mix(room, v_CW, first, end, out)
+    _mix(scratch, v_CW, first, end, out)

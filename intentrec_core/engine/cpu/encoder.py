@@ -1,5 +1,7 @@
-"""The encoder on the CPU: the compiled step (:mod:`intentrec_core.engine.cpu.step`) over numpy arrays, members
-shared out among threads.
+"""The encoder on the CPU: the compiled step (:mod:`intentrec_core.engine.cpu.step`) over numpy arrays, with members
+divided among threads.
+
+It is a second implementation of :mod:`intentrec_core.model.model`; see docs/cpu-engine.md.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.engine.cpu.block import BlockRows, KvCache, make_room
+from intentrec_core.engine.cpu.block import BlockRows, KvCache, make_scratch
 from intentrec_core.engine.cpu.decode_attention import GROUP
 from intentrec_core.engine.cpu.step import encode_rows
 from intentrec_core.engine.cpu.weights import step_weights
@@ -20,14 +22,16 @@ from intentrec_core.features.columns import Columns
 from intentrec_core.kernels.simd import aligned_zeros
 from intentrec_core.model.model import IntentRec
 
-#: Handing rows to another thread costs as much as encoding one or two of them.
+#: Passing rows to another thread costs as much as encoding one or two rows.
 _MIN_ROWS_A_THREAD = 4
 
 
 class CpuEncoder:
-    """Keys, values and times in numpy arrays. Memory is taken as slots are first used. Uses as many threads as torch does.
+    """Keeps keys, values and times in numpy arrays, and uses as many threads as torch does. Memory is taken when a slot is
+    first used.
 
-    Making one compiles the step where this machine has not done so yet: a worker that is ready answers at once.
+    Making an encoder compiles the step if this machine has not done so yet, so that a worker that is ready answers at
+    once.
     """
 
     def __init__(self, model: IntentRec, pool_bytes: int) -> None:
@@ -43,7 +47,7 @@ class CpuEncoder:
             log_place=np.log1p(np.arange(context_size)[::-1]).astype(np.float32),
         )
         self._num_threads = torch.get_num_threads()
-        self._rooms = [make_room(self._weights, self._cache) for _ in range(self._num_threads)]
+        self._scratches = [make_scratch(self._weights, self._cache) for _ in range(self._num_threads)]
         self._threads = ThreadPoolExecutor(max(1, self._num_threads - 1), thread_name_prefix="encode")
         self.encode(_one_play(model), np.zeros(1, dtype=np.int64), np.ones(1, dtype=bool))
 
@@ -62,20 +66,20 @@ class CpuEncoder:
             wanted=wanted,
         )
         out = no_output(self._model, len(which))
-        (begin, end), *others = _shares(ends, self._num_threads)
-        weights, cache, rooms = self._weights, self._cache, self._rooms
+        (begin, end), *others = _row_ranges(ends, self._num_threads)
+        weights, cache, scratches = self._weights, self._cache, self._scratches
         running = [
-            self._threads.submit(encode_rows, weights, cache, rows, low, high, room, out)
-            for (low, high), room in zip(others, rooms[1:], strict=False)
+            self._threads.submit(encode_rows, weights, cache, rows, low, high, scratch, out)
+            for (low, high), scratch in zip(others, scratches[1:], strict=False)
         ]
-        encode_rows(weights, cache, rows, begin, end, rooms[0], out)
-        for share in running:
-            share.result()
+        encode_rows(weights, cache, rows, begin, end, scratches[0], out)
+        for submitted in running:
+            submitted.result()
         return out
 
 
 def _one_play(model: IntentRec) -> Columns:
-    """A play of no item; what it leaves in a slot is nobody's."""
+    """A play of no item, used to compile the step. What it leaves in a slot is never read."""
     return Columns(
         item_row=np.zeros(1, dtype=np.int64),
         codes=np.zeros((1, len(model.domain.dynamic_fields)), dtype=np.int64),
@@ -98,13 +102,15 @@ def _num_groups(context_size: int) -> int:
     return -(-context_size // GROUP)
 
 
-def _shares(ends: NDArray[np.int64], num_threads: int) -> Iterator[tuple[int, int]]:
-    """Rows of whole contexts for each thread, about as many for each. ``ends`` i64[B]: where each context's rows end."""
+def _row_ranges(ends: NDArray[np.int64], num_threads: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, one for each thread: whole contexts, and about the same number of rows. ``ends`` i64[B]: where each
+    context's rows end.
+    """
     num_rows = int(ends[-1])
-    num_shares = max(1, min(num_threads, num_rows // _MIN_ROWS_A_THREAD))
+    num_ranges = max(1, min(num_threads, num_rows // _MIN_ROWS_A_THREAD))
     low = 0
-    for share in range(1, num_shares + 1):
-        at = int(np.searchsorted(ends, num_rows * share / num_shares - 1e-9))
+    for nth in range(1, num_ranges + 1):
+        at = int(np.searchsorted(ends, num_rows * nth / num_ranges - 1e-9))
         high = int(ends[min(at, len(ends) - 1)])
         if high > low:
             yield low, high

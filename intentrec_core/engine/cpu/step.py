@@ -1,14 +1,17 @@
-"""The whole encoder as one compiled step on the CPU: new plays of many members, their keys and values in a pool.
+"""The whole encoder as one compiled step on the CPU: new plays of many members, with keys and values in a pool.
 
     rows ─ F ─ short-term attention ─ S ─ intent encoder ─ heads, Z ─ item encoder ─ E
 
-A row is one new play; rows of one member stand together, oldest first, so that appending one play, several, or a whole
-context is the same loop with nothing padded. Rows go through all layers in blocks small enough for the caches: an earlier
-block has written the keys that a later one needs. It computes what :class:`intentrec_core.model.model.IntentRec` computes with
-:class:`intentrec_core.model.attention.FullAttend`, and a parity test holds it to that; training and GPUs use the model itself.
+A row is one new play. Rows of one member are next to each other, oldest first, so appending one play, several plays or
+a whole context is the same loop without padding. Rows pass through all layers in blocks that fit the caches: an earlier
+block has stored the keys that a later one needs.
 
-Shapes: R rows, N slots, C plays a slot, G groups of keys, W width, H heads, L layers, S labels of all heads, M heads, P width
-of Z.
+The step computes what :class:`intentrec_core.model.model.IntentRec` computes with
+:class:`intentrec_core.model.attention.FullAttend`, and parity tests compare the two. Training and GPUs use the model
+itself. docs/cpu-engine.md says what to change here when the model changes.
+
+Shapes: R rows, N slots, C plays per slot, G groups of keys, W width, H heads, L layers, S labels of all heads, M heads,
+P width of Z.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ def _attend(
     k_NGWP: Any, v_NCW: Any, log_place: Any, slot: Any, place: Any, low: int, num: int, qkv: Any, first: Any, slopes: Any,
     lags: Any, scores: Any, powers: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Stores the block's keys and values of a layer, then lets the queries attend; where ``first`` is negative, nobody asks."""
+    """Stores the block's keys and values of a layer, then attends for each row. Rows with a negative ``first`` are
+    skipped.
+    """
     width = out.shape[1]
     for i in range(num):
         at, mine, row = place[low + i], slot[low + i], qkv[i]
@@ -46,16 +51,16 @@ def _attend(
 
 
 @compiled
-def _enter(stage: Any, room: Any, num: int) -> None:
-    """A stage's input: F, S and Z projected, normalised, and the time encoding added. Leaves it in ``room.x``."""
-    x, y = room.x, room.y
+def _enter(stage: Any, scratch: Any, num: int) -> None:
+    """A stage's input: F, S and Z projected and normalised, plus the time encoding. The result is in ``scratch.x``."""
+    x, y = scratch.x, scratch.y
     fill_rows(x, stage.norms[0], num)
-    linear(room.fields, stage.fields, x, num)
-    linear(room.short_term, stage.short_term, x, num)
-    linear(room.mixed, stage.mixed, x, num)
+    linear(scratch.fields, stage.fields, x, num)
+    linear(scratch.short_term, stage.short_term, x, num)
+    linear(scratch.mixed, stage.mixed, x, num)
     layer_norm(x, stage.norms[1], stage.norms[2], x, num)
     fill_rows(y, stage.time_bias, num)
-    linear(room.times, stage.time, y, num)
+    linear(scratch.times, stage.time, y, num)
     for i in range(num):
         for d in range(x.shape[1]):
             x[i, d] += y[i, d]
@@ -63,13 +68,22 @@ def _enter(stage: Any, room: Any, num: int) -> None:
 
 @compiled
 def _layers(
-    layers: Any, low_layer: int, high_layer: int, cache: Any, rows: Any, low: int, num: int, asking: Any, room: Any
+    layers: Any,
+    low_layer: int,
+    high_layer: int,
+    cache: Any,
+    rows: Any,
+    low: int,
+    num: int,
+    wanted_rows: Any,
+    scratch: Any,
 ) -> int:
-    """A stage's layers over ``room.x``. In the last one only rows that are ``asking`` (not negative) go on, at the front.
+    """Applies a stage's layers to ``scratch.x``. In the last layer only ``wanted_rows`` (not negative) are computed, moved
+    to the front.
 
-    Returns how many these are; ``room.kept`` says which.
+    Returns their number; ``scratch.kept`` holds their indices.
     """
-    x, y, qkv, wide, kept = room.x, room.y, room.qkv, room.wide, room.kept
+    x, y, qkv, wide, kept = scratch.x, scratch.y, scratch.qkv, scratch.wide, scratch.kept
     width = x.shape[1]
     for i in range(num):
         kept[i] = i
@@ -81,12 +95,12 @@ def _layers(
         last = layer == high_layer - 1
         _attend(
             cache.k[1 + layer], cache.v[1 + layer], cache.log_place, rows.slot, rows.place, low, num, qkv,
-            asking if last else room.everyone, layers.slopes[layer], room.lags, room.scores, room.powers, y,
+            wanted_rows if last else scratch.all_rows, layers.slopes[layer], scratch.lags, scratch.scores, scratch.powers, y,
         )  # fmt: skip
         if last:
             num_kept = 0
             for i in range(num):
-                if asking[i] >= 0:
+                if wanted_rows[i] >= 0:
                     kept[num_kept] = i
                     for d in range(width):
                         x[num_kept, d] = x[i, d]
@@ -97,7 +111,7 @@ def _layers(
         layer_norm(x, norms[2], norms[3], y, num)
         fill_rows(wide, layers.wide_bias[layer], num)
         linear(y, layers.wide[layer], wide, num)
-        gelu(wide, room.decay, room.wide_powers, num)
+        gelu(wide, scratch.decay, scratch.wide_powers, num)
         for i in range(num):
             for d in range(width):
                 x[i, d] += layers.narrow_bias[layer, d]
@@ -145,41 +159,42 @@ def _heads(heads: Any, x: Any, num: int, low: int, powers: Any, projected: Any, 
 
 
 @compiled
-def encode_rows(weights: Any, cache: Any, rows: Any, begin: int, end: int, room: Any, out: Any) -> None:
-    """Encodes the rows from ``begin`` to before ``end``: reads their members' cached plays, adds their own, and writes ``out``.
+def encode_rows(weights: Any, cache: Any, rows: Any, begin: int, end: int, scratch: Any, out: Any) -> None:
+    """Encodes the rows from ``begin`` to ``end`` - 1: reads their members' cached plays, adds the new ones, and writes
+    ``out``.
 
-    ``weights``: :class:`~intentrec_core.engine.cpu.weights.StepWeights`; ``cache``, ``rows`` and ``room``:
+    ``weights``: :class:`~intentrec_core.engine.cpu.weights.StepWeights`; ``cache``, ``rows`` and ``scratch``:
     :mod:`intentrec_core.engine.cpu.block`; ``out``: :class:`~intentrec_core.engine.encoder.StepOutput`.
-    Invariant: of calls that run at the same time, no two have rows of one slot, nor the same room.
+    Invariant: calls that run at the same time share neither a slot nor a scratch.
 
-    Cost: O(W²) a row and layer, and 2 · W floats read a cached play, row and layer.
+    Cost: O(W²) per row and layer, and 2 · W floats read per cached play, row and layer.
     """
-    # One loop over both stages, so that a stage is there once: twice is more than the compiler goes through with care.
+    # One loop over both stages, so that the code of a stage is compiled once: twice as much code is compiled less well.
     stages = (weights.intent, weights.item)
     num_intent, num_layers = weights.num_intent_layers, weights.layers.qkv.shape[0]
     for low in range(begin, end, BLOCK):
         num = min(BLOCK, end - low)
-        begin_block(weights, cache, rows, low, num, room)
-        clear_rows(room.qkv, num)
-        linear(room.fields, weights.short_qkv, room.qkv, num)
+        begin_block(weights, cache, rows, low, num, scratch)
+        clear_rows(scratch.qkv, num)
+        linear(scratch.fields, weights.short_qkv, scratch.qkv, num)
         _attend(
-            cache.k[SHORT_TERM_LAYER], cache.v[SHORT_TERM_LAYER], cache.log_place, rows.slot, rows.place, low, num, room.qkv,
-            room.first, weights.short_slopes, room.lags, room.scores, room.powers, room.y,
+            cache.k[SHORT_TERM_LAYER], cache.v[SHORT_TERM_LAYER], cache.log_place, rows.slot, rows.place, low, num, scratch.qkv,
+            scratch.first, weights.short_slopes, scratch.lags, scratch.scores, scratch.powers, scratch.y,
         )  # fmt: skip
-        clear_rows(room.short_term, num)
-        linear(room.y, weights.short_out, room.short_term, num)
+        clear_rows(scratch.short_term, num)
+        linear(scratch.y, weights.short_out, scratch.short_term, num)
         for i in range(num):
-            room.asking[i] = 0 if rows.wanted[low + i] else -1
+            scratch.wanted_rows[i] = 0 if rows.wanted[low + i] else -1
         for nth in range(0 if num_intent else 1, 2):
             stage, is_item = stages[nth], nth == 1
-            _enter(stage, room, num)
+            _enter(stage, scratch, num)
             low_layer, high_layer = (num_intent, num_layers) if is_item else (0, num_intent)
-            asking = room.asking if is_item else room.everyone
-            num = _layers(weights.layers, low_layer, high_layer, cache, rows, low, num, asking, room)
-            layer_norm(room.x, stage.norms[3], stage.norms[4], room.x, num)
+            wanted_rows = scratch.wanted_rows if is_item else scratch.all_rows
+            num = _layers(weights.layers, low_layer, high_layer, cache, rows, low, num, wanted_rows, scratch)
+            layer_norm(scratch.x, stage.norms[3], stage.norms[4], scratch.x, num)
             if not is_item:
-                _heads(weights.heads, room.x, num, low, room.powers, room.projected, room.mixed, out)
+                _heads(weights.heads, scratch.x, num, low, scratch.powers, scratch.projected, scratch.mixed, out)
         for i in range(num):
-            item, x = out.item[low + room.kept[i]], room.x[i]
+            item, x = out.item[low + scratch.kept[i]], scratch.x[i]
             for d in range(x.shape[0]):
                 item[d] = x[d]

@@ -1,6 +1,9 @@
-"""A model's weights, laid out for the compiled step: transposed, layers stacked, heads side by side.
+"""A model's weights in the layout of the compiled step: transposed, layers stacked, heads side by side.
 
-Shapes: W width, Fw width of F, X = Fw + W, P width of Z, L layers of both encoders together, S all labels of all heads, M heads.
+A parameter that is added to :mod:`intentrec_core.model.model` is added here too; see docs/cpu-engine.md.
+
+Shapes: W width, Fw width of F, X = Fw + W, P width of Z, L layers of both encoders together, S all labels of all heads,
+M heads.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ Numbers = NDArray[np.int64]
 
 
 class FieldWeights(NamedTuple):
-    """What makes F: tables of all fields of a kind in one, with the row at which each field begins.
+    """Weights of F. The tables of all fields of one kind are joined into one; ``*_first`` is the row at which each field
+    begins.
 
     Shapes: item f32[V, W]; static_codes i64[V, Fs]; labels f32[V, all multi-labels]; static, dynamic f32[rows, 16];
     multi f32[all multi-labels, 16]; *_first i64[fields] (multi_first has one more: the end).
@@ -40,11 +44,11 @@ class FieldWeights(NamedTuple):
 
 
 class LayerWeights(NamedTuple):
-    """Stacked layers: those of the intent encoder, then those of the item encoder.
+    """Stacked layers: first those of the intent encoder, then those of the item encoder.
 
-    Shapes: norms f32[L, 4, W]: gain and bias before attention, gain and bias before the feed-forward; qkv f32[L, W, 3W];
-    out f32[L, W, W]; wide f32[L, W, 2W]; wide_bias f32[L, 2W]; narrow f32[L, 2W, W]; narrow_bias f32[L, W];
-    slopes f32[L, 2, H], positive.
+    Shapes: norms f32[L, 4, W]: gain and bias of the norm for attention, then gain and bias of the norm for the
+    feed-forward network; qkv f32[L, W, 3W]; out f32[L, W, W]; wide f32[L, W, 2W]; wide_bias f32[L, 2W]; narrow f32[L,
+    2W, W]; narrow_bias f32[L, W]; slopes f32[L, 2, H], positive.
     """
 
     norms: Array
@@ -58,10 +62,11 @@ class LayerWeights(NamedTuple):
 
 
 class StageWeights(NamedTuple):
-    """What comes before and after a stage's layers. Its input is never put together: F, S and Z are multiplied one by one.
+    """Weights of a stage outside its layers. The stage's input is never concatenated: F, S and Z are multiplied one by
+    one.
 
-    Shapes: fields f32[Fw, W], short_term f32[W, W], mixed f32[P or 0, W]; norms f32[5, W]: bias of these, gain and bias behind
-    them, gain and bias at the end; time f32[6, W]; time_bias f32[W].
+    Shapes: fields f32[Fw, W], short_term f32[W, W], mixed f32[P or 0, W]; norms f32[5, W]: bias of these products, gain
+    and bias of the norm on entry, gain and bias of the norm at the end; time f32[6, W]; time_bias f32[W].
     """
 
     fields: Array
@@ -73,9 +78,10 @@ class StageWeights(NamedTuple):
 
 
 class HeadWeights(NamedTuple):
-    """Heads side by side.
+    """Weights of the heads, side by side.
 
-    Shapes: logits f32[W, S], logits_bias f32[S], first i64[M + 1], project f32[S, P], project_bias f32[M, P], attention f32[P].
+    Shapes: logits f32[W, S], logits_bias f32[S], first i64[M + 1], project f32[S, P], project_bias f32[M, P], attention
+    f32[P].
     """
 
     logits: Array
@@ -87,7 +93,7 @@ class HeadWeights(NamedTuple):
 
 
 class StepWeights(NamedTuple):
-    """All of it. ``num_intent_layers`` is 0 where the model has no intent stage; ``intent`` is then never looked at."""
+    """All weights of the step. ``num_intent_layers`` is 0 if the model has no intent stage; ``intent`` is not read then."""
 
     fields: FieldWeights
     short_qkv: Array
@@ -103,7 +109,9 @@ class StepWeights(NamedTuple):
 
 @torch.inference_mode()
 def step_weights(model: IntentRec) -> StepWeights:
-    """A model's weights in the compiled step's layout; what has it already is shared with the model."""
+    """A model's weights in the layout of the compiled step. Arrays that have this layout already are shared with the
+    model.
+    """
     intent, item = model.intent_encoder, model.item_encoder
     intent_layers = [] if intent is None else _layers(intent)
     return StepWeights(
@@ -198,7 +206,7 @@ def _slopes(attention: SelfAttention) -> Tensor:
 
 
 def _joined(tables: Sequence[Tensor]) -> tuple[Array, Numbers]:
-    """Tables under one another, and the row at which each begins."""
+    """Tables joined by rows, and the row at which each begins."""
     sizes = [len(table) for table in tables]
     first = np.cumsum([0, *sizes])[:-1].astype(np.int64)
     return (_array(torch.cat(list(tables))) if tables else np.zeros((1, 16), dtype=np.float32)), first
@@ -215,7 +223,7 @@ def _bias(module: nn.Module) -> Tensor:
 
 
 def _array(tensor: Tensor) -> Array:
-    """C-contiguous. What torch makes begins with a cache line: lanes read such rows faster
+    """A C-contiguous array. Memory from torch begins at a cache line, so SIMD loads of its rows are faster
     (:mod:`intentrec_core.kernels.simd`).
     """
     return np.asarray(tensor.detach().cpu().float().contiguous().numpy())

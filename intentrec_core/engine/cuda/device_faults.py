@@ -1,10 +1,10 @@
-"""What an error that torch or triton raised says of the device.
+"""Classifies an error that torch or triton raised: whether the device is out of memory, or lost.
 
-    OUT_OF_MEMORY   goes away with a smaller pool
-    LOST            a CUDA error is for good: whatever this process asks of the device from then on fails the same way
+    OUT_OF_MEMORY   a smaller pool avoids it
+    LOST            a CUDA error is permanent: every later call of this process to the device fails in the same way
 
-Both libraries raise RuntimeError. torch's class for device errors is newer than the oldest torch that we take, and cuBLAS,
-driver calls and triton do not use it; all of them name CUDA in the first words.
+Both libraries raise RuntimeError. torch's own class for device errors is newer than the oldest supported torch, and
+cuBLAS, driver calls and triton do not use it. All of them mention CUDA at the start of the message.
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ from enum import Enum
 import torch
 
 _LOST = ("CUDA error: ", "CUDA driver error: ", "Triton Error [CUDA]: ")
-#: Said outside torch's own allocator: pinned memory, a graph that is instantiated, a kernel that is loaded.
+#: Raised outside torch's own allocator: by pinned memory, the instantiation of a graph, or the loading of a kernel.
 _NO_MEMORY = tuple(f"{prefix}out of memory" for prefix in _LOST)
 
 
 class DeviceFault(Enum):
-    """See the module."""
+    """The two kinds of device failure; see the module's docstring."""
 
     OUT_OF_MEMORY = "out of memory"
     LOST = "lost"
 
 
 def fault_of(error: RuntimeError) -> DeviceFault | None:
-    """What is wrong with the device; None when nothing is: the error is of what was computed."""
-    # A capture that ran out of memory cannot be ended either, and what says so stands in front of the reason.
+    """The device failure that an error reports; None for an error that is not about the device, but about the
+    computation.
+    """
+    # A capture that runs out of memory cannot be ended either: the error of ending it is raised, and the reason is its
+    # context.
     if _no_memory(error) or (error.__context__ is not None and _no_memory(error.__context__)):
         return DeviceFault.OUT_OF_MEMORY
     return DeviceFault.LOST if str(error).startswith(_LOST) else None
 
 
 def first_line(error: RuntimeError) -> str:
-    """What happened; torch goes on for several lines with how to look into it."""
+    """The first line of the message; torch adds several lines about debugging."""
     return str(error).partition("\n")[0]
 
 

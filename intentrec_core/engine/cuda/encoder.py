@@ -1,19 +1,21 @@
-"""The encoder on any torch device: the model itself, over keys and values in preallocated tensors.
+"""The encoder on any torch device: the model itself, with keys and values in preallocated tensors.
 
-    one new play a context      a static step over the paged kernel, repeated as a CUDA graph (decode_step, paged_attention)
-    several new plays           padded batches, keys and values gathered (pooled_attend)
+    one new play per context    a static step over the paged kernel, replayed as a CUDA graph (decode_step, paged_attention)
+    several new plays           padded batches, with keys and values gathered (pooled_attend)
 
-Both write to one pool. Without a CUDA device the static step runs as it is and gathers whole slots: that is for tests, the CPU
-serves by :mod:`intentrec_core.engine.cpu.encoder`.
+Both use one pool. Without a CUDA device the static step runs directly and gathers whole slots. That is for tests: on a
+CPU, workers serve with :mod:`intentrec_core.engine.cpu.encoder`.
 
-Precision: weights, activations and sums are float32, and no dense layer multiplies in less; times are float64. ``dtype`` is what
-keys and values are kept in: half precision halves what a play reads and what a member takes. Largest differences from float32, at
-3,600 plays of 150 members with a model trained on MovieLens-100K (item vectors up to 4.2; in brackets the bounds of the tests):
+Precision: weights, activations and sums are float32, and no dense layer multiplies in a lower precision; times are
+float64. ``dtype`` is the type of cached keys and values: half precision halves what a play reads and the memory of a
+member. Largest differences from float32, at 3,600 plays of 150 members with a model trained on MovieLens-100K (item
+vectors up to 4.2; in brackets the limits of the tests):
 
     float16     item vectors 0.0003 (0.001)   probabilities 0.00004 (0.0002)   99.997 % of the top ten are the same items
     bfloat16    item vectors 0.0021 (0.008)   probabilities 0.00023 (0.0016)   99.95 %
 
-Keys and values come from normed layers and stay far from float16's largest number. TF32 would be off by 0.0017 and is not used.
+Keys and values come from normalised layers and stay far below the largest float16. TF32 would differ by 0.0017 and is
+not used.
 
 Shapes: B contexts of one pass; R new plays of all contexts.
 """
@@ -34,17 +36,17 @@ from intentrec_core.engine.output_rows import as_rows, put_rows, read_rows
 from intentrec_core.features.columns import Columns, collate
 from intentrec_core.model.model import IntentRec, ModelOutput
 
-#: Plays (padding included) encoded in one pass. Bounds the memory of a pass, B·T·S biases: 4,096 positions of 128-play
-#: contexts in 4 heads are 8 MB a layer.
+#: Positions (padding included) encoded in one pass. This limits the memory of a pass, B·T·S biases: 4,096 positions of
+#: 128-play contexts in 4 heads are 8 MB per layer.
 MAX_POSITIONS = 4096
 
 
 class TorchEncoder:
-    """A model over a pool on its own device, and on CUDA a stream of its own: a coming bundle beside the one that
-    serves shares the device with it.
+    """A model over a pool on its own device. On CUDA it also has its own stream, because a coming bundle shares the
+    device with the bundle in service.
 
-    ``dtype`` None: float16 on CUDA, float32 elsewhere. ``graphs`` False runs each step as it is. ``pool``, ``decode`` and
-    ``stream`` are what benches and tests look into.
+    ``dtype`` None: float16 on CUDA, float32 elsewhere. ``graphs`` False runs each step directly. ``pool``, ``decode``
+    and ``stream`` are public for benchmarks and tests.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class TorchEncoder:
         self._model = model
         self.stream = torch.cuda.Stream(model.device) if on_cuda else None
         if self.stream is not None:
-            self.stream.wait_stream(torch.cuda.current_stream(model.device))  # the weights' copy may still be under way
+            self.stream.wait_stream(
+                torch.cuda.current_stream(model.device)
+            )  # the copy of the weights may not be finished
         with torch.cuda.stream(self.stream):
             self.pool = KvPool(model, pool_bytes, dtype)
             self.decode = _decode_step(model, self.pool, graphs=graphs)
@@ -75,13 +79,15 @@ class TorchEncoder:
                 put_rows(self.decode.run(columns.of_contexts(which), slots[which]), heads[which], out)
             for group in _passes(columns.lengths[several]):
                 which = several[group]
-                part = columns.of_contexts(which)
-                nth = np.arange(len(part.item_row)) - np.repeat(np.cumsum(part.lengths) - part.lengths, part.lengths)
-                put_rows(self._prefill(part, slots[which], nth), np.repeat(heads[which], part.lengths) + nth, out)
+                chunk = columns.of_contexts(which)
+                nth = np.arange(len(chunk.item_row)) - np.repeat(
+                    np.cumsum(chunk.lengths) - chunk.lengths, chunk.lengths
+                )
+                put_rows(self._prefill(chunk, slots[which], nth), np.repeat(heads[which], chunk.lengths) + nth, out)
         return out
 
     def _prefill(self, columns: Columns, slots: NDArray[np.int64], nth: NDArray[np.int64]) -> StepOutput:
-        """What the model says at each play; ``nth`` i64[R] is its place among its context's new ones."""
+        """The model's output at each play; ``nth`` i64[R] is the play's place among its context's new plays."""
         device, domain = self._model.device, self._model.domain
         which = np.repeat(np.arange(len(slots)), columns.lengths)
         new = (torch.from_numpy(which).to(device), torch.from_numpy(nth).to(device))
@@ -101,7 +107,7 @@ def _decode_step(model: IntentRec, pool: KvPool, *, graphs: bool) -> DecodeStep:
     from intentrec_core.engine.cuda.cuda_graph import CudaGraphs
 
     depth = model.config.width // model.config.num_heads
-    if depth & (depth - 1) == 0:  # blocks of the kernel are powers of two
+    if depth & (depth - 1) == 0:  # the kernel's blocks are powers of two
         from intentrec_core.engine.cuda.paged_attention import PagedAttend as make_attend  # needs triton
 
     decode = DecodeStep(model, pool, make_attend, CudaGraphs() if graphs else None)
@@ -110,7 +116,7 @@ def _decode_step(model: IntentRec, pool: KvPool, *, graphs: bool) -> DecodeStep:
 
 
 def _passes(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Groups contexts of like length, so that padding at most doubles a pass, and bounds what one pass encodes.
+    """Groups contexts of similar length, so that padding at most doubles a pass, and limits the positions of one pass.
 
     Shapes: lengths i64[B] -> indices into it.
     """

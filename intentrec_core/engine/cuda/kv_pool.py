@@ -1,5 +1,5 @@
-"""Preallocated tensors for cached keys, values and times. It knows slots; who holds them is
-:mod:`intentrec_core.engine.slots`.
+"""Preallocated tensors for cached keys, values and times, by slot. :mod:`intentrec_core.engine.slots` assigns slots to
+members.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from intentrec_core.model.model import IntentRec
 
 
 class KvPool:
-    """Keys and values of ``dtype``, times in float64, and one slot more than members have: what fills a batch up writes there.
+    """Keys and values in ``dtype``, times in float64. It has one slot more than it gives to members: plays that fill up
+    a batch write to it.
 
-    Each head's keys of a slot lie one after another, so that whoever attends reads one stretch of memory.
+    Each head's keys of a slot are contiguous, so that attention reads one stretch of memory.
 
-    Shapes: L cached layers, N slots, H heads, C plays a slot, D width of a head: k and v [L, N + 1, H, C, D], ts f64[N + 1, C].
+    Shapes: L cached layers, N slots, H heads, C plays per slot, D width of a head: k and v [L, N + 1, H, C, D], ts
+    f64[N + 1, C].
     """
 
     def __init__(self, model: IntentRec, budget_bytes: int, dtype: torch.dtype) -> None:
@@ -29,14 +31,14 @@ class KvPool:
             self.context_size,
             config.width // config.num_heads,
         )
-        # Zeros, not empty: a masked key weighs 0, but 0 · NaN of memory never written would spoil the sum.
+        # Zeros, not uninitialised memory: a masked key has weight 0, but 0 · NaN would spoil the sum.
         self.k_LNHCD = torch.zeros(shape, dtype=dtype, device=device)
         self.v_LNHCD = torch.zeros(shape, dtype=dtype, device=device)
         self.ts_NC = torch.zeros(self.num_slots + 1, self.context_size, dtype=torch.float64, device=device)
 
     @property
     def spare_slot(self) -> int:
-        """The slot that is nobody's."""
+        """The slot that belongs to no member."""
         return self.num_slots
 
 

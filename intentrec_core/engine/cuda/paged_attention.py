@@ -1,17 +1,19 @@
-"""Attention of one new play a context over cached keys and values where they lie: one Triton kernel, for CUDA.
+"""Attention of one new play per context over cached keys and values, read in place: one Triton kernel, for CUDA.
 
-    program (context b, head h): its own key and value into the slot's place, then every earlier place of the slot in blocks,
-    softmax carried along, all sums in float32
+    program (context b, head h): stores its own key and value in the slot, then reads every earlier place of the slot in blocks,
+    with a running softmax and all sums in float32
 
-Keys, values and times are read once, and nothing is gathered: what a step costs is what it reads. Keys outside the short-term
-window are not even read. Scores are those of :mod:`intentrec_core.model.attention`; both biases are 0 for a play and itself.
+Keys, values and times are read once and never gathered, so a step costs what it reads. Keys outside the short-term
+window are not read at all. Scores are those of :mod:`intentrec_core.model.attention`; both biases are 0 between a play
+and itself.
 
-The keys of a context are not shared out among several programs: 64 contexts of 4 heads are twice the programs that an H100 runs
-at once, and fewer contexts than that are no load.
+The keys of a context are not divided among several programs: 64 contexts with 4 heads are twice as many programs as an
+H100 runs at once, and with fewer contexts the device is not busy anyway.
 
-Importing it needs triton, which comes with torch's CUDA builds; nothing else imports it until there is a CUDA device.
+Importing this module requires triton, which comes with torch's CUDA builds. It is imported only when there is a CUDA
+device.
 
-Shapes: B contexts, H heads, D width of a head, N slots, C plays a slot, W = H · D.
+Shapes: B contexts, H heads, D width of a head, N slots, C plays per slot, W = H · D.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ from intentrec_core.engine.cuda.kv_pool import KvPool
 from intentrec_core.features.columns import ContextBatch
 from intentrec_core.model.attention import SHORT_TERM_LAYER, TIME_UNIT_S
 
-#: Numbers in a block of keys: 64 for each thread, so that several loads are under way at once and keys and values still fit in
-#: registers. Blocks are whole for every head width that is a power of two up to 64.
+#: Numbers in a block of keys: 64 per thread, so that several loads are in flight and keys and values still fit into
+#: registers. A block holds whole keys for every head width that is a power of two up to 64.
 BLOCK_NUMBERS = 2048
-#: Of a program: no warp ever waits for another one, and the programs of a few hundred contexts fill the device.
+#: Warps per program: with one, no warp waits for another, and the programs of a few hundred contexts fill the device.
 NUM_WARPS = 1
 
 
@@ -37,14 +39,15 @@ def _append_and_attend(
     NUM_HEADS: tl.constexpr, DEPTH: tl.constexpr, CONTEXT_SIZE: tl.constexpr, BLOCK: tl.constexpr,
     WINDOW_S: tl.constexpr, UNIT_S: tl.constexpr,
 ):  # fmt: skip
-    """WINDOW_S is None where a query sees all earlier plays."""
+    """WINDOW_S is None if a query sees all earlier plays."""
     program = tl.program_id(0)
     context, head = program // NUM_HEADS, program % NUM_HEADS
     slot, place = tl.load(slot_ptr + context), tl.load(place_ptr + context)
     columns = tl.arange(0, DEPTH)
     own = context.to(tl.int64) * row_stride + head * DEPTH + columns
     q = tl.load(q_ptr + own).to(tl.float32) / tl.sqrt(float(DEPTH))
-    # As rounded as it will be when later plays read it: a play says the same however its context was cut into passes.
+    # Rounded as it will be when later plays read it: a play's output does not depend on how its context was divided
+    # into passes.
     k = tl.load(k_ptr + own).to(pool_k_ptr.dtype.element_ty)
     v = tl.load(v_ptr + own).to(pool_v_ptr.dtype.element_ty)
     first = (slot * NUM_HEADS + head) * CONTEXT_SIZE
@@ -56,7 +59,7 @@ def _append_and_attend(
     own_s = tl.load(pool_s_ptr + slot * CONTEXT_SIZE + place)
 
     top = tl.sum(q * k.to(tl.float32))
-    total = tl.exp(top - top)  # 1, or not a number where the score is none
+    total = tl.exp(top - top)  # 1, or NaN if the score is NaN
     mixed = v.to(tl.float32)
     for begin in range(0, place, BLOCK):
         at = begin + tl.arange(0, BLOCK)
@@ -86,7 +89,7 @@ def _softplus(x):
 
 
 class PagedAttend:
-    """Attention of one new play of each context (see :class:`intentrec_core.model.attention.Attend`). Shapes: slots i64[B]."""
+    """Attention of one new play per context (see :class:`intentrec_core.model.attention.Attend`). Shapes: slots i64[B]."""
 
     def __init__(self, pool: KvPool, batch: ContextBatch, slots: Tensor, short_term_window_s: float) -> None:
         self._pool, self._slots, self._places = pool, slots.contiguous(), batch.starts.contiguous()

@@ -1,7 +1,7 @@
-"""Attention of new plays over cached ones by gathering: any number of new plays a context, any torch device.
+"""Attention of new plays over cached ones by gathering: for any number of new plays per context, on any torch device.
 
-Keys and values that are kept in half precision are widened when they are gathered, so that scores, biases and sums are of float32
-in any case: only what is kept is rounded.
+Keys and values in half precision are converted when they are gathered, so scores, biases and sums are always float32:
+only what is stored is rounded.
 
 Shapes: B contexts of one pass, T new plays, S keys seen, R new plays of all contexts; H heads, D width of a head.
 """
@@ -18,9 +18,11 @@ from intentrec_core.model.attention import Geometry
 
 
 class PooledAttend:
-    """Writes the new keys and values, then attends to all that are cached (see :class:`intentrec_core.model.attention.Attend`).
+    """Stores the new keys and values, then attends to all that are cached (see
+    :class:`intentrec_core.model.attention.Attend`).
 
-    Nothing in it waits for the device: where the new plays stand in the batch is told, and so is how many keys are seen at most.
+    Nothing in it waits for the device: the caller passes the places of the new plays in the batch, and the largest
+    number of keys seen.
 
     Shapes: slots i64[B]; new i64[R] twice: context, and place among its new plays.
     """
@@ -58,7 +60,7 @@ class PooledAttend:
 
 
 def attend_to_whole_slots(pool: KvPool, batch: ContextBatch, slots: Tensor, short_term_window_s: float) -> PooledAttend:
-    """One new play of each context, shapes given by the pool alone: the twin of the paged kernel where there is none."""
+    """One new play per context, with shapes that depend on the pool alone: used where the paged kernel cannot run."""
     rows = torch.arange(len(slots), device=slots.device)
     new = (rows, torch.zeros_like(rows))
     return PooledAttend(pool, batch, slots, new, pool.context_size, short_term_window_s)

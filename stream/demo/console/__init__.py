@@ -1,1 +1,1 @@
-"""The live terminal view: what is shown (snapshot), whom to show (spotlight), how it looks (screen, panels, bars)."""
+"""The live terminal view: its data (snapshot), the choice of members (spotlight), and the drawing (screen, panels, bars)."""

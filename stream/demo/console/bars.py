@@ -1,4 +1,4 @@
-"""Figures as text: bars of eighths of a character, a sparkline, and numbers that keep their width."""
+"""Numbers as text: bars in eighths of a character, a sparkline, and fixed-width number formats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def milliseconds(seconds: float | None) -> str:
-    """A latency for people: ``12 ms``, ``1.2 s``; a dash where there is none."""
+    """A latency as text: ``12 ms``, ``1.2 s``; a dash for None."""
     if seconds is None:
         return "–"
     if seconds < 0.00995:
@@ -36,7 +36,7 @@ def milliseconds(seconds: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """A hit rate or accuracy with three digits behind the point: ``.112``; a dash where there is none."""
+    """A hit rate or accuracy with three decimals: ``.112``; a dash for None."""
     if value is None:
         return "–"
     return f"{value:.3f}".removeprefix("0") if value < 1 else "1.00"
@@ -53,5 +53,5 @@ def duration(seconds: float) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """The text, cut to ``width`` characters with an ellipsis where it is longer."""
+    """The text, truncated to ``width`` characters with an ellipsis if it is longer."""
     return text if len(text) <= width else text[: max(0, width - 1)].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""The boxes of the live view: flow, quality, weights, and one for each member."""
+"""The panels of the live view: flow, quality, weights, and one for each member."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ _HEAD_STYLES = ("bright_cyan", "bright_yellow", "bright_magenta", "bright_green"
 
 
 def framed(content: RenderableType, title: str) -> Panel:
-    """A box with a quiet frame and a title."""
+    """A panel with a grey frame and a title."""
     return Panel(
         content, title=Text(title, style="bold bright_white"), title_align="left", box=ROUNDED, border_style=FRAME
     )
 
 
 def flow_panel(view: DemoSnapshot, width: int) -> Panel:
-    """What comes in and goes out, how fast, and how far the replay is."""
-    figures = Table.grid(padding=(0, 2), expand=True)
-    rate = _figure("plays/s", f"{view.plays_per_s:,.0f}", OURS)
+    """Throughput, latency, counts and the progress of the replay."""
+    cells = Table.grid(padding=(0, 2), expand=True)
+    rate = _cell("plays/s", f"{view.plays_per_s:,.0f}", OURS)
     rate.append(f"  {sparkline(view.rates, 12)}", style=THEIRS)
     shown = [
-        ("play to list, p50", milliseconds(view.p50_s), "bright_white"),
+        ("latency p50", milliseconds(view.p50_s), "bright_white"),
         ("p99", milliseconds(view.p99_s), "bright_white"),
-        ("lists", f"{view.recommendations:,}", "bright_white"),
+        ("recommendations", f"{view.recommendations:,}", "bright_white"),
         ("sent / folded in", f"{view.plays_sent:,} / {view.plays_applied:,}", "bright_white"),
     ]
     for _ in range(1 + len(shown)):
-        figures.add_column(no_wrap=True)
-    figures.add_row(rate, *(_figure(name, value, style) for name, value, style in shown))
+        cells.add_column(no_wrap=True)
+    cells.add_row(rate, *(_cell(name, value, style) for name, value, style in shown))
     body = Table.grid(expand=True)
-    body.add_row(figures)
+    body.add_row(cells)
     body.add_row(_progress(view, width - 4))
     return framed(body, view.title)
 
 
-def _figure(name: str, value: str, style: str) -> Text:
+def _cell(name: str, value: str, style: str) -> Text:
     return Text.assemble((f"{name}\n", LABEL), (value, f"bold {style}"))
 
 
@@ -56,29 +56,29 @@ def _progress(view: DemoSnapshot, width: int) -> Text:
     if view.planned_s:
         share = max(share, min(1.0, view.elapsed_s / view.planned_s))
     state = {
-        DemoPhase.REPLAYING: f"it is {view.event_time}" if view.event_time else "waiting for the worker",
-        DemoPhase.DRAINING: "waiting for the last lists",
+        DemoPhase.REPLAYING: view.event_time or "waiting for the worker",
+        DemoPhase.DRAINING: "waiting for the last recommendations",
         DemoPhase.DONE: "done",
     }[view.phase]
     time_text = duration(view.elapsed_s) + (f" of {duration(view.planned_s)}" if view.planned_s else "")
-    trouble = "".join(
+    problems = "".join(
         f"  {count:,} {name}"
         for name, count in (("dead letters", view.dead_lettered), ("duplicates", view.duplicates))
         if count
     )
-    left = max(10, width - len(state) - len(time_text) - len(trouble) - 4)
+    left = max(10, width - len(state) - len(time_text) - len(problems) - 4)
     return Text.assemble(
         (bar(share, left), OURS),
         "  ",
         (state, "bright_white"),
         "  ",
         (time_text, LABEL),
-        (trouble, "bright_red"),
+        (problems, "bright_red"),
     )
 
 
 def quality_panel(quality: LiveQuality, width: int) -> Panel:
-    """Hit rate and intent accuracy, ours beside theirs: one row each, on one scale."""
+    """Hit rate and intent accuracy of IntentRec beside the popularity baseline: one row each, on one scale."""
     rows = [("HR@10", quality.hr_at_10, quality.hr_at_10_popular)]
     rows += [(name, *both) for name, both in quality.intents.items()]
     bar_width = max(4, (width - 4 - 10 - 2 * 7) // 2)
@@ -88,7 +88,7 @@ def quality_panel(quality: LiveQuality, width: int) -> Panel:
         "", Text("IntentRec", style=OURS), "", Text(shortened("popular, last 7 days", bar_width), style=THEIRS), ""
     )
     for name, ours, theirs in rows:
-        # A hit rate is small by nature: its bars are scaled to the better of the two. An accuracy's bar is the accuracy.
+        # Hit rates are small: their bars are scaled to the better of the two. An accuracy's bar shows the accuracy itself.
         top = max(ours or 0.0, theirs or 0.0, 1e-9) if name == "HR@10" else 1.0
         table.add_row(
             shortened(name, 9),
@@ -98,11 +98,11 @@ def quality_panel(quality: LiveQuality, width: int) -> Panel:
             Text(f"{ratio(theirs):<4}", style="bright_white"),
         )
     judged = f" · {quality.num_judged:,}" if quality.num_judged else ""
-    return framed(table, f"Every play answers the last prediction{judged}")
+    return framed(table, f"Each play tests the last prediction{judged}")
 
 
 def weights_panel(weights: Weights, width: int) -> Panel:
-    """The bundle that serves, and what the ones before it came to."""
+    """The serving bundle, and the quality of the bundles before it."""
     body = Table.grid(expand=True)
     age = f"{duration(weights.age_s)} old" if weights.version else ""
     body.add_row(Text.assemble((weights.version or "none yet", f"bold {WEIGHTS}"), (f"  {age}", LABEL)))
@@ -125,7 +125,7 @@ def weights_panel(weights: Weights, width: int) -> Panel:
 
 
 def member_panel(member: Member, width: int, num_rows: int) -> Panel:
-    """One member: the newest play, the intents as bars, and what is recommended next."""
+    """One member: the newest play, the intents as bars, and the recommendations."""
     head_width = 24
     heads = member.heads
     num_heads = max(1, min(len(heads), (width - 4 - 26) // (head_width + 2)))
@@ -156,11 +156,11 @@ def _member_title(member: Member, width: int) -> Text:
     title = Text.assemble((f"member {member.user_id}", "bold bright_white"), (f" · play {member.num_plays} ", LABEL))
     tail = Text()
     if member.recommended:
-        tail.append(f" ✓ was no. {member.recommended} on the list", style=HIT)
+        tail.append(f" ✓ was recommended as no. {member.recommended}", style=HIT)
     if member.intent:
         tail.append(f" · {'now' if member.shifted else 'wants'} {member.intent}", style="bright_yellow")
-    room = max(8, width - title.cell_len - tail.cell_len)
-    title.append(shortened(member.last_title, room), style="bright_white")
+    left = max(8, width - title.cell_len - tail.cell_len)
+    title.append(shortened(member.last_title, left), style="bright_white")
     title.append_text(tail)
     return title
 
@@ -170,7 +170,7 @@ def _head_cell(head: Head, width: int, num_rows: int, style: str) -> Text:
     cell = Text.assemble(
         (f"{'▸ ' if head.primary else ''}{head.name}", name_style), (f"  weight {ratio(head.weight)}", LABEL)
     )
-    # Many labels share the mass: a full bar is an even chance, or the likeliest label where that is more.
+    # Many labels share the probability: a full bar is 50 %, or the likeliest label if that is more.
     full = max([0.5, *(share for _, share in head.labels)])
     for label, share in head.labels[:num_rows]:
         cell.append("\n")

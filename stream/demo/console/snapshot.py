@@ -1,6 +1,6 @@
-"""What the live view shows at one moment, as plain frozen data: the screen is a pure function of it.
+"""The data of the live view at one moment, frozen: the screen is a pure function of it.
 
-Nothing here knows Kafka, metrics or rich, so a picture of any situation can be drawn without running anything.
+This module imports neither Kafka, metrics nor rich, so tests can draw any situation without running a demo.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class DemoPhase(StrEnum):
-    """Where the demo is."""
+    """The phase of a demo run."""
 
     REPLAYING = "replaying"
     DRAINING = "draining"
@@ -19,7 +19,7 @@ class DemoPhase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """One intent head of a member: its weight among the heads, and its most likely labels, likeliest first."""
+    """One intent head of a member: its weight among the heads, and its likeliest labels, in order."""
 
     name: str
     weight: float
@@ -29,9 +29,10 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One member as of their newest play.
+    """One member after their newest play.
 
-    ``recommended``: whether that play stood on the list shown before it (place from 1, 0: it did not, None: first list).
+    ``recommended``: the rank of the played item in the previous recommendation, from 1; 0 if it was absent; None if there was no
+    recommendation yet. ``quiet_s``: seconds since the member's last change.
     """
 
     user_id: str
@@ -47,9 +48,9 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveQuality:
-    """The worker's running figures over all plays that were predicted: ours beside 'popular in the last 7 days'.
+    """The worker's running quality over all predicted plays, beside the baseline 'popular in the last 7 days'.
 
-    ``intents`` by head: accuracy, and that of always saying the head's currently commonest label (None: not measured).
+    ``intents`` by head: the accuracy, and the accuracy of always predicting the head's most common label (None: not measured).
     """
 
     num_judged: int = 0
@@ -61,7 +62,7 @@ class LiveQuality:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedBundle:
-    """One bundle and what came of the plays it answered."""
+    """One bundle and its quality over the plays it answered."""
 
     version: str
     num_judged: int
@@ -71,7 +72,7 @@ class ServedBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The bundle that serves, its age, and the refreshing of it."""
+    """The serving bundle, its age, and the swaps so far."""
 
     version: str = ""
     age_s: float = 0.0
@@ -84,7 +85,7 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSnapshot:
-    """Everything on the screen. Units: seconds, plays per second; ``event_time`` is the newest play's, as text."""
+    """Everything on the screen. Units: seconds, plays per second. ``event_time``: that of the newest play, as text."""
 
     title: str
     phase: DemoPhase = DemoPhase.REPLAYING

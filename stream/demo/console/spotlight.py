@@ -1,7 +1,7 @@
-"""Whom the live view shows: members who are active now, each long enough to be read.
+"""Chooses the members that the live view shows: active ones, each for long enough to be read.
 
-A place is kept while its member plays and for QUIET_S after, and in any case for STAY_S; then the place goes to the
-member with the newest play who has no place yet. Memory is bounded: members who have been quiet are forgotten.
+A member keeps its place on the screen while it plays and for QUIET_S after its last play, and for at least STAY_S; then the place
+goes to an active member without a place. Memory is bounded: the members that have been quiet longest are dropped.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from stream.demo.console.snapshot import Head, Member
 if TYPE_CHECKING:
     from stream.wire.messages import IntentUpdate, Recommendation
 
-#: A person reads three bars and five titles in about this time.
+#: Reading three bars and five titles takes about this long.
 STAY_S = 6.0
 QUIET_S = 3.0
-#: Before that the intents of a member are those of everybody.
+#: With fewer plays, a member's intents are still those of the average member.
 FEWEST_PLAYS = 3
 _NUM_LABELS = 5
 _MOST_REMEMBERED = 2_000
@@ -39,9 +39,9 @@ class _Seen:
 
 @dataclass
 class Spotlight:
-    """Follows every member's newest outputs, and picks ``num_members`` of them for the screen.
+    """Tracks every member's newest outputs, and picks ``num_members`` members for the screen.
 
-    ``titles`` gives a title by item id. ``seed`` decides among members whose newest plays came together.
+    ``titles`` maps item ids to titles. ``seed`` decides among members that are active at the same time.
     """
 
     num_members: int
@@ -57,7 +57,7 @@ class Spotlight:
         self._places = [None] * self.num_members
 
     def on_play(self, user_id: str, item_id: str) -> None:
-        """A play is sent."""
+        """Records that a play is sent."""
         seen = self._touch(user_id)
         seen.num_plays += 1
         seen.last_item = item_id
@@ -66,17 +66,17 @@ class Spotlight:
             seen.place = seen.listed.index(item_id) + 1 if item_id in seen.listed else 0
 
     def on_recommendation(self, message: Recommendation) -> None:
-        """A new list for a member."""
+        """Records a member's new recommendation."""
         seen = self._touch(message.user_id)
         seen.listed = tuple(item.item_id for item in message.items)
         seen.titles = tuple(item.title for item in message.items)
 
     def on_intent(self, message: IntentUpdate) -> None:
-        """New intents of a member."""
+        """Records a member's new intents."""
         self._touch(message.user_id).intent = message
 
     def members(self) -> tuple[Member, ...]:
-        """The members to show now, in fixed places."""
+        """The members to show now, in stable places."""
         now_s = self.clock()
         for place, held in enumerate(self._places):
             if held is None or self._is_over(*held, now_s):

@@ -69,6 +69,10 @@ class LastPredictions:
         """Members with a prediction."""
         return len(self._slot)
 
+    def bundles(self) -> NDArray[np.int32]:
+        """Numbers of the bundles whose predictions are kept, each once."""
+        return np.unique(self._kept.bundle)
+
     def find(self, members: Sequence[MemberKey]) -> Predictions:
         """The last prediction of each member."""
         slots = np.array([self._slot.get(member, -1) for member in members], dtype=np.int64)
@@ -120,14 +124,20 @@ class PredictionTracker:
         self._metrics = metrics
         self._last = LastPredictions(len(self._heads), max_members)
         self._common = [CommonLabels(head.num_labels) for head in domain.heads]
-        self._bundles: list[str] = []
+        self._bundles: dict[int, str] = {}
+        self._number, self._next_number = -1, 0
 
     def bundle_number(self, bundle: str) -> int:
         """The small number that stands for a bundle in predictions."""
         self._metrics.judges(bundle, self._names)
-        if bundle not in self._bundles:
-            self._bundles.append(bundle)
-        return self._bundles.index(bundle)
+        if self._bundles.get(self._number) != bundle:
+            self._number = next((n for n, known in self._bundles.items() if known == bundle), self._next_number)
+            if self._number == self._next_number:
+                self._next_number += 1
+                predicting = set(self._last.bundles().tolist())
+                self._bundles = {n: known for n, known in self._bundles.items() if n in predicting}
+                self._bundles[self._number] = bundle
+        return self._number
 
     def forget(self, member: MemberKey) -> None:
         """Drops a member's prediction."""
@@ -135,15 +145,15 @@ class PredictionTracker:
 
     def previous(self, batch: BatchRows, made: Predictions) -> Predictions:
         """For every row the prediction before its play: of the row before where the batch has it, else the one kept."""
-        first = np.array([run.first_row for run in batch.runs], dtype=np.int64)
+        first = np.array(batch.first_row, dtype=np.int64)
         found = made.take(np.arange(len(batch)) - 1)  # row 0 takes the last row: always a first one, replaced below
         before = self._last.find([run.member for run in batch.runs])
         newest: dict[MemberKey, int] = {}
-        for i, run in enumerate(batch.runs):
+        for i, (run, first_row) in enumerate(zip(batch.runs, batch.first_row, strict=True)):
             row = newest.get(run.member)
             if row is not None:
                 before.put(np.array([i]), made.take(np.array([row])))
-            newest[run.member] = run.first_row + run.num_outputs - 1
+            newest[run.member] = first_row + run.num_outputs - 1
         found.put(first, before)
         self._last.keep(list(newest), made.take(np.array(list(newest.values()), dtype=np.int64)))
         return found

@@ -1,4 +1,4 @@
-"""What the plays of a micro-batch say of the predictions before them, and of what is popular now."""
+"""Scores the last prediction for every play of a micro-batch, and counts the plays as popular now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import Outcome
-from stream.pipeline.folding import PartitionWork, PendingAnswer
 from stream.pipeline.live_quality.labels import observed_labels_of
 from stream.pipeline.live_quality.predictions import CUTOFF, Predictions, PredictionTracker
 from stream.pipeline.popular import PopularNow
@@ -20,79 +19,85 @@ if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.ops.metrics import Metrics
     from stream.pipeline.batch_rows import BatchRows
+    from stream.pipeline.folding import FoldedPartition
     from stream.pipeline.retrieval import RankedItems
     from stream.pipeline.watched import WatchedRows
+    from stream.wire.deferred_counts import DeferredCounts
 
 
 class PredictionScorer:
-    """How predictions of one bundle are judged, and what is popular now. Owned by the thread that answers.
+    """Scores the predictions of one bundle, and knows what is popular now. Owned by the responder thread.
 
-    ``before``: of the bundle whose members this one takes over. Where rows mean the same items, what it keeps of them is shared.
+    ``before``: the scorer of the bundle whose members this one takes over. Where rows mean the same items, both share what they
+    keep.
     """
 
     def __init__(self, serving: Serving, metrics: Metrics, before: PredictionScorer | None = None) -> None:
         self._serving = serving
         self._popular: PopularNow | None = None
-        self._judge: PredictionTracker = PredictionTracker(serving.domain, metrics)
+        self._tracker: PredictionTracker = PredictionTracker(serving.domain, metrics)
         if before is None:
-            self._popular = _popular_of(serving)  # a worker does what is slow before it is ready
+            self._popular = _popular_of(serving)  # slow work belongs before a worker is ready
         elif serving.extends(before._serving) or before._serving.extends(serving):
             self._popular = before.popular.beside(serving.popularity)
             if serving.domain.heads == before._serving.domain.heads:
-                self._judge = before._judge
+                self._tracker = before._tracker
 
     @property
     def popular(self) -> PopularNow:
-        """What is popular now; asked for the first time it may take a second, counting out a large bundle's plays."""
+        """What is popular now. The first call may take a second, to count a large bundle's plays."""
         if self._popular is None:
             self._popular = _popular_of(self._serving)
         return self._popular
 
     def forget(self, member: MemberKey) -> None:
         """Drops a member's prediction."""
-        self._judge.forget(member)
+        self._tracker.forget(member)
 
     def score(
         self,
-        works: Sequence[PartitionWork],
+        partitions: Sequence[FoldedPartition],
+        rows_of: Sequence[Sequence[int]],
+        counts: Sequence[DeferredCounts],
         batch: BatchRows,
         encoded: Encoded,
-        lists: RankedItems,
+        ranked: RankedItems,
         watched: Sequence[WatchedRows],
-        coalesced_away: NDArray[np.bool_],
+        unanswered: NDArray[np.bool_],
     ) -> None:
-        """Judges the predictions before the plays that came in order, then counts all new plays as popular.
+        """Scores the prediction before each appended play into its partition's counts, then counts all new plays as popular.
 
-        Shapes: watched i64[any] a row; coalesced_away bool[N].
+        Shapes: rows_of the row of each answer, by partition; watched i64[any] a row; unanswered bool[N].
         """
         serving = self._serving
         made = Predictions.empty(len(batch), len(serving.domain.heads))
-        made.items[:] = lists.rows[:, :CUTOFF]
+        made.items[:] = ranked.rows[:, :CUTOFF]
         for m, head in enumerate(encoded.heads):
             made.labels[:, m] = head.argmax(axis=1)
-        made.bundle[~coalesced_away] = self._judge.bundle_number(serving.version)
-        previous = self._judge.previous(batch, made)
-        answers = [
-            (p, work_of)
-            for work_of, work in enumerate(works)
-            for p in work.pending
-            if isinstance(p, PendingAnswer) and p.outcome is not Outcome.REPLAYED
-        ]
-        in_order = [(a.row, work_of) for a, work_of in answers if a.outcome is Outcome.APPENDED]
-        added, works_of = np.array(in_order, dtype=np.int64).reshape(-1, 2).T
+        made.bundle[~unanswered] = self._tracker.bundle_number(serving.version)
+        previous = self._tracker.previous(batch, made)
+        appended: list[tuple[int, int]] = []
+        late_items: list[str] = []
+        late_ms: list[int] = []
+        for number, (partition, rows) in enumerate(zip(partitions, rows_of, strict=True)):
+            for answer, row in zip(partition.answers, rows, strict=True):
+                if answer.outcome is Outcome.APPENDED:
+                    appended.append((row, number))
+                elif answer.outcome is Outcome.INSERTED:
+                    late_items.append(answer.play.item_id)
+                    late_ms.append(answer.play.ts_ms)
+        added, partition_of = np.array(appended, dtype=np.int64).reshape(-1, 2).T
         predicted = previous.bundle[added] >= 0
-        rows, works_of = added[predicted], works_of[predicted]
-        if len(rows):
-            item_row = batch.item_row[rows]
-            seen_before = [watched[row][:-1] for row in rows.tolist()]
+        scored, partition_of = added[predicted], partition_of[predicted]
+        if len(scored):
+            item_row = batch.item_row[scored]
+            seen_before = [watched[row][:-1] for row in scored.tolist()]
             hit = self.popular.hits(item_row, seen_before, CUTOFF, serving.hides_watched)
-            ts_s = batch.plays["ts_ms"][rows] / 1000.0
-            counts_list = [work.result.counts for work in works]
-            observed_labels = observed_labels_of(batch, rows, serving)
-            self._judge.count(counts_list, works_of, previous.take(rows), item_row, observed_labels, hit, ts_s)
-        late = [a for a, _ in answers if a.outcome is Outcome.INSERTED]
-        late_rows = np.array([serving.vocabulary.row(a.play.item_id) for a in late], dtype=np.int64)
-        ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array([a.play.ts_ms for a in late], dtype=np.int64)])
+            ts_s = batch.plays["ts_ms"][scored] / 1000.0
+            observed_labels = observed_labels_of(batch, scored, serving)
+            self._tracker.count(counts, partition_of, previous.take(scored), item_row, observed_labels, hit, ts_s)
+        late_rows = np.array([serving.vocabulary.row(item_id) for item_id in late_items], dtype=np.int64)
+        ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array(late_ms, dtype=np.int64)])
         self.popular.add(np.concatenate([batch.item_row[added], late_rows]), ts_ms / 1000.0)
 
 

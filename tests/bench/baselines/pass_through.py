@@ -21,15 +21,16 @@ from intentrec_core.history.history import EventLayout, History
 from stream.ops.metrics import Metrics
 from stream.pipeline.folding import Folder, PendingAnswer
 from stream.settings import Settings
+from stream.wire.codec import NO_LATENCY
 from stream.wire.erasure_record import split_at_erasures
-from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, SourceRecord, Write, output_id
+from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
 ANSWERS = {OutputKind.RECOMMENDATION: "recommendation.json", OutputKind.INTENT: "intent.json"}
 
 
 def read_bodies(folder: Path) -> dict[OutputKind, bytes]:
-    """Values of answers, from behind their event id up to before their closing brace."""
+    """Values of answers, from after their event id up to before their latency."""
     return {kind: (folder / name).read_bytes() for kind, name in ANSWERS.items()}
 
 
@@ -50,29 +51,37 @@ class PassThrough:
         """As the pipeline's."""
         self._histories.pop(partition, None)
 
-    def begin_prefill(self) -> Write:
-        """Never called: nothing is held back."""
-        return list
+    def encode_prefill(self) -> list[PartitionResult]:
+        """Never called: nothing is queued."""
+        return []
 
-    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
+    def encode(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
         """As the pipeline's, but that every play is answered: what is coalesced would be no pass-through."""
         results = []
         for partition, records in chain.from_iterable(part.items() for part in split_at_erasures(batches)):
             folder = Folder(self._layout, self._num_partitions)
-            work = folder.fold(partition, self._histories[partition], records)
-            for pending in work.pending:
-                if isinstance(pending, PendingAnswer):
-                    self._answer(pending, work.result.outputs)
-                else:
-                    work.result.outputs.append(pending)
-            results.append(work.result)
-        return lambda: results
+            folded = folder.fold(partition, self._histories[partition], records)
+            outputs = list(folded.outputs)
+            for answer in folded.answers:
+                self._answer(answer, outputs)
+            results.append(
+                PartitionResult(
+                    partition, folded.next_offset, folded.num_records, outputs, folded.changelog, folded.outcomes
+                )
+            )
+        return results
+
+    def respond(self, encoded: list[PartitionResult]) -> list[PartitionResult]:
+        """Everything is answered already."""
+        return encoded
 
     def _answer(self, answer: PendingAnswer, outputs: list[OutputRecord]) -> None:
         record, key = answer.record, answer.play.user_id.encode()
         opening = b'{"event_id":"%b"' % answer.play.event_id.encode()
         for kind, body in self._bodies.items():
-            outputs.append(_output(record, kind, key, opening + body))
+            outputs.append(_output(record, kind, key, opening + body + NO_LATENCY))
         outputs.append(_output(record, OutputKind.LATE, key, record.value or b""))
 
 

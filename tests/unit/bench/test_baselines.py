@@ -36,7 +36,7 @@ def pass_through() -> tuple[PassThrough, EventLayout]:
 
 
 def processed() -> PartitionResult:
-    (result,) = pass_through()[0].begin({0: records()})()
+    (result,) = pass_through()[0].encode({0: records()})
     return result
 
 
@@ -81,8 +81,8 @@ def test_members_contexts_are_full_before_the_first_play() -> None:
 def test_the_pass_through_folds_every_play_and_writes_it_to_the_changelog() -> None:
     pipeline, layout = pass_through()
     before = {user_id(number): history(layout, number) for number in range(NUM_ACTIVE)}
-    (result,) = pipeline.begin({0: records()})()
-    assert result.num_applied == NUM_PLAYS
+    (result,) = pipeline.respond(pipeline.encode({0: records()}))
+    assert result.outcomes.num_applied == NUM_PLAYS
     assert result.next_offset == NUM_PLAYS + 1
     assert len({output.headers[0] for output in result.outputs}) == 3 * NUM_PLAYS
     assert {output.kind for output in result.outputs} == {

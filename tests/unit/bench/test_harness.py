@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from intentrec_core.errors import ConfigError
-from stream.cli.root import run
 from tests.bench import bench_capacity, bench_engine, harness
+from tests.bench.__main__ import run
 from tests.bench.bars import BARS, Bar, table
 from tests.bench.harness import BenchOptions, Timing, in_turns
 
@@ -41,14 +41,14 @@ def test_rounds_go_in_turns_after_the_warm_up() -> None:
 
 
 def test_the_command_names_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["bench", "nothing"]) == ConfigError.exit_code
+    assert run(["nothing"]) == ConfigError.exit_code
     assert "there are: engine" in capsys.readouterr().err
-    assert run(["bench", "capacity", "--set", "members"]) == ConfigError.exit_code
+    assert run(["capacity", "--set", "members"]) == ConfigError.exit_code
     assert "NAME=NUMBER" in capsys.readouterr().err
-    assert run(["bench", "engine", "--only", "speedpu"]) == ConfigError.exit_code
+    assert run(["engine", "--only", "speedpu"]) == ConfigError.exit_code
     assert "'speedpu'; it has: speedup" in capsys.readouterr().err
-    assert run(["bench", "recovery", "--only", "users"]) == ConfigError.exit_code
-    assert run(["bench", "engine", "--set", "members=2"]) == ConfigError.exit_code
+    assert run(["recovery", "--only", "users"]) == ConfigError.exit_code
+    assert run(["engine", "--set", "members=2"]) == ConfigError.exit_code
 
 
 def test_a_run_ends_with_one_line_of_json_and_a_row_of_history(

@@ -119,15 +119,10 @@ def test_masks_kept_are_bounded_whatever_members_send():
     assert filters.member_keys == ("limit",)
 
 
-def test_watched_items_are_hidden_unless_the_intent_is_to_go_back():
-    unless = Filter(kind=FilterKind.WATCHED, unless_head="action", unless_values=("continue",))
-    filters = FilterSet(6, [unless], COLUMNS)
-    assert filters.hides_watched({"action": "discover"})
-    assert filters.hides_watched({})  # no such prediction: closed
-    assert not filters.hides_watched({"action": "continue"})
-    always = FilterSet(6, [Filter(kind=FilterKind.WATCHED)], COLUMNS)
-    assert always.hides_watched({"action": "continue"})
-    assert not FilterSet(6, [], COLUMNS).hides_watched({})
+def test_the_watched_filter_is_not_part_of_a_mask():
+    filters = FilterSet(6, [Filter(kind=FilterKind.WATCHED)], COLUMNS)
+    assert filters.member_keys == ()
+    assert filters.allowed({}).tolist() == [False, *[True] * 5]
 
 
 def test_reads_the_domain_s_filters_and_the_item_table_s_columns():

@@ -168,7 +168,7 @@ def test_an_index_file_brings_back_the_same_index(kind, tmp_path):
     vectors = rng.normal(size=(900, 12)).astype(np.float32)
     queries = rng.normal(size=(4, 12)).astype(np.float32)
     index = artifact.build(vectors, kind)
-    artifact.save(index, tmp_path / "index.faiss")
+    (tmp_path / "index.faiss").write_bytes(artifact.to_bytes(index))
     again = artifact.load(tmp_path / "index.faiss", vectors)
     assert type(again) is type(index)
     assert np.array_equal(again.search(queries, 10)[0], index.search(queries, 10)[0])

@@ -21,7 +21,7 @@ _MAY_READ_ENVIRONMENT = {
     "stream/local_kafka/child.py",
     "stream/local_kafka/jars.py",
     "stream/trainer/retrain_process.py",
-    "stream/demo/stage.py",
+    "stream/demo/environment.py",
 }
 
 
@@ -60,6 +60,16 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
     text = path.read_text()
     if text.strip():
         assert ast.get_docstring(ast.parse(text)), "a module begins with what it promises"
+
+
+def test_a_public_class_name_stands_for_one_thing() -> None:
+    """Two classes of one name in different packages: a reader who knows one is misled by the other."""
+    places: dict[str, list[str]] = {}
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(short(path))
+    assert not {name: paths for name, paths in places.items() if len(paths) > 1}
 
 
 def tracked() -> list[Path]:

@@ -44,7 +44,7 @@ def test_without_python_it_says_what_to_install(tmp_path: Path) -> None:
     line = told(install(tmp_path / "venv", PYTHON="no-such-python"))
     assert (
         line
-        == "intentrec: Python 3.11 or newer is needed: install it, or name one: make install PYTHON=/path/to/python3.11"
+        == "intentrec: Python 3.11 or newer is needed: install it, or select one: make install PYTHON=/path/to/python3.11"
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,19 @@ def test_every_metric_in_a_query_exists(query: str) -> None:
 def test_brackets_of_a_query_are_balanced(query: str) -> None:
     for opening, closing in ("()", "[]", "{}"):
         assert query.count(opening) == query.count(closing)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_prometheus_takes_the_rules_and_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"panel:query:{number}", "expr": query.replace("$__rate_interval", "1m")}
+        for number, query in enumerate(QUERIES)
+    ]
+    queries = tmp_path / "queries.yml"
+    queries.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    files = [str(ROOT / "deploy/prometheus/alerts.yml"), str(queries)]
+    done = subprocess.run(["promtool", "check", "rules", *files], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_alert_says_what_members_notice_and_what_to_do() -> None:

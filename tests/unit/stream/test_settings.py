@@ -28,7 +28,7 @@ def test_a_misspelt_name_in_the_environment_is_refused(monkeypatch: pytest.Monke
         ({"max_batch": 0}, "max_batch.*given 0.*greater than or equal to 1"),
         ({"delivery": "twice"}, "delivery.*at_least_once"),
         ({"delivery": "exactly_once", "transactions": "off"}, "needs transactions"),
-        ({"intents_topic": "plays"}, "share one name"),
+        ({"intents_topic": "plays"}, "have the same name"),
         ({"nonsense": 1}, "nonsense"),
         ({"security_protocol": "SASL_SSL"}, "sasl_username"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import msgspec
 import numpy as np
@@ -15,8 +16,9 @@ from safetensors.numpy import save as save_arrays
 from index import artifact
 from index.golden import check_golden, golden_bytes
 from intentrec_core.bundle import format as bundle
-from intentrec_core.bundle.contents import load_bundle, verify_bundle
+from intentrec_core.bundle.contents import load_bundle
 from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, content_version, encode_manifest, verify_files
+from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import BundleError, BundleFault
 from tests.worlds.bundle_files import WORLD, fault_of, files_of, golden_check, write
 
@@ -86,7 +88,7 @@ def test_files_and_folders_are_synced_before_and_after_the_rename(tmp_path, file
 
     monkeypatch.setattr(os, "fsync", recording)
     write(tmp_path / "bundles", files)
-    assert synced[: len(BUNDLE_FILES) + 1] == [*BUNDLE_FILES, MANIFEST]
+    assert sorted(synced[:-2]) == sorted([*BUNDLE_FILES, MANIFEST])
     assert synced[-2].startswith(".writing-")
     assert synced[-1] == "bundles"
 
@@ -120,18 +122,18 @@ def test_no_flipped_bit_of_the_manifest_goes_unseen(ref):
 
 def test_missing_and_extra_files_have_their_own_reasons(ref):
     (ref.path / "notes.txt").write_text("hello")
-    assert fault_of(verify_bundle, ref.path) is BundleFault.UNEXPECTED_FILE
+    assert fault_of(load_bundle, ref.path) is BundleFault.UNEXPECTED_FILE
     (ref.path / "notes.txt").unlink()
     (ref.path / bundle.ITEMS).unlink()
-    assert fault_of(verify_bundle, ref.path) is BundleFault.MISSING_FILE
+    assert fault_of(load_bundle, ref.path) is BundleFault.MISSING_FILE
     (ref.path / MANIFEST).unlink()
-    assert fault_of(verify_bundle, ref.path) is BundleFault.MISSING_FILE
-    assert fault_of(verify_bundle, ref.path.with_name("b0123456789ab")) is BundleFault.MISSING_FILE
+    assert fault_of(load_bundle, ref.path) is BundleFault.MISSING_FILE
+    assert fault_of(load_bundle, ref.path.with_name("b0123456789ab")) is BundleFault.MISSING_FILE
 
 
 def test_a_renamed_bundle_is_refused(ref):
     moved = ref.path.rename(ref.path.with_name("b0123456789ab"))
-    assert fault_of(verify_bundle, moved) is BundleFault.MANIFEST
+    assert fault_of(load_bundle, moved) is BundleFault.MANIFEST
 
 
 def test_a_bundle_of_another_format_is_refused_with_the_remedy(ref):
@@ -139,10 +141,10 @@ def test_a_bundle_of_another_format_is_refused_with_the_remedy(ref):
     later = msgspec.structs.replace(manifest, format=99)
     (ref.path / MANIFEST).write_bytes(encode_manifest(later))
     with pytest.raises(BundleError, match=r"format 99.*run the code that wrote it"):
-        verify_bundle(ref.path)
+        load_bundle(ref.path)
     with_more = json.loads(encode_manifest(later)) | {"signature": "of a later format"}
     (ref.path / MANIFEST).write_text(json.dumps(with_more))
-    assert fault_of(verify_bundle, ref.path) is BundleFault.CODE_VERSION
+    assert fault_of(load_bundle, ref.path) is BundleFault.CODE_VERSION
 
 
 def test_a_manifest_that_lists_other_files_is_refused(ref):
@@ -150,7 +152,57 @@ def test_a_manifest_that_lists_other_files_is_refused(ref):
     fewer = {name: entry for name, entry in manifest.files.items() if name != bundle.INDEX}
     forged = msgspec.structs.replace(manifest, files=fewer, version=content_version(fewer))
     (ref.path / MANIFEST).write_bytes(encode_manifest(forged))
-    assert fault_of(verify_bundle, ref.path) is BundleFault.MANIFEST
+    assert fault_of(load_bundle, ref.path) is BundleFault.MANIFEST
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Names of the files that were hashed, in order."""
+    names, real = [], bundle._entry
+
+    def entry(path):
+        names.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(bundle, "_entry", entry)
+    return names
+
+
+def test_a_load_from_a_folder_hashes_each_file_once(ref, hashed):
+    load_bundle(ref.path, golden=golden_check)
+    assert sorted(hashed) == sorted(BUNDLE_FILES)
+
+
+def test_fetching_a_bundle_and_loading_it_hashes_each_file_once(tmp_path, ref, hashed):
+    store = BundleStore(str(ref.path.parent), tmp_path / "cache")
+    load_bundle(store.fetch(ref.version), golden=golden_check)  # into an empty cache
+    assert sorted(hashed) == sorted(BUNDLE_FILES)
+    hashed.clear()
+    load_bundle(store.fetch(ref.version), golden=golden_check)  # from the cache
+    assert sorted(hashed) == sorted(BUNDLE_FILES)
+
+
+@pytest.mark.parametrize("file", BUNDLE_FILES)
+def test_a_file_changed_after_the_fetch_is_refused_at_load(tmp_path, ref, file):
+    store = BundleStore(str(ref.path.parent), tmp_path / "cache")
+    fetched = store.fetch(ref.version)
+    time.sleep(0.02)  # more than a step of the file system's clock
+    path = fetched.path / file
+    times = path.stat()
+    data = path.read_bytes()
+    with path.open("r+b") as written:  # the same inode and the same size ...
+        written.write(bytes([data[0] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # ... and even the same time of modification
+    assert fault_of(load_bundle, fetched) is BundleFault.CHECKSUM
+
+
+def test_a_fetched_bundle_whose_manifest_or_folder_changed_is_refused_at_load(tmp_path, ref):
+    fetched = BundleStore(str(ref.path.parent), tmp_path / "cache").fetch(ref.version)
+    (fetched.path / "notes.txt").write_text("hello")
+    assert fault_of(load_bundle, fetched) is BundleFault.UNEXPECTED_FILE
+    (fetched.path / "notes.txt").unlink()
+    (fetched.path / MANIFEST).write_bytes((fetched.path / MANIFEST).read_bytes() + b" ")
+    assert fault_of(load_bundle, fetched) is BundleFault.MANIFEST
 
 
 def changed(files, file, **arrays):
@@ -170,7 +222,7 @@ def test_a_wrong_shape_is_found_though_the_checksums_are_right(tmp_path, files):
         {bundle.MODEL: b"[]"},
     ]
     for change in wrong:
-        assert fault_of(verify_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.SHAPE
+        assert fault_of(load_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.SHAPE
 
 
 def test_a_number_that_is_not_finite_is_found(tmp_path, files):
@@ -183,7 +235,7 @@ def test_a_number_that_is_not_finite_is_found(tmp_path, files):
         changed(files, bundle.VECTORS, weights=vectors),
         changed(files, bundle.POPULARITY, popularity=popularity),
     ):
-        assert fault_of(verify_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.NOT_FINITE
+        assert fault_of(load_bundle, write(tmp_path / "wrong", files | change).path) is BundleFault.NOT_FINITE
 
 
 def test_domain_and_tables_that_do_not_parse_have_their_own_reasons(tmp_path, files):
@@ -193,14 +245,14 @@ def test_domain_and_tables_that_do_not_parse_have_their_own_reasons(tmp_path, fi
         ({bundle.VOCABULARY: b"no parquet"}, BundleFault.VOCABULARY),
         ({bundle.ITEMS: b""}, BundleFault.VOCABULARY),
     ):
-        assert fault_of(verify_bundle, write(tmp_path / "wrong", files | change).path) is fault
+        assert fault_of(load_bundle, write(tmp_path / "wrong", files | change).path) is fault
 
 
 def test_vectors_of_other_weights_are_refused(tmp_path, files):
     (tmp_path / "other").mkdir()
     other = files_of(WORLD, tmp_path / "other", seed=9)
     mixed = files | {name: other[name] for name in (bundle.VECTORS, bundle.INDEX, bundle.GOLDEN)}
-    assert fault_of(verify_bundle, write(tmp_path / "wrong", mixed).path) is BundleFault.GOLDEN
+    assert fault_of(load_bundle, write(tmp_path / "wrong", mixed).path) is BundleFault.GOLDEN
 
 
 def test_failed_golden_queries_are_refused(tmp_path, files):
@@ -208,8 +260,8 @@ def test_failed_golden_queries_are_refused(tmp_path, files):
     rows = golden["rows"].copy()
     rows[2, 0], rows[2, 6] = rows[2, 6], rows[2, 0]
     bundle_ = write(tmp_path / "wrong", files | changed(files, bundle.GOLDEN, rows=rows))
-    verify_bundle(bundle_.path)
-    assert fault_of(verify_bundle, bundle_.path, golden=golden_check) is BundleFault.GOLDEN
+    load_bundle(bundle_.path)
+    assert fault_of(load_bundle, bundle_.path, golden=golden_check) is BundleFault.GOLDEN
     for change in (
         {bundle.GOLDEN: b"nothing"},
         changed(files, bundle.GOLDEN, queries=np.ones((5, 3), dtype=np.float32)),
@@ -218,7 +270,7 @@ def test_failed_golden_queries_are_refused(tmp_path, files):
         {bundle.INDEX: b"no index"},
     ):
         path = write(tmp_path / "wrong", files | change).path
-        assert fault_of(verify_bundle, path, golden=golden_check) is BundleFault.SHAPE
+        assert fault_of(load_bundle, path, golden=golden_check) is BundleFault.SHAPE
 
 
 def test_golden_answers_forgive_rounding_but_not_another_answer():

@@ -72,7 +72,7 @@ MISTAKES = [
     ("edges = [7, 30]", "edges = 10", "field age.edges", "list of finite numbers"),
     ('values = ["a", "b"]', "values = 5", "field genre.values", "list of texts"),
     ("window = 8", f"window = 8\nsession_gap_s = 1{'0' * 400}", "history.session_gap_s", "1 to"),
-    ('name = "age"', 'name = "ts_ms"', "field ts_ms.name", "histories use these"),
+    ('name = "age"', 'name = "ts_ms"', "field ts_ms.name", "which histories use"),
     ('name = "action"\nkind', 'name = "action"\nkey = "duration_s"\nkind', "field action.kind", "bucketed"),
     ('unless_values = ["skip"]', "", "filter watched.unless_head", "together"),
     ("[[filter]]", '[[filter]]\nkind = "watched"\n[[filter]]', "filter watched", "each once"),
@@ -103,14 +103,10 @@ def test_video_declares_the_four_intents_of_the_paper() -> None:
     assert [head.name for head in load_domain("video").heads] == ["action", "genre", "format", "release_age"]
 
 
-def test_a_flat_label_names_its_head() -> None:
+def test_labels_of_all_heads_are_numbered_one_head_after_another() -> None:
     domain = load_domain("video")
-    action, genre = domain.heads[:2]
-
-    assert domain.flat_label(0) == ("action", "discover")
-    assert domain.flat_label(action.num_labels) == ("genre", genre.label_names[0])
-    with pytest.raises(IndexError):
-        domain.flat_label(sum(head.num_labels for head in domain.heads))
+    assert domain.label_offsets == (0, 4, 20, 22)
+    assert [head.num_labels for head in domain.heads] == [4, 16, 2, 6]
 
 
 def test_valid_text_is_parsed_with_defaults() -> None:

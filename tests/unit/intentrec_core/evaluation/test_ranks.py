@@ -7,11 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from intentrec_core.baselines.markov import MarkovChain
+from intentrec_core.baselines.popularity import WEEK_S
 from intentrec_core.engine.reference import recompute
 from intentrec_core.evaluation.model_ranks import ModelRanker
-from intentrec_core.evaluation.reference_ranks import rank_by_markov, rank_by_popularity
+from intentrec_core.evaluation.reference_ranks import rank_in_time
 from intentrec_core.evaluation.targets import Targets, make_targets
 from intentrec_core.history.history import EventLayout, hash64
 from intentrec_core.model.model import IntentRec
@@ -102,9 +104,13 @@ def test_a_model_without_intents_is_judged_by_the_other_models_filter(world: Tin
     assert halved.targets.lifted.tolist() == before.tolist()
 
 
+def popularity_ranks(halved: Halved, window_s: float = WEEK_S) -> NDArray[np.float64]:
+    return rank_in_time(halved.targets, [lambda _, counts: counts], lags=0, window_s=window_s)[0]
+
+
 def test_popularity_ranks_by_the_plays_of_the_window_before_each_play(world: TinyWorld) -> None:
     halved, window_s = Halved(world), 900.0
-    ranks = rank_by_popularity(halved.targets, window_s=window_s)
+    ranks = popularity_ranks(halved, window_s=window_s)
     for i in range(len(halved.targets)):
         before, play = halved.plays_of(i)
         earlier = PLAYS[: PLAYS.index(play)]
@@ -121,7 +127,7 @@ def test_markov_ranks_by_each_members_last_plays(world: TinyWorld) -> None:
     trained = halved.members.events["ts_ms"] < CUT_MS
     chain = MarkovChain(len(world.vocabulary), backoff=0.0)
     chain.fit([halved.rows[a:b][trained[a:b]] for a, b in halved.members.spans()])
-    ranks = rank_by_markov(halved.targets, chain)
+    ranks = rank_in_time(halved.targets, [chain.scores], lags=chain.lags)[0]
     for i in range(len(halved.targets)):
         before, _ = halved.plays_of(i)
         last = np.array([world.vocabulary.row(p.item_id) for p in before])
@@ -172,10 +178,10 @@ def test_the_watched_filter_is_that_of_the_domain(world: TinyWorld) -> None:
 def test_a_small_budget_of_scores_changes_no_rank(world: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     halved, model = Halved(world), world.model()
     ranker = ModelRanker(world.features, halved.members, halved.windows)
-    whole = (ranker.rank(model, halved.targets).ranks, rank_by_popularity(halved.targets))
+    whole = (ranker.rank(model, halved.targets).ranks, popularity_ranks(halved))
     monkeypatch.setattr("intentrec_core.evaluation.model_ranks.MAX_SCORES", 100)
     monkeypatch.setattr("intentrec_core.evaluation.reference_ranks.MAX_SCORES", 100)
-    parts = (ranker.rank(model, halved.targets).ranks, rank_by_popularity(halved.targets))
+    parts = (ranker.rank(model, halved.targets).ranks, popularity_ranks(halved))
     assert [p.tolist() for p in parts] == [w.tolist() for w in whole]
 
 

@@ -14,7 +14,7 @@ from intentrec_core.errors import DataError
 from intentrec_core.evaluation import comparison as names
 from intentrec_core.evaluation.metrics import lift_interval, mean_interval, quality
 from intentrec_core.evaluation.model_ranks import ModelRanker
-from intentrec_core.evaluation.reference_ranks import rank_by_markov
+from intentrec_core.evaluation.reference_ranks import rank_in_time
 from intentrec_core.evaluation.report import compare, evaluate
 from intentrec_core.evaluation.split import split_at, temporal_split
 from intentrec_core.evaluation.targets import make_targets
@@ -48,7 +48,7 @@ def test_a_split_with_an_empty_side_is_refused(ratio: float) -> None:
 
 
 def test_a_cut_beyond_all_plays_is_refused() -> None:
-    with pytest.raises(DataError, match="cut elsewhere"):
+    with pytest.raises(DataError, match="choose another cut"):
         split_at(random_plays(members=2, plays=10), 0)
 
 
@@ -183,7 +183,7 @@ def markov_ranks(
     candidate = np.array([item in seen for item in world.vocabulary.item_ids])
     targets = make_targets(members, windows, world.features.rows(members.events["item_hash"]), candidate)
     ModelRanker(world.features, members, windows).rank(world.model(), targets)  # decides where the watched filter holds
-    return rank_by_markov(targets, chain)
+    return rank_in_time(targets, [chain.scores], lags=chain.lags)[0]
 
 
 def test_a_span_is_judged_on_its_own_plays_only(world: TinyWorld) -> None:

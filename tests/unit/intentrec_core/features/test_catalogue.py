@@ -49,7 +49,7 @@ def test_an_id_no_play_could_carry_is_refused(item_id: str) -> None:
 
 
 def test_an_id_that_stands_there_twice_is_refused() -> None:
-    with pytest.raises(DataError, match="'a' stands there twice"):
+    with pytest.raises(DataError, match="'a' occurs twice"):
         Catalogue([ITEMS[0], ITEMS[0]])
 
 

@@ -173,4 +173,4 @@ def test_filter_data_is_missing_rather_than_guessed() -> None:
 
 
 def test_coverage_tells_which_field_reads_nothing() -> None:
-    assert TABLE.coverage() == {"kind": 0.4, "era": 0.4, "genre": 0.4}
+    assert TABLE.coverage() == {"kind": 0.4, "era": 0.4, "genre": 0.4, "age": 0.6}

@@ -7,6 +7,7 @@ import pytest
 from intentrec_core.domain.spec import value_text
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.history.history import EventLayout, History, Outcome, anchor, hash64
+from tests.worlds.tiny_plays import watched_hashes
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
 
@@ -126,7 +127,7 @@ def test_a_session_outlives_the_plays_that_left_the_context(world: TinyWorld) ->
 def test_watched_items_reach_back_past_the_context(world: TinyWorld) -> None:
     history = History()
     fold(world, history, *((i, 10.0 * i) for i in range(38)))
-    assert history.watched_hashes(world.layout).tolist() == [hash64(f"item-{i}") for i in range(38 - 24, 38)]
+    assert watched_hashes(history, world.layout) == [hash64(f"item-{i}") for i in range(38 - 24, 38)]
 
 
 @pytest.mark.parametrize("value", ["many", float("nan"), float("inf"), [1]])

@@ -152,8 +152,8 @@ def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld) -> None:
     ]
     dense += [array for stage in stages for array in (stage.fields, stage.short_term, stage.mixed, stage.time)]
     encoder = CpuEncoder(world.model(), 1 << 20)
-    room = encoder._rooms[0]
-    read = [*dense, encoder._cache.k, encoder._cache.v, room.x, room.y, room.qkv, room.wide, room.scores]
+    scratch = encoder._scratches[0]
+    read = [*dense, encoder._cache.k, encoder._cache.v, scratch.x, scratch.y, scratch.qkv, scratch.wide, scratch.scores]
     read = [array for array in read if array.size]  # the intent stage takes no Z in
     assert [array.ctypes.data % 64 for array in read] == [0] * len(read)
 

@@ -40,7 +40,11 @@ def test_optional_columns_may_be_absent_and_foreign_ones_are_dropped() -> None:
 
 @pytest.mark.parametrize(
     ("column", "values", "complaint"),
-    [("user_id", None, "no column user_id"), ("item_id", [None], "item_id has 1 nulls"), ("ts_ms", ["now"], "ts_ms")],
+    [
+        ("user_id", None, "column user_id is missing"),
+        ("item_id", [None], "item_id has 1 nulls"),
+        ("ts_ms", ["now"], "ts_ms"),
+    ],
 )
 def test_a_required_column_that_cannot_be_used_is_named(
     column: str, values: list[object] | None, complaint: str

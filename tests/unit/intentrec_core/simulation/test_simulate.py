@@ -284,11 +284,11 @@ def test_a_tiny_world_with_next_to_nothing_to_see_goes_on() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"users": 0}, "users 0: allowed are 1 to"),
-        ({"items": 10}, "items 10: allowed are 64 to"),
-        ({"rate": 0.0}, "rate 0 .* more than 0"),
+        ({"users": 0}, "users is 0; allowed: 1 to"),
+        ({"items": 10}, "items is 10; allowed: 64 to"),
+        ({"rate": 0.0}, "rate 0 .* above 0"),
         ({"rate": float("nan")}, "rate nan"),
-        ({"users": 10, "rate": 5.0}, "10 members can make: .*raise users"),
+        ({"users": 10, "rate": 5.0}, "impossible with 10 members; .*raise users"),
         ({"domain_name": "movielens"}, "choose one of video, shop"),
     ],
 )

@@ -87,5 +87,5 @@ def test_large_catalogues_are_sampled_unless_told_otherwise() -> None:
     assert TrainConfig(num_negatives=7).negatives(10) == 7
     with pytest.raises(ConfigError, match="num_negatives"):
         TrainConfig(num_negatives=-1)
-    with pytest.raises(ValueError, match="needs an item"):
+    with pytest.raises(ValueError, match="needs at least one item"):
         ItemSampler(np.zeros(1, dtype=np.int64), 3, CPU)

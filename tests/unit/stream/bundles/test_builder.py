@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from index import artifact
 from index.pruned import PrunedIndex
 from intentrec_core.bundle.format import BUNDLE_FILES, GOLDEN, write_bundle
+from intentrec_core.bundle.model_folder import Model
 from intentrec_core.errors import BundleError, BundleFault, DataError
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
@@ -43,16 +45,20 @@ def model(walk: WalkingWorld) -> IntentRec:
     return IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]).eval()
 
 
-def build(root: Path, walk: WalkingWorld, model: IntentRec, **options: object) -> BuiltBundle:
-    return build_bundle(
-        root,
-        model=model,
+def model_of(walk: WalkingWorld, network: IntentRec, trained_until_ms: int = START_MS) -> Model:
+    vocabulary, item_table, _ = walk.parts()
+    return Model(
+        network=network,
         domain_text=DOMAIN_TEXT,
-        vocabulary=walk.parts()[0],
+        vocabulary=vocabulary,
         catalogue=walk.catalogue,
-        plays=walk.plays(400),
-        **options,
+        item_table=item_table,
+        trained_until_ms=trained_until_ms,
     )
+
+
+def build(root: Path, walk: WalkingWorld, network: IntentRec, **options: Any) -> BuiltBundle:
+    return build_bundle(root, model_of(walk, network), walk.plays(400), **options)
 
 
 def test_a_worker_can_serve_what_was_built(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
@@ -83,7 +89,7 @@ def test_a_bundle_is_of_its_newest_play_not_of_today(tmp_path: Path, walk: Walki
     loaded, _ = check_bundle(build(tmp_path, walk, model).ref.path)
     newest_ms = START_MS + 399 * 30_000
     assert loaded.manifest.facts[PLAYS_UNTIL] == newest_ms
-    assert loaded.manifest.facts[TRAINED_UNTIL] == newest_ms + 1
+    assert loaded.manifest.facts[TRAINED_UNTIL] == START_MS, "what the model has learned, not what is known"
     age = next(head for head in walk.domain.heads if head.name == "age")
     np.testing.assert_array_equal(loaded.vectors.labels["age"], loaded.item_table.labels(age, newest_ms / 1000))
     assert loaded.vectors.labels["age"][1].tolist() == [1, 0, 0]  # released that day
@@ -121,14 +127,7 @@ def test_popularity_counts_the_last_seven_days_of_event_time(walk: WalkingWorld)
 
 def test_without_plays_there_is_nothing_to_build(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
     with pytest.raises(DataError, match="no plays"):
-        build_bundle(
-            tmp_path,
-            model=model,
-            domain_text=DOMAIN_TEXT,
-            vocabulary=walk.parts()[0],
-            catalogue=walk.catalogue,
-            plays=PLAYS.empty_table(),
-        )
+        build_bundle(tmp_path, model_of(walk, model), PLAYS.empty_table())
 
 
 def test_a_very_large_catalogue_gets_an_index_planned_from_what_its_members_ask(
@@ -137,13 +136,12 @@ def test_a_very_large_catalogue_gets_an_index_planned_from_what_its_members_ask(
     monkeypatch.setattr(artifact, "_EXACT_UP_TO_ROWS", 100)
     walk = WalkingWorld(num_items=140, num_members=160)
     torch.manual_seed(0)
-    model = IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]).eval()
-    parts = {"model": model, "domain_text": DOMAIN_TEXT, "vocabulary": walk.parts()[0], "catalogue": walk.catalogue}
-    built = build_bundle(tmp_path, plays=walk.plays(2000), **parts)
+    model = model_of(walk, IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]).eval())
+    built = build_bundle(tmp_path, model, walk.plays(2000))
     assert built.index_kind == "pruned"
     assert isinstance(check_bundle(built.ref.path)[1], PrunedIndex)
     assert isinstance(load_serving(built.ref.path, device="cpu", pool_bytes=1 << 20).index, PrunedIndex)
-    few = build_bundle(tmp_path, plays=walk.plays(50), **parts)
+    few = build_bundle(tmp_path, model, walk.plays(50))
     assert few.index_kind == "exact"
 
 

@@ -44,10 +44,10 @@ def test_what_is_written_after_a_swap_names_the_bundle_that_answered_it(servings
     log = PlayLog()
     records = [log.play("ann", i, 100.0 * i) for i in range(3)]
     pipeline = make_pipeline(first)
-    write = pipeline.begin({0: records})
+    encoded = pipeline.encode({0: records})
     pipeline.swap(second)
-    write_next = pipeline.begin({0: [log.play("ann", 3, 400)]})
-    (late,), (newest,) = write(), write_next()
+    encoded_next = pipeline.encode({0: [log.play("ann", 3, 400)]})
+    (late,), (newest,) = pipeline.respond(encoded), pipeline.respond(encoded_next)
     assert {a.bundle for a in [*lists(newest), *intents(newest)]} == {second.version}
     assert {a.bundle for a in [*lists(late), *intents(late)]} == {first.version}
     at_once = run(make_pipeline(first), records)
@@ -156,9 +156,9 @@ def test_what_is_judged_after_a_member_was_forgotten_leaves_no_prediction_of_the
 ) -> None:
     first, _ = servings
     pipeline, log = make_pipeline(first), PlayLog()
-    write = pipeline.begin({0: [log.play("ann", 0, 0)]})
+    encoded = pipeline.encode({0: [log.play("ann", 0, 0)]})
     pipeline.open_partition(0, {})
-    write()
+    pipeline.respond(encoded)
     run(pipeline, [log.play("ann", 1, 100)])
     run(pipeline, [log.play("ann", 2, 200)])
     labels = {"bundle": first.version}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from intentrec_core.bundle import format as bundle
-from intentrec_core.bundle.contents import verify_bundle
+from intentrec_core.bundle.contents import load_bundle
 from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, verify_files
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import BundleFault, ConfigError
@@ -43,7 +43,7 @@ def test_a_store_lists_newest_first_and_fetches_what_was_published(store, tmp_pa
     assert [manifest.version for manifest in store.lineage(child.version)] == [child.version, ref.version]
     fetched = store.fetch(ref.version)
     assert fetched.path.parent == tmp_path / "cache" / "bundles"
-    verify_bundle(fetched.path, golden_check)
+    load_bundle(fetched.path, golden=golden_check)
     assert [manifest.version for manifest in store.cached()] == [ref.version]
 
 

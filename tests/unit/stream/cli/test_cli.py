@@ -1,4 +1,4 @@
-"""The command line: what it says when all is well, in one line when not, and what its exit codes mean."""
+"""The command line: its help, its output, one-line errors and exit codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from typer.main import get_command
 
 from intentrec_core import errors
-from intentrec_core.errors import IntentRecError
+from intentrec_core.domain.toml import domain_text
+from intentrec_core.errors import DataError, IntentRecError
 from stream.cli import root
 from stream.cli.data_source import load_data
 
@@ -20,6 +21,7 @@ COMMANDS = (
 )  # fmt: skip
 NESTED = (
     ("data", "movielens-100k"),
+    ("bundle", "build"),
     ("bundle", "list"),
     ("bundle", "inspect"),
     ("bundle", "verify"),
@@ -82,6 +84,7 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("topics", "--broker", "nohost"), 2, "HOST:PORT"),
         (("worker", "--metrics-port", "99999"), 2, "metrics_port"),
         (("simulate", "--out", "x"), 2, "--out needs --plays"),
+        (("bundle", "build", "nowhere"), 3, "nowhere is no saved model"),
         (("bundle", "verify", "latest"), 2, "no bundle at"),
         (("bundle", "inspect", "b0123456789ab"), 4, "missing_file"),
         (("bundle", "inspect", "../../etc"), 4, "no bundle version"),
@@ -100,9 +103,9 @@ def test_an_error_is_one_line_with_the_remedy_and_its_exit_code(
     arguments: tuple[str, ...], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments) == code
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("intentrec: ")]
-    assert len(told) == 1
-    assert said in told[0]
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("intentrec: ")]
+    assert len(errors) == 1
+    assert said in errors[0]
 
 
 def test_a_wrong_option_is_a_usage_error() -> None:
@@ -124,13 +127,17 @@ def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixt
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_mistake_of_ours_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_internal_error_is_named_and_asks_for_a_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise KeyError("oh")
 
     monkeypatch.setattr("stream.cli.data_source.load_data", broken)
     assert run("replay") == root.UNEXPECTED
-    assert "unexpected KeyError" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "internal error: KeyError" in error
+    assert "report the output" in error
 
 
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +154,7 @@ def test_every_error_has_an_exit_code_that_the_help_explains() -> None:
     assert {kind.exit_code for kind in kinds} <= explained
 
 
-def test_a_reader_that_has_enough_ends_the_command_quietly() -> None:
+def test_a_closed_pipe_ends_the_command_quietly() -> None:
     done = subprocess.run(
         f"{sys.executable} -m stream.cli demo --help | head -n 1",
         shell=True,
@@ -176,6 +183,28 @@ def test_a_simulated_world_in_a_folder_is_a_data_set(tmp_path: Path, capsys: pyt
     assert (folder / "truth.parquet").is_file()
     assert data_set.earliest(0.5).num_rows + data_set.rest(0.5).num_rows == 300
     assert all(data_set.catalogue.get(item) for item in data_set.plays.column("item_id").to_pylist())
+
+
+def test_train_prints_the_coverage_of_the_catalogue_and_warns_of_a_field_without_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise DataError("far enough")
+
+    domain, world = tmp_path / "misspelt.toml", str(tmp_path / "world")
+    domain.write_text(domain_text("video").replace('key = "genres"', 'key = "gneres"'))
+    assert run("simulate", "--out", world, "--plays", "300", "--users", "20", "--items", "200") == 0
+    monkeypatch.setattr("intentrec_core.training.first_model.learn", stop)
+    capsys.readouterr()
+    assert run("train", "--data", world, "--domain", str(domain)) == DataError.exit_code
+    shown = capsys.readouterr()
+    known = dict(line.rsplit(maxsplit=1) for line in shown.out.splitlines() if line.endswith("%"))
+    assert known["  genre"] == "0.0%"
+    assert {share for name, share in known.items() if name != "  genre"} == {"100.0%"}
+    assert [line for line in shown.err.splitlines() if line.startswith("warning: ")] == [
+        f"warning: catalogue field genre has no known value: check its key 'gneres' and its values in domain {domain} "
+        "against the catalogue"
+    ]
 
 
 @pytest.mark.slow
@@ -218,7 +247,7 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
     assert "checksum" in capsys.readouterr().err
 
 
-def test_an_order_to_forget_somebody_without_a_history_claims_no_tombstones(
+def test_an_erasure_of_a_member_without_a_history_claims_no_tombstones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def sent(*_: object) -> dict[int, int]:

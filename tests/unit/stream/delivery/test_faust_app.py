@@ -14,7 +14,7 @@ from stream.settings import Settings
 
 
 def test_no_web_server_listens() -> None:
-    app = create_app(Settings(), SimpleNamespace(), 10.0)
+    app = create_app(Settings(), 10.0)
     assert not app.conf.web_enabled
 
 
@@ -23,7 +23,7 @@ def test_plays_are_read_once_they_are_committed_and_their_offsets_are_committed_
 ) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr(aiokafka, "AIOKafkaConsumer", lambda **options: given.update(options))
-    app = create_app(Settings(), SimpleNamespace(), 10.0)
+    app = create_app(Settings(), 10.0)
     BatchConsumerThread._create_worker_consumer(SimpleNamespace(), app.transport)
     assert given["isolation_level"] == "read_committed"
     assert given["enable_auto_commit"] is False

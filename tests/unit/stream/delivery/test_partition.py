@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,22 +59,24 @@ async def _restored(partition: int) -> Restored:
 
 
 def _life(log: Log, failures: list[BaseException]) -> PartitionTask:
-    parts = TaskDependencies(
+    dependencies = TaskDependencies(
         source=log,
         writer=log.writer,
         marker=lambda num_partitions, next_offset: None,
         restore=_restored,
-        open_state=_nothing,
-        close_state=_nothing,
         transactional=True,
         fingerprint="",
         commit_interval_s=0.001,
         recovery_deadline_s=10.0,
-        on_failed=lambda life, error: failures.append(error),
-        on_committed=lambda *_: None,
-        on_restored=lambda *_: None,
     )
-    return PartitionTask(0, parts)
+    owner = SimpleNamespace(
+        open_state=_nothing,
+        close_state=_nothing,
+        restored=lambda *_: None,
+        committed=lambda *_: None,
+        commit_failed=lambda task, error: failures.append(error),
+    )
+    return PartitionTask(0, dependencies, owner)
 
 
 def test_no_cut_follows_one_that_failed_and_the_end_says_why() -> None:
@@ -108,7 +111,7 @@ def test_what_a_newer_owner_committed_while_it_was_opened_is_no_damaged_state(co
             return SourceFacts(committed=2, beginning=0, end=100, num_partitions=1)
 
     life = _life(Committed(), [])
-    life._parts = replace(life._parts, restore=restore)
+    life._dependencies = replace(life._dependencies, restore=restore)
     with pytest.raises(Fenced if committed_meanwhile else StateError):
         asyncio.run(life.open())
 
@@ -133,7 +136,7 @@ def test_a_cut_that_the_owner_before_got_in_up_to_the_fence_is_found_at_once() -
             return Restored(histories={}, marker=log.newest, num_records=0, num_bytes=0, duration_s=0.0)
 
         life = _life(log, [])
-        life._parts = replace(life._parts, restore=restore, fingerprint=marker.fingerprint)
+        life._dependencies = replace(life._dependencies, restore=restore, fingerprint=marker.fingerprint)
         await life.open()
         assert life.next_fetch == 2
         await life.abandon()

@@ -13,7 +13,7 @@ from stream.delivery import retries
 from stream.delivery.partition import Membership
 from stream.delivery.worker import PlaysWorker
 from stream.ops.metrics import Metrics
-from stream.wire.records import Fetched, SourceRecord, Write
+from stream.wire.records import Fetched, PartitionResult, SourceRecord
 from tests.rigs.worker_bench import Broker, HangingPipeline, records, run_worker, until
 
 
@@ -73,12 +73,14 @@ def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkey
 
         num_batches = 0
 
-        def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
-            write = super().begin(batches, coalesced=coalesced)
+        def encode(
+            self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+        ) -> list[PartitionResult]:
+            results = super().encode(batches, coalesced=coalesced)
             self.num_batches += 1
             if self.num_batches == 1:
                 raise RuntimeError("the search failed")
-            return write
+            return results
 
     pipeline = Failing()
 
@@ -101,7 +103,7 @@ def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkey
 
 def test_a_device_that_is_lost_ends_the_process_which_opens_nothing_again() -> None:
     class Lost(HangingPipeline):
-        def begin(self, *_: Any, **__: Any) -> Write:
+        def encode(self, *_: Any, **__: Any) -> list[PartitionResult]:
             self.began.set()
             raise DeviceLost("the device cuda:0 is lost")
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from stream.delivery.partition import PartitionTask
 from stream.delivery.restore import Restored
 from stream.delivery.worker import PlaysWorker
 from stream.ops.metrics import Metrics
-from stream.wire.records import Fetched, OutputKind, OutputRecord, PartitionResult, SourceRecord, Write
+from stream.wire.records import Fetched, OutputKind, OutputRecord, PartitionResult, SourceRecord
 from tests.property.virtual_time import VirtualLoop, VirtualThread
 from tests.rigs.worker_bench import (
     REBALANCE_TIMEOUT_S,
@@ -99,27 +100,29 @@ class HoldingBack(HangingPipeline):
         self._num_parts, self.answer = num_parts, threading.Semaphore(0)
         self._held_outputs: list[OutputRecord] = []
 
-    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
-        results = super().begin(batches, coalesced=coalesced)()
+    def encode(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
+        results = super().encode(batches, coalesced=coalesced)
         outputs = [_output(record) for records in batches.values() for record in records]
         if self._num_parts:
             self._held_outputs = outputs
         else:
-            results[0].outputs += outputs
+            results = [replace(results[0], outputs=outputs)]
         self.num_queued, self._num_parts = self.num_queued + self._num_parts, 0
-        return lambda: results
+        return results
 
-    def begin_prefill(self) -> Write:
+    def encode_prefill(self) -> list[PartitionResult]:
         assert self.answer.acquire(timeout=20)
         self.num_queued -= 1
         outputs, self._held_outputs = self._held_outputs, []
-        return lambda: [PartitionResult(0, 0, 0, outputs)]
+        return [PartitionResult(0, 0, 0, outputs)]
 
 
 def test_outputs_are_given_out_in_the_order_in_which_the_thread_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, given_out = HoldingBack(1), []
     monkeypatch.setattr(
-        PlaysWorker, "_give_out", lambda _, life, outputs: given_out.extend(output.source_offset for output in outputs)
+        PlaysWorker, "publish", lambda _, life, outputs: given_out.extend(output.source_offset for output in outputs)
     )
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
@@ -140,12 +143,13 @@ def test_outputs_are_given_out_in_the_order_in_which_the_thread_made_them(monkey
 class Failing(HangingPipeline):
     """Its first micro-batch raises when it is told to go on."""
 
-    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
-        results = super().begin(batches, coalesced=coalesced)()
+    def encode(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
+        results = super().encode(batches, coalesced=coalesced)
         if len(self.taken) == 1:
             raise RuntimeError("inference failed")
-        results[0].outputs += [_output(record) for records in batches.values() for record in records]
-        return lambda: results
+        return [replace(results[0], outputs=[_output(r) for records in batches.values() for r in records])]
 
 
 def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_done(
@@ -157,7 +161,7 @@ def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_d
         if not life.output_stream.ended:
             sent.extend(output.source_offset for output in outputs)
 
-    monkeypatch.setattr(PlaysWorker, "_give_out", give_out)
+    monkeypatch.setattr(PlaysWorker, "publish", give_out)
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
@@ -176,26 +180,27 @@ def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_d
 
 
 class SlowWriting(HangingPipeline):
-    """Writing its first micro-batch hangs until it is told to go on, and may raise then; the others are written at once."""
+    """Answering its first micro-batch hangs until it is told to go on, and may raise then; the others are answered at once."""
 
     def __init__(self, *, raises: bool = False) -> None:
         super().__init__()
         self.go_on.set()
         self.write_on, self._raises = threading.Event(), raises
+        self._num_answered = 0
 
-    def begin(self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False) -> Write:
-        results = super().begin(batches, coalesced=coalesced)()
-        results[0].outputs += [_output(record) for records in batches.values() for record in records]
-        is_first = len(self.taken) == 1
+    def encode(
+        self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
+    ) -> list[PartitionResult]:
+        results = super().encode(batches, coalesced=coalesced)
+        return [replace(results[0], outputs=[_output(r) for records in batches.values() for r in records])]
 
-        def write() -> list[PartitionResult]:
-            if is_first:
-                assert self.write_on.wait(20)
-                if self._raises:
-                    raise RuntimeError("a label that cannot be written")
-            return results
-
-        return write
+    def respond(self, encoded: list[PartitionResult]) -> list[PartitionResult]:
+        self._num_answered += 1
+        if self._num_answered == 1:
+            assert self.write_on.wait(20)
+            if self._raises:
+                raise RuntimeError("a label that cannot be written")
+        return encoded
 
 
 def test_the_next_micro_batch_is_in_inference_while_one_is_written_and_both_are_given_out_in_order(
@@ -203,7 +208,7 @@ def test_the_next_micro_batch_is_in_inference_while_one_is_written_and_both_are_
 ) -> None:
     pipeline, given_out = SlowWriting(), []
     monkeypatch.setattr(
-        PlaysWorker, "_give_out", lambda _, life, outputs: given_out.extend(output.source_offset for output in outputs)
+        PlaysWorker, "publish", lambda _, life, outputs: given_out.extend(output.source_offset for output in outputs)
     )
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
@@ -228,7 +233,7 @@ def test_nothing_is_sent_behind_a_micro_batch_that_could_not_be_written(monkeypa
         if not life.output_stream.ended:
             sent.extend(output.source_offset for output in outputs)
 
-    monkeypatch.setattr(PlaysWorker, "_give_out", give_out)
+    monkeypatch.setattr(PlaysWorker, "publish", give_out)
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
@@ -273,7 +278,7 @@ def test_a_recovery_past_its_deadline_ends_the_process_although_inference_hangs(
         raise AssertionError
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
-        hung = asyncio.ensure_future(worker.on_inference_thread(pipeline.begin, {0: records(0, 1)}))
+        hung = asyncio.ensure_future(worker.on_inference_thread(pipeline.encode, {0: records(0, 1)}))
         error: IntentRecError = await worker.fatal
         assert isinstance(error, RecoveryTimeout)
         assert not hung.done()

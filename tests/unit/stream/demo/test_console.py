@@ -1,4 +1,4 @@
-"""The live view is a pure function of a snapshot: it fits every terminal and says what the snapshot says."""
+"""The live view is a pure function of a snapshot: it fits every terminal and shows everything in the snapshot."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ FULL = DemoSnapshot(
         num_swapped=2,
         refused={"checksum": 1},
         served=(ServedBundle(version="b0123456789ab", num_judged=500, hr_at_10=0.124, hr_at_10_popular=0.047),),
-        trainer="trainer: 9,000 plays in its log",
+        trainer="trainer: 9,000 plays logged",
     ),
     members=(member("405", 3), member("406"), member("407", 0)),
 )
 
 
-def test_the_figures_of_a_snapshot_are_on_the_screen() -> None:
+def test_the_numbers_of_a_snapshot_are_on_the_screen() -> None:
     text = drawn(FULL)
     for shown in (
         "251",
@@ -94,7 +94,7 @@ def test_the_figures_of_a_snapshot_are_on_the_screen() -> None:
         "1 refused: checksum",
     ):
         assert shown in text
-    for shown in ("member 405", "was no. 3 on the list", "Drama", "41%", "Sling Blade (1996)", "wants genre Drama"):
+    for shown in ("member 405", "was recommended as no. 3", "Drama", "41%", "Sling Blade (1996)", "wants genre Drama"):
         assert shown in text
 
 
@@ -118,8 +118,8 @@ def test_an_empty_beginning_draws_too() -> None:
     assert "none yet" in text
 
 
-def test_the_phases_are_said() -> None:
-    assert "waiting for the last lists" in drawn(DemoSnapshot(title="x", phase=DemoPhase.DRAINING))
+def test_the_phase_is_shown() -> None:
+    assert "waiting for the last recommendations" in drawn(DemoSnapshot(title="x", phase=DemoPhase.DRAINING))
 
 
 def test_markup_in_a_title_is_shown_as_it_is() -> None:

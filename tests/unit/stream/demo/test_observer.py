@@ -1,4 +1,4 @@
-"""The subscriber's rule for repeats, and what it measures."""
+"""The demo's observer: the rule for repeated outputs, and its measurements."""
 
 from __future__ import annotations
 

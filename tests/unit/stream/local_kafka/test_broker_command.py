@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from intentrec_core.errors import BrokerError
-from stream.cli.topics import _mend
+from stream.cli.kafka_setup import _restart_node
 from stream.local_kafka.cluster import KafkaCluster
 
 
@@ -29,11 +29,11 @@ class Nodes(KafkaCluster):
 
 def test_a_node_that_ended_is_started_again_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     nodes = Nodes(True, False, True)
-    _mend(nodes)
+    _restart_node(nodes)
     assert nodes.restarted == [1]
-    assert "the node at 127.0.0.1:9093 ended, starting it again" in capsys.readouterr().err
+    assert "the node at 127.0.0.1:9093 ended, restarting it" in capsys.readouterr().err
 
 
 def test_the_only_node_ends_the_command_and_names_its_log() -> None:
-    with pytest.raises(BrokerError, match=r"ended by itself; its log is broker-9092\.log"):
-        _mend(Nodes(False))
+    with pytest.raises(BrokerError, match=r"ended by itself; see its log broker-9092\.log"):
+        _restart_node(Nodes(False))

@@ -58,7 +58,7 @@ def test_the_data_of_another_number_of_nodes_is_refused(tmp_path: Path) -> None:
         storage.mkdir(parents=True)
         (storage / "meta.properties").touch()
     kafka_node.plan_nodes(3, 0, tmp_path)
-    with pytest.raises(BrokerError, match="holds the data of 3 nodes, not of 1"):
+    with pytest.raises(BrokerError, match="has the data of 3 nodes, not 1"):
         kafka_node.plan_nodes(1, 0, tmp_path)
 
 

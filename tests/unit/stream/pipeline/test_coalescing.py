@@ -74,7 +74,7 @@ def test_the_last_play_of_a_member_is_answered_and_names_the_others(pipeline: Pi
     assert [(a.user_id, a.source.offset, a.coalesced) for a in intents(result)] == runs
     assert result.outputs[2].headers == (("intentrec-id", b"plays-0-4-recommendation"),)
     assert count(pipeline, "coalesced_plays") == 3
-    assert result.num_applied == 6
+    assert result.outcomes.num_applied == 6
 
 
 @pytest.mark.parametrize("size", [7, 30, 70])

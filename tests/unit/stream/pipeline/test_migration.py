@@ -13,6 +13,7 @@ from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import SLOTS_BYTES, PlayLog
 from tests.worlds.migration_world import migrate_all, played_in
 from tests.worlds.pipeline_results import (
+    answer_prefill,
     compare_with_recomputation,
     expect_full_recomputation,
     intents,
@@ -113,7 +114,7 @@ def test_what_a_member_waits_for_is_answered_right_by_the_bundle_they_moved_to(
         "with the second late play, while the first one is still to be answered"
     )
     for context in contexts:
-        (part,) = pipeline.answer_prefill()
+        (part,) = answer_prefill(pipeline)
         (answer,) = intents(part)
         assert answer.bundle == second.version
         compare_with_recomputation(second, context, answer)
@@ -135,7 +136,7 @@ def test_dead_letters_come_once_and_in_place_while_two_bundles_serve(servings: t
     kinds = [o.kind for o in result.outputs]
     assert kinds.count(OutputKind.DEAD_LETTER) == 1
     assert kinds.count(OutputKind.RECOMMENDATION) == kinds.count(OutputKind.INTENT) == 3
-    assert (result.num_records, result.num_applied, result.num_rejected) == (4, 3, 1)
+    assert (result.num_records, result.outcomes.num_applied, result.outcomes.num_rejected) == (4, 3, 1)
     assert [a.event_id for a in lists(result) if a.user_id == "user-1"] == [f"event-{low}", f"event-{low + 3}"]
     assert {a.bundle for a in lists(result) if a.user_id == "user-1"} == {second.version}
     only_rejected = run(pipeline, [log.raw(b"{", b"user-1")])

@@ -14,7 +14,7 @@ from stream.bundles.serving import Serving
 from tests.worlds.bundle_world import SLOTS_BYTES, PlayLog, make_pipeline, make_serving
 from tests.worlds.faulty_encoder import device_lost, faulty
 from tests.worlds.migration_world import migrate_all, played_in
-from tests.worlds.pipeline_results import expect_full_recomputation, intents, lists, run
+from tests.worlds.pipeline_results import answer_prefill, expect_full_recomputation, intents, lists, run
 from tests.worlds.tiny_world import TinyWorld
 
 
@@ -128,12 +128,12 @@ def test_a_late_play_that_waited_when_a_takeover_began_is_known_to_the_old_bundl
     pipeline = make_pipeline(first, max_prefill_positions=1)
     run(pipeline, [log.play("ann", (7 * i + 3) % 30, 10_000.0 * i) for i in range(8)])
     while pipeline.num_queued:
-        pipeline.answer_prefill()
+        answer_prefill(pipeline)
     pipeline.process({0: [log.play("ann", 9, 5_000)]})
     assert pipeline.num_queued
     pipeline.start_migration(second)
     migrate_all(pipeline)
-    (part,) = pipeline.answer_prefill()
+    (part,) = answer_prefill(pipeline)
     assert {answer.bundle for answer in intents(part)} == {second.version}
     if ends == "given up":
         pipeline.abort_migration()
@@ -142,7 +142,7 @@ def test_a_late_play_that_waited_when_a_takeover_began_is_known_to_the_old_bundl
         pipeline.swap(first)
     results = pipeline.process({0: [log.play("ann", 11, 45_000)]})  # late as well, behind the first late one
     while pipeline.num_queued:
-        results = pipeline.answer_prefill()
+        results = answer_prefill(pipeline)
     (answer,) = intents(results[0])
     assert answer.bundle == first.version
     expect_full_recomputation(pipeline, answer)

@@ -42,7 +42,7 @@ def test_every_play_is_answered_in_source_order_under_its_own_ids(pipeline: Pipe
     assert [a.event_id for a in lists(result)] == [f"event-{i}" for i in range(6)]
     assert {a.bundle for a in lists(result)} == {a.bundle for a in intents(result)} == {pipeline.serving.version}
     assert result.next_offset == 6
-    assert result.num_applied == result.num_records == 6
+    assert result.outcomes.num_applied == result.num_records == 6
 
 
 def test_a_list_has_the_length_asked_for_and_names_titles(serving: Serving) -> None:
@@ -74,7 +74,7 @@ def test_a_duplicate_changes_nothing_and_is_not_answered(pipeline: Pipeline) -> 
     before = bytes(state(pipeline, "ann").events)
     again = log.play("ann", 1, 0, event_id="event-0")
     result = run(pipeline, [again])
-    assert (result.num_duplicates, result.outputs, result.changelog) == (1, [], {})
+    assert (result.outcomes.num_duplicates, result.outputs, result.changelog) == (1, [], {})
     assert state(pipeline, "ann").events == before
 
 
@@ -84,7 +84,7 @@ def test_a_replayed_play_changes_nothing_and_is_answered_again(pipeline: Pipelin
     first = run(pipeline, records)
     before = bytes(state(pipeline, "ann").events)
     again = run(pipeline, records)
-    assert (again.num_replayed, again.num_applied, again.changelog) == (3, 0, {})
+    assert (again.outcomes.num_replayed, again.outcomes.num_applied, again.changelog) == (3, 0, {})
     assert state(pipeline, "ann").events == before
     assert [o.headers for o in again.outputs] == [o.headers for o in first.outputs]
     assert again.outputs[-1] == first.outputs[-1]
@@ -96,7 +96,7 @@ def test_a_play_that_is_too_late_is_set_aside_as_it_came(pipeline: Pipeline) -> 
     late = log.play("ann", 5, -50_000)
     result = run(pipeline, [late])
     (output,) = result.outputs
-    assert result.num_late == 1
+    assert result.outcomes.num_late == 1
     assert (output.kind, output.key, output.value) == (OutputKind.LATE, b"ann", late.value)
     assert output.headers[0] == ("intentrec-id", b"plays-0-20-late")
     assert ("intentrec-offset", b"20") in output.headers
@@ -114,7 +114,7 @@ def test_malformed_plays_are_dead_lettered_and_their_neighbours_untouched(servin
     assert [dict(letter.headers)["intentrec-error"] for letter in letters][:2] == [b"malformed", b"malformed"]
     assert [letter.value for letter in letters] == [log.records[i].value for i in (1, 3, 5, 7)]
     assert [a.items for a in lists(result)] == [a.items for a in lists(expected)]
-    assert result.num_rejected == 4
+    assert result.outcomes.num_rejected == 4
 
 
 def test_a_number_field_that_is_no_number_is_dead_lettered(pipeline: Pipeline) -> None:
@@ -131,12 +131,12 @@ def test_a_play_in_the_wrong_partition_is_dead_lettered_with_the_remedy(serving:
     for i in range(16):
         log.play(f"user-{i}", i, 100.0 * i)
     result = run(pipeline, log.records)
-    assert 0 < result.num_applied < 8
+    assert 0 < result.outcomes.num_applied < 8
     for letter in of_kind(result, OutputKind.DEAD_LETTER):
         assert dict(letter.headers)["intentrec-error"] == b"wrong_partition"
         assert b"murmur2" in dict(letter.headers)["intentrec-detail"]
     anyhow = make_pipeline(serving, num_partitions=8, plays_partitioner="any")
-    assert run(anyhow, log.records).num_applied == 16
+    assert run(anyhow, log.records).outcomes.num_applied == 16
 
 
 def test_one_user_in_two_partitions_has_two_histories(serving: Serving) -> None:
@@ -248,7 +248,7 @@ def test_a_late_play_is_folded_in_and_answered_from_the_newest(pipeline: Pipelin
     log = PlayLog()
     run(pipeline, [log.play("ann", i, 100.0 * i) for i in range(4)])
     late = run(pipeline, [log.play("ann", 9, 150)])
-    assert late.num_applied == 1
+    assert late.outcomes.num_applied == 1
     assert intents(late)[0].session_opened is False
     ordered = make_pipeline(pipeline.serving)
     log2 = PlayLog()
@@ -300,7 +300,13 @@ def test_plays_are_counted_by_what_became_of_them(pipeline: Pipeline) -> None:
     log.play("ann", 3, -10_000)
     log.raw(b"nonsense")
     result = run(pipeline, log.records)
-    counts = (result.num_applied, result.num_duplicates, result.num_late, result.num_rejected, result.num_replayed)
+    counts = (
+        result.outcomes.num_applied,
+        result.outcomes.num_duplicates,
+        result.outcomes.num_late,
+        result.outcomes.num_rejected,
+        result.outcomes.num_replayed,
+    )
     assert counts == (20, 1, 1, 1, 0)
     assert sum(counts) == result.num_records
     sample = pipeline.metrics.registry.get_sample_value

@@ -15,7 +15,7 @@ from stream.pipeline.pipeline import Pipeline
 from stream.wire.records import OutputKind, OutputRecord, PartitionResult
 from tests.worlds import bundle_world
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
-from tests.worlds.pipeline_results import intents, lists, of_kind
+from tests.worlds.pipeline_results import answer_prefill, intents, lists, of_kind
 from tests.worlds.tiny_world import TinyWorld
 
 #: Two members' contexts of four plays each.
@@ -48,7 +48,7 @@ def run(pipeline: Pipeline, records: Sequence[Record]) -> list[PartitionResult]:
     """What came at once, and part by part."""
     results = pipeline.process({0: records})
     while pipeline.num_queued:
-        results += pipeline.answer_prefill()
+        results += answer_prefill(pipeline)
     for result in results:
         result.counts.count()
     return results
@@ -70,7 +70,7 @@ def test_cached_members_are_answered_first_and_the_others_within_the_bound(servi
         ["user-3", "user-4"],
         ["user-5"],
     ]
-    assert (first.num_records, first.num_applied, first.next_offset) == (6, 6, len(log.records))
+    assert (first.num_records, first.outcomes.num_applied, first.next_offset) == (6, 6, len(log.records))
     assert {part.num_records for part in parts} == {0}
     assert serving.engine.stats.positions - positions == 1 + 5 * 4
 
@@ -123,7 +123,7 @@ def test_the_bound_holds_where_more_members_wait_than_can_be_cached(
         pipeline.process({0: [log.play(f"user-{i}", i, at_s + i) for i in range(1, 9)]})
     while pipeline.num_queued:
         positions = small.engine.stats.positions
-        pipeline.answer_prefill()
+        answer_prefill(pipeline)
         assert small.engine.stats.positions - positions <= BOUND + 2  # two members who had a play more by their turn
 
 
@@ -158,12 +158,12 @@ def test_a_member_who_waits_is_not_overtaken_by_newer_plays_of_their_own(serving
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     (later,) = pipeline.process({0: [log.play(f"user-{i}", 9, 3000.0 + i) for i in (5, 0)]})
     assert [a.user_id for a in lists(later)] == ["user-0"]
-    parts = [pipeline.answer_prefill() for _ in range(3)]
+    parts = [answer_prefill(pipeline) for _ in range(3)]
     assert serving.engine.caches(MemberKey(0, "user-5"))
     (latest,) = pipeline.process({0: [log.play("user-5", 10, 4000.0)]})
     assert not latest.outputs, "one of their plays is answered, another one still waits"
     while pipeline.num_queued:
-        parts.append(pipeline.answer_prefill())
+        parts.append(answer_prefill(pipeline))
     assert [a.source.offset for part in parts for r in part for a in lists(r) if a.user_id == "user-5"] == [22, 23, 25]
 
 
@@ -174,11 +174,11 @@ def test_nothing_is_kept_of_a_member_who_was_forgotten_while_they_waited(serving
     pipeline.process({0: [log.forget("user-5")]})
     answered = []
     while pipeline.num_queued:
-        answered += [a.user_id for part in pipeline.answer_prefill() for a in lists(part)]
+        answered += [a.user_id for part in answer_prefill(pipeline) for a in lists(part)]
     assert "user-5" in answered, "the play stood before the order"
     assert not serving.engine.caches(MemberKey(0, "user-5"))
     assert serving.engine.caches(MemberKey(0, "user-4"))
-    assert MemberKey(0, "user-5") not in pipeline._side.answering._watched._held
+    assert MemberKey(0, "user-5") not in pipeline._bundles.responders[0]._watched._held
 
 
 def test_of_a_partition_that_is_closed_nothing_more_is_answered(serving: Serving) -> None:
@@ -187,7 +187,7 @@ def test_of_a_partition_that_is_closed_nothing_more_is_answered(serving: Serving
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     num_queued = pipeline.num_queued
     pipeline.close_partition(0)
-    assert [pipeline.answer_prefill() for _ in range(num_queued)] == [[]] * num_queued
+    assert [answer_prefill(pipeline) for _ in range(num_queued)] == [[]] * num_queued
     assert not serving.engine.num_cached
 
 
@@ -198,7 +198,7 @@ def test_what_waits_during_a_swap_is_answered_by_the_bundle_that_took_over(
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     pipeline.swap(other)
-    (part,) = pipeline.answer_prefill()
+    (part,) = answer_prefill(pipeline)
     assert {a.bundle for a in lists(part)} == {a.bundle for a in intents(part)} == {other.version}
 
 
@@ -217,7 +217,7 @@ def test_what_was_answered_after_a_swap_the_bundle_before_has_not_cached(
     assert all(serving.engine.caches(member) for member in members)
     pipeline.swap(other)
     while pipeline.num_queued:
-        pipeline.answer_prefill()
+        answer_prefill(pipeline)
     pipeline.swap(serving)
     assert not any(serving.engine.caches(member) for member in members)
 

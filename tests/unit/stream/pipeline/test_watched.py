@@ -10,9 +10,10 @@ import pytest
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import History
 from stream.pipeline.batch_rows import lay_out
-from stream.pipeline.folding import Folder, PendingAnswer
+from stream.pipeline.folding import Folder
 from stream.pipeline.watched import WatchedCache
 from tests.worlds.bundle_world import PlayLog
+from tests.worlds.tiny_plays import watched_hashes
 from tests.worlds.tiny_world import TinyWorld
 
 
@@ -29,11 +30,10 @@ def test_watched_rows_are_those_of_the_history(world: TinyWorld, seed: int, max_
         high = low + rng.randint(1, 20)
         folder = Folder(world.layout, None)
         work = folder.fold(0, histories, log.records[low:high])
-        batch = lay_out([run for runs in folder.waves for run in runs], world.layout, world.vocabulary)
+        batch = lay_out(folder.batch().waves, world.layout, world.vocabulary)
         watched = cache.of(batch)
-        for answer in work.pending:
-            if not isinstance(answer, PendingAnswer):
-                continue
+        (rows,) = batch.of([work.answers])
+        for answer, row in zip(work.answers, rows, strict=True):
             history = reference.setdefault(answer.play.user_id, History())
             packed = world.layout.pack(
                 item_id=answer.play.item_id,
@@ -43,8 +43,8 @@ def test_watched_rows_are_those_of_the_history(world: TinyWorld, seed: int, max_
                 attributes=answer.play.attributes,
             )
             history.apply(world.layout, packed, answer.record.offset)
-            expected = world.vocabulary.rows(history.watched_hashes(world.layout))
-            np.testing.assert_array_equal(watched[answer.run.first_row + answer.nth], expected)
+            expected = world.vocabulary.rows(np.array(watched_hashes(history, world.layout), dtype=np.uint64))
+            np.testing.assert_array_equal(watched[row], expected)
         low = high
     assert len(cache) <= max_members
 
@@ -55,7 +55,7 @@ def test_a_forgotten_member_is_forgotten(world: TinyWorld) -> None:
     folder.fold(0, {}, log.records)
     cache = WatchedCache(world.layout, world.vocabulary, 10)
     cache.forget(MemberKey(0, "ann"))
-    batch = lay_out(folder.waves[0], world.layout, world.vocabulary)
+    batch = lay_out(folder.batch().waves, world.layout, world.vocabulary)
     assert [rows.tolist() for rows in cache.of(batch)] == [[2]]
     cache.forget(MemberKey(0, "ann"))
     assert len(cache) == 0

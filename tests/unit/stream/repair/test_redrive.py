@@ -1,4 +1,4 @@
-"""Which dead_letters are sent again, where to, and with what: without a broker."""
+"""Redrive without a broker: which dead letters are sent again, to which partition, and with which headers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from intentrec_core.errors import RejectReason
 from stream.repair import redrive
-from stream.repair.redrive import Left, Redrive, Selection
+from stream.repair.redrive import Redrive, Selection, SkipReason
 from stream.settings import Settings
 from stream.wire.dead_letter import dead_letter
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET, home_partition
@@ -32,7 +32,7 @@ class Record:
 
 @dataclass
 class Box:
-    """The dead-dead_letter topic, a producer that fills it again with what it is given, and the reader of both."""
+    """The dead-letter topic, with a producer and a reader for it, in memory."""
 
     settings: Settings = field(default_factory=Settings)
     dead_letters: list[Record] = field(default_factory=list)
@@ -74,7 +74,7 @@ def run(box: Box, selection: Selection | None = None, **options: Any) -> Redrive
     return done
 
 
-def test_original_bytes_key_and_headers_go_where_the_key_says(box: Box) -> None:
+def test_original_bytes_key_and_headers_go_to_the_partition_of_the_key(box: Box) -> None:
     box.add(Record(b"{bad", headers=[("trace", b"t1")]))
     box.add(Record(None, b"", ((CONTROL_HEADER, FORGET),)), RejectReason.WRONG_PARTITION)
     box.add(Record(b"[]", key=None), RejectReason.INVALID_FIELD)
@@ -89,26 +89,28 @@ def test_original_bytes_key_and_headers_go_where_the_key_says(box: Box) -> None:
     assert (CONTROL_HEADER, FORGET) in box.sent[1]["headers"]
 
 
-def test_where_producers_partition_by_anything_a_play_goes_back_where_it_was(box: Box) -> None:
+def test_with_any_partitioner_a_play_goes_back_to_its_own_partition(box: Box) -> None:
     box.settings = Settings(plays_partitioner="any")
     box.add(Record(b"{bad"))
     run(box)
     assert box.sent[0]["partition"] == 3
 
 
-def test_letters_that_cannot_or_need_not_be_sent_are_left_and_counted(box: Box) -> None:
+def test_dead_letters_that_cannot_or_need_not_be_sent_are_skipped_and_counted(box: Box) -> None:
     box.add(Record(b"x" * 1_000_001), RejectReason.OVERSIZED)
     box.add(Record(b"{", key=b"k" * 100_000), RejectReason.KEY_MISMATCH)
     box.add(Record(b"{}"), RejectReason.INFERENCE_FAILED)
     box.add(Record(b"{", topic="other"))
     box.dead_letters.append(Record(b"stray", topic="plays.dlq", partition=0, offset=4))
     done = run(box)
-    assert done.left == {Left.CUT: 2, Left.FOLDED_IN: 1, Left.OTHER_TOPIC: 1, Left.NO_LETTER: 1}
+    assert done.skipped == {
+        SkipReason.CUT: 2, SkipReason.FOLDED_IN: 1, SkipReason.OTHER_TOPIC: 1, SkipReason.NOT_A_DEAD_LETTER: 1
+    }  # fmt: skip
     assert not box.sent
 
 
-def test_a_play_that_fails_again_and_again_is_sent_so_often_and_no_more(box: Box) -> None:
-    """Each run sends the newest dead_letter of the play only, so that dead_letters do not double."""
+def test_a_play_that_keeps_failing_is_sent_again_only_so_often(box: Box) -> None:
+    """Each run sends only the newest dead letter of the play, so that dead letters do not double."""
     box.add(Record(b"{bad"))
     for times in range(1, 6):
         done = run(box, max_redrives=3)
@@ -116,11 +118,11 @@ def test_a_play_that_fails_again_and_again_is_sent_so_often_and_no_more(box: Box
         if times <= 3:
             assert dict(box.sent[-1]["headers"])["intentrec-redrives"] == str(times).encode()
             box.add(Record(box.sent[-1]["value"], headers=box.sent[-1]["headers"]))
-    assert done.left == {Left.FAILED_AGAIN: 3, Left.TOO_OFTEN: 1}
+    assert done.skipped == {SkipReason.FAILED_AGAIN: 3, SkipReason.TOO_OFTEN: 1}
     assert len(box.dead_letters) == 4
 
 
-def test_a_producers_own_count_is_no_way_out(box: Box) -> None:
+def test_a_count_that_a_producer_made_up_is_ignored(box: Box) -> None:
     box.add(Record(b"{", headers=[("intentrec-redrives", b"\xff-7")]))
     run(box)
     assert dict(box.sent[0]["headers"])["intentrec-redrives"] == b"1"

@@ -1,4 +1,4 @@
-"""Verifying says what differs, in words that lead to it, and claims nothing of what cannot be known; showing shows it all."""
+"""State verification names what differs and claims nothing that it cannot know; a history is shown completely."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from copy import deepcopy
 import pytest
 
 from intentrec_core.history.history import History, hash64
-from stream.repair.state_verify import Verified, compare
+from stream.repair.state_verify import VerifyResult, compare
 from stream.repair.state_view import held_plays
 from tests.worlds.tiny_world import TinyWorld
 
@@ -23,8 +23,8 @@ def history(num_plays: int, first: int = 0) -> History:
     return made
 
 
-def verified(held: dict[str, History], folded: dict[str, History], first_offset: int = 0) -> Verified:
-    done = Verified(partition=0, first_offset=first_offset, next_offset=100)
+def verified(held: dict[str, History], folded: dict[str, History], first_offset: int = 0) -> VerifyResult:
+    done = VerifyResult(partition=0, first_offset=first_offset, next_offset=100)
     compare(done, LAYOUT, held, folded)
     return done
 
@@ -69,7 +69,7 @@ def shorter(h: History) -> None:
         (shorter, "holds 7 plays, folded again it is 8"),
     ],
 )
-def test_what_differs_is_told(damage: Callable[[History], None], said: str) -> None:
+def test_a_difference_is_described(damage: Callable[[History], None], said: str) -> None:
     held = {"ann": history(20), "ben": history(5)}
     folded = deepcopy(held)
     damage(held["ann"])
@@ -79,11 +79,11 @@ def test_what_differs_is_told(damage: Callable[[History], None], said: str) -> N
         raise AssertionError(done.differences["ann"])
 
 
-def test_members_on_one_side_only_are_told() -> None:
+def test_members_in_only_one_of_the_two_are_reported() -> None:
     done = verified({"ann": history(3)}, {"ben": history(4)})
     assert done.differences == {
-        "ann": "is in the changelog with 3 plays, has none in the log",
-        "ben": "is not in the changelog, has 4 plays in the log",
+        "ann": "has a history of 3 plays in the changelog but no play in the log",
+        "ben": "has no history in the changelog but 4 plays in the log",
     }
 
 
@@ -111,7 +111,7 @@ def without(lost: int, num_plays: int, first: int = 0) -> History:
         (without(11, 50, first=10), history(50, first=10), "49 plays were applied, folded again it is 50$"),
         (without(17, 20), history(12, first=8), "19 plays were applied, folded again it is 12; 1 of these"),
         (history(4), history(2, first=7), "4 plays were applied, folded again it is 2; 2 of these"),
-        (history(9), None, "9 plays, has none in the log"),
+        (history(9), None, "9 plays in the changelog but no play in the log"),
     ],
     ids=["one of three", "the last one", "long ago", "began before", "none since", "never sent"],
 )

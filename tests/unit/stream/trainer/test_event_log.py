@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -206,6 +207,13 @@ def test_a_backfill_comes_before_the_topics_plays_and_may_be_repeated(tmp_path: 
 def test_a_second_writer_is_refused_until_the_first_one_is_gone(tmp_path: Path) -> None:
     with open_writer(tmp_path, TOPIC), pytest.raises(StateError, match="another trainer"):
         EventLogWriter(tmp_path, TOPIC)
+    EventLogWriter(tmp_path, TOPIC).close()
+
+
+def test_a_writer_may_be_closed_in_another_thread_than_it_was_opened_in(tmp_path: Path) -> None:
+    """The trainer opens it in a worker thread and closes it on the event loop's."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(EventLogWriter, tmp_path, TOPIC).result().close()
     EventLogWriter(tmp_path, TOPIC).close()
 
 

@@ -1,4 +1,4 @@
-"""Plays of a member who was forgotten leave the event log: those from before the order, of that member, and no others."""
+"""Erasure in the event log: exactly the plays of that user from before the erasure request are removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream.kafka.publisher import key_hash
 from stream.trainer.event_log import EventLog, list_segments
-from stream.trainer.event_log_erasure import Forgotten, list_forgotten
+from stream.trainer.event_log_erasure import PendingErasure, list_pending_erasures
 from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay, backfill, open_writer
 from stream.trainer.log_follower import PlayReader
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
@@ -23,17 +23,17 @@ from tests.worlds.tiny_world import TinyWorld
 
 
 def follow(writer: EventLogWriter, partition: int, *plays: str | None, first: int = 0) -> None:
-    """Appends a play of each user named from offset ``first`` on; "-ann" is the order to forget ann."""
+    """Appends a play of each user named from offset ``first`` on; "-ann" is a request to erase ann."""
     for offset, user in enumerate(plays, start=first):
         assert user is not None
         if user.startswith("-"):
             writer.append(partition, [], offset + 1)
-            writer.forget(Forgotten(partition, offset, user[1:]))
+            writer.erase(PendingErasure(partition, offset, user[1:]))
         else:
             writer.append(partition, [logged(offset, event=f"{partition}.{offset}", user=user)], offset + 1)
 
 
-def test_plays_from_before_the_order_go_and_those_behind_it_stay(tmp_path: Path) -> None:
+def test_plays_before_the_request_go_and_later_plays_stay(tmp_path: Path) -> None:
     with open_writer(tmp_path, TOPIC) as writer:
         follow(writer, 0, "ann", "ben", "ann", "ben")
         follow(writer, 1, "ann")
@@ -41,7 +41,7 @@ def test_plays_from_before_the_order_go_and_those_behind_it_stay(tmp_path: Path)
         follow(writer, 0, "ben", "ann", "-ann", "ann", "ben", first=4)
         writer.flush()
         assert writer.purge() == 2
-        assert list_forgotten(tmp_path, TOPIC) == {}
+        assert list_pending_erasures(tmp_path, TOPIC) == {}
         assert writer.next_offset(0) == 9
         assert writer.purge() == 0
     assert set(events(tmp_path)) == {"0.1", "0.3", "0.4", "0.7", "0.8", "1.0"}
@@ -87,7 +87,7 @@ def test_a_log_of_forgotten_members_only_is_empty_and_goes_on(tmp_path: Path) ->
     assert (newest.offset, newest.event_id) == (4, "0.4")
 
 
-def test_a_disk_that_refuses_leaves_the_order_for_the_next_time(
+def test_a_disk_that_refuses_leaves_the_request_for_the_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_writer(tmp_path, TOPIC) as writer:
@@ -104,13 +104,15 @@ def test_a_disk_that_refuses_leaves_the_order_for_the_next_time(
         monkeypatch.setattr(Path, "replace", refuse)
         with pytest.raises(OSError, match="No space"):
             writer.flush()
-        assert EventLog(tmp_path, TOPIC).next_offsets() == {0: 2}, "nothing covers the order before it is noted"
+        assert EventLog(tmp_path, TOPIC).next_offsets() == {0: 2}, (
+            "no segment covers the request before its marker is durable"
+        )
         refused = ""
         writer.flush()
         refused = ".parquet"
         with pytest.raises(OSError, match="No space"):
             writer.purge()
-        assert len(list_forgotten(tmp_path, TOPIC)) == 1
+        assert len(list_pending_erasures(tmp_path, TOPIC)) == 1
         refused = ""
         assert writer.purge() == 1
     assert events(tmp_path) == ["0.1", "0.3"]
@@ -157,13 +159,15 @@ class Record:
     partition: int = 0
 
 
-def test_the_trainer_understands_an_order_as_the_worker_does() -> None:
+def test_the_trainer_reads_an_erasure_request_as_the_worker_does() -> None:
     reader = PlayReader(TinyWorld().domain, 4)
     home = key_hash(b"ann") % 4
-    assert reader.forgotten(Record(None, b"ann", partition=home)) == "ann"
-    assert reader.forgotten(Record(None, b"ann", partition=(home + 1) % 4)) is None
-    assert reader.forgotten(Record(None, None, partition=home)) is None
-    assert reader.forgotten(Record(None, b"ann", ((CONTROL_HEADER, b"other"),), partition=home)) is None
+    assert reader.erased_user(Record(None, b"ann", partition=home)) == "ann"
+    assert reader.erased_user(Record(None, b"ann", partition=(home + 1) % 4)) is None
+    assert reader.erased_user(Record(None, None, partition=home)) is None
+    assert reader.erased_user(Record(None, b"ann", ((CONTROL_HEADER, b"other"),), partition=home)) is None
     play = json.dumps({"event_id": "e", "user_id": "ann", "item_id": "i", "ts": 1_700_000_000_000}).encode()
-    assert reader.read(Record(play, b"ann", partition=home)) is None, "an order is no play, whatever its value is"
+    assert reader.read(Record(play, b"ann", partition=home)) is None, (
+        "an erasure request is not a play, whatever its value is"
+    )
     assert isinstance(reader.read(Record(play, b"ann", (), partition=home)), LoggedPlay)

@@ -1,4 +1,4 @@
-"""The gate: equal or better passes, certainly worse does not, and it says which."""
+"""The gate: an equal or better candidate passes, a certainly worse one is refused with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who leads: exactly one member whatever the claims, and on one machine the first process."""
+"""The leader lock: exactly one member of the group leads for any claims; on one machine, the first process leads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.trainer.leader_lock import MachineLock, _LeaderAssignor
 
 
 def assigned(claims: dict[str, int]) -> list[str]:
-    """Members that are given the partition; a claim of 0 is none."""
+    """Members that are assigned the partition; a claim of 0 means no claim."""
     members = {}
     for name, claim in claims.items():
         assignor = _LeaderAssignor()

@@ -99,7 +99,7 @@ def test_the_log_keeps_what_the_history_keeps(
         record(context={"max_maturity": "nan"}),
     ],
 )
-def test_what_the_worker_sets_aside_is_not_logged(refused: Record) -> None:
+def test_plays_that_the_worker_rejects_are_not_logged(refused: Record) -> None:
     assert PlayReader(DOMAIN, None).read(refused) is None
 
 
@@ -210,7 +210,7 @@ def test_a_poll_that_was_full_now_and_then_hides_no_partition_that_stands_still(
 
 
 @pytest.mark.parametrize("told_to_others", [False, True])
-def test_only_where_others_are_told_the_ends_a_trainer_that_is_not_hangs(
+def test_a_trainer_hangs_only_if_a_fresh_client_can_read_the_end_offsets(
     consumer: StuckConsumer, monkeypatch: pytest.MonkeyPatch, told_to_others: bool
 ) -> None:
     consumer.error = KafkaConnectionError()
@@ -228,7 +228,7 @@ def test_only_where_others_are_told_the_ends_a_trainer_that_is_not_hangs(
 
 
 @pytest.mark.parametrize(("position", "told"), [(5, True), (0, False)], ids=["a log goes on", "a log is new"])
-def test_orders_that_were_deleted_unread_are_to_be_sent_again(
+def test_erasure_requests_that_may_have_been_deleted_unread_are_to_be_sent_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, position: int, told: bool
 ) -> None:
     class Consumer:
@@ -248,7 +248,7 @@ def test_orders_that_were_deleted_unread_are_to_be_sent_again(
         writer: Any = SimpleNamespace(
             next_offset=lambda _: position, skip_to=lambda _, offset: offset - position, root=tmp_path
         )
-        await LogFollower(Settings(), DOMAIN, writer, Metrics(), lambda _: None)._take_up()
+        await LogFollower(Settings(), DOMAIN, writer, Metrics(), lambda _: None)._resume()
 
     monkeypatch.setattr(log_follower, "AIOKafkaConsumer", lambda **_: Consumer())
     monkeypatch.setattr(log_follower, "count_partitions", counts)

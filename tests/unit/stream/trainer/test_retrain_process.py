@@ -1,4 +1,4 @@
-"""The training run as a child: whatever becomes of it, the trainer gets a result, and no process stays behind."""
+"""The training run as a child process: however it ends, the trainer gets a result and no process is left running."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_run_that_hangs_is_killed_at_its_deadline(
     assert not alive(path)
 
 
-def test_a_run_that_is_cancelled_is_gone_when_that_is_known(job: RetrainJob, tmp_path: Path) -> None:
+def test_a_cancelled_run_is_killed_before_the_call_returns(job: RetrainJob, tmp_path: Path) -> None:
     path = tmp_path / "pid"
 
     async def scenario() -> None:

@@ -15,12 +15,12 @@ from stream.wire import codec
 from stream.wire.codec import (
     DecodedPlay,
     RejectedPlay,
-    close_with_latency,
     decode_play,
     encode,
-    encode_open,
+    encode_output,
     iso_time,
     parse_time,
+    with_latency,
 )
 from stream.wire.messages import Announcement, Play, Recommendation, RecommendedItem, Source
 
@@ -235,15 +235,16 @@ def recommendation(**fields):
 
 
 def test_latency_is_added_at_publication():
-    opened = encode_open(recommendation())
-    assert not opened.endswith(b"}")
-    whole = close_with_latency(opened, 0.0123456)
-    assert codec.decode_recommendation(whole) == recommendation(latency_s=0.012346)
+    value = encode_output(recommendation())
+    assert codec.decode_recommendation(value) == recommendation(latency_s=0.0)
+    for latency_s, published in ((0.0123456, 0.012346), (-0.5, -0.5), (86_400.0, 86_400.0)):
+        stamped = with_latency(value, latency_s)
+        assert codec.decode_recommendation(stamped) == recommendation(latency_s=published)
     with pytest.raises(ValueError, match="latency_s"):
-        encode_open(recommendation(latency_s=0.1))
+        encode_output(recommendation(latency_s=0.1))
     for latency_s in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="latency_s"):
-            close_with_latency(opened, latency_s)
+            with_latency(value, latency_s)
 
 
 def test_announcements_are_checked():

@@ -10,7 +10,7 @@ from intentrec_core.errors import RejectReason
 from intentrec_core.history.history import History
 from stream.pipeline.folding import Folder
 from stream.wire.dead_letter import KEPT_OF_OVERSIZED_BYTES, dead_letter
-from stream.wire.records import OutputKind, OutputRecord
+from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import PlayLog
 from tests.worlds.tiny_world import TinyWorld
 
@@ -79,8 +79,7 @@ def test_what_is_set_aside_as_late_cannot_be_flooded_either(world: TinyWorld) ->
     headers = (("intentrec-offset", b"0"), ("none", None), ("big", b"x" * 3_000_000), ("small", b"y"))
     late = dataclasses.replace(log.play("ann", 1, 0.0), headers=headers)
     work = Folder(world.layout, 1).fold(0, histories, [*log.records[:-1], late])
-    output = work.pending[-1]
-    assert isinstance(output, OutputRecord)
+    output = work.outputs[-1]
     assert output.kind is OutputKind.LATE
     assert output.value == late.value
     own = dict(output.headers)

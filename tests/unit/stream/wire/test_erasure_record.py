@@ -14,9 +14,9 @@ from intentrec_core.history.changelog_codec import Restorer
 from intentrec_core.history.history import History
 from stream.bundles.serving import Serving
 from stream.pipeline.folding import Folder
-from stream.wire.codec import close_with_latency, decode_intent, decode_recommendation
+from stream.wire.codec import decode_intent, decode_recommendation
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET, split_at_erasures
-from stream.wire.records import OutputKind, OutputRecord
+from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
 from tests.worlds.tiny_world import TinyWorld
 
@@ -38,8 +38,8 @@ def answers(serving: Serving, records: list[Record], step: int) -> dict[int, tup
     for low in range(0, len(records), step):
         for result in pipeline.process({0: records[low : low + step]}):
             for first, second in zip(result.outputs[::2], result.outputs[1::2], strict=True):
-                listed = decode_recommendation(close_with_latency(first.value, 0))
-                intent = decode_intent(close_with_latency(second.value, 0))
+                listed = decode_recommendation(first.value)
+                intent = decode_intent(second.value)
                 probabilities = {
                     head: {label: round(p, 3) for label, p in labels.items()} for head, labels in intent.intents.items()
                 }
@@ -73,7 +73,7 @@ def test_nothing_cached_is_left_and_no_prediction_is_judged(serving: Serving) ->
     log.play("ann", 1, 0)
     log.forget("ann")
     results = pipeline.process({0: log.records})
-    assert [result.num_forgotten for result in results] == [1]
+    assert [result.outcomes.num_erasures for result in results] == [1]
     assert MemberKey(0, "ann") not in serving.engine.cached_members()
     assert pipeline.history(0, "ann") is None
     log.play("ann", 2, 100)
@@ -115,7 +115,7 @@ def test_an_order_that_is_none_goes_to_the_dead_letters(
     log = PlayLog()
     records = [log.play("ann", 1, 0), log.raw(b"{}", key, headers)]
     work = Folder(WORLD.layout, None).fold(0, histories, records)
-    (letter,) = (pending for pending in work.pending if isinstance(pending, OutputRecord))
+    (letter,) = work.outputs
     assert letter.kind is OutputKind.DEAD_LETTER
     assert dict(letter.headers)["intentrec-error"] == reason
     assert set(histories) == {"ann"}
@@ -124,14 +124,14 @@ def test_an_order_that_is_none_goes_to_the_dead_letters(
 def test_an_order_in_the_wrong_partition_is_refused_with_the_remedy() -> None:
     log = PlayLog(partition=0)
     work = Folder(WORLD.layout, 8).fold(0, {}, [log.forget("user-1"), log.forget("user-2"), log.forget("user-3")])
-    assert work.result.num_forgotten + work.result.num_rejected == 3
-    assert work.result.num_rejected > 0
-    assert b"murmur2" in b"".join(content for p in work.pending for _, content in p.headers)
+    assert work.outcomes.num_erasures + work.outcomes.num_rejected == 3
+    assert work.outcomes.num_rejected > 0
+    assert b"murmur2" in b"".join(content for p in work.outputs for _, content in p.headers)
 
 
 def test_a_member_nobody_knows_leaves_no_trace() -> None:
     work = Folder(WORLD.layout, None).fold(0, {}, [PlayLog().forget("zoe")])
-    assert (work.result.num_forgotten, work.result.changelog, work.pending) == (1, {}, [])
+    assert (work.outcomes.num_erasures, work.changelog, work.outputs, work.answers) == (1, {}, [], [])
 
 
 #: Who plays what when; no item: the order to forget them.
@@ -175,7 +175,7 @@ def test_any_cuts_crashes_and_replays_end_in_the_same_state(
     position, num_crashes = 0, 0
     while position < len(records):
         for part in split_at_erasures({0: records[position : position + step]}):
-            changelog.update(Folder(WORLD.layout, None).fold(0, histories, part[0]).result.changelog)
+            changelog.update(Folder(WORLD.layout, None).fold(0, histories, part[0]).changelog)
         position += step
         assert restore(changelog) == histories
         if num_crashes < 3 and data.draw(st.booleans()):
@@ -192,7 +192,7 @@ def test_a_replay_changes_nothing_of_members_who_came_back(acts: list[tuple[str,
     records = log_of(acts)
     before = expected(records)
     histories = {user: copy.deepcopy(history) for user, history in before.items()}
-    written = Folder(WORLD.layout, None).fold(0, histories, records).result.changelog
+    written = Folder(WORLD.layout, None).fold(0, histories, records).changelog
     assert histories == before
     assert not any(key.startswith(user.encode()) for key in written for user in before)
 

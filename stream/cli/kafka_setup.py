@@ -1,4 +1,4 @@
-"""``intentrec topics`` and ``intentrec broker``: a place for the plays to flow."""
+"""``intentrec topics`` and ``intentrec broker``: creates the topics, and runs a Kafka broker on this machine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from stream.local_kafka.cluster import KafkaCluster
 
 _PANEL = "Streaming"
-_LOOK_EVERY_S = 0.5
+_CHECK_EVERY_S = 0.5
 
 
 class Engine(StrEnum):
-    """What kind of broker."""
+    """The kind of broker to run."""
 
     EMBEDDED = "embedded"
     KAFKA = "kafka"
@@ -41,23 +41,24 @@ def register(app: typer.Typer) -> None:
     app.command(
         "broker",
         rich_help_panel=_PANEL,
-        epilog="[bold]Examples[/bold]\n\n  intentrec broker                      an embedded one on 127.0.0.1:9092\n\n"
-        "  intentrec broker --engine kafka       Apache Kafka from its jars: Java 17 and Maven\n\n"
-        "  intentrec broker --engine kafka --nodes 3    on 9092, 9093 and 9094; every partition on all three\n\n"
-        "  intentrec broker --port 0             any free port; it is printed",
+        epilog="[bold]Examples[/bold]\n\n  intentrec broker                      an embedded broker on 127.0.0.1:9092\n\n"
+        "  intentrec broker --engine kafka       Apache Kafka from its jars; needs Java 17 and Maven\n\n"
+        "  intentrec broker --engine kafka --nodes 3    on ports 9092 to 9094; every partition on all three\n\n"
+        "  intentrec broker --port 0             on any free port, which is printed",
     )(run)
 
 
 def create(
     broker: options.Broker = None,
     partitions: Annotated[
-        int | None, typer.Option(help="Of plays, its changelog and the outputs; fixed for good.")
+        int | None,
+        typer.Option(help="Partitions of the plays, their changelog and the outputs. Cannot be changed later."),
     ] = None,
     replication: Annotated[
-        int | None, typer.Option(help="Copies of each partition. Default: one a node, up to 3.")
+        int | None, typer.Option(help="Copies of each partition. Default: one per node, up to 3.")
     ] = None,
 ) -> None:
-    """Create the topics that are missing, with the cleanup policies the guarantees rest on. Doing it twice is fine."""
+    """Create the missing topics, with the cleanup policies that the delivery guarantees need. Safe to repeat."""
     from stream.kafka.topics import create_topics
 
     settings = options.settings(broker=broker, num_partitions=partitions, replication_factor=replication)
@@ -72,13 +73,15 @@ def create(
 def run(
     engine: Annotated[
         Engine,
-        typer.Option(help="embedded: in memory, starts at once, no transactions. kafka: Apache Kafka, data kept."),
+        typer.Option(help="embedded: in memory, starts at once, no transactions. kafka: Apache Kafka, keeps data."),
     ] = Engine.EMBEDDED,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="On 127.0.0.1, of the first node; 0: any free ones.")
+        int, typer.Option(min=0, max=65535, help="Port of the first node on 127.0.0.1. 0: any free ports.")
     ] = 9092,
-    nodes: Annotated[int, typer.Option(help="1, or 3 of Kafka: a write is acknowledged when two of them have it.")] = 1,
-    data_dir: Annotated[Path | None, typer.Option(help="Kafka's data and the log file.")] = None,
+    nodes: Annotated[
+        int, typer.Option(help="1, or 3 with kafka, where a write is acknowledged once two nodes have it.")
+    ] = 1,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder for Kafka's data and the log file.")] = None,
 ) -> None:
     """Run a broker on this machine until Ctrl-C."""
     from stream.local_kafka.broker import start_broker
@@ -97,23 +100,23 @@ def run(
             running = start_cluster(num_nodes=nodes, port=port, data_dir=data_dir)
     with running:
         results().print(running.address, style="bold", soft_wrap=True)
-        while not stop.wait(_LOOK_EVERY_S):
+        while not stop.wait(_CHECK_EVERY_S):
             if not running.running:
-                _mend(running)
+                _restart_node(running)
 
 
-def _mend(stopped: Broker | KafkaCluster) -> None:
-    """Starts a node again that ended, where there are others.
+def _restart_node(stopped: Broker | KafkaCluster) -> None:
+    """Restarts the nodes of a cluster that have ended.
 
-    Raises: BrokerError where there are none, or it does not start.
+    Raises: BrokerError if there is only one node, or a node does not start.
     """
     from stream.local_kafka.cluster import KafkaCluster
 
     brokers = stopped.brokers if isinstance(stopped, KafkaCluster) else [stopped]
     if not isinstance(stopped, KafkaCluster) or len(brokers) == 1:
-        raise BrokerError(f"the broker ended by itself; its log is {brokers[0].log_path}")
+        raise BrokerError(f"the broker ended by itself; see its log {brokers[0].log_path}")
     for index, broker in enumerate(brokers):
         if not broker.running:
-            said = f"the node at {broker.address} ended, starting it again; its log is {broker.log_path}"
-            notes().print(said, soft_wrap=True)
+            message = f"the node at {broker.address} ended, restarting it; its log is {broker.log_path}"
+            notes().print(message, soft_wrap=True)
             stopped.restart(index)

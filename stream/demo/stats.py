@@ -1,7 +1,7 @@
-"""The demo's figures: what the worker and the trainer say of themselves, and what the independent observer saw.
+"""The demo's statistics: metrics scraped from worker and trainer, combined with the counts of an independent observer.
 
 worker /metrics ─┐
-trainer /metrics ┼─▶ Figures ─▶ Snapshot (screen)    DemoResult (one JSON object)
+trainer /metrics ┼─▶ DemoStats ─▶ DemoSnapshot (screen), DemoResult (one JSON object)
 observer ────────┘
 """
 
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
 _RATE_SPAN_S = 5.0
 _NUM_RATES = 60
-#: Everything that can become of a play: once they add up to the plays sent, the worker has drained.
+#: Every outcome of a play: once their sum equals the plays sent, the worker has drained.
 _HANDLED = ("intentrec_plays_total", "intentrec_plays_rejected_total")
 
 
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What `intentrec demo --json` prints. Units: ``_ms`` from sending a play to the arrival of its recommendation."""
+    """The JSON object that `intentrec demo --json` prints.
+
+    Units: ``p50_ms`` and ``p99_ms`` are milliseconds from sending a play to the arrival of its recommendation.
+    """
 
     plays_sent: int
     plays_applied: int
@@ -50,8 +53,8 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class Figures:
-    """Collects scrapes, and turns them with the observer's counts into what is shown. One worker, one trainer."""
+class DemoStats:
+    """Combines scrapes of one worker and one trainer with the observer's counts into snapshots and the final result."""
 
     observer: Observer
     replay: Replay
@@ -68,11 +71,11 @@ class Figures:
     _elapsed_s: float = 0.0
     _sent: deque[tuple[float, int]] = field(default_factory=deque)
     _rates: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_RATES))
-    #: The worker drops the series of old bundles: their last values are kept here.
+    #: By metric and bundle. The worker drops the series of old bundles: their last values are kept here.
     _judged: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def take(self, worker: Samples | None, trainer: Samples | None) -> None:
-        """Takes a scrape; None (no answer) leaves the one before."""
+        """Records a scrape of each process; None (no answer) keeps the previous scrape."""
         self.worker = worker or self.worker
         self.trainer = trainer or self.trainer
         for name in _JUDGED:
@@ -87,13 +90,13 @@ class Figures:
 
     @property
     def plays_per_s(self) -> float:
-        """Plays acknowledged a second, over the last seconds."""
+        """Plays acknowledged per second, over the last 5 s."""
         (from_s, first), (until_s, last) = self._sent[0], self._sent[-1]
         return (last - first) / (until_s - from_s) if until_s > from_s else 0.0
 
     @property
     def handled(self) -> int:
-        """Plays of which the worker has said what became of them."""
+        """Plays whose outcome the worker has counted."""
         return int(sum(self.worker.total(name) for name in _HANDLED))
 
     @property
@@ -102,11 +105,11 @@ class Figures:
         return int(self.worker.total("intentrec_plays_total", outcome="applied"))
 
     def quality(self) -> LiveQuality:
-        """The worker's running figures over all bundles."""
+        """The worker's running quality metrics, over all bundles."""
         judged = self._judged_total("intentrec_judged_plays_total")
         if not judged:
             return LiveQuality()
-        asked = self.worker.by("intentrec_judged_intents_total", "head")
+        judged_intents = self.worker.by("intentrec_judged_intents_total", "head")
         right = self.worker.by("intentrec_judged_intents_right_total", "head")
         common = self.worker.by("intentrec_judged_popular_intents_right_total", "head")
         return LiveQuality(
@@ -116,27 +119,28 @@ class Figures:
             mrr=self._judged_total("intentrec_judged_reciprocal_ranks_total") / judged,
             intents={
                 head: (right.get(head, 0.0) / number, common[head] / number if head in common else None)
-                for head, number in asked.items()
+                for head, number in judged_intents.items()
                 if number
             },
         )
 
     def weights(self) -> Weights:
-        """The bundle that serves, and those before it."""
+        """The serving bundle, and the bundles that served before it."""
         serving = self._serving()
+        created_s = self.worker.total("intentrec_bundle_created_timestamp_seconds")
         judged = self._judged.get("intentrec_judged_plays_total", {})
         refused = self.worker.by("intentrec_bundle_rejections_total", "reason")
         runs = self.trainer.by("intentrec_trainer_runs_total", "outcome")
-        told = [f"{int(number)} {outcome}" for outcome, number in runs.items() if number]
+        outcomes = [f"{int(number)} {outcome}" for outcome, number in runs.items() if number]
         logged = int(self.trainer.total("intentrec_trainer_logged_plays_total"))
         return Weights(
             version=serving[0] if serving else "",
-            age_s=self.worker.total("intentrec_bundle_age_seconds"),
+            age_s=time.time() - created_s if created_s else 0.0,
             num_published=self.published,
             num_swapped=self.swapped,
             refused={reason: int(count) for reason, count in refused.items() if count},
             served=tuple(self._served(bundle, number) for bundle, number in judged.items() if number),
-            trainer=f"trainer: {logged:,} plays in its log · " + (", ".join(told) or "first run to come"),
+            trainer=f"trainer: {logged:,} plays logged · runs: {', '.join(outcomes) or 'none yet'}",
         )
 
     @property
@@ -146,16 +150,16 @@ class Figures:
 
     @property
     def swapped(self) -> int:
-        """Bundles that took over from another one, in the worker."""
+        """Bundles that the worker has swapped in for another one."""
         return int(self.worker.total("intentrec_bundle_swaps_total"))
 
     @property
     def refused(self) -> int:
-        """Bundles announced that the worker did not take."""
+        """Announced bundles that the worker refused."""
         return int(self.worker.total("intentrec_bundle_rejections_total"))
 
     def snapshot(self) -> DemoSnapshot:
-        """The screen as of now."""
+        """The current state for the screen."""
         newest_ms = self.replay.last_ts_ms
         observer = self.observer
         return DemoSnapshot(
@@ -181,7 +185,7 @@ class Figures:
         )
 
     def result(self) -> DemoResult:
-        """The figures of the whole run."""
+        """The statistics of the whole run."""
         quality, observer = self.quality(), self.observer
         p50_s, p99_s = observer.latency.quantile_s(0.5), observer.latency.quantile_s(0.99)
         return DemoResult(
@@ -198,7 +202,7 @@ class Figures:
             intent_accuracy={head: round(ours, 4) for head, (ours, _) in quality.intents.items()},
             bundles_published=self.published,
             bundles_swapped=self.swapped,
-            # One that took over after the last play has answered none.
+            # A bundle that took over after the last play has answered no play.
             bundle_versions=list(dict.fromkeys([*observer.bundles_seen, *self._serving()])),
         )
 

@@ -1,8 +1,8 @@
-"""What a demo needs before the first play, in order, and the way back: nothing it started is left behind.
+"""The demo's environment: broker, topics, worker and trainer, started in order and always stopped again.
 
     broker → topics → data → first bundle → its announcement → worker and trainer → ready
 
-Everything lives in one folder of this run: bundles, event log, logs. It is removed at the end, unless something failed.
+All files of a run (bundles, event log, logs) are in one folder, which is removed at the end unless the run failed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -29,16 +30,27 @@ from stream.local_kafka.ports import free_port
 from stream.ops.scrape import is_ready
 from stream.settings import PREFIX, Settings
 
-#: Joining the group takes the embedded broker about 4 s, importing torch on a cold disk up to 20 s.
+#: Joining the group on the embedded broker takes about 4 s, importing torch from a cold disk up to 20 s.
 READY_DEADLINE_S = 120.0
-_LOOK_EVERY_S = 0.1
+_CHECK_EVERY_S = 0.1
 
-Say = Callable[[str], None]
+PrintStep = Callable[[str], None]
+"""Called with a line for each step that is done."""
+
+
+class MonitoredProcess(NamedTuple):
+    """A child process and the port of its metrics."""
+
+    child: Child
+    metrics_port: int
 
 
 @dataclass(frozen=True)
 class DemoEnvironment:
-    """The broker's address, the settings all processes share, and this run's folder."""
+    """The settings that all processes of a run share, and the run's folder.
+
+    ``overrides``: the settings that differ from the defaults, as a child process gets them. ``embedded``: whether the broker is.
+    """
 
     settings: Settings
     overrides: dict[str, str]
@@ -46,7 +58,7 @@ class DemoEnvironment:
     embedded: bool
 
     def child(self, name: str, *, metrics_port: int) -> Child:
-        """Starts the command ``name`` as a process of this stage, with one thread of torch: all share few cores."""
+        """Starts the command ``name`` as a process of this environment, with one torch thread: all processes share few cores."""
         environment = {PREFIX + key.upper(): value for key, value in self.overrides.items()}
         environment[PREFIX + "METRICS_PORT"] = str(metrics_port)
         environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
@@ -54,15 +66,17 @@ class DemoEnvironment:
 
 
 @contextlib.contextmanager
-def open_stage(*, broker: str | None, retrain_interval_s: float, say: Say) -> Iterator[DemoEnvironment]:
-    """Starts the embedded broker (or uses ``broker``), creates topics of this run's own, and undoes both at the end.
+def open_environment(
+    *, broker: str | None, retrain_interval_s: float, print_step: PrintStep
+) -> Iterator[DemoEnvironment]:
+    """Starts the embedded broker, or uses ``broker``; creates topics for this run, and removes everything at the end.
 
-    Raises: BrokerError in one line when there is no broker.
+    Raises: BrokerError if the broker cannot be started or reached.
     """
     run = secrets.token_hex(3)
     folder = Path(tempfile.mkdtemp(prefix=f"intentrec-demo-{run}-"))
     with contextlib.ExitStack() as stack:
-        failed = stack.enter_context(_kept_on_failure(folder, say))
+        failed = stack.enter_context(_kept_on_failure(folder, print_step))
         if broker is None:
             started = stack.enter_context(start_broker(engine="embedded", data_dir=folder))
             address = started.address
@@ -90,25 +104,27 @@ def open_stage(*, broker: str | None, retrain_interval_s: float, say: Say) -> It
         asyncio.run(create_topics(settings))
         if broker is not None:
             stack.callback(_delete_topics, settings)
-        say(f"broker {address}" + (" (embedded, in memory)" if broker is None else ""))
+        print_step(f"broker {address}" + (" (embedded, in memory)" if broker is None else ""))
         yield DemoEnvironment(settings, overrides, folder, broker is None)
         failed.clear()
 
 
 @contextlib.contextmanager
-def running(stage: DemoEnvironment, say: Say) -> Iterator[tuple[Child, int, Child, int]]:
-    """Worker and trainer with the ports of their metrics, the worker ready; both end with the block."""
+def running_processes(
+    environment: DemoEnvironment, print_step: PrintStep
+) -> Iterator[tuple[MonitoredProcess, MonitoredProcess]]:
+    """Starts worker and trainer, and yields both once the worker is ready to serve; both stop when the block ends."""
     worker_port, trainer_port = free_port(), free_port()
     with contextlib.ExitStack() as stack:
-        trainer = stage.child("trainer", metrics_port=trainer_port)
+        trainer = environment.child("trainer", metrics_port=trainer_port)
         stack.callback(trainer.stop)
-        worker = stage.child("worker", metrics_port=worker_port)
+        worker = environment.child("worker", metrics_port=worker_port)
         stack.callback(worker.stop)
-        # Both are asked first, so that they end beside each other.
+        # Signal both before waiting for either, so that they stop in parallel.
         stack.callback(trainer.ask_to_stop)
         _wait_until_ready(worker, worker_port)
-        say("worker ready, trainer following the plays")
-        yield worker, worker_port, trainer, trainer_port
+        print_step("worker ready, trainer logging the plays")
+        yield MonitoredProcess(worker, worker_port), MonitoredProcess(trainer, trainer_port)
 
 
 def _wait_until_ready(child: Child, port: int) -> None:
@@ -117,12 +133,12 @@ def _wait_until_ready(child: Child, port: int) -> None:
         child.check()
         if time.monotonic() > deadline_s:
             raise IntentRecError(f"the {child.name} was not ready within {READY_DEADLINE_S:.0f} s: {child.last_line()}")
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_CHECK_EVERY_S)
 
 
 @contextlib.contextmanager
-def _kept_on_failure(folder: Path, say: Say) -> Iterator[set[str]]:
-    """Removes the folder at the end; keeps it, and says so, when the set that is yielded still holds something."""
+def _kept_on_failure(folder: Path, print_step: PrintStep) -> Iterator[set[str]]:
+    """Removes the folder at the end, unless the yielded set is still non-empty: then keeps it and prints where it is."""
     failed = {"failed"}
     try:
         yield failed
@@ -131,7 +147,7 @@ def _kept_on_failure(folder: Path, say: Say) -> Iterator[set[str]]:
         raise
     finally:
         if failed:
-            say(f"logs are kept in {folder}")
+            print_step(f"logs are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -145,6 +161,6 @@ def _delete_topics(settings: Settings) -> None:
         finally:
             await admin.close()
 
-    # They carry this run's name: where the broker refuses, or is gone, they are in nobody's way.
+    # The topics carry this run's name: if the broker refuses to delete them, or is gone, they disturb nothing.
     with contextlib.suppress(KafkaError):
         asyncio.run(delete())

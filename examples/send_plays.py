@@ -1,0 +1,56 @@
+"""Send plays into Kafka with librdkafka, so that each reaches the partition where a worker expects its member.
+
+    echo '{"event_id": "e1", "user_id": "7", "item_id": "50", "ts": 1772396100000, "context": {"rating": "5"}}' |
+        python examples/send_plays.py --broker 127.0.0.1:9092
+
+Needs confluent-kafka. Two things matter, with every client of librdkafka (C, C++, Go, .NET, Rust, PHP, kcat): the record's key
+is user_id in UTF-8, and the partitioner is murmur2_random, which is Java's default. librdkafka's own default is another hash; a
+worker rejects plays placed by it, with the reason wrong_partition. The same with kcat, with "7" as the key:
+
+    echo '7|{"event_id": …}' | kcat -P -b 127.0.0.1:9092 -t plays -K '|' -X partitioner=murmur2_random
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+from confluent_kafka import Producer
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--broker", default="127.0.0.1:9092")
+    parser.add_argument("--topic", default="plays")
+    options = parser.parse_args()
+
+    producer = Producer(
+        {
+            "bootstrap.servers": options.broker,
+            "partitioner": "murmur2_random",
+            # A retry must not bring a member's plays out of order, nor twice.
+            "enable.idempotence": True,
+        }
+    )
+    outcomes: Counter[str] = Counter()
+
+    def delivered(error: Any, _: Any) -> None:
+        outcomes["refused" if error else "sent"] += 1
+        if error:
+            print(error, file=sys.stderr)
+
+    for line in sys.stdin:
+        if line.strip():
+            key = json.loads(line)["user_id"].encode()
+            producer.produce(options.topic, key=key, value=line.strip().encode(), on_delivery=delivered)
+            producer.poll(0)
+    outcomes["unknown"] = producer.flush(30)
+    print(f"{outcomes['sent']} plays sent, {outcomes['refused']} refused, {outcomes['unknown']} not acknowledged")
+    return 0 if outcomes.total() == outcomes["sent"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

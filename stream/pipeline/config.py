@@ -1,0 +1,30 @@
+"""How plays become outputs: what a worker's settings say to its pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from intentrec_core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """``num_partitions`` of the plays topic. A play that crashes inference is tried ``max_tries`` times by itself before it goes
+    to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`.
+
+    Raises: ConfigError naming the value and what is allowed.
+    """
+
+    num_partitions: int
+    plays_partitioner: Literal["murmur2", "any"] = "murmur2"
+    num_recommendations: int = 10
+    beta: float = 0.0
+    max_tries: int = 2
+    max_prefill_positions: int = 0
+
+    def __post_init__(self) -> None:
+        lows = {"num_partitions": 1, "num_recommendations": 1, "max_tries": 1, "beta": 0, "max_prefill_positions": 0}
+        for name, low in lows.items():
+            if not getattr(self, name) >= low:
+                raise ConfigError(f"pipeline {name} is {getattr(self, name)}; allowed: {low} or more")

@@ -1,0 +1,295 @@
+"""Writes docs/benchmarks.md and docs/quality.md from the rows of tests/bench/history, and checks them.
+
+    python -m tests.bench.report            write both documents
+    python -m tests.bench.report --check    write nothing; exit 1 when a document is stale
+
+A row of a benchmark is one run; not every run measures every figure. For each bar the document shows the newest run that measured
+it, and the runs before. A row of ``quality.jsonl`` is one figure, with the decision that explains it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.bench.bars import BARS, Bar
+
+ROOT = Path(__file__).resolve().parents[2]
+HISTORY = Path(__file__).resolve().parent / "history"
+DECISIONS = ROOT / "docs" / "decisions"
+BENCHMARKS, QUALITY = "benchmarks.md", "quality.md"
+#: Values shown for each bar, the newest included.
+NUM_SHOWN = 5
+
+Row = Mapping[str, object]
+
+BENCHES = {
+    "engine": ("The engine alone", "engine"),
+    "worker": ("The worker, and what a user would run instead", "worker"),
+    "latency": ("End-to-end latency", "latency"),
+    "index": ("Search", "index"),
+    "recovery": ("Restoring state", "recovery"),
+    "train": ("Training", "train"),
+    "gpu": ("The engine on a GPU", "gpu"),
+}
+#: By bench: key of a figure, what it is, and its unit.
+FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "engine": (
+        ("plays_per_s_256", "256 cached plays, 64 members a step, anchor moves included", "plays/s"),
+        ("recompute_plays_per_s_256", "the same members, each window recomputed", "plays/s"),
+        ("step_ms_of_1", "a step of one member", "ms"),
+        ("step_ms_of_64", "a step of 64 members", "ms"),
+        ("plays_per_s_hits_50", "half of the members cached", "plays/s"),
+        ("plays_per_s_hits_0", "no member cached", "plays/s"),
+        ("memory_gb_per_s", "memory bandwidth of the machine", "GB/s"),
+    ),
+    "worker": (
+        ("worker_per_s", "the worker with its model, 10,000 items, 1,000 members with full contexts", "plays/s"),
+        ("users_1m_per_s", "the same with 1,000,000 members known", "plays/s"),
+        ("worker_bound_per_s", "its bound, 1 / (1/engine + 1/retrieval + 1/pass-through)", "plays/s"),
+        ("passthrough_per_s", "pass-through: the worker without a model, three outputs", "plays/s"),
+        ("passthrough_32_per_s", "pass-through with 32 partitions", "plays/s"),
+        ("raw_per_s", "a raw aiokafka loop of the same bytes", "plays/s"),
+        ("quix_per_s", "Quix Streams with state, one output", "plays/s"),
+        ("faust_per_s", "a Faust agent per event, no model", "plays/s"),
+        ("faust_model_per_s", "a Faust agent per event that recomputes the window", "plays/s"),
+        ("quix_model_per_s", "Quix Streams that recomputes the window", "plays/s"),
+        ("stage_fold_us", "folding a play", "µs"),
+        ("stage_encode_us", "encoding it", "µs"),
+        ("stage_search_us", "searching", "µs"),
+        ("stage_judge_us", "scoring the last prediction", "µs"),
+        ("stage_messages_us", "writing its messages", "µs"),
+    ),
+    "latency": (
+        ("rate_per_s", "half of the rate of a burst, at which all of these are measured", "plays/s"),
+        ("worker_p50_ms", "play to recommendation, p50", "ms"),
+        ("worker_p99_ms", "play to recommendation, p99", "ms"),
+        ("swap_p50_ms", "the same while members move to a new bundle, p50", "ms"),
+        ("swap_p99_ms", "the same while members move to a new bundle, p99", "ms"),
+        ("passthrough_p50_ms", "pass-through at the same rate, p50", "ms"),
+        ("passthrough_p99_ms", "pass-through at the same rate, p99", "ms"),
+    ),
+    "index": (
+        ("exact_1700.ms", "exact search, 1,700 items, 256 queries", "ms"),
+        ("exact_20000.ms", "exact search, 20,000 items, 256 queries", "ms"),
+        ("exact_100000.ms", "exact search, 100,000 items, 256 queries", "ms"),
+        ("flat_1000000.ms", "exact search (FAISS), 1,000,000 items, 256 queries", "ms"),
+        ("pruned_1000000.ms", "pruned index, 1,000,000 items, 256 queries", "ms"),
+        ("worker_search_us", "a query of the worker", "µs"),
+    ),
+    "recovery": (
+        ("users", "members, each with 200 plays", ""),
+        ("records", "changelog records read", ""),
+        ("seconds", "time to restore them", "s"),
+        ("plays_per_s", "plays restored", "plays/s"),
+        ("changelog_bytes_per_play", "a play in the compacted changelog", "bytes"),
+        ("changelog_written_bytes_per_play", "a play as written to the changelog (budget 256)", "bytes"),
+        ("memory_bytes_per_play", "a play in memory", "bytes"),
+    ),
+    "train": (
+        ("movielens_ours_plays_per_s", "our SASRec on MovieLens-100K", "plays/s"),
+        ("movielens_rectools_plays_per_s", "RecTools' SASRec on MovieLens-100K", "plays/s"),
+        ("movielens_ours_loss", "our loss after three epochs", ""),
+        ("movielens_rectools_loss", "RecTools' loss after three epochs", ""),
+        ("beauty_ours_plays_per_s", "our SASRec on Amazon Beauty", "plays/s"),
+        ("beauty_rectools_plays_per_s", "RecTools' SASRec on Amazon Beauty", "plays/s"),
+        ("beauty_ours_loss", "our loss after three epochs", ""),
+        ("beauty_rectools_loss", "RecTools' loss after three epochs", ""),
+        ("train_intents_plays_per_s", "IntentRec with its intent stage, MovieLens-100K", "plays/s"),
+    ),
+    "gpu": (
+        ("step_4096_256.plays_per_s", "256 cached plays, 4,096 members a step", "plays/s"),
+        ("step_4096_256.step_ms_p50", "that step, p50", "ms"),
+        ("step_64_256.step_ms_p50", "a step of 64 members, p50", "ms"),
+        ("prefill_positions_per_s", "positions encoded where nothing is cached", "plays/s"),
+        ("sessions_per_gib_float16", "members in a GiB of float16 keys and values", ""),
+    ),
+}
+#: Shown below a table where the bar is missed: the reason, and the decisions about it.
+WHY_MISSED: dict[str, tuple[str, tuple[int, ...]]] = {
+    "passthrough_over_raw": ("three threads share Python's lock, which is held for some 30 µs a play", (54,)),
+    "passthrough_over_quix": ("three threads share Python's lock", (54,)),
+    "passthrough_32_over_4": ("the worker waits for the broker, which has eight times as many transactions", (70,)),
+    "p99_over_passthrough": ("half of a burst's rate fills two cores, broker and clients included", (63, 70)),
+    "p99_over_p50": ("without any swap, stretches of 12 s had a p99 of 85 to 390 ms on this machine", (63, 78)),
+}
+#: A history row says "AMD EPYC" for both kinds of 2-core machine. These commits were measured on the slower one.
+ZEN_3_COMMITS = ("6f9e27f",)
+
+
+def read_rows(bench: str, folder: Path = HISTORY) -> list[Row]:
+    """The rows of a history file, oldest first."""
+    path = folder / f"{bench}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def find(row: Row, key: str) -> float | None:
+    """A figure of a row by its dotted key: a number, the median of several rounds, or None where the run did not measure it."""
+    value: object = row
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, list) and value and all(isinstance(entry, int | float) for entry in value):
+        return float(statistics.median(value))
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def measured(rows: Sequence[Row], key: str) -> list[tuple[Row, float]]:
+    """The rows that measured a figure and its values, newest first."""
+    return [(row, value) for row in reversed(rows) if (value := find(row, key)) is not None]
+
+
+def benchmarks() -> str:
+    """The text of docs/benchmarks.md."""
+    histories = {bench: read_rows(bench) for bench in BENCHES}
+    newest = {bar.key: measured(histories[bar.bench], bar.key)[:1] for bar in BARS}
+    num_passed = sum(bar.passed(values[0][1]) for bar in BARS for values in [newest[bar.key]] if values)
+    lines = [
+        "# Benchmarks",
+        "",
+        "This file is generated from the rows in `tests/bench/history/` by `python -m tests.bench.report`. Do not edit it.",
+        "",
+        "A bar is a figure that the project holds itself to. Each one is a ratio of two figures of the same run, so the machine",
+        "cancels out; only the bars of the GPU bench are absolute. The value is from the newest run that measured it. A commit",
+        "with `-dirty` was measured with uncommitted changes. The machines with 2 cores are shared servers without a GPU, where",
+        "broker, worker and clients share the cores. They are of two kinds, Zen 4 with AVX-512 and the slower Zen 3 without;",
+        "only Zen 3 is marked.",
+        "",
+        f"**{num_passed} of {len(BARS)} bars are met.** [Quality figures](quality.md) are in a document of their own.",
+        "",
+        '`make bench BENCH="NAME --compare"` runs a bench, prints each bar with pass or miss, and appends a row to the',
+        "history. `--only PART` runs a part of it, and `--quick` tries it out: too few rounds to believe, and no row.",
+    ]
+    for bench, (title, command) in BENCHES.items():
+        lines += ["", f"## {title}", "", f'Reproduce: `make bench BENCH="{command} --compare"`', ""]
+        if bench == "gpu":
+            lines[-2] = "Reproduce: `bash tests/bench/gpu.sh` on a CUDA machine; it needs torch and numpy only."
+        lines += _bars([bar for bar in BARS if bar.bench == bench], histories[bench])
+        lines += _figures(bench, histories[bench])
+    return "\n".join(lines) + "\n"
+
+
+def quality() -> str:
+    """The text of docs/quality.md."""
+    rows = read_rows("quality")
+    lines = [
+        "# Quality",
+        "",
+        "This file is generated from `tests/bench/history/quality.jsonl` by `python -m tests.bench.report`. Do not edit it.",
+        "",
+        "Each figure names the commit that documented it and the decision that explains it. Intervals are 95 %, bootstrapped",
+        "over members. Live figures also depend on the machine: a slower one publishes fewer bundles in the same time.",
+        f"What the model gains from its intent stage, and what it does not, is in {_decision(26)}.",
+        f"The known limits of the evaluation are in {_decision(28)}.",
+    ]
+    for group in dict.fromkeys(str(row["group"]) for row in rows):
+        of_group = [row for row in rows if row["group"] == group]
+        lines += ["", f"## {group.partition(':')[0]}", ""]
+        if ":" in group:
+            detail = group.partition(":")[2].strip()
+            lines += [f"{detail[0].upper()}{detail[1:]}.", ""]
+        for command in dict.fromkeys(str(row["command"]) for row in of_group):
+            lines += [f"Reproduce: `{command}`", ""]
+        lines += _header("figure", "value", "interval", "date", "commit", "decision")
+        lines += [_quality_line(row) for row in of_group]
+    return "\n".join(lines) + "\n"
+
+
+def documents() -> dict[str, str]:
+    """The generated documents by file name."""
+    return {BENCHMARKS: benchmarks(), QUALITY: quality()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command. Returns the exit code."""
+    parser = argparse.ArgumentParser(description="Write or check the documents made from the benchmark history.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a document is stale")
+    options = parser.parse_args(arguments)
+    stale = []
+    for name, text in documents().items():
+        path = ROOT / "docs" / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if not options.check:
+                path.write_text(text, encoding="utf-8")
+    for name in stale if options.check else ():
+        print(f"docs/{name} is stale: run python -m tests.bench.report", file=sys.stderr)
+    return 1 if stale and options.check else 0
+
+
+def _bars(bars: Sequence[Bar], rows: Sequence[Row]) -> list[str]:
+    if not bars:
+        return ["This bench has no bar."]
+    lines = _header("bar", "limit", "value", "verdict", "before, newest first", "date", "commit", "machine")
+    notes = []
+    for bar in bars:
+        limit = f"{'≤' if bar.at_most else '≥'} {_number(bar.limit)}"
+        values = measured(rows, bar.key)[:NUM_SHOWN]
+        if not values:
+            lines.append(f"| {bar.what} | {limit} | – | not measured | | | | |")
+            continue
+        row, value = values[0]
+        verdict = "PASS" if bar.passed(value) else "**MISS**"
+        earlier = ", ".join(_number(old) for _, old in values[1:])
+        lines.append(
+            f"| {bar.what} | {limit} | {_number(value)} | {verdict} | {earlier} "
+            f"| {row['date']} | `{row['commit']}` | {_machine(row)} |"
+        )
+        if not bar.passed(value) and bar.key in WHY_MISSED:
+            reason, decisions = WHY_MISSED[bar.key]
+            links = ", ".join(_decision(number) for number in decisions)
+            notes.append(f"- Missed: {bar.what}. Reason: {reason} ({links}).")
+    return [*lines, *([""] if notes else []), *notes]
+
+
+def _figures(bench: str, rows: Sequence[Row]) -> list[str]:
+    lines = ["", *_header("figure", "value", "date", "commit", "machine")]
+    for key, what, unit in FIGURES[bench]:
+        for row, value in measured(rows, key)[:1]:
+            shown = f"{_number(value)} {unit}".strip()
+            lines.append(f"| {what} | {shown} | {row['date']} | `{row['commit']}` | {_machine(row)} |")
+    return lines
+
+
+def _quality_line(row: Row) -> str:
+    unit = f" {row['unit']}" if "unit" in row else ""
+    interval = row.get("interval")
+    span = f"{_plain(interval[0])} to {_plain(interval[1])}{unit}" if isinstance(interval, list) else ""
+    return (
+        f"| {row['figure']} | {_plain(row['value'], row.get('digits'))}{unit} | {span} "
+        f"| {row['date']} | `{row['commit']}` | {_decision(int(str(row['source'])), short=True)} |"
+    )
+
+
+def _machine(row: Row) -> str:
+    machine = str(row.get("device") or row["hardware"])
+    is_zen_3 = str(row["commit"]).removesuffix("-dirty") in ZEN_3_COMMITS and "device" not in row
+    return f"{machine} (Zen 3)" if is_zen_3 else machine
+
+
+def _header(*columns: str) -> list[str]:
+    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+
+
+def _decision(number: int, *, short: bool = False) -> str:
+    (path,) = DECISIONS.glob(f"{number:04}-*.md")
+    return f"[{'' if short else 'decision '}{number}](decisions/{path.name})"
+
+
+def _number(value: float) -> str:
+    """Three digits or all whole ones: 2,135,273, 4,798, 90.5, 0.994."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _plain(value: object, digits: object = None) -> str:
+    """As documented, with ``digits`` after the point; thousands are separated."""
+    if isinstance(value, float) and isinstance(digits, int):
+        return f"{value:.{digits}f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

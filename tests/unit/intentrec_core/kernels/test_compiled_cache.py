@@ -1,0 +1,46 @@
+"""What numba keeps between processes: never code of another source, and the same results as code compiled just now."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from intentrec_core.kernels.dense import compiled_sources
+
+ROOT = Path(__file__).parents[4]
+PARITY = "tests/parity/test_encoders.py::test_whole_contexts_of_all_lengths_equal_the_model"
+
+
+def core_imports(path: Path) -> set[Path]:
+    """Files of the core's modules that a file imports from."""
+    imported = (node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+    return {ROOT / (name.replace(".", "/") + ".py") for name in imported if name.startswith("intentrec_core.")}
+
+
+def test_the_cache_is_keyed_by_every_source_that_compiled_code_is_made_of() -> None:
+    sources = set(compiled_sources())
+    compiled = {path for path in (ROOT / "intentrec_core").rglob("*.py") if "@compiled" in path.read_text()}
+    assert len(compiled) >= 4
+    assert compiled <= sources
+    assert {module for path in compiled for module in core_imports(path)} <= sources
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_code_compiled_into_an_empty_cache_equals_the_model(tmp_path: Path) -> None:
+    """A warm cache hides code that no longer compiles, or that compiles to something else, until the first cold start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", PARITY],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert list(tmp_path.glob("compiled-*/**/*.nbc")), "nothing was compiled into the empty cache"

@@ -1,0 +1,103 @@
+"""``fit``: from a table of plays as a stranger has it to a model, or an error that says what is wrong with the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+import intentrec_core as intentrec
+from intentrec_core.errors import ConfigError, DataError, DomainError
+from intentrec_core.training.config import TrainConfig
+from tests.worlds.tiny_world import START_MS
+from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
+
+WALK = WalkingWorld()
+
+
+@pytest.fixture
+def domain(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(DOMAIN_TEXT)
+    return path
+
+
+def fit(plays: pa.Table, domain: str | Path, **options: Any) -> intentrec.Model:
+    return intentrec.fit(
+        plays, WALK.catalogue, domain=domain, **({"epochs": 1, "model_config": TINY_MODEL, "device": "cpu"} | options)
+    )
+
+
+def test_a_model_knows_the_items_that_were_played_and_up_to_when(domain: Path) -> None:
+    model = fit(WALK.plays(200), str(domain))
+    assert model.domain == WALK.domain
+    assert model.vocabulary.item_ids[1:] == list(dict.fromkeys(row.item_id for row in WALK.rows(200)))
+    assert model.catalogue == WALK.catalogue
+    assert model.trained_until_ms == START_MS + 199 * 30_000 + 1
+    assert not model.network.training
+
+
+def test_a_table_may_be_unordered_and_have_the_required_columns_alone(domain: Path) -> None:
+    plays = WALK.plays(200).select(["item_id", "ts_ms", "user_id", "event_id"])
+    backwards = plays.take(list(range(plays.num_rows))[::-1])
+    for name, tensor in fit(plays, domain).network.state_dict().items():
+        assert torch.equal(tensor, fit(backwards, domain).network.state_dict()[name])
+
+
+def test_one_seed_gives_one_model_and_another_seed_another(domain: Path) -> None:
+    plays = WALK.plays(200)
+    first, again, other = (fit(plays, domain, seed=seed).network.item.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
+    reports: list[int] = []
+    config = TrainConfig(epochs=9, seed=5)
+    fit(WALK.plays(200), domain, config=config, epochs=2, epoch_done=lambda report: reports.append(report.epoch))
+    assert reports == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (lambda plays: plays.slice(0, 0), DataError, "no plays to learn from"),
+        (lambda plays: plays.slice(0, 1), DataError, "no member has two plays"),
+        (lambda plays: plays.drop_columns(["item_id"]), DataError, "no column item_id: it is required"),
+        (lambda plays: with_column(plays, "ts_ms", ["now"] * 40), DataError, "column ts_ms is string, must be int64"),
+        (lambda plays: with_column(plays, "item_id", [""] * 40), DataError, "an item has an empty id"),
+        (lambda plays: with_column(plays, "user_id", [None] * 40), DataError, "user_id has 40 nulls"),
+        (
+            lambda plays: with_column(
+                plays, "context", pa.array([[("max_maturity", "x")]] * 40, pa.map_(pa.string(), pa.string()))
+            ),
+            DataError,
+            "plays: could not convert string to float: 'x'",
+        ),
+    ],
+)
+def test_whatever_is_wrong_with_the_plays_is_named(
+    domain: Path, change: Any, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error) as refused:
+        fit(change(WALK.plays(40)), domain)
+    assert said in str(refused.value)
+
+
+def with_column(plays: pa.Table, name: str, values: Any) -> pa.Table:
+    return plays.drop_columns([name]).append_column(name, pa.array(values) if isinstance(values, list) else values)
+
+
+def test_a_domain_or_a_setting_that_is_wrong_is_named(domain: Path) -> None:
+    with pytest.raises(ConfigError, match="no domain cooking: give a path, or one of movielens, shop, video"):
+        fit(WALK.plays(40), "cooking")
+    domain.write_text('name = "Tiny"')
+    with pytest.raises(DomainError, match=r"tiny\.toml"):
+        fit(WALK.plays(40), domain)
+    with pytest.raises(ConfigError, match="training epochs is 0; allowed: 1 to"):
+        fit(WALK.plays(40), "video", epochs=0)
+    with pytest.raises(ConfigError, match="device 'tpu'"):
+        fit(WALK.plays(40), "video", device="tpu")

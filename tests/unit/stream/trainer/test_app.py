@@ -1,0 +1,48 @@
+"""How a trainer process ends: which exit code it has reached, and when its drain deadline starts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from intentrec_core.errors import BrokerError
+from stream.ops.metrics import Metrics
+from stream.ops.process_end import EXIT_NOT_DRAINED
+from stream.settings import Settings
+from stream.trainer import app
+from stream.trainer.app import TrainerProcess
+
+
+def run(monkeypatch: pytest.MonkeyPatch, error: BrokerError | None) -> tuple[TrainerProcess, list[int]]:
+    """A trainer whose broker hangs until it is stopped, or fails; and its exit code at the moment the end began."""
+
+    async def uses_transactions(_: Settings) -> bool:
+        if error is not None:
+            raise error
+        process.stop()
+        await asyncio.sleep(60)
+        return True
+
+    async def scenario() -> None:
+        process.on_ending = lambda: codes.append(process.exit_code)
+        await process.run()
+
+    monkeypatch.setattr(app, "uses_transactions", uses_transactions)
+    process, codes = TrainerProcess(Settings(metrics_port=0), Metrics()), list[int]()
+    if error is None:
+        asyncio.run(scenario())
+    else:
+        with pytest.raises(BrokerError):
+            asyncio.run(scenario())
+    return process, codes
+
+
+def test_a_trainer_that_is_stopped_has_not_drained_until_everything_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, codes = run(monkeypatch, None)
+    assert (codes, process.exit_code) == ([EXIT_NOT_DRAINED], 0)
+
+
+def test_a_trainer_that_fails_ends_with_the_code_of_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, codes = run(monkeypatch, BrokerError("down"))
+    assert (codes, process.exit_code) == ([EXIT_NOT_DRAINED], BrokerError.exit_code)
