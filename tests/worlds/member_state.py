@@ -53,11 +53,12 @@ def naive_state(folded: NaiveFold, member: NaiveMember, domain: Domain) -> Membe
 def product_state(history: History, layout: EventLayout) -> MemberState:
     """What a history of the product holds; it has at least one play."""
     plays = history.view(layout).tolist()
+    items = [*np.frombuffer(history.evicted_items, dtype="<u8").tolist(), *(play[0] for play in plays)]
     return MemberState(
         history.count,
         history.last_offset,
         [tuple(map(_without_nan, play)) for play in plays],
-        history.watched_hashes(layout).tolist(),
+        items[-layout.watched :] if layout.watched else [],
         (history.session_start_ms(layout, 0), history.session_start_ms(layout, len(plays) - 1)),
     )
 
