@@ -35,7 +35,7 @@ def batch_of(world: TinyWorld, serving: Serving) -> BatchRows:
         ContextRun(MemberKey(0, "one"), 0, b"".join(plays), 0, 4, b"", 0),
         ContextRun(MemberKey(0, "two"), 0, b"".join(plays[3:]), 0, 2, b"", 0),
     ]
-    return lay_out(runs, world.layout, serving.vocabulary)
+    return lay_out([runs], world.layout, serving.vocabulary)
 
 
 def test_a_play_says_which_label_of_each_head_came_true(world: TinyWorld, serving: Serving) -> None:
