@@ -188,7 +188,7 @@ STATE = (
         (
             Edit(
                 FILTERS,
-                '                raise ValueError(f"filter {rule.kind} {rule.key}: no item column of that name")\n',
+                '                raise ValueError(f"filter {rule.kind} {rule.key}: there is no item column with this name")\n',
                 "                continue\n",
             ),
         ),
