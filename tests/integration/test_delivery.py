@@ -11,7 +11,7 @@ import pytest
 from stream.local_kafka.broker import Broker
 from tests.rigs.broker_fixtures import RigMaker
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_every_play_is_answered_once_and_folded_in(broker: Broker, make_rig: RigMaker) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stream.local_kafka.broker import Broker
+from tests.rigs.rig import ANSWERS_WITHIN_S
 from tests.rigs.serving_rig import (
     ServingRig,
     ServingRigMaker,
@@ -47,7 +48,7 @@ def test_a_worker_that_waits_for_a_bundle_ends_at_once(serving_rig: ServingRig, 
     rig, _ = serving_rig
     (tmp_path / "store").rename(tmp_path / "elsewhere")
     worker = start_serving(rig)
-    until(lambda: "no bundle can serve yet" in worker.log(), 60, worker)
+    until(lambda: "no bundle can serve yet" in worker.log(), ANSWERS_WITHIN_S, worker)
     started_s = time.monotonic()
     assert worker.terminate() == 0, worker.log()[-2000:]
     assert time.monotonic() - started_s < 10

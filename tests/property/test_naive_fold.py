@@ -221,8 +221,11 @@ TIMES = [
 CONTEXTS = st.one_of(
     st.sampled_from([None, [], "x", 7]),
     st.dictionaries(
-        st.sampled_from(["device", "max_maturity", "", "x" * 256, "x" * 257, "\ud800", "action"]),
-        st.sampled_from([*TEXTS, *NUMBERS, 3.4e38, 3.5e38, "nan", "inf", "1e39", " 7 ", "x" * 1024, "x" * 1025, {}]),
+        st.sampled_from(["device", "max_maturity", "limit", "action", "", "x" * 256, "x" * 257, "\ud800"]),
+        st.sampled_from(
+            [*TEXTS, *NUMBERS, 2.0**60, 3.4e38, 3.5e38, "nan", "inf", "1e39", " 7 ", "x" * 1024, "x" * 1025, {}]
+        ),
+        max_size=2,  # more would nearly always hold something that is refused
     ),
     st.integers(63, 66).map(lambda num: {str(at): at for at in range(num)}),
 )

@@ -33,6 +33,8 @@ from tests.worlds.member_state import MemberState
 
 NUM_PARTITIONS = 4
 _READ_DEADLINE_S = 30.0
+#: A worker's start costs some seconds of one core; where everything runs at once that can be a minute and more.
+ANSWERS_WITHIN_S = 150.0
 
 Place = tuple[str, int, int]
 """Topic, partition and offset."""
@@ -184,7 +186,7 @@ class Rig:
         topics = (self.settings.recommendations_topic, self.settings.intents_topic)
         return Counter(output.id for output in self.outputs(*topics, **options))
 
-    def wait_for_answers(self, num_plays: int, timeout_s: float = 60, **options: Any) -> Counter[str]:
+    def wait_for_answers(self, num_plays: int, timeout_s: float = ANSWERS_WITHIN_S, **options: Any) -> Counter[str]:
         """Waits until ``num_plays`` plays have both answers, and returns how often each was published by then.
 
         What else may come of the plays, such as repeats, is known once the workers have ended: ask :meth:`answers` then.
@@ -195,7 +197,7 @@ class Rig:
         )
 
     def wait_for_outputs(
-        self, num: int, *topics: str, timeout_s: float = 60, isolation: str = "read_uncommitted"
+        self, num: int, *topics: str, timeout_s: float = ANSWERS_WITHIN_S, isolation: str = "read_uncommitted"
     ) -> list[Output]:
         """Waits until the topics hold ``num`` outputs with ids of their own."""
         found: dict[Place, Output] = {}

@@ -21,7 +21,7 @@ from stream.local_kafka.broker import Broker
 from stream.ops.scrape import is_ready, scrape
 from stream.wire.codec import decode_intent, decode_recommendation
 from tests.rigs.broker_fixtures import RigMaker
-from tests.rigs.rig import Rig, Worker
+from tests.rigs.rig import ANSWERS_WITHIN_S, Rig, Worker
 from tests.worlds.bundle_world import SLOTS_BYTES, make_bundle
 from tests.worlds.tiny_world import DOMAIN, START_MS, TinyWorld
 
@@ -65,7 +65,7 @@ def start_serving(rig: Rig, **environment: str) -> Worker:
     return rig.start_worker(module="stream.cli", arguments=["worker"], **environment)
 
 
-def wait_ready(worker: Worker, timeout_s: float = 60) -> None:
+def wait_ready(worker: Worker, timeout_s: float = ANSWERS_WITHIN_S) -> None:
     """Returns when /readyz says yes."""
     until(lambda: is_ready(worker.metrics_port), timeout_s, worker)
 

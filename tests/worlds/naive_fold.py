@@ -121,10 +121,11 @@ def parse_play(value: bytes | None) -> NaivePlay:
     _need(context is None or (isinstance(context, dict) and len(context) <= 64), "context")
     for name, entry in (context or {}).items():
         _text(name, 1, 256)
-        # READING: anyOf in the schema lets an integer beyond 2**53 pass as a number.
+        # READING: what is written as an integer is held to the schema's limits of integers, not to those of numbers.
+        most = 2**53 if _is_integer(entry) else 3.4e38
         _need(
             isinstance(entry, bool)
-            or (_is_number(entry) and -3.4e38 <= entry <= 3.4e38)
+            or (_is_number(entry) and -most <= entry <= most)
             or (isinstance(entry, str) and _text(entry, 0, 1024) == entry),
             "context",
         )

@@ -298,6 +298,7 @@ def test_fields_reach_the_play() -> None:
         play("a", NOON, context={"": 1}),
         play("a", NOON, context={"x": None}),
         play("a", NOON, context={"x": 3.5e38}),
+        play("a", NOON, context={"x": 2**53 + 1}),
         play("a", NOON, context={"x": "y" * 1025}),
         play("a", NOON, context={str(at): at for at in range(65)}),
         b'{"event_id": "a", "user_id": "u", "item_id": "i"}',
