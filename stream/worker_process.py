@@ -27,7 +27,7 @@ from intentrec_core.errors import BrokerError, IntentRecError
 from intentrec_core.history.changelog_codec import Marker
 from stream.delivery.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
 from stream.delivery.faust_app import create_app, deliver_to, source_of
-from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end, watch_lag
+from stream.delivery.lag_monitor import can_read_end_offsets, look_deadline_s, watch_lag
 from stream.delivery.partition import TaskDependencies
 from stream.delivery.restore import read_changelog
 from stream.delivery.worker import PlaysWorker
@@ -163,8 +163,8 @@ class WorkerProcess:
         stop, crashed = asyncio.create_task(self._stop.wait()), asyncio.create_task(app._crashed.wait())
         starting = asyncio.create_task(app.start())
         deadline_s = look_deadline_s(self.settings)
-        tells_others = partial(tells_where_plays_end, self.settings, deadline_s)
-        beside: list[asyncio.Future[None]] = [asyncio.create_task(watch_lag(worker, source, deadline_s, tells_others))]
+        broker_answers = partial(can_read_end_offsets, self.settings, deadline_s)
+        beside: list[asyncio.Future[None]] = [asyncio.create_task(watch_lag(worker, source, deadline_s, broker_answers))]
         if parts.background is not None:
             beside.append(asyncio.ensure_future(parts.background(worker)))
         ends: set[asyncio.Future[Any]] = {stop, crashed, worker.fatal, *beside}

@@ -33,10 +33,10 @@ DELIVERY = (
                 CHANGELOG,
                 """        await asyncio.gather(*await _send(self._producer, topic, partition, checkpoint, self._marker))
         if not await self._commit_offset(partition, checkpoint.next_offset):
-            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
+            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer assigned here")
 """,
                 """        if not await self._commit_offset(partition, checkpoint.next_offset):
-            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
+            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer assigned here")
         await asyncio.gather(*await _send(self._producer, topic, partition, checkpoint, self._marker))
 """,
             ),

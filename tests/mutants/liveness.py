@@ -5,9 +5,9 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 LAG_WATCH, PROGRESS, WORKER = "stream/delivery/lag_monitor.py", "stream/ops/liveness.py", "stream/delivery/worker.py"
-PARTITION, RECOVERY, FOLLOWER = (
+PARTITION, TOPIC_READER, FOLLOWER = (
     "stream/delivery/partition.py",
-    "stream/delivery/restore.py",
+    "stream/kafka/topic_reader.py",
     "stream/trainer/log_follower.py",
 )
 
@@ -53,7 +53,7 @@ LIVENESS = (
     ),
     Mutant(
         "a worker that hangs taken for a broker that is away",
-        (Edit(LAG_WATCH, " and not await tells_others(fetched | unopened)", ""),),
+        (Edit(LAG_WATCH, " and not await broker_answers(fetched | unopened)", ""),),
         (TEST_LAG_WATCH,),
     ),
     Mutant(
@@ -70,9 +70,9 @@ LIVENESS = (
         "a recovery waits for the record at the last offset",
         (
             Edit(
-                RECOVERY,
-                "            if not fetched and await consumer.position(source) >= end:\n",
-                "            if end == 0 or (fetched and fetched[-1].offset == end - 1):  # a control record\n",
+                TOPIC_READER,
+                "        if reached >= end and (exact or not records):\n",
+                "        if end == 0 or (records and records[-1].offset == end - 1):  # a control record\n",
             ),
         ),
         ("tests/property/test_every_await_can_fail.py::test_each_step_meets_each_fate",),
@@ -95,7 +95,13 @@ LIVENESS = (
     ),
     Mutant(
         "a connection's time-out taken for a recovery past its deadline",
-        (Edit(PARTITION, "            if not deadline.expired():  # a connection's own\n                raise\n", ""),),
+        (
+            Edit(
+                PARTITION,
+                "            if not deadline.expired():  # a timeout within the client\n                raise\n",
+                "",
+            ),
+        ),
         ("tests/unit/stream/delivery/test_partition.py",),
     ),
     Mutant(
