@@ -164,7 +164,9 @@ class WorkerProcess:
         starting = asyncio.create_task(app.start())
         deadline_s = look_deadline_s(self.settings)
         broker_answers = partial(can_read_end_offsets, self.settings, deadline_s)
-        beside: list[asyncio.Future[None]] = [asyncio.create_task(watch_lag(worker, source, deadline_s, broker_answers))]
+        beside: list[asyncio.Future[None]] = [
+            asyncio.create_task(watch_lag(worker, source, deadline_s, broker_answers))
+        ]
         if parts.background is not None:
             beside.append(asyncio.ensure_future(parts.background(worker)))
         ends: set[asyncio.Future[Any]] = {stop, crashed, worker.fatal, *beside}

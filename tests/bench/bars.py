@@ -40,7 +40,7 @@ BARS = (
     Bar("passthrough_over_quix", "worker", "pass-through, three outputs, against Quix Streams with state, one output", 1.2),
     Bar("worker_over_faust", "worker", "against a Faust agent per event that recomputes the window", 10),
     Bar("worker_over_quix", "worker", "against a Quix Streams app that recomputes the window", 2),
-    Bar("p99_over_passthrough", "latency", "p99 end-to-end latency at half capacity, against pass-through at the same rate", 2, True),
+    Bar("p99_over_passthrough", "latency", "p99 end-to-end latency at half capacity, against pass-through at that rate", 2, True),
     Bar("p99_over_p50", "latency", "p99 end-to-end latency against its own p50", 3, True),
     Bar("p99_swap_over_steady", "latency", "p99 during a weight swap against steady", 2, True),
     Bar("users_1m_over_1k", "worker", "plays/s of the same 1,000 members with 1,000,000 known, against 1,000 known", 0.9),
