@@ -41,7 +41,7 @@ class BackgroundTasks:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            # Not cancelled by this code: a client library did it (stream.kafka.closing), and this work would never be resumed.
+            # Not cancelled by this code: a client library did it (stream.kafka.clients), and this work would never be resumed.
             if not task.cancelling():
                 self.end_process(EngineError(f"{task.get_name()} was cancelled from within"))
         elif (error := task.exception()) is not None:
