@@ -1,4 +1,4 @@
-"""The asyncio tasks of a worker: kept until they are done, and none of them ends unseen."""
+"""The asyncio tasks of a worker: kept until they are done; one that raises ends the process."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class BackgroundTasks:
         return task
 
     def end_process(self, error: BaseException) -> None:
-        """Reports an error that no reopening mends; the first one counts."""
+        """Reports an error that reopening a partition cannot fix; the first one counts."""
         if not self.fatal.done():
-            logger.error("this process must end: %s", error)  # here, because the end itself may hang
+            logger.error("this process must end: %s", error)  # logged here, because the end of the process may hang
             self.fatal.set_result(error if isinstance(error, IntentRecError) else EngineError(repr(error)))
 
     async def stop(self) -> None:

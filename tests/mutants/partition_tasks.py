@@ -117,7 +117,7 @@ PARTITION_TASKS = (
                 "",
             ),
         ),
-        (f"{TEST_REOPENS}::test_what_waited_for_inference_is_not_taken_into_the_next_life",),
+        (f"{TEST_REOPENS}::test_plays_that_waited_for_inference_are_not_passed_to_the_next_task",),
     ),
     Mutant(
         "a revoked partition does not wait for inference",
@@ -128,7 +128,7 @@ PARTITION_TASKS = (
                 "                await self._commit()\n",
             ),
         ),
-        (f"{TEST_WORKER}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
+        (f"{TEST_WORKER}::test_plays_in_inference_at_a_revoke_are_in_the_last_checkpoint",),
     ),
     Mutant(
         "no last transaction on revoke",
@@ -139,18 +139,18 @@ PARTITION_TASKS = (
                 "                await self._idle.wait()\n",
             ),
         ),
-        (f"{TEST_WORKER}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
+        (f"{TEST_WORKER}::test_plays_in_inference_at_a_revoke_are_in_the_last_checkpoint",),
     ),
     Mutant(
         "a failed inference passed over by the last checkpoint",
         (
             Edit(
                 WORKER,
-                "past what failed.\n        task.fail(error)\n",
-                "past what failed.\n        pass\n",
+                "past the failed plays.\n        task.fail(error)\n",
+                "past the failed plays.\n        pass\n",
             ),
         ),
-        (f"{TEST_REOPENS}::test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut",),
+        (f"{TEST_REOPENS}::test_the_last_checkpoint_does_not_pass_plays_whose_inference_failed",),
     ),
     Mutant(
         "an opening that failed ended out of turn",
@@ -161,6 +161,6 @@ PARTITION_TASKS = (
                 "                if given_up:\n                    await task.abandon()\n            self._count_partitions()\n",
             ),
         ),
-        (f"{TEST_REOPENS}::test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after",),
+        (f"{TEST_REOPENS}::test_a_failed_opening_closes_nothing_of_the_next_task",),
     ),
 )

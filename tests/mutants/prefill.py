@@ -95,7 +95,7 @@ PREFILL = (
         (
             Edit(
                 INFERENCE_LOOP,
-                "        except Exception as raised:  # the caller gets it\n            error = raised\n",
+                "        except Exception as raised:  # passed on\n            error = raised\n",
                 "        except Exception:\n            pass\n",
             ),
         ),

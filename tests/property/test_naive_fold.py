@@ -18,7 +18,7 @@ from intentrec_core.history.changelog_codec import Restorer
 from intentrec_core.history.history import History
 from stream.bundles.serving import Serving
 from stream.pipeline.folding import Folder
-from stream.wire.codec import close_with_latency, decode_intent
+from stream.wire.codec import decode_intent
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import Record, make_pipeline, make_serving
 from tests.worlds.member_state import MemberState, naive_fold, naive_state, product_state
@@ -288,7 +288,7 @@ def test_the_play_that_opened_the_session_says_so(
         (result,) = pipeline.process({0: batch})
         for output in result.outputs:
             if output.kind is OutputKind.INTENT:
-                found[output.source_offset] = decode_intent(close_with_latency(output.value, 0)).session_opened
+                found[output.source_offset] = decode_intent(output.value).session_opened
         low, nth = low + len(batch), nth + 1
     judged = {record.offset: oracle.add(as_naive(record)) for record in records}
     assert found == {offset: opened for offset, (outcome, opened) in judged.items() if outcome == "applied"}

@@ -13,6 +13,7 @@ import numpy as np
 from intentrec_core.domain.spec import Domain, FieldKind, FilterKind, value_text
 from intentrec_core.history.history import EventLayout, History, hash64
 from tests.worlds.naive_fold import NaiveFold, NaiveMember, NaivePlay
+from tests.worlds.tiny_plays import watched_hashes
 
 
 class MemberState(NamedTuple):
@@ -57,7 +58,7 @@ def product_state(history: History, layout: EventLayout) -> MemberState:
         history.count,
         history.last_offset,
         [tuple(map(_without_nan, play)) for play in plays],
-        history.watched_hashes(layout).tolist(),
+        watched_hashes(history, layout),
         (history.session_start_ms(layout, 0), history.session_start_ms(layout, len(plays) - 1)),
     )
 

@@ -1,4 +1,4 @@
-"""A task's last cut: what becomes of it when the cut before it fails while the partition is being given up."""
+"""A partition task: its last checkpoint after one that failed, and its opening while another worker commits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stream.wire.records import PartitionResult
 
 @dataclass
 class Log:
-    """A changelog whose first cut hangs until told to fail."""
+    """A changelog whose first checkpoint hangs until ``fail`` is set."""
 
     fail: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
@@ -79,27 +79,27 @@ def _task(log: Log, failures: list[BaseException]) -> PartitionTask:
     return PartitionTask(0, dependencies, owner)
 
 
-def test_no_cut_follows_one_that_failed_and_the_end_says_why() -> None:
+def test_no_checkpoint_follows_a_failed_one_and_the_end_raises_its_error() -> None:
     async def scenario() -> None:
         log, failures = Log(), list[BaseException]()
         task = _task(log, failures)
         await task.open()
         task.add(PartitionResult(0, 10, 10), [], in_transaction=True)
         await log.begun.wait()
-        # A play that changes nothing owes no output: nothing but its offset would be in the last cut.
+        # A play that changes nothing has no outputs: the last checkpoint would contain nothing but its offset.
         task.add(PartitionResult(0, 11, 1), [], in_transaction=True)
         finishing = asyncio.create_task(task.finish())
         await asyncio.sleep(0)
         log.fail.set()
         with pytest.raises(Fenced):
             await finishing
-        assert log.checkpoints == [], "offset 11 would say that the plays before 10 are in the state"
+        assert log.checkpoints == [], "offset 11 would claim that the plays below 10 are in the state"
 
     asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("committed_meanwhile", [True, False])
-def test_what_a_newer_owner_committed_while_it_was_opened_is_no_damaged_state(committed_meanwhile: bool) -> None:
+def test_a_commit_of_a_newer_owner_during_the_opening_is_no_damaged_state(committed_meanwhile: bool) -> None:
     marker = Marker(num_partitions=1, next_offset=2, fingerprint="f" * 16)
     found = iter([None, marker if committed_meanwhile else None])
 
@@ -116,7 +116,7 @@ def test_what_a_newer_owner_committed_while_it_was_opened_is_no_damaged_state(co
         asyncio.run(task.open())
 
 
-def test_a_cut_that_the_owner_before_got_in_up_to_the_fence_is_found_at_once() -> None:
+def test_a_checkpoint_of_the_previous_owner_just_before_the_fence_is_read() -> None:
     marker = Marker(num_partitions=1, next_offset=2, fingerprint="f" * 16)
 
     class CommittedLast(Log):
@@ -144,7 +144,7 @@ def test_a_cut_that_the_owner_before_got_in_up_to_the_fence_is_found_at_once() -
     asyncio.run(scenario())
 
 
-def test_a_connection_that_times_out_is_no_recovery_past_its_deadline() -> None:
+def test_a_connection_timeout_is_not_a_recovery_past_its_deadline() -> None:
     async def scenario() -> None:
         log = Log()
         task = _task(log, [])
@@ -157,7 +157,7 @@ def test_a_connection_that_times_out_is_no_recovery_past_its_deadline() -> None:
     asyncio.run(scenario())
 
 
-def test_nothing_that_is_queued_leaves_once_a_life_has_ended() -> None:
+def test_no_queued_output_leaves_once_a_task_has_ended() -> None:
     async def scenario() -> None:
         task = _task(Log(), [])
         await task.open()
