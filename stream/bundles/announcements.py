@@ -18,8 +18,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
-from stream.kafka.closing import close_consumer
-from stream.kafka.reader import reader
+from stream.kafka.clients import close_consumer, reader
 from stream.wire.codec import decode_announcement, encode, iso_time
 from stream.wire.messages import Announcement
 

@@ -22,7 +22,7 @@ from intentrec_core.errors import BrokerError
 from stream.delivery.partition import Membership
 from stream.delivery.private_names import check_private_names
 from stream.delivery.start_offset import SourceFacts
-from stream.kafka.header_names import read_any_header_name
+from stream.kafka.clients import consumer_options
 from stream.wire.records import Fetched
 
 if TYPE_CHECKING:
@@ -75,14 +75,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         assert isinstance(transport, BatchTransport)
         settings = transport.settings
         return aiokafka.AIOKafkaConsumer(
-            **settings.connection(),
-            client_id=f"{settings.app_id}-worker",
+            **consumer_options(settings, "worker"),
             group_id=settings.app_id,
             group_instance_id=settings.consumer_group_instance_id,
             partition_assignment_strategy=[StickyPartitionAssignor],
-            enable_auto_commit=False,
             auto_offset_reset="earliest",
-            isolation_level="read_committed",
             max_poll_records=_MAX_POLL_RECORDS,
             # After a seek, a partition waits for the poll in flight to its node, so polls are short.
             fetch_max_wait_ms=settings.fetch_wait_ms,
@@ -334,7 +331,6 @@ class BatchTransport(driver.Transport):
 
     def __init__(self, *args: Any, settings: Settings, rebalance_timeout_s: float, **kwargs: Any) -> None:
         check_private_names()
-        read_any_header_name()
         super().__init__(*args, **kwargs)
         self.settings = settings
         self.rebalance_timeout_s = rebalance_timeout_s

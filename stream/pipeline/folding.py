@@ -25,8 +25,9 @@ from intentrec_core.history.history import EventLayout, Fold, History, Outcome, 
 from stream.pipeline.sessions import NOTHING_CARRIED
 from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
 from stream.wire.dead_letter import HEADER_PREFIX, dead_letter, kept_headers
-from stream.wire.erasure_record import home_partition, is_erasure_request, read_erasure_request
+from stream.wire.erasure_record import is_erasure_request, read_erasure_request
 from stream.wire.records import ID_HEADER, FoldOutcomes, OutputKind, OutputRecord, SourceRecord, output_id
+from stream.wire.routing import home_partition
 
 #: Looked up once: an attribute of an enum costs as much as the comparison itself.
 _APPENDED, _INSERTED = Outcome.APPENDED, Outcome.INSERTED

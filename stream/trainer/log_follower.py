@@ -25,8 +25,7 @@ from intentrec_core.history.history import EventLayout
 from intentrec_core.plays.table import PlayRow
 from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end
 from stream.delivery.start_offset import ORDERS_TOO
-from stream.kafka.closing import close_consumer
-from stream.kafka.header_names import read_any_header_name
+from stream.kafka.clients import close_consumer, consumer_options
 from stream.kafka.topics import count_partitions
 from stream.ops.liveness import Waiting
 from stream.ops.metrics import Metrics
@@ -35,8 +34,9 @@ from stream.trainer.event_log import EventLog
 from stream.trainer.event_log_erasure import PendingErasure
 from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay
 from stream.wire.codec import RejectedPlay, decode_play
-from stream.wire.erasure_record import ErasureRequest, home_partition, is_erasure_request, read_erasure_request
+from stream.wire.erasure_record import ErasureRequest, is_erasure_request, read_erasure_request
 from stream.wire.records import SourceRecord
+from stream.wire.routing import home_partition
 
 logger = logging.getLogger(__name__)
 
@@ -141,12 +141,8 @@ class LogFollower:
         self._last_poll_s = clock()
         self._lagging = Waiting(clock)
         self._poll_was_full = False
-        read_any_header_name()
         self._consumer = AIOKafkaConsumer(
-            **settings.connection(),
-            client_id=f"{settings.app_id}-trainer",
-            isolation_level="read_committed",
-            enable_auto_commit=False,
+            **consumer_options(settings, "trainer"),
             auto_offset_reset="none",
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )

@@ -262,7 +262,7 @@ DELIVERY = (
     ),
     Mutant(
         "plays of an open or aborted transaction folded in",
-        (Edit(TRANSPORT, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (Edit(CLIENTS, '"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
         (TEST_FAUST_APP, "tests/faults/test_log_gaps.py"),
     ),
     Mutant(

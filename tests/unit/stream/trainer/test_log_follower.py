@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from intentrec_core.history.history import EventLayout
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import plays_table
-from stream.kafka.publisher import key_hash
 from stream.ops.metrics import Metrics
 from stream.settings import Settings
 from stream.trainer import log_follower
 from stream.trainer.log_follower import LogFollower, PlayReader
 from stream.wire.codec import DecodedPlay, decode_play
+from stream.wire.routing import key_hash
 from tests.rigs.worker_bench import until
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
