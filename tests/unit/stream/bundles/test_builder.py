@@ -105,9 +105,7 @@ def test_a_model_with_a_weight_that_is_not_finite_does_not_become_a_bundle(
         build(tmp_path, walk, broken)
 
 
-def test_golden_queries_detect_an_index_of_other_vectors(
-    tmp_path: Path, walk: WalkingWorld, model: IntentRec
-) -> None:
+def test_golden_queries_detect_an_index_of_other_vectors(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
     built = build(tmp_path, walk, model)
     other = build(tmp_path, walk, IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]))
     files: dict[str, bytes | Path] = {name: built.ref.path / name for name in BUNDLE_FILES}
