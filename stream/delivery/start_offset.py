@@ -19,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 #: Part of every report of missed records of the plays topic, because erasure requests are among these records.
 RESEND_ERASURES = "; erasure requests may have been among them: resend the erasure requests of that period"
-#: Old name, until stream.trainer.log_follower uses the new one.
-ORDERS_TOO = RESEND_ERASURES
 #: Allowed difference between the clocks of producers and workers.
 CLOCK_SLACK_MS = 5000
 

@@ -24,7 +24,7 @@ from intentrec_core.errors import BrokerError, StateError
 from intentrec_core.history.history import EventLayout
 from intentrec_core.plays.table import PlayRow
 from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end
-from stream.delivery.start_offset import ORDERS_TOO
+from stream.delivery.start_offset import RESEND_ERASURES
 from stream.kafka.clients import close_consumer, consumer_options
 from stream.kafka.topics import count_partitions
 from stream.ops.liveness import Waiting
@@ -297,7 +297,7 @@ class LogFollower:
                     "partition %d: %d plays were deleted before they were logged%s",
                     partition.partition,
                     missed,
-                    ORDERS_TOO if position else "",
+                    RESEND_ERASURES if position else "",
                 )
             self._consumer.seek(partition, self._writer.next_offset(partition.partition))
 

@@ -255,4 +255,4 @@ def test_erasure_requests_that_may_have_been_deleted_unread_are_to_be_sent_again
     with caplog.at_level("INFO"):
         asyncio.run(scenario())
     assert f"{10 - position} plays were deleted before they were logged" in caplog.text
-    assert ("orders to forget a member may have been among them" in caplog.text) is told
+    assert ("erasure requests may have been among them" in caplog.text) is told
