@@ -201,10 +201,12 @@ class Folder:
             else:
                 answers.append(self._answer(record, play, member, fold))
         for user_id, member in members.items():
-            first_changed, moved = member.first_changed, member.anchor_moved
+            first_changed, anchor_moved = member.first_changed, member.anchor_moved
             if first_changed >= 0:
                 work.changelog.update(
-                    encode_changes(layout, user_id, member.history, first_changed=first_changed, anchor_moved=moved)
+                    encode_changes(
+                        layout, user_id, member.history, first_changed=first_changed, anchor_moved=anchor_moved
+                    )
                 )
         outcomes = FoldOutcomes(
             num_applied=len(answers) - num_replayed,

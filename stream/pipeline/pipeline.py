@@ -1,4 +1,4 @@
-"""From bytes to bytes: records of plays in, recommendations and intents out, the state in between.
+"""The pipeline from bytes to bytes: takes records of plays, keeps the state, returns recommendations and intents.
 
     records ─ fold ─▶ FoldedBatch ─ encode ─▶ EncodedBatch ─┬─ search, score, write ─▶ PartitionResult: outputs, changelog
             └──────────── inference thread ─────────────┘   └─────────── responder thread ───────────┘

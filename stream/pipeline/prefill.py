@@ -1,4 +1,4 @@
-"""Queue for members who need a full prefill: answered after everyone else, a bounded number of positions at a time.
+"""Queue for members who need a full prefill: answered after all others, a bounded number of positions at a time.
 
     micro-batch ─ folded ─┬─ members whose earlier plays are cached ──▶ answered at once
                           └─ other members, beyond the bound ──▶ chunks ──▶ one between two micro-batches, oldest first

@@ -1,4 +1,4 @@
-"""From encoded contexts to results: the second half of the pipeline, on a thread of its own.
+"""Turns encoded contexts into results: the second half of the pipeline, on the responder thread.
 
     encoded rows ─ search ─▶ ranked items ─ score predictions ─▶ counts ─ write ─▶ outputs
 
@@ -63,7 +63,7 @@ class EncodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class PartitionAnswers:
-    """What one bundle answered to plays of one partition."""
+    """One bundle's answers to plays of one partition."""
 
     partition: int
     outputs: Sequence[OutputRecord]
@@ -71,9 +71,9 @@ class PartitionAnswers:
 
 
 class Responder:
-    """Answers with one bundle. The inference thread makes it; a single thread, any one, calls everything else.
+    """Answers with one bundle. The inference thread creates it; one thread calls everything else.
 
-    ``before``: the responder of the bundle whose members this one takes over.
+    ``before``: the responder of the bundle whose members migrate to this one.
 
     Raises: whatever is wrong with the bundle.
     """
@@ -167,7 +167,7 @@ def respond(batch: EncodedBatch, metrics: Metrics) -> list[PartitionResult]:
 
 
 def _outcome_counts(folded: FoldedPartition, metrics: Metrics) -> DeferredCounts:
-    """What became of the records, to be counted once they are committed."""
+    """The outcomes of the records, to be counted once they are committed."""
     counts, outcomes = DeferredCounts(), folded.outcomes
     num_bytes = sum(len(key) + len(value or b"") for key, value in folded.changelog.items())
     counts.add(metrics.changelog_bytes, amount=num_bytes)
