@@ -134,15 +134,15 @@ async def announce(
             for _ in range(_MAX_TRIES):
                 sequence = 1 if known is None else known.sequence + 1
                 created_at = iso_time(time.time_ns() // 1_000_000)
-                mine = Announcement(
+                announcement = Announcement(
                     sequence=sequence, bundle=bundle, url=url, parent=parent, created_at=created_at, reason=reason
                 )
                 await producer.send_and_wait(
-                    settings.model_updates_topic, encode(mine), key=ANNOUNCEMENT_KEY, partition=0
+                    settings.model_updates_topic, encode(announcement), key=ANNOUNCEMENT_KEY, partition=0
                 )
                 since = [other for other in await follower.read() if other.sequence >= sequence]
-                if since and since[0] == mine:
-                    return mine
+                if since and since[0] == announcement:
+                    return announcement
                 known = newest(since) or known
                 logger.warning("number %d was taken by another announcement; retrying with the next number", sequence)
     except KafkaError as error:

@@ -132,7 +132,7 @@ class _Records:
 
 
 class Folder:
-    """Folds the records of one micro-batch; made anew for each one.
+    """Folds the records of one micro-batch; one instance per micro-batch.
 
     ``num_partitions`` is None where any partitioner is allowed.
     """
@@ -294,8 +294,8 @@ class Folder:
 
 def rejected(record: SourceRecord, reason: RejectReason, detail: str) -> OutputRecord:
     """The dead letter of a play."""
-    letter = dead_letter(record, reason, detail)
-    return _output(record, OutputKind.DEAD_LETTER, letter.key, letter.value, letter.headers)
+    dead = dead_letter(record, reason, detail)
+    return _output(record, OutputKind.DEAD_LETTER, dead.key, dead.value, dead.headers)
 
 
 def _late(record: SourceRecord) -> OutputRecord:

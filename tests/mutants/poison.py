@@ -38,7 +38,7 @@ POISON = (
         (TEST_PIPELINE,),
     ),
     Mutant(
-        "set aside: a value that could be kept whole is checkpoint",
+        "set aside: a value that could be kept whole is cut",
         (
             Edit(
                 DEAD_LETTER,
@@ -59,7 +59,7 @@ POISON = (
         (TEST_DEAD_LETTER,),
     ),
     Mutant(
-        "set aside: bytes that are not UTF-8 taken where nobody reads them",
+        "set aside: bytes that are not UTF-8 accepted in an ignored field",
         (Edit(CODEC, "        if not value.isascii():\n", "        if False:\n"),),
         (TEST_CODEC,),
     ),
@@ -111,7 +111,7 @@ POISON = (
         (TEST_ISOLATION,),
     ),
     Mutant(
-        "crashing: what failed stays cached",
+        "crashing: a failed context stays cached",
         (Edit(ISOLATION, "            self._forget_failed(placed, result.failed)\n", "            pass\n"),),
         (TEST_ISOLATION,),
     ),
@@ -126,7 +126,7 @@ POISON = (
         (f"{TEST_HOT_SWAP}::test_an_older_number_is_refused",),
     ),
     Mutant(
-        "bundle: other bytes than were written served",
+        "bundle: changed bytes served",
         (Edit(BUNDLE, "        if found != expected:\n", "        if False:\n"),),
         (TEST_BUNDLE,),
     ),
@@ -178,7 +178,7 @@ POISON = (
         (f"{TEST_HOT_SWAP}::test_a_store_that_cannot_be_reached_is_asked_again",),
     ),
     Mutant(
-        "bundle: what another process fetches is removed",
+        "bundle: the fetch of another process removed",
         (Edit(STORE, "_locked(left, wait=False)", "nullcontext()"),),
         ("tests/unit/stream/cli/test_bundles_in_a_store.py",),
     ),
