@@ -89,7 +89,3 @@ async def can_read_end_offsets(settings: Settings, timeout_s: float, partitions:
     finally:
         await close_consumer(consumer)
     return True
-
-
-#: Old name, until stream.trainer.log_follower uses the new one.
-tells_where_plays_end = can_read_end_offsets

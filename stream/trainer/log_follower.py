@@ -23,7 +23,7 @@ from intentrec_core.domain.spec import Domain, FieldKind, FilterKind, value_text
 from intentrec_core.errors import BrokerError, StateError
 from intentrec_core.history.history import EventLayout
 from intentrec_core.plays.table import PlayRow
-from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end
+from stream.delivery.lag_monitor import can_read_end_offsets, look_deadline_s
 from stream.delivery.start_offset import RESEND_ERASURES
 from stream.kafka.clients import close_consumer, consumer_options
 from stream.kafka.topics import count_partitions
@@ -222,7 +222,7 @@ class LogFollower:
             except (TimeoutError, KafkaError):
                 # An unreachable broker is not a hanging trainer: restarting the trainer would not help.
                 lagging = {p.partition for p in assigned}
-                if not await tells_where_plays_end(self._settings, deadline_s, lagging):
+                if not await can_read_end_offsets(self._settings, deadline_s, lagging):
                     lagging = set()
             self._lagging.only(lagging)
 

@@ -218,7 +218,7 @@ def test_a_trainer_hangs_only_if_a_fresh_client_can_read_the_end_offsets(
     async def told(*_: object) -> bool:
         return told_to_others
 
-    monkeypatch.setattr(log_follower, "tells_where_plays_end", told)
+    monkeypatch.setattr(log_follower, "can_read_end_offsets", told)
 
     async def scenario(follower: LogFollower) -> None:
         await until(lambda: consumer.now_s >= 1000)
