@@ -148,8 +148,9 @@ class Folder:
 
     def batch(self, *, coalesced: bool = False) -> FoldedBatch:
         """Everything that was folded."""
+        waves = tuple(map(tuple, self._waves))
         return FoldedBatch(
-            self._partitions, self._waves, coalesced, frozenset(self._inserted), frozenset(self._forgotten)
+            tuple(self._partitions), waves, coalesced, frozenset(self._inserted), frozenset(self._forgotten)
         )
 
     def fold(self, partition: int, histories: dict[str, History], records: Sequence[SourceRecord]) -> FoldedPartition:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,8 @@ from stream.pipeline.step_timer import timed
 from stream.pipeline.watched import WatchedCache
 from stream.wire.deferred_counts import DeferredCounts
 from stream.wire.records import OutputRecord, PartitionResult
+
+_source_offset = attrgetter("source_offset")
 
 if TYPE_CHECKING:
     from intentrec_core.engine.member_key import MemberKey
@@ -143,15 +146,16 @@ def respond(batch: EncodedBatch, metrics: Metrics) -> list[PartitionResult]:
 
     Batches come in the order in which they were encoded.
     """
-    for responder in batch.responders:
-        for member in batch.forgotten:
-            responder.forget(member)
+    forget(batch)
     outputs = {folded.partition: list(folded.outputs) for folded in batch.partitions}
     counts = {folded.partition: _outcome_counts(folded, metrics) for folded in batch.partitions}
     for encoded_slice in batch.slices:
         for answers in encoded_slice.responder.answer(encoded_slice):
             outputs[answers.partition] += answers.outputs
             counts[answers.partition].add_all(answers.counts)
+    for folded in batch.partitions:
+        if folded.outputs or len(batch.slices) > 1:  # several lists, each of them in source order
+            outputs[folded.partition].sort(key=_source_offset)
     return [
         PartitionResult(
             folded.partition,
@@ -164,6 +168,13 @@ def respond(batch: EncodedBatch, metrics: Metrics) -> list[PartitionResult]:
         )
         for folded in batch.partitions
     ]
+
+
+def forget(batch: EncodedBatch) -> None:
+    """Has the responders drop what the batch says, also where the batch itself cannot be answered."""
+    for responder in batch.responders:
+        for member in batch.forgotten:
+            responder.forget(member)
 
 
 def _outcome_counts(folded: FoldedPartition, metrics: Metrics) -> DeferredCounts:

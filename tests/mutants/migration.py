@@ -123,4 +123,58 @@ MIGRATION = (
         (Edit(MODULE, "min(self.coming.engine.num_cached_plays(member, anchor), num_plays)", "0"),),
         (TEST_MIGRATION,),
     ),
+    Mutant(
+        "migration: only the current bundle's responder forgets",
+        (
+            Edit(
+                "stream/pipeline/responder.py",
+                "    for responder in batch.responders:\n",
+                "    for responder in batch.responders[:1]:\n",
+            ),
+        ),
+        (TEST_MIGRATION,),
+    ),
+    Mutant(
+        "outputs of a partition out of source order",
+        (
+            Edit(
+                "stream/pipeline/responder.py",
+                "            outputs[folded.partition].sort(key=_source_offset)\n",
+                "            pass\n",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_isolation.py",),
+    ),
+    Mutant(
+        "members to forget lost with a micro-batch that raises",
+        (
+            Edit(
+                PIPELINE,
+                "            self._forgotten = [member for batch in encoded for member in batch.forgotten] + self._forgotten\n",
+                "",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_isolation.py",),
+    ),
+    Mutant(
+        "a chunk's older offset taken for the checkpoint",
+        (
+            Edit(
+                "stream/delivery/partition.py",
+                "max(pending.next_offset, result.next_offset)",
+                "result.next_offset",
+            ),
+        ),
+        ("tests/unit/stream/delivery/test_inference_loop.py",),
+    ),
+    Mutant(
+        "results of a micro-batch that raised kept for the checkpoint",
+        (Edit("stream/delivery/inference_loop.py", "        if not batch.has_failed:\n", "        if True:\n"),),
+        ("tests/unit/stream/delivery/test_inference_loop.py",),
+    ),
+    Mutant(
+        "a queued slice that forgets it is coalesced",
+        (Edit("stream/pipeline/split.py", "waves[number], batch.coalesced)", "waves[number], False)"),),
+        ("tests/unit/stream/pipeline/test_coalescing.py",),
+    ),
 )

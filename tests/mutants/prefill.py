@@ -67,14 +67,14 @@ PREFILL = (
         (
             Edit(
                 PIPELINE,
-                "        return [result for batch in encoded for result in respond(batch, self.metrics)]\n",
+                "        results: list[PartitionResult] = []\n        for number",
                 "        import dataclasses\n"
                 "        current = self._bundles.responders[0]\n"
                 "        encoded = [\n"
                 "            dataclasses.replace(b, slices=tuple(dataclasses.replace(s, responder=current) for s in b.slices))\n"
                 "            for b in encoded\n"
                 "        ]\n"
-                "        return [result for batch in encoded for result in respond(batch, self.metrics)]\n",
+                "        results: list[PartitionResult] = []\n        for number",
             ),
         ),
         (TEST_SWAP,),

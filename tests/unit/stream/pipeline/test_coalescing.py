@@ -15,7 +15,7 @@ from stream.pipeline.pipeline import Pipeline
 from stream.wire.messages import Coalesced
 from stream.wire.records import OutputKind, PartitionResult
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
-from tests.worlds.pipeline_results import intents, lists, of_kind, state
+from tests.worlds.pipeline_results import answer_prefill, intents, lists, of_kind, state
 from tests.worlds.tiny_world import TinyWorld
 
 #: An item that a broken model cannot encode.
@@ -200,3 +200,20 @@ def test_replayed_plays_are_coalesced_too(pipeline: Pipeline) -> None:
     run(pipeline, log.records, coalesced=False)
     (result,) = run(pipeline, [*log.records, log.play("ann", 7, 400)])
     assert [(a.source.offset, a.coalesced) for a in lists(result)] == [(3, Coalesced(4, 0))]
+
+
+def test_a_queued_member_gets_one_coalesced_answer_too(serving: Serving) -> None:
+    log = PlayLog()
+    for user in serving.engine.cached_members():
+        serving.engine.forget(user)
+    pipeline = make_pipeline(serving, max_prefill_positions=4)
+    for i in range(12):
+        log.play(f"user-{i % 2}", i, 100.0 * i)
+    results = run(pipeline, log.records)
+    while pipeline.num_queued:
+        results += answer_prefill(pipeline)
+    found = sorted((answer for result in results for answer in lists(result)), key=lambda answer: answer.user_id)
+    assert [(a.user_id, a.source.offset, a.coalesced) for a in found] == [
+        ("user-0", 10, Coalesced(6, 0)),
+        ("user-1", 11, Coalesced(6, 1)),
+    ]

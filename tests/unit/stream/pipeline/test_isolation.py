@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from intentrec_core.engine.engine import Encoded, EncodeRequest
 from intentrec_core.errors import DeviceLost, EngineError
 from stream.bundles.serving import Serving
 from stream.pipeline.pipeline import Pipeline
@@ -149,3 +150,46 @@ def test_a_lost_device_is_not_the_fault_of_a_play_and_is_tried_once(serving: Ser
     with faulty(serving, raises=lost, error=device_lost), pytest.raises(DeviceLost, match="CUDA error"):
         pipeline.process({0: plays_of_many(None).records})
     assert calls == [16]
+
+
+def test_outputs_of_a_partition_are_in_source_order_whatever_their_kind(serving: Serving) -> None:
+    pipeline, log = make_pipeline(serving), PlayLog()
+    records = [log.play("order-ann", 1, 0), log.raw(b"no play", b"bob"), log.play("order-ann", 2, 100)]
+    records += [log.play("order-bob", POISON, 100), log.raw(b"no play", b"bob"), log.play("order-ann", 3, 200)]
+    with poison(serving):
+        result = run(pipeline, records)
+    assert [output.source_offset for output in result.outputs] == [0, 0, 1, 2, 2, 3, 4, 5, 5]
+    assert [o.source_offset for o in of_kind(result, OutputKind.DEAD_LETTER)] == [1, 3, 4]
+
+
+def test_members_forgotten_before_a_micro_batch_that_raises_are_forgotten_with_the_next_one(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, log, encode = (
+        make_pipeline(serving, num_partitions=2, plays_partitioner="any"),
+        PlayLog(),
+        serving.engine.encode,
+    )
+    closed = PlayLog(partition=1)
+    pipeline.open_partition(1, {})
+    pipeline.process({1: [closed.play("gone", item, 100.0 * item) for item in range(5)]})
+    pipeline.close_partition(1)
+    calls: list[int] = []
+
+    def breaks(requests: Sequence[EncodeRequest]) -> Encoded:
+        calls.append(len(requests))
+        if len(calls) > 1:
+            raise RuntimeError("out of memory")
+        return encode(requests)
+
+    monkeypatch.setattr(serving.engine, "encode", breaks)
+    with pytest.raises(EngineError):
+        pipeline.encode({0: [log.play("ben", 1, 0), log.forget("ben"), log.play("cho", 2, 100)]})
+    monkeypatch.undo()
+    pipeline.open_partition(0, {})
+    pipeline.open_partition(1, {})
+    (result,) = pipeline.process({1: [closed.play("gone", 20, 1000)]})
+    alone = make_pipeline(serving, num_partitions=2, plays_partitioner="any")
+    alone.open_partition(1, {})
+    (expected,) = alone.process({1: [closed.records[-1]]})
+    assert [o.value for o in result.outputs] == [o.value for o in expected.outputs], "as if it had never played before"

@@ -232,3 +232,20 @@ def test_no_more_members_migrate_than_the_coming_engine_can_cache(
     migrate_all(pipeline)
     assert pipeline.swap(second) == small.num_slots < 9
     assert small.num_evictions == 0
+
+
+def test_a_member_erased_after_it_moved_is_forgotten_by_the_coming_bundle(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 2, num_plays=3, num_recommendations=30)
+    pipeline.start_migration(second)
+    migrate_all(pipeline)
+    run(pipeline, [log.play("user-0", 20, 9_000)])
+    pipeline.process({0: [log.forget("user-0"), log.play("user-0", 7, 9_100)]})
+    pipeline.swap(second)
+    (answer,) = lists(run(pipeline, [log.play("user-0", 8, 9_200)]))
+    assert answer.bundle == second.version
+    watched = pipeline._bundles.responders[0]._watched._held[MemberKey(0, "user-0")]
+    assert watched.tolist() == [second.vocabulary.row(f"item-{item}") for item in (7, 8)], (
+        "nothing from before the erasure"
+    )

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.engine.member_key import MemberKey
 from stream.bundles.serving import Serving
-from stream.pipeline.live_quality.predictions import LastPredictions, Predictions
+from stream.ops.metrics import Metrics
+from stream.pipeline.live_quality.predictions import LastPredictions, Predictions, PredictionTracker
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import PlayLog, make_pipeline, make_serving
 from tests.worlds.faulty_encoder import faulty
@@ -147,3 +150,15 @@ def test_a_play_that_could_not_be_encoded_leaves_no_prediction(serving: Serving)
     assert [o.kind for o in result.outputs].count(OutputKind.DEAD_LETTER) == 2
     labels = {"bundle": serving.version}
     assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 0
+
+
+def test_a_bundle_keeps_its_number_as_long_as_a_prediction_of_it_is_kept() -> None:
+    tracker = PredictionTracker(load_domain("movielens"), Metrics())
+    first = tracker.bundle_number("b-first")
+    predictions = Predictions.empty(1, len(load_domain("movielens").heads))
+    predictions.bundle[:] = first
+    tracker._last.keep([MemberKey(0, "ann")], predictions)
+    numbers = [tracker.bundle_number(f"b-{number}") for number in range(100)]
+    assert len({first, *numbers}) == 101
+    assert tracker.bundle_number("b-first") == first
+    assert len(tracker._bundles) <= 3, "versions without a prediction are dropped"
