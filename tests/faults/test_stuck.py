@@ -49,7 +49,7 @@ def test_a_consumer_that_stops_progressing_fails_its_liveness(
     rig.produce(rig.plays(200))
     rig.wait_for_answers(200)
     switch.touch()
-    time.sleep(8)
+    time.sleep(rig.settings.progress_deadline_s + 1)
     assert livez(stuck) == (200, "ok\n"), "with nothing to do nobody is stuck"
     rig.produce(rig.plays(200))
     began_s = time.monotonic()
@@ -70,7 +70,7 @@ def test_one_partition_that_stops_progressing_fails_the_liveness_whatever_the_ot
     stuck = rig.start_worker(module="tests.faults.hanging_calls", **where)
     wait_ready(stuck)
     with Load(rig, Rig.plays, rate=50):
-        time.sleep(8)
+        time.sleep(rig.settings.progress_deadline_s + 1)
         assert livez(stuck) == (200, "ok\n"), "under load nobody is stuck"
         switch.touch()
         until(lambda: counted(stuck, "plays_total") > 0, 60, stuck)

@@ -37,7 +37,7 @@ def test_a_broker_that_is_killed_and_back_costs_the_trainer_nothing(
             await until(lambda: counted(metrics, "trainer_logged_plays_total") == 200)
             port = broker.port
             await asyncio.to_thread(broker.kill)
-            await asyncio.sleep(10.0)  # longer than the session timeout
+            await asyncio.sleep(settings.session_timeout_s + 1)
             broker = await asyncio.to_thread(start_broker, engine="kafka", port=port, data_dir=tmp_path / "kafka")
             await send(settings, walk.rows(200, first=200))
             await until(lambda: counted(metrics, "trainer_logged_plays_total") == 400, deadline_s=60)

@@ -9,7 +9,10 @@ import time
 import pytest
 
 from stream.local_kafka.broker import Broker
+from tests.faults.load import START_WITHIN_S, holds_partitions, serving
 from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.rig import NUM_PARTITIONS
+from tests.rigs.serving_rig import counted, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -73,9 +76,10 @@ def test_sigterm_under_load_drains_and_replays_nothing(broker: Broker, make_rig:
 def test_two_workers_share_the_partitions_and_survive_a_kill(broker: Broker, make_rig: RigMaker) -> None:
     rig = make_rig(broker)
     victim, survivor = rig.start_worker(), rig.start_worker()
-    rig.produce(rig.plays(2000), rate=200)
+    until(lambda: holds_partitions(victim) and serving([victim, survivor], NUM_PARTITIONS), START_WITHIN_S, victim)
+    rig.produce(rig.plays(2000), rate=800)
     victim.send(signal.SIGKILL)
-    rig.produce(rig.plays(2000), rate=200)
+    rig.produce(rig.plays(2000), rate=800)
     rig.wait_for_answers(4000, 90)
     assert survivor.terminate() == 0
     assert len(rig.answers()) == 2 * 4000, "lost 0"
@@ -121,16 +125,16 @@ def test_a_stopped_worker_that_returns_is_fenced_and_ends(kafka_broker: Broker, 
     rig.produce(rig.plays(400))
     rig.wait_for_answers(400)
     heir = rig.start_worker()
-    rig.produce(rig.plays(800), rate=100)
-    rig.wait_for_answers(1200)
-    rig.produce(rig.plays(400))
+    until(lambda: holds_partitions(heir) and serving([zombie, heir], NUM_PARTITIONS), START_WITHIN_S, heir)
+    rig.produce(rig.plays(1200))
     zombie.send(signal.SIGSTOP)
-    rig.produce(rig.plays(1500), rate=100)  # 15 s: past the session timeout
+    rig.produce(rig.plays(1500), rate=500)
+    until(lambda: counted(heir, "partitions_ready") == NUM_PARTITIONS, 90, heir)  # past the session timeout
     rig.wait_for_answers(3100, 90)
     zombie.send(signal.SIGCONT)
-    time.sleep(1)
-    rig.produce(rig.plays(500), rate=100)
+    rig.produce(rig.plays(500), rate=200)
     rig.wait_for_answers(3600, 90)
+    until(lambda: zombie.process.poll() is not None or holds_partitions(zombie), 60, heir)
     code = zombie.process.poll()
     heir.terminate()
     assert len(rig.answers()) == 2 * 3600

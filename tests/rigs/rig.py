@@ -28,7 +28,7 @@ from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker
 from stream.local_kafka.ports import free_port
 from stream.settings import Settings
-from tests.rigs.verdict import folded, restored
+from tests.rigs.verdict import AT_ONCE, POLL_S, folded, restored
 from tests.worlds.member_state import MemberState
 
 NUM_PARTITIONS = 4
@@ -224,15 +224,15 @@ class Rig:
             "isolation.level": isolation,
             "enable.partition.eof": True,
             "log_level": 0,
+            **AT_ONCE,
         }
         consumer = confluent_kafka.Consumer(options)
         unread = {(topic, partition) for topic in topics for partition in range(NUM_PARTITIONS)}
-        beginning = confluent_kafka.OFFSET_BEGINNING
         try:
-            consumer.assign([confluent_kafka.TopicPartition(*place, beginning) for place in sorted(unread)])
+            consumer.assign([confluent_kafka.TopicPartition(*place, 0) for place in sorted(unread)])
             while True:
                 new: dict[Place, Output] = {}
-                for message in consumer.consume(1000, 0.2):
+                for message in consumer.consume(1000, POLL_S):
                     topic, partition, error = message.topic(), message.partition(), message.error()
                     if error is None:
                         output = Output(topic, message.key(), message.value(), dict(message.headers() or []))

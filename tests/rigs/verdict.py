@@ -31,6 +31,15 @@ States = dict[tuple[int, str], MemberState]
 """By partition and user id."""
 
 _READ_DEADLINE_S = 120.0
+#: What a client waits for by default: half a second for an empty answer to a fetch, which tells an end; half a second between two
+#: questions where a log begins; and a while before it asks again who leads a partition.
+AT_ONCE = {
+    "auto.offset.reset": "earliest",  # assigned from 0, which retention may have deleted
+    "fetch.wait.max.ms": 10,
+    "topic.metadata.refresh.fast.interval.ms": 20,
+}
+#: Messages are given out when so many are there or the poll is over.
+POLL_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,19 +210,18 @@ def read_all(settings: Settings, topic: str, isolation: str = "read_uncommitted"
         "isolation.level": isolation,
         "enable.partition.eof": True,
         "fetch.message.max.bytes": 16_000_000,
+        **AT_ONCE,
         "log_level": 0,
     }
     consumer = confluent_kafka.Consumer(options)
     try:
         partitions = range(_num_partitions(settings, topic))
-        consumer.assign(
-            [confluent_kafka.TopicPartition(topic, p, confluent_kafka.OFFSET_BEGINNING) for p in partitions]
-        )
+        consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for partition in partitions])
         at_end: set[int] = set()
         idle_s = 0.0
         while len(at_end) < len(partitions):
-            messages = consumer.consume(2000, 0.5)
-            idle_s = 0.0 if messages else idle_s + 0.5
+            messages = consumer.consume(2000, POLL_S)
+            idle_s = 0.0 if messages else idle_s + POLL_S
             assert idle_s < _READ_DEADLINE_S, f"{topic} cannot be read to its end"
             for message in messages:
                 error = message.error()
