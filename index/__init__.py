@@ -1,1 +1,1 @@
-"""Vectors in, neighbours out: exact and FAISS indexes behind one protocol, intent conditioning, filters, index files."""
+"""Item search: exact, pruned and FAISS indexes with one interface, intent conditioning, filters, and index files."""

@@ -1,6 +1,7 @@
-"""Index files: what FAISS holds, or a plan of what to look at, as bytes. The vectors stand in the bundle once, for all kinds.
+"""Index files: the content of a FAISS index, or the plan of a pruned one, as bytes. The vectors are not part of it: a
+bundle stores them once, for all kinds of index.
 
-An index read back is checked against the vectors it is said to be of, so that an index of another bundle cannot serve.
+An index that is read back is compared with the bundle's vectors, so that the index of another bundle cannot serve.
 """
 
 from __future__ import annotations
@@ -26,32 +27,34 @@ from intentrec_core.errors import BundleError, BundleFault
 EXACT, PRUNED = "exact", "pruned"
 KINDS = (EXACT, *(kind.value for kind in IndexKind), PRUNED)
 AnyIndex = ExactIndex | FaissIndex | PrunedIndex
-#: The file of an exact index: it needs nothing but the vectors.
+#: The whole file of an exact index, which needs only the vectors.
 _MAGIC = b"intentrec-exact\n"
-#: Before the arrays of a plan, and the digest of the vectors it is of.
+#: The start of the file of a pruned index; the plan's arrays and the digest of its vectors follow.
 _PLAN_MAGIC = b"intentrec-pruned\n"
 _SAMPLED_ROWS = 64
-#: Exact search of a batch takes 0.7 ms a query there on one core, less than flat FAISS, and misses nothing; see bench_index.
+#: The largest size for exact search. At this size, a batch takes 0.7 ms per query on one core, less than flat FAISS,
+#: and misses nothing; see bench_index.
 _EXACT_UP_TO_ROWS = 100_000
 
 
 def default_kind(num_rows: int) -> str:
-    """The kind that suits a catalogue: exact, or pruned for a very large one."""
+    """The kind that suits a catalogue of this size: exact, or pruned for a very large one."""
     return EXACT if num_rows <= _EXACT_UP_TO_ROWS else PRUNED
 
 
 def build(vectors: Vectors, kind: str = EXACT, queries: Vectors | None = None) -> AnyIndex:
     """An index of this kind over item vectors f32[V, D].
 
-    ``queries`` f32[N, D] are samples of what will be asked; only a pruned index needs them (:func:`index.pruning.make_plan`).
+    ``queries`` f32[N, D] are samples of the queries to expect; only a pruned index needs them
+    (:func:`index.pruning.make_plan`).
 
-    Raises: ValueError for a kind that is not known, vectors that are not fit, or too few queries.
+    Raises: ValueError for an unknown kind, unsuitable vectors, or too few queries.
     """
     if kind not in KINDS:
         raise ValueError(f"index kind {kind!r}; allowed: {', '.join(KINDS)}")
     if kind == PRUNED:
         if queries is None:
-            raise ValueError("a pruned index is planned from sample queries: give some")
+            raise ValueError("a pruned index is planned from sample queries: pass some")
         return PrunedIndex(vectors, make_plan(vectors, queries))
     return ExactIndex(vectors) if kind == EXACT else FaissIndex(vectors, kind)
 
@@ -59,7 +62,7 @@ def build(vectors: Vectors, kind: str = EXACT, queries: Vectors | None = None) -
 def to_bytes(index: ItemIndex) -> bytes:
     """The content of an index file.
 
-    Raises: TypeError for an index that is none of this package's.
+    Raises: TypeError for an index of a class outside this package.
     """
     if isinstance(index, ExactIndex):
         return _MAGIC
@@ -71,12 +74,13 @@ def to_bytes(index: ItemIndex) -> bytes:
 
 
 def from_bytes(data: bytes, vectors: Vectors, bundle: str = "") -> AnyIndex:
-    """The inverse of :func:`to_bytes`, over the vectors the index was built of.
+    """The inverse of :func:`to_bytes`, over the vectors that the index was built from. ``bundle`` is the name used in
+    errors.
 
-    ``bundle`` is named in the error.
+    The file's checksum must have been verified: FAISS trusts the bytes that it parses.
 
-    Raises: BundleError (shape) when the file is no index, or not one of these vectors; (not_finite) when these are not.
-    Its checksum must have been verified: FAISS trusts what it parses.
+    Raises: BundleError (shape) when the file is not an index, or not one over these vectors; (not_finite) when the
+    vectors are not finite.
     """
     try:
         if data == _MAGIC:
@@ -90,14 +94,16 @@ def from_bytes(data: bytes, vectors: Vectors, bundle: str = "") -> AnyIndex:
         fault = BundleFault.SHAPE if finite else BundleFault.NOT_FINITE
         raise BundleError(fault, bundle, f"index: {' '.join(str(error).split())[:200]}") from error
     if not index.holds_its_vectors(_SAMPLED_ROWS):
-        raise BundleError(BundleFault.SHAPE, bundle, "index: holds other vectors than the bundle; build it anew")
+        raise BundleError(
+            BundleFault.SHAPE, bundle, "index: it was built from other vectors than the bundle's; rebuild it"
+        )
     return index
 
 
 def load(path: Path, vectors: Vectors, bundle: str = "") -> AnyIndex:
     """Reads an index file; see :func:`from_bytes`.
 
-    Raises: BundleError, also (missing_file) when it cannot be read.
+    Raises: BundleError, also (missing_file) when the file cannot be read.
     """
     try:
         data = path.read_bytes()
@@ -114,7 +120,7 @@ def _kind(built: faiss.Index) -> IndexKind:
     ):
         if isinstance(built, cls):
             return kind
-    raise ValueError(f"a {type(built).__name__} is none of {', '.join(IndexKind)}")
+    raise ValueError(f"a {type(built).__name__} is not one of {', '.join(IndexKind)}")
 
 
 def _plan_bytes(index: PrunedIndex) -> bytes:
@@ -133,10 +139,10 @@ def _planned(data: bytes, vectors: Vectors) -> PrunedIndex:
     num_candidates, recall = arrays["figures"].tolist()
     index = PrunedIndex(vectors, Plan(arrays["rows"], arrays["basis"], int(num_candidates), recall))
     if not np.array_equal(arrays["vectors"], _digest(index.exact.vectors)):
-        raise ValueError("holds a plan of other vectors than the bundle's; build it anew")
+        raise ValueError("the plan was made for other vectors than the bundle's; rebuild it")
     return index
 
 
 def _digest(vectors: Vectors) -> NDArray[np.uint8]:
-    """SHA-256 of checked vectors: half a second for a million items."""
+    """SHA-256 of checked vectors. It takes half a second for a million items."""
     return np.frombuffer(hashlib.sha256(vectors.data).digest(), dtype=np.uint8)

@@ -1,9 +1,9 @@
-"""What an item index promises, whoever keeps it.
+"""The interface of item indexes, and checks that all of them share.
 
     queries B × D ──▶ search ──▶ rows B × k, best first, and their scores
 
-Rows are the vocabulary's: row 0 stands for "no item" and is never returned. An index knows vectors and rows; it knows
-no item's name, no member and no domain.
+Rows are those of the vocabulary: row 0 means "no item" and is never returned. An index knows vectors and rows. It does
+not know item names, members or domains.
 
 Shapes: B queries, D dimensions, V rows (row 0 included), k results, C candidates.
 """
@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-#: Fills a result when fewer than k items may be shown; its score is -inf.
+#: Fills the result when fewer than k items may be shown; the score is -inf.
 PAD_ROW = -1
 
 Rows = NDArray[np.int64]
@@ -28,17 +28,17 @@ Picked = TypeVar("Picked")
 class ItemIndex(Protocol):
     """Finds the items with the largest inner product.
 
-    *Invariants*: row 0 and padding are never among the results; an item is there at most once; equal scores stand in row
-    order; when fewer than k items are returned, no other item may be shown. Safe to search from several threads.
+    *Invariants*: results never contain row 0, and contain an item at most once; items with equal scores are in row
+    order; if fewer than k items are returned, no other item may be shown. Safe to search from several threads.
     """
 
     @property
     def num_items(self) -> int:
-        """Items held, row 0 not counted: V - 1."""
+        """Number of items held, not counting row 0: V - 1."""
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """D: the number of dimensions."""
 
     def search(
         self,
@@ -49,22 +49,23 @@ class ItemIndex(Protocol):
         allowed: Sequence[Mask | None] | None = None,
         included: Sequence[Rows] | None = None,
     ) -> tuple[Rows, Vectors]:
-        """The best k items of every query.
+        """The best k items for every query.
 
-        ``excluded`` rows of a query are not returned; of ``allowed``, only rows marked are (None: all; queries that share
-        one mask object are searched together); ``included`` rows are scored exactly even where an approximate search
-        would miss them, and are held to the two filters too.
+        ``excluded``: rows that are not returned for a query. ``allowed``: only rows marked in the mask are returned
+        (None: all rows); queries that share one mask object are searched together. ``included``: rows that are always
+        scored exactly, even if an approximate search would miss them; both filters apply to them too.
 
-        Shapes: queries f32[B, D], excluded and included i64[any] a query, allowed bool[V] a query -> rows i64[B, k]
+        Shapes: queries f32[B, D], excluded and included i64[any] per query, allowed bool[V] per query -> rows i64[B, k]
         (-1 padded), scores f32[B, k] (-inf padded).
-        Raises: ValueError when a shape, a row or a number is not as said here.
+        Raises: ValueError when a shape, a row or a number is not as described here.
         """
 
 
 def checked_vectors(vectors: Vectors) -> Vectors:
-    """Item vectors fit for an index: contiguous float32, row 0 zeroed (it is masked wherever vectors are scored).
+    """Item vectors fit for an index: contiguous float32, with row 0 set to zeros (it is masked whenever vectors are
+    scored).
 
-    Raises: ValueError when they are not f32[V >= 1, D >= 1] or an item's is not finite.
+    Raises: ValueError when they are not f32[V >= 1, D >= 1], or an item's vector is not finite.
     """
     if vectors.ndim != 2 or vectors.shape[0] < 1 or vectors.shape[1] < 1:
         raise ValueError(f"vectors have shape {vectors.shape}; allowed: [V, D] with row 0 for no item")
@@ -84,7 +85,7 @@ def check_search(
     allowed: Sequence[Mask | None] | None,
     included: Sequence[Rows] | None,
 ) -> Vectors:
-    """The queries, contiguous float32, when all arguments of a search are as :meth:`ItemIndex.search` says.
+    """The queries as contiguous float32, if all arguments of a search are as :meth:`ItemIndex.search` describes.
 
     Raises: ValueError otherwise.
     """
@@ -113,7 +114,7 @@ def check_search(
 
 
 def rounding_margin(queries: Vectors, longest: float) -> Vectors:
-    """How far two float32 evaluations of one inner product can lie apart: D · eps · |q| · |v|.
+    """The largest difference between two float32 evaluations of one inner product: D · eps · |q| · |v|.
 
     Shapes: f32[B, D] -> f32[B].
     """
@@ -124,7 +125,7 @@ def rounding_margin(queries: Vectors, longest: float) -> Vectors:
 
 
 def picked(per_query: Sequence[Picked] | None, queries: NDArray[np.intp]) -> list[Picked] | None:
-    """The entries of some queries, where there are any."""
+    """The entries of selected queries, or None if there are no entries at all."""
     return None if per_query is None else [per_query[query] for query in queries.tolist()]
 
 

@@ -1,6 +1,7 @@
-"""What kinds of index share: the best of many rough scores, and what approximate kinds do with filters.
+"""Functions that several kinds of index share: the best of many approximate scores, and filters in approximate
+searches.
 
-Shapes: B queries, P rough scores of each, C candidates.
+Shapes: B queries, P approximate scores of each, C candidates.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from numpy.typing import NDArray
 from index.base import PAD_ROW, Mask, Rows, Vectors
 from intentrec_core.kernels.dense import compiled, f32
 
-#: Below this share of allowed rows, looking through the many that are not allowed costs more than scoring the allowed ones.
+#: Below this share of allowed rows, scoring the allowed ones costs less than skipping the many that are not allowed.
 MIN_ALLOWED_RATIO = 0.25
 
-#: Finite: a score of -inf, which is what a filter leaves of an item, never reaches it.
+#: Finite, so that a filtered item, which has a score of -inf, never reaches it.
 _LOWEST = np.finfo(np.float32).min
 _NOTHING = f32(-np.inf)
 
 
 def floors_of_best(rough: Vectors, wanted: int, group_size: int) -> Vectors:
-    """A score that the ``wanted`` best of each query reach, and few others; the lowest number where there are not so many.
+    """For each query, a score that its best ``wanted`` reach, and few others; the lowest number if a query has no more
+    than these.
 
-    The n-th largest maximum of disjoint groups is at most the n-th largest score: one pass of maxima instead of a partition.
-    Neighbours fall into different groups. Shapes: f32[B, P] -> f32[B].
+    The n-th largest maximum of disjoint groups is at most the n-th largest score, so one pass of maxima replaces a
+    partition. Neighbours are in different groups. Shapes: f32[B, P] -> f32[B].
     """
     num_scores, group_size = rough.shape[1], max(1, group_size)
     num_groups = num_scores // group_size
@@ -40,29 +42,31 @@ def floors_of_best(rough: Vectors, wanted: int, group_size: int) -> Vectors:
 
 
 def places_above(rough: Vectors, floors: Vectors) -> tuple[Rows, Rows]:
-    """The places of each query's scores that reach its floor, in order and one query after another, and where each one's end.
+    """The places of the scores that reach their query's floor, in order and query by query, and where each query's
+    places end.
 
     Shapes: f32[B, P], f32[B] -> i64[any], i64[B].
     """
-    # One flat array of places: finding them by row and column takes ten times as long.
+    # Places in one flat array: finding them by row and column takes ten times as long.
     flat = np.flatnonzero(rough >= np.maximum(floors, _LOWEST)[:, None])
     ends = np.searchsorted(flat, rough.shape[1] * np.arange(1, len(rough) + 1))
     return flat % max(1, rough.shape[1]), ends
 
 
 def ends_of(candidates: Rows) -> Rows:
-    """Where each query's candidates end once they are ravelled. Shapes: i64[B, C] -> i64[B]."""
+    """Where each query's candidates end after they are flattened. Shapes: i64[B, C] -> i64[B]."""
     return candidates.shape[1] * np.arange(1, len(candidates) + 1)
 
 
 def best(vectors: Vectors, queries: Vectors, rows: Rows, ends: Rows, k: int) -> tuple[Rows, Vectors]:
-    """The k best of each query's candidates, all of them scored exactly: by score, then by row; padded.
+    """The k best of each query's candidates, all scored exactly: ordered by score, then by row; padded.
 
-    Candidates of query b are ``rows[ends[b - 1] : ends[b]]``, each once; row 0 and padding are none. Every index ends with this,
-    so that scores and their ties do not depend on the batch, the kind of index or the BLAS kernel a row happened to fall into.
+    Candidates of query b are ``rows[ends[b - 1] : ends[b]]``, without repetition; row 0 and padding are ignored. Every
+    index ends with this function, so that scores and ties do not depend on the batch, the kind of index, or the BLAS
+    kernel that happened to compute a row.
 
     Shapes: vectors f32[V, D], queries f32[B, D], rows i64[candidates of all], ends i64[B] -> i64[B, k], f32[B, k].
-    Cost: O(D + k) a candidate, O(D) for one that is not among the best so far; without the GIL.
+    Cost: O(D + k) per candidate, O(D) for one that is not among the best so far; without the GIL.
     """
     found = np.full((len(queries), k), PAD_ROW, dtype=np.int64)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
@@ -97,7 +101,7 @@ def _keep_best(vectors: Any, queries: Any, rows: Any, ends: Any, found: Any, sco
 
 
 def padded(found: list[Rows]) -> Rows:
-    """One array of ragged rows. Shape: i64[B, C], C at least 1."""
+    """Ragged rows as one array. Shape: i64[B, C], C at least 1."""
     rows = np.full((len(found), max(1, max((len(own) for own in found), default=0))), PAD_ROW, dtype=np.int64)
     for query, own in enumerate(found):
         rows[query, : len(own)] = own
@@ -105,7 +109,7 @@ def padded(found: list[Rows]) -> Rows:
 
 
 def allowed_ratios(num_items: int, num_queries: int, allowed: Sequence[Mask | None] | None) -> NDArray[np.float64]:
-    """The share of items each query may be shown. Shape: f64[B]."""
+    """The share of items that each query may be shown. Shape: f64[B]."""
     if allowed is None:
         return np.ones(num_queries)
     known: dict[int, float] = {
@@ -120,7 +124,7 @@ def with_included(
     excluded: Sequence[Rows] | None,
     allowed: Sequence[Mask | None] | None,
 ) -> Rows:
-    """The candidates and, behind them, the rows of ``included`` that are not among them and may be shown.
+    """The candidates, followed by the rows of ``included`` that are not among them and may be shown.
 
     Shapes: i64[B, C] -> i64[B, C and more], padded.
     """

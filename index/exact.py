@@ -1,4 +1,4 @@
-"""Exact search: every item is scored. The truth other indexes are measured by, and what they fall back to."""
+"""Exact search: every item is scored. Other indexes are measured against it, and fall back to it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ from index.grouped_vectors import MAX_QUERIES, GroupedVectors
 
 #: Scores held at once, 16 MB: 40 queries over 100,000 items, or a whole batch over a small catalogue.
 _BLOCK_SCORES = 4_000_000
-#: Below this share of allowed rows, copying their vectors out costs less than scoring all rows.
+#: Below this share of allowed rows, copying out their vectors costs less than scoring all rows.
 _GATHER_RATIO = 0.1
 _GROUP_SIZE = 64
-#: Rows of which a second copy is kept, laid out for a few queries at a time; beyond, a pruned index answers them.
+#: Up to this many rows, a second copy is kept in a layout for few queries at a time. Larger catalogues use a pruned
+#: index.
 _GROUPED_UP_TO = 100_001
 
 
 class ExactIndex:
-    """All items scored by one matrix product, the best ones scored again in a fixed order.
+    """Scores all items with one matrix product, then scores the best ones again in a fixed order.
 
-    Cost: time O(B · V · D), memory 16 MB beside the vectors, and the vectors once more up to 100,000 rows.
+    Cost: time O(B · V · D); memory 16 MB in addition to the vectors, and a second copy of the vectors up to 100,000
+    rows.
     """
 
     def __init__(self, vectors: Vectors) -> None:
@@ -44,12 +46,12 @@ class ExactIndex:
 
     @property
     def num_items(self) -> int:
-        """Items held, row 0 not counted."""
+        """Number of items held, not counting row 0."""
         return len(self.vectors) - 1
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """D: the number of dimensions."""
         return int(self.vectors.shape[1])
 
     def search(
@@ -61,7 +63,7 @@ class ExactIndex:
         allowed: Sequence[Mask | None] | None = None,
         included: Sequence[Rows] | None = None,
     ) -> tuple[Rows, Vectors]:
-        """See :meth:`index.base.ItemIndex.search`; ``included`` changes nothing here, all items are scored."""
+        """See :meth:`index.base.ItemIndex.search`. ``included`` has no effect here, because all items are scored."""
         queries = check_search(self, queries, k, excluded, allowed, included)
         rows = np.full((len(queries), k), PAD_ROW, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
@@ -70,19 +72,19 @@ class ExactIndex:
             pool = self.vectors if subset is None else self.vectors[subset]
             step = max(1, _BLOCK_SCORES // max(1, len(pool)))
             few = self._grouped if subset is None and len(members) <= MAX_QUERIES else None
-            room = np.empty((0 if few else min(step, len(members)), len(pool)), dtype=np.float32)
+            buffer = np.empty((0 if few else min(step, len(members)), len(pool)), dtype=np.float32)
             for start in range(0, len(members), step):
                 block = members[start : start + step]
-                asked = queries[block]
-                rough = few.scores(asked) if few else np.matmul(asked, pool.T, out=room[: len(block)])
+                batch = queries[block]
+                rough = few.scores(batch) if few else np.matmul(batch, pool.T, out=buffer[: len(block)])
                 hidden, masks = picked(excluded, block), picked(allowed, block)
-                rows[block], scores[block] = self._best_of(rough, asked, k, subset, hidden, masks)
+                rows[block], scores[block] = self._best_of(rough, batch, k, subset, hidden, masks)
         return rows, scores
 
     def _groups(
         self, num_queries: int, allowed: Sequence[Mask | None] | None
     ) -> list[tuple[Mask | None, NDArray[np.intp]]]:
-        """Queries to be scored together: those with one restrictive mask over its rows, all others over all rows."""
+        """Queries to score together: those that share a restrictive mask over its rows, all others over all rows."""
         everywhere: list[int] = []
         restricted: dict[int, tuple[Mask, list[int]]] = {}
         narrow: dict[int, bool] = {}
@@ -101,23 +103,25 @@ class ExactIndex:
     def _best_of(
         self,
         rough: Vectors,
-        asked: Vectors,
+        batch: Vectors,
         k: int,
         subset: Rows | None,
         excluded: Sequence[Rows] | None,
         allowed: Sequence[Mask | None] | None,
     ) -> tuple[Rows, Vectors]:
-        """The best k of each query, from its rough scores, which are overwritten. Shapes: f32[B, V and more], f32[B, D]."""
+        """The best k of each query from its approximate scores, which are overwritten. Shapes: f32[B, V and more],
+        f32[B, D].
+        """
         for query, scores in enumerate(rough):
             _hide(scores, subset, allowed[query] if allowed else None, excluded[query] if excluded else None)
-        # Twice: the k-th best may be that much too high here, and a better one that much too low.
-        floors = floors_of_best(rough, k, _GROUP_SIZE) - 2 * rounding_margin(asked, self._longest)
+        # Twice the margin: the k-th best score may be too high by one margin, and a better item's score too low by one.
+        floors = floors_of_best(rough, k, _GROUP_SIZE) - 2 * rounding_margin(batch, self._longest)
         places, ends = places_above(rough, floors)
-        return best(self.vectors, asked, places if subset is None else subset[places], ends, k)
+        return best(self.vectors, batch, places if subset is None else subset[places], ends, k)
 
 
 def _hide(rough: Vectors, subset: Rows | None, mask: Mask | None, hidden: Rows | None) -> None:
-    """Overwrites the scores of what may not be shown with -inf. Shapes: f32[P], i64[P] which rows they are of (None: all)."""
+    """Sets the scores of items that may not be shown to -inf. Shapes: f32[P], i64[P] their rows (None: all rows)."""
     if subset is None:
         rough[0] = -np.inf
         if mask is not None:

@@ -1,10 +1,11 @@
-"""FAISS behind the same promise: fetch more than needed, filter, score exactly, and fall back where that was too little.
+"""FAISS with the interface of all indexes: fetches more than k items, filters, scores exactly, and falls back if too
+few are left.
 
     queries ─▶ FAISS, k + excluded + slack ─▶ filters ─▶ exact scores ─▶ best k
                                                  └─ too few, or a tie cut off: exact search over the allowed rows
 
-``flat`` returns what :class:`index.exact.ExactIndex` returns, ties included. ``hnsw`` and ``ivf`` may miss an item that
-should have been among the best (see :func:`index.recall.recall_at_k`), but never return fewer than there are.
+``flat`` returns the same results as :class:`index.exact.ExactIndex`, ties included. ``hnsw`` and ``ivf`` may miss an
+item that belongs to the best (see :func:`index.recall.recall_at_k`), but return k items whenever k may be shown.
 """
 
 from __future__ import annotations
@@ -29,21 +30,22 @@ from index.base import (
 from index.candidates import MIN_ALLOWED_RATIO, allowed_ratios, best, ends_of, with_included
 from index.exact import ExactIndex
 
-#: Candidates beyond k that are scored exactly, so that rounding at the cut costs no fallback.
+#: Candidates in addition to k that are scored exactly, so that rounding at the limit does not cause a fallback.
 SLACK = 16
 _HNSW_LINKS = 32
 _HNSW_BUILD = 200
 _HNSW_SEARCH = 256
 _IVF_PROBES_RATIO = 0.1
-#: A tenth of the lists of a large catalogue hold most answers; of a small one's few lists it takes more.
+#: A tenth of the lists of a large catalogue contain most answers. A small catalogue has few lists and needs a larger
+#: share.
 _IVF_MIN_PROBES = 24
-#: FAISS's own advice for a list's training points.
+#: FAISS's recommendation for the number of training points per list.
 _IVF_MIN_PER_LIST = 39
 _SEED = 20240811
 
 
 class IndexKind(StrEnum):
-    """How FAISS keeps the vectors."""
+    """How FAISS stores the vectors."""
 
     FLAT = "flat"
     HNSW = "hnsw"
@@ -51,16 +53,17 @@ class IndexKind(StrEnum):
 
 
 class FaissIndex:
-    """A FAISS index over rows 1 to V - 1, with an exact index over the same vectors behind it.
+    """A FAISS index over rows 1 to V - 1, with an exact index over the same vectors as the fallback.
 
-    ``vectors`` has row 0; FAISS numbers its items from 0, so its id is the row less one.
-    Cost: twice the memory of the vectors; search time as of the kind, plus exact search for the queries that fall back.
+    ``vectors`` has row 0. FAISS numbers its items from 0, so its id is the row minus one.
+    Cost: twice the memory of the vectors; search time depends on the kind, plus exact search for the queries that fall
+    back.
     """
 
     def __init__(self, vectors: Vectors, kind: IndexKind | str = IndexKind.FLAT, *, built: Any = None) -> None:
-        """Builds the index, or takes one ``built`` over the same vectors.
+        """Builds the index, or takes an index that was ``built`` over the same vectors.
 
-        Raises: ValueError for vectors that are not fit, or a built index of another size, dimension or metric.
+        Raises: ValueError for unsuitable vectors, or a built index with another size, dimension or metric.
         """
         self.kind = IndexKind(kind)
         self.exact = ExactIndex(vectors)
@@ -71,12 +74,12 @@ class FaissIndex:
 
     @property
     def num_items(self) -> int:
-        """Items held, row 0 not counted."""
+        """Number of items held, not counting row 0."""
         return self.exact.num_items
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """D: the number of dimensions."""
         return self.exact.dimension
 
     def search(
@@ -108,7 +111,7 @@ class FaissIndex:
         return rows, scores
 
     def holds_its_vectors(self, num_rows: int) -> bool:
-        """Whether what FAISS holds equals the vectors, on ``num_rows`` rows spread over all of them."""
+        """Whether FAISS's content equals the vectors, checked on ``num_rows`` rows spread over all of them."""
         extended = self._extended()
         sampled = np.unique(np.linspace(0, max(0, self.num_items - 1), num_rows).astype(np.int64))
         if self.kind is IndexKind.IVF:
@@ -127,7 +130,7 @@ class FaissIndex:
         allowed: Sequence[Mask | None] | None,
         included: Sequence[Rows] | None,
     ) -> tuple[Rows, Vectors, Mask]:
-        """Results, and which of them stand: full, and (for flat) with no unseen item that could belong among them."""
+        """Results, and which of them are complete: k items, and (for flat) no unseen item that could belong to them."""
         rough, ids = self.faiss.search(self._reduced(queries), num_fetched)
         fetched = ids.astype(np.int64) + 1
         alive = self._alive(fetched, excluded, allowed)
@@ -141,7 +144,7 @@ class FaissIndex:
         rows, scores = best(self.exact.vectors, queries, candidates.ravel(), ends_of(candidates), k)
         complete = rows[:, -1] != PAD_ROW
         if self.kind is IndexKind.FLAT:
-            # What FAISS scored best among the items that were not scored exactly; it could tie with the last result.
+            # FAISS's best score among items that were not scored exactly: this item could tie with the last result.
             last_seen = rough[:, -1] if num_fetched < self.num_items else np.full(len(rough), -np.inf, dtype=np.float32)
             cut = np.take_along_axis(rough, order[:, -1:], axis=1)[:, 0]
             unscored = np.where(alive.sum(axis=1) > kept, cut, last_seen)
@@ -149,7 +152,7 @@ class FaissIndex:
         return rows, scores, complete
 
     def _alive(self, fetched: Rows, excluded: Sequence[Rows] | None, allowed: Sequence[Mask | None] | None) -> Mask:
-        """Which fetched rows may be shown. FAISS pads with id -1, here row 0."""
+        """True for fetched rows that may be shown. FAISS pads with id -1, which is row 0 here."""
         alive = fetched > 0
         if excluded is not None:
             hidden = np.zeros(self.num_items + 1, dtype=np.bool_)
@@ -183,8 +186,9 @@ class FaissIndex:
         return built
 
     def _extended(self) -> Vectors:
-        """The items as FAISS holds them. For HNSW one more coordinate makes all lengths equal, so that the nearest is the
-        one with the largest inner product: a graph built by inner product itself found 2 of 10 where lengths differ.
+        """The items as FAISS stores them. For HNSW, one more coordinate makes all lengths equal, so that the nearest
+        item is the one with the largest inner product. A graph built with the inner product itself found 2 of 10 items
+        where lengths differ.
         """
         items = self.exact.vectors[1:]
         if self.kind is not IndexKind.HNSW:
@@ -201,11 +205,11 @@ class FaissIndex:
     def _check_built(self) -> None:
         dimension = self.dimension + (self.kind is IndexKind.HNSW)
         metric = faiss.METRIC_L2 if self.kind is IndexKind.HNSW else faiss.METRIC_INNER_PRODUCT
-        told = (self.faiss.ntotal, self.faiss.d, self.faiss.metric_type)
-        if told != (self.num_items, dimension, metric):
+        found = (self.faiss.ntotal, self.faiss.d, self.faiss.metric_type)
+        if found != (self.num_items, dimension, metric):
             raise ValueError(
                 f"a {self.kind} index over these vectors has {self.num_items} items of {dimension} dimensions, "
-                f"this one has {told[0]} of {told[1]} or another metric"
+                f"this one has {found[0]} of {found[1]}, or another metric"
             )
 
     def _configure(self) -> None:

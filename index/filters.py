@@ -1,13 +1,13 @@
-"""Which items may be shown to a member. Every declared filter fails closed.
+"""Filters: which items may be shown to a member. Every declared filter fails closed.
 
-An item whose datum for a filter is missing is shown to nobody; a member whose value for a filter was never sent is shown
-nothing by it (what may not be known to be allowed is not). The rules are the domain's, the columns the item table's; this
-module knows neither type, only what it reads of them.
+An item that lacks the attribute of a filter is not shown to any member. A member whose value for a filter is not known
+is shown no item by it: what is not known to be allowed is not allowed. The domain declares the rules, the item table
+supplies the columns; this module reads both through protocols and knows neither type.
 
     available   the item's flag is true
     at_most     the item's number is at most the member's
-    contains    the item's list holds the member's value
-    watched     the member's own items are left out, unless the predicted intent is to go back to one
+    contains    the item's list contains the member's value
+    watched     the member's watched items are hidden; left to the caller, which knows what was watched
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from index.base import Mask
 
-#: Distinct combinations of members' values kept: 25 MB at 100,000 items. Profiles have a handful of each value.
+#: Combinations of members' values that are kept: 25 MB at 100,000 items. Profiles have few different values.
 _CACHED_MASKS = 256
 
 ItemColumn = Any
@@ -40,11 +40,11 @@ class FilterRule(Protocol):
 
 
 class FilterSet:
-    """A domain's filters over one item table.
+    """A domain's filters over one item table, except for the watched filter.
 
-    Shapes: ``columns[key]`` by rule kind, see :data:`ItemColumn`; V = ``num_rows``, row 0 included.
-    Raises: ValueError for a kind that is not known, or a column that is missing or of another shape: a filter that cannot
-    be applied must not be skipped.
+    Shapes: ``columns[key]`` by kind of rule, see :data:`ItemColumn`; V = ``num_rows``, row 0 included.
+    Raises: ValueError for an unknown kind, or a column that is missing or has another shape: a filter that cannot be
+    applied must not be skipped.
     """
 
     def __init__(self, num_rows: int, rules: Sequence[FilterRule], columns: Mapping[str, ItemColumn]) -> None:
@@ -56,7 +56,7 @@ class FilterSet:
             if rule.kind == "watched":
                 continue
             if rule.key not in columns:
-                raise ValueError(f"filter {rule.kind} {rule.key}: no item column of that name")
+                raise ValueError(f"filter {rule.kind} {rule.key}: there is no item column with this name")
             column = columns[rule.key]
             _check(rule, column, num_rows)
             if rule.kind == "available":
@@ -70,17 +70,17 @@ class FilterSet:
 
     @property
     def member_keys(self) -> tuple[str, ...]:
-        """Names of the member's values that :meth:`allowed` reads, in rule order."""
+        """Names of the member's values that :meth:`allowed` reads, in the order of the rules."""
         return tuple(event_key for _, event_key, _ in self._by_member)
 
     def allowed(self, values: Mapping[str, float | int | None]) -> Mask:
-        """Items that may be shown to a member with these values, a read-only bool[V]; row 0 never.
+        """The items that may be shown to a member with these values, as a read-only bool[V]; never row 0.
 
-        ``values`` by ``event_key``: the number last seen (at_most; None or NaN missing), the 64-bit hash of the text last
-        seen (contains; None or 0 missing). The same values give the same object, so that an index can search their
-        members together.
+        ``values`` by ``event_key``: the last number (at_most; None or NaN missing), or the 64-bit hash of the last text
+        (contains; None or 0 missing). Equal values give the same object, so that an index can search these members
+        together.
 
-        Cost: O(V) for values not seen lately, else a look-up. Safe from several threads.
+        Cost: O(V) for values that were not used recently, else a look-up. Safe from several threads.
         """
         key = tuple(_known(values.get(event_key)) for event_key in self.member_keys)
         with self._lock:
@@ -104,7 +104,7 @@ class FilterSet:
 
 
 def _known(value: float | int | None) -> float | int | None:
-    # NaN is not equal to itself: as a key it would fill the cache with masks that no one finds again.
+    # NaN is not equal to itself: as a key, it would fill the cache with masks that are never found again.
     return None if value is None or value != value else value
 
 
@@ -119,8 +119,8 @@ def _check(rule: FilterRule, column: ItemColumn, num_rows: int) -> None:
             member.shape == (num_rows,) and member.dtype == np.bool_ for member in column.values()
         )
     else:
-        raise ValueError(f"{what}: the kind is not known; allowed: watched, available, at_most, contains")
+        raise ValueError(f"{what}: the kind is unknown; allowed: watched, available, at_most, contains")
     if not fits:
-        raise ValueError(f"{what}: its column does not have one datum for each of {num_rows} rows")
+        raise ValueError(f"{what}: its column does not have one value for each of {num_rows} rows")
     if rule.kind != "available" and not rule.event_key:
-        raise ValueError(f"{what}: names no event_key, the member's value")
+        raise ValueError(f"{what}: event_key is missing, the name of the member's value")

@@ -1,6 +1,6 @@
-"""Golden queries: a few questions with known answers that travel with an index, asked before it serves.
+"""Golden queries: a few queries with known answers that are stored with an index and repeated before it serves.
 
-They find what checksums cannot: code or a library that answers otherwise than where the index was built.
+They find what checksums cannot: code or a library that gives other answers here than where the index was built.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from index.faiss_index import FaissIndex, IndexKind
 from index.pruned import PrunedIndex
 from intentrec_core.errors import BundleError, BundleFault
 
-#: Of a score, relative to the largest one of its query: other hardware sums a product in another order.
+#: Allowed difference of a score, relative to the largest one of its query: other hardware adds products in another
+#: order.
 _TOLERANCE = 1e-4
-#: Of answers an approximate index may give otherwise: rounding can turn a walk through a graph at a near tie.
+#: Share of answers that may differ for an approximate index: rounding can change a walk through a graph at a near tie.
 _APPROXIMATE_MISS_RATIO = 0.05
 
 
 def golden_bytes(index: ItemIndex, queries: Vectors, k: int) -> bytes:
-    """The content of a golden file: these queries f32[N, D], with what ``index`` answers."""
+    """The content of a golden file: these queries f32[N, D], with the answers of ``index``."""
     rows, scores = index.search(queries, k)
     return save({"queries": np.ascontiguousarray(queries, dtype=np.float32), "rows": rows, "scores": scores})
 
 
 def check_golden(index: ItemIndex, data: bytes, bundle: str) -> None:
-    """Asks the golden queries again.
+    """Repeats the golden queries and compares the answers.
 
-    Rows that differ are forgiven where their scores tie within rounding.
+    Rows may differ where their scores tie within rounding.
 
-    Raises: BundleError (shape) when the file does not fit the index; (golden) when an answer is another one.
+    Raises: BundleError (shape) when the file does not fit the index; (golden) when an answer differs.
     """
     try:
         arrays = load(data)
@@ -52,12 +53,14 @@ def check_golden(index: ItemIndex, data: bytes, bundle: str) -> None:
     approximate = walks or isinstance(index, PrunedIndex)
     if misses > (_APPROXIMATE_MISS_RATIO * rows.size if approximate else 0):
         raise BundleError(
-            BundleFault.GOLDEN, bundle, f"{misses} of {rows.size} golden answers are others than when built"
+            BundleFault.GOLDEN, bundle, f"{misses} of {rows.size} golden answers differ from those at the build"
         )
 
 
 def _scores_of(index: ItemIndex, queries: Vectors, rows: Rows) -> Vectors:
-    """The scores the index gives these rows now, in their places; -inf for padding. Shapes: i64[N, k] -> f32[N, k]."""
+    """The scores that the index now gives these rows, in their places; -inf for padding. Shapes: i64[N, k] -> f32[N,
+    k].
+    """
     own = np.full(rows.shape, -np.inf, dtype=np.float32)
     for i, expected in enumerate(rows):
         mask = np.zeros(index.num_items + 1, dtype=np.bool_)

@@ -1,9 +1,9 @@
-"""Scores of all items for a few queries at once, which a library's matrix product is made for last.
+"""Scores of all items for a few queries at once, where a library's matrix product is slow.
 
-Rows lie in groups, as many as a tile has lanes, dimensions first, so that a group's scores stay in registers from the first
-dimension to the last and every vector is read once for each block of queries. On a Zen 4 core, 10,000 vectors of 139
-dimensions: 3 queries 0.21 ms (OpenBLAS 1.66), 17 0.72 (1.99), 64 2.2 (3.2); with 256 both take as long. On a slow Zen 3 core, 16
-lanes: 0.87 (2.91), 2.7 (4.1), 6.4 (6.6).
+Rows are stored in groups of as many rows as a tile has lanes, dimension by dimension. A group's scores then stay in
+registers from the first dimension to the last, and every vector is read once per block of queries. On a Zen 4 core,
+10,000 vectors of 139 dimensions take: 3 queries 0.21 ms (OpenBLAS 1.66), 17 queries 0.72 (1.99), 64 queries 2.2 (3.2);
+with 256 queries both take the same time. On a slow Zen 3 core, with 16 lanes: 0.87 (2.91), 2.7 (4.1), 6.4 (6.6).
 
 Shapes: B queries, V rows, D dimensions, G groups of L rows.
 """
@@ -18,16 +18,16 @@ from index.base import Vectors
 from intentrec_core.kernels.dense import compiled
 from intentrec_core.kernels.simd import TILE_LANES, add_scaled, aligned_zeros, load_tile_lanes, no_tile_lanes, store
 
-#: Above, a matrix product is as fast and uses every thread.
+#: With more queries, a matrix product is as fast and uses every thread.
 MAX_QUERIES = 64
-#: Queries that meet a group while it is in the first cache; a multiple of four.
+#: Queries that are scored with a group while it is in the first-level cache; a multiple of four.
 _BLOCK = 16
 
 
 class GroupedVectors:
     """A copy of item vectors for scoring a few queries at a time.
 
-    Cost: memory of the vectors once more; O(B · V · D) a call, on one thread, without the GIL.
+    Cost: the memory of the vectors a second time; O(B · V · D) per call, on one thread, without the GIL.
     """
 
     def __init__(self, vectors: Vectors) -> None:
@@ -39,7 +39,7 @@ class GroupedVectors:
         self._groups_GDL[:] = whole.reshape(num_groups, TILE_LANES, depth).transpose(0, 2, 1)
 
     def scores(self, queries: Vectors) -> Vectors:
-        """Inner products of every query with every row, and -inf behind them. Shapes: f32[B, D] -> f32[B, L · G]."""
+        """Inner products of every query with every row, padded with -inf. Shapes: f32[B, D] -> f32[B, L · G]."""
         num = len(queries)
         padded = np.zeros((-(-num // 4) * 4, queries.shape[1]), dtype=np.float32)
         padded[:num] = queries

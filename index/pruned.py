@@ -1,10 +1,11 @@
-"""Approximate search of a very large catalogue: a matrix product over the items and directions that matter, then exact scores.
+"""Approximate search of a very large catalogue: a matrix product over the items and directions that matter, then exact
+scores.
 
     queries B × D ─▶ leading directions B × R ─▶ scores of the kept items B × P ─▶ filters ─▶ best C ─▶ exact scores ─▶ best k
                                                           └─ restrictive filter, too few, or k too large: exact search
 
-What is kept, and how much, a :class:`index.pruning.Plan` says. It may miss an item that should have been among the best, but it
-never returns fewer than there are, nor one that may not be shown.
+A :class:`index.pruning.Plan` says which items and directions are kept. The search may miss an item that belongs to the
+best, but it returns k items whenever k may be shown, and never an item that may not be shown.
 
 Shapes: as :mod:`index.pruning`; B queries.
 """
@@ -36,17 +37,18 @@ from index.candidates import (
 from index.exact import ExactIndex
 from index.pruning import PLANNED_K, Plan
 
-#: Rough scores held at once, 16 MB: what is written is read back from the processor's cache; 4 and 64 MB take longer.
+#: Approximate scores held at once, 16 MB, so that they are read back from the processor's cache; 4 and 64 MB take
+#: longer.
 _BLOCK_SCORES = 4_000_000
-#: Groups of which the maxima are taken, for each candidate: the floor they give then lets few others pass.
+#: Number of groups per candidate whose maxima give the floor: with this many, few other items pass the floor.
 _GROUPS_PER_CANDIDATE = 8
 
 
 class PrunedIndex:
-    """The items of a plan searched, with an exact index over all items behind it.
+    """Searches the items of a plan, with an exact index over all items as the fallback.
 
-    Cost: time O(B · P · R); beside the vectors, 4 · P · R bytes and 16 MB a search.
-    Raises: ValueError for vectors that are not fit, or a plan of other ones.
+    Cost: time O(B · P · R); memory 4 · P · R bytes in addition to the vectors, and 16 MB per search.
+    Raises: ValueError for unsuitable vectors, or a plan that was made for others.
     """
 
     def __init__(self, vectors: Vectors, plan: Plan) -> None:
@@ -54,23 +56,25 @@ class PrunedIndex:
         self.plan = plan
         rows, basis = plan.rows, plan.basis
         if basis.ndim != 2 or basis.shape[0] != self.dimension or not np.isfinite(basis).all():
-            raise ValueError(f"a plan has directions {basis.shape}, the vectors {self.dimension} dimensions")
+            raise ValueError(
+                f"a plan has directions of shape {basis.shape}, but the vectors have {self.dimension} dimensions"
+            )
         if not len(rows) or rows.min() < 1 or rows.max() > self.num_items or len(np.unique(rows)) != len(rows):
-            raise ValueError(f"a plan keeps rows that are not some of 1 to {self.num_items}, each once")
+            raise ValueError(f"a plan must keep at least one of the rows 1 to {self.num_items}, each once")
         self._kept = np.ascontiguousarray(self.exact.vectors[rows] @ basis)
         self._place = np.full(
             self.num_items + 1, len(rows), dtype=np.int64
-        )  # one place more, for all that are not kept
+        )  # one extra place, for all rows that are not kept
         self._place[rows] = np.arange(len(rows))
 
     @property
     def num_items(self) -> int:
-        """Items held, row 0 not counted."""
+        """Number of items held, not counting row 0."""
         return self.exact.num_items
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """D: the number of dimensions."""
         return self.exact.dimension
 
     def search(
@@ -114,7 +118,8 @@ class PrunedIndex:
         excluded: Sequence[Rows] | None,
         allowed: Sequence[Mask | None] | None,
     ) -> Rows:
-        """Rows that may be shown and score highest in the plan's directions, at least C of them where there are; padded.
+        """Rows that may be shown and score highest in the plan's directions: at least C of them if there are so many;
+        padded.
 
         Shapes: f32[B, P] to write scores into, f32[B, D] -> i64[B, any].
         """

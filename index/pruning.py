@@ -1,16 +1,17 @@
-"""Which items a search need look at, and in how few dimensions, learned from what a model asks.
+"""Plans which items a search has to look at, and in how few dimensions, from sample queries of the model.
 
-Of a million items most are the answer to no query: learned vectors differ in length and bias, and the queries of one model point
-much the same way. How high an item can score is told by its mean score over the queries and how far that varies,
+Of a million items, most are never an answer: learned vectors differ in length and bias, and one model's queries point
+in similar directions. How high an item can score follows from its mean score over the queries and its variation,
 
     potential(v) = μ·v + 2·sqrt(vᵀ C v)        μ, C: mean and covariance of the queries
 
-and the items of highest potential, scored in the leading directions of the queries, contain the answers. How many items, how
-many directions and how many candidates to score exactly is not guessed: the cheapest choice is taken that finds the wanted
-share of the exact answers to queries that took no part in fitting. All items in all directions are the last choice.
+and the items with the highest potential, scored in the leading directions of the queries, contain the answers. The
+numbers of items, of directions and of candidates to score exactly are not guessed: the plan is the cheapest choice that
+finds the wanted share of the exact answers to queries that were not used for fitting. The last choice is all items in
+all directions.
 
-Static pruning of an index, for inner products; it asks nothing of the items' geometry (inverted lists need clusters, and these
-vectors have none).
+This is static pruning of an index, for inner products. It assumes nothing about the items' geometry (inverted lists
+need clusters, which these vectors do not have).
 
 Shapes: V item rows (row 0 no item), D dimensions, N sample queries, P items kept, R directions, C candidates.
 """
@@ -25,26 +26,27 @@ from numpy.typing import NDArray
 
 from index.base import Rows, Vectors
 
-#: Results a plan is made for; a search for more is answered exactly.
+#: The number of results that a plan is made for. A search for more uses exact search.
 PLANNED_K = 100
-#: Of the exact answers, found on held-out queries. Above the 0.99 that is promised, since other queries are asked later.
+#: Share of the exact answers found for held-out queries. It is above the promised 0.99, because later queries differ.
 TARGET_RECALL = 0.995
-#: Fewer cannot tell a recall of 0.995: 64 held-out queries have 6,400 answers.
+#: With fewer queries a recall of 0.995 cannot be measured: 64 held-out queries have 6,400 answers.
 MIN_QUERIES = 128
 _DEVIATIONS = 2.0
 _MAX_JUDGED = 256
 _FEWEST_KEPT = 4096
 _NUM_DIRECTIONS = (8, 16, 24, 32, 48, 64, 96, 128)
 _CANDIDATE_RATIOS = (1.25, 1.5, 2.0, 3.0, 4.0, 6.0)
-#: A number fetched from a random row costs as much as this many multiplied in a matrix product: 2 ns against 0.04.
+#: A number read from a random row costs as much as this many numbers in a matrix product: 2 ns against 0.04.
 _FETCH_COST = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pruned search looks at.
+    """The items and directions that a pruned search looks at.
 
-    Shapes: rows i64[P], highest potential first; basis f32[D, R], orthonormal. ``recall`` is what held-out queries found.
+    Shapes: rows i64[P], highest potential first; basis f32[D, R], orthonormal. ``recall`` is the recall on held-out
+    queries.
     """
 
     rows: Rows
@@ -54,18 +56,18 @@ class Plan:
 
 
 def make_plan(vectors: Vectors, queries: Vectors, target: float = TARGET_RECALL) -> Plan:
-    """The cheapest plan that finds ``target`` of the exact best 100 of held-out queries.
+    """The cheapest plan that finds a share of ``target`` of the exact best 100 of held-out queries.
 
-    Half of the queries are fitted to, the others (256 at most) judge.
+    Half of the queries are used for fitting, the others (at most 256) for measuring.
 
     Shapes: f32[V, D] with row 0 zero, f32[N, D].
     Raises: ValueError for too few queries or items.
-    Cost: O(V · D²) time, and an exact search of the judging queries.
+    Cost: O(V · D²) time, and an exact search for the measuring queries.
     """
     if len(queries) < MIN_QUERIES:
-        raise ValueError(f"{len(queries)} sample queries; a pruned index is planned with {MIN_QUERIES} and more")
+        raise ValueError(f"{len(queries)} sample queries; a pruned index needs at least {MIN_QUERIES}")
     if len(vectors) <= PLANNED_K:
-        raise ValueError(f"{len(vectors) - 1} items; a pruned index takes {PLANNED_K} and more")
+        raise ValueError(f"{len(vectors) - 1} items; a pruned index needs at least {PLANNED_K}")
     fitted, judging = queries[::2], queries[1::2][:_MAX_JUDGED]
     order = 1 + np.argsort(-_potential(vectors[1:], fitted), kind="stable")
     _, truth = faiss.knn(judging, vectors[1:], PLANNED_K, metric=faiss.METRIC_INNER_PRODUCT)
@@ -73,7 +75,7 @@ def make_plan(vectors: Vectors, queries: Vectors, target: float = TARGET_RECALL)
     place[order] = np.arange(len(order))
     true_places = place[truth + 1]
     basis = _directions(fitted)
-    # Half of what may be missed is left to pruning, half to rounding and projection.
+    # Half of the permitted misses are reserved for pruning, half for rounding and projection.
     num_kept = int(np.quantile(true_places, (1.0 + target) / 2.0, method="higher")) + 1
     num_kept = min(len(order), max(_FEWEST_KEPT, num_kept))
     while True:
@@ -81,7 +83,9 @@ def make_plan(vectors: Vectors, queries: Vectors, target: float = TARGET_RECALL)
         if found is not None:
             num_directions, num_candidates, recall = found
             return Plan(order[:num_kept], np.ascontiguousarray(basis[:, :num_directions]), num_candidates, recall)
-        if num_kept == len(order):  # so many score alike that even all of them do: what is planned is what can be had
+        if num_kept == len(
+            order
+        ):  # even all items miss the target, because too many score alike: take the best plan there is
             num_candidates = min(num_kept, int(PLANNED_K * max(_CANDIDATE_RATIOS)))
             ranks = _ranks((judging @ basis) @ (vectors[order] @ basis).T, true_places)
             return Plan(order, basis, num_candidates, float(np.mean(ranks < num_candidates)))
@@ -100,7 +104,7 @@ def _potential(items: Vectors, queries: Vectors) -> NDArray[np.float32]:
 
 
 def _directions(queries: Vectors) -> Vectors:
-    """An orthonormal basis, the directions in which queries are longest first. Shape: f32[D, D]."""
+    """An orthonormal basis, ordered by the length of the queries in each direction, longest first. Shape: f32[D, D]."""
     doubled = queries.astype(np.float64)
     _, directions = np.linalg.eigh(doubled.T @ doubled)
     return np.ascontiguousarray(directions[:, ::-1], dtype=np.float32)
@@ -129,7 +133,8 @@ def _cheapest(
 
 
 def _ranks(scores: Vectors, true_places: Rows) -> NDArray[np.int64]:
-    """How many items score higher than each true answer, or so many that it is no candidate; P where it is not kept.
+    """For each true answer, the number of items that score higher, or a number too high for a candidate; P if it is not
+    kept.
 
     Shapes: f32[N, P], i64[N, K] -> i64[N, K].
     """

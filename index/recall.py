@@ -1,4 +1,4 @@
-"""How much an approximate index misses, measured against exact search. Printed when an index is built."""
+"""Recall of an approximate index, measured against exact search. It is printed when an index is built."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from index.base import ItemIndex, Vectors
 
 
 def recall_at_k(index: ItemIndex, exact: ItemIndex, queries: Vectors, k: int) -> float:
-    """Share of the exact best k that ``index`` returns, over all queries; 1.0 where there is nothing to find.
+    """The share of the exact best k that ``index`` returns, over all queries; 1.0 if there is nothing to find.
 
-    An item counts as found also if the index returned another one of the same score in its place.
+    An item also counts as found if the index returned another item with the same score in its place.
 
     Shapes: queries f32[N, D].
     """

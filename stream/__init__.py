@@ -1,0 +1,1 @@
+"""Everything that touches Kafka, the clock, threads and HTTP."""

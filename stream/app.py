@@ -1,7 +1,7 @@
-"""The worker: a bundle, the pipeline on it, model updates beside it, and signals that end it.
+"""The worker: loads a bundle, builds the pipeline on it, follows model updates, and ends on a signal.
 
 SIGTERM, SIGINT     drain and return 0
-drain takes longer  forced exit at the deadline, when inference hangs: nothing is lost, the last plays are replayed
+drain hangs         if a micro-batch hangs, the process exits at the drain deadline; uncommitted plays are replayed, none are lost
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from stream.delivery.worker import PlaysWorker
     from stream.settings import Settings
 
-#: run_until_signal and uses_transactions live elsewhere; they are the worker's too.
+#: run_until_signal and uses_transactions are defined elsewhere; every caller that runs a worker needs them too.
 __all__ = ["EXIT_NOT_DRAINED", "run_until_signal", "run_worker", "uses_transactions"]
 
 
 def run_worker(settings: Settings) -> int:
-    """Runs a worker process until it is told to end. Blocking; installs signal handlers. Returns 0.
+    """Runs a worker process until a signal ends it. Blocking; installs signal handlers. Returns 0.
 
-    Raises: IntentRecError, whose exit code the process should end with.
+    Raises: IntentRecError; the process should end with its exit code.
     """
 
     async def work() -> None:
@@ -55,9 +55,9 @@ async def _serving_parts(settings: Settings, metrics: Metrics, hot_swap: HotSwap
         beta=settings.beta,
         max_prefill_positions=settings.max_prefill_positions,
     )
-    # The pipeline is built here and used on the inference thread only from the first partition on.
+    # The pipeline is built here; from the first partition on, only the inference thread uses it.
     pipeline = Pipeline(serving, config, metrics)
-    # Modules, compiled functions, the bundle: a full collection would hold every thread for 140 ms to find all of it alive.
+    # Modules, compiled functions and the bundle stay alive: a full collection would stop all threads for 140 ms for nothing.
     gc.collect()
     gc.freeze()
 

@@ -1,9 +1,9 @@
-"""One worker process: the order in which everything starts, drains and ends.
+"""One worker process: starts its parts in order, drains them, and ends.
 
-start   health → what the broker can do → topics as they must be → pipeline, once there is a bundle → publisher
-        → Faust's app: it joins the group, and partitions are opened as they are assigned
-end     stop(): no more plays; what is in inference is committed; partitions closed; group left
-        an error that must not go on: the same, and the error is raised
+start   health server → broker capabilities → topics are checked → pipeline, once there is a bundle → publisher
+        → Faust app: it joins the group, and partitions are opened as they are assigned
+end     stop(): no more plays are fetched; those in inference are committed; partitions are closed; the group is left
+        a fatal error: the same, and then the error is raised
 """
 
 from __future__ import annotations
@@ -11,10 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
-import sys
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -27,7 +23,7 @@ from intentrec_core.errors import BrokerError, IntentRecError
 from intentrec_core.history.changelog_codec import Marker
 from stream.delivery.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
 from stream.delivery.faust_app import create_app, deliver_to, source_of
-from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end, watch_lag
+from stream.delivery.lag_monitor import can_read_end_offsets, look_deadline_s, watch_lag
 from stream.delivery.partition import TaskDependencies
 from stream.delivery.restore import read_changelog
 from stream.delivery.worker import PlaysWorker
@@ -36,6 +32,7 @@ from stream.kafka.broker_checks import check_topics, uses_transactions
 from stream.kafka.outputs_producer import OutputsProducer
 from stream.kafka.publisher import BATCH_BYTES, Publisher
 from stream.ops.health import HealthServer
+from stream.ops.process_end import EXIT_NOT_DRAINED, run_until_signal
 from stream.wire.records import OutputKind
 
 if TYPE_CHECKING:
@@ -48,18 +45,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXIT_NOT_DRAINED = 9
-#: The embedded broker holds a join for about the rebalance timeout, so there it is short.
+#: run_until_signal and its exit code belong to stream.ops.process_end; every caller that runs a worker needs them too.
+__all__ = ["EXIT_NOT_DRAINED", "WorkerParts", "WorkerProcess", "run_until_signal"]
+
+#: The embedded broker delays a join by about the rebalance timeout, so the timeout is short there.
 EMBEDDED_REBALANCE_TIMEOUT_S = 4.0
 _STOP_DEADLINE_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerParts:
-    """What a worker serves with: the pipeline, and what its state is made of.
+    """The pipeline of a worker, and the layout and domain fingerprint of its state.
 
-    ``background`` runs beside the worker until cancelled; it is given the worker's way onto the inference thread. Model
-    updates come this way.
+    ``background`` runs while the worker runs, until it is cancelled; model updates are followed there.
     """
 
     pipeline: PlaysPipeline[Any]
@@ -68,7 +66,7 @@ class WorkerParts:
     background: Callable[[PlaysWorker], Awaitable[None]] | None = None
 
 
-#: Makes the parts for a number of partitions of the plays topic. It may wait, for a bundle for instance.
+#: Makes the parts for this number of partitions of the plays topic. It may wait, for example for a bundle.
 MakeParts = Callable[[int], AbstractAsyncContextManager[WorkerParts]]
 
 
@@ -81,22 +79,22 @@ class WorkerProcess:
         self.health_port = 0
         self._make_parts = make_parts
         self._stop = asyncio.Event()
-        #: Called once when the end begins, however it was asked for.
+        #: Called once when the end begins, whatever the reason.
         self.on_ending: Callable[[], None] = lambda: None
         self._ending = False
-        #: What to exit with when the rest of the end hangs: 9 until everything that was processed is committed.
+        #: The exit code if the rest of the end hangs: 9 until all processed plays are committed.
         self.exit_code = EXIT_NOT_DRAINED
-        self._waiting_for = "not connected to the broker yet"
+        self._not_ready = "not connected to the broker yet"
         self._worker: PlaysWorker | None = None
 
     def stop(self) -> None:
-        """Asks for an orderly end, as SIGTERM does."""
+        """Requests an orderly end, as SIGTERM does."""
         self._stop.set()
 
     async def run(self) -> None:
         """Works until stopped.
 
-        Raises: the IntentRecError that ended the process, after an orderly close of what could be closed.
+        Raises: the IntentRecError that ended the process, after everything that can be closed in order was closed.
         """
         settings, metrics = self.settings, self.metrics
         health = HealthServer(
@@ -108,7 +106,7 @@ class WorkerProcess:
             await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
             self._begin_ending()
             if self._worker is None and not work.done():
-                work.cancel()  # nothing was taken yet, so there is nothing to drain
+                work.cancel()  # no plays were accepted yet, so there is nothing to drain
             with contextlib.suppress(asyncio.CancelledError):
                 await work
             self.exit_code = 0
@@ -124,13 +122,15 @@ class WorkerProcess:
         async with contextlib.AsyncExitStack() as stack:
             transactional = await uses_transactions(settings)
             num_partitions = await check_topics(settings)
-            self._waiting_for = "no bundle to serve yet"
+            self._not_ready = "no bundle to serve yet"
             parts = await stack.enter_async_context(self._make_parts(num_partitions))
-            self._waiting_for = "not in the group yet"
+            self._not_ready = "not in the group yet"
             rebalance_s = settings.rebalance_timeout_s
             if not transactional:
                 rebalance_s = min(rebalance_s, EMBEDDED_REBALANCE_TIMEOUT_S)
-                logger.warning("%s has no transactions: a crash can answer plays twice", settings.broker)
+                logger.warning(
+                    "the broker %s has no transactions: after a crash, plays can be answered twice", settings.broker
+                )
             producer = await stack.enter_async_context(_outputs_producer(settings, idempotent=transactional))
             metrics = WorkerMetrics(self.metrics)
             publisher = Publisher(producer, _output_topics(settings), on_published=metrics.published)
@@ -163,27 +163,31 @@ class WorkerProcess:
         stop, crashed = asyncio.create_task(self._stop.wait()), asyncio.create_task(app._crashed.wait())
         starting = asyncio.create_task(app.start())
         deadline_s = look_deadline_s(self.settings)
-        tells_others = partial(tells_where_plays_end, self.settings, deadline_s)
-        beside: list[asyncio.Future[None]] = [asyncio.create_task(watch_lag(worker, source, deadline_s, tells_others))]
+        broker_answers = partial(can_read_end_offsets, self.settings, deadline_s)
+        background: list[asyncio.Future[None]] = [
+            asyncio.create_task(watch_lag(worker, source, deadline_s, broker_answers))
+        ]
         if parts.background is not None:
-            beside.append(asyncio.ensure_future(parts.background(worker)))
-        ends: set[asyncio.Future[Any]] = {stop, crashed, worker.fatal, *beside}
+            background.append(asyncio.ensure_future(parts.background(worker)))
+        ends: set[asyncio.Future[Any]] = {stop, crashed, worker.fatal, *background}
         try:
             await _first_of(ends, starting)
-            asked = stop.done()
+            is_requested = stop.done()
             self._begin_ending()
             await worker.drain()
             if worker.fatal.done():
                 self.exit_code = worker.fatal.result().exit_code
                 raise worker.fatal.result()
             self.exit_code = 0
-            for side in beside:
-                if side.done():
-                    side.result()
-            if crashed.done() and not asked:
-                raise BrokerError(f"the consumer crashed: {app.crash_reason!r}") from app.crash_reason
+            for task in background:
+                if task.done():
+                    task.result()
+            if crashed.done() and not is_requested:
+                raise BrokerError(
+                    f"the consumer of the plays topic crashed: {app.crash_reason!r}"
+                ) from app.crash_reason
         finally:
-            started: list[asyncio.Future[Any]] = [stop, starting, crashed, *beside]
+            started: list[asyncio.Future[Any]] = [stop, starting, crashed, *background]
             for future in started:
                 future.cancel()
             await asyncio.gather(*started, return_exceptions=True)
@@ -226,18 +230,18 @@ class WorkerProcess:
         if self._ending:
             return "draining"
         if self._worker is None or not self._worker.joined:
-            return self._waiting_for
+            return self._not_ready
         return None if self._worker.ready else "partitions are being restored"
 
 
 async def _stop_app(app: PlaysApp) -> None:
-    # A join that is in flight can hold Faust up for the rebalance timeout. All partitions are closed by now.
+    # A join in flight can delay Faust by the rebalance timeout. All partitions are closed by now.
     stopping = asyncio.ensure_future(app.stop())
     await asyncio.wait([stopping], timeout=_STOP_DEADLINE_S)
     if not stopping.done():
-        logger.warning("Faust did not stop within %.0f s, going on without", _STOP_DEADLINE_S)
+        logger.warning("Faust did not stop within %.0f s; ending without waiting for it", _STOP_DEADLINE_S)
     elif stopping.exception() is not None:
-        logger.warning("Faust stopped badly: %r", stopping.exception())
+        logger.warning("Faust raised an error when it stopped: %r", stopping.exception())
 
 
 @contextlib.asynccontextmanager
@@ -275,34 +279,3 @@ def _output_topics(settings: Settings) -> dict[OutputKind, str]:
         OutputKind.DEAD_LETTER: settings.dead_letter_topic,
         OutputKind.LATE: settings.late_topic,
     }
-
-
-async def run_until_signal(process: WorkerProcess) -> None:
-    """Runs a worker; SIGTERM and SIGINT end it in good order. Once the end has begun the process is gone by the drain deadline.
-
-    Raises: what WorkerProcess.run raises.
-    """
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: signal.Signals) -> None:
-        logger.info("%s: draining", number.name)
-        process.stop()
-
-    def watch_the_end() -> None:
-        # A thread, because the loop may be over while Python still waits for an inference thread that hangs.
-        overdue = threading.Timer(process.settings.drain_deadline_s, _force_exit, [process])
-        overdue.daemon = True
-        overdue.start()
-
-    process.on_ending = watch_the_end
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    await process.run()
-
-
-def _force_exit(process: WorkerProcess) -> None:
-    # Threads that hang cannot be cancelled, and Python would wait for them. Nothing uncommitted is lost: it is replayed.
-    logger.error("did not end in time, ending by force with %d", process.exit_code)
-    logging.shutdown()
-    sys.stderr.flush()
-    os._exit(process.exit_code)

@@ -1,0 +1,1 @@
+"""Bundles and model folders: format, contents, verification, stores."""

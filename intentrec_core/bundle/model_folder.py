@@ -13,7 +13,6 @@ popularity, golden queries. There is no pickle in it: reading a folder of unknow
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from intentrec_core.bundle.contents import ContentsReader, pack_model
 from intentrec_core.bundle.format import DOMAIN, ITEMS, MANIFEST, MODEL, VOCABULARY, WEIGHTS, FileEntry
 from intentrec_core.device import resolve_device
 from intentrec_core.domain.spec import Domain
+from intentrec_core.durable_files import rename_durably
 from intentrec_core.errors import BundleError, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
@@ -180,29 +180,18 @@ def _refuse_foreign(target: Path) -> None:
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
-    """Renames a complete folder, durably: synced before, or a power cut can leave the new name on empty files."""
-    for path in (*sorted(temporary.iterdir()), temporary):
-        _sync(path)
-    if target.exists():
-        replaced = target.absolute().with_name(f".replaced-{uuid.uuid4().hex}")
-        target.rename(replaced)
-        try:
-            temporary.rename(target)
-        except OSError:
-            replaced.rename(target)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        temporary.rename(target)
-    _sync(target.absolute().parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Renames a complete folder to ``target``; an older model there is moved aside, and back again when the rename fails."""
+    if not target.exists():
+        rename_durably(temporary, target.absolute())
+        return
+    replaced = target.absolute().with_name(f".replaced-{uuid.uuid4().hex}")
+    target.rename(replaced)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        rename_durably(temporary, target.absolute())
+    except OSError:
+        replaced.rename(target)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _entry(path: Path) -> FileEntry:

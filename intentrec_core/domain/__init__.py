@@ -1,0 +1,1 @@
+"""Domain files: fields, intents, windows and filters."""

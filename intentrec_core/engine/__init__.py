@@ -1,0 +1,1 @@
+"""Incremental inference: cache slots, the encoders for CPU and CUDA, the reference."""

@@ -1,0 +1,1 @@
+"""Catalogue, vocabulary, and the model inputs of a context."""

@@ -1,0 +1,1 @@
+"""The model: attention, item encoder, intent encoder, heads."""

@@ -1,0 +1,1 @@
+"""Plays at rest: tables, members, training windows and batches."""

@@ -1,0 +1,1 @@
+"""Building, announcing and loading bundles, and the hot swap."""

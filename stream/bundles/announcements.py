@@ -1,7 +1,7 @@
-"""Announcements of bundles, on a compacted topic of one partition: made by a trainer or a rollback, followed by every worker.
+"""Announces bundles to all workers, on a compacted topic of one partition. Trainers and rollbacks announce; workers follow.
 
-Each worker reads the topic by itself, without a group: all of them see all announcements. Numbers rise; of two
-announcements with one number everybody takes the first, so that whoever announces looks afterwards whether it was taken.
+Each worker reads the topic outside any group, so every worker sees every announcement. Sequence numbers rise. If two
+announcements have the same number, the first one counts for every worker; so an announcer reads its announcement back.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
-from stream.kafka.closing import close_consumer
-from stream.kafka.reader import reader
+from stream.kafka.clients import close_consumer, reader
 from stream.wire.codec import decode_announcement, encode, iso_time
 from stream.wire.messages import Announcement
 
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: One key: compaction leaves the last announcement, which is all that a new worker needs.
+#: The same key for all: compaction keeps the last announcement, which is enough for a new worker.
 ANNOUNCEMENT_KEY = b"bundle"
-#: Announcers that clash try again with the next number; more than two at once is a mistake somewhere else.
+#: Announcers that collide retry with the next number. More than two at a time is a mistake of the operator.
 _MAX_TRIES = 5
 _READ_DEADLINE_S = 30.0
 _POLL_MS = 200
@@ -38,7 +37,7 @@ _RETRY_S = 1.0
 
 
 class AnnouncementFollower:
-    """Reads announcements in order. An async context manager; bytes that are no announcement are logged and passed over."""
+    """Reads announcements in order. An async context manager. Records that cannot be decoded are logged and skipped."""
 
     def __init__(self, settings: Settings) -> None:
         self._topic = settings.model_updates_topic
@@ -47,9 +46,9 @@ class AnnouncementFollower:
         self._consumer = reader(settings, "announcements")
 
     async def __aenter__(self) -> Self:
-        """Connects and goes to the beginning of the topic.
+        """Connects, and seeks to the beginning of the topic.
 
-        Raises: BrokerError when the broker or the topic is not there.
+        Raises: BrokerError when the broker cannot be reached, or the topic does not exist.
         """
         try:
             async with asyncio.timeout(_READ_DEADLINE_S):
@@ -68,7 +67,7 @@ class AnnouncementFollower:
         await close_consumer(self._consumer)
 
     async def read(self) -> list[Announcement]:
-        """Reads on to the end of the topic.
+        """The next announcements, up to the end of the topic.
 
         Raises: BrokerError when the broker fails.
         """
@@ -83,12 +82,12 @@ class AnnouncementFollower:
         return announcements
 
     async def follow(self) -> AsyncIterator[Announcement]:
-        """Announcements from here on, as they come; a broker that fails is asked again."""
+        """The next announcements, as they come. Retries when the broker fails."""
         while True:
             try:
                 announcements = await self._fetch()
             except KafkaError as error:
-                logger.warning("announcements on %s cannot be read, trying again: %r", self._broker, error)
+                logger.warning("announcements on %s cannot be read; retrying: %r", self._broker, error)
                 await asyncio.sleep(_RETRY_S)
                 continue
             for announcement in announcements:
@@ -104,26 +103,28 @@ class AnnouncementFollower:
         try:
             return decode_announcement(record.value)
         except msgspec.DecodeError as error:
-            logger.warning("%s offset %d is no announcement: %s", self._topic, record.offset, error)
+            logger.warning("%s: the record at offset %d is not an announcement: %s", self._topic, record.offset, error)
             return None
 
     def _unreachable(self, error: BaseException) -> BrokerError:
-        return BrokerError(f"announcements on {self._broker}, topic {self._topic}, cannot be read: {error!r}")
+        return BrokerError(
+            f"announcements in topic {self._topic} on {self._broker} cannot be read: {error!r}; is the broker up?"
+        )
 
 
 def newest(announcements: Iterable[Announcement]) -> Announcement | None:
-    """The announcement that holds: the one with the highest number, the first of equals. None of none."""
+    """The announcement that counts: the first one with the highest number. None if there are none."""
     return max(announcements, key=lambda announcement: announcement.sequence, default=None)
 
 
 async def announce(
     settings: Settings, *, bundle: str, url: str, parent: str | None = None, reason: str = "trained"
 ) -> Announcement:
-    """Announces a bundle under the next number, and returns once it is certain that workers take it.
+    """Announces a bundle with the next number; returns once it is certain that workers will take this announcement.
 
-    The bundle must be complete in its store: workers fetch it at once.
+    The bundle must be complete in its store, because workers fetch it at once.
 
-    Raises: BrokerError when the broker fails, or others announce at the same time again and again.
+    Raises: BrokerError when the broker fails, or other announcers take the number several times in a row.
     """
     producer = AIOKafkaProducer(**settings.connection(), client_id=f"{settings.app_id}-announcer", acks="all")
     try:
@@ -133,19 +134,19 @@ async def announce(
             for _ in range(_MAX_TRIES):
                 sequence = 1 if known is None else known.sequence + 1
                 created_at = iso_time(time.time_ns() // 1_000_000)
-                mine = Announcement(
+                announcement = Announcement(
                     sequence=sequence, bundle=bundle, url=url, parent=parent, created_at=created_at, reason=reason
                 )
                 await producer.send_and_wait(
-                    settings.model_updates_topic, encode(mine), key=ANNOUNCEMENT_KEY, partition=0
+                    settings.model_updates_topic, encode(announcement), key=ANNOUNCEMENT_KEY, partition=0
                 )
                 since = [other for other in await follower.read() if other.sequence >= sequence]
-                if since and since[0] == mine:
-                    return mine
+                if since and since[0] == announcement:
+                    return announcement
                 known = newest(since) or known
-                logger.warning("number %d was announced by another, too; announcing again", sequence)
+                logger.warning("number %d was taken by another announcement; retrying with the next number", sequence)
     except KafkaError as error:
-        raise BrokerError(f"{bundle} cannot be announced on {settings.broker}: {error!r}") from error
+        raise BrokerError(f"bundle {bundle} cannot be announced on {settings.broker}: {error!r}") from error
     finally:
         await producer.stop()
-    raise BrokerError(f"{bundle} was not announced: others announce at the same time; stop the other trainer")
+    raise BrokerError(f"bundle {bundle} was not announced: others announce at the same time; stop the other trainer")

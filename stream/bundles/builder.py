@@ -24,12 +24,12 @@ from index import artifact
 from index.base import ItemIndex, Vectors
 from index.conditioning import augment, query
 from index.exact import ExactIndex
-from index.golden import check_golden, golden_bytes
+from index.golden import golden_bytes
 from index.pruning import MIN_QUERIES
 from index.recall import recall_at_k
 from intentrec_core.baselines.popularity import WEEK_S
-from intentrec_core.bundle.contents import LoadedBundle, item_label_heads, item_vectors, load_bundle, pack_files
-from intentrec_core.bundle.format import GOLDEN, INDEX, BundleRef, write_bundle
+from intentrec_core.bundle.contents import LoadedBundle, item_label_heads, item_vectors, pack_files
+from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import DataError
@@ -38,6 +38,7 @@ from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
+from stream.bundles.verification import load_verified
 from stream.wire.codec import iso_time
 
 NUM_GOLDEN = 32
@@ -126,7 +127,7 @@ def build_bundle(
             metrics={"index_recall_at_10": recall, **(metrics or {})},
             facts={**own_facts, **(facts or {})},
         )
-    check_bundle(ref.path)
+    check_bundle(ref)
     return BuiltBundle(ref, kind, num_items, recall)
 
 
@@ -141,21 +142,14 @@ def _build_index(searched: Vectors, model: Model, plays: pa.Table, wanted_kind: 
     return kind, artifact.build(searched, kind, asked)
 
 
-def check_bundle(path: Path, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:
-    """Loads a bundle as a worker does: files, shapes, numbers, golden queries.
+def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:
+    """Loads a bundle as a worker does, and checks files, shapes, numbers and golden queries.
+
+    ``source``: a folder, or a ref from a store, of which nothing is hashed again.
 
     Raises: BundleError with what is wrong.
     """
-    built: list[ItemIndex] = []
-
-    def ask(loaded: LoadedBundle) -> None:
-        vectors = loaded.vectors
-        searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
-        index = artifact.load(path / INDEX, searched, loaded.version)
-        check_golden(index, (path / GOLDEN).read_bytes(), loaded.version)
-        built.append(index)
-
-    return load_bundle(path, device, golden=ask), built[0]
+    return load_verified(source, device)
 
 
 def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:

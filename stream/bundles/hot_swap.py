@@ -1,11 +1,11 @@
-"""Bundles taken into service while plays are being served: prepared in the background, then given one member after another.
+"""Replaces the serving bundle while plays are served: loads the announced bundle in the background, then migrates the members.
 
-    announced ─ number risen? ─ fetch ─ verify, golden queries ─ load ─ take members over ─▶ serve
-                    │                       │                                  │
-                    └──────────── refused, with a reason; what serves goes on serving
+    announced ─ newer number? ─ fetch ─ verify, golden queries ─ load ─ migrate members ─▶ serve
+                    │                       │                               │
+                    └──────────── refused, with a reason; the current bundle goes on serving
 
-The bundle before stays in memory, so that a rollback to it loads nothing. A store that cannot be reached is asked again, until
-a newer announcement comes.
+The previous bundle stays in memory, so that a rollback to it loads nothing. If a store cannot be reached, the fetch is retried
+until a newer announcement comes.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Members not taken over by then are encoded at their next play, as after any miss.
+#: After this time the remaining members are not encoded in advance, but at their next play, as after any cache miss.
 MIGRATION_DEADLINE_S = 600.0
-#: A piece's wait behind plays is a rest by itself; more than this would only make a takeover in an overload longer.
-_LONGEST_REST_S = 0.05
+#: A chunk that waits for plays has paused by waiting already; a longer pause would only prolong a migration in an overload.
+_LONGEST_PAUSE_S = 0.05
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 60.0)
-#: Other workers of this machine share the cache and may be a swap behind.
+#: Other workers of this machine share the cache, and may not have made the latest swap yet.
 _NUM_KEPT_ON_DISK = 4
 _NUM_OLDER_TRIED = 5
-_LOOK_AGAIN_S = 2.0
+_NO_BUNDLE_RETRY_S = 2.0
 
 
 class SwappingPipeline(Protocol):
-    """The part of stream.pipeline.pipeline.Pipeline that is used here, on the inference thread."""
+    """The part of stream.pipeline.pipeline.Pipeline that a hot swap calls, on the inference thread."""
 
     @property
     def serving(self) -> Serving: ...
@@ -62,9 +62,9 @@ OnInferenceThread = Callable[..., Awaitable[Any]]
 
 
 class HotSwap:
-    """Follows announcements and keeps the best bundle in service. An async context manager, owned by the event loop.
+    """Follows announcements and swaps to the announced bundle. An async context manager, owned by the event loop.
 
-    ``first()`` comes before a pipeline can be made; ``run()`` goes on for as long as the worker lives.
+    ``first()`` returns the bundle that the pipeline is made with; ``run()`` then swaps bundles until it is cancelled.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -73,7 +73,7 @@ class HotSwap:
         self._standby = ThreadPoolExecutor(max_workers=1, thread_name_prefix="standby")
         self._seen = 0
         self._wanted: tuple[Announcement, float] | None = None
-        self._news = asyncio.Event()
+        self._announced = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         """Connects.
@@ -86,12 +86,12 @@ class HotSwap:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Disconnects; what is being prepared is given up."""
+        """Disconnects, and drops a bundle that is being loaded."""
         self._standby.shutdown(wait=False, cancel_futures=True)
         await self._follower.__aexit__(kind, error, trace)
 
     async def first(self) -> Serving:
-        """The bundle to begin with: the one announced, else its parent, else the newest in the store that can serve.
+        """The first bundle to serve: the announced one, else its parent, else the newest one in the store that can serve.
 
         Waits until there is one.
 
@@ -112,16 +112,18 @@ class HotSwap:
                     self._refuse(error)
                     (unreachable if error.fault is BundleFault.UNREACHABLE else refused).add(version)
                     continue
-                if known is not None and known.bundle in unreachable:  # another one serves until its store answers
+                if (
+                    known is not None and known.bundle in unreachable
+                ):  # another bundle serves until the store can be reached
                     self._wanted = (known, time.monotonic())
                 return serving
-            logger.info("no bundle can serve yet, waiting for one: train and announce it (intentrec train)")
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            logger.info("no bundle can serve yet: waiting for one to be trained and announced (intentrec train)")
+            await asyncio.sleep(_NO_BUNDLE_RETRY_S)
 
     async def run(self, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread) -> None:
-        """Swaps to whatever is announced, until cancelled.
+        """Swaps to each announced bundle, until cancelled.
 
-        Raises: DeviceLost when a coming bundle finds out before a play does.
+        Raises: DeviceLost when loading or migrating to a bundle detects that the device is lost.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -131,48 +133,48 @@ class HotSwap:
             lost = failures.subgroup(DeviceLost)
             if lost is None:
                 raise
-            raise lost.exceptions[0] from failures  # by itself, for the process to end with its code
+            raise lost.exceptions[0] from failures  # not in a group, so that the process ends with its exit code
 
     async def _follow(self) -> None:
         async for announcement in self._follower.follow():
             if announcement.sequence <= self._seen:
-                detail = f"announced as number {announcement.sequence}, {self._seen} was there before"
+                detail = f"announced with number {announcement.sequence}, but number {self._seen} was announced before"
                 self._refuse(BundleError(BundleFault.STALE_SEQUENCE, announcement.bundle, detail))
                 continue
             self._seen = announcement.sequence
             self._wanted = (announcement, time.monotonic())
-            self._news.set()
+            self._announced.set()
 
     async def _keep_up(self, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread) -> None:
         delays_s: Iterator[float] = iter(_RETRY_S)
         while True:
             if self._wanted is None:
-                await self._news.wait()
-            self._news.clear()
+                await self._announced.wait()
+            self._announced.clear()
             assert self._wanted is not None
             wanted, announced_s = self._wanted
             try:
-                serves = await self._take(wanted, pipeline, on_inference_thread)
+                is_served = await self._swap_to(wanted, pipeline, on_inference_thread)
             except BundleError as error:
                 self._refuse(error)
-                if error.fault is BundleFault.UNREACHABLE and not self._news.is_set():
+                if error.fault is BundleFault.UNREACHABLE and not self._announced.is_set():
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), next(delays_s, _RETRY_S[-1]))
+                        await asyncio.wait_for(self._announced.wait(), next(delays_s, _RETRY_S[-1]))
                     continue
             else:
-                if serves:
+                if is_served:
                     self._metrics.bundle_swap_seconds.observe(time.monotonic() - announced_s)
                 self._note_sequence(wanted)
             delays_s = iter(_RETRY_S)
             if self._wanted[0] is wanted:
                 self._wanted = None
 
-    async def _take(
+    async def _swap_to(
         self, announcement: Announcement, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
     ) -> bool:
-        """Puts an announced bundle into service; returns False where the one that serves was called back meanwhile.
+        """Swaps to an announced bundle. Returns False if a rollback to the current bundle was announced meanwhile.
 
-        Raises: BundleError when it must not serve.
+        Raises: BundleError when the announced bundle must not serve.
         """
         version, old = announcement.bundle, pipeline.serving
         if version == old.version:
@@ -182,23 +184,21 @@ class HotSwap:
         else:
             try:
                 serving = await self._load(version, announcement.url, old.tables)
-            except (
-                ConfigError
-            ) as error:  # its store, or the pool is too small for it: a worker that serves goes on serving
+            except ConfigError as error:  # the store's URL is wrong, or the pool too small: not the end of the process
                 raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
-            if serving.domain.fingerprint != old.domain.fingerprint:
-                raise BundleError(BundleFault.DOMAIN, version, "declares other ground state than the histories hold")
-        num_taken_over = await self._migrate(serving, pipeline, on_inference_thread)
-        if num_taken_over is None:
-            logger.info("%s serves everybody again: it was announced before %s had taken over", old.version, version)
+        num_migrated = await self._migrate(serving, pipeline, on_inference_thread)
+        if num_migrated is None:
+            logger.info(
+                "%s keeps serving: it was announced again before the swap to %s was complete", old.version, version
+            )
             return False
         self._metrics.bundle_swaps.inc()
         logger.info(
-            "%s serves instead of %s (%s; %d members moved one after another)",
+            "%s serves instead of %s (%s; %d members migrated with a warm cache)",
             version,
             old.version,
             announcement.reason,
-            num_taken_over,
+            num_migrated,
         )
         await self._in_standby(self._tidy, version, old.version)
         return True
@@ -206,13 +206,14 @@ class HotSwap:
     async def _migrate(
         self, serving: Serving, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
     ) -> int | None:
-        """Moves whoever is cached, one after another, then everybody else; returns how many were moved warm.
+        """Migrates the cached members one after another, then swaps for all others. Returns how many migrated before the swap.
 
-        Between two pieces the inference thread is left to the plays for as long as a piece took, its wait behind plays included:
-        the busier the worker, the slower. A rollback does not wait for that: where the bundle that serves is announced again,
-        everybody stays with it, and None is returned.
+        After each chunk, the inference thread is left to the plays for as long as the chunk took, including its wait for plays:
+        the busier the worker, the slower the migration. If the current bundle is announced again, the migration is aborted at
+        once, every member stays with it, and None is returned.
 
-        Raises: BundleError when most of them cannot be encoded.
+        Raises: BundleError when the domain of the coming bundle gives the histories another meaning, or most members cannot be
+        encoded.
         """
         await on_inference_thread(pipeline.start_migration, serving)
         deadline_s = time.monotonic() + MIGRATION_DEADLINE_S
@@ -223,14 +224,14 @@ class HotSwap:
                 return None
             started_s = time.monotonic()
             is_more = await on_inference_thread(pipeline.step_migration)
-            await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_REST_S))
+            await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_PAUSE_S))
         return await on_inference_thread(pipeline.swap, serving)
 
     async def _load(self, version: str, url: str, known: Tables | None = None) -> Serving:
-        """Fetches, verifies and loads a bundle, with ``known`` tables where its own are the same.
+        """Fetches, verifies and loads a bundle; shares ``known`` tables if its files are the same.
 
-        Raises: BundleError, whatever goes wrong: another bundle can still serve; ConfigError when device, pool or the
-        configured URL cannot be used.
+        Raises: BundleError for every fault of the bundle or its store, because another bundle can still serve; ConfigError when
+        device, pool or the configured URL cannot be used.
         """
         settings = self._settings
 
@@ -240,11 +241,13 @@ class HotSwap:
             except ConfigError as error:
                 if url == settings.bundle_url:
                     raise
-                raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error  # its announcer's mistake
+                raise BundleError(
+                    BundleFault.UNREACHABLE, version, str(error)
+                ) from error  # the URL came with the announcement
             try:
                 ref = store.fetch(version)
-                return load_serving(ref.path, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
-            except OSError as error:  # the cache's disk is full or read-only: as good as no store, and mended by itself
+                return load_serving(ref, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
+            except OSError as error:  # the cache's disk is full or read-only: retried, like an unreachable store
                 raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
 
         try:
@@ -252,11 +255,13 @@ class HotSwap:
         except (BundleError, ConfigError):
             raise
         except Exception as error:
-            logger.exception("%s cannot be loaded", version)
-            raise BundleError(BundleFault.CODE_VERSION, version, f"this code cannot load it: {error!r}") from error
+            logger.exception("bundle %s cannot be loaded", version)
+            raise BundleError(
+                BundleFault.CODE_VERSION, version, f"this version of the code cannot load it: {error!r}"
+            ) from error
 
     def _candidates(self, announced: Announcement | None, refused: Collection[str]) -> list[tuple[str, str]]:
-        """Versions that were not refused and where they are, in the order in which they are tried; a few at a time."""
+        """Versions that were not refused, with their URLs, in the order in which to try them; at most a few at a time."""
         found = {} if announced is None else {announced.bundle: announced.url}
         if announced is not None and announced.parent is not None:
             found.setdefault(announced.parent, announced.url)
@@ -267,7 +272,7 @@ class HotSwap:
                 found.setdefault(version, url)
         except BundleError as error:
             self._refuse(error)
-        return [(version, where) for version, where in found.items() if version not in refused]
+        return [(version, url) for version, url in found.items() if version not in refused]
 
     def _tidy(self, *serving: str) -> None:
         store = BundleStore(self._settings.bundle_url, self._settings.cache_dir)

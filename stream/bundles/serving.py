@@ -1,4 +1,4 @@
-"""One bundle, ready to serve: its encoder, vocabulary, index, filters and names, which are only ever taken over together."""
+"""One bundle, loaded and ready to serve: encoder, vocabulary, index, filters and names. They are only ever swapped together."""
 
 from __future__ import annotations
 
@@ -9,33 +9,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index import artifact
 from index.base import ItemIndex
-from index.conditioning import augment
 from index.filters import FilterSet
-from index.golden import check_golden
-from intentrec_core.bundle import format as bundle
-from intentrec_core.bundle.contents import LoadedBundle, Tables, item_label_heads, load_bundle
-from intentrec_core.device import resolve_device
+from intentrec_core.bundle.contents import LoadedBundle, Tables, item_label_heads
+from intentrec_core.bundle.format import BundleRef
 from intentrec_core.domain.spec import Domain, FilterKind
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from stream.bundles.verification import load_verified
 from stream.wire.codec import parse_time
 
-#: The manifest's fact that says up to which event time popularity was counted.
+#: The fact in the manifest with the event time up to which popularity was counted.
 COUNTED_UNTIL = "plays_until_ms"
 _PROBE = MemberKey(-1, "probe")
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Everything that answers a play, of one version.
+    """Everything that is needed to answer a play, from one bundle.
 
-    ``labels`` f32[V, L] of the heads whose label is an item's own; ``label_heads`` says which of the domain's heads these are.
-    ``popularity`` f32[V]: plays in the 7 days up to ``counted_at_s``, which is -inf where the bundle does not say.
+    ``labels`` f32[V, L]: the item labels of each head whose label depends on the item alone; ``label_heads``: the numbers of
+    these heads in the domain. ``popularity`` f32[V]: plays in the 7 days up to ``counted_at_s``, which is -inf if the bundle does
+    not state it.
     """
 
     version: str
@@ -52,59 +50,53 @@ class Serving:
 
     @property
     def domain(self) -> Domain:
-        """What an intent is here."""
+        """The declaration of fields and intents."""
         return self.tables.domain
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Items by row."""
+        """The items by row."""
         return self.tables.vocabulary
 
     @property
     def items(self) -> ItemTable:
-        """What the domain reads of the items."""
+        """The catalogue attributes that the domain uses, by row."""
         return self.tables.item_table
 
     @property
     def has_intents(self) -> bool:
-        """Whether the model predicts intents at all."""
+        """Whether the model predicts intents."""
         return self.engine.model.config.intent_stage
 
     @property
     def hides_watched(self) -> bool:
-        """Whether any filter hides what a member has watched."""
+        """Whether a filter of the domain hides watched items."""
         return any(rule.kind is FilterKind.WATCHED for rule in self.domain.filters)
 
     def extends(self, older: Serving) -> bool:
-        """Whether every item row of ``older`` means the same item here."""
+        """Whether every item row of ``older`` is the same item in this bundle."""
         return self.vocabulary.extends(older.vocabulary)
 
 
-def load_serving(path: Path, *, device: str, pool_bytes: int, known: Tables | None = None) -> Serving:
-    """Verifies a bundle, asks its golden queries, has it encode a play, and makes it ready to serve.
+def load_serving(source: Path | BundleRef, *, device: str, pool_bytes: int, known: Tables | None = None) -> Serving:
+    """Loads a bundle for serving: verifies it, runs its golden queries, and encodes one play with it.
 
-    ``pool_bytes`` is what its engine may take for cached keys and values; ``known`` tables of another bundle, shared where its
-    files are the same: reading them holds Python's lock for most of the time that loading takes.
+    ``source``: a folder, or the ref that :meth:`~intentrec_core.bundle.store.BundleStore.fetch` returned; then no file is hashed
+    twice. ``pool_bytes``: the most its engine may use for cached keys and values. ``known``: tables of another bundle, shared if
+    the files are the same; reading them would hold Python's lock for most of the load.
 
-    Raises: BundleError when it must not serve; ConfigError when the pool is too small for one member.
-    Cost: seconds; reads the whole bundle. Of the pool, memory is taken as members come.
+    Raises: BundleError when the bundle must not serve; ConfigError when there is no such device, or the pool is too small
+    for one member.
+    Cost: seconds; reads the whole bundle. The pool's memory is allocated as members come.
     """
-    built: list[ItemIndex] = []
-
-    def ask(loaded: LoadedBundle) -> None:
-        vectors = augment(loaded.vectors.weights, loaded.vectors.bias, list(loaded.vectors.labels.values()))
-        index = artifact.load(path / bundle.INDEX, vectors, loaded.version)
-        check_golden(index, (path / bundle.GOLDEN).read_bytes(), loaded.version)
-        built.append(index)
-
-    loaded = load_bundle(path, resolve_device(device), golden=ask, known=known)
-    serving = make_serving(loaded, built[0], pool_bytes=pool_bytes)
+    loaded, index = load_verified(source, device, known=known)
+    serving = make_serving(loaded, index, pool_bytes=pool_bytes)
     _check_encodes(serving)
     return serving
 
 
 def _check_encodes(serving: Serving) -> None:
-    """Finite weights can make no finite numbers, and at a start there is nobody to warm up with."""
+    """Encodes one play: finite weights can still give numbers that are not finite, and a starting worker has no member to try."""
     item_id = next(iter(serving.vocabulary.item_ids[1:]), _PROBE.user_id)
     play = serving.features.layout.pack(
         item_id=item_id, event_id=_PROBE.user_id, ts_ms=0, duration_s=None, attributes={}
@@ -116,7 +108,7 @@ def _check_encodes(serving: Serving) -> None:
 
 
 def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> Serving:
-    """Puts a loaded bundle and its index together.
+    """Combines a loaded bundle and its index.
 
     Raises: ConfigError when the pool is too small for one member.
     """

@@ -102,7 +102,7 @@ def compare_bundle(settings: Settings, version: str, data_set: DataSet, seed: in
     from stream.bundles.builder import TRAINED_UNTIL, check_bundle
 
     store = open_store(settings)
-    loaded, _ = check_bundle(store.fetch(resolve(store, version)).path)
+    loaded, _ = check_bundle(store.fetch(resolve(store, version)))
     trained_until: Any = loaded.manifest.facts[TRAINED_UNTIL]
     features = FeatureBuilder(loaded.domain, loaded.vocabulary, loaded.item_table)
     return compare(loaded.model, features, data_set.plays, cut_ms=int(trained_until), seed=seed)

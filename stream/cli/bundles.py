@@ -200,7 +200,7 @@ def rollback(
         current = newest_announced(settings)
         target = version or _parent(current, store)
         report(f"verifying {target}", 0, 0)
-        check_bundle(store.fetch(target).path)
+        check_bundle(store.fetch(target))
         number = announce_bundle(settings, target, reason="rollback", parent=current)
     results().print(f"announcement {number}: workers go back to [bold]{target}[/bold]")
 

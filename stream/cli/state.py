@@ -172,7 +172,7 @@ def _layout(settings: Settings) -> EventLayout:
 async def _find(settings: Settings, layout: EventLayout, user: str) -> tuple[int, History]:
     from stream.kafka.topic_reader import TopicReader
     from stream.repair.state_view import snapshot
-    from stream.wire.erasure_record import home_partition
+    from stream.wire.routing import home_partition
 
     async with TopicReader(settings) as reader:
         num_partitions = await reader.num_partitions(settings.changelog_topic)

@@ -1,4 +1,4 @@
-"""The asyncio tasks of a worker: kept until they are done, and none of them ends unseen."""
+"""The asyncio tasks of a worker: kept until they are done; one that raises ends the process."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class BackgroundTasks:
         return task
 
     def end_process(self, error: BaseException) -> None:
-        """Reports an error that no reopening mends; the first one counts."""
+        """Reports an error that reopening a partition cannot fix; the first one counts."""
         if not self.fatal.done():
-            logger.error("this process must end: %s", error)  # here, because the end itself may hang
+            logger.error("this process must end: %s", error)  # logged here, because the end of the process may hang
             self.fatal.set_result(error if isinstance(error, IntentRecError) else EngineError(repr(error)))
 
     async def stop(self) -> None:
@@ -41,7 +41,7 @@ class BackgroundTasks:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            # Not cancelled by this code: a client library did it (stream.kafka.closing), and this work would never be resumed.
+            # Not cancelled by this code: a client library did it (stream.kafka.clients), and this work would never be resumed.
             if not task.cancelling():
                 self.end_process(EngineError(f"{task.get_name()} was cancelled from within"))
         elif (error := task.exception()) is not None:

@@ -1,11 +1,13 @@
-"""State and source offset of one partition, written together or not at all.
+"""Writes the checkpoints of one partition: state and source offset together, or neither.
 
     checkpoint = every play of the partition up to an offset: records of the members it changed, the partition marker, the offset
 
-    with transactions   one transaction of a producer whose id names the SOURCE partition; its start fences the owner before
-    embedded broker     changelog acknowledged, then the offset committed: a crash between repeats plays, loses none
+    with transactions   one transaction per checkpoint. The transactional id names the SOURCE partition, so that starting the
+                        producer fences the partition's previous owner
+    embedded broker     first the changelog is acknowledged, then the offset is committed: a crash in between repeats plays, and
+                        loses none
 
-A writer that has failed is never used again: its partition is opened anew with a new writer.
+A writer that has failed is not used again: the partition is reopened with a new writer.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
 from intentrec_core.errors import BrokerError, Fenced
 from intentrec_core.history.changelog_codec import MARKER_KEY, Marker
-from stream.kafka.closing import close_producer
+from stream.kafka.clients import close_producer
 from stream.kafka.publisher import BATCH_BYTES
 from stream.wire.records import OutputRecord
 
@@ -34,9 +36,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A partition's progress up to ``next_offset``: what changed since the checkpoint before, last value of a key.
+    """A partition's progress up to ``next_offset``.
 
-    ``outputs`` only where they go into the transaction (delivery exactly_once).
+    ``changes``: the last value of every key that changed since the previous checkpoint. ``outputs``: only where they are part of
+    the transaction (delivery exactly_once).
     """
 
     next_offset: int
@@ -45,26 +48,26 @@ class Checkpoint:
 
 
 class ChangelogWriter(Protocol):
-    """Writes the checkpoints of one source partition, for one task of it."""
+    """Writes the checkpoints of one source partition, for one partition task."""
 
     async def open(self) -> None:
-        """Becomes the partition's only writer."""
+        """Becomes the only writer of the partition."""
         ...
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Makes a checkpoint durable, state and offset together.
 
-        Raises: Fenced when another worker owns the partition; KafkaError or BrokerError when it failed.
+        Raises: Fenced when another worker owns the partition; KafkaError or BrokerError when the commit failed.
         """
         ...
 
     async def close(self) -> None:
-        """Lets go of the connection; never raises."""
+        """Releases the connection; never raises."""
         ...
 
 
 class TransactionalWriter:
-    """One transaction a checkpoint. The transactional id is the partition's fence, and the only one."""
+    """Commits each checkpoint in one transaction. Its transactional id is the partition's only fence."""
 
     def __init__(
         self, settings: Settings, partition: int, marker: Callable[[int], Marker], publisher: Publisher | None
@@ -76,7 +79,7 @@ class TransactionalWriter:
         self._producer: AIOKafkaProducer | None = None
 
     async def open(self) -> None:
-        """Bumps the epoch: from here on the owner before cannot commit, and what it left open is aborted."""
+        """Raises the producer epoch: the previous owner can no longer commit, and its open transaction is aborted."""
         settings = self._settings
         self._producer = producer = AIOKafkaProducer(
             **settings.connection(),
@@ -89,7 +92,7 @@ class TransactionalWriter:
         await producer.start()
 
     async def commit(self, checkpoint: Checkpoint) -> None:
-        """See ChangelogWriter; past the transaction's own timeout the broker has aborted it, so waiting on is no use."""
+        """See ChangelogWriter. Waits no longer than the transaction's timeout: the broker aborts it at that time."""
         deadline = asyncio.timeout(self._settings.transaction_timeout_s)
         try:
             async with deadline:
@@ -97,9 +100,12 @@ class TransactionalWriter:
         except (ProducerFenced, InvalidProducerEpoch) as error:
             raise Fenced(f"partition {self._partition} has a newer owner ({error!r})") from error
         except TimeoutError:
-            if not deadline.expired():  # a connection's own
+            if not deadline.expired():  # a timeout within the client
                 raise
-            raise BrokerError(f"the transaction of partition {self._partition} took too long") from None
+            raise BrokerError(
+                f"the transaction of partition {self._partition} did not end within its timeout of "
+                f"{self._settings.transaction_timeout_s:.0f} s: the broker aborts it, and the plays are replayed"
+            ) from None
 
     async def _commit(self, checkpoint: Checkpoint) -> None:
         producer, settings = self._started(), self._settings
@@ -109,7 +115,7 @@ class TransactionalWriter:
         if checkpoint.outputs and self._publisher:
             sent = await self._publisher.send_in_transaction(producer, checkpoint.outputs)
             acknowledged += sent.acknowledged
-        # A batch that failed does not fail aiokafka's commit: it has to be seen here.
+        # A failed batch does not make aiokafka's commit fail, so its error has to be raised here.
         await asyncio.gather(*acknowledged)
         source = TopicPartition(settings.plays_topic, self._partition)
         await producer.send_offsets_to_transaction({source: checkpoint.next_offset}, settings.app_id)
@@ -118,7 +124,7 @@ class TransactionalWriter:
             self._publisher.committed(sent)
 
     async def close(self) -> None:
-        """See ChangelogWriter. An open transaction stays open: the next owner's start, or its timeout, aborts it."""
+        """See ChangelogWriter. An open transaction is aborted when the next owner starts, or by its timeout."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await close_producer(producer)
@@ -130,7 +136,7 @@ class TransactionalWriter:
 
 
 class PlainWriter:
-    """Changelog acknowledged, then the offset committed: for a broker without transactions. It fences nobody."""
+    """For a broker without transactions: the changelog is acknowledged, then the offset committed. It fences no other worker."""
 
     def __init__(
         self,
@@ -147,21 +153,21 @@ class PlainWriter:
         self._commit_offset = commit_offset
 
     async def open(self) -> None:
-        """Nothing to do: the producer is shared and started."""
+        """Does nothing: the producer is shared, and already started."""
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """See ChangelogWriter."""
         topic, partition = self._settings.changelog_topic, self._partition
         await asyncio.gather(*await _send(self._producer, topic, partition, checkpoint, self._marker))
         if not await self._commit_offset(partition, checkpoint.next_offset):
-            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
+            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer assigned here")
 
     async def close(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 def transactional_id(settings: Settings, partition: int) -> str:
-    """Names the source partition, so that whoever opens it fences whoever had it."""
+    """Names the source partition, so that a worker that opens it fences the previous owner."""
     return f"{settings.app_id}-{settings.plays_topic}-{partition}"
 
 

@@ -1,6 +1,7 @@
-"""Faust's app around the batch transport: what of Faust a worker uses, and nothing else of it.
+"""The Faust app around the batch transport, with only the parts of Faust that a worker uses.
 
-No web server, no tables, no leader topic, no producer, no folders: membership, rebalances, lifecycle and the consumer's thread.
+It uses group membership, rebalances, lifecycle and the consumer's thread. Web server, tables, leader topic, producer and data
+folder are off.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class PlaysApp(faust.App):
-    """A Faust app that leaves no folders behind."""
+    """A Faust app that creates no folders."""
 
     async def on_first_start(self) -> None:
-        """Faust would create a data folder here; the state is in memory and on the broker."""
+        """Does nothing. Faust would create a data folder here; a worker's state is in memory and on the broker."""
 
 
 def create_app(settings: Settings, rebalance_timeout_s: float) -> PlaysApp:
-    """An app that is subscribed to the plays; :func:`deliver_to` says where their batches go, before the app starts.
+    """An app that is subscribed to the plays topic. Call :func:`deliver_to` before it starts.
 
-    Raises: TransportMismatch when the installed faust-streaming is not the one the transport was written for.
+    Raises: TransportMismatch when the installed faust-streaming or aiokafka does not fit the transport.
     """
     app = PlaysApp(
         settings.app_id,
@@ -41,7 +42,7 @@ def create_app(settings: Settings, rebalance_timeout_s: float) -> PlaysApp:
     app.transport = BatchTransport(
         app.conf.broker_consumer, app, settings=settings, rebalance_timeout_s=rebalance_timeout_s
     )
-    app.boot_strategy.enable_kafka_producer = False  # outputs and changelog have producers of their own
+    app.boot_strategy.enable_kafka_producer = False  # outputs and changelog use other producers
     app.topics.add(app.topic(settings.plays_topic))
     return app
 
@@ -52,5 +53,5 @@ def source_of(app: PlaysApp) -> BatchConsumer:
 
 
 def deliver_to(app: PlaysApp, sink: PlaysSink) -> None:
-    """Hands the plays that the app fetches to ``sink``; to be called before the app starts."""
+    """Makes ``sink`` receive the fetched plays; call it before the app starts."""
     cast("BatchTransport", app.transport).sink = sink

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class FlowControl:
-    """Owned by the event loop. ``max_buffered`` plays wait for inference at most, but for one fetch more."""
+    """Owned by the event loop. At most ``max_buffered`` plays wait for inference; one fetch may exceed it."""
 
     def __init__(self, buffer: PlayBuffer, in_flight: InFlight, *, max_buffered: int) -> None:
         self._buffer, self._in_flight, self._max_buffered = buffer, in_flight, max_buffered
@@ -31,7 +31,7 @@ class FlowControl:
             await self._capacity.wait()
 
     def had_capacity(self) -> bool:
-        """Whether plays could be fetched all the time since the last call."""
+        """Whether there was capacity all the time since the last call."""
         had, self._always_had_capacity = self._always_had_capacity, self.has_capacity
         return had
 

@@ -1,4 +1,4 @@
-"""Plays fetched and not yet committed: what memory holds of them, and what a crash would replay, is bounded here."""
+"""Bounds the plays in flight: fetched and not yet committed. They take memory, and a crash replays them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class _OfTask:
+class _TaskPlays:
     num_plays: int = 0
     num_bytes: int = 0
-    #: Per fetch, the offset behind its last play, and its bytes; oldest first.
+    #: Of each fetch, the offset after its last play, and its bytes; oldest first.
     fetches: deque[tuple[int, int]] = field(default_factory=deque)
 
 
 class InFlight:
-    """By task, how many plays were fetched and are not committed. Owned by the event loop.
+    """Counts each task's plays in flight. Owned by the event loop.
 
-    ``max_plays`` and ``max_bytes`` (of values, over all tasks) may be exceeded by one fetch.
+    ``max_plays`` and ``max_bytes`` (of the values) hold for all tasks together; one fetch may exceed them.
     """
 
     def __init__(self, *, max_plays: int, max_bytes: int) -> None:
         self._max_plays = max_plays
         self._max_bytes = max_bytes
-        self._partition_tasks: dict[PartitionTask, _OfTask] = {}
+        self._partition_tasks: dict[PartitionTask, _TaskPlays] = {}
 
     @property
     def has_capacity(self) -> bool:
@@ -40,25 +40,25 @@ class InFlight:
         )
 
     def holds(self, task: PartitionTask) -> bool:
-        """Whether plays of a task wait for a commit."""
+        """Whether a task has uncommitted plays."""
         held = self._partition_tasks.get(task)
         return held is not None and held.num_plays > 0
 
     def begin(self, task: PartitionTask) -> None:
-        """A task begins, with nothing fetched."""
-        self._partition_tasks[task] = _OfTask()
+        """Begins to count a new task, which has fetched nothing yet."""
+        self._partition_tasks[task] = _TaskPlays()
 
     def fetched(self, task: PartitionTask, fetched: Fetched) -> None:
-        """Counts what was fetched for a task."""
+        """Counts a fetch of a task."""
         held = self._partition_tasks[task]
         num_bytes = sum(len(record.value or b"") for record in fetched.records)
         held.num_plays += len(fetched.records)
         held.num_bytes += num_bytes
-        if fetched.records:  # a fetch may end behind a transaction's end, a checkpoint never does
+        if fetched.records:  # a fetch can end after a control record, a checkpoint ends after a play
             held.fetches.append((fetched.records[-1].offset + 1, num_bytes))
 
     def committed(self, task: PartitionTask, num_plays: int, next_offset: int) -> None:
-        """A checkpoint up to before ``next_offset`` is durable; of a task that has ended it changes nothing."""
+        """A checkpoint of all plays below ``next_offset`` is durable. A task that has ended is ignored."""
         held = self._partition_tasks.get(task)
         if held is None:
             return
@@ -67,6 +67,6 @@ class InFlight:
             held.num_bytes -= held.fetches.popleft()[1]
 
     def end(self, task: PartitionTask) -> bool:
-        """A task has ended: nothing of it is outstanding. Returns whether something was."""
+        """Stops counting a task that has ended; returns whether it had uncommitted plays."""
         held = self._partition_tasks.pop(task, None)
         return held is not None and held.num_plays > 0

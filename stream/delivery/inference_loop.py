@@ -1,4 +1,4 @@
-"""From buffered plays to results: micro-batches go to the one inference thread, and come back in order.
+"""Runs micro-batches: takes them from the buffer to the inference thread, and collects their results in order.
 
     buffer ──due──▶ a free slot ──▶ inference thread ──▶ responder thread ─▶ outputs, at once
                                         ▲   └─ queued for prefill ─┐     └──▶ results, batch by batch, in the order taken,
@@ -77,10 +77,10 @@ class PlaysPipeline(Protocol[_EncodedT]):
 
 
 class ResultSink(Protocol):
-    """What becomes of a micro-batch: the worker, seen from the inference loop. All of it runs on the event loop."""
+    """Where results go: the worker, as the inference loop sees it. All of it runs on the event loop."""
 
     def is_overloaded(self) -> bool:
-        """Whether the next micro-batch takes all plays that wait, and is coalesced."""
+        """Whether the next micro-batch takes all waiting plays, and is coalesced."""
         ...
 
     def task_of(self, partition: int) -> PartitionTask | None:
@@ -127,7 +127,7 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What was given to the threads: a micro-batch, or one of its queued chunks."""
+    """Work on the threads: a micro-batch, or one of its queued chunks."""
 
     batch: _Batch
     processed: asyncio.Future[_Processed]
@@ -163,7 +163,7 @@ class InferenceLoop:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, function, *args))
 
     def stop(self) -> None:
-        """Lets the threads go without waiting for them: they may hang, and the process is about to end."""
+        """Stops the threads without waiting for them: they may hang, and the process is about to end."""
         for thread in (self._thread, self._responder):
             thread.shutdown(wait=False, cancel_futures=True)
 
@@ -197,7 +197,7 @@ class InferenceLoop:
         encoded, error = None, None
         try:
             encoded = encode()
-        except Exception as raised:  # the caller gets it, with the count
+        except Exception as raised:  # passed on with the count
             error = raised
         num_queued = max(0, self._pipeline.num_queued - num_before)  # a chunk that is encoded leaves the queue
         self._responder.submit(self._respond, encoded, error, num_queued, processed)
@@ -208,7 +208,7 @@ class InferenceLoop:
         try:
             if error is None:
                 results = self._pipeline.respond(encoded)
-        except Exception as raised:  # the caller gets it
+        except Exception as raised:  # passed on
             error = raised
         if processed.set_running_or_notify_cancel():
             processed.set_result(_Processed(results, num_queued, error))

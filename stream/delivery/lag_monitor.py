@@ -1,4 +1,4 @@
-"""Compares what is fetched with what the log holds: nothing else notices a consumer that is stuck."""
+"""Compares the fetched offsets with the log ends: measures the lag, and detects a stuck consumer, which reports no error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream.kafka.closing import close_consumer
-from stream.kafka.reader import reader
+from stream.kafka.clients import close_consumer, reader
 
 if TYPE_CHECKING:
     from stream.delivery.partition import SourceConsumer
@@ -20,29 +19,31 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: An overload is known, and one that has passed forgotten, within this time. It costs the broker one request.
+#: An overload is noticed, and its end too, within this time. A look costs the broker one request.
 _INTERVAL_S = 1.0
 _LOOK_DEADLINE_S = 5.0
-#: A look that fails, and the question whether the broker is there, have to be through well before the deadline.
-_LOOKS_A_DEADLINE = 5
+#: A look that fails, and the probe of the broker after it, must end well before the progress deadline.
+_LOOKS_PER_DEADLINE = 5
 
 
 def look_deadline_s(settings: Settings) -> float:
-    """How long a look may take."""
-    return min(_LOOK_DEADLINE_S, settings.progress_deadline_s / _LOOKS_A_DEADLINE)
+    """How long one comparison with the log ends may take."""
+    return min(_LOOK_DEADLINE_S, settings.progress_deadline_s / _LOOKS_PER_DEADLINE)
 
 
 async def watch_lag(
     worker: PlaysWorker,
     source: SourceConsumer,
     deadline_s: float,
-    tells_others: Callable[[set[int]], Awaitable[bool]],
+    broker_answers: Callable[[set[int]], Awaitable[bool]],
 ) -> None:
-    """Looks again and again, each time for ``deadline_s`` at most: a partition that stands still behind the log's end is no
-    progress; lag is a metric.
+    """Compares offsets about once a second, each time within ``deadline_s``: reports the lag, and partitions without progress.
 
-    Of a partition that nobody serves the lag is the last one known, and nothing gets better while it is not even being opened.
-    What gets nowhere while the broker ``tells_others`` nothing either is no hanging worker, and no restart would help.
+    A partition makes no progress if it has unfetched plays and its position does not move, or if it is assigned and not being
+    opened. The lag of a partition that is not served is the last one known.
+
+    ``broker_answers``: whether a fresh client can read the end offsets of partitions. If it cannot either, the broker is down:
+    that is not reported as a stuck worker, because a restart would not help.
     """
     before: dict[int, int] = {}
     lags: dict[int, int] = {}
@@ -54,9 +55,9 @@ async def watch_lag(
             async with asyncio.timeout(deadline_s):
                 found = await source.source_positions(fetched) if fetched else {}
         except (TimeoutError, KafkaError) as error:
-            logger.warning("the end of the plays topic cannot be read: %r", error)
+            logger.warning("the end offsets of the plays topic cannot be read: %r", error)
             found = None
-        if (found is None or unopened) and not await tells_others(fetched | unopened):
+        if (found is None or unopened) and not await broker_answers(fetched | unopened):
             worker.progress.broker_away()
             continue
         if found is None:
@@ -64,7 +65,8 @@ async def watch_lag(
             continue
         standing = {p for p, (position, end) in found.items() if position < end and before.get(p) == position}
         if not worker.had_capacity():
-            # Nothing is fetched on purpose, and a partition may wait for its turn; what takes the room up has a clock of its own.
+            # Fetching was paused, so a partition may just be waiting its turn. The plays that use up the capacity have a
+            # deadline of their own.
             standing = set()
         worker.progress.saw_lag(standing | unopened)
         before = {partition: position for partition, (position, _) in found.items()}
@@ -75,8 +77,8 @@ async def watch_lag(
         worker.metrics.lag(sum(lags.values()))
 
 
-async def tells_where_plays_end(settings: Settings, timeout_s: float, partitions: set[int]) -> bool:
-    """Whether a client that comes anew is told where partitions of the plays end."""
+async def can_read_end_offsets(settings: Settings, timeout_s: float, partitions: set[int]) -> bool:
+    """Whether a fresh client can read the end offsets of partitions of the plays topic."""
     consumer = reader(settings, "probe")
     try:
         async with asyncio.timeout(timeout_s):

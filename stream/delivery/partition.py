@@ -1,12 +1,12 @@
-"""One task of one source partition: from its opening to whatever ends it. There is one way in, and one way back.
+"""The task of one source partition: opens it, commits its checkpoints, and ends it.
 
-    open     writer.open() fences the owner before → the changelog is read to its end → the committed offset is read
+    open     writer.open() fences the previous owner → the changelog is read to its end → the committed offset is read
              → both are checked against the marker → the histories go to the pipeline → seek → ready
-    ready    results arrive in source order; every commit interval their outputs are awaited and a checkpoint is committed
-    end      finish(): a last checkpoint, then close;  or abandon(): drop everything. Both let go of writer, state and caches.
+    ready    results arrive in source order; once per commit interval their outputs are awaited and a checkpoint is committed
+    end      finish(): a last checkpoint, then close;  or abandon(): drop everything. Both release writer, state and caches.
 
-A task that has failed is never mended: the worker abandons it and opens a new one, which starts from what was committed.
-Nothing here skips plays because they are "already in memory".
+A task that has failed is not repaired: the worker abandons it and opens a new one, which starts from what was committed.
+No play is skipped because it is "already in memory".
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class Membership(Enum):
-    """Whether the group's coordinator says, now, that a partition is ours."""
+    """Whether the group coordinator assigns a partition to this worker right now."""
 
     YES = "yes"
     NO = "no"
@@ -45,35 +45,35 @@ class Membership(Enum):
 
 
 class SourceConsumer(Protocol):
-    """What a task needs from the consumer of the plays topic."""
+    """The part of the plays consumer that a task needs."""
 
     async def source_facts(self, partition: int) -> SourceFacts:
-        """Committed offset and bounds of the partition, and how many partitions there are."""
+        """The committed offset and the bounds of the partition, and the number of partitions."""
         ...
 
     async def first_timestamp_ms(self, partition: int) -> int | None:
-        """The timestamp of the first play that the log holds; None when it holds none."""
+        """The timestamp of the first play in the log; None if the log is empty."""
         ...
 
     async def seek_source(self, partition: int, offset: int) -> None:
-        """Makes ``offset`` the next one that is fetched."""
+        """Makes ``offset`` the next offset to fetch."""
         ...
 
     async def commit_source(self, partition: int, offset: int) -> bool:
-        """Commits an offset outside any transaction; False when the partition is not ours."""
+        """Commits an offset outside any transaction; returns False if the partition is not assigned to this worker."""
         ...
 
     async def source_positions(self, partitions: set[int]) -> dict[int, tuple[int, int]]:
-        """By partition, the fetcher's position and the end of the log."""
+        """For each partition, the fetcher's position and the end offset of the log."""
         ...
 
     async def membership(self, partition: int) -> Membership:
-        """Asks the coordinator; the assignment in memory may be stale."""
+        """Queries the coordinator, because the assignment in memory may be stale."""
         ...
 
 
 class TaskPhase(Enum):
-    """Where a task stands."""
+    """The phases of a task, in order."""
 
     OPENING = "opening"
     READY = "ready"
@@ -83,7 +83,7 @@ class TaskPhase(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDependencies:
-    """What a task is made of; the same for all tasks of a worker."""
+    """What a task depends on; the same for all tasks of a worker."""
 
     source: SourceConsumer
     writer: Callable[[int, Callable[[int], Marker]], ChangelogWriter]
@@ -96,18 +96,18 @@ class TaskDependencies:
 
 
 class TaskOwner(Protocol):
-    """The worker, seen from one of its partition tasks."""
+    """The worker, as its partition tasks see it."""
 
     async def open_state(self, partition: int, histories: dict[str, History]) -> None:
-        """Hands a restored state to the pipeline."""
+        """Passes a restored state to the pipeline."""
         ...
 
     async def close_state(self, partition: int) -> None:
-        """Has the pipeline drop a state."""
+        """Makes the pipeline drop a state."""
         ...
 
     def restored(self, partition: int, restored: Restored) -> None:
-        """A task is ready."""
+        """The partition was restored, and its task is ready."""
         ...
 
     def committed(self, task: PartitionTask, num_plays: int, duration_s: float) -> None:
@@ -115,7 +115,7 @@ class TaskOwner(Protocol):
         ...
 
     def commit_failed(self, task: PartitionTask, error: BaseException) -> None:
-        """A regular checkpoint of a task failed."""
+        """A periodic checkpoint of a task failed."""
         ...
 
 
@@ -130,7 +130,7 @@ class _Uncommitted:
 
 
 class PartitionTask:
-    """Owned by the event loop. ``next_fetch`` is the offset the fetcher must deliver next, or a later one."""
+    """Owned by the event loop. ``next_fetch``: the offset at which the next fetch has to start."""
 
     def __init__(self, partition: int, dependencies: TaskDependencies, owner: TaskOwner) -> None:
         self.partition = partition
@@ -143,7 +143,7 @@ class PartitionTask:
         self._num_partitions = 0
         self._uncommitted = _Uncommitted()
         self._committing = asyncio.Lock()
-        self._something = asyncio.Event()
+        self._has_uncommitted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._num_in_inference = 0
@@ -152,13 +152,14 @@ class PartitionTask:
 
     @property
     def ready(self) -> bool:
-        """Whether plays may be fetched for it."""
+        """Whether plays may be fetched for this task."""
         return self.phase is TaskPhase.READY
 
     async def open(self) -> None:
-        """Takes the partition over. Returns when it is ready.
+        """Takes over the partition; returns when it is ready.
 
-        Raises: StateError when state and log disagree; RecoveryTimeout past the deadline; KafkaError when the broker fails.
+        Raises: StateError when state and log disagree; Fenced when another worker takes over meanwhile; RecoveryTimeout past the
+        deadline; KafkaError when the broker fails.
         """
         needs = self._dependencies
         deadline = asyncio.timeout(needs.recovery_deadline_s)
@@ -166,18 +167,18 @@ class PartitionTask:
             async with deadline:
                 await self._open()
         except TimeoutError:
-            if not deadline.expired():  # a connection's own
+            if not deadline.expired():  # a timeout within the client
                 raise
             raise RecoveryTimeout(
-                f"partition {self.partition} was not restored within {needs.recovery_deadline_s:.0f} s; "
-                "raise recovery_deadline_s if its changelog is that large"
+                f"partition {self.partition} was not restored within {needs.recovery_deadline_s:.0f} s. "
+                "Check that the broker is up, or raise recovery_deadline_s if its changelog is that large"
             ) from None
 
     async def _open(self) -> None:
         needs, partition = self._dependencies, self.partition
         self._writer = needs.writer(partition, self._marker)
         await self._writer.open()
-        # Only now is the end of the changelog final, and the committed offset too: nobody else can move them.
+        # After the fence, the end of the changelog and the committed offset are final: no other worker can move them.
         restored = await needs.restore(partition)
         facts = await needs.source.source_facts(partition)
         if needs.transactional and restored.marker is not None and facts.committed is None:
@@ -194,11 +195,12 @@ class PartitionTask:
                 checkpoint_ms=restored.checkpoint_ms,
             )
         except StateError:
-            # Whoever fenced us between the two reads has moved both since: the state is sound, and it is not ours.
-            restored.histories.clear()  # of two states in memory one is for nothing
+            # Another worker may have fenced this one between the two reads and moved both. Then the state is sound, but it
+            # belongs to the newer owner.
+            restored.histories.clear()  # two copies of a state need twice the memory
             if (await needs.restore(partition)).marker != restored.marker:
                 raise Fenced(
-                    f"partition {partition} has a newer owner, who took it while it was being opened"
+                    f"partition {partition} has a newer owner, which took it over while it was being opened"
                 ) from None
             raise
         await self._owner.open_state(partition, restored.histories)
@@ -212,25 +214,25 @@ class PartitionTask:
         return self._dependencies.marker(self._num_partitions, next_offset)
 
     def begin_inference(self) -> None:
-        """A micro-batch with plays of this partition went to the inference thread."""
+        """A micro-batch with plays of this partition was passed to the inference thread."""
         self._num_in_inference += 1
         self._idle.clear()
 
     def end_inference(self) -> None:
-        """... and came back."""
+        """A micro-batch with plays of this partition came back from inference."""
         self._num_in_inference -= 1
         if not self._num_in_inference:
             self._idle.set()
 
     def add(self, result: PartitionResult, receipts: Sequence[Receipt], *, in_transaction: bool) -> None:
-        """Takes a micro-batch's result into the next checkpoint, which waits for the receipts or takes the outputs in as well.
+        """Adds a micro-batch's result to the next checkpoint, which waits for the receipts, or writes the outputs itself.
 
-        A task that has ended takes nothing.
+        A task that has ended ignores the result.
         """
         if self.phase not in (TaskPhase.READY, TaskPhase.FINISHING):
             return
         pending = self._uncommitted
-        # A result without records, of a chunk that waited, may be older than the newest one.
+        # The result of a queued prefill chunk holds no records, and may be older than the newest result.
         pending.next_offset = max(pending.next_offset, result.next_offset)
         pending.num_plays += result.num_records
         pending.changes.update(result.changelog)
@@ -238,20 +240,21 @@ class PartitionTask:
         pending.receipts.extend(receipts)
         if in_transaction:
             pending.outputs.extend(result.outputs)
-        self._something.set()
+        self._has_uncommitted.set()
 
     def fail(self, error: BaseException) -> None:
-        """From here on nothing of it is committed or sent: what failed would lie below the next checkpoint's offset,
-        and below what a
-        subscriber has seen.
+        """Stops all commits and outputs of this task.
+
+        A later checkpoint would move the offset past the failed plays. A later output would make subscribers take the outputs
+        of the failed plays for repeats, and drop them.
         """
-        self.output_stream.ended = True  # now: the thread may have done the next micro-batch already
+        self.output_stream.ended = True  # now, because the thread may already have finished the next micro-batch
         self._failure = self._failure or (error if isinstance(error, Exception) else BrokerError(repr(error)))
 
     async def finish(self) -> None:
-        """Gives the partition up in good order: nothing that was processed will be replayed.
+        """Ends the task with a last checkpoint, so that no processed play is replayed.
 
-        Raises: whatever the last checkpoint raised. The task has ended in any case.
+        Raises: whatever the last checkpoint raised; the task has ended in any case.
         """
         if self.phase is TaskPhase.READY:
             self.phase = TaskPhase.FINISHING
@@ -264,7 +267,7 @@ class PartitionTask:
             await self._end()
 
     async def abandon(self) -> None:
-        """Drops work, state and writer. What was not committed will be replayed by whoever opens the partition next."""
+        """Drops work, state and writer. The partition's next task replays all uncommitted plays."""
         await self._end()
 
     async def _end(self) -> None:
@@ -282,13 +285,13 @@ class PartitionTask:
     async def _commit_regularly(self) -> None:
         try:
             while True:
-                await self._something.wait()
+                await self._has_uncommitted.wait()
                 await asyncio.sleep(self._dependencies.commit_interval_s)
                 await self._commit()
         except asyncio.CancelledError:
             if self.phase is TaskPhase.ENDED:
                 raise
-            # A client library cancelled it, see stream.kafka.closing.
+            # Not cancelled by this code: a client library did it (stream.kafka.clients).
             self._owner.commit_failed(self, BrokerError("a commit was cancelled from within"))
         except Exception as error:
             if self.phase is not TaskPhase.ENDED:
@@ -296,7 +299,7 @@ class PartitionTask:
 
     async def _commit(self) -> None:
         async with self._committing:
-            # A checkpoint after one that failed would carry the offset past plays that are in neither: there is none.
+            # None follows a failed checkpoint: it would move the offset past plays that are in neither of the two.
             if self._failure is not None:
                 raise self._failure
             try:
@@ -307,11 +310,11 @@ class PartitionTask:
 
     async def _commit_checkpoint(self) -> None:
         checkpoint, self._uncommitted = self._uncommitted, _Uncommitted()
-        self._something.clear()
+        self._has_uncommitted.clear()
         if not checkpoint.num_plays or self._writer is None:
             return
         started_s = time.monotonic()
-        # Outputs acknowledged → state and offset committed: a play whose outputs are missing must be replayed.
+        # Outputs first, then state and offset: a play whose outputs are missing must be replayed.
         try:
             await asyncio.gather(*(receipt.future for receipt in checkpoint.receipts))
         except Exception as error:

@@ -1,7 +1,7 @@
-"""Plays that were fetched and wait for inference: bounded, by partition, cut into micro-batches across users.
+"""Buffers fetched plays by partition until a micro-batch is due.
 
-A micro-batch is ready when ``max_batch`` plays wait, or when the oldest has waited for the deadline. It is shared out among
-the partitions that have plays, so that a partition with a backlog cannot starve the others. No clock but the one injected.
+A micro-batch is due when ``max_batch`` plays wait, or when the oldest play has waited for the deadline. It is divided among all
+partitions with plays, so that one with a backlog cannot starve the others. Only the injected clock is read.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ class PlayBuffer:
         self._clock = clock
         self._waiting: dict[int, deque[SourceRecord]] = {}
         self._oldest_s = 0.0
-        self._some = asyncio.Event()
-        self._enough = asyncio.Event()
+        self._has_plays = asyncio.Event()
+        self._has_batch = asyncio.Event()
         self.num_plays = 0
 
     def add(self, partition: int, records: Sequence[SourceRecord]) -> None:
-        """Appends records that follow what is held of the partition."""
+        """Appends the partition's next records."""
         if not records:
             return
         if not self.num_plays:
             self._oldest_s = self._clock()
         self._waiting.setdefault(partition, deque()).extend(records)
         self.num_plays += len(records)
-        self._some.set()
+        self._has_plays.set()
         if self.has_full_batch:
-            self._enough.set()
+            self._has_batch.set()
 
     @property
     def has_full_batch(self) -> bool:
-        """Whether a micro-batch's worth of plays waits."""
+        """Whether a full micro-batch waits."""
         return self.num_plays >= self._max_batch
 
     def drop(self, partition: int) -> int:
-        """Forgets a partition's plays; returns how many."""
+        """Drops a partition's plays; returns how many."""
         dropped = len(self._waiting.pop(partition, ()))
         self._shrink(dropped)
         return dropped
@@ -55,7 +55,7 @@ class PlayBuffer:
     async def wait_until_due(self) -> None:
         """Returns when a micro-batch is full, or the oldest play has waited for the deadline."""
         while True:
-            await self._some.wait()
+            await self._has_plays.wait()
             if self.has_full_batch:
                 return
             rest_s = self._oldest_s + self._deadline_s - self._clock()
@@ -63,38 +63,37 @@ class PlayBuffer:
                 return
             try:
                 async with asyncio.timeout(rest_s):
-                    await self._enough.wait()
+                    await self._has_batch.wait()
             except TimeoutError:
                 if self.num_plays:
                     return
 
     def take(self, *, everything: bool = False) -> dict[int, list[SourceRecord]]:
-        """The next micro-batch: ``max_batch`` plays or all, shared out among partitions, each in source order."""
+        """Takes the next micro-batch: ``max_batch`` plays or all, divided among partitions, each in source order."""
         batch: dict[int, list[SourceRecord]] = {}
-        room = self.num_plays if everything else min(self._max_batch, self.num_plays)
-        taken = room
-        while room:
-            share = max(1, room // len(self._waiting))
+        left = num_taken = self.num_plays if everything else min(self._max_batch, self.num_plays)
+        while left:
+            quota = max(1, left // len(self._waiting))
             for partition in list(self._waiting):
                 queue = self._waiting[partition]
-                num = min(share, room, len(queue))
+                num = min(quota, left, len(queue))
                 batch.setdefault(partition, []).extend(queue.popleft() for _ in range(num))
-                room -= num
+                left -= num
                 if not queue:
                     del self._waiting[partition]
-                if not room:
+                if not left:
                     break
-        # A partition that was served goes behind the others.
+        # A partition that was served goes to the end of the order.
         for partition in batch:
             if partition in self._waiting:
                 self._waiting[partition] = self._waiting.pop(partition)
-        self._shrink(taken)
+        self._shrink(num_taken)
         self._oldest_s = self._clock()
         return batch
 
     def _shrink(self, num: int) -> None:
         self.num_plays -= num
         if not self.has_full_batch:
-            self._enough.clear()
+            self._has_batch.clear()
         if not self.num_plays:
-            self._some.clear()
+            self._has_plays.clear()

@@ -1,7 +1,7 @@
-"""The private names of faust-streaming and aiokafka that this project overrides or uses, and a check that they are there.
+"""Checks that the private names of faust-streaming and aiokafka that this project overrides or uses exist.
 
-An override of a method that is not called any more fails silently, and with the batch transport that would mean lost plays.
-So every such name is listed here, and a worker refuses to start when one is gone.
+An override of a method that is no longer called fails silently, and in the batch transport would lose plays. So every such name
+is listed here, and a worker refuses to start when one is missing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
     StickyPartitionAssignor: ("on_generation_assignment",),
     MessageAccumulator: ("fail_all",),
 }
-#: What is only set by a constructor or used in a body is looked for in the owner's source.
+#: Names that a constructor sets or a method uses: they are searched for in the owner's source.
 _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
     FaustFetcher: ("consumer._drain_messages(self)",),
     AIOKafkaFetcher: ("MemoryRecords(part_data[-1])", "PartitionRecords("),
@@ -71,9 +71,9 @@ _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
 
 
 def check_private_names() -> None:
-    """Looks for every private name this module rests on.
+    """Checks every listed name.
 
-    Raises: TransportMismatch naming the first one that is gone.
+    Raises: TransportMismatch, which names the first missing one.
     """
     for owner, names in _PRIVATE_NAMES.items():
         for name in names:
@@ -82,7 +82,7 @@ def check_private_names() -> None:
     for place, texts in _USED_IN_SOURCE.items():
         try:
             source = inspect.getsource(place)
-        except OSError:  # installed without sources: the names above are all that can be checked
+        except OSError:  # installed without sources: only the names above can be checked
             continue
         for text in texts:
             if text not in source:

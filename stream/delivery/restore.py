@@ -1,7 +1,7 @@
-"""Reads one partition of the changelog from its beginning to its end, and rebuilds the histories it holds.
+"""Restores a partition: reads its changelog from the beginning to the end, and rebuilds the histories.
 
-A reader of our own, because Faust's waits for the record AT the last offset, which after a transaction is a control record that
-nobody is ever given. This one watches its position instead, reads what was committed only, and knows nothing of groups.
+Faust's own recovery is not used: it waits for the record AT the last offset, which after a transaction is a control record that
+consumers never receive. Here the position decides where reading ends. Only committed records are read, outside any group.
 """
 
 from __future__ import annotations
@@ -15,25 +15,20 @@ from aiokafka import TopicPartition
 
 from intentrec_core.history.changelog_codec import MARKER_KEY, Restorer
 from stream.delivery.start_offset import check_domain
-from stream.kafka.closing import close_consumer
-from stream.kafka.reader import reader
+from stream.kafka.clients import close_consumer, reader
+from stream.kafka.topic_reader import FETCH_BYTES, read_until
 
 if TYPE_CHECKING:
     from intentrec_core.history.changelog_codec import Marker
     from intentrec_core.history.history import EventLayout, History
     from stream.settings import Settings
 
-#: Large fetches: a restore is bound by the round trip and by Python's loop over records.
-_FETCH_BYTES = 8 * 1024 * 1024
-#: About 10 ms of work between two turns of the event loop, so that heartbeats and other partitions go on.
-_RECORDS_A_TURN = 5000
-_POLL_MS = 200
-
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A partition's state as of the last checkpoint in its changelog, which was written at ``checkpoint_ms`` (-1:
-    there is none).
+    """A partition's state as of the last checkpoint in its changelog.
+
+    ``checkpoint_ms``: when that checkpoint was written; -1 if there is none.
     """
 
     histories: dict[str, History]
@@ -45,32 +40,30 @@ class Restored:
 
 
 async def read_changelog(settings: Settings, partition: int, layout: EventLayout) -> Restored:
-    """Restores a partition. The caller sets the deadline, and has fenced the owner before: the end is final then.
+    """Restores a partition. The caller sets the deadline, and fences the previous owner first, so that the end is final.
 
     Raises: StateError when the records contradict each other; KafkaError when the broker fails.
-    Cost: one pass over the partition; all its histories in memory.
+    Cost: one pass over the partition; all its histories are in memory.
     """
     started_s = time.monotonic()
     source = TopicPartition(settings.changelog_topic, partition)
     restorer, num_bytes, checkpoint_ms = Restorer(layout), 0, -1
-    consumer = reader(settings, f"recovery-{partition}", max_partition_fetch_bytes=_FETCH_BYTES)
+    consumer = reader(settings, f"recovery-{partition}", max_partition_fetch_bytes=FETCH_BYTES)
     try:
         await consumer.start()
         consumer.assign([source])
         await consumer.seek_to_beginning(source)
-        # With read_committed this is the last stable offset: the fence has settled every transaction before it.
+        # With read_committed this is the last stable offset: the fence has ended every earlier transaction.
         end = (await consumer.end_offsets([source]))[source]
-        while True:
-            fetched = (await consumer.getmany(source, timeout_ms=_POLL_MS, max_records=_RECORDS_A_TURN)).get(source, ())
-            # The embedded broker counts its last batch as one record, so its end is a lower bound: read until nothing comes.
-            if not fetched and await consumer.position(source) >= end:
-                break
-            for record in fetched:
-                if record.key is not None:  # ours always have one
+        # Not exact: the end that the embedded broker reports is a lower bound.
+        async for records in read_until(consumer, source, end, exact=False):
+            for record in records:
+                if record.key is not None:  # a changelog record always has a key
                     restorer.feed(record.key, record.value)
                     if record.key == MARKER_KEY:
                         checkpoint_ms = record.timestamp
                     num_bytes += len(record.key) + len(record.value or b"")
+            # A chunk that was fetched already comes without a wait: let heartbeats and other partitions run in between.
             await asyncio.sleep(0)
     finally:
         await close_consumer(consumer)
@@ -79,9 +72,9 @@ async def read_changelog(settings: Settings, partition: int, layout: EventLayout
 
 
 def unpack(restorer: Restorer, layout: EventLayout, partition: int) -> tuple[dict[str, History], Marker | None]:
-    """What the records of a partition make up.
+    """Histories and marker from the records of a partition.
 
-    Raises: StateError when they are of another domain or schema, or contradict each other.
+    Raises: StateError when the records belong to another domain or schema, or contradict each other.
     """
     marker = restorer.marker()
     if marker is not None:

@@ -1,33 +1,33 @@
-"""How often in a row a partition has failed: when to try again, and when to stop trying."""
+"""Counts consecutive failures of each partition: how long to wait before the next try, and when to stop trying."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
-#: A partition that fails this often, without one checkpoint and without a quiet time in between, will not mend itself.
+#: A partition that fails this often, without a checkpoint and without a quiet time in between, will not recover by itself.
 MAX_FAILURES, QUIET_S = 10, 600.0
 
 
 class Retries:
-    """By partition."""
+    """Consecutive failures by partition."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._failures: dict[int, tuple[int, float]] = {}
 
     def failed(self, partition: int) -> int:
-        """Counts a failure; returns how many there were in a row."""
+        """Counts a failure; returns the number of failures in a row."""
         num, last_s = self._failures.get(partition, (0, 0.0))
         num = 1 if self._clock() - last_s > QUIET_S else num + 1
         self._failures[partition] = num, self._clock()
         return num
 
     def succeeded(self, partition: int) -> None:
-        """A checkpoint is durable: the next failure is the first."""
+        """A checkpoint is durable: the next failure counts as the first."""
         self._failures.pop(partition, None)
 
 
 def pause_s(num_failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Seconds to wait after this many failures in a row."""
     return min(_LAST_RETRY_S, _FIRST_RETRY_S * 2.0 ** (num_failures - 1))

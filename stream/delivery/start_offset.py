@@ -1,7 +1,7 @@
-"""Where a partition's fold goes on, or why it must not: committed offset, log and marker checked against each other.
+"""Decides at which offset a partition's fold continues, or refuses to continue: checks committed offset, log and marker.
 
-A pure function, because this is where plays would be lost silently: every disagreement that would lose or double plays is
-refused, with the remedy, before anything is written.
+A pure function, because a mistake here loses plays silently. Every disagreement that would lose or double plays is refused, with
+the remedy, before anything is written.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Said wherever records of the plays topic were missed: an order to forget somebody stands among them.
-ORDERS_TOO = "; orders to forget a member may have been among them: send those of that time again"
-#: Producers' clocks against the workers'.
+#: Part of every report of missed records of the plays topic, because erasure requests are among these records.
+RESEND_ERASURES = "; erasure requests may have been among them: resend the erasure requests of that period"
+#: Allowed difference between the clocks of producers and workers.
 CLOCK_SLACK_MS = 5000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFacts:
-    """What the broker says of a partition of the plays topic.
+    """What the broker reports about a partition of the plays topic.
 
-    ``committed`` is the group's offset or None; ``beginning`` and ``end`` bound what the log holds; ``first_ms`` is the timestamp
-    of its first play, where that was asked for.
+    ``committed``: the group's offset or None. ``beginning`` and ``end``: the bounds of the log. ``first_ms``: the timestamp of
+    its first play, or None if it was not requested.
     """
 
     committed: int | None
@@ -48,75 +48,87 @@ def start_offset(
     transactional: bool,
     checkpoint_ms: int = -1,
 ) -> int:
-    """The first offset that is not in the restored state, whose last checkpoint was written at ``checkpoint_ms``.
+    """The first offset that is not in the restored state.
 
-    Raises: StateError when state and log disagree; the message says what to do.
+    ``checkpoint_ms``: when the last checkpoint of that state was written; -1 if there is none.
+
+    Raises: StateError when state and log disagree; its message says what to do.
     """
     where, committed = f"partition {partition}", facts.committed
     if marker is None:
         if committed is not None:
             raise StateError(
-                f"{where}: offset {committed} is committed but the changelog has no marker: it was emptied. "
-                "Restore it, or reset the group's offsets to the beginning to fold the plays again"
+                f"{where}: offset {committed} is committed, but the changelog has no marker: it was emptied, and later plays "
+                "would be folded into empty histories. Restore the changelog topic, or reset the group's offsets to the "
+                "beginning to fold all plays again"
             )
         if has_state and transactional:
             raise StateError(
-                f"{where}: the changelog holds members but no marker: it is another app's, or damaged. "
-                "Use another app_id, or empty the topic"
+                f"{where}: the changelog holds histories but no checkpoint marker: it belongs to another app, or is damaged. "
+                "Use another app_id, or empty the changelog topic"
             )
         return facts.beginning
     if marker.num_partitions != facts.num_partitions:
         raise StateError(
-            f"{where}: the plays topic has {facts.num_partitions} partitions, the state was folded with "
-            f"{marker.num_partitions}: members have moved between partitions. Use another app_id to fold from the beginning"
+            f"{where}: the plays topic has {facts.num_partitions} partitions, but had {marker.num_partitions} when the state was "
+            "folded: members have moved to other partitions than their histories. "
+            "Use another app_id to fold all plays from the beginning"
         )
     check_domain(marker, fingerprint, partition)
-    # The embedded broker has no transactions, and counts the last batch of a log as one record: its end says nothing.
+    # The embedded broker has no transactions. It counts the last batch of a log as one record, so its end proves nothing.
     if transactional and max(marker.next_offset, committed or 0) > facts.end:
         raise StateError(
-            f"{where}: the state reaches offset {max(marker.next_offset, committed or 0)} but the plays topic ends at "
-            f"{facts.end}: it was created anew. Use another app_id, or restore the topic"
+            f"{where}: the state reaches offset {max(marker.next_offset, committed or 0)}, but the plays topic ends at "
+            f"{facts.end}: the topic was created anew. "
+            "Use another app_id to fold the new topic from the beginning, or restore the old topic"
         )
     if committed is None:
-        # The group's offsets expire when nobody commits for a week; the marker was written with them and stands. They also go
-        # when the topic is deleted; of one that was made anew and filled, even the first play is younger than the state.
+        # The group's offsets expire a week after the last commit; the marker was written together with them, and is still valid.
+        # They also vanish when the topic is deleted: if it was created again and filled, its first play is newer than the state.
         if (
             facts.first_ms is not None
             and facts.beginning < marker.next_offset
             and facts.first_ms > checkpoint_ms + CLOCK_SLACK_MS
         ):
             raise StateError(
-                f"{where}: no offset is committed, and the first play of the log (offset {facts.beginning}) is younger than the "
-                "state: the plays topic was created anew. Use another app_id to fold it from the beginning; or, if it is the old "
-                f"one, set the group's offset to {marker.next_offset}"
+                f"{where}: the group has no committed offset, and the first play of the log (offset {facts.beginning}) is newer "
+                "than the state: the plays topic was created anew. Use another app_id to fold the new topic from "
+                f"the beginning. If it is still the old topic, set the group's offset to {marker.next_offset}"
             )
-        logger.warning("%s: no committed offset, going on at the marker's %d", where, marker.next_offset)
+        logger.warning(
+            "%s: the group has no committed offset; continuing at offset %d of the last checkpoint",
+            where,
+            marker.next_offset,
+        )
         committed = marker.next_offset
     if committed > marker.next_offset:
         raise StateError(
-            f"{where}: offset {committed} is committed but the state ends at {marker.next_offset}: plays between would be lost. "
-            f"Set the group's offset to {marker.next_offset}"
+            f"{where}: offset {committed} is committed, but the state ends at offset {marker.next_offset}: the plays in between "
+            f"would be lost. Set the group's offset to {marker.next_offset}"
         )
     if committed < facts.beginning:
         logger.error(
-            "%s: plays from %d to %d were deleted by the topic's retention before they were read: %d, less what is no play%s",
+            "%s: plays from offset %d up to the log's beginning at %d were deleted by the topic's retention before they were "
+            "read: at most %d plays%s",
             where,
             committed,
             facts.beginning,
             facts.beginning - committed,
-            ORDERS_TOO,
+            RESEND_ERASURES,
         )
-    # An offset behind the marker (embedded broker, or reset by hand) replays plays that each member's own last offset refuses.
+    # An offset below the marker's (embedded broker, or reset by hand) replays plays; each history recognises them by its last
+    # source offset.
     return max(committed, facts.beginning)
 
 
 def check_domain(marker: Marker, fingerprint: str, partition: int) -> None:
-    """Histories are packed as their domain says, so this is asked before any of them is unpacked.
+    """Checks that the state was folded under this domain, before any history is unpacked: the domain defines the packing.
 
     Raises: StateError when the state was folded under another domain.
     """
     if marker.fingerprint != fingerprint:
         raise StateError(
-            f"partition {partition}: the state was folded under another domain ({marker.fingerprint}, now {fingerprint}). "
-            "Run with the domain file it was made with, or use another app_id"
+            f"partition {partition}: the state was folded under another domain (fingerprint {marker.fingerprint}, now "
+            f"{fingerprint}): its histories cannot be read. Run with the domain file of that state, or use another app_id to "
+            "fold all plays again"
         )

@@ -1,8 +1,8 @@
-"""Faust's transport with one difference: plays leave it as whole batches, by partition, and never event by event.
+"""Faust's Kafka transport, with one difference: plays leave it in whole batches by partition, not one by one.
 
-Faust spends four futures and two queues on a message; handing over what the fetcher returned is about ten times faster.
-Everything else (membership, rebalances, lifecycle, the consumer's thread) stays Faust's. A few private methods are overridden or
-used; ``check_private_names`` refuses to start when one is gone, because a silently unused override would lose plays.
+Faust spends four futures and two queues on each message; passing on whole fetches is about ten times faster. Everything else
+(membership, rebalances, lifecycle, the consumer's thread) is Faust's. Some of its private methods are overridden or used;
+``check_private_names`` refuses to start when one is missing, because an override that is silently not called would lose plays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from intentrec_core.errors import BrokerError
 from stream.delivery.partition import Membership
 from stream.delivery.private_names import check_private_names
 from stream.delivery.start_offset import SourceFacts
-from stream.kafka.header_names import read_any_header_name
+from stream.kafka.clients import consumer_options
 from stream.wire.records import Fetched
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How soon a partition that became ready is fetched at low load; longer only saves idle turns.
+#: At low load, a partition that has become ready is fetched within this time. A longer time would only save idle turns.
 _POLL_S = 0.1
-#: As little as a play takes in the log.
+#: The smallest size of a play in the log.
 _PLAY_BYTES = 256
 _MAX_POLL_RECORDS = 2048
 _REQUEST_TIMEOUT_S = 40.0
@@ -44,7 +44,7 @@ _STOP_NOTICED_S = 0.2
 
 
 class PlaysSink(Protocol):
-    """Where the batches go: the worker, seen from the transport."""
+    """Where fetched plays go: the worker, as the transport sees it."""
 
     async def wait_for_capacity(self) -> None:
         """Returns when more plays may be fetched."""
@@ -55,15 +55,15 @@ class PlaysSink(Protocol):
         ...
 
     def accept(self, task: PartitionTask, fetched: Fetched) -> None:
-        """Takes what was fetched for a task; one that has ended meanwhile drops it."""
+        """Accepts a fetch for a task; drops it if the task has ended meanwhile."""
         ...
 
     async def partitions_revoked(self, partitions: set[int]) -> None:
-        """The group takes partitions away; they must be closed on return. Never raises."""
+        """The group revokes partitions; they must be closed on return. Never raises."""
         ...
 
     def partitions_assigned(self, partitions: set[int]) -> None:
-        """The group gave partitions; they are opened in the background."""
+        """The group assigned partitions; they are opened in the background."""
         ...
 
 
@@ -71,20 +71,17 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
-        # Faust's own reads uncommitted plays and, without tables, assigns round robin.
+        # Faust's own consumer reads uncommitted plays and, without tables, assigns partitions round robin.
         assert isinstance(transport, BatchTransport)
         settings = transport.settings
         return aiokafka.AIOKafkaConsumer(
-            **settings.connection(),
-            client_id=f"{settings.app_id}-worker",
+            **consumer_options(settings, "worker"),
             group_id=settings.app_id,
             group_instance_id=settings.consumer_group_instance_id,
             partition_assignment_strategy=[StickyPartitionAssignor],
-            enable_auto_commit=False,
             auto_offset_reset="earliest",
-            isolation_level="read_committed",
             max_poll_records=_MAX_POLL_RECORDS,
-            # A partition that was sought waits for the poll in flight to its node, which is therefore short.
+            # After a seek, a partition waits for the poll in flight to its node, so polls are short.
             fetch_max_wait_ms=settings.fetch_wait_ms,
             fetch_min_bytes=settings.max_batch * _PLAY_BYTES,
             session_timeout_ms=int(settings.session_timeout_s * 1000),
@@ -96,40 +93,40 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         )
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Tells the assignor its generation, which aiokafka forgets: old claims lose against newer ones."""
+        """Passes the generation to the assignor, which aiokafka does not: older claims must lose against newer ones."""
         StickyPartitionAssignor.on_generation_assignment(generation_id)
         await self._unless_stopping(super().on_partitions_assigned(assigned, generation_id))
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Faust's, which for an app that stops meanwhile would wait forever for a queue that is gone."""
+        """As in Faust, which would wait forever on a closed queue if the app stops meanwhile."""
         await self._unless_stopping(super().on_partitions_revoked(revoked))
 
-    async def _fetch_records(  # type: ignore[override]  # its one caller is _drain_messages below
+    async def _fetch_records(  # type: ignore[override]  # called by _drain_messages below alone
         self,
         consumer: aiokafka.AIOKafkaConsumer,
         active_partitions: set[TP],
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> dict[TP, Fetched]:
-        """Faust's, with what each partition's records cover: where offsets are missing, only positions tell gaps from losses.
+        """As in Faust, and with the offsets that each fetch covers: only positions distinguish a gap in the log from a loss.
 
-        A partition whose position moved without a record (an aborted transaction) is there with none.
+        A partition whose position moved without a record (an aborted transaction) has an entry without records.
         """
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + (timeout or 0)
         while True:
             before = _positions(consumer, active_partitions)
-            # Without a timeout the records are taken in the same step of this loop as the positions around them.
+            # Without a timeout, the records and the positions before and after them are read in one step of this loop.
             records = await super()._fetch_records(consumer, active_partitions, timeout=0, max_records=max_records)
             after = _positions(consumer, active_partitions)
-            moved = {
+            fetched = {
                 tp: Fetched(start, records.get(tp, ()), after[tp])
                 for tp, start in before.items()
                 if tp in after and (tp in records or after[tp] != start)
             }
             rest_s = give_up_s - loop.time()
-            if moved or rest_s <= 0:
-                return moved
+            if fetched or rest_s <= 0:
+                return fetched
             arrival = consumer._fetcher._create_fetch_waiter()
             done, _ = await asyncio.wait([arrival], timeout=rest_s)
             if not done:
@@ -147,18 +144,18 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         called.result()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine on the consumer's loop. Unlike ``call_thread`` it is cancelled with its caller and never queues."""
+        """Runs a coroutine on the consumer's loop; unlike ``call_thread``, it is cancelled with its caller and does not queue."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self.thread_loop)
         return await asyncio.wrap_future(future)
 
     @property
     def aiokafka_consumer(self) -> aiokafka.AIOKafkaConsumer:
-        """The consumer, to be used on its own loop."""
+        """The consumer; use it on its own loop only."""
         return self._ensure_consumer()
 
 
 class BatchConsumer(driver.Consumer):
-    """Hands plays to a sink in batches; the source side of every partition's task."""
+    """Passes plays to a sink in batches; also the source consumer of every partition task."""
 
     _thread: BatchConsumerThread
 
@@ -174,7 +171,7 @@ class BatchConsumer(driver.Consumer):
         return cast("BatchTransport", self.transport).settings.plays_topic
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
-        """The one loop that fetches plays. Ends when the consumer or the fetcher stops, or by CancelledError."""
+        """The only loop that fetches plays. Ends when the consumer or the fetcher stops, or with CancelledError."""
         sink, stopped = self._sink, cast("Service", fetcher)._stopped
         try:
             while not (self._stopped.is_set() or stopped.is_set()):
@@ -204,32 +201,32 @@ class BatchConsumer(driver.Consumer):
                 raise
 
     async def _seek_back(self, tasks: Mapping[int, PartitionTask]) -> None:
-        """To each task's own next offset: what was fetched for it is dropped.
+        """Seeks back to each task's next offset, because the fetch for it is dropped.
 
-        Belt and braces: a rebalance takes all tasks out before the flow stops for it, and new ones seek as they open. Where Faust
-        stops the flow for anything else, what was fetched meanwhile would be missing: the worker would see the gap, and reopen.
+        Belt and braces: a rebalance ends all tasks before it stops the flow, and new tasks seek when they open. If Faust stops
+        the flow for another reason, the dropped plays would be missing: the worker would find a gap and reopen the partition.
         """
         for partition, task in tasks.items():
-            # While one is sought another can end, and its next task has sought its own offset.
+            # During these seeks a task can end, and the partition's next task has done its own seek by then.
             if self._sink.fetchable().get(partition) is task:
                 await self.seek_source(partition, task.next_fetch)
 
     async def perform_seek(self) -> None:
-        """Nothing. Faust's seeks to the committed offsets after each rebalance; our tasks sought their own when they opened."""
+        """Does nothing. Faust would seek to the committed offsets after each rebalance; partition tasks seek when they open."""
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Stops the flow, then closes the partitions: aiokafka rejoins the group when this returns."""
+        """Stops the flow, then closes the partitions. When this returns, aiokafka rejoins the group."""
         self.stop_flow()
         await self._sink.partitions_revoked(self._plays(revoked))
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Has the partitions opened in the background: aiokafka sends no heartbeats until this returns."""
+        """Lets the worker open the partitions in the background, because aiokafka sends no heartbeats until this returns."""
         await super().on_partitions_assigned(assigned, generation_id)
         self._sink.partitions_assigned(self._plays(assigned))
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Faust's check of its event path, which plays do not take; progress is watched by stream.ops.health."""
+        """Does nothing. Faust would check its event path, which plays do not take; see stream.ops.liveness."""
 
     def _plays(self, partitions: set[TP]) -> set[int]:
         return {tp.partition for tp in partitions if tp.topic == self._topic}
@@ -245,8 +242,8 @@ class BatchConsumer(driver.Consumer):
         end = await consumer.end_offsets([source])
         await consumer._client.force_metadata_update()
         partitions = consumer.partitions_for_topic(source.topic)
-        if not partitions:  # a broker that has just come up; as a fact it would end in the marker
-            raise BrokerError(f"the broker names no partitions of {source.topic}")
+        if not partitions:  # a broker that has just started; the number would go into the marker
+            raise BrokerError(f"the broker reports no partitions of topic {source.topic}")
         return SourceFacts(
             committed=committed, beginning=beginning[source], end=end[source], num_partitions=len(partitions)
         )
@@ -260,7 +257,7 @@ class BatchConsumer(driver.Consumer):
         return None if found is None else int(found.timestamp)
 
     async def seek_source(self, partition: int, offset: int) -> None:
-        """See stream.delivery.partition.SourceConsumer. A partition that is no longer assigned is left alone."""
+        """See stream.delivery.partition.SourceConsumer. Does nothing if the partition is no longer assigned."""
         await self._thread.run(self._seek_source(TopicPartition(self._topic, partition), offset))
 
     async def _seek_source(self, source: TopicPartition, offset: int) -> None:
@@ -285,12 +282,12 @@ class BatchConsumer(driver.Consumer):
 
     async def _source_positions(self, sources: set[TopicPartition]) -> dict[int, tuple[int, int]]:
         consumer = self._thread.aiokafka_consumer
-        mine = sources & consumer.assignment()
-        ends = await consumer.end_offsets(mine) if mine else {}
+        assigned = sources & consumer.assignment()
+        ends = await consumer.end_offsets(assigned) if assigned else {}
         return {source.partition: (await consumer.position(source), end) for source, end in ends.items()}
 
     async def membership(self, partition: int) -> Membership:
-        """See stream.delivery.partition.SourceConsumer: a heartbeat under our generation has to be answered well."""
+        """See stream.delivery.partition.SourceConsumer. YES if the coordinator accepts a heartbeat of this generation."""
         return await self._thread.run(self._membership(TopicPartition(self._topic, partition)))
 
     async def _membership(self, source: TopicPartition) -> Membership:
@@ -311,21 +308,21 @@ class BatchConsumer(driver.Consumer):
         try:
             async with asyncio.timeout(_HEARTBEAT_DEADLINE_S):
                 await coordinator.ensure_coordinator_known()
-                answered = await coordinator._do_heartbeat()
+                is_accepted = await coordinator._do_heartbeat()
         except (TimeoutError, KafkaError):
             return Membership.UNKNOWN
         if not unchanged():
             return Membership.NO
-        return Membership.YES if answered else Membership.UNKNOWN
+        return Membership.YES if is_accepted else Membership.UNKNOWN
 
     async def _stay_active(self) -> None:
-        # aiokafka makes a consumer that fetches nothing for max_poll_interval leave its group; a long restore fetches nothing.
+        # Without a fetch for max_poll_interval, aiokafka leaves the group. A long restore fetches no plays.
         with self._thread.aiokafka_consumer._subscription.fetch_context():
             pass
 
 
 class BatchTransport(driver.Transport):
-    """To be set as ``app.transport`` before the app starts."""
+    """Faust's transport with a BatchConsumer. Set it as ``app.transport`` before the app starts."""
 
     Consumer = BatchConsumer
 
@@ -334,14 +331,13 @@ class BatchTransport(driver.Transport):
 
     def __init__(self, *args: Any, settings: Settings, rebalance_timeout_s: float, **kwargs: Any) -> None:
         check_private_names()
-        read_any_header_name()
         super().__init__(*args, **kwargs)
         self.settings = settings
         self.rebalance_timeout_s = rebalance_timeout_s
 
 
 def _positions(consumer: aiokafka.AIOKafkaConsumer, partitions: set[TP]) -> dict[TP, int]:
-    """Where the consumer goes on, of those that are assigned and know it."""
+    """The consumer's positions in the assigned partitions; one without a valid position is left out."""
     assigned = partitions & consumer.assignment()
     if not assigned:
         return {}

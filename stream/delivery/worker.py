@@ -1,12 +1,12 @@
-"""The worker's event-loop side: plays in from the transport, micro-batches to the inference thread, results into checkpoints.
+"""The worker on the event loop: takes plays from the transport, runs micro-batches, puts results into checkpoints.
 
     transport ──accept──▶ buffer ──micro-batch──▶ inference thread ──results──▶ publisher, and the partition's next checkpoint
         ▲                                                                            │
         └──── wait_for_capacity: fetched and uncommitted plays are bounded ◀──committed──┘
 
-It knows which task each partition has. Every failure, wherever it comes from, goes through ``failed``: the task is abandoned, the
-coordinator is asked whether the partition is still ours, and a new task is opened. An error that no new task mends ends the
-process.
+It owns the task of each partition. Every failure, wherever it comes from, goes through ``failed``: the task is abandoned, and if
+the coordinator confirms that the partition is still assigned to this worker, a new task is opened. An error that a new task
+cannot fix ends the process.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ T = TypeVar("T")
 
 #: Partitions opened at once. A restore takes its memory twice and most of the loop's time; more at once only delays all of them.
 _NUM_OPENING = 8
-#: Part of the rebalance timeout: the last checkpoint must be in before the group gives up on this worker and another owner
+#: Part of the rebalance timeout: the last checkpoint must be committed before the group removes this worker and another owner
 #: fences it.
 _REVOKE_RATIO = 0.5
-#: No task of this process can do better: opening again would only fail again.
+#: A new task would fail in the same way.
 _FINAL = (StateError, DeviceLost)
 
 
 class PlaysWorker:
-    """Owned by the event loop; an async context manager, which takes micro-batches to the inference thread meanwhile.
+    """An async context manager, within which micro-batches run. Owned by the event loop.
 
-    ``publisher`` is None where outputs go into the transaction. It is the transport's sink, the inference loop's sink, and the
-    owner of the partition tasks.
+    It is the transport's sink, the inference loop's sink, and the owner of the partition tasks. ``publisher`` is None where
+    outputs are part of the transaction.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class PlaysWorker:
         self.progress = WorkProgress(clock)
 
     async def __aenter__(self) -> Self:
-        """Begins to take micro-batches to the inference thread."""
+        """Begins to run micro-batches."""
         self._background.spawn(self._inference.run(), "inference")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends all background work; the inference thread is not waited for."""
+        """Ends all background work; does not wait for the inference thread."""
         await self._background.stop()
         self._inference.stop()
 
@@ -117,7 +117,7 @@ class PlaysWorker:
         return await self._inference.on_thread(function, *args)
 
     async def drain(self) -> None:
-        """Takes no more plays, finishes what is in inference, commits it, closes every partition."""
+        """Accepts no more plays, finishes and commits those in inference, and closes every partition."""
         self._draining = True
         self._flow.close()
         tasks = [task for partition in list(self._tasks) if (task := self._take_out(partition))]
@@ -147,14 +147,16 @@ class PlaysWorker:
         return {partition: task for partition, task in self._tasks.items() if task.ready}
 
     def accept(self, task: PartitionTask, fetched: Fetched) -> None:
-        """Takes what was fetched for a task: nothing for one that has ended, nothing twice, nothing after a gap."""
+        """Accepts a fetch for a task, unless the task has ended. A fetch that repeats or skips plays fails the task."""
         if self._tasks.get(task.partition) is not task or not task.ready or self._draining:
             return
         if fetched.start != task.next_fetch:
-            # Only this worker seeks. But where the log has lost the offset (retention, a topic made anew), aiokafka goes on at
-            # the log's beginning and would skip the plays in between. Opening the partition again reads how far the log reaches.
-            where = f"partition {task.partition} goes on at offset {fetched.start} instead of {task.next_fetch}"
-            self.failed(task, EngineError(where))
+            # Only this worker seeks. But if the offset is no longer in the log (retention, a topic created anew), aiokafka
+            # continues at the log's beginning and would skip plays. Reopening the partition checks the bounds of the log.
+            gap = (
+                f"the fetcher of partition {task.partition} is at offset {fetched.start}, but {task.next_fetch} is next"
+            )
+            self.failed(task, EngineError(gap))
             return
         task.next_fetch = fetched.end
         if fetched.records:
@@ -171,7 +173,7 @@ class PlaysWorker:
             self._background.spawn(self._open(partition), f"open partition {partition}")
 
     async def partitions_revoked(self, partitions: set[int]) -> None:
-        """Closes partitions in good order; past the deadline each is abandoned in the background. Never raises."""
+        """Closes partitions in order; one that misses the deadline is abandoned in the background. Never raises."""
         self._assigned -= partitions
         tasks = [task for partition in partitions if (task := self._take_out(partition))]
         finishing = {
@@ -180,7 +182,7 @@ class PlaysWorker:
         late = (await asyncio.wait(finishing, timeout=self._revoke_deadline_s))[1] if tasks else set()
         for finish in late:
             task = finishing[finish]
-            logger.warning("partition %d did not close in time: its last plays will be replayed", task.partition)
+            logger.warning("partition %d did not close in time: its uncommitted plays will be replayed", task.partition)
             # Not waited for: ending a task closes its state on the inference thread, and that may be what hangs.
             finish.cancel()
             self._background.spawn(self._abandon(task), f"abandon partition {task.partition}")
@@ -201,7 +203,7 @@ class PlaysWorker:
             if error is not None:
                 if not given_up:
                     self.failed(task, error)
-                # Still in turn: its end must not close what the next task has opened.
+                # Still within the turn: its end must not close the state of the next task.
                 await task.abandon()
             self._count_partitions()
 
@@ -210,17 +212,17 @@ class PlaysWorker:
             await task.open()
 
     async def _finish(self, task: PartitionTask) -> None:
-        """The last checkpoint of a task, then its end. What waits for inference is left for the next owner."""
+        """Commits the last checkpoint of a task and ends it. The next owner replays the plays that still wait for inference."""
         await self._stop_opening(task.partition)
         async with self._turn(task.partition):
             try:
                 await task.finish()
             except Fenced as error:
-                # Whoever fenced us took the partition before we gave it away: we had been declared dead.
+                # Another worker took the partition before it was released here: the group had declared this worker dead.
                 self._background.end_process(error)
             except Exception as error:
                 logger.warning(
-                    "last checkpoint of partition %d failed, its plays will be replayed: %r", task.partition, error
+                    "the last checkpoint of partition %d failed; its plays will be replayed: %r", task.partition, error
                 )
             finally:
                 self._settle(task)
@@ -231,15 +233,15 @@ class PlaysWorker:
             self._settle(task)
 
     async def _stop_opening(self, partition: int) -> None:
-        """A restore can take minutes; a partition that goes away does not wait for it."""
+        """Cancels an opening: a restore can take minutes, and a revoke must not wait for it."""
         opening = self._opening.pop(partition, None)
         if opening is not None and opening is not asyncio.current_task():
             opening.cancel()
             await asyncio.wait([opening])
 
     def failed(self, task: PartitionTask, error: BaseException) -> None:
-        """The one way back."""
-        # Also a task that is being given up: its last checkpoint must not carry the offset past what failed.
+        """Handles every failure of a task: abandons the task and reopens the partition, or ends the process."""
+        # Also a task that is being closed: its last checkpoint must not move the offset past the failed plays.
         task.fail(error)
         if self._tasks.get(task.partition) is not task:
             return
@@ -251,7 +253,7 @@ class PlaysWorker:
         self._background.spawn(self._reopen(task, error), f"reopen partition {task.partition}")
 
     def _take_out(self, partition: int) -> PartitionTask | None:
-        """A task begins to end: what waits for inference is left for the next one, or the next owner."""
+        """Removes a task that begins to end. Its buffered plays are dropped: the partition's next task fetches them again."""
         task = self._tasks.pop(partition, None)
         if task is not None:
             self._buffer.drop(partition)
@@ -277,7 +279,7 @@ class PlaysWorker:
         return None
 
     async def _still_ours(self, partition: int) -> bool:
-        """Asks until there is an answer. Without one nothing may be opened: that would fence the rightful owner."""
+        """Queries the coordinator until it answers: opening a partition without its consent could fence the rightful owner."""
         while partition in self._assigned and not self._draining:
             membership = await self._dependencies.source.membership(partition)
             if membership is not Membership.UNKNOWN:
@@ -286,11 +288,11 @@ class PlaysWorker:
         return False
 
     def _turn(self, partition: int) -> asyncio.Lock:
-        """Of tasks of one partition, one is opened or ended at a time: the next must find nothing of the last."""
+        """Serializes opening and ending the tasks of a partition: nothing of the previous task may be left for the next one."""
         return self._turns.setdefault(partition, asyncio.Lock())
 
     def _settle(self, task: PartitionTask) -> None:
-        """A task has ended: nothing of it is outstanding."""
+        """A task has ended: it has no plays in flight."""
         if self._in_flight.end(task):
             self.progress.work_done(task.partition, idle=True)
         self._flow.update()
@@ -298,7 +300,7 @@ class PlaysWorker:
     # --- for the inference loop
 
     def is_overloaded(self) -> bool:
-        """Whether the next micro-batch takes all plays that wait, and is coalesced."""
+        """Whether the next micro-batch takes all waiting plays, and is coalesced."""
         return self.overload.coalesces()
 
     def task_of(self, partition: int) -> PartitionTask | None:
@@ -321,15 +323,15 @@ class PlaysWorker:
     # --- for partition tasks
 
     async def open_state(self, partition: int, histories: dict[str, History]) -> None:
-        """Hands a restored state to the pipeline."""
+        """Passes a restored state to the pipeline."""
         await self._inference.on_thread(self._pipeline.open_partition, partition, histories)
 
     async def close_state(self, partition: int) -> None:
-        """Has the pipeline drop a state."""
+        """Makes the pipeline drop a state."""
         await self._inference.on_thread(self._pipeline.close_partition, partition)
 
     def restored(self, partition: int, restored: Restored) -> None:
-        """A task is ready."""
+        """The partition was restored, and its task is ready."""
         self.metrics.restored(partition, restored)
 
     def committed(self, task: PartitionTask, num_plays: int, duration_s: float) -> None:
@@ -341,7 +343,7 @@ class PlaysWorker:
         self._flow.update()
 
     def commit_failed(self, task: PartitionTask, error: BaseException) -> None:
-        """A regular checkpoint of a task failed."""
+        """A periodic checkpoint of a task failed."""
         self.metrics.commit_failed(error)
         self.failed(task, error)
 

@@ -1,4 +1,4 @@
-"""What the worker's metrics say of an event: one verb for each, so that the worker itself reads as what it does."""
+"""Records the worker's events in the metrics, one method for each event."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class WorkerMetrics:
         self._metrics = metrics
 
     def partitions(self, *, assigned: int, ready: int) -> None:
-        """How many partitions are ours, and how many of them are served."""
+        """The number of assigned partitions, and of those that are served."""
         self._metrics.partitions_assigned.set(assigned)
         self._metrics.partitions_ready.set(ready)
 
     def buffered(self, num_plays: int) -> None:
-        """Plays that wait for inference."""
+        """The number of plays that wait for inference."""
         self._metrics.buffered_plays.set(num_plays)
 
     def lag(self, num_plays: int) -> None:
-        """Plays that the log holds and no checkpoint does yet."""
+        """The number of plays in the log that are in no checkpoint."""
         self._metrics.lag_plays.set(num_plays)
 
     def committed(self, duration_s: float) -> None:
@@ -42,14 +42,14 @@ class WorkerMetrics:
         self._metrics.transaction_seconds.observe(duration_s)
 
     def commit_failed(self, error: BaseException) -> None:
-        """A checkpoint is not durable, or nobody knows."""
+        """A checkpoint failed: it is not durable, or its outcome is unknown."""
         if isinstance(error, PublishFailed):
             self._metrics.publish_failures.inc()
         outcome = TransactionOutcome.FENCED if isinstance(error, Fenced) else TransactionOutcome.ABORTED
         self._metrics.transactions.labels(outcome).inc()
 
     def reopened(self, error: BaseException) -> None:
-        """A partition is opened again because of ``error``."""
+        """A partition is reopened because of ``error``."""
         if isinstance(error, Fenced):
             reason = ReopenReason.FENCED
         elif isinstance(error, PublishFailed):

@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from intentrec_core.errors import BrokerError
-from stream.kafka.closing import close_consumer
+from stream.kafka.clients import close_consumer, consumer_options
 from stream.kafka.topics import count_partitions
 from stream.ops.quantiles import LatencyDigest, SlidingDigest
 from stream.wire.codec import decode_announcement, decode_intent, decode_recommendation
@@ -107,10 +107,8 @@ class Observer:
         Raises: BrokerError if the broker cannot be reached or a topic is missing.
         """
         self._consumer = AIOKafkaConsumer(
-            **self.settings.connection(),
-            enable_auto_commit=False,
+            **consumer_options(self.settings, "observer"),
             auto_offset_reset="earliest",
-            isolation_level="read_committed",
             fetch_max_wait_ms=50,
         )
         try:

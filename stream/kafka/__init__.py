@@ -1,0 +1,1 @@
+"""Kafka clients: topics, publisher, readers of whole topics, replay."""

@@ -1,0 +1,1 @@
+"""What operators see: metrics, health, liveness, and how a process ends."""

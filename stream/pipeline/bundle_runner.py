@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class BundleRunner:
     """Owned by the inference thread, except for ``responder``.
 
-    ``before``: the runner whose members this one takes over.
+    ``before``: the runner whose members migrate to this one.
 
     Raises: whatever is wrong with the bundle, before anything has changed.
     """
@@ -61,5 +61,5 @@ class BundleRunner:
         return EncodedSlice(batch, rows, result, self.responder)
 
     def leave_uncounted(self) -> None:
-        """What the engine has done since the last micro-batch was for no play."""
+        """Leaves out of the metrics what the engine has done since the last micro-batch, because it was not for a play."""
         self._counted = EngineCounts.of(self.serving)

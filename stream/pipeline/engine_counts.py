@@ -1,4 +1,4 @@
-"""What the engine counted since the metrics were last told."""
+"""Adds an engine's running counts to the metrics, as the difference since the last time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineCounts:
-    """An engine's running counts at one moment; another engine starts from its own."""
+    """An engine's running counts at one moment. Counts of different engines are not comparable."""
 
     hits: int = 0
     misses: int = 0
@@ -22,12 +22,12 @@ class EngineCounts:
 
     @classmethod
     def of(cls, serving: Serving) -> EngineCounts:
-        """As of now."""
+        """The engine's counts as of now."""
         engine = serving.engine
         return cls(engine.stats.hits, engine.stats.misses, engine.stats.positions, engine.num_evictions)
 
     def count(self, metrics: Metrics, since: EngineCounts) -> None:
-        """Adds what came on top of ``since``."""
+        """Adds the difference since ``since`` to the metrics."""
         metrics.engine_lookups.labels(Lookup.HIT).inc(self.hits - since.hits)
         metrics.engine_lookups.labels(Lookup.MISS).inc(self.misses - since.misses)
         metrics.engine_positions.inc(self.positions - since.positions)

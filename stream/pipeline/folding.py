@@ -25,8 +25,9 @@ from intentrec_core.history.history import EventLayout, Fold, History, Outcome, 
 from stream.pipeline.sessions import NOTHING_CARRIED
 from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
 from stream.wire.dead_letter import HEADER_PREFIX, dead_letter, kept_headers
-from stream.wire.erasure_record import home_partition, is_erasure_request, read_erasure_request
+from stream.wire.erasure_record import is_erasure_request, read_erasure_request
 from stream.wire.records import ID_HEADER, FoldOutcomes, OutputKind, OutputRecord, SourceRecord, output_id
+from stream.wire.routing import home_partition
 
 #: Looked up once: an attribute of an enum costs as much as the comparison itself.
 _APPENDED, _INSERTED = Outcome.APPENDED, Outcome.INSERTED
@@ -131,7 +132,7 @@ class _Records:
 
 
 class Folder:
-    """Folds the records of one micro-batch; made anew for each one.
+    """Folds the records of one micro-batch; one instance per micro-batch.
 
     ``num_partitions`` is None where any partitioner is allowed.
     """
@@ -147,8 +148,9 @@ class Folder:
 
     def batch(self, *, coalesced: bool = False) -> FoldedBatch:
         """Everything that was folded."""
+        waves = tuple(map(tuple, self._waves))
         return FoldedBatch(
-            self._partitions, self._waves, coalesced, frozenset(self._inserted), frozenset(self._forgotten)
+            tuple(self._partitions), waves, coalesced, frozenset(self._inserted), frozenset(self._forgotten)
         )
 
     def fold(self, partition: int, histories: dict[str, History], records: Sequence[SourceRecord]) -> FoldedPartition:
@@ -200,10 +202,12 @@ class Folder:
             else:
                 answers.append(self._answer(record, play, member, fold))
         for user_id, member in members.items():
-            first_changed, moved = member.first_changed, member.anchor_moved
+            first_changed, anchor_moved = member.first_changed, member.anchor_moved
             if first_changed >= 0:
                 work.changelog.update(
-                    encode_changes(layout, user_id, member.history, first_changed=first_changed, anchor_moved=moved)
+                    encode_changes(
+                        layout, user_id, member.history, first_changed=first_changed, anchor_moved=anchor_moved
+                    )
                 )
         outcomes = FoldOutcomes(
             num_applied=len(answers) - num_replayed,
@@ -291,8 +295,8 @@ class Folder:
 
 def rejected(record: SourceRecord, reason: RejectReason, detail: str) -> OutputRecord:
     """The dead letter of a play."""
-    letter = dead_letter(record, reason, detail)
-    return _output(record, OutputKind.DEAD_LETTER, letter.key, letter.value, letter.headers)
+    dead = dead_letter(record, reason, detail)
+    return _output(record, OutputKind.DEAD_LETTER, dead.key, dead.value, dead.headers)
 
 
 def _late(record: SourceRecord) -> OutputRecord:

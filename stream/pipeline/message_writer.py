@@ -1,4 +1,4 @@
-"""Writes answered rows as messages, and messages as the records that are published."""
+"""Writes recommendations and intent updates: encoded rows become messages, and messages become output records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stream.pipeline.folding import FoldedPartition
     from stream.pipeline.retrieval import RankedItems
 
-#: Of probabilities and scores: a float32 holds no more that mean anything, and a message is a third shorter.
+#: Decimals of probabilities and scores. More carry no information in a float32, and make a message half as long again.
 _DIGITS = 5
 
 
@@ -49,7 +49,7 @@ class _Columns:
 
 
 class MessageWriter:
-    """Writes the two outputs of every answer with one bundle's names; ``k`` items a list."""
+    """Writes the two outputs of every answer, with one bundle's names and ``k`` items per list."""
 
     def __init__(self, serving: Serving, *, k: int, max_tries: int) -> None:
         self._version = serving.version
@@ -147,18 +147,18 @@ class MessageWriter:
         head, label, head_name, label_name = self._flat[columns.primary[row]]
         return PrimaryIntent(head_name, label_name, columns.heads[head][row][label])
 
-    def _columns(self, batch: BatchRows, encoded: Encoded, lists: RankedItems) -> _Columns:
+    def _columns(self, batch: BatchRows, encoded: Encoded, ranked: RankedItems) -> _Columns:
         sessions = batch.sessions
-        moved = (encoded.primary_N != encoded.previous_primary_N) & (encoded.previous_primary_N >= 0)
+        has_changed = (encoded.primary_N != encoded.previous_primary_N) & (encoded.previous_primary_N >= 0)
         return _Columns(
-            items=lists.rows[:, : self._k].tolist(),
-            scores=_rounded(lists.scores[:, : self._k]),
-            popular=lists.popular.tolist(),
+            items=ranked.rows[:, : self._k].tolist(),
+            scores=_rounded(ranked.scores[:, : self._k]),
+            popular=ranked.popular.tolist(),
             heads=[_rounded(head) for head in encoded.heads],
             alpha=_rounded(encoded.alpha_NM),
             primary=encoded.primary_N.tolist(),
             previous_primary=encoded.previous_primary_N.tolist(),
-            shifted=(moved & ~sessions.opened).tolist(),
+            shifted=(has_changed & ~sessions.opened).tolist(),
             session_ms=sessions.start_ms.tolist(),
             opened=sessions.opened.tolist(),
             event_hash=batch.plays["event_hash"].tolist(),
@@ -169,7 +169,7 @@ class MessageWriter:
             answer.record,
             RejectReason.INFERENCE_FAILED,
             f"folded into the member's history, but bundle {self._version} could not encode it in {self._max_tries} tries; "
-            "there is nothing to redrive, mend the bundle",
+            "there is nothing to redrive; fix the bundle",
         )
 
 
@@ -195,10 +195,10 @@ def _shifted_since(first: int, columns: _Columns, row: int) -> bool:
 
 
 def _object(names: Sequence[str]) -> Callable[..., Any]:
-    """What makes JSON objects with these keys of values given in their order.
+    """A function that makes JSON objects with these keys from values in the same order.
 
-    A type of its own is written at a third of what a dict costs: its keys are encoded once and not for every play. msgspec takes
-    no key for it that JSON has to escape; a label may be any text, and then it is a dict.
+    A struct type costs a third of a dict, because its keys are encoded once and not for every play. msgspec refuses keys that
+    JSON has to escape; a label may be any text, so the function falls back to a dict then.
     """
     fields = [(f"field{i}", Any) for i in range(len(names))]
     rename = {field: name for (field, _), name in zip(fields, names, strict=True)}

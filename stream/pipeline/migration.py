@@ -39,8 +39,8 @@ _MIN_TRIED = 16
 class MemberMigration:
     """Which of two bundles serves a member. Owned by the inference thread.
 
-    ``history_of`` a member is None where there is none. A member with queued answers may move as well: where the engine is asked
-    for an older context than the one it has cached, it encodes that context from the beginning.
+    ``history_of`` a member is None where there is none. A member with queued answers may move as well: if the engine gets an
+    older context than the one it has cached, it encodes that context from the beginning.
     """
 
     def __init__(

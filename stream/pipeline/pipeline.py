@@ -1,4 +1,4 @@
-"""From bytes to bytes: records of plays in, recommendations and intents out, the state in between.
+"""The pipeline from bytes to bytes: takes records of plays, keeps the state, returns recommendations and intents.
 
     records ─ fold ─▶ FoldedBatch ─ encode ─▶ EncodedBatch ─┬─ search, score, write ─▶ PartitionResult: outputs, changelog
             └──────────── inference thread ─────────────┘   └─────────── responder thread ───────────┘
@@ -20,7 +20,7 @@ from stream.pipeline.bundle_switch import BundleSwitch
 from stream.pipeline.config import PipelineConfig
 from stream.pipeline.folding import FoldedBatch, Folder
 from stream.pipeline.prefill import PrefillQueue
-from stream.pipeline.responder import EncodedBatch, EncodedSlice, respond
+from stream.pipeline.responder import EncodedBatch, EncodedSlice, forget, respond
 from stream.pipeline.step_timer import timed
 from stream.wire.erasure_record import split_at_erasures
 from stream.wire.records import PartitionResult, SourceRecord
@@ -90,7 +90,19 @@ class Pipeline:
         Raises: KeyError for a partition that is not open; EngineError when inference fails even for a context known to be
         good. No play makes it raise. After an error the state of these partitions is unknown: close them.
         """
-        return self._with_forgotten([self._encode(self._fold(part, coalesced)) for part in split_at_erasures(batches)])
+        encoded: list[EncodedBatch] = []
+        try:
+            for part in split_at_erasures(batches):
+                folded = self._fold(part, coalesced)
+                encoded.append(self._encode(self._prefill.enqueue(folded, self._bundles.cache)))
+                num_records = sum(partition.num_records for partition in folded.partitions)
+                self.metrics.plays_consumed.inc(num_records)
+                self.metrics.batch_plays.observe(num_records)
+        except BaseException:
+            # The responders do not get what was encoded so far, and so would keep what they must drop.
+            self._forgotten = [member for batch in encoded for member in batch.forgotten] + self._forgotten
+            raise
+        return self._with_forgotten(encoded)
 
     @property
     def num_queued(self) -> int:
@@ -109,7 +121,15 @@ class Pipeline:
 
         Touches nothing else of this pipeline, so that the next micro-batch can be encoded meanwhile.
         """
-        return [result for batch in encoded for result in respond(batch, self.metrics)]
+        results: list[PartitionResult] = []
+        for number, batch in enumerate(encoded):
+            try:
+                results += respond(batch, self.metrics)
+            except BaseException:
+                for later in encoded[number + 1 :]:
+                    forget(later)
+                raise
+        return results
 
     def start_migration(self, serving: Serving) -> None:
         """From now on :meth:`step_migration` moves members to another bundle, until :meth:`swap`.
@@ -145,7 +165,6 @@ class Pipeline:
         return self._bundles.finish(self._prefill.members())
 
     def _fold(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> FoldedBatch:
-        """Folds records, and queues the answers that need a full prefill."""
         folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
         with timed(self.metrics, PipelineStep.FOLD):
             for partition, records in batches.items():
@@ -153,10 +172,7 @@ class Pipeline:
                     folder.fold(partition, self._states[partition], records)
             folded = folder.batch(coalesced=coalesced)
         self._bundles.mark_stale(folded.inserted)
-        num_records = sum(partition.num_records for partition in folded.partitions)
-        self.metrics.plays_consumed.inc(num_records)
-        self.metrics.batch_plays.observe(num_records)
-        return self._prefill.enqueue(folded, self._bundles.cache)
+        return folded
 
     def _encode(self, folded: FoldedBatch) -> EncodedBatch:
         slices = tuple(runner.encode(own) for runner, own in self._bundles.split(folded))

@@ -1,7 +1,7 @@
-"""What is popular now: the reference every prediction is compared with, and the list for members nothing is known of.
+"""Counts what is popular now: the reference for every prediction, and the fallback list for members without a known item.
 
-A bundle brings the plays it counted; the plays this worker folds in come on top as they happen. A worker sees its own
-partitions only, and members are spread over partitions by hash: what it counts is a sample of all.
+The counts begin with those of the bundle, and this worker adds the plays that it folds. It sees its own partitions only; because
+members are spread over partitions by hash, its counts are a sample of all plays.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from intentrec_core.baselines.popularity import WEEK_S, PopularWindow
 
-#: Seeding moves items one play at a time, about 1 µs each; a bundle that counted more is scaled down to this many.
+#: Seeding adds plays one at a time, at about 1 µs each; a bundle with more plays is scaled down to this many.
 MAX_SEEDED_PLAYS = 200_000
-#: A fallback list's counts are at most this many plays old: counting out a large catalogue takes milliseconds.
+#: The counts of a fallback list are at most this many plays old: computing them for a large catalogue takes milliseconds.
 _REFRESH_PLAYS = 1_024
 _PAD_ROW = -1
 
@@ -24,7 +24,7 @@ _PAD_ROW = -1
 class PopularNow:
     """Plays of the last 7 days of event time, by item row.
 
-    ``bundle_counts`` f32[V] are the plays a bundle counted in the 7 days up to ``counted_at_s``.
+    ``bundle_counts`` f32[V]: the bundle's plays of each item in the 7 days up to ``counted_at_s``.
     """
 
     def __init__(self, bundle_counts: NDArray[np.float32], counted_at_s: float) -> None:
@@ -35,14 +35,14 @@ class PopularNow:
         self._appeal: NDArray[np.float32] | None = None
         self._num_seen = 0
 
-    def beside(self, bundle_counts: NDArray[np.float32]) -> PopularNow:
-        """Of another bundle whose rows mean the same items: what either of them counts live, both have."""
+    def sharing_plays(self, bundle_counts: NDArray[np.float32]) -> PopularNow:
+        """For another bundle with the same items in the same rows: the two share all plays that either of them adds."""
         other = copy(self)
         other._bundle_counts, other._appeal = bundle_counts, None
         return other
 
     def add(self, item_rows: NDArray[np.int64], ts_s: NDArray[np.float64]) -> None:
-        """Counts plays; row 0 is not counted."""
+        """Counts plays. Row 0, an unknown item, is not counted."""
         add = self.window.add
         for row, at_s in zip(item_rows.tolist(), ts_s.tolist(), strict=True):
             add(row, at_s)
@@ -50,13 +50,13 @@ class PopularNow:
     def hits(
         self, item_rows: NDArray[np.int64], watched: Sequence[NDArray[np.int64]], k: int, hide_watched: bool
     ) -> NDArray[np.bool_]:
-        """Whether each item is among the ``k`` most played, what its member had ``watched`` before left out.
+        """Whether each item is among the ``k`` most played, without the items that its member had ``watched`` before.
 
-        Shapes: item_rows i64[N], watched i64[any] a play -> bool[N].
+        Shapes: item_rows i64[N], watched i64[any] for each play -> bool[N].
         """
         return self.window.among_top(item_rows, k, watched if hide_watched else None)
 
-    def lists(
+    def ranked(
         self,
         label_probs: Sequence[NDArray[np.float32]],
         labels: Sequence[NDArray[np.float32]],
@@ -65,11 +65,11 @@ class PopularNow:
         excluded: Sequence[NDArray[np.int64]],
         allowed: Sequence[NDArray[np.bool_] | None],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The ``k`` best of log(1 + plays) + Σ over heads of the probability of the item's label.
+        """The ``k`` best items by log(1 + plays) + Σ over heads of the probability of the item's label.
 
-        The intents enter as a factor of at most e a head: with none known, the list is plain popularity.
+        Each head changes the popularity of an item by a factor of at most e; without intents, the list is plain popularity.
 
-        Shapes: label_probs f32[N, L] and labels f32[V, L] a head, excluded i64[any] and allowed bool[V] a row ->
+        Shapes: label_probs f32[N, L] and labels f32[V, L] for each head, excluded i64[any] and allowed bool[V] for each row ->
         rows i64[N, k] (-1 padded), scores f32[N, k] (-inf padded).
         """
         scores = np.repeat(self._current_appeal()[None, :], len(excluded), axis=0)

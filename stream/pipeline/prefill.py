@@ -1,4 +1,4 @@
-"""Queue for members who need a full prefill: answered after everyone else, a bounded number of positions at a time.
+"""Queue for members who need a full prefill: answered after all others, a bounded number of positions at a time.
 
     micro-batch ─ folded ─┬─ members whose earlier plays are cached ──▶ answered at once
                           └─ other members, beyond the bound ──▶ chunks ──▶ one between two micro-batches, oldest first
@@ -20,7 +20,8 @@ from intentrec_core.engine.member_key import MemberKey
 from stream.pipeline.folding import ContextRun, FoldedBatch
 from stream.pipeline.split import split_by_member
 
-#: Positions for each new play. An appended play costs 1; with its share of a short window's anchor moves, or a little late, 2.
+#: Positions for each new play. An appended play costs 1; about 2 if it is a little late, or if a short window's anchor
+#: moves are counted in.
 _MUCH_MORE = 3
 
 

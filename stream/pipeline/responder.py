@@ -1,4 +1,4 @@
-"""From encoded contexts to results: the second half of the pipeline, on a thread of its own.
+"""Turns encoded contexts into results: the second half of the pipeline, on the responder thread.
 
     encoded rows ─ search ─▶ ranked items ─ score predictions ─▶ counts ─ write ─▶ outputs
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,8 @@ from stream.pipeline.step_timer import timed
 from stream.pipeline.watched import WatchedCache
 from stream.wire.deferred_counts import DeferredCounts
 from stream.wire.records import OutputRecord, PartitionResult
+
+_source_offset = attrgetter("source_offset")
 
 if TYPE_CHECKING:
     from intentrec_core.engine.member_key import MemberKey
@@ -63,7 +66,7 @@ class EncodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class PartitionAnswers:
-    """What one bundle answered to plays of one partition."""
+    """One bundle's answers to plays of one partition."""
 
     partition: int
     outputs: Sequence[OutputRecord]
@@ -71,9 +74,9 @@ class PartitionAnswers:
 
 
 class Responder:
-    """Answers with one bundle. The inference thread makes it; a single thread, any one, calls everything else.
+    """Answers with one bundle. The inference thread creates it; one thread calls everything else.
 
-    ``before``: the responder of the bundle whose members this one takes over.
+    ``before``: the responder of the bundle whose members migrate to this one.
 
     Raises: whatever is wrong with the bundle.
     """
@@ -143,15 +146,16 @@ def respond(batch: EncodedBatch, metrics: Metrics) -> list[PartitionResult]:
 
     Batches come in the order in which they were encoded.
     """
-    for responder in batch.responders:
-        for member in batch.forgotten:
-            responder.forget(member)
+    forget(batch)
     outputs = {folded.partition: list(folded.outputs) for folded in batch.partitions}
     counts = {folded.partition: _outcome_counts(folded, metrics) for folded in batch.partitions}
     for encoded_slice in batch.slices:
         for answers in encoded_slice.responder.answer(encoded_slice):
             outputs[answers.partition] += answers.outputs
             counts[answers.partition].add_all(answers.counts)
+    for folded in batch.partitions:
+        if folded.outputs or len(batch.slices) > 1:  # several lists, each of them in source order
+            outputs[folded.partition].sort(key=_source_offset)
     return [
         PartitionResult(
             folded.partition,
@@ -166,8 +170,15 @@ def respond(batch: EncodedBatch, metrics: Metrics) -> list[PartitionResult]:
     ]
 
 
+def forget(batch: EncodedBatch) -> None:
+    """Has the responders drop what the batch says, also where the batch itself cannot be answered."""
+    for responder in batch.responders:
+        for member in batch.forgotten:
+            responder.forget(member)
+
+
 def _outcome_counts(folded: FoldedPartition, metrics: Metrics) -> DeferredCounts:
-    """What became of the records, to be counted once they are committed."""
+    """The outcomes of the records, to be counted once they are committed."""
     counts, outcomes = DeferredCounts(), folded.outcomes
     num_bytes = sum(len(key) + len(value or b"") for key, value in folded.changelog.items())
     counts.add(metrics.changelog_bytes, amount=num_bytes)

@@ -1,7 +1,7 @@
-"""From encoded rows to lists of items: conditioned on the intents, filtered as of each play, never an exception.
+"""Turns encoded rows into ranked items: conditioned on the intents, and filtered as of each play.
 
     E, p ─ query ─ index ──────────────────────────────────────────▶ rows, scores
-             └ no item of the context is known to the bundle: what is popular now, conditioned on the intents
+             └ the bundle knows no item of the context: what is popular now, conditioned on the intents
 
 Shapes: N rows of the batch, k items a list, V item rows, M heads.
 """
@@ -32,7 +32,7 @@ _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class RankedItems:
-    """Shapes: rows i64[N, k] (-1 padded), scores f32[N, k], popular bool[N]: a list of what is popular."""
+    """Shapes: rows i64[N, k] (-1 padded), scores f32[N, k], popular bool[N]: whether the list is the popular fallback."""
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -40,7 +40,7 @@ class RankedItems:
 
 
 class Retrieval:
-    """Makes lists of ``k`` items with one bundle."""
+    """Ranks ``k`` items for each row, with one bundle."""
 
     def __init__(self, serving: Serving, *, k: int, beta: float) -> None:
         self._serving, self._k, self._beta = serving, k, beta
@@ -51,7 +51,7 @@ class Retrieval:
         watched = [f for f in domain.filters if f.kind is FilterKind.WATCHED]
         names = [head.name for head in domain.heads] if serving.has_intents else []
         self._hides_always = any(rule.unless_head not in names for rule in watched)
-        #: Per watched filter with an exception: the head it looks at, and for which of its labels items stay hidden.
+        #: For each watched filter with an exception: its head, and the labels of the head for which watched items stay hidden.
         self._hiding_labels = [
             (at := names.index(rule.unless_head), _hidden(domain.heads[at].label_names, rule.unless_values))
             for rule in watched
@@ -66,57 +66,57 @@ class Retrieval:
         unanswered: NDArray[np.bool_],
         popular: PopularNow,
     ) -> RankedItems:
-        """A list for every row that is not ``unanswered``. Shape: bool[N]."""
+        """Ranks items for every row that is not ``unanswered``. Shape: bool[N]."""
         num = len(batch)
         hides = self._hides(encoded)
         allowed = self._allowed(batch)
-        lists = RankedItems(
+        ranked = RankedItems(
             np.full((num, self._k), PAD_ROW, dtype=np.int64),
             np.full((num, self._k), -np.inf, dtype=np.float32),
             ~unanswered & ~self._known(batch),
         )
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
-        rows = np.flatnonzero(~unanswered & ~lists.popular)
+        rows = np.flatnonzero(~unanswered & ~ranked.popular)
         if len(rows):
             queries = conditioning.query(encoded.item_NW[rows], self._label_probs(encoded, rows), self._beta)
             picked = rows.tolist()
-            # A member who goes back to an item finds it among those watched, also where an approximate index misses it.
+            # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
-            lists.rows[rows], lists.scores[rows] = self._serving.index.search(
+            ranked.rows[rows], ranked.scores[rows] = self._serving.index.search(
                 queries,
                 self._k,
                 excluded=[excluded[i] for i in picked],
                 allowed=[allowed[i] for i in picked],
                 included=included,
             )
-        rows = np.flatnonzero(lists.popular)
+        rows = np.flatnonzero(ranked.popular)
         if len(rows):
             picked = rows.tolist()
-            lists.rows[rows], lists.scores[rows] = popular.lists(
+            ranked.rows[rows], ranked.scores[rows] = popular.ranked(
                 self._label_probs(encoded, rows),
                 self._serving.labels,
                 self._k,
                 excluded=[excluded[i] for i in picked],
                 allowed=[allowed[i] for i in picked],
             )
-        return lists
+        return ranked
 
     def _label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-        """Probabilities of the labels that items have of themselves; all 0 where the model predicts no intents."""
+        """Probabilities of the labels that depend on the item alone; all 0 if the model predicts no intents."""
         serving = self._serving
         if not encoded.heads:
             return [np.zeros((len(rows), labels.shape[1]), dtype=np.float32) for labels in serving.labels]
         return [encoded.heads[m][rows] for m in serving.label_heads]
 
     def _hides(self, encoded: Encoded) -> NDArray[np.bool_]:
-        """Whether what was watched stays hidden, by the likeliest label of the heads the filters look at. Shape: bool[N]."""
+        """Whether watched items are hidden, by the likeliest label of the heads that the filters use. Shape: bool[N]."""
         hides = np.full(len(encoded.item_NW), self._hides_always)
         for head, hidden_labels in self._hiding_labels:
             hides |= hidden_labels[encoded.heads[head].argmax(axis=1)]
         return hides
 
     def _known(self, batch: BatchRows) -> NDArray[np.bool_]:
-        """Whether any item of the context is known to the bundle. Shape: bool[N]."""
+        """Whether the bundle knows any item of the context. Shape: bool[N]."""
         known = batch.item_row > 0
         for row in np.flatnonzero(~known).tolist():
             items = self._context(batch, row)["item_hash"]
@@ -124,7 +124,7 @@ class Retrieval:
         return known
 
     def _allowed(self, batch: BatchRows) -> list[Mask | None]:
-        """What may be shown after each play, by the member's values last seen up to it; None where all may be."""
+        """The items allowed after each play, by the member's latest values as of that play; None if all items are."""
         filters = self._serving.filters
         if not self._member_keys:
             return [_mask(filters.allowed({}))] * len(batch)
@@ -139,19 +139,19 @@ class Retrieval:
         return found
 
     def _values(self, batch: BatchRows, key: str, is_number: bool) -> list[float | int | None]:
-        """The member's value as of each row's play: the last one that is not missing."""
+        """The member's value as of each row's play: the latest one that is not missing."""
         column = f"filter_{key}"
         newest = batch.plays[column]
         missing = np.isnan(newest) if is_number else newest == 0
         values: list[float | int | None] = newest.tolist()
         for row in np.flatnonzero(missing).tolist():
-            sent = self._context(batch, row)[column]
-            sent = sent[~np.isnan(sent)] if is_number else sent[sent != 0]
-            values[row] = sent[-1].item() if len(sent) else None
+            known = self._context(batch, row)[column]
+            known = known[~np.isnan(known)] if is_number else known[known != 0]
+            values[row] = known[-1].item() if len(known) else None
         return values
 
     def _context(self, batch: BatchRows, row: int) -> NDArray[np.void]:
-        """The plays up to the row's."""
+        """The plays of the context up to the row's play."""
         run = batch.runs[batch.run[row]]
         plays = self._layout.view(run.context)
         return plays[: len(plays) - run.num_outputs + int(batch.nth[row]) + 1]
@@ -162,5 +162,5 @@ def _hidden(labels: Sequence[str], unless: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def _mask(mask: Mask) -> Mask | None:
-    """No mask where all items may be shown: most indexes are faster without one."""
+    """None if all items are allowed, because most indexes are faster without a mask."""
     return None if mask[1:].all() else mask

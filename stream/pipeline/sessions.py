@@ -1,8 +1,7 @@
-"""Sessions, derived from the history: a session ends when the next play comes after the gap, and no timer runs.
+"""Derives sessions from the history: a play opens a session if it comes more than the gap after the play before it. No timers.
 
-An id is a hash of the member and of the event time at which the session began, so that a restarted worker, another
-worker and a replay name it alike. A late play that comes to stand before a session's first one gives that session a
-new id: the earlier beginning is the true one.
+A session id is a hash of the member and the event time of the session's first play, so a restarted worker, another worker and a
+replay produce the same id. An out-of-order play that becomes the first of a session changes its id: the earlier start is right.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-#: No time of a play: they begin in 1970.
+#: Not the time of any play, because no play is before 1970.
 NOTHING_CARRIED = -1
 
 
 def session_id(user_id: str, start_ms: int) -> str:
-    """The id of the session that a member began at ``start_ms``: 16 hex digits."""
+    """The id of a member's session that began at ``start_ms``: 16 hexadecimal digits."""
     return xxhash.xxh3_64_hexdigest(f"{start_ms}\0{user_id}".encode())
 
 
 @dataclass(frozen=True, slots=True)
 class SessionStarts:
-    """Of chosen plays: when the session of each began, and whether the play itself began it.
+    """For some plays: when the session of each began, and whether the play opened it.
 
     Shapes: start_ms i64[N], opened bool[N].
     """
@@ -40,17 +39,17 @@ def session_starts(
     gap_ms: int,
     places: NDArray[np.int64],
 ) -> SessionStarts:
-    """Sessions of the plays at ``places`` of several contexts laid one after another.
+    """Sessions of the plays at ``places``, in several contexts that are concatenated.
 
-    ``heads`` are the places where a context begins; ``carried_ms`` is, for each context, when the session of its first play
-    began if plays before it have left the context, else :data:`NOTHING_CARRIED`.
+    ``heads``: where each context begins. ``carried_ms``: for each context, when the session of its first play began if earlier
+    plays were evicted, else :data:`NOTHING_CARRIED`.
 
     Shapes: ts_ms i64[T], heads and carried_ms i64[C], places i64[N].
-    Cost: O(T), a few array passes for all contexts together.
+    Cost: O(T), in a few array passes for all contexts together.
     """
     opened = np.empty(len(ts_ms), dtype=bool)
     np.greater(np.diff(ts_ms), gap_ms, out=opened[1:])
-    opened[heads] = True  # a context never continues the one laid before it
+    opened[heads] = True  # a context does not continue the one before it
     start = np.maximum.accumulate(np.where(opened, np.arange(len(ts_ms)), 0))
     began_ms = ts_ms.copy()
     carried = carried_ms != NOTHING_CARRIED

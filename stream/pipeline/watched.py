@@ -1,6 +1,6 @@
-"""Rows of the items a member watched last, as of each play: what the filter hides and what "continue" brings back.
+"""Rows of each member's last watched items, as of each play: the watched filter hides them, or "continue" brings them back.
 
-Derived state: kept for members seen lately, so that a play looks up one item and not a whole history.
+Derived state, kept for recently active members, so that a play costs the look-up of one item and not of a whole history.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WatchedRows = NDArray[np.int64]
 
 
 class WatchedCache:
-    """The last w item rows of members, oldest first, 0 for unknown items; for one vocabulary."""
+    """The last w item rows of each member, oldest first, 0 for an unknown item; for one vocabulary."""
 
     def __init__(self, layout: EventLayout, vocabulary: ItemRows, max_members: int) -> None:
         self._layout = layout
@@ -32,14 +32,14 @@ class WatchedCache:
         return len(self._held)
 
     def forget(self, member: MemberKey) -> None:
-        """Drops what is cached of a member."""
+        """Drops a member's rows."""
         self._held.pop(member, None)
 
     def of(self, batch: BatchRows) -> list[WatchedRows]:
-        """For every row the last w items watched as of its play, that play included.
+        """For every row, the last w items watched as of its play, including that play.
 
-        Shapes: one i64[up to w] a row; they may share memory.
-        Cost: a copy of w rows a run; a look-up of w items where a member is not cached.
+        Shapes: one i64[up to w] for each row; they may share memory.
+        Cost: a copy of w rows per run, and a look-up of w items for a member who is not cached.
         """
         limit = self._layout.watched
         if not limit:

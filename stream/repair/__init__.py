@@ -1,0 +1,1 @@
+"""Tools for operators: dead letters sent again, histories shown and verified."""

@@ -24,7 +24,7 @@ from intentrec_core.errors import BrokerError, RejectReason
 from stream.kafka.topic_reader import TopicReader
 from stream.settings import Settings
 from stream.wire.dead_letter import HEADER_PREFIX, KEPT_OF_OURS, REDRIVE_OF_HEADER, REDRIVES_HEADER
-from stream.wire.erasure_record import home_partition
+from stream.wire.routing import home_partition
 
 #: A play that fails three times will keep failing: fix it at its source, or fix the worker.
 MAX_REDRIVES = 3

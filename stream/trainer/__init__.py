@@ -1,0 +1,1 @@
+"""The trainer: event log, training runs, gate, leader lock."""

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from intentrec_core.errors import BrokerError, ConfigError, Fenced
 from intentrec_core.history.history import hash64
+from stream.kafka.clients import consumer_options
 from stream.settings import Settings
 
 #: A killed leader stays a member for one session timeout (10 s), then a rebalance runs (up to 30 s).
@@ -135,11 +136,9 @@ class GroupLock(ConsumerRebalanceListener):  # type: ignore[misc]
         self._partition = TopicPartition(settings.model_updates_topic, 0)
         self._assignor = _LeaderAssignor()
         self._consumer = AIOKafkaConsumer(
-            **settings.connection(),
-            client_id=f"{settings.app_id}-trainer-lock",
+            **consumer_options(settings, "trainer-lock"),
             group_id=f"{settings.app_id}-trainer-lock",
             partition_assignment_strategy=(self._assignor,),
-            enable_auto_commit=False,
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 4),
             rebalance_timeout_ms=int(settings.session_timeout_s * 1000),

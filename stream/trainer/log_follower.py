@@ -23,10 +23,9 @@ from intentrec_core.domain.spec import Domain, FieldKind, FilterKind, value_text
 from intentrec_core.errors import BrokerError, StateError
 from intentrec_core.history.history import EventLayout
 from intentrec_core.plays.table import PlayRow
-from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end
-from stream.delivery.start_offset import ORDERS_TOO
-from stream.kafka.closing import close_consumer
-from stream.kafka.header_names import read_any_header_name
+from stream.delivery.lag_monitor import can_read_end_offsets, look_deadline_s
+from stream.delivery.start_offset import RESEND_ERASURES
+from stream.kafka.clients import close_consumer, consumer_options
 from stream.kafka.topics import count_partitions
 from stream.ops.liveness import Waiting
 from stream.ops.metrics import Metrics
@@ -35,8 +34,9 @@ from stream.trainer.event_log import EventLog
 from stream.trainer.event_log_erasure import PendingErasure
 from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay
 from stream.wire.codec import RejectedPlay, decode_play
-from stream.wire.erasure_record import ErasureRequest, home_partition, is_erasure_request, read_erasure_request
+from stream.wire.erasure_record import ErasureRequest, is_erasure_request, read_erasure_request
 from stream.wire.records import SourceRecord
+from stream.wire.routing import home_partition
 
 logger = logging.getLogger(__name__)
 
@@ -141,12 +141,8 @@ class LogFollower:
         self._last_poll_s = clock()
         self._lagging = Waiting(clock)
         self._poll_was_full = False
-        read_any_header_name()
         self._consumer = AIOKafkaConsumer(
-            **settings.connection(),
-            client_id=f"{settings.app_id}-trainer",
-            isolation_level="read_committed",
-            enable_auto_commit=False,
+            **consumer_options(settings, "trainer"),
             auto_offset_reset="none",
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
@@ -226,7 +222,7 @@ class LogFollower:
             except (TimeoutError, KafkaError):
                 # An unreachable broker is not a hanging trainer: restarting the trainer would not help.
                 lagging = {p.partition for p in assigned}
-                if not await tells_where_plays_end(self._settings, deadline_s, lagging):
+                if not await can_read_end_offsets(self._settings, deadline_s, lagging):
                     lagging = set()
             self._lagging.only(lagging)
 
@@ -301,7 +297,7 @@ class LogFollower:
                     "partition %d: %d plays were deleted before they were logged%s",
                     partition.partition,
                     missed,
-                    ORDERS_TOO if position else "",
+                    RESEND_ERASURES if position else "",
                 )
             self._consumer.seek(partition, self._writer.next_offset(partition.partition))
 

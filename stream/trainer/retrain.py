@@ -209,7 +209,7 @@ def train_config(job: RetrainJob, *, warm: bool) -> TrainConfig:
 def _running_bundle(job: RetrainJob) -> LoadedBundle | None:
     for version, url in job.running:
         try:
-            loaded, _ = check_bundle(BundleStore(url, Path(job.cache_dir)).fetch(version).path)
+            loaded, _ = check_bundle(BundleStore(url, Path(job.cache_dir)).fetch(version))
         except BundleError as error:
             if error.fault is BundleFault.UNREACHABLE:
                 raise

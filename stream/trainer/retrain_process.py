@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from stream.ops.child_guard import guarded
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.retrain_job import RetrainJob, RetrainResult
 
@@ -70,12 +71,10 @@ def _scratch(job: RetrainJob) -> Path:
 
 
 async def _start(command: Sequence[str], scratch: Path) -> asyncio.subprocess.Process:
-    guard = [sys.executable, "-I", "-S", str(_TREE / "ops" / "child_guard.py"), str(os.getpid())]
     # The child imports this tree's packages, whatever the working folder is and whatever else is installed.
     paths = [str(_TREE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = await asyncio.create_subprocess_exec(
-        *guard,
-        *command,
+        *guarded(command),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,

@@ -1,0 +1,1 @@
+"""Message types, bytes to plays and back, dead letters, erasure requests, published contracts."""

@@ -153,7 +153,6 @@ def encode_output(message: Recommendation | IntentUpdate) -> bytes:
 def with_latency(value: bytes, latency_s: float) -> bytes:
     """A value of :func:`encode_output` with its latency, in seconds.
 
-    Negative where the producer's clock is ahead of this machine's; it is sent so.
     Raises: ValueError when the latency is not finite.
     """
     return value[:_BEFORE_LATENCY] + _latency_suffix(latency_s)

@@ -18,7 +18,6 @@ from msgspec import Struct
 from intentrec_core.errors import RejectReason
 from stream.wire.codec import RejectedPlay
 from stream.wire.messages import MAX_ID_LENGTH
-from stream.wire.routing import home_partition as home_partition
 
 if TYPE_CHECKING:
     from stream.wire.records import SourceRecord

@@ -19,8 +19,8 @@ from stream.bundles.serving import load_serving
 from stream.ops.metrics import PipelineStep
 from stream.pipeline.pipeline import Pipeline
 from stream.wire.codec import NO_LATENCY
-from stream.wire.erasure_record import home_partition
 from stream.wire.records import OutputKind, PartitionResult
+from stream.wire.routing import home_partition
 from tests.bench.worker_plays import history, plays, user_id
 from tests.bench.worker_world import POOL_BYTES
 from tests.worlds.bundle_world import Record, make_pipeline

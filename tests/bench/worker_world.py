@@ -27,7 +27,7 @@ from stream.bundles.announcements import announce
 from stream.delivery.changelog import Checkpoint, TransactionalWriter
 from stream.kafka.topics import create_topics
 from stream.settings import Settings
-from stream.wire.erasure_record import home_partition
+from stream.wire.routing import home_partition
 from tests.bench.worker_plays import MODEL, START_MS, catalogue, domain_text, history, load_domain, user_id
 
 #: Histories of a cut when the changelog is filled; a cut is one transaction.

@@ -104,7 +104,7 @@ def test_make_demo_draws_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     terminal = Terminal(["make", "demo", "DEMO_ARGS=--train-seconds 4", "--assume-old=.venv/installed"], environment)
     try:
         assert terminal.read_until("recommended next", 250), terminal.shown[-3000:]
-        for shown in ("plays/s", "play to list, p50", "popular, last 7 days", "Weights", "member", "weight"):
+        for shown in ("plays/s", "latency p50", "popular, last 7 days", "Weights", "member", "weight"):
             assert terminal.read_until(shown, 30), shown
         assert len(marked(mark)) >= 4
         terminal.press_ctrl_c()

@@ -22,7 +22,7 @@ from stream.ops.metrics import Metrics
 from stream.settings import Settings
 from stream.trainer.app import TrainerProcess
 from stream.trainer.event_log import EventLog
-from stream.wire.erasure_record import home_partition
+from stream.wire.routing import home_partition
 from tests.faults.load import GroupView, Load, serving
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.fault_report import FaultRow

@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream.cli import root
 from stream.cli.bundle_store import newest_announced
-from stream.kafka.publisher import key_hash
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings
+from stream.wire.routing import key_hash
 
 SMALL = ("--domain", "video", "--epochs", "1", "--width", "16", "--layers", "1", "--device", "cpu", "--no-references")
 

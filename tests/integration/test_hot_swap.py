@@ -136,10 +136,10 @@ def test_a_worker_begins_with_the_parent_of_a_corrupt_bundle(settings: Settings,
 def test_a_worker_begins_with_the_parent_of_a_bundle_that_cannot_be_loaded(
     settings: Settings, bundles: list[BundleRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(path: Path, **options: Any) -> Serving:
-        if path.name == bundles[2].version:
+    def load(ref: BundleRef, **options: Any) -> Serving:
+        if ref.version == bundles[2].version:
             raise RuntimeError("CUDA out of memory")
-        return load_serving(path, **options)
+        return load_serving(ref, **options)
 
     async def test() -> None:
         await create_topics(settings)

@@ -16,9 +16,8 @@ from confluent_kafka.admin import AdminClient
 from intentrec_core.history.changelog_codec import user_of
 from stream.cli import root
 from stream.kafka.header_names import KeptRecords, ReadableRecords
-from stream.kafka.publisher import key_hash
 from stream.local_kafka.broker import Broker
-from stream.wire.erasure_record import home_partition
+from stream.wire.routing import home_partition, key_hash
 from tests.faults.load import GroupView
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.odd_headers import send_with_odd_header

@@ -17,7 +17,6 @@ from aiokafka import AIOKafkaProducer
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import StateError
 from stream.bundles.builder import check_bundle
-from stream.kafka.publisher import key_hash
 from stream.kafka.replay import play_message
 from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker
@@ -27,6 +26,7 @@ from stream.trainer.app import TrainerProcess
 from stream.trainer.event_log import EventLog
 from stream.trainer.retrain_job import GateReason
 from stream.wire.codec import encode
+from stream.wire.routing import key_hash
 from tests.rigs.trainer_rig import (
     NUM_PARTITIONS,
     announcements,

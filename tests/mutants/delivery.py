@@ -1,4 +1,4 @@
-"""Holes in delivery, put back: the ones that plain Faust has, and those that this design could have had."""
+"""Faults in delivery: those of plain Faust, and those that this design could have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHANGELOG, PARTITION, WORKER = (
 TRANSPORT, PUBLISHER, CLIENTS = "stream/delivery/transport.py", "stream/kafka/publisher.py", "stream/kafka/clients.py"
 START_OFFSET = "stream/delivery/start_offset.py"
 
-TEST_PARTITION_LIFE, TEST_FAUST_APP = (
+TEST_PARTITION, TEST_FAUST_APP = (
     "tests/unit/stream/delivery/test_partition.py",
     "tests/unit/stream/delivery/test_faust_app.py",
 )
@@ -33,10 +33,10 @@ DELIVERY = (
                 CHANGELOG,
                 """        await asyncio.gather(*await _send(self._producer, topic, partition, checkpoint, self._marker))
         if not await self._commit_offset(partition, checkpoint.next_offset):
-            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
+            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer assigned here")
 """,
                 """        if not await self._commit_offset(partition, checkpoint.next_offset):
-            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer ours")
+            raise BrokerError(f"the offset of partition {partition} was not committed: it is no longer assigned here")
         await asyncio.gather(*await _send(self._producer, topic, partition, checkpoint, self._marker))
 """,
             ),
@@ -100,8 +100,8 @@ DELIVERY = (
                 "        facts",
             ),
         ),
-        # What it finds is checked against the offset, and a marker that has moved is told: the twins see it heal by itself.
-        (TEST_PARTITION_LIFE,),
+        # The restored state is checked against the offset, and a newer marker is detected: in the twins it recovers by itself.
+        (TEST_PARTITION,),
     ),
     Mutant(
         "committed offset read before the fence",
@@ -121,7 +121,7 @@ DELIVERY = (
         TWINS,
     ),
     Mutant(
-        "changelog read with what is not committed",
+        "uncommitted records of the changelog read",
         (Edit(CLIENTS, '"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
         TWINS,
     ),
@@ -142,7 +142,7 @@ DELIVERY = (
         TWINS,
     ),
     Mutant(
-        "a failed partition goes on with the state it had in memory",
+        "a reopened partition keeps the state that was in memory",
         (
             Edit(
                 PARTITION,
@@ -170,17 +170,17 @@ DELIVERY = (
         (f"{SWEEP}::test_each_step_meets_each_fate",),
     ),
     Mutant(
-        "what was fetched while the flow stopped is passed over",
+        "a fetch dropped while the flow stopped is not fetched again",
         (Edit(TRANSPORT, "                    await self._seek_back(tasks)\n", ""),),
         (TEST_DRAIN_LOOP,),
     ),
     Mutant(
-        "a fetch of before a rebalance is taken",
+        "a fetch from before a rebalance accepted",
         (Edit(TRANSPORT, "if not self.flow_active or generation != self.app.consumer_generation_id:", "if False:"),),
         (TEST_DRAIN_LOOP,),
     ),
     Mutant(
-        "the next task's offset sought away by what is dropped of the last one",
+        "a dropped fetch of one task moves the position of the next",
         (
             Edit(
                 TRANSPORT,
@@ -191,7 +191,7 @@ DELIVERY = (
         (TEST_DRAIN_LOOP,),
     ),
     Mutant(
-        "a fetch from anywhere accepted",
+        "a fetch from any offset accepted",
         (Edit(WORKER, "        if fetched.start != task.next_fetch:\n", "        if False:\n"),),
         (TEST_REOPENS, *TWINS),
     ),
@@ -208,7 +208,7 @@ DELIVERY = (
         TWINS,
     ),
     Mutant(
-        "the offset of what was fetched committed, not of what was processed",
+        "the offset of fetched plays committed, not that of processed ones",
         (
             Edit(
                 PARTITION,
@@ -240,14 +240,14 @@ DELIVERY = (
         TWINS,
     ),
     Mutant(
-        "outputs leave behind an inference that failed",
+        "outputs leave after an inference that failed",
         (Edit(PARTITION, "        self.output_stream.ended = True  # now", "        # now"),),
         ("tests/unit/stream/delivery/test_worker.py",),
     ),
     Mutant(
         "outputs of a task that has ended still leave",
         (Edit(PARTITION, "        self.output_stream.ended = True\n", ""),),
-        (TEST_PARTITION_LIFE, *TWINS),
+        (TEST_PARTITION, *TWINS),
     ),
     Mutant(
         "changelog written to another partition than the source's",
@@ -262,7 +262,7 @@ DELIVERY = (
     ),
     Mutant(
         "plays of an open or aborted transaction folded in",
-        (Edit(TRANSPORT, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (Edit(CLIENTS, '"isolation_level": "read_committed"', '"isolation_level": "read_uncommitted"'),),
         (TEST_FAUST_APP, "tests/faults/test_log_gaps.py"),
     ),
     Mutant(
@@ -297,17 +297,17 @@ DELIVERY = (
         ("tests/unit/stream/delivery/test_start_offset.py",),
     ),
     Mutant(
-        "outputs sent behind one that failed",
+        "outputs sent after one that failed",
         (Edit(PUBLISHER, "        self.stream.ended = True\n", "        pass\n"),),
         ("tests/unit/stream/kafka/test_publisher.py",),
     ),
     Mutant(
-        "what a newer owner has committed taken for damage",
+        "the commits of a newer owner taken for damage",
         (Edit(PARTITION, "(await needs.restore(partition)).marker != restored.marker", "False"),),
-        (TEST_PARTITION_LIFE,),
+        (TEST_PARTITION,),
     ),
     Mutant(
-        "a run that does not name its first play",
+        "a coalesced answer does not name its first play",
         (
             Edit(
                 "stream/pipeline/coalescing.py",

@@ -55,7 +55,7 @@ FOLD_RULES = (
         (TEST_SESSIONS,),
     ),
     Mutant(
-        "a request to forget is obeyed in any partition",
+        "an erasure request obeyed in any partition",
         (
             Edit(
                 FOLDING,

@@ -1,17 +1,17 @@
-"""Faults in what says whether a process gets anywhere: a hang that nobody sees, and a hang seen where there is none."""
+"""Faults in the detection of stalls: a hang that is not detected, and a hang detected where there is none."""
 
 from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-LAG_WATCH, PROGRESS, WORKER = "stream/delivery/lag_monitor.py", "stream/ops/liveness.py", "stream/delivery/worker.py"
-PARTITION, RECOVERY, FOLLOWER = (
+LAG_MONITOR, PROGRESS, WORKER = "stream/delivery/lag_monitor.py", "stream/ops/liveness.py", "stream/delivery/worker.py"
+PARTITION, TOPIC_READER, FOLLOWER = (
     "stream/delivery/partition.py",
-    "stream/delivery/restore.py",
+    "stream/kafka/topic_reader.py",
     "stream/trainer/log_follower.py",
 )
 
-TEST_LAG_WATCH, TEST_PROGRESS = (
+TEST_LAG_MONITOR, TEST_PROGRESS = (
     "tests/unit/stream/delivery/test_lag_monitor.py",
     "tests/unit/stream/ops/test_liveness.py",
 )
@@ -23,12 +23,12 @@ RECOVERY_ENDS = f"{TEST_WORKER}::test_a_recovery_past_its_deadline_ends_the_proc
 
 LIVENESS = (
     Mutant(
-        "the watch on the log's end is blind",
-        (Edit(LAG_WATCH, "saw_lag(standing | unopened)", "saw_lag(set())"),),
-        (TEST_LAG_WATCH,),
+        "the lag monitor reports no partition",
+        (Edit(LAG_MONITOR, "saw_lag(standing | unopened)", "saw_lag(set())"),),
+        (TEST_LAG_MONITOR,),
     ),
     Mutant(
-        "a partition that stands hidden by what the others get done",
+        "a stalled partition hidden by the progress of others",
         (Edit(PROGRESS, "        self._since_s.pop(partition, None)\n", "        self._since_s.clear()\n"),),
         (
             TEST_PROGRESS,
@@ -42,24 +42,24 @@ LIVENESS = (
         (TEST_FOLLOWER,),
     ),
     Mutant(
-        "a partition that nobody opens is not seen",
-        (Edit(LAG_WATCH, "saw_lag(standing | unopened)", "saw_lag(standing)"),),
-        (TEST_LAG_WATCH,),
+        "a partition that is not opened is not reported",
+        (Edit(LAG_MONITOR, "saw_lag(standing | unopened)", "saw_lag(standing)"),),
+        (TEST_LAG_MONITOR,),
     ),
     Mutant(
-        "a broker that is away taken for a worker that hangs",
-        (Edit(LAG_WATCH, "if (found is None or unopened) and not await", "if False and not await"),),
-        (TEST_LAG_WATCH,),
+        "a broker that is down taken for a stuck worker",
+        (Edit(LAG_MONITOR, "if (found is None or unopened) and not await", "if False and not await"),),
+        (TEST_LAG_MONITOR,),
     ),
     Mutant(
-        "a worker that hangs taken for a broker that is away",
-        (Edit(LAG_WATCH, " and not await tells_others(fetched | unopened)", ""),),
-        (TEST_LAG_WATCH,),
+        "a stuck worker taken for a broker that is down",
+        (Edit(LAG_MONITOR, " and not await broker_answers(fetched | unopened)", ""),),
+        (TEST_LAG_MONITOR,),
     ),
     Mutant(
-        "a partition that waits for its turn taken for one that stands",
-        (Edit(LAG_WATCH, "        if not worker.had_capacity():\n", "        if False:\n"),),
-        (TEST_LAG_WATCH,),
+        "a partition that waits its turn taken for a stalled one",
+        (Edit(LAG_MONITOR, "        if not worker.had_capacity():\n", "        if False:\n"),),
+        (TEST_LAG_MONITOR,),
     ),
     Mutant(
         "the same in a trainer that catches up",
@@ -70,9 +70,9 @@ LIVENESS = (
         "a recovery waits for the record at the last offset",
         (
             Edit(
-                RECOVERY,
-                "            if not fetched and await consumer.position(source) >= end:\n",
-                "            if end == 0 or (fetched and fetched[-1].offset == end - 1):  # a control record\n",
+                TOPIC_READER,
+                "        if reached >= end and (exact or not records):\n",
+                "        if end == 0 or (records and records[-1].offset == end - 1):  # a control record\n",
             ),
         ),
         ("tests/property/test_every_await_can_fail.py::test_each_step_meets_each_fate",),
@@ -94,12 +94,18 @@ LIVENESS = (
         (RECOVERY_ENDS,),
     ),
     Mutant(
-        "a connection's time-out taken for a recovery past its deadline",
-        (Edit(PARTITION, "            if not deadline.expired():  # a connection's own\n                raise\n", ""),),
+        "a connection timeout taken for a recovery past its deadline",
+        (
+            Edit(
+                PARTITION,
+                "            if not deadline.expired():  # a timeout within the client\n                raise\n",
+                "",
+            ),
+        ),
         ("tests/unit/stream/delivery/test_partition.py",),
     ),
     Mutant(
-        "what ends behind a transaction's end takes up room for good",
+        "a fetch that ends after a control record counts as in flight for good",
         (
             Edit(
                 "stream/delivery/in_flight.py",
@@ -110,7 +116,7 @@ LIVENESS = (
         ("tests/unit/stream/delivery/test_in_flight.py",),
     ),
     Mutant(
-        "what is fetched and not committed is not bounded",
+        "plays in flight are not bounded",
         (Edit("stream/delivery/flow_control.py", " and self._in_flight.has_capacity", ""),),
         (TEST_WORKER, "tests/faults/test_bounded.py"),
     ),

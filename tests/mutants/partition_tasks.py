@@ -1,4 +1,4 @@
-"""Faults in how a worker's tasks begin and end, and in what is counted of them."""
+"""Faults in the opening and ending of partition tasks, and in their counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEST_WORKER, TEST_REOPENS = (
     "tests/unit/stream/delivery/test_partition_reopens.py",
 )
 TEST_START_OFFSET = "tests/unit/stream/delivery/test_start_offset.py"
-TEST_GROUND_STATE, TEST_MOVED = (
+TEST_GROUND_STATE, TEST_STALE_MEMBERS = (
     "tests/property/test_ground_state.py",
     "tests/unit/stream/pipeline/test_stale_members.py",
 )
@@ -43,7 +43,7 @@ PARTITION_TASKS = (
         (TEST_WORKER,),
     ),
     Mutant(
-        "a client library's cancellation taken for ours",
+        "a client library's cancellation taken for one of this code",
         (
             Edit(
                 WORKER,
@@ -70,7 +70,7 @@ PARTITION_TASKS = (
         (TEST_WORKER,),
     ),
     Mutant(
-        "a position behind the last record taken for a gap",
+        "a position after the last record taken for a gap",
         (
             Edit(
                 WORKER,
@@ -81,7 +81,7 @@ PARTITION_TASKS = (
         (TEST_WORKER,),
     ),
     Mutant(
-        "partitions of a topic counted anew for each batch",
+        "partitions of a topic counted again for each batch",
         (
             Edit(
                 PUBLISHER,
@@ -94,7 +94,7 @@ PARTITION_TASKS = (
         ("tests/unit/stream/kafka/test_publisher.py",),
     ),
     Mutant(
-        "a topic made anew and filled taken for the old one",
+        "a topic created anew and filled taken for the old one",
         (Edit(START_OFFSET, "facts.first_ms > checkpoint_ms + CLOCK_SLACK_MS", "False"),),
         (TEST_START_OFFSET,),
     ),
@@ -104,12 +104,12 @@ PARTITION_TASKS = (
         (TEST_GROUND_STATE,),
     ),
     Mutant(
-        "the engine before told only of what moved since the swap",
+        "the previous engine forgets only members that became stale since the swap",
         (Edit(MOVED, "= old, self._since_migration, set()", "= old, set(), set()"),),
-        (TEST_MOVED, "tests/unit/stream/bundles/test_hot_swap.py"),
+        (TEST_STALE_MEMBERS, "tests/unit/stream/bundles/test_hot_swap.py"),
     ),
     Mutant(
-        "plays that waited for inference left for the next task",
+        "plays that waited for inference passed to the next task",
         (
             Edit(
                 WORKER,
@@ -117,7 +117,7 @@ PARTITION_TASKS = (
                 "",
             ),
         ),
-        (f"{TEST_REOPENS}::test_what_waited_for_inference_is_not_taken_into_the_next_life",),
+        (f"{TEST_REOPENS}::test_plays_that_waited_for_inference_are_not_passed_to_the_next_task",),
     ),
     Mutant(
         "a revoked partition does not wait for inference",
@@ -128,7 +128,7 @@ PARTITION_TASKS = (
                 "                await self._commit()\n",
             ),
         ),
-        (f"{TEST_WORKER}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
+        (f"{TEST_WORKER}::test_plays_in_inference_at_a_revoke_are_in_the_last_checkpoint",),
     ),
     Mutant(
         "no last transaction on revoke",
@@ -139,18 +139,18 @@ PARTITION_TASKS = (
                 "                await self._idle.wait()\n",
             ),
         ),
-        (f"{TEST_WORKER}::test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut",),
+        (f"{TEST_WORKER}::test_plays_in_inference_at_a_revoke_are_in_the_last_checkpoint",),
     ),
     Mutant(
         "a failed inference passed over by the last checkpoint",
         (
             Edit(
                 WORKER,
-                "past what failed.\n        task.fail(error)\n",
-                "past what failed.\n        pass\n",
+                "past the failed plays.\n        task.fail(error)\n",
+                "past the failed plays.\n        pass\n",
             ),
         ),
-        (f"{TEST_REOPENS}::test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut",),
+        (f"{TEST_REOPENS}::test_the_last_checkpoint_does_not_pass_plays_whose_inference_failed",),
     ),
     Mutant(
         "an opening that failed ended out of turn",
@@ -161,6 +161,6 @@ PARTITION_TASKS = (
                 "                if given_up:\n                    await task.abandon()\n            self._count_partitions()\n",
             ),
         ),
-        (f"{TEST_REOPENS}::test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after",),
+        (f"{TEST_REOPENS}::test_a_failed_opening_closes_nothing_of_the_next_task",),
     ),
 )

@@ -6,10 +6,10 @@ from tests.mutants.mutant import Edit, Mutant
 
 CODEC, FOLDING, DEAD_LETTER = "stream/wire/codec.py", "stream/pipeline/folding.py", "stream/wire/dead_letter.py"
 ISOLATION, HEADER_NAMES = "stream/pipeline/isolation.py", "stream/kafka/header_names.py"
-HOT_SWAP, TAKEOVER, SERVING, PIPELINE = (
+HOT_SWAP, MIGRATION, VERIFICATION, PIPELINE = (
     "stream/bundles/hot_swap.py",
     "stream/pipeline/migration.py",
-    "stream/bundles/serving.py",
+    "stream/bundles/verification.py",
     "stream/pipeline/pipeline.py",
 )
 BUNDLE, CONTENTS, STORE = (
@@ -28,7 +28,7 @@ TEST_ISOLATION, TEST_HEADER_NAMES = (
     "tests/unit/stream/kafka/test_header_names.py",
 )
 TEST_BUNDLE, TEST_SWAP = "tests/unit/intentrec_core/bundle/test_format.py", "tests/unit/stream/bundles/test_hot_swap.py"
-TEST_TAKEOVER = "tests/unit/stream/pipeline/test_migration_aborts.py"
+TEST_MIGRATION = "tests/unit/stream/pipeline/test_migration_aborts.py"
 TEST_HOT_SWAP = "tests/integration/test_hot_swap.py"
 
 POISON = (
@@ -38,7 +38,7 @@ POISON = (
         (TEST_PIPELINE,),
     ),
     Mutant(
-        "set aside: a value that could be kept whole is checkpoint",
+        "set aside: a value that could be kept whole is cut",
         (
             Edit(
                 DEAD_LETTER,
@@ -59,7 +59,7 @@ POISON = (
         (TEST_DEAD_LETTER,),
     ),
     Mutant(
-        "set aside: bytes that are not UTF-8 taken where nobody reads them",
+        "set aside: bytes that are not UTF-8 accepted in an ignored field",
         (Edit(CODEC, "        if not value.isascii():\n", "        if False:\n"),),
         (TEST_CODEC,),
     ),
@@ -111,7 +111,7 @@ POISON = (
         (TEST_ISOLATION,),
     ),
     Mutant(
-        "crashing: what failed stays cached",
+        "crashing: a failed context stays cached",
         (Edit(ISOLATION, "            self._forget_failed(placed, result.failed)\n", "            pass\n"),),
         (TEST_ISOLATION,),
     ),
@@ -126,7 +126,7 @@ POISON = (
         (f"{TEST_HOT_SWAP}::test_an_older_number_is_refused",),
     ),
     Mutant(
-        "bundle: other bytes than were written served",
+        "bundle: changed bytes served",
         (Edit(BUNDLE, "        if found != expected:\n", "        if False:\n"),),
         (TEST_BUNDLE,),
     ),
@@ -136,14 +136,14 @@ POISON = (
         (TEST_BUNDLE,),
     ),
     Mutant(
-        "bundle: golden queries not asked",
-        (Edit(SERVING, "        check_golden(index, ", "        (lambda *_: None)(index, "),),
+        "bundle: golden queries not run",
+        (Edit(VERIFICATION, "        check_golden(index, ", "        (lambda *_: None)(index, "),),
         (TEST_SWAP,),
     ),
     Mutant(
-        "bundle: one that can encode nobody serves",
-        (Edit(TAKEOVER, "        if num_bad > _MAX_BAD_RATIO * num_tried and", "        if False and"),),
-        (TEST_TAKEOVER,),
+        "bundle: one that can encode no member serves",
+        (Edit(MIGRATION, "        if num_bad > _MAX_BAD_RATIO * num_tried and", "        if False and"),),
+        (TEST_MIGRATION,),
     ),
     Mutant(
         "bundle: one with other ground state serves",
@@ -155,6 +155,11 @@ POISON = (
             ),
         ),
         (TEST_SWAP,),
+    ),
+    Mutant(
+        "bundle: a fetched bundle hashed a second time at load",
+        (Edit(HOT_SWAP, "load_serving(ref, device", "load_serving(ref.path, device"),),
+        (f"{TEST_SWAP}::test_a_hot_swap_hashes_each_file_of_the_bundle_once",),
     ),
     Mutant(
         "bundle: a starting worker tries the newest ones only",
@@ -173,7 +178,7 @@ POISON = (
         (f"{TEST_HOT_SWAP}::test_a_store_that_cannot_be_reached_is_asked_again",),
     ),
     Mutant(
-        "bundle: what another process fetches is removed",
+        "bundle: the fetch of another process removed",
         (Edit(STORE, "_locked(left, wait=False)", "nullcontext()"),),
         ("tests/unit/stream/cli/test_bundles_in_a_store.py",),
     ),

@@ -1,4 +1,4 @@
-"""Holes in what is held back and in what is written later, put back: order, bounds, and what a checkpoint has to wait for."""
+"""Faults in the prefill queue and in answers written later: order, bounds, and what a checkpoint has to wait for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SWEEP = "tests/property/test_every_await_can_fail.py"
 
 PREFILL = (
     Mutant(
-        "a checkpoint that does not wait for what was held back",
+        "a checkpoint does not wait for queued answers",
         (
             Edit(
                 INFERENCE_LOOP,
@@ -26,17 +26,17 @@ PREFILL = (
         (SWEEP,),
     ),
     Mutant(
-        "a member who waits overtaken by their own newer play",
+        "a queued play overtaken by a newer play of the same member",
         (Edit(PREFILL, "if self._waiting[member] or num > ", "if num > "),),
         (SWEEP, TEST_PREFILL),
     ),
     Mutant(
-        "whoever waits charged for a whole context again",
+        "a queued member charged for a whole context again",
         (Edit(PREFILL, "(self._waiting[run.member] and all_stay) or ", ""),),
         (TEST_PREFILL,),
     ),
     Mutant(
-        "whoever waits taken for cached when it is their turn, however many wait",
+        "a queued member expected to be cached, however many are queued",
         (Edit(PREFILL, "all_stay = 2 * len(self._waiting) <= cache.num_slots", "all_stay = True"),),
         (TEST_PREFILL,),
     ),
@@ -46,7 +46,7 @@ PREFILL = (
         (TEST_PREFILL,),
     ),
     Mutant(
-        "a part given out behind what the thread did after it",
+        "a chunk published after what was encoded later",
         (
             Edit(
                 INFERENCE_LOOP,
@@ -58,29 +58,29 @@ PREFILL = (
         (TEST_WORKER,),
     ),
     Mutant(
-        "micro-batches taken however much is held back",
+        "micro-batches taken however long the prefill queue is",
         (Edit(INFERENCE_LOOP, "            await self._prefill_has_capacity.wait()\n", ""),),
         (TEST_WORKER,),
     ),
     Mutant(
-        "what was encoded before a swap answered with the new bundle",
+        "plays encoded before a swap answered with the new bundle",
         (
             Edit(
                 PIPELINE,
-                "        return [result for batch in encoded for result in respond(batch, self.metrics)]\n",
+                "        results: list[PartitionResult] = []\n        for number",
                 "        import dataclasses\n"
                 "        current = self._bundles.responders[0]\n"
                 "        encoded = [\n"
                 "            dataclasses.replace(b, slices=tuple(dataclasses.replace(s, responder=current) for s in b.slices))\n"
                 "            for b in encoded\n"
                 "        ]\n"
-                "        return [result for batch in encoded for result in respond(batch, self.metrics)]\n",
+                "        results: list[PartitionResult] = []\n        for number",
             ),
         ),
         (TEST_SWAP,),
     ),
     Mutant(
-        "a member forgotten before what was encoded earlier is judged",
+        "a member forgotten before earlier plays are scored",
         (
             Edit(
                 PIPELINE,
@@ -95,7 +95,7 @@ PREFILL = (
         (
             Edit(
                 INFERENCE_LOOP,
-                "        except Exception as raised:  # the caller gets it\n            error = raised\n",
+                "        except Exception as raised:  # passed on\n            error = raised\n",
                 "        except Exception:\n            pass\n",
             ),
         ),

@@ -1,4 +1,4 @@
-"""Faults in what is derived from a play: histories, contexts, caches, lists."""
+"""Faults in histories, contexts, caches and lists."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ STATE = (
         (TEST_PIPELINE,),
     ),
     Mutant(
-        "what left the context not in the changelog",
+        "evicted plays not in the changelog",
         (Edit(CODEC, "    if anchor_moved:\n        head", "    if False:\n        head"),),
         (TEST_GROUND_STATE,),
     ),
@@ -110,7 +110,7 @@ STATE = (
         (TEST_FOLDING,),
     ),
     Mutant(
-        "a run's context of before its last play",
+        "a run keeps the context from before its last play",
         (Edit(FOLDING, "            open_run.context = member.history.events\n", ""),),
         (TEST_FOLDING,),
     ),
@@ -150,7 +150,7 @@ STATE = (
         (TEST_PARITY,),
     ),
     Mutant(
-        "plays behind a late one not encoded again",
+        "plays after a late one not encoded again",
         (
             Edit(
                 ENGINE,
@@ -173,7 +173,7 @@ STATE = (
         (TEST_FILTERS, TEST_PIPELINE),
     ),
     Mutant(
-        "an item without the datum is shown",
+        "an item without the value is shown",
         (
             Edit(
                 FILTERS,
@@ -188,7 +188,7 @@ STATE = (
         (
             Edit(
                 FILTERS,
-                '                raise ValueError(f"filter {rule.kind} {rule.key}: no item column of that name")\n',
+                '                raise ValueError(f"filter {rule.kind} {rule.key}: there is no item column with this name")\n',
                 "                continue\n",
             ),
         ),

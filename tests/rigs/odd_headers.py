@@ -9,8 +9,8 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from stream.kafka.publisher import key_hash
 from stream.settings import Settings
+from stream.wire.routing import key_hash
 
 
 class OddName(str):

@@ -14,7 +14,6 @@ from aiokafka import AIOKafkaProducer
 
 from intentrec_core.plays.table import PlayRow
 from stream.bundles.announcements import AnnouncementFollower
-from stream.kafka.publisher import key_hash
 from stream.kafka.replay import play_message
 from stream.local_kafka.broker import Broker
 from stream.ops.metrics import Metrics
@@ -23,6 +22,7 @@ from stream.trainer.app import TrainerProcess
 from stream.trainer.event_log import EventLog
 from stream.wire.codec import encode
 from stream.wire.messages import Announcement
+from stream.wire.routing import key_hash
 from tests.worlds.trainer_world import DOMAIN_TEXT
 
 NUM_PARTITIONS = 2

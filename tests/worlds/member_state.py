@@ -13,6 +13,7 @@ import numpy as np
 from intentrec_core.domain.spec import Domain, FieldKind, FilterKind, value_text
 from intentrec_core.history.history import EventLayout, History, hash64
 from tests.worlds.naive_fold import NaiveFold, NaiveMember, NaivePlay
+from tests.worlds.tiny_plays import watched_hashes
 
 
 class MemberState(NamedTuple):
@@ -53,12 +54,11 @@ def naive_state(folded: NaiveFold, member: NaiveMember, domain: Domain) -> Membe
 def product_state(history: History, layout: EventLayout) -> MemberState:
     """What a history of the product holds; it has at least one play."""
     plays = history.view(layout).tolist()
-    items = [*np.frombuffer(history.evicted_items, dtype="<u8").tolist(), *(play[0] for play in plays)]
     return MemberState(
         history.count,
         history.last_offset,
         [tuple(map(_without_nan, play)) for play in plays],
-        items[-layout.watched :] if layout.watched else [],
+        watched_hashes(history, layout),
         (history.session_start_ms(layout, 0), history.session_start_ms(layout, len(plays) - 1)),
     )
 

@@ -1,0 +1,1 @@
+"""Scores each prediction by the member's next play."""

@@ -1,8 +1,8 @@
-"""The reference every predicted intent is compared with: the label that was commonest in the last 7 days of event time.
+"""The reference for predicted intents: the most common label of the last 7 days of event time.
 
-    observed_labels of a batch ─▶ compared with the commonest label as of the batch before ─▶ counted, and gone after 7 days
+    observed labels of a batch ─▶ compared with the most common label as of the previous batch ─▶ counted for 7 days
 
-Counts are kept a batch, not a play: expiry is exact to the newest play of a batch.
+Counts are kept per batch, not per play: a batch expires by its newest play.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from intentrec_core.baselines.popularity import WEEK_S
 
 
 class CommonLabels:
-    """How often each label of one head came true lately. Time is the newest event time counted, never a clock.
+    """Counts how often each label of one head was observed lately. Time is the newest event time so far; no clock is read.
 
-    Cost: O(labels) a batch; memory O(labels · batches in the window).
+    Cost: O(labels) per batch; memory O(labels · batches in the window).
     """
 
     def __init__(self, num_labels: int, window_s: float = WEEK_S) -> None:
@@ -29,11 +29,11 @@ class CommonLabels:
 
     @property
     def commonest(self) -> int | None:
-        """The commonest label; None before the first one."""
+        """The most common label; None before the first one."""
         return int(self._counts.argmax()) if self._counts.any() else None
 
     def add(self, observed_labels: NDArray[np.bool_], ts_s: NDArray[np.float64]) -> None:
-        """Counts which labels came true with the plays at event times ``ts_s``.
+        """Counts the labels observed with plays at event times ``ts_s``.
 
         Shapes: observed_labels bool[N, L]; ts_s f64[N].
         """

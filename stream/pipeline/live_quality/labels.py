@@ -1,4 +1,4 @@
-"""Which labels of each intent head came true with a play: what predictions are judged by.
+"""The observed labels of a play, for each intent head: predictions are scored by them.
 
 Shapes: N plays, L labels of a head, Fd dynamic fields.
 """
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def observed_labels_of(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> list[NDArray[np.bool_]]:
-    """Of the plays at ``rows``; no label where the truth is not known. Shapes: i64[N] -> bool[N, L] a head.
+    """The observed labels of the plays at ``rows``; all false where they are not known. Shapes: i64[N] -> bool[N, L] per head.
 
-    Cost: what the plays hold; where a head depends on the plays before, all of their features once more.
+    Cost: a look-up per play. If a head depends on earlier plays, the features of all contexts are computed once more.
     """
     heads, features = serving.domain.heads, serving.features
     item_row = batch.item_row[rows]
@@ -31,11 +31,11 @@ def observed_labels_of(batch: BatchRows, rows: NDArray[np.int64], serving: Servi
     else:
         plays = batch.plays[rows]
         codes = {head.name: features.own_codes(head, plays, item_row) for head in heads if head.is_dynamic}
-    return [_came_true(head, serving, item_row, codes.get(head.name)) for head in heads]
+    return [_observed(head, serving, item_row, codes.get(head.name)) for head in heads]
 
 
 def _dynamic_codes(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> dict[str, NDArray[np.int64]]:
-    """Codes of all dynamic fields, by field."""
+    """Codes of all dynamic fields, by name."""
     size = serving.features.layout.size
     contexts, starts = [], []
     for run_of, nth in zip(batch.run[rows].tolist(), batch.nth[rows].tolist(), strict=True):
@@ -47,7 +47,7 @@ def _dynamic_codes(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) 
     return {field.name: codes[:, column] for column, field in enumerate(serving.domain.dynamic_fields)}
 
 
-def _came_true(
+def _observed(
     head: Field, serving: Serving, item_row: NDArray[np.int64], codes: NDArray[np.int64] | None
 ) -> NDArray[np.bool_]:
     """Shapes: item_row i64[N]; codes i64[N] where the head is a dynamic field -> bool[N, L]."""

@@ -1,10 +1,10 @@
-"""Quality for free: every play first judges the member's last prediction, then becomes part of the next one's context.
+"""Measures live quality: each play is compared with the member's previous prediction, before it becomes part of the context.
 
-    prediction after play k ──▶ kept by member ──▶ play k + 1: was it among the 10? were the intents right?
+    prediction after play k ──▶ kept by member ──▶ play k + 1: was it among the 10 items? were the intents right?
 
-Counted by the bundle that predicted, beside what is popular in the last 7 days on the same plays: items and
-labels. A play of an item unknown to the bundle is a miss for both. Late and replayed plays judge nothing: they are not
-what was predicted.
+Results are counted for the bundle that made the prediction, next to a reference on the same plays: the items and labels that are
+popular in the last 7 days. A play of an item unknown to the bundle is a miss for both. Late and replayed plays are not counted,
+because they are not the next play that was predicted.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from stream.pipeline.live_quality.common_labels import CommonLabels
 from stream.wire.deferred_counts import DeferredCounts
 
 CUTOFF = 10
-#: Predictions kept, about 300 bytes each; beyond, the oldest are dropped and their members' next plays judge nothing.
+#: Predictions kept, about 300 bytes each. The oldest are dropped, and the next plays of their members are not counted.
 MAX_MEMBERS = 262_144
 _FIRST_MEMBERS = 1_024
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What was predicted: items i32[N, 10] (-1 padded), likeliest label of each head i16[N, M], bundle i32[N] (-1: none)."""
+    """Predictions: items i32[N, 10] (-1 padded), likeliest label of each head i16[N, M], bundle i32[N] (-1: no prediction)."""
 
     items: NDArray[np.int32]
     labels: NDArray[np.int16]
@@ -39,7 +39,7 @@ class Predictions:
 
     @classmethod
     def empty(cls, num: int, num_heads: int) -> Predictions:
-        """``num`` times no prediction."""
+        """``num`` rows without a prediction."""
         return cls(
             np.full((num, CUTOFF), -1, dtype=np.int32),
             np.full((num, num_heads), -1, dtype=np.int16),
@@ -47,7 +47,7 @@ class Predictions:
         )
 
     def take(self, rows: NDArray[np.int64]) -> Predictions:
-        """Those at ``rows``."""
+        """The predictions at ``rows``."""
         return Predictions(self.items[rows], self.labels[rows], self.bundle[rows])
 
     def put(self, rows: NDArray[np.int64], other: Predictions) -> None:
@@ -56,7 +56,7 @@ class Predictions:
 
 
 class LastPredictions:
-    """The last prediction of each member, in flat arrays; of too many members, those kept longest go."""
+    """The last prediction of each member, in flat arrays. With too many members, the oldest entries are dropped."""
 
     def __init__(self, num_heads: int, max_members: int = MAX_MEMBERS) -> None:
         self._num_heads, self._max_members = num_heads, max_members
@@ -66,11 +66,11 @@ class LastPredictions:
         self._next = 0
 
     def __len__(self) -> int:
-        """Members with a prediction."""
+        """The number of members with a prediction."""
         return len(self._slot)
 
     def bundles(self) -> NDArray[np.int32]:
-        """Numbers of the bundles whose predictions are kept, each once."""
+        """The numbers of the bundles that made the kept predictions, each once."""
         return np.unique(self._kept.bundle)
 
     def find(self, members: Sequence[MemberKey]) -> Predictions:
@@ -116,7 +116,7 @@ class LastPredictions:
 
 
 class PredictionTracker:
-    """Counts how predictions came out. One for each numbering of items and set of heads."""
+    """Counts which predictions were right. Bundles share one if their item rows and heads are the same."""
 
     def __init__(self, domain: Domain, metrics: Metrics, max_members: int = MAX_MEMBERS) -> None:
         self._heads = domain.heads
@@ -128,7 +128,7 @@ class PredictionTracker:
         self._number, self._next_number = -1, 0
 
     def bundle_number(self, bundle: str) -> int:
-        """The small number that stands for a bundle in predictions."""
+        """The number that represents a bundle in predictions."""
         self._metrics.judges(bundle, self._names)
         if self._bundles.get(self._number) != bundle:
             self._number = next((n for n, known in self._bundles.items() if known == bundle), self._next_number)
@@ -143,19 +143,19 @@ class PredictionTracker:
         """Drops a member's prediction."""
         self._last.forget(member)
 
-    def previous(self, batch: BatchRows, made: Predictions) -> Predictions:
-        """For every row the prediction before its play: of the row before where the batch has it, else the one kept."""
+    def previous(self, batch: BatchRows, predicted: Predictions) -> Predictions:
+        """For every row the prediction before its play: that of the member's previous row in the batch, else the one kept."""
         first = np.array(batch.first_row, dtype=np.int64)
-        found = made.take(np.arange(len(batch)) - 1)  # row 0 takes the last row: always a first one, replaced below
+        found = predicted.take(np.arange(len(batch)) - 1)  # wrong in the first row of each run, which is replaced below
         before = self._last.find([run.member for run in batch.runs])
         newest: dict[MemberKey, int] = {}
         for i, (run, first_row) in enumerate(zip(batch.runs, batch.first_row, strict=True)):
             row = newest.get(run.member)
             if row is not None:
-                before.put(np.array([i]), made.take(np.array([row])))
+                before.put(np.array([i]), predicted.take(np.array([row])))
             newest[run.member] = first_row + run.num_outputs - 1
         found.put(first, before)
-        self._last.keep(list(newest), made.take(np.array(list(newest.values()), dtype=np.int64)))
+        self._last.keep(list(newest), predicted.take(np.array(list(newest.values()), dtype=np.int64)))
         return found
 
     def count(
@@ -168,11 +168,10 @@ class PredictionTracker:
         popular_hit: NDArray[np.bool_],
         ts_s: NDArray[np.float64],
     ) -> None:
-        """Counts plays against what was ``predicted`` for them; those without a prediction do not count.
+        """Compares plays with what was ``predicted`` for them, and counts the results. Plays without a prediction do not count.
 
-        Shapes: counts_of i64[N] which of ``counts_list`` a play counts in; item_row i64[N]; observed_labels bool[N,
-        L_i] a head, all false
-        where the truth is unknown; popular_hit bool[N]; ts_s f64[N] event times.
+        Shapes: counts_of i64[N] which of ``counts_list`` a play counts in; item_row i64[N]; observed_labels bool[N, L_i] per
+        head, all false where unknown; popular_hit bool[N]; ts_s f64[N] event times.
         """
         for number in np.unique(predicted.bundle[predicted.bundle >= 0]).tolist():
             rows = np.flatnonzero(predicted.bundle == number)
@@ -181,8 +180,8 @@ class PredictionTracker:
                 sums, self._bundles[number], predicted.take(rows), item_row[rows], [t[rows] for t in observed_labels]
             )
             sums.add(self._metrics.judged_popular_hits, self._bundles[number], values=popular_hit[rows])
-        for common, truth in zip(self._common, observed_labels, strict=True):
-            common.add(truth, ts_s)
+        for common, observed in zip(self._common, observed_labels, strict=True):
+            common.add(observed, ts_s)
 
     def _count(
         self,
@@ -199,19 +198,19 @@ class PredictionTracker:
         sums.add(metrics.judged_plays, bundle, values=np.ones(len(item_row)))
         sums.add(metrics.judged_hits, bundle, values=hit)
         sums.add(metrics.judged_reciprocal_ranks, bundle, values=hit / (1.0 + found.argmax(axis=1)))
-        for column, (name, truth) in enumerate(zip(self._names, observed_labels, strict=True)):
+        for column, (name, observed) in enumerate(zip(self._names, observed_labels, strict=True)):
             label = predicted.labels[:, column].astype(np.int64)
-            known = truth.any(axis=1) & (label >= 0)
-            right = known & truth[np.arange(len(label)), label]
+            known = observed.any(axis=1) & (label >= 0)
+            right = known & observed[np.arange(len(label)), label]
             sums.add(metrics.judged_intents, bundle, name, values=known)
             sums.add(metrics.judged_intents_right, bundle, name, values=right)
             commonest = self._common[column].commonest
             if commonest is not None:
-                sums.add(metrics.judged_popular_intents_right, bundle, name, values=known & truth[:, commonest])
+                sums.add(metrics.judged_popular_intents_right, bundle, name, values=known & observed[:, commonest])
 
 
 class _Sums:
-    """Sums over plays, for each of the counts_list they count in."""
+    """Adds sums over plays to the counts that each play belongs to."""
 
     def __init__(self, counts_list: Sequence[DeferredCounts], counts_of: NDArray[np.int64]) -> None:
         self._counts_list, self._counts_of = counts_list, counts_of

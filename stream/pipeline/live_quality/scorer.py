@@ -1,4 +1,4 @@
-"""Scores the last prediction for every play of a micro-batch, and counts the plays as popular now."""
+"""Scores the previous prediction for every play of a micro-batch, and adds the plays to what is popular now."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class PredictionScorer:
-    """Scores the predictions of one bundle, and knows what is popular now. Owned by the responder thread.
+    """Scores the predictions of one bundle, and holds what is popular now. Owned by the responder thread.
 
-    ``before``: the scorer of the bundle whose members this one takes over. Where rows mean the same items, both share what they
-    keep.
+    ``before``: the scorer of the bundle whose members migrate to this one. If the item rows of the two bundles are compatible,
+    both share their plays and predictions.
     """
 
     def __init__(self, serving: Serving, metrics: Metrics, before: PredictionScorer | None = None) -> None:
@@ -37,15 +37,15 @@ class PredictionScorer:
         self._popular: PopularNow | None = None
         self._tracker: PredictionTracker = PredictionTracker(serving.domain, metrics)
         if before is None:
-            self._popular = _popular_of(serving)  # slow work belongs before a worker is ready
+            self._popular = _popular_of(serving)  # slow, so it is done before the worker is ready
         elif serving.extends(before._serving) or before._serving.extends(serving):
-            self._popular = before.popular.beside(serving.popularity)
+            self._popular = before.popular.sharing_plays(serving.popularity)
             if serving.domain.heads == before._serving.domain.heads:
                 self._tracker = before._tracker
 
     @property
     def popular(self) -> PopularNow:
-        """What is popular now. The first call may take a second, to count a large bundle's plays."""
+        """What is popular now. The first call may take a second, while the plays of a large bundle are counted."""
         if self._popular is None:
             self._popular = _popular_of(self._serving)
         return self._popular
@@ -65,30 +65,30 @@ class PredictionScorer:
         watched: Sequence[WatchedRows],
         unanswered: NDArray[np.bool_],
     ) -> None:
-        """Scores the prediction before each appended play into its partition's counts, then counts all new plays as popular.
+        """Scores the prediction before each appended play into its partition's ``counts``; then adds all new plays as popular.
 
-        Shapes: rows_of the row of each answer, by partition; watched i64[any] a row; unanswered bool[N].
+        Shapes: rows_of the row of each answer, by partition; watched i64[any] for each row; unanswered bool[N].
         """
         serving = self._serving
-        made = Predictions.empty(len(batch), len(serving.domain.heads))
-        made.items[:] = ranked.rows[:, :CUTOFF]
+        predicted = Predictions.empty(len(batch), len(serving.domain.heads))
+        predicted.items[:] = ranked.rows[:, :CUTOFF]
         for m, head in enumerate(encoded.heads):
-            made.labels[:, m] = head.argmax(axis=1)
-        made.bundle[~unanswered] = self._tracker.bundle_number(serving.version)
-        previous = self._tracker.previous(batch, made)
+            predicted.labels[:, m] = head.argmax(axis=1)
+        predicted.bundle[~unanswered] = self._tracker.bundle_number(serving.version)
+        previous = self._tracker.previous(batch, predicted)
         appended: list[tuple[int, int]] = []
-        late_items: list[str] = []
-        late_ms: list[int] = []
+        inserted_items: list[str] = []
+        inserted_ms: list[int] = []
         for number, (partition, rows) in enumerate(zip(partitions, rows_of, strict=True)):
             for answer, row in zip(partition.answers, rows, strict=True):
                 if answer.outcome is Outcome.APPENDED:
                     appended.append((row, number))
                 elif answer.outcome is Outcome.INSERTED:
-                    late_items.append(answer.play.item_id)
-                    late_ms.append(answer.play.ts_ms)
+                    inserted_items.append(answer.play.item_id)
+                    inserted_ms.append(answer.play.ts_ms)
         added, partition_of = np.array(appended, dtype=np.int64).reshape(-1, 2).T
-        predicted = previous.bundle[added] >= 0
-        scored, partition_of = added[predicted], partition_of[predicted]
+        has_prediction = previous.bundle[added] >= 0
+        scored, partition_of = added[has_prediction], partition_of[has_prediction]
         if len(scored):
             item_row = batch.item_row[scored]
             seen_before = [watched[row][:-1] for row in scored.tolist()]
@@ -96,9 +96,9 @@ class PredictionScorer:
             ts_s = batch.plays["ts_ms"][scored] / 1000.0
             observed_labels = observed_labels_of(batch, scored, serving)
             self._tracker.count(counts, partition_of, previous.take(scored), item_row, observed_labels, hit, ts_s)
-        late_rows = np.array([serving.vocabulary.row(item_id) for item_id in late_items], dtype=np.int64)
-        ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array(late_ms, dtype=np.int64)])
-        self.popular.add(np.concatenate([batch.item_row[added], late_rows]), ts_ms / 1000.0)
+        inserted_rows = np.array([serving.vocabulary.row(item_id) for item_id in inserted_items], dtype=np.int64)
+        ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array(inserted_ms, dtype=np.int64)])
+        self.popular.add(np.concatenate([batch.item_row[added], inserted_rows]), ts_ms / 1000.0)
 
 
 def _popular_of(serving: Serving) -> PopularNow:

@@ -78,10 +78,10 @@ def test_a_file_or_a_link_is_not_replaced(world: TinyWorld, saved: Path, tmp_pat
 def test_a_save_that_fails_leaves_the_model_that_was_there(
     world: TinyWorld, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path) -> None:
+    def full(folder: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_folder, "_sync", full)
+    monkeypatch.setattr(model_folder, "rename_durably", full)
     with pytest.raises(DataError, match=r"model cannot be written: .*No space left"):
         tiny_model(world, seed=2).save(saved)
     assert_same(load(saved), tiny_model(world))

@@ -1,4 +1,4 @@
-"""A model becomes a bundle that a worker can load, as of its newest play."""
+"""Building a bundle: a worker can load it, and it is as of the newest play."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def build(root: Path, walk: WalkingWorld, network: IntentRec, **options: Any) ->
     return build_bundle(root, model_of(walk, network), walk.plays(400), **options)
 
 
-def test_a_worker_can_serve_what_was_built(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
+def test_a_worker_can_serve_a_bundle_that_was_built(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
     built = build(tmp_path, walk, model, parent="b000000000000", metrics={"hr_at_10": 0.5}, facts={"why": "test"})
     loaded, index = check_bundle(built.ref.path)
     assert loaded.version == built.ref.version
@@ -95,7 +95,7 @@ def test_a_bundle_is_of_its_newest_play_not_of_today(tmp_path: Path, walk: Walki
     assert loaded.vectors.labels["age"][1].tolist() == [1, 0, 0]  # released that day
 
 
-def test_a_weight_that_is_no_number_never_becomes_a_bundle(
+def test_a_model_with_a_weight_that_is_not_finite_does_not_become_a_bundle(
     tmp_path: Path, walk: WalkingWorld, model: IntentRec
 ) -> None:
     broken = copy.deepcopy(model)
@@ -105,9 +105,7 @@ def test_a_weight_that_is_no_number_never_becomes_a_bundle(
         build(tmp_path, walk, broken)
 
 
-def test_an_index_of_other_vectors_is_found_by_its_golden_queries(
-    tmp_path: Path, walk: WalkingWorld, model: IntentRec
-) -> None:
+def test_golden_queries_detect_an_index_of_other_vectors(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
     built = build(tmp_path, walk, model)
     other = build(tmp_path, walk, IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]))
     files: dict[str, bytes | Path] = {name: built.ref.path / name for name in BUNDLE_FILES}
@@ -125,12 +123,12 @@ def test_popularity_counts_the_last_seven_days_of_event_time(walk: WalkingWorld)
     assert {row: count for row, count in enumerate(counts.tolist()) if count} == {3: 1.0, 4: 1.0}
 
 
-def test_without_plays_there_is_nothing_to_build(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
+def test_no_bundle_is_built_without_plays(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
     with pytest.raises(DataError, match="no plays"):
         build_bundle(tmp_path, model_of(walk, model), PLAYS.empty_table())
 
 
-def test_a_very_large_catalogue_gets_an_index_planned_from_what_its_members_ask(
+def test_a_very_large_catalogue_gets_an_index_planned_from_its_members_queries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(artifact, "_EXACT_UP_TO_ROWS", 100)

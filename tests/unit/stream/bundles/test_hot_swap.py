@@ -1,4 +1,4 @@
-"""Another bundle between two micro-batches: what changes, and what must not."""
+"""A swap to another bundle between two micro-batches: what changes, and what must not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.worlds.pipeline_results import expect_full_recomputation, intents, li
 from tests.worlds.tiny_world import DOMAIN, TinyWorld
 
 
-def test_each_output_names_one_bundle_and_the_state_goes_on(servings: tuple[Serving, Serving]) -> None:
+def test_each_output_names_one_bundle_and_the_state_continues(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     pipeline, log = make_pipeline(first), PlayLog()
     for i in range(10):
@@ -39,7 +39,7 @@ def test_each_output_names_one_bundle_and_the_state_goes_on(servings: tuple[Serv
     expect_full_recomputation(pipeline, intents(after)[-1])
 
 
-def test_what_is_written_after_a_swap_names_the_bundle_that_answered_it(servings: tuple[Serving, Serving]) -> None:
+def test_answers_written_after_a_swap_name_the_bundle_that_encoded_them(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     records = [log.play("ann", i, 100.0 * i) for i in range(3)]
@@ -54,7 +54,7 @@ def test_what_is_written_after_a_swap_names_the_bundle_that_answered_it(servings
     assert [output.value for output in late.outputs] == [output.value for output in at_once.outputs]
 
 
-def test_a_rollback_reuses_what_is_cached_but_nothing_that_a_late_play_has_changed(
+def test_a_rollback_reuses_the_cache_except_for_members_with_a_late_play_since(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
@@ -62,7 +62,7 @@ def test_a_rollback_reuses_what_is_cached_but_nothing_that_a_late_play_has_chang
     run(pipeline, [log.play("ann", i, 100.0 * i) for i in range(4)])
     run(pipeline, [log.play("ben", i, 100.0 * i) for i in range(4)])
     pipeline.swap(second)
-    run(pipeline, [log.play("ann", 9, 50)])  # late, behind the back of the first bundle's cache
+    run(pipeline, [log.play("ann", 9, 50)])  # late, and the first bundle's cache has not seen it
     pipeline.swap(first)
     hits = first.engine.stats.hits
     late = run(
@@ -73,7 +73,7 @@ def test_a_rollback_reuses_what_is_cached_but_nothing_that_a_late_play_has_chang
     assert first.engine.stats.hits == hits + 1
 
 
-def test_a_device_that_is_lost_during_a_swap_ends_the_worker_by_its_own_name(
+def test_a_device_that_is_lost_during_a_swap_ends_the_worker_with_its_own_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def lose(*_: object) -> None:
@@ -90,23 +90,23 @@ def test_a_device_that_is_lost_during_a_swap_ends_the_worker_by_its_own_name(
     asyncio.run(scenario())
 
 
-def test_a_rollback_to_the_bundle_that_still_serves_ends_a_takeover_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_to_the_serving_bundle_aborts_a_migration_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Endless:
-        """A pipeline whose members are never all moved."""
+        """A pipeline whose members never finish migrating."""
 
         def __init__(self) -> None:
             self.serving = SimpleNamespace(version="old")
             self.calls: list[str] = []
 
         def start_migration(self, serving: object) -> None:
-            self.calls.append("begin")
+            self.calls.append("start")
 
         def step_migration(self) -> bool:
-            self.calls.append("advance")
+            self.calls.append("step")
             return True
 
         def abort_migration(self) -> None:
-            self.calls.append("give up")
+            self.calls.append("abort")
 
         def swap(self, serving: object) -> int:
             raise AssertionError
@@ -124,7 +124,7 @@ def test_a_rollback_to_the_bundle_that_still_serves_ends_a_takeover_at_once(monk
 
         swap._wanted = (announced("coming", 1), 0.0)
         assert await swap._migrate(SimpleNamespace(version="coming"), pipeline, on_inference_thread) is None
-        assert pipeline.calls == ["begin", "advance", "advance", "advance", "give up"]
+        assert pipeline.calls == ["start", "step", "step", "step", "abort"]
 
     monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
     asyncio.run(scenario())
@@ -151,7 +151,7 @@ def test_new_items_of_a_bundle_can_be_recommended(servings: tuple[Serving, Servi
     assert (before.fallback, after.fallback) == ("popular", "none")
 
 
-def test_what_is_judged_after_a_member_was_forgotten_leaves_no_prediction_of_them(
+def test_an_answer_after_a_member_was_forgotten_leaves_no_prediction_of_that_member(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, _ = servings
@@ -162,10 +162,12 @@ def test_what_is_judged_after_a_member_was_forgotten_leaves_no_prediction_of_the
     run(pipeline, [log.play("ann", 1, 100)])
     run(pipeline, [log.play("ann", 2, 200)])
     labels = {"bundle": first.version}
-    assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 1, "the last one alone"
+    assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 1, (
+        "the last play alone"
+    )
 
 
-def test_a_prediction_is_judged_under_the_bundle_that_made_it(servings: tuple[Serving, Serving]) -> None:
+def test_a_prediction_is_scored_for_the_bundle_that_made_it(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     pipeline, log = make_pipeline(first), PlayLog()
     run(pipeline, [log.play("ann", 1, 0)])
@@ -186,7 +188,7 @@ def test_metrics_name_the_bundle_that_serves(servings: tuple[Serving, Serving]) 
     assert sample("intentrec_bundle_created_timestamp_seconds") == 1_704_067_200
 
 
-def test_a_flipped_byte_keeps_a_bundle_from_being_loaded(world: TinyWorld, tmp_path: Path) -> None:
+def test_a_bundle_with_a_flipped_byte_is_not_loaded(world: TinyWorld, tmp_path: Path) -> None:
     path = make_bundle(tmp_path, world, world.model(1)).path / "weights.safetensors"
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
@@ -196,7 +198,7 @@ def test_a_flipped_byte_keeps_a_bundle_from_being_loaded(world: TinyWorld, tmp_p
     assert refused.value.fault is BundleFault.CHECKSUM
 
 
-def test_a_bundle_whose_index_answers_otherwise_than_when_it_was_built_is_not_loaded(
+def test_a_bundle_whose_index_answers_differently_than_at_its_build_is_not_loaded(
     world: TinyWorld, tmp_path: Path
 ) -> None:
     ref = make_bundle(tmp_path, world, world.model(1))
@@ -207,6 +209,32 @@ def test_a_bundle_whose_index_answers_otherwise_than_when_it_was_built_is_not_lo
     with pytest.raises(BundleError) as refused:
         load_serving(wrong.path, device="cpu", pool_bytes=1 << 20)
     assert refused.value.fault is BundleFault.GOLDEN
+
+
+def test_a_hot_swap_hashes_each_file_of_the_bundle_once(
+    servings: tuple[Serving, Serving], world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = make_pipeline(servings[0])
+    ref = make_bundle(tmp_path / "store", world, world.model(3))
+    hashed, entry = [], bundle._entry
+
+    def counted(path: Path) -> bundle.FileEntry:
+        hashed.append(path.name)
+        return entry(path)
+
+    async def on_this_thread(function: Callable[..., object], *arguments: object) -> object:
+        return function(*arguments)
+
+    async def scenario() -> None:
+        settings = Settings.load(bundle_url=str(tmp_path / "store"), cache_dir=tmp_path / "cache", device="cpu")
+        announced = Announcement(sequence=1, bundle=ref.version, url=settings.bundle_url, created_at=CREATED_AT)
+        assert await HotSwap(settings, Metrics())._swap_to(announced, pipeline, on_this_thread)
+
+    monkeypatch.setattr(bundle, "_entry", counted)
+    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
+    asyncio.run(scenario())
+    assert pipeline.serving.version == ref.version
+    assert sorted(hashed) == sorted(bundle.BUNDLE_FILES)
 
 
 def test_the_trainer_writes_the_fact_that_serving_reads() -> None:

@@ -87,7 +87,7 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("bundle", "build", "nowhere"), 3, "nowhere is no saved model"),
         (("bundle", "verify", "latest"), 2, "no bundle at"),
         (("bundle", "inspect", "b0123456789ab"), 4, "missing_file"),
-        (("bundle", "inspect", "../../etc"), 4, "no bundle version"),
+        (("bundle", "inspect", "../../etc"), 4, "is not a bundle version"),
         (("dlq", "show", "3"), 2, "PARTITION:OFFSET"),
         (("dlq", "redrive", "--from", "3-7"), 2, "PARTITION:OFFSET"),
         (("dlq", "list", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),

@@ -1,4 +1,4 @@
-"""The drain loop when the flow stops, or a rebalance comes, while it fetches: nothing of that is taken, nothing passed over."""
+"""The drain loop while the flow stops or a rebalance begins: that fetch is dropped, and none of its plays is skipped."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ TOPIC = "plays"
 
 
 class Sink:
-    """A worker with one life, whose next offset is 5."""
+    """A worker with one task, whose next offset is 5."""
 
     def __init__(self) -> None:
-        self.life = SimpleNamespace(next_fetch=5)
+        self.task = SimpleNamespace(next_fetch=5)
         self.accepted: list[int] = []
 
     async def wait_for_capacity(self) -> None:
         await asyncio.sleep(0)
 
     def fetchable(self) -> dict[int, Any]:
-        return {0: self.life}
+        return {0: self.task}
 
-    def accept(self, life: Any, fetched: Fetched) -> None:
-        assert life is self.life
+    def accept(self, task: Any, fetched: Fetched) -> None:
+        assert task is self.task
         self.accepted.append(fetched.start)
-        life.next_fetch = fetched.end
+        task.next_fetch = fetched.end
 
 
 class Consumer(BatchConsumer):
-    """The real loop over a log of plays at every offset; ``meanwhile`` happens while the first fetch is under way."""
+    """The real loop over a log with a play at every offset; ``meanwhile`` runs during the first fetch."""
 
     consumer_stopped_errors = ()
 
-    def __init__(self, sink: Sink, meanwhile: Callable[[Consumer], None]) -> None:  # nothing of Faust's is set up
+    def __init__(self, sink: Sink, meanwhile: Callable[[Consumer], None]) -> None:  # without Faust's own constructor
         self.transport = SimpleNamespace(sink=sink, settings=SimpleNamespace(plays_topic=TOPIC))
         self.app = SimpleNamespace(consumer_generation_id=1, should_stop=False)
         self._stopped, self.can_resume_flow = asyncio.Event(), asyncio.Event()
@@ -75,7 +75,7 @@ def rebalance(consumer: Consumer) -> None:
 
 
 def drain(sink: Sink, meanwhile: Callable[[Consumer], None]) -> None:
-    """Runs the loop until it has taken two fetches."""
+    """Runs the loop until it has accepted two fetches."""
 
     async def run() -> None:
         consumer = Consumer(sink, meanwhile)
@@ -90,17 +90,17 @@ def drain(sink: Sink, meanwhile: Callable[[Consumer], None]) -> None:
 
 
 @pytest.mark.parametrize("meanwhile", [stop_flow, rebalance])
-def test_a_fetch_that_is_dropped_is_fetched_again(meanwhile: Callable[[Consumer], None]) -> None:
+def test_a_dropped_fetch_is_fetched_again(meanwhile: Callable[[Consumer], None]) -> None:
     sink = Sink()
     drain(sink, meanwhile)
     assert sink.accepted[:2] == [5, 15]
 
 
-def test_what_is_dropped_of_a_life_leaves_the_next_one_where_it_has_sought() -> None:
+def test_a_dropped_fetch_of_one_task_does_not_move_the_position_of_the_next() -> None:
     sink = Sink()
 
     def reopen(consumer: Consumer) -> None:
-        sink.life = SimpleNamespace(next_fetch=100)
+        sink.task = SimpleNamespace(next_fetch=100)
         consumer.position = 100
         rebalance(consumer)
 

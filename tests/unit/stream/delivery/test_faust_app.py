@@ -1,4 +1,4 @@
-"""What Faust would do by default and must not: serve a web page to all interfaces, read plays that are not committed, commit."""
+"""Defaults of Faust that must be off: a web server on all interfaces, reading uncommitted plays, committing offsets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_no_web_server_listens() -> None:
     assert not app.conf.web_enabled
 
 
-def test_plays_are_read_once_they_are_committed_and_their_offsets_are_committed_by_nobody_else(
+def test_only_committed_plays_are_read_and_offsets_are_not_committed_automatically(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The watch on the log's end: a fetcher that stands still, a partition nobody opens, a broker that is away."""
+"""The lag monitor: a fetcher that makes no progress, a partition that is not opened, a broker that is down."""
 
 from __future__ import annotations
 
@@ -10,58 +10,58 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from stream.delivery.lag_monitor import look_deadline_s, tells_where_plays_end, watch_lag
+from stream.delivery.lag_monitor import can_read_end_offsets, look_deadline_s, watch_lag
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.rig import NUM_PARTITIONS
 
-AWAY = "away"
+DOWN = "down"
 
 
 class Watched:
-    """A worker with partitions 0 and 1 and their source, as the watch sees them; ``positions`` are (fetched, end).
+    """A worker with partitions 0 and 1 and their source, as the monitor sees them; ``positions`` are (fetched, end).
 
-    ``seen`` are the partitions that stood still at each look, or AWAY.
+    ``seen``: the partitions without progress at each look, or DOWN.
     """
 
     def __init__(self) -> None:
         self.assigned = frozenset({0, 1})
-        self.lives = {partition: SimpleNamespace(committed_offset=100) for partition in (0, 1)}
+        self.tasks = {partition: SimpleNamespace(committed_offset=100) for partition in (0, 1)}
         self.positions = {0: (100, 100), 1: (100, 100)}
         self.error: Exception | None = None
-        self.tells_others = True
-        self.room = True
+        self.broker_is_up = True
+        self.capacity = True
         self.seen: list[set[int] | str] = []
         self.lags: list[int] = []
         self.overload_saw: list[int] = []
-        self.progress = SimpleNamespace(saw_lag=self.seen.append, broker_away=lambda: self.seen.append(AWAY))
-        self.figures = SimpleNamespace(lag=self.lags.append)
+        self.progress = SimpleNamespace(saw_lag=self.seen.append, broker_away=lambda: self.seen.append(DOWN))
+        self.metrics = SimpleNamespace(lag=self.lags.append)
         self.overload = SimpleNamespace(saw_lag=self.overload_saw.append)
 
     def fetchable(self) -> dict[int, Any]:
-        return self.lives
+        return self.tasks
 
     def unopened(self) -> set[int]:
-        return set(self.assigned - self.lives.keys())
+        return set(self.assigned - self.tasks.keys())
 
     def had_capacity(self) -> bool:
-        return self.room
+        return self.capacity
 
     async def source_positions(self, partitions: set[int]) -> dict[int, tuple[int, int]]:
         if self.error is not None:
             raise self.error
         return {partition: self.positions[partition] for partition in partitions}
 
-    async def asked_by_others(self, partitions: set[int]) -> bool:
+    async def broker_answers(self, partitions: set[int]) -> bool:
         assert partitions
-        return self.tells_others
+        return self.broker_is_up
 
     def look(self, *changes: Callable[[], object]) -> list[set[int] | str]:
-        """Looks a few times, again after each change; returns what the last look of each saw."""
+        """Looks a few times, and again after each change; returns what the last look saw each time."""
 
         async def looked() -> list[set[int] | str]:
-            watching = asyncio.ensure_future(watch_lag(self, self, 0.001, self.asked_by_others))
+            watching = asyncio.ensure_future(watch_lag(self, self, 0.001, self.broker_answers))
             last = []
             for change in (lambda: None, *changes):
                 change()
@@ -81,63 +81,67 @@ def watched() -> Watched:
     return Watched()
 
 
-def test_a_worker_at_the_end_of_the_log_is_not_behind(watched: Watched) -> None:
+def test_a_worker_at_the_end_of_the_log_has_no_lag(watched: Watched) -> None:
     watched.look()
     assert not any(watched.seen)
     assert set(watched.lags) == {0}
 
 
-def test_a_partition_that_stands_still_is_behind_and_no_other(watched: Watched) -> None:
+def test_a_partition_without_progress_is_reported_and_no_other(watched: Watched) -> None:
     watched.positions[1] = (100, 130)
     watched.look()
     assert watched.seen[:3] == [set(), {1}, {1}], "the first look has nothing to compare with"
     assert set(watched.lags) == set(watched.overload_saw) == {30}
 
 
-def test_while_there_is_no_room_nothing_is_expected_to_move(watched: Watched) -> None:
+def test_without_capacity_no_progress_is_expected(watched: Watched) -> None:
     watched.positions[1] = (100, 130)
-    watched.room = False
+    watched.capacity = False
     watched.look()
     assert not any(watched.seen)
 
 
-def test_a_partition_that_nobody_opens_is_behind_and_keeps_its_lag(watched: Watched) -> None:
+def test_a_partition_that_is_not_opened_is_reported_and_keeps_its_lag(watched: Watched) -> None:
     watched.positions[1] = (130, 130)
 
-    def nobody_opens() -> None:
-        del watched.lives[1]
-        watched.room = False  # what is not open waits for no room
+    def not_opened() -> None:
+        del watched.tasks[1]
+        watched.capacity = False  # a partition without a task does not wait for capacity
 
     def gone() -> None:
         assert watched.lags[-1] == 30
         watched.assigned = frozenset({0})
 
-    assert watched.look(nobody_opens, gone) == [set(), {1}, set()]
+    assert watched.look(not_opened, gone) == [set(), {1}, set()]
     assert watched.lags[-1] == 0
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), KafkaConnectionError()])
-def test_a_consumer_that_is_told_nothing_where_others_are_hangs(watched: Watched, error: Exception) -> None:
+def test_a_consumer_that_gets_no_answer_where_a_fresh_one_does_is_stuck(watched: Watched, error: Exception) -> None:
     watched.error = error
     assert watched.look() == [{0, 1}]
 
 
-def test_a_broker_that_tells_nobody_anything_is_away(watched: Watched) -> None:
-    def away() -> None:
-        watched.error, watched.tells_others = KafkaConnectionError(), False
+def test_a_broker_that_answers_no_client_is_down(watched: Watched) -> None:
+    def down() -> None:
+        watched.error, watched.broker_is_up = KafkaConnectionError(), False
 
     def back() -> None:
-        watched.error, watched.tells_others = None, True
+        watched.error, watched.broker_is_up = None, True
 
-    assert watched.look(away, watched.lives.clear, back) == [set(), AWAY, AWAY, {0, 1}], "and opens nothing meanwhile"
+    assert watched.look(down, watched.tasks.clear, back) == [set(), DOWN, DOWN, {0, 1}], (
+        "and opened no partition meanwhile"
+    )
 
 
-def test_a_client_that_comes_anew_is_told_where_the_plays_end(embedded_broker: Broker, make_rig: RigMaker) -> None:
+def test_a_fresh_client_reads_the_end_offsets_of_a_broker_that_is_up(
+    embedded_broker: Broker, make_rig: RigMaker
+) -> None:
     settings = make_rig(embedded_broker).settings
-    nobody = Settings.load(broker="127.0.0.1:1")
+    unreachable = Settings.load(broker="127.0.0.1:1")
     partitions = set(range(NUM_PARTITIONS))
-    assert asyncio.run(tells_where_plays_end(settings, 10.0, partitions))
-    assert not asyncio.run(tells_where_plays_end(nobody, 10.0, partitions))
+    assert asyncio.run(can_read_end_offsets(settings, 10.0, partitions))
+    assert not asyncio.run(can_read_end_offsets(unreachable, 10.0, partitions))
 
 
 def test_several_looks_fit_into_the_deadline() -> None:

@@ -1,4 +1,4 @@
-"""When a worker coalesces: above the bound, until well below it, and only while it has more than it can take at once."""
+"""A worker coalesces from the bound down to half of it, and only while a full micro-batch waits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_bound_of_zero_is_never_exceeded() -> None:
     assert not overload.is_on
 
 
-def test_in_overload_a_micro_batch_takes_all_that_waits() -> None:
+def test_in_overload_a_micro_batch_takes_all_waiting_plays() -> None:
     buffer = PlayBuffer(max_batch=4, deadline_s=0, clock=lambda: 0.0)
     for partition in (0, 1):
         buffer.add(partition, [SimpleNamespace(offset=offset) for offset in range(5)])

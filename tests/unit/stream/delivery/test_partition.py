@@ -1,4 +1,4 @@
-"""A life's last cut: what becomes of it when the cut before it fails while the partition is being given up."""
+"""A partition task: its last checkpoint after one that failed, and its opening while another worker commits."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from stream.wire.records import PartitionResult
 
 @dataclass
 class Log:
-    """A changelog whose first cut hangs until told to fail."""
+    """A changelog whose first checkpoint hangs until ``fail`` is set."""
 
     fail: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
-    cuts: list[int] = field(default_factory=list)
+    checkpoints: list[int] = field(default_factory=list)
 
     def writer(self, partition: int, marker: object) -> Any:
         return self
@@ -36,12 +36,12 @@ class Log:
     async def close(self) -> None:
         pass
 
-    async def commit(self, cut: Checkpoint) -> None:
+    async def commit(self, checkpoint: Checkpoint) -> None:
         if not self.begun.is_set():
             self.begun.set()
             await self.fail.wait()
             raise Fenced("partition 0 has a newer owner")
-        self.cuts.append(cut.next_offset)
+        self.checkpoints.append(checkpoint.next_offset)
 
     async def source_facts(self, partition: int) -> SourceFacts:
         return SourceFacts(committed=None, beginning=0, end=100, num_partitions=1)
@@ -58,7 +58,7 @@ async def _restored(partition: int) -> Restored:
     return Restored(histories={}, marker=None, num_records=0, num_bytes=0, duration_s=0.0)
 
 
-def _life(log: Log, failures: list[BaseException]) -> PartitionTask:
+def _task(log: Log, failures: list[BaseException]) -> PartitionTask:
     dependencies = TaskDependencies(
         source=log,
         writer=log.writer,
@@ -79,27 +79,27 @@ def _life(log: Log, failures: list[BaseException]) -> PartitionTask:
     return PartitionTask(0, dependencies, owner)
 
 
-def test_no_cut_follows_one_that_failed_and_the_end_says_why() -> None:
+def test_no_checkpoint_follows_a_failed_one_and_the_end_raises_its_error() -> None:
     async def scenario() -> None:
         log, failures = Log(), list[BaseException]()
-        life = _life(log, failures)
-        await life.open()
-        life.add(PartitionResult(0, 10, 10), [], in_transaction=True)
+        task = _task(log, failures)
+        await task.open()
+        task.add(PartitionResult(0, 10, 10), [], in_transaction=True)
         await log.begun.wait()
-        # A play that changes nothing owes no output: nothing but its offset would be in the last cut.
-        life.add(PartitionResult(0, 11, 1), [], in_transaction=True)
-        finishing = asyncio.create_task(life.finish())
+        # A play that changes nothing has no outputs: the last checkpoint would contain nothing but its offset.
+        task.add(PartitionResult(0, 11, 1), [], in_transaction=True)
+        finishing = asyncio.create_task(task.finish())
         await asyncio.sleep(0)
         log.fail.set()
         with pytest.raises(Fenced):
             await finishing
-        assert log.cuts == [], "offset 11 would say that the plays before 10 are in the state"
+        assert log.checkpoints == [], "offset 11 would claim that the plays below 10 are in the state"
 
     asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("committed_meanwhile", [True, False])
-def test_what_a_newer_owner_committed_while_it_was_opened_is_no_damaged_state(committed_meanwhile: bool) -> None:
+def test_a_commit_of_a_newer_owner_during_the_opening_is_no_damaged_state(committed_meanwhile: bool) -> None:
     marker = Marker(num_partitions=1, next_offset=2, fingerprint="f" * 16)
     found = iter([None, marker if committed_meanwhile else None])
 
@@ -110,13 +110,13 @@ def test_what_a_newer_owner_committed_while_it_was_opened_is_no_damaged_state(co
         async def source_facts(self, partition: int) -> SourceFacts:
             return SourceFacts(committed=2, beginning=0, end=100, num_partitions=1)
 
-    life = _life(Committed(), [])
-    life._dependencies = replace(life._dependencies, restore=restore)
+    task = _task(Committed(), [])
+    task._dependencies = replace(task._dependencies, restore=restore)
     with pytest.raises(Fenced if committed_meanwhile else StateError):
-        asyncio.run(life.open())
+        asyncio.run(task.open())
 
 
-def test_a_cut_that_the_owner_before_got_in_up_to_the_fence_is_found_at_once() -> None:
+def test_a_checkpoint_of_the_previous_owner_just_before_the_fence_is_read() -> None:
     marker = Marker(num_partitions=1, next_offset=2, fingerprint="f" * 16)
 
     class CommittedLast(Log):
@@ -135,35 +135,35 @@ def test_a_cut_that_the_owner_before_got_in_up_to_the_fence_is_found_at_once() -
         async def restore(partition: int) -> Restored:
             return Restored(histories={}, marker=log.newest, num_records=0, num_bytes=0, duration_s=0.0)
 
-        life = _life(log, [])
-        life._dependencies = replace(life._dependencies, restore=restore, fingerprint=marker.fingerprint)
-        await life.open()
-        assert life.next_fetch == 2
-        await life.abandon()
+        task = _task(log, [])
+        task._dependencies = replace(task._dependencies, restore=restore, fingerprint=marker.fingerprint)
+        await task.open()
+        assert task.next_fetch == 2
+        await task.abandon()
 
     asyncio.run(scenario())
 
 
-def test_a_connection_that_times_out_is_no_recovery_past_its_deadline() -> None:
+def test_a_connection_timeout_is_not_a_recovery_past_its_deadline() -> None:
     async def scenario() -> None:
         log = Log()
-        life = _life(log, [])
+        task = _task(log, [])
         log.open = _time_out
         with pytest.raises(TimeoutError) as raised:  # and not RecoveryTimeout, which ends the process
-            await life.open()
+            await task.open()
         assert raised.value.errno == errno.ETIMEDOUT
-        await life.abandon()
+        await task.abandon()
 
     asyncio.run(scenario())
 
 
-def test_nothing_that_is_queued_leaves_once_a_life_has_ended() -> None:
+def test_no_queued_output_leaves_once_a_task_has_ended() -> None:
     async def scenario() -> None:
-        life = _life(Log(), [])
-        await life.open()
-        assert not life.output_stream.ended
-        await life.abandon()
-        assert life.output_stream.ended
+        task = _task(Log(), [])
+        await task.open()
+        assert not task.output_stream.ended
+        await task.abandon()
+        assert task.output_stream.ended
 
     asyncio.run(scenario())
 

@@ -1,4 +1,4 @@
-"""A partition that failed is opened again, with nothing of the life before; what ends the process, and what does not."""
+"""A partition that failed is reopened, and keeps nothing of the failed task; what ends the process, and what does not."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def pipeline() -> Iterator[HangingPipeline]:
     made.go_on.set()
 
 
-@pytest.mark.parametrize("start", [90, 106], ids=["behind", "ahead"])
-def test_a_fetcher_that_is_elsewhere_has_the_partition_opened_again(
+@pytest.mark.parametrize("start", [90, 106], ids=["too low", "too high"])
+def test_a_fetch_from_another_offset_reopens_the_partition(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, start: int
 ) -> None:
     monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
@@ -33,11 +33,11 @@ def test_a_fetcher_that_is_elsewhere_has_the_partition_opened_again(
     async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
-        worker.accept(life, Fetched(100, records(100, 5), 105))
+        task = worker.fetchable()[0]
+        worker.accept(task, Fetched(100, records(100, 5), 105))
         await until(lambda: broker.cuts == [105])
-        worker.accept(life, Fetched(start, records(start, 30), start + 30))
-        await until(lambda: worker.fetchable().get(0, life) is not life)
+        worker.accept(task, Fetched(start, records(start, 30), start + 30))
+        await until(lambda: worker.fetchable().get(0, task) is not task)
         assert broker.cuts == [105]
         assert broker.num_opened == 2
         labels = {"reason": "rewound"}
@@ -46,7 +46,7 @@ def test_a_fetcher_that_is_elsewhere_has_the_partition_opened_again(
     run_worker(pipeline, scenario)
 
 
-def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
+def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
@@ -57,8 +57,8 @@ def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
 
         pipeline.go_on.set()
         broker.num_failures = 2
-        for life in range(1, 4):
-            await until(lambda life=life: broker.num_opened == life and worker.fetchable())
+        for num_opened in range(1, 4):
+            await until(lambda num=num_opened: broker.num_opened == num and worker.fetchable())
             assert applied() == 0
             worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
         await until(lambda: broker.cuts)
@@ -67,9 +67,9 @@ def test_plays_of_a_cut_that_failed_are_counted_when_they_are_committed(
     run_worker(pipeline, scenario)
 
 
-def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_checkpoint_does_not_pass_plays_whose_inference_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(HangingPipeline):
-        """Its first micro-batch raises, the one behind it is fine."""
+        """Its first micro-batch raises, the next one succeeds."""
 
         num_batches = 0
 
@@ -86,10 +86,10 @@ def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkey
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
-        worker.accept(life, Fetched(100, records(100, 5), 105))
+        task = worker.fetchable()[0]
+        worker.accept(task, Fetched(100, records(100, 5), 105))
         await asyncio.to_thread(pipeline.began.wait, 30)
-        worker.accept(life, Fetched(105, records(105, 5), 110))
+        worker.accept(task, Fetched(105, records(105, 5), 110))
         await asyncio.sleep(0.05)
         revoked = asyncio.ensure_future(worker.partitions_revoked({0}))
         await asyncio.sleep(0.05)
@@ -101,7 +101,7 @@ def test_plays_whose_inference_failed_are_not_passed_over_by_the_last_cut(monkey
     run_worker(pipeline, scenario)
 
 
-def test_a_device_that_is_lost_ends_the_process_which_opens_nothing_again() -> None:
+def test_a_lost_device_ends_the_process_and_reopens_no_partition() -> None:
     class Lost(HangingPipeline):
         def encode(self, *_: Any, **__: Any) -> list[PartitionResult]:
             self.began.set()
@@ -120,7 +120,7 @@ def test_a_device_that_is_lost_ends_the_process_which_opens_nothing_again() -> N
     run_worker(pipeline, scenario)
 
 
-def test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after(
+def test_a_failed_opening_closes_nothing_of_the_next_task(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     openings = 0
@@ -129,7 +129,7 @@ def test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after(
         nonlocal openings
         openings += 1
         if openings == 2:
-            await asyncio.sleep(0.4)  # until the retry of the life before queues up behind it
+            await asyncio.sleep(0.4)  # until the retry of the previous task waits for its turn
             raise BrokerError("the opening failed")
 
     monkeypatch.setattr(Broker, "open", open_)
@@ -145,7 +145,7 @@ def test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after(
         await until(worker.fetchable)
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
         await until(lambda: broker.cuts == [105])
-        await asyncio.sleep(0.5)  # whatever the failed opening still has to end
+        await asyncio.sleep(0.5)  # the failed opening may still be closing
         assert openings == 3
         assert worker.fetchable()
         assert pipeline.opened == [0]
@@ -153,7 +153,7 @@ def test_an_opening_that_failed_closes_nothing_of_the_life_that_came_after(
     run_worker(pipeline, scenario)
 
 
-def test_what_waited_for_inference_is_not_taken_into_the_next_life(
+def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
@@ -161,11 +161,11 @@ def test_what_waited_for_inference_is_not_taken_into_the_next_life(
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
-        worker.accept(life, Fetched(100, records(100, 5), 105))  # waits for more plays, or the deadline
-        worker.accept(life, Fetched(90, records(90, 5), 95))  # the life fails
-        await until(lambda: worker.fetchable().get(0, life) is not life)
-        assert not pipeline.began.is_set(), "the next life began before the deadline"
+        task = worker.fetchable()[0]
+        worker.accept(task, Fetched(100, records(100, 5), 105))  # waits for more plays, or the deadline
+        worker.accept(task, Fetched(90, records(90, 5), 95))  # fails the task
+        await until(lambda: worker.fetchable().get(0, task) is not task)
+        assert not pipeline.began.is_set(), "the next task opened before the deadline"
         await asyncio.sleep(1.5)
         assert broker.cuts == []
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 3), 103))
@@ -175,7 +175,7 @@ def test_what_waited_for_inference_is_not_taken_into_the_next_life(
     run_worker(pipeline, scenario, batch_deadline_ms=1000)
 
 
-def test_failures_with_a_quiet_time_in_between_end_nothing(
+def test_failures_with_a_quiet_time_in_between_do_not_end_the_process(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
@@ -183,9 +183,9 @@ def test_failures_with_a_quiet_time_in_between_end_nothing(
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
-        broker.num_failures = num_failures = 15  # above what ends the process in a row
-        for life in range(1, num_failures + 2):
-            await until(lambda life=life: broker.num_opened == life and worker.fetchable())
+        broker.num_failures = num_failures = 15  # more than end the process when they come in a row
+        for num_opened in range(1, num_failures + 2):
+            await until(lambda num=num_opened: broker.num_opened == num and worker.fetchable())
             worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
         await until(lambda: broker.cuts)
         assert not worker.fatal.done()
@@ -215,7 +215,7 @@ def test_work_that_a_client_library_cancelled_ends_the_process(
 
 
 @pytest.mark.parametrize("call", ["restore", "commit"])
-def test_a_cancellation_that_comes_out_of_a_client_library_leaves_no_partition_behind(
+def test_a_cancellation_out_of_a_client_library_leaves_no_partition_closed(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
@@ -233,9 +233,9 @@ def test_a_cancellation_that_comes_out_of_a_client_library_leaves_no_partition_b
         pipeline.go_on.set()
         while not broker.cuts:
             await until(worker.fetchable)
-            life = worker.fetchable()[0]
-            worker.accept(life, Fetched(100, records(100, 5), 105))
-            await until(lambda life=life: broker.cuts or worker.fetchable().get(0) is not life)
+            task = worker.fetchable()[0]
+            worker.accept(task, Fetched(100, records(100, 5), 105))
+            await until(lambda task=task: broker.cuts or worker.fetchable().get(0) is not task)
         assert broker.num_opened == 2
 
     run_worker(pipeline, scenario)

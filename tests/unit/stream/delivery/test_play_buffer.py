@@ -1,4 +1,4 @@
-"""Micro-batches: full or due, in order, shared out among partitions."""
+"""Micro-batches: full or due, in order, and divided among partitions."""
 
 from __future__ import annotations
 

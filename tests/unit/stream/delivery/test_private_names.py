@@ -1,4 +1,4 @@
-"""A faust-streaming or aiokafka without a private name that is used must not be started on."""
+"""A worker refuses to start when the installed faust-streaming or aiokafka lacks a private name that it uses."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def test_the_installed_versions_have_every_name() -> None:
         (GroupCoordinator, "_do_heartbeat"),
     ],
 )
-def test_a_name_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+def test_the_error_names_the_missing_name(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
     monkeypatch.delattr(owner, name)
     with pytest.raises(TransportMismatch, match=name):
         check_private_names()
 
 
-def test_an_override_that_would_not_be_called_any_more_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_override_that_would_no_longer_be_called_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async def _drain_messages(self: object, fetcher: object, extra: int) -> None:
         """Another signature."""
 

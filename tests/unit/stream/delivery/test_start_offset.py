@@ -1,4 +1,4 @@
-"""Where a fold goes on, and every disagreement that must be refused before plays are lost."""
+"""The offset at which a fold continues, and every disagreement that must be refused before plays are lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _start(
     )
 
 
-def test_goes_on_at_the_committed_offset_when_all_agree() -> None:
+def test_continues_at_the_committed_offset_when_all_agree() -> None:
     assert _start() == 100
 
 
@@ -44,7 +44,7 @@ def test_a_new_partition_begins_at_the_beginning_of_the_log() -> None:
     assert _start(None, has_state=False, committed=None, beginning=7) == 7
 
 
-def test_an_offset_behind_the_marker_replays_onto_the_state() -> None:
+def test_an_offset_below_the_marker_replays_onto_the_state() -> None:
     assert _start(committed=90) == 90
 
 
@@ -52,25 +52,25 @@ def test_expired_group_offsets_are_replaced_by_the_markers() -> None:
     assert _start(committed=None) == 100
 
 
-def test_expired_offsets_of_a_log_that_is_older_than_the_state_are_replaced_too() -> None:
+def test_expired_offsets_of_a_log_older_than_the_state_are_replaced_too() -> None:
     assert _start(committed=None, first_ms=999, checkpoint_ms=1000) == 100
     assert _start(committed=None, first_ms=1000 + CLOCK_SLACK_MS, checkpoint_ms=1000) == 100, "clocks differ"
-    # Retention has deleted all that was folded: the first play says nothing.
+    # Retention has deleted all folded plays, so the first play proves nothing.
     assert _start(committed=None, first_ms=10**9, checkpoint_ms=1000, beginning=100) == 100
 
 
-def test_a_log_that_is_younger_than_the_state_was_created_anew() -> None:
+def test_a_log_newer_than_the_state_was_created_anew() -> None:
     with pytest.raises(StateError, match="created anew"):
         _start(committed=None, first_ms=1001 + CLOCK_SLACK_MS, checkpoint_ms=1000)
-    assert _start(first_ms=10**9, checkpoint_ms=1000) == 100, "offsets that are committed are the log's own"
+    assert _start(first_ms=10**9, checkpoint_ms=1000) == 100, "a committed offset belongs to this log"
 
 
 def test_plays_deleted_before_they_were_read_are_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         assert _start(beginning=140) == 140
-    assert "from 100 to 140 were deleted" in caplog.text
-    assert "read: 40," in caplog.text
-    assert "orders to forget" in caplog.text
+    assert "from offset 100 up to the log's beginning at 140 were deleted" in caplog.text
+    assert "at most 40 plays" in caplog.text
+    assert "resend the erasure requests" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The worker's edges: a revoke that meets an inference which hangs, what it takes, what it bounds, what it counts as waiting."""
+"""The worker: a revoke while inference hangs, which fetches it accepts, what it bounds, and the order of its outputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pipeline() -> Iterator[HangingPipeline]:
 def test_a_revoke_returns_by_its_deadline_although_inference_hangs(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On virtual time, where a micro-batch takes ten times as long as a rebalance waits."""
+    """On virtual time: a micro-batch takes ten times the rebalance timeout."""
     loop, thread = VirtualLoop(), VirtualThread()
     monkeypatch.setattr(inference_loop, "ThreadPoolExecutor", lambda *_, **__: thread)
     pipeline.go_on.set()
@@ -57,27 +57,27 @@ def test_a_revoke_returns_by_its_deadline_although_inference_hangs(
         assert not worker.fetchable()
         worker.partitions_assigned({0})
         await asyncio.sleep(REBALANCE_TIMEOUT_S)
-        assert broker.num_opened == 1, "nothing is opened while something of the last life is left"
+        assert broker.num_opened == 1, "no task is opened before the previous one has ended"
         await until(worker.fetchable)
         assert broker.num_opened == 2
         assert pipeline.opened == [0]
-        assert broker.cuts == [], "what came out of a life that had ended is committed by nobody"
+        assert broker.cuts == [], "results of a task that has ended are not committed"
 
     run_worker(pipeline, scenario, loop=loop)
 
 
-def test_an_overloaded_worker_coalesces_all_that_waits_and_what_is_no_full_micro_batch_never(
+def test_an_overloaded_worker_coalesces_all_waiting_plays_but_never_less_than_a_full_micro_batch(
     pipeline: HangingPipeline,
 ) -> None:
     pipeline.go_on.set()
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
+        task = worker.fetchable()[0]
         offset = 100
         for lag, num in ((100_000, 300), (100_001, 300), (100_001, 200), (60_000, 300), (50_000, 300)):
             worker.overload.saw_lag(lag)
-            worker.accept(life, Fetched(offset, records(offset, num), offset + num))
+            worker.accept(task, Fetched(offset, records(offset, num), offset + num))
             offset += num
             await until(lambda end=offset: broker.cuts and broker.cuts[-1] == end)
         assert pipeline.taken == [
@@ -91,57 +91,57 @@ def _output(record: SourceRecord) -> OutputRecord:
     return OutputRecord(OutputKind.INTENT, b"ann", b"{", (), record.offset, 0)
 
 
-class HoldingBack(HangingPipeline):
-    """Its first micro-batch is held back in as many parts as given; each is answered when told."""
+class QueueingPipeline(HangingPipeline):
+    """Queues its first micro-batch for prefill, in ``num_chunks`` chunks; each ``answer.release()`` answers one of them."""
 
-    def __init__(self, num_parts: int) -> None:
+    def __init__(self, num_chunks: int) -> None:
         super().__init__()
         self.go_on.set()
-        self._num_parts, self.answer = num_parts, threading.Semaphore(0)
-        self._held_outputs: list[OutputRecord] = []
+        self._num_chunks, self.answer = num_chunks, threading.Semaphore(0)
+        self._queued_outputs: list[OutputRecord] = []
 
     def encode(
         self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
     ) -> list[PartitionResult]:
         results = super().encode(batches, coalesced=coalesced)
         outputs = [_output(record) for records in batches.values() for record in records]
-        if self._num_parts:
-            self._held_outputs = outputs
+        if self._num_chunks:
+            self._queued_outputs = outputs
         else:
             results = [replace(results[0], outputs=outputs)]
-        self.num_queued, self._num_parts = self.num_queued + self._num_parts, 0
+        self.num_queued, self._num_chunks = self.num_queued + self._num_chunks, 0
         return results
 
     def encode_prefill(self) -> list[PartitionResult]:
         assert self.answer.acquire(timeout=20)
         self.num_queued -= 1
-        outputs, self._held_outputs = self._held_outputs, []
+        outputs, self._queued_outputs = self._queued_outputs, []
         return [PartitionResult(0, 0, 0, outputs)]
 
 
-def test_outputs_are_given_out_in_the_order_in_which_the_thread_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline, given_out = HoldingBack(1), []
+def test_outputs_are_published_in_the_order_in_which_they_were_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, published = QueueingPipeline(1), []
     monkeypatch.setattr(
-        PlaysWorker, "publish", lambda _, life, outputs: given_out.extend(output.source_offset for output in outputs)
+        PlaysWorker, "publish", lambda _, task, outputs: published.extend(output.source_offset for output in outputs)
     )
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
+        task = worker.fetchable()[0]
         for offset in (100, 101):
-            worker.accept(life, Fetched(offset, records(offset, 1), offset + 1))
+            worker.accept(task, Fetched(offset, records(offset, 1), offset + 1))
             await until(lambda end=offset: pipeline.num_queued)
-            await asyncio.sleep(0.1)  # the second one stands behind the part that is being answered
+            await asyncio.sleep(0.1)  # the second micro-batch waits for the chunk that is being encoded
         pipeline.answer.release()
-        await keep_the_loop_busy(0.3)  # both are done before it looks
+        await keep_the_loop_busy(0.3)  # both are done before the loop runs again
         await until(lambda: broker.cuts and broker.cuts[-1] == 102)
-        assert given_out == [100, 101]
+        assert published == [100, 101]
 
     run_worker(pipeline, scenario)
 
 
 class Failing(HangingPipeline):
-    """Its first micro-batch raises when it is told to go on."""
+    """Its first micro-batch raises once ``go_on`` is set."""
 
     def encode(
         self, batches: Mapping[int, Sequence[SourceRecord]], *, coalesced: bool = False
@@ -152,26 +152,26 @@ class Failing(HangingPipeline):
         return [replace(results[0], outputs=[_output(r) for records in batches.values() for r in records])]
 
 
-def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_done(
+def test_nothing_is_sent_after_a_micro_batch_that_failed_although_the_next_is_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline, sent = Failing(), []
 
-    def give_out(_: object, life: PartitionTask, outputs: Sequence[OutputRecord]) -> None:
-        if not life.output_stream.ended:
+    def publish(_: object, task: PartitionTask, outputs: Sequence[OutputRecord]) -> None:
+        if not task.output_stream.ended:
             sent.extend(output.source_offset for output in outputs)
 
-    monkeypatch.setattr(PlaysWorker, "publish", give_out)
+    monkeypatch.setattr(PlaysWorker, "publish", publish)
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
-        worker.accept(life, Fetched(100, records(100, 1), 101))
+        task = worker.fetchable()[0]
+        worker.accept(task, Fetched(100, records(100, 1), 101))
         await asyncio.to_thread(pipeline.began.wait, 30)
-        worker.accept(life, Fetched(101, records(101, 1), 102))
-        await asyncio.sleep(0.1)  # the second one stands behind the first
+        worker.accept(task, Fetched(101, records(101, 1), 102))
+        await asyncio.sleep(0.1)  # the second micro-batch waits for the first
         pipeline.go_on.set()
-        await keep_the_loop_busy(0.3)  # both are done before it looks
+        await keep_the_loop_busy(0.3)  # both are done before the loop runs again
         await until(lambda: broker.num_opened == 2)
         assert len(pipeline.taken) == 2
         assert sent == []
@@ -180,7 +180,7 @@ def test_nothing_is_sent_behind_a_micro_batch_that_failed_although_the_next_is_d
 
 
 class SlowWriting(HangingPipeline):
-    """Answering its first micro-batch hangs until it is told to go on, and may raise then; the others are answered at once."""
+    """Answers its first micro-batch once ``write_on`` is set, or raises then; answers the others at once."""
 
     def __init__(self, *, raises: bool = False) -> None:
         super().__init__()
@@ -203,43 +203,43 @@ class SlowWriting(HangingPipeline):
         return encoded
 
 
-def test_the_next_micro_batch_is_in_inference_while_one_is_written_and_both_are_given_out_in_order(
+def test_the_next_micro_batch_is_encoded_while_one_is_written_and_both_are_published_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pipeline, given_out = SlowWriting(), []
+    pipeline, published = SlowWriting(), []
     monkeypatch.setattr(
-        PlaysWorker, "publish", lambda _, life, outputs: given_out.extend(output.source_offset for output in outputs)
+        PlaysWorker, "publish", lambda _, task, outputs: published.extend(output.source_offset for output in outputs)
     )
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
+        task = worker.fetchable()[0]
         for num_taken, offset in enumerate((100, 101), 1):
-            worker.accept(life, Fetched(offset, records(offset, 1), offset + 1))
+            worker.accept(task, Fetched(offset, records(offset, 1), offset + 1))
             await until(lambda num=num_taken: len(pipeline.taken) == num)
         await asyncio.sleep(0.1)
-        assert (given_out, broker.cuts) == ([], [])
+        assert (published, broker.cuts) == ([], [])
         pipeline.write_on.set()
         await until(lambda: broker.cuts and broker.cuts[-1] == 102)
-        assert given_out == [100, 101]
+        assert published == [100, 101]
 
     run_worker(pipeline, scenario)
 
 
-def test_nothing_is_sent_behind_a_micro_batch_that_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_after_a_micro_batch_that_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, sent = SlowWriting(raises=True), []
 
-    def give_out(_: object, life: PartitionTask, outputs: Sequence[OutputRecord]) -> None:
-        if not life.output_stream.ended:
+    def publish(_: object, task: PartitionTask, outputs: Sequence[OutputRecord]) -> None:
+        if not task.output_stream.ended:
             sent.extend(output.source_offset for output in outputs)
 
-    monkeypatch.setattr(PlaysWorker, "publish", give_out)
+    monkeypatch.setattr(PlaysWorker, "publish", publish)
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
+        task = worker.fetchable()[0]
         for num_taken, offset in enumerate((100, 101), 1):
-            worker.accept(life, Fetched(offset, records(offset, 1), offset + 1))
+            worker.accept(task, Fetched(offset, records(offset, 1), offset + 1))
             await until(lambda num=num_taken: len(pipeline.taken) == num)
         pipeline.write_on.set()
         await until(lambda: broker.num_opened == 2)
@@ -248,22 +248,22 @@ def test_nothing_is_sent_behind_a_micro_batch_that_could_not_be_written(monkeypa
     run_worker(pipeline, scenario)
 
 
-def test_no_micro_batch_is_taken_while_too_much_is_held_back() -> None:
-    pipeline = HoldingBack(MAX_PREFILL_CHUNKS + 1)
+def test_no_micro_batch_is_taken_while_the_prefill_queue_is_full() -> None:
+    pipeline = QueueingPipeline(MAX_PREFILL_CHUNKS + 1)
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
-        worker.accept(life, Fetched(100, records(100, 5), 105))
+        task = worker.fetchable()[0]
+        worker.accept(task, Fetched(100, records(100, 5), 105))
         await until(lambda: pipeline.num_queued > MAX_PREFILL_CHUNKS)
         await asyncio.sleep(0.1)  # the loop has seen it
-        worker.accept(life, Fetched(105, records(105, 5), 110))
+        worker.accept(task, Fetched(105, records(105, 5), 110))
         pipeline.answer.release()
         await until(lambda: pipeline.num_queued == MAX_PREFILL_CHUNKS)
         await asyncio.sleep(0.1)
         assert len(pipeline.taken) == 1
-        assert broker.cuts == [], "a cut waits for what is held back"
-        pipeline.answer.release(2)  # with the first of them there is room; the second was on the thread already
+        assert broker.cuts == [], "the checkpoint waits for queued answers"
+        pipeline.answer.release(2)  # the first one makes room in the queue; the second is on the thread already
         await until(lambda: len(pipeline.taken) == 2)
         assert broker.cuts == []
         pipeline.answer.release(MAX_PREFILL_CHUNKS)
@@ -286,21 +286,23 @@ def test_a_recovery_past_its_deadline_ends_the_process_although_inference_hangs(
     run_worker(pipeline, scenario, restore=never, recovery_deadline_s=0.05)
 
 
-def test_fetches_that_follow_one_another_are_taken_whatever_offsets_are_missing(pipeline: HangingPipeline) -> None:
+def test_fetches_without_a_gap_between_them_are_accepted_whatever_offsets_have_no_record(
+    pipeline: HangingPipeline,
+) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
-        life = worker.fetchable()[0]
-        worker.accept(life, Fetched(100, records(100, 5), 107))  # 105 and 106: a transaction's end, an aborted play
-        worker.accept(life, Fetched(107, [], 109))
-        worker.accept(life, Fetched(109, records(111, 2), 113))
+        task = worker.fetchable()[0]
+        worker.accept(task, Fetched(100, records(100, 5), 107))  # 105 and 106: a control record, an aborted play
+        worker.accept(task, Fetched(107, [], 109))
+        worker.accept(task, Fetched(109, records(111, 2), 113))
         await until(lambda: broker.cuts and broker.cuts[-1] == 113)
         assert broker.num_opened == 1
 
     run_worker(pipeline, scenario)
 
 
-def test_who_watches_the_fetching_is_told_when_it_had_to_wait(pipeline: HangingPipeline) -> None:
+def test_had_capacity_is_false_while_fetching_waits_and_once_after(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
         assert worker.had_capacity()
@@ -309,21 +311,21 @@ def test_who_watches_the_fetching_is_told_when_it_had_to_wait(pipeline: HangingP
         await asyncio.sleep(0.05)
         assert not waiting.done()
         assert not worker.had_capacity()
-        assert not worker.had_capacity(), "it waits still"
+        assert not worker.had_capacity(), "it is still waiting"
         pipeline.go_on.set()
         await waiting
-        assert not worker.had_capacity(), "it waited since"
+        assert not worker.had_capacity(), "it has waited since the last call"
         assert worker.had_capacity()
 
     run_worker(pipeline, scenario)
 
 
-def test_what_is_fetched_and_not_committed_is_bounded_whatever_becomes_of_the_commits(
+def test_plays_in_flight_are_bounded_although_commits_hang(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit_again = asyncio.Event()
 
-    async def hang(broker: Broker, cut: object) -> None:
+    async def hang(broker: Broker, checkpoint: object) -> None:
         await commit_again.wait()
 
     monkeypatch.setattr(Broker, "commit", hang)
@@ -331,24 +333,24 @@ def test_what_is_fetched_and_not_committed_is_bounded_whatever_becomes_of_the_co
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
-        life, num_fetched = worker.fetchable()[0], 0
+        task, num_fetched = worker.fetchable()[0], 0
         with contextlib.suppress(TimeoutError):
             while num_fetched < 20_000:
                 async with asyncio.timeout(0.5):
                     await worker.wait_for_capacity()
                 start = 100 + num_fetched
-                worker.accept(life, Fetched(start, records(start, 100), start + 100))
+                worker.accept(task, Fetched(start, records(start, 100), start + 100))
                 num_fetched += 100
                 await asyncio.sleep(0)
-        # What waits for inference has a bound of its own; everything here was processed at once.
-        assert num_fetched == 1100, "the bound, rounded up to a fetch"
+        # Buffered plays have another bound; here every play was processed at once.
+        assert num_fetched == 1100, "the bound, rounded up to one fetch"
         commit_again.set()
         await worker.wait_for_capacity()
 
     run_worker(pipeline, scenario, settings={"max_uncommitted": 1024})
 
 
-def test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut(pipeline: HangingPipeline) -> None:
+def test_plays_in_inference_at_a_revoke_are_in_the_last_checkpoint(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
@@ -357,6 +359,6 @@ def test_what_is_in_inference_when_a_partition_is_revoked_goes_into_its_last_cut
         await asyncio.sleep(0.05)
         pipeline.go_on.set()
         await revoked
-        assert broker.cuts == [105], "nothing is replayed by the next owner"
+        assert broker.cuts == [105], "the next owner replays nothing"
 
     run_worker(pipeline, scenario)

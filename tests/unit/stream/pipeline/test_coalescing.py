@@ -1,4 +1,4 @@
-"""Plays of one member answered together: one answer that names them, and nothing else changed."""
+"""Coalescing: several plays of a member get one answer that names them, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.pipeline.pipeline import Pipeline
 from stream.wire.messages import Coalesced
 from stream.wire.records import OutputKind, PartitionResult
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
-from tests.worlds.pipeline_results import intents, lists, of_kind, state
+from tests.worlds.pipeline_results import answer_prefill, intents, lists, of_kind, state
 from tests.worlds.tiny_world import TinyWorld
 
 #: An item that a broken model cannot encode.
@@ -95,7 +95,7 @@ def test_the_state_is_byte_for_byte_the_same(serving: Serving, size: int) -> Non
 
 
 @pytest.mark.parametrize("size", [7, 30, 70])
-def test_an_answer_is_the_one_its_play_gets_anyway(serving: Serving, size: int) -> None:
+def test_an_answer_is_the_same_as_without_coalescing(serving: Serving, size: int) -> None:
     log = mixed_log()
     plain = {a.source.offset: a for r in run(fresh(serving), log.records, coalesced=False) for a in lists(r)}
     together, answered = fresh(serving), dict[int, int]()
@@ -109,7 +109,7 @@ def test_an_answer_is_the_one_its_play_gets_anyway(serving: Serving, size: int) 
     assert sum(answered.values()) == len(plain), "every play is answered or named, once"
 
 
-def test_a_session_opened_by_a_play_that_is_named_is_said_to_be_opened(serving: Serving) -> None:
+def test_the_answer_says_that_a_coalesced_play_opened_the_session(serving: Serving) -> None:
     log = PlayLog()
     for at_s in (0, 100, 10_000, 10_100):
         log.play("ann", 1, at_s)
@@ -122,9 +122,9 @@ def test_a_session_opened_by_a_play_that_is_named_is_said_to_be_opened(serving: 
     assert not intents(result)[0].session_opened
 
 
-def test_a_shift_is_told_since_the_answer_before(serving: Serving) -> None:
+def test_a_shift_is_relative_to_the_previous_answer(serving: Serving) -> None:
     log, shifts = PlayLog(), 0
-    for i in range(56):  # 7 plays a member: where the anchor moves, the play before is seen in a shorter context
+    for i in range(56):  # 7 plays per member, so that no anchor moves: the previous play would get a shorter context
         log.play(f"user-{i // 7}", (11 * i) % 30, 900.0 * i, duration_s=(10.0, 300.0, 4e3)[i % 3])
     for user in range(8):
         pipeline, plays = fresh(serving), log.records[7 * user : 7 * user + 7]
@@ -142,7 +142,7 @@ def test_a_shift_is_told_since_the_answer_before(serving: Serving) -> None:
     assert 0 < shifts < 24
 
 
-def test_each_prediction_is_judged_by_the_very_next_play(serving: Serving) -> None:
+def test_each_prediction_is_scored_by_the_next_play(serving: Serving) -> None:
     log = PlayLog()
     for i in range(6):
         log.play("ann", i, 100.0 * i)
@@ -182,7 +182,7 @@ def state_of_item(pipeline: Pipeline, item: int) -> np.uint64:
     return pipeline.layout.view(packed.data)["item_hash"][0]
 
 
-def test_plays_before_an_order_to_forget_and_behind_it_are_two_runs(pipeline: Pipeline) -> None:
+def test_plays_before_and_after_an_erasure_request_are_coalesced_separately(pipeline: Pipeline) -> None:
     log = PlayLog()
     for i in range(3):
         log.play("ann", i, 100.0 * i)
@@ -193,10 +193,27 @@ def test_plays_before_an_order_to_forget_and_behind_it_are_two_runs(pipeline: Pi
     assert [(a.source.offset, a.coalesced) for a in answers] == [(2, Coalesced(3, 0)), (5, Coalesced(2, 4))]
 
 
-def test_plays_answered_again_after_a_replay_share_an_answer_too(pipeline: Pipeline) -> None:
+def test_replayed_plays_are_coalesced_too(pipeline: Pipeline) -> None:
     log = PlayLog()
     for i in range(3):
         log.play("ann", i, 100.0 * i)
     run(pipeline, log.records, coalesced=False)
     (result,) = run(pipeline, [*log.records, log.play("ann", 7, 400)])
     assert [(a.source.offset, a.coalesced) for a in lists(result)] == [(3, Coalesced(4, 0))]
+
+
+def test_a_queued_member_gets_one_coalesced_answer_too(serving: Serving) -> None:
+    log = PlayLog()
+    for user in serving.engine.cached_members():
+        serving.engine.forget(user)
+    pipeline = make_pipeline(serving, max_prefill_positions=4)
+    for i in range(12):
+        log.play(f"user-{i % 2}", i, 100.0 * i)
+    results = run(pipeline, log.records)
+    while pipeline.num_queued:
+        results += answer_prefill(pipeline)
+    found = sorted((answer for result in results for answer in lists(result)), key=lambda answer: answer.user_id)
+    assert [(a.user_id, a.source.offset, a.coalesced) for a in found] == [
+        ("user-0", 10, Coalesced(6, 0)),
+        ("user-1", 11, Coalesced(6, 1)),
+    ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from intentrec_core.engine.engine import Encoded, EncodeRequest
 from intentrec_core.errors import DeviceLost, EngineError
 from stream.bundles.serving import Serving
 from stream.pipeline.pipeline import Pipeline
@@ -56,15 +57,18 @@ def plays_of_many(poisoned: str | None, item: int = POISON) -> PlayLog:
     return log
 
 
-def test_the_neighbours_of_a_crashing_play_are_answered_as_if_it_were_not_there(serving: Serving) -> None:
+def test_other_plays_are_answered_as_if_the_crashing_play_were_not_there(serving: Serving) -> None:
     log = plays_of_many("user-5")
     with poison(serving):
         result = run(make_pipeline(serving), log.records)
     clean = run(make_pipeline(serving), plays_of_many(None).records)
-    letters = of_kind(result, OutputKind.DEAD_LETTER)
-    assert [letter.source_offset for letter in letters] == [5, 21]  # the play, and one whose context still holds it
-    assert all(dict(letter.headers)["intentrec-error"] == b"inference_failed" for letter in letters)
-    assert letters[0].value == log.records[5].value
+    dead_letters = of_kind(result, OutputKind.DEAD_LETTER)
+    assert [dead_letter.source_offset for dead_letter in dead_letters] == [
+        5,
+        21,
+    ]  # the play, and one whose context has it
+    assert all(dict(dead_letter.headers)["intentrec-error"] == b"inference_failed" for dead_letter in dead_letters)
+    assert dead_letters[0].value == log.records[5].value
     expected = {a.event_id: a for a in lists(clean) if a.user_id != "user-5"}
     answered = {a.event_id: a for a in lists(result)}
     assert answered.keys() == expected.keys()
@@ -83,7 +87,7 @@ def test_a_crashing_play_stays_in_the_state_and_leaves_with_the_context(serving:
     assert answered == [i < 2 or i >= 8 for i in range(14)]  # window 4: the anchor moves past it at the 9th play
 
 
-def test_only_the_plays_from_the_crashing_one_on_are_given_up_of_a_run(serving: Serving) -> None:
+def test_of_a_run_only_the_plays_from_the_crashing_one_on_are_given_up(serving: Serving) -> None:
     log = PlayLog()
     for i in range(6):
         log.play("ann", POISON if i == 3 else i, 100.0 * i)
@@ -121,7 +125,7 @@ def test_an_output_that_is_not_finite_counts_as_a_crash(serving: Serving) -> Non
     assert len(lists(result)) == 30
 
 
-def test_nothing_of_an_output_that_was_not_finite_stays_cached(serving: Serving) -> None:
+def test_a_member_with_an_output_that_is_not_finite_is_not_cached(serving: Serving) -> None:
     pipeline, log = make_pipeline(serving), PlayLog()
     for i in range(14):
         log.play("ann", POISON if i == 2 else i % 9, 100.0 * i)
@@ -130,13 +134,13 @@ def test_nothing_of_an_output_that_was_not_finite_stays_cached(serving: Serving)
     assert answered == [i < 2 or i >= 8 for i in range(14)]
 
 
-def test_when_nothing_at_all_can_be_encoded_the_worker_ends_instead_of_giving_up_plays(serving: Serving) -> None:
+def test_when_no_context_can_be_encoded_the_worker_ends_instead_of_giving_up_plays(serving: Serving) -> None:
     pipeline: Pipeline = make_pipeline(serving)
     with faulty(serving, raises=lambda *_: True), pytest.raises(EngineError, match="index out of range"):
         pipeline.process({0: plays_of_many(None).records})
 
 
-def test_a_device_that_is_lost_is_no_plays_fault_and_is_asked_once(serving: Serving) -> None:
+def test_a_lost_device_is_not_the_fault_of_a_play_and_is_tried_once(serving: Serving) -> None:
     pipeline, calls = make_pipeline(serving), list[int]()
 
     def lost(rows: NDArray[np.int64], num_contexts: int) -> bool:
@@ -146,3 +150,46 @@ def test_a_device_that_is_lost_is_no_plays_fault_and_is_asked_once(serving: Serv
     with faulty(serving, raises=lost, error=device_lost), pytest.raises(DeviceLost, match="CUDA error"):
         pipeline.process({0: plays_of_many(None).records})
     assert calls == [16]
+
+
+def test_outputs_of_a_partition_are_in_source_order_whatever_their_kind(serving: Serving) -> None:
+    pipeline, log = make_pipeline(serving), PlayLog()
+    records = [log.play("order-ann", 1, 0), log.raw(b"no play", b"bob"), log.play("order-ann", 2, 100)]
+    records += [log.play("order-bob", POISON, 100), log.raw(b"no play", b"bob"), log.play("order-ann", 3, 200)]
+    with poison(serving):
+        result = run(pipeline, records)
+    assert [output.source_offset for output in result.outputs] == [0, 0, 1, 2, 2, 3, 4, 5, 5]
+    assert [o.source_offset for o in of_kind(result, OutputKind.DEAD_LETTER)] == [1, 3, 4]
+
+
+def test_members_forgotten_before_a_micro_batch_that_raises_are_forgotten_with_the_next_one(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, log, encode = (
+        make_pipeline(serving, num_partitions=2, plays_partitioner="any"),
+        PlayLog(),
+        serving.engine.encode,
+    )
+    closed = PlayLog(partition=1)
+    pipeline.open_partition(1, {})
+    pipeline.process({1: [closed.play("gone", item, 100.0 * item) for item in range(5)]})
+    pipeline.close_partition(1)
+    calls: list[int] = []
+
+    def breaks(requests: Sequence[EncodeRequest]) -> Encoded:
+        calls.append(len(requests))
+        if len(calls) > 1:
+            raise RuntimeError("out of memory")
+        return encode(requests)
+
+    monkeypatch.setattr(serving.engine, "encode", breaks)
+    with pytest.raises(EngineError):
+        pipeline.encode({0: [log.play("ben", 1, 0), log.forget("ben"), log.play("cho", 2, 100)]})
+    monkeypatch.undo()
+    pipeline.open_partition(0, {})
+    pipeline.open_partition(1, {})
+    (result,) = pipeline.process({1: [closed.play("gone", 20, 1000)]})
+    alone = make_pipeline(serving, num_partitions=2, plays_partitioner="any")
+    alone.open_partition(1, {})
+    (expected,) = alone.process({1: [closed.records[-1]]})
+    assert [o.value for o in result.outputs] == [o.value for o in expected.outputs], "as if it had never played before"

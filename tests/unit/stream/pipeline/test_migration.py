@@ -1,4 +1,4 @@
-"""Members move from one bundle to another while plays come: each is served by one of them at a time, and warm."""
+"""Members migrate from one bundle to another while plays come in: one bundle at a time serves each member, with a warm cache."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from tests.worlds.pipeline_results import (
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_members_are_taken_over_one_after_another_hottest_first_and_warm(servings: tuple[Serving, Serving]) -> None:
+def test_members_migrate_one_after_another_most_recently_active_first_and_warm(
+    servings: tuple[Serving, Serving],
+) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 5)
     pipeline.start_migration(second)
-    for _ in range(4):  # of 4 plays each: three members of 6 plays, but for 2
+    for _ in range(4):  # chunks of 4 plays: two members of 6 plays, and 4 plays of a third
         assert pipeline.step_migration()
     misses = first.engine.stats.misses + second.engine.stats.misses
     result = run(pipeline, [log.play(f"user-{i}", 1, 10_000.0 + i) for i in range(5)])
@@ -44,13 +46,13 @@ def test_members_are_taken_over_one_after_another_hottest_first_and_warm(serving
         compare_with_recomputation(by_version[answer.bundle], events, answer)
 
 
-def test_after_the_swap_the_new_bundle_serves_everybody_and_whoever_was_taken_over_is_warm(
+def test_after_the_swap_the_new_bundle_serves_every_member_and_migrated_members_are_warm(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 8)
-    first.engine.forget(MemberKey(0, "user-3"))  # not cached: there is nothing to take over
+    first.engine.forget(MemberKey(0, "user-3"))  # not cached, so it does not migrate
     pipeline.start_migration(second)
     migrate_all(pipeline)
     assert pipeline.serving is first
@@ -68,7 +70,7 @@ def test_after_the_swap_the_new_bundle_serves_everybody_and_whoever_was_taken_ov
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_what_a_member_plays_while_they_are_encoded_is_encoded_too(servings: tuple[Serving, Serving]) -> None:
+def test_plays_of_a_member_during_its_migration_are_encoded_too(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 1)
@@ -84,7 +86,7 @@ def test_what_a_member_plays_while_they_are_encoded_is_encoded_too(servings: tup
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_late_play_while_a_member_is_encoded_has_them_encoded_again(servings: tuple[Serving, Serving]) -> None:
+def test_after_a_late_play_during_its_migration_a_member_is_encoded_again(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 1)
@@ -97,7 +99,7 @@ def test_a_late_play_while_a_member_is_encoded_has_them_encoded_again(servings: 
     compare_with_recomputation(second, bytes(state(pipeline, "user-0").events), answer)
 
 
-def test_what_a_member_waits_for_is_answered_right_by_the_bundle_they_moved_to(
+def test_queued_answers_of_a_migrated_member_are_right_and_come_from_the_new_bundle(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
@@ -111,16 +113,16 @@ def test_what_a_member_waits_for_is_answered_right_by_the_bundle_they_moved_to(
     pipeline.start_migration(second)
     migrate_all(pipeline)
     assert second.engine.caches(MemberKey(0, "user-0")), (
-        "with the second late play, while the first one is still to be answered"
+        "with the second late play, although the first one is not answered yet"
     )
     for context in contexts:
-        (part,) = answer_prefill(pipeline)
-        (answer,) = intents(part)
+        (result,) = answer_prefill(pipeline)
+        (answer,) = intents(result)
         assert answer.bundle == second.version
         compare_with_recomputation(second, context, answer)
 
 
-def test_dead_letters_come_once_and_in_place_while_two_bundles_serve(servings: tuple[Serving, Serving]) -> None:
+def test_dead_letters_come_once_and_in_order_while_two_bundles_serve(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 2)
@@ -141,11 +143,11 @@ def test_dead_letters_come_once_and_in_place_while_two_bundles_serve(servings: t
     assert {a.bundle for a in lists(result) if a.user_id == "user-1"} == {second.version}
     only_rejected = run(pipeline, [log.raw(b"{", b"user-1")])
     assert [o.kind for o in only_rejected.outputs] == [OutputKind.DEAD_LETTER]
-    only_moved = run(pipeline, [log.play("user-1", 3, 10_003)])
-    assert len(lists(only_moved)) == len(intents(only_moved)) == 1
+    only_migrated = run(pipeline, [log.play("user-1", 3, 10_003)])
+    assert len(lists(only_migrated)) == len(intents(only_migrated)) == 1
 
 
-def test_the_last_prediction_before_a_member_moved_is_judged_by_the_play_after(
+def test_the_last_prediction_before_a_migration_is_scored_by_the_next_play(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
@@ -159,7 +161,7 @@ def test_the_last_prediction_before_a_member_moved_is_judged_by_the_play_after(
     assert sample("intentrec_judged_plays_total", {"bundle": second.version}) == 1
 
 
-def test_what_a_takeover_encodes_counts_as_nobodys_play(servings: tuple[Serving, Serving]) -> None:
+def test_encoding_for_a_migration_does_not_count_as_encoding_plays(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 4)
@@ -173,7 +175,9 @@ def test_what_a_takeover_encodes_counts_as_nobodys_play(servings: tuple[Serving,
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_who_plays_faster_than_they_are_encoded_does_not_hold_up_the_others(servings: tuple[Serving, Serving]) -> None:
+def test_a_member_who_plays_faster_than_it_is_encoded_does_not_delay_the_others(
+    servings: tuple[Serving, Serving],
+) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 5)
@@ -187,7 +191,9 @@ def test_who_plays_faster_than_they_are_encoded_does_not_hold_up_the_others(serv
     assert {answer.bundle for answer in lists(others)} == {second.version}
 
 
-def test_a_rollback_encodes_nobody_anew_whom_the_bundle_kept_has_cached(servings: tuple[Serving, Serving]) -> None:
+def test_a_rollback_encodes_no_member_again_whom_the_previous_bundle_has_cached(
+    servings: tuple[Serving, Serving],
+) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 5)
@@ -202,7 +208,7 @@ def test_a_rollback_encodes_nobody_anew_whom_the_bundle_kept_has_cached(servings
         expect_full_recomputation(pipeline, answer)
 
 
-def test_who_comes_during_a_takeover_is_moved_as_well(servings: tuple[Serving, Serving]) -> None:
+def test_a_member_who_becomes_active_during_a_migration_migrates_as_well(servings: tuple[Serving, Serving]) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 2)
@@ -212,7 +218,7 @@ def test_who_comes_during_a_takeover_is_moved_as_well(servings: tuple[Serving, S
     assert pipeline.swap(second) == 3
 
 
-def test_no_more_members_are_taken_over_than_the_coming_engine_can_cache(
+def test_no_more_members_migrate_than_the_coming_engine_can_cache(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
@@ -226,3 +232,20 @@ def test_no_more_members_are_taken_over_than_the_coming_engine_can_cache(
     migrate_all(pipeline)
     assert pipeline.swap(second) == small.num_slots < 9
     assert small.num_evictions == 0
+
+
+def test_a_member_erased_after_it_moved_is_forgotten_by_the_coming_bundle(servings: tuple[Serving, Serving]) -> None:
+    first, second = servings
+    log = PlayLog()
+    pipeline = played_in(first, log, 2, num_plays=3, num_recommendations=30)
+    pipeline.start_migration(second)
+    migrate_all(pipeline)
+    run(pipeline, [log.play("user-0", 20, 9_000)])
+    pipeline.process({0: [log.forget("user-0"), log.play("user-0", 7, 9_100)]})
+    pipeline.swap(second)
+    (answer,) = lists(run(pipeline, [log.play("user-0", 8, 9_200)]))
+    assert answer.bundle == second.version
+    watched = pipeline._bundles.responders[0]._watched._held[MemberKey(0, "user-0")]
+    assert watched.tolist() == [second.vocabulary.row(f"item-{item}") for item in (7, 8)], (
+        "nothing from before the erasure"
+    )

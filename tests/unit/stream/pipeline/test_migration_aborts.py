@@ -1,4 +1,4 @@
-"""Takeovers that are refused, given up or cut short: whoever had moved is served as if they had not, with all they played."""
+"""Migrations that are refused, aborted or ended early: migrated members are served as if they had never left the old bundle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def broken(serving: Serving) -> Serving:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_swap_before_a_member_was_whole_does_not_trust_what_a_late_play_has_changed(
+def test_a_swap_in_the_middle_of_a_member_does_not_use_a_cache_that_a_late_play_made_stale(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
@@ -40,11 +40,11 @@ def test_a_swap_before_a_member_was_whole_does_not_trust_what_a_late_play_has_ch
     assert pipeline.swap(second) == 0
     (answer,) = intents(
         run(pipeline, [log.play("user-0", 8, 150)])
-    )  # among what was encoded, behind the first late one
+    )  # within the encoded plays, after the first late play
     expect_full_recomputation(pipeline, answer)
 
 
-def test_a_bundle_that_can_encode_nobody_is_refused_and_the_old_one_serves_everybody(
+def test_a_bundle_that_can_encode_no_member_is_refused_and_the_old_one_serves_every_member(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
@@ -63,19 +63,19 @@ def test_a_bundle_that_can_encode_nobody_is_refused_and_the_old_one_serves_every
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_members_taken_over_by_a_bundle_that_is_refused_go_back_with_all_they_played(
+def test_members_who_migrated_to_a_refused_bundle_go_back_with_all_their_plays(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
     log = PlayLog()
     pipeline = played_in(first, log, 40)
     pipeline.start_migration(second)
-    for _ in range(10):  # of 4 plays each: six members of 6
+    for _ in range(10):  # chunks of 4 plays: six members of 6 plays
         assert pipeline.step_migration()
-    run(pipeline, [log.play("user-39", 6, 5_000)])  # late, and the first bundle does not see it
+    run(pipeline, [log.play("user-39", 6, 5_000)])  # late, and not seen by the first bundle
     with faulty(second, spoils=range(1, 40)), pytest.raises(BundleError):
         migrate_all(pipeline)
-    late = log.play("user-39", 7, 13_000)  # among what the first bundle has cached, behind that one
+    late = log.play("user-39", 7, 13_000)  # within the plays that the first bundle has cached, after that late play
     answers = intents(run(pipeline, [*(log.play(f"user-{i}", 1, 70_000.0 + i) for i in range(39)), late]))
     assert len(answers) == 40
     assert {answer.bundle for answer in answers} == {first.version}
@@ -103,7 +103,7 @@ def test_a_member_whom_the_coming_bundle_cannot_encode_stays_with_the_old_one(
     assert pipeline.swap(second) == 2
 
 
-def test_what_was_watched_while_moved_is_hidden_by_the_bundle_that_serves_again(
+def test_items_watched_during_a_migration_are_hidden_by_the_bundle_that_serves_again(
     servings: tuple[Serving, Serving],
 ) -> None:
     first, second = servings
@@ -121,8 +121,10 @@ def test_what_was_watched_while_moved_is_hidden_by_the_bundle_that_serves_again(
     assert [item.item_id for item in again.items] == [item.item_id for item in expected.items]
 
 
-@pytest.mark.parametrize("ends", ["given up", "swapped and back"])
-def test_a_late_play_that_waited_when_a_takeover_began_is_known_to_the_old_bundle(tmp_path: Path, ends: str) -> None:
+@pytest.mark.parametrize("ends", ["aborted", "swapped and back"])
+def test_the_old_bundle_knows_of_a_late_play_that_was_queued_when_the_migration_started(
+    tmp_path: Path, ends: str
+) -> None:
     world, log = TinyWorld(window=8), PlayLog()
     first, second = (make_serving(tmp_path, world, world.model(seed)) for seed in (1, 2))
     pipeline = make_pipeline(first, max_prefill_positions=1)
@@ -133,14 +135,14 @@ def test_a_late_play_that_waited_when_a_takeover_began_is_known_to_the_old_bundl
     assert pipeline.num_queued
     pipeline.start_migration(second)
     migrate_all(pipeline)
-    (part,) = answer_prefill(pipeline)
-    assert {answer.bundle for answer in intents(part)} == {second.version}
-    if ends == "given up":
+    (queued,) = answer_prefill(pipeline)
+    assert {answer.bundle for answer in intents(queued)} == {second.version}
+    if ends == "aborted":
         pipeline.abort_migration()
     else:
         pipeline.swap(second)
         pipeline.swap(first)
-    results = pipeline.process({0: [log.play("ann", 11, 45_000)]})  # late as well, behind the first late one
+    results = pipeline.process({0: [log.play("ann", 11, 45_000)]})  # late as well, after the first late play
     while pipeline.num_queued:
         results = answer_prefill(pipeline)
     (answer,) = intents(results[0])
@@ -148,7 +150,9 @@ def test_a_late_play_that_waited_when_a_takeover_began_is_known_to_the_old_bundl
     expect_full_recomputation(pipeline, answer)
 
 
-def test_a_device_that_is_lost_during_a_takeover_is_not_the_bundles_fault(servings: tuple[Serving, Serving]) -> None:
+def test_a_device_that_is_lost_during_a_migration_is_not_the_fault_of_the_bundle(
+    servings: tuple[Serving, Serving],
+) -> None:
     first, second = servings
     pipeline = played_in(first, PlayLog(), 9)
     pipeline.start_migration(second)

@@ -25,7 +25,7 @@ MODEL = WORLD.model(1)
 
 
 class CrampedEncoder(TorchEncoder):
-    """On a device with room for a pool of ``max_slots`` beside what a pass takes."""
+    """An encoder on a device with memory for a pass and a pool of ``max_slots``."""
 
     max_slots = 0
     made: ClassVar[list[weakref.ref[TorchEncoder]]]
@@ -89,7 +89,7 @@ def test_the_pool_shrinks_until_it_fits_and_every_member_is_answered(kind: type[
     assert engine.stats.hits == 1
 
 
-def test_evictions_are_counted_on_when_the_pool_shrinks() -> None:
+def test_the_count_of_evictions_continues_when_the_pool_shrinks() -> None:
     """The metric is a running count: a smaller one would be an error."""
     engine = cramped(max_slots=1000)
     engine.encode([EncodeRequest(f"user-{i}", 0, context(i, 3), 0) for i in range(10)])
@@ -98,12 +98,12 @@ def test_evictions_are_counted_on_when_the_pool_shrinks() -> None:
     assert engine.num_evictions == 9  # all but the member of the call that failed, who is forgotten
 
 
-def test_a_device_without_room_for_one_member_is_an_error() -> None:
+def test_a_device_without_memory_for_one_member_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         cramped(max_slots=0).encode([EncodeRequest("ann", 0, context(1, 3), 0)])
 
 
-def test_a_pool_that_the_device_has_no_room_for_is_made_smaller() -> None:
+def test_a_pool_that_does_not_fit_on_the_device_is_made_smaller() -> None:
     """A coming bundle's, beside the one that serves."""
 
     class TooLarge(TorchEncoder):
@@ -119,7 +119,7 @@ def test_a_pool_that_the_device_has_no_room_for_is_made_smaller() -> None:
     np.testing.assert_allclose(out.item_NW, recompute(MODEL, WORLD.features, contexts).item_NW, atol=1e-4, rtol=0)
 
 
-def test_a_device_without_room_for_any_pool_is_an_error() -> None:
+def test_a_device_without_memory_for_any_pool_is_an_error() -> None:
     def make(model: IntentRec, pool_bytes: int) -> TorchEncoder:
         TorchEncoder(model, pool_bytes)
         raise torch.OutOfMemoryError("CUDA out of memory")

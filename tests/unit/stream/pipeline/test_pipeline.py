@@ -45,7 +45,7 @@ def test_every_play_is_answered_in_source_order_under_its_own_ids(pipeline: Pipe
     assert result.outcomes.num_applied == result.num_records == 6
 
 
-def test_a_list_has_the_length_asked_for_and_names_titles(serving: Serving) -> None:
+def test_a_list_has_the_configured_length_and_titles(serving: Serving) -> None:
     log = PlayLog()
     log.play("ann", 2, 0)
     (answer,) = lists(run(make_pipeline(serving, num_recommendations=3), log.records))
@@ -90,7 +90,7 @@ def test_a_replayed_play_changes_nothing_and_is_answered_again(pipeline: Pipelin
     assert again.outputs[-1] == first.outputs[-1]
 
 
-def test_a_play_that_is_too_late_is_set_aside_as_it_came(pipeline: Pipeline) -> None:
+def test_a_play_that_is_too_late_goes_to_the_late_plays_unchanged(pipeline: Pipeline) -> None:
     log = PlayLog()
     run(pipeline, [log.play("ann", i, 100.0 * i) for i in range(20)])
     late = log.play("ann", 5, -50_000)
@@ -109,10 +109,13 @@ def test_malformed_plays_are_dead_lettered_and_their_neighbours_untouched(servin
         log.raw((b"{", b"\xff", b"[]", b'{"user_id":"ann"}')[i])
         clean.play("ann", i, 100.0 * i, event_id=f"e{i}")
     result, expected = run(make_pipeline(serving), log.records), run(make_pipeline(serving), clean.records)
-    letters = of_kind(result, OutputKind.DEAD_LETTER)
-    assert [letter.source_offset for letter in letters] == [1, 3, 5, 7]
-    assert [dict(letter.headers)["intentrec-error"] for letter in letters][:2] == [b"malformed", b"malformed"]
-    assert [letter.value for letter in letters] == [log.records[i].value for i in (1, 3, 5, 7)]
+    dead_letters = of_kind(result, OutputKind.DEAD_LETTER)
+    assert [dead_letter.source_offset for dead_letter in dead_letters] == [1, 3, 5, 7]
+    assert [dict(dead_letter.headers)["intentrec-error"] for dead_letter in dead_letters][:2] == [
+        b"malformed",
+        b"malformed",
+    ]
+    assert [dead_letter.value for dead_letter in dead_letters] == [log.records[i].value for i in (1, 3, 5, 7)]
     assert [a.items for a in lists(result)] == [a.items for a in lists(expected)]
     assert result.outcomes.num_rejected == 4
 
@@ -120,8 +123,8 @@ def test_malformed_plays_are_dead_lettered_and_their_neighbours_untouched(servin
 def test_a_number_field_that_is_no_number_is_dead_lettered(pipeline: Pipeline) -> None:
     log = PlayLog()
     log.play("ann", 1, 0, context={"max_maturity": "high"})
-    (letter,) = run(pipeline, log.records).outputs
-    assert dict(letter.headers)["intentrec-error"] == b"invalid_field"
+    (dead_letter,) = run(pipeline, log.records).outputs
+    assert dict(dead_letter.headers)["intentrec-error"] == b"invalid_field"
     assert pipeline.history(0, "ann") is None
 
 
@@ -132,9 +135,9 @@ def test_a_play_in_the_wrong_partition_is_dead_lettered_with_the_remedy(serving:
         log.play(f"user-{i}", i, 100.0 * i)
     result = run(pipeline, log.records)
     assert 0 < result.outcomes.num_applied < 8
-    for letter in of_kind(result, OutputKind.DEAD_LETTER):
-        assert dict(letter.headers)["intentrec-error"] == b"wrong_partition"
-        assert b"murmur2" in dict(letter.headers)["intentrec-detail"]
+    for dead_letter in of_kind(result, OutputKind.DEAD_LETTER):
+        assert dict(dead_letter.headers)["intentrec-error"] == b"wrong_partition"
+        assert b"murmur2" in dict(dead_letter.headers)["intentrec-detail"]
     anyhow = make_pipeline(serving, num_partitions=8, plays_partitioner="any")
     assert run(anyhow, log.records).outcomes.num_applied == 16
 
@@ -152,7 +155,7 @@ def test_one_user_in_two_partitions_has_two_histories(serving: Serving) -> None:
     assert len(lists(first)) == len(lists(second)) == 3
 
 
-def test_members_of_unknown_items_get_what_is_popular_within_their_filters(pipeline: Pipeline) -> None:
+def test_members_with_unknown_items_only_get_popular_items_within_their_filters(pipeline: Pipeline) -> None:
     log = PlayLog()
     log.play("new", "never-heard-of", 0, context={"max_maturity": 2})
     (answer,) = lists(run(pipeline, log.records))
@@ -185,7 +188,7 @@ def test_filters_hold_as_of_each_play_of_a_run(pipeline: Pipeline) -> None:
         assert rows
 
 
-def test_a_member_who_never_sent_what_a_filter_needs_is_shown_nothing(pipeline: Pipeline) -> None:
+def test_a_member_without_the_value_that_a_filter_needs_gets_an_empty_list(pipeline: Pipeline) -> None:
     log = PlayLog()
     log.play("ann", 1, 0, context={})
     (answer,) = lists(run(pipeline, log.records))
@@ -292,7 +295,7 @@ def test_a_closed_partition_leaves_nothing_behind(pipeline: Pipeline) -> None:
     pipeline.close_partition(0)
 
 
-def test_plays_are_counted_by_what_became_of_them(pipeline: Pipeline) -> None:
+def test_plays_are_counted_by_outcome(pipeline: Pipeline) -> None:
     log = PlayLog()
     for i in range(20):
         log.play("ann", i, 100.0 * i)

@@ -1,4 +1,4 @@
-"""What is popular now: counts, lists for those nothing is known of, and the reference that predictions are compared with."""
+"""What is popular now: counts, fallback lists, and the reference that predictions are compared with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NONE = np.zeros(0, dtype=np.int64)
 def rows_of(
     popular: PopularNow, k: int = 3, excluded: np.ndarray = NONE, allowed: np.ndarray | None = None
 ) -> list[int]:
-    return popular.lists([], [], k, excluded=[excluded], allowed=[allowed])[0][0].tolist()
+    return popular.ranked([], [], k, excluded=[excluded], allowed=[allowed])[0][0].tolist()
 
 
 def test_a_bundle_s_counts_and_live_plays_add_up() -> None:
@@ -28,26 +28,26 @@ def test_a_bundle_s_counts_and_live_plays_add_up() -> None:
 def test_filters_hold_and_short_lists_are_padded() -> None:
     popular = PopularNow(np.array([0, 5, 3, 1], dtype=np.float32), 0.0)
     allowed = np.array([True, True, True, False])
-    rows, scores = popular.lists([], [], 3, excluded=[np.array([1])], allowed=[allowed])
+    rows, scores = popular.ranked([], [], 3, excluded=[np.array([1])], allowed=[allowed])
     assert rows.tolist() == [[2, -1, -1]]
     assert np.isneginf(scores[0, 1:]).all()
 
 
-def test_intents_steer_among_equals() -> None:
+def test_intents_decide_between_equally_popular_items() -> None:
     popular = PopularNow(np.array([0, 5, 5, 5], dtype=np.float32), 0.0)
     labels = np.array([[0, 0], [1, 0], [0, 1], [0, 0]], dtype=np.float32)
     probabilities = np.array([[0.2, 0.8], [0.9, 0.1]], dtype=np.float32)
-    rows, _ = popular.lists([probabilities], [labels], 3, excluded=[NONE, NONE], allowed=[None, None])
+    rows, _ = popular.ranked([probabilities], [labels], 3, excluded=[NONE, NONE], allowed=[None, None])
     assert rows.tolist() == [[2, 1, 3], [1, 2, 3]]
 
 
-def test_what_a_bundle_counted_leaves_with_the_week() -> None:
+def test_plays_counted_by_a_bundle_expire_after_the_week() -> None:
     popular = PopularNow(np.array([0, 5, 0, 0], dtype=np.float32), 0.0)
     popular.add(np.array([2]), np.array([WEEK_S + 1]))
     assert popular.window.top(3) == [2]
 
 
-def test_a_bundle_that_does_not_say_when_it_counted_seeds_nothing() -> None:
+def test_the_counts_of_a_bundle_without_a_time_are_not_used() -> None:
     popular = PopularNow(np.array([0, 5, 0, 0], dtype=np.float32), float("-inf"))
     assert popular.window.top(3) == []
     assert rows_of(popular)[0] == 1  # its own counts still make a list
@@ -60,7 +60,7 @@ def test_a_large_bundle_is_scaled_down() -> None:
     assert popular.window.top(2) == [1, 2]
 
 
-def test_hits_equal_a_plain_look_at_the_top() -> None:
+def test_hits_equal_those_of_a_plain_ranking() -> None:
     rng = random.Random(3)
     popular = PopularNow(np.array([0, *range(40)], dtype=np.float32), 0.0)
     items = np.array([rng.randrange(45) for _ in range(200)])

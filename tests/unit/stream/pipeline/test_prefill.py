@@ -1,4 +1,4 @@
-"""Members whose whole context has to be encoded: answered behind the others, part by part, and with the same answers."""
+"""Members who need a full prefill: answered after the others, chunk by chunk, and with the same answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def warmed_up(serving: Serving, log: PlayLog, num_users: int, bound: int = BOUND
 
 
 def run(pipeline: Pipeline, records: Sequence[Record]) -> list[PartitionResult]:
-    """What came at once, and part by part."""
+    """The results at once, then those of each chunk."""
     results = pipeline.process({0: records})
     while pipeline.num_queued:
         results += answer_prefill(pipeline)
@@ -63,15 +63,15 @@ def test_cached_members_are_answered_first_and_the_others_within_the_bound(servi
     pipeline = warmed_up(serving, log, 6)
     records = [log.play(f"user-{i}", i, 2000.0 + i) for i in (1, 2, 3, 4, 5, 0)]
     positions = serving.engine.stats.positions
-    first, *parts = run(pipeline, records)
+    first, *chunks = run(pipeline, records)
     assert [a.user_id for a in lists(first)] == ["user-0"]
-    assert [[a.user_id for a in lists(part)] for part in parts] == [
+    assert [[a.user_id for a in lists(chunk)] for chunk in chunks] == [
         ["user-1", "user-2"],
         ["user-3", "user-4"],
         ["user-5"],
     ]
     assert (first.num_records, first.outcomes.num_applied, first.next_offset) == (6, 6, len(log.records))
-    assert {part.num_records for part in parts} == {0}
+    assert {chunk.num_records for chunk in chunks} == {0}
     assert serving.engine.stats.positions - positions == 1 + 5 * 4
 
 
@@ -99,13 +99,13 @@ def test_a_few_positions_are_encoded_at_once(serving: Serving) -> None:
     assert len(lists(result)) == 3
 
 
-def test_newer_plays_of_members_who_wait_cost_what_they_cost_by_themselves(serving: Serving) -> None:
+def test_newer_plays_of_queued_members_cost_only_themselves(serving: Serving) -> None:
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     assert pipeline.num_queued == 3
     pipeline.process({0: [log.play(f"user-{i}", i, 3000.0 + i) for i in range(1, 6)]})
-    assert pipeline.num_queued == 4, "five plays are one part, whatever contexts are behind them"
+    assert pipeline.num_queued == 4, "five plays are one chunk, however long their contexts are"
     run(pipeline, [])
     positions = serving.engine.stats.positions
     (at_once,) = run(pipeline, [log.play(f"user-{i}", i, 4000.0 + i) for i in range(6)])
@@ -113,7 +113,7 @@ def test_newer_plays_of_members_who_wait_cost_what_they_cost_by_themselves(servi
     assert serving.engine.stats.positions - positions == 6
 
 
-def test_the_bound_holds_where_more_members_wait_than_can_be_cached(
+def test_the_bound_holds_with_more_queued_members_than_slots(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle_world, "SLOTS_BYTES", 4 * slot_bytes(world.model(1)))
@@ -124,64 +124,68 @@ def test_the_bound_holds_where_more_members_wait_than_can_be_cached(
     while pipeline.num_queued:
         positions = small.engine.stats.positions
         answer_prefill(pipeline)
-        assert small.engine.stats.positions - positions <= BOUND + 2  # two members who had a play more by their turn
+        assert small.engine.stats.positions - positions <= BOUND + 2  # two members have one more play by then
 
 
-def test_nobody_of_a_partition_that_is_closed_waits(serving: Serving) -> None:
+def test_no_member_of_a_closed_partition_stays_queued(serving: Serving) -> None:
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     pipeline.close_partition(0)
     pipeline.open_partition(0, {})
-    num_parts = pipeline.num_queued
+    num_chunks = pipeline.num_queued
     (result,) = pipeline.process({0: [log.play("user-1", 1, 3000.0)]})
     assert len(lists(result)) == 1
-    assert pipeline.num_queued == num_parts
+    assert pipeline.num_queued == num_chunks
 
 
-def test_members_whose_anchors_move_at_once_are_answered_behind_the_others(serving: Serving) -> None:
+def test_members_whose_anchors_move_at_the_same_time_are_answered_after_the_others(serving: Serving) -> None:
     log = PlayLog()
     pipeline = fresh(serving)
     for i in range(8 * 5):  # twice the window: the next play moves the anchor
         log.play(f"user-{i % 5}", i % 30, 100.0 * i)
     run(pipeline, log.records)
     run(pipeline, [log.play("user-5", 1, 4500.0)])
-    first, *parts = run(pipeline, [log.play(f"user-{i}", i, 5000.0 + i) for i in range(6)])
+    first, *chunks = run(pipeline, [log.play(f"user-{i}", i, 5000.0 + i) for i in range(6)])
     assert [a.user_id for a in lists(first)] == ["user-5"]
-    assert sorted(a.user_id for part in parts for a in lists(part)) == [f"user-{i}" for i in range(5)]
-    assert len(parts) == 5, "contexts of five plays within a bound of eight"
+    assert sorted(a.user_id for chunk in chunks for a in lists(chunk)) == [f"user-{i}" for i in range(5)]
+    assert len(chunks) == 5, "contexts of five plays within a bound of eight"
 
 
-def test_a_member_who_waits_is_not_overtaken_by_newer_plays_of_their_own(serving: Serving) -> None:
+def test_newer_plays_of_a_queued_member_do_not_overtake_its_queued_plays(serving: Serving) -> None:
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     (later,) = pipeline.process({0: [log.play(f"user-{i}", 9, 3000.0 + i) for i in (5, 0)]})
     assert [a.user_id for a in lists(later)] == ["user-0"]
-    parts = [answer_prefill(pipeline) for _ in range(3)]
+    chunks = [answer_prefill(pipeline) for _ in range(3)]
     assert serving.engine.caches(MemberKey(0, "user-5"))
     (latest,) = pipeline.process({0: [log.play("user-5", 10, 4000.0)]})
-    assert not latest.outputs, "one of their plays is answered, another one still waits"
+    assert not latest.outputs, "one play of the member is answered, another one is still queued"
     while pipeline.num_queued:
-        parts.append(answer_prefill(pipeline))
-    assert [a.source.offset for part in parts for r in part for a in lists(r) if a.user_id == "user-5"] == [22, 23, 25]
+        chunks.append(answer_prefill(pipeline))
+    assert [a.source.offset for chunk in chunks for r in chunk for a in lists(r) if a.user_id == "user-5"] == [
+        22,
+        23,
+        25,
+    ]
 
 
-def test_nothing_is_kept_of_a_member_who_was_forgotten_while_they_waited(serving: Serving) -> None:
+def test_nothing_is_kept_of_a_member_who_was_forgotten_while_queued(serving: Serving) -> None:
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     pipeline.process({0: [log.forget("user-5")]})
     answered = []
     while pipeline.num_queued:
-        answered += [a.user_id for part in answer_prefill(pipeline) for a in lists(part)]
-    assert "user-5" in answered, "the play stood before the order"
+        answered += [a.user_id for chunk in answer_prefill(pipeline) for a in lists(chunk)]
+    assert "user-5" in answered, "the play came before the erasure request"
     assert not serving.engine.caches(MemberKey(0, "user-5"))
     assert serving.engine.caches(MemberKey(0, "user-4"))
     assert MemberKey(0, "user-5") not in pipeline._bundles.responders[0]._watched._held
 
 
-def test_of_a_partition_that_is_closed_nothing_more_is_answered(serving: Serving) -> None:
+def test_no_play_of_a_closed_partition_is_answered(serving: Serving) -> None:
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
@@ -191,18 +195,18 @@ def test_of_a_partition_that_is_closed_nothing_more_is_answered(serving: Serving
     assert not serving.engine.num_cached
 
 
-def test_what_waits_during_a_swap_is_answered_by_the_bundle_that_took_over(
+def test_plays_queued_during_a_swap_are_answered_by_the_new_bundle(
     serving: Serving, world: TinyWorld, tmp_path: Path
 ) -> None:
     log, other = PlayLog(), make_serving(tmp_path, world, world.model(2))
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     pipeline.swap(other)
-    (part,) = answer_prefill(pipeline)
-    assert {a.bundle for a in lists(part)} == {a.bundle for a in intents(part)} == {other.version}
+    (chunk,) = answer_prefill(pipeline)
+    assert {a.bundle for a in lists(chunk)} == {a.bundle for a in intents(chunk)} == {other.version}
 
 
-def test_what_was_answered_after_a_swap_the_bundle_before_has_not_cached(
+def test_the_previous_bundle_has_not_cached_plays_answered_after_the_swap(
     serving: Serving, world: TinyWorld, tmp_path: Path
 ) -> None:
     log, other = PlayLog(), make_serving(tmp_path, world, world.model(2))
@@ -222,7 +226,7 @@ def test_what_was_answered_after_a_swap_the_bundle_before_has_not_cached(
     assert not any(serving.engine.caches(member) for member in members)
 
 
-def test_a_member_who_waits_and_cannot_be_encoded_has_a_dead_letter_that_is_counted(
+def test_a_queued_member_who_cannot_be_encoded_gets_a_dead_letter_that_is_counted(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = PlayLog()

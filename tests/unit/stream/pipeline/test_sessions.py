@@ -1,4 +1,4 @@
-"""Sessions derived from the history: what the arrays say equals what the history says play by play."""
+"""Sessions: those computed with arrays equal those that the history gives play by play."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_session_ends_only_above_the_gap() -> None:
     assert starts.opened.tolist() == [True, False, True]
 
 
-def test_contexts_laid_side_by_side_do_not_share_sessions() -> None:
+def test_concatenated_contexts_do_not_share_sessions() -> None:
     ts_ms = np.array([100, 200, 150, 250])
     starts = session_starts(ts_ms, np.array([0, 2]), np.array([NOTHING_CARRIED, 7]), GAP_MS, np.arange(4))
     assert starts.start_ms.tolist() == [100, 100, 7, 7]

@@ -1,4 +1,4 @@
-"""Who must be forgotten by an engine that takes over: exactly those whose history moved behind its back, in bounded memory."""
+"""An engine that begins to serve forgets exactly the stale members, and the set of stale members is bounded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stream.pipeline.stale_members import StaleMembers
 
 
 class Engine:
-    """Remembers who is cached."""
+    """An engine that only holds the set of cached members."""
 
     def __init__(self, *cached: str) -> None:
         self.cached = set(cached)
@@ -20,64 +20,64 @@ class Engine:
         self.cached.discard(member)
 
 
-def _swap(moved: StaleMembers, old: Any, new: Any) -> set[str]:
-    moved.migration_starts(new)
-    moved.migration_ends(old, new, ())
+def _swap(stale: StaleMembers, old: Any, new: Any) -> set[str]:
+    stale.migration_starts(new)
+    stale.migration_ends(old, new, ())
     return set(new.cached)
 
 
-def test_a_coming_engine_keeps_whoever_moved_before_its_takeover_and_whoever_it_has_taken_over() -> None:
-    moved, serving, coming = StaleMembers(10), Engine(), Engine("ann", "ben", "cat")
-    moved.add(["ann"])
-    moved.migration_starts(coming)
-    moved.add(["ben", "cat"])
-    moved.migration_ends(serving, coming, {"cat"})
+def test_a_coming_engine_keeps_members_that_were_stale_before_the_migration_or_have_migrated() -> None:
+    stale, serving, coming = StaleMembers(10), Engine(), Engine("ann", "ben", "cat")
+    stale.add(["ann"])
+    stale.migration_starts(coming)
+    stale.add(["ben", "cat"])
+    stale.migration_ends(serving, coming, {"cat"})
     assert coming.cached == {"ann", "cat"}
 
 
-def test_the_engine_before_forgets_whoever_moved_since_the_takeover_after_it_began() -> None:
-    moved, first, second = StaleMembers(10), Engine("ann", "ben", "cat", "dan"), Engine()
-    moved.add(["dan"])  # the first one serves, and was told itself
-    moved.migration_starts(second)
-    moved.add(["cat"])  # who may have been taken over already
-    moved.migration_ends(first, second, {"cat"})
-    moved.add(["ann"])
-    assert _swap(moved, second, first) == {"ben", "dan"}
+def test_the_previous_engine_forgets_members_that_are_stale_since_the_migration_away_from_it() -> None:
+    stale, first, second = StaleMembers(10), Engine("ann", "ben", "cat", "dan"), Engine()
+    stale.add(["dan"])  # the first engine serves, and has seen the late play
+    stale.migration_starts(second)
+    stale.add(["cat"])  # has migrated already
+    stale.migration_ends(first, second, {"cat"})
+    stale.add(["ann"])
+    assert _swap(stale, second, first) == {"ben", "dan"}
 
 
-def test_the_engine_before_has_forgotten_them_when_its_own_takeover_begins() -> None:
-    moved, first, second = StaleMembers(10), Engine("ann", "ben"), Engine()
-    _swap(moved, first, second)
-    moved.add(["ann"])
-    moved.migration_starts(first)
+def test_the_previous_engine_forgets_stale_members_when_the_migration_back_starts() -> None:
+    stale, first, second = StaleMembers(10), Engine("ann", "ben"), Engine()
+    _swap(stale, first, second)
+    stale.add(["ann"])
+    stale.migration_starts(first)
     assert first.cached == {"ben"}
 
 
-def test_after_a_takeover_that_failed_the_old_engine_has_forgotten_whoever_moved_meanwhile() -> None:
-    moved, first, second, third = StaleMembers(10), Engine("ann", "ben", "cat"), Engine("ann", "ben"), Engine("ben")
-    _swap(moved, first, second)
-    moved.add(["cat"])
-    moved.migration_starts(third)
-    moved.add(["ann"])
-    moved.migration_aborts(second, third)
+def test_after_an_aborted_migration_the_old_engine_has_forgotten_members_that_became_stale() -> None:
+    stale, first, second, third = StaleMembers(10), Engine("ann", "ben", "cat"), Engine("ann", "ben"), Engine("ben")
+    _swap(stale, first, second)
+    stale.add(["cat"])
+    stale.migration_starts(third)
+    stale.add(["ann"])
+    stale.migration_aborts(second, third)
     assert second.cached == {"ben"}
     assert third.cached == set()
-    assert _swap(moved, second, first) == {"ben"}, "a rollback still knows what moved before and during it"
+    assert _swap(stale, second, first) == {"ben"}, "a rollback still knows what became stale before and during it"
 
 
-def test_beyond_what_an_engine_can_hold_it_forgets_everybody_and_memory_is_bounded() -> None:
-    moved, first, second = StaleMembers(3), Engine("ann", "user-7"), Engine("ann", "user-8")
-    moved.migration_starts(second)
+def test_with_too_many_stale_members_an_engine_forgets_all_and_memory_is_bounded() -> None:
+    stale, first, second = StaleMembers(3), Engine("ann", "user-7"), Engine("ann", "user-8")
+    stale.migration_starts(second)
     for number in range(100_000):
-        moved.add([f"user-{number}"])
-    assert len(moved) <= 6
-    moved.migration_ends(first, second, ())
+        stale.add([f"user-{number}"])
+    assert len(stale) <= 6
+    stale.migration_ends(first, second, ())
     assert second.cached == set()
-    assert _swap(moved, second, first) == set()
-    assert _swap(moved, first, second) == set()
+    assert _swap(stale, second, first) == set()
+    assert _swap(stale, first, second) == set()
 
 
-def test_a_takeover_begins_anew_after_too_many() -> None:
-    moved, coming = StaleMembers(3), Engine("ann", "user-7")
-    moved.add(f"user-{number}" for number in range(10))
-    assert _swap(moved, Engine(), coming) == {"ann", "user-7"}
+def test_a_migration_starts_with_an_empty_set_after_too_many_stale_members() -> None:
+    stale, coming = StaleMembers(3), Engine("ann", "user-7")
+    stale.add(f"user-{number}" for number in range(10))
+    assert _swap(stale, Engine(), coming) == {"ann", "user-7"}

@@ -1,4 +1,4 @@
-"""What a member watched, as of each play, equals what the history says: with and without the cache."""
+"""Watched rows as of each play equal those of the history, with and without the cache."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from stream.repair import redrive
 from stream.repair.redrive import Redrive, Selection, SkipReason
 from stream.settings import Settings
 from stream.wire.dead_letter import dead_letter
-from stream.wire.erasure_record import CONTROL_HEADER, FORGET, home_partition
+from stream.wire.erasure_record import CONTROL_HEADER, FORGET
+from stream.wire.routing import home_partition
 
 
 @dataclass

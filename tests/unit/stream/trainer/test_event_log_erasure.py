@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.kafka.publisher import key_hash
 from stream.trainer.event_log import EventLog, list_segments
 from stream.trainer.event_log_erasure import PendingErasure, list_pending_erasures
 from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay, backfill, open_writer
 from stream.trainer.log_follower import PlayReader
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
+from stream.wire.routing import key_hash
 from tests.unit.stream.trainer.test_event_log import TOPIC, events, logged
 from tests.worlds.tiny_plays import random_plays
 from tests.worlds.tiny_world import TinyWorld

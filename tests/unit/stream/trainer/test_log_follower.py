@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from intentrec_core.history.history import EventLayout
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import plays_table
-from stream.kafka.publisher import key_hash
 from stream.ops.metrics import Metrics
 from stream.settings import Settings
 from stream.trainer import log_follower
 from stream.trainer.log_follower import LogFollower, PlayReader
 from stream.wire.codec import DecodedPlay, decode_play
+from stream.wire.routing import key_hash
 from tests.rigs.worker_bench import until
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
@@ -218,7 +218,7 @@ def test_a_trainer_hangs_only_if_a_fresh_client_can_read_the_end_offsets(
     async def told(*_: object) -> bool:
         return told_to_others
 
-    monkeypatch.setattr(log_follower, "tells_where_plays_end", told)
+    monkeypatch.setattr(log_follower, "can_read_end_offsets", told)
 
     async def scenario(follower: LogFollower) -> None:
         await until(lambda: consumer.now_s >= 1000)
@@ -255,4 +255,4 @@ def test_erasure_requests_that_may_have_been_deleted_unread_are_to_be_sent_again
     with caplog.at_level("INFO"):
         asyncio.run(scenario())
     assert f"{10 - position} plays were deleted before they were logged" in caplog.text
-    assert ("orders to forget a member may have been among them" in caplog.text) is told
+    assert ("erasure requests may have been among them" in caplog.text) is told

@@ -1,4 +1,4 @@
-"""The commonest label of the last 7 days, by event time."""
+"""The most common label of the last 7 days of event time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def observed_labels(*labels: int) -> np.ndarray[tuple[int, int], np.dtype[np.boo
     return np.eye(3, dtype=np.bool_)[list(labels)]
 
 
-def test_nothing_is_common_before_the_first_label() -> None:
+def test_there_is_no_common_label_before_the_first_one() -> None:
     assert CommonLabels(3).commonest is None
 
 
@@ -24,7 +24,7 @@ def test_the_commonest_label_is_that_of_the_window() -> None:
     assert common.commonest == 1, "the first batch has left the window"
 
 
-def test_an_old_play_moves_no_time_back() -> None:
+def test_an_old_play_does_not_move_the_time_back() -> None:
     common = CommonLabels(3, window_s=100.0)
     common.add(observed_labels(1), np.array([500.0]))
     common.add(observed_labels(2, 2), np.array([10.0, 11.0]))
@@ -33,7 +33,7 @@ def test_an_old_play_moves_no_time_back() -> None:
     assert common.commonest == 1
 
 
-def test_unknown_truths_count_for_nothing() -> None:
+def test_plays_without_observed_labels_do_not_count() -> None:
     common = CommonLabels(3)
     common.add(np.zeros((4, 3), dtype=np.bool_), np.arange(4.0))
     assert common.commonest is None

@@ -1,4 +1,4 @@
-"""What came true with a play, by intent head: read off the play where that is all it takes, else off its features."""
+"""The observed labels of a play for each intent head: read from the play if possible, else from its features."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def batch_of(world: TinyWorld, serving: Serving) -> BatchRows:
         ContextRun(MemberKey(0, "one"), 0, b"".join(plays), 0, 4, b"", 0),
         ContextRun(MemberKey(0, "two"), 0, b"".join(plays[3:]), 0, 2, b"", 0),
     ]
-    return lay_out(runs, world.layout, serving.vocabulary)
+    return lay_out([runs], world.layout, serving.vocabulary)
 
 
-def test_a_play_says_which_label_of_each_head_came_true(world: TinyWorld, serving: Serving) -> None:
+def test_the_observed_labels_of_each_head_are_those_of_the_play(world: TinyWorld, serving: Serving) -> None:
     rows = np.array([0, 1, 2, 3, 5])  # items 8, 3 again, 20, an unknown one; the unknown one of the other member
     heads = [head.name for head in serving.domain.heads]
     found = dict(zip(heads, observed_labels_of(batch_of(world, serving), rows, serving), strict=True))
@@ -57,7 +57,7 @@ def test_a_play_says_which_label_of_each_head_came_true(world: TinyWorld, servin
     ]
 
 
-def test_heads_that_need_no_play_before_are_read_off_the_play_and_come_out_the_same(
+def test_labels_of_heads_without_earlier_plays_are_read_from_the_play_and_are_the_same(
     world: TinyWorld, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = tuple(replace(f, intent=f.intent and not needs_plays_before(f)) for f in serving.domain.fields)

@@ -1,4 +1,4 @@
-"""Each play judges the prediction before it: counted against what was published."""
+"""Each play is compared with the member's previous prediction: the counts equal those from the published messages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.engine.member_key import MemberKey
 from stream.bundles.serving import Serving
-from stream.pipeline.live_quality.predictions import LastPredictions, Predictions
+from stream.ops.metrics import Metrics
+from stream.pipeline.live_quality.predictions import LastPredictions, Predictions, PredictionTracker
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import PlayLog, make_pipeline, make_serving
 from tests.worlds.faulty_encoder import faulty
@@ -29,7 +32,7 @@ def many_plays() -> PlayLog:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 120])
-def test_counts_equal_a_look_at_what_was_published(serving: Serving, batch: int) -> None:
+def test_counts_equal_those_from_the_published_messages(serving: Serving, batch: int) -> None:
     pipeline, log = make_pipeline(serving), many_plays()
     results = [run(pipeline, log.records[low : low + batch]) for low in range(0, 120, batch)]
     answers = [a for result in results for a in lists(result)]
@@ -45,9 +48,9 @@ def test_counts_equal_a_look_at_what_was_published(serving: Serving, batch: int)
         reciprocal += 1 / (1 + listed.index(item_id)) if item_id in listed else 0
         row = serving.vocabulary.row(item_id)
         labels = guesses[i - 4].intents["genre"]
-        truth = serving.items.multi["genre"][row]
-        genres += bool(truth.any())
-        right += bool(truth[list(labels).index(max(labels, key=lambda label: labels[label]))])
+        observed = serving.items.multi["genre"][row]
+        genres += bool(observed.any())
+        right += bool(observed[list(labels).index(max(labels, key=lambda label: labels[label]))])
     sample = pipeline.metrics.registry.get_sample_value
     bundle = {"bundle": serving.version}
     assert sample("intentrec_judged_plays_total", bundle) == plays
@@ -57,7 +60,7 @@ def test_counts_equal_a_look_at_what_was_published(serving: Serving, batch: int)
     assert sample("intentrec_judged_intents_right_total", bundle | {"head": "genre"}) == right > 0
 
 
-def test_each_partition_has_its_own_share_of_the_counts(serving: Serving) -> None:
+def test_counts_are_kept_by_partition(serving: Serving) -> None:
     pipeline, logs = make_pipeline(serving, num_partitions=2, plays_partitioner="any"), (PlayLog(0), PlayLog(1))
     pipeline.open_partition(1, {})
     for log, num_plays in zip(logs, (3, 5), strict=True):
@@ -74,20 +77,20 @@ def test_each_partition_has_its_own_share_of_the_counts(serving: Serving) -> Non
     assert seen == [(3, 2, 2), (8, 6, 6)]
 
 
-def test_truths_of_rules_and_of_the_event_are_known_too(serving: Serving) -> None:
+def test_labels_of_rules_and_of_the_event_are_observed_too(serving: Serving) -> None:
     pipeline, log = make_pipeline(serving), PlayLog()
     log.play("ann", 1, 0)
     log.play("ann", 1, 100, duration_s=900.0)  # a later contact, a long play
     guess = intents(run(pipeline, log.records))[0].intents
     sample = pipeline.metrics.registry.get_sample_value
-    for head, truth in (("action", "continue"), ("length", "600 and over")):
+    for head, observed in (("action", "continue"), ("length", "600 and over")):
         labels = {"bundle": serving.version, "head": head}
         assert sample("intentrec_judged_intents_total", labels) == 1
-        was_right = max(guess[head], key=lambda label: guess[head][label]) == truth
+        was_right = max(guess[head], key=lambda label: guess[head][label]) == observed
         assert sample("intentrec_judged_intents_right_total", labels) == was_right
 
 
-def test_late_and_replayed_plays_judge_nothing(serving: Serving) -> None:
+def test_late_and_replayed_plays_are_not_scored(serving: Serving) -> None:
     pipeline, log = make_pipeline(serving), PlayLog()
     run(pipeline, [log.play("ann", i, 100.0 * i) for i in range(3)])
     run(pipeline, [log.play("ann", 8, 50)])
@@ -96,19 +99,19 @@ def test_late_and_replayed_plays_judge_nothing(serving: Serving) -> None:
     assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 2
 
 
-def test_the_popular_reference_sees_the_plays_before_it_only(world: TinyWorld, tmp_path: Path) -> None:
+def test_the_popular_reference_uses_earlier_plays_only(world: TinyWorld, tmp_path: Path) -> None:
     serving = make_serving(tmp_path, world, world.model(1), popularity=[0.0] * 31)
     pipeline, log = make_pipeline(serving), PlayLog()
     for i in range(30):
         run(pipeline, [log.play(f"user-{i % 3}", 5 if i // 3 == 9 else i // 3, 100.0 * i)])
     labels = {"bundle": serving.version}
-    # from the second round on, the first member meets an item nobody played, the two others one that is popular by then
+    # from the second round on, the first member plays a new item, and the two others one that is popular by then
     assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 27
     hits = pipeline.metrics.registry.get_sample_value("intentrec_judged_popular_hits_total", labels)
     assert hits == 16  # 8 waves of 2; in the last one all three see an item they have watched
 
 
-def test_predictions_kept_are_bounded_and_the_oldest_go() -> None:
+def test_kept_predictions_are_bounded_and_the_oldest_are_dropped() -> None:
     last = LastPredictions(num_heads=2, max_members=3)
     for i, member in enumerate(["a", "b", "c", "d"]):
         made = Predictions.empty(1, 2)
@@ -119,7 +122,7 @@ def test_predictions_kept_are_bounded_and_the_oldest_go() -> None:
     assert found.bundle.tolist() == [-1, 0, 0, -1]
     assert found.items[:, 0].tolist()[1:3] == [1, 3]
     last.forget("b")
-    last.forget("nobody")
+    last.forget("unknown")
     assert last.find(["b"]).bundle.tolist() == [-1]
     for member in "efghij":
         last.keep([member], Predictions.empty(1, 2))
@@ -147,3 +150,15 @@ def test_a_play_that_could_not_be_encoded_leaves_no_prediction(serving: Serving)
     assert [o.kind for o in result.outputs].count(OutputKind.DEAD_LETTER) == 2
     labels = {"bundle": serving.version}
     assert pipeline.metrics.registry.get_sample_value("intentrec_judged_plays_total", labels) == 0
+
+
+def test_a_bundle_keeps_its_number_as_long_as_a_prediction_of_it_is_kept() -> None:
+    tracker = PredictionTracker(load_domain("movielens"), Metrics())
+    first = tracker.bundle_number("b-first")
+    predictions = Predictions.empty(1, len(load_domain("movielens").heads))
+    predictions.bundle[:] = first
+    tracker._last.keep([MemberKey(0, "ann")], predictions)
+    numbers = [tracker.bundle_number(f"b-{number}") for number in range(100)]
+    assert len({first, *numbers}) == 101
+    assert tracker.bundle_number("b-first") == first
+    assert len(tracker._bundles) <= 3, "versions without a prediction are dropped"
