@@ -61,7 +61,7 @@ def test_gaps_that_transactions_leave_in_the_log_are_no_losses(
 def test_plays_that_are_deleted_before_a_running_worker_has_read_them_are_named(
     kafka_broker: Broker, make_rig: RigMaker, fault_row: FaultRow
 ) -> None:
-    rig = make_rig(kafka_broker)
+    rig = make_rig(kafka_broker, session_timeout_s=45)  # so that it is still a member when it goes on
     worker = rig.start_worker()
     rig.produce(rig.plays(50, num_users=1))
     rig.wait_for_answers(50)

@@ -12,7 +12,7 @@ from stream.local_kafka.broker import Broker
 from tests.faults.load import START_WITHIN_S, holds_partitions, serving
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.rig import NUM_PARTITIONS
-from tests.rigs.serving_rig import counted, until
+from tests.rigs.serving_rig import counted, until, wait_ready
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -69,6 +69,7 @@ def test_sigterm_under_load_drains_and_replays_nothing(broker: Broker, make_rig:
     assert time.monotonic() - started_s < 30
     second = rig.start_worker()
     rig.wait_for_answers(20_200, 120)
+    wait_ready(second)
     assert second.terminate() == 0
     assert set(rig.answers().values()) == {1}
 
