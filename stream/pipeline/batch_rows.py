@@ -22,7 +22,7 @@ class BatchRows:
     """The rows of runs, in their order, each run's plays oldest first.
 
     Shapes: first_row, one int a run; run i64[N] which run a row belongs to; nth i64[N] which of its outputs; plays structured
-    [N]; item_row i64[N].
+    [N]; item_row i64[N]; session_event u64[N] hash of the event id of the first play held of the row's session.
     """
 
     runs: Sequence[ContextRun]
@@ -32,6 +32,7 @@ class BatchRows:
     plays: NDArray[np.void]
     item_row: NDArray[np.int64]
     sessions: SessionStarts
+    session_event: NDArray[np.uint64]
 
     def __len__(self) -> int:
         """N."""
@@ -59,6 +60,7 @@ def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabula
     places = (heads + lengths - num_outputs)[run_of] + nth
     carried_ms = np.array([run.carried_ms for run in runs], dtype=np.int64)
     answered = plays[places]
+    sessions = session_starts(plays["ts_ms"], heads, carried_ms, layout.gap_ms, places)
     return BatchRows(
         runs=runs,
         first_row=first_rows.tolist(),
@@ -66,5 +68,6 @@ def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabula
         nth=nth,
         plays=answered,
         item_row=vocabulary.rows(answered["item_hash"]),
-        sessions=session_starts(plays["ts_ms"], heads, carried_ms, layout.gap_ms, places),
+        sessions=sessions,
+        session_event=plays["event_hash"][sessions.first],
     )

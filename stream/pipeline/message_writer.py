@@ -46,6 +46,7 @@ class _Columns:
     session_ms: list[int]
     opened: list[bool]
     event_hash: list[int]
+    session_event: list[int]
 
 
 class MessageWriter:
@@ -162,6 +163,7 @@ class MessageWriter:
             session_ms=sessions.start_ms.tolist(),
             opened=sessions.opened.tolist(),
             event_hash=batch.plays["event_hash"].tolist(),
+            session_event=batch.session_event.tolist(),
         )
 
     def _given_up(self, answer: PendingAnswer) -> OutputRecord:
@@ -177,8 +179,10 @@ def _opened(answer: PendingAnswer, columns: _Columns, row: int) -> bool:
     """Whether this play opened the session that the output names."""
     if answer.outcome is Outcome.APPENDED:
         return columns.opened[row]
-    if answer.outcome is Outcome.INSERTED:  # a late play, now the first of the session of the newest one
-        return columns.session_ms[row] == answer.play.ts_ms
+    if answer.outcome is Outcome.INSERTED:
+        # The output names the session of the newest play. Of plays at one time, the first one in the log opened it.
+        is_at_start = columns.session_ms[row] == answer.play.ts_ms
+        return is_at_start and columns.session_event[row] == hash64(answer.play.event_id)
     return columns.opened[row] and columns.event_hash[row] == hash64(answer.play.event_id)
 
 

@@ -23,12 +23,13 @@ def session_id(user_id: str, start_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionStarts:
-    """For some plays: when the session of each began, and whether the play opened it.
+    """For some plays: when the session of each began, where its first held play stands, and whether the play opened it.
 
-    Shapes: start_ms i64[N], opened bool[N].
+    Shapes: start_ms i64[N], first i64[N] places among all T plays, opened bool[N].
     """
 
     start_ms: NDArray[np.int64]
+    first: NDArray[np.int64]
     opened: NDArray[np.bool_]
 
 
@@ -55,4 +56,5 @@ def session_starts(
     carried = carried_ms != NOTHING_CARRIED
     began_ms[heads[carried]] = carried_ms[carried]
     opened[heads[carried]] = False
-    return SessionStarts(began_ms[start[places]], opened[places])
+    first = start[places]
+    return SessionStarts(began_ms[first], first, opened[places])

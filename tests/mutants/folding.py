@@ -65,4 +65,15 @@ FOLD_RULES = (
         ),
         (TEST_NAIVE,),
     ),
+    Mutant(
+        "two plays of one time both open a session",
+        (
+            Edit(
+                "stream/pipeline/message_writer.py",
+                "        return is_at_start and columns.session_event[row] == hash64(answer.play.event_id)\n",
+                "        return is_at_start\n",
+            ),
+        ),
+        (TEST_NAIVE,),
+    ),
 )
