@@ -138,7 +138,7 @@ def test_a_worker_that_dies_ends_the_demo_with_its_last_words(start: Callable[..
     os.kill(worker, signal.SIGKILL)
     assert demo.process.wait(60) == 1
     assert "the worker ended by itself (signal SIGKILL)" in demo.said()
-    assert "logs are kept in" in demo.said()
+    assert "logs are in" in demo.said()
     assert demo.processes() == {}
 
 

@@ -7,6 +7,7 @@ source offset. A play is answered, or named by the answer to a later play of its
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -40,6 +41,10 @@ AT_ONCE = {
 }
 #: Messages are given out when so many are there or the poll is over.
 POLL_S = 0.02
+
+
+#: A worker commits every half second; it may have to restart and restore first.
+_COMMITTED_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +85,10 @@ def judge(
     isolation: str = "read_uncommitted",
     given_up: Collection[tuple[int, int]] = frozenset(),
 ) -> Verdict:
-    """Reads plays, changelog and outputs to their ends as of now; the workers should be done by then.
+    """Reads plays, changelog and outputs to their ends, once a checkpoint covers every play in the log.
+
+    A worker answers before it commits: its last answer says nothing of the state. Without such a checkpoint within
+    ``_COMMITTED_WITHIN_S`` the verdict is of what there is.
 
     ``isolation`` is that of the outputs' subscriber; ``given_up`` are the plays, by partition and offset, that inference could
     not answer: they are owed a dead letter instead. The plays count those in the log, valid or not.
@@ -88,9 +96,10 @@ def judge(
     oracle = _oracle(settings, layout)
     owed: set[bytes] = set()
     owners: dict[tuple[int, int], bytes] = {}
-    num_plays = 0
+    num_plays, last_offsets = 0, dict[int, int]()
     for record in read_all(settings, settings.plays_topic):
         num_plays += 1
+        last_offsets[record.partition] = record.offset
         place = record.partition, record.offset
         outcome = oracle.add(as_naive(record))[0]
         if outcome == "applied" and place in given_up:
@@ -100,6 +109,7 @@ def judge(
         if outcome == "applied":
             owners[place] = parse_play(record.value).user_id.encode()
     expected = _states(oracle, layout)
+    _wait_until_committed(settings, layout, last_offsets)
     found = restored(settings, layout)
     seen: Counter[bytes] = Counter()
     named: set[bytes] = set()
@@ -169,6 +179,30 @@ def restored(settings: Settings, layout: EventLayout) -> States:
             (partition, user): product_state(history, layout) for user, history in histories.items() if history.count
         }
     return states
+
+
+def _wait_until_committed(settings: Settings, layout: EventLayout, last_offsets: Mapping[int, int]) -> None:
+    """Returns when the state covers the plays up to these offsets, by partition, or when it should have long ago."""
+    deadline_s = time.monotonic() + _COMMITTED_WITHIN_S
+    while time.monotonic() < deadline_s:
+        markers = _markers(settings, layout)
+        if all(markers.get(partition, -1) > offset for partition, offset in last_offsets.items()):
+            return
+        time.sleep(0.1)
+
+
+def _markers(settings: Settings, layout: EventLayout) -> dict[int, int]:
+    """By partition, the first offset that is not in the state."""
+    markers: dict[int, int] = {}
+    for partition, records in _by_partition(settings, settings.changelog_topic, "read_committed").items():
+        restorer = Restorer(layout)
+        for record in records:
+            if record.key is not None:
+                restorer.feed(record.key, record.value)
+        _, marker = restorer.finish()
+        if marker is not None:
+            markers[partition] = marker.next_offset
+    return markers
 
 
 def _oracle(settings: Settings, layout: EventLayout) -> NaiveFold:

@@ -66,7 +66,7 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
     [
         (lambda plays: plays.slice(0, 0), DataError, "no plays to learn from"),
         (lambda plays: plays.slice(0, 1), DataError, "no member has two plays"),
-        (lambda plays: plays.drop_columns(["item_id"]), DataError, "no column item_id: it is required"),
+        (lambda plays: plays.drop_columns(["item_id"]), DataError, "column item_id is missing: it is required"),
         (lambda plays: with_column(plays, "ts_ms", ["now"] * 40), DataError, "column ts_ms is string, must be int64"),
         (lambda plays: with_column(plays, "item_id", [""] * 40), DataError, "an item has an empty id"),
         (lambda plays: with_column(plays, "user_id", [None] * 40), DataError, "user_id has 40 nulls"),
@@ -92,7 +92,9 @@ def with_column(plays: pa.Table, name: str, values: Any) -> pa.Table:
 
 
 def test_a_domain_or_a_setting_that_is_wrong_is_named(domain: Path) -> None:
-    with pytest.raises(ConfigError, match="no domain cooking: give a path, or one of movielens, shop, video"):
+    with pytest.raises(
+        ConfigError, match="no domain cooking: give the path of a domain file, or one of movielens, shop, video"
+    ):
         fit(WALK.plays(40), "cooking")
     domain.write_text('name = "Tiny"')
     with pytest.raises(DomainError, match=r"tiny\.toml"):
