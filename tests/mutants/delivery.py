@@ -237,7 +237,7 @@ DELIVERY = (
     Mutant(
         "a checkpoint after one that failed",
         (Edit(PARTITION, "            if self._failure is not None:\n                raise self._failure\n", ""),),
-        TWINS,
+        (TEST_PARTITION, *TWINS),
     ),
     Mutant(
         "outputs leave after an inference that failed",
