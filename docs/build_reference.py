@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parents[1]
+# Run as a file, Python looks in docs/ and not in the repository: the imports of the product have to come after this line.
 sys.path.insert(0, str(ROOT))
 
 from intentrec_core.errors import BundleFault, RejectReason  # noqa: E402

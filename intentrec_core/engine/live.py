@@ -235,7 +235,7 @@ class LiveEncoder:
         return self.play_many([play])[0]
 
     def play_many(self, plays: Iterable[LivePlay]) -> list[LiveUpdate]:
-        """Takes plays in their order, of any members, and answers each one as of its place.
+        """Takes plays of any members in the order given, and answers each play from its member's plays up to it.
 
         A member's plays are encoded in one pass, all members' passes together; a pass ends where a play comes late or the
         context's oldest plays leave it.

@@ -15,7 +15,7 @@ NO_LABEL = -1
 
 @dataclass(slots=True)
 class Slot:
-    """The cached part of a member's context: its first ``length`` plays from ``anchor`` on, of which ``tail`` is the last.
+    """The cached part of a member's context: ``length`` plays from ``anchor`` on; ``tail`` is the last of them.
 
     ``tail`` is the packed play itself. If the context no longer has this play at that place, the slot caches a
     different past.

@@ -82,7 +82,7 @@ def build_bundle(
 ) -> BuiltBundle:
     """Writes a bundle of ``model`` under ``root``, reads it back and asks its golden queries.
 
-    ``plays`` (schema PLAYS, event-time order) are all plays known, of which popularity counts the last 7 days. ``index_kind`` is
+    ``plays`` (schema PLAYS, event-time order) are all known plays; popularity counts those of the last 7 days. ``index_kind`` is
     one of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size. ``parent`` is the bundle that the model
     was trained from; ``metrics`` and ``facts`` are added to the manifest's.
 
@@ -145,7 +145,7 @@ def _build_index(searched: Vectors, model: Model, plays: pa.Table, wanted_kind: 
 def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:
     """Loads a bundle as a worker does, and checks files, shapes, numbers and golden queries.
 
-    ``source``: a folder, or a ref from a store, of which nothing is hashed again.
+    ``source``: a folder, or a ref from a store, whose files were hashed when it was fetched and are not hashed again.
 
     Raises: BundleError with what is wrong.
     """

@@ -54,7 +54,7 @@ def resolve(store: BundleStore, version: str) -> str:
 def publish_bundle(
     settings: Settings, model: Model, plays: pa.Table, metrics: Mapping[str, float] | None = None
 ) -> BuiltBundle:
-    """Builds a bundle of a model as of its newest play, verifies it and puts it into the store.
+    """Builds a bundle of a model, dated by the newest play, verifies it and puts it into the store.
 
     Raises: BundleError when it does not verify or the store refuses.
     """

@@ -133,7 +133,7 @@ def _wait_until_ready(child: Child, port: int) -> None:
         child.check()
         if time.monotonic() > deadline_s:
             raise IntentRecError(f"the {child.name} was not ready within {READY_DEADLINE_S:.0f} s: {child.last_line()}")
-        time.sleep(_CHECK_EVERY_S)
+        time.sleep(_CHECK_EVERY_S)  # a process reports readiness over HTTP alone, so poll
 
 
 @contextlib.contextmanager
