@@ -61,7 +61,7 @@ def publish_bundle(
     from stream.bundles.builder import build_bundle
 
     store = open_store(settings)
-    built = build_bundle(store.cache, model, plays, metrics=metrics)
+    built = build_bundle(store.cache, model, plays, index_kind=settings.index, metrics=metrics)
     store.publish(built.ref)
     return built
 

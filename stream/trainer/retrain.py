@@ -36,7 +36,7 @@ from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
-from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle
+from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, check_index_kind
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.event_log import EventLog
 from stream.trainer.gate import Contender, GateResult, judge
@@ -96,7 +96,7 @@ def retrain(job: RetrainJob) -> RetrainResult:
         candidate_hr_at_10=gate.candidate.hr_at_10,
         running_hr_at_10=gate.running.hr_at_10 if gate.running else None,
     )
-    return _publish(store, candidate, gate, result, plays, cut_ms) if gate.passed else result
+    return _publish(job, store, candidate, gate, result, plays, cut_ms) if gate.passed else result
 
 
 def _num_new_plays(plays: pa.Table, running: LoadedBundle | None) -> int:
@@ -110,6 +110,7 @@ def _train_candidate(job: RetrainJob, running: LoadedBundle | None, plays: pa.Ta
     text = domain_text(job.domain) if running is None else running.domain_text
     domain = parse_domain(text, job.domain)
     vocabulary, catalogue = rows_for(running, plays, job.catalogue)
+    check_index_kind(job.index, len(vocabulary) - 1, plays)
     table = ItemTable(domain, vocabulary, catalogue)
     features = FeatureBuilder(domain, vocabulary, table)
     trained = train(
@@ -142,7 +143,13 @@ def _compare(
 
 
 def _publish(
-    store: BundleStore, candidate: Candidate, gate: GateResult, result: RetrainResult, plays: pa.Table, cut_ms: int
+    job: RetrainJob,
+    store: BundleStore,
+    candidate: Candidate,
+    gate: GateResult,
+    result: RetrainResult,
+    plays: pa.Table,
+    cut_ms: int,
 ) -> RetrainResult:
     """Builds the candidate's bundle and puts it into the store; a bundle that does not verify is refused."""
     try:
@@ -158,6 +165,7 @@ def _publish(
             ),
             plays,
             parent=result.parent,
+            index_kind=job.index,
             metrics={
                 "held_out_hr_at_10": gate.candidate.hr_at_10,
                 "held_out_ndcg_at_10": gate.candidate.ndcg_at_10,

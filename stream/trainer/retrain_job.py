@@ -41,6 +41,7 @@ class RetrainJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_plays: int
     max_plays: int
     gate_margin: float
+    index: str = "auto"
     seed: int = 0
 
 
