@@ -26,6 +26,7 @@ INSTRUMENTS = {
     "engine_slots_used": "gauge",
     "fallbacks": "counter",
     "forgotten_members": "counter",
+    "index_recall_ratio": "gauge",
     "judged_hits": "counter bundle",
     "judged_intents": "counter bundle head",
     "judged_intents_right": "counter bundle head",
