@@ -46,7 +46,7 @@ _KEPT_FACTOR = 2.0
 _FEWEST_KEPT = 1024
 _MAX_JUDGED = 256
 #: More candidates than the samples needed: there are a few hundred of them, and later queries differ.
-_CANDIDATE_FACTOR = 2.0
+_CANDIDATE_FACTOR = 1.5
 #: Candidates of one result, at most: with more, exact search costs less.
 _MAX_CANDIDATE_RATIO = 40
 #: Codes that are scanned in the time that fetches and scores one candidate: 65 ns against 0.02 ns.
