@@ -14,6 +14,7 @@ from index.faiss_index import FaissIndex
 from index.pruning import MIN_QUERIES, PLANNED_K
 from index.quantised import MIN_ITEMS, QuantisedIndex, quantise
 from index.recall import recall_at_k
+from index.refined import SLACK
 from intentrec_core.errors import BundleError, BundleFault
 
 NUM_ITEMS, DIMENSION = 2_400, 21  # neither even nor a multiple of a part: directions are padded
@@ -115,6 +116,15 @@ def test_what_codes_are_not_made_for_is_answered_exactly(built, case):
     own_rows, own_scores = index.exact.search(queries, k, excluded=excluded, allowed=[mask] * len(queries))
     assert np.array_equal(rows, own_rows)
     assert np.array_equal(scores, own_scores)
+
+
+def test_a_list_is_not_made_of_the_few_candidates_that_the_filters_left(built):
+    index, queries = built
+    num_hidden = index.num_candidates(10) + SLACK - 12  # of all that are fetched, about a dozen are left
+    hidden = list(index.exact.search(queries, num_hidden)[0])
+    own, _ = index.exact.search(queries, 10, excluded=hidden)
+    rows, _ = index.search(queries, 10, excluded=hidden)
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(own, rows, strict=True)]) >= 0.99
 
 
 def test_an_included_item_is_found_though_the_codes_miss_it_and_is_held_to_the_filters():
