@@ -45,7 +45,6 @@ class ItemsReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._source = TopicPartition(settings.items_topic, 0)
-        self._consumer = reader(settings, "items", max_partition_fetch_bytes=FETCH_BYTES)
         self._exact_ends = False
         self._end = 0
 
@@ -54,16 +53,20 @@ class ItemsReader:
 
         Raises: BrokerError when the broker cannot be reached, or the topic does not exist as one partition.
         """
-        settings = self._settings
+        settings, topic = self._settings, self._source.topic
         # Probed, whatever the transactions setting says: only a broker with transactions reports exact ends.
         self._exact_ends = await uses_transactions(settings.model_copy(update={"transactions": "auto"}))
         try:
-            num_partitions = (await count_partitions(settings, settings.items_topic)).get(settings.items_topic)
-            if num_partitions != 1:
-                raise BrokerError(
-                    f"topic {settings.items_topic} on {settings.broker} has {num_partitions or 'no'} partitions; allowed: one; "
-                    "create it: intentrec topics"
-                )
+            num_partitions = (await count_partitions(settings, topic)).get(topic)
+        except KafkaError as error:
+            raise self._unreadable(error) from error
+        if num_partitions != 1:
+            raise BrokerError(
+                f"topic {topic} on {settings.broker} has {num_partitions or 'no'} partitions; allowed: one; "
+                "create it: intentrec topics"
+            )
+        self._consumer = reader(settings, "items", max_partition_fetch_bytes=FETCH_BYTES)
+        try:
             await self._consumer.start()
             self._consumer.assign([self._source])
             await self._consumer.seek_to_beginning(self._source)

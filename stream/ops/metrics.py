@@ -112,8 +112,9 @@ class Metrics:
         self.bundle_info.labels(bundle).set(1)
         self.bundle_created.set(created_s)
 
-    def shows(self, offset: int | None, num_items: int, num_hidden: int, num_added: int) -> None:
+    def shows(self, offset: int | None, num_items: int, num_hidden: int, num_added: int, num_left_out: int) -> None:
         """Records what is known of the catalogue, and how the serving bundle's items differ from it."""
+        self.catalogue_left_out_items.set(num_left_out)
         self.catalogue_offset.set(-1 if offset is None else offset)
         self.catalogue_items.set(num_items)
         self.catalogue_hidden_items.set(num_hidden)
@@ -244,6 +245,9 @@ class Metrics:
         )
         self.catalogue_added_items = create.gauge(
             "catalogue_added_items", "Items that are new to the serving bundle, and are searched beside its index"
+        )
+        self.catalogue_left_out_items = create.gauge(
+            "catalogue_left_out_items", "Items that are in no list before the next bundle: too many are new to this one"
         )
         self.catalogue_unreadable = create.counter(
             "catalogue_unreadable_total", "Records of the items topic that are no items; their items are withdrawn"

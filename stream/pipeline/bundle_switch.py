@@ -176,12 +176,9 @@ class BundleSwitch:
 
     def _count_items(self) -> None:
         if self._catalogue is not None:
-            self._metrics.shows(
-                self._current.items.catalogue_offset,
-                self._catalogue.num_items,
-                self._current.items.num_hidden,
-                len(self._current.items.added),
-            )
+            items, num_items = self._current.items, self._catalogue.num_items
+            num_left_out = num_items - items.num_shown
+            self._metrics.shows(items.catalogue_offset, num_items, items.num_hidden, len(items.added), num_left_out)
 
     def _serve(self, runner: BundleRunner) -> None:
         self._current = runner

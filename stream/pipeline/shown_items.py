@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.pipeline.live_catalogue import CatalogueState, LiveCatalogue
 
-#: Added rows are scored one by one for every play: this many cost about 100 µs, as much as all the rest of it. The next bundle
-#: has them in its index.
+#: Added rows are scored one by one for every play: this many cost 30 to 60 µs. The next bundle has them in its index.
 MAX_ADDED = 10_000
 
 
@@ -80,12 +79,17 @@ class ShownItems:
     def of_catalogue(cls, serving: Serving, catalogue: LiveCatalogue) -> ShownItems:
         """The items of the catalogue, and no others. Safe from any thread.
 
-        Cost: a pass over all items in Python, about 10 µs each.
+        Cost: a pass over all items in Python, about 2 µs each.
         """
         own, num_rows = cls.of_bundle(serving), len(serving.vocabulary)
         none = np.zeros(num_rows, dtype=np.bool_)
         hidden = own.filters.replaced(np.arange(1, num_rows), own.filters, none[1:], num_rows)
         return replace(own, filters=hidden, shown=none).changed(catalogue.everything())
+
+    @property
+    def num_shown(self) -> int:
+        """Items of the catalogue that have a row."""
+        return int(np.count_nonzero(self.shown))
 
     @property
     def num_hidden(self) -> int:
@@ -95,7 +99,7 @@ class ShownItems:
     def changed(self, state: CatalogueState) -> ShownItems:
         """These items after changes of the catalogue.
 
-        Cost: about 10 µs for each item in Python, and copies of the columns that change.
+        Cost: about 2 µs for each item in Python, and copies of the columns that change.
         """
         hashes = np.array(list(state.items), dtype=np.uint64)
         rows = self.rows(hashes, self.serving.vocabulary.rows(hashes)).tolist()
