@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from intentrec_core.features.catalogue import Item
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.items_writer import put_item, sync_items, withdraw_item
 from stream.kafka.replay import start_producer
+from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker
+from stream.ops.metrics import Metrics
 from stream.settings import Settings
+from stream.trainer.app import TrainerProcess
 from stream.wire.catalogue_record import ItemChanges, item_hash
 from stream.wire.codec import decode_recommendation
 from stream.wire.messages import Recommendation
@@ -30,7 +34,11 @@ from tests.rigs.serving_rig import (
     wait_ready,
     world_plays,
 )
+from tests.rigs.trainer_rig import counted as trainer_counted
+from tests.rigs.trainer_rig import make_settings, running, send
+from tests.rigs.trainer_rig import until as until_true
 from tests.worlds.tiny_world import TinyWorld
+from tests.worlds.trainer_world import WalkingWorld
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -171,3 +179,57 @@ def test_a_withdrawn_item_stays_away_through_swap_rollback_and_restart(
     assert {answer.bundle for answer in past} == {first.version, second.version}
     assert all(withdrawn not in [item.item_id for item in answer.items] for answer in past)
     assert any(withdrawn in [item.item_id for item in answer.items] for answer in lists.all()), "it was there before"
+
+
+#: A training run that learns nothing and says what it was asked for.
+ECHO = (
+    sys.executable,
+    "-c",
+    "import json, sys; job = sys.stdin.readline(); print(json.dumps({'outcome': 'skipped', 'detail': job}))",
+)
+
+
+def test_the_trainer_copies_the_file_and_trains_with_the_topic(
+    embedded_broker: Broker, world: TinyWorld, tmp_path: Path
+) -> None:
+    """Before each run: a file that is not believed changes nothing, and the run has what was put by hand."""
+    file = write_items(tmp_path / "items.jsonl", world.items)
+    settings = make_settings(
+        embedded_broker,
+        tmp_path,
+        catalogue=file,
+        catalogue_source="topic",
+        retrain_interval_s=0.1,
+        retrain_min_plays=100,
+    )
+
+    async def next_run(process: TrainerProcess) -> dict[str, Any]:
+        """The job of the second run from now on: the first one may have begun."""
+        for _ in range(2):
+            process.last_result = None
+            await until_true(lambda: process.last_result is not None)
+        assert process.last_result is not None
+        return json.loads(process.last_result.detail)
+
+    def items_of(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        assert job["catalogue_is_whole"]
+        return {row["item_id"]: row for row in map(json.loads, Path(job["catalogue"]).read_text().splitlines())}
+
+    async def test() -> None:
+        await create_topics(settings)
+        await put_item(settings, Item("by-hand", "By hand", {"year": 1999}))
+        await withdraw_item(settings, "item-2")
+        await send(settings, WalkingWorld().rows(200))
+        process = TrainerProcess(settings, Metrics(), retrain_command=ECHO)
+        async with running(process):
+            trained = items_of(await next_run(process))
+            assert trained.keys() == {f"item-{i}" for i in range(30)} - {"item-2"} | {"by-hand"}
+            assert trained["by-hand"] == {"item_id": "by-hand", "title": "By hand", "year": 1999}
+            write_items(file, world.items[:3])
+            assert items_of(await next_run(process)).keys() == trained.keys()
+            write_items(file, world.items[:28])
+            assert trained.keys() - items_of(await next_run(process)).keys() == {"item-28", "item-29"}
+        for outcome in ("refused", "synced"):
+            assert trainer_counted(process.metrics, "catalogue_syncs_total", outcome=outcome) >= 1
+
+    asyncio.run(test())
