@@ -180,7 +180,7 @@ def test_replaced_filters_equal_those_of_the_whole_table(drawn):
         v: put(old["regions"].get(v, np.zeros(num_rows, np.bool_)), new["regions"].get(v, nothing)) for v in values
     }
     wanted = FilterSet(num_rows + num_added, rules, whole)
-    for member in ({"limit": m, "region": r} for m in (None, 3, 18) for r in (None, DE, FR, 7, 8)):
+    for member in ({"limit": m, "region": r} for m in (None, 3, 12, 18) for r in (None, DE, FR, 7, 8)):
         np.testing.assert_array_equal(replaced.allowed(member), wanted.allowed(member))
     np.testing.assert_array_equal(base.allowed({"limit": 12, "region": DE}), before)
 
