@@ -12,6 +12,7 @@ import pytest
 
 from intentrec_core.errors import BrokerError, DataError
 from intentrec_core.features.catalogue import Item
+from stream.cli import root
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.items_writer import put_item, sync_items, withdraw_item
 from stream.kafka.replay import start_producer
@@ -233,3 +234,38 @@ def test_the_trainer_copies_the_file_and_trains_with_the_topic(
             assert trainer_counted(process.metrics, "catalogue_syncs_total", outcome=outcome) >= 1
 
     asyncio.run(test())
+
+
+def test_the_commands_say_what_they_did(
+    make_rig: RigMaker, embedded_broker: Broker, world: TinyWorld, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    settings, file = make_rig(embedded_broker).settings, write_items(tmp_path / "items.jsonl", world.items)
+    monkeypatch.setenv("INTENTREC_BROKER", settings.broker)
+    monkeypatch.setenv("INTENTREC_ITEMS_TOPIC", settings.items_topic)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = root.run(["items", *arguments])
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
+    assert run("sync", str(file)) == (0, "30 items put, 0 withdrawn, 0 unchanged\n")
+    assert run("withdraw", "item-3") == (0, f"withdrawn: {settings.items_topic} offset 30\n")
+    assert run("put", "new", "--title", "A new one", "--attributes", '{"year": 2001}') == (
+        0, f"put: {settings.items_topic} offset 31\n",
+    )  # fmt: skip
+    code, text = run("sync", str(file))
+    assert (code, "0 items put, 0 withdrawn, 29 unchanged, 1 withdrawn by hand before" in text) == (0, True)
+    code, text = run("list", "--limit", "3")
+    assert code == 0
+    assert "30 items: 29 of a file, 1 put by hand; 1 withdrawn by hand" in text
+    assert "28 more" in text
+    code, text = run("list", "--json")
+    listed = {row["item_id"]: row for row in map(json.loads, text.splitlines())}
+    assert listed["new"] == {"item_id": "new", "title": "A new one", "attributes": {"year": 2001}}
+    write_items(file, world.items[:5])
+    code, text = run("sync", str(file))
+    assert (code, "--allow-shrink" in text) == (3, True)
+    assert run("sync", str(file), "--allow-shrink")[1].startswith("0 items put, 24 withdrawn, 4 unchanged")
+    assert run("put", "x" * 257)[0] == 2
+    assert run("put", "m1", "--attributes", "[]")[0] == 2

@@ -83,4 +83,36 @@ LIVE_CATALOGUE = (
         (Edit(_SHOWN, "item is not None and len(added) < MAX_ADDED", "item is not None and len(added) < 0"),),
         _PROPERTY,
     ),
+    Mutant(
+        "a file puts again what was withdrawn by hand",
+        (
+            Edit(
+                "stream/kafka/items_writer.py",
+                "if before is not None and before.withdrawn:",
+                "if before is not None and before.withdrawn and not before.withdrawn:",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_writer.py",),
+    ),
+    Mutant(
+        "a broken export withdraws most items",
+        (Edit("stream/kafka/items_writer.py", "MIN_KEPT_RATIO = 0.8", "MIN_KEPT_RATIO = 0.2"),),
+        ("tests/unit/stream/kafka/test_items_writer.py",),
+    ),
+    Mutant(
+        "an item that was watched before it had a row is not watched",
+        (Edit("stream/pipeline/watched.py", "            self._held.clear()\n", ""),),
+        ("tests/unit/stream/pipeline/test_shown_items.py",),
+    ),
+    Mutant(
+        "a record that cannot be read leaves its item shown",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "            for record, item in zip(records, read, strict=True)\n",
+                "            for record, item in zip(records, read, strict=True) if not isinstance(item, ValueError)\n",
+            ),
+        ),
+        ("tests/integration/test_live_catalogue.py::test_a_record_that_is_no_item_hides_the_item_of_its_key",),
+    ),
 )
