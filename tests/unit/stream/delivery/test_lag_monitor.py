@@ -27,7 +27,9 @@ class Watched:
 
     def __init__(self) -> None:
         self.assigned = frozenset({0, 1})
-        self.tasks = {partition: SimpleNamespace(committed_offset=100) for partition in (0, 1)}
+        self.joined = True
+        self.tasks = {partition: SimpleNamespace(next_fetch=100) for partition in (0, 1)}
+        self.cut_off: bool | None = None
         self.positions = {0: (100, 100), 1: (100, 100)}
         self.error: Exception | None = None
         self.broker_is_up = True
@@ -35,12 +37,20 @@ class Watched:
         self.seen: list[set[int] | str] = []
         self.lags: list[int] = []
         self.overload_saw: list[int] = []
-        self.progress = SimpleNamespace(saw_lag=self.seen.append, broker_away=lambda: self.seen.append(DOWN))
+        self.progress = SimpleNamespace(
+            saw_lag=self.seen.append,
+            broker_away=lambda: self.seen.append(DOWN),
+            cannot_read_plays=lambda: setattr(self, "cut_off", True),
+            can_read_plays=lambda: setattr(self, "cut_off", False),
+        )
         self.metrics = SimpleNamespace(lag=self.lags.append)
         self.overload = SimpleNamespace(saw_lag=self.overload_saw.append)
 
     def fetchable(self) -> dict[int, Any]:
         return self.tasks
+
+    def lag_plays(self, task: Any, end: int) -> int:
+        return int(end - task.next_fetch)
 
     def unopened(self) -> set[int]:
         return set(self.assigned - self.tasks.keys())
