@@ -126,7 +126,9 @@ class WorkerProcess:
             logger.info("connecting to the broker %s", settings.broker)
             transactional = await uses_transactions(settings)
             num_partitions = await check_topics(settings)
-            logger.info("topic %s has %d partitions; looking for a bundle to serve", settings.plays_topic, num_partitions)
+            logger.info(
+                "topic %s has %d partitions; looking for a bundle to serve", settings.plays_topic, num_partitions
+            )
             self._not_ready = "no bundle to serve yet"
             parts = await stack.enter_async_context(self._make_parts(num_partitions))
             self._not_ready = "not in the group yet"

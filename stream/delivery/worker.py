@@ -157,8 +157,8 @@ class PlaysWorker:
     def lag_plays(self, task: PartitionTask, end: int) -> int:
         """How many plays of a task's partition are in no checkpoint, if the log of the partition ends at ``end``.
 
-        Not ``end`` less the committed offset: that offset never passes the control records at the end of a log which transactional
-        producers write. The fetcher passes them, and from there on plays are counted instead of offsets.
+        Not ``end`` less the committed offset: that offset never passes the control records of transactional producers at the end
+        of a log. The fetcher passes them, and from there on plays are counted instead of offsets.
         """
         return max(0, end - task.next_fetch) + self._in_flight.num_plays(task)
 

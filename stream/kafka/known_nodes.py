@@ -1,7 +1,7 @@
 """Lets aiokafka clients wait for a broker that has just started and lists no node yet.
 
-aiokafka asserts that a client knows a node when it looks for a coordinator. After a restart of the broker that does not hold for a
-moment. The AssertionError would end a consumer's membership of its group for good, or fail a partition with "Did we not perform
+aiokafka asserts that a client knows a node when it looks for a coordinator. For a moment after a restart of the broker it knows
+none. The AssertionError would end a consumer's membership of its group for good, or fail a partition with "Did we not perform
 bootstrap?". With this module the look-up fails like one that the broker cannot answer yet, which aiokafka retries.
 """
 
