@@ -247,7 +247,7 @@ class WorkerProcess:
             return "draining"
         if self._worker is None or not self._worker.joined:
             return self._not_ready
-        if self._worker.progress.is_cut_off:
+        if self._worker.is_cut_off:
             return f"the broker {self.settings.broker} does not answer"
         return None if self._worker.ready else "partitions are being restored"
 

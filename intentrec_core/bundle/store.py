@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -239,18 +240,18 @@ class BundleStore:
                 stack.callback(shutil.rmtree, temporary, ignore_errors=True)
             yield temporary
 
-    def _files_by_version(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+    def _files_by_version(self) -> Mapping[str, Sequence[str]]:
+        found = defaultdict(list)
         with self._reaching("*"):
             self._files.invalidate_cache()
             paths = self._files.find(self._root) if self._files.isdir(self._root) else []
         for path in map(str, paths):
             version = path.rsplit("/", 2)[-2]
             if VERSION.fullmatch(version):
-                found.setdefault(version, []).append(path)
+                found[version].append(path)
         return found
 
-    def _times_written(self, paths: Sequence[str]) -> list[datetime]:
+    def _times_written(self, paths: Sequence[str]) -> Sequence[datetime]:
         """When files were written; without those that are gone, and empty where the store does not report times."""
         found = []
         for path in paths:

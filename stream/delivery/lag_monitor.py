@@ -60,9 +60,10 @@ async def watch_lag(
             found = None
         if (found is None or unopened) and not await broker_answers(fetched | unopened):
             worker.progress.broker_away()
+            worker.saw_broker(answers=False)
             continue
+        worker.saw_broker(answers=found is not None)
         if found is None:
-            worker.progress.cannot_read_plays()
             worker.progress.saw_lag(fetched | unopened)
             continue
         standing = {p for p, (position, end) in found.items() if position < end and before.get(p) == position}
@@ -72,7 +73,6 @@ async def watch_lag(
             standing = set()
         worker.progress.saw_lag(standing | unopened)
         before = {partition: position for partition, (position, _) in found.items()}
-        worker.progress.can_read_plays()
         lags |= {p: worker.lag_plays(task, found[p][1]) for p, task in worker.fetchable().items() if p in found}
         lags = {p: lag for p, lag in lags.items() if p in worker.assigned}
         worker.overload.saw_lag(sum(lags.values()))

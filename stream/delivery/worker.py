@@ -91,6 +91,8 @@ class PlaysWorker:
         self._draining = False
         self._was_ready = False
         self.joined = False
+        #: Whether the consumer of the plays got no answer at the last look.
+        self.is_cut_off = False
         self.progress = WorkProgress(clock)
 
     async def __aenter__(self) -> Self:
@@ -145,6 +147,11 @@ class PlaysWorker:
     def assigned(self) -> frozenset[int]:
         """The partitions that the group assigned to this worker."""
         return frozenset(self._assigned)
+
+    def saw_broker(self, *, answers: bool) -> None:
+        """Reports whether the broker answered the consumer of the plays just now."""
+        self.is_cut_off = not answers
+        self.metrics.cut_off(self.is_cut_off)
 
     def unopened(self) -> set[int]:
         """Assigned partitions without a task, not even one that is being opened."""

@@ -48,8 +48,6 @@ class WorkProgress:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._work = Waiting(clock)
         self._standing = Waiting(clock)
-        #: Whether the last look at the ends of the log failed.
-        self.is_cut_off = False
 
     def work_arrived(self, partition: int) -> None:
         """Plays of the partition were fetched."""
@@ -68,17 +66,8 @@ class WorkProgress:
 
     def broker_away(self) -> None:
         """The broker is down, so a restart would not help. Every deadline restarts when the broker is back."""
-        self.is_cut_off = True
         self._standing.only(())
         self._work.begin_anew()
-
-    def cannot_read_plays(self) -> None:
-        """The consumer of the plays gets no answer, although a fresh client does."""
-        self.is_cut_off = True
-
-    def can_read_plays(self) -> None:
-        """The consumer of the plays gets answers."""
-        self.is_cut_off = False
 
     def stalled_s(self) -> float:
         """The longest time for which a partition with work has made no progress; 0 if none is waiting."""

@@ -222,13 +222,15 @@ class LogFollower:
                     # The last poll could not return all available plays: a partition may just be waiting its turn.
                     lagging = set()
             except (TimeoutError, KafkaError):
-                self.is_cut_off = True
+                is_cut_off = True
                 # An unreachable broker is not a hanging trainer: restarting the trainer would not help.
                 lagging = {p.partition for p in assigned}
                 if not await can_read_end_offsets(self._settings, deadline_s, lagging):
                     lagging = set()
             else:
-                self.is_cut_off = False
+                is_cut_off = False
+            self.is_cut_off = is_cut_off
+            self._metrics.broker_away.set(is_cut_off)
             self._lagging.only(lagging)
 
     def stalled_s(self) -> float:
