@@ -7,9 +7,7 @@ from tests.mutants.mutant import Edit, Mutant
 HISTORY, FOLDING = "intentrec_core/history/history.py", "stream/pipeline/folding.py"
 
 TEST_NAIVE = "tests/property/test_naive_fold.py::test_the_product_folds_as_the_oracle_does"
-TEST_TIES = (
-    "tests/property/test_naive_fold.py::test_plays_of_one_time_and_exact_repeats_are_folded_as_the_oracle_does"
-)
+TEST_TIES = "tests/property/test_naive_fold.py::test_plays_of_one_time_and_exact_repeats_are_folded_as_the_oracle_does"
 TEST_REPEATS = "tests/unit/stream/pipeline/test_repeats.py"
 TEST_HISTORY = "tests/unit/intentrec_core/history/test_history.py"
 TEST_SESSIONS = "tests/property/test_naive_fold.py::test_the_play_that_opened_the_session_says_so"
@@ -50,14 +48,16 @@ FOLD_RULES = (
     Mutant("only the newest play is known as a duplicate: the guarantee", _DUPLICATE, (TEST_GUARANTEE,)),
     Mutant("every play out of order is too late: folds compared", _LATE, (TEST_NAIVE,)),
     Mutant("every play out of order is too late: the guarantee", _LATE, (TEST_GUARANTEE,)),
-    Mutant("a repeat of an evicted play at the time of the oldest one held applied again", _OLDEST_HELD, (TEST_REPEATS,)),
+    Mutant(
+        "a repeat of an evicted play at the time of the oldest one held applied again", _OLDEST_HELD, (TEST_REPEATS,)
+    ),
     Mutant("lateness judged by the oldest play held: folds compared", _OLDEST_HELD, (TEST_NAIVE,)),
     Mutant(
         "event ids of evicted plays kept past the time of the newest one",
         (
             Edit(
                 HISTORY,
-                "            self.newest_evicted_ms, self.newest_evicted = newest_ms, b\"\"\n",
+                '            self.newest_evicted_ms, self.newest_evicted = newest_ms, b""\n',
                 "            self.newest_evicted_ms = newest_ms\n",
             ),
         ),

@@ -18,9 +18,7 @@ WORLD = TinyWorld()
 LAYOUT = WORLD.layout
 #: Half of the times are shared by many plays.
 TIMES_S = st.one_of(st.integers(0, 60_000), st.integers(0, 6).map(lambda place: 10_000 * place))
-ARRIVALS = st.lists(
-    st.tuples(st.sampled_from(["ann", "ben\x00W", "çé"]), st.integers(0, 20), TIMES_S), max_size=60
-)
+ARRIVALS = st.lists(st.tuples(st.sampled_from(["ann", "ben\x00W", "çé"]), st.integers(0, 20), TIMES_S), max_size=60)
 
 
 @given(ARRIVALS)

@@ -241,18 +241,17 @@ class NaiveFold:
     def _judge(self, play: NaivePlay, member: NaiveMember) -> str:
         """Whether a play that may be folded is a duplicate, late or applied."""
         held, newest = self.plays(member), self.newest_evicted(member)
-        # play.schema.json: event_id names the play, and a repeated one changes nothing. It is one whatever else it says,
-        # and before lateness is asked.
+        # ARCHITECTURE, "Duplicates": an event id that is held is one whatever else the play says, and before lateness is
+        # asked.
         if any(play.event_id == other.event_id for other in held):
             return "duplicate"
-        # ARCHITECTURE, "Order and lateness": all is judged by the newest play that was evicted. While none was, or after
-        # it, nothing is late.
+        # ARCHITECTURE, "Order and lateness": the rest is judged by T, the time of the newest play that was evicted. While
+        # none was, nothing is late.
         if newest is None or play.ts > newest.ts:
             return "applied"
         if play.ts < newest.ts:
             return "late"
-        # At its very time the first 4n evicted plays are remembered. Where these are all there is room for, nobody can
-        # say any more what is new.
+        # At T itself: H, which is closed when it has 4n event ids.
         remembered = self.remembered(member)
         if play.event_id in remembered:
             return "duplicate"
