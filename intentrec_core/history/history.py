@@ -62,12 +62,13 @@ class Fold(Struct, frozen=True, gc=False):
 
     ``position`` is the play's place among the plays held now; if nothing changed, the newest place. ``evicted`` is the
     number of plays that left the old end: if it is not 0, the anchor moved, and every position moved down by that
-    number.
+    number. ``opens_at_oldest``: plays left, and the oldest one held now opened a session.
     """
 
     outcome: Outcome
     position: int
     evicted: int
+    opens_at_oldest: bool = False
 
 
 class PackedPlay(Struct, frozen=True, gc=False):
@@ -216,8 +217,9 @@ class History(Struct, gc=False):
         if num < layout.context_size:
             return Fold(outcome, position, 0)
         evicted = layout.window  # the context was full: the anchor moves
+        gap_ms = layout.ts_ms(self.events, evicted) - layout.ts_ms(self.events, evicted - 1)
         self._evict(layout, evicted)
-        return Fold(outcome, max(0, position - evicted), evicted)
+        return Fold(outcome, max(0, position - evicted), evicted, gap_ms > layout.gap_ms)
 
     def session_start_ms(self, layout: EventLayout, position: int) -> int:
         """Event time at which the session of the play at ``position`` began: the play after the last gap longer than the

@@ -278,9 +278,11 @@ class PartitionTask:
             self._commits.cancel()
         self.output_stream.ended = True
         self._uncommitted = _Uncommitted()
-        if self._writer is not None:
-            await self._writer.close()
-        await self._owner.close_state(self.partition)
+        try:
+            if self._writer is not None:
+                await self._writer.close()
+        finally:  # also where a revoke past its deadline cancels this, because nothing ends the task a second time
+            await self._owner.close_state(self.partition)
 
     async def _commit_regularly(self) -> None:
         try:

@@ -271,7 +271,8 @@ class Folder:
         else:
             member.first_changed = min(max(0, member.first_changed - evicted), position)
         member.anchor_moved |= evicted > 0
-        return PendingAnswer(record, play, outcome, self._new_run(member, 0 if evicted else position), 0)
+        run = self._new_run(member, 0 if evicted else position, carries_session=not fold.opens_at_oldest)
+        return PendingAnswer(record, play, outcome, run, 0)
 
     def _repeat(self, record: SourceRecord, play: DecodedPlay, member: _Member) -> PendingAnswer:
         run = member.run
@@ -280,10 +281,10 @@ class Folder:
             run.repeats = True
         return PendingAnswer(record, play, _REPLAYED, run, 0)
 
-    def _new_run(self, member: _Member, first_changed: int) -> ContextRun:
+    def _new_run(self, member: _Member, first_changed: int, *, carries_session: bool = True) -> ContextRun:
         history = member.history
         first = anchor(history.count, self._layout.window)
-        carried_ms = history.carried_session_ms if first else NOTHING_CARRIED
+        carried_ms = history.carried_session_ms if first and carries_session else NOTHING_CARRIED
         run = ContextRun(member.key, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
         member.run = run
         member.wave += 1

@@ -74,6 +74,16 @@ FOLD_RULES = (
                 "        return is_at_start\n",
             ),
         ),
-        (TEST_NAIVE,),
+        (TEST_SESSIONS,),
+    ),
+    Mutant(
+        "the oldest play held opens the session of an evicted play of the same time",
+        (Edit("stream/pipeline/sessions.py", "np.where(opened[first], first, -1)", "first"),),
+        (TEST_SESSIONS,),
+    ),
+    Mutant(
+        "the oldest play held opens no session",
+        (Edit(FOLDING, "carries_session=not fold.opens_at_oldest", "carries_session=True"),),
+        (TEST_SESSIONS,),
     ),
 )
