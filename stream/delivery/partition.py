@@ -301,7 +301,7 @@ class PartitionTask:
 
     async def _commit(self) -> None:
         async with self._committing:
-            # None follows a failed checkpoint: it would move the offset past plays that are in neither of the two.
+            # No checkpoint follows a failed one: it would move the offset past plays that are in neither checkpoint.
             if self._failure is not None:
                 raise self._failure
             try:

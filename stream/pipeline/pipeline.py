@@ -105,8 +105,8 @@ class Pipeline:
         return self._with_forgotten(encoded)
 
     @property
-    def num_queued(self) -> int:
-        """How often :meth:`encode_prefill` has something to encode."""
+    def num_queued_chunks(self) -> int:
+        """Number of queued prefill chunks."""
         return len(self._prefill)
 
     def encode_prefill(self) -> list[EncodedBatch]:
