@@ -39,6 +39,16 @@ class RejectReason(StrEnum):
     INFERENCE_FAILED = "inference_failed"
 
 
+class HidingReason(StrEnum):
+    """Why a filter hides every item from a member. Also a metric label and part of a message, so values are added but never
+    renamed or removed.
+    """
+
+    MEMBER_UNKNOWN = "member_unknown"
+    NO_ITEM = "no_item"
+    TOGETHER = "together"
+
+
 class BundleFault(StrEnum):
     """Why a bundle was refused. Also a metric label, so values are added but never renamed or removed."""
 

@@ -110,11 +110,16 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """A declared rule for which items may be shown (see :class:`FilterKind`)."""
+    """A declared rule for which items may be shown (see :class:`FilterKind`).
+
+    ``default`` holds for a member whose plays have not named ``event_key`` yet, as if the member had sent it; None: no item
+    passes until then.
+    """
 
     kind: FilterKind
     key: str = ""
     event_key: str = ""
+    default: float | str | None = None
     unless_head: str = ""
     unless_values: tuple[str, ...] = ()
 

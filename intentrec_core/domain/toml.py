@@ -19,6 +19,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 MAX_NUMBER = 2**53
+#: A member's number is stored in 32 bits.
+MAX_STORED_NUMBER = 3.4e38
 RESERVED_NAMES = ("item_hash", "event_hash", "ts_ms", "duration_s")
 #: A head with more than 4,096 labels is a vocabulary, not an intent: its projection would be larger than the encoders.
 MAX_LABELS = 4096
@@ -180,9 +182,22 @@ def _filter(row: _Table, fields: Sequence[Field]) -> Filter:
         raise row.error("key", "missing", "the catalogue attribute that decides")
     if kind in (FilterKind.AT_MOST, FilterKind.CONTAINS) and not event_key:
         raise row.error("event_key", "missing", "the key of play.context with the member's value")
-    filter_ = Filter(kind=kind, key=key, event_key=event_key, unless_head=head, unless_values=unless)
+    default = _filter_default(row, kind) if "default" in row.values else None
+    filter_ = Filter(kind=kind, key=key, event_key=event_key, default=default, unless_head=head, unless_values=unless)
     row.refuse_unknown()
     return filter_
+
+
+def _filter_default(row: _Table, kind: FilterKind) -> float | str | None:
+    """What holds for a member who has not said otherwise. A filter without a value of the member's has no such key."""
+    if kind is FilterKind.AT_MOST:
+        return row.number("default", -MAX_STORED_NUMBER, MAX_STORED_NUMBER)
+    if kind is FilterKind.CONTAINS:
+        value = row.text("default")
+        if not value:
+            raise row.error("default", "''", "a text that items list, or no default")
+        return value
+    return None
 
 
 class _Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,19 @@ from intentrec_core.history.history import Outcome, hash64
 from stream.pipeline.folding import PendingAnswer, rejected
 from stream.pipeline.sessions import session_id
 from stream.wire.codec import encode_output
-from stream.wire.messages import Coalesced, IntentUpdate, PrimaryIntent, Recommendation, RecommendedItem, Source
+from stream.wire.messages import (
+    Coalesced,
+    HiddenBy,
+    IntentUpdate,
+    PrimaryIntent,
+    Recommendation,
+    RecommendedItem,
+    Source,
+)
 from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, output_id
 
 if TYPE_CHECKING:
+    from index.filters import HidingFilter
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
     from stream.pipeline.batch_rows import BatchRows
@@ -38,6 +47,7 @@ class _Columns:
     items: list[list[int]]
     scores: list[list[float]]
     popular: list[bool]
+    hidden_by: Mapping[int, Sequence[HidingFilter]]
     heads: list[list[list[float]]]
     alpha: list[list[float]]
     primary: list[int]
@@ -118,6 +128,7 @@ class MessageWriter:
                 if item != PAD_ROW
             ],
             fallback="popular" if columns.popular[row] else "none",
+            hidden_by=_hidden_by(columns.hidden_by[row]) if row in columns.hidden_by else UNSET,
             coalesced=coalesced,
         )
         intent = IntentUpdate(
@@ -155,6 +166,7 @@ class MessageWriter:
             items=ranked.rows[:, : self._k].tolist(),
             scores=_rounded(ranked.scores[:, : self._k]),
             popular=ranked.popular.tolist(),
+            hidden_by=ranked.hidden_by,
             heads=[_rounded(head) for head in encoded.heads],
             alpha=_rounded(encoded.alpha_NM),
             primary=encoded.primary_N.tolist(),
@@ -173,6 +185,10 @@ class MessageWriter:
             f"folded into the member's history, but bundle {self._version} could not encode it in {self._max_tries} tries; "
             "there is nothing to redrive; fix the bundle",
         )
+
+
+def _hidden_by(filters: Sequence[HidingFilter]) -> list[HiddenBy]:
+    return [HiddenBy(f.kind, f.key, f.reason.value, f.event_key or UNSET) for f in filters]
 
 
 def _opened(answer: PendingAnswer, columns: _Columns, row: int) -> bool:

@@ -125,6 +125,25 @@ class RecommendedItem(Struct, frozen=True, gc=False):
     score: Annotated[float, Meta(description="Higher is better; comparable only with scores in the same message.")]
 
 
+class HiddenBy(Struct, frozen=True, gc=False):
+    """A filter of the domain that hides every item from this member, alone or together with others."""
+
+    filter: Annotated[str, Meta(description="Kind of the filter: available, at_most or contains. More may be added.")]
+    key: Annotated[str, Meta(description="Attribute of the catalogue that the filter compares.")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="member_unknown: no play of the member names the value that the filter needs (value), and the domain has "
+            "no default for it. no_item: no item passes this filter. together: each filter lets items pass, but no item "
+            "passes all of them. More may be added."
+        ),
+    ]
+    value: Annotated[
+        str | UnsetType,
+        Meta(description="Key of play.context with the member's value; absent if the filter needs none."),
+    ] = UNSET
+
+
 class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
     """The items to show this member after this play. The record's key is user_id in UTF-8."""
 
@@ -144,6 +163,12 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
             "popular: the bundle knows none of the member's recent items, so these are the items that are popular now."
         ),
     ] = "none"
+    hidden_by: Annotated[
+        list[HiddenBy] | UnsetType,
+        Meta(
+            description="Present only if items is empty because filters hide every item: these filters, with the reason."
+        ),
+    ] = UNSET
     coalesced: AnsweredTogether | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 

@@ -21,7 +21,7 @@ from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.messages import Announcement, IntentUpdate, Play, Recommendation
 
 #: Every new optional field raises the minor version. There is no new major version: a breaking change gets a new topic.
-CONTRACT_VERSION = "1.2.0"
+CONTRACT_VERSION = "1.3.0"
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "contracts"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
