@@ -37,6 +37,7 @@ class RejectReason(StrEnum):
     KEY_MISMATCH = "key_mismatch"
     WRONG_PARTITION = "wrong_partition"
     INFERENCE_FAILED = "inference_failed"
+    OUTPUT_TOO_LARGE = "output_too_large"
 
 
 class HidingReason(StrEnum):
@@ -65,6 +66,7 @@ class BundleFault(StrEnum):
     STALE_SEQUENCE = "stale_sequence"
     GATE = "gate"
     UNREACHABLE = "unreachable"
+    MESSAGE_SIZE = "message_size"
 
 
 class IntentRecError(Exception):

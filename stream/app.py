@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from stream.bundles.hot_swap import HotSwap
 from stream.kafka.broker_checks import uses_transactions
+from stream.kafka.topic_limits import check_changelog_limit, read_topic_limits
 from stream.ops.metrics import Metrics
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
 from stream.worker_process import EXIT_NOT_DRAINED, WorkerParts, WorkerProcess, run_until_signal
@@ -21,6 +22,7 @@ from stream.worker_process import EXIT_NOT_DRAINED, WorkerParts, WorkerProcess, 
 if TYPE_CHECKING:
     from stream.delivery.worker import PlaysWorker
     from stream.settings import Settings
+    from stream.wire.sizes import TopicLimits
 
 #: run_until_signal and uses_transactions are defined elsewhere; every caller that runs a worker needs them too.
 __all__ = ["EXIT_NOT_DRAINED", "run_until_signal", "run_worker", "uses_transactions"]
@@ -37,8 +39,9 @@ def run_worker(settings: Settings) -> int:
 
         @contextlib.asynccontextmanager
         async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
-            async with HotSwap(settings, metrics) as hot_swap:
-                yield await _serving_parts(settings, metrics, hot_swap, num_partitions)
+            limits = await read_topic_limits(settings)
+            async with HotSwap(settings, metrics, limits) as hot_swap:
+                yield await _serving_parts(settings, metrics, hot_swap, num_partitions, limits)
 
         await run_until_signal(WorkerProcess(settings, metrics, make_parts))
 
@@ -46,7 +49,9 @@ def run_worker(settings: Settings) -> int:
     return 0
 
 
-async def _serving_parts(settings: Settings, metrics: Metrics, hot_swap: HotSwap, num_partitions: int) -> WorkerParts:
+async def _serving_parts(
+    settings: Settings, metrics: Metrics, hot_swap: HotSwap, num_partitions: int, limits: TopicLimits
+) -> WorkerParts:
     serving = await hot_swap.first()
     config = PipelineConfig(
         num_partitions=num_partitions,
@@ -54,9 +59,11 @@ async def _serving_parts(settings: Settings, metrics: Metrics, hot_swap: HotSwap
         num_recommendations=settings.num_recommendations,
         beta=settings.beta,
         max_prefill_positions=settings.max_prefill_positions,
+        limits=limits,
     )
     # The pipeline is built here; from the first partition on, only the inference thread uses it.
     pipeline = Pipeline(serving, config, metrics)
+    check_changelog_limit(settings, pipeline.layout, limits)
     # Modules, compiled functions and the bundle stay alive: a full collection would stop all threads for 140 ms for nothing.
     gc.collect()
     gc.freeze()
@@ -68,5 +75,6 @@ async def _serving_parts(settings: Settings, metrics: Metrics, hot_swap: HotSwap
         pipeline=pipeline,
         layout=pipeline.layout,
         fingerprint=serving.domain.fingerprint,
+        limits=limits,
         background=follow_updates,
     )

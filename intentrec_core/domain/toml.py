@@ -12,7 +12,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from intentrec_core.domain.spec import Domain, DurationWeight, Field, FieldKind, FieldSource, Filter, FilterKind, Rule
+from intentrec_core.domain.spec import (
+    Domain,
+    DurationWeight,
+    Field,
+    FieldKind,
+    FieldSource,
+    Filter,
+    FilterKind,
+    Rule,
+    json_bytes,
+)
 from intentrec_core.errors import ConfigError, DomainError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -21,6 +31,10 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 MAX_NUMBER = 2**53
 #: A member's number is stored in 32 bits.
 MAX_STORED_NUMBER = 3.4e38
+#: Bytes that names and labels may take in one output: it has to fit into a Kafka record of 1 MiB, with room for ids.
+MAX_NAMES_BYTES = 900_000
+#: Eight plays of a history are one record of the changelog. This is far more than a model can use.
+MAX_FIELDS = 1000
 RESERVED_NAMES = ("item_hash", "event_hash", "ts_ms", "duration_s")
 #: A head with more than 4,096 labels is a vocabulary, not an intent: its projection would be larger than the encoders.
 MAX_LABELS = 4096
@@ -95,9 +109,30 @@ def parse_domain(text: str, file: str) -> Domain:
         raise DomainError(file, f"filter {kind}", f"declared twice for {event_key or 'the item'}", "each once")
     if not domain.heads:
         raise DomainError(file, "field", "no field is an intent", "at least one field with intent = true")
+    _check_sizes(domain, file)
     if domain.duration_weight_min > domain.duration_weight_max:
         raise DomainError(file, "duration_weight.min", "above max", "min <= max")
     return domain
+
+
+def _check_sizes(domain: Domain, file: str) -> None:
+    """Refuses a domain whose outputs or histories could be larger than what Kafka takes."""
+    for key, declared in (("field", domain.fields), ("filter", domain.filters)):
+        if len(declared) > MAX_FIELDS:
+            raise DomainError(file, key, f"{len(declared)} are declared", f"at most {MAX_FIELDS}")
+    by_head = {head.name: head.message_bytes for head in domain.heads}
+    # The message names the likeliest label again.
+    again = max(json_bytes(label) for head in domain.heads for label in head.label_names)
+    if sum(by_head.values()) + again > MAX_NAMES_BYTES:
+        largest = max(by_head, key=lambda name: by_head[name])
+        raise DomainError(
+            file,
+            f"field {largest}",
+            f"its labels take {by_head[largest]} bytes of an intent update, all intents {sum(by_head.values()) + again}",
+            f"at most {MAX_NAMES_BYTES} bytes in all: declare fewer or shorter labels",
+        )
+    if (filters := sum(rule.message_bytes for rule in domain.filters)) > MAX_NAMES_BYTES:
+        raise DomainError(file, "filter", f"their keys take {filters} bytes", f"at most {MAX_NAMES_BYTES} bytes in all")
 
 
 def _repeated_filters(filters: Sequence[Filter]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ plays are replayed.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -33,13 +34,19 @@ from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import DataError
+from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
+from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.verification import load_verified
+from stream.settings import MAX_RECOMMENDATIONS
 from stream.wire.codec import iso_time
+from stream.wire.sizes import DEFAULT_LIMITS
+
+logger = logging.getLogger(__name__)
 
 NUM_GOLDEN = 32
 GOLDEN_K = 10
@@ -86,8 +93,8 @@ def build_bundle(
     one of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size. ``parent`` is the bundle that the model
     was trained from; ``metrics`` and ``facts`` are added to the manifest's.
 
-    Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden …): then it
-    stands there unannounced, and nothing serves it; OSError when the disk refuses.
+    Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden, message_size …):
+    then it stands there unannounced, and nothing serves it; OSError when the disk refuses.
     Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for a pruned index.
     """
     if not plays.num_rows:
@@ -128,6 +135,15 @@ def build_bundle(
             facts={**own_facts, **(facts or {})},
         )
     check_bundle(ref)
+    _warn_of_long_titles(model.catalogue)
+    check_message_sizes(
+        ref.version,
+        model.domain,
+        model.vocabulary,
+        model.item_table,
+        num_recommendations=MAX_RECOMMENDATIONS,
+        limits=DEFAULT_LIMITS,
+    )
     return BuiltBundle(ref, kind, num_items, recall)
 
 
@@ -140,6 +156,17 @@ def _build_index(searched: Vectors, model: Model, plays: pa.Table, wanted_kind: 
     # Too few members to learn from what they ask; where the kind was asked for explicitly, the build says so.
     kind = artifact.EXACT if wanted_kind is None and len(asked) < MIN_QUERIES else kind
     return kind, artifact.build(searched, kind, asked)
+
+
+def _warn_of_long_titles(catalogue: Catalogue) -> None:
+    long = [item for item in catalogue if len(item.title) > MAX_TITLE_LENGTH]
+    if long:
+        logger.warning(
+            "catalogue: the titles of %d items have more than %d characters and are cut in lists, the first is that of item %s",
+            len(long),
+            MAX_TITLE_LENGTH,
+            long[0].item_id,
+        )
 
 
 def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:

@@ -165,6 +165,9 @@ class Metrics:
         self.short_lists = create.counter(
             "short_lists_total", "Recommendations with fewer items than configured, because the filters left no more"
         )
+        self.cut_lists = create.counter(
+            "cut_lists_total", "Recommendations whose titles were cut, because the topic takes no larger message"
+        )
         self.hidden_lists = create.counter(
             "hidden_lists_total",
             "Recommendations without any item, because this filter of the domain hides every item (alone or with others)",

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from intentrec_core.errors import ConfigError
+from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
     """``num_partitions`` of the plays topic. A play that crashes inference is tried ``max_tries`` times by itself before it goes
-    to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`.
+    to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`. ``limits`` are those of the topics.
 
     Raises: ConfigError naming the value and what is allowed.
     """
@@ -22,6 +23,7 @@ class PipelineConfig:
     beta: float = 0.0
     max_tries: int = 2
     max_prefill_positions: int = 0
+    limits: TopicLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         lows = {"num_partitions": 1, "num_recommendations": 1, "max_tries": 1, "beta": 0, "max_prefill_positions": 0}

@@ -26,18 +26,23 @@ from stream.wire.messages import (
     Source,
 )
 from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, output_id
+from stream.wire.sizes import with_short_titles
 
 if TYPE_CHECKING:
     from index.filters import HidingFilter
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
+    from stream.ops.metrics import Metrics
     from stream.pipeline.batch_rows import BatchRows
     from stream.pipeline.coalescing import CoalescedPlays, Coalescing
+    from stream.pipeline.config import PipelineConfig
     from stream.pipeline.folding import FoldedPartition
     from stream.pipeline.retrieval import RankedItems
+    from stream.wire.deferred_counts import DeferredCounts
 
 #: Decimals of probabilities and scores. More carry no information in a float32, and make a message half as long again.
 _DIGITS = 5
+_KINDS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +65,18 @@ class _Columns:
 
 
 class MessageWriter:
-    """Writes the two outputs of every answer, with one bundle's names and ``k`` items per list."""
+    """Writes the two outputs of every answer, with one bundle's names and as many items per list as configured.
 
-    def __init__(self, serving: Serving, *, k: int, max_tries: int) -> None:
+    A message that its topic would refuse is not written: titles are cut first, and if that is not enough, the play gets a dead
+    letter in place of this message. The play stays in the member's history, and the other message is written.
+    """
+
+    def __init__(self, serving: Serving, config: PipelineConfig, metrics: Metrics) -> None:
         self._version = serving.version
         self._item_ids, self._titles = serving.vocabulary.item_ids, serving.items.titles
-        self._k, self._max_tries = k, max_tries
+        self._k, self._max_tries = config.num_recommendations, config.max_tries
+        self._limits, self._metrics = config.limits, metrics
+        self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
         self._labels = [_object(labels) for _, labels in heads]
@@ -80,8 +91,9 @@ class MessageWriter:
         ranked: RankedItems,
         failed: NDArray[np.bool_],
         coalescing: Coalescing,
+        counts: Sequence[DeferredCounts],
     ) -> list[list[OutputRecord]]:
-        """The outputs of each partition's answers, in source order.
+        """The outputs of each partition's answers, in source order. ``counts``: by partition; raised once it is committed.
 
         Shapes: ``rows_of`` the row of each answer, by partition; ``failed`` bool[N].
         """
@@ -89,14 +101,16 @@ class MessageWriter:
         times = iter(_iso_times([answer.play.ts_ms for partition in partitions for answer in partition.answers]))
         given_up = failed.tolist()
         written: list[list[OutputRecord]] = []
-        for partition, its_rows, coalesced in zip(partitions, rows_of, coalescing.coalesced, strict=True):
+        for partition, its_rows, coalesced, its_counts in zip(
+            partitions, rows_of, coalescing.coalesced, counts, strict=True
+        ):
             outputs: list[OutputRecord] = []
             for answer, row, earlier in zip(partition.answers, its_rows, coalesced, strict=True):
                 event_time = next(times)
                 if given_up[row]:
                     outputs.append(self._given_up(answer))
                 elif earlier is not None:
-                    self._answer(answer, earlier, columns, row, event_time, outputs)
+                    self._answer(answer, earlier, columns, row, event_time, outputs, its_counts)
             written.append(outputs)
         return written
 
@@ -108,6 +122,7 @@ class MessageWriter:
         row: int,
         event_time: str,
         outputs: list[OutputRecord],
+        counts: DeferredCounts,
     ) -> None:
         play, record = answer.play, answer.record
         user_id, event_id, bundle = play.user_id, play.event_id, self._version
@@ -148,10 +163,44 @@ class MessageWriter:
             shifted=_shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row],
             coalesced=coalesced,
         )
+        whole = encode_output(recommendation), encode_output(intent)
+        values: Sequence[bytes | None] = whole
+        if len(whole[0]) > self._max_bytes[0] or len(whole[1]) > self._max_bytes[1]:
+            values = self._fitted(recommendation, whole, answer, outputs, counts)
         key, offset, timestamp_ms = user_id.encode(), record.offset, record.timestamp
-        for kind, message in ((OutputKind.RECOMMENDATION, recommendation), (OutputKind.INTENT, intent)):
-            headers = ((ID_HEADER, output_id(record, kind)),)
-            outputs.append(OutputRecord(kind, key, encode_output(message), headers, offset, timestamp_ms))
+        for kind, value in zip(_KINDS, values, strict=True):
+            if value is not None:
+                headers = ((ID_HEADER, output_id(record, kind)),)
+                outputs.append(OutputRecord(kind, key, value, headers, offset, timestamp_ms))
+
+    def _fitted(
+        self,
+        recommendation: Recommendation,
+        values: tuple[bytes, bytes],
+        answer: PendingAnswer,
+        outputs: list[OutputRecord],
+        counts: DeferredCounts,
+    ) -> list[bytes | None]:
+        """The messages that fit, titles cut; None for one that does not, with a dead letter in its place."""
+        fitted: list[bytes | None] = [
+            value if len(value) <= most else None for value, most in zip(values, self._max_bytes, strict=True)
+        ]
+        if fitted[0] is None:
+            fitted[0] = with_short_titles(recommendation, self._max_bytes[0])
+            counts.add(self._metrics.cut_lists, amount=int(fitted[0] is not None))
+        too_large = [
+            f"{kind.value} of {len(value)} bytes, its topic takes {most}"
+            for kind, value, most, fits in zip(_KINDS, values, self._max_bytes, fitted, strict=True)
+            if fits is None
+        ]
+        if too_large:
+            counts.add(self._metrics.plays_rejected, RejectReason.OUTPUT_TOO_LARGE, amount=1)
+            detail = (
+                f"folded into the member's history, but not sent: {'; '.join(too_large)}; there is nothing to redrive; raise the "
+                "topic's max.message.bytes, or lower num_recommendations or the labels of the domain"
+            )
+            outputs.append(rejected(answer.record, RejectReason.OUTPUT_TOO_LARGE, detail, self._limits))
+        return fitted
 
     def _primary(self, columns: _Columns, row: int) -> PrimaryIntent | None:
         if columns.primary[row] < 0:
@@ -184,6 +233,7 @@ class MessageWriter:
             RejectReason.INFERENCE_FAILED,
             f"folded into the member's history, but bundle {self._version} could not encode it in {self._max_tries} tries; "
             "there is nothing to redrive; fix the bundle",
+            self._limits,
         )
 
 

@@ -25,6 +25,8 @@ MAX_NUMBER = 3.4e38
 #: Largest integer that every JSON reader represents exactly.
 MAX_INTEGER = 2**53
 MAX_TEXT_LENGTH = 1024
+#: Characters of a title in a recommendation; a longer one is cut when a bundle is loaded.
+MAX_TITLE_LENGTH = 1024
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, description="At most 256 bytes of UTF-8.")]
 IsoTime = Annotated[str, Meta(description="ISO 8601 in UTC with milliseconds.", examples=["2026-03-01T20:15:00.000Z"])]
@@ -121,7 +123,9 @@ class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a recommendation."""
 
     item_id: str
-    title: Annotated[str, Meta(description="Title of the item, for display.")]
+    title: Annotated[
+        str, Meta(description="Title of the item, for display; at most 1,024 characters, … ends a cut one.")
+    ]
     score: Annotated[float, Meta(description="Higher is better; comparable only with scores in the same message.")]
 
 

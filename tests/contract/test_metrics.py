@@ -19,6 +19,7 @@ INSTRUMENTS = {
     "bundle_swaps": "counter",
     "changelog_bytes": "counter",
     "coalesced_plays": "counter",
+    "cut_lists": "counter",
     "engine_evictions": "counter",
     "engine_lookups": "counter result",
     "engine_positions": "counter",
