@@ -134,16 +134,8 @@ def build_bundle(
             metrics={"index_recall_at_10": recall, **(metrics or {})},
             facts={**own_facts, **(facts or {})},
         )
-    check_bundle(ref)
     _warn_of_long_titles(model.catalogue)
-    check_message_sizes(
-        ref.version,
-        model.domain,
-        model.vocabulary,
-        model.item_table,
-        num_recommendations=MAX_RECOMMENDATIONS,
-        limits=DEFAULT_LIMITS,
-    )
+    check_bundle(ref)
     return BuiltBundle(ref, kind, num_items, recall)
 
 
@@ -174,9 +166,20 @@ def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedB
 
     ``source``: a folder, or a ref from a store, whose files were hashed when it was fetched and are not hashed again.
 
+    Messages are checked for the longest list that can be configured, on topics with the default limits.
+
     Raises: BundleError with what is wrong.
     """
-    return load_verified(source, device)
+    loaded, index = load_verified(source, device)
+    check_message_sizes(
+        loaded.version,
+        loaded.domain,
+        loaded.vocabulary,
+        loaded.item_table,
+        num_recommendations=MAX_RECOMMENDATIONS,
+        limits=DEFAULT_LIMITS,
+    )
+    return loaded, index
 
 
 def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:
