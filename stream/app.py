@@ -60,6 +60,7 @@ async def _serving_parts(
         beta=settings.beta,
         max_prefill_positions=settings.max_prefill_positions,
         limits=limits,
+        changelog_schema=settings.changelog_schema,
     )
     # The pipeline is built here; from the first partition on, only the inference thread uses it.
     pipeline = Pipeline(serving, config, metrics)

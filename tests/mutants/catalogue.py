@@ -11,6 +11,7 @@ from tests.mutants.partition_tasks import PARTITION_TASKS
 from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
+from tests.mutants.signals import SIGNALS
 from tests.mutants.sizes import SIZES_OF_OUTPUTS
 from tests.mutants.state import STATE
 
@@ -19,6 +20,7 @@ MUTANTS = (
     *PREFILL,
     *PARTITION_TASKS,
     *LIVENESS,
+    *SIGNALS,
     *STATE,
     *FOLD_RULES,
     *REPAIR,
