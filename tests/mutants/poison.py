@@ -34,7 +34,7 @@ TEST_HOT_SWAP = "tests/integration/test_hot_swap.py"
 POISON = (
     Mutant(
         "set aside: rejected plays dropped without a trace",
-        (Edit(FOLDING, "        self.outputs.append(rejected(record, play.reason, play.detail))\n", ""),),
+        (Edit(FOLDING, "        self.outputs.append(rejected(record, play.reason, play.detail, self.limits))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(

@@ -77,7 +77,7 @@ STATE = (
     ),
     Mutant(
         "late plays dropped without a trace",
-        (Edit(FOLDING, "                work.outputs.append(_late(record))\n", ""),),
+        (Edit(FOLDING, "                work.set_aside_late(record)\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(

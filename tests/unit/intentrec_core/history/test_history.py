@@ -244,11 +244,11 @@ def test_whole_numbers_are_told_apart_as_values() -> None:
 
 
 def test_no_record_of_a_history_is_larger_than_the_largest_whatever_ties(world: TinyWorld) -> None:
-    """All plays are of one millisecond, so that the record of what was evicted holds as many event ids as it ever can."""
+    """Many items are watched, and many plays of one millisecond follow: what was evicted is as large as it ever can be."""
     history, sizes = History(), list[int]()
-    for number in range(12 * world.window):
-        fold_ = history.apply(world.layout, world.play(number, number, 0.0), number)
-        moved = fold_.evicted > 0
+    for number in range(20 * world.window):
+        at_s = min(number, 10 * world.window)
+        moved = history.apply(world.layout, world.play(number, number, at_s), number).evicted > 0
         records = encode_changes(world.layout, "u" * 256, history, first_changed=0, anchor_moved=moved)
         sizes += [len(key) + len(value) for key, value in records.items()]
     assert max(sizes) == largest_record(world.layout)
