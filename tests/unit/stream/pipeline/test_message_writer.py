@@ -1,4 +1,4 @@
-"""Answers are written whatever text the labels of a domain are, and none that its topic would refuse."""
+"""Messages are written whatever text the labels of a domain are, and none that its topic would refuse."""
 
 from __future__ import annotations
 
