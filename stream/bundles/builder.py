@@ -38,8 +38,8 @@ from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
+from intentrec_core.times import iso_time
 from stream.bundles.verification import load_verified
-from stream.wire.codec import iso_time
 
 NUM_GOLDEN = 32
 GOLDEN_K = 10

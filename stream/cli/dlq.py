@@ -226,7 +226,7 @@ def _table_row(dead_letter: StoredDeadLetter) -> tuple[str, ...]:
 
 
 def _as_json(dead_letter: StoredDeadLetter) -> dict[str, Any]:
-    from stream.wire.codec import iso_time
+    from intentrec_core.times import iso_time
 
     return {
         "letter": dead_letter.place,

@@ -58,6 +58,7 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     data: options.Data = "movielens-100k",
+    domain: options.Domain = None,
     broker: options.Broker = None,
     speed: Speed = None,
     rate: Rate = None,
@@ -67,15 +68,20 @@ def replay(
     limit: Limit = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Send recorded plays to Kafka, in the order in which they happened."""
+    """Send recorded plays to Kafka, in the order in which they happened.
+
+    The domain says which times are possible: a file with plays that no worker would
+    take, because their times are in another unit, is refused before anything is sent.
+    """
+    from intentrec_core.domain.toml import load_domain
     from intentrec_core.plays.table import play_rows
     from stream.cli.data_source import load_data
     from stream.kafka.replay import Pace
 
-    settings = options.settings(broker=broker, cache_dir=cache_dir)
+    settings = options.settings(domain=domain, broker=broker, cache_dir=cache_dir)
     pace = Pace(speed=speed, rate=rate)
     with bars() as report:
-        data_set = load_data(data, settings.cache_dir, report)
+        data_set = load_data(data, settings.cache_dir, report, load_domain(settings.domain))
         table = data_set.rest(from_share)
         total = min(limit or table.num_rows, table.num_rows)
         _send(settings, pace, play_rows(table.slice(0, total)), total, data_set.title, report)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from intentrec_core.times import iso_time
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings
 from stream.trainer.event_log import EventLog
-from stream.wire.codec import iso_time
 from tests.faults.poison import KINDS, NAME_HEADER, Poison, mixture
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.fault_report import FaultRow
