@@ -22,7 +22,13 @@ END_MS = 4_102_444_800_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _DAY_MS = 86_400_000
-_MS_PER_UNIT = {"seconds (s)": 1000.0, "milliseconds (ms)": 1.0, "microseconds (µs)": 1e-3, "nanoseconds (ns)": 1e-6}
+#: By how much a number of each unit is multiplied, and then divided, to be milliseconds. Whole numbers stay exact.
+_UNITS = {
+    "seconds (s)": (1000, 1),
+    "milliseconds (ms)": (1, 1),
+    "microseconds (µs)": (1, 1000),
+    "nanoseconds (ns)": (1, 1_000_000),
+}
 #: The parts of ISO 8601 that are looked at where Python does not read a text as it stands.
 _PARTS = re.compile(
     r"[0-9W-]{7,10}[^0-9](?P<hour>\d\d)(?P<rest>(:?\d\d(:?(?P<second>\d\d)([.,]\d+)?)?)?)(?P<offset>[Zz]|[+-].+)?",
@@ -56,11 +62,8 @@ def fitting_unit(number: float, earliest_ms: int, end_ms: int = END_MS) -> str |
     """The unit in which ``number`` is a time from ``earliest_ms`` up to ``end_ms``, such as "seconds (s)"; None if there is
     none.
     """
-    try:
-        value = float(number)
-    except OverflowError:
-        return None
-    return next((unit for unit, ms in _MS_PER_UNIT.items() if earliest_ms <= value * ms < end_ms), None)
+    fits = (unit for unit, (by, over) in _UNITS.items() if earliest_ms <= number * by // over < end_ms)
+    return next(fits, None)
 
 
 def unit_hint(number: float, earliest_ms: int, end_ms: int = END_MS) -> str:

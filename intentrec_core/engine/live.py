@@ -275,7 +275,7 @@ class LiveEncoder:
                 event_id = f"{play.item_id}@{play.ts_ms}" if play.event_id is None else play.event_id
                 return self._layout.pack(play.item_id, event_id, play.ts_ms, play.duration_s, play.attributes)
         except (ValueError, OverflowError) as error:
-            problem = f"{error}; allowed: finite 32-bit numbers"
+            problem = str(error)
         raise DataError(f"play {place} of user {play.user_id!r}: {problem}")
 
     def _update(self, play: LivePlay, place: _Place, out: Encoded) -> LiveUpdate:
@@ -483,7 +483,10 @@ def _is_id(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _shown(value: object) -> str:

@@ -123,11 +123,10 @@ class Catalogue:
 
 def _in_python_units(table: pa.Table) -> pa.Table:
     """The table with timestamps that Python's datetime can hold: in microseconds, and in UTC where they have a time zone."""
-    for number, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type) and (field.type.unit == "ns" or field.type.tz):
-            unit = "us" if field.type.unit == "ns" else field.type.unit
-            kind = pa.timestamp(unit, "UTC" if field.type.tz else None)
-            table = table.set_column(number, field.name, table.column(number).cast(kind, safe=False))
+    for number, (name, kind) in enumerate(zip(table.schema.names, table.schema.types, strict=True)):
+        if pa.types.is_timestamp(kind) and (kind.unit == "ns" or kind.tz):
+            held = pa.timestamp("us" if kind.unit == "ns" else kind.unit, "UTC" if kind.tz else None)
+            table = table.set_column(number, name, table.column(number).cast(held, safe=False))
     return table
 
 

@@ -39,7 +39,7 @@ class PlayRow(NamedTuple):
     action: str | None = None
     duration_s: float | None = None
     session_id: str | None = None
-    context: Mapping[str, str] | None = None
+    context: Mapping[str, str | None] | None = None
 
 
 def plays_table(rows: Iterable[PlayRow]) -> pa.Table:

@@ -74,6 +74,8 @@ _decode_recommendation = msgspec.json.Decoder(Recommendation).decode
 _decode_intent = msgspec.json.Decoder(IntentUpdate).decode
 _decode_announcement = msgspec.json.Decoder(Announcement).decode
 _encode = msgspec.json.Encoder().encode
+#: What a decoder raises: DecodeError and the other two for bytes that no decoder of JSON takes.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: The last field of an output as it is encoded, and where in a value its number begins, counted from the end.
 NO_LATENCY = b',"latency_s":0.000000}'
 _BEFORE_LATENCY = -len(b"0.000000}")
@@ -99,7 +101,7 @@ def decode_play(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> D
             str(value, "utf-8")  # msgspec does not validate the names and strings that it skips
     except msgspec.ValidationError as error:
         return _invalid(record, str(error), earliest_ms, max_future_ms)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         return _rejected(RejectReason.MALFORMED, str(error))
     if play.schema_version != PLAY_SCHEMA_VERSION and play.schema_version is not None:
         return _unknown_schema(play.schema_version)
@@ -113,9 +115,10 @@ def decode_play(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> D
             ts_ms = parse_time(ts_ms)
         except ValueError as error:
             return _rejected(RejectReason.INVALID_FIELD, f"ts {error}")
-    if not earliest_ms <= ts_ms < END_MS:
-        detail = outside("ts", play.ts, ts_ms, earliest_ms, _end_ms(record, earliest_ms, max_future_ms))
-        return _rejected(RejectReason.OUT_OF_RANGE, detail)
+        if ts_ms >= END_MS:  # of a number msgspec checks it
+            return _out_of_range(record, play.ts, ts_ms, earliest_ms, max_future_ms)
+    if ts_ms < earliest_ms:
+        return _out_of_range(record, play.ts, ts_ms, earliest_ms, max_future_ms)
     timestamp = record.timestamp
     if ts_ms > timestamp + max_future_ms and timestamp > 0:
         return _from_the_future(ts_ms, timestamp, earliest_ms, max_future_ms)
@@ -180,6 +183,13 @@ def _end_ms(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> int:
     return min(END_MS, timestamp + max_future_ms + 1) if timestamp > earliest_ms else END_MS
 
 
+def _out_of_range(
+    record: SourceRecord, shown: int | str, ts_ms: int, earliest_ms: int, max_future_ms: int
+) -> RejectedPlay:
+    detail = outside("ts", shown, ts_ms, earliest_ms, _end_ms(record, earliest_ms, max_future_ms))
+    return _rejected(RejectReason.OUT_OF_RANGE, detail)
+
+
 def _from_the_future(ts_ms: int, timestamp: int, earliest_ms: int, max_future_ms: int) -> RejectedPlay:
     ahead_s = (ts_ms - timestamp) / 1000
     detail = f"ts is {ahead_s:.0f} s ahead of the record; allowed: {max_future_ms / 1000:g}"
@@ -193,7 +203,7 @@ def _invalid(record: SourceRecord, detail: str, earliest_ms: int, max_future_ms:
     value = record.value or b""
     try:
         version = _decode_version(value).schema_version
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         version = PLAY_SCHEMA_VERSION
     if version != PLAY_SCHEMA_VERSION:
         return _unknown_schema(version)
@@ -211,7 +221,7 @@ def _time_fault(value: bytes, earliest_ms: int, end_ms: int) -> str | None:
     """What is wrong with a ``ts`` that is a number; None for anything else."""
     try:
         ts = msgspec.json.decode(_decode_raw_time(value).ts)
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         return None
     if isinstance(ts, float):
         hint = unit_hint(ts, earliest_ms, end_ms)
@@ -225,14 +235,14 @@ def _context_fault(value: bytes) -> str | None:
     """Which entry of ``context`` is wrong, and in which way."""
     try:
         context = _decode_raw_context(value).context
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         return None
     for key, entry in context.items():
         if not 1 <= len(key) <= MAX_ID_LENGTH:
             return f"context has a key of {len(key)} characters ({key[:40]!r}); allowed: 1 to {MAX_ID_LENGTH}"
         try:
             _decode_entry(entry)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except _UNREADABLE as error:
             return f"context[{key[:80]!r}]: {error}"
     return None
 

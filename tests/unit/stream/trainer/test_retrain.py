@@ -166,7 +166,7 @@ def test_held_out_plays_are_the_newest_quarter_of_the_new_ones_within_limits() -
 
 def test_rows_are_given_in_the_order_of_first_plays(job: RetrainJob) -> None:
     plays = WALK.plays(200)
-    vocabulary, catalogue = rows_for(None, plays, None)
+    vocabulary, catalogue = rows_for(None, plays, None, WALK.domain)
     played = list(dict.fromkeys(plays.column("item_id").to_pylist()))
     assert vocabulary.item_ids[1:] == played
     assert len(catalogue) == 0
