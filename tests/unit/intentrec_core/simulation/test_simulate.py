@@ -302,7 +302,7 @@ def test_a_world_begins_so_early_that_its_plays_lie_in_the_past() -> None:
     assert start_in_the_past(1_000_000, 1000) == START_MS  # 250 days
     assert start_in_the_past(30_000, 5) == 1_577_836_800_000  # 1,500 days and a quarter: from 2020 on
     assert start_in_the_past(30_000, 5, rate=1.0) == START_MS
-    with pytest.raises(ConfigError, match="300,000 plays of 5 members last 41 years .* more users"):
+    with pytest.raises(ConfigError, match=r"300,000 plays of 5 members last 41 years .* more users"):
         start_in_the_past(300_000, 5)
 
 
