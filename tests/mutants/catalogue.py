@@ -13,6 +13,7 @@ from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
 from tests.mutants.signals import SIGNALS
 from tests.mutants.state import STATE
+from tests.mutants.times import TIMES_AND_NULLS
 
 MUTANTS = (
     *DELIVERY,
@@ -21,6 +22,7 @@ MUTANTS = (
     *LIVENESS,
     *SIGNALS,
     *STATE,
+    *TIMES_AND_NULLS,
     *FOLD_RULES,
     *REPAIR,
     *POISON,
