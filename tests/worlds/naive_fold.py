@@ -4,8 +4,7 @@ It shares no line with the product: it imports the standard library only, keeps 
 as strings. So a mistake of the product is not repeated here. It reads a log from its beginning; it knows no batch, no
 commit and no changelog.
 
-Comments name the text each rule comes from. A comment that begins with READING marks a place where the documents are
-silent, and says which reading is taken. ``tests/property/test_naive_fold.py`` holds the product to all of it.
+Comments name the text each rule comes from. ``tests/property/test_naive_fold.py`` holds the product to all of it.
 """
 
 from __future__ import annotations
@@ -104,18 +103,16 @@ def parse_play(value: bytes | None) -> NaivePlay:
     try:
         # UTF-8 said outright, since json.loads guesses UTF-16 and UTF-32 from bytes
         fields = json.loads(value.decode("utf-8"), parse_constant=_refuse)
-        # READING: half of a surrogate pair is refused anywhere, in names and in fields that are not known too.
+        # messages.md, "A rejected play": text that is not UTF-8 is refused anywhere, also in names and in ignored fields
         json.dumps(fields, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
     _need(isinstance(fields, dict), "malformed")
     # asyncapi.json, info: fields that are not known are ignored
     version = fields.get("schema_version", 1)
-    _need(
-        version is None or (_is_integer(version) and version == 1), "schema_version"
-    )  # docs/messages.md: null is missing
+    _need(version is None or (_is_integer(version) and version == 1), "schema_version")  # messages.md: null is missing
     ids = [_text(fields.get(name), 1, 256) for name in ("event_id", "user_id", "item_id")]
-    # READING: the schema says so of user_id and item_id only.
+    # messages.md, "A play": of all three ids
     _need(all(len(text.encode()) <= 256 for text in ids), "at most 256 bytes of UTF-8")
     action, duration, context = fields.get("action"), fields.get("duration_s"), fields.get("context")
     for optional in (action, fields.get("session_id")):
@@ -124,10 +121,10 @@ def parse_play(value: bytes | None) -> NaivePlay:
     _need(context is None or (isinstance(context, dict) and len(context) <= 64), "context")
     for name, entry in (context or {}).items():
         _text(name, 1, 256)
-        # READING: what is written as an integer is held to the schema's limits of integers, not to those of numbers.
+        # messages.md, "A play", context: an integer has other limits than a number
         most = 2**53 if _is_integer(entry) else 3.4e38
         _need(
-            entry is None  # docs/messages.md: null is missing
+            entry is None  # messages.md: null is missing
             or isinstance(entry, bool)
             or (_is_number(entry) and -most <= entry <= most)
             or (isinstance(entry, str) and _text(entry, 0, 1024) == entry),
@@ -140,7 +137,7 @@ def parse_time(ts: Any) -> int:
     """Event time in milliseconds; ValueError where it is no time from 1970 to 2100."""
     if isinstance(ts, str):
         text = _text(ts, 10, 64)
-        # docs/messages.md, ts: digits are milliseconds, with a sign or without one
+        # messages.md, ts: digits are milliseconds, with a sign or without one
         ms = int(text) if re.fullmatch("[+-]?[0-9]+", text) else _iso_ms(text)
     else:
         _need(_is_integer(ts), "ts")
@@ -150,7 +147,7 @@ def parse_time(ts: Any) -> int:
 
 
 def _iso_ms(text: str) -> int:
-    """ISO 8601 by docs/messages.md, ts: as Python 3.11 reads it, and 24:00, the leap second and a lower-case z besides."""
+    """ISO 8601 by messages.md, ts: as Python 3.11 reads it, and 24:00, the leap second and a lower-case z besides."""
     text, later = re.sub("z$", "Z", text), timedelta()
     day = next((size for size in (10, 8, 7) if _is_date(text[:size])), 0)
     head, clock = text[: day + 1], text[day + 1 :]
@@ -160,10 +157,10 @@ def _iso_ms(text: str) -> int:
         _need(datetime.fromisoformat(text).time() == time(0) and not re.search("[1-9]", _fraction(clock)), "24:00")
     elif day and leap:
         text, later = f"{head}{leap[0][:-2]}59{clock[leap.end() :]}", timedelta(seconds=1)
-    # READING: a date alone is ISO 8601 and means midnight, since the schema's least length is that of a date.
+    # messages.md, "A play", ts: a date alone means midnight
     moment = datetime.fromisoformat(text)
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # play.schema.json: without an offset, UTC
-    # READING: a leap second is one in UTC, whatever the offset is.
+    # messages.md, ts: a leap second is one in UTC, whatever the offset is
     _need(not (day and leap) or moment.astimezone(UTC).strftime("%H%M%S") == "235959", "leap second")
     return (moment - EPOCH + later) // timedelta(milliseconds=1)  # finer digits are cut off, not rounded
 
@@ -216,7 +213,7 @@ class NaiveFold:
         # A member begins with its first applied play, so nothing is kept for any other outcome.
         self.members[record.partition, play.user_id] = member
         member.last_offset = record.offset  # of the last play applied, in the order of the log
-        # README: folded in in event time. Of equal times the later in the log comes later.
+        # ARCHITECTURE, "Order and lateness": in event time. Of equal times the later in the log comes later.
         place = bisect_right(member.applied, play.ts, key=_ts)
         member.applied.insert(place, play)
         return "applied", self._opens(member.applied, place)
@@ -262,14 +259,14 @@ class NaiveFold:
         # A record without a key is held to the partition of its user_id alone.
         _need(record.key is None or record.key == play.user_id.encode(), "key_mismatch")
         self._check_partition(record, play.user_id)
-        # docs/messages.md, ts: not before the domain's earliest
+        # messages.md, ts: not before the domain's earliest
         _need(play.ts >= self.earliest_ms, "out_of_range")
         # ARCHITECTURE, "What never happens": by the record's own timestamp. The tolerance itself is allowed. A record
         # without a timestamp is held to nothing.
         _need(record.timestamp_ms <= 0 or play.ts <= record.timestamp_ms + self.max_future_ms, "future")
         for name in self.numbers:
             number = play.context.get(name)
-            number = {None: 0, "true": 1, "false": 0}.get(number, number)  # docs/messages.md: also as texts
+            number = {None: 0, "true": 1, "false": 0}.get(number, number)  # messages.md: also as texts
             _need(math.isfinite(float(number)) and abs(float(number)) <= MAX_FLOAT32, "number")
 
     def _check_partition(self, record: NaiveRecord, user_id: str) -> None:
@@ -348,5 +345,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_integer(value: Any) -> bool:
-    # READING: an integer is written as one. JSON Schema takes 1.0 for an integer too; the product does not.
+    # messages.md, "A play", ts: a JSON number with a point is refused, even 1.0
     return isinstance(value, int) and not isinstance(value, bool)

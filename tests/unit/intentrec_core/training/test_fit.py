@@ -1,4 +1,4 @@
-"""``fit``: from a table of plays as a stranger has it to a model, or an error that says what is wrong with the table."""
+"""``fit``: from a user's table of plays to a model, or an error that says what is wrong with the table."""
 
 from __future__ import annotations
 
@@ -67,7 +67,11 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
         (lambda plays: plays.slice(0, 0), DataError, "no plays to learn from"),
         (lambda plays: plays.slice(0, 1), DataError, "no member has two plays"),
         (lambda plays: plays.drop_columns(["item_id"]), DataError, "column item_id is missing: it is required"),
-        (lambda plays: with_column(plays, "ts_ms", ["now"] * 40), DataError, "column ts_ms: row 0: 'now' cannot be read; allowed: ISO 8601"),
+        (
+            lambda plays: with_column(plays, "ts_ms", ["now"] * 40),
+            DataError,
+            "column ts_ms: row 0: 'now' cannot be read; allowed: ISO 8601",
+        ),
         (lambda plays: with_column(plays, "item_id", [""] * 40), DataError, "an item has an empty id"),
         (lambda plays: with_column(plays, "user_id", [None] * 40), DataError, "user_id has 40 nulls"),
         (
