@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from intentrec_core.domain.toml import parse_domain
@@ -123,6 +123,8 @@ CLOCKS = st.builds(
     st.sampled_from(["", "Z", "z", "+01:00", "+0100", "-23:59", "+24:00", "ZZ"]),
 )
 TIMES = NUMBERS_OF_TIME | NUMBERS_OF_TIME.map(str) | CLOCKS | st.text(max_size=70) | st.none() | st.booleans()
+KEYS = st.sampled_from(["limit", "max_maturity", "region", "action", "duration_s", ""])
+PLAY: dict[str, Any] = {"event_id": "e", "user_id": "ann", "item_id": "i", "ts": NOW_MS}
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "ts": TIMES,
     "event_id": st.text(max_size=4) | st.none(),
@@ -138,24 +140,38 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@given(data=st.data(), timestamp=st.sampled_from([NOW_MS, NOW_MS, NOW_MS, 0, -1, NOW_MS // 1000]))
-@settings(max_examples=700)
-def test_of_any_record_the_three_say_the_same(data: st.DataObject, timestamp: int) -> None:
-    document: dict[str, Any] = {"event_id": "e", "user_id": "ann", "item_id": "i", "ts": NOW_MS}
-    for name in data.draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=3, unique=True), "fields"):
-        document[name] = data.draw(FIELDS[name], name)
+def check(document: dict[str, Any], timestamp: int = NOW_MS) -> None:
     record = Record(3, json.dumps(document).encode(), b"ann", timestamp=timestamp)
     histories: dict[str, History] = {}
     work = Folder(LAYOUT, None).fold(0, histories, [record])
     logged = PlayReader(DOMAIN, None).read(record)
-    assert (
-        bool(work.answers) == (logged is not None) == (naive_fold(DOMAIN, None).add(as_naive(record))[0] == "applied")
-    )
+    is_play = naive_fold(DOMAIN, None).add(as_naive(record))[0] == "applied"
+    assert (bool(work.answers), logged is not None) == (is_play, is_play)
     if logged is None:
         assert [output.kind for output in work.outputs] == [OutputKind.DEAD_LETTER]
         return
     assert (logged.offset, logged.arrival_ms, logged.play.user_id) == (3, timestamp, "ann")
     assert pack_members(LAYOUT, plays_table([logged.play])).events.tobytes() == histories["ann"].events
+
+
+@given(data=st.data(), timestamp=st.sampled_from([NOW_MS, NOW_MS, NOW_MS, 0, -1, NOW_MS // 1000]))
+@settings(max_examples=500)
+def test_of_any_record_the_three_say_the_same(data: st.DataObject, timestamp: int) -> None:
+    document = dict(PLAY)
+    for name in data.draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=3, unique=True), "fields"):
+        document[name] = data.draw(FIELDS[name], name)
+    check(document, timestamp)
+
+
+@given(limit=VALUES, more=st.none() | st.dictionaries(KEYS, VALUES, max_size=2), duration_s=st.none() | NUMBERS)
+@example(limit=True, more=None, duration_s=None)
+@example(limit=-0.0, more=None, duration_s=-0.0)
+@example(limit=7.0, more=None, duration_s=0.1)
+@example(limit=1e20, more=None, duration_s=None)
+@example(limit=" 7 ", more={"max_maturity": "true", "region": 7.0}, duration_s=None)
+@settings(max_examples=400)
+def test_of_any_context_the_three_say_the_same(limit: Any, more: dict[str, Any] | None, duration_s: Any) -> None:
+    check(PLAY | {"context": {"limit": limit} | (more or {}), "duration_s": duration_s})
 
 
 @given(entries=ENTRIES, sizes=BATCHES)
