@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
 from intentrec_core.features.buckets import DAY_S, bucket_codes
 from intentrec_core.features.catalogue import Catalogue, shown_title
+from intentrec_core.features.release_times import release_s
 from intentrec_core.history.history import hash64
 
 MAX_NUMBER = 1e300
@@ -206,11 +206,8 @@ class ItemTable:
 
 def _number(value: Any) -> float:
     if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            return math.nan
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        found = release_s(value)
+        return math.nan if found is None else found
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return math.nan
     return float(value) if abs(value) <= MAX_NUMBER else math.nan

@@ -42,10 +42,10 @@ from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
+from intentrec_core.times import iso_time
 from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.verification import load_verified
 from stream.settings import MAX_RECOMMENDATIONS
-from stream.wire.codec import iso_time
 from stream.wire.sizes import DEFAULT_LIMITS
 
 logger = logging.getLogger(__name__)
