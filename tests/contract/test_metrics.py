@@ -10,6 +10,7 @@ from stream.ops.metrics import MAX_BUNDLES, Metrics, PlayOutcome
 
 INSTRUMENTS = {
     "batch_plays": "histogram",
+    "broker_away": "gauge",
     "buffered_plays": "gauge",
     "bundle_created_timestamp_seconds": "gauge",
     "bundle_info": "gauge bundle",
