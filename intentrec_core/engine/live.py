@@ -28,7 +28,7 @@ from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay
+from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
 from intentrec_core.model.model import IntentRec
 
 #: The limits that a play on the plays topic has, too.
@@ -426,15 +426,15 @@ class _Ranker:
         return [ScoredItem(item_ids[row], titles[row], float(scores[row])) for row in rows.tolist()]
 
     def _allowed(self, plays: NDArray[np.void]) -> NDArray[np.bool_]:
-        """What may be shown, by the values that the member sent last: without one, nothing. Shape: bool[V]."""
+        """What may be shown, by the values that the member sent last, else the domain's default, else nothing. Shape: bool[V]."""
         allowed = self._available
         for rule, column in self._by_member:
             sent = plays[f"filter_{rule.event_key}"]
             is_number = rule.kind is FilterKind.AT_MOST
             sent = sent[~np.isnan(sent)] if is_number else sent[sent != 0]
-            if not len(sent):
+            value = sent[-1].item() if len(sent) else default_value(rule)
+            if value is None:
                 return np.zeros_like(allowed)
-            value = sent[-1].item()
             allowed = allowed & (column <= value if is_number else column.get(value, False))
         return allowed
 

@@ -20,6 +20,8 @@ from intentrec_core.errors import DataError
 
 #: The limit that plays have too: no play could refer to an item with a longer id.
 MAX_ITEM_ID_BYTES = 256
+#: Characters of a title that lists show. A title is there to be displayed, and a list holds up to 500 of them.
+MAX_TITLE_LENGTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class Item:
     item_id: str
     title: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def shown_title(title: str) -> str:
+    """The title as lists show it: whole, or its first 1,023 characters and "…"."""
+    return title if len(title) <= MAX_TITLE_LENGTH else title[: MAX_TITLE_LENGTH - 1] + "…"
 
 
 class Catalogue:

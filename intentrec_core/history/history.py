@@ -299,6 +299,15 @@ def _member_value(filter_: Filter) -> Callable[[Any], Any]:
     return _number(filter_.event_key) if filter_.kind is FilterKind.AT_MOST else text_hash
 
 
+def default_value(filter_: Filter) -> float | int | None:
+    """A filter's default as a packed play would hold it, for members whose plays have not named the value; None if the domain
+    states none.
+    """
+    if filter_.default is None:
+        return None
+    return float(np.float32(filter_.default)) if filter_.kind is FilterKind.AT_MOST else text_hash(filter_.default)
+
+
 def text_hash(value: Any) -> int:
     """The 64-bit hash of a value's text, 0 for None."""
     return 0 if value is None else hash64(value_text(value))

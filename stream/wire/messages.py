@@ -25,6 +25,8 @@ MAX_NUMBER = 3.4e38
 #: Largest integer that every JSON reader represents exactly.
 MAX_INTEGER = 2**53
 MAX_TEXT_LENGTH = 1024
+#: Characters of a title in a recommendation; a longer one is cut when a bundle is loaded.
+MAX_TITLE_LENGTH = 1024
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, description="At most 256 bytes of UTF-8.")]
 IsoTime = Annotated[str, Meta(description="ISO 8601 in UTC with milliseconds.", examples=["2026-03-01T20:15:00.000Z"])]
@@ -128,8 +130,29 @@ class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a recommendation."""
 
     item_id: str
-    title: Annotated[str, Meta(description="Title of the item, for display.")]
+    title: Annotated[
+        str, Meta(description="Title of the item, for display; at most 1,024 characters, … ends a cut one.")
+    ]
     score: Annotated[float, Meta(description="Higher is better; comparable only with scores in the same message.")]
+
+
+class HiddenBy(Struct, frozen=True, gc=False):
+    """A filter of the domain that hides every item from this member, alone or together with others."""
+
+    filter: Annotated[str, Meta(description="Kind of the filter: available, at_most or contains. More may be added.")]
+    key: Annotated[str, Meta(description="Attribute of the catalogue that the filter compares.")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="member_unknown: no play of the member names the value that the filter needs (value), and the domain has "
+            "no default for it. no_item: no item passes this filter. together: each filter lets items pass, but no item "
+            "passes all of them. More may be added."
+        ),
+    ]
+    value: Annotated[
+        str | UnsetType,
+        Meta(description="Key of play.context with the member's value; absent if the filter needs none."),
+    ] = UNSET
 
 
 class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
@@ -151,6 +174,12 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
             "popular: the bundle knows none of the member's recent items, so these are the items that are popular now."
         ),
     ] = "none"
+    hidden_by: Annotated[
+        list[HiddenBy] | UnsetType,
+        Meta(
+            description="Present only if items is empty because filters hide every item: these filters, with the reason."
+        ),
+    ] = UNSET
     coalesced: AnsweredTogether | UnsetType = UNSET
     catalogue_offset: CatalogueOffset | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET

@@ -58,6 +58,13 @@ _REDRIVE_HEADERS = {
         "description": "<partition>:<offset> of the dead letter from which the play was redriven.",
     },
 }
+_CUT_HEADERS = {
+    "intentrec-length": {
+        "type": "string",
+        "description": "Length in bytes of a value that is too large to be kept; this record has only its first 64 KiB.",
+    },
+    "intentrec-sha256": {"type": "string", "description": "SHA-256 of the complete value, in hex, if it was cut."},
+}
 _ORIGIN_HEADERS = {
     "intentrec-topic": {"type": "string", "description": "Topic from which the play was read."},
     "intentrec-partition": {
@@ -183,17 +190,13 @@ def _messages() -> dict[str, Any]:
         "intentrec-error": reasons,
         "intentrec-detail": {"type": "string", "description": "One line of explanation for people."},
         "intentrec-null-value": {"type": "string", "const": "true", "description": "The play had no value."},
-        "intentrec-length": {
-            "type": "string",
-            "description": "Length in bytes of an oversized value; this record keeps only its first 64 KiB.",
-        },
-        "intentrec-sha256": {"type": "string", "description": "SHA-256 of the complete oversized value, in hex."},
         "intentrec-key-length": {
             "type": "string",
             "description": "Length in bytes of an oversized key; this record keeps only its first 64 KiB.",
         },
         "intentrec-key-sha256": {"type": "string", "description": "SHA-256 of the complete oversized key, in hex."},
-    } | _REDRIVE_HEADERS
+    }
+    dead |= _CUT_HEADERS | _REDRIVE_HEADERS
     outputs = _headers(_ID_HEADER)
     return {
         "play": _message("Play", "A member played an item.", {"type": "object", "properties": dict(_REDRIVE_HEADERS)}),
@@ -219,7 +222,9 @@ def _messages() -> dict[str, Any]:
             "bindings": {"kafka": {"key": _ITEM_KEY}},
         },
         "late-play": _message(
-            "Play", "A play that arrived too late to be added to the history.", _headers(_ID_HEADER | _ORIGIN_HEADERS)
+            "Play",
+            "A play that arrived too late to be added to the history.",
+            _headers(_ID_HEADER | _ORIGIN_HEADERS | _CUT_HEADERS),
         ),
         "dead-letter": {
             "title": "DeadLetter",

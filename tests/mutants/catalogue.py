@@ -13,6 +13,7 @@ from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
 from tests.mutants.signals import SIGNALS
+from tests.mutants.sizes import SIZES_OF_OUTPUTS
 from tests.mutants.state import STATE
 
 MUTANTS = (
@@ -25,6 +26,7 @@ MUTANTS = (
     *FOLD_RULES,
     *REPAIR,
     *POISON,
+    *SIZES_OF_OUTPUTS,
     *DEVICE,
     *MIGRATION,
     *LIVE_CATALOGUE,
