@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import RejectReason
-from intentrec_core.history.changelog_codec import encode_changes, tombstone_keys
+from intentrec_core.history.changelog_codec import SCHEMA_VERSION, encode_changes, tombstone_keys
 from intentrec_core.history.history import EventLayout, Fold, History, Outcome, anchor
 from stream.pipeline.sessions import NOTHING_CARRIED
 from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
@@ -135,11 +135,12 @@ class _Records:
 class Folder:
     """Folds the records of one micro-batch; one instance per micro-batch.
 
-    ``num_partitions`` is None where any partitioner is allowed.
+    ``num_partitions`` is None where any partitioner is allowed. ``schema`` is the version of the changelog's records.
     """
 
-    def __init__(self, layout: EventLayout, num_partitions: int | None) -> None:
+    def __init__(self, layout: EventLayout, num_partitions: int | None, schema: int = SCHEMA_VERSION) -> None:
         self._layout = layout
+        self._schema = schema
         self._max_future_ms = int(layout.domain.max_future_s * 1000)
         self._num_partitions = num_partitions
         self._partitions: list[FoldedPartition] = []
@@ -207,7 +208,12 @@ class Folder:
             if first_changed >= 0:
                 work.changelog.update(
                     encode_changes(
-                        layout, user_id, member.history, first_changed=first_changed, anchor_moved=anchor_moved
+                        layout,
+                        user_id,
+                        member.history,
+                        first_changed=first_changed,
+                        anchor_moved=anchor_moved,
+                        schema=self._schema,
                     )
                 )
         outcomes = FoldOutcomes(
@@ -272,8 +278,7 @@ class Folder:
         else:
             member.first_changed = min(max(0, member.first_changed - evicted), position)
         member.anchor_moved |= evicted > 0
-        run = self._new_run(member, 0 if evicted else position, carries_session=not fold.opens_at_oldest)
-        return PendingAnswer(record, play, outcome, run, 0)
+        return PendingAnswer(record, play, outcome, self._new_run(member, 0 if evicted else position), 0)
 
     def _repeat(self, record: SourceRecord, play: DecodedPlay, member: _Member) -> PendingAnswer:
         run = member.run
@@ -282,10 +287,10 @@ class Folder:
             run.is_replay = True
         return PendingAnswer(record, play, _REPLAYED, run, 0)
 
-    def _new_run(self, member: _Member, first_changed: int, *, carries_session: bool = True) -> ContextRun:
+    def _new_run(self, member: _Member, first_changed: int) -> ContextRun:
         history = member.history
         first = anchor(history.count, self._layout.window)
-        carried_ms = history.carried_session_ms if first and carries_session else NOTHING_CARRIED
+        carried_ms = history.evicted_session_ms if history.carries_session(self._layout) else NOTHING_CARRIED
         run = ContextRun(member.key, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
         member.run = run
         member.wave += 1
