@@ -13,17 +13,13 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from stream.bundles.hot_swap import HotSwap
-from stream.kafka.broker_checks import uses_transactions
 from stream.ops.metrics import Metrics
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
-from stream.worker_process import EXIT_NOT_DRAINED, WorkerParts, WorkerProcess, run_until_signal
+from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
 if TYPE_CHECKING:
     from stream.delivery.worker import PlaysWorker
     from stream.settings import Settings
-
-#: run_until_signal and uses_transactions are defined elsewhere; every caller that runs a worker needs them too.
-__all__ = ["EXIT_NOT_DRAINED", "run_until_signal", "run_worker", "uses_transactions"]
 
 
 def run_worker(settings: Settings) -> int:
