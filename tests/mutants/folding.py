@@ -79,8 +79,8 @@ FOLD_RULES = (
         (
             Edit(
                 HISTORY,
-                "        return self.evicted_session_ms if self.carries_session(layout) else layout.ts_ms(self.events, 0)\n",
-                "        return self.evicted_session_ms if self.anchor(layout) else layout.ts_ms(self.events, 0)\n",
+                "        return layout.ts_ms(self.events, 0) - self.newest_evicted_ms <= layout.gap_ms\n",
+                "        return bool(self.anchor(layout))\n",
             ),
         ),
         (TEST_NAIVE, TEST_HISTORY),
@@ -138,13 +138,7 @@ FOLD_RULES = (
     ),
     Mutant(
         "the oldest play held opens no session",
-        (
-            Edit(
-                FOLDING,
-                "history.evicted_session_ms if history.carries_session(self._layout) else NOTHING_CARRIED",
-                "history.oldest_session_ms(self._layout) if first else NOTHING_CARRIED",
-            ),
-        ),
+        (Edit(FOLDING, "if carried else NOTHING_CARRIED", "if first else NOTHING_CARRIED"),),
         (TEST_SESSIONS,),
     ),
 )

@@ -1,5 +1,5 @@
 """A process that is stopped ends in order, or by force with its current exit code; never later than its deadline, and with 0
-if it has not begun.
+where it has not begun.
 """
 
 from __future__ import annotations
