@@ -225,7 +225,12 @@ class WorkerProcess:
             return PlainWriter(settings, partition, marker, producer, source.commit_source)
 
         def marker(num_partitions: int, next_offset: int) -> Marker:
-            return Marker(num_partitions=num_partitions, next_offset=next_offset, fingerprint=parts.fingerprint)
+            return Marker(
+                num_partitions=num_partitions,
+                next_offset=next_offset,
+                fingerprint=parts.fingerprint,
+                schema_version=settings.changelog_schema,
+            )
 
         return TaskDependencies(
             source=source,

@@ -230,6 +230,7 @@ def _as_json(layout: EventLayout, user: str, partition: int, history: History) -
         "plays_applied": history.count,
         "plays_held": history.num_events(layout),
         "watched_before": num_evicted,
+        "evicted_until": iso_time(history.newest_evicted_ms) if history.anchor(layout) else None,
         "session_began": iso_time(began_ms),
         "last_offset": history.last_offset,
         "plays": held_plays(layout, history),

@@ -4,8 +4,8 @@
                                           └─▶ skipped, with the reason
 
 A redriven play that fails again becomes a newer dead letter, which replaces the older one; after too many redrives it is skipped.
-A dead letter whose redrive succeeded is not marked: if it is sent again, the event id repeats and the play is a duplicate, which
-changes nothing.
+A dead letter whose redrive succeeded is not marked: if it is sent again, the play is a duplicate or late, and changes
+nothing.
 """
 
 from __future__ import annotations
