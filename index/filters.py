@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from index.base import Mask
+from index.base import Mask, Rows
 
 #: Combinations of members' values that are kept: 25 MB at 100,000 items. Profiles have few different values.
 _CACHED_MASKS = 256
@@ -73,6 +75,28 @@ class FilterSet:
         """Names of the member's values that :meth:`allowed` reads, in the order of the rules."""
         return tuple(event_key for _, event_key, _ in self._by_member)
 
+    def replaced(self, rows: Rows, new: FilterSet, shown: Mask, num_rows: int) -> FilterSet:
+        """These filters with other data for some items, and perhaps with more rows; this set stays as it is.
+
+        ``new`` is a set of the same rules over the new data alone: its row 1 + i is the item in row ``rows[i]`` here. An item
+        that is not ``shown`` is shown to no member. Every row that is added must be among ``rows``.
+
+        Shapes: rows i64[R], each once; shown bool[R]; ``new`` has R + 1 rows.
+        Raises: ValueError when there would be fewer rows than before.
+        Cost: a copy of each column that changes. Masks are computed again when they are asked for.
+        """
+        if num_rows < self.num_rows:
+            raise ValueError(f"{num_rows} rows, the filters have {self.num_rows}: rows are append-only")
+        other = copy(self)
+        other.num_rows, other._masks, other._lock = num_rows, OrderedDict(), Lock()
+        other._static = _put(self._static, num_rows, rows, shown & new._static[1:])
+        other._static.setflags(write=False)
+        other._by_member = [
+            (kind, event_key, _put_column(column, num_rows, rows, replacing))
+            for (kind, event_key, column), (_, _, replacing) in zip(self._by_member, new._by_member, strict=True)
+        ]
+        return other
+
     def allowed(self, values: Mapping[str, float | int | None]) -> Mask:
         """The items that may be shown to a member with these values, as a read-only bool[V]; never row 0.
 
@@ -106,6 +130,27 @@ class FilterSet:
 def _known(value: float | int | None) -> float | int | None:
     # NaN is not equal to itself: as a key, it would fill the cache with masks that are never found again.
     return None if value is None or value != value else value
+
+
+def _put(column: NDArray[Any], num_rows: int, rows: Rows, new: NDArray[Any]) -> NDArray[Any]:
+    """A copy of a column with ``num_rows`` rows and ``new`` values at ``rows``."""
+    other = np.zeros(num_rows, dtype=column.dtype)
+    other[: len(column)] = column
+    other[rows] = new
+    return other
+
+
+def _put_column(column: ItemColumn, num_rows: int, rows: Rows, new: ItemColumn) -> ItemColumn:
+    if isinstance(column, np.ndarray):
+        return _put(column, num_rows, rows, new[1:])
+    none = np.zeros(1 + len(rows), dtype=np.bool_)
+    put = {}
+    for value in {*column, *new}:
+        held, own = column.get(value, none[:0]), new.get(value, none)[1:]
+        # A catalogue has many values and a change few of them: a column that stays as it is is not copied.
+        is_same = len(held) == num_rows and np.array_equal(held[rows], own)
+        put[value] = held if is_same else _put(held, num_rows, rows, own)
+    return put
 
 
 def _check(rule: FilterRule, column: ItemColumn, num_rows: int) -> None:

@@ -45,12 +45,13 @@ _NO_BUNDLE_RETRY_S = 2.0
 
 
 class SwappingPipeline(Protocol):
-    """The part of stream.pipeline.pipeline.Pipeline that a hot swap calls, on the inference thread."""
+    """The part of stream.pipeline.pipeline.Pipeline that a hot swap calls, on the inference thread; ``look_up`` on any."""
 
     @property
     def serving(self) -> Serving: ...
     @property
     def previous(self) -> Serving | None: ...
+    def look_up(self, serving: Serving) -> None: ...
     def start_migration(self, serving: Serving) -> None: ...
     def step_migration(self) -> bool: ...
     def abort_migration(self) -> None: ...
@@ -189,6 +190,7 @@ class HotSwap:
                 serving = await self._load(version, announcement.url, old.tables)
             except ConfigError as error:  # the store's URL is wrong, or the pool too small: not the end of the process
                 raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
+        await self._in_standby(pipeline.look_up, serving)
         num_migrated = await self._migrate(serving, pipeline, on_inference_thread)
         if num_migrated is None:
             logger.info(

@@ -5,6 +5,7 @@ plays            any number of partitions, but never changed: a history is in th
 recommendations, intents   keyed by user; the number of partitions may differ, equal numbers spread the load evenly
 plays.dlq, plays.late      kept for a month
 model-updates    compacted, ONE partition, so that announcements have one order
+items            compacted, ONE partition: an offset says how much of the catalogue a message knows
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             config={**_WRITTEN_BY_US, "cleanup.policy": "compact"},
             fixed_partitions=True,
         ),
+        TopicSpec(name=settings.items_topic, num_partitions=1, config=compacted, fixed_partitions=True),
     ]
 
 

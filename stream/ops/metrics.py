@@ -73,6 +73,14 @@ class TrainerOutcome(StrEnum):
     SKIPPED = "skipped"
 
 
+class SyncOutcome(StrEnum):
+    """How copying the catalogue file to the items topic ended. ``refused``: the file is empty, unreadable or too small."""
+
+    SYNCED = "synced"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
 class ReopenReason(StrEnum):
     """Why a partition's state was dropped and restored again."""
 
@@ -94,6 +102,7 @@ class Metrics:
         self._create_partitions(create)
         self._create_engine(create)
         self._create_bundles(create)
+        self._create_catalogue(create)
         self._create_live_quality(create)
         self._create_trainer(create)
 
@@ -102,6 +111,14 @@ class Metrics:
         self.bundle_info.clear()
         self.bundle_info.labels(bundle).set(1)
         self.bundle_created.set(created_s)
+
+    def shows(self, offset: int | None, num_items: int, num_hidden: int, num_added: int, num_left_out: int) -> None:
+        """Records what is known of the catalogue, and how the serving bundle's items differ from it."""
+        self.catalogue_left_out_items.set(num_left_out)
+        self.catalogue_offset.set(-1 if offset is None else offset)
+        self.catalogue_items.set(num_items)
+        self.catalogue_hidden_items.set(num_hidden)
+        self.catalogue_added_items.set(num_added)
 
     def judges(self, bundle: str, heads: Sequence[str]) -> None:
         """Creates the live-quality series of ``bundle`` at 0; drops those of the least recently used bundle above MAX_BUNDLES."""
@@ -218,6 +235,28 @@ class Metrics:
         )
         self.migrated_members = create.gauge(
             "migrated_members", "Members already served by the new bundle during a swap; 0 otherwise"
+        )
+
+    def _create_catalogue(self, create: _Factory) -> None:
+        self.catalogue_offset = create.gauge(
+            "catalogue_offset", "Offset of the newest record of the items topic that lists take into account; -1: none"
+        )
+        self.catalogue_items = create.gauge("catalogue_items", "Items in the items topic, withdrawn ones left out")
+        self.catalogue_hidden_items = create.gauge(
+            "catalogue_hidden_items",
+            "Items of the serving bundle that are in no list: the items topic does not have them",
+        )
+        self.catalogue_added_items = create.gauge(
+            "catalogue_added_items", "Items that are new to the serving bundle, and are searched beside its index"
+        )
+        self.catalogue_left_out_items = create.gauge(
+            "catalogue_left_out_items", "Items that are in no list before the next bundle: too many are new to this one"
+        )
+        self.catalogue_unreadable = create.counter(
+            "catalogue_unreadable_total", "Records of the items topic that are no items; their items are withdrawn"
+        )
+        self.catalogue_syncs = create.counter(
+            "catalogue_syncs_total", "Copies of the catalogue file to the items topic by outcome", outcome=SyncOutcome
         )
 
     def _create_live_quality(self, create: _Factory) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stream.pipeline.coalescing import CoalescedPlays, Coalescing
     from stream.pipeline.folding import FoldedPartition
     from stream.pipeline.retrieval import RankedItems
+    from stream.pipeline.shown_items import ShownItems
 
 #: Decimals of probabilities and scores. More carry no information in a float32, and make a message half as long again.
 _DIGITS = 5
@@ -54,7 +55,6 @@ class MessageWriter:
 
     def __init__(self, serving: Serving, *, k: int, max_tries: int) -> None:
         self._version = serving.version
-        self._item_ids, self._titles = serving.vocabulary.item_ids, serving.items.titles
         self._k, self._max_tries = k, max_tries
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
@@ -67,6 +67,7 @@ class MessageWriter:
         rows_of: Sequence[Sequence[int]],
         rows: BatchRows,
         encoded: Encoded,
+        items: ShownItems,
         ranked: RankedItems,
         failed: NDArray[np.bool_],
         coalescing: Coalescing,
@@ -86,7 +87,7 @@ class MessageWriter:
                 if given_up[row]:
                     outputs.append(self._given_up(answer))
                 elif earlier is not None:
-                    self._answer(answer, earlier, columns, row, event_time, outputs)
+                    self._answer(answer, earlier, columns, items, row, event_time, outputs)
             written.append(outputs)
         return written
 
@@ -95,6 +96,7 @@ class MessageWriter:
         answer: PendingAnswer,
         earlier: CoalescedPlays,
         columns: _Columns,
+        shown: ShownItems,
         row: int,
         event_time: str,
         outputs: list[OutputRecord],
@@ -104,7 +106,8 @@ class MessageWriter:
         session = session_id(user_id, columns.session_ms[row])
         source = Source(record.topic, record.partition, record.offset)
         coalesced = Coalesced(1 + len(earlier), earlier[0][0].record.offset) if earlier else UNSET
-        item_ids, titles = self._item_ids, self._titles
+        item_ids, titles = shown.item_ids, shown.titles
+        catalogue_offset = UNSET if shown.catalogue_offset is None else shown.catalogue_offset
         recommendation = Recommendation(
             user_id=user_id,
             session_id=session,
@@ -119,6 +122,7 @@ class MessageWriter:
             ],
             fallback="popular" if columns.popular[row] else "none",
             coalesced=coalesced,
+            catalogue_offset=catalogue_offset,
         )
         intent = IntentUpdate(
             user_id=user_id,
@@ -136,6 +140,7 @@ class MessageWriter:
             primary=self._primary(columns, row),
             shifted=_shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row],
             coalesced=coalesced,
+            catalogue_offset=catalogue_offset,
         )
         key, offset, timestamp_ms = user_id.encode(), record.offset, record.timestamp
         for kind, message in ((OutputKind.RECOMMENDATION, recommendation), (OutputKind.INTENT, intent)):

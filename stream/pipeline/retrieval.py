@@ -23,9 +23,11 @@ from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.watched import WatchedRows
 
 if TYPE_CHECKING:
+    from index.filters import FilterSet
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
     from stream.pipeline.popular import PopularNow
+    from stream.pipeline.shown_items import ShownItems
 
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
@@ -62,14 +64,15 @@ class Retrieval:
         self,
         batch: BatchRows,
         encoded: Encoded,
+        items: ShownItems,
         watched: Sequence[WatchedRows],
         unanswered: NDArray[np.bool_],
         popular: PopularNow,
     ) -> RankedItems:
-        """Ranks items for every row that is not ``unanswered``. Shape: bool[N]."""
+        """Ranks ``items`` for every row that is not ``unanswered``. Shape: bool[N]."""
         num = len(batch)
         hides = self._hides(encoded)
-        allowed = self._allowed(batch)
+        allowed = self._allowed(batch, items.filters)
         ranked = RankedItems(
             np.full((num, self._k), PAD_ROW, dtype=np.int64),
             np.full((num, self._k), -np.inf, dtype=np.float32),
@@ -82,7 +85,7 @@ class Retrieval:
             picked = rows.tolist()
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
-            ranked.rows[rows], ranked.scores[rows] = self._serving.index.search(
+            ranked.rows[rows], ranked.scores[rows] = items.index.search(
                 queries,
                 self._k,
                 excluded=[excluded[i] for i in picked],
@@ -94,8 +97,9 @@ class Retrieval:
             picked = rows.tolist()
             ranked.rows[rows], ranked.scores[rows] = popular.ranked(
                 self._label_probs(encoded, rows),
-                self._serving.labels,
+                items.labels,
                 self._k,
+                num_rows=len(items.titles),
                 excluded=[excluded[i] for i in picked],
                 allowed=[allowed[i] for i in picked],
             )
@@ -123,9 +127,8 @@ class Retrieval:
             known[row] = self._serving.vocabulary.rows(items).any()
         return known
 
-    def _allowed(self, batch: BatchRows) -> list[Mask | None]:
+    def _allowed(self, batch: BatchRows, filters: FilterSet) -> list[Mask | None]:
         """The items allowed after each play, by the member's latest values as of that play; None if all items are."""
-        filters = self._serving.filters
         if not self._member_keys:
             return [_mask(filters.allowed({}))] * len(batch)
         columns = [self._values(batch, key, is_number) for key, is_number in self._member_keys]

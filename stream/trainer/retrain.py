@@ -109,7 +109,7 @@ def _train_candidate(job: RetrainJob, running: LoadedBundle | None, plays: pa.Ta
     """Trains on ``plays``, starting from the running bundle's model and vocabulary if there is one."""
     text = domain_text(job.domain) if running is None else running.domain_text
     domain = parse_domain(text, job.domain)
-    vocabulary, catalogue = rows_for(running, plays, job.catalogue)
+    vocabulary, catalogue = rows_for(running, plays, job.catalogue, is_whole=job.catalogue_is_whole)
     table = ItemTable(domain, vocabulary, catalogue)
     features = FeatureBuilder(domain, vocabulary, table)
     trained = train(
@@ -184,10 +184,12 @@ def held_out_from(plays: pa.Table, num_new: int) -> int:
     return int(plays.column("ts_ms")[plays.num_rows - num_held_out].as_py())
 
 
-def rows_for(running: LoadedBundle | None, plays: pa.Table, catalogue_file: str | None) -> tuple[Vocabulary, Catalogue]:
+def rows_for(
+    running: LoadedBundle | None, plays: pa.Table, catalogue_file: str | None, *, is_whole: bool = False
+) -> tuple[Vocabulary, Catalogue]:
     """The running vocabulary, extended by rows for the other played items, and the catalogue, updated from the file if given.
 
-    An item missing from the catalogue has its id as title and no fields.
+    ``is_whole``: every item of the file gets a row. An item missing from the catalogue has its id as title and no fields.
 
     Raises: DataError if the file cannot be read.
     """
@@ -195,8 +197,11 @@ def rows_for(running: LoadedBundle | None, plays: pa.Table, catalogue_file: str 
     vocabulary = older.extended(pc.unique(plays.column("item_id")).to_pylist())
     catalogue = running.catalogue() if running else Catalogue([])
     if catalogue_file is not None:
+        newer = Catalogue.load(Path(catalogue_file))
+        if is_whole:
+            vocabulary = vocabulary.extended(item.item_id for item in newer)
         known = set(vocabulary.item_ids)
-        catalogue = catalogue.merged(item for item in Catalogue.load(Path(catalogue_file)) if item.item_id in known)
+        catalogue = catalogue.merged(item for item in newer if item.item_id in known)
     return vocabulary, catalogue
 
 

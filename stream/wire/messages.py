@@ -8,7 +8,7 @@ This module does no parsing, checks no clock and does not know Kafka. :mod:`stre
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -114,6 +114,15 @@ AnsweredTogether = Annotated[
     Meta(description="Present if this message answers several plays of this member, absent if it answers one."),
 ]
 
+CatalogueOffset = Annotated[
+    int,
+    Meta(
+        ge=0,
+        description="Offset of the newest record of the items topic that this message knows of: no item that was withdrawn "
+        "at or before it is in the list. Absent if the worker does not follow the topic, or the topic is empty.",
+    ),
+]
+
 
 class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a recommendation."""
@@ -143,6 +152,7 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
         ),
     ] = "none"
     coalesced: AnsweredTogether | UnsetType = UNSET
+    catalogue_offset: CatalogueOffset | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -187,6 +197,7 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
         ),
     ]
     coalesced: AnsweredTogether | UnsetType = UNSET
+    catalogue_offset: CatalogueOffset | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -205,3 +216,32 @@ class Announcement(Struct, frozen=True, kw_only=True, gc=False):
     parent: Annotated[str | None, Meta(description="Version of the bundle from which it was trained, if any.")] = None
     created_at: Annotated[IsoTime, Meta(description="When it was announced: ISO 8601 in UTC with milliseconds.")]
     reason: Annotated[str, Meta(description="trained, rollback, or free text of an operator.")] = "trained"
+
+
+class CatalogueItem(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """An item of the catalogue, as it is from now on. The record's key is item_id in UTF-8; without a value, a record withdraws
+    the item. The newest record of an item counts.
+    """
+
+    item_id: Annotated[Id, Meta(description="The item_id of plays and recommendations. At most 256 bytes of UTF-8.")]
+    title: Annotated[str, Meta(description="Title of the item, for display; default: its item_id.")] = ""
+    attributes: Annotated[
+        dict[str, Any],
+        Meta(
+            description="Values by name: texts, numbers, truth values and lists of texts. The domain file says which of them "
+            "are used, for filters at once and for the model from the next bundle on. A null is a missing value."
+        ),
+    ] = {}
+    written_by: Annotated[
+        Literal["file", "hand"],
+        Meta(
+            description="file: copied from a catalogue file, and withdrawn when the file no longer has it. hand: put or "
+            "withdrawn by itself."
+        ),
+    ] = "hand"
+    withdrawn: Annotated[
+        bool,
+        Meta(
+            description="The item is withdrawn, as by a record without a value, and stays so although a catalogue file has it."
+        ),
+    ] = False

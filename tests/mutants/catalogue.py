@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.folding import FOLD_RULES
+from tests.mutants.live_catalogue import LIVE_CATALOGUE
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.migration import MIGRATION
 from tests.mutants.partition_tasks import PARTITION_TASKS
@@ -26,4 +27,5 @@ MUTANTS = (
     *POISON,
     *DEVICE,
     *MIGRATION,
+    *LIVE_CATALOGUE,
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from index import conditioning
 from index.exact import ExactIndex
@@ -133,3 +135,59 @@ def test_reads_the_domain_s_filters_and_the_item_table_s_columns():
     mask = filters.allowed({"max_maturity": 3.0})
     for row, item in enumerate(world.items, start=1):
         assert mask[row] == (item.attributes["available"] and item.attributes["maturity"] <= 3)
+
+
+@st.composite
+def replacements(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    num_rows, num_added = draw(st.integers(2, 12)), draw(st.integers(0, 4))
+    rows = np.union1d(
+        rng.integers(1, num_rows, size=draw(st.integers(0, 6))), np.arange(num_rows, num_rows + num_added)
+    )
+    return rng, num_rows, num_added, rng.permutation(rows).astype(np.int64)
+
+
+@given(drawn=replacements())
+def test_replaced_filters_equal_those_of_the_whole_table(drawn):
+    """The same masks as filters that were made of the columns with the new values in them."""
+    rng, num_rows, num_added, rows = drawn
+    rules = [AVAILABLE, AT_MOST, CONTAINS]
+
+    def columns(size):
+        return {
+            "available": rng.random(size) < 0.8,
+            "maturity": np.where(rng.random(size) < 0.2, np.nan, rng.integers(0, 19, size)).astype(np.float64),
+            "regions": {value: rng.random(size) < 0.5 for value in (DE, FR, 7) if rng.random() < 0.8},
+        }
+
+    old, new = columns(num_rows), columns(1 + len(rows))
+    shown = rng.random(len(rows)) < 0.7
+    base = FilterSet(num_rows, rules, old)
+    before = base.allowed({"limit": 12, "region": DE}).copy()
+    replaced = base.replaced(rows, FilterSet(1 + len(rows), rules, new), shown, num_rows + num_added)
+
+    def put(column, own):
+        whole = np.zeros(num_rows + num_added, dtype=own.dtype)
+        whole[: len(column)] = column
+        whole[rows] = own[1:]
+        return whole
+
+    whole = {key: put(old[key], new[key]) for key in ("available", "maturity")}
+    whole["available"][rows] &= shown
+    nothing = np.zeros(1 + len(rows), dtype=np.bool_)
+    values = {*old["regions"], *new["regions"]}
+    whole["regions"] = {
+        v: put(old["regions"].get(v, np.zeros(num_rows, np.bool_)), new["regions"].get(v, nothing)) for v in values
+    }
+    wanted = FilterSet(num_rows + num_added, rules, whole)
+    for member in ({"limit": m, "region": r} for m in (None, 3, 12, 18) for r in (None, DE, FR, 7, 8)):
+        np.testing.assert_array_equal(replaced.allowed(member), wanted.allowed(member))
+    np.testing.assert_array_equal(base.allowed({"limit": 12, "region": DE}), before)
+
+
+def test_filters_never_lose_rows():
+    filters = FilterSet(6, [AVAILABLE], {"available": np.ones(6, dtype=np.bool_)})
+    with pytest.raises(ValueError, match="append-only"):
+        filters.replaced(
+            np.array([1]), FilterSet(2, [AVAILABLE], {"available": np.ones(2, np.bool_)}), np.ones(1, np.bool_), 5
+        )
