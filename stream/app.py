@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from stream.bundles.hot_swap import HotSwap
 from stream.kafka.broker_checks import uses_transactions
 from stream.kafka.items_reader import ItemsReader
+from stream.kafka.topic_limits import check_changelog_limit, read_topic_limits
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
@@ -23,8 +24,8 @@ from stream.worker_process import EXIT_NOT_DRAINED, WorkerParts, WorkerProcess, 
 if TYPE_CHECKING:
     from stream.delivery.worker import PlaysWorker
     from stream.settings import Settings
+    from stream.wire.sizes import TopicLimits
 
-#: run_until_signal and uses_transactions are defined elsewhere; every caller that runs a worker needs them too.
 #: Between two changes of the catalogue, so that those of a moment are applied together.
 _GATHER_S = 0.05
 
@@ -42,11 +43,12 @@ def run_worker(settings: Settings) -> int:
 
         @contextlib.asynccontextmanager
         async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
+            limits = await read_topic_limits(settings)
             async with contextlib.AsyncExitStack() as stack:
-                hot_swap = await stack.enter_async_context(HotSwap(settings, metrics))
+                hot_swap = await stack.enter_async_context(HotSwap(settings, metrics, limits))
                 follows = settings.catalogue_source == "topic"
                 items = await stack.enter_async_context(ItemsReader(settings)) if follows else None
-                yield await _serving_parts(settings, metrics, hot_swap, items, num_partitions)
+                yield await _serving_parts(settings, metrics, hot_swap, items, num_partitions, limits)
 
         await run_until_signal(WorkerProcess(settings, metrics, make_parts))
 
@@ -55,7 +57,12 @@ def run_worker(settings: Settings) -> int:
 
 
 async def _serving_parts(
-    settings: Settings, metrics: Metrics, hot_swap: HotSwap, items: ItemsReader | None, num_partitions: int
+    settings: Settings,
+    metrics: Metrics,
+    hot_swap: HotSwap,
+    items: ItemsReader | None,
+    num_partitions: int,
+    limits: TopicLimits,
 ) -> WorkerParts:
     serving = await hot_swap.first()
     catalogue = None if items is None else await _whole_catalogue(items, metrics)
@@ -65,10 +72,12 @@ async def _serving_parts(
         num_recommendations=settings.num_recommendations,
         beta=settings.beta,
         max_prefill_positions=settings.max_prefill_positions,
+        limits=limits,
         changelog_schema=settings.changelog_schema,
     )
     # The pipeline is built here; from the first partition on, only the inference thread uses it.
     pipeline = Pipeline(serving, config, metrics, catalogue)
+    check_changelog_limit(settings, pipeline.layout, limits)
     # Modules, compiled functions and the bundle stay alive: a full collection would stop all threads for 140 ms for nothing.
     gc.collect()
     gc.freeze()
@@ -91,6 +100,7 @@ async def _serving_parts(
         pipeline=pipeline,
         layout=pipeline.layout,
         fingerprint=serving.domain.fingerprint,
+        limits=limits,
         background=follow_updates,
     )
 

@@ -20,6 +20,7 @@ PREFIX = "INTENTREC_"
 
 # Kafka's default limit on a record (message.max.bytes) is 1 MiB plus a margin for headers.
 MAX_PLAY_BYTES = 1_000_000
+MAX_RECOMMENDATIONS = 500
 
 Delivery = Literal["at_least_once", "exactly_once"]
 Transactions = Literal["auto", "on", "off"]
@@ -177,7 +178,7 @@ class Settings(BaseSettings):
     pool_bytes: int = Field(
         256 * 1024 * 1024, ge=1024 * 1024, description="memory for cached keys and values of the members"
     )
-    num_recommendations: int = Field(10, ge=1, le=500, description="items in a recommendation")
+    num_recommendations: int = Field(10, ge=1, le=MAX_RECOMMENDATIONS, description="items in a recommendation")
     beta: float = Field(
         0.0, ge=0, le=100, description="how strongly predicted intents steer the recommendation; 0: the paper's model"
     )

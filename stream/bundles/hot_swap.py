@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DeviceLost
 from stream.bundles.announcements import AnnouncementFollower, newest
+from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.serving import Serving, load_serving
+from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 
 if TYPE_CHECKING:
     from intentrec_core.bundle.contents import Tables
@@ -65,11 +67,13 @@ OnInferenceThread = Callable[..., Awaitable[Any]]
 class HotSwap:
     """Follows announcements and swaps to the announced bundle. An async context manager, owned by the event loop.
 
+    ``limits`` are those of the topics: a bundle whose messages would not fit is refused.
+
     ``first()`` returns the bundle that the pipeline is made with; ``run()`` then swaps bundles until it is cancelled.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, limits: TopicLimits = DEFAULT_LIMITS) -> None:
+        self._settings, self._metrics, self._limits = settings, metrics, limits
         self._follower = AnnouncementFollower(settings)
         self._standby = ThreadPoolExecutor(max_workers=1, thread_name_prefix="standby")
         self._seen = 0
@@ -251,9 +255,18 @@ class HotSwap:
                 ) from error  # the URL came with the announcement
             try:
                 ref = store.fetch(version)
-                return load_serving(ref, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
+                serving = load_serving(ref, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
             except OSError as error:  # the cache's disk is full or read-only: retried, like an unreachable store
                 raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
+            check_message_sizes(
+                version,
+                serving.domain,
+                serving.vocabulary,
+                serving.items,
+                num_recommendations=settings.num_recommendations,
+                limits=self._limits,
+            )
+            return serving
 
         try:
             return await self._in_standby(load)

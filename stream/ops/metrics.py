@@ -1,8 +1,8 @@
 """All Prometheus metrics of the project, on an injected registry.
 
-Names are ``intentrec_<noun>_<unit>``. Label values come from enums, or are the head of a domain or the version of a bundle. A
-user, session, item or offset is never a label. Each training run brings a new bundle version, so only the newest MAX_BUNDLES
-versions keep their series.
+Names are ``intentrec_<noun>_<unit>``. Label values come from enums, or are a head or a filter of a domain, or the version of a
+bundle. A user, session, item or offset is never a label. Each training run brings a new bundle version, so only the newest
+MAX_BUNDLES versions keep their series.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from intentrec_core.errors import BundleFault, RejectReason
+from intentrec_core.errors import BundleFault, HidingReason, RejectReason
 from stream.ops.bulk_histogram import BulkHistogram
 from stream.wire.records import OutputKind
 
@@ -120,6 +120,11 @@ class Metrics:
         self.catalogue_hidden_items.set(num_hidden)
         self.catalogue_added_items.set(num_added)
 
+    def filters(self, names: Sequence[str]) -> None:
+        """Creates the series of a domain's filters at 0, so that the first hidden list is seen as an increase."""
+        for name, reason in product(names, HidingReason):
+            self.hidden_lists.labels(name, reason)
+
     def judges(self, bundle: str, heads: Sequence[str]) -> None:
         """Creates the live-quality series of ``bundle`` at 0; drops those of the least recently used bundle above MAX_BUNDLES."""
         by_bundle = (self.judged_plays, self.judged_hits, self.judged_reciprocal_ranks, self.judged_popular_hits)
@@ -179,6 +184,15 @@ class Metrics:
         )
         self.short_lists = create.counter(
             "short_lists_total", "Recommendations with fewer items than configured, because the filters left no more"
+        )
+        self.cut_lists = create.counter(
+            "cut_lists_total", "Recommendations whose titles were cut, because the topic takes no larger message"
+        )
+        self.hidden_lists = create.counter(
+            "hidden_lists_total",
+            "Recommendations without any item, because this filter of the domain hides every item (alone or with others)",
+            "filter",
+            "reason",
         )
 
     def _create_partitions(self, create: _Factory) -> None:

@@ -183,7 +183,7 @@ class Pipeline:
     def _fold(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> FoldedBatch:
         config = self.config
         num_partitions = config.num_partitions if config.plays_partitioner == "murmur2" else None
-        folder = Folder(self.layout, num_partitions, config.changelog_schema)
+        folder = Folder(self.layout, num_partitions, config.changelog_schema, config.limits)
         with timed(self.metrics, PipelineStep.FOLD):
             for partition, records in batches.items():
                 if records:

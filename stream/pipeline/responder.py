@@ -94,7 +94,8 @@ class Responder:
         self._config, self._metrics = config, metrics
         self._watched = WatchedCache(layout, serving.vocabulary, max(serving.engine.num_slots, 1024))
         self._retrieval = Retrieval(serving, k=max(CUTOFF, config.num_recommendations), beta=config.beta)
-        self._writer = MessageWriter(serving, k=config.num_recommendations, max_tries=config.max_tries)
+        self._writer = MessageWriter(serving, config, metrics)
+        metrics.filters(serving.filters.names)
         self._scorer: PredictionScorer = PredictionScorer(serving, metrics, None if before is None else before._scorer)
 
     def forget(self, member: MemberKey) -> None:
@@ -118,7 +119,7 @@ class Responder:
         with timed(self._metrics, PipelineStep.JUDGE):
             self._scorer.score(partitions, rows_of, counts, rows, encoded, ranked, watched, coalescing.unanswered)
         with timed(self._metrics, PipelineStep.MESSAGES):
-            outputs = self._writer.write(partitions, rows_of, rows, encoded, items, ranked, failed, coalescing)
+            outputs = self._writer.write(partitions, rows_of, rows, encoded, items, ranked, failed, coalescing, counts)
         self._count(counts, rows_of, ranked, failed, coalescing)
         return [
             PartitionAnswers(partition.partition, own, its_counts)
@@ -139,6 +140,9 @@ class Responder:
                 its_counts.add(metrics.plays_rejected, RejectReason.INFERENCE_FAILED, amount=int(failed[rows].sum()))
             its_counts.add(metrics.coalesced_plays, amount=num_coalesced)
         metrics.fallbacks.inc(int(ranked.popular.sum()))
+        for hiding in ranked.hidden_by.values():
+            for rule in hiding:
+                metrics.hidden_lists.labels(rule.name, rule.reason).inc()
         last = self._config.num_recommendations - 1
         metrics.short_lists.inc(int(((ranked.rows[:, last] < 0) & ~coalescing.unanswered).sum()))
 

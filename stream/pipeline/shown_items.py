@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from index.conditioning import augment
 from index.extended import ExtendedIndex
 from intentrec_core.bundle.contents import new_item_vectors
-from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.catalogue import Catalogue, Item, shown_title
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from stream.bundles.serving import filters_of
 
@@ -136,7 +136,7 @@ class ShownItems:
         titles, item_ids = self.titles + missing, self.item_ids + missing if missing else self.item_ids
         for row, item in changed.items():
             if item is not None:
-                titles[row] = item.title
+                titles[row] = shown_title(item.title)
                 if row >= len(self.item_ids):
                     item_ids[row] = item.item_id
         # A withdrawn item is in the table for its row alone: no data of it counts.

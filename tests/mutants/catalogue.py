@@ -13,7 +13,9 @@ from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
 from tests.mutants.signals import SIGNALS
+from tests.mutants.sizes import SIZES_OF_OUTPUTS
 from tests.mutants.state import STATE
+from tests.mutants.times import TIMES_AND_NULLS
 
 MUTANTS = (
     *DELIVERY,
@@ -22,9 +24,11 @@ MUTANTS = (
     *LIVENESS,
     *SIGNALS,
     *STATE,
+    *TIMES_AND_NULLS,
     *FOLD_RULES,
     *REPAIR,
     *POISON,
+    *SIZES_OF_OUTPUTS,
     *DEVICE,
     *MIGRATION,
     *LIVE_CATALOGUE,

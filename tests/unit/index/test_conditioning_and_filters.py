@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import conditioning
@@ -121,6 +121,30 @@ def test_masks_kept_are_bounded_whatever_members_send():
     assert filters.member_keys == ("limit",)
 
 
+@pytest.mark.parametrize(
+    ("rules", "values", "hiding"),
+    [
+        ([AVAILABLE, AT_MOST, CONTAINS], {"limit": 12.0, "region": DE}, []),
+        ([AVAILABLE, AT_MOST, CONTAINS], {"limit": 12.0}, [("contains regions", "member_unknown")]),
+        ([AT_MOST, CONTAINS], {"limit": np.nan, "region": 999},
+         [("at_most maturity", "member_unknown"), ("contains regions", "no_item")]),
+        ([AT_MOST], {"limit": -1.0}, [("at_most maturity", "no_item")]),
+        ([AVAILABLE, AT_MOST, CONTAINS], {"limit": 0.0, "region": FR},
+         [(name, "together") for name in ("available available", "at_most maturity", "contains regions")]),
+    ],
+)  # fmt: skip
+def test_filters_that_hide_everything_are_named_with_the_reason(rules, values, hiding):
+    only_row_1_is_for_all_ages = np.array([np.nan, 0.0, 6.0, 18.0, np.nan, 12.0])
+    filters = FilterSet(6, rules, COLUMNS | {"maturity": only_row_1_is_for_all_ages})
+    assert [(f.name, f.reason) for f in filters.hiding(values)] == hiding
+    assert set(filters.names) >= {name for name, _ in hiding}
+
+
+def test_a_flag_that_no_item_has_is_a_filter_that_hides_everything():
+    filters = FilterSet(6, [AVAILABLE], {"available": np.zeros(6, dtype=np.bool_)})
+    assert [(f.name, f.reason) for f in filters.hiding({})] == [("available available", "no_item")]
+
+
 def test_the_watched_filter_is_not_part_of_a_mask():
     filters = FilterSet(6, [Filter(kind=FilterKind.WATCHED)], COLUMNS)
     assert filters.member_keys == ()
@@ -147,6 +171,7 @@ def replacements(draw):
     return rng, num_rows, num_added, rng.permutation(rows).astype(np.int64)
 
 
+@settings(deadline=None)
 @given(drawn=replacements())
 def test_replaced_filters_equal_those_of_the_whole_table(drawn):
     """The same masks as filters that were made of the columns with the new values in them."""
