@@ -10,6 +10,7 @@ import pytest
 from intentrec_core.bundle.contents import LoadedBundle
 from intentrec_core.bundle.format import BUNDLE_FILES, WEIGHTS
 from intentrec_core.bundle.store import BundleStore
+from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.vocabulary import ItemTable
