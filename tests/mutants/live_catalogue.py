@@ -40,8 +40,8 @@ LIVE_CATALOGUE = (
         (
             Edit(
                 "index/filters.py",
-                "other.num_rows, other._masks, other._lock = num_rows, OrderedDict(), Lock()",
-                "other.num_rows = num_rows",
+                "        )\n        return other\n",
+                "        )\n        other._masks = self._masks\n        return other\n",
             ),
         ),
         ("tests/unit/index/test_conditioning_and_filters.py", *_PROPERTY),

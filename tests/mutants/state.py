@@ -207,7 +207,7 @@ STATE = (
         (
             Edit(
                 RETRIEVAL,
-                "return replace(ranked, hidden_by=self._hidden_by(empty, values)) if len(empty) else ranked",
+                "return replace(ranked, hidden_by=self._hidden_by(empty, values, items.filters)) if len(empty) else ranked",
                 "return ranked",
             ),
         ),
