@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections import Counter
 
 import pytest
 
@@ -13,6 +14,8 @@ from tests.faults.load import START_WITHIN_S, holds_partitions, serving
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.rig import NUM_PARTITIONS
 from tests.rigs.serving_rig import counted, until, wait_ready
+from tests.rigs.verdict import read_all
+from tests.worlds.naive_fold import partition_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -55,6 +58,26 @@ def test_a_worker_that_was_caught_up_starts_again_with_nothing_new(broker: Broke
     assert second.terminate() == 0
     assert set(rig.answers().values()) == {1}
     assert rig.state() == rig.oracle()
+
+
+@pytest.mark.kafka
+def test_a_worker_that_catches_up_shares_its_time_among_the_partitions(
+    kafka_broker: Broker, make_rig: RigMaker
+) -> None:
+    """Two fetches may be of the partition that was ready first. From then on no partition waits for another one's end."""
+    num, first_fetches = 5000, 4096
+    rig = make_rig(kafka_broker)
+    users = {partition_of(user.encode(), NUM_PARTITIONS): user for user in map(str, range(99))}
+    for user in users.values():
+        rig.produce(play | {"user_id": user} for play in rig.plays(num, item="slow:0.0001:"))
+    worker = rig.start_worker()
+    rig.wait_for_answers(num * NUM_PARTITIONS)
+    assert worker.terminate() == 0
+    records = sorted(read_all(rig.settings, rig.settings.intents_topic), key=lambda record: record.timestamp)
+    answered = [record.partition for record in records]
+    caught_up = min(len(answered) - answered[::-1].index(partition) for partition in users)
+    shared = Counter(answered[first_fetches:caught_up])
+    assert all(shared[partition] > shared.total() / (2 * NUM_PARTITIONS) for partition in users), shared
 
 
 def test_sigterm_under_load_drains_and_replays_nothing(broker: Broker, make_rig: RigMaker) -> None:
