@@ -36,7 +36,7 @@ from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
-from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle
+from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, remove_leftovers
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.event_log import EventLog
 from stream.trainer.gate import Contender, GateResult, judge
@@ -173,6 +173,7 @@ def _publish(
     except BundleError as error:
         return msgspec.structs.replace(result, reason=GateReason.BUNDLE, detail=str(error))
     logger.info("%s", built.line())
+    remove_leftovers(store)
     store.publish(built.ref)
     return msgspec.structs.replace(result, outcome=TrainerOutcome.PUBLISHED, bundle=built.ref.version)
 

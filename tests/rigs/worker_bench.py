@@ -64,9 +64,9 @@ class HangingPipeline:
 
 @dataclass
 class Broker:
-    """The least of a broker: one partition, whose cuts are remembered."""
+    """The least of a broker: one partition, whose committed offsets are remembered."""
 
-    cuts: list[int] = field(default_factory=list)
+    committed: list[int] = field(default_factory=list)
     num_opened: int = 0
     num_failures: int = 0
 
@@ -76,11 +76,11 @@ class Broker:
     async def open(self) -> None:
         self.num_opened += 1
 
-    async def commit(self, cut: Checkpoint) -> None:
+    async def commit(self, checkpoint: Checkpoint) -> None:
         if self.num_failures:
             self.num_failures -= 1
             raise BrokerError("the commit failed")
-        self.cuts.append(cut.next_offset)
+        self.committed.append(checkpoint.next_offset)
 
     async def close(self) -> None:
         pass

@@ -115,9 +115,9 @@ def test_an_order_that_is_none_goes_to_the_dead_letters(
     log = PlayLog()
     records = [log.play("ann", 1, 0), log.raw(b"{}", key, headers)]
     work = Folder(WORLD.layout, None).fold(0, histories, records)
-    (letter,) = work.outputs
-    assert letter.kind is OutputKind.DEAD_LETTER
-    assert dict(letter.headers)["intentrec-error"] == reason
+    (dead_letter,) = work.outputs
+    assert dead_letter.kind is OutputKind.DEAD_LETTER
+    assert dict(dead_letter.headers)["intentrec-error"] == reason
     assert set(histories) == {"ann"}
 
 
@@ -165,10 +165,10 @@ def restore(changelog: dict[bytes, bytes | None]) -> dict[str, History]:
 
 
 @given(ACTS, st.integers(1, 7), st.data())
-def test_any_cuts_crashes_and_replays_end_in_the_same_state(
+def test_any_checkpoints_crashes_and_replays_end_in_the_same_state(
     acts: list[tuple[str, int | None, int]], step: int, data: st.DataObject
 ) -> None:
-    """After every cut the worker may have died, and begin anew at an offset at or before what it has (embedded broker)."""
+    """After every checkpoint the worker may have died, and begin anew at an offset at or before what it has (embedded broker)."""
     records = log_of(acts)
     histories: dict[str, History] = {}
     changelog: dict[bytes, bytes | None] = {}
