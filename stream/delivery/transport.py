@@ -147,7 +147,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _fetch_shares(
         self, consumer: aiokafka.AIOKafkaConsumer, partitions: set[TP], max_records: int
-    ) -> dict[TP, list[ConsumerRecord]]:
+    ) -> Mapping[TP, list[ConsumerRecord]]:
         """What has been fetched already: ``max_records``, in equal shares of the partitions that have any and were served last
         the longest time ago. What one does not use is left to the next ones; each gets at least one play.
 
