@@ -100,7 +100,7 @@ class Catalogue:
     def save(self, path: Path) -> None:
         """Writes Parquet. A reader sees the old file or the whole new one.
 
-        Raises: DataError when an attribute has values of several types; OSError when the disk refuses.
+        Raises: DataError when an attribute has values of several types; OSError when a write fails.
         """
         table = self.to_table()
         with replacing(path) as file:

@@ -90,7 +90,7 @@ class Vocabulary:
     def save(self, path: Path) -> None:
         """Writes Parquet: column item_id, row 1 first. A reader sees the old file or the whole new one.
 
-        Raises: OSError when the disk refuses.
+        Raises: OSError when a write fails.
         """
         with replacing(path) as file:
             pq.write_table(pa.table({"item_id": pa.array(self.item_ids[1:], pa.string())}), file, compression="zstd")

@@ -1,4 +1,4 @@
-"""A trained model becomes a bundle: item vectors, their index, what is popular, questions with known answers, one folder.
+"""Builds a bundle from a trained model: item vectors, index, popularity and golden queries in one folder.
 
     model, plays ──▶ vectors ──▶ index ──▶ recall against exact ──▶ golden answers ──▶ write_bundle
 
@@ -87,14 +87,14 @@ def build_bundle(
     metrics: Mapping[str, float] | None = None,
     facts: Mapping[str, str | int | float] | None = None,
 ) -> BuiltBundle:
-    """Writes a bundle of ``model`` under ``root``, reads it back and asks its golden queries.
+    """Writes a bundle of ``model`` under ``root``, reads it back and runs its golden queries.
 
     ``plays`` (schema PLAYS, event-time order) are all known plays; popularity counts those of the last 7 days. ``index_kind`` is
     one of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size. ``parent`` is the bundle that the model
     was trained from; ``metrics`` and ``facts`` are added to the manifest's.
 
-    Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden …): then it
-    stands there unannounced, and nothing serves it; OSError when the disk refuses.
+    Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden …):
+    then the folder stays, unannounced and unused; OSError when a write fails.
     Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for a pruned index.
     """
     if not plays.num_rows:
@@ -144,7 +144,7 @@ def _build_index(searched: Vectors, model: Model, plays: pa.Table, wanted_kind: 
     if kind != artifact.PRUNED:
         return kind, artifact.build(searched, kind)
     asked = planning_queries(model.network, model.features, plays)
-    # Too few members to learn from what they ask; where the kind was asked for explicitly, the build says so.
+    # Too few queries to plan a pruned index; if that kind was requested explicitly, the build fails with the reason.
     kind = artifact.EXACT if wanted_kind is None and len(asked) < MIN_QUERIES else kind
     return kind, artifact.build(searched, kind, asked)
 
@@ -173,7 +173,7 @@ def remove_leftovers(store: BundleStore) -> None:
 
 
 def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:
-    """Samples of what the index will be asked, of members who played last, with one beta or another.
+    """Sample queries of the most recently active members, with several betas.
 
     Shapes: f32[N, D'], N at most 1,024.
     """

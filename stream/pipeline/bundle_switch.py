@@ -83,7 +83,7 @@ class BundleSwitch:
         self._stale.add([member])
 
     def mark_stale(self, members: Iterable[MemberKey]) -> None:
-        """Notes a late play of members: no engine that does not serve them may use what it has cached of them."""
+        """Notes members with an out-of-order play: engines that do not serve them must not use their cache."""
         self._stale.add(members)
 
     def prepare(self, serving: Serving) -> BundleRunner:
@@ -99,7 +99,7 @@ class BundleSwitch:
     def start(self, coming: BundleRunner, queued: Iterable[MemberKey]) -> None:
         """Begins to migrate members to a coming bundle. ``queued`` members have answers that are not encoded yet."""
         self._stale.migration_starts(coming.engine)
-        # Late plays of queued members: the current engine has not seen them yet, and may never see them.
+        # Out-of-order plays of queued members: the current engine has not seen them yet, and may never see them.
         self._stale.add(queued)
         self._migration = MemberMigration(self._current, coming, self._layout, self._history_of)
 

@@ -1,4 +1,4 @@
-"""How plays become outputs: what a worker's settings say to its pipeline."""
+"""Configuration of the pipeline, derived from the worker's settings."""
 
 from __future__ import annotations
 

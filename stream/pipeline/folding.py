@@ -6,8 +6,8 @@
                               └─ applied ──▶ pending answers, in source order ──▶ context runs, in waves
 
 A context run is one context of one member. It is encoded in one pass, with an output for each of its last plays. A member's
-plays in a batch share one run; a new run begins where the anchor moves or a late play comes in. A member's n-th run is in the
-n-th wave, so a wave holds each member once. Nothing here touches weights, an index or a clock.
+plays in a batch share one run; a new run begins where the anchor moves or an out-of-order play is inserted. A member's n-th run
+is in the n-th wave, so a wave holds each member once. Nothing here touches weights, an index or a clock.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _DUPLICATE, _TOO_LATE, _REPLAYED = Outcome.DUPLICATE, Outcome.TOO_LATE, Outcome.
 class ContextRun(Struct, gc=False):
     """One member's context, to be encoded once with outputs for its last ``num_outputs`` plays.
 
-    ``first_changed`` as in :class:`~intentrec_core.engine.engine.EncodeRequest`. ``repeats``: no play was applied, the newest
-    one is answered again. Grows while its micro-batch is folded, and does not change after that.
+    ``first_changed`` as in :class:`~intentrec_core.engine.engine.EncodeRequest`. ``is_replay``: no play was applied, the
+    newest one is answered again. Grows while its micro-batch is folded, and does not change after that.
     """
 
     member: MemberKey
@@ -48,7 +48,7 @@ class ContextRun(Struct, gc=False):
     num_outputs: int
     evicted_items: bytes
     carried_ms: int
-    repeats: bool = False
+    is_replay: bool = False
 
 
 class PendingAnswer(Struct, frozen=True, gc=False):
@@ -91,8 +91,9 @@ class FoldedPartition:
 class FoldedBatch:
     """A folded micro-batch, or a slice of one: what is encoded next.
 
-    ``coalesced``: each member's last play is answered for all of its plays. ``inserted`` and ``forgotten`` name members of whom
-    cached keys and values, or everything derived, must not be used again; ``forgotten`` ones after this batch is answered.
+    ``coalesced``: each member's last play is answered for all of its plays. ``inserted``: members with a play inserted out of
+    order; engines that do not serve them must drop their cache. ``forgotten``: members erased in this batch; everything derived
+    from their history is dropped once it is encoded.
     """
 
     partitions: Sequence[FoldedPartition]
@@ -266,7 +267,7 @@ class Folder:
     def _answer(self, record: SourceRecord, play: DecodedPlay, member: _Member, fold: Fold) -> PendingAnswer:
         outcome, position, evicted = fold.outcome, fold.position, fold.evicted
         open_run = member.run
-        if outcome is _APPENDED and not evicted and open_run is not None and not open_run.repeats:
+        if outcome is _APPENDED and not evicted and open_run is not None and not open_run.is_replay:
             open_run.context = member.history.events
             open_run.num_outputs += 1
             return PendingAnswer(record, play, outcome, open_run, open_run.num_outputs - 1)
@@ -281,15 +282,16 @@ class Folder:
 
     def _repeat(self, record: SourceRecord, play: DecodedPlay, member: _Member) -> PendingAnswer:
         run = member.run
-        if run is None or not run.repeats:
+        if run is None or not run.is_replay:
             run = self._new_run(member, member.history.num_events(self._layout))
-            run.repeats = True
+            run.is_replay = True
         return PendingAnswer(record, play, _REPLAYED, run, 0)
 
     def _new_run(self, member: _Member, first_changed: int) -> ContextRun:
         history = member.history
         first = anchor(history.count, self._layout.window)
-        carried_ms = history.oldest_session_ms(self._layout) if first else NOTHING_CARRIED
+        carried = first and history.continues_evicted_session(self._layout)
+        carried_ms = history.evicted_session_ms if carried else NOTHING_CARRIED
         run = ContextRun(member.key, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
         member.run = run
         member.wave += 1

@@ -105,8 +105,8 @@ class Pipeline:
         return self._with_forgotten(encoded)
 
     @property
-    def num_queued(self) -> int:
-        """How often :meth:`encode_prefill` has something to encode."""
+    def num_queued_chunks(self) -> int:
+        """Number of queued prefill chunks."""
         return len(self._prefill)
 
     def encode_prefill(self) -> list[EncodedBatch]:
@@ -177,15 +177,16 @@ class Pipeline:
         return folded
 
     def _encode(self, folded: FoldedBatch) -> EncodedBatch:
-        slices = tuple(runner.encode(own) for runner, own in self._bundles.split(folded))
-        engine = self.serving.engine
-        self.metrics.engine_slots.set(engine.num_slots)
-        self.metrics.engine_slots_used.set(engine.num_cached)
-        encoded = self._encoded(folded, slices)
-        for member in folded.forgotten:
-            self._forget(member)
-        self._count_members()
-        return encoded
+        try:
+            slices = tuple(runner.encode(own) for runner, own in self._bundles.split(folded))
+            engine = self.serving.engine
+            self.metrics.engine_slots.set(engine.num_slots)
+            self.metrics.engine_slots_used.set(engine.num_cached)
+            return self._encoded(folded, slices)
+        finally:  # also where encoding raises: closing the partition forgets only members who still have a history
+            for member in folded.forgotten:
+                self._forget(member)
+            self._count_members()
 
     def _forget(self, member: MemberKey) -> None:
         """Drops everything derived from a member's history; the responders do so before they answer the next batch."""

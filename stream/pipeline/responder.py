@@ -171,7 +171,7 @@ def respond(batch: EncodedBatch, metrics: Metrics) -> list[PartitionResult]:
 
 
 def forget(batch: EncodedBatch) -> None:
-    """Has the responders drop what the batch says, also where the batch itself cannot be answered."""
+    """Makes the responders drop the forgotten members, even if the batch itself cannot be answered."""
     for responder in batch.responders:
         for member in batch.forgotten:
             responder.forget(member)

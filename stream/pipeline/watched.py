@@ -57,7 +57,7 @@ class WatchedCache:
 
     def _rows(self, run: ContextRun, new: NDArray[np.int64]) -> WatchedRows:
         cached = self._held.get(run.member)
-        if cached is not None and run.repeats:
+        if cached is not None and run.is_replay:
             return cached
         num_plays = len(run.context) // self._layout.size
         if cached is not None and run.first_changed + run.num_outputs == num_plays:  # appended plays only

@@ -1,4 +1,4 @@
-"""Real bundles of the small world, and plays as Kafka would deliver them: what tests of the pipeline are made of."""
+"""Real bundles of the small world, and plays as Kafka would deliver them, for tests of the pipeline."""
 
 from __future__ import annotations
 

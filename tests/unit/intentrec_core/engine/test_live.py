@@ -1,4 +1,4 @@
-"""The live encoder: what it refuses, what it lists, and what it forgets. Its numbers are held by tests/property."""
+"""The live encoder: what it refuses, recommends and forgets. Its numbers are held by tests/property."""
 
 from __future__ import annotations
 

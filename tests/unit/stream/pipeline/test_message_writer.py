@@ -1,4 +1,4 @@
-"""Answers are written whatever text the labels of a domain are."""
+"""Messages are written whatever text the labels of a domain are."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ def test_a_shift_is_another_primary_intent_within_a_session(pipeline: Pipeline) 
     assert 0 < shifts < 40
 
 
-def test_a_late_play_is_folded_in_and_answered_from_the_newest(pipeline: Pipeline) -> None:
+def test_an_out_of_order_play_is_folded_in_and_answered_from_the_newest(pipeline: Pipeline) -> None:
     log = PlayLog()
     run(pipeline, [log.play("ann", i, 100.0 * i) for i in range(4)])
     late = run(pipeline, [log.play("ann", 9, 150)])
@@ -261,7 +261,7 @@ def test_a_late_play_is_folded_in_and_answered_from_the_newest(pipeline: Pipelin
     assert [i.item_id for i in lists(late)[0].items] == [i.item_id for i in lists(expected)[-1].items]
 
 
-def test_a_late_play_before_the_first_of_a_session_opens_it_anew(pipeline: Pipeline) -> None:
+def test_an_out_of_order_play_before_the_first_of_a_session_opens_it_anew(pipeline: Pipeline) -> None:
     log = PlayLog()
     first = intents(run(pipeline, [log.play("ann", 1, 1000)]))[0]
     late = intents(run(pipeline, [log.play("ann", 2, 500)]))[0]
