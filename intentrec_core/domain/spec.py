@@ -16,6 +16,8 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 
+from intentrec_core.times import EARLIEST_MS
+
 
 class FieldKind(StrEnum):
     """The kind of values that a field takes."""
@@ -96,6 +98,11 @@ class Field:
         return {value: 1 + i for i, value in enumerate(self.values)}
 
     @property
+    def message_bytes(self) -> int:
+        """An upper bound of the bytes that this intent takes in a message: its name twice, each label with a number."""
+        return 2 * json_bytes(self.name) + 32 + sum(json_bytes(label) + 10 for label in self.label_names)
+
+    @property
     def is_dynamic(self) -> bool:
         """Whether the value belongs to the play or its context, rather than to the item."""
         return self.source is not FieldSource.CATALOGUE
@@ -110,20 +117,31 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """A declared rule for which items may be shown (see :class:`FilterKind`)."""
+    """A declared rule for which items may be shown (see :class:`FilterKind`).
+
+    ``default`` holds for a member whose plays have not named ``event_key`` yet, as if the member had sent it; None: no item
+    passes until then.
+    """
 
     kind: FilterKind
     key: str = ""
     event_key: str = ""
+    default: float | str | None = None
     unless_head: str = ""
     unless_values: tuple[str, ...] = ()
+
+    @property
+    def message_bytes(self) -> int:
+        """An upper bound of the bytes that this filter takes in a message about an empty list."""
+        return json_bytes(self.key) + json_bytes(self.event_key) + 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
     """A validated domain declaration.
 
-    Units: names ending in ``_s`` are seconds. ``window`` (n) and ``watched`` (w) are numbers of plays.
+    Units: names ending in ``_s`` are seconds, ``earliest_ms`` is milliseconds since 1970 (UTC). ``window`` (n) and
+    ``watched`` (w) are numbers of plays. The time of a play lies between ``earliest_ms`` and ``max_future_s`` after its record.
     """
 
     name: str
@@ -132,12 +150,18 @@ class Domain:
     session_gap_s: float
     short_term_window_s: float
     max_future_s: float
+    earliest_ms: int = EARLIEST_MS
     fields: tuple[Field, ...]
     filters: tuple[Filter, ...]
     duration_weight: DurationWeight = DurationWeight.NONE
     duration_scale_s: float = 600.0
     duration_weight_min: float = 0.2
     duration_weight_max: float = 3.0
+
+    @property
+    def max_future_ms(self) -> int:
+        """``max_future_s`` in whole milliseconds."""
+        return int(self.max_future_s * 1000)
 
     @property
     def context_size(self) -> int:
@@ -217,6 +241,11 @@ def value_text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def json_bytes(text: str) -> int:
+    """Bytes of a text as a JSON string, quotes included."""
+    return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def _bucket_names(edges: Sequence[float]) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from intentrec_core.errors import DataError
 
 #: The limit that plays have too: no play could refer to an item with a longer id.
 MAX_ITEM_ID_BYTES = 256
+#: Characters of a title that lists show. A title is there to be displayed, and a list holds up to 500 of them.
+MAX_TITLE_LENGTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class Item:
     item_id: str
     title: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def shown_title(title: str) -> str:
+    """The title as lists show it: whole, or its first 1,023 characters and "…"."""
+    return title if len(title) <= MAX_TITLE_LENGTH else title[: MAX_TITLE_LENGTH - 1] + "…"
 
 
 class Catalogue:
@@ -95,7 +102,7 @@ class Catalogue:
         """
         if "item_id" not in table.schema.names:
             raise DataError(f"catalogue: no column item_id among {', '.join(table.schema.names)}")
-        return cls(_item(row, f"row {number}") for number, row in enumerate(table.to_pylist()))
+        return cls(_item(row, f"row {number}") for number, row in enumerate(_in_python_units(table).to_pylist()))
 
     def save(self, path: Path) -> None:
         """Writes Parquet. A reader sees the old file or the whole new one.
@@ -119,6 +126,15 @@ class Catalogue:
                 return cls(_json_items(lines))
         except (OSError, UnicodeDecodeError, pa.ArrowException, DataError) as error:
             raise DataError(f"{path}: {error}") from error
+
+
+def _in_python_units(table: pa.Table) -> pa.Table:
+    """The table with timestamps that Python's datetime can hold: in microseconds, and in UTC where they have a time zone."""
+    for number, (name, kind) in enumerate(zip(table.schema.names, table.schema.types, strict=True)):
+        if pa.types.is_timestamp(kind) and (kind.unit == "ns" or kind.tz):
+            held = pa.timestamp("us" if kind.unit == "ns" else kind.unit, "UTC" if kind.tz else None)
+            table = table.set_column(number, name, table.column(number).cast(held, safe=False))
+    return table
 
 
 def _json_items(lines: Iterable[str]) -> Iterator[Item]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from intentrec_core.domain.spec import Domain, Field, FieldKind, FilterKind, Rul
 from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
 from intentrec_core.features.buckets import DAY_S, bucket_codes
-from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.catalogue import Catalogue, shown_title
+from intentrec_core.features.release_times import release_s
 from intentrec_core.history.history import hash64
 
 MAX_NUMBER = 1e300
@@ -111,6 +111,8 @@ class ItemTable:
     """The catalogue attributes that a domain uses, as arrays indexed by row. In row 0, and for items that are not in the
     catalogue, every attribute is missing.
 
+    ``titles`` are those that lists show: a title of more than 1,024 characters is cut.
+
     Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label.
     """
 
@@ -119,7 +121,7 @@ class ItemTable:
         found = [catalogue.get(item_id) for item_id in vocabulary.item_ids]
         self._attributes: list[Mapping[str, Any]] = [item.attributes if item else {} for item in found]
         ids = vocabulary.item_ids
-        self.titles: list[str] = [i.title if i else item_id for item_id, i in zip(ids, found, strict=True)]
+        self.titles: list[str] = [shown_title(i.title) if i else item_id for item_id, i in zip(ids, found, strict=True)]
         self.codes = np.zeros((len(ids), len(domain.static_fields)), dtype=np.int64)
         for column, field in enumerate(domain.static_fields):
             self.codes[:, column] = self._field_codes(field)
@@ -204,11 +206,8 @@ class ItemTable:
 
 def _number(value: Any) -> float:
     if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            return math.nan
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        found = release_s(value)
+        return math.nan if found is None else found
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return math.nan
     return float(value) if abs(value) <= MAX_NUMBER else math.nan

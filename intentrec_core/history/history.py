@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from intentrec_core.domain.spec import Domain, Field, FieldKind, Filter, FilterKind, value_text
 
 MISSING_DURATION_S = -1.0
+MAX_FLOAT32 = 3.4028234663852886e38
+#: A truth value as text is the number that the truth value itself is: stored plays hold texts only.
+_TRUTHS = {"true": 1.0, "false": 0.0}
 #: Byte offsets of these columns in a packed play.
 _ITEM_HASH, _EVENT_HASH, _TIME_OFFSET = 0, 8, 16
 _HASH_BYTES = 8
@@ -299,22 +302,34 @@ def _member_value(filter_: Filter) -> Callable[[Any], Any]:
     return _number(filter_.event_key) if filter_.kind is FilterKind.AT_MOST else text_hash
 
 
+def default_value(filter_: Filter) -> float | int | None:
+    """A filter's default as a packed play would hold it, for members whose plays have not named the value; None if the domain
+    states none.
+    """
+    if filter_.default is None:
+        return None
+    return float(np.float32(filter_.default)) if filter_.kind is FilterKind.AT_MOST else text_hash(filter_.default)
+
+
 def text_hash(value: Any) -> int:
     """The 64-bit hash of a value's text, 0 for None."""
     return 0 if value is None else hash64(value_text(value))
 
 
 def _number(key: str) -> Callable[[Any], float]:
-    """A converter to float for one attribute: None becomes NaN. The converter raises ValueError for a value that is not a
-    finite number.
+    """A converter to float for one attribute: None becomes NaN. The converter raises ValueError, with the key, for a value
+    that is not a finite number of 32 bits.
     """
 
     def number(value: Any) -> float:
         if value is None:
             return math.nan
-        made = float(value)
-        if not math.isfinite(made):
-            raise ValueError(f"{key} is not a finite number")
-        return made
+        try:
+            made = float(value)
+        except (ValueError, OverflowError):
+            made = _TRUTHS.get(value, math.nan)
+        if not abs(made) <= MAX_FLOAT32:
+            raise ValueError(f"{key} is {repr(value)[:80]}; allowed: a finite number of 32 bits, true or false")
+        return made + 0.0  # -0.0 becomes 0.0, as in the text of a stored play
 
     return number

@@ -36,13 +36,17 @@ from intentrec_core.bundle.model_folder import Model
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import BundleError, DataError
+from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
+from intentrec_core.times import iso_time
+from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.verification import load_verified
-from stream.wire.codec import iso_time
+from stream.settings import MAX_RECOMMENDATIONS
+from stream.wire.sizes import DEFAULT_LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +97,7 @@ def build_bundle(
     one of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size. ``parent`` is the bundle that the model
     was trained from; ``metrics`` and ``facts`` are added to the manifest's.
 
-    Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden …):
+    Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden, message_size …):
     then the folder stays, unannounced and unused; OSError when a write fails.
     Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for a pruned index.
     """
@@ -134,6 +138,7 @@ def build_bundle(
             metrics={"index_recall_at_10": recall, **(metrics or {})},
             facts={**own_facts, **(facts or {})},
         )
+    _warn_of_long_titles(model.catalogue)
     check_bundle(ref)
     return BuiltBundle(ref, kind, num_items, recall)
 
@@ -149,14 +154,36 @@ def _build_index(searched: Vectors, model: Model, plays: pa.Table, wanted_kind: 
     return kind, artifact.build(searched, kind, asked)
 
 
+def _warn_of_long_titles(catalogue: Catalogue) -> None:
+    long = [item for item in catalogue if len(item.title) > MAX_TITLE_LENGTH]
+    if long:
+        logger.warning(
+            "catalogue: the titles of %d items have more than %d characters and are cut in lists, the first is that of item %s",
+            len(long),
+            MAX_TITLE_LENGTH,
+            long[0].item_id,
+        )
+
+
 def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:
     """Loads a bundle as a worker does, and checks files, shapes, numbers and golden queries.
 
     ``source``: a folder, or a ref from a store, whose files were hashed when it was fetched and are not hashed again.
 
+    Messages are checked for the longest list that can be configured, on topics with the default limits.
+
     Raises: BundleError with what is wrong.
     """
-    return load_verified(source, device)
+    loaded, index = load_verified(source, device)
+    check_message_sizes(
+        loaded.version,
+        loaded.domain,
+        loaded.vocabulary,
+        loaded.item_table,
+        num_recommendations=MAX_RECOMMENDATIONS,
+        limits=DEFAULT_LIMITS,
+    )
+    return loaded, index
 
 
 def remove_leftovers(store: BundleStore) -> None:

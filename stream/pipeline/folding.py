@@ -13,7 +13,7 @@ is in the n-th wave, so a wave holds each member once. Nothing here touches weig
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -24,10 +24,11 @@ from intentrec_core.history.changelog_codec import SCHEMA_VERSION, encode_change
 from intentrec_core.history.history import EventLayout, Fold, History, Outcome, anchor
 from stream.pipeline.sessions import NOTHING_CARRIED
 from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
-from stream.wire.dead_letter import HEADER_PREFIX, dead_letter, kept_headers
+from stream.wire.dead_letter import DeadLetter, dead_letter, late_play
 from stream.wire.erasure_record import is_erasure_request, read_erasure_request
 from stream.wire.records import ID_HEADER, FoldOutcomes, OutputKind, OutputRecord, SourceRecord, output_id
 from stream.wire.routing import home_partition
+from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 
 #: Looked up once: an attribute of an enum costs as much as the comparison itself.
 _APPENDED, _INSERTED = Outcome.APPENDED, Outcome.INSERTED
@@ -122,6 +123,7 @@ class _Records:
     """One partition's records while they are folded."""
 
     partition: int
+    limits: TopicLimits
     outputs: list[OutputRecord] = dataclasses.field(default_factory=list)
     reasons: list[RejectReason] = dataclasses.field(default_factory=list)
     changelog: dict[bytes, bytes | None] = dataclasses.field(default_factory=dict)
@@ -129,7 +131,10 @@ class _Records:
 
     def reject(self, record: SourceRecord, play: RejectedPlay) -> None:
         self.reasons.append(play.reason)
-        self.outputs.append(rejected(record, play.reason, play.detail))
+        self.outputs.append(rejected(record, play.reason, play.detail, self.limits))
+
+    def set_aside_late(self, record: SourceRecord) -> None:
+        self.outputs.append(_output(record, OutputKind.LATE, late_play(record, self.limits.of(OutputKind.LATE))))
 
 
 class Folder:
@@ -138,10 +143,15 @@ class Folder:
     ``num_partitions`` is None where any partitioner is allowed. ``schema`` is the version of the changelog's records.
     """
 
-    def __init__(self, layout: EventLayout, num_partitions: int | None, schema: int = SCHEMA_VERSION) -> None:
-        self._layout = layout
+    def __init__(
+        self,
+        layout: EventLayout,
+        num_partitions: int | None,
+        schema: int = SCHEMA_VERSION,
+        limits: TopicLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self._layout, self._limits = layout, limits
         self._schema = schema
-        self._max_future_ms = int(layout.domain.max_future_s * 1000)
         self._num_partitions = num_partitions
         self._partitions: list[FoldedPartition] = []
         self._waves: list[list[ContextRun]] = []
@@ -160,14 +170,15 @@ class Folder:
 
         Cost: about 6 µs a play: decoding, packing and writing to the changelog 1 µs each, reading its context 2 µs.
         """
-        layout, max_future_ms = self._layout, self._max_future_ms
-        work, answers, members = _Records(partition), list[PendingAnswer](), dict[str, _Member]()
+        layout = self._layout
+        earliest_ms, max_future_ms = layout.domain.earliest_ms, layout.domain.max_future_ms
+        work, answers, members = _Records(partition, self._limits), list[PendingAnswer](), dict[str, _Member]()
         num_duplicates = num_late = num_replayed = 0
         for record in records:
             if record.headers and is_erasure_request(record):
                 self._erase(work, record, histories, members)
                 continue
-            play = decode_play(record, max_future_ms)
+            play = decode_play(record, earliest_ms, max_future_ms)
             if not isinstance(play, DecodedPlay):
                 work.reject(record, play)
                 continue
@@ -191,7 +202,7 @@ class Folder:
                 continue
             if fold.outcome is _TOO_LATE:
                 num_late += 1
-                work.outputs.append(_late(record))
+                work.set_aside_late(record)
                 continue
             member = members.get(user_id)
             # Another history than in this batch so far: an erasure request came in between.
@@ -301,25 +312,12 @@ class Folder:
         return run
 
 
-def rejected(record: SourceRecord, reason: RejectReason, detail: str) -> OutputRecord:
+def rejected(record: SourceRecord, reason: RejectReason, detail: str, limits: TopicLimits) -> OutputRecord:
     """The dead letter of a play."""
-    dead = dead_letter(record, reason, detail)
-    return _output(record, OutputKind.DEAD_LETTER, dead.key, dead.value, dead.headers)
+    dead = dead_letter(record, reason, detail, limits.of(OutputKind.DEAD_LETTER))
+    return _output(record, OutputKind.DEAD_LETTER, dead)
 
 
-def _late(record: SourceRecord) -> OutputRecord:
-    """The late play as it came. A valid play is small, but its producer's headers may not be, so they are bounded."""
-    headers = kept_headers(record.headers)
-    headers += [
-        (HEADER_PREFIX + "topic", record.topic.encode()),
-        (HEADER_PREFIX + "partition", b"%d" % record.partition),
-        (HEADER_PREFIX + "offset", b"%d" % record.offset),
-    ]
-    return _output(record, OutputKind.LATE, record.key, record.value or b"", headers)
-
-
-def _output(
-    record: SourceRecord, kind: OutputKind, key: bytes | None, value: bytes, headers: Iterable[tuple[str, bytes]]
-) -> OutputRecord:
-    identified = ((ID_HEADER, output_id(record, kind)), *headers)
-    return OutputRecord(kind, key, value, identified, record.offset, record.timestamp)
+def _output(record: SourceRecord, kind: OutputKind, aside: DeadLetter) -> OutputRecord:
+    identified = ((ID_HEADER, output_id(record, kind)), *aside.headers)
+    return OutputRecord(kind, aside.key, aside.value, identified, record.offset, record.timestamp)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.folding import FOLD_RULES
+from tests.mutants.live_catalogue import LIVE_CATALOGUE
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.migration import MIGRATION
 from tests.mutants.partition_tasks import PARTITION_TASKS
@@ -12,7 +13,9 @@ from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
 from tests.mutants.signals import SIGNALS
+from tests.mutants.sizes import SIZES_OF_OUTPUTS
 from tests.mutants.state import STATE
+from tests.mutants.times import TIMES_AND_NULLS
 
 MUTANTS = (
     *DELIVERY,
@@ -21,9 +24,12 @@ MUTANTS = (
     *LIVENESS,
     *SIGNALS,
     *STATE,
+    *TIMES_AND_NULLS,
     *FOLD_RULES,
     *REPAIR,
     *POISON,
+    *SIZES_OF_OUTPUTS,
     *DEVICE,
     *MIGRATION,
+    *LIVE_CATALOGUE,
 )

@@ -33,7 +33,7 @@ def make_settings(broker: Broker, folder: Path, **overrides: object) -> Settings
     domain = folder / "tiny.toml"
     domain.write_text(DOMAIN_TEXT)
     name = f"t{os.urandom(4).hex()}"
-    topics = ("plays", "recommendations", "intents", "dead_letter", "late", "model_updates")
+    topics = ("plays", "recommendations", "intents", "dead_letter", "late", "model_updates", "items")
     given: dict[str, object] = {f"{topic}_topic": f"{name}.{topic}" for topic in topics}
     given |= {
         "broker": broker.address,

@@ -84,13 +84,15 @@ def judge(
     *,
     isolation: str = "read_uncommitted",
     given_up: Collection[tuple[int, int]] = frozenset(),
+    too_large: Mapping[tuple[int, int], Collection[bytes]] | None = None,
 ) -> Verdict:
     """Reads plays, changelog and outputs to their ends, once a checkpoint covers every play in the log.
 
     A worker answers before it commits: its last answer says nothing of the state.
 
     ``isolation`` is that of the outputs' subscriber; ``given_up`` are the plays, by partition and offset, that inference could
-    not answer: they are owed a dead letter instead. The plays count those in the log, valid or not.
+    not answer: they are owed a dead letter instead. ``too_large``: the kinds of messages of a play that its topics do not take.
+    The plays count those in the log, valid or not.
 
     Raises: TimeoutError naming the partitions that no checkpoint covers within ``_COMMITTED_WITHIN_S``.
     """
@@ -106,7 +108,7 @@ def judge(
         if outcome == "applied" and place in given_up:
             owed.update(owed_outputs(record, "rejected"))
             continue
-        owed.update(owed_outputs(record, outcome))
+        owed.update(owed_outputs(record, outcome, (too_large or {}).get(place, ())))
         if outcome == "applied":
             owners[place] = parse_play(record.value).user_id.encode()
     expected = _states(oracle, layout)

@@ -19,6 +19,7 @@ from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.model.model import IntentRec
 from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.ops.metrics import Metrics
+from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from tests.worlds.tiny_world import DOMAIN, START_MS, TinyWorld
@@ -118,8 +119,10 @@ class PlayLog:
         return record
 
 
-def make_pipeline(serving: Serving, metrics: Metrics | None = None, **config: Any) -> Pipeline:
+def make_pipeline(
+    serving: Serving, metrics: Metrics | None = None, catalogue: LiveCatalogue | None = None, **config: Any
+) -> Pipeline:
     """A pipeline with partition 0 open and empty."""
-    pipeline = Pipeline(serving, PipelineConfig(**({"num_partitions": 1} | config)), metrics or Metrics())
+    pipeline = Pipeline(serving, PipelineConfig(**({"num_partitions": 1} | config)), metrics or Metrics(), catalogue)
     pipeline.open_partition(0, {})
     return pipeline

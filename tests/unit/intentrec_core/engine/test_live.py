@@ -31,6 +31,10 @@ def play(live: LiveEncoder, item: int, at_s: float = 0.0, user_id: str = "ann", 
     return live.play(user_id, f"item-{item}", ts_ms=START_MS + int(1000 * at_s), attributes=attributes)
 
 
+def shown(update: LiveUpdate) -> set[str]:
+    return {item.item_id for item in update.recommend(100, exclude_watched=False)}
+
+
 def test_the_limits_of_a_play_are_those_of_the_plays_topic() -> None:
     ours = (live_module.MAX_ID_BYTES, live_module.MAX_DURATION_S, live_module.MAX_TS_MS)
     assert ours == (messages.MAX_ID_LENGTH, messages.MAX_DURATION_S, messages.MAX_TS_MS)
@@ -44,8 +48,11 @@ def test_the_limits_of_a_play_are_those_of_the_plays_topic() -> None:
         ({"item_id": "é" * 129}, "item_id is 'é"),
         ({"item_id": "\ud800"}, "item_id is"),
         ({"event_id": ""}, "event_id is ''; allowed: a text"),
-        ({"ts_ms": -1}, "ts_ms is -1; allowed: whole milliseconds since 1970, before 2100"),
-        ({"ts_ms": 4_102_444_800_000}, "ts_ms is 4102444800000; allowed"),
+        ({"ts_ms": -1}, "ts_ms is -1, in milliseconds 1969-12-31T23:59:59.999Z; allowed: 1990-01-01 up to 2100-01-01"),
+        ({"ts_ms": 4_102_444_800_000}, "ts_ms is 4102444800000, in milliseconds 2100-01-01; allowed"),
+        ({"ts_ms": START_MS // 1000}, "it would fit in seconds (s)"),
+        ({"ts_ms": START_MS * 1000}, "it would fit in microseconds (µs)"),
+        ({"ts_ms": START_MS / 1000 + 0.5}, "allowed: whole milliseconds since 1970; it would fit in seconds (s)"),
         ({"ts_ms": 1.7e12}, "ts_ms is 1700000000000.0; allowed: whole"),
         ({"ts_ms": True}, "ts_ms is True"),
         ({"duration_s": -0.5}, "duration_s is -0.5; allowed: seconds from 0 to 31,622,400"),
@@ -55,9 +62,9 @@ def test_the_limits_of_a_play_are_those_of_the_plays_topic() -> None:
         ({"attributes": {"duration_s": 3.0}}, "a duration is the argument duration_s"),
         ({"attributes": {"device": ["tv"]}}, "attribute device is ['tv']; allowed: a text, a finite number"),
         ({"attributes": {"max_maturity": math.inf}}, "attribute max_maturity is inf; allowed"),
-        ({"attributes": {"max_maturity": "twelve"}}, "'twelve'; allowed: finite 32-bit numbers"),
-        ({"attributes": {"max_maturity": 1e39}}, "allowed: finite 32-bit numbers"),
-        ({"attributes": {"max_maturity": 10**400}}, "allowed: finite 32-bit numbers"),
+        ({"attributes": {"max_maturity": "twelve"}}, "max_maturity is 'twelve'; allowed: a finite number of 32 bits"),
+        ({"attributes": {"max_maturity": 1e39}}, "max_maturity is 1e+39; allowed: a finite number of 32 bits"),
+        ({"attributes": {"max_maturity": 10**400}}, "allowed: a text, a finite number"),
     ],
 )
 def test_a_play_that_is_not_valid_is_refused_with_what_is_allowed_and_changes_nothing(
@@ -157,10 +164,17 @@ def test_a_list_is_best_first_and_holds_each_item_once(live: LiveEncoder) -> Non
     assert listed[0].title == f"Title {listed[0].item_id.removeprefix('item-')}"
 
 
-def test_filters_hide_what_may_not_be_shown(live: LiveEncoder, world: TinyWorld) -> None:
-    def shown(update: LiveUpdate) -> set[str]:
-        return {item.item_id for item in update.recommend(100, exclude_watched=False)}
+def test_a_member_who_has_said_nothing_is_shown_what_the_domain_says(world: TinyWorld) -> None:
+    model = tiny_model(world)
+    assert shown(play(LiveEncoder(model), 1, max_maturity=None)) == set(), "the domain says nothing: no item"
+    rules = tuple(replace(f, default=1.0) if f.event_key else f for f in world.domain.filters)
+    network = model.network
+    network.domain = replace(world.domain, filters=rules)
+    live = LiveEncoder(replace(model, network=network))
+    assert shown(play(live, 1, max_maturity=None)) == shown(play(LiveEncoder(tiny_model(world)), 1, max_maturity=1))
 
+
+def test_filters_hide_what_may_not_be_shown(live: LiveEncoder, world: TinyWorld) -> None:
     available = {item.item_id for item in world.items if item.attributes["available"]}
     young = {item.item_id for item in world.items if item.attributes["maturity"] <= 1}
     assert shown(play(live, 1)) == available, "max_maturity 4 admits every item"

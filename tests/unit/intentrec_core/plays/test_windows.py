@@ -102,5 +102,5 @@ def test_an_event_id_seen_before_is_dropped_within_its_member_only(world: TinyWo
 
 def test_a_number_that_is_none_is_refused(world: TinyWorld) -> None:
     play = PlayRow("e", "u", "item-1", START_MS, context={"max_maturity": "inf"})
-    with pytest.raises(ValueError, match="is not a finite number"):
+    with pytest.raises(ValueError, match="max_maturity is 'inf'; allowed: a finite number"):
         pack_members(world.layout, plays_table([play]))
