@@ -63,7 +63,12 @@ _PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
 #: Names that a constructor sets or a method uses: they are searched for in the owner's source.
 _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
     FaustFetcher: ("consumer._drain_messages(self)",),
-    AIOKafkaFetcher: ("MemoryRecords(part_data[-1])", "PartitionRecords("),
+    AIOKafkaFetcher: (
+        "MemoryRecords(part_data[-1])",
+        "PartitionRecords(",
+        "self._records = collections.OrderedDict()",
+        "if type(res_or_error) is FetchResult:",
+    ),
     PartitionRecords: ("self.next_fetch_offset = record.offset + 1",),
     _DefaultRecordBatchPy: ("buffer = self._buffer", '.decode("utf-8")'),
     driver.AIOKafkaConsumerThread: (

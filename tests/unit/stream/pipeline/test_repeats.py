@@ -43,3 +43,11 @@ def test_a_replay_sent_twice_changes_nothing() -> None:
     assert len(second.outputs) == counts.num_late
     assert not second.changelog
     assert histories == before
+
+
+def test_the_older_schema_is_written_where_it_is_asked_for() -> None:
+    world = World("shop", users=1, items=300, seed=3)
+    plays = [play._replace(ts_ms=1_700_000_000_000 + at) for at, (play, _) in enumerate(world.plays(150))]
+    for schema in (1, 2):
+        written = Folder(LAYOUT, None, schema).fold(0, {}, replayed(plays, 0)).changelog
+        assert {value[0] for value in written.values() if value} == {schema}
