@@ -68,10 +68,21 @@ def train(
         held_out_ms = _held_out_from(members, config.validation_ratio, from_ms)
         windows = cut_windows(members, from_ms=from_ms, until_ms=held_out_ms)
         if not len(windows):
-            raise DataError("no member has two plays in the training span: use more plays")
+            raise DataError(_nothing_to_learn(members))
         model = _first_model(features, items, members, model_config, start, held_out_ms)
         run = _Run(model.to(target_device), features, members, windows, config, held_out_ms, clock)
         return run.all_epochs(progress, epoch_done)
+
+
+def _nothing_to_learn(members: MemberPlays) -> str:
+    """Why there is no window: in one sentence, with the remedy."""
+    if members.num_repeats:
+        return (
+            f"no member has two plays with different event ids: {members.num_repeats:,} of "
+            f"{members.num_repeats + len(members.events):,} plays repeat the event_id of an earlier play of their member and "
+            "count as the same play; give each play its own event_id"
+        )
+    return "no member has two plays in the training span: use more plays"
 
 
 def _first_model(

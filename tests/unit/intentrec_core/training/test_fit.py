@@ -66,6 +66,16 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
     [
         (lambda plays: plays.slice(0, 0), DataError, "no plays to learn from"),
         (lambda plays: plays.slice(0, 1), DataError, "no member has two plays"),
+        (
+            lambda plays: with_column(plays, "event_id", ["one"] * 40),
+            DataError,
+            "no member has two plays with different event ids: 29 of 40 plays repeat the event_id of an earlier play",
+        ),
+        (
+            lambda plays: with_column(plays, "duration_s", [30.0] * 20 + [-1.0] * 20),
+            DataError,
+            "plays: row 20, column duration_s: -1; allowed: seconds from 0",
+        ),
         (lambda plays: plays.drop_columns(["item_id"]), DataError, "column item_id is missing: it is required"),
         (lambda plays: with_column(plays, "ts_ms", ["now"] * 40), DataError, "column ts_ms is string, must be int64"),
         (lambda plays: with_column(plays, "item_id", [""] * 40), DataError, "an item has an empty id"),
@@ -75,7 +85,7 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
                 plays, "context", pa.array([[("max_maturity", "x")]] * 40, pa.map_(pa.string(), pa.string()))
             ),
             DataError,
-            "plays: could not convert string to float: 'x'",
+            "plays: row 0 (in order of time), context max_maturity: 'x' is not a finite number",
         ),
     ],
 )
