@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from intentrec_core.model.model import IntentRec, ModelConfig
 #: other hardware rounds differently.
 _WEIGHT_TOLERANCE = 1e-3
 _LABELS = "labels."
+_UNTRAINED = "untrained_heads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +158,17 @@ def pack_model(
     catalogue.save(folder / bundle.ITEMS)
     return {
         bundle.WEIGHTS: save_tensors(weights),
-        bundle.MODEL: json.dumps(model.config.to_dict(), indent=2, sort_keys=True).encode() + b"\n",
+        bundle.MODEL: json.dumps(_model_card(model), indent=2, sort_keys=True).encode() + b"\n",
         bundle.DOMAIN: domain_text.encode(),
         bundle.VOCABULARY: folder / bundle.VOCABULARY,
         bundle.ITEMS: folder / bundle.ITEMS,
     }
+
+
+def _model_card(model: IntentRec) -> dict[str, Any]:
+    """Sizes of the model, and the heads that were not trained, if any."""
+    untrained = list(model.untrained_heads)
+    return model.config.to_dict() | ({_UNTRAINED: untrained} if untrained else {})
 
 
 def load_bundle(
@@ -223,10 +231,12 @@ class ContentsReader:
     def model(self, domain: Domain, item_table: ItemTable) -> IntentRec:
         """The weights, on the CPU, in evaluation mode."""
         try:
-            config = ModelConfig(**json.loads((self._path / bundle.MODEL).read_bytes()))
-        except (ValueError, TypeError, ConfigError) as error:
+            card = json.loads((self._path / bundle.MODEL).read_bytes())
+            untrained = card.pop(_UNTRAINED, [])
+            model = IntentRec(ModelConfig(**card), domain, item_table)
+            model.set_untrained_heads(untrained)
+        except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise self._error(BundleFault.SHAPE, f"{bundle.MODEL}: {error}") from error
-        model = IntentRec(config, domain, item_table)
         try:
             weights = load_tensors((self._path / bundle.WEIGHTS).read_bytes())
         except SafetensorError as error:
