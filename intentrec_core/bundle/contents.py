@@ -31,6 +31,7 @@ from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataErr
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.plays.profile import DataProfile
 
 #: Allowed difference between stored item vectors and those computed from the weights, relative to the largest value:
 #: other hardware rounds differently.
@@ -104,6 +105,11 @@ class LoadedBundle:
         """
         return Catalogue.load(self.path / bundle.ITEMS)
 
+    def profile(self) -> DataProfile | None:
+        """The profile of the data that the bundle was built from; None for a bundle that an earlier release built."""
+        file = self.path / bundle.PROFILE
+        return DataProfile.from_bytes(file.read_bytes()) if file.is_file() else None
+
 
 GoldenCheck = Callable[[LoadedBundle], None]
 """Runs the golden queries on the bundle's index; raises BundleError (golden) when an answer differs."""
@@ -134,6 +140,7 @@ def pack_files(
     popularity: NDArray[np.float32],
     index: bytes,
     golden: bytes,
+    profile: DataProfile,
 ) -> dict[str, bytes | Path]:
     """The files of a bundle, as :func:`intentrec_core.bundle.format.write_bundle` takes them. Tables are first written
     into ``folder``.
@@ -146,6 +153,7 @@ def pack_files(
         bundle.INDEX: index,
         bundle.POPULARITY: save_arrays({"popularity": popularity.astype(np.float32)}),
         bundle.GOLDEN: golden,
+        bundle.PROFILE: profile.to_bytes(),
     }
 
 

@@ -158,7 +158,8 @@ class Catalogue:
                 kept.append(Item(item_id, _title(row.get("title"), item_id), attributes))
                 continue
             attributes = {name: value for name, value in row.items() if name not in _NOT_ATTRIBUTES}
-            kept.append(_kept(Item(item_id, row.get("title"), attributes), place, found))
+            title: Any = row.get("title")
+            kept.append(_kept(Item(item_id, title, attributes), place, found))
         left_out = found.left_out()
         if left_out and not kept:
             raise DataError(f"{left_out[0].line()}, and no other row is valid")

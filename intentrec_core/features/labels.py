@@ -24,7 +24,7 @@ class ItemLabels(Protocol):
 def is_known(domain: Domain, field: Field, items: ItemLabels, columns: Columns) -> NDArray[np.bool_]:
     """Whether the field has a known label at each play. Shape: bool[N]."""
     codes = play_codes(domain, field, items, columns)
-    return items.multi[field.name].any(axis=1)[columns.item_row] if codes is None else codes > 0
+    return np.asarray(items.multi[field.name].any(axis=1))[columns.item_row] if codes is None else codes > 0
 
 
 def play_codes(domain: Domain, field: Field, items: ItemLabels, columns: Columns) -> NDArray[np.int64] | None:

@@ -108,13 +108,15 @@ class ItemTable:
     """The catalogue attributes that a domain uses, as arrays indexed by row. In row 0, and for items that are not in the
     catalogue, every attribute is missing.
 
-    Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label.
+    Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label;
+    ``is_described`` bool[V], whether the item is in the catalogue.
     """
 
     def __init__(self, domain: Domain, vocabulary: Vocabulary, catalogue: Catalogue) -> None:
         self.domain = domain
         found = [catalogue.get(item_id) for item_id in vocabulary.item_ids]
         self._attributes: list[Mapping[str, Any]] = [item.attributes if item else {} for item in found]
+        self.is_described = np.array([item is not None for item in found])
         ids = vocabulary.item_ids
         self.titles: list[str] = [i.title if i else item_id for item_id, i in zip(ids, found, strict=True)]
         self.codes = np.zeros((len(ids), len(domain.static_fields)), dtype=np.int64)
@@ -133,6 +135,14 @@ class ItemTable:
     def moment(self, key: str) -> NDArray[np.float64]:
         """An attribute that is a date or time, in seconds since 1970 (UTC); NaN where missing. Shape: f64[V]."""
         return np.array([moment(value) for value in self.values(key)], dtype=np.float64)
+
+    def truths(self, key: str) -> list[bool | None]:
+        """An attribute that is a truth value, by row; None where missing."""
+        return [truth(value) for value in self.values(key)]
+
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names of the attributes that the items have, in the order of the catalogue."""
+        return tuple(dict.fromkeys(name for attributes in self._attributes for name in attributes))
 
     def values(self, key: str) -> list[Any]:
         """An attribute as the catalogue has it, by row; None where missing."""
@@ -164,7 +174,7 @@ class ItemTable:
         """
         kinds = {f.key: f.kind for f in self.domain.filters if f.kind is not FilterKind.WATCHED}
         if kinds[key] is FilterKind.AVAILABLE:
-            return np.array([truth(value) is True for value in self.values(key)])
+            return np.array([known is True for known in self.truths(key)])
         if kinds[key] is FilterKind.AT_MOST:
             return self.number(key)
         members: dict[int, NDArray[np.bool_]] = {}
@@ -174,20 +184,6 @@ class ItemTable:
                 hashed = hashes.get(value) or hashes.setdefault(value, hash64(value))
                 members.setdefault(hashed, np.zeros(len(self), dtype=np.bool_))[row] = True
         return members
-
-    def coverage(self) -> dict[str, float]:
-        """The share of items, 0 to 1, that have a value for a field, by name of each field that reads the catalogue.
-
-        A share near 0 means that the key or the values in the domain file do not match the catalogue. A misspelt key
-        raises no error, because any item may lack any attribute. The fields are those with source catalogue, and
-        release ages.
-        """
-        known = {f.name: self.codes[:, i] > 0 for i, f in enumerate(self.domain.static_fields)}
-        known |= {name: np.asarray(labels.any(axis=1)) for name, labels in self.multi.items()}
-        released = (f for f in self.domain.fields if f.rule is Rule.TIME_SINCE_RELEASE)
-        known |= {f.name: ~np.isnan(self.moment(f.key)) for f in released}
-        total = max(1, len(self) - 1)
-        return {f.name: int(known[f.name].sum()) / total for f in self.domain.fields if f.name in known}
 
     def _field_codes(self, field: Field) -> NDArray[np.int64]:
         if field.kind is FieldKind.BUCKETED:

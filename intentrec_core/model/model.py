@@ -215,7 +215,7 @@ class IntentRec(nn.Module):
         Raises: ValueError for a name that is no head's, or when no head would be left.
         """
         untrained = [head.name in names for head in self.domain.heads]
-        if sum(untrained) != len(set(names)) or all(untrained):
+        if names and (sum(untrained) != len(set(names)) or all(untrained)):
             heads = ", ".join(head.name for head in self.domain.heads)
             raise ValueError(f"untrained heads {sorted(names)}: allowed: some of {heads}, not all of them")
         self.primary_bias.zero_()

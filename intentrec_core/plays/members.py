@@ -100,7 +100,7 @@ def _pack(layout: EventLayout, plays: pa.Table) -> NDArray[np.void]:
     packed["ts_ms"] = plays.column("ts_ms").to_numpy()
     packed["duration_s"] = pc.fill_null(plays.column("duration_s"), MISSING_DURATION_S).to_numpy()
     for name, key, convert in layout.attributes:
-        values = _attribute(plays, key)
+        values = attribute_column(plays, key)
         try:
             packed[name] = _by_distinct(values, convert, layout.dtype[name])
         except ValueError as error:
@@ -119,7 +119,7 @@ def _first_refused(values: pa.ChunkedArray, key: str, convert: Callable[[Any], A
     raise AssertionError("one of the values is refused")
 
 
-def _attribute(plays: pa.Table, key: str) -> pa.ChunkedArray:
+def attribute_column(plays: pa.Table, key: str) -> pa.ChunkedArray:
     """The plays' values for ``key``, which is action or a key of the context; null where missing."""
     return plays.column("action") if key == "action" else pc.map_lookup(plays.column("context"), key, "last")
 

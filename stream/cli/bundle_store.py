@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from intentrec_core.bundle.model_folder import Model
     from intentrec_core.bundle.store import BundleStore
     from intentrec_core.evaluation.comparison import Comparison
+    from intentrec_core.plays.profile import DataProfile
     from stream.bundles.builder import BuiltBundle
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
@@ -56,14 +57,36 @@ def publish_bundle(
 ) -> BuiltBundle:
     """Builds a bundle of a model, dated by the newest play, verifies it and puts it into the store.
 
-    Raises: BundleError when it does not verify or the store refuses.
+    Its data are compared with those of the newest bundle that the store has of the same domain.
+
+    Raises: BundleError when it does not verify or the store refuses; DataError when the data make an intent or a filter of
+    the domain meaningless.
     """
     from stream.bundles.builder import build_bundle
 
     store = open_store(settings)
-    built = build_bundle(store.cache, model, plays, metrics=metrics)
+    built = build_bundle(store.cache, model, plays, metrics=metrics, previous=_newest_profile(store, model.domain.name))
     store.publish(built.ref)
     return built
+
+
+def _newest_profile(store: BundleStore, domain: str) -> DataProfile | None:
+    """The data profile of the newest bundle, if there is one, it is whole, and it is one of this domain."""
+    from intentrec_core.bundle.format import DOMAIN, PROFILE
+    from intentrec_core.domain.toml import parse_domain
+    from intentrec_core.errors import BundleError, DomainError
+    from intentrec_core.plays.profile import DataProfile
+
+    manifests = store.list()
+    if not manifests or PROFILE not in manifests[0].files:
+        return None
+    try:
+        path = store.fetch(manifests[0].version).path
+        if parse_domain((path / DOMAIN).read_text("utf-8"), DOMAIN).name != domain:
+            return None
+    except (BundleError, DomainError):
+        return None
+    return DataProfile.from_bytes((path / PROFILE).read_bytes())
 
 
 def announce_bundle(settings: Settings, version: str, *, reason: str, parent: str | None = None) -> int:

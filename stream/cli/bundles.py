@@ -9,7 +9,7 @@ import typer
 
 from intentrec_core.errors import ConfigError, DataError
 from stream.cli import options
-from stream.cli.progress import bars, results
+from stream.cli.progress import bars, print_warnings, results
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,6 +84,7 @@ def build(
         _refuse_other_items(model, known_plays)
         report("encoding items, building the index, writing the bundle", 0, 0)
         built = publish_bundle(settings, model, known_plays)
+    print_warnings(built.warnings)
     out.print(f"[bold]{built.line()}[/bold], in {settings.bundle_url}", soft_wrap=True)
     if announce:
         announce_bundle(settings, built.ref.version, reason="built")

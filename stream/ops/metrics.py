@@ -260,6 +260,12 @@ class Metrics:
         self.trainer_running_ratio = create.gauge(
             "trainer_running_ratio", "HR@10 of the bundle it would replace, on the same plays"
         )
+        self.data_drift = create.gauge(
+            "data_drift_ratio",
+            "Distance of the newest run's data from the serving bundle's, by field: the share of plays or items whose label would "
+            "have to change; filter_<key> of a filter",
+            "field",
+        )
         self.trainer_published = create.gauge(
             "trainer_published_timestamp_seconds", "Unix time of the last publication of a bundle; 0 before the first"
         )

@@ -241,6 +241,8 @@ class TrainerProcess:
             metrics.trainer_gated.labels(result.reason).inc()
         if result.outcome is not TrainerOutcome.SKIPPED:
             metrics.trainer_run_seconds.observe(seconds)
+        for field, ratio in result.drift.items():
+            metrics.data_drift.labels(field).set(ratio)
         if result.candidate_hr_at_10 is not None:
             metrics.trainer_candidate_ratio.set(result.candidate_hr_at_10)
         if result.running_hr_at_10 is not None:

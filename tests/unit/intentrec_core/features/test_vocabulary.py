@@ -215,7 +215,3 @@ def test_a_text_of_eight_digits_is_a_number_where_a_number_is_read_and_a_date_wh
     assert attributes.number("19700102") == 19_700_102
     assert attributes.moment("19700102") == 86_400
     assert attributes.moment("86400") == 86_400
-
-
-def test_coverage_tells_which_field_reads_nothing() -> None:
-    assert TABLE.coverage() == {"kind": 0.4, "era": 0.4, "genre": 0.4, "age": 0.6}

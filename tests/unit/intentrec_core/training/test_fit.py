@@ -41,6 +41,8 @@ def test_a_model_knows_the_items_that_were_played_and_up_to_when(domain: Path) -
 
 
 def test_a_table_may_be_unordered_and_have_the_required_columns_alone(domain: Path) -> None:
+    text, length = DOMAIN_TEXT.partition('[[filter]]\nkind = "at_most"')[0], "edges = [60.0, 600.0]\nintent = true"
+    domain.write_text(text.replace(length, length.removesuffix("\nintent = true")))
     plays = WALK.plays(200).select(["item_id", "ts_ms", "user_id", "event_id"])
     backwards = plays.take(list(range(plays.num_rows))[::-1])
     for name, tensor in fit(plays, domain).network.state_dict().items():
@@ -111,5 +113,6 @@ def test_a_domain_or_a_setting_that_is_wrong_is_named(domain: Path) -> None:
         fit(WALK.plays(40), domain)
     with pytest.raises(ConfigError, match="training epochs is 0; allowed: 1 to"):
         fit(WALK.plays(40), "video", epochs=0)
+    domain.write_text(DOMAIN_TEXT)
     with pytest.raises(ConfigError, match="device 'tpu'"):
-        fit(WALK.plays(40), "video", device="tpu")
+        fit(WALK.plays(40), domain, device="tpu")

@@ -26,6 +26,8 @@ from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
 
 WALK = WalkingWorld(num_items=24)
+#: Items that are played before the catalogue has them.
+UNDESCRIBED = ("item-21", "item-22")
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +47,9 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def job(tmp_path: Path) -> RetrainJob:
-    domain = tmp_path / "tiny.toml"
+    domain, items = tmp_path / "tiny.toml", tmp_path / "items.parquet"
     domain.write_text(DOMAIN_TEXT)
+    Catalogue(item for item in WALK.catalogue if item.item_id not in UNDESCRIBED).save(items)
     return RetrainJob(
         event_log_dir=str(tmp_path / "log"),
         topic="plays",
@@ -54,7 +57,7 @@ def job(tmp_path: Path) -> RetrainJob:
         bundle_url=str(tmp_path / "store"),
         cache_dir=str(tmp_path / "cache"),
         running=(),
-        catalogue=None,
+        catalogue=str(items),
         device="cpu",
         budget_s=60.0,
         min_plays=300,
