@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from intentrec_core.bundle.format import Manifest
     from intentrec_core.bundle.model_folder import Model
     from intentrec_core.bundle.store import BundleStore
+    from intentrec_core.domain.spec import Domain
     from intentrec_core.evaluation.comparison import Comparison
     from intentrec_core.plays.profile import DataProfile
     from stream.bundles.builder import BuiltBundle
@@ -70,23 +72,31 @@ def publish_bundle(
     return built
 
 
-def _newest_profile(store: BundleStore, domain: str) -> DataProfile | None:
-    """The data profile of the newest bundle, if there is one, it is whole, and it is one of this domain."""
+def data_profile(store: BundleStore, manifest: Manifest) -> tuple[Domain, DataProfile] | None:
+    """A bundle's domain and the profile of its data; None for a bundle of an earlier release.
+
+    Raises: BundleError when the bundle cannot be fetched, or is damaged.
+    """
     from intentrec_core.bundle.format import DOMAIN, PROFILE
-    from intentrec_core.domain.toml import parse_domain
-    from intentrec_core.errors import BundleError, DomainError
+    from intentrec_core.domain.toml import load_domain
     from intentrec_core.plays.profile import DataProfile
 
-    manifests = store.list()
-    if not manifests or PROFILE not in manifests[0].files:
+    if PROFILE not in manifest.files:
         return None
+    path = store.fetch(manifest.version).path
+    profile = DataProfile.from_bytes((path / PROFILE).read_bytes())
+    return (load_domain(path / DOMAIN), profile) if profile is not None else None
+
+
+def _newest_profile(store: BundleStore, domain: str) -> DataProfile | None:
+    """The data profile of the newest bundle, if there is one, it is whole, and it is one of this domain."""
+    from intentrec_core.errors import BundleError, ConfigError
+
     try:
-        path = store.fetch(manifests[0].version).path
-        if parse_domain((path / DOMAIN).read_text("utf-8"), DOMAIN).name != domain:
-            return None
-    except (BundleError, DomainError):
+        found = [one for manifest in store.list()[:1] if (one := data_profile(store, manifest)) is not None]
+    except (BundleError, ConfigError):
         return None
-    return DataProfile.from_bytes((path / PROFILE).read_bytes())
+    return next((profile for declared, profile in found if declared.name == domain), None)
 
 
 def announce_bundle(settings: Settings, version: str, *, reason: str, parent: str | None = None) -> int:

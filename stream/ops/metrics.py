@@ -262,8 +262,8 @@ class Metrics:
         )
         self.data_drift = create.gauge(
             "data_drift_ratio",
-            "Distance of the newest run's data from the serving bundle's, by field: the share of plays or items whose label would "
-            "have to change; filter_<key> of a filter",
+            "How far the newest run's data are from those of the serving bundle: the share of plays or items whose label would "
+            "have to change, by field, and filter_<key> for a filter",
             "field",
         )
         self.trainer_published = create.gauge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.folding import FOLD_RULES
@@ -13,4 +14,16 @@ from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
 from tests.mutants.state import STATE
 
-MUTANTS = (*DELIVERY, *PREFILL, *PARTITION_TASKS, *LIVENESS, *STATE, *FOLD_RULES, *REPAIR, *POISON, *DEVICE, *MIGRATION)
+MUTANTS = (
+    *DELIVERY,
+    *PREFILL,
+    *PARTITION_TASKS,
+    *LIVENESS,
+    *STATE,
+    *FOLD_RULES,
+    *REPAIR,
+    *POISON,
+    *DEVICE,
+    *MIGRATION,
+    *DATA,
+)

@@ -29,6 +29,7 @@ NESTED = (
     ("bundle", "build"),
     ("bundle", "list"),
     ("bundle", "inspect"),
+    ("bundle", "profile"),
     ("bundle", "verify"),
     ("bundle", "rollback"),
     ("dlq", "list"),
@@ -303,6 +304,8 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
     version = next(word for word in capsys.readouterr().out.split() if word.startswith("b") and len(word) == 13)
     assert run("bundle", "inspect", version) == 0
     assert "weights.safetensors" in capsys.readouterr().out
+    assert run("bundle", "profile", version) == 0
+    assert "intent  genre            known at 100.0% of plays" in capsys.readouterr().out
     assert run("bundle", "verify", "latest") == 0
     assert "sound" in capsys.readouterr().out
     assert run("eval", "--bundle", "latest", "--data", str(world), "--json") == 0
