@@ -32,7 +32,7 @@ from stream.trainer.event_log import EventLog
 from stream.trainer.event_log_writer import EventLogWriter
 from stream.trainer.leader_lock import LeaderLock, leader_lock
 from stream.trainer.log_follower import LogFollower
-from stream.trainer.retrain_job import RetrainJob, RetrainResult
+from stream.trainer.retrain_job import GateReason, RetrainJob, RetrainResult
 from stream.trainer.retrain_process import COMMAND, run_retrain
 from stream.wire.messages import Announcement
 
@@ -56,6 +56,8 @@ class TrainerProcess:
         self.metrics = metrics
         self.health_port = 0
         self.last_result: RetrainResult | None = None
+        for reason in GateReason:  # at 0 from the start, so that an alert sees the first gated run
+            metrics.trainer_gated.labels(reason)
         #: Called once when the end begins, whatever began it.
         self.on_ending: Callable[[], None] = lambda: None
         #: The code to exit with if the rest of the end hangs.
