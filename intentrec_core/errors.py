@@ -10,8 +10,9 @@
     ├── BrokerError                 exit code 6: the broker cannot be started or reached
     │   ├── Fenced                  ... another worker owns the partition now; this one must stop
     │   └── TransportMismatch       ... the installed faust-streaming lacks a name that the batch transport overrides
-    └── EngineError                 exit code 7: inference failed; the play goes to the dead letters, the state is correct
-        └── DeviceLost              ... the compute device is gone or broken; the process exits, no play is dropped
+    ├── EngineError                 exit code 7: inference failed; the play goes to the dead letters, the state is correct
+    │   └── DeviceLost              ... the compute device is gone or broken; the process exits, no play is dropped
+    └── NotDrained                  exit code 9: a process ended before all its work was durable; the work is done again
 
 A message is one line and says what to do. A reason that is also a metric label is an enum in this module.
 """
@@ -134,3 +135,9 @@ class DeviceLost(EngineError):
     No play caused it, and none is dropped: the worker that takes over the partitions answers them. If every start ends
     with this error, read the machine's driver log.
     """
+
+
+class NotDrained(IntentRecError):
+    """A process ended although not all its work was durable, or not in time. Nothing is lost: the work is done again."""
+
+    exit_code = 9

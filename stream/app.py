@@ -54,6 +54,7 @@ async def _serving_parts(settings: Settings, metrics: Metrics, hot_swap: HotSwap
         num_recommendations=settings.num_recommendations,
         beta=settings.beta,
         max_prefill_positions=settings.max_prefill_positions,
+        changelog_schema=settings.changelog_schema,
     )
     # The pipeline is built here; from the first partition on, only the inference thread uses it.
     pipeline = Pipeline(serving, config, metrics)

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     late_topic: str = Field("plays.late", description="topic of the plays that arrived too late to be folded in")
     model_updates_topic: str = Field("model-updates", description="topic of the bundle announcements")
     changelog_topic: str = Field("", description="topic of the members' histories; default: <app_id>-history")
+    changelog_schema: int = Field(
+        2,
+        ge=1,
+        le=2,
+        description="version of the changelog's records; both are read; 1 during an upgrade of workers that read 1 only",
+    )
 
     # --- topic creation
     num_partitions: int = Field(

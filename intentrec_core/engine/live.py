@@ -87,8 +87,8 @@ class LivePlay:
 class LiveOutcome(StrEnum):
     """What became of a play.
 
-    ``applied``: it is in the history, in the order of event time. ``duplicate``: the history holds its event id already.
-    ``late``: it is older than all plays held, and older ones have left the history. The latter two change nothing.
+    ``applied``: it is in the history, in the order of event time. ``duplicate``: the history knows its event id. ``late``: it
+    is older than the newest play that has left the history, or as old and not known to be new. The latter two change nothing.
     """
 
     APPLIED = "applied"

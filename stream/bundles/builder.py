@@ -8,10 +8,12 @@ plays are replayed.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
@@ -31,8 +33,9 @@ from intentrec_core.baselines.popularity import WEEK_S
 from intentrec_core.bundle.contents import LoadedBundle, item_label_heads, item_vectors, pack_files
 from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.bundle.model_folder import Model
+from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.reference import recompute
-from intentrec_core.errors import DataError
+from intentrec_core.errors import BundleError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
@@ -45,6 +48,10 @@ from intentrec_core.plays.profile import DataProfile, measure
 from stream.bundles.verification import load_verified
 from stream.wire.codec import iso_time
 
+logger = logging.getLogger(__name__)
+
+#: No publication takes this long: what was last written to before that is left by a publisher that was killed.
+LEFTOVERS_AGE = timedelta(days=1)
 NUM_GOLDEN = 32
 GOLDEN_K = 10
 #: Above 0, so that the golden answers depend on the item labels too.
@@ -171,6 +178,19 @@ def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedB
     Raises: BundleError with what is wrong.
     """
     return load_verified(source, device)
+
+
+def remove_leftovers(store: BundleStore) -> None:
+    """Removes from a store what publishers that were killed have left there; call it before a bundle is published. Never raises:
+    leftovers do no harm but take space.
+    """
+    try:
+        removed = store.remove_leftovers(datetime.now(UTC) - LEFTOVERS_AGE)
+    except BundleError as error:
+        logger.warning("half published bundles cannot be removed: %s", error)
+    else:
+        if removed:
+            logger.info("removed what a killed publisher left in %s: %s", store.url, ", ".join(removed))
 
 
 def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:

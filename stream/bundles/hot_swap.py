@@ -106,6 +106,8 @@ class HotSwap:
             candidates = await asyncio.to_thread(self._candidates, known, refused)
             unreachable: set[str] = set()
             for version, url in candidates:
+                logger.info("fetching, verifying and loading bundle %s from %s", version, url)
+                started_s = time.monotonic()
                 try:
                     serving = await self._load(version, url)
                 except BundleError as error:
@@ -116,6 +118,7 @@ class HotSwap:
                     known is not None and known.bundle in unreachable
                 ):  # another bundle serves until the store can be reached
                     self._wanted = (known, time.monotonic())
+                logger.info("bundle %s is loaded, after %.1f s", version, time.monotonic() - started_s)
                 return serving
             logger.info("no bundle can serve yet: waiting for one to be trained and announced (intentrec train)")
             await asyncio.sleep(_NO_BUNDLE_RETRY_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 from intentrec_core.errors import ConfigError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 LATEST = "latest"
+#: The beginning of a version, and not all of it.
+_PREFIX = re.compile(r"b[0-9a-f]{0,11}")
 
 
 def open_store(settings: Settings) -> BundleStore:
@@ -42,16 +45,25 @@ def newest_bundle(settings: Settings) -> str | None:
 
 
 def resolve(store: BundleStore, version: str) -> str:
-    """The version itself; for ``latest`` the newest one.
+    """The version itself; for ``latest`` the newest one, for the first characters of a version the one that starts with them.
 
-    Raises: ConfigError when the store is empty.
+    Raises: ConfigError when the store is empty, or not exactly one version starts with these characters.
     """
-    if version != LATEST:
-        return version
-    manifests = store.list()
-    if not manifests:
+    if version != LATEST and not _PREFIX.fullmatch(version):
+        return version  # a whole version, or none at all, which the store refuses
+    versions = [manifest.version for manifest in store.list()]
+    if not versions:
         raise ConfigError(f"no bundle at {store.url}: write one with `intentrec train`")
-    return manifests[0].version
+    if version == LATEST:
+        return versions[0]
+    found = [known for known in versions if known.startswith(version)]
+    if len(found) != 1:
+        those = f"{len(found)} versions start with it: {', '.join(found[:5])}" if found else "no version starts with it"
+        raise ConfigError(
+            f"bundle {version!r} at {store.url}: {those}. Allowed: {LATEST}, a version as `intentrec bundle list` shows it, or "
+            "enough of its first characters"
+        )
+    return found[0]
 
 
 def publish_bundle(
@@ -64,10 +76,11 @@ def publish_bundle(
     Raises: BundleError when it does not verify or the store refuses; DataError when the data make an intent or a filter of
     the domain meaningless.
     """
-    from stream.bundles.builder import build_bundle
+    from stream.bundles.builder import build_bundle, remove_leftovers
 
     store = open_store(settings)
     built = build_bundle(store.cache, model, plays, metrics=metrics, previous=_newest_profile(store, model.domain.name))
+    remove_leftovers(store)
     store.publish(built.ref)
     return built
 

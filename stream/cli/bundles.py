@@ -9,7 +9,8 @@ import typer
 
 from intentrec_core.errors import ConfigError, DataError
 from stream.cli import options
-from stream.cli.progress import bars, print_warnings, results
+from stream.cli.progress import bars, notes, print_warnings, results
+from stream.cli.tables import print_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,10 @@ group = typer.Typer(
 )
 
 Version = Annotated[
-    str, typer.Argument(metavar="VERSION|latest", help="A version, as `intentrec bundle list` shows it.")
+    str,
+    typer.Argument(
+        metavar="VERSION|latest", help="A version, as `intentrec bundle list` shows it, or its first characters."
+    ),
 ]
 
 
@@ -99,22 +103,29 @@ def _refuse_other_items(model: Model, plays: pa.Table) -> None:
 
 @group.command("list", epilog="[bold]Examples[/bold]\n\n  intentrec bundle list --bundles s3://my-bucket/bundles")
 def list_bundles(bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
-    """List the bundles of the store, the newest first."""
-    from rich.table import Table
+    """List the bundles of the store, the newest first.
 
+    Other commands take a version by its first characters too, as long as no other version
+    starts with them.
+    """
     from stream.cli.bundle_store import open_store
+    from stream.wire.codec import iso_time
 
     settings = options.settings(bundle_url=bundles, cache_dir=cache_dir)
-    manifests = open_store(settings).list()
+    store = open_store(settings)
+    manifests, unfinished = store.list(), store.unfinished()
     out = results()
+    for version, written in unfinished.items():
+        notes().print(
+            f"{version} is half published, last written to at {iso_time(int(written.timestamp() * 1000))}: no worker takes it. "
+            "It is removed when a bundle is published a day after that",
+            soft_wrap=True,
+        )
     if not manifests:
         out.print(f"no bundle at {settings.bundle_url}: write one with `intentrec train`", soft_wrap=True)
         return
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("version", "built", "items", "plays", "parent", "HR@10"):
-        table.add_column(column, no_wrap=True, justify="right" if column in ("items", "plays", "HR@10") else "left")
-    for manifest in manifests:
-        table.add_row(
+    rows = [
+        (
             manifest.version,
             manifest.created_at[:19].replace("T", " "),
             _number(manifest.facts.get("num_items")),
@@ -122,30 +133,30 @@ def list_bundles(bundles: options.Bundles = None, cache_dir: options.CacheDir = 
             manifest.parent or "–",
             f"{manifest.metrics['hr_at_10']:.4f}" if "hr_at_10" in manifest.metrics else "–",
         )
-    out.print(table)
+        for manifest in manifests
+    ]
+    columns = ("version", "built", "items", "plays", "parent", "HR@10")
+    print_table(columns, rows, right=("items", "plays", "HR@10"))
 
 
 @group.command("inspect", epilog="[bold]Examples[/bold]\n\n  intentrec bundle inspect latest")
 def inspect(version: Version, bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
     """Show what a bundle says of itself: files, figures, parents."""
-    from rich.table import Table
-
     from stream.cli.bundle_store import open_store, resolve
 
     store = open_store(options.settings(bundle_url=bundles, cache_dir=cache_dir))
     lineage = list(store.lineage(resolve(store, version)))
     manifest = lineage[0]
     out = results()
-    out.print(f"[bold]{manifest.version}[/bold]  built {manifest.created_at} by intentrec {manifest.code_version}")
-    out.print(f"parents  {' ← '.join(parent.version for parent in lineage[1:]) or manifest.parent or 'none'}")
+    built = f"built {manifest.created_at} by intentrec {manifest.code_version}"
+    out.print(f"[bold]{manifest.version}[/bold]  {built}", soft_wrap=True)
+    parents = " ← ".join(parent.version for parent in lineage[1:])
+    out.print(f"parents  {parents or manifest.parent or 'none'}", soft_wrap=True)
     for name, value in {**_facts(manifest), **manifest.metrics}.items():
-        out.print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value}")
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("file", "bytes", "SHA-256"):
-        table.add_column(column, justify="right" if column == "bytes" else "left", overflow="fold")
-    for file, entry in manifest.files.items():
-        table.add_row(file, f"{entry.num_bytes:,}", entry.sha256)
-    out.print(table)
+        shown = f"{value:,.4f}" if isinstance(value, float) else str(value)
+        out.print(f"{name:<22} {shown}", markup=False, soft_wrap=True)
+    files = [(file, f"{entry.num_bytes:,}", entry.sha256) for file, entry in manifest.files.items()]
+    print_table(("file", "bytes", "SHA-256"), files, right=("bytes",))
 
 
 @group.command("profile", epilog="[bold]Examples[/bold]\n\n  intentrec bundle profile latest")
@@ -199,14 +210,15 @@ def verify(version: Version, bundles: options.Bundles = None, cache_dir: options
         loaded, index = check_bundle(ref.path)
     results().print(
         f"[green]sound[/green] {found}: {len(loaded.manifest.files)} files, {index.num_items:,} items, "
-        f"{len(loaded.domain.heads)} intents, golden queries as expected"
+        f"{len(loaded.domain.heads)} intents, golden queries as expected",
+        soft_wrap=True,
     )
 
 
 @group.command(
     "rollback",
     epilog="[bold]Examples[/bold]\n\n  intentrec bundle rollback                   to the one before the newest announced\n\n"
-    "  intentrec bundle rollback b0123456789ab     to this one",
+    "  intentrec bundle rollback b0123456789ab     to this one; its first characters are enough",
 )
 def rollback(
     version: Annotated[
@@ -218,18 +230,18 @@ def rollback(
 ) -> None:
     """Have every worker serve an older bundle: a new announcement that names it. It is verified first."""
     from stream.bundles.builder import check_bundle
-    from stream.cli.bundle_store import announce_bundle, newest_announced, open_store
+    from stream.cli.bundle_store import announce_bundle, newest_announced, open_store, resolve
 
     settings = options.settings(broker=broker, bundle_url=bundles, cache_dir=cache_dir)
     store = open_store(settings)
     with bars() as report:
         report(f"reading announcements on {settings.broker}", 0, 0)
         current = newest_announced(settings)
-        target = version or _parent(current, store)
+        target = resolve(store, version) if version else _parent(current, store)
         report(f"verifying {target}", 0, 0)
         check_bundle(store.fetch(target))
         number = announce_bundle(settings, target, reason="rollback", parent=current)
-    results().print(f"announcement {number}: workers go back to [bold]{target}[/bold]")
+    results().print(f"announcement {number}: workers go back to [bold]{target}[/bold]", soft_wrap=True)
 
 
 def _parent(current: str | None, store: BundleStore) -> str:

@@ -138,10 +138,9 @@ def redrive(
 
     Dead letters stay on their topic until retention deletes them, so select: without
     --reason, --from or --to, everything is sent, except dead letters that have a newer
-    one. Sending a play twice is safe while its event id is among the plays that the
-    member's history holds (one to two windows): it then counts as a duplicate. A late
-    play is folded in by its event time, or goes to the late topic. Sent plays get a new
-    record timestamp. If the user was erased, the play starts a new history.
+    one. Sending a play twice is safe: the second one counts as a duplicate, or goes to the
+    late topic. An old play is folded in by its event time, or goes to the late topic.
+    Sent plays get a new record timestamp. If the user was erased, the play starts a new history.
 
     Never sent: dead letters that kept only the start of the play (plays over 1 MB), and
     plays with reason inference_failed, which are in the member's history already.

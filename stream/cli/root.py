@@ -117,4 +117,17 @@ def set_up_logs(debug: bool) -> None:
     for name in ("aiokafka", "faust", "mode", "kafka"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.CRITICAL)
     if not debug:
+        logging.getLogger("asyncio").addFilter(_is_no_dropped_failure)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def _is_no_dropped_failure(record: logging.LogRecord) -> bool:
+    """A filter of asyncio's log: hides failures of the broker that nothing awaited.
+
+    A Kafka client that is fenced, closed or cut off drops futures of its own that have failed. asyncio would print a traceback
+    for each of them, long after the failure was handled.
+    """
+    from aiokafka.errors import KafkaError
+
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, KafkaError | IntentRecError | ConnectionError)

@@ -64,7 +64,7 @@ class SourceConsumer(Protocol):
         ...
 
     async def source_positions(self, partitions: set[int]) -> dict[int, tuple[int, int]]:
-        """For each partition, the fetcher's position and the end offset of the log."""
+        """For each partition, the fetcher's position and the end offset of the log. Asks the broker in any case."""
         ...
 
     async def membership(self, partition: int) -> Membership:
@@ -130,13 +130,18 @@ class _Uncommitted:
 
 
 class PartitionTask:
-    """Owned by the event loop. ``next_fetch``: the offset at which the next fetch has to start."""
+    """Owned by the event loop.
+
+    ``next_fetch``: the offset at which the next fetch has to start. Plays below ``processed_offset`` were processed, those below
+    ``committed_offset`` are in a durable checkpoint.
+    """
 
     def __init__(self, partition: int, dependencies: TaskDependencies, owner: TaskOwner) -> None:
         self.partition = partition
         self.phase = TaskPhase.OPENING
         self.next_fetch = -1
         self.committed_offset = -1
+        self.processed_offset = -1
         self.output_stream = OutputStream()
         self._dependencies, self._owner = dependencies, owner
         self._writer: ChangelogWriter | None = None
@@ -235,6 +240,7 @@ class PartitionTask:
         # The result of a queued prefill chunk holds no records, and may be older than the newest result.
         pending.next_offset = max(pending.next_offset, result.next_offset)
         pending.num_plays += result.num_records
+        self.processed_offset = max(self.processed_offset, result.next_offset)
         pending.changes.update(result.changelog)
         pending.counts.add_all(result.counts)
         pending.receipts.extend(receipts)

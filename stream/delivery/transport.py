@@ -22,7 +22,7 @@ from intentrec_core.errors import BrokerError
 from stream.delivery.partition import Membership
 from stream.delivery.private_names import check_private_names
 from stream.delivery.start_offset import SourceFacts
-from stream.kafka.clients import consumer_options
+from stream.kafka.clients import close_consumer, consumer_options
 from stream.wire.records import Fetched
 
 if TYPE_CHECKING:
@@ -133,6 +133,12 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 arrival.cancel()
                 return {}
             arrival.result()
+
+    async def on_thread_stop(self) -> None:
+        """As in Faust, but never raises: closing the consumer of a broker that is away would end this thread with a traceback."""
+        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        if self._consumer is not None:
+            await close_consumer(self._consumer)
 
     async def _unless_stopping(self, callback: Coroutine[Any, Any, None]) -> None:
         called = asyncio.ensure_future(callback)
@@ -283,8 +289,9 @@ class BatchConsumer(driver.Consumer):
     async def _source_positions(self, sources: set[TopicPartition]) -> dict[int, tuple[int, int]]:
         consumer = self._thread.aiokafka_consumer
         assigned = sources & consumer.assignment()
-        ends = await consumer.end_offsets(assigned) if assigned else {}
-        return {source.partition: (await consumer.position(source), end) for source, end in ends.items()}
+        # Without a partition, one end is read all the same: whether the broker answers must be known.
+        ends = await consumer.end_offsets(assigned or {TopicPartition(self._topic, 0)})
+        return {source.partition: (await consumer.position(source), ends[source]) for source in assigned}
 
     async def membership(self, partition: int) -> Membership:
         """See stream.delivery.partition.SourceConsumer. YES if the coordinator accepts a heartbeat of this generation."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from intentrec_core.errors import BrokerError
+from stream.kafka.clients import mark_retrieved
 from stream.kafka.steady_clock import SteadyClock
 from stream.wire.codec import with_latency
 from stream.wire.records import OutputKind, OutputRecord
@@ -76,7 +77,7 @@ class Receipt:
         self.stream = stream
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # If its partition was closed, no task awaits the receipt; asyncio must not report its exception as never retrieved.
-        self.future.add_done_callback(_mark_retrieved)
+        self.future.add_done_callback(mark_retrieved)
         if not num_outputs:
             self.future.set_result(None)
 
@@ -157,7 +158,9 @@ class Publisher:
                 latencies_s = fill(builder, chunk[num_done:], now_s, takes_latency=kind.takes_latency)
                 builder.close()
                 num_done += len(latencies_s)
-                sent.acknowledged.append(await producer.send_batch(builder, self._topics[kind], partition=partition))
+                acknowledged = await producer.send_batch(builder, self._topics[kind], partition=partition)
+                acknowledged.add_done_callback(mark_retrieved)  # if a later send raises, nothing awaits this one
+                sent.acknowledged.append(acknowledged)
                 sent.batches.append((Published(kind, latencies_s), now_s))
         return sent
 
@@ -262,8 +265,3 @@ def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *
             break
         latencies_s.append(latency_s)
     return latencies_s
-
-
-def _mark_retrieved(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()

@@ -1,7 +1,8 @@
 """Replays plays into Kafka in time order, at a multiple of their original speed or at a steady rate.
 
 Key and partition follow the contract (user id in UTF-8, Kafka's murmur2). The timestamp of a record is the time of sending. The
-event ids are those of the data, so replaying the same data again sends duplicates, which the worker counts but does not apply.
+event ids are those of the data, so replaying the same data again changes no history: the worker counts duplicates, and sets aside
+as late what has left a history.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from intentrec_core.errors import BundleFault, RejectReason
 from stream.ops.bulk_histogram import BulkHistogram
 from stream.wire.records import OutputKind
 
-#: Dense around the objective, 50 ms from play to publication at the 99th percentile. The tail separates a swap (below a
-#: second) from a rebalance (seconds) and from lag (minutes).
+#: Dense around the objective, 50 ms from play to publication at the 99th percentile of a worker on machines of its own. The
+#: tail separates load and swaps (below a second, where the alert begins) from a rebalance (seconds) and from lag (minutes).
 LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 #: Steps of one micro-batch, and commits. One play waits at most for the batch deadline (1 ms) and is encoded in a third of a
 #: millisecond; a full micro-batch of 256 plays takes about 50 ms, a commit 9 to 30 ms.
@@ -137,6 +137,9 @@ class Metrics:
         self.buffered_plays = create.gauge("buffered_plays", "Plays fetched but not yet processed")
         self.lag_plays = create.gauge(
             "lag_plays", "Plays in the log that are not committed yet, in the partitions of this worker"
+        )
+        self.broker_away = create.gauge(
+            "broker_away", "1 while the broker does not answer this worker or trainer; its lag is not measured then"
         )
         self.stage_seconds = create.seconds(
             "stage", "Duration of one step of a micro-batch", STAGE_BUCKETS_S, stage=PipelineStep

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from intentrec_core.errors import ConfigError
+from intentrec_core.history.changelog_codec import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
     """``num_partitions`` of the plays topic. A play that crashes inference is tried ``max_tries`` times by itself before it goes
-    to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`.
+    to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`. ``changelog_schema`` as in
+    :mod:`intentrec_core.history.changelog_codec`.
 
     Raises: ConfigError naming the value and what is allowed.
     """
@@ -22,6 +24,7 @@ class PipelineConfig:
     beta: float = 0.0
     max_tries: int = 2
     max_prefill_positions: int = 0
+    changelog_schema: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         lows = {"num_partitions": 1, "num_recommendations": 1, "max_tries": 1, "beta": 0, "max_prefill_positions": 0}

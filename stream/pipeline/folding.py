@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import RejectReason
-from intentrec_core.history.changelog_codec import encode_changes, tombstone_keys
+from intentrec_core.history.changelog_codec import SCHEMA_VERSION, encode_changes, tombstone_keys
 from intentrec_core.history.history import EventLayout, Fold, History, Outcome, anchor
 from stream.pipeline.sessions import NOTHING_CARRIED
 from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
@@ -134,11 +134,12 @@ class _Records:
 class Folder:
     """Folds the records of one micro-batch; one instance per micro-batch.
 
-    ``num_partitions`` is None where any partitioner is allowed.
+    ``num_partitions`` is None where any partitioner is allowed. ``schema`` is the version of the changelog's records.
     """
 
-    def __init__(self, layout: EventLayout, num_partitions: int | None) -> None:
+    def __init__(self, layout: EventLayout, num_partitions: int | None, schema: int = SCHEMA_VERSION) -> None:
         self._layout = layout
+        self._schema = schema
         self._max_future_ms = int(layout.domain.max_future_s * 1000)
         self._num_partitions = num_partitions
         self._partitions: list[FoldedPartition] = []
@@ -206,7 +207,12 @@ class Folder:
             if first_changed >= 0:
                 work.changelog.update(
                     encode_changes(
-                        layout, user_id, member.history, first_changed=first_changed, anchor_moved=anchor_moved
+                        layout,
+                        user_id,
+                        member.history,
+                        first_changed=first_changed,
+                        anchor_moved=anchor_moved,
+                        schema=self._schema,
                     )
                 )
         outcomes = FoldOutcomes(
@@ -283,7 +289,7 @@ class Folder:
     def _new_run(self, member: _Member, first_changed: int) -> ContextRun:
         history = member.history
         first = anchor(history.count, self._layout.window)
-        carried_ms = history.carried_session_ms if first else NOTHING_CARRIED
+        carried_ms = history.oldest_session_ms(self._layout) if first else NOTHING_CARRIED
         run = ContextRun(member.key, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
         member.run = run
         member.wave += 1

@@ -165,7 +165,9 @@ class Pipeline:
         return self._bundles.finish(self._prefill.members())
 
     def _fold(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> FoldedBatch:
-        folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
+        config = self.config
+        num_partitions = config.num_partitions if config.plays_partitioner == "murmur2" else None
+        folder = Folder(self.layout, num_partitions, config.changelog_schema)
         with timed(self.metrics, PipelineStep.FOLD):
             for partition, records in batches.items():
                 if records:

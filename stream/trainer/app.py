@@ -85,6 +85,7 @@ class TrainerProcess:
             settings.metrics_host, settings.metrics_port, self.metrics.registry, live=self._live, ready=self._ready
         )
         self.health_port = await health.start()
+        logger.info("metrics and health are served on %s:%d", settings.metrics_host, self.health_port)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 try:
@@ -125,6 +126,8 @@ class TrainerProcess:
         stack.push_async_callback(follower.stop)
         await follower.start()
         self._follower, self._not_ready = follower, None
+        serving = self._serving.bundle if self._serving else "no bundle yet"
+        logger.info("ready: logging %s to %s; serving: %s", settings.plays_topic, settings.event_log_dir, serving)
         await _first_to_end(
             follower.run(),
             follower.watch_lag(),
@@ -136,10 +139,13 @@ class TrainerProcess:
     async def _take_lead(self, stack: contextlib.AsyncExitStack) -> LeaderLock:
         self._not_ready = "waiting for the leader lock: another trainer may lead"
         # Detected from the broker, not from the workers' setting: only the embedded broker, on one machine, lacks transactions.
+        logger.info("connecting to the broker %s", self.settings.broker)
         can = await uses_transactions(self.settings.model_copy(update={"transactions": "auto"}))
         lock = leader_lock(self.settings, transactional=can)
         stack.push_async_callback(lock.release)
+        logger.info("waiting for the lead: only one trainer of %s trains", self.settings.app_id)
         await lock.acquire()
+        logger.info("this trainer leads")
         self._lock = lock
         return lock
 
@@ -265,7 +271,11 @@ class TrainerProcess:
         return f"no progress for {stalled_s:.0f} s" if stalled_s > self.settings.progress_deadline_s else None
 
     def _ready(self) -> str | None:
-        return "stopping" if self._stop.is_set() else self._not_ready or self._log_error
+        if self._stop.is_set():
+            return "stopping"
+        if self._follower is not None and self._follower.is_cut_off:
+            return f"the broker {self.settings.broker} does not answer"
+        return self._not_ready or self._log_error
 
 
 def _failed(result: RetrainResult, detail: str) -> RetrainResult:

@@ -141,6 +141,8 @@ class LogFollower:
         self._last_poll_s = clock()
         self._lagging = Waiting(clock)
         self._poll_was_full = False
+        #: Whether the last look at the ends of the topic failed.
+        self.is_cut_off = False
         self._consumer = AIOKafkaConsumer(
             **consumer_options(settings, "trainer"),
             auto_offset_reset="none",
@@ -220,10 +222,15 @@ class LogFollower:
                     # The last poll could not return all available plays: a partition may just be waiting its turn.
                     lagging = set()
             except (TimeoutError, KafkaError):
+                is_cut_off = True
                 # An unreachable broker is not a hanging trainer: restarting the trainer would not help.
                 lagging = {p.partition for p in assigned}
                 if not await can_read_end_offsets(self._settings, deadline_s, lagging):
                     lagging = set()
+            else:
+                is_cut_off = False
+            self.is_cut_off = is_cut_off
+            self._metrics.broker_away.set(is_cut_off)
             self._lagging.only(lagging)
 
     def stalled_s(self) -> float:

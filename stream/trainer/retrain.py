@@ -40,7 +40,7 @@ from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.profile import DataProfile, measure
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
-from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle
+from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, remove_leftovers
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.event_log import EventLog
 from stream.trainer.gate import Contender, GateResult, judge
@@ -206,6 +206,7 @@ def _publish(
     logger.info("%s", built.line())
     for warning in built.warnings:
         logger.warning("%s", warning)
+    remove_leftovers(store)
     store.publish(built.ref)
     return msgspec.structs.replace(result, outcome=TrainerOutcome.PUBLISHED, bundle=built.ref.version)
 

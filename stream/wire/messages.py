@@ -40,9 +40,7 @@ LatencySeconds = Annotated[
 class Play(Struct, frozen=True, omit_defaults=True, gc=False):
     """A member played an item. The record's key is user_id in UTF-8; its partition is the murmur2 hash of the key."""
 
-    event_id: Annotated[
-        Id, Meta(description="Identifies this play; a second play with the same event_id changes nothing.")
-    ]
+    event_id: Annotated[Id, Meta(description="Identifies this play; the same play sent again changes nothing.")]
     user_id: Annotated[Id, Meta(description="The member who played the item. At most 256 bytes of UTF-8.")]
     item_id: Annotated[Id, Meta(description="The item that was played. At most 256 bytes of UTF-8.")]
     ts: Annotated[

@@ -150,7 +150,7 @@ _CHANNELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "late": (
         "late-play",
         "send",
-        "Valid plays that arrived too late to be added to the member's history, unchanged.",
+        "Valid plays that arrived too late to be added to the member's history, and repeats of plays that left it; unchanged.",
         {},
     ),
     "model_updates": (

@@ -27,6 +27,7 @@ from tests.rigs.verdict import judge, read_all
 pytestmark = pytest.mark.timeout(240)
 
 #: Runs a command as a person would, with the rig's settings; exit code, standard output, standard error.
+NUL, ESCAPED_NUL = "a\0b", r"a\u0000b"
 Commands = Callable[..., tuple[int, str, str]]
 
 
@@ -57,7 +58,8 @@ def play(user: str, event: str, **fields: Any) -> bytes:
 def test_a_member_is_shown_verified_and_forgotten_while_a_worker_runs(rig: Rig, run: Commands) -> None:
     worker = rig.start_worker()
     rig.produce(rig.plays(400))
-    rig.wait_for_answers(400)
+    rig.produce([json.loads(play(NUL, "odd"))])
+    rig.wait_for_answers(401)
     with GroupView(rig.settings) as group:
         group.catches_up(rig)  # what is shown is the changelog, and a cut is made after the answers
     code, shown, _ = run("state", "show", "u7", "--json")
@@ -73,8 +75,15 @@ def test_a_member_is_shown_verified_and_forgotten_while_a_worker_runs(rig: Rig, 
     code, _, error = run("state", "show", "u7")
     assert (code, "never played, or was forgotten" in error) == (3, True)
 
+    # No argument can hold a NUL.
+    code, shown, error = run("state", "show", ESCAPED_NUL, "--escaped")
+    assert (code, error.count("\n")) == (0, 1), error
+    assert re.search(rf"^user +{re.escape(ESCAPED_NUL)}$", shown, re.M)
+    assert run("forget", ESCAPED_NUL, "--escaped", "--yes", "--wait", "60")[0] == 0
+    assert run("state", "show", ESCAPED_NUL, "--escaped")[0] == 3
+
     rig.produce(rig.plays(400))
-    rig.wait_for_answers(800)
+    rig.wait_for_answers(801)
     assert worker.terminate() == 0, worker.log()[-2000:]
     assert json.loads(run("state", "show", "u7", "--json")[1])["plays_applied"] == 10, "a new history"
     assert json.loads(run("state", "show", "u8", "--json")[1])["plays_applied"] == 20

@@ -12,6 +12,7 @@ from tests.mutants.partition_tasks import PARTITION_TASKS
 from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
+from tests.mutants.signals import SIGNALS
 from tests.mutants.state import STATE
 
 MUTANTS = (
@@ -19,6 +20,7 @@ MUTANTS = (
     *PREFILL,
     *PARTITION_TASKS,
     *LIVENESS,
+    *SIGNALS,
     *STATE,
     *FOLD_RULES,
     *REPAIR,

@@ -83,8 +83,24 @@ STATE = (
         (TEST_PIPELINE,),
     ),
     Mutant(
+        "a history of the older schema takes no evicted play for known",
+        (Edit(CODEC, "        history.newest_evicted = layout.unknown_events\n", ""),),
+        (TEST_GROUND_STATE,),
+    ),
+    Mutant(
+        "a lost record of evicted plays read as no evicted play",
+        (
+            Edit(
+                CODEC,
+                "            if evicted is None or anchor(_EVICTED_1.unpack_from(evicted)[1], layout.window) != start:\n",
+                "            if evicted is None:\n                return history\n            if False:\n",
+            ),
+        ),
+        (TEST_GROUND_STATE,),
+    ),
+    Mutant(
         "evicted plays not in the changelog",
-        (Edit(CODEC, "    if anchor_moved:\n        head", "    if False:\n        head"),),
+        (Edit(CODEC, "    if anchor_moved:\n", "    if False:\n"),),
         (TEST_GROUND_STATE,),
     ),
     Mutant(

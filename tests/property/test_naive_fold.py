@@ -57,7 +57,9 @@ class Entry(NamedTuple):
 
 
 FORMS = (
-    ["play"] * 14 + ["repeat"] * 3 + ["future", "edge", "no play", "misplaced", "no key", "key", "erasure", "control"]
+    ["play"] * 14
+    + ["repeat", "again"] * 3
+    + ["future", "edge", "no play", "misplaced", "no key", "key", "erasure", "control"]
 )
 ENTRIES = st.lists(
     st.builds(
@@ -77,6 +79,7 @@ def to_log(entries: Sequence[Entry]) -> list[Record]:
     """The records of all partitions in the order they were sent, each partition with its own offsets."""
     records, ends, clock_ms = list[Record](), [0] * NUM_PARTITIONS, START_MS
     sent: dict[str, list[str]] = {user: [] for user in USERS}
+    values: dict[str, list[bytes]] = {user: [] for user in USERS}
     for number, (user, form, step_s, fields) in enumerate(entries):
         clock_ms += max(0, int(step_s * 1000))
         ts = clock_ms + min(0, int(step_s * 1000))
@@ -88,6 +91,10 @@ def to_log(entries: Sequence[Entry]) -> list[Record]:
             sent[user].append(event)
         play = {"event_id": event, "user_id": user, "item_id": f"item-{number % 7}", "ts": ts, "duration_s": 90.5}
         value: bytes | None = json.dumps(play | fields).encode()
+        if form == "again" and values[user]:
+            value = values[user][number * number % len(values[user])]  # exactly as it was, however long ago
+        elif form in ("play", "repeat"):
+            values[user].append(value)
         key: bytes | None = user.encode()
         headers: tuple[tuple[str, bytes], ...] = ()
         partition = partition_of(user.encode(), NUM_PARTITIONS)
@@ -178,6 +185,32 @@ def _states(histories: Sequence[dict[str, History]]) -> dict[tuple[int, str], Me
 def test_the_product_folds_as_the_oracle_does(
     num_partitions: int | None, entries: list[Entry], sizes: list[int]
 ) -> None:
+    assert_alike(num_partitions, entries, sizes)
+
+
+#: One member's plays at few times, and exact repeats. With n = 4, 16 evicted plays of one time are known.
+TIES = st.lists(
+    st.builds(
+        Entry,
+        st.just(USERS[0]),
+        st.sampled_from(["play", "play", "again", "repeat"]),
+        st.sampled_from([0, 0, 0, 0, 0, 0, 0, 0, 0.001, -0.001, -0.002, GAP_S + 0.001]),
+        st.just({}),
+    ),
+    min_size=40,
+    max_size=90,
+)
+
+
+@given(entries=TIES, sizes=BATCHES)
+@settings(max_examples=200)
+def test_plays_of_one_time_and_exact_repeats_are_folded_as_the_oracle_does(
+    entries: list[Entry], sizes: list[int]
+) -> None:
+    assert_alike(None, entries, sizes)
+
+
+def assert_alike(num_partitions: int | None, entries: Sequence[Entry], sizes: Sequence[int]) -> None:
     product, oracle = Product(num_partitions), naive_fold(DOMAIN, num_partitions)
     records, low, nth = to_log(entries), 0, 0
     while low < len(records):

@@ -194,6 +194,17 @@ class NaiveFold:
         """The items of the last w plays, in event time, evicted ones included; an item played twice is there twice."""
         return [play.item_id for play in member.applied[-self.watched :]] if self.watched else []
 
+    def newest_evicted(self, member: NaiveMember) -> NaivePlay | None:
+        """The last play, in order, of those that are no longer held."""
+        num_evicted = anchor(member.num_applied, self.window)
+        return member.applied[num_evicted - 1] if num_evicted else None
+
+    def remembered(self, member: NaiveMember) -> list[str]:
+        """Event ids of evicted plays that a repeat is told by: the first 4n at the newest one's event time."""
+        newest = self.newest_evicted(member)
+        evicted = member.applied[: anchor(member.num_applied, self.window)]
+        return [play.event_id for play in evicted if newest and play.ts == newest.ts][: 4 * self.window]
+
     def session_start(self, member: NaiveMember, place: int) -> int:
         """Event time at which the session of the play at ``place`` of all applied began."""
         while place and not self._is_gap(member.applied, place):
@@ -229,14 +240,22 @@ class NaiveFold:
 
     def _judge(self, play: NaivePlay, member: NaiveMember) -> str:
         """Whether a play that may be folded is a duplicate, late or applied."""
-        held = self.plays(member)
-        # play.schema.json: event_id names the play, and a repeated one changes nothing. It is one whatever else it says,
-        # and before lateness is asked. Only plays that are held are known: a repeat of an evicted one is a new play.
+        held, newest = self.plays(member), self.newest_evicted(member)
+        # ARCHITECTURE, "Duplicates": an event id that is held is one whatever else the play says, and before lateness is
+        # asked.
         if any(play.event_id == other.event_id for other in held):
             return "duplicate"
-        # README, "a play comes late": set aside when its place is gone. It is gone when a play was evicted and the play is
-        # older than all that are held. Nothing else makes a play late.
-        return "late" if len(held) < member.num_applied and play.ts < held[0].ts else "applied"
+        # ARCHITECTURE, "Order and lateness": the rest is judged by T, the time of the newest play that was evicted. While
+        # none was, nothing is late.
+        if newest is None or play.ts > newest.ts:
+            return "applied"
+        if play.ts < newest.ts:
+            return "late"
+        # At T itself: H, which is closed when it has 4n event ids.
+        remembered = self.remembered(member)
+        if play.event_id in remembered:
+            return "duplicate"
+        return "late" if len(remembered) == 4 * self.window else "applied"
 
     def _opens(self, applied: list[NaivePlay], place: int) -> bool:
         """An output names the session of the newest play; the play at ``place`` opened it if it is the first one there."""

@@ -95,11 +95,14 @@ def test_the_fifth_play_evicts_the_first_two() -> None:
 def test_a_play_is_late_only_when_its_place_is_gone() -> None:
     first = [play(name, NOON + 10 * at) for at, name in enumerate("abcd")]
     assert run([*first, play("old", NOON - 9)]).outcomes[-1] == "applied"  # nothing was evicted
-    five = [*first, play("e", NOON + 40)]  # now c, at +20, is the oldest that is held
-    result = run([*five, play("below", NOON + 19), play("same", NOON + 20)])
-    assert result.outcomes[5:] == ["late", "applied"]
-    assert held(result) == ["c", "same", "d", "e"]
-    assert result.members[0, "u"].last_offset == 6
+    five = [*first, play("e", NOON + 40)]  # now b, at +10, is the newest that was evicted
+    result = run([*five, play("below", NOON + 9)])
+    assert result.outcomes[5:] == ["late"]
+    result = run([*five, play("same", NOON + 10)])
+    assert (result.outcomes[5:], held(result)) == (["applied"], ["same", "c", "d", "e"])
+    result = run([*five, play("between", NOON + 19)])
+    assert (result.outcomes[5:], held(result)) == (["applied"], ["between", "c", "d", "e"])
+    assert result.members[0, "u"].last_offset == 5
 
 
 def test_a_play_may_be_applied_and_evicted_at_once() -> None:
@@ -122,9 +125,24 @@ def test_a_late_play_that_comes_again_is_late_again() -> None:
     assert run([*five, play("z", NOON), play("z", NOON)]).outcomes[5:] == ["late", "late"]
 
 
-def test_a_repeat_of_an_evicted_play_is_a_new_play() -> None:
+def test_a_repeat_of_an_evicted_play_is_late_or_a_duplicate() -> None:
     five = [play(name, NOON + at) for at, name in enumerate("abcde")]
-    assert run([*five, play("a", NOON), play("a", NOON + 9)]).outcomes[5:] == ["late", "applied"]
+    assert run([*five, play("a", NOON), play("b", NOON + 1)]).outcomes[5:] == ["late", "duplicate"]
+
+
+def test_the_event_id_of_an_evicted_play_at_a_later_time_is_a_new_play() -> None:
+    five = [play(name, NOON + at) for at, name in enumerate("abcde")]
+    assert run([*five, play("a", NOON + 9)]).outcomes[5:] == ["applied"]
+    assert run([*five, play("a", NOON + 1)]).outcomes[5:] == ["applied"], "a was evicted, but not at this time"
+
+
+def test_of_evicted_plays_at_one_time_the_first_4n_are_remembered() -> None:
+    many = [play(str(at), NOON) for at in range(11)]  # n is 2: 8 are evicted by the eleventh
+    assert run(many).outcomes == ["applied"] * 11
+    repeated = run([*many, *many, play("new", NOON)])
+    assert repeated.outcomes[11:] == ["duplicate"] * 11 + ["late"]
+    later = run([*many, play("x", NOON + 1), play("y", NOON + 1), play("8", NOON), play("9", NOON), play("10", NOON)])
+    assert later.outcomes[11:] == ["applied", "applied", "late", "late", "duplicate"]
 
 
 def test_two_members_may_use_one_event_id() -> None:

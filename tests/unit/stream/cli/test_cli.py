@@ -98,7 +98,12 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("dlq", "redrive", "--from", "3-7"), 2, "PARTITION:OFFSET"),
         (("dlq", "list", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
         (("state", "verify", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("bundle", "rollback", "b01", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("eval", "--bundle", "b01"), 2, "no bundle at"),
         (("forget", "x" * 300, "--yes"), 2, "allowed: 1 to 256"),
+        (("forget", "a\\", "--escaped", "--yes"), 2, "a JSON string without its quotes"),
+        (("forget", "\\ud83d", "--escaped", "--yes"), 2, "a JSON string without its quotes"),
+        (("state", "show", "\udcff"), 2, "is not UTF-8"),
         (("topics", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
         (("broker", "--nodes", "3"), 2, "the embedded broker is one node"),
         (("broker", "--engine", "kafka", "--nodes", "2"), 6, "allowed: 1, 3"),
@@ -332,4 +337,31 @@ def test_an_erasure_of_a_member_without_a_history_claims_no_tombstones(
     assert run("forget", "nobody", "--yes", "--wait", "1") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "plays-3 offset 7" in said
-    assert said.endswith("the changelog has tombstones where there was one")
+    assert said.endswith("no play that this member made before the request; plays after it begin a new history")
+
+
+DROPPED = """
+import asyncio, gc, logging, sys
+from aiokafka.errors import ProducerFenced
+from intentrec_core.errors import BrokerError
+from stream.cli.root import set_up_logs
+
+set_up_logs(debug=sys.argv[1] == "debug")
+
+async def drop():
+    for error in (ProducerFenced(), BrokerError("the producer was closed"), ConnectionResetError(), KeyError("ours")):
+        asyncio.get_running_loop().create_future().set_exception(error)
+    gc.collect()
+
+asyncio.run(drop())
+"""
+
+
+@pytest.mark.parametrize(("mode", "num_reported"), [("plain", 1), ("debug", 4)])
+def test_failures_of_the_broker_that_a_client_drops_are_not_reported_and_other_errors_are(
+    mode: str, num_reported: int
+) -> None:
+    done = subprocess.run([sys.executable, "-c", DROPPED, mode], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr.count("Future exception was never retrieved") == num_reported
+    assert "KeyError: 'ours'" in done.stderr

@@ -239,3 +239,71 @@ def test_a_cancellation_out_of_a_client_library_leaves_no_partition_closed(
         assert broker.num_opened == 2
 
     run_worker(pipeline, scenario)
+
+
+@pytest.mark.parametrize(("num_replayed", "expected"), [(0, {0}), (3, {0}), (5, set())])
+def test_a_drain_names_partitions_whose_processed_plays_are_not_replayed_yet(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, num_replayed: int, expected: set[int]
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await until(worker.fetchable)
+        broker.num_failures = 1
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.num_opened == 2 and worker.fetchable())
+        if num_replayed:
+            worker.accept(worker.fetchable()[0], Fetched(100, records(100, num_replayed), 100 + num_replayed))
+            await until(lambda: broker.committed)
+        assert await worker.drain() == expected
+
+    run_worker(pipeline, scenario)
+
+
+@pytest.mark.parametrize(("num_failures", "expected"), [(0, set()), (1, {0})])
+def test_a_drain_names_partitions_whose_last_checkpoint_fails(
+    pipeline: HangingPipeline, num_failures: int, expected: set[int]
+) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(pipeline.began.is_set)
+        broker.num_failures = num_failures
+        draining = asyncio.ensure_future(worker.drain())
+        await asyncio.sleep(0)
+        pipeline.go_on.set()
+        assert await draining == expected
+
+    run_worker(pipeline, scenario)
+
+
+def test_plays_of_a_revoked_partition_are_the_next_owners(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await until(worker.fetchable)
+        broker.num_failures = 1
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.num_opened == 2 and worker.fetchable())
+        await worker.partitions_revoked({0})
+        assert await worker.drain() == set()
+
+    run_worker(pipeline, scenario)
+
+
+def test_the_lag_counts_unfetched_offsets_and_fetched_plays_but_no_control_records(pipeline: HangingPipeline) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        task = worker.fetchable()[0]
+        assert worker.lag_plays(task, 160) == 60
+        worker.accept(task, Fetched(100, records(100, 5), 150))  # and 45 offsets of control records and aborted plays
+        assert worker.lag_plays(task, 160) == 10 + 5
+        pipeline.go_on.set()
+        await until(lambda: broker.committed == [105])
+        assert worker.lag_plays(task, 150) == worker.lag_plays(task, 149) == 0
+
+    run_worker(pipeline, scenario)

@@ -223,6 +223,9 @@ def test_a_trainer_hangs_only_if_a_fresh_client_can_read_the_end_offsets(
     async def scenario(follower: LogFollower) -> None:
         await until(lambda: consumer.now_s >= 1000)
         assert (follower.stalled_s() > 500) is told_to_others
+        assert follower.is_cut_off
+        consumer.error = None
+        await until(lambda: not follower.is_cut_off)
 
     follow(consumer, scenario)
 
