@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ from functools import cached_property
 from itertools import pairwise
 
 _TRUTH_NAMES = {"true", "false"}
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", re.ASCII)
 #: Longer texts spell no number that a domain declares: they are not parsed for each play that has one.
 _LONGEST_NUMBER = 24
 
@@ -234,10 +236,7 @@ def spelled_code(codes: Mapping[str, int], text: str) -> int:
         return found
     if codes.keys() <= _TRUTH_NAMES:
         return codes.get({"1": "true", "0": "false"}.get(text, text.lower()), 0)
-    try:
-        return codes.get(value_text(float(text)), 0) if text.isascii() and "_" not in text else 0
-    except ValueError:
-        return 0
+    return codes.get(value_text(float(text)), 0) if _NUMBER.fullmatch(text) else 0
 
 
 def _bucket_names(edges: Sequence[float]) -> tuple[str, ...]:
