@@ -44,9 +44,9 @@ def main() -> None:
         title = item.title if (item := catalogue.get(now.item_id)) else now.item_id
         print(f"{now.user_id} played {title}")
         if now.primary:
-            print(f"    is up to  {now.primary.head} = {now.primary.label} ({now.primary.probability:.0%})")
+            print(f"    likely intent  {now.primary.head} = {now.primary.label} ({now.primary.probability:.0%})")
         print(
-            f"    show next {', '.join(item.title for item in now.recommend(k=3)) or 'nothing that the filters admit'}"
+            f"    show next      {', '.join(item.title for item in now.recommend(k=3)) or 'nothing that the filters admit'}"
         )
 
     folder = model.save(options.save)

@@ -1,4 +1,4 @@
-"""IntentRec as a library: train on plays, predict what members are up to, recommend, save.
+"""IntentRec as a library: train on plays, predict members' intents, recommend, save.
 
     import intentrec_core as intentrec
 

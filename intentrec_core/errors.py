@@ -38,6 +38,17 @@ class RejectReason(StrEnum):
     KEY_MISMATCH = "key_mismatch"
     WRONG_PARTITION = "wrong_partition"
     INFERENCE_FAILED = "inference_failed"
+    OUTPUT_TOO_LARGE = "output_too_large"
+
+
+class HidingReason(StrEnum):
+    """Why a filter hides every item from a member. Also a metric label and part of a message, so values are added but never
+    renamed or removed.
+    """
+
+    MEMBER_UNKNOWN = "member_unknown"
+    NO_ITEM = "no_item"
+    TOGETHER = "together"
 
 
 class BundleFault(StrEnum):
@@ -56,6 +67,7 @@ class BundleFault(StrEnum):
     STALE_SEQUENCE = "stale_sequence"
     GATE = "gate"
     UNREACHABLE = "unreachable"
+    MESSAGE_SIZE = "message_size"
 
 
 class IntentRecError(Exception):

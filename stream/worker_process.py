@@ -31,10 +31,11 @@ from stream.delivery.worker_metrics import WorkerMetrics
 from stream.kafka.broker_checks import check_topics, uses_transactions
 from stream.kafka.clients import mark_retrieved
 from stream.kafka.outputs_producer import OutputsProducer
-from stream.kafka.publisher import BATCH_BYTES, Publisher
+from stream.kafka.publisher import Publisher, max_batch_bytes
 from stream.ops.health import HealthServer
 from stream.ops.process_end import EXIT_NOT_DRAINED, run_until_signal
 from stream.wire.records import OutputKind
+from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 
 if TYPE_CHECKING:
     from intentrec_core.history.history import EventLayout
@@ -56,7 +57,7 @@ _STOP_DEADLINE_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerParts:
-    """The pipeline of a worker, and the layout and domain fingerprint of its state.
+    """The pipeline of a worker, the layout and domain fingerprint of its state, and the limits of the topics it writes to.
 
     ``background`` runs while the worker runs, until it is cancelled; model updates are followed there.
     """
@@ -64,6 +65,7 @@ class WorkerParts:
     pipeline: PlaysPipeline[Any]
     layout: EventLayout
     fingerprint: str
+    limits: TopicLimits = DEFAULT_LIMITS
     background: Callable[[PlaysWorker], Awaitable[None]] | None = None
 
 
@@ -134,12 +136,15 @@ class WorkerProcess:
             self._not_ready = "not in the group yet"
             logger.info("joining the group %s", settings.app_id)
             rebalance_s = settings.rebalance_timeout_s
+            batch_bytes = max_batch_bytes(parts.limits)
             if not transactional:
                 rebalance_s = min(rebalance_s, EMBEDDED_REBALANCE_TIMEOUT_S)
                 logger.warning(
                     "the broker %s has no transactions: after a crash, plays can be answered twice", settings.broker
                 )
-            producer = await stack.enter_async_context(_outputs_producer(settings, idempotent=transactional))
+            producer = await stack.enter_async_context(
+                _outputs_producer(settings, batch_bytes, idempotent=transactional)
+            )
             metrics = WorkerMetrics(self.metrics)
             publisher = Publisher(producer, _output_topics(settings), on_published=metrics.published)
             await publisher.start()
@@ -221,7 +226,8 @@ class WorkerProcess:
 
         def writer(partition: int, marker: Callable[[int], Marker]) -> ChangelogWriter:
             if transactional:
-                return TransactionalWriter(settings, partition, marker, publisher if exactly_once else None)
+                outputs = publisher if exactly_once else None
+                return TransactionalWriter(settings, partition, marker, outputs, max_batch_bytes(parts.limits))
             return PlainWriter(settings, partition, marker, producer, source.commit_source)
 
         def marker(num_partitions: int, next_offset: int) -> Marker:
@@ -269,14 +275,16 @@ async def _stop_app(app: PlaysApp) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _outputs_producer(settings: Settings, *, idempotent: bool) -> AsyncIterator[OutputsProducer]:
+async def _outputs_producer(
+    settings: Settings, batch_bytes: int, *, idempotent: bool
+) -> AsyncIterator[OutputsProducer]:
     def make() -> AIOKafkaProducer:
         return AIOKafkaProducer(
             **settings.connection(),
             client_id=f"{settings.app_id}-outputs",
             enable_idempotence=idempotent,
             acks="all",
-            max_batch_size=BATCH_BYTES,
+            max_batch_size=batch_bytes,
         )
 
     producer = OutputsProducer(make)

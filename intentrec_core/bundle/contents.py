@@ -129,6 +129,19 @@ def item_vectors(model: IntentRec, item_table: ItemTable, at_s: float) -> ItemVe
     return ItemVectors(weights, bias, labels)
 
 
+@torch.inference_mode()
+def new_item_vectors(model: IntentRec, items: ItemTable, at_s: float) -> ItemVectors:
+    """The vectors that a bundle of ``model`` would give to items that are new to it, as :func:`item_vectors` gives them after
+    the model has grown by these rows. ``items`` is a table of the new items alone.
+
+    Shapes: as :class:`ItemVectors`, for the rows of ``items``; row 0 is zeros.
+    """
+    weights, bias = (tensor.float().cpu().numpy().copy() for tensor in model.new_item_weights(items))
+    weights[0], bias[0] = 0.0, 0.0
+    labels = {head.name: items.labels(head, at_s) for head in item_label_heads(model.domain)}
+    return ItemVectors(weights, bias, labels)
+
+
 def pack_files(
     folder: Path,
     *,

@@ -112,7 +112,7 @@ def write_bundle(
     The version depends on the files alone. If the bundle exists already it is kept, unless its files are damaged: then
     it is replaced.
 
-    Raises: ValueError when the files are not exactly :data:`BUNDLE_FILES`; OSError when the disk refuses. In both cases
+    Raises: ValueError when the files are not exactly :data:`BUNDLE_FILES`; OSError when a write fails. In both cases
     nothing is left on disk.
     """
     if set(files) != set(BUNDLE_FILES):

@@ -102,6 +102,11 @@ class Field:
         return {value: 1 + i for i, value in enumerate(self.values)}
 
     @property
+    def message_bytes(self) -> int:
+        """An upper bound of the bytes that this intent takes in a message: its name twice, each label with a number."""
+        return 2 * json_bytes(self.name) + 32 + sum(json_bytes(label) + 10 for label in self.label_names)
+
+    @property
     def is_dynamic(self) -> bool:
         """Whether the value belongs to the play or its context, rather than to the item."""
         return self.source is not FieldSource.CATALOGUE
@@ -116,13 +121,23 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """A declared rule for which items may be shown (see :class:`FilterKind`)."""
+    """A declared rule for which items may be shown (see :class:`FilterKind`).
+
+    ``default`` holds for a member whose plays have not named ``event_key`` yet, as if the member had sent it; None: no item
+    passes until then.
+    """
 
     kind: FilterKind
     key: str = ""
     event_key: str = ""
+    default: float | str | None = None
     unless_head: str = ""
     unless_values: tuple[str, ...] = ()
+
+    @property
+    def message_bytes(self) -> int:
+        """An upper bound of the bytes that this filter takes in a message about an empty list."""
+        return json_bytes(self.key) + json_bytes(self.event_key) + 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +252,11 @@ def spelled_code(codes: Mapping[str, int], text: str) -> int:
     if codes.keys() <= _TRUTH_NAMES:
         return codes.get({"1": "true", "0": "false"}.get(text, text.lower()), 0)
     return codes.get(value_text(float(text)), 0) if _NUMBER.fullmatch(text) else 0
+
+
+def json_bytes(text: str) -> int:
+    """Bytes of a text as a JSON string, quotes included."""
+    return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def _bucket_names(edges: Sequence[float]) -> tuple[str, ...]:

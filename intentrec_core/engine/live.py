@@ -28,7 +28,7 @@ from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay
+from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
 from intentrec_core.model.model import IntentRec
 
 #: The limits that a play on the plays topic has, too.
@@ -123,12 +123,12 @@ class _Moment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveUpdate:
-    """What a member is up to after one play.
+    """The member's intents after one play.
 
     ``intents``: by head, the probability of each label for the next play. ``weights``: by head, how much it matters now; they
     sum to 1. ``primary``: the likeliest label of the head that weighs most. ``embedding``: the intent embedding Z of the paper,
     f32[P], read-only. A model without the intent stage has none of them: they are empty, and ``primary`` is None.
-    Of a duplicate or late play, it is what holds unchanged.
+    For a duplicate or late play: the values of the unchanged history.
     """
 
     user_id: str
@@ -151,7 +151,7 @@ class LiveUpdate:
         filters apply as they do there, and each fails closed: ``available``, ``at_most`` and ``contains`` by the values that
         the member sent last, ``watched`` by the last items of the member, except where the likeliest label of its head is one
         of ``unless_values``. ``exclude_watched=False`` leaves the watched filter out. A worker whose model knows no item of the
-        context lists what is popular instead; this scores all the same.
+        context lists what is popular instead; this method scores all items even then.
 
         Raises: ConfigError when ``k`` is no whole number from 1 on.
         Cost: V · W multiplications; under 1 ms for 10,000 items.
@@ -164,7 +164,7 @@ class LiveUpdate:
 
 
 class LiveEncoder:
-    """Members' histories and cached keys and values, for one model: give it plays, and it says what each member is up to.
+    """Holds members' histories and a cache of keys and values for one model; answers each play with intents.
 
     ``cache_bytes`` bounds the memory for keys and values (width 64 and a context of 128 plays take some 200 kB a member). The
     member who was active longest ago loses the cache first; that costs an encoding of the whole context at the next play, and
@@ -219,7 +219,7 @@ class LiveEncoder:
         duration_s: float | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> LiveUpdate:
-        """Takes one play, and answers with what the member is up to now. Arguments: see :class:`LivePlay`.
+        """Takes one play, and answers with the member's intents. Arguments: see :class:`LivePlay`.
 
         Raises: DataError for a play that is not valid, naming the value and what is allowed: nothing has changed then.
         Cost: one position of the encoders, under 1 ms, where the member is cached; else the whole context.
@@ -237,8 +237,8 @@ class LiveEncoder:
     def play_many(self, plays: Iterable[LivePlay]) -> list[LiveUpdate]:
         """Takes plays of any members in the order given, and answers each play from its member's plays up to it.
 
-        A member's plays are encoded in one pass, all members' passes together; a pass ends where a play comes late or the
-        context's oldest plays leave it.
+        A member's plays are encoded in one pass, all members' passes together; a pass ends where a play comes out of order
+        or the context's oldest plays leave it.
 
         Raises: DataError for a play that is not valid, naming its place, the value and what is allowed: nothing has changed
         then. EngineError (:class:`~intentrec_core.errors.DeviceLost`) when the device is lost: the histories hold the plays.
@@ -261,7 +261,7 @@ class LiveEncoder:
     def forget(self, user_id: str) -> bool:
         """Drops everything that is held of a member; later plays begin a new history. Says whether there was anything.
 
-        Updates that were handed out before keep what they say.
+        Updates returned earlier are not affected.
         """
         self._engine.forget(MemberKey(_PARTITION, user_id))
         return self._histories.pop(user_id, None) is not None
@@ -337,8 +337,8 @@ class _Place(NamedTuple):
 class _Batch:
     """Folded plays grouped into runs, so that a member's plays are encoded in one pass where they can be.
 
-    A run goes on while plays are appended. A play that is inserted changes what stands behind it, and one that moves the anchor
-    changes what it sees: each begins a run of its own. The n-th run of a member is in wave n, and a wave is one engine call.
+    Appended plays extend a run. An inserted play, or one that moves the anchor, starts a new run, because cached positions
+    change. The n-th run of a member is in wave n, and a wave is one engine call.
     """
 
     def __init__(self, layout: EventLayout) -> None:
@@ -350,7 +350,7 @@ class _Batch:
         """Adds a play that was just folded into its member's history."""
         run = self._open.get(user_id)
         if not outcome.changed:
-            # Nothing changed: what held before is said again.
+            # Nothing changed: repeat the current answer.
             said = LiveOutcome.DUPLICATE if outcome is Outcome.DUPLICATE else LiveOutcome.LATE
             run = run or self._begin(user_id, history, history.num_events(self._layout))
             return _Place(run, run.num_outputs - 1, said)
@@ -426,15 +426,15 @@ class _Ranker:
         return [ScoredItem(item_ids[row], titles[row], float(scores[row])) for row in rows.tolist()]
 
     def _allowed(self, plays: NDArray[np.void]) -> NDArray[np.bool_]:
-        """What may be shown, by the values that the member sent last: without one, nothing. Shape: bool[V]."""
+        """What may be shown, by the values that the member sent last, else the domain's default, else nothing. Shape: bool[V]."""
         allowed = self._available
         for rule, column in self._by_member:
             sent = plays[f"filter_{rule.event_key}"]
             is_number = rule.kind is FilterKind.AT_MOST
             sent = sent[~np.isnan(sent)] if is_number else sent[sent != 0]
-            if not len(sent):
+            value = sent[-1].item() if len(sent) else default_value(rule)
+            if value is None:
                 return np.zeros_like(allowed)
-            value = sent[-1].item()
             allowed = allowed & (column <= value if is_number else column.get(value, False))
         return allowed
 

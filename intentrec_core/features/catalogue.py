@@ -29,6 +29,8 @@ MAX_ITEM_ID_BYTES = 256
 _HALVES = re.compile("[\ud800-\udfff]")
 _HALF_IN_TITLE = "half of a surrogate pair, which is no UTF-8"
 _NOT_ATTRIBUTES = ("item_id", "title")
+#: Characters of a title that lists show. A title is there to be displayed, and a list holds up to 500 of them.
+MAX_TITLE_LENGTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class LeftOut(NamedTuple):
         if self.reason == _HALF_IN_TITLE:
             return f"{self.first}, title: {self.reason}{more}: shown as U+FFFD"
         return f"{self.first}, attribute {self.attribute}: {self.reason}{more}: left out; allowed: {ALLOWED}"
+
+
+def shown_title(title: str) -> str:
+    """The title as lists show it: whole, or its first 1,023 characters and "…"."""
+    return title if len(title) <= MAX_TITLE_LENGTH else title[: MAX_TITLE_LENGTH - 1] + "…"
 
 
 class Catalogue:
@@ -170,7 +177,7 @@ class Catalogue:
     def save(self, path: Path) -> None:
         """Writes Parquet. A reader sees the old file or the whole new one.
 
-        Raises: OSError when the disk refuses.
+        Raises: OSError when a write fails.
         """
         table = self.to_table()
         with replacing(path) as file:

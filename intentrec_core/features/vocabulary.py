@@ -22,7 +22,7 @@ from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
 from intentrec_core.features.attributes import label_code, moment, number, texts, truth
 from intentrec_core.features.buckets import DAY_S, bucket_codes
-from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.catalogue import Catalogue, shown_title
 from intentrec_core.history.history import hash64
 
 
@@ -87,7 +87,7 @@ class Vocabulary:
     def save(self, path: Path) -> None:
         """Writes Parquet: column item_id, row 1 first. A reader sees the old file or the whole new one.
 
-        Raises: OSError when the disk refuses.
+        Raises: OSError when a write fails.
         """
         with replacing(path) as file:
             pq.write_table(pa.table({"item_id": pa.array(self.item_ids[1:], pa.string())}), file, compression="zstd")
@@ -108,6 +108,8 @@ class ItemTable:
     """The catalogue attributes that a domain uses, as arrays indexed by row. In row 0, and for items that are not in the
     catalogue, every attribute is missing.
 
+    ``titles`` are those that lists show: a title of more than 1,024 characters is cut.
+
     Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label;
     ``is_described`` bool[V], whether the item is in the catalogue.
     """
@@ -118,7 +120,7 @@ class ItemTable:
         self._attributes: list[Mapping[str, Any]] = [item.attributes if item else {} for item in found]
         self.is_described = np.array([item is not None for item in found])
         ids = vocabulary.item_ids
-        self.titles: list[str] = [i.title if i else item_id for item_id, i in zip(ids, found, strict=True)]
+        self.titles: list[str] = [shown_title(i.title) if i else item_id for item_id, i in zip(ids, found, strict=True)]
         self.codes = np.zeros((len(ids), len(domain.static_fields)), dtype=np.int64)
         for column, field in enumerate(domain.static_fields):
             self.codes[:, column] = self._field_codes(field)

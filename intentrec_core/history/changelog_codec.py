@@ -32,12 +32,15 @@ OLDEST_SCHEMA_VERSION, SCHEMA_VERSION = 1, 2
 #: a budget of 256.
 BLOCK_PLAYS = 8
 
+_HASH_BYTES = 8
+#: The limit of ids in the contract.
+MAX_USER_ID_BYTES = 256
+
 MARKER_KEY = b"\x00M"
 _KEY_TAIL = struct.Struct("<xcH")
 _EVENTS = struct.Struct("<BIqI")
 _EVICTED = struct.Struct("<BIqqH")
 _EVICTED_1 = struct.Struct("<BIq")
-_HASH_BYTES = 8
 _MARKER = struct.Struct("<BIq16s")
 
 
@@ -155,6 +158,13 @@ def user_of(key: bytes) -> bytes:
 def ring_size(layout: EventLayout) -> int:
     """Number of slots of a ring: the largest number of blocks that a context of 2n plays can touch."""
     return 2 * layout.window // BLOCK_PLAYS + 2
+
+
+def largest_record(layout: EventLayout) -> int:
+    """Bytes of the largest record of a history, key and value."""
+    events = _EVENTS.size + BLOCK_PLAYS * layout.size
+    evicted = _EVICTED.size + len(layout.unknown_events) + layout.watched * _HASH_BYTES
+    return MAX_USER_ID_BYTES + _KEY_TAIL.size + max(events, evicted)
 
 
 class Restorer:

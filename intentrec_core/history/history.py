@@ -239,8 +239,11 @@ class History(Struct, gc=False):
 
     def oldest_session_ms(self, layout: EventLayout) -> int:
         """Event time at which the session of the oldest play held began, among the evicted plays or with this play."""
-        oldest_ms: int = _TIME.unpack_from(self.events, _TIME_OFFSET)[0]
-        return self.evicted_session_ms if oldest_ms - self.newest_evicted_ms <= layout.gap_ms else oldest_ms
+        return self.evicted_session_ms if self.continues_evicted_session(layout) else layout.ts_ms(self.events, 0)
+
+    def continues_evicted_session(self, layout: EventLayout) -> bool:
+        """Whether the oldest play held is in the session of the newest evicted play."""
+        return layout.ts_ms(self.events, 0) - self.newest_evicted_ms <= layout.gap_ms
 
     def _refused(self, layout: EventLayout, play: PackedPlay) -> Outcome | None:
         """What a play is that is not held, and not newer than all evicted plays. None: it is new, and its place is there."""
@@ -294,6 +297,15 @@ def _event_value(field: Field) -> Callable[[Any], Any]:
 
 def _member_value(filter_: Filter) -> Callable[[Any], Any]:
     return _number(filter_.event_key) if filter_.kind is FilterKind.AT_MOST else text_hash
+
+
+def default_value(filter_: Filter) -> float | int | None:
+    """A filter's default as a packed play would hold it, for members whose plays have not named the value; None if the domain
+    states none.
+    """
+    if filter_.default is None:
+        return None
+    return float(np.float32(filter_.default)) if filter_.kind is FilterKind.AT_MOST else text_hash(filter_.default)
 
 
 def text_hash(value: Any) -> int:

@@ -23,7 +23,7 @@ from intentrec_core.features.columns import Columns
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.labels import label_counts
 from intentrec_core.features.vocabulary import ItemTable
-from intentrec_core.history.history import EventLayout
+from intentrec_core.history.history import EventLayout, default_value
 from intentrec_core.plays.members import MemberPlays, attribute_column, pack_members
 
 PROFILE_FORMAT = 1
@@ -55,7 +55,7 @@ class FieldProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 class FilterProfile(msgspec.Struct, frozen=True, kw_only=True):
     """What one filter finds. ``num_items``: items with data for it, of which ``num_unread`` more have a value that is none, as
-    ``examples``. ``num_plays``: plays up to which the member has sent a value, all of them where none is needed.
+    ``examples``. ``num_plays``: plays up to which the member has sent a value, all of them where none is needed or a default is declared.
     ``shown``: the share of the items that it lets through, as a mean over the plays.
     """
 
@@ -284,10 +284,12 @@ def _is_sent(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _latest(rule: Filter, members: MemberPlays) -> NDArray[Any]:
-    """What the member had sent by each play; NaN or 0 where nothing yet. Shape: [N]."""
+    """What the member had sent by each play, else the filter's default; NaN or 0 without either. Shape: [N]."""
     values = members.events[f"filter_{rule.event_key}"]
     sent = _is_sent(values)
     place = np.arange(len(values))
     latest = np.maximum.accumulate(np.where(sent, place, -1))
     begins = members.bounds[:-1][members.member]
-    return np.where(latest >= begins, values[np.maximum(latest, 0)], np.nan if values.dtype.kind == "f" else 0)
+    default, missing = default_value(rule), np.nan if values.dtype.kind == "f" else 0
+    otherwise = np.asarray(missing if default is None else default, dtype=values.dtype)
+    return np.where(latest >= begins, values[np.maximum(latest, 0)], otherwise)

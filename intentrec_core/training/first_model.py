@@ -1,4 +1,4 @@
-"""A first model from plays at rest: vocabulary, features, training, and the comparison with the references.
+"""Trains a first model from a table of plays, and compares it with the references.
 
 ``fit`` is what the library's users, `intentrec train`, `intentrec eval` and the demo share. Nothing here talks to a person, a
 broker or a bundle store.
@@ -113,7 +113,7 @@ def learn(
     progress: ProgressCallback | None = None,
     epoch_done: EpochCallback | None = None,
 ) -> FirstModel:
-    """:func:`fit` for a domain that stands in no file, and for plays that are checked (schema PLAYS, event-time order).
+    """:func:`fit` for a parsed domain and checked plays (schema PLAYS, event-time order).
 
     Raises: DataError when there is nothing to learn from, a play has an empty item id or text where a number is declared, or
     the data make an intent or a filter of the domain meaningless (:mod:`intentrec_core.plays.findings`).

@@ -1,4 +1,4 @@
-"""A trained model becomes a bundle: item vectors, their index, what is popular, questions with known answers, one folder.
+"""Builds a bundle from a trained model: item vectors, index, popularity and golden queries in one folder.
 
     model, plays ──▶ data profile ──▶ vectors ──▶ index ──▶ recall against exact ──▶ golden answers ──▶ write_bundle
 
@@ -36,6 +36,7 @@ from intentrec_core.bundle.model_folder import Model
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import BundleError, DataError
+from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
@@ -45,8 +46,11 @@ from intentrec_core.plays.drift import warnings as drift_warnings
 from intentrec_core.plays.findings import findings, refuse_meaningless
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.profile import DataProfile, measure
+from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.verification import load_verified
+from stream.settings import MAX_RECOMMENDATIONS
 from stream.wire.codec import iso_time
+from stream.wire.sizes import DEFAULT_LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -98,15 +102,15 @@ def build_bundle(
     metrics: Mapping[str, float] | None = None,
     facts: Mapping[str, str | int | float] | None = None,
 ) -> BuiltBundle:
-    """Writes a bundle of ``model`` under ``root``, reads it back and asks its golden queries.
+    """Writes a bundle of ``model`` under ``root``, reads it back and runs its golden queries.
 
     ``plays`` (schema PLAYS, event-time order) are all known plays; popularity counts those of the last 7 days. ``index_kind`` is
     one of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size. ``parent`` is the bundle that the model
     was trained from, and ``previous`` the data profile to compare with; ``metrics`` and ``facts`` are added to the manifest's.
 
-    Raises: DataError when there are no plays, or they or the catalogue make an intent or a filter meaningless; BundleError
-    when what was written does not verify (NaN, golden …): then it stands there unannounced, and nothing serves it; OSError
-    when the disk refuses.
+    Raises: DataError when there are no plays, or they or the catalogue make an intent or a filter meaningless; BundleError when
+    what was written does not verify (NaN, golden, message_size …): then the folder stays, unannounced and unused; OSError when
+    a write fails.
     Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for a pruned index.
     """
     if not plays.num_rows:
@@ -150,6 +154,7 @@ def build_bundle(
             metrics={"index_recall_at_10": recall, **_largest(moved), **(metrics or {})},
             facts={**own_facts, **(facts or {})},
         )
+    _warn_of_long_titles(model.catalogue)
     check_bundle(ref)
     doubts = [finding.text for finding in findings(model.domain, profile)] + drift_warnings(moved)
     return BuiltBundle(ref, kind, num_items, recall, doubts, moved)
@@ -165,9 +170,20 @@ def _build_index(searched: Vectors, model: Model, plays: pa.Table, wanted_kind: 
     if kind != artifact.PRUNED:
         return kind, artifact.build(searched, kind)
     asked = planning_queries(model.network, model.features, plays)
-    # Too few members to learn from what they ask; where the kind was asked for explicitly, the build says so.
+    # Too few queries to plan a pruned index; if that kind was requested explicitly, the build fails with the reason.
     kind = artifact.EXACT if wanted_kind is None and len(asked) < MIN_QUERIES else kind
     return kind, artifact.build(searched, kind, asked)
+
+
+def _warn_of_long_titles(catalogue: Catalogue) -> None:
+    long = [item for item in catalogue if len(item.title) > MAX_TITLE_LENGTH]
+    if long:
+        logger.warning(
+            "catalogue: the titles of %d items have more than %d characters and are cut in lists, the first is that of item %s",
+            len(long),
+            MAX_TITLE_LENGTH,
+            long[0].item_id,
+        )
 
 
 def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:
@@ -175,9 +191,20 @@ def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedB
 
     ``source``: a folder, or a ref from a store, whose files were hashed when it was fetched and are not hashed again.
 
+    Messages are checked for the longest list that can be configured, on topics with the default limits.
+
     Raises: BundleError with what is wrong.
     """
-    return load_verified(source, device)
+    loaded, index = load_verified(source, device)
+    check_message_sizes(
+        loaded.version,
+        loaded.domain,
+        loaded.vocabulary,
+        loaded.item_table,
+        num_recommendations=MAX_RECOMMENDATIONS,
+        limits=DEFAULT_LIMITS,
+    )
+    return loaded, index
 
 
 def remove_leftovers(store: BundleStore) -> None:
@@ -194,7 +221,7 @@ def remove_leftovers(store: BundleStore) -> None:
 
 
 def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:
-    """Samples of what the index will be asked, of members who played last, with one beta or another.
+    """Sample queries of the most recently active members, with several betas.
 
     Shapes: f32[N, D'], N at most 1,024.
     """

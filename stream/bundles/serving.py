@@ -114,7 +114,6 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
     """
     domain, items, manifest = loaded.domain, loaded.item_table, loaded.manifest
     features = FeatureBuilder(domain, loaded.vocabulary, items)
-    columns = {f.key: items.filter_column(f.key) for f in domain.filters if f.kind is not FilterKind.WATCHED}
     created_ms, until_ms = parse_time(manifest.created_at), manifest.facts.get(COUNTED_UNTIL)
     return Serving(
         version=loaded.version,
@@ -123,9 +122,16 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
         features=features,
         engine=IncrementalEngine(loaded.model, features, pool_bytes=pool_bytes, version=loaded.version),
         index=index,
-        filters=FilterSet(len(loaded.vocabulary), domain.filters, columns),
+        filters=filters_of(items),
         labels=[loaded.vectors.labels[head.name] for head in item_label_heads(domain)],
         label_heads=[m for m, head in enumerate(domain.heads) if head.is_item_label],
         popularity=loaded.popularity,
         counted_at_s=until_ms / 1000.0 if isinstance(until_ms, int | float) else float("-inf"),
     )
+
+
+def filters_of(items: ItemTable) -> FilterSet:
+    """The filters of the items' domain, over their data."""
+    rules = items.domain.filters
+    columns = {rule.key: items.filter_column(rule.key) for rule in rules if rule.kind is not FilterKind.WATCHED}
+    return FilterSet(len(items), rules, columns)

@@ -31,7 +31,7 @@ _PREFIX = re.compile(r"b[0-9a-f]{0,11}")
 def open_store(settings: Settings) -> BundleStore:
     """The store that the settings name.
 
-    Raises: ConfigError when its URL means nothing.
+    Raises: ConfigError when its URL is invalid.
     """
     from intentrec_core.bundle.store import BundleStore
 
@@ -119,12 +119,14 @@ def announce_bundle(settings: Settings, version: str, *, reason: str, parent: st
     """
     from stream.bundles.announcements import announce
 
-    told = asyncio.run(announce(settings, bundle=version, url=settings.bundle_url, parent=parent, reason=reason))
-    return told.sequence
+    announcement = asyncio.run(
+        announce(settings, bundle=version, url=settings.bundle_url, parent=parent, reason=reason)
+    )
+    return announcement.sequence
 
 
 def newest_announced(settings: Settings) -> str | None:
-    """Version of the bundle that workers were told of last; None before the first one.
+    """Version of the newest announced bundle; None before the first one.
 
     Raises: BrokerError when the broker cannot be reached.
     """
@@ -132,14 +134,14 @@ def newest_announced(settings: Settings) -> str | None:
 
     async def read() -> str | None:
         async with AnnouncementFollower(settings) as follower:
-            told = newest(await follower.read())
-        return told.bundle if told else None
+            announcement = newest(await follower.read())
+        return announcement.bundle if announcement else None
 
     return asyncio.run(read())
 
 
 def compare_bundle(settings: Settings, version: str, data_set: DataSet, seed: int) -> Comparison:
-    """Judges a bundle on the plays after those it was trained on.
+    """Evaluates a bundle on the plays after those it was trained on.
 
     Raises: BundleError when it does not verify; DataError when no play comes after its training.
     """

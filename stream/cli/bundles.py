@@ -141,7 +141,7 @@ def list_bundles(bundles: options.Bundles = None, cache_dir: options.CacheDir = 
 
 @group.command("inspect", epilog="[bold]Examples[/bold]\n\n  intentrec bundle inspect latest")
 def inspect(version: Version, bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
-    """Show what a bundle says of itself: files, figures, parents."""
+    """Show a bundle's manifest: files, metrics and parents."""
     from stream.cli.bundle_store import open_store, resolve
 
     store = open_store(options.settings(bundle_url=bundles, cache_dir=cache_dir))

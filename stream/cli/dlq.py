@@ -143,7 +143,8 @@ def redrive(
     Sent plays get a new record timestamp. If the user was erased, the play starts a new history.
 
     Never sent: dead letters that kept only the start of the play (plays over 1 MB), and
-    plays with reason inference_failed, which are in the member's history already.
+    plays with reason inference_failed or output_too_large, which are in the member's
+    history already.
     """
     from stream.repair.redrive import Redrive
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from intentrec_core.errors import DeviceLost, IntentRecError
-from stream.cli import bundles, data, demo, dlq, kafka_setup, learning, services, state, traffic
+from stream.cli import bundles, data, demo, dlq, items, kafka_setup, learning, services, state, traffic
 from stream.cli.progress import print_error
 
 EXIT_CODES = """\
@@ -55,6 +55,7 @@ traffic.register(app)
 services.register(app)
 kafka_setup.register(app)
 bundles.register(app)
+items.register(app)
 dlq.register(app)
 state.register(app)
 

@@ -73,9 +73,14 @@ class TransactionalWriter:
     """Commits each checkpoint in one transaction. Its transactional id is the partition's only fence."""
 
     def __init__(
-        self, settings: Settings, partition: int, marker: Callable[[int], Marker], publisher: Publisher | None
+        self,
+        settings: Settings,
+        partition: int,
+        marker: Callable[[int], Marker],
+        publisher: Publisher | None,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
-        self._settings = settings
+        self._settings, self._batch_bytes = settings, batch_bytes
         self._partition = partition
         self._marker = marker
         self._publisher = publisher
@@ -91,7 +96,7 @@ class TransactionalWriter:
             transactional_id=transactional_id(settings, self._partition),
             transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
             request_timeout_ms=int(settings.transaction_timeout_s * 1000),
-            max_batch_size=BATCH_BYTES,
+            max_batch_size=self._batch_bytes,
         )
         await producer.start()
 

@@ -63,8 +63,8 @@ class PlaysPipeline(Protocol[_EncodedT]):
         ...
 
     @property
-    def num_queued(self) -> int:
-        """How often :meth:`encode_prefill` has something to encode."""
+    def num_queued_chunks(self) -> int:
+        """Number of queued prefill chunks."""
         ...
 
     def encode_prefill(self) -> _EncodedT:
@@ -173,7 +173,7 @@ class InferenceLoop:
             await self._slots.acquire()
             await self._prefill_has_capacity.wait()
             coalesced = self._sink.is_overloaded()
-            taken = self._buffer.take(everything=coalesced and self._pipeline.num_queued < _MANY_ARE_COLD)
+            taken = self._buffer.take(everything=coalesced and self._pipeline.num_queued_chunks < _MANY_ARE_COLD)
             tasks = {partition: task for partition in taken if (task := self._sink.task_of(partition))}
             batch = {partition: taken[partition] for partition in tasks}
             self._sink.batch_taken()
@@ -193,13 +193,13 @@ class InferenceLoop:
 
     def _encode(self, encode: Callable[[], Any], processed: Future[_Processed]) -> None:
         """Runs on the inference thread. A micro-batch that raised may have queued chunks too, and they are counted."""
-        num_before = self._pipeline.num_queued
+        num_before = self._pipeline.num_queued_chunks
         encoded, error = None, None
         try:
             encoded = encode()
         except Exception as raised:  # passed on with the count
             error = raised
-        num_queued = max(0, self._pipeline.num_queued - num_before)  # a chunk that is encoded leaves the queue
+        num_queued = max(0, self._pipeline.num_queued_chunks - num_before)  # a chunk that is encoded leaves the queue
         self._responder.submit(self._respond, encoded, error, num_queued, processed)
 
     def _respond(self, encoded: Any, error: Exception | None, num_queued: int, processed: Future[_Processed]) -> None:
@@ -246,7 +246,7 @@ class InferenceLoop:
             self._jobs.put_nowait(_Job(self._with_chunks[0], processed, is_chunk=True))
 
     def _update_prefill_capacity(self) -> None:
-        if self._pipeline.num_queued < MAX_PREFILL_CHUNKS:
+        if self._pipeline.num_queued_chunks < MAX_PREFILL_CHUNKS:
             self._prefill_has_capacity.set()
         else:
             self._prefill_has_capacity.clear()

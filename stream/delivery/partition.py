@@ -284,9 +284,11 @@ class PartitionTask:
             self._commits.cancel()
         self.output_stream.ended = True
         self._uncommitted = _Uncommitted()
-        if self._writer is not None:
-            await self._writer.close()
-        await self._owner.close_state(self.partition)
+        try:
+            if self._writer is not None:
+                await self._writer.close()
+        finally:  # also where a revoke past its deadline cancels this, because nothing ends the task a second time
+            await self._owner.close_state(self.partition)
 
     async def _commit_regularly(self) -> None:
         try:
@@ -305,7 +307,7 @@ class PartitionTask:
 
     async def _commit(self) -> None:
         async with self._committing:
-            # None follows a failed checkpoint: it would move the offset past plays that are in neither of the two.
+            # No checkpoint follows a failed one: it would move the offset past plays that are in neither checkpoint.
             if self._failure is not None:
                 raise self._failure
             try:

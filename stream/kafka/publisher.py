@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from aiokafka.producer.message_accumulator import BatchBuilder
 
     from stream.kafka.outputs_producer import OutputsProducer
+    from stream.wire.sizes import TopicLimits
 
-#: Kafka's default limit on a batch is 1 MiB. A single record above it still gets its own batch.
+#: Kafka's default limit on a batch is 1 MiB. A single record above this size gets a batch of its own; its size was checked
+#: when it was written.
 BATCH_BYTES = 900 * 1024
 #: aiokafka abandons a batch after its request timeout of 40 s, so waiting longer than this is useless.
 ACKNOWLEDGED_WITHIN_S = 60.0
@@ -245,6 +247,11 @@ class Publisher:
                 queue.chunks.appendleft((receipt, chunk[len(added_s) :]))
         builder.close()
         return builder, sent, latencies_s
+
+
+def max_batch_bytes(limits: TopicLimits) -> int:
+    """The size of a batch that every topic of a worker takes: one producer sends to all of them."""
+    return min(BATCH_BYTES, limits.smallest)
 
 
 def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *, takes_latency: bool) -> list[float]:

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownError, UnsupportedVersionError
 
 from intentrec_core.errors import BrokerError, ConfigError
+from stream.kafka.topics import MAX_PLAY_RECORD_BYTES
 from stream.wire.codec import encode
 from stream.wire.messages import Play
 
@@ -162,7 +163,12 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
     """
     for idempotent in {"auto": (True, False), "on": (True,), "off": (False,)}[settings.transactions]:
         producer = AIOKafkaProducer(
-            **settings.connection(), enable_idempotence=idempotent, acks="all", linger_ms=2, compression_type=None
+            **settings.connection(),
+            enable_idempotence=idempotent,
+            acks="all",
+            linger_ms=2,
+            compression_type=None,
+            max_request_size=MAX_PLAY_RECORD_BYTES,
         )
         try:
             await producer.start()

@@ -1,8 +1,8 @@
 """All Prometheus metrics of the project, on an injected registry.
 
-Names are ``intentrec_<noun>_<unit>``. Label values come from enums, or are the head of a domain or the version of a bundle. A
-user, session, item or offset is never a label. Each training run brings a new bundle version, so only the newest MAX_BUNDLES
-versions keep their series.
+Names are ``intentrec_<noun>_<unit>``. Label values come from enums, or are a head or a filter of a domain, or the version of a
+bundle. A user, session, item or offset is never a label. Each training run brings a new bundle version, so only the newest
+MAX_BUNDLES versions keep their series.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from intentrec_core.errors import BundleFault, RejectReason
+from intentrec_core.errors import BundleFault, HidingReason, RejectReason
 from stream.ops.bulk_histogram import BulkHistogram
 from stream.wire.records import OutputKind
 
@@ -73,6 +73,14 @@ class TrainerOutcome(StrEnum):
     SKIPPED = "skipped"
 
 
+class SyncOutcome(StrEnum):
+    """How copying the catalogue file to the items topic ended. ``refused``: the file is empty, unreadable or too small."""
+
+    SYNCED = "synced"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
 class ReopenReason(StrEnum):
     """Why a partition's state was dropped and restored again."""
 
@@ -94,6 +102,7 @@ class Metrics:
         self._create_partitions(create)
         self._create_engine(create)
         self._create_bundles(create)
+        self._create_catalogue(create)
         self._create_live_quality(create)
         self._create_trainer(create)
 
@@ -102,6 +111,19 @@ class Metrics:
         self.bundle_info.clear()
         self.bundle_info.labels(bundle).set(1)
         self.bundle_created.set(created_s)
+
+    def shows(self, offset: int | None, num_items: int, num_hidden: int, num_added: int, num_left_out: int) -> None:
+        """Records what is known of the catalogue, and how the serving bundle's items differ from it."""
+        self.catalogue_left_out_items.set(num_left_out)
+        self.catalogue_offset.set(-1 if offset is None else offset)
+        self.catalogue_items.set(num_items)
+        self.catalogue_hidden_items.set(num_hidden)
+        self.catalogue_added_items.set(num_added)
+
+    def filters(self, names: Sequence[str]) -> None:
+        """Creates the series of a domain's filters at 0, so that the first hidden list is seen as an increase."""
+        for name, reason in product(names, HidingReason):
+            self.hidden_lists.labels(name, reason)
 
     def judges(self, bundle: str, heads: Sequence[str]) -> None:
         """Creates the live-quality series of ``bundle`` at 0; drops those of the least recently used bundle above MAX_BUNDLES."""
@@ -163,6 +185,15 @@ class Metrics:
         self.short_lists = create.counter(
             "short_lists_total", "Recommendations with fewer items than configured, because the filters left no more"
         )
+        self.cut_lists = create.counter(
+            "cut_lists_total", "Recommendations whose titles were cut, because the topic takes no larger message"
+        )
+        self.hidden_lists = create.counter(
+            "hidden_lists_total",
+            "Recommendations without any item, because this filter of the domain hides every item (alone or with others)",
+            "filter",
+            "reason",
+        )
 
     def _create_partitions(self, create: _Factory) -> None:
         self.partitions_assigned = create.gauge(
@@ -218,6 +249,28 @@ class Metrics:
         )
         self.migrated_members = create.gauge(
             "migrated_members", "Members already served by the new bundle during a swap; 0 otherwise"
+        )
+
+    def _create_catalogue(self, create: _Factory) -> None:
+        self.catalogue_offset = create.gauge(
+            "catalogue_offset", "Offset of the newest record of the items topic that lists take into account; -1: none"
+        )
+        self.catalogue_items = create.gauge("catalogue_items", "Items in the items topic, withdrawn ones left out")
+        self.catalogue_hidden_items = create.gauge(
+            "catalogue_hidden_items",
+            "Items of the serving bundle that are in no list: the items topic does not have them",
+        )
+        self.catalogue_added_items = create.gauge(
+            "catalogue_added_items", "Items that are new to the serving bundle, and are searched beside its index"
+        )
+        self.catalogue_left_out_items = create.gauge(
+            "catalogue_left_out_items", "Items that are in no list before the next bundle: too many are new to this one"
+        )
+        self.catalogue_unreadable = create.counter(
+            "catalogue_unreadable_total", "Records of the items topic that are no items; their items are withdrawn"
+        )
+        self.catalogue_syncs = create.counter(
+            "catalogue_syncs_total", "Copies of the catalogue file to the items topic by outcome", outcome=SyncOutcome
         )
 
     def _create_live_quality(self, create: _Factory) -> None:

@@ -187,7 +187,7 @@ class Redrive:
             return SkipReason.NOT_A_DEAD_LETTER
         if dead_letter.is_cut:
             return SkipReason.CUT
-        if dead_letter.reason == RejectReason.INFERENCE_FAILED:
+        if dead_letter.reason in (RejectReason.INFERENCE_FAILED, RejectReason.OUTPUT_TOO_LARGE):
             return SkipReason.FOLDED_IN
         if topic != self.settings.plays_topic:
             return SkipReason.OTHER_TOPIC

@@ -28,6 +28,7 @@ from stream.ops.health import HealthServer
 from stream.ops.metrics import Metrics, TrainerOutcome
 from stream.ops.process_end import EXIT_NOT_DRAINED, run_until_signal
 from stream.settings import Settings
+from stream.trainer.catalogue_export import export_catalogue
 from stream.trainer.event_log import EventLog
 from stream.trainer.event_log_writer import EventLogWriter
 from stream.trainer.leader_lock import LeaderLock, leader_lock
@@ -196,10 +197,21 @@ class TrainerProcess:
     async def _run_once(self, lock: LeaderLock, follower: LogFollower) -> None:
         await follower.flushed()
         serving, started_s = self._serving, self._clock()
-        result = await run_retrain(self._job(serving), self._command)
+        result = await self._retrain(serving)
         if result.outcome is TrainerOutcome.PUBLISHED:
             result = await self._announce(lock, result, serving)
         self._record_result(result, self._clock() - started_s)
+
+    async def _retrain(self, serving: Announcement | None) -> RetrainResult:
+        job = self._job(serving)
+        if self.settings.catalogue_source == "topic":
+            try:
+                exported = await export_catalogue(self.settings, self.metrics)
+            except (BrokerError, OSError) as error:
+                detail = " ".join(f"the catalogue cannot be taken from the items topic: {error}".split())
+                return RetrainResult(outcome=TrainerOutcome.FAILED, detail=detail)
+            job = msgspec.structs.replace(job, catalogue=str(exported), catalogue_is_whole=True)
+        return await run_retrain(job, self._command)
 
     async def _announce(self, lock: LeaderLock, result: RetrainResult, serving: Announcement | None) -> RetrainResult:
         """Announces the bundle of a run that passed the gate, as the last step: the bundle is complete in the store by now."""

@@ -3,7 +3,7 @@
     getmany ──▶ decode as the worker does ──▶ buffer ──▶ segments (in a thread, because an fsync may take a second)
         └─ erasure request ──▶ marker in the log, carried out before the next training run reads the log
 
-Plays that the worker would dead-letter are skipped here too. While the disk refuses writes, the follower stops reading and keeps
+Plays that the worker would dead-letter are skipped here too. While writes fail, the follower stops reading and keeps
 its plays buffered; the next attempt continues where this one stopped.
 """
 
@@ -202,7 +202,7 @@ class LogFollower:
     async def flushed(self) -> None:
         """Returns once everything read before the call is on disk, and every erasure request read before it is carried out.
 
-        Waits while the disk refuses writes.
+        Waits while writes fail.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._flush_waiters.append(waiter)
@@ -238,7 +238,7 @@ class LogFollower:
         return max(self._clock() - self._last_poll_s, self._lagging.longest_s())
 
     async def _flush(self) -> bool:
-        """Makes the buffered plays durable and merges small segments; returns False if the disk refuses the write."""
+        """Makes the buffered plays durable and merges small segments; returns False if a write fails."""
         num_buffered = self._writer.num_buffered
         waiters, self._flush_waiters = self._flush_waiters, []
         try:

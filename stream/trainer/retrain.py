@@ -134,7 +134,7 @@ def _inputs(job: RetrainJob, running: LoadedBundle | None, plays: pa.Table) -> I
     """Rows for the items of ``plays``, after those of the running bundle if there is one, and what the catalogue says of them."""
     text = domain_text(job.domain) if running is None else running.domain_text
     domain = parse_domain(text, job.domain)
-    vocabulary, catalogue = rows_for(running, plays, job.catalogue)
+    vocabulary, catalogue = rows_for(running, plays, job.catalogue, is_whole=job.catalogue_is_whole)
     table = ItemTable(domain, vocabulary, catalogue)
     return Inputs(
         domain_text=text,
@@ -217,10 +217,12 @@ def held_out_from(plays: pa.Table, num_new: int) -> int:
     return int(plays.column("ts_ms")[plays.num_rows - num_held_out].as_py())
 
 
-def rows_for(running: LoadedBundle | None, plays: pa.Table, catalogue_file: str | None) -> tuple[Vocabulary, Catalogue]:
+def rows_for(
+    running: LoadedBundle | None, plays: pa.Table, catalogue_file: str | None, *, is_whole: bool = False
+) -> tuple[Vocabulary, Catalogue]:
     """The running vocabulary, extended by rows for the other played items, and the catalogue, updated from the file if given.
 
-    An item missing from the catalogue has its id as title and no fields.
+    ``is_whole``: every item of the file gets a row. An item missing from the catalogue has its id as title and no fields.
 
     Raises: DataError if the file cannot be read.
     """
@@ -228,11 +230,13 @@ def rows_for(running: LoadedBundle | None, plays: pa.Table, catalogue_file: str 
     vocabulary = older.extended(pc.unique(plays.column("item_id")).to_pylist())
     catalogue = running.catalogue() if running else Catalogue([])
     if catalogue_file is not None:
+        newer = Catalogue.load(Path(catalogue_file))
+        if is_whole:
+            vocabulary = vocabulary.extended(item.item_id for item in newer)
         known = set(vocabulary.item_ids)
-        read = Catalogue.load(Path(catalogue_file))
-        for left_out in read.left_out:
+        for left_out in newer.left_out:
             logger.warning("%s: %s", catalogue_file, left_out.line())
-        catalogue = catalogue.merged(item for item in read if item.item_id in known)
+        catalogue = catalogue.merged(item for item in newer if item.item_id in known)
     return vocabulary, catalogue
 
 

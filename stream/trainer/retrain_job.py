@@ -27,7 +27,8 @@ class RetrainJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The task of one run, sent as a line of JSON on the child's standard input.
 
     ``running``: bundles to start from, as (version, store URL), the serving bundle first; the run uses the first one that
-    verifies. Empty for a first bundle. ``budget_s`` limits the time spent on training.
+    verifies. Empty for a first bundle. ``catalogue_is_whole``: the file has every item that may be shown, and each of them gets a
+    row, played or not. ``budget_s`` limits the time spent on training.
     """
 
     event_log_dir: str
@@ -43,6 +44,7 @@ class RetrainJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_plays: int
     gate_margin: float
     seed: int = 0
+    catalogue_is_whole: bool = False
 
 
 class RetrainResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from stream.wire.messages import (
     MAX_TS_MS,
     PLAY_SCHEMA_VERSION,
     Announcement,
+    CatalogueItem,
     IntentUpdate,
     Play,
     Recommendation,
@@ -64,6 +65,7 @@ _decode_version = msgspec.json.Decoder(_VersionOnly).decode
 _decode_recommendation = msgspec.json.Decoder(Recommendation).decode
 _decode_intent = msgspec.json.Decoder(IntentUpdate).decode
 _decode_announcement = msgspec.json.Decoder(Announcement).decode
+_decode_item = msgspec.json.Decoder(CatalogueItem).decode
 _encode = msgspec.json.Encoder().encode
 #: The last field of an output as it is encoded, and where in a value its number begins, counted from the end.
 NO_LATENCY = b',"latency_s":0.000000}'
@@ -135,7 +137,7 @@ def iso_time(ts_ms: int) -> str:
     return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ts_ms % 1000:03d}Z"
 
 
-def encode(message: Play | Recommendation | IntentUpdate | Announcement) -> bytes:
+def encode(message: Play | Recommendation | IntentUpdate | Announcement | CatalogueItem) -> bytes:
     """A complete message as JSON."""
     return _encode(message)
 
@@ -179,6 +181,11 @@ def decode_intent(value: bytes) -> IntentUpdate:
 def decode_announcement(value: bytes) -> Announcement:
     """Decodes an announcement. Raises: msgspec.DecodeError when the bytes are not one."""
     return _decode_announcement(value)
+
+
+def decode_item(value: bytes) -> CatalogueItem:
+    """Decodes an item of the catalogue. Raises: msgspec.DecodeError when the bytes are not one."""
+    return _decode_item(value)
 
 
 def _invalid(value: bytes, detail: str) -> RejectedPlay:

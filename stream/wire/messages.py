@@ -8,7 +8,7 @@ This module does no parsing, checks no clock and does not know Kafka. :mod:`stre
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -25,6 +25,8 @@ MAX_NUMBER = 3.4e38
 #: Largest integer that every JSON reader represents exactly.
 MAX_INTEGER = 2**53
 MAX_TEXT_LENGTH = 1024
+#: Characters of a title in a recommendation; a longer one is cut when a bundle is loaded.
+MAX_TITLE_LENGTH = 1024
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, description="At most 256 bytes of UTF-8.")]
 IsoTime = Annotated[str, Meta(description="ISO 8601 in UTC with milliseconds.", examples=["2026-03-01T20:15:00.000Z"])]
@@ -114,13 +116,43 @@ AnsweredTogether = Annotated[
     Meta(description="Present if this message answers several plays of this member, absent if it answers one."),
 ]
 
+CatalogueOffset = Annotated[
+    int,
+    Meta(
+        ge=0,
+        description="Offset of the newest record of the items topic that this message knows of: no item that was withdrawn "
+        "at or before it is in the list. Absent if the worker does not follow the topic, or the topic is empty.",
+    ),
+]
+
 
 class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a recommendation."""
 
     item_id: str
-    title: Annotated[str, Meta(description="Title of the item, for display.")]
+    title: Annotated[
+        str, Meta(description="Title of the item, for display; at most 1,024 characters, … ends a cut one.")
+    ]
     score: Annotated[float, Meta(description="Higher is better; comparable only with scores in the same message.")]
+
+
+class HiddenBy(Struct, frozen=True, gc=False):
+    """A filter of the domain that hides every item from this member, alone or together with others."""
+
+    filter: Annotated[str, Meta(description="Kind of the filter: available, at_most or contains. More may be added.")]
+    key: Annotated[str, Meta(description="Attribute of the catalogue that the filter compares.")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="member_unknown: no play of the member names the value that the filter needs (value), and the domain has "
+            "no default for it. no_item: no item passes this filter. together: each filter lets items pass, but no item "
+            "passes all of them. More may be added."
+        ),
+    ]
+    value: Annotated[
+        str | UnsetType,
+        Meta(description="Key of play.context with the member's value; absent if the filter needs none."),
+    ] = UNSET
 
 
 class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
@@ -142,7 +174,14 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
             "popular: the bundle knows none of the member's recent items, so these are the items that are popular now."
         ),
     ] = "none"
+    hidden_by: Annotated[
+        list[HiddenBy] | UnsetType,
+        Meta(
+            description="Present only if items is empty because filters hide every item: these filters, with the reason."
+        ),
+    ] = UNSET
     coalesced: AnsweredTogether | UnsetType = UNSET
+    catalogue_offset: CatalogueOffset | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -188,6 +227,7 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
         ),
     ]
     coalesced: AnsweredTogether | UnsetType = UNSET
+    catalogue_offset: CatalogueOffset | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -206,3 +246,32 @@ class Announcement(Struct, frozen=True, kw_only=True, gc=False):
     parent: Annotated[str | None, Meta(description="Version of the bundle from which it was trained, if any.")] = None
     created_at: Annotated[IsoTime, Meta(description="When it was announced: ISO 8601 in UTC with milliseconds.")]
     reason: Annotated[str, Meta(description="trained, rollback, or free text of an operator.")] = "trained"
+
+
+class CatalogueItem(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """An item of the catalogue, as it is from now on. The record's key is item_id in UTF-8; without a value, a record withdraws
+    the item. The newest record of an item counts.
+    """
+
+    item_id: Annotated[Id, Meta(description="The item_id of plays and recommendations. At most 256 bytes of UTF-8.")]
+    title: Annotated[str, Meta(description="Title of the item, for display; default: its item_id.")] = ""
+    attributes: Annotated[
+        dict[str, Any],
+        Meta(
+            description="Values by name: texts, numbers, truth values and lists of texts. The domain file says which of them "
+            "are used, for filters at once and for the model from the next bundle on. A null is a missing value."
+        ),
+    ] = {}
+    written_by: Annotated[
+        Literal["file", "hand"],
+        Meta(
+            description="file: copied from a catalogue file, and withdrawn when the file no longer has it. hand: put or "
+            "withdrawn by itself."
+        ),
+    ] = "hand"
+    withdrawn: Annotated[
+        bool,
+        Meta(
+            description="The item is withdrawn, as by a record without a value, and stays so although a catalogue file has it."
+        ),
+    ] = False

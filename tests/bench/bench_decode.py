@@ -1,4 +1,4 @@
-"""What decoding a play costs, beside the same JSON parsed without any check.
+"""Cost of decoding a play, next to the same JSON parsed without any check.
 
 python -m tests.bench.bench_decode
 """

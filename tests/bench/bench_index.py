@@ -1,4 +1,4 @@
-"""What a search costs, by kind of index and size of catalogue, and what an approximate kind misses.
+"""Cost of a search, by kind of index and size of catalogue, and the recall of the approximate kinds.
 
     python -m tests.bench index [--only 1700|20000|100000|1000000|worker]
 

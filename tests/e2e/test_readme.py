@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-import intentrec_core
 from stream.local_kafka.broker import start_broker
 from stream.local_kafka.ports import free_port
 from stream.ops.scrape import is_ready
@@ -90,7 +89,6 @@ def test_the_headless_demo_prints_json_on_its_last_line() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.skipif(not hasattr(intentrec_core, "load_movielens"), reason="the library's face is not in this tree")
 def test_the_librarys_lines_run(tmp_path: Path) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", README, re.S)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

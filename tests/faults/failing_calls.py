@@ -1,4 +1,4 @@
-"""A counting worker whose calls to the broker fail: each call that is awaited, before it had an effect and after.
+"""A counting worker whose calls to the broker fail: each awaited call, before its effect and after.
 
 `python -m tests.faults.failing_calls`. TEST_FAILURES is how often each call fails in each way; each failure is a line of the log.
 It is aiokafka's own methods that fail, so what a failure leaves behind, in this process and on the broker, is real. No partition

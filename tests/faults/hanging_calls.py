@@ -1,4 +1,4 @@
-"""A counting worker that comes to a halt where TEST_HANGS says: in a restore, or in the fetching of plays.
+"""A counting worker that hangs where TEST_HANGS says: in a restore, or in the fetching of plays.
 
 `python -m tests.faults.hanging_calls`. TEST_HANGS is ``restore`` (no record ever comes), ``restore thread`` (rebuilding the
 histories never ends, on a thread that nobody can cancel) or, once the file TEST_SWITCH is there, ``fetch`` (nothing is fetched

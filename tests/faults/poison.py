@@ -1,4 +1,4 @@
-"""Plays that must be set aside, of many kinds, seeded. Each kind says by itself which reasons fit; no code of ours is asked.
+"""Invalid plays of many kinds, seeded, each with its accepted reject reasons.
 
 A record is named by a header of its producer's, so that it is found again in the plays topic and in the dead letters.
 """

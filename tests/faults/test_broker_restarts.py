@@ -1,4 +1,4 @@
-"""The broker killed or restarted under load, alone and as one of three: nothing lost, nobody stuck, buffers bounded."""
+"""The broker killed or restarted under load, alone and as one of three: nothing lost, no worker stuck, buffers bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plays that crash inference, on the real worker: isolated, tried again, set aside; all others answered as if it were well."""
+"""Plays that crash inference are isolated, retried and dead-lettered; all others are answered normally."""
 
 from __future__ import annotations
 

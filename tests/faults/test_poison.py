@@ -1,4 +1,4 @@
-"""Thousands of plays that must be set aside, among good ones: one dead letter each, original bytes, and neighbours exact."""
+"""Thousands of invalid plays among valid ones: one dead letter each, original bytes, and exact neighbours."""
 
 from __future__ import annotations
 

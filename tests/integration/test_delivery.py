@@ -1,4 +1,4 @@
-"""Every play answered, folded in once: on both brokers, in good weather."""
+"""Without faults, every play is answered and folded in once, on both brokers."""
 
 from __future__ import annotations
 

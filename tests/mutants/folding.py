@@ -79,8 +79,8 @@ FOLD_RULES = (
         (
             Edit(
                 HISTORY,
-                "        return self.evicted_session_ms if oldest_ms - self.newest_evicted_ms <= layout.gap_ms else oldest_ms\n",
-                "        return self.evicted_session_ms if self.anchor(layout) else oldest_ms\n",
+                "        return layout.ts_ms(self.events, 0) - self.newest_evicted_ms <= layout.gap_ms\n",
+                "        return bool(self.anchor(layout))\n",
             ),
         ),
         (TEST_NAIVE, TEST_HISTORY),
@@ -129,6 +129,16 @@ FOLD_RULES = (
                 "        return is_at_start\n",
             ),
         ),
-        (TEST_NAIVE,),
+        (TEST_SESSIONS,),
+    ),
+    Mutant(
+        "the oldest play held opens the session of an evicted play of the same time",
+        (Edit("stream/pipeline/sessions.py", "np.where(opened[first], first, -1)", "first"),),
+        (TEST_SESSIONS,),
+    ),
+    Mutant(
+        "the oldest play held opens no session",
+        (Edit(FOLDING, "if carried else NOTHING_CARRIED", "if first else NOTHING_CARRIED"),),
+        (TEST_SESSIONS,),
     ),
 )

@@ -9,7 +9,10 @@ STORE = "intentrec_core/bundle/store.py"
 TEST_ENDS = "tests/unit/stream/ops/test_process_end.py"
 TEST_REOPENS = "tests/unit/stream/delivery/test_partition_reopens.py"
 TEST_STORE = "tests/unit/stream/cli/test_bundles_in_a_store.py"
-TEST_AWAY = "tests/integration/test_process_ends.py::test_without_a_broker_services_are_not_ready_and_end_with_0_if_all_their_work_is_durable"
+TEST_AWAY = (
+    "tests/integration/test_process_ends.py"
+    "::test_without_a_broker_services_are_not_ready_and_end_with_0_if_all_their_work_is_durable"
+)
 
 SIGNALS = (
     Mutant(

@@ -1,4 +1,4 @@
-"""The compiled step beside the model it must equal: a model of the paper's size, ragged contexts, several threads.
+"""The compiled step against the model it must equal: a model of the paper's size, ragged contexts, several threads.
 
 Tolerance: 1e-4 absolute in float32, as everywhere; sums over 100 plays and 400 columns in another order come to 1e-5.
 """

@@ -1,4 +1,4 @@
-"""Ground state is a function of the plays, not of their order of arrival; the changelog holds exactly it."""
+"""Ground state depends on the plays, not on their order of arrival; the changelog holds exactly that state."""
 
 from __future__ import annotations
 

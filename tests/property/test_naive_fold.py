@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from intentrec_core.history.changelog_codec import Restorer
@@ -299,7 +299,20 @@ def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Servi
 SESSION_STEPS = st.sampled_from([1, 60, GAP_S, GAP_S + 1, -1, -61, -GAP_S - 2, -3 * GAP_S])
 
 
+#: The context is full, and its fourth play opens a session.
+FULL = [("ann", step_s) for step_s in (1, 1, 1, GAP_S + 1, 1, 1, 1, 1)]
+
+
 @given(st.lists(st.tuples(st.sampled_from(USERS[:2]), SESSION_STEPS), min_size=1, max_size=30), BATCHES)
+@example(
+    steps=[("ann", 1), ("ann", 60), ("ann", -60)], sizes=[1]
+)  # after the first play, at its time: it opens nothing
+@example(steps=[*FULL, ("ann", -4)], sizes=[1])  # at the time of the fourth play, which it evicts: it opens nothing
+@example(steps=[*FULL, ("ann", -4)], sizes=[9])
+@example(
+    steps=[*FULL[:3], ("ann", 1), ("ann", GAP_S + 2), *FULL[5:], ("ann", -4)], sizes=[1]
+)  # it opens the session itself
+@example(steps=[*FULL, ("ann", 1), ("ann", -5)], sizes=[1])  # at that time, but the fourth play is evicted already
 @settings(max_examples=60)
 def test_the_play_that_opened_the_session_says_so(
     serving: Serving, steps: list[tuple[str, int]], sizes: list[int]

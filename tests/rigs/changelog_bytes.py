@@ -1,4 +1,4 @@
-"""What a play costs in the changelog as it is written: the figure of a bench, and a budget that a test holds."""
+"""Bytes that a play adds to the changelog: the figure of a bench, and a budget that a test checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker's event-loop side on the least of a broker, with an inference that can be made to hang."""
+"""A worker's event-loop side on a minimal broker, with an inference that can be made to hang."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HangingPipeline:
     def open_partition(self, partition: int, histories: dict[str, Any]) -> None:
         self.opened.append(partition)
 
-    num_queued = 0
+    num_queued_chunks = 0
 
     def encode_prefill(self) -> list[PartitionResult]:
         raise AssertionError

@@ -69,7 +69,7 @@ class CountingPipeline:
         return encoded
 
     @property
-    def num_queued(self) -> int:
+    def num_queued_chunks(self) -> int:
         return len(self._prefill)
 
     def encode_prefill(self) -> list[FoldedBatch]:

@@ -4,8 +4,7 @@ It shares no line with the product: it imports the standard library only, keeps 
 as strings. So a mistake of the product is not repeated here. It reads a log from its beginning; it knows no batch, no
 commit and no changelog.
 
-Comments name the text each rule comes from. A comment that begins with READING marks a place where the documents are
-silent, and says which reading is taken. ``tests/property/test_naive_fold.py`` holds the product to all of it.
+Comments name the text each rule comes from. ``tests/property/test_naive_fold.py`` holds the product to all of it.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ def parse_play(value: bytes | None) -> NaivePlay:
     try:
         # UTF-8 said outright, since json.loads guesses UTF-16 and UTF-32 from bytes
         fields = json.loads(value.decode("utf-8"), parse_constant=_refuse)
-        # READING: half of a surrogate pair is refused anywhere, in names and in fields that are not known too.
+        # messages.md, "A rejected play": text that is not UTF-8 is refused anywhere, also in names and in ignored fields
         json.dumps(fields, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
@@ -112,7 +111,7 @@ def parse_play(value: bytes | None) -> NaivePlay:
     version = fields.get("schema_version", 1)
     _need(_is_integer(version) and version == 1, "schema_version")
     ids = [_text(fields.get(name), 1, 256) for name in ("event_id", "user_id", "item_id")]
-    # READING: the schema says so of user_id and item_id only.
+    # messages.md, "A play": of all three ids
     _need(all(len(text.encode()) <= 256 for text in ids), "at most 256 bytes of UTF-8")
     action, duration, context = fields.get("action"), fields.get("duration_s"), fields.get("context")
     for optional in (action, fields.get("session_id")):
@@ -121,7 +120,7 @@ def parse_play(value: bytes | None) -> NaivePlay:
     _need(context is None or (isinstance(context, dict) and len(context) <= 64), "context")
     for name, entry in (context or {}).items():
         _text(name, 1, 256)
-        # READING: what is written as an integer is held to the schema's limits of integers, not to those of numbers.
+        # messages.md, "A play", context: an integer has other limits than a number
         most = 2**53 if _is_integer(entry) else 3.4e38
         _need(
             isinstance(entry, bool)
@@ -135,10 +134,10 @@ def parse_play(value: bytes | None) -> NaivePlay:
 def parse_time(ts: Any) -> int:
     """Event time in milliseconds; ValueError where it is no time from 1970 to 2100."""
     if isinstance(ts, str):
-        # READING: a date alone is ISO 8601 and means midnight, since the schema's least length is that of a date.
+        # messages.md, "A play", ts: a date alone means midnight
         moment = datetime.fromisoformat(_text(ts, 10, 64))
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # play.schema.json: without an offset, UTC
-        ms = (moment - EPOCH) // timedelta(milliseconds=1)  # READING: finer digits are cut off, not rounded
+        ms = (moment - EPOCH) // timedelta(milliseconds=1)  # messages.md: cut off, not rounded
     else:
         _need(_is_integer(ts), "ts")
         ms = int(ts)
@@ -181,7 +180,7 @@ class NaiveFold:
         # A member begins with its first applied play, so nothing is kept for any other outcome.
         self.members[record.partition, play.user_id] = member
         member.last_offset = record.offset  # of the last play applied, in the order of the log
-        # README: folded in in event time. Of equal times the later in the log comes later.
+        # ARCHITECTURE, "Order and lateness": in event time. Of equal times the later in the log comes later.
         place = bisect_right(member.applied, play.ts, key=_ts)
         member.applied.insert(place, play)
         return "applied", self._opens(member.applied, place)
@@ -310,5 +309,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_integer(value: Any) -> bool:
-    # READING: an integer is written as one. JSON Schema takes 1.0 for an integer too; the product does not.
+    # messages.md, "A play", ts: a JSON number with a point is refused, even 1.0
     return isinstance(value, int) and not isinstance(value, bool)

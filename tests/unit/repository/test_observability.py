@@ -45,8 +45,8 @@ def test_every_metric_in_a_query_exists(query: str) -> None:
     for name, selector in _METRIC.findall(query):
         assert name in names, name
         for label in re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", selector):
-            # Series by bundle, head and gate reason begin with the first bundle: their labels show no sooner.
-            assert label in names[name] | {"bundle", "head", "instance", "reason"}, (name, label)
+            # Series by bundle, head, filter and gate reason begin with the first bundle: their labels show no sooner.
+            assert label in names[name] | {"bundle", "filter", "head", "instance", "reason"}, (name, label)
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *(alert["expr"] for alert in ALERTS)])

@@ -1,4 +1,4 @@
-"""Bundles: whole or not at all, and whatever is wrong with one has its own reason."""
+"""Bundles: complete or absent, and each defect has its own reason."""
 
 from __future__ import annotations
 

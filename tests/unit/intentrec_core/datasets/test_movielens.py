@@ -1,4 +1,4 @@
-"""MovieLens-100K: the real thing, fetched as a user's machine would fetch it, verified and cached."""
+"""MovieLens-100K: the real archive, fetched as on a user's machine, verified and cached."""
 
 from __future__ import annotations
 

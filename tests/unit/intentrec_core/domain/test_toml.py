@@ -42,7 +42,11 @@ unless_head = "action"
 unless_values = ["skip"]
 """
 
+AT_MOST = "[[filter]]\nkind = 'at_most'\nkey = 'm'\nevent_key = 'm'\n"
+CONTAINS = "[[filter]]\nkind = 'contains'\nkey = 'r'\nevent_key = 'r'\n"
+
 MISTAKES = [
+    ('kind = "watched"', 'kind = "watched"\ndefault = "x"', "filter watched.default", "unless_head"),
     ('name = "mine"', 'name = "My Domain"', "name", "lower-case"),
     ("window = 8", "window = 1", "history.window", "2 to 4096"),
     ("window = 8", "windows = 8", "history.window", "2 to 4096"),
@@ -76,6 +80,10 @@ MISTAKES = [
     ('name = "action"\nkind', 'name = "action"\nkey = "duration_s"\nkind', "field action.kind", "bucketed"),
     ('unless_values = ["skip"]', "", "filter watched.unless_head", "together"),
     ("[[filter]]", '[[filter]]\nkind = "watched"\n[[filter]]', "filter watched", "each once"),
+    ("[[filter]]", f"{AT_MOST}default = '12'\n[[filter]]", "filter at_most.default", "a number"),
+    ("[[filter]]", f"{AT_MOST}default = 1e39\n[[filter]]", "filter at_most.default", "a number"),
+    ("[[filter]]", f"{CONTAINS}default = 7\n[[filter]]", "filter contains.default", "a text"),
+    ("[[filter]]", f"{CONTAINS}default = ''\n[[filter]]", "filter contains.default", "no default"),
 ]
 
 
@@ -116,6 +124,17 @@ def test_valid_text_is_parsed_with_defaults() -> None:
     assert domain.fields[1].label_names == ("new", "recent", "old")
     assert domain.fields[2].key == "action"
     assert domain.multi_fields[0].kind is FieldKind.MULTI_LABEL
+
+
+def test_what_holds_for_a_member_who_has_said_nothing_is_no_part_of_the_histories() -> None:
+    filters = f"{AT_MOST}default = 12\n{CONTAINS}default = 'de'\n"
+
+    domain = parse_domain(VALID + filters, "mine.toml")
+
+    assert [f.default for f in domain.event_filters] == [12.0, "de"]
+    silent = parse_domain(VALID + AT_MOST + CONTAINS, "mine.toml")
+    assert [f.default for f in silent.event_filters] == [None, None]
+    assert domain.fingerprint == silent.fingerprint, "a default may change without new histories"
 
 
 @pytest.mark.parametrize(("right", "wrong", "field", "allowed"), MISTAKES)

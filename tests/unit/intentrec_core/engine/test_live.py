@@ -1,4 +1,4 @@
-"""The live encoder: what it refuses, what it lists, and what it forgets. Its numbers are held by tests/property."""
+"""The live encoder: what it refuses, recommends and forgets. Its numbers are held by tests/property."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ def live(world: TinyWorld) -> LiveEncoder:
 def play(live: LiveEncoder, item: int, at_s: float = 0.0, user_id: str = "ann", **attributes: Any) -> LiveUpdate:
     attributes = {"device": "tv", "max_maturity": 4} | attributes
     return live.play(user_id, f"item-{item}", ts_ms=START_MS + int(1000 * at_s), attributes=attributes)
+
+
+def shown(update: LiveUpdate) -> set[str]:
+    return {item.item_id for item in update.recommend(100, exclude_watched=False)}
 
 
 def test_the_limits_of_a_play_are_those_of_the_plays_topic() -> None:
@@ -157,10 +161,17 @@ def test_a_list_is_best_first_and_holds_each_item_once(live: LiveEncoder) -> Non
     assert listed[0].title == f"Title {listed[0].item_id.removeprefix('item-')}"
 
 
-def test_filters_hide_what_may_not_be_shown(live: LiveEncoder, world: TinyWorld) -> None:
-    def shown(update: LiveUpdate) -> set[str]:
-        return {item.item_id for item in update.recommend(100, exclude_watched=False)}
+def test_a_member_who_has_said_nothing_is_shown_what_the_domain_says(world: TinyWorld) -> None:
+    model = tiny_model(world)
+    assert shown(play(LiveEncoder(model), 1, max_maturity=None)) == set(), "the domain says nothing: no item"
+    rules = tuple(replace(f, default=1.0) if f.event_key else f for f in world.domain.filters)
+    network = model.network
+    network.domain = replace(world.domain, filters=rules)
+    live = LiveEncoder(replace(model, network=network))
+    assert shown(play(live, 1, max_maturity=None)) == shown(play(LiveEncoder(tiny_model(world)), 1, max_maturity=1))
 
+
+def test_filters_hide_what_may_not_be_shown(live: LiveEncoder, world: TinyWorld) -> None:
     available = {item.item_id for item in world.items if item.attributes["available"]}
     young = {item.item_id for item in world.items if item.attributes["maturity"] <= 1}
     assert shown(play(live, 1)) == available, "max_maturity 4 admits every item"

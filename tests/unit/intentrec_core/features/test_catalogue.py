@@ -1,4 +1,4 @@
-"""The catalogue: what is written is read back, and what cannot be used is named."""
+"""The catalogue: it is read back as written, and invalid values are named."""
 
 from __future__ import annotations
 

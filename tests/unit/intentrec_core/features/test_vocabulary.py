@@ -1,4 +1,4 @@
-"""Rows that never change their meaning, and the catalogue as arrays aligned to them."""
+"""Item rows that never change their meaning, and the catalogue as arrays aligned to them."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import pytest
 
 from intentrec_core.domain.spec import value_text
 from intentrec_core.domain.toml import load_domain
+from intentrec_core.history.changelog_codec import encode_changes, largest_record
 from intentrec_core.history.history import EventLayout, History, Outcome, anchor, hash64
 from tests.worlds.tiny_plays import watched_hashes
 from tests.worlds.tiny_world import START_MS, TinyWorld
@@ -240,3 +241,14 @@ def test_whole_numbers_are_told_apart_as_values() -> None:
         "true",
         "as is",
     ]
+
+
+def test_no_record_of_a_history_is_larger_than_the_largest_whatever_ties(world: TinyWorld) -> None:
+    """Many items are watched, and many plays of one millisecond follow: what was evicted is as large as it ever can be."""
+    history, sizes = History(), list[int]()
+    for number in range(20 * world.window):
+        at_s = min(number, 10 * world.window)
+        moved = history.apply(world.layout, world.play(number, number, at_s), number).evicted > 0
+        records = encode_changes(world.layout, "u" * 256, history, first_changed=0, anchor_moved=moved)
+        sizes += [len(key) + len(value) for key, value in records.items()]
+    assert max(sizes) == largest_record(world.layout)

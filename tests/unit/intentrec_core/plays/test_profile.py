@@ -275,6 +275,15 @@ def test_what_is_doubtful_is_a_warning(items: Change, plays: Change, said: str) 
     assert [(finding.is_error, said in finding.text) for finding in found] == [(False, True)]
 
 
+def test_a_filters_default_holds_for_members_who_have_sent_nothing() -> None:
+    declared = 'event_key = "region"\n'
+    measured, found = profile(plays=without("region"), domain=DOMAIN.replace(declared, f'{declared}default = "fr"\n'))
+
+    assert found == []
+    assert measured.filters[2].num_plays == 240
+    assert measured.filters[2].shown == pytest.approx(6 / 12)
+
+
 def test_items_that_are_not_in_the_catalogue_are_the_reason_given() -> None:
     _, found = profile(item_id="0{}")
 

@@ -1,4 +1,4 @@
-"""Plays at rest: the schema, its order and what is refused."""
+"""Tables of plays: the schema, its order and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fit``: from a table of plays as a stranger has it to a model, or an error that says what is wrong with the table."""
+"""``fit``: from a user's table of plays to a model, or an error that says what is wrong with the table."""
 
 from __future__ import annotations
 

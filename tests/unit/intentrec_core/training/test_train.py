@@ -1,4 +1,4 @@
-"""The training loop: it learns, it repeats, it stops when told, and it goes on from a running model."""
+"""The training loop: it learns, is reproducible, stops on request, and continues from a running model."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from intentrec_core.bundle.format import (
 )
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.errors import BundleError, BundleFault, DataError
+from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
 from stream.bundles.builder import (
@@ -70,6 +72,23 @@ def model_of(walk: WalkingWorld, network: IntentRec, trained_until_ms: int = STA
 
 def build(root: Path, walk: WalkingWorld, network: IntentRec, **options: Any) -> BuiltBundle:
     return build_bundle(root, model_of(walk, network), walk.plays(400), **options)
+
+
+def test_titles_that_lists_cut_are_named_when_a_bundle_is_built(
+    tmp_path: Path, walk: WalkingWorld, model: IntentRec, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, *rest = walk.catalogue
+    titled = [replace(first, title="x" * 1_200_000), replace(second, title="y" * 1025), *rest]
+    whole = replace(model_of(walk, model), catalogue=Catalogue(titled))
+    built = build_bundle(tmp_path, whole, walk.plays(400))
+    assert (
+        f"the titles of 2 items have more than 1024 characters and are cut in lists, the first is that of item {first.item_id}"
+        in caplog.text
+    )
+    loaded, _ = check_bundle(built.ref.path)
+    row = loaded.vocabulary.row(first.item_id)
+    assert loaded.item_table.titles[row] == "x" * 1023 + "…"
+    assert loaded.catalogue().get(first.item_id).title == "x" * 1_200_000, "the bundle keeps the data as it is"
 
 
 def test_a_worker_can_serve_a_bundle_that_was_built(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:

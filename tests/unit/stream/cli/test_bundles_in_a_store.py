@@ -1,4 +1,4 @@
-"""Bundles in a store and in the cache before it: whole or not there, whoever is killed meanwhile."""
+"""Bundles in a store and in its cache: complete or absent, whatever process is killed meanwhile."""
 
 from __future__ import annotations
 

@@ -109,12 +109,12 @@ class QueueingPipeline(HangingPipeline):
             self._queued_outputs = outputs
         else:
             results = [replace(results[0], outputs=outputs)]
-        self.num_queued, self._num_chunks = self.num_queued + self._num_chunks, 0
+        self.num_queued_chunks, self._num_chunks = self.num_queued_chunks + self._num_chunks, 0
         return results
 
     def encode_prefill(self) -> list[PartitionResult]:
         assert self.answer.acquire(timeout=20)
-        self.num_queued -= 1
+        self.num_queued_chunks -= 1
         outputs, self._queued_outputs = self._queued_outputs, []
         return [PartitionResult(0, 0, 0, outputs)]
 
@@ -130,7 +130,7 @@ def test_outputs_are_published_in_the_order_in_which_they_were_encoded(monkeypat
         task = worker.fetchable()[0]
         for offset in (100, 101):
             worker.accept(task, Fetched(offset, records(offset, 1), offset + 1))
-            await until(lambda end=offset: pipeline.num_queued)
+            await until(lambda end=offset: pipeline.num_queued_chunks)
             await asyncio.sleep(0.1)  # the second micro-batch waits for the chunk that is being encoded
         pipeline.answer.release()
         await keep_the_loop_busy(0.3)  # both are done before the loop runs again
@@ -255,11 +255,11 @@ def test_no_micro_batch_is_taken_while_the_prefill_queue_is_full() -> None:
         await until(worker.fetchable)
         task = worker.fetchable()[0]
         worker.accept(task, Fetched(100, records(100, 5), 105))
-        await until(lambda: pipeline.num_queued > MAX_PREFILL_CHUNKS)
+        await until(lambda: pipeline.num_queued_chunks > MAX_PREFILL_CHUNKS)
         await asyncio.sleep(0.1)  # the loop has seen it
         worker.accept(task, Fetched(105, records(105, 5), 110))
         pipeline.answer.release()
-        await until(lambda: pipeline.num_queued == MAX_PREFILL_CHUNKS)
+        await until(lambda: pipeline.num_queued_chunks == MAX_PREFILL_CHUNKS)
         await asyncio.sleep(0.1)
         assert len(pipeline.taken) == 1
         assert broker.committed == [], "the checkpoint waits for queued answers"

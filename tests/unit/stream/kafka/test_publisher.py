@@ -1,4 +1,4 @@
-"""The publisher's order: of one stream, nothing leaves behind an output that failed; other streams are not held up."""
+"""The publisher's order: within a stream, nothing is sent after an output that failed; other streams go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When plays are due, and how a play at rest becomes a message."""
+"""When plays of a table are due, and how each becomes a message."""
 
 from __future__ import annotations
 

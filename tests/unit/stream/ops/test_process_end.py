@@ -1,4 +1,4 @@
-"""A process that is stopped ends in order, or by force with the code it has reached; never later than its deadline, and with 0
+"""A process that is stopped ends in order, or by force with its current exit code; never later than its deadline, and with 0
 where it has not begun.
 """
 

@@ -1,6 +1,6 @@
-"""A record becomes the same bytes through the event log as in the worker; what the worker refuses is left out.
+"""A record gives the same bytes through the event log as in the worker; records that the worker rejects are left out.
 
-And what counts as a stall of the one who reads.
+Also: what counts as a stalled reader.
 """
 
 from __future__ import annotations

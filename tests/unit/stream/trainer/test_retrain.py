@@ -220,6 +220,17 @@ def test_rows_are_given_in_the_order_of_first_plays(job: RetrainJob) -> None:
     assert ItemTable(WALK.domain, vocabulary, Catalogue([Item(played[0], "T")])).titles[1] == "T"
 
 
+def test_every_item_of_a_whole_catalogue_gets_a_row(job: RetrainJob, tmp_path: Path) -> None:
+    plays, file = WALK.plays(200), tmp_path / "items.jsonl"
+    played = list(dict.fromkeys(plays.column("item_id").to_pylist()))
+    ids = ["new-1", played[0], "new-2"]
+    file.write_text("".join(f'{{"item_id": "{item_id}", "title": "T", "genre": ["kids"]}}\n' for item_id in ids))
+    vocabulary, catalogue = rows_for(None, plays, str(file), is_whole=True)
+    assert vocabulary.item_ids[1:] == [*played, "new-1", "new-2"]
+    assert [item.item_id for item in catalogue] == ids
+    assert rows_for(None, plays, str(file))[0].item_ids[1:] == played
+
+
 def test_a_bundle_has_all_its_files(job: RetrainJob, tmp_path: Path) -> None:
     log_plays(job, 600)
     folder = tmp_path / "store" / published(job).version
