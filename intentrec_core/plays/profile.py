@@ -54,9 +54,11 @@ class FieldProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FilterProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """What one filter finds. ``num_items``: items with data for it, of which ``num_unread`` more have a value that is none, as
-    ``examples``. ``num_plays``: plays up to which the member has sent a value, all of them where none is needed or a default is declared.
-    ``shown``: the share of the items that it lets through, as a mean over the plays.
+    """What one filter finds.
+
+    ``num_items``: items with data for it; ``num_unread`` more have a value that is none, as ``examples``. ``num_plays``: plays
+    up to which the member has sent a value; all of them where none is needed, or a default is declared. ``shown``: the share
+    of the items that it lets through, as a mean over the plays.
     """
 
     name: str
