@@ -17,6 +17,8 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 
+from intentrec_core.times import EARLIEST_MS
+
 _TRUTH_NAMES = {"true", "false"}
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", re.ASCII)
 #: Longer texts spell no number that a domain declares: they are not parsed for each play that has one.
@@ -144,7 +146,8 @@ class Filter:
 class Domain:
     """A validated domain declaration.
 
-    Units: names ending in ``_s`` are seconds. ``window`` (n) and ``watched`` (w) are numbers of plays.
+    Units: names ending in ``_s`` are seconds, ``earliest_ms`` is milliseconds since 1970 (UTC). ``window`` (n) and
+    ``watched`` (w) are numbers of plays. The time of a play lies between ``earliest_ms`` and ``max_future_s`` after its record.
     """
 
     name: str
@@ -153,12 +156,18 @@ class Domain:
     session_gap_s: float
     short_term_window_s: float
     max_future_s: float
+    earliest_ms: int = EARLIEST_MS
     fields: tuple[Field, ...]
     filters: tuple[Filter, ...]
     duration_weight: DurationWeight = DurationWeight.NONE
     duration_scale_s: float = 600.0
     duration_weight_min: float = 0.2
     duration_weight_max: float = 3.0
+
+    @property
+    def max_future_ms(self) -> int:
+        """``max_future_s`` in whole milliseconds."""
+        return int(self.max_future_s * 1000)
 
     @property
     def context_size(self) -> int:

@@ -24,6 +24,7 @@ from intentrec_core.domain.spec import (
     json_bytes,
 )
 from intentrec_core.errors import ConfigError, DomainError
+from intentrec_core.times import EARLIEST_MS, END_MS, LOWEST_EARLIEST_MS, iso_time, parse_time
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -92,6 +93,7 @@ def parse_domain(text: str, file: str) -> Domain:
         session_gap_s=history.number("session_gap_s", 1, 86_400 * 7, default=1800.0),
         short_term_window_s=history.number("short_term_window_s", 1, 86_400 * 366, default=604_800.0),
         max_future_s=history.number("max_future_s", 0, 86_400 * 366, default=300.0),
+        earliest_ms=history.time_ms("earliest", LOWEST_EARLIEST_MS, END_MS, default=EARLIEST_MS),
         fields=fields,
         filters=filters,
         duration_weight=weight.choice("kind", DurationWeight, default=DurationWeight.NONE),
@@ -304,6 +306,21 @@ class _Table:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self.error(key, repr(value), f"a whole number, {low} to {high}")
         return value
+
+    def time_ms(self, key: str, low_ms: int, end_ms: int, *, default: int) -> int:
+        allowed = f"a date such as 1990-01-01, from {iso_time(low_ms)[:10]} up to {iso_time(end_ms)[:10]}"
+        self._taken.add(key)
+        if key not in self.values:
+            return default
+        value = self.values[key]
+        try:
+            # A TOML date or time is a Python date or datetime. Both write themselves as ISO 8601.
+            ts_ms = parse_time(value if isinstance(value, str) else value.isoformat())
+        except (ValueError, AttributeError):
+            raise self.error(key, repr(value), allowed) from None
+        if not low_ms <= ts_ms < end_ms:
+            raise self.error(key, str(value), allowed)
+        return ts_ms
 
     def flag(self, key: str) -> bool:
         value = self._take(key, False, "true or false")

@@ -30,11 +30,12 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
 from intentrec_core.model.model import IntentRec
+from intentrec_core.times import END_MS, outside, unit_hint
 
 #: The limits that a play on the plays topic has, too.
 MAX_ID_BYTES = 256
 MAX_DURATION_S = 31_622_400.0
-MAX_TS_MS = 4_102_444_800_000
+MAX_TS_MS = END_MS
 
 _NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 #: There are no partitions here, and a member's key has one.
@@ -269,12 +270,12 @@ class LiveEncoder:
     def _packed(self, play: LivePlay, place: int) -> PackedPlay:
         """The play as histories hold it. Raises: DataError when it is not valid."""
         try:
-            problem = next(_problems(play, self.attribute_keys), None)
+            problem = next(_problems(play, self.attribute_keys, self.domain.earliest_ms), None)
             if problem is None:
                 event_id = f"{play.item_id}@{play.ts_ms}" if play.event_id is None else play.event_id
                 return self._layout.pack(play.item_id, event_id, play.ts_ms, play.duration_s, play.attributes)
         except (ValueError, OverflowError) as error:
-            problem = f"{error}; allowed: finite 32-bit numbers"
+            problem = str(error)
         raise DataError(f"play {place} of user {play.user_id!r}: {problem}")
 
     def _update(self, play: LivePlay, place: _Place, out: Encoded) -> LiveUpdate:
@@ -449,14 +450,17 @@ def _best_rows(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
 
 
-def _problems(play: LivePlay, attribute_keys: Sequence[str]) -> Iterator[str]:
+def _problems(play: LivePlay, attribute_keys: Sequence[str], earliest_ms: int) -> Iterator[str]:
     """What is wrong with a play, each with what is allowed."""
     for name in ("user_id", "item_id", "event_id"):
         value = getattr(play, name)
         if not (name == "event_id" and value is None) and not _is_id(value):
             yield f"{name} is {_shown(value)}; allowed: a text of 1 to {MAX_ID_BYTES} bytes of UTF-8"
-    if isinstance(play.ts_ms, bool) or not isinstance(play.ts_ms, int) or not 0 <= play.ts_ms < MAX_TS_MS:
-        yield f"ts_ms is {_shown(play.ts_ms)}; allowed: whole milliseconds since 1970, before 2100 ({MAX_TS_MS})"
+    if isinstance(play.ts_ms, bool) or not isinstance(play.ts_ms, int):
+        hint = unit_hint(play.ts_ms, earliest_ms) if isinstance(play.ts_ms, float) else ""
+        yield f"ts_ms is {_shown(play.ts_ms)}; allowed: whole milliseconds since 1970{hint}"
+    elif not earliest_ms <= play.ts_ms < MAX_TS_MS:
+        yield outside("ts_ms", play.ts_ms, play.ts_ms, earliest_ms)
     if play.duration_s is not None and not (_is_number(play.duration_s) and 0 <= play.duration_s <= MAX_DURATION_S):
         yield f"duration_s is {_shown(play.duration_s)}; allowed: seconds from 0 to {MAX_DURATION_S:,.0f}, or None"
     if not isinstance(play.attributes, Mapping):
@@ -479,7 +483,10 @@ def _is_id(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _shown(value: object) -> str:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from intentrec_core.domain.spec import spelled_code, value_text
+from intentrec_core.times import parse_time
 
 #: Larger numbers are missing: sums and differences of them would not be finite.
 MAX_NUMBER = 1e300
@@ -28,6 +29,9 @@ _INT64_BITS = 63
 #: Some 1,200 digits. Python refuses to print numbers of more than 4,300.
 _MAX_BITS = 4_096
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*", re.ASCII)
+#: A number without an exponent: what a release that is a number looks like.
+PLAIN_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?\s*", re.ASCII)
+_BASIC_DATE = re.compile(r"\d{8}", re.ASCII)
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 ALLOWED = "texts in UTF-8, numbers, truth values, dates, and lists of these"
 
@@ -174,9 +178,30 @@ def _number_of_text(text: str) -> float:
     return _finite(float(text)) if _NUMBER.fullmatch(text) else math.nan
 
 
-def _seconds_of_date(text: str) -> float:
+def release_s(text: str) -> float | None:
+    """Seconds since 1970 of a release that is a text: ISO 8601, also YYYYMMDD; or else a number, which is seconds. None for
+    any other text.
+    """
+    if PLAIN_NUMBER.fullmatch(text) and not is_basic_date(text):
+        return float(text)
     try:
-        found = datetime.fromisoformat(text)
+        # parse_time takes digits alone for milliseconds.
+        return parse_time(f"{text}T00" if text.isdigit() else text) / 1000.0
     except ValueError:
-        return math.nan
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        return None
+
+
+def is_basic_date(text: str) -> bool:
+    """Whether a text is a date as YYYYMMDD, from 1800 up to 2100."""
+    if not _BASIC_DATE.fullmatch(text) or not "1800" <= text < "2100":
+        return False
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _seconds_of_date(text: str) -> float:
+    found = release_s(text)
+    return math.nan if found is None else _finite(found)

@@ -265,8 +265,8 @@ def _cells(column: pa.ChunkedArray) -> tuple[list[Any], bool]:
     """The column's values, and whether all are known to be plain ones. A value that Python has no form for, as a date
     after 9999, is replaced by the exception that says so.
     """
-    if pa.types.is_timestamp(column.type):  # Python has no nanoseconds
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    if pa.types.is_timestamp(column.type):  # Python has no nanoseconds, and not every name of a time zone
+        column = column.cast(pa.timestamp("us", "UTC" if column.type.tz else None), safe=False)
     try:
         return column.to_pylist(), _is_plain(column.type)
     except (ValueError, OverflowError, pa.ArrowException):

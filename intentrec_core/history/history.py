@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from intentrec_core.domain.spec import Domain, Field, FieldKind, Filter, FilterKind, spelled_code, value_text
 
 MISSING_DURATION_S = -1.0
+MAX_FLOAT32 = 3.4028234663852886e38
+#: A truth value as text is the number that the truth value itself is: stored plays hold texts only.
+_TRUTHS = {"true": 1.0, "false": 0.0}
 #: Byte offsets of these columns in a packed play.
 _ITEM_HASH, _EVENT_HASH, _TIME_OFFSET = 0, 8, 16
 _HASH_BYTES = 8
@@ -314,16 +317,19 @@ def text_hash(value: Any) -> int:
 
 
 def _number(key: str) -> Callable[[Any], float]:
-    """A converter to float for one attribute: None becomes NaN. The converter raises ValueError for a value that is not a
-    finite number.
+    """A converter to float for one attribute: None becomes NaN. The converter raises ValueError, with the key, for a value
+    that is not a finite number of 32 bits.
     """
 
     def number(value: Any) -> float:
         if value is None:
             return math.nan
-        made = float(value)
-        if not math.isfinite(made):
-            raise ValueError(f"{key} is not a finite number")
-        return made
+        try:
+            made = float(value)
+        except (ValueError, OverflowError):
+            made = _TRUTHS.get(value, math.nan)
+        if not abs(made) <= MAX_FLOAT32:
+            raise ValueError(f"{key} is {repr(value)[:80]}; allowed: a finite number of 32 bits, true or false")
+        return made + 0.0  # -0.0 becomes 0.0, as in the text of a stored play
 
     return number

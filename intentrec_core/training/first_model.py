@@ -17,6 +17,7 @@ from intentrec_core.errors import DataError
 from intentrec_core.evaluation.comparison import Comparison
 from intentrec_core.evaluation.report import compare
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.release_times import check_release_times
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout
 from intentrec_core.model.model import ModelConfig
@@ -60,7 +61,8 @@ def fit(
     """Trains a model on ``plays``, from nothing, to predict the intents and the item of every next play.
 
     ``plays`` is an Arrow table with one row a play, in any order. Columns: event_id, user_id, item_id (text) and ts_ms
-    (milliseconds since 1970); optional: action, session_id (text), duration_s (seconds), context (map of text to text).
+    (milliseconds since 1970, or a timestamp type); optional: action, session_id (text), duration_s (seconds), context (map of
+    text to text).
     ``domain`` is the name of a shipped domain (movielens, video, shop) or the path of a domain file. ``config`` is a
     :class:`~intentrec_core.training.config.TrainConfig`, whose ``epochs`` and ``seed`` the arguments of that name replace;
     ``model_config`` is a :class:`~intentrec_core.model.model.ModelConfig`. ``device`` is ``auto`` (CUDA where there is one),
@@ -71,7 +73,8 @@ def fit(
 
     Raises: ConfigError for a domain, a setting or a device that is wrong, naming it and what is allowed; DataError for plays
     without a required column, with values of another type, or with nothing to learn from (training takes a member with two
-    plays), and for an intent without a known label or with one label alone, or a filter that hides everything.
+    plays), for times of plays and releases of items that are in another unit, and for an intent without a known label or with
+    one label alone, or a filter that hides everything.
     Cost: an epoch is one pass over the plays, some 13,000 a second with the default sizes on two CPU cores.
     """
     text = domain_text(domain)
@@ -81,7 +84,8 @@ def fit(
         settings = dataclasses.replace(settings, epochs=epochs)
     if seed is not None:
         settings = dataclasses.replace(settings, seed=seed)
-    checked = check_plays(plays)
+    check_release_times(catalogue, declared)
+    checked = check_plays(plays, earliest_ms=declared.earliest_ms)
     first = learn(
         declared,
         checked,

@@ -18,8 +18,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError, ConfigError
+from intentrec_core.times import iso_time
 from stream.kafka.clients import close_consumer, reader
-from stream.wire.codec import decode_announcement, encode, iso_time
+from stream.wire.codec import decode_announcement, encode
 from stream.wire.messages import Announcement
 
 if TYPE_CHECKING:

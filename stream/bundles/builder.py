@@ -46,10 +46,10 @@ from intentrec_core.plays.drift import warnings as drift_warnings
 from intentrec_core.plays.findings import findings, refuse_meaningless
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.profile import DataProfile, measure
+from intentrec_core.times import iso_time
 from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.verification import load_verified
 from stream.settings import MAX_RECOMMENDATIONS
-from stream.wire.codec import iso_time
 from stream.wire.sizes import DEFAULT_LIMITS
 
 logger = logging.getLogger(__name__)

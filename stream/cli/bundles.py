@@ -84,7 +84,7 @@ def build(
             "--plays FILE|FOLDER"
         )
     with bars() as report:
-        known_plays = load_plays(plays or MOVIELENS, settings.cache_dir, report)
+        known_plays = load_plays(plays or MOVIELENS, settings.cache_dir, report, model.domain)
         _refuse_other_items(model, known_plays)
         report("encoding items, building the index, writing the bundle", 0, 0)
         built = publish_bundle(settings, model, known_plays)
@@ -108,8 +108,8 @@ def list_bundles(bundles: options.Bundles = None, cache_dir: options.CacheDir = 
     Other commands take a version by its first characters too, as long as no other version
     starts with them.
     """
+    from intentrec_core.times import iso_time
     from stream.cli.bundle_store import open_store
-    from stream.wire.codec import iso_time
 
     settings = options.settings(bundle_url=bundles, cache_dir=cache_dir)
     store = open_store(settings)
@@ -254,7 +254,7 @@ def _parent(current: str | None, store: BundleStore) -> str:
 
 
 def _facts(manifest: Manifest) -> dict[str, str | int | float]:
-    from stream.wire.codec import iso_time
+    from intentrec_core.times import iso_time
 
     return {
         name.removesuffix("_ms"): iso_time(int(value)) if name.endswith("_ms") else value

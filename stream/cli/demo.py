@@ -129,13 +129,14 @@ def _prepare(
     environment: DemoEnvironment, cache_dir: Path, config: TrainConfig, *, fresh: bool, print_step: PrintStep
 ) -> tuple[DataSet, str]:
     """Loads the data and announces a first bundle; returns both."""
+    from intentrec_core.domain.toml import load_domain
     from stream.cli.bundle_store import announce_bundle
     from stream.cli.data_source import MOVIELENS, load_data
     from stream.cli.learning import training_bars
     from stream.demo.first_bundle import first_bundle
 
     with bars(in_bytes=True) as report:
-        data_set = load_data(MOVIELENS, cache_dir, report)
+        data_set = load_data(MOVIELENS, cache_dir, report, load_domain(environment.settings.domain))
     plays = data_set.earliest(TRAINING_SHARE)
     num_replayed = data_set.plays.num_rows - plays.num_rows
     print_step(f"{data_set.title}: {plays.num_rows:,} plays to train on, {num_replayed:,} to replay")

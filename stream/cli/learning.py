@@ -155,9 +155,10 @@ def evaluate(
 
 
 def _load(source: str, settings: Settings, report: Report) -> DataSet:
+    from intentrec_core.domain.toml import load_domain
     from stream.cli.data_source import load_data
 
-    return load_data(source, settings.cache_dir, report)
+    return load_data(source, settings.cache_dir, report, load_domain(settings.domain))
 
 
 def _print_profile(settings: Settings, data_set: DataSet, share: float) -> None:

@@ -219,8 +219,8 @@ async def _find(settings: Settings, layout: EventLayout, user: str) -> tuple[int
 
 
 def _as_json(layout: EventLayout, user: str, partition: int, history: History) -> dict[str, Any]:
+    from intentrec_core.times import iso_time
     from stream.repair.state_view import held_plays
-    from stream.wire.codec import iso_time
 
     num_evicted = len(history.evicted_items) // 8
     began_ms = history.session_start_ms(layout, history.num_events(layout) - 1)

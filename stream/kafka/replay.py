@@ -143,7 +143,7 @@ async def _is_set_within(event: asyncio.Event, wait_s: float) -> bool:
 
 
 def play_message(row: PlayRow) -> Play:
-    """The message for a stored play."""
+    """The message for a stored play. An entry of the context without a value is left out."""
     return Play(
         event_id=row.event_id,
         user_id=row.user_id,
@@ -152,7 +152,9 @@ def play_message(row: PlayRow) -> Play:
         action=row.action,
         duration_s=row.duration_s,
         session_id=row.session_id,
-        context=None if row.context is None else dict(row.context),
+        context=None
+        if row.context is None
+        else {key: value for key, value in row.context.items() if value is not None},
     )
 
 

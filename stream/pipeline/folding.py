@@ -152,7 +152,6 @@ class Folder:
     ) -> None:
         self._layout, self._limits = layout, limits
         self._schema = schema
-        self._max_future_ms = int(layout.domain.max_future_s * 1000)
         self._num_partitions = num_partitions
         self._partitions: list[FoldedPartition] = []
         self._waves: list[list[ContextRun]] = []
@@ -171,14 +170,15 @@ class Folder:
 
         Cost: about 6 µs a play: decoding, packing and writing to the changelog 1 µs each, reading its context 2 µs.
         """
-        layout, max_future_ms = self._layout, self._max_future_ms
+        layout = self._layout
+        earliest_ms, max_future_ms = layout.domain.earliest_ms, layout.domain.max_future_ms
         work, answers, members = _Records(partition, self._limits), list[PendingAnswer](), dict[str, _Member]()
         num_duplicates = num_late = num_replayed = 0
         for record in records:
             if record.headers and is_erasure_request(record):
                 self._erase(work, record, histories, members)
                 continue
-            play = decode_play(record, max_future_ms)
+            play = decode_play(record, earliest_ms, max_future_ms)
             if not isinstance(play, DecodedPlay):
                 work.reject(record, play)
                 continue

@@ -14,12 +14,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from intentrec_core.domain.spec import Domain, FieldKind, FilterKind, value_text
+from intentrec_core.domain.spec import Domain, value_text
 from intentrec_core.errors import BrokerError, StateError
 from intentrec_core.history.history import EventLayout
 from intentrec_core.plays.table import PlayRow
@@ -56,14 +55,12 @@ class PlayReader:
 
     def __init__(self, domain: Domain, num_partitions: int | None) -> None:
         self._layout = EventLayout(domain)
-        self._max_future_ms = int(domain.max_future_s * 1000)
         self._num_partitions = num_partitions
-        self._number_keys = {f.key for f in domain.event_fields if f.kind is FieldKind.BUCKETED}
-        self._number_keys |= {f.event_key for f in domain.event_filters if f.kind is FilterKind.AT_MOST}
 
     def read(self, record: SourceRecord) -> LoggedPlay | None:
         """The play of a record. Cost: about 10 µs."""
-        play = decode_play(record, self._max_future_ms)
+        domain = self._layout.domain
+        play = decode_play(record, domain.earliest_ms, domain.max_future_ms)
         if isinstance(play, RejectedPlay) or is_erasure_request(record) or not self._is_home(record, play.user_id):
             return None
         try:
@@ -77,7 +74,8 @@ class PlayReader:
             )
         except (ValueError, OverflowError):
             return None
-        texts = {key: self._text(key, value) for key, value in play.attributes.items() if value is not None}
+        # As texts the values pack to the same bytes.
+        texts = {key: value_text(value) for key, value in play.attributes.items() if value is not None}
         action = texts.pop("action", None)
         row = PlayRow(
             play.event_id,
@@ -101,12 +99,6 @@ class PlayReader:
     def _is_home(self, record: SourceRecord, user_id: str) -> bool:
         num_partitions = self._num_partitions
         return num_partitions is None or home_partition(user_id.encode(), num_partitions) == record.partition
-
-    def _text(self, key: str, value: Any) -> str:
-        """The value as text that packs to the same bytes as the value itself."""
-        if key in self._number_keys:
-            return repr(float(value))
-        return value_text(value)
 
 
 class LogFollower:

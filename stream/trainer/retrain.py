@@ -32,6 +32,7 @@ from intentrec_core.domain.toml import domain_text, parse_domain
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, IntentRecError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.release_times import check_release_times
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.drift import drift
@@ -77,7 +78,9 @@ def retrain(job: RetrainJob) -> RetrainResult:
     """
     store = BundleStore(job.bundle_url, Path(job.cache_dir))
     running = _running_bundle(job)
-    plays = EventLog(Path(job.event_log_dir), job.topic).plays(max_plays=job.max_plays)
+    # A log that an older trainer wrote may hold earlier plays, in another unit.
+    earliest_ms = parse_domain(domain_text(job.domain), job.domain).earliest_ms
+    plays = EventLog(Path(job.event_log_dir), job.topic).plays(since_ms=earliest_ms, max_plays=job.max_plays)
     num_new = _num_new_plays(plays, running)
     if num_new < job.min_plays:
         return _skipped(f"{num_new} new plays; a run needs {job.min_plays}", num_new)
@@ -134,7 +137,7 @@ def _inputs(job: RetrainJob, running: LoadedBundle | None, plays: pa.Table) -> I
     """Rows for the items of ``plays``, after those of the running bundle if there is one, and what the catalogue says of them."""
     text = domain_text(job.domain) if running is None else running.domain_text
     domain = parse_domain(text, job.domain)
-    vocabulary, catalogue = rows_for(running, plays, job.catalogue, is_whole=job.catalogue_is_whole)
+    vocabulary, catalogue = rows_for(running, plays, job.catalogue, domain, is_whole=job.catalogue_is_whole)
     table = ItemTable(domain, vocabulary, catalogue)
     return Inputs(
         domain_text=text,
@@ -218,19 +221,28 @@ def held_out_from(plays: pa.Table, num_new: int) -> int:
 
 
 def rows_for(
-    running: LoadedBundle | None, plays: pa.Table, catalogue_file: str | None, *, is_whole: bool = False
+    running: LoadedBundle | None,
+    plays: pa.Table,
+    catalogue_file: str | None,
+    domain: Domain,
+    *,
+    is_whole: bool = False,
 ) -> tuple[Vocabulary, Catalogue]:
     """The running vocabulary, extended by rows for the other played items, and the catalogue, updated from the file if given.
 
     ``is_whole``: every item of the file gets a row. An item missing from the catalogue has its id as title and no fields.
 
-    Raises: DataError if the file cannot be read.
+    Raises: DataError if the file cannot be read, or has releases in another unit.
     """
     older = running.vocabulary if running else Vocabulary([])
     vocabulary = older.extended(pc.unique(plays.column("item_id")).to_pylist())
     catalogue = running.catalogue() if running else Catalogue([])
     if catalogue_file is not None:
         newer = Catalogue.load(Path(catalogue_file))
+        try:
+            check_release_times(newer, domain)
+        except DataError as error:
+            raise DataError(f"{catalogue_file}: {error}") from error
         if is_whole:
             vocabulary = vocabulary.extended(item.item_id for item in newer)
         known = set(vocabulary.item_ids)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from intentrec_core.times import END_MS
+
 PLAY_SCHEMA_VERSION = 1
 
 #: Limit of every id in UTF-8 bytes. Ids are keys and are written with every play, so an oversized id costs every consumer.
@@ -19,7 +21,7 @@ MAX_ID_LENGTH = 256
 #: 366 days. A longer duration means that the producer sent milliseconds, or an end time, instead of seconds.
 MAX_DURATION_S = 31_622_400.0
 #: 2100-01-01, excluded. Epoch microseconds (16 digits) are far above it, so they are refused and not misread.
-MAX_TS_MS = 4_102_444_800_000
+MAX_TS_MS = END_MS
 #: Range of a 32-bit float: the member's history stores numbers of the context in 32 bits.
 MAX_NUMBER = 3.4e38
 #: Largest integer that every JSON reader represents exactly.
@@ -34,6 +36,7 @@ Number = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+ContextValue = Text | Number | Integer | bool | None
 LatencySeconds = Annotated[
     float, Meta(description="Seconds from the timestamp of the play's Kafka record to the publication of this message.")
 ]
@@ -48,8 +51,9 @@ class Play(Struct, frozen=True, omit_defaults=True, gc=False):
     ts: Annotated[
         Annotated[int, Meta(ge=0, lt=MAX_TS_MS)] | Annotated[str, Meta(min_length=10, max_length=64)],
         Meta(
-            description="When the item was played: milliseconds since 1970 (UTC), or ISO 8601 (UTC if it has no offset). "
-            "Between 1970 and 2100, and at most a small tolerance later than the timestamp of the Kafka record.",
+            description="When the item was played: milliseconds since 1970 (UTC), also as a text of digits, or ISO 8601 (UTC if "
+            "it has no offset). Not before the domain's earliest (1990-01-01 unless it says otherwise), before 2100, and at "
+            "most a small tolerance later than the timestamp of the Kafka record.",
             examples=[1_772_396_100_000, "2026-03-01T20:15:00.000Z"],
         ),
     ]
@@ -76,13 +80,16 @@ class Play(Struct, frozen=True, omit_defaults=True, gc=False):
     ) = None
     context: (
         Annotated[
-            dict[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)], Text | Number | Integer | bool],
-            Meta(max_length=64, description="Further values by name; the domain file says which of them are used."),
+            dict[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)], ContextValue],
+            Meta(
+                max_length=64,
+                description="Further values by name; null is missing. The domain file says which of them are used.",
+            ),
         ]
         | None
     ) = None
     schema_version: Annotated[
-        int, Meta(description="1; a play with another version goes to the dead letters.", examples=[1])
+        int | None, Meta(description="1; a play with another version goes to the dead letters.", examples=[1])
     ] = PLAY_SCHEMA_VERSION
 
 

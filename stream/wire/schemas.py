@@ -20,7 +20,8 @@ from stream.settings import Settings
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.messages import Announcement, CatalogueItem, IntentUpdate, Play, Recommendation
 
-#: Every new optional field raises the minor version. There is no new major version: a breaking change gets a new topic.
+#: Every new optional field raises the minor version, and so does a null that is accepted now. There is no new major version: a
+#: breaking change gets a new topic.
 CONTRACT_VERSION = "1.3.0"
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "contracts"
@@ -32,6 +33,7 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "announcement": Announcement,
     "item": CatalogueItem,
 }
+_NULL = {"type": "null"}
 #: Keywords that explain a schema and constrain nothing.
 _WORDS = frozenset({"description", "examples", "title"})
 
@@ -256,11 +258,12 @@ def _headers(properties: Mapping[str, Any], required: list[str] | None = None) -
     return {"type": "object", "properties": dict(properties), "required": ["intentrec-id", *origin, *(required or [])]}
 
 
-def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, received: bool = False) -> list[str]:
     """The changes of a message's JSON Schema that are more than a new optional field, as lines of text.
 
-    Texts (titles, descriptions, examples) may change freely. Nothing else about an existing field may change: a worker could
-    refuse a producer's message, or a subscriber could receive something it does not expect.
+    Texts (titles, descriptions, examples) may change freely, and a message that the worker receives may be null in more places.
+    Nothing else about an existing field may change: a worker could refuse a producer's message, or a subscriber could receive
+    something it does not expect.
     """
     problems = []
     for name, before in old["$defs"].items():
@@ -271,7 +274,7 @@ def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
         for field, schema in before["properties"].items():
             if field not in after["properties"]:
                 problems.append(f"{name}.{field} is gone")
-            elif _without_words(schema) != _without_words(after["properties"][field]):
+            elif not _is_same(_without_words(schema), _without_words(after["properties"][field]), or_null=received):
                 problems.append(f"{name}.{field} has changed")
         was, is_ = set(before.get("required", ())), set(after.get("required", ()))
         problems += [f"{name}.{field} is required now" for field in sorted(is_ - was)]
@@ -280,6 +283,22 @@ def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
         if _without_words(rest[0]) != _without_words(rest[1]):
             problems.append(f"{name} has changed as a whole")
     return problems
+
+
+def _is_same(before: Any, after: Any, *, or_null: bool) -> bool:
+    """Whether two schemas are equal, or ``after`` only takes null as well."""
+    if before == after:
+        return True
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        choices = after.get("anyOf", [])
+        if or_null and _NULL in choices and _NULL not in before.get("anyOf", []):
+            others = [choice for choice in choices if choice != _NULL]
+            rest = {key: value for key, value in after.items() if key != "anyOf"}
+            after = rest | (others[0] if len(others) == 1 else {"anyOf": others})
+        return before.keys() == after.keys() and all(_is_same(before[k], after[k], or_null=or_null) for k in before)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return all(_is_same(one, other, or_null=or_null) for one, other in zip(before, after, strict=True))
+    return False
 
 
 def _without_words(schema: Any) -> Any:

@@ -171,4 +171,5 @@ _LONGEST_FIELDS: dict[str, Any] = {
     "bundle": "b" + "f" * 12,
     "source": Source(_LONGEST_TOPIC, 2**31 - 1, _LARGEST_INTEGER),
     "coalesced": Coalesced(_LARGEST_INTEGER, _LARGEST_INTEGER),
+    "catalogue_offset": _LARGEST_INTEGER,
 }

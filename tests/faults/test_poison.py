@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from intentrec_core.times import iso_time
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings
 from stream.trainer.event_log import EventLog
-from stream.wire.codec import iso_time
 from tests.faults.poison import KINDS, NAME_HEADER, Poison, mixture
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.fault_report import FaultRow
@@ -109,6 +109,9 @@ def _oddity(rng: random.Random, play: dict[str, Any]) -> dict[str, Any]:
         {"item_id": "\U0001f3ac \u00e9\u0000\n"},
         {"item_id": "i" * 256},
         {"ts": iso_time(play["ts"])},
+        {"ts": str(play["ts"])},
+        {"ts": iso_time(play["ts"]).lower(), "schema_version": None},
+        {"context": {"device": None, "rating": None}},
         {"duration_s": 0.0},
         {"context": {str(number): "x" * 1024 for number in range(64)}},
         {"field_of_next_year": {"nested": [None, 1e308, "\u00e9"]}},

@@ -16,6 +16,7 @@ from tests.mutants.repair import REPAIR
 from tests.mutants.signals import SIGNALS
 from tests.mutants.sizes import SIZES_OF_OUTPUTS
 from tests.mutants.state import STATE
+from tests.mutants.times import TIMES_AND_NULLS
 
 MUTANTS = (
     *DELIVERY,
@@ -24,6 +25,7 @@ MUTANTS = (
     *LIVENESS,
     *SIGNALS,
     *STATE,
+    *TIMES_AND_NULLS,
     *FOLD_RULES,
     *REPAIR,
     *POISON,

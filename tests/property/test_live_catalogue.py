@@ -110,7 +110,7 @@ class Run:
         self.start(histories)
 
     def drain(self) -> None:
-        while self.pipeline.num_queued:
+        while self.pipeline.num_queued_chunks:
             self.check(answer_prefill(self.pipeline), len(self.items.records) - 1)
 
     def check(self, results: Sequence[PartitionResult], encoded_at: int) -> None:

@@ -44,6 +44,8 @@ FIELDS: list[dict[str, Any]] = [
     {"context": {"max_maturity": True, "device": "phone"}},
     {"context": {"device": "fridge"}, "action": "continue"},
     {"context": None, "duration_s": None, "unknown": [1]},
+    {"context": {"max_maturity": None, "device": None}, "schema_version": None},
+    {"context": {"max_maturity": "true"}},
 ]
 
 
@@ -248,6 +250,16 @@ TIMES = [
     "0001-01-01T00:00:00+23:00",
     "2023-11-14T22:13:20" + "0" * 50,
     str(START_MS),
+    START_MS // 1000,
+    str(START_MS // 1000),
+    START_MS * 1000,
+    DOMAIN.earliest_ms,
+    DOMAIN.earliest_ms - 1,
+    "2023-11-14t22:13:20z",
+    "2023-11-14T24:00",
+    "2023-11-14 24:00:00.001",
+    "2016-12-31T23:59:60.75Z",
+    "2016-12-31T23:58:60Z",
     None,
     True,
 ]

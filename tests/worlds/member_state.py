@@ -36,6 +36,7 @@ def naive_fold(domain: Domain, num_partitions: int | None) -> NaiveFold:
         watched=domain.watched,
         session_gap_ms=int(domain.session_gap_s * 1000),
         max_future_ms=int(domain.max_future_s * 1000),
+        earliest_ms=domain.earliest_ms,
         num_partitions=num_partitions,
         numbers=[f.key for f in domain.event_fields if f.kind is FieldKind.BUCKETED]
         + [f.event_key for f in domain.event_filters if f.kind is FilterKind.AT_MOST],
@@ -99,7 +100,7 @@ def _columns(play: NaivePlay, domain: Domain) -> tuple[Any, ...]:
 
 
 def _float32(value: Any) -> float | None:
-    return None if value is None else float(np.float32(value))
+    return None if value is None else float(np.float32({"true": 1, "false": 0}.get(value, value)))
 
 
 def _without_nan(value: Any) -> Any:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple, NoReturn
 
 CONTROL_HEADER = "intentrec-control"  # asyncapi.json, ErasureRequest
@@ -109,7 +110,7 @@ def parse_play(value: bytes | None) -> NaivePlay:
     _need(isinstance(fields, dict), "malformed")
     # asyncapi.json, info: fields that are not known are ignored
     version = fields.get("schema_version", 1)
-    _need(_is_integer(version) and version == 1, "schema_version")
+    _need(version is None or (_is_integer(version) and version == 1), "schema_version")  # messages.md: null is missing
     ids = [_text(fields.get(name), 1, 256) for name in ("event_id", "user_id", "item_id")]
     # messages.md, "A play": of all three ids
     _need(all(len(text.encode()) <= 256 for text in ids), "at most 256 bytes of UTF-8")
@@ -123,7 +124,8 @@ def parse_play(value: bytes | None) -> NaivePlay:
         # messages.md, "A play", context: an integer has other limits than a number
         most = 2**53 if _is_integer(entry) else 3.4e38
         _need(
-            isinstance(entry, bool)
+            entry is None  # messages.md: null is missing
+            or isinstance(entry, bool)
             or (_is_number(entry) and -most <= entry <= most)
             or (isinstance(entry, str) and _text(entry, 0, 1024) == entry),
             "context",
@@ -134,15 +136,45 @@ def parse_play(value: bytes | None) -> NaivePlay:
 def parse_time(ts: Any) -> int:
     """Event time in milliseconds; ValueError where it is no time from 1970 to 2100."""
     if isinstance(ts, str):
-        # messages.md, "A play", ts: a date alone means midnight
-        moment = datetime.fromisoformat(_text(ts, 10, 64))
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # play.schema.json: without an offset, UTC
-        ms = (moment - EPOCH) // timedelta(milliseconds=1)  # messages.md: cut off, not rounded
+        text = _text(ts, 10, 64)
+        # messages.md, ts: digits are milliseconds, with a sign or without one
+        ms = int(text) if re.fullmatch("[+-]?[0-9]+", text) else _iso_ms(text)
     else:
         _need(_is_integer(ts), "ts")
         ms = int(ts)
     _need(0 <= ms < END_OF_TIME_MS, "out_of_range")
     return ms
+
+
+def _iso_ms(text: str) -> int:
+    """ISO 8601 by messages.md, ts: as Python 3.11 reads it, and 24:00, the leap second and a lower-case z besides."""
+    text, later = re.sub("z$", "Z", text), timedelta()
+    day = next((size for size in (10, 8, 7) if _is_date(text[:size])), 0)
+    head, clock = text[: day + 1], text[day + 1 :]
+    leap = re.match("[0-9]{2}:?[0-9]{2}:?60", clock)
+    if day and clock.startswith("24"):
+        text, later = f"{head}00{clock[2:]}", timedelta(days=1)
+        _need(datetime.fromisoformat(text).time() == time(0) and not re.search("[1-9]", _fraction(clock)), "24:00")
+    elif day and leap:
+        text, later = f"{head}{leap[0][:-2]}59{clock[leap.end() :]}", timedelta(seconds=1)
+    # messages.md, "A play", ts: a date alone means midnight
+    moment = datetime.fromisoformat(text)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # play.schema.json: without an offset, UTC
+    # messages.md, ts: a leap second is one in UTC, whatever the offset is
+    _need(not (day and leap) or moment.astimezone(UTC).strftime("%H%M%S") == "235959", "leap second")
+    return (moment - EPOCH + later) // timedelta(milliseconds=1)  # finer digits are cut off, not rounded
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(re.fullmatch("[0-9W-]+", text) and date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def _fraction(clock: str) -> str:
+    found = re.search("[.,]([0-9]+)", clock)
+    return found[1] if found else ""
 
 
 @dataclass(kw_only=True)
@@ -157,6 +189,7 @@ class NaiveFold:
     watched: int
     session_gap_ms: int
     max_future_ms: int
+    earliest_ms: int
     num_partitions: int | None
     numbers: Collection[str] = ()
     members: dict[tuple[int, str], NaiveMember] = field(default_factory=dict)  # by partition and user id
@@ -226,11 +259,14 @@ class NaiveFold:
         # A record without a key is held to the partition of its user_id alone.
         _need(record.key is None or record.key == play.user_id.encode(), "key_mismatch")
         self._check_partition(record, play.user_id)
+        # messages.md, ts: not before the domain's earliest
+        _need(play.ts >= self.earliest_ms, "out_of_range")
         # ARCHITECTURE, "What never happens": by the record's own timestamp. The tolerance itself is allowed. A record
         # without a timestamp is held to nothing.
         _need(record.timestamp_ms <= 0 or play.ts <= record.timestamp_ms + self.max_future_ms, "future")
         for name in self.numbers:
-            number = play.context.get(name, 0)  # a text that reads as a number is one
+            number = play.context.get(name)
+            number = {None: 0, "true": 1, "false": 0}.get(number, number)  # messages.md: also as texts
             _need(math.isfinite(float(number)) and abs(float(number)) <= MAX_FLOAT32, "number")
 
     def _check_partition(self, record: NaiveRecord, user_id: str) -> None:

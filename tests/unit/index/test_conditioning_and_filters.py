@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import conditioning
@@ -171,6 +171,7 @@ def replacements(draw):
     return rng, num_rows, num_added, rng.permutation(rows).astype(np.int64)
 
 
+@settings(deadline=None)
 @given(drawn=replacements())
 def test_replaced_filters_equal_those_of_the_whole_table(drawn):
     """The same masks as filters that were made of the columns with the new values in them."""

@@ -51,6 +51,15 @@ MISTAKES = [
     ("window = 8", "window = 1", "history.window", "2 to 4096"),
     ("window = 8", "windows = 8", "history.window", "2 to 4096"),
     ("window = 8", "window = 8\nsize = 3", "history.size", "window"),
+    (
+        "window = 8",
+        "window = 8\nearliest = 631152000",
+        "history.earliest",
+        "a date such as 1990-01-01, from 1971-01-01",
+    ),
+    ("window = 8", 'window = 8\nearliest = "soon"', "history.earliest", "a date such as 1990-01-01"),
+    ("window = 8", "window = 8\nearliest = 1970-12-31", "history.earliest", "from 1971-01-01 up to 2100-01-01"),
+    ("window = 8", "window = 8\nearliest = 2100-01-01", "history.earliest", "from 1971-01-01 up to 2100-01-01"),
     ('kind = "multi_label"', 'kind = "multilabel"', "field genre.kind", "categorical, multi_label, bucketed"),
     ('source = "catalogue"', 'source = "event"', "field genre.kind", "multi_label only with source = catalogue"),
     ('rule = "time_since_release"', 'rule = "freshness"', "field age.rule", "first_contact, time_since_release"),
@@ -148,6 +157,15 @@ def test_a_mistake_names_file_field_and_what_is_allowed(right: str, wrong: str, 
     assert raised.value.field == field
     assert allowed in raised.value.allowed
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "written", ["1995-06-01", "1995-06-01T00:00:00", "1995-06-01T02:00:00+02:00", '"1995-06-01"', '"801964800000"']
+)
+def test_the_earliest_time_is_a_date_or_a_time(written: str) -> None:
+    text = VALID.replace("window = 8", f"window = 8\nearliest = {written}")
+    assert parse_domain(text, "mine.toml").earliest_ms == 801_964_800_000
+    assert parse_domain(VALID, "mine.toml").earliest_ms == 631_152_000_000
 
 
 def test_text_that_is_not_toml_is_reported_with_its_place() -> None:

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from intentrec_core import errors
 from intentrec_core.bundle.contents import load_bundle
-from intentrec_core.domain.toml import domain_text
+from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.errors import DataError, IntentRecError
 from stream.cli import root
 from stream.cli.data_source import load_data
@@ -189,7 +189,7 @@ def test_a_simulated_world_in_a_folder_is_a_data_set(tmp_path: Path, capsys: pyt
         run("simulate", "--out", str(folder), "--plays", "300", "--users", "20", "--items", "200", "--seed", "7") == 0
     )
     assert "--domain video" in capsys.readouterr().out
-    data_set = load_data(str(folder), tmp_path, lambda *_: None)
+    data_set = load_data(str(folder), tmp_path, lambda *_: None, load_domain("video"))
     assert data_set.plays.num_rows == 300
     assert (folder / "truth.parquet").is_file()
     assert data_set.earliest(0.5).num_rows + data_set.rest(0.5).num_rows == 300

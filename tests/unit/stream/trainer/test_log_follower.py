@@ -69,7 +69,7 @@ def test_the_log_keeps_what_the_history_keeps(
 ) -> None:
     sent = record(context={"device": device, "max_maturity": maturity}, duration_s=duration, action=action)
     logged = PlayReader(DOMAIN, None).read(sent)
-    play = decode_play(sent, 300_000)
+    play = decode_play(sent, DOMAIN.earliest_ms, DOMAIN.max_future_ms)
     assert isinstance(play, DecodedPlay)
     try:
         live = LAYOUT.pack(

@@ -11,6 +11,7 @@ import pytest
 from intentrec_core.bundle.contents import LoadedBundle
 from intentrec_core.bundle.format import BUNDLE_FILES, WEIGHTS
 from intentrec_core.bundle.store import BundleStore
+from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.vocabulary import ItemTable
@@ -205,6 +206,24 @@ def test_a_bundle_of_another_domain_is_not_continued(job: RetrainJob, tmp_path: 
         retrain(changed)
 
 
+def test_plays_that_an_older_trainer_logged_in_another_unit_are_not_trained_on(job: RetrainJob) -> None:
+    rows = list(WALK.rows(300, num_items=20))
+    in_seconds = [row._replace(event_id=f"s{row.event_id}", ts_ms=row.ts_ms // 1000) for row in rows]
+    backfill(Path(job.event_log_dir), "plays", plays_table([*in_seconds, *rows[:299]]))
+    result = retrain(job)
+    assert (result.outcome, result.detail) == (TrainerOutcome.SKIPPED, "299 new plays; a run needs 300")
+
+
+def test_releases_in_another_unit_end_the_run_with_the_file_and_the_unit(job: RetrainJob, tmp_path: Path) -> None:
+    log_plays(job, 600)
+    domain, items = Path(job.domain), tmp_path / "items.jsonl"
+    release = 'rule = "time_since_release"\nkey = "released"\nedges = [30.0]\n'
+    domain.write_text(f'{DOMAIN_TEXT}\n[[field]]\nname = "age_now"\nkind = "bucketed"\nsource = "rule"\n{release}')
+    items.write_text('{"item_id": "item-1", "title": "One", "released": 1577836800000}\n')
+    with pytest.raises(DataError, match=r"items\.jsonl: .*item 'item-1': released is 1577836800000.* milliseconds"):
+        retrain(msgspec.structs.replace(job, catalogue=str(items)))
+
+
 def test_held_out_plays_are_the_newest_quarter_of_the_new_ones_within_limits() -> None:
     plays = WALK.plays(1_000)
     for num_new, num_held_out in ((1_000, 250), (400, 100), (120, 50)):
@@ -213,7 +232,7 @@ def test_held_out_plays_are_the_newest_quarter_of_the_new_ones_within_limits() -
 
 def test_rows_are_given_in_the_order_of_first_plays(job: RetrainJob) -> None:
     plays = WALK.plays(200)
-    vocabulary, catalogue = rows_for(None, plays, None)
+    vocabulary, catalogue = rows_for(None, plays, None, WALK.domain)
     played = list(dict.fromkeys(plays.column("item_id").to_pylist()))
     assert vocabulary.item_ids[1:] == played
     assert len(catalogue) == 0
@@ -222,13 +241,13 @@ def test_rows_are_given_in_the_order_of_first_plays(job: RetrainJob) -> None:
 
 def test_every_item_of_a_whole_catalogue_gets_a_row(job: RetrainJob, tmp_path: Path) -> None:
     plays, file = WALK.plays(200), tmp_path / "items.jsonl"
-    played = list(dict.fromkeys(plays.column("item_id").to_pylist()))
+    played, domain = list(dict.fromkeys(plays.column("item_id").to_pylist())), parse_domain(DOMAIN_TEXT, "d")
     ids = ["new-1", played[0], "new-2"]
     file.write_text("".join(f'{{"item_id": "{item_id}", "title": "T", "genre": ["kids"]}}\n' for item_id in ids))
-    vocabulary, catalogue = rows_for(None, plays, str(file), is_whole=True)
+    vocabulary, catalogue = rows_for(None, plays, str(file), domain, is_whole=True)
     assert vocabulary.item_ids[1:] == [*played, "new-1", "new-2"]
     assert [item.item_id for item in catalogue] == ids
-    assert rows_for(None, plays, str(file))[0].item_ids[1:] == played
+    assert rows_for(None, plays, str(file), domain)[0].item_ids[1:] == played
 
 
 def test_a_bundle_has_all_its_files(job: RetrainJob, tmp_path: Path) -> None:
