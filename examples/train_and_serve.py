@@ -33,11 +33,8 @@ def main() -> None:
     model = intentrec.fit(known, catalogue, domain=domain, epochs=options.epochs)
 
     live = intentrec.LiveEncoder(model, cache_bytes=64 << 20)
-    # Histories begin empty: members get back what they played before. 256 plays at a time, as a worker takes them.
-    rows = known.to_pylist()
-    for start in range(0, len(rows), 256):
-        live.play_many(live_play(row, live.attribute_keys) for row in rows[start : start + 256])
-    print(f"{len(live):,} members have a history, {live.num_cached:,} of them are cached\n")
+    live.replay(known)  # histories begin empty: members get back what they played before
+    print(f"{len(live):,} members have a history\n")
 
     for row in to_come.to_pylist():
         now = live.play_many([live_play(row, live.attribute_keys)])[0]

@@ -13,13 +13,12 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from stream.bundles.hot_swap import HotSwap
-from stream.kafka.broker_checks import uses_transactions
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.topic_limits import check_changelog_limit, read_topic_limits
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
-from stream.worker_process import EXIT_NOT_DRAINED, WorkerParts, WorkerProcess, run_until_signal
+from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
 if TYPE_CHECKING:
     from stream.delivery.worker import PlaysWorker
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Between two changes of the catalogue, so that those of a moment are applied together.
 _GATHER_S = 0.05
-
-__all__ = ["EXIT_NOT_DRAINED", "run_until_signal", "run_worker", "uses_transactions"]
 
 
 def run_worker(settings: Settings) -> int:

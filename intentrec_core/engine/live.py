@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -30,6 +31,7 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.table import check_plays, play_rows
 from intentrec_core.times import END_MS, outside, unit_hint
 
 #: The limits that a play on the plays topic has, too.
@@ -37,6 +39,7 @@ MAX_ID_BYTES = 256
 MAX_DURATION_S = 31_622_400.0
 MAX_TS_MS = END_MS
 
+_NUMPY_NUMBERS = (np.integer, np.floating, np.bool_)
 _NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 #: There are no partitions here, and a member's key has one.
 _PARTITION = 0
@@ -245,7 +248,7 @@ class LiveEncoder:
         then. EngineError (:class:`~intentrec_core.errors.DeviceLost`) when the device is lost: the histories hold the plays.
         Cost: one position of the encoders a play, and the whole context of a member who is not cached.
         """
-        given = list(plays)
+        given = [_in_builtins(play) for play in plays]
         packed = [self._packed(play, place) for place, play in enumerate(given)]
         batch = _Batch(self._layout)
         places = []
@@ -258,6 +261,38 @@ class LiveEncoder:
         for output in encoded:
             output.intent_NP.setflags(write=False)
         return [self._update(play, place, encoded[place.run.wave]) for play, place in zip(given, places, strict=True)]
+
+    def replay(self, plays: pa.Table) -> int:
+        """Brings histories back: takes a table of plays as :func:`intentrec_core.fit` does, and answers none of them. A member's
+        context is encoded at the next play. Attributes that the domain does not read are left out. Returns how many plays
+        were added.
+
+        Raises: DataError for a column or a play that is not valid, naming its row in event-time order: nothing has changed then.
+        Cost: some 10 µs a play.
+        """
+        keys = self.attribute_keys
+        packed = []
+        for row, play in enumerate(play_rows(check_plays(plays, earliest_ms=self.domain.earliest_ms))):
+            attributes = {key: value for key, value in (play.context or {}).items() if key in keys}
+            if play.action is not None and "action" in keys:
+                attributes["action"] = play.action
+            given = LivePlay(
+                user_id=play.user_id,
+                item_id=play.item_id,
+                ts_ms=play.ts_ms,
+                event_id=play.event_id,
+                duration_s=play.duration_s,
+                attributes=attributes,
+            )
+            packed.append((play.user_id, self._packed(given, row)))
+        num_added = 0
+        for user_id, data in packed:
+            history = self._histories.setdefault(user_id, History())
+            num_added += history.apply(self._layout, data, self._next_offset).outcome.changed
+            self._next_offset += 1
+        for user_id in dict.fromkeys(user_id for user_id, _ in packed):
+            self._engine.forget(MemberKey(_PARTITION, user_id))  # cached before these plays
+        return num_added
 
     def forget(self, user_id: str) -> bool:
         """Drops everything that is held of a member; later plays begin a new history. Says whether there was anything.
@@ -471,15 +506,40 @@ def _problems(play: LivePlay, attribute_keys: Sequence[str], earliest_ms: int) -
             read = ", ".join(attribute_keys) or "none"
             hint = "; a duration is the argument duration_s" if key == "duration_s" else ""
             yield f"attribute {_shown(key)} is not one that the domain reads; allowed: {read}{hint}"
+        elif isinstance(value, str) and not _is_unicode(value):
+            yield f"attribute {key} is {_shown(value)}, which is not valid Unicode; allowed: a text that UTF-8 can hold"
         elif not (value is None or isinstance(value, str | bool) or _is_number(value)):
             yield f"attribute {key} is {_shown(value)}; allowed: a text, a finite number, a truth value or None"
 
 
+def _in_builtins(play: LivePlay) -> LivePlay:
+    """The play with NumPy's numbers, which pandas holds too, as the numbers of Python that they are."""
+    attributes = play.attributes if isinstance(play.attributes, Mapping) else {}
+    if not any(isinstance(value, _NUMPY_NUMBERS) for value in (play.ts_ms, play.duration_s, *attributes.values())):
+        return play
+    return replace(
+        play,
+        ts_ms=_builtin(play.ts_ms),
+        duration_s=_builtin(play.duration_s),
+        attributes={key: _builtin(value) for key, value in attributes.items()},
+    )
+
+
+def _builtin(value: Any) -> Any:
+    return value.item() if isinstance(value, _NUMPY_NUMBERS) else value
+
+
 def _is_id(value: object) -> bool:
+    return isinstance(value, str) and _is_unicode(value) and 1 <= len(value.encode()) <= MAX_ID_BYTES
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no half of a surrogate pair."""
     try:
-        return isinstance(value, str) and 1 <= len(value.encode()) <= MAX_ID_BYTES
+        text.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _is_number(value: object) -> bool:

@@ -13,6 +13,7 @@ import typer
 from intentrec_core.errors import ConfigError
 from stream.cli import options
 from stream.cli.progress import bars, results
+from stream.cli.tables import print_table
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -117,8 +118,6 @@ def show(
     broker: options.Broker = None,
 ) -> None:
     """List the items on the topic, and those withdrawn by hand."""
-    from rich.table import Table
-
     from stream.wire.codec import encode
 
     settings = options.settings(broker=broker)
@@ -136,13 +135,11 @@ def show(
         f"{len(shown)} items: {of_file} of a file, {len(shown) - of_file} put by hand; "
         f"{len(items) - len(shown)} withdrawn by hand"
     )
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("item_id", "title", "by", "attributes"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for item in [*items.values()][:limit]:
         by = "withdrawn by hand" if item.withdrawn else item.written_by
-        table.add_row(item.item_id, item.title, by, json.dumps(item.attributes, ensure_ascii=False))
-    out.print(table)
+        rows.append((item.item_id, item.title, by, json.dumps(item.attributes, ensure_ascii=False)))
+    print_table(("item_id", "title", "by", "attributes"), rows)
     if len(items) > limit:
         out.print(f"[dim]… {len(items) - limit} more: --limit, --json[/dim]")
 

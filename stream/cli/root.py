@@ -20,7 +20,7 @@ from stream.cli.progress import print_error
 EXIT_CODES = """\
 0 success · 1 failed · 2 invalid setting, option or file · 3 data not available ·
 4 bundle refused · 5 state and log disagree · 6 broker not available ·
-7 inference failed · 9 not drained in time · 70 internal error (please report) ·
+7 inference failed · 9 not drained · 70 internal error (please report) ·
 130 interrupted"""
 #: 1 to 7 are defined in intentrec_core.errors; 70 (EX_SOFTWARE) and 130 (128 + SIGINT) are Unix conventions.
 UNEXPECTED = 70

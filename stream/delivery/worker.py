@@ -26,7 +26,7 @@ from stream.delivery.inference_loop import InferenceLoop
 from stream.delivery.overload import Overload
 from stream.delivery.partition import Membership, PartitionTask, TaskDependencies
 from stream.delivery.play_buffer import PlayBuffer
-from stream.delivery.retries import MAX_FAILURES, Retries, pause_s
+from stream.delivery.retries import MAX_FAILURES, Retries
 from stream.ops.liveness import WorkProgress
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class PlaysWorker:
         *,
         rebalance_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
+        retries: Retries | None = None,
     ) -> None:
         self.metrics = metrics
         self._pipeline, self._dependencies, self._publisher = pipeline, dependencies, publisher
@@ -85,7 +86,7 @@ class PlaysWorker:
         self._turns: dict[int, asyncio.Lock] = {}
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._openings = asyncio.Semaphore(_NUM_OPENING)
-        self._retries = Retries(clock)
+        self._retries = retries or Retries(clock)
         #: For each partition whose processed plays were dropped uncommitted, the offset up to which they have to be replayed.
         self._to_replay: dict[int, int] = {}
         self._draining = False
@@ -294,7 +295,7 @@ class PlaysWorker:
             return self._background.end_process(
                 EngineError(f"partition {partition} failed {failures} times without progress, last: {error!r}")
             )
-        await asyncio.sleep(pause_s(failures))
+        await asyncio.sleep(self._retries.pause_s(failures))
         if await self._still_ours(partition):
             self.metrics.reopened(error)
             await self._open(partition)

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiokafka.errors import KafkaError
 
+from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import BrokerError, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.release_times import check_release_times
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.replay import start_producer
 from stream.wire.codec import encode
@@ -107,6 +109,10 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
     Raises: DataError when the file cannot be read or must not be believed: then nothing is changed; BrokerError.
     """
     catalogue = await asyncio.to_thread(Catalogue.load, file)
+    try:
+        check_release_times(catalogue, load_domain(settings.domain))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
     async with ItemsReader(settings) as topic:
         known = await topic.everything()
     plan = await asyncio.to_thread(plan_sync, str(file), catalogue, known, allow_shrink=allow_shrink)
@@ -117,8 +123,12 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
 async def put_item(settings: Settings, item: Item) -> int:
     """Puts an item by hand; returns the offset of its record.
 
-    Raises: ConfigError when no record can hold it; BrokerError.
+    Raises: ConfigError when no record can hold it, or its release is in another unit; BrokerError.
     """
+    try:
+        check_release_times(Catalogue([item]), load_domain(settings.domain))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     return await _write_one(
         settings, CatalogueItem(item_id=item.item_id, title=item.title, attributes=dict(item.attributes))
     )

@@ -2,7 +2,7 @@
 
     start   health server → leader lock (one trainer leads) → event log → newest announcement → plays
     then    every interval: flush the log → training run in a child process → confirm the lead → announce, as the last step
-    end     on SIGTERM or SIGINT: kill the run, flush buffered plays, release the lock; exit 0
+    end     on SIGTERM or SIGINT: kill the run, flush buffered plays, release the lock; exit 0, or 9 if the disk refuses the plays
             if another trainer leads, or topic and log do not match: the same, with the error's exit code
 
 This process never loads torch. If it is killed at any moment, no partial bundle is announced and the event log holds every
@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from intentrec_core.domain.toml import load_domain
-from intentrec_core.errors import BrokerError, IntentRecError
+from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from stream.bundles.announcements import AnnouncementFollower, announce
 from stream.kafka.broker_checks import uses_transactions
 from stream.ops.health import HealthServer
@@ -68,6 +68,7 @@ class TrainerProcess:
         self._stop = asyncio.Event()
         self._not_ready: str | None = "starting"
         self._log_error: str | None = None
+        self._is_flushed = True
         self._lock: LeaderLock | None = None
         self._follower: LogFollower | None = None
         self._serving: Announcement | None = None
@@ -94,6 +95,11 @@ class TrainerProcess:
                 except IntentRecError as error:
                     self.exit_code = error.exit_code
                     raise
+            if not self._is_flushed:
+                raise NotDrained(
+                    f"the last plays read are not in the event log {settings.event_log_dir}: {self._log_error}. The next trainer "
+                    "reads them again; none are lost"
+                )
             self.exit_code = 0
         finally:
             await health.stop()
@@ -124,7 +130,7 @@ class TrainerProcess:
         announced = await stack.enter_async_context(AnnouncementFollower(settings))
         self._note_announcements(*await announced.read())
         follower = LogFollower(settings, domain, writer, self.metrics, self._set_log_error)
-        stack.push_async_callback(follower.stop)
+        stack.push_async_callback(self._stop_following, follower)
         await follower.start()
         self._follower, self._not_ready = follower, None
         serving = self._serving.bundle if self._serving else "no bundle yet"
@@ -136,6 +142,9 @@ class TrainerProcess:
             self._retrain_on_schedule(lock, follower),
             _raise_when_lost(lock),
         )
+
+    async def _stop_following(self, follower: LogFollower) -> None:
+        self._is_flushed = await follower.stop()
 
     async def _take_lead(self, stack: contextlib.AsyncExitStack) -> LeaderLock:
         self._not_ready = "waiting for the leader lock: another trainer may lead"

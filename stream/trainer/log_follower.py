@@ -152,16 +152,18 @@ class LogFollower:
         except KafkaError as error:
             raise BrokerError(f"topic {self._topic} cannot be read: {error!r}; is the broker up?") from error
 
-    async def stop(self) -> None:
-        """Flushes if the disk allows it, and disconnects. The next trainer reads unflushed plays again.
+    async def stop(self) -> bool:
+        """Flushes if the disk allows it, and disconnects. Returns whether all plays read are on disk: the next trainer reads the
+        others again.
 
         Call it after :meth:`run` has ended.
         """
-        await self._flush()
+        is_flushed = await self._flush()
         self._disk.shutdown()
         for waiter in self._flush_waiters:
             waiter.cancel()
         await close_consumer(self._consumer)
+        return is_flushed
 
     async def run(self) -> None:
         """Follows the topic until cancelled; only StateError and DataError end it otherwise."""

@@ -230,7 +230,8 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
         bool,
         Meta(
             description="Whether the primary intent differs from the one before this play "
-            "(if several plays are coalesced: before the first of them) in the same session."
+            "(if several plays are coalesced: before the first of them) in the same session. "
+            "For an out-of-order play: whether the newest play of the history shifted it."
         ),
     ]
     coalesced: AnsweredTogether | UnsetType = UNSET

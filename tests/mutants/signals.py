@@ -31,6 +31,11 @@ SIGNALS = (
         (TEST_REOPENS,),
     ),
     Mutant(
+        "a trainer whose last plays are not on disk ends with 0",
+        (Edit("stream/trainer/app.py", "            if not self._is_flushed:\n", "            if False:\n"),),
+        ("tests/faults/test_disk_full.py::test_an_event_log_that_cannot_be_written_keeps_a_trainer_waiting",),
+    ),
+    Mutant(
         "a checkpoint of some replayed plays counts for all of them",
         (Edit(WORKER, "if task.committed_offset >= self._to_replay.get(task.partition, 0):", "if True:"),),
         (f"{TEST_REOPENS}::test_a_drain_names_partitions_whose_processed_plays_are_not_replayed_yet",),

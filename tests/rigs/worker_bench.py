@@ -15,6 +15,7 @@ from intentrec_core.errors import BrokerError
 from stream.delivery.changelog import Checkpoint
 from stream.delivery.partition import Membership, TaskDependencies
 from stream.delivery.restore import Restored
+from stream.delivery.retries import Retries
 from stream.delivery.start_offset import SourceFacts
 from stream.delivery.worker import PlaysWorker
 from stream.delivery.worker_metrics import WorkerMetrics
@@ -110,6 +111,7 @@ def run_worker(
     batch_deadline_ms: float = 0,
     settings: dict[str, Any] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
+    retries: Retries | None = None,
     **changes: Any,
 ) -> None:
     """Runs a scenario with a worker that holds partition 0, on a loop of its own or on ``loop``, which is closed then."""
@@ -134,6 +136,7 @@ def run_worker(
             TaskDependencies(**{**dependencies, **changes}),
             broker,
             rebalance_timeout_s=REBALANCE_TIMEOUT_S,
+            retries=retries,
         )
         async with worker:
             worker.partitions_assigned({0})

@@ -13,6 +13,7 @@ import torch
 from intentrec_core import LiveEncoder, LivePlay, LiveUpdate
 from intentrec_core.engine import live as live_module
 from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.plays.table import PlayRow, plays_table
 from stream.wire import messages
 from tests.worlds.live_world import tiny_model
 from tests.worlds.tiny_world import START_MS, TinyWorld
@@ -61,6 +62,8 @@ def test_the_limits_of_a_play_are_those_of_the_plays_topic() -> None:
         ({"attributes": {"divice": "tv"}}, "attribute 'divice' is not one that the domain reads; allowed: device, max"),
         ({"attributes": {"duration_s": 3.0}}, "a duration is the argument duration_s"),
         ({"attributes": {"device": ["tv"]}}, "attribute device is ['tv']; allowed: a text, a finite number"),
+        ({"attributes": {"device": "t\ud800"}}, "attribute device is 't\\ud800', which is not valid Unicode"),
+        ({"ts_ms": np.float64(1.7e12)}, "ts_ms is 1700000000000.0; allowed: whole"),
         ({"attributes": {"max_maturity": math.inf}}, "attribute max_maturity is inf; allowed"),
         ({"attributes": {"max_maturity": "twelve"}}, "max_maturity is 'twelve'; allowed: a finite number of 32 bits"),
         ({"attributes": {"max_maturity": 1e39}}, "max_maturity is 1e+39; allowed: a finite number of 32 bits"),
@@ -112,6 +115,56 @@ def test_a_play_costs_one_position_and_a_late_one_those_from_its_place_on(live: 
     positions = live.stats.positions
     live.play_many([plays[0]] * 5)
     assert live.stats.positions - positions <= 2, "a repeat is answered with what is known, once"
+
+
+def test_numbers_of_numpy_are_those_of_python(world: TinyWorld) -> None:
+    ours, theirs = LiveEncoder(tiny_model(world)), LiveEncoder(tiny_model(world))
+    expected = ours.play("ann", "item-1", ts_ms=START_MS, duration_s=9.5, attributes={"max_maturity": 4})
+    found = theirs.play(
+        "ann",
+        "item-1",
+        ts_ms=np.int64(START_MS),
+        duration_s=np.float32(9.5),
+        attributes={"max_maturity": np.float32(4)},
+    )
+    assert type(found.ts_ms) is int
+    assert found.intents == expected.intents
+    assert found.recommend(5) == expected.recommend(5)
+
+
+def test_a_replayed_table_gives_the_histories_that_playing_it_gives(world: TinyWorld) -> None:
+    played, replayed = LiveEncoder(tiny_model(world)), LiveEncoder(tiny_model(world))
+    context = {"max_maturity": "4", "device": "tv", "unread": "x"}
+    rows = [
+        PlayRow(f"e{n}", f"user-{n % 3}", f"item-{n % 7}", START_MS + 1000 * n, "play", 60.0, None, context)
+        for n in range(40)
+    ]
+    for row in rows:
+        attributes = {key: value for key, value in context.items() if key != "unread"}
+        played.play(
+            row.user_id, row.item_id, ts_ms=row.ts_ms, event_id=row.event_id, duration_s=60.0, attributes=attributes
+        )
+    replayed.play(
+        "user-1",
+        "item-1",
+        ts_ms=rows[1].ts_ms,
+        event_id="e1",
+        duration_s=60.0,
+        attributes={"device": "tv", "max_maturity": 4},
+    )
+    assert replayed.replay(plays_table(reversed(rows))) == 39, "all but the one that is there already"
+    assert (len(replayed), replayed.num_cached) == (3, 0)
+    for user in ("user-0", "user-1", "user-2"):
+        expected, found = [live.play(user, "item-9", ts_ms=START_MS + 60_000) for live in (played, replayed)]
+        assert found.weights == pytest.approx(expected.weights, abs=1e-4)
+        assert [item.item_id for item in found.recommend(5)] == [item.item_id for item in expected.recommend(5)]
+
+
+def test_a_table_with_an_invalid_play_is_refused_and_changes_nothing(live: LiveEncoder) -> None:
+    rows = [PlayRow("e1", "ann", "item-1", START_MS), PlayRow("e2", "ann", "item-1", START_MS + 1, duration_s=-1.0)]
+    with pytest.raises(DataError, match="play 1 of user 'ann': duration_s is -1"):
+        live.replay(plays_table(rows))
+    assert len(live) == 0
 
 
 def test_an_unknown_item_is_answered(live: LiveEncoder) -> None:

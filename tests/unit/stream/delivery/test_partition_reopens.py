@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from intentrec_core.errors import BrokerError, DeviceLost
-from stream.delivery import retries
 from stream.delivery.partition import Membership
+from stream.delivery.retries import Retries
 from stream.delivery.worker import PlaysWorker
 from stream.ops.metrics import Metrics
 from stream.wire.records import Fetched, PartitionResult, SourceRecord
 from tests.rigs.worker_bench import Broker, HangingPipeline, records, run_worker, until
+
+
+def at_once(**changes: float) -> Retries:
+    """Retries without a pause."""
+    return Retries(time.monotonic, first_pause_s=0.0, **changes)
 
 
 @pytest.fixture
@@ -25,11 +31,7 @@ def pipeline() -> Iterator[HangingPipeline]:
 
 
 @pytest.mark.parametrize("start", [90, 106], ids=["too low", "too high"])
-def test_a_fetch_from_another_offset_reopens_the_partition(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, start: int
-) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
+def test_a_fetch_from_another_offset_reopens_the_partition(pipeline: HangingPipeline, start: int) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
@@ -43,14 +45,10 @@ def test_a_fetch_from_another_offset_reopens_the_partition(
         labels = {"reason": "rewound"}
         assert metrics.registry.get_sample_value("intentrec_partitions_reopened_total", labels) == 1
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once())
 
 
-def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
+def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
         def applied() -> float | None:
             return metrics.registry.get_sample_value("intentrec_plays_total", {"outcome": "applied"})
@@ -64,7 +62,7 @@ def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(
         await until(lambda: broker.committed)
         assert applied() == 5
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once())
 
 
 def test_the_last_checkpoint_does_not_pass_plays_whose_inference_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,11 +151,7 @@ def test_a_failed_opening_closes_nothing_of_the_next_task(
     run_worker(pipeline, scenario)
 
 
-def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
+def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
@@ -172,15 +166,10 @@ def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(
         await until(lambda: broker.committed)
         assert broker.committed == [103]
 
-    run_worker(pipeline, scenario, batch_deadline_ms=1000)
+    run_worker(pipeline, scenario, retries=at_once(), batch_deadline_ms=1000)
 
 
-def test_failures_with_a_quiet_time_in_between_do_not_end_the_process(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-    monkeypatch.setattr(retries, "QUIET_S", 0.0)
-
+def test_failures_with_a_quiet_time_in_between_do_not_end_the_process(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         broker.num_failures = num_failures = 15  # more than end the process when they come in a row
@@ -190,14 +179,12 @@ def test_failures_with_a_quiet_time_in_between_do_not_end_the_process(
         await until(lambda: broker.committed)
         assert not worker.fatal.done()
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once(quiet_s=0.0))
 
 
 def test_work_that_a_client_library_cancelled_ends_the_process(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
     async def leak(broker: Broker, partition: int) -> Membership:
         raise asyncio.CancelledError
 
@@ -211,14 +198,13 @@ def test_work_that_a_client_library_cancelled_ends_the_process(
         error = await worker.fatal
         assert "cancelled from within" in str(error)
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once())
 
 
 @pytest.mark.parametrize("call", ["restore", "commit"])
 def test_a_cancellation_out_of_a_client_library_leaves_no_partition_closed(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
     leaks = iter([True])
 
     async def leak(broker: Broker, given: Any) -> Any:
@@ -238,15 +224,13 @@ def test_a_cancellation_out_of_a_client_library_leaves_no_partition_closed(
             await until(lambda task=task: broker.committed or worker.fetchable().get(0) is not task)
         assert broker.num_opened == 2
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once())
 
 
 @pytest.mark.parametrize(("num_replayed", "expected"), [(0, {0}), (3, {0}), (5, set())])
 def test_a_drain_names_partitions_whose_processed_plays_are_not_replayed_yet(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, num_replayed: int, expected: set[int]
+    pipeline: HangingPipeline, num_replayed: int, expected: set[int]
 ) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
@@ -258,7 +242,7 @@ def test_a_drain_names_partitions_whose_processed_plays_are_not_replayed_yet(
             await until(lambda: broker.committed)
         assert await worker.drain() == expected
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once())
 
 
 @pytest.mark.parametrize(("num_failures", "expected"), [(0, set()), (1, {0})])
@@ -278,11 +262,7 @@ def test_a_drain_names_partitions_whose_last_checkpoint_fails(
     run_worker(pipeline, scenario)
 
 
-def test_plays_of_a_revoked_partition_are_the_next_owners(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
+def test_plays_of_a_revoked_partition_are_the_next_owners(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
@@ -292,7 +272,7 @@ def test_plays_of_a_revoked_partition_are_the_next_owners(
         await worker.partitions_revoked({0})
         assert await worker.drain() == set()
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once())
 
 
 def test_the_lag_counts_unfetched_offsets_and_fetched_plays_but_no_control_records(pipeline: HangingPipeline) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from intentrec_core.errors import DataError
+from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.catalogue import Item
-from stream.kafka.items_writer import MAX_ITEM_BYTES, SyncPlan, plan_sync
+from stream.kafka.items_writer import MAX_ITEM_BYTES, SyncPlan, plan_sync, put_item, sync_items
+from stream.settings import Settings
 from stream.wire.codec import decode_item
 from stream.wire.messages import CatalogueItem
 
@@ -113,3 +117,14 @@ def test_a_plan_survives_the_topic() -> None:
         "item_id": "m1", "title": "Title 1", "written_by": "file",
         "attributes": {"genres": ["Drama"], "year": 1995, "available": True},
     }  # fmt: skip
+
+
+def test_releases_in_another_unit_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    settings = Settings.load(broker="127.0.0.1:1", domain="video")  # no broker is asked
+    released = {"released": 1_577_836_800_000}
+    file = tmp_path / "items.jsonl"
+    file.write_text(json.dumps({"item_id": "m1", "title": "One", **released}), "utf-8")
+    with pytest.raises(DataError, match=r"items\.jsonl: .*item 'm1': released is 1577836800000.* milliseconds"):
+        asyncio.run(sync_items(settings, file))
+    with pytest.raises(ConfigError, match=r"item 'm1': released is 1577836800000.* milliseconds"):
+        asyncio.run(put_item(settings, Item("m1", "One", released)))

@@ -139,6 +139,9 @@ class StuckConsumer:
         self.num_given = 2 if self.is_full_after_a_look else 1
         return {partition: 100_000 if partition.partition == 0 else self.offset + 1 for partition in partitions}
 
+    async def stop(self) -> None:
+        pass
+
     async def position(self, partition: TopicPartition) -> int:
         return 0 if partition.partition == 0 else self.offset + 1
 
@@ -259,3 +262,18 @@ def test_erasure_requests_that_may_have_been_deleted_unread_are_to_be_sent_again
         asyncio.run(scenario())
     assert f"{10 - position} plays were deleted before they were logged" in caplog.text
     assert ("erasure requests may have been among them" in caplog.text) is told
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_stop_tells_whether_the_plays_that_were_read_are_on_disk(consumer: StuckConsumer, is_full: bool) -> None:
+    def flush() -> bool:
+        if is_full:
+            raise OSError(28, "No space left on device")
+        return False
+
+    async def scenario() -> bool:
+        writer: Any = SimpleNamespace(flush=flush, num_buffered=0, root="")
+        settings = Settings.load(broker="127.0.0.1:1", plays_topic="plays")
+        return await LogFollower(settings, DOMAIN, writer, Metrics(), lambda _: None).stop()
+
+    assert asyncio.run(scenario()) is not is_full
