@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 
 from intentrec_core.times import EARLIEST_MS
+
+_TRUTH_NAMES = {"true", "false"}
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", re.ASCII)
+#: Longer texts spell no number that a domain declares: they are not parsed for each play that has one.
+_LONGEST_NUMBER = 24
 
 
 class FieldKind(StrEnum):
@@ -241,6 +247,20 @@ def value_text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def spelled_code(codes: Mapping[str, int], text: str) -> int:
+    """The code of a declared value, 0 where it is not declared. ``codes`` are those of the declared values.
+
+    A text that is not declared itself counts as the declared value that it spells: a number however it is written (5.0
+    and 5.00 for 5), and 0 or 1 where the declared values are truth values.
+    """
+    found = codes.get(text, 0)
+    if found or len(text) > _LONGEST_NUMBER:
+        return found
+    if codes.keys() <= _TRUTH_NAMES:
+        return codes.get({"1": "true", "0": "false"}.get(text, text.lower()), 0)
+    return codes.get(value_text(float(text)), 0) if _NUMBER.fullmatch(text) else 0
 
 
 def json_bytes(text: str) -> int:

@@ -6,15 +6,14 @@ was its whole column. So the catalogue is refused, with the unit that would fit.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import date
 from typing import Any
 
 from intentrec_core.domain.spec import Domain, Rule
 from intentrec_core.errors import DataError
+from intentrec_core.features.attributes import PLAIN_NUMBER, is_basic_date, release_s
 from intentrec_core.features.catalogue import Catalogue
-from intentrec_core.times import END_MS, fitting_unit, parse_time
+from intentrec_core.times import END_MS, fitting_unit
 
 #: 1800-01-01. Releases before 1970 are negative numbers.
 FIRST_RELEASE_MS = -5_364_662_400_000
@@ -24,21 +23,6 @@ _DAY_S = 86_400
 #: Seconds that were taken for milliseconds end here, in 1970: so do those taken for anything finer.
 _MISTAKEN_S = END_MS / 1e6
 _QUARTER_HOUR_S = 900
-_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?\s*", re.ASCII)
-_BASIC_DATE = re.compile(r"\d{8}", re.ASCII)
-
-
-def release_s(text: str) -> float | None:
-    """Seconds since 1970 of a release that is a text: ISO 8601, also YYYYMMDD; or else a number, which is seconds. None for
-    any other text.
-    """
-    if _NUMBER.fullmatch(text) and not _is_basic_date(text):
-        return float(text)
-    try:
-        # parse_time takes digits alone for milliseconds.
-        return parse_time(f"{text}T00" if text.isdigit() else text) / 1000.0
-    except ValueError:
-        return None
 
 
 def check_release_times(catalogue: Catalogue, domain: Domain) -> None:
@@ -62,7 +46,7 @@ def _problem(attributes: Mapping[str, Any], key: str) -> str | None:
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
     if isinstance(value, str):
-        if _NUMBER.fullmatch(value) and not _is_basic_date(value):
+        if PLAIN_NUMBER.fullmatch(value) and not is_basic_date(value):
             return _number_problem(float(value), repr(value))
         return _moment_problem(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
@@ -80,7 +64,7 @@ def _number_problem(number: float, shown: str) -> str | None:
         return f"{shown}, which would fit as a year: write a date such as {at_s:.0f}-01-01"
     if 0 < abs(at_s) < _DAY_S:  # seconds of one day in 1970, or days: 20,000 of them are 2024
         return f"{shown}, which would fit in days: write dates, or seconds"
-    if _is_basic_date(f"{at_s:.0f}"):
+    if is_basic_date(f"{at_s:.0f}"):
         return f"{shown}, which would fit as YYYYMMDD: write it as a text"
     if FIRST_RELEASE_MS <= 1000.0 * at_s < END_MS:
         return None
@@ -94,13 +78,3 @@ def _moment_problem(text: str) -> str | None:
     if at_s is None or not 0 < at_s < _MISTAKEN_S or at_s % _QUARTER_HOUR_S == 0:
         return None
     return f"{text}, which would fit as a number of another unit than the column's type says"
-
-
-def _is_basic_date(text: str) -> bool:
-    if not _BASIC_DATE.fullmatch(text) or not "1800" <= text < "2100":
-        return False
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True

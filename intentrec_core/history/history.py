@@ -21,7 +21,7 @@ import xxhash
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from intentrec_core.domain.spec import Domain, Field, FieldKind, Filter, FilterKind, value_text
+from intentrec_core.domain.spec import Domain, Field, FieldKind, Filter, FilterKind, spelled_code, value_text
 
 MISSING_DURATION_S = -1.0
 MAX_FLOAT32 = 3.4028234663852886e38
@@ -291,7 +291,7 @@ class _Codes(dict[Any, int]):
     """Codes of declared values, by value or by the value's text; 0 for a value that is missing or not declared."""
 
     def __missing__(self, value: Any) -> int:
-        return 0 if value is None or isinstance(value, str) else self[value_text(value)]
+        return 0 if value is None else spelled_code(self, value_text(value))
 
 
 def _event_value(field: Field) -> Callable[[Any], Any]:

@@ -17,7 +17,7 @@ padding).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -169,10 +169,15 @@ class IntentHeads(nn.Module):
 
 
 class IntentRec(nn.Module):
-    """The whole model for one domain and one set of item rows."""
+    """The whole model for one domain and one set of item rows.
+
+    ``primary_bias`` f32[M] is added to the weights of the heads where the primary intent is chosen, and nowhere else: 0
+    for a head that was trained, -inf for one that was not (:meth:`set_untrained_heads`).
+    """
 
     static_codes: Tensor
     multi_labels: Tensor
+    primary_bias: Tensor
 
     def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
         super().__init__()
@@ -196,6 +201,25 @@ class IntentRec(nn.Module):
         else:
             self.intent_encoder = self.heads = None
             self.item_encoder = EncoderStage(1, entered, config)
+        self.register_buffer("primary_bias", torch.zeros(len(domain.heads)), persistent=False)
+
+    @property
+    def untrained_heads(self) -> tuple[str, ...]:
+        """Names of the heads that never saw a known label in training: none of their labels is ever the primary intent."""
+        was_trained = self.primary_bias.isfinite().tolist()
+        return tuple(head.name for head, trained in zip(self.domain.heads, was_trained, strict=True) if not trained)
+
+    def set_untrained_heads(self, names: Collection[str]) -> None:
+        """Says which heads were not trained. Of a new model, no head is taken for untrained.
+
+        Raises: ValueError for a name that is no head's, or when no head would be left.
+        """
+        untrained = [head.name in names for head in self.domain.heads]
+        if names and (sum(untrained) != len(set(names)) or all(untrained)):
+            heads = ", ".join(head.name for head in self.domain.heads)
+            raise ValueError(f"untrained heads {sorted(names)}: allowed: some of {heads}, not all of them")
+        self.primary_bias.zero_()
+        self.primary_bias[torch.tensor(untrained)] = -torch.inf
 
     @property
     def num_rows(self) -> int:

@@ -1,6 +1,6 @@
 """Builds a bundle from a trained model: item vectors, index, popularity and golden queries in one folder.
 
-    model, plays ──▶ vectors ──▶ index ──▶ recall against exact ──▶ golden answers ──▶ write_bundle
+    model, plays ──▶ data profile ──▶ vectors ──▶ index ──▶ recall against exact ──▶ golden answers ──▶ write_bundle
 
 "As of the build" is the event time of the newest play, never the clock: item ages and popularity mean the same when old
 plays are replayed.
@@ -41,7 +41,11 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.drift import drift
+from intentrec_core.plays.drift import warnings as drift_warnings
+from intentrec_core.plays.findings import findings, refuse_meaningless
 from intentrec_core.plays.members import pack_members
+from intentrec_core.plays.profile import DataProfile, measure
 from intentrec_core.times import iso_time
 from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.verification import load_verified
@@ -66,12 +70,18 @@ PLAYS_UNTIL, TRAINED_UNTIL = "plays_until_ms", "trained_until_ms"
 
 @dataclass(frozen=True, slots=True)
 class BuiltBundle:
-    """A bundle on this machine, whole and verified. ``recall`` is the index's share of the exact best ten."""
+    """A bundle on this machine, whole and verified. ``recall`` is the index's share of the exact best ten.
+
+    ``warnings`` says what is doubtful about the data, one line each. ``drift``: how far they are from those of the previous
+    bundle, by field and filter, from 0 to 1; empty if there is none to compare with.
+    """
 
     ref: BundleRef
     index_kind: str
     num_items: int
     recall: float
+    warnings: Sequence[str]
+    drift: Mapping[str, float]
 
     def line(self) -> str:
         """The build as one line of text."""
@@ -87,6 +97,7 @@ def build_bundle(
     plays: pa.Table,
     *,
     parent: str | None = None,
+    previous: DataProfile | None = None,
     index_kind: str | None = None,
     metrics: Mapping[str, float] | None = None,
     facts: Mapping[str, str | int | float] | None = None,
@@ -95,15 +106,19 @@ def build_bundle(
 
     ``plays`` (schema PLAYS, event-time order) are all known plays; popularity counts those of the last 7 days. ``index_kind`` is
     one of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size. ``parent`` is the bundle that the model
-    was trained from; ``metrics`` and ``facts`` are added to the manifest's.
+    was trained from, and ``previous`` the data profile to compare with; ``metrics`` and ``facts`` are added to the manifest's.
 
-    Raises: DataError when there are no plays; BundleError when what was written does not verify (NaN, golden, message_size …):
-    then the folder stays, unannounced and unused; OSError when a write fails.
+    Raises: DataError when there are no plays, or they or the catalogue make an intent or a filter meaningless; BundleError when
+    what was written does not verify (NaN, golden, message_size …): then the folder stays, unannounced and unused; OSError when
+    a write fails.
     Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for a pruned index.
     """
     if not plays.num_rows:
         raise DataError("no plays: a bundle is built as of its newest play")
     until_ms = int(plays.column("ts_ms")[plays.num_rows - 1].as_py())
+    profile = measure(model.features, model.item_table, plays)
+    refuse_meaningless(model.domain, profile)
+    moved = drift(model.domain, previous, profile) if previous else {}
     vectors = item_vectors(model.network, model.item_table, until_ms / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
     queries = golden_queries(model.network, model.features, plays)
@@ -128,6 +143,7 @@ def build_bundle(
             popularity=popularity(plays, model.vocabulary, until_ms),
             index=artifact.to_bytes(index),
             golden=golden_bytes(index, queries, min(GOLDEN_K, num_items)),
+            profile=profile,
         )
         ref = write_bundle(
             root,
@@ -135,12 +151,17 @@ def build_bundle(
             parent=parent,
             created_at=iso_time(time.time_ns() // 1_000_000),
             code_version=metadata.version("intentrec"),
-            metrics={"index_recall_at_10": recall, **(metrics or {})},
+            metrics={"index_recall_at_10": recall, **_largest(moved), **(metrics or {})},
             facts={**own_facts, **(facts or {})},
         )
     _warn_of_long_titles(model.catalogue)
     check_bundle(ref)
-    return BuiltBundle(ref, kind, num_items, recall)
+    doubts = [finding.text for finding in findings(model.domain, profile)] + drift_warnings(moved)
+    return BuiltBundle(ref, kind, num_items, recall, doubts, moved)
+
+
+def _largest(moved: Mapping[str, float]) -> dict[str, float]:
+    return {"data_drift": max(moved.values())} if moved else {}
 
 
 def _build_index(searched: Vectors, model: Model, plays: pa.Table, wanted_kind: str | None) -> tuple[str, ItemIndex]:

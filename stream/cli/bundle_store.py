@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from intentrec_core.bundle.format import Manifest
     from intentrec_core.bundle.model_folder import Model
     from intentrec_core.bundle.store import BundleStore
+    from intentrec_core.domain.spec import Domain
     from intentrec_core.evaluation.comparison import Comparison
+    from intentrec_core.plays.profile import DataProfile
     from stream.bundles.builder import BuiltBundle
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
@@ -68,15 +71,45 @@ def publish_bundle(
 ) -> BuiltBundle:
     """Builds a bundle of a model, dated by the newest play, verifies it and puts it into the store.
 
-    Raises: BundleError when it does not verify or the store refuses.
+    Its data are compared with those of the newest bundle that the store has of the same domain.
+
+    Raises: BundleError when it does not verify or the store refuses; DataError when the data make an intent or a filter of
+    the domain meaningless.
     """
     from stream.bundles.builder import build_bundle, remove_leftovers
 
     store = open_store(settings)
-    built = build_bundle(store.cache, model, plays, metrics=metrics)
+    built = build_bundle(store.cache, model, plays, metrics=metrics, previous=_newest_profile(store, model.domain.name))
     remove_leftovers(store)
     store.publish(built.ref)
     return built
+
+
+def data_profile(store: BundleStore, manifest: Manifest) -> tuple[Domain, DataProfile] | None:
+    """A bundle's domain and the profile of its data; None for a bundle of an earlier release.
+
+    Raises: BundleError when the bundle cannot be fetched, or is damaged.
+    """
+    from intentrec_core.bundle.format import DOMAIN, PROFILE
+    from intentrec_core.domain.toml import load_domain
+    from intentrec_core.plays.profile import DataProfile
+
+    if PROFILE not in manifest.files:
+        return None
+    path = store.fetch(manifest.version).path
+    profile = DataProfile.from_bytes((path / PROFILE).read_bytes())
+    return (load_domain(path / DOMAIN), profile) if profile is not None else None
+
+
+def _newest_profile(store: BundleStore, domain: str) -> DataProfile | None:
+    """The data profile of the newest bundle, if there is one, it is whole, and it is one of this domain."""
+    from intentrec_core.errors import BundleError, ConfigError
+
+    try:
+        found = [one for manifest in store.list()[:1] if (one := data_profile(store, manifest)) is not None]
+    except (BundleError, ConfigError):
+        return None
+    return next((profile for declared, profile in found if declared.name == domain), None)
 
 
 def announce_bundle(settings: Settings, version: str, *, reason: str, parent: str | None = None) -> int:

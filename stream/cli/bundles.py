@@ -9,7 +9,7 @@ import typer
 
 from intentrec_core.errors import ConfigError, DataError
 from stream.cli import options
-from stream.cli.progress import bars, notes, results
+from stream.cli.progress import bars, notes, print_warnings, results
 from stream.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def build(
         _refuse_other_items(model, known_plays)
         report("encoding items, building the index, writing the bundle", 0, 0)
         built = publish_bundle(settings, model, known_plays)
+    print_warnings(built.warnings)
     out.print(f"[bold]{built.line()}[/bold], in {settings.bundle_url}", soft_wrap=True)
     if announce:
         announce_bundle(settings, built.ref.version, reason="built")
@@ -156,6 +157,32 @@ def inspect(version: Version, bundles: options.Bundles = None, cache_dir: option
         out.print(f"{name:<22} {shown}", markup=False, soft_wrap=True)
     files = [(file, f"{entry.num_bytes:,}", entry.sha256) for file, entry in manifest.files.items()]
     print_table(("file", "bytes", "SHA-256"), files, right=("bytes",))
+
+
+@group.command("profile", epilog="[bold]Examples[/bold]\n\n  intentrec bundle profile latest")
+def profile(version: Version, bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
+    """Show what plays and catalogue said to each field and filter when a bundle was built,
+    what is doubtful about it, and how far it is from its parent's.
+    """
+    from intentrec_core.plays.drift import drift
+    from intentrec_core.plays.findings import findings
+    from stream.cli.bundle_store import data_profile, open_store, resolve
+
+    store = open_store(options.settings(bundle_url=bundles, cache_dir=cache_dir))
+    manifest, *parents = store.lineage(resolve(store, version))
+    found = data_profile(store, manifest)
+    if found is None:
+        raise ConfigError(f"bundle {manifest.version} has no data profile: an earlier release built it")
+    domain, measured = found
+    out = results()
+    for line in measured.lines():
+        out.print(line, markup=False, soft_wrap=True)
+    before = data_profile(store, parents[0]) if parents else None
+    if before is not None:
+        moved = drift(domain, before[1], measured)
+        figures = "  ".join(f"{name} {ratio:.1%}" for name, ratio in sorted(moved.items(), key=lambda one: -one[1]))
+        out.print(f"drift from {parents[0].version}: {figures}", markup=False, soft_wrap=True)
+    print_warnings(finding.text for finding in findings(domain, measured))
 
 
 @group.command(

@@ -6,7 +6,7 @@ Standard output carries results only, so that it can be piped.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -31,6 +31,13 @@ def print_error(message: str) -> None:
     """Prints an error as one line on standard error."""
     line = " ".join(message.split())
     print(f"intentrec: {line}", file=sys.stderr)
+
+
+def print_warnings(lines: Iterable[str]) -> None:
+    """Prints each warning as one line on standard error."""
+    console = notes()
+    for line in lines:
+        console.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -316,6 +316,12 @@ class Metrics:
         self.trainer_running_ratio = create.gauge(
             "trainer_running_ratio", "HR@10 of the bundle it would replace, on the same plays"
         )
+        self.data_drift = create.gauge(
+            "data_drift_ratio",
+            "How far the newest run's data are from those of the serving bundle: the share of plays or items whose label would "
+            "have to change, by field, and filter_<key> for a filter",
+            "field",
+        )
         self.trainer_published = create.gauge(
             "trainer_published_timestamp_seconds", "Unix time of the last publication of a bundle; 0 before the first"
         )

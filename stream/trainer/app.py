@@ -33,7 +33,7 @@ from stream.trainer.event_log import EventLog
 from stream.trainer.event_log_writer import EventLogWriter
 from stream.trainer.leader_lock import LeaderLock, leader_lock
 from stream.trainer.log_follower import LogFollower
-from stream.trainer.retrain_job import RetrainJob, RetrainResult
+from stream.trainer.retrain_job import GateReason, RetrainJob, RetrainResult
 from stream.trainer.retrain_process import COMMAND, run_retrain
 from stream.wire.messages import Announcement
 
@@ -57,6 +57,8 @@ class TrainerProcess:
         self.metrics = metrics
         self.health_port = 0
         self.last_result: RetrainResult | None = None
+        for reason in GateReason:  # at 0 from the start, so that an alert sees the first gated run
+            metrics.trainer_gated.labels(reason)
         #: Called once when the end begins, whatever began it.
         self.on_ending: Callable[[], None] = lambda: None
         #: The code to exit with if the rest of the end hangs.
@@ -268,6 +270,8 @@ class TrainerProcess:
             metrics.trainer_gated.labels(result.reason).inc()
         if result.outcome is not TrainerOutcome.SKIPPED:
             metrics.trainer_run_seconds.observe(seconds)
+        for field, ratio in result.drift.items():
+            metrics.data_drift.labels(field).set(ratio)
         if result.candidate_hr_at_10 is not None:
             metrics.trainer_candidate_ratio.set(result.candidate_hr_at_10)
         if result.running_hr_at_10 is not None:

@@ -20,6 +20,7 @@ class GateReason(StrEnum):
     WORSE_ITEMS = "worse_items"
     WORSE_INTENTS = "worse_intents"
     BUNDLE = "bundle"
+    DATA = "data"
 
 
 class RetrainJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,6 +51,7 @@ class RetrainResult(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one run, read from the last line of the child's standard output.
 
     Outcome ``published`` means that the bundle is in the store, ready to be announced. The ratios are HR@10 on held-out plays.
+    ``drift``: how far the data are from those of the running bundle, by field and filter, from 0 to 1.
     """
 
     outcome: TrainerOutcome
@@ -61,3 +63,4 @@ class RetrainResult(msgspec.Struct, frozen=True, kw_only=True):
     num_new_items: int = 0
     candidate_hr_at_10: float | None = None
     running_hr_at_10: float | None = None
+    drift: dict[str, float] = {}

@@ -222,7 +222,8 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
     primary: Annotated[
         PrimaryIntent | None,
         Meta(
-            description="The most likely label of the head with the highest weight; null if the bundle predicts no intents."
+            description="The most likely label of the head with the highest weight, among the heads that were trained; null if "
+            "the bundle predicts no intents."
         ),
     ]
     shifted: Annotated[

@@ -28,6 +28,7 @@ INSTRUMENTS = {
     "changelog_bytes": "counter",
     "coalesced_plays": "counter",
     "cut_lists": "counter",
+    "data_drift_ratio": "gauge field",
     "engine_evictions": "counter",
     "engine_lookups": "counter result",
     "engine_positions": "counter",
@@ -76,6 +77,7 @@ def instruments(metrics: Metrics) -> dict[str, str]:
     metrics.serves("b1", 0.0)
     metrics.filters(["at_most maturity"])
     metrics.trainer_gated.labels("passed")
+    metrics.data_drift.labels("genre")
     found = {}
     for family in metrics.registry.collect():
         labels = {name: None for sample in family.samples for name in sample.labels if name != "le"}
@@ -91,7 +93,7 @@ def test_names_types_and_labels_are_frozen() -> None:
 
 def test_nothing_about_a_member_or_an_item_is_a_label() -> None:
     labels = {label for text in instruments(Metrics()).values() for label in text.split()[1:]}
-    assert labels == {"bundle", "filter", "head", "kind", "outcome", "reason", "result", "stage"}
+    assert labels == {"bundle", "field", "filter", "head", "kind", "outcome", "reason", "result", "stage"}
 
 
 def test_each_value_of_an_enum_is_there_before_it_happens() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.folding import FOLD_RULES
@@ -31,5 +32,6 @@ MUTANTS = (
     *SIZES_OF_OUTPUTS,
     *DEVICE,
     *MIGRATION,
+    *DATA,
     *LIVE_CATALOGUE,
 )

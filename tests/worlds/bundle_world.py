@@ -17,11 +17,13 @@ from index.golden import golden_bytes
 from intentrec_core.bundle.contents import item_vectors, pack_files
 from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.profile import measure
 from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
+from tests.worlds.tiny_plays import random_plays
 from tests.worlds.tiny_world import DOMAIN, START_MS, TinyWorld
 
 SLOTS_BYTES = 2 * 1024 * 1024
@@ -71,6 +73,7 @@ def make_bundle(
             popularity=counts,
             index=artifact.to_bytes(index),
             golden=golden_bytes(index, query(asked, probabilities, 0.5), 5),
+            profile=measure(world.features, world.table, random_plays(members=3, plays=20)),
         )
         return write_bundle(
             root,

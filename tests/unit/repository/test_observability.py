@@ -46,7 +46,7 @@ def test_every_metric_in_a_query_exists(query: str) -> None:
         assert name in names, name
         for label in re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", selector):
             # Series by bundle, head, filter and gate reason begin with the first bundle: their labels show no sooner.
-            assert label in names[name] | {"bundle", "filter", "head", "instance"}, (name, label)
+            assert label in names[name] | {"bundle", "filter", "head", "instance", "reason"}, (name, label)
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *(alert["expr"] for alert in ALERTS)])

@@ -49,6 +49,22 @@ def test_a_bundle_comes_back_as_it_was_written(ref):
     assert list(loaded.vectors.labels) == [head.name for head in WORLD.domain.heads if head.is_item_label]
 
 
+def test_a_bundle_says_which_heads_were_not_trained(tmp_path):
+    class Part(type(WORLD)):
+        def model(self, seed=0, *, intent_stage=True):
+            made = super().model(seed, intent_stage=intent_stage)
+            made.set_untrained_heads(["genre", "age"])
+            return made
+
+    files = files_of(Part(), tmp_path)
+    loaded = load_bundle(write(tmp_path / "bundles", files).path)
+    assert loaded.model.untrained_heads == ("genre", "age")
+    for untrained in (["none"], [head.name for head in WORLD.domain.heads], 7):
+        card = json.loads(files[bundle.MODEL]) | {"untrained_heads": untrained}
+        wrong = write(tmp_path / "wrong", files | {bundle.MODEL: json.dumps(card).encode()})
+        assert fault_of(load_bundle, wrong.path) is BundleFault.SHAPE
+
+
 def test_the_version_is_a_function_of_the_content_alone(tmp_path, files, ref):
     again = write(tmp_path / "elsewhere", files, parent="b000000000000", created_at="2030-01-01T00:00:00Z")
     other = write(tmp_path / "elsewhere", files | {bundle.INDEX: b"another"})

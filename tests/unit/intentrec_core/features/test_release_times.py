@@ -47,7 +47,7 @@ def test_a_release_is_the_same_however_it_is_written(value: Any) -> None:
     items = catalogue(value)
     check_release_times(items, VIDEO)
     table = ItemTable(VIDEO, Vocabulary.build(["m0"]), items)
-    np.testing.assert_array_equal(table.number(KEY), [np.nan, RELEASED_S])
+    np.testing.assert_array_equal(table.moment(KEY), [np.nan, RELEASED_S])
 
 
 @given(at_s=st.integers(-5_364_662_400, 4_102_444_799).filter(lambda at_s: abs(at_s) >= 400 * 86_400))
@@ -73,7 +73,7 @@ def test_seconds_pass_and_other_units_are_named(at_s: int) -> None:
         ("1970-01-01T00:00:01.577836", "as a number of another unit than the column's type says"),
         ("1970-01-19T06:17:16.800", "as a number of another unit"),
         (float("inf"), "released is inf; allowed: a date"),
-        (10**400, "released is 1000000000"),
+        (10**400, "released is '1000000000"),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pyarrow as pa
 import pytest
 
@@ -56,6 +58,22 @@ def test_a_required_column_that_cannot_be_used_is_named(
 
     with pytest.raises(DataError, match=complaint):
         check_plays(pa.table(columns))
+
+
+def test_a_duration_that_is_nan_is_missing() -> None:
+    table = plays_table(ROWS).set_column(5, "duration_s", pa.array([math.nan, 2.0, None], pa.float64()))
+
+    durations = {row.event_id: row.duration_s for row in play_rows(check_plays(table, earliest_ms=0))}
+
+    assert durations == {ROWS[0].event_id: None, ROWS[1].event_id: 2.0, ROWS[2].event_id: None}
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-1.0, "-1"), (math.inf, "inf"), (4e7, "4e\\+07")])
+def test_a_duration_that_no_play_can_have_is_named_with_its_row(value: float, shown: str) -> None:
+    table = plays_table(ROWS).set_column(5, "duration_s", pa.array([1.0, value, None], pa.float64()))
+
+    with pytest.raises(DataError, match=f"row 1, column duration_s: {shown}; allowed: seconds from 0 to 31,622,400"):
+        check_plays(table, earliest_ms=0)
 
 
 def test_typed_times_are_converted_and_the_rows_are_in_their_order() -> None:

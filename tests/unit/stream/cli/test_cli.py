@@ -6,10 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from typer.main import get_command
 
 from intentrec_core import errors
+from intentrec_core.bundle.contents import load_bundle
 from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.errors import DataError, IntentRecError
 from stream.cli import root
@@ -24,6 +29,7 @@ NESTED = (
     ("bundle", "build"),
     ("bundle", "list"),
     ("bundle", "inspect"),
+    ("bundle", "profile"),
     ("bundle", "verify"),
     ("bundle", "rollback"),
     ("dlq", "list"),
@@ -190,26 +196,89 @@ def test_a_simulated_world_in_a_folder_is_a_data_set(tmp_path: Path, capsys: pyt
     assert all(data_set.catalogue.get(item) for item in data_set.plays.column("item_id").to_pylist())
 
 
-def test_train_prints_the_coverage_of_the_catalogue_and_warns_of_a_field_without_values(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_train_prints_the_data_profile_and_refuses_an_intent_without_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(*_: object, **__: object) -> None:
-        raise DataError("far enough")
-
     domain, world = tmp_path / "misspelt.toml", str(tmp_path / "world")
     domain.write_text(domain_text("video").replace('key = "genres"', 'key = "gneres"'))
     assert run("simulate", "--out", world, "--plays", "300", "--users", "20", "--items", "200") == 0
-    monkeypatch.setattr("intentrec_core.training.first_model.learn", stop)
     capsys.readouterr()
     assert run("train", "--data", world, "--domain", str(domain)) == DataError.exit_code
     shown = capsys.readouterr()
-    known = dict(line.rsplit(maxsplit=1) for line in shown.out.splitlines() if line.endswith("%"))
-    assert known["  genre"] == "0.0%"
-    assert {share for name, share in known.items() if name != "  genre"} == {"100.0%"}
-    assert [line for line in shown.err.splitlines() if line.startswith("warning: ")] == [
-        f"warning: catalogue field genre has no known value: check its key 'gneres' and its values in domain {domain} "
-        "against the catalogue"
-    ]
+    known = {
+        line[8:24].strip(): line.split("known at")[1].split()[0]
+        for line in shown.out.splitlines()
+        if "known at" in line
+    }
+    assert known["genre"] == "0.0%"
+    assert {known[name] for name in ("action", "format", "language", "contact")} == {"100.0%"}
+    assert "filter  regions" in shown.out
+    (line,) = [line for line in shown.err.splitlines() if line.startswith("intentrec: ")]
+    assert line.startswith(
+        f"intentrec: domain {domain}: intent genre has no known label at any play: no item that was played has the attribute "
+        "'gneres': check the key; the catalogue's attributes: available, episodes, format, genres, language,"
+    )
+
+
+def test_train_reads_prices_however_a_table_holds_them_and_names_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DECIMAL prices, texts of numbers, 0 and 1 for truth values: the bundle's items and labels are those of plain numbers."""
+    world = tmp_path / "world"
+    assert (
+        run("simulate", "--domain", "shop", "--out", str(world), "--plays", "600", "--users", "20", "--items", "80")
+        == 0
+    )
+    small = (
+        "--data",
+        str(world),
+        "--domain",
+        "shop",
+        "--epochs",
+        "1",
+        "--width",
+        "16",
+        "--layers",
+        "1",
+        "--device",
+        "cpu",
+    )
+    labels = []
+    for kind in ("plain", "foreign"):
+        if kind == "foreign":
+            _spell_otherwise(world / "items.parquet")
+        monkeypatch.setenv("INTENTREC_BUNDLE_URL", str(tmp_path / kind))
+        capsys.readouterr()
+        assert run("train", *small, "--no-references") == 0
+        shown = capsys.readouterr()
+        assert "intent  price_band       known at 100.0% of plays" in shown.out
+        assert ("warning: row 0, item '" in shown.err and "attribute extra: a nested value" in shown.err) == (
+            kind == "foreign"
+        )
+        (path,) = (tmp_path / kind).glob("b*")
+        loaded = load_bundle(path)
+        labels.append(loaded.vectors.labels | {"open": loaded.item_table.filter_column("in_stock")})
+        profile = loaded.profile()
+        assert profile is not None
+        assert profile.num_plays == 420
+        assert profile.field("price_band").num_unread == 0
+    plain, foreign = labels
+    for name, values in plain.items():
+        np.testing.assert_array_equal(values, foreign[name])
+
+
+def _spell_otherwise(items: Path) -> None:
+    """The same catalogue as another writer would have it."""
+    table = pq.read_table(items)
+    for name, column in {
+        "price": table.column("price").cast(pa.decimal128(12, 2), safe=False),
+        "in_stock": table.column("in_stock").cast(pa.int8()),
+        "on_offer": pc.if_else(table.column("on_offer"), "1", "0"),
+        "extra": pa.array([{"x": [row]} for row in range(table.num_rows)]),
+    }.items():
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+    pq.write_table(table, items)
 
 
 @pytest.mark.slow
@@ -240,6 +309,8 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
     version = next(word for word in capsys.readouterr().out.split() if word.startswith("b") and len(word) == 13)
     assert run("bundle", "inspect", version) == 0
     assert "weights.safetensors" in capsys.readouterr().out
+    assert run("bundle", "profile", version) == 0
+    assert "intent  genre            known at 100.0% of plays" in capsys.readouterr().out
     assert run("bundle", "verify", "latest") == 0
     assert "sound" in capsys.readouterr().out
     assert run("eval", "--bundle", "latest", "--data", str(world), "--json") == 0

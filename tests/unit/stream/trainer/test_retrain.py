@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,8 @@ from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
 
 WALK = WalkingWorld(num_items=24)
+#: Items that are played before the catalogue has them.
+UNDESCRIBED = ("item-21", "item-22")
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +49,9 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def job(tmp_path: Path) -> RetrainJob:
-    domain = tmp_path / "tiny.toml"
+    domain, items = tmp_path / "tiny.toml", tmp_path / "items.parquet"
     domain.write_text(DOMAIN_TEXT)
+    Catalogue(item for item in WALK.catalogue if item.item_id not in UNDESCRIBED).save(items)
     return RetrainJob(
         event_log_dir=str(tmp_path / "log"),
         topic="plays",
@@ -55,7 +59,7 @@ def job(tmp_path: Path) -> RetrainJob:
         bundle_url=str(tmp_path / "store"),
         cache_dir=str(tmp_path / "cache"),
         running=(),
-        catalogue=None,
+        catalogue=str(items),
         device="cpu",
         budget_s=60.0,
         min_plays=300,
@@ -127,6 +131,49 @@ def test_a_candidate_that_is_worse_leaves_nothing_in_the_store(
     assert result.outcome is TrainerOutcome.GATED
     assert result.reason in (GateReason.WORSE_ITEMS, GateReason.WORSE_INTENTS, GateReason.NOT_FINITE)
     assert [manifest.version for manifest in BundleStore(job.bundle_url, Path(job.cache_dir)).list()] == [first.version]
+
+
+def test_data_that_make_an_intent_meaningless_are_gated_before_training_and_leave_nothing_in_the_store(
+    job: RetrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_plays(job, 600)
+    first = published(job)
+    log_plays(job, 1_200)
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text("".join(f'{{"item_id": "item-{i}", "genre": {{}}, "available": "yes"}}\n' for i in range(24)))
+    monkeypatch.setattr(subject, "train", None)
+    result = retrain(
+        msgspec.structs.replace(job, running=((first.version, job.bundle_url),), catalogue=str(bare), min_plays=1)
+    )
+    assert (result.outcome, result.reason) == (TrainerOutcome.GATED, GateReason.DATA)
+    assert (
+        "intent genre has no known label at any play: no item that was played has the attribute 'genre'"
+        in result.detail
+    )
+    assert "filter available available hides every item: 24 items have a value that is none" in result.detail
+    assert result.drift["genre"] > 0.5
+    assert f"{bare}: line 1, item 'item-0', attribute genre: a nested value (and in 23 more rows)" in caplog.text
+    assert [manifest.version for manifest in BundleStore(job.bundle_url, Path(job.cache_dir)).list()] == [first.version]
+
+
+def test_a_bundle_keeps_its_data_profile_and_says_how_far_they_are_from_its_parents(
+    job: RetrainJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_plays(job, 600)
+    first = published(job)
+    profile = first.profile()
+    assert profile is not None
+    assert (profile.num_plays, profile.num_items) == (600, 20)
+    assert profile.field("action").plays[0] == 0
+    assert "data_drift" not in first.manifest.metrics
+    rows = [*WALK.rows(600), *(row._replace(duration_s=None) for row in WALK.rows(900, first=600))]
+    shutil.rmtree(job.event_log_dir)
+    backfill(Path(job.event_log_dir), "plays", plays_table(rows))
+    second = published(msgspec.structs.replace(job, running=((first.version, job.bundle_url),)))
+    assert second.manifest.metrics["data_drift"] == pytest.approx(0.54, abs=0.05), (
+        "the share without a duration, less chance"
+    )
+    assert "length has drifted by 5" in caplog.text
 
 
 def test_a_damaged_running_bundle_is_passed_over_for_its_parent(job: RetrainJob, tmp_path: Path) -> None:
