@@ -51,11 +51,11 @@ test-faults: $(INSTALLED) ## run every fault at its full scale and print the tab
 	@$(BIN)/python -m tests.faults --part $(PART) $(if $(RESUME),--resume) $(FAULTS)
 
 .PHONY: mutants
-mutants: $(INSTALLED) ## put each known hole back into a copy of the tree, and see which test catches it (PART=1/4, RESUME=1; MUTANTS="fence")
+mutants: $(INSTALLED) ## put each known fault back into a copy of the tree and report which test catches it (PART=1/4, RESUME=1; MUTANTS="fence")
 	@$(BIN)/python -m tests.mutants --part $(PART) $(if $(RESUME),--resume) $(MUTANTS)
 
 .PHONY: bench
-bench: $(INSTALLED) ## measure one part of the system beside its baselines; BENCH="worker --compare"
+bench: $(INSTALLED) ## measure one part of the system next to its baselines; BENCH="worker --compare"
 	@exec $(BIN)/python -m tests.bench $(BENCH)
 
 .PHONY: fast

@@ -31,7 +31,7 @@ def main() -> int:
         {
             "bootstrap.servers": options.broker,
             "partitioner": "murmur2_random",
-            # A retry must not bring a member's plays out of order, nor twice.
+            # A retry must not reorder or duplicate a member's plays.
             "enable.idempotence": True,
         }
     )

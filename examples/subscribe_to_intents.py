@@ -1,10 +1,11 @@
-"""What a UI service does with the intents topic: it keeps the newest update of each member, and drops what comes twice.
+"""What a UI service does with the intents topic: it keeps the newest update of each member and drops repeats.
 
     python examples/subscribe_to_intents.py --broker 127.0.0.1:9092
 
-Needs confluent-kafka. Delivery is at least once: a worker that was killed answers its last plays again, with the same intents.
-So a subscriber keeps the highest source offset of each member, and drops lower and repeated ones. With delivery=exactly_once
-workers publish each update once; a subscriber that starts again at its last commit still reads some of them twice.
+Needs confluent-kafka. Delivery is at least once: after a worker is killed, its last plays are answered again under the same ids,
+perhaps by a newer bundle. The message seen first stands. So a subscriber keeps the highest source offset of each member, and
+drops lower and repeated ones. With delivery=exactly_once workers publish each update once; a subscriber that starts again at its
+last commit still reads some of them twice.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ Message = dict[str, Any]
 
 
 class NewestOffsets:
-    """The highest source offset of each member: what tells a new update from one that was seen before.
+    """The highest source offset handled per member.
 
-    A member's plays are in one partition of the plays topic, so their offsets are in order. A service keeps this beside the
-    state that it shows, and in the same place: whatever forgets one must forget the other.
+    A member's plays are in one partition of the plays topic, so their offsets are in order. Store it together with the state it
+    protects, and delete both together.
     """
 
     def __init__(self) -> None:
         self._offsets: dict[tuple[str, int, str], int] = {}
 
     def is_new(self, message: Message) -> bool:
-        """Whether a message is newer than all before it of its member; it is remembered then."""
+        """Whether this message is newer than every earlier one of its member; if so, it is remembered."""
         source = message["source"]
         place = source["topic"], source["partition"], message["user_id"]
         if source["offset"] <= self._offsets.get(place, -1):

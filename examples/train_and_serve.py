@@ -33,20 +33,17 @@ def main() -> None:
     model = intentrec.fit(known, catalogue, domain=domain, epochs=options.epochs)
 
     live = intentrec.LiveEncoder(model, cache_bytes=64 << 20)
-    # Histories begin empty: members get back what they played before. 256 plays at a time, as a worker takes them.
-    rows = known.to_pylist()
-    for start in range(0, len(rows), 256):
-        live.play_many(live_play(row, live.attribute_keys) for row in rows[start : start + 256])
-    print(f"{len(live):,} members have a history, {live.num_cached:,} of them are cached\n")
+    live.replay(known)  # histories begin empty: members get back what they played before
+    print(f"{len(live):,} members have a history\n")
 
     for row in to_come.to_pylist():
         now = live.play_many([live_play(row, live.attribute_keys)])[0]
         title = item.title if (item := catalogue.get(now.item_id)) else now.item_id
         print(f"{now.user_id} played {title}")
         if now.primary:
-            print(f"    is up to  {now.primary.head} = {now.primary.label} ({now.primary.probability:.0%})")
+            print(f"    likely intent  {now.primary.head} = {now.primary.label} ({now.primary.probability:.0%})")
         print(
-            f"    show next {', '.join(item.title for item in now.recommend(k=3)) or 'nothing that the filters admit'}"
+            f"    show next      {', '.join(item.title for item in now.recommend(k=3)) or 'nothing that the filters admit'}"
         )
 
     folder = model.save(options.save)

@@ -30,6 +30,8 @@ from index.exact import ExactIndex
 SLACK = 16
 #: How many times as many items the second fetch takes.
 _SECOND_FETCH = 4
+#: With this share of the fetched items allowed, enough candidates are left.
+_SPARED_RATIO = 0.8
 #: Up to this many items, the exact search costs less than a second fetch.
 _EXACT_UP_TO_ITEMS = 20_000
 
@@ -148,8 +150,10 @@ class RefinedIndex(ABC):
         if asked.allowed is None or not any(mask is not None for mask in asked.allowed):
             return [(first, everyone)], nobody
         ratios = allowed_ratios(self.num_items, len(everyone), asked.allowed)
-        # A filter that allows a half of the items needs twice as many; in steps of two, so that batches stay together.
-        factors = np.exp2(np.ceil(-np.log2(np.maximum(ratios, MIN_ALLOWED_RATIO))))
+        # A filter that allows a half of the items needs twice as many; in steps of two, so that batches stay together. There are
+        # candidates to spare: a filter that hides up to a fifth, such as a few withdrawn items, needs no more.
+        shares = np.clip(ratios / _SPARED_RATIO, MIN_ALLOWED_RATIO, 1.0)
+        factors = np.exp2(np.ceil(-np.log2(shares)))
         factors[ratios < MIN_ALLOWED_RATIO] = 0
         groups = [(int(first * factor), np.flatnonzero(factors == factor)) for factor in (1, 2, 4)]
         return [group for group in groups if len(group[1])], np.flatnonzero(factors == 0)

@@ -1,12 +1,12 @@
-"""IntentRec as a library: train on plays, predict what members are up to, recommend, save.
+"""IntentRec as a library: train on plays, predict members' intents, recommend, save.
 
     import intentrec_core as intentrec
 
     data = intentrec.load_movielens()
     model = intentrec.fit(data.plays, data.catalogue, domain="movielens", epochs=1)
     live = intentrec.LiveEncoder(model, cache_bytes=256 << 20)
-    now = live.play("u7", "m42", ts_ms=1_772_396_100_000, attributes={"rating": "5"})
-    print(now.intents["genre"]["Drama"], now.primary, now.recommend(k=10))
+    now = live.play("u7", "50", ts_ms=1_772_396_100_000, attributes={"rating": "5"})
+    print(now.intents["genre"]["Drama"], now.primary, now.recommend(k=1))
     model.save("model"); intentrec.load("model")
 
 The names below are the public ones. Each is imported at its first use, so that an import of this package, or of
@@ -23,20 +23,29 @@ if TYPE_CHECKING:
     from intentrec_core.bundle.model_folder import load_model as load
     from intentrec_core.datasets.movielens import MovieLens, load_movielens
     from intentrec_core.domain.toml import load_domain
-    from intentrec_core.engine.live import LiveEncoder, LivePlay, LiveUpdate
-    from intentrec_core.errors import IntentRecError
+    from intentrec_core.engine.live import LiveEncoder, LiveOutcome, LivePlay, LiveUpdate, Primary, ScoredItem
+    from intentrec_core.errors import ConfigError, DataError, IntentRecError
     from intentrec_core.features.catalogue import Catalogue, Item
+    from intentrec_core.model.model import ModelConfig
+    from intentrec_core.training.config import TrainConfig
     from intentrec_core.training.first_model import fit
 
 __all__ = [
     "Catalogue",
+    "ConfigError",
+    "DataError",
     "IntentRecError",
     "Item",
     "LiveEncoder",
+    "LiveOutcome",
     "LivePlay",
     "LiveUpdate",
     "Model",
+    "ModelConfig",
     "MovieLens",
+    "Primary",
+    "ScoredItem",
+    "TrainConfig",
     "fit",
     "load",
     "load_domain",
@@ -46,13 +55,20 @@ __all__ = [
 #: Where each name is defined, and what it is called there.
 _PLACES = {
     "Catalogue": ("features.catalogue", "Catalogue"),
+    "ConfigError": ("errors", "ConfigError"),
+    "DataError": ("errors", "DataError"),
     "IntentRecError": ("errors", "IntentRecError"),
     "Item": ("features.catalogue", "Item"),
     "LiveEncoder": ("engine.live", "LiveEncoder"),
+    "LiveOutcome": ("engine.live", "LiveOutcome"),
     "LivePlay": ("engine.live", "LivePlay"),
     "LiveUpdate": ("engine.live", "LiveUpdate"),
     "Model": ("bundle.model_folder", "Model"),
+    "ModelConfig": ("model.model", "ModelConfig"),
     "MovieLens": ("datasets.movielens", "MovieLens"),
+    "Primary": ("engine.live", "Primary"),
+    "ScoredItem": ("engine.live", "ScoredItem"),
+    "TrainConfig": ("training.config", "TrainConfig"),
     "fit": ("training.first_model", "fit"),
     "load": ("bundle.model_folder", "load_model"),
     "load_domain": ("domain.toml", "load_domain"),

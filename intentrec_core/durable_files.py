@@ -21,7 +21,7 @@ TEMPORARY_PREFIX = ".writing-"
 def write_durably(path: Path, data: bytes) -> None:
     """Replaces the file at ``path`` by ``data``: on return the new content survives a power cut.
 
-    Raises: OSError when the disk refuses; then the file at ``path`` is as before and the temporary file is removed.
+    Raises: OSError when a write fails; then the file at ``path`` is as before and the temporary file is removed.
     """
     with replacing(path) as file:
         file.write(data)
@@ -31,7 +31,7 @@ def write_durably(path: Path, data: bytes) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write the new content of ``path`` into; it takes effect, durably, when the block ends without an error.
 
-    Raises: OSError when the disk refuses. After any error the file at ``path`` is as before and the temporary file is removed.
+    Raises: OSError when a write fails. After any error the file at ``path`` is as before and the temporary file is removed.
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{uuid.uuid4().hex}")
     try:
@@ -50,7 +50,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def rename_durably(folder: Path, target: Path) -> None:
     """Renames a complete folder to ``target`` after syncing everything in it: on return it survives a power cut.
 
-    Raises: OSError when the disk refuses, or when ``target`` is a folder that is not empty.
+    Raises: OSError when a write fails, or when ``target`` is a folder that is not empty.
     Cost: one fsync for each file; a file that was synced before costs next to nothing.
     """
     for path in sorted(folder.rglob("*")):
@@ -63,7 +63,7 @@ def rename_durably(folder: Path, target: Path) -> None:
 def sync(path: Path) -> None:
     """Makes a file's content, or a folder's list of entries, durable.
 
-    Raises: OSError when the disk refuses.
+    Raises: OSError when a write fails.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -10,8 +10,9 @@
     ├── BrokerError                 exit code 6: the broker cannot be started or reached
     │   ├── Fenced                  ... another worker owns the partition now; this one must stop
     │   └── TransportMismatch       ... the installed faust-streaming lacks a name that the batch transport overrides
-    └── EngineError                 exit code 7: inference failed; the play goes to the dead letters, the state is correct
-        └── DeviceLost              ... the compute device is gone or broken; the process exits, no play is dropped
+    ├── EngineError                 exit code 7: inference failed; the play goes to the dead letters, the state is correct
+    │   └── DeviceLost              ... the compute device is gone or broken; the process exits, no play is dropped
+    └── NotDrained                  exit code 9: a process ended before all its work was durable; the work is done again
 
 A message is one line and says what to do. A reason that is also a metric label is an enum in this module.
 """
@@ -37,6 +38,17 @@ class RejectReason(StrEnum):
     KEY_MISMATCH = "key_mismatch"
     WRONG_PARTITION = "wrong_partition"
     INFERENCE_FAILED = "inference_failed"
+    OUTPUT_TOO_LARGE = "output_too_large"
+
+
+class HidingReason(StrEnum):
+    """Why a filter hides every item from a member. Also a metric label and part of a message, so values are added but never
+    renamed or removed.
+    """
+
+    MEMBER_UNKNOWN = "member_unknown"
+    NO_ITEM = "no_item"
+    TOGETHER = "together"
 
 
 class BundleFault(StrEnum):
@@ -55,6 +67,7 @@ class BundleFault(StrEnum):
     STALE_SEQUENCE = "stale_sequence"
     GATE = "gate"
     UNREACHABLE = "unreachable"
+    MESSAGE_SIZE = "message_size"
 
 
 class IntentRecError(Exception):
@@ -134,3 +147,9 @@ class DeviceLost(EngineError):
     No play caused it, and none is dropped: the worker that takes over the partitions answers them. If every start ends
     with this error, read the machine's driver log.
     """
+
+
+class NotDrained(IntentRecError):
+    """A process ended although not all its work was durable, or not in time. Nothing is lost: the work is done again."""
+
+    exit_code = 9

@@ -1,4 +1,4 @@
-"""The worker: loads a bundle, builds the pipeline on it, follows model updates, and ends on a signal.
+"""The worker: loads a bundle, builds the pipeline on it, follows model updates and the catalogue, and ends on a signal.
 
 SIGTERM, SIGINT     drain and return 0
 drain hangs         if a micro-batch hangs, the process exits at the drain deadline; uncommitted plays are replayed, none are lost
@@ -13,17 +13,20 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from stream.bundles.hot_swap import HotSwap
-from stream.kafka.broker_checks import uses_transactions
+from stream.kafka.items_reader import ItemsReader
+from stream.kafka.topic_limits import check_changelog_limit, read_topic_limits
 from stream.ops.metrics import Metrics
+from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
-from stream.worker_process import EXIT_NOT_DRAINED, WorkerParts, WorkerProcess, run_until_signal
+from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
 if TYPE_CHECKING:
     from stream.delivery.worker import PlaysWorker
     from stream.settings import Settings
+    from stream.wire.sizes import TopicLimits
 
-#: run_until_signal and uses_transactions are defined elsewhere; every caller that runs a worker needs them too.
-__all__ = ["EXIT_NOT_DRAINED", "run_until_signal", "run_worker", "uses_transactions"]
+#: Between two changes of the catalogue, so that those of a moment are applied together.
+_GATHER_S = 0.05
 
 
 def run_worker(settings: Settings) -> int:
@@ -37,8 +40,12 @@ def run_worker(settings: Settings) -> int:
 
         @contextlib.asynccontextmanager
         async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
-            async with HotSwap(settings, metrics) as hot_swap:
-                yield await _serving_parts(settings, metrics, hot_swap, num_partitions)
+            limits = await read_topic_limits(settings)
+            async with contextlib.AsyncExitStack() as stack:
+                hot_swap = await stack.enter_async_context(HotSwap(settings, metrics, limits))
+                follows = settings.catalogue_source == "topic"
+                items = await stack.enter_async_context(ItemsReader(settings)) if follows else None
+                yield await _serving_parts(settings, metrics, hot_swap, items, num_partitions, limits)
 
         await run_until_signal(WorkerProcess(settings, metrics, make_parts))
 
@@ -46,27 +53,66 @@ def run_worker(settings: Settings) -> int:
     return 0
 
 
-async def _serving_parts(settings: Settings, metrics: Metrics, hot_swap: HotSwap, num_partitions: int) -> WorkerParts:
+async def _serving_parts(
+    settings: Settings,
+    metrics: Metrics,
+    hot_swap: HotSwap,
+    items: ItemsReader | None,
+    num_partitions: int,
+    limits: TopicLimits,
+) -> WorkerParts:
     serving = await hot_swap.first()
+    catalogue = None if items is None else await _whole_catalogue(items, metrics)
     config = PipelineConfig(
         num_partitions=num_partitions,
         plays_partitioner=settings.plays_partitioner,
         num_recommendations=settings.num_recommendations,
         beta=settings.beta,
         max_prefill_positions=settings.max_prefill_positions,
+        limits=limits,
+        changelog_schema=settings.changelog_schema,
     )
     # The pipeline is built here; from the first partition on, only the inference thread uses it.
-    pipeline = Pipeline(serving, config, metrics)
+    pipeline = Pipeline(serving, config, metrics, catalogue)
+    check_changelog_limit(settings, pipeline.layout, limits)
     # Modules, compiled functions and the bundle stay alive: a full collection would stop all threads for 140 ms for nothing.
     gc.collect()
     gc.freeze()
 
     async def follow_updates(worker: PlaysWorker) -> None:
-        await hot_swap.run(pipeline, worker.on_inference_thread)
+        following = [asyncio.create_task(hot_swap.run(pipeline, worker.on_inference_thread))]
+        if items is not None:
+            following.append(asyncio.create_task(_follow_items(items, pipeline, metrics, worker)))
+        try:
+            # The first to end does so with an error, and is raised as it is: its exit code is that of the process.
+            done, _ = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
 
     return WorkerParts(
         pipeline=pipeline,
         layout=pipeline.layout,
         fingerprint=serving.domain.fingerprint,
+        limits=limits,
         background=follow_updates,
     )
+
+
+async def _whole_catalogue(items: ItemsReader, metrics: Metrics) -> LiveCatalogue:
+    """The catalogue as of the end of the topic now."""
+    catalogue, changes = LiveCatalogue(), await items.changes()
+    metrics.catalogue_unreadable.inc(changes.num_unreadable)
+    catalogue.apply(changes)
+    return catalogue
+
+
+async def _follow_items(items: ItemsReader, pipeline: Pipeline, metrics: Metrics, worker: PlaysWorker) -> None:
+    async for changes in items.follow():
+        metrics.catalogue_unreadable.inc(changes.num_unreadable)
+        await worker.on_inference_thread(pipeline.change_items, changes)
+        # What a file writes comes in thousands: gathered for a moment, it costs the inference thread a few copies less.
+        await asyncio.sleep(_GATHER_S)

@@ -20,6 +20,7 @@ PREFIX = "INTENTREC_"
 
 # Kafka's default limit on a record (message.max.bytes) is 1 MiB plus a margin for headers.
 MAX_PLAY_BYTES = 1_000_000
+MAX_RECOMMENDATIONS = 500
 
 Delivery = Literal["at_least_once", "exactly_once"]
 IndexChoice = Literal["auto", "flat", "hnsw", "ivf", "pq-refine", "exact", "pruned"]
@@ -66,7 +67,14 @@ class Settings(BaseSettings):
     dead_letter_topic: str = Field("plays.dlq", description="topic of the plays that could not be processed")
     late_topic: str = Field("plays.late", description="topic of the plays that arrived too late to be folded in")
     model_updates_topic: str = Field("model-updates", description="topic of the bundle announcements")
+    items_topic: str = Field("items", description="topic of the catalogue's items; see catalogue_source")
     changelog_topic: str = Field("", description="topic of the members' histories; default: <app_id>-history")
+    changelog_schema: int = Field(
+        2,
+        ge=1,
+        le=2,
+        description="version of the changelog's records; both are read; 1 during an upgrade of workers that read 1 only",
+    )
 
     # --- topic creation
     num_partitions: int = Field(
@@ -171,9 +179,15 @@ class Settings(BaseSettings):
     pool_bytes: int = Field(
         256 * 1024 * 1024, ge=1024 * 1024, description="memory for cached keys and values of the members"
     )
-    num_recommendations: int = Field(10, ge=1, le=500, description="items in a recommendation")
+    num_recommendations: int = Field(10, ge=1, le=MAX_RECOMMENDATIONS, description="items in a recommendation")
     beta: float = Field(
         0.0, ge=0, le=100, description="how strongly predicted intents steer the recommendation; 0: the paper's model"
+    )
+
+    catalogue_source: Literal["none", "topic"] = Field(
+        "none",
+        description="which items may be shown: none: those of the serving bundle, as it was built; topic: those of "
+        "items_topic, and no others",
     )
 
     # --- metrics, health and deadlines
@@ -205,7 +219,9 @@ class Settings(BaseSettings):
         "pq-refine from 624 items and 128 members on, else flat",
     )
     catalogue: Path | None = Field(
-        None, description="Parquet or JSON Lines file of the items; read again for every training run"
+        None,
+        description="Parquet or JSON Lines file of the items; read again for every training run, and with "
+        "catalogue_source=topic copied to items_topic before it",
     )
     event_log_dir: Path = Field(Path(".intentrec/event-log"), description="folder of the trainer's log of plays")
     event_log_flush_s: float = Field(5.0, gt=0, le=3600, description="seconds between writes to the event log")
@@ -254,6 +270,7 @@ class Settings(BaseSettings):
             self.dead_letter_topic,
             self.late_topic,
             self.model_updates_topic,
+            self.items_topic,
         )
 
     @classmethod

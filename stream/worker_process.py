@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
 
-from intentrec_core.errors import BrokerError, IntentRecError
+from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from intentrec_core.history.changelog_codec import Marker
 from stream.delivery.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
 from stream.delivery.faust_app import create_app, deliver_to, source_of
@@ -29,11 +29,13 @@ from stream.delivery.restore import read_changelog
 from stream.delivery.worker import PlaysWorker
 from stream.delivery.worker_metrics import WorkerMetrics
 from stream.kafka.broker_checks import check_topics, uses_transactions
+from stream.kafka.clients import mark_retrieved
 from stream.kafka.outputs_producer import OutputsProducer
-from stream.kafka.publisher import BATCH_BYTES, Publisher
+from stream.kafka.publisher import Publisher, max_batch_bytes
 from stream.ops.health import HealthServer
 from stream.ops.process_end import EXIT_NOT_DRAINED, run_until_signal
 from stream.wire.records import OutputKind
+from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 
 if TYPE_CHECKING:
     from intentrec_core.history.history import EventLayout
@@ -55,7 +57,7 @@ _STOP_DEADLINE_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerParts:
-    """The pipeline of a worker, and the layout and domain fingerprint of its state.
+    """The pipeline of a worker, the layout and domain fingerprint of its state, and the limits of the topics it writes to.
 
     ``background`` runs while the worker runs, until it is cancelled; model updates are followed there.
     """
@@ -63,6 +65,7 @@ class WorkerParts:
     pipeline: PlaysPipeline[Any]
     layout: EventLayout
     fingerprint: str
+    limits: TopicLimits = DEFAULT_LIMITS
     background: Callable[[PlaysWorker], Awaitable[None]] | None = None
 
 
@@ -101,12 +104,14 @@ class WorkerProcess:
             settings.metrics_host, settings.metrics_port, metrics.registry, live=self._live, ready=self._ready
         )
         self.health_port = await health.start()
+        logger.info("metrics and health are served on %s:%d", settings.metrics_host, self.health_port)
         stop, work = asyncio.create_task(self._stop.wait()), asyncio.create_task(self._work())
         try:
             await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
             self._begin_ending()
             if self._worker is None and not work.done():
-                work.cancel()  # no plays were accepted yet, so there is nothing to drain
+                self.exit_code = 0  # no plays were accepted yet, so there is nothing to drain
+                work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await work
             self.exit_code = 0
@@ -120,18 +125,26 @@ class WorkerProcess:
     async def _work(self) -> None:
         settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
+            logger.info("connecting to the broker %s", settings.broker)
             transactional = await uses_transactions(settings)
             num_partitions = await check_topics(settings)
+            logger.info(
+                "topic %s has %d partitions; looking for a bundle to serve", settings.plays_topic, num_partitions
+            )
             self._not_ready = "no bundle to serve yet"
             parts = await stack.enter_async_context(self._make_parts(num_partitions))
             self._not_ready = "not in the group yet"
+            logger.info("joining the group %s", settings.app_id)
             rebalance_s = settings.rebalance_timeout_s
+            batch_bytes = max_batch_bytes(parts.limits)
             if not transactional:
                 rebalance_s = min(rebalance_s, EMBEDDED_REBALANCE_TIMEOUT_S)
                 logger.warning(
                     "the broker %s has no transactions: after a crash, plays can be answered twice", settings.broker
                 )
-            producer = await stack.enter_async_context(_outputs_producer(settings, idempotent=transactional))
+            producer = await stack.enter_async_context(
+                _outputs_producer(settings, batch_bytes, idempotent=transactional)
+            )
             metrics = WorkerMetrics(self.metrics)
             publisher = Publisher(producer, _output_topics(settings), on_published=metrics.published)
             await publisher.start()
@@ -160,10 +173,11 @@ class WorkerProcess:
     async def _until_the_end(
         self, parts: WorkerParts, app: PlaysApp, worker: PlaysWorker, source: BatchConsumer
     ) -> None:
+        settings = self.settings
         stop, crashed = asyncio.create_task(self._stop.wait()), asyncio.create_task(app._crashed.wait())
         starting = asyncio.create_task(app.start())
-        deadline_s = look_deadline_s(self.settings)
-        broker_answers = partial(can_read_end_offsets, self.settings, deadline_s)
+        deadline_s = look_deadline_s(settings)
+        broker_answers = partial(can_read_end_offsets, settings, deadline_s)
         background: list[asyncio.Future[None]] = [
             asyncio.create_task(watch_lag(worker, source, deadline_s, broker_answers))
         ]
@@ -174,11 +188,12 @@ class WorkerProcess:
             await _first_of(ends, starting)
             is_requested = stop.done()
             self._begin_ending()
-            await worker.drain()
+            not_drained = await worker.drain()
             if worker.fatal.done():
                 self.exit_code = worker.fatal.result().exit_code
                 raise worker.fatal.result()
-            self.exit_code = 0
+            if not not_drained:
+                self.exit_code = 0
             for task in background:
                 if task.done():
                     task.result()
@@ -186,6 +201,12 @@ class WorkerProcess:
                 raise BrokerError(
                     f"the consumer of the plays topic crashed: {app.crash_reason!r}"
                 ) from app.crash_reason
+            if not_drained:
+                numbers = ", ".join(map(str, sorted(not_drained)))
+                raise NotDrained(
+                    f"the last plays of {settings.plays_topic}, partition {numbers}, were processed but not committed: check the "
+                    f"broker {settings.broker}. They are replayed at the next start; none are lost"
+                )
         finally:
             started: list[asyncio.Future[Any]] = [stop, starting, crashed, *background]
             for future in started:
@@ -205,11 +226,17 @@ class WorkerProcess:
 
         def writer(partition: int, marker: Callable[[int], Marker]) -> ChangelogWriter:
             if transactional:
-                return TransactionalWriter(settings, partition, marker, publisher if exactly_once else None)
+                outputs = publisher if exactly_once else None
+                return TransactionalWriter(settings, partition, marker, outputs, max_batch_bytes(parts.limits))
             return PlainWriter(settings, partition, marker, producer, source.commit_source)
 
         def marker(num_partitions: int, next_offset: int) -> Marker:
-            return Marker(num_partitions=num_partitions, next_offset=next_offset, fingerprint=parts.fingerprint)
+            return Marker(
+                num_partitions=num_partitions,
+                next_offset=next_offset,
+                fingerprint=parts.fingerprint,
+                schema_version=settings.changelog_schema,
+            )
 
         return TaskDependencies(
             source=source,
@@ -231,12 +258,15 @@ class WorkerProcess:
             return "draining"
         if self._worker is None or not self._worker.joined:
             return self._not_ready
+        if self._worker.is_cut_off:
+            return f"the broker {self.settings.broker} does not answer"
         return None if self._worker.ready else "partitions are being restored"
 
 
 async def _stop_app(app: PlaysApp) -> None:
     # A join in flight can delay Faust by the rebalance timeout. All partitions are closed by now.
     stopping = asyncio.ensure_future(app.stop())
+    stopping.add_done_callback(mark_retrieved)
     await asyncio.wait([stopping], timeout=_STOP_DEADLINE_S)
     if not stopping.done():
         logger.warning("Faust did not stop within %.0f s; ending without waiting for it", _STOP_DEADLINE_S)
@@ -245,14 +275,16 @@ async def _stop_app(app: PlaysApp) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _outputs_producer(settings: Settings, *, idempotent: bool) -> AsyncIterator[OutputsProducer]:
+async def _outputs_producer(
+    settings: Settings, batch_bytes: int, *, idempotent: bool
+) -> AsyncIterator[OutputsProducer]:
     def make() -> AIOKafkaProducer:
         return AIOKafkaProducer(
             **settings.connection(),
             client_id=f"{settings.app_id}-outputs",
             enable_idempotence=idempotent,
             acks="all",
-            max_batch_size=BATCH_BYTES,
+            max_batch_size=batch_bytes,
         )
 
     producer = OutputsProducer(make)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +31,13 @@ from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataErr
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.plays.profile import DataProfile
 
 #: Allowed difference between stored item vectors and those computed from the weights, relative to the largest value:
 #: other hardware rounds differently.
 _WEIGHT_TOLERANCE = 1e-3
 _LABELS = "labels."
+_UNTRAINED = "untrained_heads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,11 @@ class LoadedBundle:
         """
         return Catalogue.load(self.path / bundle.ITEMS)
 
+    def profile(self) -> DataProfile | None:
+        """The profile of the data that the bundle was built from; None for a bundle that an earlier release built."""
+        file = self.path / bundle.PROFILE
+        return DataProfile.from_bytes(file.read_bytes()) if file.is_file() else None
+
 
 GoldenCheck = Callable[[LoadedBundle], None]
 """Runs the golden queries on the bundle's index; raises BundleError (golden) when an answer differs."""
@@ -121,6 +129,19 @@ def item_vectors(model: IntentRec, item_table: ItemTable, at_s: float) -> ItemVe
     return ItemVectors(weights, bias, labels)
 
 
+@torch.inference_mode()
+def new_item_vectors(model: IntentRec, items: ItemTable, at_s: float) -> ItemVectors:
+    """The vectors that a bundle of ``model`` would give to items that are new to it, as :func:`item_vectors` gives them after
+    the model has grown by these rows. ``items`` is a table of the new items alone.
+
+    Shapes: as :class:`ItemVectors`, for the rows of ``items``; row 0 is zeros.
+    """
+    weights, bias = (tensor.float().cpu().numpy().copy() for tensor in model.new_item_weights(items))
+    weights[0], bias[0] = 0.0, 0.0
+    labels = {head.name: items.labels(head, at_s) for head in item_label_heads(model.domain)}
+    return ItemVectors(weights, bias, labels)
+
+
 def pack_files(
     folder: Path,
     *,
@@ -132,6 +153,7 @@ def pack_files(
     popularity: NDArray[np.float32],
     index: bytes,
     golden: bytes,
+    profile: DataProfile,
 ) -> dict[str, bytes | Path]:
     """The files of a bundle, as :func:`intentrec_core.bundle.format.write_bundle` takes them. Tables are first written
     into ``folder``.
@@ -144,6 +166,7 @@ def pack_files(
         bundle.INDEX: index,
         bundle.POPULARITY: save_arrays({"popularity": popularity.astype(np.float32)}),
         bundle.GOLDEN: golden,
+        bundle.PROFILE: profile.to_bytes(),
     }
 
 
@@ -156,11 +179,17 @@ def pack_model(
     catalogue.save(folder / bundle.ITEMS)
     return {
         bundle.WEIGHTS: save_tensors(weights),
-        bundle.MODEL: json.dumps(model.config.to_dict(), indent=2, sort_keys=True).encode() + b"\n",
+        bundle.MODEL: json.dumps(_model_card(model), indent=2, sort_keys=True).encode() + b"\n",
         bundle.DOMAIN: domain_text.encode(),
         bundle.VOCABULARY: folder / bundle.VOCABULARY,
         bundle.ITEMS: folder / bundle.ITEMS,
     }
+
+
+def _model_card(model: IntentRec) -> dict[str, Any]:
+    """Sizes of the model, and the heads that were not trained, if any."""
+    untrained = list(model.untrained_heads)
+    return model.config.to_dict() | ({_UNTRAINED: untrained} if untrained else {})
 
 
 def load_bundle(
@@ -223,10 +252,12 @@ class ContentsReader:
     def model(self, domain: Domain, item_table: ItemTable) -> IntentRec:
         """The weights, on the CPU, in evaluation mode."""
         try:
-            config = ModelConfig(**json.loads((self._path / bundle.MODEL).read_bytes()))
-        except (ValueError, TypeError, ConfigError) as error:
+            card = json.loads((self._path / bundle.MODEL).read_bytes())
+            untrained = card.pop(_UNTRAINED, [])
+            model = IntentRec(ModelConfig(**card), domain, item_table)
+            model.set_untrained_heads(untrained)
+        except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise self._error(BundleFault.SHAPE, f"{bundle.MODEL}: {error}") from error
-        model = IntentRec(config, domain, item_table)
         try:
             weights = load_tensors((self._path / bundle.WEIGHTS).read_bytes())
         except SafetensorError as error:

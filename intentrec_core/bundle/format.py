@@ -7,6 +7,7 @@
         vectors.safetensors index.faiss       what is searched
         popularity.safetensors                plays of each row in the last week
         golden.safetensors                    queries with known answers
+        profile.json                          what plays and catalogue said to each field and filter
         manifest.json                         SHA-256 of each file, parent, metrics, format
 
 This module knows names, files and checksums. :mod:`intentrec_core.bundle.contents` knows what the files mean, and
@@ -35,8 +36,10 @@ BUNDLE_FORMAT = 1
 WEIGHTS, MODEL, DOMAIN = "weights.safetensors", "model.json", "domain.toml"
 VOCABULARY, ITEMS = "vocabulary.parquet", "items.parquet"
 VECTORS, INDEX = "vectors.safetensors", "index.faiss"
-POPULARITY, GOLDEN = "popularity.safetensors", "golden.safetensors"
-BUNDLE_FILES = (WEIGHTS, MODEL, DOMAIN, VOCABULARY, ITEMS, VECTORS, INDEX, POPULARITY, GOLDEN)
+POPULARITY, GOLDEN, PROFILE = "popularity.safetensors", "golden.safetensors", "profile.json"
+BUNDLE_FILES = (WEIGHTS, MODEL, DOMAIN, VOCABULARY, ITEMS, VECTORS, INDEX, POPULARITY, GOLDEN, PROFILE)
+#: Written into every bundle now; bundles that were written before lack them, and serve.
+_LATER_FILES = {PROFILE}
 MANIFEST = "manifest.json"
 
 #: The pattern of a version. A version comes from a topic and becomes part of a path, so it is checked before it is
@@ -109,7 +112,7 @@ def write_bundle(
     The version depends on the files alone. If the bundle exists already it is kept, unless its files are damaged: then
     it is replaced.
 
-    Raises: ValueError when the files are not exactly :data:`BUNDLE_FILES`; OSError when the disk refuses. In both cases
+    Raises: ValueError when the files are not exactly :data:`BUNDLE_FILES`; OSError when a write fails. In both cases
     nothing is left on disk.
     """
     if set(files) != set(BUNDLE_FILES):
@@ -250,7 +253,7 @@ def decode_manifest(data: bytes, bundle: str) -> Manifest:
         raise _other_format(bundle, manifest.format)
     if encode_manifest(manifest) != data:
         raise BundleError(BundleFault.MANIFEST, bundle, f"{MANIFEST} was changed after it was written")
-    if set(manifest.files) != set(BUNDLE_FILES):
+    if set(manifest.files) | _LATER_FILES != set(BUNDLE_FILES):
         raise BundleError(BundleFault.MANIFEST, bundle, f"it lists {', '.join(sorted(manifest.files))}")
     if content_version(manifest.files) != manifest.version:
         raise BundleError(BundleFault.MANIFEST, bundle, f"its file hashes do not give version {manifest.version}")

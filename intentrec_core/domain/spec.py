@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
+
+from intentrec_core.times import EARLIEST_MS
+
+_TRUTH_NAMES = {"true", "false"}
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", re.ASCII)
+#: Longer texts spell no number that a domain declares: they are not parsed for each play that has one.
+_LONGEST_NUMBER = 24
 
 
 class FieldKind(StrEnum):
@@ -96,6 +104,11 @@ class Field:
         return {value: 1 + i for i, value in enumerate(self.values)}
 
     @property
+    def message_bytes(self) -> int:
+        """An upper bound of the bytes that this intent takes in a message: its name twice, each label with a number."""
+        return 2 * json_bytes(self.name) + 32 + sum(json_bytes(label) + 10 for label in self.label_names)
+
+    @property
     def is_dynamic(self) -> bool:
         """Whether the value belongs to the play or its context, rather than to the item."""
         return self.source is not FieldSource.CATALOGUE
@@ -110,20 +123,31 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """A declared rule for which items may be shown (see :class:`FilterKind`)."""
+    """A declared rule for which items may be shown (see :class:`FilterKind`).
+
+    ``default`` holds for a member whose plays have not named ``event_key`` yet, as if the member had sent it; None: no item
+    passes until then.
+    """
 
     kind: FilterKind
     key: str = ""
     event_key: str = ""
+    default: float | str | None = None
     unless_head: str = ""
     unless_values: tuple[str, ...] = ()
+
+    @property
+    def message_bytes(self) -> int:
+        """An upper bound of the bytes that this filter takes in a message about an empty list."""
+        return json_bytes(self.key) + json_bytes(self.event_key) + 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
     """A validated domain declaration.
 
-    Units: names ending in ``_s`` are seconds. ``window`` (n) and ``watched`` (w) are numbers of plays.
+    Units: names ending in ``_s`` are seconds, ``earliest_ms`` is milliseconds since 1970 (UTC). ``window`` (n) and
+    ``watched`` (w) are numbers of plays. The time of a play lies between ``earliest_ms`` and ``max_future_s`` after its record.
     """
 
     name: str
@@ -132,12 +156,18 @@ class Domain:
     session_gap_s: float
     short_term_window_s: float
     max_future_s: float
+    earliest_ms: int = EARLIEST_MS
     fields: tuple[Field, ...]
     filters: tuple[Filter, ...]
     duration_weight: DurationWeight = DurationWeight.NONE
     duration_scale_s: float = 600.0
     duration_weight_min: float = 0.2
     duration_weight_max: float = 3.0
+
+    @property
+    def max_future_ms(self) -> int:
+        """``max_future_s`` in whole milliseconds."""
+        return int(self.max_future_s * 1000)
 
     @property
     def context_size(self) -> int:
@@ -217,6 +247,25 @@ def value_text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def spelled_code(codes: Mapping[str, int], text: str) -> int:
+    """The code of a declared value, 0 where it is not declared. ``codes`` are those of the declared values.
+
+    A text that is not declared itself counts as the declared value that it spells: a number however it is written (5.0
+    and 5.00 for 5), and 0 or 1 where the declared values are truth values.
+    """
+    found = codes.get(text, 0)
+    if found or len(text) > _LONGEST_NUMBER:
+        return found
+    if codes.keys() <= _TRUTH_NAMES:
+        return codes.get({"1": "true", "0": "false"}.get(text, text.lower()), 0)
+    return codes.get(value_text(float(text)), 0) if _NUMBER.fullmatch(text) else 0
+
+
+def json_bytes(text: str) -> int:
+    """Bytes of a text as a JSON string, quotes included."""
+    return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def _bucket_names(edges: Sequence[float]) -> tuple[str, ...]:

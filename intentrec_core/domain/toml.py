@@ -12,13 +12,30 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from intentrec_core.domain.spec import Domain, DurationWeight, Field, FieldKind, FieldSource, Filter, FilterKind, Rule
+from intentrec_core.domain.spec import (
+    Domain,
+    DurationWeight,
+    Field,
+    FieldKind,
+    FieldSource,
+    Filter,
+    FilterKind,
+    Rule,
+    json_bytes,
+)
 from intentrec_core.errors import ConfigError, DomainError
+from intentrec_core.times import EARLIEST_MS, END_MS, LOWEST_EARLIEST_MS, iso_time, parse_time
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 MAX_NUMBER = 2**53
+#: A member's number is stored in 32 bits.
+MAX_STORED_NUMBER = 3.4e38
+#: Bytes that names and labels may take in one output: it has to fit into a Kafka record of 1 MiB, with room for ids.
+MAX_NAMES_BYTES = 900_000
+#: Eight plays of a history are one record of the changelog. This is far more than a model can use.
+MAX_FIELDS = 1000
 RESERVED_NAMES = ("item_hash", "event_hash", "ts_ms", "duration_s")
 #: A head with more than 4,096 labels is a vocabulary, not an intent: its projection would be larger than the encoders.
 MAX_LABELS = 4096
@@ -76,6 +93,7 @@ def parse_domain(text: str, file: str) -> Domain:
         session_gap_s=history.number("session_gap_s", 1, 86_400 * 7, default=1800.0),
         short_term_window_s=history.number("short_term_window_s", 1, 86_400 * 366, default=604_800.0),
         max_future_s=history.number("max_future_s", 0, 86_400 * 366, default=300.0),
+        earliest_ms=history.time_ms("earliest", LOWEST_EARLIEST_MS, END_MS, default=EARLIEST_MS),
         fields=fields,
         filters=filters,
         duration_weight=weight.choice("kind", DurationWeight, default=DurationWeight.NONE),
@@ -93,9 +111,30 @@ def parse_domain(text: str, file: str) -> Domain:
         raise DomainError(file, f"filter {kind}", f"declared twice for {event_key or 'the item'}", "each once")
     if not domain.heads:
         raise DomainError(file, "field", "no field is an intent", "at least one field with intent = true")
+    _check_sizes(domain, file)
     if domain.duration_weight_min > domain.duration_weight_max:
         raise DomainError(file, "duration_weight.min", "above max", "min <= max")
     return domain
+
+
+def _check_sizes(domain: Domain, file: str) -> None:
+    """Refuses a domain whose outputs or histories could be larger than what Kafka takes."""
+    for key, declared in (("field", domain.fields), ("filter", domain.filters)):
+        if len(declared) > MAX_FIELDS:
+            raise DomainError(file, key, f"{len(declared)} are declared", f"at most {MAX_FIELDS}")
+    by_head = {head.name: head.message_bytes for head in domain.heads}
+    # The message names the likeliest label again.
+    again = max(json_bytes(label) for head in domain.heads for label in head.label_names)
+    if sum(by_head.values()) + again > MAX_NAMES_BYTES:
+        largest = max(by_head, key=lambda name: by_head[name])
+        raise DomainError(
+            file,
+            f"field {largest}",
+            f"its labels take {by_head[largest]} bytes of an intent update, all intents {sum(by_head.values()) + again}",
+            f"at most {MAX_NAMES_BYTES} bytes in all: declare fewer or shorter labels",
+        )
+    if (filters := sum(rule.message_bytes for rule in domain.filters)) > MAX_NAMES_BYTES:
+        raise DomainError(file, "filter", f"their keys take {filters} bytes", f"at most {MAX_NAMES_BYTES} bytes in all")
 
 
 def _repeated_filters(filters: Sequence[Filter]) -> list[tuple[str, str]]:
@@ -180,9 +219,22 @@ def _filter(row: _Table, fields: Sequence[Field]) -> Filter:
         raise row.error("key", "missing", "the catalogue attribute that decides")
     if kind in (FilterKind.AT_MOST, FilterKind.CONTAINS) and not event_key:
         raise row.error("event_key", "missing", "the key of play.context with the member's value")
-    filter_ = Filter(kind=kind, key=key, event_key=event_key, unless_head=head, unless_values=unless)
+    default = _filter_default(row, kind) if "default" in row.values else None
+    filter_ = Filter(kind=kind, key=key, event_key=event_key, default=default, unless_head=head, unless_values=unless)
     row.refuse_unknown()
     return filter_
+
+
+def _filter_default(row: _Table, kind: FilterKind) -> float | str | None:
+    """What holds for a member who has not said otherwise. A filter without a value of the member's has no such key."""
+    if kind is FilterKind.AT_MOST:
+        return row.number("default", -MAX_STORED_NUMBER, MAX_STORED_NUMBER)
+    if kind is FilterKind.CONTAINS:
+        value = row.text("default")
+        if not value:
+            raise row.error("default", "''", "a text that items list, or no default")
+        return value
+    return None
 
 
 class _Table:
@@ -254,6 +306,21 @@ class _Table:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self.error(key, repr(value), f"a whole number, {low} to {high}")
         return value
+
+    def time_ms(self, key: str, low_ms: int, end_ms: int, *, default: int) -> int:
+        allowed = f"a date such as 1990-01-01, from {iso_time(low_ms)[:10]} up to {iso_time(end_ms)[:10]}"
+        self._taken.add(key)
+        if key not in self.values:
+            return default
+        value = self.values[key]
+        try:
+            # A TOML date or time is a Python date or datetime. Both write themselves as ISO 8601.
+            ts_ms = parse_time(value if isinstance(value, str) else value.isoformat())
+        except (ValueError, AttributeError):
+            raise self.error(key, repr(value), allowed) from None
+        if not low_ms <= ts_ms < end_ms:
+            raise self.error(key, str(value), allowed)
+        return ts_ms
 
     def flag(self, key: str) -> bool:
         value = self._take(key, False, "true or false")

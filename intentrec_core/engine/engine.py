@@ -1,7 +1,7 @@
 """The incremental engine: encodes one position per new play instead of a whole context.
 
 Keys and values of earlier plays come from the pool. If a member is not cached, or the cached context has changed (the
-anchor moved, a late play was inserted, the weights differ), the member is encoded again from the first play that
+anchor moved, a play was inserted out of order, the weights differ), the member is encoded again from the first play that
 changed. The output equals full recomputation of the same context (:mod:`intentrec_core.engine.reference`).
 
 The engine knows members, contexts and tensors. It does not know item names, the index, the broker or the time.

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -28,14 +29,17 @@ from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay
+from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.table import check_plays, play_rows
+from intentrec_core.times import END_MS, outside, unit_hint
 
 #: The limits that a play on the plays topic has, too.
 MAX_ID_BYTES = 256
 MAX_DURATION_S = 31_622_400.0
-MAX_TS_MS = 4_102_444_800_000
+MAX_TS_MS = END_MS
 
+_NUMPY_NUMBERS = (np.integer, np.floating, np.bool_)
 _NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 #: There are no partitions here, and a member's key has one.
 _PARTITION = 0
@@ -87,8 +91,8 @@ class LivePlay:
 class LiveOutcome(StrEnum):
     """What became of a play.
 
-    ``applied``: it is in the history, in the order of event time. ``duplicate``: the history holds its event id already.
-    ``late``: it is older than all plays held, and older ones have left the history. The latter two change nothing.
+    ``applied``: it is in the history, in the order of event time. ``duplicate``: the history knows its event id. ``late``: it
+    is older than the newest play that has left the history, or as old and not known to be new. The latter two change nothing.
     """
 
     APPLIED = "applied"
@@ -123,12 +127,12 @@ class _Moment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveUpdate:
-    """What a member is up to after one play.
+    """The member's intents after one play.
 
     ``intents``: by head, the probability of each label for the next play. ``weights``: by head, how much it matters now; they
     sum to 1. ``primary``: the likeliest label of the head that weighs most. ``embedding``: the intent embedding Z of the paper,
     f32[P], read-only. A model without the intent stage has none of them: they are empty, and ``primary`` is None.
-    Of a duplicate or late play, it is what holds unchanged.
+    For a duplicate or late play: the values of the unchanged history.
     """
 
     user_id: str
@@ -151,7 +155,7 @@ class LiveUpdate:
         filters apply as they do there, and each fails closed: ``available``, ``at_most`` and ``contains`` by the values that
         the member sent last, ``watched`` by the last items of the member, except where the likeliest label of its head is one
         of ``unless_values``. ``exclude_watched=False`` leaves the watched filter out. A worker whose model knows no item of the
-        context lists what is popular instead; this scores all the same.
+        context lists what is popular instead; this method scores all items even then.
 
         Raises: ConfigError when ``k`` is no whole number from 1 on.
         Cost: V · W multiplications; under 1 ms for 10,000 items.
@@ -164,7 +168,7 @@ class LiveUpdate:
 
 
 class LiveEncoder:
-    """Members' histories and cached keys and values, for one model: give it plays, and it says what each member is up to.
+    """Holds members' histories and a cache of keys and values for one model; answers each play with intents.
 
     ``cache_bytes`` bounds the memory for keys and values (width 64 and a context of 128 plays take some 200 kB a member). The
     member who was active longest ago loses the cache first; that costs an encoding of the whole context at the next play, and
@@ -219,7 +223,7 @@ class LiveEncoder:
         duration_s: float | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> LiveUpdate:
-        """Takes one play, and answers with what the member is up to now. Arguments: see :class:`LivePlay`.
+        """Takes one play, and answers with the member's intents. Arguments: see :class:`LivePlay`.
 
         Raises: DataError for a play that is not valid, naming the value and what is allowed: nothing has changed then.
         Cost: one position of the encoders, under 1 ms, where the member is cached; else the whole context.
@@ -237,14 +241,14 @@ class LiveEncoder:
     def play_many(self, plays: Iterable[LivePlay]) -> list[LiveUpdate]:
         """Takes plays of any members in the order given, and answers each play from its member's plays up to it.
 
-        A member's plays are encoded in one pass, all members' passes together; a pass ends where a play comes late or the
-        context's oldest plays leave it.
+        A member's plays are encoded in one pass, all members' passes together; a pass ends where a play comes out of order
+        or the context's oldest plays leave it.
 
         Raises: DataError for a play that is not valid, naming its place, the value and what is allowed: nothing has changed
         then. EngineError (:class:`~intentrec_core.errors.DeviceLost`) when the device is lost: the histories hold the plays.
         Cost: one position of the encoders a play, and the whole context of a member who is not cached.
         """
-        given = list(plays)
+        given = [_in_builtins(play) for play in plays]
         packed = [self._packed(play, place) for place, play in enumerate(given)]
         batch = _Batch(self._layout)
         places = []
@@ -258,10 +262,42 @@ class LiveEncoder:
             output.intent_NP.setflags(write=False)
         return [self._update(play, place, encoded[place.run.wave]) for play, place in zip(given, places, strict=True)]
 
+    def replay(self, plays: pa.Table) -> int:
+        """Brings histories back: takes a table of plays as :func:`intentrec_core.fit` does, and answers none of them. A member's
+        context is encoded at the next play. Attributes that the domain does not read are left out. Returns how many plays
+        were added.
+
+        Raises: DataError for a column or a play that is not valid, naming its row in event-time order: nothing has changed then.
+        Cost: some 10 µs a play.
+        """
+        keys = self.attribute_keys
+        packed = []
+        for row, play in enumerate(play_rows(check_plays(plays, earliest_ms=self.domain.earliest_ms))):
+            attributes = {key: value for key, value in (play.context or {}).items() if key in keys}
+            if play.action is not None and "action" in keys:
+                attributes["action"] = play.action
+            given = LivePlay(
+                user_id=play.user_id,
+                item_id=play.item_id,
+                ts_ms=play.ts_ms,
+                event_id=play.event_id,
+                duration_s=play.duration_s,
+                attributes=attributes,
+            )
+            packed.append((play.user_id, self._packed(given, row)))
+        num_added = 0
+        for user_id, data in packed:
+            history = self._histories.setdefault(user_id, History())
+            num_added += history.apply(self._layout, data, self._next_offset).outcome.changed
+            self._next_offset += 1
+        for user_id in dict.fromkeys(user_id for user_id, _ in packed):
+            self._engine.forget(MemberKey(_PARTITION, user_id))  # cached before these plays
+        return num_added
+
     def forget(self, user_id: str) -> bool:
         """Drops everything that is held of a member; later plays begin a new history. Says whether there was anything.
 
-        Updates that were handed out before keep what they say.
+        Updates returned earlier are not affected.
         """
         self._engine.forget(MemberKey(_PARTITION, user_id))
         return self._histories.pop(user_id, None) is not None
@@ -269,12 +305,12 @@ class LiveEncoder:
     def _packed(self, play: LivePlay, place: int) -> PackedPlay:
         """The play as histories hold it. Raises: DataError when it is not valid."""
         try:
-            problem = next(_problems(play, self.attribute_keys), None)
+            problem = next(_problems(play, self.attribute_keys, self.domain.earliest_ms), None)
             if problem is None:
                 event_id = f"{play.item_id}@{play.ts_ms}" if play.event_id is None else play.event_id
                 return self._layout.pack(play.item_id, event_id, play.ts_ms, play.duration_s, play.attributes)
         except (ValueError, OverflowError) as error:
-            problem = f"{error}; allowed: finite 32-bit numbers"
+            problem = str(error)
         raise DataError(f"play {place} of user {play.user_id!r}: {problem}")
 
     def _update(self, play: LivePlay, place: _Place, out: Encoded) -> LiveUpdate:
@@ -337,8 +373,8 @@ class _Place(NamedTuple):
 class _Batch:
     """Folded plays grouped into runs, so that a member's plays are encoded in one pass where they can be.
 
-    A run goes on while plays are appended. A play that is inserted changes what stands behind it, and one that moves the anchor
-    changes what it sees: each begins a run of its own. The n-th run of a member is in wave n, and a wave is one engine call.
+    Appended plays extend a run. An inserted play, or one that moves the anchor, starts a new run, because cached positions
+    change. The n-th run of a member is in wave n, and a wave is one engine call.
     """
 
     def __init__(self, layout: EventLayout) -> None:
@@ -350,7 +386,7 @@ class _Batch:
         """Adds a play that was just folded into its member's history."""
         run = self._open.get(user_id)
         if not outcome.changed:
-            # Nothing changed: what held before is said again.
+            # Nothing changed: repeat the current answer.
             said = LiveOutcome.DUPLICATE if outcome is Outcome.DUPLICATE else LiveOutcome.LATE
             run = run or self._begin(user_id, history, history.num_events(self._layout))
             return _Place(run, run.num_outputs - 1, said)
@@ -426,15 +462,15 @@ class _Ranker:
         return [ScoredItem(item_ids[row], titles[row], float(scores[row])) for row in rows.tolist()]
 
     def _allowed(self, plays: NDArray[np.void]) -> NDArray[np.bool_]:
-        """What may be shown, by the values that the member sent last: without one, nothing. Shape: bool[V]."""
+        """What may be shown, by the values that the member sent last, else the domain's default, else nothing. Shape: bool[V]."""
         allowed = self._available
         for rule, column in self._by_member:
             sent = plays[f"filter_{rule.event_key}"]
             is_number = rule.kind is FilterKind.AT_MOST
             sent = sent[~np.isnan(sent)] if is_number else sent[sent != 0]
-            if not len(sent):
+            value = sent[-1].item() if len(sent) else default_value(rule)
+            if value is None:
                 return np.zeros_like(allowed)
-            value = sent[-1].item()
             allowed = allowed & (column <= value if is_number else column.get(value, False))
         return allowed
 
@@ -449,14 +485,17 @@ def _best_rows(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
 
 
-def _problems(play: LivePlay, attribute_keys: Sequence[str]) -> Iterator[str]:
+def _problems(play: LivePlay, attribute_keys: Sequence[str], earliest_ms: int) -> Iterator[str]:
     """What is wrong with a play, each with what is allowed."""
     for name in ("user_id", "item_id", "event_id"):
         value = getattr(play, name)
         if not (name == "event_id" and value is None) and not _is_id(value):
             yield f"{name} is {_shown(value)}; allowed: a text of 1 to {MAX_ID_BYTES} bytes of UTF-8"
-    if isinstance(play.ts_ms, bool) or not isinstance(play.ts_ms, int) or not 0 <= play.ts_ms < MAX_TS_MS:
-        yield f"ts_ms is {_shown(play.ts_ms)}; allowed: whole milliseconds since 1970, before 2100 ({MAX_TS_MS})"
+    if isinstance(play.ts_ms, bool) or not isinstance(play.ts_ms, int):
+        hint = unit_hint(play.ts_ms, earliest_ms) if isinstance(play.ts_ms, float) else ""
+        yield f"ts_ms is {_shown(play.ts_ms)}; allowed: whole milliseconds since 1970{hint}"
+    elif not earliest_ms <= play.ts_ms < MAX_TS_MS:
+        yield outside("ts_ms", play.ts_ms, play.ts_ms, earliest_ms)
     if play.duration_s is not None and not (_is_number(play.duration_s) and 0 <= play.duration_s <= MAX_DURATION_S):
         yield f"duration_s is {_shown(play.duration_s)}; allowed: seconds from 0 to {MAX_DURATION_S:,.0f}, or None"
     if not isinstance(play.attributes, Mapping):
@@ -467,19 +506,47 @@ def _problems(play: LivePlay, attribute_keys: Sequence[str]) -> Iterator[str]:
             read = ", ".join(attribute_keys) or "none"
             hint = "; a duration is the argument duration_s" if key == "duration_s" else ""
             yield f"attribute {_shown(key)} is not one that the domain reads; allowed: {read}{hint}"
+        elif isinstance(value, str) and not _is_unicode(value):
+            yield f"attribute {key} is {_shown(value)}, which is not valid Unicode; allowed: a text that UTF-8 can hold"
         elif not (value is None or isinstance(value, str | bool) or _is_number(value)):
             yield f"attribute {key} is {_shown(value)}; allowed: a text, a finite number, a truth value or None"
 
 
+def _in_builtins(play: LivePlay) -> LivePlay:
+    """The play with NumPy's numbers, which pandas holds too, as the numbers of Python that they are."""
+    attributes = play.attributes if isinstance(play.attributes, Mapping) else {}
+    if not any(isinstance(value, _NUMPY_NUMBERS) for value in (play.ts_ms, play.duration_s, *attributes.values())):
+        return play
+    return replace(
+        play,
+        ts_ms=_builtin(play.ts_ms),
+        duration_s=_builtin(play.duration_s),
+        attributes={key: _builtin(value) for key, value in attributes.items()},
+    )
+
+
+def _builtin(value: Any) -> Any:
+    return value.item() if isinstance(value, _NUMPY_NUMBERS) else value
+
+
 def _is_id(value: object) -> bool:
+    return isinstance(value, str) and _is_unicode(value) and 1 <= len(value.encode()) <= MAX_ID_BYTES
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no half of a surrogate pair."""
     try:
-        return isinstance(value, str) and 1 <= len(value.encode()) <= MAX_ID_BYTES
+        text.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _shown(value: object) -> str:

@@ -5,8 +5,6 @@ Shapes: R rows; O columns: W of the item vector, S probabilities of all heads, P
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,13 +25,11 @@ def _widths(model: IntentRec) -> list[int]:
     return [column.shape[1] for column in no_output(model, 0)[:-1]]
 
 
-def as_rows(output: ModelOutput, label_offsets: Sequence[int]) -> Tensor:
+def as_rows(model: IntentRec, output: ModelOutput) -> Tensor:
     """Shapes: f32[B, T, O]. Label ids are far below 2^24, so float32 holds them exactly."""
     probs = [torch.softmax(logits, dim=-1) for logits in output.head_logits]
-    if probs:
-        primary = primary_labels(output, label_offsets)[..., None].float()
-    else:
-        primary = torch.full_like(output.item_BTW[..., :1], NO_LABEL)
+    none = torch.full_like(output.item_BTW[..., :1], NO_LABEL)
+    primary = primary_labels(model, output)[..., None].float() if probs else none
     return torch.cat([output.item_BTW, *probs, output.intent_BTP, output.alpha_BTM, primary], dim=-1)
 
 
@@ -50,12 +46,18 @@ def put_rows(output: StepOutput, rows: NDArray[np.int64], out: StepOutput) -> No
     out.primary[rows] = output.primary
 
 
-def primary_labels(output: ModelOutput, label_offsets: Sequence[int]) -> Tensor:
-    """The primary intent of every play: the most likely label of the head with the largest alpha, as a flat label id.
+def primary_labels(model: IntentRec, output: ModelOutput) -> Tensor:
+    """The primary intent of every play, as a flat label id: among the heads that were trained, the most likely label of the
+    head with the largest alpha.
 
     Shapes: i64[B, T].
     """
     likeliest = torch.stack(
-        [logit.argmax(dim=-1) + offset for logit, offset in zip(output.head_logits, label_offsets, strict=True)], dim=-1
+        [
+            logit.argmax(dim=-1) + offset
+            for logit, offset in zip(output.head_logits, model.domain.label_offsets, strict=True)
+        ],
+        dim=-1,
     )
-    return likeliest.gather(-1, output.alpha_BTM.argmax(dim=-1, keepdim=True)).squeeze(-1)
+    leading = (output.alpha_BTM + model.primary_bias).argmax(dim=-1, keepdim=True)
+    return likeliest.gather(-1, leading).squeeze(-1)

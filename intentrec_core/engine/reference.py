@@ -26,7 +26,7 @@ def recompute(model: IntentRec, features: FeatureBuilder, contexts: Sequence[byt
     output = model(batch)
     last = (torch.arange(len(contexts), device=model.device), batch.lengths - 1)
     if output.head_logits:
-        primary_BT = primary_labels(output, model.domain.label_offsets)
+        primary_BT = primary_labels(model, output)
         before = primary_BT[last[0], (last[1] - 1).clamp(min=0)].masked_fill(batch.lengths == 1, NO_LABEL)
         primary, previous = primary_BT[last].cpu().numpy(), before.cpu().numpy()
     else:

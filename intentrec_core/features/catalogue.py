@@ -1,30 +1,41 @@
 """The item catalogue: id, title and any attributes of each item. It is read from Parquet or JSON lines.
 
+What a bundle cannot hold is found when the catalogue is made: it costs the attribute of that item, or the row, and
+:attr:`Catalogue.left_out` names it. So whatever a catalogue holds can be saved.
+
 This module does not know rows, label codes or domains: the domain declares what an attribute means.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from intentrec_core.domain.spec import value_text
 from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
+from intentrec_core.features.attributes import ALLOWED, CannotBeKept, plain, uniform
 
 #: The limit that plays have too: no play could refer to an item with a longer id.
 MAX_ITEM_ID_BYTES = 256
+#: Halves of surrogate pairs. JSON can spell one alone ("\\ud83d"), and no encoding can write it.
+_HALVES = re.compile("[\ud800-\udfff]")
+_HALF_IN_TITLE = "half of a surrogate pair, which is no UTF-8"
+_NOT_ATTRIBUTES = ("item_id", "title")
+#: Characters of a title that lists show. A title is there to be displayed, and a list holds up to 500 of them.
+MAX_TITLE_LENGTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item. Attribute values are texts, numbers, truth values, dates (ISO 8601) and lists of texts. An absent
+    """One item. Attribute values are texts, numbers, truth values, dates (ISO 8601) and lists of them. An absent
     attribute is missing.
     """
 
@@ -33,21 +44,57 @@ class Item:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+class LeftOut(NamedTuple):
+    """What a catalogue did not take: ``num`` values of an attribute, or whole rows (``attribute`` is empty), for one
+    reason. ``first`` names the place of the first one: its row and item.
+    """
+
+    attribute: str
+    reason: str
+    first: str
+    num: int
+
+    def line(self) -> str:
+        """As one line of text, with what is allowed."""
+        more = f" (and in {self.num - 1:,} more rows)" if self.num > 1 else ""
+        if not self.attribute:
+            return f"{self.first}: {self.reason}{more}: the row is left out"
+        if self.reason == _HALF_IN_TITLE:
+            return f"{self.first}, title: {self.reason}{more}: shown as U+FFFD"
+        return f"{self.first}, attribute {self.attribute}: {self.reason}{more}: left out; allowed: {ALLOWED}"
+
+
+def shown_title(title: str) -> str:
+    """The title as lists show it: whole, or its first 1,023 characters and "…"."""
+    return title if len(title) <= MAX_TITLE_LENGTH else title[: MAX_TITLE_LENGTH - 1] + "…"
+
+
 class Catalogue:
     """Items in a fixed order, with unique ids.
 
-    Raises: DataError for an id that is empty, longer than 256 bytes, or not unique.
+    ``left_out`` says what was not taken of the items given, because no bundle can hold it.
+
+    Raises: DataError for an id that is empty, longer than 256 bytes, no UTF-8, or not unique.
     """
 
     def __init__(self, items: Iterable[Item]) -> None:
-        self.items: list[Item] = list(items)
-        self._by_id: dict[str, Item] = {}
-        for item in self.items:
-            if not item.item_id or len(item.item_id.encode()) > MAX_ITEM_ID_BYTES:
-                raise DataError(f"catalogue: item_id {item.item_id[:40]!r}: an id must have 1 to 256 bytes")
-            if item.item_id in self._by_id:
-                raise DataError(f"catalogue: item_id {item.item_id!r} occurs twice: keep one row per item")
-            self._by_id[item.item_id] = item
+        found = _Findings()
+        kept = []
+        for number, item in enumerate(items):
+            problem = _id_problem(item.item_id)
+            if problem:
+                raise DataError(f"catalogue: {problem}")
+            kept.append(_kept(item, f"item {number}", found))
+        self._hold(kept, found.left_out())
+
+    def _hold(self, items: list[Item], left_out: tuple[LeftOut, ...]) -> None:
+        self.items = items
+        self.left_out = left_out
+        self._by_id: dict[str, Item] = {item.item_id: item for item in items}
+        if len(self._by_id) < len(items):
+            seen: set[str] = set()
+            twice = next(i.item_id for i in items if i.item_id in seen or seen.add(i.item_id))  # type: ignore[func-returns-value]
+            raise DataError(f"catalogue: item_id {twice!r} occurs twice: keep one row per item")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -71,36 +118,66 @@ class Catalogue:
         return Catalogue(by_id.values())
 
     def to_table(self) -> pa.Table:
-        """Columns item_id, title and one per attribute, null for items that lack the attribute.
-
-        Raises: DataError when an attribute's values have different types.
+        """Columns item_id, title and one per attribute, null for items that lack the attribute. An attribute whose values
+        have several types becomes texts, which mean the same to every field and filter.
         """
         names = dict.fromkeys(name for item in self.items for name in item.attributes)
-        columns: dict[str, pa.Array] = {
+        columns = {
             "item_id": pa.array([item.item_id for item in self.items], pa.string()),
             "title": pa.array([item.title for item in self.items], pa.string()),
         }
-        for name in names:
-            try:
-                columns[name] = pa.array([item.attributes.get(name) for item in self.items])
-            except pa.ArrowException as error:
-                raise DataError(f"catalogue: attribute {name!r} has values of different types: {error}") from error
+        columns |= {name: uniform([item.attributes.get(name) for item in self.items]) for name in names}
         return pa.table(columns)
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Catalogue:
-        """The inverse of :meth:`to_table`. Dates and times become ISO 8601 text.
+        """The inverse of :meth:`to_table`. Dates and times become ISO 8601 text, decimals become numbers.
 
-        Raises: DataError when column item_id is missing or is not text.
+        Raises: DataError when column item_id is missing, or no row has a valid id.
         """
         if "item_id" not in table.schema.names:
             raise DataError(f"catalogue: no column item_id among {', '.join(table.schema.names)}")
-        return cls(_item(row, f"row {number}") for number, row in enumerate(table.to_pylist()))
+        columns = [_cells(column) for column in table.columns]
+        names = table.schema.names
+        rows = (dict(zip(names, row, strict=True)) for row in zip(*(cells for cells, _ in columns), strict=True))
+        return cls._of_rows(
+            ((f"row {number}", row) for number, row in enumerate(rows)),
+            all_plain=all(is_plain for _, is_plain in columns),
+        )
+
+    @classmethod
+    def _of_rows(
+        cls, rows: Iterable[tuple[str, Mapping[str, Any] | CannotBeKept]], *, all_plain: bool = False
+    ) -> Catalogue:
+        """A catalogue of rows, each with its place in the file. Rows without a valid id are left out.
+
+        ``all_plain``: every value is known to be one that a bundle can hold, and is not looked at.
+        """
+        found, kept = _Findings(), []
+        for place, row in rows:
+            problem = str(row) if isinstance(row, CannotBeKept) else _id_problem(row.get("item_id"))
+            if problem or isinstance(row, CannotBeKept):
+                found.add("", problem, place)
+                continue
+            item_id = row["item_id"]
+            if all_plain:
+                attributes = {n: value for n, value in row.items() if value is not None and n not in _NOT_ATTRIBUTES}
+                kept.append(Item(item_id, _title(row.get("title"), item_id), attributes))
+                continue
+            attributes = {name: value for name, value in row.items() if name not in _NOT_ATTRIBUTES}
+            title: Any = row.get("title")
+            kept.append(_kept(Item(item_id, title, attributes), place, found))
+        left_out = found.left_out()
+        if left_out and not kept:
+            raise DataError(f"{left_out[0].line()}, and no other row is valid")
+        catalogue = cls.__new__(cls)
+        catalogue._hold(kept, left_out)
+        return catalogue
 
     def save(self, path: Path) -> None:
         """Writes Parquet. A reader sees the old file or the whole new one.
 
-        Raises: DataError when an attribute has values of several types; OSError when the disk refuses.
+        Raises: OSError when a write fails.
         """
         table = self.to_table()
         with replacing(path) as file:
@@ -116,33 +193,111 @@ class Catalogue:
             if path.suffix == ".parquet":
                 return cls.from_table(pq.read_table(path))
             with path.open(encoding="utf-8") as lines:
-                return cls(_json_items(lines))
+                return cls._of_rows(_json_rows(lines))
         except (OSError, UnicodeDecodeError, pa.ArrowException, DataError) as error:
             raise DataError(f"{path}: {error}") from error
 
 
-def _json_items(lines: Iterable[str]) -> Iterator[Item]:
+class _Findings:
+    """Collects what is left out: the first place of each kind, and how many there are."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[str, int]] = {}
+
+    def add(self, attribute: str, reason: str, place: str) -> None:
+        first, num = self._found.get((attribute, reason), (place, 0))
+        self._found[attribute, reason] = (first, num + 1)
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return tuple(LeftOut(*kind, first, num) for kind, (first, num) in self._found.items())
+
+
+def _kept(item: Item, place: str, found: _Findings) -> Item:
+    """The item with what a bundle can hold of it; the same object where that is all."""
+    attributes: dict[str, Any] = {}
+    same = True
+    for name, value in item.attributes.items():
+        try:
+            kept = plain(value)
+            if name in _NOT_ATTRIBUTES or plain(name) is not name:
+                raise CannotBeKept("not a name for an attribute")
+        except CannotBeKept as error:
+            found.add(ascii(name)[1:-1], str(error), f"{place}, item {item.item_id!r}")
+            same = False
+            continue
+        same = same and kept is value and kept is not None
+        if kept is not None:
+            attributes[name] = kept
+    title = _title(item.title, item.item_id)
+    if "\ufffd" in title and title is not item.title and "\ufffd" not in str(item.title):
+        found.add("title", _HALF_IN_TITLE, f"{place}, item {item.item_id!r}")
+    return item if same and title is item.title else Item(item.item_id, title, attributes)
+
+
+def _title(value: Any, item_id: str) -> str:
+    """The title as it is shown: the id where there is none, and U+FFFD in place of what is no UTF-8."""
+    text = value if isinstance(value, str) else value_text(value) if isinstance(value, (int, float)) else ""
+    if not text.isascii():
+        text = _HALVES.sub("\ufffd", text)
+    return text or item_id
+
+
+def _id_problem(item_id: Any) -> str:
+    """Why a value is no id of an item; empty for an id."""
+    try:
+        if isinstance(item_id, str) and 1 <= len(item_id.encode()) <= MAX_ITEM_ID_BYTES:
+            return ""
+    except UnicodeEncodeError:
+        pass
+    return f"item_id is {ascii(item_id)[:60]}; allowed: a text of 1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8"
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether all values of a column are texts, numbers, truth values or lists of these."""
+    types = pa.types
+    if types.is_list(kind):
+        return not types.is_nested(kind.value_type) and _is_plain(kind.value_type)
+    is_number = types.is_integer(kind) or types.is_float32(kind) or types.is_float64(kind)
+    return is_number or types.is_string(kind) or types.is_boolean(kind)
+
+
+def _cells(column: pa.ChunkedArray) -> tuple[list[Any], bool]:
+    """The column's values, and whether all are known to be plain ones. A value that Python has no form for, as a date
+    after 9999, is replaced by the exception that says so.
+    """
+    if pa.types.is_timestamp(column.type):  # Python has no nanoseconds, and not every name of a time zone
+        column = column.cast(pa.timestamp("us", "UTC" if column.type.tz else None), safe=False)
+    try:
+        return column.to_pylist(), _is_plain(column.type)
+    except (ValueError, OverflowError, pa.ArrowException):
+        return [_cell(scalar) for scalar in column], False
+
+
+def _cell(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return error
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any] | CannotBeKept]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
+        except RecursionError:
+            yield f"line {number}", CannotBeKept("it is nested too deeply to be read")
+            continue
         except ValueError as error:
-            raise DataError(f"line {number}: not JSON: {error}") from error
+            row = _with_long_numbers(line, number, error)
         if not isinstance(row, dict):
             raise DataError(f"line {number}: not a JSON object")
-        yield _item(row, f"line {number}")
+        yield f"line {number}", row
 
 
-def _item(row: Mapping[str, Any], where: str) -> Item:
-    item_id, title = row.get("item_id"), row.get("title")
-    if not isinstance(item_id, str):
-        raise DataError(f"{where}: item_id is {item_id!r}, must be a text")
-    attributes = {name: _plain(value) for name, value in row.items() if name not in ("item_id", "title")}
-    return Item(
-        item_id, str(title or item_id), {name: value for name, value in attributes.items() if value is not None}
-    )
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, date) else value  # a datetime is a date too
+def _with_long_numbers(line: str, number: int, error: ValueError) -> Any:
+    """The row, if nothing but a number of thousands of digits, which is valid JSON, was in the way: it becomes a text."""
+    if isinstance(error, json.JSONDecodeError):
+        raise DataError(f"line {number}: not JSON: {error}") from error
+    return json.loads(line, parse_int=str)

@@ -28,24 +28,22 @@ class ItemRows(Protocol):
         ...
 
 
-class ItemNumbers(Protocol):
-    """What feature building needs of an item table: a catalogue number by row, NaN where missing."""
+class ItemTimes(Protocol):
+    """What feature building needs of an item table: a time of the catalogue by row, NaN where missing."""
 
-    def number(self, key: str) -> NDArray[np.float64]:
-        """The values of a catalogue attribute by row."""
+    def moment(self, key: str) -> NDArray[np.float64]:
+        """A catalogue attribute that is a time, in seconds since 1970, by row."""
         ...
 
 
 class FeatureBuilder:
     """Builds features for one domain with one bundle's vocabulary."""
 
-    def __init__(self, domain: Domain, vocabulary: ItemRows, item_numbers: ItemNumbers) -> None:
+    def __init__(self, domain: Domain, vocabulary: ItemRows, item_times: ItemTimes) -> None:
         self.domain = domain
         self.layout = EventLayout(domain)
         self._vocabulary = vocabulary
-        self._release_s = {
-            f.name: item_numbers.number(f.key) for f in domain.fields if f.rule is Rule.TIME_SINCE_RELEASE
-        }
+        self._release_s = {f.name: item_times.moment(f.key) for f in domain.fields if f.rule is Rule.TIME_SINCE_RELEASE}
         self._finds_contacts = any(f.rule is Rule.FIRST_CONTACT for f in domain.fields)
 
     def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:

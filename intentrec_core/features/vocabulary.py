@@ -8,9 +8,7 @@ Shapes: V rows including row 0; L labels of a field.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from intentrec_core.domain.spec import Domain, Field, FieldKind, FilterKind, Rule, value_text
+from intentrec_core.domain.spec import Domain, Field, FieldKind, FilterKind, Rule, spelled_code
 from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
+from intentrec_core.features.attributes import label_code, moment, number, texts, truth
 from intentrec_core.features.buckets import DAY_S, bucket_codes
-from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.catalogue import Catalogue, shown_title
 from intentrec_core.history.history import hash64
-
-MAX_NUMBER = 1e300
 
 
 class Vocabulary:
@@ -90,7 +87,7 @@ class Vocabulary:
     def save(self, path: Path) -> None:
         """Writes Parquet: column item_id, row 1 first. A reader sees the old file or the whole new one.
 
-        Raises: OSError when the disk refuses.
+        Raises: OSError when a write fails.
         """
         with replacing(path) as file:
             pq.write_table(pa.table({"item_id": pa.array(self.item_ids[1:], pa.string())}), file, compression="zstd")
@@ -111,15 +108,19 @@ class ItemTable:
     """The catalogue attributes that a domain uses, as arrays indexed by row. In row 0, and for items that are not in the
     catalogue, every attribute is missing.
 
-    Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label.
+    ``titles`` are those that lists show: a title of more than 1,024 characters is cut.
+
+    Shapes: ``codes`` i64[V, len(domain.static_fields)]; ``multi[name]`` f32[V, L], 1 where the item has the label;
+    ``is_described`` bool[V], whether the item is in the catalogue.
     """
 
     def __init__(self, domain: Domain, vocabulary: Vocabulary, catalogue: Catalogue) -> None:
         self.domain = domain
         found = [catalogue.get(item_id) for item_id in vocabulary.item_ids]
         self._attributes: list[Mapping[str, Any]] = [item.attributes if item else {} for item in found]
+        self.is_described = np.array([item is not None for item in found])
         ids = vocabulary.item_ids
-        self.titles: list[str] = [i.title if i else item_id for item_id, i in zip(ids, found, strict=True)]
+        self.titles: list[str] = [shown_title(i.title) if i else item_id for item_id, i in zip(ids, found, strict=True)]
         self.codes = np.zeros((len(ids), len(domain.static_fields)), dtype=np.int64)
         for column, field in enumerate(domain.static_fields):
             self.codes[:, column] = self._field_codes(field)
@@ -131,7 +132,23 @@ class ItemTable:
 
     def number(self, key: str) -> NDArray[np.float64]:
         """A numeric attribute; NaN where missing. Shape: f64[V]. Dates and times become seconds since 1970 (UTC)."""
-        return np.array([_number(attributes.get(key)) for attributes in self._attributes], dtype=np.float64)
+        return np.array([number(value) for value in self.values(key)], dtype=np.float64)
+
+    def moment(self, key: str) -> NDArray[np.float64]:
+        """An attribute that is a date or time, in seconds since 1970 (UTC); NaN where missing. Shape: f64[V]."""
+        return np.array([moment(value) for value in self.values(key)], dtype=np.float64)
+
+    def truths(self, key: str) -> list[bool | None]:
+        """An attribute that is a truth value, by row; None where missing."""
+        return [truth(value) for value in self.values(key)]
+
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names of the attributes that the items have, in the order of the catalogue."""
+        return tuple(dict.fromkeys(name for attributes in self._attributes for name in attributes))
+
+    def values(self, key: str) -> list[Any]:
+        """An attribute as the catalogue has it, by row; None where missing."""
+        return [attributes.get(key) for attributes in self._attributes]
 
     def labels(self, field: Field, at_s: float) -> NDArray[np.float32]:
         """The labels that each item has as of ``at_s`` (seconds since 1970), for a field whose label depends on the item
@@ -145,7 +162,7 @@ class ItemTable:
         if field in self.domain.static_fields:
             codes = self.codes[:, self.domain.static_fields.index(field)]
         elif field.rule is Rule.TIME_SINCE_RELEASE:
-            codes = bucket_codes((at_s - self.number(field.key)) / DAY_S, field.edges)
+            codes = bucket_codes((at_s - self.moment(field.key)) / DAY_S, field.edges)
         else:
             raise ValueError(f"field {field.name}: its label belongs to a play, not to an item")
         return np.eye(1 + field.num_labels, dtype=np.float32)[codes][:, 1:]
@@ -153,68 +170,34 @@ class ItemTable:
     def filter_column(self, key: str) -> NDArray[Any] | dict[int, NDArray[np.bool_]]:
         """The data of the domain's filter over attribute ``key``. An item for which it is missing is shown to no member.
 
-        Shapes: available bool[V] (true only where the attribute is true); at_most f64[V] (NaN missing); contains: for
+        Shapes: available bool[V] (true only where the attribute is true, or 1); at_most f64[V] (NaN missing); contains: for
         the 64-bit hash of each value that occurs, bool[V] of the items that list it (any other value has no items).
         Raises: KeyError when no filter reads ``key``.
         """
         kinds = {f.key: f.kind for f in self.domain.filters if f.kind is not FilterKind.WATCHED}
         if kinds[key] is FilterKind.AVAILABLE:
-            return np.array([attributes.get(key) is True for attributes in self._attributes])
+            return np.array([known is True for known in self.truths(key)])
         if kinds[key] is FilterKind.AT_MOST:
             return self.number(key)
         members: dict[int, NDArray[np.bool_]] = {}
         hashes: dict[str, int] = {}
         for row, attributes in enumerate(self._attributes):
-            for value in _texts(attributes.get(key)):
+            for value in texts(attributes.get(key)):
                 hashed = hashes.get(value) or hashes.setdefault(value, hash64(value))
                 members.setdefault(hashed, np.zeros(len(self), dtype=np.bool_))[row] = True
         return members
 
-    def coverage(self) -> dict[str, float]:
-        """The share of items, 0 to 1, that have a value for a field, by name of each field that reads the catalogue.
-
-        A share near 0 means that the key or the values in the domain file do not match the catalogue. A misspelt key
-        raises no error, because any item may lack any attribute. The fields are those with source catalogue, and
-        release ages.
-        """
-        known = {f.name: self.codes[:, i] > 0 for i, f in enumerate(self.domain.static_fields)}
-        known |= {name: np.asarray(labels.any(axis=1)) for name, labels in self.multi.items()}
-        released = (f for f in self.domain.fields if f.rule is Rule.TIME_SINCE_RELEASE)
-        known |= {f.name: ~np.isnan(self.number(f.key)) for f in released}
-        total = max(1, len(self) - 1)
-        return {f.name: int(known[f.name].sum()) / total for f in self.domain.fields if f.name in known}
-
     def _field_codes(self, field: Field) -> NDArray[np.int64]:
         if field.kind is FieldKind.BUCKETED:
             return bucket_codes(self.number(field.key), field.edges)
-        codes, key = field.value_codes, field.key
-        return np.array(
-            [codes.get(value_text(attributes.get(key)), 0) for attributes in self._attributes], dtype=np.int64
-        )
+        codes = field.value_codes
+        return np.array([label_code(codes, value) for value in self.values(field.key)], dtype=np.int64)
 
     def _indicators(self, field: Field) -> NDArray[np.float32]:
         indicators = np.zeros((len(self), field.num_labels), dtype=np.float32)
         for row, attributes in enumerate(self._attributes):
-            for value in _texts(attributes.get(field.key)):
-                code = field.value_codes.get(value, 0)
+            for value in texts(attributes.get(field.key)):
+                code = spelled_code(field.value_codes, value)
                 if code:
                     indicators[row, code - 1] = 1.0
         return indicators
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            return math.nan
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return math.nan
-    return float(value) if abs(value) <= MAX_NUMBER else math.nan
-
-
-def _texts(value: Any) -> Sequence[str]:
-    if value is None:
-        return ()
-    return [value_text(entry) for entry in value] if isinstance(value, (list, tuple)) else [value_text(value)]

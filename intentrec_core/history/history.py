@@ -21,13 +21,18 @@ import xxhash
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from intentrec_core.domain.spec import Domain, Field, FieldKind, Filter, FilterKind, value_text
+from intentrec_core.domain.spec import Domain, Field, FieldKind, Filter, FilterKind, spelled_code, value_text
 
 MISSING_DURATION_S = -1.0
+MAX_FLOAT32 = 3.4028234663852886e38
+#: A truth value as text is the number that the truth value itself is: stored plays hold texts only.
+_TRUTHS = {"true": 1.0, "false": 0.0}
 #: Byte offsets of these columns in a packed play.
 _ITEM_HASH, _EVENT_HASH, _TIME_OFFSET = 0, 8, 16
 _HASH_BYTES = 8
 _TIME = struct.Struct("<q")
+#: Before the time of every play.
+_NEVER_MS = -(1 << 63)
 _xxh3 = xxhash.xxh3_64_intdigest
 
 
@@ -93,6 +98,9 @@ class AttributeColumn(NamedTuple):
 class EventLayout:
     """How a play is packed: little endian, of fixed size, with columns declared by the domain.
 
+    ``unknown_events`` are 4n event hashes of no event. A history knows at most 4n evicted plays by their event hashes, and
+    these stand for evicted plays of which it knows none.
+
     ``dtype`` columns: item_hash u8, event_hash u8, ts_ms i8, duration_s f4 (-1 missing), one per event field
     (categorical: u2 code; number: f4, NaN missing), one per event filter (``filter_<event_key>``: f4 number or u8 hash,
     0 missing). ``attributes`` lists the columns of the last two kinds, in order.
@@ -114,6 +122,7 @@ class EventLayout:
         self.size = self.dtype.itemsize
         self.window, self.context_size = domain.window, domain.context_size
         self.watched = domain.watched
+        self.unknown_events = bytes(4 * domain.window * _HASH_BYTES)
         self.gap_ms = int(domain.session_gap_s * 1000)
         codes = {"<u8": "Q", "<i8": "q", "<f4": "f", "<u2": "H"}
         self._pack = struct.Struct("<" + "".join(codes[kind] for _, kind in columns)).pack
@@ -166,15 +175,19 @@ class History(Struct, gc=False):
 
     ``count`` is k, the number of plays ever applied. ``last_offset`` is the source offset of the last play applied.
     ``events`` is the packed context; it is replaced and never changed in place, so a reference to it stays valid.
-    ``evicted_items`` are the hashes of the last items that left the context, at most w. ``carried_session_ms`` is the
-    start of the session of the oldest play held, if that session began before this play.
+    ``evicted_items`` are the hashes of the last items that left the context, at most w. ``newest_evicted_ms`` is the event
+    time of the newest evicted play, ``evicted_session_ms`` the start of its session, and ``newest_evicted`` are the event
+    hashes of the evicted plays at that time: the first 4n of them, in order. Without evicted plays they mean nothing, and no
+    play is at or before ``newest_evicted_ms``.
     """
 
     count: int = 0
     last_offset: int = -1
     events: bytes = b""
     evicted_items: bytes = b""
-    carried_session_ms: int = 0
+    evicted_session_ms: int = 0
+    newest_evicted_ms: int = _NEVER_MS
+    newest_evicted: bytes = b""
 
     def num_events(self, layout: EventLayout) -> int:
         """Number of plays held: the length of the context."""
@@ -200,14 +213,14 @@ class History(Struct, gc=False):
             return Fold(Outcome.REPLAYED, num - 1, 0)
         if _holds(events, size, _EVENT_HASH, play.event_hash, len(events)):
             return Fold(Outcome.DUPLICATE, num - 1, 0)
+        if play.ts_ms <= self.newest_evicted_ms and (refused := self._refused(layout, play)):
+            return Fold(refused, num - 1, 0)
         position = num
         while position and _TIME.unpack_from(events, (position - 1) * size + _TIME_OFFSET)[0] > play.ts_ms:
             position -= 1
         if position == num:
             outcome = Outcome.APPENDED
             self.events = events + play.data
-        elif position == 0 and self.anchor(layout) > 0:
-            return Fold(Outcome.TOO_LATE, num - 1, 0)
         else:
             outcome = Outcome.INSERTED
             self.events = events[: position * size] + play.data + events[position * size :]
@@ -225,24 +238,38 @@ class History(Struct, gc=False):
         """
         times = self.view(layout)["ts_ms"][: position + 1]
         breaks = np.flatnonzero(np.diff(times) > layout.gap_ms)
-        if len(breaks):
-            return int(times[breaks[-1] + 1])
-        return self.carried_session_ms if self.anchor(layout) else int(times[0])
+        return int(times[breaks[-1] + 1]) if len(breaks) else self.oldest_session_ms(layout)
+
+    def oldest_session_ms(self, layout: EventLayout) -> int:
+        """Event time at which the session of the oldest play held began, among the evicted plays or with this play."""
+        return self.evicted_session_ms if self.continues_evicted_session(layout) else layout.ts_ms(self.events, 0)
+
+    def continues_evicted_session(self, layout: EventLayout) -> bool:
+        """Whether the oldest play held is in the session of the newest evicted play."""
+        return layout.ts_ms(self.events, 0) - self.newest_evicted_ms <= layout.gap_ms
+
+    def _refused(self, layout: EventLayout, play: PackedPlay) -> Outcome | None:
+        """What a play is that is not held, and not newer than all evicted plays. None: it is new, and its place is there."""
+        known = self.newest_evicted
+        if play.ts_ms < self.newest_evicted_ms:
+            return Outcome.TOO_LATE
+        if _holds(known, _HASH_BYTES, 0, play.event_hash, len(known)):
+            return Outcome.DUPLICATE
+        return Outcome.TOO_LATE if len(known) == len(layout.unknown_events) else None
 
     def _evict(self, layout: EventLayout, num: int) -> None:
-        self.carried_session_ms = self._session_start_at_eviction(layout, num)
-        items = layout.view(self.events[: num * layout.size])["item_hash"].tobytes()
+        end = num * layout.size
+        evicted = layout.view(self.events[:end])
         kept = layout.watched * _HASH_BYTES
-        self.evicted_items = (self.evicted_items + items)[-kept:] if kept else b""
-        self.events = self.events[num * layout.size :]
-
-    def _session_start_at_eviction(self, layout: EventLayout, oldest: int) -> int:
-        times = layout.view(self.events[: (oldest + 1) * layout.size])["ts_ms"]
-        breaks = np.flatnonzero(np.diff(times) > layout.gap_ms)
-        if len(breaks):
-            return int(times[breaks[-1] + 1])
-        was_carried = anchor(self.count - 1, layout.window) > 0
-        return self.carried_session_ms if was_carried else int(times[0])
+        self.evicted_items = (self.evicted_items + evicted["item_hash"].tobytes())[-kept:] if kept else b""
+        self.evicted_session_ms = self.session_start_ms(layout, num - 1)
+        times = evicted["ts_ms"]
+        newest_ms = int(times[-1])
+        if newest_ms > self.newest_evicted_ms:
+            self.newest_evicted_ms, self.newest_evicted = newest_ms, b""
+        known = self.newest_evicted + evicted["event_hash"][times == newest_ms].tobytes()
+        self.newest_evicted = known[: len(layout.unknown_events)]
+        self.events = self.events[end:]
 
 
 def _holds(events: bytes, size: int, column: int, wanted: bytes, end: int) -> bool:
@@ -264,7 +291,7 @@ class _Codes(dict[Any, int]):
     """Codes of declared values, by value or by the value's text; 0 for a value that is missing or not declared."""
 
     def __missing__(self, value: Any) -> int:
-        return 0 if value is None or isinstance(value, str) else self[value_text(value)]
+        return 0 if value is None else spelled_code(self, value_text(value))
 
 
 def _event_value(field: Field) -> Callable[[Any], Any]:
@@ -275,22 +302,34 @@ def _member_value(filter_: Filter) -> Callable[[Any], Any]:
     return _number(filter_.event_key) if filter_.kind is FilterKind.AT_MOST else text_hash
 
 
+def default_value(filter_: Filter) -> float | int | None:
+    """A filter's default as a packed play would hold it, for members whose plays have not named the value; None if the domain
+    states none.
+    """
+    if filter_.default is None:
+        return None
+    return float(np.float32(filter_.default)) if filter_.kind is FilterKind.AT_MOST else text_hash(filter_.default)
+
+
 def text_hash(value: Any) -> int:
     """The 64-bit hash of a value's text, 0 for None."""
     return 0 if value is None else hash64(value_text(value))
 
 
 def _number(key: str) -> Callable[[Any], float]:
-    """A converter to float for one attribute: None becomes NaN. The converter raises ValueError for a value that is not a
-    finite number.
+    """A converter to float for one attribute: None becomes NaN. The converter raises ValueError, with the key, for a value
+    that is not a finite number of 32 bits.
     """
 
     def number(value: Any) -> float:
         if value is None:
             return math.nan
-        made = float(value)
-        if not math.isfinite(made):
-            raise ValueError(f"{key} is not a finite number")
-        return made
+        try:
+            made = float(value)
+        except (ValueError, OverflowError):
+            made = _TRUTHS.get(value, math.nan)
+        if not abs(made) <= MAX_FLOAT32:
+            raise ValueError(f"{key} is {repr(value)[:80]}; allowed: a finite number of 32 bits, true or false")
+        return made + 0.0  # -0.0 becomes 0.0, as in the text of a stored play
 
     return number

@@ -17,7 +17,7 @@ padding).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -169,10 +169,15 @@ class IntentHeads(nn.Module):
 
 
 class IntentRec(nn.Module):
-    """The whole model for one domain and one set of item rows."""
+    """The whole model for one domain and one set of item rows.
+
+    ``primary_bias`` f32[M] is added to the weights of the heads where the primary intent is chosen, and nowhere else: 0
+    for a head that was trained, -inf for one that was not (:meth:`set_untrained_heads`).
+    """
 
     static_codes: Tensor
     multi_labels: Tensor
+    primary_bias: Tensor
 
     def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
         super().__init__()
@@ -196,6 +201,25 @@ class IntentRec(nn.Module):
         else:
             self.intent_encoder = self.heads = None
             self.item_encoder = EncoderStage(1, entered, config)
+        self.register_buffer("primary_bias", torch.zeros(len(domain.heads)), persistent=False)
+
+    @property
+    def untrained_heads(self) -> tuple[str, ...]:
+        """Names of the heads that never saw a known label in training: none of their labels is ever the primary intent."""
+        was_trained = self.primary_bias.isfinite().tolist()
+        return tuple(head.name for head, trained in zip(self.domain.heads, was_trained, strict=True) if not trained)
+
+    def set_untrained_heads(self, names: Collection[str]) -> None:
+        """Says which heads were not trained. Of a new model, no head is taken for untrained.
+
+        Raises: ValueError for a name that is no head's, or when no head would be left.
+        """
+        untrained = [head.name in names for head in self.domain.heads]
+        if names and (sum(untrained) != len(set(names)) or all(untrained)):
+            heads = ", ".join(head.name for head in self.domain.heads)
+            raise ValueError(f"untrained heads {sorted(names)}: allowed: some of {heads}, not all of them")
+        self.primary_bias.zero_()
+        self.primary_bias[torch.tensor(untrained)] = -torch.inf
 
     @property
     def num_rows(self) -> int:
@@ -257,23 +281,43 @@ class IntentRec(nn.Module):
         old, new = self.num_rows, len(items.codes)
         if new < old:
             raise ValueError(f"{new} item rows, the model has {old}: rows are append-only")
-        device = self.device
+        device, (item, bias) = self.device, self._new_item()
         self._set_items(items)
         self.static_codes, self.multi_labels = self.static_codes.to(device), self.multi_labels.to(device)
-        known = self.item.weight.data[1:old]
-        mean = known.mean(dim=0, keepdim=True) if len(known) else self.item.weight.data[:1]
         grown = nn.Embedding(new, self.config.width, device=device)
         grown.weight.data[:old] = self.item.weight.data
-        grown.weight.data[old:] = mean
+        grown.weight.data[old:] = item
         self.item = grown
-        low = self.item_bias.data[1:old].min() if old > 1 else self.item_bias.new_zeros(())
-        self.item_bias = nn.Parameter(torch.cat([self.item_bias.data, low.expand(new - old)]))
+        self.item_bias = nn.Parameter(torch.cat([self.item_bias.data, bias.expand(new - old)]))
+
+    def new_item_weights(self, items: ItemFeatures) -> tuple[Tensor, Tensor]:
+        """Weights and biases that :meth:`item_weights` gives to ``items`` once :meth:`grow` has added them as new rows.
+
+        Shapes: R rows of items, none of which is row 0 -> f32[R, W], f32[R].
+        """
+        item, bias = self._new_item()
+        codes, multi = (tensor.to(self.device) for tensor in self._features(items))
+        content = self.fields.content(codes, self._split(multi))
+        return item + self.item_content(content), bias.expand(len(codes))
+
+    def _new_item(self) -> tuple[Tensor, Tensor]:
+        """Embedding and bias of an item that nobody has played: the mean of the known items, and the lowest bias. Shapes:
+        f32[1, W], f32[].
+        """
+        items, biases = self.item.weight.data, self.item_bias.data
+        if len(items) == 1:
+            return items, biases.new_zeros(())
+        return items[1:].mean(dim=0, keepdim=True), biases[1:].min()
 
     def _set_items(self, items: ItemFeatures) -> None:
-        self.static_codes = torch.from_numpy(np.ascontiguousarray(items.codes, dtype=np.int64))
+        self.static_codes, self.multi_labels = self._features(items)
+
+    def _features(self, items: ItemFeatures) -> tuple[Tensor, Tensor]:
+        """Shapes: i64[R, fields], f32[R, labels of all multi-label fields], for R rows of items."""
         multi = [items.multi[f.name] for f in self.domain.multi_fields]
         empty = np.zeros((len(items.codes), 0), dtype=np.float32)
-        self.multi_labels = torch.from_numpy(np.concatenate([empty, *multi], axis=1))
+        codes = torch.from_numpy(np.ascontiguousarray(items.codes, dtype=np.int64))
+        return codes, torch.from_numpy(np.concatenate([empty, *multi], axis=1))
 
     def _multi(self, row: Tensor) -> list[Tensor]:
         return self._split(self.multi_labels[row])

@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from intentrec_core.domain.spec import Domain
 from intentrec_core.features.columns import Columns, ContextBatch, collate
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.labels import ItemLabels, is_known
 from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
 
@@ -63,6 +65,12 @@ class WindowBatches:
     def item_row(self) -> NDArray[np.int64]:
         """Item rows of all windows' plays, one window after another. Shape: i64[N]."""
         return self._columns.item_row
+
+    def num_known_labels(self, domain: Domain, items: ItemLabels) -> dict[str, int]:
+        """How many plays that are predicted have a known label, by intent head."""
+        nth = np.arange(len(self.item_row)) - np.repeat(self._begin, self._length)
+        targets = nth >= np.repeat(np.maximum(self.windows.first_target, 1), self._length)
+        return {head.name: int(is_known(domain, head, items, self._columns)[targets].sum()) for head in domain.heads}
 
     def shuffled(self, batch_windows: int, random: np.random.Generator) -> Iterator[WindowBatch]:
         """One epoch: every window once, in an order drawn from ``random``, with windows of similar length in one batch."""

@@ -26,6 +26,7 @@ class MemberPlays:
 
     Shapes: events structured[N] (the layout's dtype), bounds i64[U + 1] index of each member's first play, user_ids
     [U], order i64[N] each play's place among all plays in time, member i64[N] index of each play's member.
+    ``num_repeats``: plays that were left out, because their member has an earlier play with the same event id.
     """
 
     layout: EventLayout
@@ -34,6 +35,7 @@ class MemberPlays:
     bounds: NDArray[np.int64]
     order: NDArray[np.int64]
     member: NDArray[np.int64]
+    num_repeats: int = 0
 
     def __len__(self) -> int:
         """Number of members."""
@@ -60,7 +62,7 @@ class MemberPlays:
 def pack_members(layout: EventLayout, plays: pa.Table) -> MemberPlays:
     """Packs a table of plays in event-time order (:data:`intentrec_core.plays.table.PLAYS`).
 
-    Raises: ValueError when a value that the domain reads as a number is not one, as :meth:`EventLayout.pack` does.
+    Raises: ValueError when a value that the domain reads as a number is not one, with its row and name.
     Cost: O(N log N) time; at least 40 bytes per play.
     """
     packed = _pack(layout, plays)
@@ -77,6 +79,7 @@ def pack_members(layout: EventLayout, plays: pa.Table) -> MemberPlays:
         bounds=np.searchsorted(member, np.arange(num + 1)),
         order=order,
         member=member,
+        num_repeats=plays.num_rows - len(order),
     )
 
 
@@ -97,11 +100,26 @@ def _pack(layout: EventLayout, plays: pa.Table) -> NDArray[np.void]:
     packed["ts_ms"] = plays.column("ts_ms").to_numpy()
     packed["duration_s"] = pc.fill_null(plays.column("duration_s"), MISSING_DURATION_S).to_numpy()
     for name, key, convert in layout.attributes:
-        packed[name] = _by_distinct(_attribute(plays, key), convert, layout.dtype[name])
+        values = attribute_column(plays, key)
+        try:
+            packed[name] = _by_distinct(values, convert, layout.dtype[name])
+        except ValueError as error:
+            raise ValueError(f"{_first_refused(values, key, convert)}; allowed: finite numbers") from error
     return packed
 
 
-def _attribute(plays: pa.Table, key: str) -> pa.ChunkedArray:
+def _first_refused(values: pa.ChunkedArray, key: str, convert: Callable[[Any], Any]) -> str:
+    """The first row whose value has no number, in words."""
+    place = key if key == "action" else f"context {key}"
+    for row, value in enumerate(values.to_pylist()):
+        try:
+            convert(value)
+        except ValueError:
+            return f"row {row} (in order of time), {place}: {value!r} is not a finite number"
+    raise AssertionError("one of the values is refused")
+
+
+def attribute_column(plays: pa.Table, key: str) -> pa.ChunkedArray:
     """The plays' values for ``key``, which is action or a key of the context; null where missing."""
     return plays.column("action") if key == "action" else pc.map_lookup(plays.column("context"), key, "last")
 

@@ -10,9 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from intentrec_core.errors import DataError
+from intentrec_core.plays.time_column import times_ms
+from intentrec_core.times import EARLIEST_MS, END_MS
 
+#: The limit that plays on the topic have, too: 366 days.
+MAX_DURATION_S = 31_622_400.0
 PLAYS = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
@@ -37,7 +42,7 @@ class PlayRow(NamedTuple):
     action: str | None = None
     duration_s: float | None = None
     session_id: str | None = None
-    context: Mapping[str, str] | None = None
+    context: Mapping[str, str | None] | None = None
 
 
 def plays_table(rows: Iterable[PlayRow]) -> pa.Table:
@@ -71,12 +76,13 @@ def sort_plays(table: pa.Table) -> pa.Table:
     return table.take(pa.array(np.argsort(ts_ms, kind="stable")))
 
 
-def check_plays(table: pa.Table) -> pa.Table:
+def check_plays(table: pa.Table, *, earliest_ms: int = EARLIEST_MS, end_ms: int = END_MS) -> pa.Table:
     """The table in schema :data:`PLAYS` and event-time order. Missing optional columns are added as nulls, unknown columns
-    are dropped.
+    are dropped, and a duration that is NaN is a missing one. A timestamp or a date in ``ts_ms`` is converted by its type, a text
+    is read as ISO 8601.
 
     Raises: DataError with the name of a column that is missing, has the wrong type, or has nulls where none are
-    allowed.
+    allowed, and with the row of a time outside [``earliest_ms``, ``end_ms``), or of a duration that is out of range.
     """
     columns = []
     for field in PLAYS:
@@ -88,8 +94,26 @@ def check_plays(table: pa.Table) -> pa.Table:
         column = table.column(field.name)
         if not field.nullable and column.null_count:
             raise DataError(f"plays: column {field.name} has {column.null_count} nulls: it is required in every row")
+        if field.name == "ts_ms":
+            columns.append(times_ms("plays: column ts_ms", column, earliest_ms, end_ms))
+            continue
         try:
             columns.append(column.cast(field.type))
         except pa.ArrowException as error:
             raise DataError(f"plays: column {field.name} is {column.type}, must be {field.type}: {error}") from error
+        if field.name == "duration_s":
+            columns[-1] = _checked_durations(columns[-1])
     return sort_plays(pa.table(columns, schema=PLAYS))
+
+
+def _checked_durations(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column without NaN, which means missing. Raises: DataError with the first row that is out of range."""
+    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    wrong = pc.fill_null(pc.or_(pc.less(column, 0.0), pc.greater(column, MAX_DURATION_S)), False)
+    row = pc.index(wrong, True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"plays: row {row}, column duration_s: {column[row].as_py():g}; "
+            f"allowed: seconds from 0 to {MAX_DURATION_S:,.0f}, or null for a missing one"
+        )
+    return column

@@ -14,6 +14,7 @@ take no memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,8 +33,34 @@ from intentrec_core.simulation.sessions import MAX_TICK_S, Sessions, mean_sessio
 START_MS = 1_704_067_200_000
 """2024-01-01 in UTC."""
 
+LATEST_END_MS = 1_767_225_600_000
+"""2026-01-01 in UTC: :func:`start_in_the_past` lets no world end after it."""
+
 PLAYS_PER_DAY = 4.0
 """Plays per day and member, on average, when no rate is given."""
+
+
+def start_in_the_past(num_plays: int, users: int, rate: float | None = None) -> int:
+    """When a world of so many plays begins, so that it is over by now: in 2024, or in the latest year that is early enough.
+
+    It reads no clock, so the same options give the same plays at any time. Arrivals are random, and a quarter more time is
+    allowed for them; :class:`World` stops at its ``end_ms`` whatever they are.
+
+    Raises: ConfigError when no year from 1990 on is early enough.
+    """
+    rate_s = users * PLAYS_PER_DAY / DAY_S if rate is None else rate
+    if not rate_s > 0:
+        return START_MS  # World says what is wrong with it
+    lasts_ms = 1000.0 * (1.25 * num_plays / rate_s + 30 * DAY_S)
+    for year in range(2024, 1989, -1):
+        start_ms = int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 1000
+        if start_ms + lasts_ms <= LATEST_END_MS:
+            return start_ms
+    years = num_plays / rate_s / (365.25 * DAY_S)
+    raise ConfigError(
+        f"{num_plays:,} plays of {users:,} members last {years:,.0f} years of event time; allowed: 28, since 1990; "
+        "take more users, a higher event rate, or fewer plays"
+    )
 
 
 class SimulatedPlay(NamedTuple):
@@ -47,7 +74,7 @@ class World:
     """One simulated world.
 
     ``rate`` is in plays per second of event time, over all members (None: 4 plays per day and member). The caller
-    decides how fast the plays are sent.
+    decides how fast the plays are sent. The world ends before ``end_ms`` (None: never).
 
     Raises: ConfigError with the option, the value and the allowed range.
     """
@@ -62,6 +89,7 @@ class World:
         *,
         informative: bool = True,
         start_ms: int = START_MS,
+        end_ms: int | None = None,
     ) -> None:
         self.script: WorldScript = script(domain_name)
         _check("users", users, 1, 2**31 - 1)
@@ -75,7 +103,9 @@ class World:
             )
         self.domain_name, self.users, self.seed, self.start_ms = domain_name, users, seed, start_ms
         self.informative = informative
+        self.end_ms = end_ms
         self.dropped_sessions = 0
+        self.has_ended = False
         self._draws = Draws(seed)
         self.items = Items(self.script, self._draws, items, start_ms // 1000, informative=informative)
         self.members = SimulatedMembers(self.script, self._draws, users)
@@ -111,14 +141,19 @@ class World:
         )
 
     def batches(self, num_plays: int | None = None) -> Iterator[PlayBatch]:
-        """The world's plays from its start, in event-time order, some 4,096 at a time: endless, or ``num_plays`` in
-        total.
+        """The world's plays from its start, in event-time order, some 4,096 at a time: until the world ends, or ``num_plays``
+        in total.
 
         Every call starts again and returns the same plays.
         """
         sessions, done = self.sessions(), 0
         while num_plays is None or done < num_plays:
+            if self.end_ms is not None and sessions.now_ms >= self.end_ms:
+                self.has_ended = True
+                return
             records = sessions.tick()
+            if self.end_ms is not None:
+                records = records[records["due_ms"] < self.end_ms]
             if num_plays is not None:
                 records = records[: num_plays - done]
             if len(records):

@@ -1,4 +1,4 @@
-"""A first model from plays at rest: vocabulary, features, training, and the comparison with the references.
+"""Trains a first model from a table of plays, and compares it with the references.
 
 ``fit`` is what the library's users, `intentrec train`, `intentrec eval` and the demo share. Nothing here talks to a person, a
 broker or a bundle store.
@@ -17,10 +17,13 @@ from intentrec_core.errors import DataError
 from intentrec_core.evaluation.comparison import Comparison
 from intentrec_core.evaluation.report import compare
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.release_times import check_release_times
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout
 from intentrec_core.model.model import ModelConfig
+from intentrec_core.plays.findings import refuse_meaningless
 from intentrec_core.plays.members import pack_members
+from intentrec_core.plays.profile import measure
 from intentrec_core.plays.table import PLAYS, check_plays
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
@@ -58,7 +61,8 @@ def fit(
     """Trains a model on ``plays``, from nothing, to predict the intents and the item of every next play.
 
     ``plays`` is an Arrow table with one row a play, in any order. Columns: event_id, user_id, item_id (text) and ts_ms
-    (milliseconds since 1970); optional: action, session_id (text), duration_s (seconds), context (map of text to text).
+    (milliseconds since 1970, or a timestamp type); optional: action, session_id (text), duration_s (seconds), context (map of
+    text to text).
     ``domain`` is the name of a shipped domain (movielens, video, shop) or the path of a domain file. ``config`` is a
     :class:`~intentrec_core.training.config.TrainConfig`, whose ``epochs`` and ``seed`` the arguments of that name replace;
     ``model_config`` is a :class:`~intentrec_core.model.model.ModelConfig`. ``device`` is ``auto`` (CUDA where there is one),
@@ -68,7 +72,9 @@ def fit(
     id for a title and no fields. One seed gives one model on one machine, on the CPU and without ``config.max_seconds``.
 
     Raises: ConfigError for a domain, a setting or a device that is wrong, naming it and what is allowed; DataError for plays
-    without a required column, with values of another type, or with nothing to learn from: training takes a member with two plays.
+    without a required column, with values of another type, or with nothing to learn from (training takes a member with two
+    plays), for times of plays and releases of items that are in another unit, and for an intent without a known label or with
+    one label alone, or a filter that hides everything.
     Cost: an epoch is one pass over the plays, some 13,000 a second with the default sizes on two CPU cores.
     """
     text = domain_text(domain)
@@ -78,7 +84,8 @@ def fit(
         settings = dataclasses.replace(settings, epochs=epochs)
     if seed is not None:
         settings = dataclasses.replace(settings, seed=seed)
-    checked = check_plays(plays)
+    check_release_times(catalogue, declared)
+    checked = check_plays(plays, earliest_ms=declared.earliest_ms)
     first = learn(
         declared,
         checked,
@@ -110,9 +117,10 @@ def learn(
     progress: ProgressCallback | None = None,
     epoch_done: EpochCallback | None = None,
 ) -> FirstModel:
-    """:func:`fit` for a domain that stands in no file, and for plays that are checked (schema PLAYS, event-time order).
+    """:func:`fit` for a parsed domain and checked plays (schema PLAYS, event-time order).
 
-    Raises: DataError when there is nothing to learn from, or a play has an empty item id or text where a number is declared.
+    Raises: DataError when there is nothing to learn from, a play has an empty item id or text where a number is declared, or
+    the data make an intent or a filter of the domain meaningless (:mod:`intentrec_core.plays.findings`).
     """
     if not plays.num_rows:
         raise DataError("no plays to learn from: give more, or a larger share")
@@ -124,6 +132,7 @@ def learn(
         raise DataError(f"plays: {error}") from error
     table = ItemTable(domain, vocabulary, catalogue)
     features = FeatureBuilder(domain, vocabulary, table)
+    refuse_meaningless(domain, measure(features, table, plays))
     trained = train(
         members,
         features,

@@ -68,10 +68,39 @@ def train(
         held_out_ms = _held_out_from(members, config.validation_ratio, from_ms)
         windows = cut_windows(members, from_ms=from_ms, until_ms=held_out_ms)
         if not len(windows):
-            raise DataError("no member has two plays in the training span: use more plays")
+            raise DataError(_nothing_to_learn(members))
         model = _first_model(features, items, members, model_config, start, held_out_ms)
         run = _Run(model.to(target_device), features, members, windows, config, held_out_ms, clock)
+        _note_untrained_heads(model, run.batches, items, start)
         return run.all_epochs(progress, epoch_done)
+
+
+def _nothing_to_learn(members: MemberPlays) -> str:
+    """Why there is no window: in one sentence, with the remedy."""
+    if members.num_repeats:
+        return (
+            f"no member has two plays with different event ids: {members.num_repeats:,} of "
+            f"{members.num_repeats + len(members.events):,} plays repeat the event_id of an earlier play of their member and "
+            "count as the same play; give each play its own event_id"
+        )
+    return "no member has two plays in the training span: use more plays"
+
+
+def _note_untrained_heads(
+    model: IntentRec, batches: WindowBatches, items: ItemFeatures, start: IntentRec | None
+) -> None:
+    """A head without a known label in these plays is untrained, unless the model to start from has trained it."""
+    if model.heads is None:
+        return
+    num_known = batches.num_known_labels(model.domain, items)
+    before = num_known.keys() if start is None else start.untrained_heads
+    untrained = {name for name in before if not num_known[name]}
+    if len(untrained) == len(num_known):
+        raise DataError(
+            f"no play has a known label for any of the intents {', '.join(num_known)}: check their keys and values in the "
+            "domain against the plays and the catalogue"
+        )
+    model.set_untrained_heads(untrained)
 
 
 def _first_model(
@@ -144,10 +173,10 @@ class _Run:
         self._model, self._config, self._clock = model, config, clock
         self._began_s = clock()
         self._features, self._members, self._windows = features, members, windows
-        self._batches = WindowBatches(features, members, windows)
+        self.batches = WindowBatches(features, members, windows)
         self._num_targets = windows.num_targets
         self._has_ties = bool((members.events["ts_ms"][1:] == members.events["ts_ms"][:-1]).any())
-        self._steps = self._batches.num_batches(config.batch_windows)
+        self._steps = self.batches.num_batches(config.batch_windows)
         self._random = np.random.default_rng(config.seed)
         self._validation = (
             _Validation(features, members, model.num_rows, held_out_ms) if held_out_ms != NEVER_MS else None
@@ -199,9 +228,9 @@ class _Run:
         loss: dict[str, float] = {}
         if config.shuffle_ties and self._has_ties:
             members = self._members.with_shuffled_ties(self._random)
-            self._batches = WindowBatches(self._features, members, self._windows)
+            self.batches = WindowBatches(self._features, members, self._windows)
         self._model.train()
-        for step, batch in enumerate(self._batches.shuffled(config.batch_windows, self._random), start=1):
+        for step, batch in enumerate(self.batches.shuffled(config.batch_windows, self._random), start=1):
             rate = self._set_rate(epoch, step)
             parts = self._step(batch.to(self._model.device))
             for name, value in {"total": parts.total, "item": parts.item, **parts.heads}.items():

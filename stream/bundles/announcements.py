@@ -17,9 +17,10 @@ import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from intentrec_core.errors import BrokerError
+from intentrec_core.errors import BrokerError, ConfigError
+from intentrec_core.times import iso_time
 from stream.kafka.clients import close_consumer, reader
-from stream.wire.codec import decode_announcement, encode, iso_time
+from stream.wire.codec import decode_announcement, encode
 from stream.wire.messages import Announcement
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 ANNOUNCEMENT_KEY = b"bundle"
 #: Announcers that collide retry with the next number. More than two at a time is a mistake of the operator.
 _MAX_TRIES = 5
+#: Every worker and trainer reads the announcements from the beginning of the topic.
+_MAX_BYTES = 64 * 1024
 _READ_DEADLINE_S = 30.0
 _POLL_MS = 200
 _RETRY_S = 1.0
@@ -124,7 +127,8 @@ async def announce(
 
     The bundle must be complete in its store, because workers fetch it at once.
 
-    Raises: BrokerError when the broker fails, or other announcers take the number several times in a row.
+    Raises: BrokerError when the broker fails, or other announcers take the number several times in a row; ConfigError for a
+    URL or a reason of many thousand characters.
     """
     producer = AIOKafkaProducer(**settings.connection(), client_id=f"{settings.app_id}-announcer", acks="all")
     try:
@@ -137,9 +141,13 @@ async def announce(
                 announcement = Announcement(
                     sequence=sequence, bundle=bundle, url=url, parent=parent, created_at=created_at, reason=reason
                 )
-                await producer.send_and_wait(
-                    settings.model_updates_topic, encode(announcement), key=ANNOUNCEMENT_KEY, partition=0
-                )
+                value = encode(announcement)
+                if len(value) > _MAX_BYTES:
+                    raise ConfigError(
+                        f"the announcement of bundle {bundle} has {len(value)} bytes; allowed: {_MAX_BYTES}; shorten the URL "
+                        f"({len(url)} characters) or the reason ({len(reason)} characters)"
+                    )
+                await producer.send_and_wait(settings.model_updates_topic, value, key=ANNOUNCEMENT_KEY, partition=0)
                 since = [other for other in await follower.read() if other.sequence >= sequence]
                 if since and since[0] == announcement:
                     return announcement

@@ -1,6 +1,6 @@
-"""A trained model becomes a bundle: item vectors, their index, what is popular, questions with known answers, one folder.
+"""Builds a bundle from a trained model: item vectors, index, popularity and golden queries in one folder.
 
-    model, plays ──▶ vectors ──▶ index ──▶ recall against exact ──▶ golden answers ──▶ write_bundle
+    model, plays ──▶ data profile ──▶ vectors ──▶ index ──▶ recall against exact ──▶ golden answers ──▶ write_bundle
 
 "As of the build" is the event time of the newest play, never the clock: item ages and popularity mean the same when old
 plays are replayed.
@@ -8,10 +8,12 @@ plays are replayed.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
@@ -30,16 +32,29 @@ from intentrec_core.baselines.popularity import WEEK_S
 from intentrec_core.bundle.contents import LoadedBundle, item_label_heads, item_vectors, pack_files
 from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.bundle.model_folder import Model
+from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.reference import recompute
-from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.errors import BundleError, ConfigError, DataError
+from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.drift import drift
+from intentrec_core.plays.drift import warnings as drift_warnings
+from intentrec_core.plays.findings import findings, refuse_meaningless
 from intentrec_core.plays.members import pack_members
+from intentrec_core.plays.profile import DataProfile, measure
+from intentrec_core.times import iso_time
+from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.verification import load_verified
-from stream.wire.codec import iso_time
+from stream.settings import MAX_RECOMMENDATIONS
+from stream.wire.sizes import DEFAULT_LIMITS
 
+logger = logging.getLogger(__name__)
+
+#: No publication takes this long: what was last written to before that is left by a publisher that was killed.
+LEFTOVERS_AGE = timedelta(days=1)
 NUM_GOLDEN = 32
 GOLDEN_K = 10
 #: Above 0, so that the golden answers depend on the item labels too.
@@ -56,12 +71,18 @@ PLAYS_UNTIL, TRAINED_UNTIL = "plays_until_ms", "trained_until_ms"
 
 @dataclass(frozen=True, slots=True)
 class BuiltBundle:
-    """A bundle on this machine, whole and verified. ``recall`` is the index's share of the exact best ten."""
+    """A bundle on this machine, whole and verified. ``recall`` is the index's share of the exact best ten.
+
+    ``warnings`` says what is doubtful about the data, one line each. ``drift``: how far they are from those of the previous
+    bundle, by field and filter, from 0 to 1; empty if there is none to compare with.
+    """
 
     ref: BundleRef
     index_kind: str
     num_items: int
     recall: float
+    warnings: Sequence[str]
+    drift: Mapping[str, float]
 
     def line(self) -> str:
         """The build as one line of text."""
@@ -77,24 +98,28 @@ def build_bundle(
     plays: pa.Table,
     *,
     parent: str | None = None,
+    previous: DataProfile | None = None,
     index_kind: str = artifact.AUTO,
     metrics: Mapping[str, float] | None = None,
     facts: Mapping[str, str | int | float] | None = None,
 ) -> BuiltBundle:
-    """Writes a bundle of ``model`` under ``root``, reads it back and asks its golden queries.
+    """Writes a bundle of ``model`` under ``root``, reads it back and runs its golden queries.
 
     ``plays`` (schema PLAYS, event-time order) are all known plays; popularity counts those of the last 7 days. ``index_kind`` is
-    one of :data:`index.artifact.CHOICES`. ``parent`` is the bundle that the model was trained from; ``metrics`` and ``facts`` are
-    added to the manifest's.
+    one of :data:`index.artifact.CHOICES`. ``parent`` is the bundle that the model was trained from, and ``previous`` the data
+    profile to compare with; ``metrics`` and ``facts`` are added to the manifest's.
 
-    Raises: DataError when there are no plays; ConfigError when there are too few items or members for the kind of index;
-    BundleError when what was written does not verify (NaN, golden …): then it stands there unannounced, and nothing serves it;
-    OSError when the disk refuses.
+    Raises: DataError when there are no plays, or they or the catalogue make an intent or a filter meaningless; ConfigError when
+    there are too few items or members for the kind of index; BundleError when what was written does not verify (NaN, golden,
+    message_size …): then the folder stays, unannounced and unused; OSError when a write fails.
     Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for an index that is planned from queries.
     """
     if not plays.num_rows:
         raise DataError("no plays: a bundle is built as of its newest play")
     until_ms = int(plays.column("ts_ms")[plays.num_rows - 1].as_py())
+    profile = measure(model.features, model.item_table, plays)
+    refuse_meaningless(model.domain, profile)
+    moved = drift(model.domain, previous, profile) if previous else {}
     vectors = item_vectors(model.network, model.item_table, until_ms / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
     queries = golden_queries(model.network, model.features, plays)
@@ -123,6 +148,7 @@ def build_bundle(
             popularity=popularity(plays, model.vocabulary, until_ms),
             index=artifact.to_bytes(index),
             golden=golden_bytes(index, queries, min(GOLDEN_K, num_items)),
+            profile=profile,
         )
         ref = write_bundle(
             root,
@@ -130,11 +156,17 @@ def build_bundle(
             parent=parent,
             created_at=iso_time(time.time_ns() // 1_000_000),
             code_version=metadata.version("intentrec"),
-            metrics={"index_recall_at_10": recall, **(metrics or {})},
+            metrics={"index_recall_at_10": recall, **_largest(moved), **(metrics or {})},
             facts={**own_facts, **(facts or {})},
         )
+    _warn_of_long_titles(model.catalogue)
     check_bundle(ref)
-    return BuiltBundle(ref, artifact.kind_of(index), num_items, recall)
+    doubts = [finding.text for finding in findings(model.domain, profile)] + drift_warnings(moved)
+    return BuiltBundle(ref, artifact.kind_of(index), num_items, recall, doubts, moved)
+
+
+def _largest(moved: Mapping[str, float]) -> dict[str, float]:
+    return {"data_drift": max(moved.values())} if moved else {}
 
 
 def check_index_kind(kind: str, num_items: int, plays: pa.Table) -> None:
@@ -151,18 +183,53 @@ def check_index_kind(kind: str, num_items: int, plays: pa.Table) -> None:
         )
 
 
+def _warn_of_long_titles(catalogue: Catalogue) -> None:
+    long = [item for item in catalogue if len(item.title) > MAX_TITLE_LENGTH]
+    if long:
+        logger.warning(
+            "catalogue: the titles of %d items have more than %d characters and are cut in lists, the first is that of item %s",
+            len(long),
+            MAX_TITLE_LENGTH,
+            long[0].item_id,
+        )
+
+
 def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:
     """Loads a bundle as a worker does, and checks files, shapes, numbers and golden queries.
 
     ``source``: a folder, or a ref from a store, whose files were hashed when it was fetched and are not hashed again.
 
+    Messages are checked for the longest list that can be configured, on topics with the default limits.
+
     Raises: BundleError with what is wrong.
     """
-    return load_verified(source, device)
+    loaded, index = load_verified(source, device)
+    check_message_sizes(
+        loaded.version,
+        loaded.domain,
+        loaded.vocabulary,
+        loaded.item_table,
+        num_recommendations=MAX_RECOMMENDATIONS,
+        limits=DEFAULT_LIMITS,
+    )
+    return loaded, index
+
+
+def remove_leftovers(store: BundleStore) -> None:
+    """Removes from a store what publishers that were killed have left there; call it before a bundle is published. Never raises:
+    leftovers do no harm but take space.
+    """
+    try:
+        removed = store.remove_leftovers(datetime.now(UTC) - LEFTOVERS_AGE)
+    except BundleError as error:
+        logger.warning("half published bundles cannot be removed: %s", error)
+    else:
+        if removed:
+            logger.info("removed what a killed publisher left in %s: %s", store.url, ", ".join(removed))
 
 
 def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:
-    """Samples of what the index will be asked, of members who played last, with one beta or another.
+    """Sample queries of the most recently active members, with several betas.
 
     Shapes: f32[N, D'], N at most 1,024.
     """

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DeviceLost
 from stream.bundles.announcements import AnnouncementFollower, newest
+from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.serving import Serving, load_serving
+from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 
 if TYPE_CHECKING:
     from intentrec_core.bundle.contents import Tables
@@ -45,12 +47,13 @@ _NO_BUNDLE_RETRY_S = 2.0
 
 
 class SwappingPipeline(Protocol):
-    """The part of stream.pipeline.pipeline.Pipeline that a hot swap calls, on the inference thread."""
+    """The part of stream.pipeline.pipeline.Pipeline that a hot swap calls, on the inference thread; ``look_up`` on any."""
 
     @property
     def serving(self) -> Serving: ...
     @property
     def previous(self) -> Serving | None: ...
+    def look_up(self, serving: Serving) -> None: ...
     def start_migration(self, serving: Serving) -> None: ...
     def step_migration(self) -> bool: ...
     def abort_migration(self) -> None: ...
@@ -64,11 +67,13 @@ OnInferenceThread = Callable[..., Awaitable[Any]]
 class HotSwap:
     """Follows announcements and swaps to the announced bundle. An async context manager, owned by the event loop.
 
+    ``limits`` are those of the topics: a bundle whose messages would not fit is refused.
+
     ``first()`` returns the bundle that the pipeline is made with; ``run()`` then swaps bundles until it is cancelled.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, limits: TopicLimits = DEFAULT_LIMITS) -> None:
+        self._settings, self._metrics, self._limits = settings, metrics, limits
         self._follower = AnnouncementFollower(settings)
         self._standby = ThreadPoolExecutor(max_workers=1, thread_name_prefix="standby")
         self._seen = 0
@@ -106,6 +111,8 @@ class HotSwap:
             candidates = await asyncio.to_thread(self._candidates, known, refused)
             unreachable: set[str] = set()
             for version, url in candidates:
+                logger.info("fetching, verifying and loading bundle %s from %s", version, url)
+                started_s = time.monotonic()
                 try:
                     serving = await self._load(version, url)
                 except BundleError as error:
@@ -116,6 +123,7 @@ class HotSwap:
                     known is not None and known.bundle in unreachable
                 ):  # another bundle serves until the store can be reached
                     self._wanted = (known, time.monotonic())
+                logger.info("bundle %s is loaded, after %.1f s", version, time.monotonic() - started_s)
                 return serving
             logger.info("no bundle can serve yet: waiting for one to be trained and announced (intentrec train)")
             await asyncio.sleep(_NO_BUNDLE_RETRY_S)
@@ -186,6 +194,7 @@ class HotSwap:
                 serving = await self._load(version, announcement.url, old.tables)
             except ConfigError as error:  # the store's URL is wrong, or the pool too small: not the end of the process
                 raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
+        await self._in_standby(pipeline.look_up, serving)
         num_migrated = await self._migrate(serving, pipeline, on_inference_thread)
         if num_migrated is None:
             logger.info(
@@ -246,9 +255,18 @@ class HotSwap:
                 ) from error  # the URL came with the announcement
             try:
                 ref = store.fetch(version)
-                return load_serving(ref, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
+                serving = load_serving(ref, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
             except OSError as error:  # the cache's disk is full or read-only: retried, like an unreachable store
                 raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
+            check_message_sizes(
+                version,
+                serving.domain,
+                serving.vocabulary,
+                serving.items,
+                num_recommendations=settings.num_recommendations,
+                limits=self._limits,
+            )
+            return serving
 
         try:
             return await self._in_standby(load)

@@ -19,8 +19,8 @@ from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.times import parse_time
 from stream.bundles.verification import load_verified
-from stream.wire.codec import parse_time
 
 #: The fact in the manifest with the event time up to which popularity was counted.
 COUNTED_UNTIL = "plays_until_ms"
@@ -107,6 +107,14 @@ def _check_encodes(serving: Serving) -> None:
         raise BundleError(BundleFault.NOT_FINITE, serving.version, "cannot encode a play of one of its items")
 
 
+def _created_s(created_at: str) -> float:
+    """When a bundle was built, in seconds since 1970; 0 if its manifest does not say so."""
+    try:
+        return parse_time(created_at) / 1000.0
+    except ValueError:
+        return 0.0
+
+
 def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> Serving:
     """Combines a loaded bundle and its index.
 
@@ -114,18 +122,24 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
     """
     domain, items, manifest = loaded.domain, loaded.item_table, loaded.manifest
     features = FeatureBuilder(domain, loaded.vocabulary, items)
-    columns = {f.key: items.filter_column(f.key) for f in domain.filters if f.kind is not FilterKind.WATCHED}
-    created_ms, until_ms = parse_time(manifest.created_at), manifest.facts.get(COUNTED_UNTIL)
+    until_ms = manifest.facts.get(COUNTED_UNTIL)
     return Serving(
         version=loaded.version,
-        created_s=(created_ms or 0) / 1000.0,
+        created_s=_created_s(manifest.created_at),
         tables=loaded.tables,
         features=features,
         engine=IncrementalEngine(loaded.model, features, pool_bytes=pool_bytes, version=loaded.version),
         index=index,
-        filters=FilterSet(len(loaded.vocabulary), domain.filters, columns),
+        filters=filters_of(items),
         labels=[loaded.vectors.labels[head.name] for head in item_label_heads(domain)],
         label_heads=[m for m, head in enumerate(domain.heads) if head.is_item_label],
         popularity=loaded.popularity,
         counted_at_s=until_ms / 1000.0 if isinstance(until_ms, int | float) else float("-inf"),
     )
+
+
+def filters_of(items: ItemTable) -> FilterSet:
+    """The filters of the items' domain, over their data."""
+    rules = items.domain.filters
+    columns = {rule.key: items.filter_column(rule.key) for rule in rules if rule.kind is not FilterKind.WATCHED}
+    return FilterSet(len(items), rules, columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 from intentrec_core.errors import ConfigError
@@ -12,20 +13,25 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from intentrec_core.bundle.format import Manifest
     from intentrec_core.bundle.model_folder import Model
     from intentrec_core.bundle.store import BundleStore
+    from intentrec_core.domain.spec import Domain
     from intentrec_core.evaluation.comparison import Comparison
+    from intentrec_core.plays.profile import DataProfile
     from stream.bundles.builder import BuiltBundle
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
 
 LATEST = "latest"
+#: The beginning of a version, and not all of it.
+_PREFIX = re.compile(r"b[0-9a-f]{0,11}")
 
 
 def open_store(settings: Settings) -> BundleStore:
     """The store that the settings name.
 
-    Raises: ConfigError when its URL means nothing.
+    Raises: ConfigError when its URL is invalid.
     """
     from intentrec_core.bundle.store import BundleStore
 
@@ -39,16 +45,25 @@ def newest_bundle(settings: Settings) -> str | None:
 
 
 def resolve(store: BundleStore, version: str) -> str:
-    """The version itself; for ``latest`` the newest one.
+    """The version itself; for ``latest`` the newest one, for the first characters of a version the one that starts with them.
 
-    Raises: ConfigError when the store is empty.
+    Raises: ConfigError when the store is empty, or not exactly one version starts with these characters.
     """
-    if version != LATEST:
-        return version
-    manifests = store.list()
-    if not manifests:
+    if version != LATEST and not _PREFIX.fullmatch(version):
+        return version  # a whole version, or none at all, which the store refuses
+    versions = [manifest.version for manifest in store.list()]
+    if not versions:
         raise ConfigError(f"no bundle at {store.url}: write one with `intentrec train`")
-    return manifests[0].version
+    if version == LATEST:
+        return versions[0]
+    found = [known for known in versions if known.startswith(version)]
+    if len(found) != 1:
+        those = f"{len(found)} versions start with it: {', '.join(found[:5])}" if found else "no version starts with it"
+        raise ConfigError(
+            f"bundle {version!r} at {store.url}: {those}. Allowed: {LATEST}, a version as `intentrec bundle list` shows it, or "
+            "enough of its first characters"
+        )
+    return found[0]
 
 
 def publish_bundle(
@@ -56,14 +71,52 @@ def publish_bundle(
 ) -> BuiltBundle:
     """Builds a bundle of a model, dated by the newest play, verifies it and puts it into the store.
 
-    Raises: BundleError when it does not verify or the store refuses.
+    Its data are compared with those of the newest bundle that the store has of the same domain.
+
+    Raises: BundleError when it does not verify or the store refuses; DataError when the data make an intent or a filter of
+    the domain meaningless.
     """
-    from stream.bundles.builder import build_bundle
+    from stream.bundles.builder import build_bundle, remove_leftovers
 
     store = open_store(settings)
-    built = build_bundle(store.cache, model, plays, index_kind=settings.index, metrics=metrics)
+    built = build_bundle(
+        store.cache,
+        model,
+        plays,
+        previous=_newest_profile(store, model.domain.name),
+        index_kind=settings.index,
+        metrics=metrics,
+    )
+    remove_leftovers(store)
     store.publish(built.ref)
     return built
+
+
+def data_profile(store: BundleStore, manifest: Manifest) -> tuple[Domain, DataProfile] | None:
+    """A bundle's domain and the profile of its data; None for a bundle of an earlier release.
+
+    Raises: BundleError when the bundle cannot be fetched, or is damaged.
+    """
+    from intentrec_core.bundle.format import DOMAIN, PROFILE
+    from intentrec_core.domain.toml import load_domain
+    from intentrec_core.plays.profile import DataProfile
+
+    if PROFILE not in manifest.files:
+        return None
+    path = store.fetch(manifest.version).path
+    profile = DataProfile.from_bytes((path / PROFILE).read_bytes())
+    return (load_domain(path / DOMAIN), profile) if profile is not None else None
+
+
+def _newest_profile(store: BundleStore, domain: str) -> DataProfile | None:
+    """The data profile of the newest bundle, if there is one, it is whole, and it is one of this domain."""
+    from intentrec_core.errors import BundleError, ConfigError
+
+    try:
+        found = [one for manifest in store.list()[:1] if (one := data_profile(store, manifest)) is not None]
+    except (BundleError, ConfigError):
+        return None
+    return next((profile for declared, profile in found if declared.name == domain), None)
 
 
 def announce_bundle(settings: Settings, version: str, *, reason: str, parent: str | None = None) -> int:
@@ -73,12 +126,14 @@ def announce_bundle(settings: Settings, version: str, *, reason: str, parent: st
     """
     from stream.bundles.announcements import announce
 
-    told = asyncio.run(announce(settings, bundle=version, url=settings.bundle_url, parent=parent, reason=reason))
-    return told.sequence
+    announcement = asyncio.run(
+        announce(settings, bundle=version, url=settings.bundle_url, parent=parent, reason=reason)
+    )
+    return announcement.sequence
 
 
 def newest_announced(settings: Settings) -> str | None:
-    """Version of the bundle that workers were told of last; None before the first one.
+    """Version of the newest announced bundle; None before the first one.
 
     Raises: BrokerError when the broker cannot be reached.
     """
@@ -86,14 +141,14 @@ def newest_announced(settings: Settings) -> str | None:
 
     async def read() -> str | None:
         async with AnnouncementFollower(settings) as follower:
-            told = newest(await follower.read())
-        return told.bundle if told else None
+            announcement = newest(await follower.read())
+        return announcement.bundle if announcement else None
 
     return asyncio.run(read())
 
 
 def compare_bundle(settings: Settings, version: str, data_set: DataSet, seed: int) -> Comparison:
-    """Judges a bundle on the plays after those it was trained on.
+    """Evaluates a bundle on the plays after those it was trained on.
 
     Raises: BundleError when it does not verify; DataError when no play comes after its training.
     """

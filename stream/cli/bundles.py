@@ -9,7 +9,8 @@ import typer
 
 from intentrec_core.errors import ConfigError, DataError
 from stream.cli import options
-from stream.cli.progress import bars, results
+from stream.cli.progress import bars, notes, print_warnings, results
+from stream.cli.tables import print_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,10 @@ group = typer.Typer(
 )
 
 Version = Annotated[
-    str, typer.Argument(metavar="VERSION|latest", help="A version, as `intentrec bundle list` shows it.")
+    str,
+    typer.Argument(
+        metavar="VERSION|latest", help="A version, as `intentrec bundle list` shows it, or its first characters."
+    ),
 ]
 
 
@@ -81,10 +85,11 @@ def build(
             "--plays FILE|FOLDER"
         )
     with bars() as report:
-        known_plays = load_plays(plays or MOVIELENS, settings.cache_dir, report)
+        known_plays = load_plays(plays or MOVIELENS, settings.cache_dir, report, model.domain)
         _refuse_other_items(model, known_plays)
         report("encoding items, building the index, writing the bundle", 0, 0)
         built = publish_bundle(settings, model, known_plays)
+    print_warnings(built.warnings)
     out.print(f"[bold]{built.line()}[/bold], in {settings.bundle_url}", soft_wrap=True)
     if announce:
         announce_bundle(settings, built.ref.version, reason="built")
@@ -99,22 +104,29 @@ def _refuse_other_items(model: Model, plays: pa.Table) -> None:
 
 @group.command("list", epilog="[bold]Examples[/bold]\n\n  intentrec bundle list --bundles s3://my-bucket/bundles")
 def list_bundles(bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
-    """List the bundles of the store, the newest first."""
-    from rich.table import Table
+    """List the bundles of the store, the newest first.
 
+    Other commands take a version by its first characters too, as long as no other version
+    starts with them.
+    """
+    from intentrec_core.times import iso_time
     from stream.cli.bundle_store import open_store
 
     settings = options.settings(bundle_url=bundles, cache_dir=cache_dir)
-    manifests = open_store(settings).list()
+    store = open_store(settings)
+    manifests, unfinished = store.list(), store.unfinished()
     out = results()
+    for version, written in unfinished.items():
+        notes().print(
+            f"{version} is half published, last written to at {iso_time(int(written.timestamp() * 1000))}: no worker takes it. "
+            "It is removed when a bundle is published a day after that",
+            soft_wrap=True,
+        )
     if not manifests:
         out.print(f"no bundle at {settings.bundle_url}: write one with `intentrec train`", soft_wrap=True)
         return
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("version", "built", "items", "plays", "parent", "HR@10"):
-        table.add_column(column, no_wrap=True, justify="right" if column in ("items", "plays", "HR@10") else "left")
-    for manifest in manifests:
-        table.add_row(
+    rows = [
+        (
             manifest.version,
             manifest.created_at[:19].replace("T", " "),
             _number(manifest.facts.get("num_items")),
@@ -122,30 +134,56 @@ def list_bundles(bundles: options.Bundles = None, cache_dir: options.CacheDir = 
             manifest.parent or "–",
             f"{manifest.metrics['hr_at_10']:.4f}" if "hr_at_10" in manifest.metrics else "–",
         )
-    out.print(table)
+        for manifest in manifests
+    ]
+    columns = ("version", "built", "items", "plays", "parent", "HR@10")
+    print_table(columns, rows, right=("items", "plays", "HR@10"))
 
 
 @group.command("inspect", epilog="[bold]Examples[/bold]\n\n  intentrec bundle inspect latest")
 def inspect(version: Version, bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
-    """Show what a bundle says of itself: files, figures, parents."""
-    from rich.table import Table
-
+    """Show a bundle's manifest: files, metrics and parents."""
     from stream.cli.bundle_store import open_store, resolve
 
     store = open_store(options.settings(bundle_url=bundles, cache_dir=cache_dir))
     lineage = list(store.lineage(resolve(store, version)))
     manifest = lineage[0]
     out = results()
-    out.print(f"[bold]{manifest.version}[/bold]  built {manifest.created_at} by intentrec {manifest.code_version}")
-    out.print(f"parents  {' ← '.join(parent.version for parent in lineage[1:]) or manifest.parent or 'none'}")
+    built = f"built {manifest.created_at} by intentrec {manifest.code_version}"
+    out.print(f"[bold]{manifest.version}[/bold]  {built}", soft_wrap=True)
+    parents = " ← ".join(parent.version for parent in lineage[1:])
+    out.print(f"parents  {parents or manifest.parent or 'none'}", soft_wrap=True)
     for name, value in {**_facts(manifest), **manifest.metrics}.items():
-        out.print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value}")
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("file", "bytes", "SHA-256"):
-        table.add_column(column, justify="right" if column == "bytes" else "left", overflow="fold")
-    for file, entry in manifest.files.items():
-        table.add_row(file, f"{entry.num_bytes:,}", entry.sha256)
-    out.print(table)
+        shown = f"{value:,.4f}" if isinstance(value, float) else str(value)
+        out.print(f"{name:<22} {shown}", markup=False, soft_wrap=True)
+    files = [(file, f"{entry.num_bytes:,}", entry.sha256) for file, entry in manifest.files.items()]
+    print_table(("file", "bytes", "SHA-256"), files, right=("bytes",))
+
+
+@group.command("profile", epilog="[bold]Examples[/bold]\n\n  intentrec bundle profile latest")
+def profile(version: Version, bundles: options.Bundles = None, cache_dir: options.CacheDir = None) -> None:
+    """Show what plays and catalogue said to each field and filter when a bundle was built,
+    what is doubtful about it, and how far it is from its parent's.
+    """
+    from intentrec_core.plays.drift import drift
+    from intentrec_core.plays.findings import findings
+    from stream.cli.bundle_store import data_profile, open_store, resolve
+
+    store = open_store(options.settings(bundle_url=bundles, cache_dir=cache_dir))
+    manifest, *parents = store.lineage(resolve(store, version))
+    found = data_profile(store, manifest)
+    if found is None:
+        raise ConfigError(f"bundle {manifest.version} has no data profile: an earlier release built it")
+    domain, measured = found
+    out = results()
+    for line in measured.lines():
+        out.print(line, markup=False, soft_wrap=True)
+    before = data_profile(store, parents[0]) if parents else None
+    if before is not None:
+        moved = drift(domain, before[1], measured)
+        figures = "  ".join(f"{name} {ratio:.1%}" for name, ratio in sorted(moved.items(), key=lambda one: -one[1]))
+        out.print(f"drift from {parents[0].version}: {figures}", markup=False, soft_wrap=True)
+    print_warnings(finding.text for finding in findings(domain, measured))
 
 
 @group.command(
@@ -173,14 +211,15 @@ def verify(version: Version, bundles: options.Bundles = None, cache_dir: options
         loaded, index = check_bundle(ref.path)
     results().print(
         f"[green]sound[/green] {found}: {len(loaded.manifest.files)} files, {index.num_items:,} items, "
-        f"{len(loaded.domain.heads)} intents, golden queries as expected"
+        f"{len(loaded.domain.heads)} intents, golden queries as expected",
+        soft_wrap=True,
     )
 
 
 @group.command(
     "rollback",
     epilog="[bold]Examples[/bold]\n\n  intentrec bundle rollback                   to the one before the newest announced\n\n"
-    "  intentrec bundle rollback b0123456789ab     to this one",
+    "  intentrec bundle rollback b0123456789ab     to this one; its first characters are enough",
 )
 def rollback(
     version: Annotated[
@@ -192,18 +231,18 @@ def rollback(
 ) -> None:
     """Have every worker serve an older bundle: a new announcement that names it. It is verified first."""
     from stream.bundles.builder import check_bundle
-    from stream.cli.bundle_store import announce_bundle, newest_announced, open_store
+    from stream.cli.bundle_store import announce_bundle, newest_announced, open_store, resolve
 
     settings = options.settings(broker=broker, bundle_url=bundles, cache_dir=cache_dir)
     store = open_store(settings)
     with bars() as report:
         report(f"reading announcements on {settings.broker}", 0, 0)
         current = newest_announced(settings)
-        target = version or _parent(current, store)
+        target = resolve(store, version) if version else _parent(current, store)
         report(f"verifying {target}", 0, 0)
         check_bundle(store.fetch(target))
         number = announce_bundle(settings, target, reason="rollback", parent=current)
-    results().print(f"announcement {number}: workers go back to [bold]{target}[/bold]")
+    results().print(f"announcement {number}: workers go back to [bold]{target}[/bold]", soft_wrap=True)
 
 
 def _parent(current: str | None, store: BundleStore) -> str:
@@ -216,7 +255,7 @@ def _parent(current: str | None, store: BundleStore) -> str:
 
 
 def _facts(manifest: Manifest) -> dict[str, str | int | float]:
-    from stream.wire.codec import iso_time
+    from intentrec_core.times import iso_time
 
     return {
         name.removesuffix("_ms"): iso_time(int(value)) if name.endswith("_ms") else value

@@ -1,17 +1,23 @@
-"""Loads what ``--data`` names, a public data set or a folder: plays in time order and their catalogue."""
+"""Loads what ``--data`` names, a public data set or a folder: plays in time order and their catalogue.
+
+The times of plays are held to the limits that a worker would hold them to if they were sent now.
+"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.times import END_MS
 from stream.cli.progress import Report
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from intentrec_core.domain.spec import Domain
     from intentrec_core.features.catalogue import Catalogue
 
 MOVIELENS = "movielens-100k"
@@ -43,10 +49,11 @@ class DataSet:
         return split.train, split.test
 
 
-def load_data(source: str, cache_dir: Path, report: Report) -> DataSet:
-    """Reads the data set that ``--data`` names, downloading it first if needed.
+def load_data(source: str, cache_dir: Path, report: Report, domain: Domain) -> DataSet:
+    """Reads the data set that ``--data`` names, downloading it first if needed. ``domain`` says which times are possible.
 
-    Raises: DataError if it cannot be downloaded or read; ConfigError if ``source`` is neither a known name nor a folder.
+    Raises: DataError if it cannot be downloaded or read, or if a time is in another unit; ConfigError if ``source`` is neither
+    a known name nor a folder.
     """
     if source == MOVIELENS:
         from intentrec_core.datasets.movielens import fetch_movielens
@@ -56,40 +63,49 @@ def load_data(source: str, cache_dir: Path, report: Report) -> DataSet:
     folder = Path(source)
     if not folder.is_dir():
         raise ConfigError(f"--data {source}: allowed: {MOVIELENS}, or a folder with plays.parquet and items.parquet")
-    return _load_folder(folder)
+    return _load_folder(folder, domain)
 
 
-def load_plays(source: str, cache_dir: Path, report: Report) -> pa.Table:
+def load_plays(source: str, cache_dir: Path, report: Report, domain: Domain) -> pa.Table:
     """Plays alone (schema PLAYS, in time order): of a known name, a Parquet file, or a folder with plays.parquet.
 
     Raises: DataError when they cannot be had; ConfigError when the source is none of these.
     """
     path = Path(source)
     if source == MOVIELENS:
-        return load_data(source, cache_dir, report).plays
+        return load_data(source, cache_dir, report, domain).plays
     if not path.exists():
         raise ConfigError(
             f"--plays {source}: allowed: {MOVIELENS}, a Parquet file of plays, or a folder with plays.parquet"
         )
-    return _read_plays(path / "plays.parquet" if path.is_dir() else path)
+    return _read_plays(path / "plays.parquet" if path.is_dir() else path, domain)
 
 
-def _load_folder(folder: Path) -> DataSet:
+def _load_folder(folder: Path, domain: Domain) -> DataSet:
     from intentrec_core.features.catalogue import Catalogue
+    from intentrec_core.features.release_times import check_release_times
 
     items = next((path for name in ("items.parquet", "items.jsonl") if (path := folder / name).is_file()), None)
     if items is None:
         raise DataError(f"{folder}: add items.parquet or items.jsonl, with one row per item: item_id and title")
-    return DataSet(folder.name, _read_plays(folder / "plays.parquet"), Catalogue.load(items))
+    plays, catalogue = _read_plays(folder / "plays.parquet", domain), Catalogue.load(items)
+    try:
+        check_release_times(catalogue, domain)
+    except DataError as error:
+        raise DataError(f"{items}: {error}") from error
+    return DataSet(folder.name, plays, catalogue)
 
 
-def _read_plays(path: Path) -> pa.Table:
+def _read_plays(path: Path, domain: Domain) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from intentrec_core.plays.table import check_plays
 
+    end_ms = min(END_MS, time.time_ns() // 1_000_000 + domain.max_future_ms + 1)
     try:
-        return check_plays(pq.read_table(path))
+        return check_plays(pq.read_table(path), earliest_ms=domain.earliest_ms, end_ms=end_ms)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intentrec_core.errors import NotDrained
 from stream.cli import options
 from stream.cli.progress import bars, notes
 
@@ -103,7 +104,8 @@ def demo(
             _live_view(headless, console) as draw,
         ):
             result = run_demo(plan, environment, worker, trainer, draw)
-    _report(result, print_step, as_json=as_json)
+        # Within the environment: where plays are missing, its folder with the logs is kept.
+        _report(result, print_step, as_json=as_json)
 
 
 def _unwind_on_signals() -> None:
@@ -127,13 +129,14 @@ def _prepare(
     environment: DemoEnvironment, cache_dir: Path, config: TrainConfig, *, fresh: bool, print_step: PrintStep
 ) -> tuple[DataSet, str]:
     """Loads the data and announces a first bundle; returns both."""
+    from intentrec_core.domain.toml import load_domain
     from stream.cli.bundle_store import announce_bundle
     from stream.cli.data_source import MOVIELENS, load_data
     from stream.cli.learning import training_bars
     from stream.demo.first_bundle import first_bundle
 
     with bars(in_bytes=True) as report:
-        data_set = load_data(MOVIELENS, cache_dir, report)
+        data_set = load_data(MOVIELENS, cache_dir, report, load_domain(environment.settings.domain))
     plays = data_set.earliest(TRAINING_SHARE)
     num_replayed = data_set.plays.num_rows - plays.num_rows
     print_step(f"{data_set.title}: {plays.num_rows:,} plays to train on, {num_replayed:,} to replay")
@@ -207,8 +210,6 @@ def _report(result: DemoResult, print_step: PrintStep, *, as_json: bool) -> None
 
     Raises: NotDrained if the worker has not folded in every play.
     """
-    from stream.demo.run import NotDrained
-
     accuracy = ", ".join(f"{head} {value:.3f}" for head, value in result.intent_accuracy.items())
     print_step(
         f"{result.plays_sent:,} plays sent, {result.plays_applied:,} folded in, {result.recommendations:,} recommendations; "
@@ -223,4 +224,6 @@ def _report(result: DemoResult, print_step: PrintStep, *, as_json: bool) -> None
 
         print(msgspec.json.encode(result).decode(), flush=True)
     if result.plays_applied != result.plays_sent:
-        raise NotDrained(f"{result.plays_sent:,} plays were sent but only {result.plays_applied:,} were folded in")
+        raise NotDrained(
+            f"{result.plays_sent:,} plays were sent but only {result.plays_applied:,} were folded in: the logs say why"
+        )

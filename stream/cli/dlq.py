@@ -13,6 +13,7 @@ import typer
 from intentrec_core.errors import ConfigError, DataError, RejectReason
 from stream.cli import options
 from stream.cli.progress import Report, bars, results
+from stream.cli.tables import print_table
 
 if TYPE_CHECKING:
     from stream.repair.redrive import Redrive, Selection, StoredDeadLetter
@@ -23,7 +24,7 @@ group = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-_DETAIL_WIDTH = 60
+_COLUMNS = ("place", "time", "reason", "key", "source", "sent again", "detail")
 
 Reasons = Annotated[
     list[RejectReason] | None, typer.Option("--reason", help="Only dead letters with this reason. Repeatable.")
@@ -65,8 +66,6 @@ def list_dead_letters(
 
     With --from or --to, only the partitions named there are read.
     """
-    from rich.table import Table
-
     settings, selection = options.settings(broker=broker), _selection(reason, first, last)
     with bars() as report:
         newest, reasons = asyncio.run(_newest(settings, selection, limit, report))
@@ -74,16 +73,12 @@ def list_dead_letters(
         for dead_letter in newest:
             sys.stdout.write(json.dumps(_as_json(dead_letter), ensure_ascii=False) + "\n")
         return
-    out = results()
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("place", "time", "reason", "key", "source", "sent again", "detail"):
-        table.add_column(column, no_wrap=column != "detail", justify="right" if column == "sent again" else "left")
-    for dead_letter in newest:
-        table.add_row(*_table_row(dead_letter))
     if newest:
-        out.print(table)
+        print_table(_COLUMNS, [_table_row(dead_letter) for dead_letter in newest], right=("sent again",))
     counted = ", ".join(f"{name} {number:,}" for name, number in reasons.most_common())
-    out.print(f"{reasons.total():,} dead letters on {settings.dead_letter_topic}{': ' if counted else ''}{counted}")
+    results().print(
+        f"{reasons.total():,} dead letters on {settings.dead_letter_topic}{': ' if counted else ''}{counted}"
+    )
 
 
 @group.command(
@@ -138,13 +133,13 @@ def redrive(
 
     Dead letters stay on their topic until retention deletes them, so select: without
     --reason, --from or --to, everything is sent, except dead letters that have a newer
-    one. Sending a play twice is safe while its event id is among the plays that the
-    member's history holds (one to two windows): it then counts as a duplicate. A late
-    play is folded in by its event time, or goes to the late topic. Sent plays get a new
-    record timestamp. If the user was erased, the play starts a new history.
+    one. Sending a play twice is safe: the second one counts as a duplicate, or goes to the
+    late topic. An old play is folded in by its event time, or goes to the late topic.
+    Sent plays get a new record timestamp. If the user was erased, the play starts a new history.
 
     Never sent: dead letters that kept only the start of the play (plays over 1 MB), and
-    plays with reason inference_failed, which are in the member's history already.
+    plays with reason inference_failed or output_too_large, which are in the member's
+    history already.
     """
     from stream.repair.redrive import Redrive
 
@@ -221,12 +216,12 @@ def _table_row(dead_letter: StoredDeadLetter) -> tuple[str, ...]:
         str(shown["key"]),
         str(shown["source"]),
         f"{dead_letter.num_redrives}×" if dead_letter.num_redrives else "–",
-        dead_letter.detail[:_DETAIL_WIDTH],
+        dead_letter.detail,
     )
 
 
 def _as_json(dead_letter: StoredDeadLetter) -> dict[str, Any]:
-    from stream.wire.codec import iso_time
+    from intentrec_core.times import iso_time
 
     return {
         "letter": dead_letter.place,

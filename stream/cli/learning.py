@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from intentrec_core.errors import ConfigError
+from intentrec_core.errors import ConfigError, DataError
 from stream.cli import options
-from stream.cli.progress import Report, bars, notes, results
+from stream.cli.progress import Report, bars, notes, print_warnings, results
 
 if TYPE_CHECKING:
     from intentrec_core.bundle.model_folder import Model
@@ -82,9 +82,11 @@ def train(
     """Train a model on plays, print its learning curve and its quality, and write it as a
     bundle.
 
-    First prints how much of the catalogue the domain file understands: a field with no
-    known value usually has a misspelt key.
+    First prints what plays and catalogue say to each field and filter of the domain. An
+    intent without a known label, or a filter that hides everything, usually has a
+    misspelt key, and ends the command.
     """
+    from intentrec_core.plays.drift import warnings as drift_warnings
     from stream.cli.bundle_store import announce_bundle, newest_bundle, publish_bundle
 
     settings = options.settings(
@@ -97,7 +99,7 @@ def train(
     with bars() as report:
         data_set = _load(data, settings, report)
     _check_index(settings, data_set, share)
-    _print_coverage(settings, data_set, share)
+    _print_profile(settings, data_set, share)
     config = _config(epochs, seconds, seed)
     model = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
     metrics: dict[str, Any] = {}
@@ -108,6 +110,7 @@ def train(
     with bars() as report:
         report("encoding items, building the index, writing the bundle", 0, 0)
         built = publish_bundle(settings, model, data_set.earliest(share), metrics)
+    print_warnings(drift_warnings(built.drift))
     out.print(f"[bold]{built.line()}[/bold], in {settings.bundle_url}", soft_wrap=True)
     if announce:
         announce_bundle(settings, built.ref.version, reason="trained")
@@ -156,9 +159,10 @@ def evaluate(
 
 
 def _load(source: str, settings: Settings, report: Report) -> DataSet:
+    from intentrec_core.domain.toml import load_domain
     from stream.cli.data_source import load_data
 
-    return load_data(source, settings.cache_dir, report)
+    return load_data(source, settings.cache_dir, report, load_domain(settings.domain))
 
 
 def _check_index(settings: Settings, data_set: DataSet, share: float) -> None:
@@ -169,28 +173,30 @@ def _check_index(settings: Settings, data_set: DataSet, share: float) -> None:
     check_index_kind(settings.index, len(plays.column("item_id").unique()), plays)
 
 
-def _print_coverage(settings: Settings, data_set: DataSet, share: float) -> None:
-    """Prints how many of the items to train on have a known value in each catalogue field, before training starts."""
-    from intentrec_core.domain.toml import load_domain
-    from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+def _print_profile(settings: Settings, data_set: DataSet, share: float) -> None:
+    """Prints what the plays to train on say to each field and filter, and what is doubtful, before training starts.
 
-    domain, items = load_domain(settings.domain), data_set.earliest(share).column("item_id").unique().to_pylist()
-    coverage = ItemTable(domain, Vocabulary.build(items), data_set.catalogue).coverage()
-    if not coverage or not items:
-        return
+    Raises: DataError when the data make an intent or a filter meaningless.
+    """
+    from intentrec_core.domain.toml import load_domain
+    from intentrec_core.features.features import FeatureBuilder
+    from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+    from intentrec_core.plays.findings import findings, refuse_meaningless
+    from intentrec_core.plays.profile import measure
+
+    domain, plays = load_domain(settings.domain), data_set.earliest(share)
+    print_warnings(left_out.line() for left_out in data_set.catalogue.left_out)
+    try:
+        vocabulary = Vocabulary.build(plays.column("item_id").unique().to_pylist())
+        table = ItemTable(domain, vocabulary, data_set.catalogue)
+        profile = measure(FeatureBuilder(domain, vocabulary, table), table, plays)
+    except ValueError as error:
+        raise DataError(f"plays: {error}") from error
     out = results()
-    out.print(f"catalogue fields, by the share of {len(items):,} items with a known value:", soft_wrap=True)
-    for name, known in coverage.items():
-        out.print(f"  {name:<16} {known:6.1%}", markup=False)
-    keys = {field.name: field.key for field in domain.fields}
-    for name in (name for name, known in coverage.items() if not known):
-        notes().print(
-            f"warning: catalogue field {name} has no known value: check its key {keys[name]!r} and its values in domain "
-            f"{settings.domain} against the catalogue",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
+    for line in profile.lines():
+        out.print(line, markup=False, soft_wrap=True)
+    print_warnings(finding.text for finding in findings(domain, profile) if not finding.is_error)
+    refuse_meaningless(domain, profile, settings.domain)
 
 
 def _config(epochs: int | None, seconds: float | None, seed: int) -> TrainConfig:

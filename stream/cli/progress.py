@@ -6,11 +6,12 @@ Standard output carries results only, so that it can be piped.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 Report = Callable[[str, int, int], None]
 """Called with a title, the amount done and the total (0: unknown)."""
@@ -32,6 +33,13 @@ def print_error(message: str) -> None:
     print(f"intentrec: {line}", file=sys.stderr)
 
 
+def print_warnings(lines: Iterable[str]) -> None:
+    """Prints each warning as one line on standard error."""
+    console = notes()
+    for line in lines:
+        console.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
+
+
 @contextmanager
 def bars(*, in_bytes: bool = False) -> Iterator[Report]:
     """Shows a progress bar per title on standard error; without a terminal, prints one line when a title first appears.
@@ -45,11 +53,13 @@ def bars(*, in_bytes: bool = False) -> Iterator[Report]:
         def report_line(title: str, done: int, total: int) -> None:
             if title not in printed:
                 printed.add(title)
-                console.print(title, style="dim")
+                console.print(title, style="dim", markup=False, soft_wrap=True)
 
         yield report_line
         return
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=32)]
+    # A title is folded rather than cut: it says what is fetched, and from where.
+    title_column = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold", ratio=1))
+    columns = [SpinnerColumn(), title_column, BarColumn(bar_width=16)]
     columns += [DownloadColumn()] if in_bytes else [TextColumn("{task.completed:,.0f}")]
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         tasks: dict[str, TaskID] = {}

@@ -14,13 +14,13 @@ from typing import NoReturn
 import typer
 
 from intentrec_core.errors import DeviceLost, IntentRecError
-from stream.cli import bundles, data, demo, dlq, kafka_setup, learning, services, state, traffic
+from stream.cli import bundles, data, demo, dlq, items, kafka_setup, learning, services, state, traffic
 from stream.cli.progress import print_error
 
 EXIT_CODES = """\
 0 success · 1 failed · 2 invalid setting, option or file · 3 data not available ·
 4 bundle refused · 5 state and log disagree · 6 broker not available ·
-7 inference failed · 9 not drained in time · 70 internal error (please report) ·
+7 inference failed · 9 not drained · 70 internal error (please report) ·
 130 interrupted"""
 #: 1 to 7 are defined in intentrec_core.errors; 70 (EX_SOFTWARE) and 130 (128 + SIGINT) are Unix conventions.
 UNEXPECTED = 70
@@ -55,6 +55,7 @@ traffic.register(app)
 services.register(app)
 kafka_setup.register(app)
 bundles.register(app)
+items.register(app)
 dlq.register(app)
 state.register(app)
 
@@ -117,4 +118,17 @@ def set_up_logs(debug: bool) -> None:
     for name in ("aiokafka", "faust", "mode", "kafka"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.CRITICAL)
     if not debug:
+        logging.getLogger("asyncio").addFilter(_is_no_dropped_failure)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def _is_no_dropped_failure(record: logging.LogRecord) -> bool:
+    """A filter of asyncio's log: hides failures of the broker that nothing awaited.
+
+    A Kafka client that is fenced, closed or cut off drops futures of its own that have failed. asyncio would print a traceback
+    for each of them, long after the failure was handled.
+    """
+    from aiokafka.errors import KafkaError
+
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, KafkaError | IntentRecError | ConnectionError)

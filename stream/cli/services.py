@@ -10,6 +10,8 @@ import typer
 
 from stream.cli import options
 
+logger = logging.getLogger(__name__)
+
 _PANEL = "Streaming"
 _OURS = ("stream", "intentrec_core", "index")
 
@@ -43,9 +45,11 @@ def worker(
     Needs the topics (`intentrec topics`) and an announced bundle
     (`intentrec train --announce`). On SIGTERM it commits its work and exits with 0.
     """
+    _enable_logs()
+    logger.info("worker: importing the libraries")  # seconds on a warm disk, many on a cold one
+
     from stream.app import run_worker
 
-    _enable_logs()
     run_worker(
         options.settings(broker=broker, domain=domain, bundle_url=bundles, device=device, metrics_port=metrics_port)
     )
@@ -64,9 +68,11 @@ def trainer(
 ) -> None:
     """Store the plays, retrain on a schedule, and announce each bundle that passes the
     gate: one that is not worse than the serving bundle."""
+    _enable_logs()
+    logger.info("trainer: importing the libraries")
+
     from stream.trainer.app import run_trainer
 
-    _enable_logs()
     run_trainer(
         options.settings(
             broker=broker,

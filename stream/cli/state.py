@@ -13,6 +13,7 @@ import typer
 from intentrec_core.errors import ConfigError, DataError, StateError
 from stream.cli import options
 from stream.cli.progress import Report, bars, results
+from stream.cli.tables import print_table, printable
 
 if TYPE_CHECKING:
     from intentrec_core.history.history import EventLayout, History
@@ -27,6 +28,10 @@ group = typer.Typer(
 _MAX_SHOWN = 20
 
 User = Annotated[str, typer.Argument(metavar="USER", help="The user id, as sent in the plays.")]
+Escaped = Annotated[
+    bool,
+    typer.Option("--escaped", help="USER is written as in JSON: a\\u0000b is an id with a NUL character."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +55,7 @@ def _state() -> None:
 )
 def show(
     user: User,
+    escaped: Escaped = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     broker: options.Broker = None,
     domain: options.Domain = None,
@@ -60,9 +66,7 @@ def show(
     Only hashes of ids are stored (xxh3, 64 bits). Workers may keep running; plays that
     they have not committed yet (up to 0.5 s by default) are not shown.
     """
-    from rich.table import Table
-
-    settings = options.settings(broker=broker, domain=domain)
+    settings, user = options.settings(broker=broker, domain=domain), _user_id(user, escaped=escaped)
     layout = _layout(settings)
     with bars() as report:
         report(f"reading {settings.changelog_topic} on {settings.broker}", 0, 0)
@@ -74,13 +78,9 @@ def show(
     out = results()
     for name, value in shown.items():
         if name != "plays":
-            out.print(f"{name:<16} {value}", markup=False, soft_wrap=True)
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in shown["plays"][0]:
-        table.add_column(column, no_wrap=True)
-    for play in shown["plays"]:
-        table.add_row(*("–" if value is None else str(value) for value in play.values()))
-    out.print(table)
+            out.print(f"{name:<16} {printable(str(value))}", markup=False, soft_wrap=True)
+    rows = [["–" if value is None else str(value) for value in play.values()] for play in shown["plays"]]
+    print_table(list(shown["plays"][0]), rows)
 
 
 @group.command(
@@ -114,7 +114,7 @@ def verify(
         else:
             out.print(_verdict(done), soft_wrap=True)
             for user_id, what in list(done.differences.items())[:_MAX_SHOWN]:
-                out.print(f"  {user_id}: {what}", markup=False, soft_wrap=True)
+                out.print(f"  {printable(user_id)}: {what}", markup=False, soft_wrap=True)
     num_different = sum(len(done.differences) for done in verified)
     if num_different:
         raise StateError(
@@ -125,6 +125,7 @@ def verify(
 
 def forget(
     user: User,
+    escaped: Escaped = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until a worker has erased the state.")] = 0,
     broker: options.Broker = None,
@@ -142,7 +143,7 @@ def forget(
     """
     from stream.kafka.send_erasure import is_followed, send_forget
 
-    settings = options.settings(broker=broker)
+    settings, user = options.settings(broker=broker), _user_id(user, escaped=escaped)
     if not yes and not typer.confirm(f"Erase {user!r} on {settings.broker}? This cannot be undone", err=True):
         raise ConfigError("not confirmed: nothing was sent")
     sent = asyncio.run(send_forget(settings, user))
@@ -158,8 +159,39 @@ def forget(
                 f"no worker has processed the request within {wait:g} s; it stands: a worker erases the member once it gets there"
             )
         out.print(
-            "[green]erased[/green]: no worker holds a history of this member; the changelog has tombstones where there was one"
+            "[green]erased[/green]: state and changelog have no play that this member made before the request; plays after it "
+            "begin a new history",
+            soft_wrap=True,
         )
+
+
+def _user_id(given: str, *, escaped: bool) -> str:
+    """The user id that an argument of the command line names.
+
+    Raises: ConfigError when it is no text, which the id of a play always is.
+    """
+    if not escaped:
+        if not _is_text(given):
+            raise ConfigError(f"USER {given!r} is not UTF-8; write it as in JSON, with --escaped")
+        return given
+    try:
+        user = json.loads(f'"{given}"')
+    except ValueError:
+        user = None
+    if not isinstance(user, str) or not _is_text(user):
+        raise ConfigError(
+            f"USER {given!r} with --escaped; allowed: the user id as a JSON string without its quotes, such as a\\u0000b"
+        )
+    return user
+
+
+def _is_text(text: str) -> bool:
+    """Whether it has no half of a surrogate pair, which is how Python keeps bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _layout(settings: Settings) -> EventLayout:
@@ -187,8 +219,8 @@ async def _find(settings: Settings, layout: EventLayout, user: str) -> tuple[int
 
 
 def _as_json(layout: EventLayout, user: str, partition: int, history: History) -> dict[str, Any]:
+    from intentrec_core.times import iso_time
     from stream.repair.state_view import held_plays
-    from stream.wire.codec import iso_time
 
     num_evicted = len(history.evicted_items) // 8
     began_ms = history.session_start_ms(layout, history.num_events(layout) - 1)
@@ -198,6 +230,7 @@ def _as_json(layout: EventLayout, user: str, partition: int, history: History) -
         "plays_applied": history.count,
         "plays_held": history.num_events(layout),
         "watched_before": num_evicted,
+        "evicted_until": iso_time(history.newest_evicted_ms) if history.anchor(layout) else None,
         "session_began": iso_time(began_ms),
         "last_offset": history.last_offset,
         "plays": held_plays(layout, history),

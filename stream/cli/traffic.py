@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,7 @@ from stream.cli.progress import Report, bars, notes, results
 
 if TYPE_CHECKING:
     from intentrec_core.plays.table import PlayRow
+    from intentrec_core.simulation.simulate import World
     from stream.kafka.replay import Pace
     from stream.settings import Settings
 
@@ -58,6 +60,7 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     data: options.Data = "movielens-100k",
+    domain: options.Domain = None,
     broker: options.Broker = None,
     speed: Speed = None,
     rate: Rate = None,
@@ -67,15 +70,20 @@ def replay(
     limit: Limit = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Send recorded plays to Kafka, in the order in which they happened."""
+    """Send recorded plays to Kafka, in the order in which they happened.
+
+    The domain says which times are possible: a file with plays that no worker would
+    take, because their times are in another unit, is refused before anything is sent.
+    """
+    from intentrec_core.domain.toml import load_domain
     from intentrec_core.plays.table import play_rows
     from stream.cli.data_source import load_data
     from stream.kafka.replay import Pace
 
-    settings = options.settings(broker=broker, cache_dir=cache_dir)
+    settings = options.settings(domain=domain, broker=broker, cache_dir=cache_dir)
     pace = Pace(speed=speed, rate=rate)
     with bars() as report:
-        data_set = load_data(data, settings.cache_dir, report)
+        data_set = load_data(data, settings.cache_dir, report, load_domain(settings.domain))
         table = data_set.rest(from_share)
         total = min(limit or table.num_rows, table.num_rows)
         _send(settings, pace, play_rows(table.slice(0, total)), total, data_set.title, report)
@@ -105,13 +113,17 @@ def simulate(
     """Send the plays of a simulated world to Kafka, or write them to a folder. The hidden
     intents of its members are known.
 
-    The same options give the same plays. Only the members are held in memory, so the
-    number of plays is unlimited.
+    The same options give the same plays. Only the members are held in memory. The
+    world begins in 2024, or so much earlier that --plays of it fit; it ends at the
+    present, since a worker takes no plays of the future.
     """
-    from intentrec_core.simulation.simulate import World
+    from intentrec_core.simulation.simulate import World, start_in_the_past
     from stream.kafka.replay import Pace
 
-    world = World(domain.value, users, items, seed, event_rate, informative=informative)
+    start_ms, now_ms = start_in_the_past(limit or 0, users, event_rate), time.time_ns() // 1_000_000
+    world = World(
+        domain.value, users, items, seed, event_rate, informative=informative, start_ms=start_ms, end_ms=now_ms
+    )
     with bars() as report:
         if out is not None:
             if broker is not None or speed is not None or rate is not None:
@@ -120,19 +132,31 @@ def simulate(
                 raise ConfigError("--out needs --plays: a simulated world has no end")
             from stream.cli.world_folder import write_world
 
-            write_world(world, out, limit, report)
+            written = write_world(world, out, limit, report)
+            _note_end(world, written, limit)
             results().print(
-                f"{limit:,} plays in {out}, their hidden intents in {out / 'truth.parquet'}; next: "
+                f"{written:,} plays in {out}, their hidden intents in {out / 'truth.parquet'}; next: "
                 f"intentrec train --data {out} --domain {domain.value}",
                 soft_wrap=True,
             )
             return
         settings = options.settings(broker=broker)
         rows = (simulated.play for simulated in world.plays(limit))
-        _send(settings, Pace(speed=speed, rate=rate), rows, limit or 0, f"simulated {domain.value} plays", report)
+        sent = _send(
+            settings, Pace(speed=speed, rate=rate), rows, limit or 0, f"simulated {domain.value} plays", report
+        )
+        _note_end(world, sent, limit)
 
 
-def _send(settings: Settings, pace: Pace, rows: Iterable[PlayRow], total: int, title: str, report: Report) -> None:
+def _note_end(world: World, num_plays: int, limit: int | None) -> None:
+    """Says so if the world ended before the plays that were asked for."""
+    if world.has_ended and (limit is None or num_plays < limit):
+        notes().print(
+            "the simulated time has reached the present: for more plays, take more users, or a higher event rate"
+        )
+
+
+def _send(settings: Settings, pace: Pace, rows: Iterable[PlayRow], total: int, title: str, report: Report) -> int:
     from stream.kafka.replay import Replay
 
     run = Replay(settings, pace)
@@ -159,3 +183,4 @@ def _send(settings: Settings, pace: Pace, rows: Iterable[PlayRow], total: int, t
     source = iter(rows)
     sent = asyncio.run(send())
     notes().print(f"{sent:,} plays sent to {settings.broker} and acknowledged")
+    return sent

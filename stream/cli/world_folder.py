@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 TRUTH = pa.schema([("event_id", pa.string()), ("hidden_intent", pa.string())])
 
 
-def write_world(world: World, folder: Path, num_plays: int, report: Report) -> None:
-    """Writes the world's first plays, tick by tick, and its items.
+def write_world(world: World, folder: Path, num_plays: int, report: Report) -> int:
+    """Writes the world's first plays, tick by tick, and its items. Returns the number of plays: fewer if the world ends.
 
     Raises: DataError if the folder is not writable.
     """
@@ -41,3 +41,4 @@ def write_world(world: World, folder: Path, num_plays: int, report: Report) -> N
         Catalogue(world.catalogue(last_ms + 1)).save(folder / "items.parquet")
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error}; free its disk or choose another folder") from error
+    return done

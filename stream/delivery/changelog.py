@@ -22,12 +22,15 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
 from intentrec_core.errors import BrokerError, Fenced
 from intentrec_core.history.changelog_codec import MARKER_KEY, Marker
-from stream.kafka.clients import close_producer
+from stream.kafka.clients import close_producer, mark_retrieved
+from stream.kafka.known_nodes import wait_for_nodes
 from stream.kafka.publisher import BATCH_BYTES
 from stream.wire.records import OutputRecord
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+
+    from aiokafka.producer.message_accumulator import BatchBuilder
 
     from stream.kafka.outputs_producer import OutputsProducer
     from stream.kafka.publisher import Publisher
@@ -70,9 +73,14 @@ class TransactionalWriter:
     """Commits each checkpoint in one transaction. Its transactional id is the partition's only fence."""
 
     def __init__(
-        self, settings: Settings, partition: int, marker: Callable[[int], Marker], publisher: Publisher | None
+        self,
+        settings: Settings,
+        partition: int,
+        marker: Callable[[int], Marker],
+        publisher: Publisher | None,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
-        self._settings = settings
+        self._settings, self._batch_bytes = settings, batch_bytes
         self._partition = partition
         self._marker = marker
         self._publisher = publisher
@@ -81,13 +89,14 @@ class TransactionalWriter:
     async def open(self) -> None:
         """Raises the producer epoch: the previous owner can no longer commit, and its open transaction is aborted."""
         settings = self._settings
+        wait_for_nodes()
         self._producer = producer = AIOKafkaProducer(
             **settings.connection(),
             client_id=f"{settings.app_id}-changelog-{self._partition}",
             transactional_id=transactional_id(settings, self._partition),
             transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
             request_timeout_ms=int(settings.transaction_timeout_s * 1000),
-            max_batch_size=BATCH_BYTES,
+            max_batch_size=self._batch_bytes,
         )
         await producer.start()
 
@@ -182,13 +191,19 @@ async def _send(
         *checkpoint.changes.items(),
         (MARKER_KEY, marker(checkpoint.next_offset).encode()),
     ]
-    acknowledged = []
+    acknowledged: list[asyncio.Future[object]] = []
+
+    async def send(batch: BatchBuilder) -> None:
+        sent = await producer.send_batch(batch, topic, partition=partition)
+        sent.add_done_callback(mark_retrieved)  # if a later send raises, nothing awaits this one
+        acknowledged.append(sent)
+
     builder = producer.create_batch()
     for key, value in records:
         if builder.append(timestamp=None, key=key, value=value) is None:
-            acknowledged.append(await producer.send_batch(builder, topic, partition=partition))
+            await send(builder)
             builder = producer.create_batch()
             builder.append(timestamp=None, key=key, value=value)
     builder.close()
-    acknowledged.append(await producer.send_batch(builder, topic, partition=partition))
+    await send(builder)
     return acknowledged

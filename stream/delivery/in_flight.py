@@ -41,8 +41,12 @@ class InFlight:
 
     def holds(self, task: PartitionTask) -> bool:
         """Whether a task has uncommitted plays."""
+        return self.num_plays(task) > 0
+
+    def num_plays(self, task: PartitionTask) -> int:
+        """How many uncommitted plays a task has; 0 for one that has ended."""
         held = self._partition_tasks.get(task)
-        return held is not None and held.num_plays > 0
+        return 0 if held is None else held.num_plays
 
     def begin(self, task: PartitionTask) -> None:
         """Begins to count a new task, which has fetched nothing yet."""

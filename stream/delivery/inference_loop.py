@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from intentrec_core.errors import DeviceLost, EngineError
 
@@ -63,8 +63,8 @@ class PlaysPipeline(Protocol[_EncodedT]):
         ...
 
     @property
-    def num_queued(self) -> int:
-        """How often :meth:`encode_prefill` has something to encode."""
+    def num_queued_chunks(self) -> int:
+        """Number of queued prefill chunks."""
         ...
 
     def encode_prefill(self) -> _EncodedT:
@@ -134,10 +134,10 @@ class _Job:
     is_chunk: bool = False
 
 
-class InferenceLoop:
+class InferenceLoop(Generic[_EncodedT]):
     """Owned by the event loop; owns the inference thread and the responder thread."""
 
-    def __init__(self, buffer: PlayBuffer, pipeline: PlaysPipeline[Any], sink: ResultSink) -> None:
+    def __init__(self, buffer: PlayBuffer, pipeline: PlaysPipeline[_EncodedT], sink: ResultSink) -> None:
         self._buffer = buffer
         self._pipeline = pipeline
         self._sink = sink
@@ -173,7 +173,7 @@ class InferenceLoop:
             await self._slots.acquire()
             await self._prefill_has_capacity.wait()
             coalesced = self._sink.is_overloaded()
-            taken = self._buffer.take(everything=coalesced and self._pipeline.num_queued < _MANY_ARE_COLD)
+            taken = self._buffer.take(everything=coalesced and self._pipeline.num_queued_chunks < _MANY_ARE_COLD)
             tasks = {partition: task for partition in taken if (task := self._sink.task_of(partition))}
             batch = {partition: taken[partition] for partition in tasks}
             self._sink.batch_taken()
@@ -185,28 +185,30 @@ class InferenceLoop:
             processed = self._on_both_threads(partial(self._pipeline.encode, batch, coalesced=coalesced))
             self._jobs.put_nowait(_Job(_Batch(tasks), processed))
 
-    def _on_both_threads(self, encode: Callable[[], Any]) -> asyncio.Future[_Processed]:
+    def _on_both_threads(self, encode: Callable[[], _EncodedT]) -> asyncio.Future[_Processed]:
         """Encodes on the inference thread and answers on the responder thread; both in the order of these calls."""
         processed: Future[_Processed] = Future()
         self._thread.submit(self._encode, encode, processed)
         return asyncio.wrap_future(processed)
 
-    def _encode(self, encode: Callable[[], Any], processed: Future[_Processed]) -> None:
+    def _encode(self, encode: Callable[[], _EncodedT], processed: Future[_Processed]) -> None:
         """Runs on the inference thread. A micro-batch that raised may have queued chunks too, and they are counted."""
-        num_before = self._pipeline.num_queued
+        num_before = self._pipeline.num_queued_chunks
         encoded, error = None, None
         try:
             encoded = encode()
         except Exception as raised:  # passed on with the count
             error = raised
-        num_queued = max(0, self._pipeline.num_queued - num_before)  # a chunk that is encoded leaves the queue
+        num_queued = max(0, self._pipeline.num_queued_chunks - num_before)  # a chunk that is encoded leaves the queue
         self._responder.submit(self._respond, encoded, error, num_queued, processed)
 
-    def _respond(self, encoded: Any, error: Exception | None, num_queued: int, processed: Future[_Processed]) -> None:
+    def _respond(
+        self, encoded: _EncodedT | None, error: Exception | None, num_queued: int, processed: Future[_Processed]
+    ) -> None:
         """Runs on the responder thread. A micro-batch that raised takes its turn here too."""
         results: list[PartitionResult] = []
         try:
-            if error is None:
+            if encoded is not None:
                 results = self._pipeline.respond(encoded)
         except Exception as raised:  # passed on
             error = raised
@@ -246,7 +248,7 @@ class InferenceLoop:
             self._jobs.put_nowait(_Job(self._with_chunks[0], processed, is_chunk=True))
 
     def _update_prefill_capacity(self) -> None:
-        if self._pipeline.num_queued < MAX_PREFILL_CHUNKS:
+        if self._pipeline.num_queued_chunks < MAX_PREFILL_CHUNKS:
             self._prefill_has_capacity.set()
         else:
             self._prefill_has_capacity.clear()

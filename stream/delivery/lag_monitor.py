@@ -40,7 +40,8 @@ async def watch_lag(
     """Compares offsets about once a second, each time within ``deadline_s``: reports the lag, and partitions without progress.
 
     A partition makes no progress if it has unfetched plays and its position does not move, or if it is assigned and not being
-    opened. The lag of a partition that is not served is the last one known.
+    opened. The lag of a partition that is not served is the last one known. A worker without partitions looks too, so that it
+    notices when the broker is away.
 
     ``broker_answers``: whether a fresh client can read the end offsets of partitions. If it cannot either, the broker is down:
     that is not reported as a stuck worker, because a restart would not help.
@@ -53,13 +54,15 @@ async def watch_lag(
         found: dict[int, tuple[int, int]] | None = {}
         try:
             async with asyncio.timeout(deadline_s):
-                found = await source.source_positions(fetched) if fetched else {}
+                found = await source.source_positions(fetched) if worker.joined else {}
         except (TimeoutError, KafkaError) as error:
             logger.warning("the end offsets of the plays topic cannot be read: %r", error)
             found = None
         if (found is None or unopened) and not await broker_answers(fetched | unopened):
             worker.progress.broker_away()
+            worker.saw_broker(answers=False)
             continue
+        worker.saw_broker(answers=found is not None)
         if found is None:
             worker.progress.saw_lag(fetched | unopened)
             continue
@@ -70,8 +73,7 @@ async def watch_lag(
             standing = set()
         worker.progress.saw_lag(standing | unopened)
         before = {partition: position for partition, (position, _) in found.items()}
-        served = {p: task.committed_offset for p, task in worker.fetchable().items() if p in found}
-        lags |= {p: max(0, found[p][1] - offset) for p, offset in served.items()}
+        lags |= {p: worker.lag_plays(task, found[p][1]) for p, task in worker.fetchable().items() if p in found}
         lags = {p: lag for p, lag in lags.items() if p in worker.assigned}
         worker.overload.saw_lag(sum(lags.values()))
         worker.metrics.lag(sum(lags.values()))
@@ -83,7 +85,7 @@ async def can_read_end_offsets(settings: Settings, timeout_s: float, partitions:
     try:
         async with asyncio.timeout(timeout_s):
             await consumer.start()
-            await consumer.end_offsets([TopicPartition(settings.plays_topic, number) for number in partitions])
+            await consumer.end_offsets([TopicPartition(settings.plays_topic, number) for number in partitions or {0}])
     except (TimeoutError, KafkaError):
         return False
     finally:

@@ -64,7 +64,7 @@ class SourceConsumer(Protocol):
         ...
 
     async def source_positions(self, partitions: set[int]) -> dict[int, tuple[int, int]]:
-        """For each partition, the fetcher's position and the end offset of the log."""
+        """For each partition, the fetcher's position and the end offset of the log. Asks the broker in any case."""
         ...
 
     async def membership(self, partition: int) -> Membership:
@@ -130,13 +130,18 @@ class _Uncommitted:
 
 
 class PartitionTask:
-    """Owned by the event loop. ``next_fetch``: the offset at which the next fetch has to start."""
+    """Owned by the event loop.
+
+    ``next_fetch``: the offset at which the next fetch has to start. Plays below ``processed_offset`` were processed, those below
+    ``committed_offset`` are in a durable checkpoint.
+    """
 
     def __init__(self, partition: int, dependencies: TaskDependencies, owner: TaskOwner) -> None:
         self.partition = partition
         self.phase = TaskPhase.OPENING
         self.next_fetch = -1
         self.committed_offset = -1
+        self.processed_offset = -1
         self.output_stream = OutputStream()
         self._dependencies, self._owner = dependencies, owner
         self._writer: ChangelogWriter | None = None
@@ -235,6 +240,7 @@ class PartitionTask:
         # The result of a queued prefill chunk holds no records, and may be older than the newest result.
         pending.next_offset = max(pending.next_offset, result.next_offset)
         pending.num_plays += result.num_records
+        self.processed_offset = max(self.processed_offset, result.next_offset)
         pending.changes.update(result.changelog)
         pending.counts.add_all(result.counts)
         pending.receipts.extend(receipts)
@@ -278,9 +284,11 @@ class PartitionTask:
             self._commits.cancel()
         self.output_stream.ended = True
         self._uncommitted = _Uncommitted()
-        if self._writer is not None:
-            await self._writer.close()
-        await self._owner.close_state(self.partition)
+        try:
+            if self._writer is not None:
+                await self._writer.close()
+        finally:  # also where a revoke past its deadline cancels this, because nothing ends the task a second time
+            await self._owner.close_state(self.partition)
 
     async def _commit_regularly(self) -> None:
         try:
@@ -299,7 +307,7 @@ class PartitionTask:
 
     async def _commit(self) -> None:
         async with self._committing:
-            # None follows a failed checkpoint: it would move the offset past plays that are in neither of the two.
+            # No checkpoint follows a failed one: it would move the offset past plays that are in neither checkpoint.
             if self._failure is not None:
                 raise self._failure
             try:

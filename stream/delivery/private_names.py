@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiokafka
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher as AIOKafkaFetcher
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
@@ -41,9 +42,11 @@ _PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
     ),
     driver.AIOKafkaConsumerThread: (
         "_create_worker_consumer",
+        "_consumer",
         "_ensure_consumer",
         "_fetch_records",
         "on_partitions_assigned",
+        "on_thread_stop",
     ),
     FaustFetcher: ("_fetcher",),
     AIOKafkaFetcher: ("fetched_records", "_create_fetch_waiter"),
@@ -55,14 +58,25 @@ _PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
     TopicPartitionState: ("has_valid_position", "position"),
     StickyPartitionAssignor: ("on_generation_assignment",),
     MessageAccumulator: ("fail_all",),
+    AIOKafkaClient: ("get_random_node", "coordinator_lookup"),
 }
 #: Names that a constructor sets or a method uses: they are searched for in the owner's source.
 _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
     FaustFetcher: ("consumer._drain_messages(self)",),
-    AIOKafkaFetcher: ("MemoryRecords(part_data[-1])", "PartitionRecords("),
+    AIOKafkaFetcher: (
+        "MemoryRecords(part_data[-1])",
+        "PartitionRecords(",
+        "self._records = collections.OrderedDict()",
+        "if type(res_or_error) is FetchResult:",
+    ),
     PartitionRecords: ("self.next_fetch_offset = record.offset + 1",),
     _DefaultRecordBatchPy: ("buffer = self._buffer", '.decode("utf-8")'),
-    driver.AIOKafkaConsumerThread: ("self._create_worker_consumer(", "self.consumer.flow_active"),
+    driver.AIOKafkaConsumerThread: (
+        "self._create_worker_consumer(",
+        "self.consumer.flow_active",
+        "await super().on_thread_stop()",
+        "await self._consumer.stop()",
+    ),
     ServiceThread: ("self.thread_loop",),
     FaustConsumer: ("self._read_offset", "self.can_resume_flow"),
     GroupCoordinator: ("self._rejoin_needed_fut", "self.generation", "self.member_id"),

@@ -1,5 +1,8 @@
 """Faust's Kafka transport, with one difference: plays leave it in whole batches by partition, not one by one.
 
+A fetch is shared among the partitions that have plays. aiokafka alone empties one partition's megabyte after another: a worker
+that catches up would leave a partition that it has just restored without an answer until all others had their turn.
+
 Faust spends four futures and two queues on each message; passing on whole fetches is about ten times faster. Everything else
 (membership, rebalances, lifecycle, the consumer's thread) is Faust's. Some of its private methods are overridden or used;
 ``check_private_names`` refuses to start when one is missing, because an override that is silently not called would lose plays.
@@ -12,7 +15,8 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import aiokafka
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
@@ -22,7 +26,7 @@ from intentrec_core.errors import BrokerError
 from stream.delivery.partition import Membership
 from stream.delivery.private_names import check_private_names
 from stream.delivery.start_offset import SourceFacts
-from stream.kafka.clients import consumer_options
+from stream.kafka.clients import close_consumer, consumer_options
 from stream.wire.records import Fetched
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ _POLL_S = 0.1
 #: The smallest size of a play in the log.
 _PLAY_BYTES = 256
 _MAX_POLL_RECORDS = 2048
+#: Partitions in one fetch. Each costs a pass over the partitions that wait, and a share of less than 32 plays is not worth it.
+_MAX_SHARES = 64
 _REQUEST_TIMEOUT_S = 40.0
 _HEARTBEAT_DEADLINE_S = 5.0
 _STOP_NOTICED_S = 0.2
@@ -69,6 +75,11 @@ class PlaysSink(Protocol):
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Partitions in the order of their last turn.
+        self._served: dict[TP, None] = {}
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         # Faust's own consumer reads uncommitted plays and, without tables, assigns partitions round robin.
@@ -117,7 +128,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         while True:
             before = _positions(consumer, active_partitions)
             # Without a timeout, the records and the positions before and after them are read in one step of this loop.
-            records = await super()._fetch_records(consumer, active_partitions, timeout=0, max_records=max_records)
+            records = await self._fetch_shares(consumer, active_partitions, max_records or _MAX_POLL_RECORDS)
             after = _positions(consumer, active_partitions)
             fetched = {
                 tp: Fetched(start, records.get(tp, ()), after[tp])
@@ -133,6 +144,36 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 arrival.cancel()
                 return {}
             arrival.result()
+
+    async def _fetch_shares(
+        self, consumer: aiokafka.AIOKafkaConsumer, partitions: set[TP], max_records: int
+    ) -> Mapping[TP, list[ConsumerRecord]]:
+        """What has been fetched already: ``max_records``, in equal shares of the partitions that have any and were served last
+        the longest time ago. What one does not use is left to the next ones; each gets at least one play.
+
+        Raises: what a partition's fetch failed with, before any play is taken, because plays that are taken cannot be given back.
+        """
+        fetched = consumer._fetcher._records
+        turns = {tp: turn for turn, tp in enumerate(self._served)}
+        waiting = sorted((tp for tp in fetched if tp in partitions), key=lambda tp: turns.get(tp, -1))[:_MAX_SHARES]
+        waiting.sort(key=lambda tp: type(fetched[tp]) is FetchResult)
+        if not waiting:  # Faust's checks, and the sign of life that aiokafka expects
+            return await super()._fetch_records(consumer, partitions, timeout=0, max_records=max_records)
+        shares: dict[TP, list[ConsumerRecord]] = {}
+        for place, tp in enumerate(waiting):
+            share = max(1, max_records // (len(waiting) - place))
+            records = await super()._fetch_records(consumer, {tp}, timeout=0, max_records=share)
+            shares |= records
+            max_records -= sum(map(len, records.values()))
+            self._served.pop(tp, None)
+            self._served[tp] = None
+        return shares
+
+    async def on_thread_stop(self) -> None:
+        """As in Faust, but never raises: closing the consumer of a broker that is away would end this thread with a traceback."""
+        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        if self._consumer is not None:
+            await close_consumer(self._consumer)
 
     async def _unless_stopping(self, callback: Coroutine[Any, Any, None]) -> None:
         called = asyncio.ensure_future(callback)
@@ -283,8 +324,9 @@ class BatchConsumer(driver.Consumer):
     async def _source_positions(self, sources: set[TopicPartition]) -> dict[int, tuple[int, int]]:
         consumer = self._thread.aiokafka_consumer
         assigned = sources & consumer.assignment()
-        ends = await consumer.end_offsets(assigned) if assigned else {}
-        return {source.partition: (await consumer.position(source), end) for source, end in ends.items()}
+        # Without a partition, one end is read all the same: whether the broker answers must be known.
+        ends = await consumer.end_offsets(assigned or {TopicPartition(self._topic, 0)})
+        return {source.partition: (await consumer.position(source), ends[source]) for source in assigned}
 
     async def membership(self, partition: int) -> Membership:
         """See stream.delivery.partition.SourceConsumer. YES if the coordinator accepts a heartbeat of this generation."""

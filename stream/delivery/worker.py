@@ -26,7 +26,7 @@ from stream.delivery.inference_loop import InferenceLoop
 from stream.delivery.overload import Overload
 from stream.delivery.partition import Membership, PartitionTask, TaskDependencies
 from stream.delivery.play_buffer import PlayBuffer
-from stream.delivery.retries import MAX_FAILURES, Retries, pause_s
+from stream.delivery.retries import MAX_FAILURES, Retries
 from stream.ops.liveness import WorkProgress
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class PlaysWorker:
         *,
         rebalance_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
+        retries: Retries | None = None,
     ) -> None:
         self.metrics = metrics
         self._pipeline, self._dependencies, self._publisher = pipeline, dependencies, publisher
@@ -85,9 +86,14 @@ class PlaysWorker:
         self._turns: dict[int, asyncio.Lock] = {}
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._openings = asyncio.Semaphore(_NUM_OPENING)
-        self._retries = Retries(clock)
+        self._retries = retries or Retries(clock)
+        #: For each partition whose processed plays were dropped uncommitted, the offset up to which they have to be replayed.
+        self._to_replay: dict[int, int] = {}
         self._draining = False
+        self._was_ready = False
         self.joined = False
+        #: Whether the consumer of the plays got no answer at the last look.
+        self.is_cut_off = False
         self.progress = WorkProgress(clock)
 
     async def __aenter__(self) -> Self:
@@ -116,12 +122,17 @@ class PlaysWorker:
         """Runs a function between two micro-batches, on the thread that owns the pipeline."""
         return await self._inference.on_thread(function, *args)
 
-    async def drain(self) -> None:
-        """Accepts no more plays, finishes and commits those in inference, and closes every partition."""
+    async def drain(self) -> frozenset[int]:
+        """Accepts no more plays, finishes and commits those in inference, and closes every partition.
+
+        Returns the partitions with processed plays that are not committed: those whose last checkpoint failed, and those that
+        had failed before and were not read back yet. These plays are replayed.
+        """
         self._draining = True
         self._flow.close()
         tasks = [task for partition in list(self._tasks) if (task := self._take_out(partition))]
         await asyncio.gather(*(self._finish(task) for task in tasks))
+        return frozenset(self._to_replay.keys() & self._assigned)
 
     # --- for the transport and the lag monitor
 
@@ -138,6 +149,11 @@ class PlaysWorker:
         """The partitions that the group assigned to this worker."""
         return frozenset(self._assigned)
 
+    def saw_broker(self, *, answers: bool) -> None:
+        """Reports whether the broker answered the consumer of the plays just now."""
+        self.is_cut_off = not answers
+        self.metrics.cut_off(self.is_cut_off)
+
     def unopened(self) -> set[int]:
         """Assigned partitions without a task, not even one that is being opened."""
         return self._assigned - self._tasks.keys()
@@ -145,6 +161,14 @@ class PlaysWorker:
     def fetchable(self) -> dict[int, PartitionTask]:
         """The tasks that are ready, by partition."""
         return {partition: task for partition, task in self._tasks.items() if task.ready}
+
+    def lag_plays(self, task: PartitionTask, end: int) -> int:
+        """How many plays of a task's partition are in no checkpoint, if the log of the partition ends at ``end``.
+
+        Not ``end`` less the committed offset: that offset never passes the control records of transactional producers at the end
+        of a log. The fetcher passes them, and from there on plays are counted instead of offsets.
+        """
+        return max(0, end - task.next_fetch) + self._in_flight.num_plays(task)
 
     def accept(self, task: PartitionTask, fetched: Fetched) -> None:
         """Accepts a fetch for a task, unless the task has ended. A fetch that repeats or skips plays fails the task."""
@@ -168,6 +192,7 @@ class PlaysWorker:
     def partitions_assigned(self, partitions: set[int]) -> None:
         """Opens newly assigned partitions, in the background."""
         self._assigned, self.joined = set(partitions), True
+        logger.info("the group assigns %d partitions to this worker: %s", len(partitions), sorted(partitions))
         self._count_partitions()
         for partition in partitions:
             self._background.spawn(self._open(partition), f"open partition {partition}")
@@ -270,7 +295,7 @@ class PlaysWorker:
             return self._background.end_process(
                 EngineError(f"partition {partition} failed {failures} times without progress, last: {error!r}")
             )
-        await asyncio.sleep(pause_s(failures))
+        await asyncio.sleep(self._retries.pause_s(failures))
         if await self._still_ours(partition):
             self.metrics.reopened(error)
             await self._open(partition)
@@ -293,6 +318,8 @@ class PlaysWorker:
 
     def _settle(self, task: PartitionTask) -> None:
         """A task has ended: it has no plays in flight."""
+        if task.processed_offset > task.committed_offset:
+            self._to_replay[task.partition] = max(task.processed_offset, self._to_replay.get(task.partition, 0))
         if self._in_flight.end(task):
             self.progress.work_done(task.partition, idle=True)
         self._flow.update()
@@ -337,6 +364,8 @@ class PlaysWorker:
     def committed(self, task: PartitionTask, num_plays: int, duration_s: float) -> None:
         """A checkpoint is durable."""
         self._retries.succeeded(task.partition)
+        if task.committed_offset >= self._to_replay.get(task.partition, 0):
+            self._to_replay.pop(task.partition, None)
         self._in_flight.committed(task, num_plays, task.committed_offset)
         self.metrics.committed(duration_s)
         self.progress.work_done(task.partition, idle=not self._in_flight.holds(task))
@@ -348,4 +377,8 @@ class PlaysWorker:
         self.failed(task, error)
 
     def _count_partitions(self) -> None:
-        self.metrics.partitions(assigned=len(self._assigned), ready=len(self.fetchable()))
+        num_ready = len(self.fetchable())
+        self.metrics.partitions(assigned=len(self._assigned), ready=num_ready)
+        if self.ready and not self._was_ready:
+            logger.info("ready: all %d assigned partitions are served", num_ready)
+        self._was_ready = self.ready

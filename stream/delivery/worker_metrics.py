@@ -36,6 +36,10 @@ class WorkerMetrics:
         """The number of plays in the log that are in no checkpoint."""
         self._metrics.lag_plays.set(num_plays)
 
+    def cut_off(self, is_cut_off: bool) -> None:
+        """Whether the broker does not answer."""
+        self._metrics.broker_away.set(is_cut_off)
+
     def committed(self, duration_s: float) -> None:
         """A checkpoint is durable."""
         self._metrics.transactions.labels(TransactionOutcome.COMMITTED).inc()

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from intentrec_core.errors import IntentRecError
 from intentrec_core.plays.table import play_rows
 from stream.demo.console.snapshot import DemoPhase, DemoSnapshot
 from stream.demo.console.spotlight import Spotlight
@@ -39,10 +38,6 @@ _ARRIVAL_DEADLINE_S = 10.0
 #: Fetching and verifying a bundle and moving members to it takes a second or two on an idle machine.
 _SWAP_DEADLINE_S = 15.0
 _FRAME_S = 0.25
-
-
-class NotDrained(IntentRecError):
-    """The worker did not fold in every play that was sent. The summary printed before says how many are missing."""
 
 
 class DrawSnapshot(Protocol):

@@ -52,15 +52,17 @@ async def _can_init_producer(client: AIOKafkaClient) -> bool:
 
 
 async def check_topics(settings: Settings) -> int:
-    """Checks that all topics exist and that plays and changelog have the same number of partitions. Returns that number.
+    """Checks that all topics in use exist, and that plays and changelog have the same number of partitions. Returns it.
 
     Raises: StateError or BrokerError, with the remedy.
     """
+    follows_items = settings.catalogue_source == "topic"
+    topics = [topic for topic in settings.topics if follows_items or topic != settings.items_topic]
     try:
-        counts = await count_partitions(settings, *settings.topics)
+        counts = await count_partitions(settings, *topics)
     except KafkaError as error:
         raise BrokerError(f"the topics on {settings.broker} cannot be read: {error!r}") from error
-    missing = [topic for topic in settings.topics if topic not in counts]
+    missing = [topic for topic in topics if topic not in counts]
     if missing:
         raise BrokerError(f"no topic {', '.join(missing)} on {settings.broker}; create the topics: intentrec topics")
     plays, changelog = counts[settings.plays_topic], counts[settings.changelog_topic]

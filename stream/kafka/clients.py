@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer
 
 from intentrec_core.errors import BrokerError
 from stream.kafka.header_names import read_any_header_name
+from stream.kafka.known_nodes import wait_for_nodes
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -27,9 +28,11 @@ CLOSE_DEADLINE_S = 2.0
 def consumer_options(settings: Settings, name: str) -> dict[str, Any]:
     """The options of every AIOKafkaConsumer of this project: connection, client id, committed records only, no auto-commit.
 
-    ``name`` is appended to the app id in the client id. As a side effect, consumers of this process accept any header name.
+    ``name`` is appended to the app id in the client id. As a side effect, consumers of this process accept any header name, and
+    wait for a broker that lists no node yet.
     """
     read_any_header_name()
+    wait_for_nodes()
     return {
         **settings.connection(),
         "client_id": f"{settings.app_id}-{name}",
@@ -56,6 +59,7 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
     cancellation of the caller, and a partition was left without a task and never reopened.
     """
     stopping = asyncio.ensure_future(consumer.stop())
+    stopping.add_done_callback(mark_retrieved)
     done, _ = await asyncio.wait([stopping], timeout=CLOSE_DEADLINE_S)
     if not done or stopping.cancelled() or stopping.exception() is not None:
         logger.debug("a consumer did not stop cleanly: %r", stopping)
@@ -66,9 +70,19 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
 async def close_producer(producer: AIOKafkaProducer) -> None:
     """Stops a producer within CLOSE_DEADLINE_S. Raises only if its caller is cancelled."""
     stopping = asyncio.ensure_future(producer.stop())
+    stopping.add_done_callback(mark_retrieved)
     done, _ = await asyncio.wait([stopping], timeout=CLOSE_DEADLINE_S)
     if not done:
         # stop() waits for batches that cannot be delivered. Failing these batches lets it finish in the background.
         producer._message_accumulator.fail_all(BrokerError("the producer was closed"))
     elif stopping.cancelled() or stopping.exception() is not None:
         logger.debug("a producer did not stop cleanly: %r", stopping)
+
+
+def mark_retrieved(future: asyncio.Future[Any]) -> None:
+    """A done callback for futures that may be dropped: asyncio must not report their exception as never retrieved.
+
+    Awaiting such a future raises as always.
+    """
+    if not future.cancelled():
+        future.exception()

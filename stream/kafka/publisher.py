@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from intentrec_core.errors import BrokerError
+from stream.kafka.clients import mark_retrieved
 from stream.kafka.steady_clock import SteadyClock
 from stream.wire.codec import with_latency
 from stream.wire.records import OutputKind, OutputRecord
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from aiokafka.producer.message_accumulator import BatchBuilder
 
     from stream.kafka.outputs_producer import OutputsProducer
+    from stream.wire.sizes import TopicLimits
 
-#: Kafka's default limit on a batch is 1 MiB. A single record above it still gets its own batch.
+#: Kafka's default limit on a batch is 1 MiB. A single record above this size gets a batch of its own; its size was checked
+#: when it was written.
 BATCH_BYTES = 900 * 1024
 #: aiokafka abandons a batch after its request timeout of 40 s, so waiting longer than this is useless.
 ACKNOWLEDGED_WITHIN_S = 60.0
@@ -76,7 +79,7 @@ class Receipt:
         self.stream = stream
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # If its partition was closed, no task awaits the receipt; asyncio must not report its exception as never retrieved.
-        self.future.add_done_callback(_mark_retrieved)
+        self.future.add_done_callback(mark_retrieved)
         if not num_outputs:
             self.future.set_result(None)
 
@@ -157,7 +160,9 @@ class Publisher:
                 latencies_s = fill(builder, chunk[num_done:], now_s, takes_latency=kind.takes_latency)
                 builder.close()
                 num_done += len(latencies_s)
-                sent.acknowledged.append(await producer.send_batch(builder, self._topics[kind], partition=partition))
+                acknowledged = await producer.send_batch(builder, self._topics[kind], partition=partition)
+                acknowledged.add_done_callback(mark_retrieved)  # if a later send raises, nothing awaits this one
+                sent.acknowledged.append(acknowledged)
                 sent.batches.append((Published(kind, latencies_s), now_s))
         return sent
 
@@ -244,6 +249,11 @@ class Publisher:
         return builder, sent, latencies_s
 
 
+def max_batch_bytes(limits: TopicLimits) -> int:
+    """The size of a batch that every topic of a worker takes: one producer sends to all of them."""
+    return min(BATCH_BYTES, limits.smallest)
+
+
 def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *, takes_latency: bool) -> list[float]:
     """Appends outputs until the batch is full, each with its latency as of ``now_s``.
 
@@ -262,8 +272,3 @@ def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *
             break
         latencies_s.append(latency_s)
     return latencies_s
-
-
-def _mark_retrieved(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()

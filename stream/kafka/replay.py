@@ -1,7 +1,8 @@
 """Replays plays into Kafka in time order, at a multiple of their original speed or at a steady rate.
 
 Key and partition follow the contract (user id in UTF-8, Kafka's murmur2). The timestamp of a record is the time of sending. The
-event ids are those of the data, so replaying the same data again sends duplicates, which the worker counts but does not apply.
+event ids are those of the data, so replaying the same data again changes no history: the worker counts duplicates, and sets aside
+as late what has left a history.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownError, UnsupportedVersionError
 
 from intentrec_core.errors import BrokerError, ConfigError
+from stream.kafka.topics import MAX_PLAY_RECORD_BYTES
 from stream.wire.codec import encode
 from stream.wire.messages import Play
 
@@ -141,7 +143,7 @@ async def _is_set_within(event: asyncio.Event, wait_s: float) -> bool:
 
 
 def play_message(row: PlayRow) -> Play:
-    """The message for a stored play."""
+    """The message for a stored play. An entry of the context without a value is left out."""
     return Play(
         event_id=row.event_id,
         user_id=row.user_id,
@@ -150,7 +152,9 @@ def play_message(row: PlayRow) -> Play:
         action=row.action,
         duration_s=row.duration_s,
         session_id=row.session_id,
-        context=None if row.context is None else dict(row.context),
+        context=None
+        if row.context is None
+        else {key: value for key, value in row.context.items() if value is not None},
     )
 
 
@@ -161,7 +165,12 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
     """
     for idempotent in {"auto": (True, False), "on": (True,), "off": (False,)}[settings.transactions]:
         producer = AIOKafkaProducer(
-            **settings.connection(), enable_idempotence=idempotent, acks="all", linger_ms=2, compression_type=None
+            **settings.connection(),
+            enable_idempotence=idempotent,
+            acks="all",
+            linger_ms=2,
+            compression_type=None,
+            max_request_size=MAX_PLAY_RECORD_BYTES,
         )
         try:
             await producer.start()

@@ -5,6 +5,7 @@ plays            any number of partitions, but never changed: a history is in th
 recommendations, intents   keyed by user; the number of partitions may differ, equal numbers spread the load evenly
 plays.dlq, plays.late      kept for a month
 model-updates    compacted, ONE partition, so that announcements have one order
+items            compacted, ONE partition: an offset says how much of the catalogue a message knows
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from intentrec_core.errors import BrokerError, StateError
+from stream.wire.sizes import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 _DAY_MS = str(24 * 3600 * 1000)
 _MONTH_MS = str(30 * 24 * 3600 * 1000)
 #: Oversized plays must reach the worker, which dead-letters them with a reason, instead of failing unseen at the producer.
-_MAX_PLAY_RECORD_BYTES = str(8 * 1024 * 1024)
+MAX_PLAY_RECORD_BYTES = 8 * 1024 * 1024
 #: A dead letter has at most 1 MB of value, 64 KiB of key, 64 KiB of producer headers, and a few headers of ours.
-_MAX_DEAD_LETTER_BYTES = str(2 * 1024 * 1024)
+_MAX_DEAD_LETTER_BYTES = str(DEFAULT_LIMITS.dead_letter)
 #: The broker sets the timestamps of records from workers and trainers. It refuses timestamps an hour ahead of its own clock, so
 #: a worker with a wrong clock could otherwise neither publish nor commit.
 _WRITTEN_BY_US = {"message.timestamp.type": "LogAppendTime"}
@@ -66,7 +68,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(
             name=settings.plays_topic,
             num_partitions=partitions,
-            config={"max.message.bytes": _MAX_PLAY_RECORD_BYTES},
+            config={"max.message.bytes": str(MAX_PLAY_RECORD_BYTES)},
             fixed_partitions=True,
         ),
         TopicSpec(name=settings.changelog_topic, num_partitions=partitions, config=compacted, fixed_partitions=True),
@@ -88,6 +90,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             config={**_WRITTEN_BY_US, "cleanup.policy": "compact"},
             fixed_partitions=True,
         ),
+        TopicSpec(name=settings.items_topic, num_partitions=1, config=compacted, fixed_partitions=True),
     ]
 
 

@@ -1,8 +1,8 @@
 """All Prometheus metrics of the project, on an injected registry.
 
-Names are ``intentrec_<noun>_<unit>``. Label values come from enums, or are the head of a domain or the version of a bundle. A
-user, session, item or offset is never a label. Each training run brings a new bundle version, so only the newest MAX_BUNDLES
-versions keep their series.
+Names are ``intentrec_<noun>_<unit>``. Label values come from enums, or are a head or a filter of a domain, or the version of a
+bundle. A user, session, item or offset is never a label. Each training run brings a new bundle version, so only the newest
+MAX_BUNDLES versions keep their series.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from intentrec_core.errors import BundleFault, RejectReason
+from intentrec_core.errors import BundleFault, HidingReason, RejectReason
 from stream.ops.bulk_histogram import BulkHistogram
 from stream.wire.records import OutputKind
 
-#: Dense around the objective, 50 ms from play to publication at the 99th percentile. The tail separates a swap (below a
-#: second) from a rebalance (seconds) and from lag (minutes).
+#: Dense around the objective, 50 ms from play to publication at the 99th percentile of a worker on machines of its own. The
+#: tail separates load and swaps (below a second, where the alert begins) from a rebalance (seconds) and from lag (minutes).
 LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 #: Steps of one micro-batch, and commits. One play waits at most for the batch deadline (1 ms) and is encoded in a third of a
 #: millisecond; a full micro-batch of 256 plays takes about 50 ms, a commit 9 to 30 ms.
@@ -73,6 +73,14 @@ class TrainerOutcome(StrEnum):
     SKIPPED = "skipped"
 
 
+class SyncOutcome(StrEnum):
+    """How copying the catalogue file to the items topic ended. ``refused``: the file is empty, unreadable or too small."""
+
+    SYNCED = "synced"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
 class ReopenReason(StrEnum):
     """Why a partition's state was dropped and restored again."""
 
@@ -94,6 +102,7 @@ class Metrics:
         self._create_partitions(create)
         self._create_engine(create)
         self._create_bundles(create)
+        self._create_catalogue(create)
         self._create_live_quality(create)
         self._create_trainer(create)
 
@@ -102,6 +111,19 @@ class Metrics:
         self.bundle_info.clear()
         self.bundle_info.labels(bundle).set(1)
         self.bundle_created.set(created_s)
+
+    def shows(self, offset: int | None, num_items: int, num_hidden: int, num_added: int, num_left_out: int) -> None:
+        """Records what is known of the catalogue, and how the serving bundle's items differ from it."""
+        self.catalogue_left_out_items.set(num_left_out)
+        self.catalogue_offset.set(-1 if offset is None else offset)
+        self.catalogue_items.set(num_items)
+        self.catalogue_hidden_items.set(num_hidden)
+        self.catalogue_added_items.set(num_added)
+
+    def filters(self, names: Sequence[str]) -> None:
+        """Creates the series of a domain's filters at 0, so that the first hidden list is seen as an increase."""
+        for name, reason in product(names, HidingReason):
+            self.hidden_lists.labels(name, reason)
 
     def judges(self, bundle: str, heads: Sequence[str]) -> None:
         """Creates the live-quality series of ``bundle`` at 0; drops those of the least recently used bundle above MAX_BUNDLES."""
@@ -138,6 +160,9 @@ class Metrics:
         self.lag_plays = create.gauge(
             "lag_plays", "Plays in the log that are not committed yet, in the partitions of this worker"
         )
+        self.broker_away = create.gauge(
+            "broker_away", "1 while the broker does not answer this worker or trainer; its lag is not measured then"
+        )
         self.stage_seconds = create.seconds(
             "stage", "Duration of one step of a micro-batch", STAGE_BUCKETS_S, stage=PipelineStep
         )
@@ -164,6 +189,15 @@ class Metrics:
         self.index_recall.set(float("nan"))
         self.short_lists = create.counter(
             "short_lists_total", "Recommendations with fewer items than configured, because the filters left no more"
+        )
+        self.cut_lists = create.counter(
+            "cut_lists_total", "Recommendations whose titles were cut, because the topic takes no larger message"
+        )
+        self.hidden_lists = create.counter(
+            "hidden_lists_total",
+            "Recommendations without any item, because this filter of the domain hides every item (alone or with others)",
+            "filter",
+            "reason",
         )
 
     def _create_partitions(self, create: _Factory) -> None:
@@ -222,6 +256,28 @@ class Metrics:
             "migrated_members", "Members already served by the new bundle during a swap; 0 otherwise"
         )
 
+    def _create_catalogue(self, create: _Factory) -> None:
+        self.catalogue_offset = create.gauge(
+            "catalogue_offset", "Offset of the newest record of the items topic that lists take into account; -1: none"
+        )
+        self.catalogue_items = create.gauge("catalogue_items", "Items in the items topic, withdrawn ones left out")
+        self.catalogue_hidden_items = create.gauge(
+            "catalogue_hidden_items",
+            "Items of the serving bundle that are in no list: the items topic does not have them",
+        )
+        self.catalogue_added_items = create.gauge(
+            "catalogue_added_items", "Items that are new to the serving bundle, and are searched beside its index"
+        )
+        self.catalogue_left_out_items = create.gauge(
+            "catalogue_left_out_items", "Items that are in no list before the next bundle: too many are new to this one"
+        )
+        self.catalogue_unreadable = create.counter(
+            "catalogue_unreadable_total", "Records of the items topic that are no items; their items are withdrawn"
+        )
+        self.catalogue_syncs = create.counter(
+            "catalogue_syncs_total", "Copies of the catalogue file to the items topic by outcome", outcome=SyncOutcome
+        )
+
     def _create_live_quality(self, create: _Factory) -> None:
         self.judged_plays = create.counter(
             "judged_plays_total", "Plays of members for whom a prediction had been made", "bundle"
@@ -264,6 +320,12 @@ class Metrics:
         )
         self.trainer_running_ratio = create.gauge(
             "trainer_running_ratio", "HR@10 of the bundle it would replace, on the same plays"
+        )
+        self.data_drift = create.gauge(
+            "data_drift_ratio",
+            "How far the newest run's data are from those of the serving bundle: the share of plays or items whose label would "
+            "have to change, by field, and filter_<key> for a filter",
+            "field",
         )
         self.trainer_published = create.gauge(
             "trainer_published_timestamp_seconds", "Unix time of the last publication of a bundle; 0 before the first"

@@ -1,6 +1,6 @@
 """Ends a worker or trainer process: in good order on SIGTERM or SIGINT, by force at the drain deadline.
 
-SIGTERM, SIGINT   process.stop(): close in order, then exit 0
+SIGTERM, SIGINT   process.stop(): close in order, then exit 0; a second signal changes nothing
 on_ending         starts the deadline, whether a signal or an error began the end
 past the deadline the process exits with process.exit_code, whatever still hangs
 """
@@ -16,12 +16,15 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from intentrec_core.errors import NotDrained
+from stream.ops.early_end import END_SIGNALS
+
 if TYPE_CHECKING:
     from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-EXIT_NOT_DRAINED = 9
+EXIT_NOT_DRAINED = NotDrained.exit_code
 
 
 class EndingProcess(Protocol):
@@ -61,9 +64,16 @@ async def run_until_signal(process: EndingProcess) -> None:
         deadline.start()
 
     process.on_ending = start_deadline
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
-    await process.run()
+    try:
+        await process.run()
+    finally:
+        # Python may still wait for a thread. The exit code is decided, and another signal must not replace it: once the loop
+        # is closed, a signal would have its default effect again.
+        for number in END_SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _force_exit(process: EndingProcess) -> None:

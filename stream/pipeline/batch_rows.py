@@ -22,7 +22,8 @@ class BatchRows:
     """The rows of runs, in their order, each run's plays oldest first.
 
     Shapes: first_row, one int a run; run i64[N] which run a row belongs to; nth i64[N] which of its outputs; plays structured
-    [N]; item_row i64[N]; session_event u64[N] hash of the event id of the first play held of the row's session.
+    [N]; item_row i64[N]; session_event u64[N] hash of the event id of the play that opened the row's session, 0 if it was
+    evicted.
     """
 
     runs: Sequence[ContextRun]
@@ -56,11 +57,11 @@ def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabula
     nth = np.arange(len(run_of)) - first_rows[run_of]
     plays = layout.view(b"".join([run.context for run in runs]))
     lengths = np.array([len(run.context) for run in runs], dtype=np.int64) // layout.size
-    heads = np.cumsum(lengths) - lengths
-    places = (heads + lengths - num_outputs)[run_of] + nth
+    context_starts = np.cumsum(lengths) - lengths
+    places = (context_starts + lengths - num_outputs)[run_of] + nth
     carried_ms = np.array([run.carried_ms for run in runs], dtype=np.int64)
     answered = plays[places]
-    sessions = session_starts(plays["ts_ms"], heads, carried_ms, layout.gap_ms, places)
+    sessions = session_starts(plays["ts_ms"], context_starts, carried_ms, layout.gap_ms, places)
     return BatchRows(
         runs=runs,
         first_row=first_rows.tolist(),
@@ -69,5 +70,5 @@ def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabula
         plays=answered,
         item_row=vocabulary.rows(answered["item_hash"]),
         sessions=sessions,
-        session_event=plays["event_hash"][sessions.first],
+        session_event=np.where(sessions.opener >= 0, plays["event_hash"][sessions.opener], 0),
     )

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.pipeline.config import PipelineConfig
     from stream.pipeline.folding import FoldedBatch
+    from stream.pipeline.shown_items import ShownItems
 
 
 class BundleRunner:
     """Owned by the inference thread, except for ``responder``.
 
-    ``before``: the runner whose members migrate to this one.
+    ``items``: what it shows; another object after each change of the catalogue. ``before``: the runner whose members migrate to
+    this one.
 
     Raises: whatever is wrong with the bundle, before anything has changed.
     """
@@ -33,8 +35,10 @@ class BundleRunner:
         config: PipelineConfig,
         layout: EventLayout,
         metrics: Metrics,
+        items: ShownItems,
         before: BundleRunner | None = None,
     ) -> None:
+        self.items = items
         self.serving, self.engine = serving, serving.engine
         self.responder: Responder = Responder(
             serving, config, layout, metrics, None if before is None else before.responder
@@ -58,7 +62,7 @@ class BundleRunner:
         now = EngineCounts.of(self.serving)
         now.count(self._metrics, since=self._counted)
         self._counted = now
-        return EncodedSlice(batch, rows, result, self.responder)
+        return EncodedSlice(batch, rows, result, self.responder, self.items)
 
     def leave_uncounted(self) -> None:
         """Leaves out of the metrics what the engine has done since the last micro-batch, because it was not for a play."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from intentrec_core.errors import BundleError, BundleFault
 from stream.pipeline.bundle_runner import BundleRunner
 from stream.pipeline.migration import MemberMigration
+from stream.pipeline.shown_items import ShownItems
 from stream.pipeline.stale_members import StaleMembers
 
 if TYPE_CHECKING:
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
     from stream.ops.metrics import Metrics
     from stream.pipeline.config import PipelineConfig
     from stream.pipeline.folding import FoldedBatch
+    from stream.pipeline.live_catalogue import LiveCatalogue
     from stream.pipeline.prefill import SlotCache
     from stream.pipeline.responder import Responder
+    from stream.wire.catalogue_record import ItemChanges
 
 
 class BundleSwitch:
     """Owned by the inference thread.
 
-    ``history_of`` a member is None where there is none. ``previous`` is kept in memory, so that a rollback loads nothing.
+    ``history_of`` a member is None where there is none. ``catalogue`` is None where bundles show their own items. ``previous`` is
+    kept in memory, so that a rollback loads nothing.
     """
 
     def __init__(
@@ -40,12 +44,15 @@ class BundleSwitch:
         layout: EventLayout,
         metrics: Metrics,
         history_of: Callable[[MemberKey], History | None],
+        catalogue: LiveCatalogue | None = None,
     ) -> None:
+        self._catalogue = catalogue
+        self._looked_up: ShownItems | None = None
         self._config, self._layout, self._metrics, self._history_of = config, layout, metrics, history_of
         self._stale = StaleMembers(max(serving.engine.num_slots, 1024))
         self._migration: MemberMigration | None = None
         self.previous: Serving | None = None
-        self._serve(BundleRunner(serving, config, layout, metrics))
+        self._serve(BundleRunner(serving, config, layout, metrics, self._items_of(serving)))
 
     @property
     def serving(self) -> Serving:
@@ -83,7 +90,7 @@ class BundleSwitch:
         self._stale.add([member])
 
     def mark_stale(self, members: Iterable[MemberKey]) -> None:
-        """Notes a late play of members: no engine that does not serve them may use what it has cached of them."""
+        """Notes members with an out-of-order play: engines that do not serve them must not use their cache."""
         self._stale.add(members)
 
     def prepare(self, serving: Serving) -> BundleRunner:
@@ -94,12 +101,28 @@ class BundleSwitch:
         if serving.domain.fingerprint != self.serving.domain.fingerprint:
             detail = "declares other ground state than the histories hold"
             raise BundleError(BundleFault.DOMAIN, serving.version, detail)
-        return BundleRunner(serving, self._config, self._layout, self._metrics, self._current)
+        return BundleRunner(serving, self._config, self._layout, self._metrics, self._items_of(serving), self._current)
+
+    def look_up(self, serving: Serving) -> None:
+        """Looks up the items of a bundle that is about to come, so that :meth:`prepare` has only the newest changes to apply.
+
+        The one method that may run on another thread, one call at a time.
+        """
+        if self._catalogue is not None:
+            self._looked_up = ShownItems.of_catalogue(serving, self._catalogue)
+
+    def change_items(self, changes: ItemChanges) -> None:
+        """Applies changes of the catalogue to the bundles that serve; those that come or come back are made with them."""
+        assert self._catalogue is not None
+        self._catalogue.apply(changes)
+        for runner in (self._current, *([] if self._migration is None else [self._migration.coming])):
+            runner.items = runner.items.changed(self._catalogue.since(runner.items.version))
+        self._count_items()
 
     def start(self, coming: BundleRunner, queued: Iterable[MemberKey]) -> None:
         """Begins to migrate members to a coming bundle. ``queued`` members have answers that are not encoded yet."""
         self._stale.migration_starts(coming.engine)
-        # Late plays of queued members: the current engine has not seen them yet, and may never see them.
+        # Out-of-order plays of queued members: the current engine has not seen them yet, and may never see them.
         self._stale.add(queued)
         self._migration = MemberMigration(self._current, coming, self._layout, self._history_of)
 
@@ -142,6 +165,22 @@ class BundleSwitch:
         self._migration = None
         self._metrics.migrated_members.set(0)
 
+    def _items_of(self, serving: Serving) -> ShownItems:
+        """What a bundle shows as of now."""
+        if self._catalogue is None:
+            return ShownItems.of_bundle(serving)
+        items, self._looked_up = self._looked_up, None
+        if items is None or items.serving is not serving:
+            return ShownItems.of_catalogue(serving, self._catalogue)
+        return items.changed(self._catalogue.since(items.version))
+
+    def _count_items(self) -> None:
+        if self._catalogue is not None:
+            items, num_items = self._current.items, self._catalogue.num_items
+            num_left_out = num_items - items.num_shown
+            self._metrics.shows(items.catalogue_offset, num_items, items.num_hidden, len(items.added), num_left_out)
+
     def _serve(self, runner: BundleRunner) -> None:
         self._current = runner
+        self._count_items()
         self._metrics.serves(runner.serving.version, runner.serving.created_s)

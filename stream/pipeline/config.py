@@ -1,4 +1,4 @@
-"""How plays become outputs: what a worker's settings say to its pipeline."""
+"""Configuration of the pipeline, derived from the worker's settings."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from intentrec_core.errors import ConfigError
+from intentrec_core.history.changelog_codec import SCHEMA_VERSION
+from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
     """``num_partitions`` of the plays topic. A play that crashes inference is tried ``max_tries`` times by itself before it goes
-    to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`.
+    to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`. ``changelog_schema`` as in
+    :mod:`intentrec_core.history.changelog_codec`. ``limits`` are those of the topics.
 
     Raises: ConfigError naming the value and what is allowed.
     """
@@ -22,6 +25,8 @@ class PipelineConfig:
     beta: float = 0.0
     max_tries: int = 2
     max_prefill_positions: int = 0
+    changelog_schema: int = SCHEMA_VERSION
+    limits: TopicLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         lows = {"num_partitions": 1, "num_recommendations": 1, "max_tries": 1, "beta": 0, "max_prefill_positions": 0}

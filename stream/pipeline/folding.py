@@ -6,28 +6,29 @@
                               └─ applied ──▶ pending answers, in source order ──▶ context runs, in waves
 
 A context run is one context of one member. It is encoded in one pass, with an output for each of its last plays. A member's
-plays in a batch share one run; a new run begins where the anchor moves or a late play comes in. A member's n-th run is in the
-n-th wave, so a wave holds each member once. Nothing here touches weights, an index or a clock.
+plays in a batch share one run; a new run begins where the anchor moves or an out-of-order play is inserted. A member's n-th run
+is in the n-th wave, so a wave holds each member once. Nothing here touches weights, an index or a clock.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
 
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import RejectReason
-from intentrec_core.history.changelog_codec import encode_changes, tombstone_keys
+from intentrec_core.history.changelog_codec import SCHEMA_VERSION, encode_changes, tombstone_keys
 from intentrec_core.history.history import EventLayout, Fold, History, Outcome, anchor
 from stream.pipeline.sessions import NOTHING_CARRIED
 from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
-from stream.wire.dead_letter import HEADER_PREFIX, dead_letter, kept_headers
+from stream.wire.dead_letter import DeadLetter, dead_letter, late_play
 from stream.wire.erasure_record import is_erasure_request, read_erasure_request
 from stream.wire.records import ID_HEADER, FoldOutcomes, OutputKind, OutputRecord, SourceRecord, output_id
 from stream.wire.routing import home_partition
+from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 
 #: Looked up once: an attribute of an enum costs as much as the comparison itself.
 _APPENDED, _INSERTED = Outcome.APPENDED, Outcome.INSERTED
@@ -37,8 +38,8 @@ _DUPLICATE, _TOO_LATE, _REPLAYED = Outcome.DUPLICATE, Outcome.TOO_LATE, Outcome.
 class ContextRun(Struct, gc=False):
     """One member's context, to be encoded once with outputs for its last ``num_outputs`` plays.
 
-    ``first_changed`` as in :class:`~intentrec_core.engine.engine.EncodeRequest`. ``repeats``: no play was applied, the newest
-    one is answered again. Grows while its micro-batch is folded, and does not change after that.
+    ``first_changed`` as in :class:`~intentrec_core.engine.engine.EncodeRequest`. ``is_replay``: no play was applied, the
+    newest one is answered again. Grows while its micro-batch is folded, and does not change after that.
     """
 
     member: MemberKey
@@ -48,7 +49,7 @@ class ContextRun(Struct, gc=False):
     num_outputs: int
     evicted_items: bytes
     carried_ms: int
-    repeats: bool = False
+    is_replay: bool = False
 
 
 class PendingAnswer(Struct, frozen=True, gc=False):
@@ -91,8 +92,9 @@ class FoldedPartition:
 class FoldedBatch:
     """A folded micro-batch, or a slice of one: what is encoded next.
 
-    ``coalesced``: each member's last play is answered for all of its plays. ``inserted`` and ``forgotten`` name members of whom
-    cached keys and values, or everything derived, must not be used again; ``forgotten`` ones after this batch is answered.
+    ``coalesced``: each member's last play is answered for all of its plays. ``inserted``: members with a play inserted out of
+    order; engines that do not serve them must drop their cache. ``forgotten``: members erased in this batch; everything derived
+    from their history is dropped once it is encoded.
     """
 
     partitions: Sequence[FoldedPartition]
@@ -121,6 +123,7 @@ class _Records:
     """One partition's records while they are folded."""
 
     partition: int
+    limits: TopicLimits
     outputs: list[OutputRecord] = dataclasses.field(default_factory=list)
     reasons: list[RejectReason] = dataclasses.field(default_factory=list)
     changelog: dict[bytes, bytes | None] = dataclasses.field(default_factory=dict)
@@ -128,18 +131,27 @@ class _Records:
 
     def reject(self, record: SourceRecord, play: RejectedPlay) -> None:
         self.reasons.append(play.reason)
-        self.outputs.append(rejected(record, play.reason, play.detail))
+        self.outputs.append(rejected(record, play.reason, play.detail, self.limits))
+
+    def set_aside_late(self, record: SourceRecord) -> None:
+        self.outputs.append(_output(record, OutputKind.LATE, late_play(record, self.limits.of(OutputKind.LATE))))
 
 
 class Folder:
     """Folds the records of one micro-batch; one instance per micro-batch.
 
-    ``num_partitions`` is None where any partitioner is allowed.
+    ``num_partitions`` is None where any partitioner is allowed. ``schema`` is the version of the changelog's records.
     """
 
-    def __init__(self, layout: EventLayout, num_partitions: int | None) -> None:
-        self._layout = layout
-        self._max_future_ms = int(layout.domain.max_future_s * 1000)
+    def __init__(
+        self,
+        layout: EventLayout,
+        num_partitions: int | None,
+        schema: int = SCHEMA_VERSION,
+        limits: TopicLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self._layout, self._limits = layout, limits
+        self._schema = schema
         self._num_partitions = num_partitions
         self._partitions: list[FoldedPartition] = []
         self._waves: list[list[ContextRun]] = []
@@ -158,14 +170,15 @@ class Folder:
 
         Cost: about 6 µs a play: decoding, packing and writing to the changelog 1 µs each, reading its context 2 µs.
         """
-        layout, max_future_ms = self._layout, self._max_future_ms
-        work, answers, members = _Records(partition), list[PendingAnswer](), dict[str, _Member]()
+        layout = self._layout
+        earliest_ms, max_future_ms = layout.domain.earliest_ms, layout.domain.max_future_ms
+        work, answers, members = _Records(partition, self._limits), list[PendingAnswer](), dict[str, _Member]()
         num_duplicates = num_late = num_replayed = 0
         for record in records:
             if record.headers and is_erasure_request(record):
                 self._erase(work, record, histories, members)
                 continue
-            play = decode_play(record, max_future_ms)
+            play = decode_play(record, earliest_ms, max_future_ms)
             if not isinstance(play, DecodedPlay):
                 work.reject(record, play)
                 continue
@@ -189,7 +202,7 @@ class Folder:
                 continue
             if fold.outcome is _TOO_LATE:
                 num_late += 1
-                work.outputs.append(_late(record))
+                work.set_aside_late(record)
                 continue
             member = members.get(user_id)
             # Another history than in this batch so far: an erasure request came in between.
@@ -206,7 +219,12 @@ class Folder:
             if first_changed >= 0:
                 work.changelog.update(
                     encode_changes(
-                        layout, user_id, member.history, first_changed=first_changed, anchor_moved=anchor_moved
+                        layout,
+                        user_id,
+                        member.history,
+                        first_changed=first_changed,
+                        anchor_moved=anchor_moved,
+                        schema=self._schema,
                     )
                 )
         outcomes = FoldOutcomes(
@@ -260,7 +278,7 @@ class Folder:
     def _answer(self, record: SourceRecord, play: DecodedPlay, member: _Member, fold: Fold) -> PendingAnswer:
         outcome, position, evicted = fold.outcome, fold.position, fold.evicted
         open_run = member.run
-        if outcome is _APPENDED and not evicted and open_run is not None and not open_run.repeats:
+        if outcome is _APPENDED and not evicted and open_run is not None and not open_run.is_replay:
             open_run.context = member.history.events
             open_run.num_outputs += 1
             return PendingAnswer(record, play, outcome, open_run, open_run.num_outputs - 1)
@@ -275,15 +293,16 @@ class Folder:
 
     def _repeat(self, record: SourceRecord, play: DecodedPlay, member: _Member) -> PendingAnswer:
         run = member.run
-        if run is None or not run.repeats:
+        if run is None or not run.is_replay:
             run = self._new_run(member, member.history.num_events(self._layout))
-            run.repeats = True
+            run.is_replay = True
         return PendingAnswer(record, play, _REPLAYED, run, 0)
 
     def _new_run(self, member: _Member, first_changed: int) -> ContextRun:
         history = member.history
         first = anchor(history.count, self._layout.window)
-        carried_ms = history.carried_session_ms if first else NOTHING_CARRIED
+        carried = first and history.continues_evicted_session(self._layout)
+        carried_ms = history.evicted_session_ms if carried else NOTHING_CARRIED
         run = ContextRun(member.key, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
         member.run = run
         member.wave += 1
@@ -293,25 +312,12 @@ class Folder:
         return run
 
 
-def rejected(record: SourceRecord, reason: RejectReason, detail: str) -> OutputRecord:
+def rejected(record: SourceRecord, reason: RejectReason, detail: str, limits: TopicLimits) -> OutputRecord:
     """The dead letter of a play."""
-    dead = dead_letter(record, reason, detail)
-    return _output(record, OutputKind.DEAD_LETTER, dead.key, dead.value, dead.headers)
+    dead = dead_letter(record, reason, detail, limits.of(OutputKind.DEAD_LETTER))
+    return _output(record, OutputKind.DEAD_LETTER, dead)
 
 
-def _late(record: SourceRecord) -> OutputRecord:
-    """The late play as it came. A valid play is small, but its producer's headers may not be, so they are bounded."""
-    headers = kept_headers(record.headers)
-    headers += [
-        (HEADER_PREFIX + "topic", record.topic.encode()),
-        (HEADER_PREFIX + "partition", b"%d" % record.partition),
-        (HEADER_PREFIX + "offset", b"%d" % record.offset),
-    ]
-    return _output(record, OutputKind.LATE, record.key, record.value or b"", headers)
-
-
-def _output(
-    record: SourceRecord, kind: OutputKind, key: bytes | None, value: bytes, headers: Iterable[tuple[str, bytes]]
-) -> OutputRecord:
-    identified = ((ID_HEADER, output_id(record, kind)), *headers)
-    return OutputRecord(kind, key, value, identified, record.offset, record.timestamp)
+def _output(record: SourceRecord, kind: OutputKind, aside: DeadLetter) -> OutputRecord:
+    identified = ((ID_HEADER, output_id(record, kind)), *aside.headers)
+    return OutputRecord(kind, aside.key, aside.value, identified, record.offset, record.timestamp)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +16,34 @@ from intentrec_core.history.history import Outcome, hash64
 from stream.pipeline.folding import PendingAnswer, rejected
 from stream.pipeline.sessions import session_id
 from stream.wire.codec import encode_output
-from stream.wire.messages import Coalesced, IntentUpdate, PrimaryIntent, Recommendation, RecommendedItem, Source
+from stream.wire.messages import (
+    Coalesced,
+    HiddenBy,
+    IntentUpdate,
+    PrimaryIntent,
+    Recommendation,
+    RecommendedItem,
+    Source,
+)
 from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, output_id
+from stream.wire.sizes import with_short_titles
 
 if TYPE_CHECKING:
+    from index.filters import HidingFilter
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
+    from stream.ops.metrics import Metrics
     from stream.pipeline.batch_rows import BatchRows
     from stream.pipeline.coalescing import CoalescedPlays, Coalescing
+    from stream.pipeline.config import PipelineConfig
     from stream.pipeline.folding import FoldedPartition
     from stream.pipeline.retrieval import RankedItems
+    from stream.pipeline.shown_items import ShownItems
+    from stream.wire.deferred_counts import DeferredCounts
 
 #: Decimals of probabilities and scores. More carry no information in a float32, and make a message half as long again.
 _DIGITS = 5
+_KINDS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,7 @@ class _Columns:
     items: list[list[int]]
     scores: list[list[float]]
     popular: list[bool]
+    hidden_by: Mapping[int, Sequence[HidingFilter]]
     heads: list[list[list[float]]]
     alpha: list[list[float]]
     primary: list[int]
@@ -50,12 +66,17 @@ class _Columns:
 
 
 class MessageWriter:
-    """Writes the two outputs of every answer, with one bundle's names and ``k`` items per list."""
+    """Writes the two outputs of every answer, with one bundle's names and as many items per list as configured.
 
-    def __init__(self, serving: Serving, *, k: int, max_tries: int) -> None:
+    A message that its topic would refuse is not written: titles are cut first, and if that is not enough, the play gets a dead
+    letter in place of this message. The play stays in the member's history, and the other message is written.
+    """
+
+    def __init__(self, serving: Serving, config: PipelineConfig, metrics: Metrics) -> None:
         self._version = serving.version
-        self._item_ids, self._titles = serving.vocabulary.item_ids, serving.items.titles
-        self._k, self._max_tries = k, max_tries
+        self._k, self._max_tries = config.num_recommendations, config.max_tries
+        self._limits, self._metrics = config.limits, metrics
+        self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
         self._labels = [_object(labels) for _, labels in heads]
@@ -67,11 +88,13 @@ class MessageWriter:
         rows_of: Sequence[Sequence[int]],
         rows: BatchRows,
         encoded: Encoded,
+        items: ShownItems,
         ranked: RankedItems,
         failed: NDArray[np.bool_],
         coalescing: Coalescing,
+        counts: Sequence[DeferredCounts],
     ) -> list[list[OutputRecord]]:
-        """The outputs of each partition's answers, in source order.
+        """The outputs of each partition's answers, in source order. ``counts``: by partition; raised once it is committed.
 
         Shapes: ``rows_of`` the row of each answer, by partition; ``failed`` bool[N].
         """
@@ -79,14 +102,16 @@ class MessageWriter:
         times = iter(_iso_times([answer.play.ts_ms for partition in partitions for answer in partition.answers]))
         given_up = failed.tolist()
         written: list[list[OutputRecord]] = []
-        for partition, its_rows, coalesced in zip(partitions, rows_of, coalescing.coalesced, strict=True):
+        for partition, its_rows, coalesced, its_counts in zip(
+            partitions, rows_of, coalescing.coalesced, counts, strict=True
+        ):
             outputs: list[OutputRecord] = []
             for answer, row, earlier in zip(partition.answers, its_rows, coalesced, strict=True):
                 event_time = next(times)
                 if given_up[row]:
                     outputs.append(self._given_up(answer))
                 elif earlier is not None:
-                    self._answer(answer, earlier, columns, row, event_time, outputs)
+                    self._answer(answer, earlier, columns, items, row, event_time, outputs, its_counts)
             written.append(outputs)
         return written
 
@@ -95,16 +120,19 @@ class MessageWriter:
         answer: PendingAnswer,
         earlier: CoalescedPlays,
         columns: _Columns,
+        shown: ShownItems,
         row: int,
         event_time: str,
         outputs: list[OutputRecord],
+        counts: DeferredCounts,
     ) -> None:
         play, record = answer.play, answer.record
         user_id, event_id, bundle = play.user_id, play.event_id, self._version
         session = session_id(user_id, columns.session_ms[row])
         source = Source(record.topic, record.partition, record.offset)
         coalesced = Coalesced(1 + len(earlier), earlier[0][0].record.offset) if earlier else UNSET
-        item_ids, titles = self._item_ids, self._titles
+        item_ids, titles = shown.item_ids, shown.titles
+        catalogue_offset = UNSET if shown.catalogue_offset is None else shown.catalogue_offset
         recommendation = Recommendation(
             user_id=user_id,
             session_id=session,
@@ -118,7 +146,9 @@ class MessageWriter:
                 if item != PAD_ROW
             ],
             fallback="popular" if columns.popular[row] else "none",
+            hidden_by=_hidden_by(columns.hidden_by[row]) if row in columns.hidden_by else UNSET,
             coalesced=coalesced,
+            catalogue_offset=catalogue_offset,
         )
         intent = IntentUpdate(
             user_id=user_id,
@@ -136,11 +166,46 @@ class MessageWriter:
             primary=self._primary(columns, row),
             shifted=_shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row],
             coalesced=coalesced,
+            catalogue_offset=catalogue_offset,
         )
+        whole = encode_output(recommendation), encode_output(intent)
+        values: Sequence[bytes | None] = whole
+        if len(whole[0]) > self._max_bytes[0] or len(whole[1]) > self._max_bytes[1]:
+            values = self._fitted(recommendation, whole, answer, outputs, counts)
         key, offset, timestamp_ms = user_id.encode(), record.offset, record.timestamp
-        for kind, message in ((OutputKind.RECOMMENDATION, recommendation), (OutputKind.INTENT, intent)):
-            headers = ((ID_HEADER, output_id(record, kind)),)
-            outputs.append(OutputRecord(kind, key, encode_output(message), headers, offset, timestamp_ms))
+        for kind, value in zip(_KINDS, values, strict=True):
+            if value is not None:
+                headers = ((ID_HEADER, output_id(record, kind)),)
+                outputs.append(OutputRecord(kind, key, value, headers, offset, timestamp_ms))
+
+    def _fitted(
+        self,
+        recommendation: Recommendation,
+        values: tuple[bytes, bytes],
+        answer: PendingAnswer,
+        outputs: list[OutputRecord],
+        counts: DeferredCounts,
+    ) -> list[bytes | None]:
+        """The messages that fit, titles cut; None for one that does not, with a dead letter in its place."""
+        fitted: list[bytes | None] = [
+            value if len(value) <= most else None for value, most in zip(values, self._max_bytes, strict=True)
+        ]
+        if fitted[0] is None:
+            fitted[0] = with_short_titles(recommendation, self._max_bytes[0])
+            counts.add(self._metrics.cut_lists, amount=int(fitted[0] is not None))
+        too_large = [
+            f"{kind.value} of {len(value)} bytes, its topic takes {most}"
+            for kind, value, most, fits in zip(_KINDS, values, self._max_bytes, fitted, strict=True)
+            if fits is None
+        ]
+        if too_large:
+            counts.add(self._metrics.plays_rejected, RejectReason.OUTPUT_TOO_LARGE, amount=1)
+            detail = (
+                f"folded into the member's history, but not sent: {'; '.join(too_large)}; there is nothing to redrive; raise the "
+                "topic's max.message.bytes, or lower num_recommendations or the labels of the domain"
+            )
+            outputs.append(rejected(answer.record, RejectReason.OUTPUT_TOO_LARGE, detail, self._limits))
+        return fitted
 
     def _primary(self, columns: _Columns, row: int) -> PrimaryIntent | None:
         if columns.primary[row] < 0:
@@ -155,6 +220,7 @@ class MessageWriter:
             items=ranked.rows[:, : self._k].tolist(),
             scores=_rounded(ranked.scores[:, : self._k]),
             popular=ranked.popular.tolist(),
+            hidden_by=ranked.hidden_by,
             heads=[_rounded(head) for head in encoded.heads],
             alpha=_rounded(encoded.alpha_NM),
             primary=encoded.primary_N.tolist(),
@@ -172,7 +238,12 @@ class MessageWriter:
             RejectReason.INFERENCE_FAILED,
             f"folded into the member's history, but bundle {self._version} could not encode it in {self._max_tries} tries; "
             "there is nothing to redrive; fix the bundle",
+            self._limits,
         )
+
+
+def _hidden_by(filters: Sequence[HidingFilter]) -> list[HiddenBy]:
+    return [HiddenBy(f.kind, f.key, f.reason.value, f.event_key or UNSET) for f in filters]
 
 
 def _opened(answer: PendingAnswer, columns: _Columns, row: int) -> bool:

@@ -112,7 +112,7 @@ class MemberMigration:
             if history is None or not history.count or not self.old.engine.caches(member):
                 continue
             anchor, num_plays = history.anchor(self._layout), history.num_events(self._layout)
-            # The engine detects a late play among the known ones by itself: their last one has moved.
+            # The engine detects an inserted play by itself: the last cached play has moved.
             num_known = min(self.coming.engine.num_cached_plays(member, anchor), num_plays)
             if member == self._partly_encoded:
                 self._partly_encoded = None

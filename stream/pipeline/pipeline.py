@@ -27,6 +27,8 @@ from stream.wire.records import PartitionResult, SourceRecord
 
 if TYPE_CHECKING:
     from stream.bundles.serving import Serving
+    from stream.pipeline.live_catalogue import LiveCatalogue
+    from stream.wire.catalogue_record import ItemChanges
 
 __all__ = ["Pipeline", "PipelineConfig"]
 
@@ -35,17 +37,21 @@ class Pipeline:
     """Folds plays into histories and answers each one.
 
     Not thread safe. One thread calls everything here except :meth:`respond`, which one thread, the same or another one, calls
-    with what :meth:`encode` and :meth:`encode_prefill` returned, in their order.
+    with what :meth:`encode` and :meth:`encode_prefill` returned, in their order; and :meth:`look_up`, which any thread may call.
+
+    ``catalogue``: the items that may be shown, whatever bundle serves; None: each bundle shows its own.
     """
 
-    def __init__(self, serving: Serving, config: PipelineConfig, metrics: Metrics) -> None:
+    def __init__(
+        self, serving: Serving, config: PipelineConfig, metrics: Metrics, catalogue: LiveCatalogue | None = None
+    ) -> None:
         self.config = config
         self.metrics = metrics
         self.layout = EventLayout(serving.domain)
         self._states: dict[int, dict[str, History]] = {}
         self._prefill = PrefillQueue(config.max_prefill_positions, self.layout.size)
         self._forgotten: list[MemberKey] = []
-        self._bundles = BundleSwitch(serving, config, self.layout, metrics, self._history_of)
+        self._bundles = BundleSwitch(serving, config, self.layout, metrics, self._history_of, catalogue)
 
     @property
     def serving(self) -> Serving:
@@ -105,8 +111,8 @@ class Pipeline:
         return self._with_forgotten(encoded)
 
     @property
-    def num_queued(self) -> int:
-        """How often :meth:`encode_prefill` has something to encode."""
+    def num_queued_chunks(self) -> int:
+        """Number of queued prefill chunks."""
         return len(self._prefill)
 
     def encode_prefill(self) -> list[EncodedBatch]:
@@ -130,6 +136,16 @@ class Pipeline:
                     forget(later)
                 raise
         return results
+
+    def change_items(self, changes: ItemChanges) -> None:
+        """Applies changes of the catalogue to all bundles: from the next micro-batch on, no list has a withdrawn item."""
+        self._bundles.change_items(changes)
+
+    def look_up(self, serving: Serving) -> None:
+        """Prepares :meth:`start_migration`, which would have to look up all items of the bundle otherwise. On any thread, one
+        call at a time.
+        """
+        self._bundles.look_up(serving)
 
     def start_migration(self, serving: Serving) -> None:
         """From now on :meth:`step_migration` moves members to another bundle, until :meth:`swap`.
@@ -165,7 +181,9 @@ class Pipeline:
         return self._bundles.finish(self._prefill.members())
 
     def _fold(self, batches: Mapping[int, Sequence[SourceRecord]], coalesced: bool) -> FoldedBatch:
-        folder = Folder(self.layout, self.config.num_partitions if self.config.plays_partitioner == "murmur2" else None)
+        config = self.config
+        num_partitions = config.num_partitions if config.plays_partitioner == "murmur2" else None
+        folder = Folder(self.layout, num_partitions, config.changelog_schema, config.limits)
         with timed(self.metrics, PipelineStep.FOLD):
             for partition, records in batches.items():
                 if records:
@@ -175,15 +193,16 @@ class Pipeline:
         return folded
 
     def _encode(self, folded: FoldedBatch) -> EncodedBatch:
-        slices = tuple(runner.encode(own) for runner, own in self._bundles.split(folded))
-        engine = self.serving.engine
-        self.metrics.engine_slots.set(engine.num_slots)
-        self.metrics.engine_slots_used.set(engine.num_cached)
-        encoded = self._encoded(folded, slices)
-        for member in folded.forgotten:
-            self._forget(member)
-        self._count_members()
-        return encoded
+        try:
+            slices = tuple(runner.encode(own) for runner, own in self._bundles.split(folded))
+            engine = self.serving.engine
+            self.metrics.engine_slots.set(engine.num_slots)
+            self.metrics.engine_slots_used.set(engine.num_cached)
+            return self._encoded(folded, slices)
+        finally:  # also where encoding raises: closing the partition forgets only members who still have a history
+            for member in folded.forgotten:
+                self._forget(member)
+            self._count_members()
 
     def _forget(self, member: MemberKey) -> None:
         """Drops everything derived from a member's history; the responders do so before they answer the next batch."""

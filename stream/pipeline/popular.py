@@ -62,17 +62,21 @@ class PopularNow:
         labels: Sequence[NDArray[np.float32]],
         k: int,
         *,
+        num_rows: int | None = None,
         excluded: Sequence[NDArray[np.int64]],
         allowed: Sequence[NDArray[np.bool_] | None],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The ``k`` best items by log(1 + plays) + Σ over heads of the probability of the item's label.
 
         Each head changes the popularity of an item by a factor of at most e; without intents, the list is plain popularity.
+        ``num_rows``: those of the bundle (the default) and, after them, of items that are new to it, which have no plays.
 
         Shapes: label_probs f32[N, L] and labels f32[V, L] for each head, excluded i64[any] and allowed bool[V] for each row ->
         rows i64[N, k] (-1 padded), scores f32[N, k] (-inf padded).
         """
-        scores = np.repeat(self._current_appeal()[None, :], len(excluded), axis=0)
+        appeal = self._current_appeal()
+        scores = np.zeros((len(excluded), num_rows or len(appeal)), dtype=np.float32)
+        scores[:, : len(appeal)] = appeal
         for probs, indicator in zip(label_probs, labels, strict=True):
             scores += probs @ indicator.T
         for i, (hidden, mask) in enumerate(zip(excluded, allowed, strict=True)):

@@ -20,9 +20,9 @@ from intentrec_core.engine.member_key import MemberKey
 from stream.pipeline.folding import ContextRun, FoldedBatch
 from stream.pipeline.split import split_by_member
 
-#: Positions for each new play. An appended play costs 1; about 2 if it is a little late, or if a short window's anchor
+#: Positions for each new play. An appended play costs 1; about 2 if it is slightly out of order, or if a short window's anchor
 #: moves are counted in.
-_MUCH_MORE = 3
+_PREFILL_RATIO = 3
 
 
 @dataclass(slots=True)
@@ -135,7 +135,7 @@ class PrefillQueue:
         return {
             member: num
             for member, num in positions.items()
-            if self._waiting[member] or num > _MUCH_MORE * num_plays[member]
+            if self._waiting[member] or num > _PREFILL_RATIO * num_plays[member]
         }
 
     def _assign(self, positions: Mapping[MemberKey, int]) -> dict[MemberKey, int]:

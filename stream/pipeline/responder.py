@@ -39,16 +39,18 @@ if TYPE_CHECKING:
     from stream.pipeline.config import PipelineConfig
     from stream.pipeline.folding import FoldedBatch, FoldedPartition
     from stream.pipeline.isolation import EncodeResult
+    from stream.pipeline.shown_items import ShownItems
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedSlice:
-    """The part of a micro-batch that one bundle has encoded, and that bundle's responder."""
+    """The part of a micro-batch that one bundle has encoded, that bundle's responder, and the items that it shows."""
 
     folded: FoldedBatch
     rows: BatchRows
     result: EncodeResult
     responder: Responder
+    items: ShownItems
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ class Responder:
         self._retrieval = Retrieval(
             serving, k=max(CUTOFF, config.num_recommendations), beta=config.beta, probe=self._probe
         )
-        self._writer = MessageWriter(serving, k=config.num_recommendations, max_tries=config.max_tries)
+        self._writer = MessageWriter(serving, config, metrics)
+        metrics.filters(serving.filters.names)
         self._scorer: PredictionScorer = PredictionScorer(serving, metrics, None if before is None else before._scorer)
 
     def forget(self, member: MemberKey) -> None:
@@ -107,7 +110,7 @@ class Responder:
     def answer(self, encoded_slice: EncodedSlice) -> list[PartitionAnswers]:
         """Answers a slice, partition by partition. Slices come in the order in which they were encoded."""
         partitions, rows = encoded_slice.folded.partitions, encoded_slice.rows
-        encoded, failed = encoded_slice.result.encoded, encoded_slice.result.failed
+        encoded, failed, items = encoded_slice.result.encoded, encoded_slice.result.failed, encoded_slice.items
         rows_of = rows.of(partition.answers for partition in partitions)
         counts = [DeferredCounts() for _ in partitions]
         if encoded_slice.folded.coalesced:
@@ -115,12 +118,12 @@ class Responder:
         else:
             coalescing = Coalescing.none(partitions, failed)
         with timed(self._metrics, PipelineStep.SEARCH):
-            watched = self._watched.of(rows)
-            ranked = self._retrieval.search(rows, encoded, watched, coalescing.unanswered, self._scorer.popular)
+            watched = self._watched.of(rows, items)
+            ranked = self._retrieval.search(rows, encoded, items, watched, coalescing.unanswered, self._scorer.popular)
         with timed(self._metrics, PipelineStep.JUDGE):
             self._scorer.score(partitions, rows_of, counts, rows, encoded, ranked, watched, coalescing.unanswered)
         with timed(self._metrics, PipelineStep.MESSAGES):
-            outputs = self._writer.write(partitions, rows_of, rows, encoded, ranked, failed, coalescing)
+            outputs = self._writer.write(partitions, rows_of, rows, encoded, items, ranked, failed, coalescing, counts)
         self._count(counts, rows_of, ranked, failed, coalescing)
         return [
             PartitionAnswers(partition.partition, own, its_counts)
@@ -141,6 +144,9 @@ class Responder:
                 its_counts.add(metrics.plays_rejected, RejectReason.INFERENCE_FAILED, amount=int(failed[rows].sum()))
             its_counts.add(metrics.coalesced_plays, amount=num_coalesced)
         metrics.fallbacks.inc(int(ranked.popular.sum()))
+        for hiding in ranked.hidden_by.values():
+            for rule in hiding:
+                metrics.hidden_lists.labels(rule.name, rule.reason).inc()
         last = self._config.num_recommendations - 1
         metrics.short_lists.inc(int(((ranked.rows[:, last] < 0) & ~coalescing.unanswered).sum()))
 
@@ -175,7 +181,7 @@ def respond(batch: EncodedBatch, metrics: Metrics) -> list[PartitionResult]:
 
 
 def forget(batch: EncodedBatch) -> None:
-    """Has the responders drop what the batch says, also where the batch itself cannot be answered."""
+    """Makes the responders drop the forgotten members, even if the batch itself cannot be answered."""
     for responder in batch.responders:
         for member in batch.forgotten:
             responder.forget(member)

@@ -8,8 +8,8 @@ Shapes: N rows of the batch, k items a list, V item rows, M heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,27 +17,36 @@ from numpy.typing import NDArray
 
 from index import conditioning
 from index.base import PAD_ROW, Mask
-from intentrec_core.domain.spec import FilterKind
-from intentrec_core.history.history import EventLayout
+from index.filters import HidingFilter
+from intentrec_core.domain.spec import Filter, FilterKind
+from intentrec_core.history.history import EventLayout, default_value
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.watched import WatchedRows
 
 if TYPE_CHECKING:
+    from index.filters import FilterSet
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
     from stream.pipeline.index_probe import IndexProbe
     from stream.pipeline.popular import PopularNow
+    from stream.pipeline.shown_items import ShownItems
 
 _NO_ROWS = np.zeros(0, dtype=np.int64)
+_Values = tuple[float | int | None, ...]
+"""What a member's plays say for each filter of :attr:`index.filters.FilterSet.member_keys`; None if they say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankedItems:
-    """Shapes: rows i64[N, k] (-1 padded), scores f32[N, k], popular bool[N]: whether the list is the popular fallback."""
+    """Shapes: rows i64[N, k] (-1 padded), scores f32[N, k], popular bool[N]: whether the list is the popular fallback.
+
+    ``hidden_by``: the filters that hide every item, by row, for rows whose list is empty for that reason.
+    """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     popular: NDArray[np.bool_]
+    hidden_by: Mapping[int, Sequence[HidingFilter]] = field(default_factory=dict)
 
 
 class Retrieval:
@@ -47,8 +56,8 @@ class Retrieval:
         self._serving, self._k, self._beta, self._probe = serving, k, beta, probe
         domain = serving.domain
         self._layout = EventLayout(domain)
-        numbers = {f.event_key: f.kind is FilterKind.AT_MOST for f in domain.event_filters}
-        self._member_keys = [(key, numbers[key]) for key in serving.filters.member_keys]
+        rules = {f.event_key: f for f in domain.event_filters}
+        self._member_rules = [rules[key] for key in serving.filters.member_keys]
         watched = [f for f in domain.filters if f.kind is FilterKind.WATCHED]
         names = [head.name for head in domain.heads] if serving.has_intents else []
         self._hides_always = any(rule.unless_head not in names for rule in watched)
@@ -63,14 +72,16 @@ class Retrieval:
         self,
         batch: BatchRows,
         encoded: Encoded,
+        items: ShownItems,
         watched: Sequence[WatchedRows],
         unanswered: NDArray[np.bool_],
         popular: PopularNow,
     ) -> RankedItems:
-        """Ranks items for every row that is not ``unanswered``. Shape: bool[N]."""
+        """Ranks ``items`` for every row that is not ``unanswered``. Shape: bool[N]."""
         num = len(batch)
         hides = self._hides(encoded)
-        allowed = self._allowed(batch)
+        values = self._member_values(batch)
+        allowed = self._allowed(values, items.filters)
         ranked = RankedItems(
             np.full((num, self._k), PAD_ROW, dtype=np.int64),
             np.full((num, self._k), -np.inf, dtype=np.float32),
@@ -84,21 +95,22 @@ class Retrieval:
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
             hidden, masks = [excluded[i] for i in picked], [allowed[i] for i in picked]
-            index = self._serving.index
-            found = index.search(queries, self._k, excluded=hidden, allowed=masks, included=included)
+            found = items.index.search(queries, self._k, excluded=hidden, allowed=masks, included=included)
             ranked.rows[rows], ranked.scores[rows] = found
-            self._probe.offer(index, queries, found, hidden, masks)
+            self._probe.offer(items.index, queries, found, hidden, masks)
         rows = np.flatnonzero(ranked.popular)
         if len(rows):
             picked = rows.tolist()
             ranked.rows[rows], ranked.scores[rows] = popular.ranked(
                 self._label_probs(encoded, rows),
-                self._serving.labels,
+                items.labels,
                 self._k,
+                num_rows=len(items.titles),
                 excluded=[excluded[i] for i in picked],
                 allowed=[allowed[i] for i in picked],
             )
-        return ranked
+        empty = np.flatnonzero(~unanswered & (ranked.rows[:, 0] == PAD_ROW))
+        return replace(ranked, hidden_by=self._hidden_by(empty, values, items.filters)) if len(empty) else ranked
 
     def _label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """Probabilities of the labels that depend on the item alone; all 0 if the model predicts no intents."""
@@ -122,31 +134,46 @@ class Retrieval:
             known[row] = self._serving.vocabulary.rows(items).any()
         return known
 
-    def _allowed(self, batch: BatchRows) -> list[Mask | None]:
-        """The items allowed after each play, by the member's latest values as of that play; None if all items are."""
-        filters = self._serving.filters
-        if not self._member_keys:
-            return [_mask(filters.allowed({}))] * len(batch)
-        columns = [self._values(batch, key, is_number) for key, is_number in self._member_keys]
-        names = filters.member_keys
-        masks: dict[tuple[float | int | None, ...], Mask | None] = {}
-        found = []
-        for values in zip(*columns, strict=True):
+    def _allowed(self, values_N: Sequence[_Values], filters: FilterSet) -> list[Mask | None]:
+        """The items allowed after each play; None if all items are."""
+        masks = dict[_Values, Mask | None]()
+        for values in values_N:
             if values not in masks:
-                masks[values] = _mask(filters.allowed(dict(zip(names, values, strict=True))))
-            found.append(masks[values])
+                masks[values] = _mask(filters.allowed(self._by_key(values)))
+        return [masks[values] for values in values_N]
+
+    def _hidden_by(
+        self, empty: NDArray[np.int64], values_N: Sequence[_Values], filters: FilterSet
+    ) -> dict[int, tuple[HidingFilter, ...]]:
+        """The filters that hide every item from the members at the ``empty`` rows, where filters do."""
+        hiding, found = dict[_Values, tuple[HidingFilter, ...]](), dict[int, tuple[HidingFilter, ...]]()
+        for row in empty.tolist():
+            values = values_N[row]
+            if values not in hiding:
+                hiding[values] = filters.hiding(self._by_key(values))
+            if hiding[values]:
+                found[row] = hiding[values]
         return found
 
-    def _values(self, batch: BatchRows, key: str, is_number: bool) -> list[float | int | None]:
-        """The member's value as of each row's play: the latest one that is not missing."""
-        column = f"filter_{key}"
+    def _by_key(self, values: _Values) -> dict[str, float | int | None]:
+        return dict(zip(self._serving.filters.member_keys, values, strict=True))
+
+    def _member_values(self, batch: BatchRows) -> list[_Values]:
+        """The member's values as of each row's play, in the order of the filters that read one."""
+        if not self._member_rules:
+            return [()] * len(batch)
+        return list(zip(*(self._values(batch, rule) for rule in self._member_rules), strict=True))
+
+    def _values(self, batch: BatchRows, rule: Filter) -> list[float | int | None]:
+        """The member's value as of each row's play: the latest one that is not missing, else the domain's default."""
+        column, is_number, default = f"filter_{rule.event_key}", rule.kind is FilterKind.AT_MOST, default_value(rule)
         newest = batch.plays[column]
         missing = np.isnan(newest) if is_number else newest == 0
         values: list[float | int | None] = newest.tolist()
         for row in np.flatnonzero(missing).tolist():
             known = self._context(batch, row)[column]
             known = known[~np.isnan(known)] if is_number else known[known != 0]
-            values[row] = known[-1].item() if len(known) else None
+            values[row] = known[-1].item() if len(known) else default
         return values
 
     def _context(self, batch: BatchRows, row: int) -> NDArray[np.void]:

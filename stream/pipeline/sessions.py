@@ -23,38 +23,38 @@ def session_id(user_id: str, start_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionStarts:
-    """For some plays: when the session of each began, where its first held play stands, and whether the play opened it.
+    """For some plays: when the session of each began, where the play that opened it is, and whether the play itself did.
 
-    Shapes: start_ms i64[N], first i64[N] places among all T plays, opened bool[N].
+    Shapes: start_ms i64[N], opener i64[N] places among all T plays, -1 where an evicted play opened it; opened bool[N].
     """
 
     start_ms: NDArray[np.int64]
-    first: NDArray[np.int64]
+    opener: NDArray[np.int64]
     opened: NDArray[np.bool_]
 
 
 def session_starts(
     ts_ms: NDArray[np.int64],
-    heads: NDArray[np.int64],
+    context_starts: NDArray[np.int64],
     carried_ms: NDArray[np.int64],
     gap_ms: int,
     places: NDArray[np.int64],
 ) -> SessionStarts:
     """Sessions of the plays at ``places``, in several contexts that are concatenated.
 
-    ``heads``: where each context begins. ``carried_ms``: for each context, when the session of its first play began if earlier
-    plays were evicted, else :data:`NOTHING_CARRIED`.
+    ``context_starts``: where each context begins. ``carried_ms``: for each context, when the session of its first play began if
+    an evicted play opened it, else :data:`NOTHING_CARRIED`.
 
-    Shapes: ts_ms i64[T], heads and carried_ms i64[C], places i64[N].
+    Shapes: ts_ms i64[T], context_starts and carried_ms i64[C], places i64[N].
     Cost: O(T), in a few array passes for all contexts together.
     """
     opened = np.empty(len(ts_ms), dtype=bool)
     np.greater(np.diff(ts_ms), gap_ms, out=opened[1:])
-    opened[heads] = True  # a context does not continue the one before it
+    opened[context_starts] = True  # a context does not continue the one before it
     start = np.maximum.accumulate(np.where(opened, np.arange(len(ts_ms)), 0))
     began_ms = ts_ms.copy()
     carried = carried_ms != NOTHING_CARRIED
-    began_ms[heads[carried]] = carried_ms[carried]
-    opened[heads[carried]] = False
+    began_ms[context_starts[carried]] = carried_ms[carried]
+    opened[context_starts[carried]] = False
     first = start[places]
-    return SessionStarts(began_ms[first], first, opened[places])
+    return SessionStarts(began_ms[first], np.where(opened[first], first, -1), opened[places])

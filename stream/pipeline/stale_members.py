@@ -1,9 +1,9 @@
 """Members whose cached keys and values in an engine that does not serve them no longer match their history.
 
-A late play changes the middle of a context, and a partition that comes back begins with other state. The engine that serves the
-member is updated at once; every other engine is updated when it starts to serve. There are two of those, with different pasts:
-the engine of the previous bundle, which saw everything up to the migration away from it, and during a migration the coming one.
-Memory is bounded by what an engine can cache.
+An out-of-order play changes the middle of a context, and a partition that comes back starts with other state. The engine that
+serves the member is updated at once; every other engine is updated when it starts to serve. There are two of those, with
+different pasts: the engine of the previous bundle, which saw everything up to the migration away from it, and during a migration
+the coming one. Memory is bounded by what an engine can cache.
 """
 
 from __future__ import annotations

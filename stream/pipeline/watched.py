@@ -6,6 +6,7 @@ Derived state, kept for recently active members, so that a play costs the look-u
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +17,21 @@ from intentrec_core.history.history import EventLayout
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.folding import ContextRun
 
+if TYPE_CHECKING:
+    from stream.pipeline.shown_items import ShownItems
+
 WatchedRows = NDArray[np.int64]
 
 
 class WatchedCache:
-    """The last w item rows of each member, oldest first, 0 for an unknown item; for one vocabulary."""
+    """The last w item rows of each member, oldest first, 0 for an unknown item; for one bundle."""
 
     def __init__(self, layout: EventLayout, vocabulary: ItemRows, max_members: int) -> None:
         self._layout = layout
         self._vocabulary = vocabulary
         self._max_members = max_members
         self._held: OrderedDict[MemberKey, WatchedRows] = OrderedDict()
+        self._num_added = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -35,8 +40,10 @@ class WatchedCache:
         """Drops a member's rows."""
         self._held.pop(member, None)
 
-    def of(self, batch: BatchRows) -> list[WatchedRows]:
+    def of(self, batch: BatchRows, items: ShownItems) -> list[WatchedRows]:
         """For every row, the last w items watched as of its play, including that play.
+
+        ``items``: those that the bundle shows; in later calls, the same or more.
 
         Shapes: one i64[up to w] for each row; they may share memory.
         Cost: a copy of w rows per run, and a look-up of w items for a member who is not cached.
@@ -44,9 +51,13 @@ class WatchedCache:
         limit = self._layout.watched
         if not limit:
             return [np.zeros(0, dtype=np.int64)] * len(batch)
+        if len(items.added) > self._num_added:  # what was watched as an unknown item may have a row by now
+            self._held.clear()
+            self._num_added = len(items.added)
+        item_row = items.rows(batch.plays["item_hash"], batch.item_row)
         watched: list[WatchedRows] = []
         for run, first in zip(batch.runs, batch.first_row, strict=True):
-            rows = self._rows(run, batch.item_row[first : first + run.num_outputs])
+            rows = self._rows(run, item_row[first : first + run.num_outputs], items)
             end = len(rows) - run.num_outputs + 1
             watched += [rows[max(0, stop - limit) : stop] for stop in range(end, end + run.num_outputs)]
             self._held[run.member] = rows[-limit:]
@@ -55,13 +66,14 @@ class WatchedCache:
             self._held.popitem(last=False)
         return watched
 
-    def _rows(self, run: ContextRun, new: NDArray[np.int64]) -> WatchedRows:
+    def _rows(self, run: ContextRun, new: NDArray[np.int64], items: ShownItems) -> WatchedRows:
         cached = self._held.get(run.member)
-        if cached is not None and run.repeats:
+        if cached is not None and run.is_replay:
             return cached
         num_plays = len(run.context) // self._layout.size
         if cached is not None and run.first_changed + run.num_outputs == num_plays:  # appended plays only
             return np.concatenate([cached, new])
         held = self._layout.view(run.context)["item_hash"]
         hashes = np.concatenate([np.frombuffer(run.evicted_items, dtype="<u8"), held])
-        return self._vocabulary.rows(hashes[-(self._layout.watched + run.num_outputs) :])
+        hashes = hashes[-(self._layout.watched + run.num_outputs) :]
+        return items.rows(hashes, self._vocabulary.rows(hashes))

@@ -4,8 +4,8 @@
                                           └─▶ skipped, with the reason
 
 A redriven play that fails again becomes a newer dead letter, which replaces the older one; after too many redrives it is skipped.
-A dead letter whose redrive succeeded is not marked: if it is sent again, the event id repeats and the play is a duplicate, which
-changes nothing.
+A dead letter whose redrive succeeded is not marked: if it is sent again, the play is a duplicate or late, and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError, RejectReason
+from stream.kafka.clients import mark_retrieved
 from stream.kafka.topic_reader import TopicReader
 from stream.settings import Settings
 from stream.wire.dead_letter import HEADER_PREFIX, KEPT_OF_OURS, REDRIVE_OF_HEADER, REDRIVES_HEADER
@@ -186,7 +187,7 @@ class Redrive:
             return SkipReason.NOT_A_DEAD_LETTER
         if dead_letter.is_cut:
             return SkipReason.CUT
-        if dead_letter.reason == RejectReason.INFERENCE_FAILED:
+        if dead_letter.reason in (RejectReason.INFERENCE_FAILED, RejectReason.OUTPUT_TOO_LARGE):
             return SkipReason.FOLDED_IN
         if topic != self.settings.plays_topic:
             return SkipReason.OTHER_TOPIC
@@ -212,6 +213,7 @@ class Redrive:
             )
         except KafkaError as error:
             raise self._refused(dead_letter, error) from error
+        future.add_done_callback(mark_retrieved)  # if an earlier play is refused, nothing awaits this one
         return future
 
     def _target(self, dead_letter: StoredDeadLetter, num_partitions: int) -> int:

@@ -6,6 +6,8 @@
 If retention has deleted the start of the log, members who played before its first offset cannot be folded again. Their state is
 then not proven correct, only tested for certain errors: it must contain every play of theirs that the log still holds. Members
 whose plays are all in the log are compared in full.
+
+A history of changelog schema 1 does not know its newest evicted play. It is compared with what that schema keeps of a new fold.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from intentrec_core.errors import StateError
@@ -77,12 +80,23 @@ def compare(done: VerifyResult, layout: EventLayout, held: dict[str, History], f
     """Adds every member to ``done``: identical, unknown, or different with a description."""
     for user_id in sorted(held.keys() | folded.keys()):
         stored, refolded = held.get(user_id), folded.get(user_id)
+        if stored is not None and refolded is not None and stored.newest_evicted == layout.unknown_events:
+            refolded = _as_schema_1_keeps_it(layout, refolded)
         if stored == refolded:
             done.num_same += 1
         elif stored is not None and done.first_offset and _began_before(layout, stored, refolded, done.first_offset):
             done.num_unknown += 1
         else:
             done.differences[user_id] = difference(layout, stored, refolded)
+
+
+def _as_schema_1_keeps_it(layout: EventLayout, history: History) -> History:
+    return msgspec.structs.replace(
+        history,
+        evicted_session_ms=history.oldest_session_ms(layout),
+        newest_evicted_ms=layout.ts_ms(history.events, 0),
+        newest_evicted=layout.unknown_events,
+    )
 
 
 def _began_before(layout: EventLayout, stored: History, refolded: History | None, first_offset: int) -> bool:
@@ -101,8 +115,8 @@ def _began_before(layout: EventLayout, stored: History, refolded: History | None
 def _num_missing(layout: EventLayout, stored: History, refolded: History) -> int:
     """How many plays of the new fold are missing from a history, although neither lateness nor eviction can explain it."""
     held, expected = stored.view(layout), refolded.view(layout)
-    if stored.anchor(layout):  # plays older than the oldest one held were evicted or arrived too late
-        expected = expected[expected["ts_ms"] > held["ts_ms"][0]]
+    # Plays that are not newer than the newest evicted one were evicted too, or arrived too late.
+    expected = expected[expected["ts_ms"] > stored.newest_evicted_ms]
     return int(np.count_nonzero(~np.isin(expected["event_hash"], held["event_hash"])))
 
 
@@ -130,6 +144,13 @@ def difference(layout: EventLayout, stored: History | None, refolded: History | 
             )
     if stored.last_offset != refolded.last_offset:
         return f"the last offset is {stored.last_offset}, folded again it is {refolded.last_offset}"
-    if stored.carried_session_ms != refolded.carried_session_ms:
-        return f"its oldest session began at {stored.carried_session_ms} ms, folded again at {refolded.carried_session_ms} ms"
+    for name, value in (
+        ("newest evicted play is of", "newest_evicted_ms"),
+        ("newest evicted play's session began at", "evicted_session_ms"),
+    ):
+        kept, again = getattr(stored, value), getattr(refolded, value)
+        if kept != again:
+            return f"its {name} {kept} ms, folded again {again} ms"
+    if stored.newest_evicted != refolded.newest_evicted:
+        return "the event ids of the newest evicted plays differ"
     return "the watched items from before the held plays differ"

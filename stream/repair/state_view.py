@@ -10,9 +10,9 @@ import numpy as np
 from intentrec_core.domain.spec import FieldKind, FilterKind
 from intentrec_core.history.changelog_codec import MARKER_KEY, Marker, Restorer, user_of
 from intentrec_core.history.history import EventLayout, History
+from intentrec_core.times import iso_time
 from stream.delivery.restore import unpack
 from stream.kafka.topic_reader import TopicReader
-from stream.wire.codec import iso_time
 
 
 @dataclass(frozen=True, slots=True)

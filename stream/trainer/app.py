@@ -2,7 +2,7 @@
 
     start   health server → leader lock (one trainer leads) → event log → newest announcement → plays
     then    every interval: flush the log → training run in a child process → confirm the lead → announce, as the last step
-    end     on SIGTERM or SIGINT: kill the run, flush buffered plays, release the lock; exit 0
+    end     on SIGTERM or SIGINT: kill the run, flush buffered plays, release the lock; exit 0, or 9 if the disk refuses the plays
             if another trainer leads, or topic and log do not match: the same, with the error's exit code
 
 This process never loads torch. If it is killed at any moment, no partial bundle is announced and the event log holds every
@@ -21,18 +21,19 @@ from typing import Any
 import msgspec
 
 from intentrec_core.domain.toml import load_domain
-from intentrec_core.errors import BrokerError, IntentRecError
+from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from stream.bundles.announcements import AnnouncementFollower, announce
 from stream.kafka.broker_checks import uses_transactions
 from stream.ops.health import HealthServer
 from stream.ops.metrics import Metrics, TrainerOutcome
 from stream.ops.process_end import EXIT_NOT_DRAINED, run_until_signal
 from stream.settings import Settings
+from stream.trainer.catalogue_export import export_catalogue
 from stream.trainer.event_log import EventLog
 from stream.trainer.event_log_writer import EventLogWriter
 from stream.trainer.leader_lock import LeaderLock, leader_lock
 from stream.trainer.log_follower import LogFollower
-from stream.trainer.retrain_job import RetrainJob, RetrainResult
+from stream.trainer.retrain_job import GateReason, RetrainJob, RetrainResult
 from stream.trainer.retrain_process import COMMAND, run_retrain
 from stream.wire.messages import Announcement
 
@@ -56,6 +57,8 @@ class TrainerProcess:
         self.metrics = metrics
         self.health_port = 0
         self.last_result: RetrainResult | None = None
+        for reason in GateReason:  # at 0 from the start, so that an alert sees the first gated run
+            metrics.trainer_gated.labels(reason)
         #: Called once when the end begins, whatever began it.
         self.on_ending: Callable[[], None] = lambda: None
         #: The code to exit with if the rest of the end hangs.
@@ -65,6 +68,7 @@ class TrainerProcess:
         self._stop = asyncio.Event()
         self._not_ready: str | None = "starting"
         self._log_error: str | None = None
+        self._is_flushed = True
         self._lock: LeaderLock | None = None
         self._follower: LogFollower | None = None
         self._serving: Announcement | None = None
@@ -83,6 +87,7 @@ class TrainerProcess:
             settings.metrics_host, settings.metrics_port, self.metrics.registry, live=self._live, ready=self._ready
         )
         self.health_port = await health.start()
+        logger.info("metrics and health are served on %s:%d", settings.metrics_host, self.health_port)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 try:
@@ -90,6 +95,11 @@ class TrainerProcess:
                 except IntentRecError as error:
                     self.exit_code = error.exit_code
                     raise
+            if not self._is_flushed:
+                raise NotDrained(
+                    f"the last plays read are not in the event log {settings.event_log_dir}: {self._log_error}. The next trainer "
+                    "reads them again; none are lost"
+                )
             self.exit_code = 0
         finally:
             await health.stop()
@@ -120,9 +130,11 @@ class TrainerProcess:
         announced = await stack.enter_async_context(AnnouncementFollower(settings))
         self._note_announcements(*await announced.read())
         follower = LogFollower(settings, domain, writer, self.metrics, self._set_log_error)
-        stack.push_async_callback(follower.stop)
+        stack.push_async_callback(self._stop_following, follower)
         await follower.start()
         self._follower, self._not_ready = follower, None
+        serving = self._serving.bundle if self._serving else "no bundle yet"
+        logger.info("ready: logging %s to %s; serving: %s", settings.plays_topic, settings.event_log_dir, serving)
         await _first_to_end(
             follower.run(),
             follower.watch_lag(),
@@ -131,13 +143,19 @@ class TrainerProcess:
             _raise_when_lost(lock),
         )
 
+    async def _stop_following(self, follower: LogFollower) -> None:
+        self._is_flushed = await follower.stop()
+
     async def _take_lead(self, stack: contextlib.AsyncExitStack) -> LeaderLock:
         self._not_ready = "waiting for the leader lock: another trainer may lead"
         # Detected from the broker, not from the workers' setting: only the embedded broker, on one machine, lacks transactions.
+        logger.info("connecting to the broker %s", self.settings.broker)
         can = await uses_transactions(self.settings.model_copy(update={"transactions": "auto"}))
         lock = leader_lock(self.settings, transactional=can)
         stack.push_async_callback(lock.release)
+        logger.info("waiting for the lead: only one trainer of %s trains", self.settings.app_id)
         await lock.acquire()
+        logger.info("this trainer leads")
         self._lock = lock
         return lock
 
@@ -188,10 +206,21 @@ class TrainerProcess:
     async def _run_once(self, lock: LeaderLock, follower: LogFollower) -> None:
         await follower.flushed()
         serving, started_s = self._serving, self._clock()
-        result = await run_retrain(self._job(serving), self._command)
+        result = await self._retrain(serving)
         if result.outcome is TrainerOutcome.PUBLISHED:
             result = await self._announce(lock, result, serving)
         self._record_result(result, self._clock() - started_s)
+
+    async def _retrain(self, serving: Announcement | None) -> RetrainResult:
+        job = self._job(serving)
+        if self.settings.catalogue_source == "topic":
+            try:
+                exported = await export_catalogue(self.settings, self.metrics)
+            except (BrokerError, OSError) as error:
+                detail = " ".join(f"the catalogue cannot be taken from the items topic: {error}".split())
+                return RetrainResult(outcome=TrainerOutcome.FAILED, detail=detail)
+            job = msgspec.structs.replace(job, catalogue=str(exported), catalogue_is_whole=True)
+        return await run_retrain(job, self._command)
 
     async def _announce(self, lock: LeaderLock, result: RetrainResult, serving: Announcement | None) -> RetrainResult:
         """Announces the bundle of a run that passed the gate, as the last step: the bundle is complete in the store by now."""
@@ -242,6 +271,8 @@ class TrainerProcess:
             metrics.trainer_gated.labels(result.reason).inc()
         if result.outcome is not TrainerOutcome.SKIPPED:
             metrics.trainer_run_seconds.observe(seconds)
+        for field, ratio in result.drift.items():
+            metrics.data_drift.labels(field).set(ratio)
         if result.candidate_hr_at_10 is not None:
             metrics.trainer_candidate_ratio.set(result.candidate_hr_at_10)
         if result.running_hr_at_10 is not None:
@@ -262,7 +293,11 @@ class TrainerProcess:
         return f"no progress for {stalled_s:.0f} s" if stalled_s > self.settings.progress_deadline_s else None
 
     def _ready(self) -> str | None:
-        return "stopping" if self._stop.is_set() else self._not_ready or self._log_error
+        if self._stop.is_set():
+            return "stopping"
+        if self._follower is not None and self._follower.is_cut_off:
+            return f"the broker {self.settings.broker} does not answer"
+        return self._not_ready or self._log_error
 
 
 def _failed(result: RetrainResult, detail: str) -> RetrainResult:

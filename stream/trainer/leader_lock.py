@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from intentrec_core.errors import BrokerError, ConfigError, Fenced
 from intentrec_core.history.history import hash64
-from stream.kafka.clients import consumer_options
+from stream.kafka.clients import close_consumer, consumer_options
 from stream.settings import Settings
 
 #: A killed leader stays a member for one session timeout (10 s), then a rebalance runs (up to 30 s).
@@ -186,7 +186,7 @@ class GroupLock(ConsumerRebalanceListener):  # type: ignore[misc]
     async def release(self) -> None:
         """Leaves the group, so that the next trainer need not wait for the session timeout."""
         self._leads = False
-        await self._consumer.stop()
+        await close_consumer(self._consumer)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """A rebalance begins: a leader keeps its claim, and the group assigns again."""

@@ -3,7 +3,7 @@
     getmany ──▶ decode as the worker does ──▶ buffer ──▶ segments (in a thread, because an fsync may take a second)
         └─ erasure request ──▶ marker in the log, carried out before the next training run reads the log
 
-Plays that the worker would dead-letter are skipped here too. While the disk refuses writes, the follower stops reading and keeps
+Plays that the worker would dead-letter are skipped here too. While writes fail, the follower stops reading and keeps
 its plays buffered; the next attempt continues where this one stopped.
 """
 
@@ -14,12 +14,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from intentrec_core.domain.spec import Domain, FieldKind, FilterKind, value_text
+from intentrec_core.domain.spec import Domain, value_text
 from intentrec_core.errors import BrokerError, StateError
 from intentrec_core.history.history import EventLayout
 from intentrec_core.plays.table import PlayRow
@@ -56,14 +55,12 @@ class PlayReader:
 
     def __init__(self, domain: Domain, num_partitions: int | None) -> None:
         self._layout = EventLayout(domain)
-        self._max_future_ms = int(domain.max_future_s * 1000)
         self._num_partitions = num_partitions
-        self._number_keys = {f.key for f in domain.event_fields if f.kind is FieldKind.BUCKETED}
-        self._number_keys |= {f.event_key for f in domain.event_filters if f.kind is FilterKind.AT_MOST}
 
     def read(self, record: SourceRecord) -> LoggedPlay | None:
         """The play of a record. Cost: about 10 µs."""
-        play = decode_play(record, self._max_future_ms)
+        domain = self._layout.domain
+        play = decode_play(record, domain.earliest_ms, domain.max_future_ms)
         if isinstance(play, RejectedPlay) or is_erasure_request(record) or not self._is_home(record, play.user_id):
             return None
         try:
@@ -77,7 +74,8 @@ class PlayReader:
             )
         except (ValueError, OverflowError):
             return None
-        texts = {key: self._text(key, value) for key, value in play.attributes.items() if value is not None}
+        # As texts the values pack to the same bytes.
+        texts = {key: value_text(value) for key, value in play.attributes.items() if value is not None}
         action = texts.pop("action", None)
         row = PlayRow(
             play.event_id,
@@ -101,12 +99,6 @@ class PlayReader:
     def _is_home(self, record: SourceRecord, user_id: str) -> bool:
         num_partitions = self._num_partitions
         return num_partitions is None or home_partition(user_id.encode(), num_partitions) == record.partition
-
-    def _text(self, key: str, value: Any) -> str:
-        """The value as text that packs to the same bytes as the value itself."""
-        if key in self._number_keys:
-            return repr(float(value))
-        return value_text(value)
 
 
 class LogFollower:
@@ -141,6 +133,8 @@ class LogFollower:
         self._last_poll_s = clock()
         self._lagging = Waiting(clock)
         self._poll_was_full = False
+        #: Whether the last look at the ends of the topic failed.
+        self.is_cut_off = False
         self._consumer = AIOKafkaConsumer(
             **consumer_options(settings, "trainer"),
             auto_offset_reset="none",
@@ -158,16 +152,18 @@ class LogFollower:
         except KafkaError as error:
             raise BrokerError(f"topic {self._topic} cannot be read: {error!r}; is the broker up?") from error
 
-    async def stop(self) -> None:
-        """Flushes if the disk allows it, and disconnects. The next trainer reads unflushed plays again.
+    async def stop(self) -> bool:
+        """Flushes if the disk allows it, and disconnects. Returns whether all plays read are on disk: the next trainer reads the
+        others again.
 
         Call it after :meth:`run` has ended.
         """
-        await self._flush()
+        is_flushed = await self._flush()
         self._disk.shutdown()
         for waiter in self._flush_waiters:
             waiter.cancel()
         await close_consumer(self._consumer)
+        return is_flushed
 
     async def run(self) -> None:
         """Follows the topic until cancelled; only StateError and DataError end it otherwise."""
@@ -200,7 +196,7 @@ class LogFollower:
     async def flushed(self) -> None:
         """Returns once everything read before the call is on disk, and every erasure request read before it is carried out.
 
-        Waits while the disk refuses writes.
+        Waits while writes fail.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._flush_waiters.append(waiter)
@@ -220,10 +216,15 @@ class LogFollower:
                     # The last poll could not return all available plays: a partition may just be waiting its turn.
                     lagging = set()
             except (TimeoutError, KafkaError):
+                is_cut_off = True
                 # An unreachable broker is not a hanging trainer: restarting the trainer would not help.
                 lagging = {p.partition for p in assigned}
                 if not await can_read_end_offsets(self._settings, deadline_s, lagging):
                     lagging = set()
+            else:
+                is_cut_off = False
+            self.is_cut_off = is_cut_off
+            self._metrics.broker_away.set(is_cut_off)
             self._lagging.only(lagging)
 
     def stalled_s(self) -> float:
@@ -231,7 +232,7 @@ class LogFollower:
         return max(self._clock() - self._last_poll_s, self._lagging.longest_s())
 
     async def _flush(self) -> bool:
-        """Makes the buffered plays durable and merges small segments; returns False if the disk refuses the write."""
+        """Makes the buffered plays durable and merges small segments; returns False if a write fails."""
         num_buffered = self._writer.num_buffered
         waiters, self._flush_waiters = self._flush_waiters, []
         try:

@@ -1,7 +1,7 @@
 """One training run, in its own process: from the event log to a gated bundle in the store, not yet announced.
 
-    running bundle ─┐                                       ┌─▶ refused, with the reason
-    event log ──────┴▶ rows for new items ─▶ train ─▶ gate ─┴─▶ bundle ─▶ store
+    running bundle ─┐                                                       ┌─▶ refused, with the reason
+    event log ──────┴▶ rows for new items ─▶ data profile ─▶ train ─▶ gate ─┴─▶ bundle ─▶ store
 
 A run is a process because it may be killed at any moment: by its deadline, by SIGTERM, or for lack of memory. A killed run has
 no effect: a bundle in the store serves nothing until the trainer announces the version named in the run's last output line.
@@ -27,16 +27,21 @@ import pyarrow.compute as pc
 from intentrec_core.bundle.contents import LoadedBundle
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.bundle.store import BundleStore
+from intentrec_core.domain.spec import Domain
 from intentrec_core.domain.toml import domain_text, parse_domain
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, IntentRecError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.release_times import check_release_times
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.drift import drift
+from intentrec_core.plays.findings import errors
 from intentrec_core.plays.members import pack_members
+from intentrec_core.plays.profile import DataProfile, measure
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
-from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, check_index_kind
+from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, check_index_kind, remove_leftovers
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.event_log import EventLog
 from stream.trainer.gate import Contender, GateResult, judge
@@ -53,10 +58,11 @@ WARM_LEARNING_RATE = 5e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A newly trained model and what its bundle is built from. ``num_new_items``: items added to the running vocabulary."""
+class Inputs:
+    """What a model is trained on, and its bundle built from, besides plays. ``num_new_items``: items added to the running
+    vocabulary.
+    """
 
-    model: IntentRec
     domain_text: str
     features: FeatureBuilder
     vocabulary: Vocabulary
@@ -72,7 +78,9 @@ def retrain(job: RetrainJob) -> RetrainResult:
     """
     store = BundleStore(job.bundle_url, Path(job.cache_dir))
     running = _running_bundle(job)
-    plays = EventLog(Path(job.event_log_dir), job.topic).plays(max_plays=job.max_plays)
+    # A log that an older trainer wrote may hold earlier plays, in another unit.
+    earliest_ms = parse_domain(domain_text(job.domain), job.domain).earliest_ms
+    plays = EventLog(Path(job.event_log_dir), job.topic).plays(since_ms=earliest_ms, max_plays=job.max_plays)
     num_new = _num_new_plays(plays, running)
     if num_new < job.min_plays:
         return _skipped(f"{num_new} new plays; a run needs {job.min_plays}", num_new)
@@ -80,23 +88,43 @@ def retrain(job: RetrainJob) -> RetrainResult:
     known = plays.filter(pc.less(plays.column("ts_ms"), cut_ms))
     if not known.num_rows:
         return _skipped("all plays have the same event time: none is left to train on", num_new)
-    candidate = _train_candidate(job, running, known)
-    gate = _compare(job, candidate, running, plays, cut_ms)
+    inputs = _inputs(job, running, known)
+    profile = measure(inputs.features, inputs.item_table, plays)
+    result = RetrainResult(
+        outcome=TrainerOutcome.GATED,
+        detail="",
+        parent=running.version if running else None,
+        num_new_plays=num_new,
+        num_new_items=inputs.num_new_items,
+        drift=_drift(inputs.features.domain, running, profile),
+    )
+    meaningless = errors(inputs.features.domain, profile)
+    if meaningless:
+        return msgspec.structs.replace(result, reason=GateReason.DATA, detail="; ".join(meaningless))
+    model = _train_candidate(job, running, inputs, known)
+    gate = _compare(job, Contender(model, inputs.features), running, plays, cut_ms)
     if gate.passed and running is not None and gate.candidate.num_plays < MIN_HELD_OUT:
         return _skipped(
             f"{gate.candidate.num_plays} held-out plays of known members; a comparison needs {MIN_HELD_OUT}", num_new
         )
-    result = RetrainResult(
-        outcome=TrainerOutcome.GATED,
+    result = msgspec.structs.replace(
+        result,
         reason=gate.reason,
         detail=gate.detail,
-        parent=running.version if running else None,
-        num_new_plays=num_new,
-        num_new_items=candidate.num_new_items,
         candidate_hr_at_10=gate.candidate.hr_at_10,
         running_hr_at_10=gate.running.hr_at_10 if gate.running else None,
     )
-    return _publish(job, store, candidate, gate, result, plays, cut_ms) if gate.passed else result
+    if not gate.passed:
+        return result
+    saved = Model(
+        network=model,
+        domain_text=inputs.domain_text,
+        vocabulary=inputs.vocabulary,
+        catalogue=inputs.catalogue,
+        item_table=inputs.item_table,
+        trained_until_ms=cut_ms,
+    )
+    return _publish(job, store, saved, running, gate, result, plays)
 
 
 def _num_new_plays(plays: pa.Table, running: LoadedBundle | None) -> int:
@@ -105,27 +133,16 @@ def _num_new_plays(plays: pa.Table, running: LoadedBundle | None) -> int:
     return int(pc.sum(pc.greater_equal(plays.column("ts_ms"), trained_until_ms)).as_py() or 0)
 
 
-def _train_candidate(job: RetrainJob, running: LoadedBundle | None, plays: pa.Table) -> Candidate:
-    """Trains on ``plays``, starting from the running bundle's model and vocabulary if there is one."""
+def _inputs(job: RetrainJob, running: LoadedBundle | None, plays: pa.Table) -> Inputs:
+    """Rows for the items of ``plays``, after those of the running bundle if there is one, and what the catalogue says of them."""
     text = domain_text(job.domain) if running is None else running.domain_text
     domain = parse_domain(text, job.domain)
-    vocabulary, catalogue = rows_for(running, plays, job.catalogue)
+    vocabulary, catalogue = rows_for(running, plays, job.catalogue, domain, is_whole=job.catalogue_is_whole)
     check_index_kind(job.index, len(vocabulary) - 1, plays)
     table = ItemTable(domain, vocabulary, catalogue)
-    features = FeatureBuilder(domain, vocabulary, table)
-    trained = train(
-        plays,
-        features,
-        table,
-        train_config(job, warm=running is not None),
-        start=running.model if running else None,
-        device=job.device,
-        epoch_done=lambda report: logger.info("%s", report.line()),
-    )
-    return Candidate(
-        model=trained.model,
+    return Inputs(
         domain_text=text,
-        features=features,
+        features=FeatureBuilder(domain, vocabulary, table),
         vocabulary=vocabulary,
         catalogue=catalogue,
         item_table=table,
@@ -133,39 +150,51 @@ def _train_candidate(job: RetrainJob, running: LoadedBundle | None, plays: pa.Ta
     )
 
 
+def _drift(domain: Domain, running: LoadedBundle | None, profile: DataProfile) -> dict[str, float]:
+    before = running.profile() if running else None
+    return drift(domain, before, profile) if before else {}
+
+
+def _train_candidate(job: RetrainJob, running: LoadedBundle | None, inputs: Inputs, plays: pa.Table) -> IntentRec:
+    """Trains on ``plays``, starting from the running bundle's model if there is one."""
+    trained = train(
+        plays,
+        inputs.features,
+        inputs.item_table,
+        train_config(job, warm=running is not None),
+        start=running.model if running else None,
+        device=job.device,
+        epoch_done=lambda report: logger.info("%s", report.line()),
+    )
+    return trained.model
+
+
 def _compare(
-    job: RetrainJob, candidate: Candidate, running: LoadedBundle | None, plays: pa.Table, cut_ms: int
+    job: RetrainJob, candidate: Contender, running: LoadedBundle | None, plays: pa.Table, cut_ms: int
 ) -> GateResult:
     members = pack_members(candidate.features.layout, plays)
     incumbent = Contender(running.model.to(candidate.model.device), _features(running)) if running else None
-    contender = Contender(candidate.model, candidate.features)
-    return judge(contender, incumbent, members, from_ms=cut_ms, margin=job.gate_margin)
+    return judge(candidate, incumbent, members, from_ms=cut_ms, margin=job.gate_margin)
 
 
 def _publish(
     job: RetrainJob,
     store: BundleStore,
-    candidate: Candidate,
+    model: Model,
+    running: LoadedBundle | None,
     gate: GateResult,
     result: RetrainResult,
     plays: pa.Table,
-    cut_ms: int,
 ) -> RetrainResult:
     """Builds the candidate's bundle and puts it into the store; a bundle that does not verify is refused."""
     try:
         built = build_bundle(
             store.cache,
-            Model(
-                network=candidate.model,
-                domain_text=candidate.domain_text,
-                vocabulary=candidate.vocabulary,
-                catalogue=candidate.catalogue,
-                item_table=candidate.item_table,
-                trained_until_ms=cut_ms,
-            ),
+            model,
             plays,
             parent=result.parent,
             index_kind=job.index,
+            previous=running.profile() if running else None,
             metrics={
                 "held_out_hr_at_10": gate.candidate.hr_at_10,
                 "held_out_ndcg_at_10": gate.candidate.ndcg_at_10,
@@ -181,6 +210,9 @@ def _publish(
     except BundleError as error:
         return msgspec.structs.replace(result, reason=GateReason.BUNDLE, detail=str(error))
     logger.info("%s", built.line())
+    for warning in built.warnings:
+        logger.warning("%s", warning)
+    remove_leftovers(store)
     store.publish(built.ref)
     return msgspec.structs.replace(result, outcome=TrainerOutcome.PUBLISHED, bundle=built.ref.version)
 
@@ -191,19 +223,35 @@ def held_out_from(plays: pa.Table, num_new: int) -> int:
     return int(plays.column("ts_ms")[plays.num_rows - num_held_out].as_py())
 
 
-def rows_for(running: LoadedBundle | None, plays: pa.Table, catalogue_file: str | None) -> tuple[Vocabulary, Catalogue]:
+def rows_for(
+    running: LoadedBundle | None,
+    plays: pa.Table,
+    catalogue_file: str | None,
+    domain: Domain,
+    *,
+    is_whole: bool = False,
+) -> tuple[Vocabulary, Catalogue]:
     """The running vocabulary, extended by rows for the other played items, and the catalogue, updated from the file if given.
 
-    An item missing from the catalogue has its id as title and no fields.
+    ``is_whole``: every item of the file gets a row. An item missing from the catalogue has its id as title and no fields.
 
-    Raises: DataError if the file cannot be read.
+    Raises: DataError if the file cannot be read, or has releases in another unit.
     """
     older = running.vocabulary if running else Vocabulary([])
     vocabulary = older.extended(pc.unique(plays.column("item_id")).to_pylist())
     catalogue = running.catalogue() if running else Catalogue([])
     if catalogue_file is not None:
+        newer = Catalogue.load(Path(catalogue_file))
+        try:
+            check_release_times(newer, domain)
+        except DataError as error:
+            raise DataError(f"{catalogue_file}: {error}") from error
+        if is_whole:
+            vocabulary = vocabulary.extended(item.item_id for item in newer)
         known = set(vocabulary.item_ids)
-        catalogue = catalogue.merged(item for item in Catalogue.load(Path(catalogue_file)) if item.item_id in known)
+        for left_out in newer.left_out:
+            logger.warning("%s: %s", catalogue_file, left_out.line())
+        catalogue = catalogue.merged(item for item in newer if item.item_id in known)
     return vocabulary, catalogue
 
 

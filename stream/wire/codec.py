@@ -9,19 +9,20 @@ from __future__ import annotations
 import functools
 import math
 import re
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct
 
 from intentrec_core.errors import RejectReason
+from intentrec_core.times import END_MS, outside, parse_time, unit_hint
 from stream.settings import MAX_PLAY_BYTES
 from stream.wire.messages import (
     MAX_ID_LENGTH,
-    MAX_TS_MS,
     PLAY_SCHEMA_VERSION,
     Announcement,
+    CatalogueItem,
+    ContextValue,
     IntentUpdate,
     Play,
     Recommendation,
@@ -30,8 +31,6 @@ from stream.wire.messages import (
 if TYPE_CHECKING:
     from stream.wire.records import SourceRecord
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 #: Longest detail of a rejection. It is sent in a Kafka header and quotes what the producer sent.
 _DETAIL_LENGTH = 200
 
@@ -59,22 +58,36 @@ class _VersionOnly(Struct):
     schema_version: Any = PLAY_SCHEMA_VERSION
 
 
+class _RawTime(Struct):
+    ts: Raw
+
+
+class _RawContext(Struct):
+    context: dict[str, Raw]
+
+
 _decode_play = msgspec.json.Decoder(Play).decode
+_decode_raw_time = msgspec.json.Decoder(_RawTime).decode
+_decode_raw_context = msgspec.json.Decoder(_RawContext).decode
+_decode_entry = msgspec.json.Decoder(ContextValue).decode
 _decode_version = msgspec.json.Decoder(_VersionOnly).decode
 _decode_recommendation = msgspec.json.Decoder(Recommendation).decode
 _decode_intent = msgspec.json.Decoder(IntentUpdate).decode
 _decode_announcement = msgspec.json.Decoder(Announcement).decode
+_decode_item = msgspec.json.Decoder(CatalogueItem).decode
 _encode = msgspec.json.Encoder().encode
+#: What a decoder raises: DecodeError and the other two for bytes that no decoder of JSON takes.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: The last field of an output as it is encoded, and where in a value its number begins, counted from the end.
 NO_LATENCY = b',"latency_s":0.000000}'
 _BEFORE_LATENCY = -len(b"0.000000}")
 
 
-def decode_play(record: SourceRecord, max_future_ms: int) -> DecodedPlay | RejectedPlay:
+def decode_play(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> DecodedPlay | RejectedPlay:
     """Decodes and validates one play.
 
-    ``max_future_ms``: how far event time may be ahead of the record's timestamp. A record without a timestamp (0 or negative)
-    is exempt.
+    ``earliest_ms``: the earliest event time, in milliseconds since 1970. ``max_future_ms``: how far event time may be ahead of
+    the record's timestamp. A record without a timestamp (0 or negative) is exempt from the second, and 2100 is its limit.
 
     Raises: nothing, whatever the bytes are.
     Cost: about 1 µs.
@@ -89,10 +102,10 @@ def decode_play(record: SourceRecord, max_future_ms: int) -> DecodedPlay | Rejec
         if not value.isascii():
             str(value, "utf-8")  # msgspec does not validate the names and strings that it skips
     except msgspec.ValidationError as error:
-        return _invalid(value, str(error))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _invalid(record, str(error), earliest_ms, max_future_ms)
+    except _UNREADABLE as error:
         return _rejected(RejectReason.MALFORMED, str(error))
-    if play.schema_version != PLAY_SCHEMA_VERSION:
+    if play.schema_version != PLAY_SCHEMA_VERSION and play.schema_version is not None:
         return _unknown_schema(play.schema_version)
     user_id, ts_ms = play.user_id, play.ts
     if not (user_id.isascii() and play.item_id.isascii() and play.event_id.isascii()):
@@ -100,18 +113,17 @@ def decode_play(record: SourceRecord, max_future_ms: int) -> DecodedPlay | Rejec
         if too_long is not None:
             return too_long
     if isinstance(ts_ms, str):
-        parsed = parse_time(ts_ms)
-        if parsed is None:
-            return _rejected(RejectReason.INVALID_FIELD, f"ts {ts_ms!r} is neither ISO 8601 nor epoch milliseconds")
-        ts_ms = parsed
-        if not 0 <= ts_ms < MAX_TS_MS:
-            return _rejected(RejectReason.OUT_OF_RANGE, f"ts {play.ts!r}; allowed: 1970 up to 2100")
+        try:
+            ts_ms = parse_time(ts_ms)
+        except ValueError as error:
+            return _rejected(RejectReason.INVALID_FIELD, f"ts {error}")
+        if ts_ms >= END_MS:  # of a number msgspec checks it
+            return _out_of_range(record, play.ts, ts_ms, earliest_ms, max_future_ms)
+    if ts_ms < earliest_ms:
+        return _out_of_range(record, play.ts, ts_ms, earliest_ms, max_future_ms)
     timestamp = record.timestamp
     if ts_ms > timestamp + max_future_ms and timestamp > 0:
-        ahead_s = (ts_ms - timestamp) / 1000
-        return _rejected(
-            RejectReason.FUTURE, f"ts is {ahead_s:.0f} s ahead of the record; allowed: {max_future_ms / 1000:g}"
-        )
+        return _from_the_future(ts_ms, timestamp, earliest_ms, max_future_ms)
     key = record.key
     if key is not None and key != user_id.encode():
         return _rejected(RejectReason.KEY_MISMATCH, "the record's key is not user_id in UTF-8")
@@ -121,21 +133,7 @@ def decode_play(record: SourceRecord, max_future_ms: int) -> DecodedPlay | Rejec
     return DecodedPlay(play.event_id, user_id, play.item_id, ts_ms, play.duration_s, play.session_id, attributes)
 
 
-def parse_time(text: str) -> int | None:
-    """Converts ISO 8601 (UTC if it has no offset) to milliseconds since 1970, rounded down; None if it is not a valid time."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
-    except (ValueError, OverflowError):
-        return None
-
-
-def iso_time(ts_ms: int) -> str:
-    """Milliseconds since 1970 as ISO 8601 in UTC, the format of times in outputs."""
-    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ts_ms % 1000:03d}Z"
-
-
-def encode(message: Play | Recommendation | IntentUpdate | Announcement) -> bytes:
+def encode(message: Play | Recommendation | IntentUpdate | Announcement | CatalogueItem) -> bytes:
     """A complete message as JSON."""
     return _encode(message)
 
@@ -181,16 +179,79 @@ def decode_announcement(value: bytes) -> Announcement:
     return _decode_announcement(value)
 
 
-def _invalid(value: bytes, detail: str) -> RejectedPlay:
+def decode_item(value: bytes) -> CatalogueItem:
+    """Decodes an item of the catalogue. Raises: msgspec.DecodeError when the bytes are not one."""
+    return _decode_item(value)
+
+
+def _end_ms(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> int:
+    """The first time that is too late for a play of this record."""
+    timestamp = record.timestamp
+    return min(END_MS, timestamp + max_future_ms + 1) if timestamp > earliest_ms else END_MS
+
+
+def _out_of_range(
+    record: SourceRecord, shown: int | str, ts_ms: int, earliest_ms: int, max_future_ms: int
+) -> RejectedPlay:
+    detail = outside("ts", shown, ts_ms, earliest_ms, _end_ms(record, earliest_ms, max_future_ms))
+    return _rejected(RejectReason.OUT_OF_RANGE, detail)
+
+
+def _from_the_future(ts_ms: int, timestamp: int, earliest_ms: int, max_future_ms: int) -> RejectedPlay:
+    ahead_s = (ts_ms - timestamp) / 1000
+    detail = f"ts is {ahead_s:.0f} s ahead of the record; allowed: {max_future_ms / 1000:g}"
+    if timestamp < earliest_ms:
+        detail += f"; {outside('the timestamp of the record', timestamp, timestamp, earliest_ms)}"
+    return _rejected(RejectReason.FUTURE, detail)
+
+
+def _invalid(record: SourceRecord, detail: str, earliest_ms: int, max_future_ms: int) -> RejectedPlay:
+    """Why a play of valid JSON is not one. ``detail`` is what msgspec says: it names the field, but neither keys nor units."""
+    value = record.value or b""
     try:
         version = _decode_version(value).schema_version
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         version = PLAY_SCHEMA_VERSION
     if version != PLAY_SCHEMA_VERSION:
         return _unknown_schema(version)
     # msgspec reports the violated limit only as text. Limits on a "length" concern the form, all others the range.
     is_range = "length" not in detail and re.search(r"(out of range|[<>]=? -?\d)", detail)
-    return _rejected(RejectReason.OUT_OF_RANGE if is_range else RejectReason.INVALID_FIELD, detail)
+    reason = RejectReason.OUT_OF_RANGE if is_range else RejectReason.INVALID_FIELD
+    if detail.endswith("`$.ts`"):
+        detail = _time_fault(value, earliest_ms, _end_ms(record, earliest_ms, max_future_ms)) or detail
+    elif "`$.context" in detail:
+        detail = _context_fault(value) or detail
+    return _rejected(reason, detail)
+
+
+def _time_fault(value: bytes, earliest_ms: int, end_ms: int) -> str | None:
+    """What is wrong with a ``ts`` that is a number; None for anything else."""
+    try:
+        ts = msgspec.json.decode(_decode_raw_time(value).ts)
+    except _UNREADABLE:
+        return None
+    if isinstance(ts, float):
+        hint = unit_hint(ts, earliest_ms, end_ms)
+        return f"ts is {ts!r}, a number with a point; allowed: whole milliseconds since 1970 without a point{hint}"
+    if isinstance(ts, int) and not isinstance(ts, bool):
+        return outside("ts", ts, ts, earliest_ms, end_ms)
+    return None
+
+
+def _context_fault(value: bytes) -> str | None:
+    """Which entry of ``context`` is wrong, and in which way."""
+    try:
+        context = _decode_raw_context(value).context
+    except _UNREADABLE:
+        return None
+    for key, entry in context.items():
+        if not 1 <= len(key) <= MAX_ID_LENGTH:
+            return f"context has a key of {len(key)} characters ({key[:40]!r}); allowed: 1 to {MAX_ID_LENGTH}"
+        try:
+            _decode_entry(entry)
+        except _UNREADABLE as error:
+            return f"context[{key[:80]!r}]: {error}"
+    return None
 
 
 def _too_long(play: Play) -> RejectedPlay | None:

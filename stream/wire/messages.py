@@ -8,9 +8,11 @@ This module does no parsing, checks no clock and does not know Kafka. :mod:`stre
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+
+from intentrec_core.times import END_MS
 
 PLAY_SCHEMA_VERSION = 1
 
@@ -19,12 +21,14 @@ MAX_ID_LENGTH = 256
 #: 366 days. A longer duration means that the producer sent milliseconds, or an end time, instead of seconds.
 MAX_DURATION_S = 31_622_400.0
 #: 2100-01-01, excluded. Epoch microseconds (16 digits) are far above it, so they are refused and not misread.
-MAX_TS_MS = 4_102_444_800_000
+MAX_TS_MS = END_MS
 #: Range of a 32-bit float: the member's history stores numbers of the context in 32 bits.
 MAX_NUMBER = 3.4e38
 #: Largest integer that every JSON reader represents exactly.
 MAX_INTEGER = 2**53
 MAX_TEXT_LENGTH = 1024
+#: Characters of a title in a recommendation; a longer one is cut when a bundle is loaded.
+MAX_TITLE_LENGTH = 1024
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, description="At most 256 bytes of UTF-8.")]
 IsoTime = Annotated[str, Meta(description="ISO 8601 in UTC with milliseconds.", examples=["2026-03-01T20:15:00.000Z"])]
@@ -32,6 +36,7 @@ Number = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+ContextValue = Text | Number | Integer | bool | None
 LatencySeconds = Annotated[
     float, Meta(description="Seconds from the timestamp of the play's Kafka record to the publication of this message.")
 ]
@@ -40,16 +45,15 @@ LatencySeconds = Annotated[
 class Play(Struct, frozen=True, omit_defaults=True, gc=False):
     """A member played an item. The record's key is user_id in UTF-8; its partition is the murmur2 hash of the key."""
 
-    event_id: Annotated[
-        Id, Meta(description="Identifies this play; a second play with the same event_id changes nothing.")
-    ]
+    event_id: Annotated[Id, Meta(description="Identifies this play; the same play sent again changes nothing.")]
     user_id: Annotated[Id, Meta(description="The member who played the item. At most 256 bytes of UTF-8.")]
     item_id: Annotated[Id, Meta(description="The item that was played. At most 256 bytes of UTF-8.")]
     ts: Annotated[
         Annotated[int, Meta(ge=0, lt=MAX_TS_MS)] | Annotated[str, Meta(min_length=10, max_length=64)],
         Meta(
-            description="When the item was played: milliseconds since 1970 (UTC), or ISO 8601 (UTC if it has no offset). "
-            "Between 1970 and 2100, and at most a small tolerance later than the timestamp of the Kafka record.",
+            description="When the item was played: milliseconds since 1970 (UTC), also as a text of digits, or ISO 8601 (UTC if "
+            "it has no offset). Not before the domain's earliest (1990-01-01 unless it says otherwise), before 2100, and at "
+            "most a small tolerance later than the timestamp of the Kafka record.",
             examples=[1_772_396_100_000, "2026-03-01T20:15:00.000Z"],
         ),
     ]
@@ -76,13 +80,16 @@ class Play(Struct, frozen=True, omit_defaults=True, gc=False):
     ) = None
     context: (
         Annotated[
-            dict[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)], Text | Number | Integer | bool],
-            Meta(max_length=64, description="Further values by name; the domain file says which of them are used."),
+            dict[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)], ContextValue],
+            Meta(
+                max_length=64,
+                description="Further values by name; null is missing. The domain file says which of them are used.",
+            ),
         ]
         | None
     ) = None
     schema_version: Annotated[
-        int, Meta(description="1; a play with another version goes to the dead letters.", examples=[1])
+        int | None, Meta(description="1; a play with another version goes to the dead letters.", examples=[1])
     ] = PLAY_SCHEMA_VERSION
 
 
@@ -116,13 +123,43 @@ AnsweredTogether = Annotated[
     Meta(description="Present if this message answers several plays of this member, absent if it answers one."),
 ]
 
+CatalogueOffset = Annotated[
+    int,
+    Meta(
+        ge=0,
+        description="Offset of the newest record of the items topic that this message knows of: no item that was withdrawn "
+        "at or before it is in the list. Absent if the worker does not follow the topic, or the topic is empty.",
+    ),
+]
+
 
 class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a recommendation."""
 
     item_id: str
-    title: Annotated[str, Meta(description="Title of the item, for display.")]
+    title: Annotated[
+        str, Meta(description="Title of the item, for display; at most 1,024 characters, … ends a cut one.")
+    ]
     score: Annotated[float, Meta(description="Higher is better; comparable only with scores in the same message.")]
+
+
+class HiddenBy(Struct, frozen=True, gc=False):
+    """A filter of the domain that hides every item from this member, alone or together with others."""
+
+    filter: Annotated[str, Meta(description="Kind of the filter: available, at_most or contains. More may be added.")]
+    key: Annotated[str, Meta(description="Attribute of the catalogue that the filter compares.")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="member_unknown: no play of the member names the value that the filter needs (value), and the domain has "
+            "no default for it. no_item: no item passes this filter. together: each filter lets items pass, but no item "
+            "passes all of them. More may be added."
+        ),
+    ]
+    value: Annotated[
+        str | UnsetType,
+        Meta(description="Key of play.context with the member's value; absent if the filter needs none."),
+    ] = UNSET
 
 
 class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
@@ -144,7 +181,14 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
             "popular: the bundle knows none of the member's recent items, so these are the items that are popular now."
         ),
     ] = "none"
+    hidden_by: Annotated[
+        list[HiddenBy] | UnsetType,
+        Meta(
+            description="Present only if items is empty because filters hide every item: these filters, with the reason."
+        ),
+    ] = UNSET
     coalesced: AnsweredTogether | UnsetType = UNSET
+    catalogue_offset: CatalogueOffset | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -178,17 +222,20 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
     primary: Annotated[
         PrimaryIntent | None,
         Meta(
-            description="The most likely label of the head with the highest weight; null if the bundle predicts no intents."
+            description="The most likely label of the head with the highest weight, among the heads that were trained; null if "
+            "the bundle predicts no intents."
         ),
     ]
     shifted: Annotated[
         bool,
         Meta(
             description="Whether the primary intent differs from the one before this play "
-            "(if several plays are coalesced: before the first of them) in the same session."
+            "(if several plays are coalesced: before the first of them) in the same session. "
+            "For an out-of-order play: whether the newest play of the history shifted it."
         ),
     ]
     coalesced: AnsweredTogether | UnsetType = UNSET
+    catalogue_offset: CatalogueOffset | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -207,3 +254,32 @@ class Announcement(Struct, frozen=True, kw_only=True, gc=False):
     parent: Annotated[str | None, Meta(description="Version of the bundle from which it was trained, if any.")] = None
     created_at: Annotated[IsoTime, Meta(description="When it was announced: ISO 8601 in UTC with milliseconds.")]
     reason: Annotated[str, Meta(description="trained, rollback, or free text of an operator.")] = "trained"
+
+
+class CatalogueItem(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """An item of the catalogue, as it is from now on. The record's key is item_id in UTF-8; without a value, a record withdraws
+    the item. The newest record of an item counts.
+    """
+
+    item_id: Annotated[Id, Meta(description="The item_id of plays and recommendations. At most 256 bytes of UTF-8.")]
+    title: Annotated[str, Meta(description="Title of the item, for display; default: its item_id.")] = ""
+    attributes: Annotated[
+        dict[str, Any],
+        Meta(
+            description="Values by name: texts, numbers, truth values and lists of texts. The domain file says which of them "
+            "are used, for filters at once and for the model from the next bundle on. A null is a missing value."
+        ),
+    ] = {}
+    written_by: Annotated[
+        Literal["file", "hand"],
+        Meta(
+            description="file: copied from a catalogue file, and withdrawn when the file no longer has it. hand: put or "
+            "withdrawn by itself."
+        ),
+    ] = "hand"
+    withdrawn: Annotated[
+        bool,
+        Meta(
+            description="The item is withdrawn, as by a record without a value, and stays so although a catalogue file has it."
+        ),
+    ] = False

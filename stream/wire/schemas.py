@@ -18,10 +18,11 @@ import msgspec
 from intentrec_core.errors import RejectReason
 from stream.settings import Settings
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
-from stream.wire.messages import Announcement, IntentUpdate, Play, Recommendation
+from stream.wire.messages import Announcement, CatalogueItem, IntentUpdate, Play, Recommendation
 
-#: Every new optional field raises the minor version. There is no new major version: a breaking change gets a new topic.
-CONTRACT_VERSION = "1.2.0"
+#: Every new optional field raises the minor version, and so does a null that is accepted now. There is no new major version: a
+#: breaking change gets a new topic.
+CONTRACT_VERSION = "1.3.0"
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "contracts"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -30,7 +31,9 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "recommendation": Recommendation,
     "intent-update": IntentUpdate,
     "announcement": Announcement,
+    "item": CatalogueItem,
 }
+_NULL = {"type": "null"}
 #: Keywords that explain a schema and constrain nothing.
 _WORDS = frozenset({"description", "examples", "title"})
 
@@ -38,6 +41,7 @@ _KEY = {
     "type": "string",
     "description": "user_id in UTF-8. The partition is the murmur2 hash of the key, as Kafka's Java client computes it.",
 }
+_ITEM_KEY = {"type": "string", "description": "item_id in UTF-8."}
 _ID_HEADER = {
     "intentrec-id": {
         "type": "string",
@@ -55,6 +59,13 @@ _REDRIVE_HEADERS = {
         "pattern": "^[0-9]+:[0-9]+$",
         "description": "<partition>:<offset> of the dead letter from which the play was redriven.",
     },
+}
+_CUT_HEADERS = {
+    "intentrec-length": {
+        "type": "string",
+        "description": "Length in bytes of a value that is too large to be kept; this record has only its first 64 KiB.",
+    },
+    "intentrec-sha256": {"type": "string", "description": "SHA-256 of the complete value, in hex, if it was cut."},
 }
 _ORIGIN_HEADERS = {
     "intentrec-topic": {"type": "string", "description": "Topic from which the play was read."},
@@ -150,7 +161,7 @@ _CHANNELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "late": (
         "late-play",
         "send",
-        "Valid plays that arrived too late to be added to the member's history, unchanged.",
+        "Valid plays that arrived too late to be added to the member's history, and repeats of plays that left it; unchanged.",
         {},
     ),
     "model_updates": (
@@ -159,9 +170,15 @@ _CHANNELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "The bundle that workers serve. The trainer sends, workers receive. Compacted; one partition.",
         {"partitions": 1, "topicConfiguration": {"cleanup.policy": ["compact"]}},
     ),
+    "items": (
+        "item",
+        "receive",
+        "The catalogue: with catalogue_source=topic, an item is shown if and only if it is here. Compacted; one partition.",
+        {"partitions": 1, "topicConfiguration": {"cleanup.policy": ["compact"]}},
+    ),
 }
 """By setting name without ``_topic``: message, the worker's action, description, Kafka channel binding."""
-_ALSO = {"plays": ("forget",)}
+_ALSO = {"plays": ("forget",), "items": ("withdrawal",)}
 """Additional messages of a channel."""
 
 
@@ -175,17 +192,13 @@ def _messages() -> dict[str, Any]:
         "intentrec-error": reasons,
         "intentrec-detail": {"type": "string", "description": "One line of explanation for people."},
         "intentrec-null-value": {"type": "string", "const": "true", "description": "The play had no value."},
-        "intentrec-length": {
-            "type": "string",
-            "description": "Length in bytes of an oversized value; this record keeps only its first 64 KiB.",
-        },
-        "intentrec-sha256": {"type": "string", "description": "SHA-256 of the complete oversized value, in hex."},
         "intentrec-key-length": {
             "type": "string",
             "description": "Length in bytes of an oversized key; this record keeps only its first 64 KiB.",
         },
         "intentrec-key-sha256": {"type": "string", "description": "SHA-256 of the complete oversized key, in hex."},
-    } | _REDRIVE_HEADERS
+    }
+    dead |= _CUT_HEADERS | _REDRIVE_HEADERS
     outputs = _headers(_ID_HEADER)
     return {
         "play": _message("Play", "A member played an item.", {"type": "object", "properties": dict(_REDRIVE_HEADERS)}),
@@ -203,8 +216,17 @@ def _messages() -> dict[str, Any]:
         "recommendation": _message("Recommendation", "The items to show this member after this play.", outputs),
         "intent-update": _message("IntentUpdate", "The intent predicted for this member after this play.", outputs),
         "announcement": _message("Announcement", "The bundle to serve from now on.", None, key=None),
+        "item": _message("CatalogueItem", "An item as it is from now on.", None, key=_ITEM_KEY),
+        "withdrawal": {
+            "title": "Withdrawal",
+            "summary": "The item of this key is in no list from here on. A catalogue file that has it may put it again.",
+            "payload": {"type": "null", "description": "No value."},
+            "bindings": {"kafka": {"key": _ITEM_KEY}},
+        },
         "late-play": _message(
-            "Play", "A play that arrived too late to be added to the history.", _headers(_ID_HEADER | _ORIGIN_HEADERS)
+            "Play",
+            "A play that arrived too late to be added to the history.",
+            _headers(_ID_HEADER | _ORIGIN_HEADERS | _CUT_HEADERS),
         ),
         "dead-letter": {
             "title": "DeadLetter",
@@ -236,11 +258,12 @@ def _headers(properties: Mapping[str, Any], required: list[str] | None = None) -
     return {"type": "object", "properties": dict(properties), "required": ["intentrec-id", *origin, *(required or [])]}
 
 
-def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, received: bool = False) -> list[str]:
     """The changes of a message's JSON Schema that are more than a new optional field, as lines of text.
 
-    Texts (titles, descriptions, examples) may change freely. Nothing else about an existing field may change: a worker could
-    refuse a producer's message, or a subscriber could receive something it does not expect.
+    Texts (titles, descriptions, examples) may change freely, and a message that the worker receives may be null in more places.
+    Nothing else about an existing field may change: a worker could refuse a producer's message, or a subscriber could receive
+    something it does not expect.
     """
     problems = []
     for name, before in old["$defs"].items():
@@ -251,7 +274,7 @@ def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
         for field, schema in before["properties"].items():
             if field not in after["properties"]:
                 problems.append(f"{name}.{field} is gone")
-            elif _without_words(schema) != _without_words(after["properties"][field]):
+            elif not _is_same(_without_words(schema), _without_words(after["properties"][field]), or_null=received):
                 problems.append(f"{name}.{field} has changed")
         was, is_ = set(before.get("required", ())), set(after.get("required", ()))
         problems += [f"{name}.{field} is required now" for field in sorted(is_ - was)]
@@ -260,6 +283,22 @@ def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
         if _without_words(rest[0]) != _without_words(rest[1]):
             problems.append(f"{name} has changed as a whole")
     return problems
+
+
+def _is_same(before: Any, after: Any, *, or_null: bool) -> bool:
+    """Whether two schemas are equal, or ``after`` only takes null as well."""
+    if before == after:
+        return True
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        choices = after.get("anyOf", [])
+        if or_null and _NULL in choices and _NULL not in before.get("anyOf", []):
+            others = [choice for choice in choices if choice != _NULL]
+            rest = {key: value for key, value in after.items() if key != "anyOf"}
+            after = rest | (others[0] if len(others) == 1 else {"anyOf": others})
+        return before.keys() == after.keys() and all(_is_same(before[k], after[k], or_null=or_null) for k in before)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return all(_is_same(one, other, or_null=or_null) for one, other in zip(before, after, strict=True))
+    return False
 
 
 def _without_words(schema: Any) -> Any:

@@ -1,4 +1,4 @@
-"""``python -m tests.bench NAME``: measures one part of the system beside its baselines and its theoretical bound.
+"""``python -m tests.bench NAME``: measures one part of the system next to its baselines and its theoretical bound.
 
 `make bench BENCH="worker --compare"` does the same. Exit codes and errors are those of ``intentrec``.
 """

@@ -1,4 +1,4 @@
-"""The table of bars: every figure we hold ourselves to, which bench measures it, and on which side of the bar it has to be."""
+"""The table of bars: every target figure, the bench that measures it, and whether it is a minimum or a maximum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a load takes: a model of the whole system, fed with figures that were measured, whose inputs a reader can change.
+"""Resources for a given load: a model of the whole system on measured figures, with inputs that a reader can change.
 
     python -m tests.bench capacity                                          one million plays a second, 300 million members
     python -m tests.bench capacity --set plays_per_s=2e4 --set members=5e6

@@ -1,4 +1,4 @@
-"""What a play costs in the engine, beside recomputing the window and beside reading its keys and values once.
+"""Cost of a play in the engine, next to recomputing the window and to reading its keys and values once.
 
     python -m tests.bench engine [--only speedup|bandwidth|hits|small] [--compare]
 

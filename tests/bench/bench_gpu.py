@@ -1,4 +1,4 @@
-"""The engine alone on a CUDA machine: what a play costs beside reading its keys and values once, with graphs and without.
+"""The engine alone on a CUDA machine: cost of a play next to reading its keys and values once, with graphs and without.
 
     tests/bench/gpu.sh [--device cpu] [--quick] [--only parity|steps|dtypes|prefill|sessions]
 

@@ -1,4 +1,4 @@
-"""What a search costs, by kind of index and size of catalogue, and what an approximate kind misses.
+"""Cost of a search, by kind of index and size of catalogue, and the recall of the approximate kinds.
 
     python -m tests.bench index [--only movielens|decaying|10k|100k|1m|kinds|worker]
 

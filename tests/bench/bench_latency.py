@@ -1,4 +1,4 @@
-"""How long a member waits for a list: at half of what the worker can do, beside the pass-through, and while weights are swapped.
+"""End-to-end latency of lists at half of the worker's throughput, next to the pass-through, and during a swap.
 
 One worker process: its members are played in, its capacity is measured in a burst, then plays come at half of it in an open loop,
 undisturbed and, in between, while bundles with other weights are announced. The pass-through, with all guarantees and no model,

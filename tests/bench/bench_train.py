@@ -1,4 +1,4 @@
-"""Training: our SASRec against SASRec of RecTools, same width, layers, heads, length, batch, loss and optimiser.
+"""Training: this SASRec against SASRec of RecTools, same width, layers, heads, length, batch, loss and optimiser.
 
     python -m tests.bench train --compare           BENCH_BEAUTY_FOLDER=… measures Amazon Beauty, too (tests/bench/train_data.py)
 

@@ -1,4 +1,4 @@
-"""Plays a second of the worker, beside its bound, its parts, and what a user would pick instead.
+"""Plays a second of the worker, next to its bound, its parts, and what a user would run instead.
 
 Every row is a process of its own on one Apache Kafka, reads the same plays, and is measured while it is warm and plays wait for
 it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) are the rows and ``stages``.

@@ -1,4 +1,4 @@
-"""What the engine's bench runs on: the video domain, 10,000 items, members whose contexts are full, a model of the paper's size.
+"""The world of the engine's bench: the video domain, 10,000 items, full contexts, a model of the paper's size.
 
 Weights are random: what a step costs does not depend on them. Every member's context cycles between n + 1 and 2n plays, as it
 does in a worker that has run for a while, and members stand at different places of the cycle.

@@ -1,4 +1,4 @@
-"""What the engine's bench on a CUDA machine runs on. Needs torch and numpy: no histories, no vocabulary, made-up plays.
+"""The world of the engine's bench on a CUDA machine. Needs torch and numpy alone: no histories, no vocabulary.
 
 The video domain and a model of the paper's size with random weights: what a step costs does not depend on them. A member's plays
 stand at the places of their context, one every four hours and a bit, so that the short-term window of a week holds 38 of them.

@@ -1,4 +1,4 @@
-"""What the machine's memory gives to reading, measured and not looked up: the bound of whatever reads cached keys and values."""
+"""Measures the machine's memory read bandwidth: the bound of all code that reads cached keys and values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plays at a constant rate whatever the worker does, and when the list of each one came to an independent subscriber.
+"""Plays at a constant rate, whatever the worker does, and the arrival time of each list at an independent subscriber.
 
 A play's clock starts when it is due, not when it could be sent: a producer that is held up makes latencies longer and not fewer.
 Producer and subscriber are confluent-kafka, another client than the worker's; the producer lingers for 5 ms, as Kafka 4's own

@@ -1,4 +1,4 @@
-"""What a play costs in the pipeline by stage, from bytes to bytes, in a process of its own and with no broker.
+"""Cost of a play in the pipeline by stage, from bytes to bytes, in a process without a broker.
 
     python -m tests.bench.pipeline_stages BUNDLE MEMBERS ROUNDS
 

@@ -1,4 +1,4 @@
-"""Programs of a bench as child processes, and how fast one of them answers the plays that lie in the log.
+"""Programs of a bench as child processes, and the rate at which one of them answers the plays in the log.
 
 A program reads a plays topic that was filled before it started. Its rate is what its output topic grew by in a window in which
 it was warm and still had plays to read; beside it its own CPU time a play, which hardly depends on what else the machine does.

@@ -112,6 +112,8 @@ FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("sessions_per_gib_float16", "members in a GiB of float16 keys and values", ""),
     ),
 }
+#: A figure and the one of its own run that it has to be read beside: other runs may be of another machine.
+BESIDE = {"worker_bound_per_s": ("worker_per_s", "the worker in that run")}
 #: Shown below a table where the bar is missed: the reason, and the decisions about it.
 WHY_MISSED: dict[str, tuple[str, tuple[int, ...]]] = {
     "passthrough_over_raw": ("three threads share Python's lock, which is held for some 30 µs a play", (54,)),
@@ -253,6 +255,8 @@ def _figures(bench: str, rows: Sequence[Row]) -> list[str]:
     for key, what, unit in FIGURES[bench]:
         for row, value in measured(rows, key)[:1]:
             shown = f"{_number(value)} {unit}".strip()
+            if key in BESIDE and (own := find(row, BESIDE[key][0])) is not None:
+                shown += f" ({BESIDE[key][1]}: {_number(own)})"
             lines.append(f"| {what} | {shown} | {row['date']} | `{row['commit']}` | {_machine(row)} |")
     return lines
 

@@ -1,4 +1,4 @@
-"""The plays that both sides of the train bench learn from, in one CSV file that either can read.
+"""The plays that both programs of the train bench learn from, in one CSV file that each can read.
 
 MovieLens-100K is fetched as ``intentrec data movielens-100k`` does. The Amazon Beauty reviews (2014, 5-core) have no licence that
 would let them be shipped or fetched here: whoever has them names their folder in BENCH_BEAUTY_FOLDER. Read there is

@@ -1,4 +1,4 @@
-"""Our training of a SASRec, in a process of its own: the product's model without its intent stage, and the product's loop.
+"""Training of a SASRec in a process of its own: the product's model without its intent stage, and the product's loop.
 
     python -m tests.bench.train_ours PLAYS.csv '{"width": 64, ...}'
     python -m tests.bench.train_ours movielens '{"epochs": 3, ...}'      all of IntentRec, as `intentrec train` trains it

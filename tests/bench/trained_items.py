@@ -1,4 +1,4 @@
-"""Item vectors of a trained model, and what it asks of them: a simulated world, played, learned and written out as a bundle is.
+"""Item vectors and queries of a trained model: a simulated world, played, learned and written as a bundle.
 
     world ─▶ plays ─▶ train ─▶ item vectors, augmented with the items' labels
                          └──▶ contexts of members ─▶ E and head probabilities ─▶ queries, of several betas

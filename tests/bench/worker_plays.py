@@ -1,4 +1,4 @@
-"""The world of the worker's bench without Kafka: its domain, its items, what members played before, and what they play now.
+"""The world of the worker's bench without Kafka: domain, items, members' earlier plays, and their plays now.
 
 MovieLens' shape: the shipped domain with a longer window, 10,000 titled items played by a power law, a rating a
 play. MemberPlays'

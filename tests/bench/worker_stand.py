@@ -1,4 +1,4 @@
-"""What the benches of worker and latency stand on: Apache Kafka, bundles, bodies of real answers, programs' environments."""
+"""The setup that the benches of worker and latency share: Apache Kafka, bundles, sample answers, environments."""
 
 from __future__ import annotations
 

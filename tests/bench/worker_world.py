@@ -19,10 +19,13 @@ from index.conditioning import augment
 from index.golden import golden_bytes
 from intentrec_core.bundle.contents import item_vectors, pack_files
 from intentrec_core.bundle.format import BundleRef, write_bundle
+from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.changelog_codec import Marker, encode_changes
 from intentrec_core.history.history import EventLayout
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.profile import measure
+from intentrec_core.plays.table import PLAYS
 from stream.bundles.announcements import announce
 from stream.delivery.changelog import Checkpoint, TransactionalWriter
 from stream.kafka.topics import create_topics
@@ -60,6 +63,7 @@ def make_bundle(root: Path, scratch: Path, seed: int) -> BundleRef:
         popularity=np.ones(len(vocabulary), dtype=np.float32),
         index=artifact.to_bytes(index),
         golden=golden_bytes(index, searched[1:3], 5),
+        profile=measure(FeatureBuilder(domain, vocabulary, table), table, PLAYS.empty_table()),
     )
     return write_bundle(root, files=files, parent=None, created_at="2026-01-01T00:00:00.000Z", code_version="bench")
 

@@ -78,7 +78,7 @@ def test_the_committed_contracts_are_what_the_code_generates():
 @pytest.mark.parametrize("name", list(contracts.MESSAGES))
 def test_messages_grew_by_optional_fields_only_since_the_first_release(name):
     old = json.loads((FIRST_RELEASE / f"{name}.schema.json").read_text("utf-8"))
-    assert contracts.breaking_changes(old, schema(name)) == []
+    assert contracts.breaking_changes(old, schema(name), received=name == "play") == []
 
 
 @pytest.mark.parametrize("name", list(contracts.MESSAGES))
@@ -120,6 +120,7 @@ PLAY = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "ts": 1_772_396_100_
         {"action": ""},
         {"context": {"": 1}},
         {"context": {"a": None}},
+        {"schema_version": None},
         {"context": {"a": []}},
         {"context": {"a": "x" * 1025}},
         {"context": {str(i): i for i in range(65)}},
@@ -129,7 +130,7 @@ PLAY = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "ts": 1_772_396_100_
 )
 def test_the_worker_accepts_exactly_the_plays_that_the_schema_accepts(change):
     data = json.dumps(PLAY | change).encode()
-    accepted = isinstance(decode_play(Record(data), 10**12), DecodedPlay)
+    accepted = isinstance(decode_play(Record(data), 0, 10**12), DecodedPlay)
     assert accepted == jsonschema.Draft202012Validator(schema("play")).is_valid(json.loads(data))
 
 
@@ -171,6 +172,14 @@ def test_the_asyncapi_document_is_whole():
             node = node[part]  # KeyError: a reference that leads nowhere
     used = {operation["channel"]["$ref"].rsplit("/", 1)[-1] for operation in document["operations"].values()}
     assert used == set(document["channels"])
+
+
+def test_null_may_be_accepted_in_more_places_but_in_no_fewer_and_never_sent():
+    old, new = json.loads((FIRST_RELEASE / "play.schema.json").read_text("utf-8")), schema("play")
+    widened = ["Play.context has changed", "Play.schema_version has changed"]
+    assert contracts.breaking_changes(old, new, received=True) == []
+    assert contracts.breaking_changes(old, new) == widened
+    assert contracts.breaking_changes(new, old, received=True) == widened
 
 
 OLD = contracts.json_schema(Recommendation)

@@ -10,6 +10,7 @@ from stream.ops.metrics import MAX_BUNDLES, Metrics, PlayOutcome
 
 INSTRUMENTS = {
     "batch_plays": "histogram",
+    "broker_away": "gauge",
     "buffered_plays": "gauge",
     "bundle_created_timestamp_seconds": "gauge",
     "bundle_info": "gauge bundle",
@@ -17,8 +18,17 @@ INSTRUMENTS = {
     "bundle_sequence": "gauge",
     "bundle_swap_seconds": "histogram",
     "bundle_swaps": "counter",
+    "catalogue_added_items": "gauge",
+    "catalogue_hidden_items": "gauge",
+    "catalogue_items": "gauge",
+    "catalogue_left_out_items": "gauge",
+    "catalogue_offset": "gauge",
+    "catalogue_syncs": "counter outcome",
+    "catalogue_unreadable": "counter",
     "changelog_bytes": "counter",
     "coalesced_plays": "counter",
+    "cut_lists": "counter",
+    "data_drift_ratio": "gauge field",
     "engine_evictions": "counter",
     "engine_lookups": "counter result",
     "engine_positions": "counter",
@@ -26,6 +36,7 @@ INSTRUMENTS = {
     "engine_slots_used": "gauge",
     "fallbacks": "counter",
     "forgotten_members": "counter",
+    "hidden_lists": "counter filter reason",
     "index_recall_ratio": "gauge",
     "judged_hits": "counter bundle",
     "judged_intents": "counter bundle head",
@@ -65,7 +76,9 @@ INSTRUMENTS = {
 def instruments(metrics: Metrics) -> dict[str, str]:
     metrics.judges("b1", ["genre"])
     metrics.serves("b1", 0.0)
+    metrics.filters(["at_most maturity"])
     metrics.trainer_gated.labels("passed")
+    metrics.data_drift.labels("genre")
     found = {}
     for family in metrics.registry.collect():
         labels = {name: None for sample in family.samples for name in sample.labels if name != "le"}
@@ -81,7 +94,7 @@ def test_names_types_and_labels_are_frozen() -> None:
 
 def test_nothing_about_a_member_or_an_item_is_a_label() -> None:
     labels = {label for text in instruments(Metrics()).values() for label in text.split()[1:]}
-    assert labels == {"bundle", "head", "kind", "outcome", "reason", "result", "stage"}
+    assert labels == {"bundle", "field", "filter", "head", "kind", "outcome", "reason", "result", "stage"}
 
 
 def test_each_value_of_an_enum_is_there_before_it_happens() -> None:

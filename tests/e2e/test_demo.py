@@ -1,4 +1,4 @@
-"""The demo as a person starts it: its figures add up, the weights refresh while it runs, and it leaves nothing behind."""
+"""The demo as a user starts it: its figures add up, the weights refresh while it runs, and it leaves nothing behind."""
 
 from __future__ import annotations
 

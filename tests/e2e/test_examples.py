@@ -1,4 +1,4 @@
-"""Every example runs as a stranger would run it: the library alone, and beside a real worker on a broker."""
+"""Every example runs as a user would run it: the library alone, and next to a real worker on a broker."""
 
 from __future__ import annotations
 

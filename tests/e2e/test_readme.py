@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-import intentrec_core
 from stream.local_kafka.broker import start_broker
 from stream.local_kafka.ports import free_port
 from stream.ops.scrape import is_ready
+from stream.settings import Settings
 from stream.wire.codec import decode_recommendation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ NUM_SEEN = 20
 def test_every_command_is_of_a_kind_that_is_run_here() -> None:
     assert set(COMMANDS) == set(OURS) | set(MAKE)
     assert MAKE[:2] == ["make demo", "make test"]
-    assert [shlex.split(command)[1] for command in OURS] == ["topics", "train", "worker", "replay"]
+    assert [shlex.split(command)[1] for command in OURS] == ["topics", "train", "worker", "replay", "trainer"]
 
 
 @pytest.mark.parametrize("command", MAKE)
@@ -55,22 +55,27 @@ def test_every_make_target_is_there_and_needs_only_the_installation(command: str
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_ones_own_events_are_answered(tmp_path: Path) -> None:
-    """The four commands, one after another, on a broker of the test's own."""
+    """The commands, one after another, on a broker of the test's own; worker and trainer run side by side on two ports."""
     with start_broker(engine="embedded", data_dir=tmp_path) as broker:
-        port = free_port()
+        port, trainer_port = free_port(), free_port()
         settings = {
             "INTENTREC_BROKER": broker.address,
             "INTENTREC_METRICS_PORT": str(port),
             "INTENTREC_CACHE_DIR": str(tmp_path / "cache"),
         }
         run(shlex.split(WRITE_FOLDER), tmp_path, settings)
-        topics, train, worker, replay = [shlex.split(command)[1:] for command in OURS]
+        topics, train, worker, replay, trainer = [shlex.split(command)[1:] for command in OURS]
+        own_port = trainer.index("--metrics-port") + 1
+        assert trainer[own_port] != str(Settings.model_fields["metrics_port"].default), "the worker's"
+        trainer[own_port] = str(trainer_port)
         run(topics, tmp_path, settings)
         run(train + TRAIN_BRIEFLY, tmp_path, settings)
         with started(worker, tmp_path, settings):
             wait_until_ready(port)
             run(replay, tmp_path, settings)
             seen = asyncio.run(recommended(broker.address))
+            with started(trainer, tmp_path, settings):
+                wait_until_ready(trainer_port)
     assert seen >= NUM_SEEN
 
 
@@ -90,7 +95,6 @@ def test_the_headless_demo_prints_json_on_its_last_line() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.skipif(not hasattr(intentrec_core, "load_movielens"), reason="the library's face is not in this tree")
 def test_the_librarys_lines_run(tmp_path: Path) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", README, re.S)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -112,7 +116,7 @@ def run(arguments: list[str], folder: Path, settings: dict[str, str]) -> None:
 
 @contextmanager
 def started(arguments: list[str], folder: Path, settings: dict[str, str]) -> Iterator[None]:
-    with (folder / "worker.log").open("wb") as log:
+    with (folder / f"{arguments[0]}.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "stream.cli", *arguments],
             cwd=folder,
@@ -134,7 +138,7 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
 def wait_until_ready(port: int) -> None:
     deadline_s = time.monotonic() + 120
     while not is_ready(port):
-        assert time.monotonic() < deadline_s, "the worker is not ready"
+        assert time.monotonic() < deadline_s, "the process is not ready"
         time.sleep(0.2)
 
 

@@ -1,8 +1,9 @@
-"""A counting worker whose calls to the broker fail: each call that is awaited, before it had an effect and after.
+"""A counting worker whose calls to the broker fail: each awaited call, before its effect and after.
 
 `python -m tests.faults.failing_calls`. TEST_FAILURES is how often each call fails in each way; each failure is a line of the log.
 It is aiokafka's own methods that fail, so what a failure leaves behind, in this process and on the broker, is real. No partition
-fails so often in a row that its worker gives it up, as it should: a failure that is due then waits for a partition's next cut.
+fails so often in a row that its worker gives it up, as it should: a failure that is due then waits for the partition's next
+checkpoint.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Point:
     """One await of the worker: a method of a client whose id holds ``client``. It fails about once in ``every`` calls.
 
     Calls of the openings are few and each failure makes one more, so they fail at every second; those of the commits are
-    many, and fail once in so many that a cut in between succeeds.
+    many, and fail once in so many that a checkpoint in between succeeds.
     """
 
     client: str
@@ -115,7 +116,7 @@ def _failing(
 
 
 def _source_partition(client: Any, args: tuple[Any, ...]) -> int | None:
-    """Whose life a call is of; None where it is of many."""
+    """The partition that a call belongs to; None where it belongs to many."""
     owner = re.search(r"-(?:changelog|recovery)-(\d+)$", _client_id(client))
     if owner is not None:
         return int(owner[1])

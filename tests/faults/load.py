@@ -1,4 +1,4 @@
-"""Load on a rig while faults happen, and how far its consumer group has come: what every fault is timed by.
+"""Load on a rig during faults, and the progress of its consumer group, which every fault is timed by.
 
 The driver is a thread that keeps its rate whatever becomes of the workers. Progress is what the group has committed, asked by
 confluent-kafka, another client than the workers' own.

@@ -1,7 +1,7 @@
-"""A worker of the next version, as far as its changelog is concerned: it reads schema 1 and 2, and writes 2.
+"""A worker whose changelog is of the next version: it reads schema 3 as well, and writes it.
 
-`python -m tests.faults.next_version`. What schema 2 adds is a checksum behind the version of each record, so that a reader of
-schema 1 that took no notice of the version would read garbage.
+`python -m tests.faults.next_version`. What schema 3 adds is a checksum behind the version of each record, so that a reader of
+schema 2 that took no notice of the version would read garbage.
 """
 
 from __future__ import annotations

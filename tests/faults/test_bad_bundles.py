@@ -1,4 +1,4 @@
-"""Bundles that must not serve, announced to a real worker under load: the old one serves on, and the counter says why."""
+"""Invalid bundles announced to a real worker under load: the old one goes on serving, and the counter gives the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The broker killed or restarted under load, alone and as one of three: nothing lost, nobody stuck, buffers bounded."""
+"""The broker killed or restarted under load, alone and as one of three: nothing lost, no worker stuck, buffers bounded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_one_node_killed(
 ) -> None:
     with start_cluster(num_nodes=1, data_dir=tmp_path / "kafka") as cluster:
         rig, workers = _two_workers(make_rig, cluster, progress_deadline_s=PROGRESS_DEADLINE_S)
-        # Shorter than every timeout; longer than the session's; longer than a transaction's, so that lives fail and open anew.
+        # Shorter than every timeout; longer than the session's; longer than a transaction's, so that partitions reopen.
         # The longest is longer than the deadline of /livez as well.
         downtimes_s = [1.0, 8.0, 25.0] if full_faults else [12.0]
 

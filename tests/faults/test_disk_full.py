@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from stream.local_kafka.broker import Broker
+from stream.ops.process_end import EXIT_NOT_DRAINED
 from stream.ops.scrape import is_ready
 from stream.trainer.event_log import EventLog
 from tests.faults.load import GroupView
@@ -127,8 +128,11 @@ def test_an_event_log_that_cannot_be_written_keeps_a_trainer_waiting(
     rig.produce(world_plays(rig, 400))
     until(lambda: "cannot be written: No space" in _not_ready(trainer), 60, trainer)
     assert counted(trainer, "trainer_logged_plays_total") == 400
+    assert trainer.terminate() == EXIT_NOT_DRAINED
+    assert "intentrec: the last plays read are not in the event log" in trainer.log()
     disk.remount(ROOMY)
-    until(lambda: counted(trainer, "trainer_logged_plays_total") == 800, 60, trainer)
+    trainer = rig.start_worker(module="stream.cli", arguments=["trainer"])
+    until(lambda: counted(trainer, "trainer_logged_plays_total") == 400, 60, trainer)
     until(lambda: is_ready(trainer.metrics_port), 30, trainer)
     assert trainer.terminate() == 0, trainer.log()[-3000:]
     logged = EventLog(rig.settings.event_log_dir, rig.settings.plays_topic).plays().column("event_id").to_pylist()

@@ -112,7 +112,7 @@ def test_forgotten_under_load_while_workers_are_killed(
     rig = make_rig(kafka_broker, event_log_dir=tmp_path / "log", cache_dir=tmp_path / "cache", retrain_interval_s=1,
                    retrain_min_plays=100, event_log_flush_s=0.2, metrics_port=0)  # fmt: skip
     settings, old = rig.settings, range(NUM_OWN)
-    _configure(settings.broker, settings.changelog_topic)
+    configure_to_compact_at_once(settings.broker, settings.changelog_topic)
     workers = [rig.start_worker(), rig.start_worker()]
     num_orders = 0
     with GroupView(settings) as group:
@@ -169,7 +169,8 @@ def _left(broker: Broker, settings: Settings, old: range) -> list[bytes]:
     return [trace for user, searched in wanted.items() for trace in searched if trace in held[user]]
 
 
-def _configure(broker: str, topic: str) -> None:
+def configure_to_compact_at_once(broker: str, topic: str) -> None:
+    """Has the broker compact a topic whenever it looks, as :data:`COMPACTED_AT_ONCE` says."""
     entries = [ConfigEntry(n, v, incremental_operation=AlterConfigOpType.SET) for n, v in COMPACTED_AT_ONCE.items()]
     admin = AdminClient({"bootstrap.servers": broker, "log_level": 0})
     for done in admin.incremental_alter_configs(

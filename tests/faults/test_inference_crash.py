@@ -1,4 +1,4 @@
-"""Plays that crash inference, on the real worker: isolated, tried again, set aside; all others answered as if it were well."""
+"""Plays that crash inference are isolated, retried and dead-lettered; all others are answered normally."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ def test_a_play_that_crashes_inference_is_isolated_and_neighbours_are_exact(
     num_reopened = counted(worker, "partitions_reopened_total")
     assert worker.terminate() == 0, worker.log()[-3000:]
 
-    letters = {_place(record): record for record in read_all(rig.settings, rig.settings.dead_letter_topic)}
-    assert letters.keys() == given_up
+    dead_letters = {_place(record): record for record in read_all(rig.settings, rig.settings.dead_letter_topic)}
+    assert dead_letters.keys() == given_up
     by_place = {(record.partition, record.offset): record for record in log}
-    for place, letter in letters.items():
-        headers = dict(letter.headers)
-        assert (letter.key, letter.value) == (by_place[place].key, by_place[place].value)
+    for place, dead_letter in dead_letters.items():
+        headers = dict(dead_letter.headers)
+        assert (dead_letter.key, dead_letter.value) == (by_place[place].key, by_place[place].value)
         assert headers["intentrec-error"] == b"inference_failed"
         assert f"in {MAX_TRIES} tries" in headers["intentrec-detail"].decode()
     calls = [int(line) for line in (rig.directory / "calls").read_text().split()]
@@ -97,7 +97,7 @@ def test_a_play_that_crashes_inference_is_isolated_and_neighbours_are_exact(
         "plays that crash inference",
         judge(rig.settings, rig.layout, given_up=given_up),
         crashing=sum(json.loads(record.value or b"")["item_id"] in FAULTS for record in log),
-        dead_letters=len(letters),
+        dead_letters=len(dead_letters),
         crashed_calls=len(calls),
         largest_crashed_batch=max(calls),
         partitions_reopened=int(num_reopened),

@@ -1,4 +1,4 @@
-"""Offsets of the plays that nobody delivers: a transaction's end is no loss, plays that retention deleted are one, and named."""
+"""Gaps in the plays' offsets: the end of a transaction is no loss; plays that retention deleted are, and are named."""
 
 from __future__ import annotations
 

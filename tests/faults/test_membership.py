@@ -1,4 +1,4 @@
-"""Workers that come and go all the time: every change is a rebalance, and none of them loses or doubles a play."""
+"""Workers that join and leave all the time: every change is a rebalance, and none of them loses or doubles a play."""
 
 from __future__ import annotations
 

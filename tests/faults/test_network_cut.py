@@ -2,7 +2,7 @@
 
 What becomes of the zombie depends on what it had in flight:
 
-    plays       answered and not committed: the cut is refused by the fence of its heir, and it ends with exit code 6
+    plays       answered and not committed: the checkpoint is refused by the fence of its heir, and it ends with exit code 6
     nothing     it hears that it is no longer a member, drops what it has, joins again and serves; unless a fetch that it asked
                 for during the cut is answered first: then it has plays to commit, and ends as above
     no more     plays whose outputs nobody acknowledged within a minute were given up: as with nothing
@@ -136,9 +136,9 @@ def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
     rig = make_rig(cluster)
     if compacted:
         _configure(rig, rig.settings.changelog_topic, COMPACTED_AT_ONCE)
-    switch = tmp_path / "no cut is begun"
+    switch = tmp_path / "no checkpoint is begun"
     zombie, heir = _two_workers(
-        rig, proxy, module="tests.faults.hanging_calls", TEST_HANGS="cut", TEST_SWITCH=str(switch)
+        rig, proxy, module="tests.faults.hanging_calls", TEST_HANGS="checkpoint", TEST_SWITCH=str(switch)
     )
     cut_s = 90 if full_faults else 10
     with GroupView(rig.settings) as group:

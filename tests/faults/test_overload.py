@@ -24,7 +24,7 @@ PROBE_PLAYS = 3000
 POLL_PLAYS = 2048
 #: A short overload, too, must leave more in the log than the worker may hold.
 MIN_RATE = 1000.0
-#: A probe ends with a cut, so the capacity is more than it says: a short overload goes on until three looks in a row show it.
+#: A probe ends with a checkpoint, so it understates the capacity: a short overload goes on until three looks in a row show it.
 OVERLOADED_WITHIN_S = 90.0
 #: A fifth of what the worker has when it has warmed up, for the allocator's habits. Buffers that grew with a backlog of
 #: some 100,000 plays would take ten times that.

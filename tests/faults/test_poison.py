@@ -1,4 +1,4 @@
-"""Thousands of plays that must be set aside, among good ones: one dead letter each, original bytes, and neighbours exact."""
+"""Thousands of invalid plays among valid ones: one dead letter each, original bytes, and exact neighbours."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from intentrec_core.times import iso_time
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings
 from stream.trainer.event_log import EventLog
-from stream.wire.codec import iso_time
 from tests.faults.poison import KINDS, NAME_HEADER, Poison, mixture
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.fault_report import FaultRow
@@ -51,17 +51,17 @@ def test_every_poison_is_set_aside_once_and_neighbours_are_exact(
     plays = {(record.partition, record.offset): record for record in read_all(rig.settings, rig.settings.plays_topic)}
     poisoned = {place: sent[int(name)] for place, record in plays.items() if (name := _header(record, NAME_HEADER))}
     assert len(poisoned) == num_poison
-    letters = _letters(rig.settings)
-    assert letters.keys() == poisoned.keys()
-    for place, (letter, *_) in letters.items():
-        _check(letter, plays[place], poisoned[place])
+    dead_letters = _letters(rig.settings)
+    assert dead_letters.keys() == poisoned.keys()
+    for place, (dead_letter, *_) in dead_letters.items():
+        _check(dead_letter, plays[place], poisoned[place])
     fault_row(
         "poison events",
         judge(rig.settings, rig.layout),
         poison=num_poison,
         kinds=len(KINDS),
-        dead_letters=len(letters),
-        dead_letter_repeats=sum(len(repeats) - 1 for repeats in letters.values()),
+        dead_letters=len(dead_letters),
+        dead_letter_repeats=sum(len(repeats) - 1 for repeats in dead_letters.values()),
         partitions_reopened=int(num_reopened),
     )
     assert num_reopened == 0
@@ -109,6 +109,9 @@ def _oddity(rng: random.Random, play: dict[str, Any]) -> dict[str, Any]:
         {"item_id": "\U0001f3ac \u00e9\u0000\n"},
         {"item_id": "i" * 256},
         {"ts": iso_time(play["ts"])},
+        {"ts": str(play["ts"])},
+        {"ts": iso_time(play["ts"]).lower(), "schema_version": None},
+        {"context": {"device": None, "rating": None}},
         {"duration_s": 0.0},
         {"context": {str(number): "x" * 1024 for number in range(64)}},
         {"field_of_next_year": {"nested": [None, 1e308, "\u00e9"]}},
@@ -120,19 +123,19 @@ def _oddity(rng: random.Random, play: dict[str, Any]) -> dict[str, Any]:
 
 def _letters(settings: Settings) -> dict[Place, list[ReadBack]]:
     """Dead letters by the place that their id names, the first of each first."""
-    letters: dict[Place, list[ReadBack]] = defaultdict(list)
+    dead_letters: dict[Place, list[ReadBack]] = defaultdict(list)
     for record in read_all(settings, settings.dead_letter_topic):
         topic, partition, offset, kind = _header(record, "intentrec-id").decode().rsplit("-", 3)
         assert (topic, kind) == (settings.plays_topic, "dead_letter")
-        letters[int(partition), int(offset)].append(record)
-    return letters
+        dead_letters[int(partition), int(offset)].append(record)
+    return dead_letters
 
 
-def _check(letter: ReadBack, original: ReadBack, poison: Poison) -> None:
+def _check(dead_letter: ReadBack, original: ReadBack, poison: Poison) -> None:
     """A dead letter says where and why, and holds the original's bytes."""
-    named = Counter(name for name, _ in letter.headers)
+    named = Counter(name for name, _ in dead_letter.headers)
     assert all(number == 1 for name, number in named.items() if name.startswith("intentrec-"))
-    headers = dict(letter.headers)
+    headers = dict(dead_letter.headers)
     assert headers["intentrec-error"].decode() in poison.reasons, poison.kind
     assert headers["intentrec-detail"]
     where = [headers[f"intentrec-{name}"].decode() for name in ("topic", "partition", "offset")]
@@ -141,17 +144,17 @@ def _check(letter: ReadBack, original: ReadBack, poison: Poison) -> None:
     value, key = poison.value or b"", poison.key
     assert original.value == poison.value
     if len(value) > KEPT_WHOLE_BYTES:
-        assert letter.value == value[:KEPT_OF_LARGER_BYTES]
+        assert dead_letter.value == value[:KEPT_OF_LARGER_BYTES]
         assert headers["intentrec-length"] == b"%d" % len(value)
         assert headers["intentrec-sha256"].decode() == hashlib.sha256(value).hexdigest()
     else:
-        assert letter.value == value
+        assert dead_letter.value == value
         assert ("intentrec-null-value" in headers) == (poison.value is None)
     if key is not None and len(key) > KEPT_OF_LARGER_BYTES:
-        assert letter.key == key[:KEPT_OF_LARGER_BYTES]
+        assert dead_letter.key == key[:KEPT_OF_LARGER_BYTES]
         assert headers["intentrec-key-sha256"].decode() == hashlib.sha256(key).hexdigest()
     else:
-        assert letter.key == key
+        assert dead_letter.key == key
 
 
 def _header(record: ReadBack, name: str) -> bytes:

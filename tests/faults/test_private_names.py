@@ -1,4 +1,4 @@
-"""A faust-streaming of another version: the real worker says which name is gone and ends, and has touched nothing."""
+"""A faust-streaming of another version: the real worker names what is missing and exits, and has touched nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hangs is ended, or asks to be: a recovery past its deadline, a consumer that stops progressing."""
+"""A recovery past its deadline ends the process; a consumer that stops progressing fails /livez."""
 
 from __future__ import annotations
 

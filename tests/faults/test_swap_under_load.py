@@ -1,4 +1,4 @@
-"""Weights swapped again and again while plays come: each play is answered by one bundle, and no history knows of it."""
+"""Bundles swapped again and again during load: one bundle answers each play, and histories do not depend on bundles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who leads when a trainer is killed or stalls, on Apache Kafka: always one, and a stalled one cannot announce on its return."""
+"""Leadership when a trainer is killed or stalls, on Apache Kafka: always one leader; a stalled one cannot announce later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers told to end: under load they drain and leave nothing to replay; with a batch that hangs they end by force."""
+"""Workers on SIGTERM: under load they drain and leave nothing to replay; with a hanging batch they exit at the deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benches of worker and latency run from end to end; their figures here are of too little to mean anything."""
+"""The benches of worker and latency run from end to end; at this size their figures mean nothing."""
 
 from __future__ import annotations
 

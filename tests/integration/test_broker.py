@@ -1,4 +1,4 @@
-"""Brokers of our own: up when start returns, gone with whoever started them, refused in one line when they cannot be had."""
+"""Local brokers: up when start returns, gone with the process that started them, refused in one line when unavailable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fence, cut and restore against a real Apache Kafka: the promises that everything else rests on."""
+"""Fence, checkpoint and restore against a real Apache Kafka, on which all guarantees rest."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def _writer(rig: Rig) -> TransactionalWriter:
     return TransactionalWriter(rig.settings, 0, marker, None)
 
 
-def _cut(rig: Rig, history: History, offset: int, *, user: str = "u1", padding: int = 0) -> Checkpoint:
-    """Folds one play and makes the cut after it."""
+def _checkpoint(rig: Rig, history: History, offset: int, *, user: str = "u1", padding: int = 0) -> Checkpoint:
+    """Folds one play and makes the checkpoint after it."""
     play = rig.layout.pack(item_id="i", event_id=f"e{offset}", ts_ms=offset, duration_s=None, attributes={})
     fold = history.apply(rig.layout, play, offset)
     changes: dict[bytes, bytes | None] = dict(
@@ -49,20 +49,20 @@ def _run(scenario: Callable[[], Awaitable[Any]]) -> Any:
     return asyncio.run(scenario())
 
 
-def test_a_zombies_cut_is_refused_and_never_seen(rig: Rig) -> None:
+def test_a_zombies_checkpoint_is_refused_and_never_seen(rig: Rig) -> None:
     async def scenario() -> None:
         zombie, heir = _writer(rig), _writer(rig)
         history = History()
         await zombie.open()
-        await zombie.commit(_cut(rig, history, 0))
-        stale = _cut(rig, history, 1)
+        await zombie.commit(_checkpoint(rig, history, 0))
+        stale = _checkpoint(rig, history, 1)
         await heir.open()
         restored = await read_changelog(rig.settings, 0, rig.layout)
         with pytest.raises(Fenced):
             await zombie.commit(stale)
         assert restored.histories["u1"].count == 1
         assert (await read_changelog(rig.settings, 0, rig.layout)).histories == restored.histories
-        await heir.commit(_cut(rig, restored.histories["u1"], 1))
+        await heir.commit(_checkpoint(rig, restored.histories["u1"], 1))
         assert (await read_changelog(rig.settings, 0, rig.layout)).histories["u1"].count == 2
         await zombie.close()
         await heir.close()
@@ -74,7 +74,7 @@ def test_what_a_dead_owner_left_open_is_aborted_by_the_next_owners_start(rig: Ri
     async def scenario() -> None:
         dead, heir = _writer(rig), _writer(rig)
         await dead.open()
-        await dead.commit(_cut(rig, History(), 0))
+        await dead.commit(_checkpoint(rig, History(), 0))
         producer = dead._started()
         await producer.begin_transaction()
         await producer.send_and_wait(rig.settings.changelog_topic, b"half", b"u2\x00E\x00\x00", partition=0)
@@ -90,12 +90,12 @@ def test_what_a_dead_owner_left_open_is_aborted_by_the_next_owners_start(rig: Ri
     _run(scenario)
 
 
-def test_every_cut_is_restored_although_the_log_ends_with_a_control_record(rig: Rig) -> None:
+def test_every_checkpoint_is_restored_although_the_log_ends_with_a_control_record(rig: Rig) -> None:
     async def scenario() -> None:
         writer, history = _writer(rig), History()
         await writer.open()
         for offset in range(150):
-            await writer.commit(_cut(rig, history, offset))
+            await writer.commit(_checkpoint(rig, history, offset))
         restored = await read_changelog(rig.settings, 0, rig.layout)
         assert restored.histories == {"u1": history}
         assert restored.marker is not None
@@ -105,11 +105,11 @@ def test_every_cut_is_restored_although_the_log_ends_with_a_control_record(rig: 
     _run(scenario)
 
 
-def test_a_cut_larger_than_a_batch_is_whole(rig: Rig) -> None:
+def test_a_checkpoint_larger_than_a_batch_is_whole(rig: Rig) -> None:
     async def scenario() -> None:
         writer, history = _writer(rig), History()
         await writer.open()
-        await writer.commit(_cut(rig, history, 0, padding=60_000))
+        await writer.commit(_checkpoint(rig, history, 0, padding=60_000))
         restored = await read_changelog(rig.settings, 0, rig.layout)
         assert restored.num_records == 60_002
         assert restored.histories == {"u1": history}
@@ -154,8 +154,8 @@ def test_a_record_that_is_missing_is_noticed(rig: Rig) -> None:
         writer, history = _writer(rig), History()
         await writer.open()
         for offset in range(20):
-            await writer.commit(_cut(rig, history, offset))
-        gone = next(iter(_cut(rig, history, 20).changes))[:-2] + b"\x00\x00"
+            await writer.commit(_checkpoint(rig, history, offset))
+        gone = next(iter(_checkpoint(rig, history, 20).changes))[:-2] + b"\x00\x00"
         await writer.commit(Checkpoint(22, {gone: None}))
         with pytest.raises(StateError, match="records are missing"):
             await read_changelog(rig.settings, 0, rig.layout)

@@ -1,10 +1,12 @@
-"""Every play answered, folded in once: on both brokers, in good weather."""
+"""Without faults, every play is answered and folded in once, on both brokers."""
 
 from __future__ import annotations
 
 import json
 import signal
 import time
+from collections import Counter
+from itertools import cycle
 
 import pytest
 
@@ -13,6 +15,8 @@ from tests.faults.load import START_WITHIN_S, holds_partitions, serving
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.rig import NUM_PARTITIONS
 from tests.rigs.serving_rig import counted, until, wait_ready
+from tests.rigs.verdict import read_all
+from tests.worlds.naive_fold import partition_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -55,6 +59,32 @@ def test_a_worker_that_was_caught_up_starts_again_with_nothing_new(broker: Broke
     assert second.terminate() == 0
     assert set(rig.answers().values()) == {1}
     assert rig.state() == rig.oracle()
+
+
+@pytest.mark.kafka
+def test_a_worker_that_catches_up_shares_its_time_among_the_partitions(
+    kafka_broker: Broker, make_rig: RigMaker
+) -> None:
+    """Two fetches may be of the partition that was ready first. From then on no partition waits for another one's end.
+
+    A member has at most 2n plays, so that none is late, in whatever order the broker takes them.
+    """
+    num, first_fetches = 5000, 4096
+    rig = make_rig(kafka_broker)
+    homes: dict[int, list[str]] = {partition: [] for partition in range(NUM_PARTITIONS)}
+    for user in map(str, range(400)):
+        homes[partition_of(user.encode(), NUM_PARTITIONS)].append(user)
+    for users in homes.values():
+        plays = zip(rig.plays(num, item="slow:0.0001:"), cycle(users[:40]), strict=False)
+        rig.produce(play | {"user_id": user} for play, user in plays)
+    worker = rig.start_worker()
+    rig.wait_for_answers(num * NUM_PARTITIONS)
+    assert worker.terminate() == 0
+    records = sorted(read_all(rig.settings, rig.settings.intents_topic), key=lambda record: record.timestamp)
+    answered = [record.partition for record in records]
+    caught_up = min(len(answered) - answered[::-1].index(partition) for partition in homes)
+    shared = Counter(answered[first_fetches:caught_up])
+    assert all(shared[partition] > shared.total() / (2 * NUM_PARTITIONS) for partition in homes), shared
 
 
 def test_sigterm_under_load_drains_and_replays_nothing(broker: Broker, make_rig: RigMaker) -> None:

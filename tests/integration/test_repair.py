@@ -27,6 +27,7 @@ from tests.rigs.verdict import judge, read_all
 pytestmark = pytest.mark.timeout(240)
 
 #: Runs a command as a person would, with the rig's settings; exit code, standard output, standard error.
+NUL, ESCAPED_NUL = "a\0b", r"a\u0000b"
 Commands = Callable[..., tuple[int, str, str]]
 
 
@@ -57,7 +58,8 @@ def play(user: str, event: str, **fields: Any) -> bytes:
 def test_a_member_is_shown_verified_and_forgotten_while_a_worker_runs(rig: Rig, run: Commands) -> None:
     worker = rig.start_worker()
     rig.produce(rig.plays(400))
-    rig.wait_for_answers(400)
+    rig.produce([json.loads(play(NUL, "odd"))])
+    rig.wait_for_answers(401)
     with GroupView(rig.settings) as group:
         group.catches_up(rig)  # what is shown is the changelog, and a cut is made after the answers
     code, shown, _ = run("state", "show", "u7", "--json")
@@ -73,8 +75,15 @@ def test_a_member_is_shown_verified_and_forgotten_while_a_worker_runs(rig: Rig, 
     code, _, error = run("state", "show", "u7")
     assert (code, "never played, or was forgotten" in error) == (3, True)
 
+    # No argument can hold a NUL.
+    code, shown, error = run("state", "show", ESCAPED_NUL, "--escaped")
+    assert (code, error.count("\n")) == (0, 1), error
+    assert re.search(rf"^user +{re.escape(ESCAPED_NUL)}$", shown, re.M)
+    assert run("forget", ESCAPED_NUL, "--escaped", "--yes", "--wait", "60")[0] == 0
+    assert run("state", "show", ESCAPED_NUL, "--escaped")[0] == 3
+
     rig.produce(rig.plays(400))
-    rig.wait_for_answers(800)
+    rig.wait_for_answers(801)
     assert worker.terminate() == 0, worker.log()[-2000:]
     assert json.loads(run("state", "show", "u7", "--json")[1])["plays_applied"] == 10, "a new history"
     assert json.loads(run("state", "show", "u8", "--json")[1])["plays_applied"] == 20
@@ -85,7 +94,7 @@ def test_a_member_is_shown_verified_and_forgotten_while_a_worker_runs(rig: Rig, 
     assert said.count("members exact") == NUM_PARTITIONS
 
 
-def test_forgetting_asks_first_and_an_order_nobody_follows_says_so(
+def test_forgetting_asks_first_and_an_erasure_request_that_no_worker_reads_says_so(
     rig: Rig, run: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
@@ -161,7 +170,7 @@ def test_verify_claims_nothing_of_members_whose_beginning_was_deleted(
     assert not any(done["differences"] for done in told)
 
 
-def test_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Commands) -> None:
+def test_dead_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Commands) -> None:
     topic, home = rig.settings.plays_topic, home_partition(b"u1", NUM_PARTITIONS)
     rig.send(b"u1", b'{"half', headers={"trace": b"t1"})
     rig.send(b"u1", play("u1", "misplaced"), partition=(home + 1) % NUM_PARTITIONS)
@@ -172,14 +181,14 @@ def test_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Com
     rig.wait_for_answers(1)
     rig.wait_for_outputs(3, rig.settings.dead_letter_topic)
     code, shown, _ = run("dlq", "list", "--json")
-    letters = {letter["reason"]: letter for letter in map(json.loads, shown.splitlines())}
+    dead_letters = {letter["reason"]: letter for letter in map(json.loads, shown.splitlines())}
     assert code == 0
-    assert set(letters) == {"malformed", "wrong_partition", "oversized"}
-    assert [letters[reason]["is_cut"] for reason in ("malformed", "wrong_partition", "oversized")] == [0, 0, 1]
-    assert letters["malformed"]["headers"] == {"trace": "t1"}
+    assert set(dead_letters) == {"malformed", "wrong_partition", "oversized"}
+    assert [dead_letters[reason]["is_cut"] for reason in ("malformed", "wrong_partition", "oversized")] == [0, 0, 1]
+    assert dead_letters["malformed"]["headers"] == {"trace": "t1"}
     assert "3 dead letters" in run("dlq", "list")[1]
-    assert '{"half' in run("dlq", "show", letters["malformed"]["letter"])[1]
-    assert run("dlq", "show", letters["malformed"]["letter"], "--raw")[1] == '{"half'
+    assert '{"half' in run("dlq", "show", dead_letters["malformed"]["letter"])[1]
+    assert run("dlq", "show", dead_letters["malformed"]["letter"], "--raw")[1] == '{"half'
     code, _, error = run("dlq", "show", "0:999")
     assert (code, "retention may have deleted it" in error) == (3, True)
 
@@ -192,7 +201,7 @@ def test_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Com
     rig.wait_for_outputs(4, rig.settings.dead_letter_topic)
     newest = json.loads(run("dlq", "list", "--json", "--limit", "1")[1])
     assert (newest["redrives"], newest["headers"]["trace"]) == (1, "t1")
-    assert newest["headers"]["intentrec-redrive-of"] == letters["malformed"]["letter"]
+    assert newest["headers"]["intentrec-redrive-of"] == dead_letters["malformed"]["letter"]
     said = run("dlq", "redrive", "--reason", "malformed", "--max-redrives", "1")[1]
     assert "1 left: was sent again and failed again" in said, said
     assert "1 left: sent again too often" in said, said
@@ -206,7 +215,9 @@ def test_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Com
     assert rig.state()["u1"].count == 2
 
 
-def test_a_limited_run_says_where_to_go_on_and_together_they_send_each_letter_once(rig: Rig, run: Commands) -> None:
+def test_a_limited_run_says_where_to_go_on_and_together_they_send_each_dead_letter_once(
+    rig: Rig, run: Commands
+) -> None:
     for number in range(30):
         rig.send(f"u{number}".encode(), b"{%d" % number)
     rig.flush()

@@ -130,6 +130,39 @@ def test_a_bad_model_is_refused_and_the_old_bundle_stays(broker: Broker, tmp_pat
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
+def test_a_catalogue_that_makes_an_intent_meaningless_gates_the_run_and_the_old_bundle_stays(
+    settings: Settings, tmp_path: Path
+) -> None:
+    walk = WalkingWorld(num_items=24)
+
+    async def scenario() -> None:
+        await create_topics(settings)
+        await send(settings, walk.rows(600))
+        metrics = Metrics()
+        async with running(TrainerProcess(settings, metrics)):
+            await until(lambda: counted(metrics, "trainer_runs_total", outcome="published") >= 1)
+        before = await announcements(settings)
+        await send(settings, walk.rows(600, first=600))
+        bare = tmp_path / "bare.jsonl"
+        bare.write_text("".join(f'{{"item_id": "item-{i}", "genres": ["drama"]}}\n' for i in range(24)))
+        misspelt = TrainerProcess(settings.model_copy(update={"catalogue": bare}), metrics)
+        async with running(misspelt):
+            await until(lambda: counted(metrics, "trainer_runs_total", outcome="gated") >= 1)
+            assert (await health(misspelt, "/readyz"))[0] == 200
+        assert misspelt.last_result is not None
+        assert "intent genre has no known label at any play" in misspelt.last_result.detail
+        assert counted(metrics, "trainer_gated_total", reason=GateReason.DATA) >= 1
+        assert counted(metrics, "data_drift_ratio", field="genre") > 0.5
+        assert await announcements(settings) == before
+        # With the catalogue mended, a run goes on from it.
+        async with running(TrainerProcess(settings, metrics)):
+            await until(lambda: counted(metrics, "trainer_runs_total", outcome="published") >= 2)
+        assert (await announcements(settings))[-1].parent == before[-1].bundle
+
+    asyncio.run(scenario())
+
+
 def test_what_the_worker_sets_aside_is_not_logged_and_a_restart_logs_nothing_twice(settings: Settings) -> None:
     walk = WalkingWorld()
 

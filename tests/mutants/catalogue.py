@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
+from tests.mutants.live_catalogue import LIVE_CATALOGUE
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.migration import MIGRATION
 from tests.mutants.partition_tasks import PARTITION_TASKS
 from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
+from tests.mutants.signals import SIGNALS
+from tests.mutants.sizes import SIZES_OF_OUTPUTS
 from tests.mutants.state import STATE
+from tests.mutants.times import TIMES_AND_NULLS
 
 MUTANTS = (
     *DELIVERY,
     *PREFILL,
     *PARTITION_TASKS,
     *LIVENESS,
+    *SIGNALS,
     *STATE,
+    *TIMES_AND_NULLS,
     *FOLD_RULES,
     *REPAIR,
     *POISON,
+    *SIZES_OF_OUTPUTS,
     *DEVICE,
     *MIGRATION,
+    *DATA,
+    *LIVE_CATALOGUE,
     *INDEX,
 )

@@ -17,6 +17,7 @@ TEST_PARTITION, TEST_FAUST_APP = (
     "tests/unit/stream/delivery/test_faust_app.py",
 )
 TEST_DRAIN_LOOP = "tests/unit/stream/delivery/test_drain_loop.py"
+TEST_FETCH_SHARES = "tests/unit/stream/delivery/test_fetch_shares.py"
 TEST_REOPENS = "tests/unit/stream/delivery/test_partition_reopens.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
 MACHINE = "tests/property/test_delivery_machine.py"
@@ -168,6 +169,27 @@ DELIVERY = (
             ),
         ),
         (f"{SWEEP}::test_each_step_meets_each_fate",),
+    ),
+    Mutant(
+        "one partition's plays taken before those of the others",
+        (
+            Edit(
+                TRANSPORT,
+                "            share = max(1, max_records // (len(waiting) - place))\n",
+                "            share = max(1, max_records)\n",
+            ),
+        ),
+        (TEST_FETCH_SHARES,),
+    ),
+    Mutant(
+        "the same partitions share every fetch",
+        (Edit(TRANSPORT, "            self._served[tp] = None\n", ""),),
+        (TEST_FETCH_SHARES,),
+    ),
+    Mutant(
+        "a partition whose fetch failed loses plays that were taken of another one",
+        (Edit(TRANSPORT, "        waiting.sort(key=lambda tp: type(fetched[tp]) is FetchResult)\n", ""),),
+        (TEST_FETCH_SHARES,),
     ),
     Mutant(
         "a fetch dropped while the flow stopped is not fetched again",

@@ -157,6 +157,27 @@ MIGRATION = (
         ("tests/unit/stream/pipeline/test_isolation.py",),
     ),
     Mutant(
+        "members erased in a micro-batch that raises stay cached",
+        (
+            Edit(
+                PIPELINE,
+                "            return self._encoded(folded, slices)\n",
+                "            encoded = self._encoded(folded, slices)\n",
+            ),
+            Edit(
+                PIPELINE,
+                "        finally:  # also where encoding",
+                "        finally:\n            pass\n        if True:  # also where encoding",
+            ),
+            Edit(
+                PIPELINE,
+                "                self._forget(member)\n            self._count_members()\n",
+                "                self._forget(member)\n            self._count_members()\n            return encoded\n",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_isolation.py",),
+    ),
+    Mutant(
         "a chunk's older offset taken for the checkpoint",
         (
             Edit(

@@ -43,6 +43,22 @@ PARTITION_TASKS = (
         (TEST_WORKER,),
     ),
     Mutant(
+        "a state not closed where its writer does not close",
+        (
+            Edit(
+                PARTITION,
+                "        try:\n            if self._writer is not None:\n                await",
+                "        if True:\n            if self._writer is not None:\n                await",
+            ),
+            Edit(
+                PARTITION,
+                "        finally:  # also where a revoke past",
+                "        if True:  # also where a revoke past",
+            ),
+        ),
+        ("tests/unit/stream/delivery/test_partition.py",),
+    ),
+    Mutant(
         "a client library's cancellation taken for one of this code",
         (
             Edit(
@@ -100,7 +116,7 @@ PARTITION_TASKS = (
     ),
     Mutant(
         "another schema read",
-        (Edit(CODEC, "        if not value or value[0] != SCHEMA_VERSION:\n", "        if not value:\n"),),
+        (Edit(CODEC, "        if not value or not _is_readable(value):\n", "        if not value:\n"),),
         (TEST_GROUND_STATE,),
     ),
     Mutant(

@@ -34,7 +34,7 @@ TEST_HOT_SWAP = "tests/integration/test_hot_swap.py"
 POISON = (
     Mutant(
         "set aside: rejected plays dropped without a trace",
-        (Edit(FOLDING, "        self.outputs.append(rejected(record, play.reason, play.detail))\n", ""),),
+        (Edit(FOLDING, "        self.outputs.append(rejected(record, play.reason, play.detail, self.limits))\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(
@@ -42,8 +42,8 @@ POISON = (
         (
             Edit(
                 DEAD_LETTER,
-                "    elif len(value) > MAX_KEPT_BYTES:\n",
-                "    elif len(value) > KEPT_OF_OVERSIZED_BYTES:\n",
+                "    if len(value) > min(MAX_KEPT_BYTES, left_bytes):\n",
+                "    if len(value) > KEPT_OF_OVERSIZED_BYTES:\n",
             ),
         ),
         (TEST_DEAD_LETTER,),
@@ -55,7 +55,13 @@ POISON = (
     ),
     Mutant(
         "set aside: headers of a late play without a bound",
-        (Edit(FOLDING, "    headers = kept_headers(record.headers)\n", "    headers = list(record.headers)\n"),),
+        (
+            Edit(
+                DEAD_LETTER,
+                "        *kept_headers(record.headers),\n",
+                "        *((n, c or b'') for n, c in record.headers),\n",
+            ),
+        ),
         (TEST_DEAD_LETTER,),
     ),
     Mutant(

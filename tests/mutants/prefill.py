@@ -42,7 +42,7 @@ PREFILL = (
     ),
     Mutant(
         "an anchor that moves answered at once",
-        (Edit(PREFILL, "or num > _MUCH_MORE * num_plays[member]", "or not cache.caches(member)"),),
+        (Edit(PREFILL, "or num > _PREFILL_RATIO * num_plays[member]", "or not cache.caches(member)"),),
         (TEST_PREFILL,),
     ),
     Mutant(

@@ -34,7 +34,13 @@ REPAIR = (
     ),
     Mutant(
         "forgotten: what was cached stays",
-        (Edit(PIPELINE, "        for member in folded.forgotten:\n            self._forget(member)\n", ""),),
+        (
+            Edit(
+                PIPELINE,
+                "            for member in folded.forgotten:\n                self._forget(member)\n",
+                "            pass\n",
+            ),
+        ),
         (TEST_FORGET,),
     ),
     Mutant(

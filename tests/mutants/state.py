@@ -17,6 +17,9 @@ TEST_HISTORY, TEST_GROUND_STATE = (
 )
 TEST_FOLDING = "tests/property/test_folding.py"
 TEST_PIPELINE, TEST_SWAP = "tests/unit/stream/pipeline/test_pipeline.py", "tests/unit/stream/bundles/test_hot_swap.py"
+RETRIEVAL = "stream/pipeline/retrieval.py"
+TEST_DEFAULT = f"{TEST_PIPELINE}::test_the_domain_s_default_holds_until_a_play_of_the_member_names_the_value"
+TEST_HIDDEN = f"{TEST_PIPELINE}::test_a_list_that_a_filter_empties_says_which_one_also_of_popular_items"
 TEST_FILTERS, TEST_PARITY = (
     "tests/unit/index/test_conditioning_and_filters.py",
     "tests/property/test_incremental_equals_full.py",
@@ -74,7 +77,7 @@ STATE = (
     ),
     Mutant(
         "late plays dropped without a trace",
-        (Edit(FOLDING, "                work.outputs.append(_late(record))\n", ""),),
+        (Edit(FOLDING, "                work.set_aside_late(record)\n", ""),),
         (TEST_PIPELINE,),
     ),
     Mutant(
@@ -83,8 +86,24 @@ STATE = (
         (TEST_PIPELINE,),
     ),
     Mutant(
+        "a history of the older schema takes no evicted play for known",
+        (Edit(CODEC, "        history.newest_evicted = layout.unknown_events\n", ""),),
+        (TEST_GROUND_STATE,),
+    ),
+    Mutant(
+        "a lost record of evicted plays read as no evicted play",
+        (
+            Edit(
+                CODEC,
+                "            if evicted is None or anchor(_EVICTED_1.unpack_from(evicted)[1], layout.window) != start:\n",
+                "            if evicted is None:\n                return history\n            if False:\n",
+            ),
+        ),
+        (TEST_GROUND_STATE,),
+    ),
+    Mutant(
         "evicted plays not in the changelog",
-        (Edit(CODEC, "    if anchor_moved:\n        head", "    if False:\n        head"),),
+        (Edit(CODEC, "    if anchor_moved:\n", "    if False:\n"),),
         (TEST_GROUND_STATE,),
     ),
     Mutant(
@@ -165,23 +184,34 @@ STATE = (
     Mutant(
         "a member's value that is not known filters nothing",
         (
-            Edit(FILTERS, "np.nan if value is None else float(value)", "np.inf if value is None else float(value)"),
             Edit(
-                FILTERS, "mask &= False if members is None else members", "mask &= True if members is None else members"
+                FILTERS,
+                "    if value is None:\n        return np.False_\n",
+                "    if value is None:\n        return np.True_\n",
             ),
         ),
         (TEST_FILTERS, TEST_PIPELINE),
     ),
     Mutant(
         "an item without the value is shown",
+        (Edit(FILTERS, "    return column <= float(value) if", "    return ~(column > float(value)) if"),),
+        (TEST_FILTERS,),
+    ),
+    Mutant(
+        "the domain's default is not applied to members who have said nothing",
+        (Edit(RETRIEVAL, "known[-1].item() if len(known) else default", "known[-1].item() if len(known) else None"),),
+        (TEST_DEFAULT,),
+    ),
+    Mutant(
+        "a list that a filter empties does not say so",
         (
             Edit(
-                FILTERS,
-                "                mask &= column <= (np.nan if value is None else float(value))\n",
-                "                mask &= ~(column > (np.nan if value is None else float(value)))\n",
+                RETRIEVAL,
+                "return replace(ranked, hidden_by=self._hidden_by(empty, values, items.filters)) if len(empty) else ranked",
+                "return ranked",
             ),
         ),
-        (TEST_FILTERS,),
+        (TEST_HIDDEN,),
     ),
     Mutant(
         "a filter without its column skipped",

@@ -1,4 +1,4 @@
-"""The paged kernel beside gathering, in Triton's interpreter: a program, because it must be chosen before triton is imported.
+"""The paged kernel against gathering, in Triton's interpreter: a program, because it must be chosen before triton is imported.
 
 Prints one line of JSON. "kernel": for each case its name and the largest differences of outputs, of keys and values kept, and of
 times. "model": the largest difference of what a whole model says with it, all layers, step by step.

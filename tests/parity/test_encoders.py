@@ -1,10 +1,11 @@
-"""The compiled step beside the model it must equal: a model of the paper's size, ragged contexts, several threads.
+"""The compiled step against the model it must equal: a model of the paper's size, ragged contexts, several threads.
 
 Tolerance: 1e-4 absolute in float32, as everywhere; sums over 100 plays and 400 columns in another order come to 1e-5.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import numpy as np
@@ -16,6 +17,7 @@ from intentrec_core.engine.cpu import encoder as cpu_encoder
 from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.engine.cuda.encoder import TorchEncoder
 from intentrec_core.engine.encoder import Encoder, StepOutput
+from intentrec_core.engine.reference import recompute
 from intentrec_core.features.columns import Columns
 from intentrec_core.kernels import dense as kernels
 from tests.bench.engine_world import EngineWorld
@@ -61,6 +63,31 @@ def test_whole_contexts_of_all_lengths_equal_the_model(paper_size: EngineWorld) 
     budget = len(COUNTS) * 2**20 * 4
     compiled, model = (encode(kind(paper_size.model, budget), given) for kind in (CpuEncoder, TorchEncoder))
     assert_close(compiled, model)
+
+
+@pytest.mark.parametrize("kind", [CpuEncoder, TorchEncoder])
+def test_a_head_that_was_not_trained_is_never_the_primary_intent_and_changes_nothing_else(
+    paper_size: EngineWorld, kind: type[CpuEncoder]
+) -> None:
+    given, model = columns(paper_size, [0] * len(COUNTS)), copy.deepcopy(paper_size.model)
+    before = encode(kind(model, 1 << 26), given)
+    offsets = np.array(model.domain.label_offsets)
+    leading = np.searchsorted(offsets, before.primary, side="right") - 1
+    (untrained,) = np.unique(leading)[:1]
+    model.set_untrained_heads({model.domain.heads[untrained].name})
+    after = encode(kind(model, 1 << 26), given)
+    for got, want in zip(after[:-1], before[:-1], strict=True):
+        np.testing.assert_array_equal(got, want)
+    weights = before.alpha.copy()
+    weights[:, untrained] = 0.0
+    second = weights.argmax(axis=1)
+    bounds = np.append(offsets, before.probs.shape[1])
+    rows = zip(before.probs, second, strict=True)
+    expected = [offsets[m] + probs[bounds[m] : bounds[m + 1]].argmax() for probs, m in rows]
+    assert after.primary.tolist() == expected
+    assert (after.primary != before.primary).any()
+    context = paper_size.members(COUNTS)[0].request().context
+    assert recompute(model, paper_size.features, [context]).primary_N[0] == after.primary[0]
 
 
 @pytest.mark.usefixtures("three_threads")

@@ -1,4 +1,4 @@
-"""Keys and values kept in half precision beside float32: what is said may differ by what rounding them makes of it, and no more.
+"""Keys and values in half precision against float32: outputs differ only by the rounding.
 
 Bounds are those that :mod:`intentrec_core.engine.cuda.encoder` states: three to seven times what a trained model
 showed. Each member's

@@ -1,4 +1,4 @@
-"""The library and a worker say the same of the same plays: outcomes, intents, primary intent, and the lists with their filters.
+"""The library and a worker agree on the same plays: outcomes, intents, primary intent, and the lists with their filters.
 
 Tolerance: 2e-4 on probabilities, which are published with 5 digits; 1e-3 on scores, as for micro-batching.
 """

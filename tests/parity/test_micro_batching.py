@@ -1,4 +1,4 @@
-"""How plays fall into micro-batches changes nothing: the state to the byte, the outputs within rounding.
+"""Micro-batch boundaries change nothing: the state to the byte, the outputs within rounding.
 
 Tolerance: 2e-4 on probabilities, 1e-3 on scores. Incremental and full encoding differ by 1e-5 or so (1e-4 is promised), values
 are published with 5 digits, and a score sums 17 products of values of size 10. Members for whom nothing is known are not

@@ -1,4 +1,4 @@
-"""The baseline that benches compare with computes what the reference computes: else a ratio against it says nothing."""
+"""The recompute baseline equals the reference; otherwise ratios against it would mean nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guarantee as an oracle that is asked at every instant: what is committed is exactly a fold of the plays before it.
+"""The guarantee as an oracle, checked at every instant: what is committed is exactly a fold of the plays before it.
 
 Each play is answered, or named by an answer to a later play of its member. The oracle is the naive fold, which shares nothing
 with the workers'; it takes each play when it is produced. It reads the logs, not the workers.
@@ -38,7 +38,8 @@ class Guarantee:
         #: Of each partition, the state after so many plays.
         self._folds: list[list[Fold]] = [[{}] for _ in range(num)]
         self._owed: list[list[set[bytes]]] = [[] for _ in range(num)]
-        #: What may be seen besides: without transactions a replay answers plays that were duplicates or late (README).
+        #: What may be seen besides: without transactions a replay answers plays that were duplicates or
+        #: late (docs/operations.md).
         self._tolerated: set[bytes] = set()
         #: Of each partition, whose play is at an offset, if it is owed an answer.
         self._answered: list[list[bytes | None]] = [[] for _ in range(num)]

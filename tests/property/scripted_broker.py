@@ -1,4 +1,4 @@
-"""A Kafka in memory that fails where it is told to: the twin of the fault tests, without processes and without waiting.
+"""A Kafka in memory that fails on command: the twin of the fault tests, without processes and without waiting.
 
 It keeps what exactly-once rests on: logs with open, prepared, committed and aborted transactions and the last stable offset;
 transactional ids with epochs, of which only the newest may write; a group with generations that a member can be expelled from;

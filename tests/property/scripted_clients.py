@@ -1,4 +1,4 @@
-"""The clients a worker uses, on the scripted broker: as much of aiokafka as the product calls, with its ways.
+"""The clients of a worker on the scripted broker: the part of aiokafka that the product calls.
 
 Its ways that matter: a batch that failed does not fail the transaction's commit; cancelling a call does not call a request back;
 an offset commit inside a transaction carries no generation; a partition that was assigned is read from its committed offset, or

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextvars import ContextVar
 from typing import Any
 
-from intentrec_core.errors import Fenced, IntentRecError
+from intentrec_core.errors import Fenced, IntentRecError, NotDrained
 from intentrec_core.history.history import EventLayout
 from stream.ops.metrics import Metrics
 from stream.settings import Settings
@@ -88,9 +88,9 @@ class World:
         return process
 
     def keep_running(self, num_workers: int) -> None:
-        """What Kubernetes does. Only a zombie may end by itself; a refusal is nothing that a restart mends."""
+        """What Kubernetes does. Only a zombie may end by itself, and only one that was stopped without having drained."""
         for process in self.processes:
-            assert process.error is None or isinstance(process.error, Fenced), process.error
+            assert process.error is None or isinstance(process.error, Fenced | NotDrained), process.error
         while len(self.alive) < num_workers:
             self.start()
 

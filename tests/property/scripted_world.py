@@ -1,4 +1,4 @@
-"""A world of scripted workers: what they meet instead of Kafka, Faust and threads, for as long as a test lasts."""
+"""A world of scripted workers: replaces Kafka, Faust and threads for the duration of a test."""
 
 from __future__ import annotations
 

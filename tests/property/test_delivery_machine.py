@@ -1,4 +1,4 @@
-"""The guarantee under any schedule: plays of every kind, workers that come, go, die and stand still, calls that fail anyhow.
+"""The guarantee under any schedule: plays of every kind, workers that start, stop, crash and stall, calls that fail.
 
 Hypothesis writes the schedule; the oracle is asked at every instant at which committed state changes, and once all is quiet.
 """

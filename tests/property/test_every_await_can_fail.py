@@ -1,4 +1,4 @@
-"""Whatever call fails, is lost or is its process's last: what is committed is a fold of the plays, and every play is answered.
+"""Any call may fail, be lost or be a process's last: the commit is still a fold of the plays, and every play is answered.
 
 One schedule of two workers, and each of its calls to the broker given each fate in turn. The worker is the real one, down to its
 drain loop and its writers; time is virtual (see tests.property.scripted_world).

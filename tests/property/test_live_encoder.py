@@ -1,4 +1,4 @@
-"""The library's promise: what every play is answered with equals recomputation of the member's history up to it.
+"""The library's promise: every answer equals recomputation of the member's history up to that play.
 
 Members, single plays and many at once, late plays, plays that are too late, repeats, unknown items, members who are forgotten,
 and a cache with room for one member or a few. The histories to recompute from are kept here, as sorted lists.

@@ -1,4 +1,4 @@
-"""Whatever happens while members move to another bundle: what is published is a full recomputation by the bundle it names.
+"""Whatever happens during a migration, every message is a full recomputation by the bundle it names.
 
 Plays in order and late, orders to forget, answers held back, partitions closed and opened again, takeovers begun, advanced, given
 up, ended and begun back, in any order. Besides: a member's bundle changes in one direction only, and every play is answered once.
@@ -79,12 +79,12 @@ class Run:
         self.check(results)
 
     def forget(self, member: str) -> None:
-        while self.pipeline.num_queued:  # who is forgotten while they wait is another test's
+        while self.pipeline.num_queued_chunks:  # who is forgotten while they wait is another test's
             self.check(answer_prefill(self.pipeline))
         self._process([self.log.forget(member)])
 
     def reopen(self) -> None:
-        while self.pipeline.num_queued:
+        while self.pipeline.num_queued_chunks:
             self.check(answer_prefill(self.pipeline))
         held = {member: h for member in USERS if (h := self.pipeline.history(0, member)) is not None}
         self.pipeline.open_partition(0, held)
@@ -134,7 +134,7 @@ def test_every_answer_is_its_own_bundles_full_recomputation(drawn: list[tuple[st
                 case "advance", int():
                     for _ in range(argument if run.is_moving else 0):
                         run.pipeline.step_migration()
-                case "answer", _ if run.pipeline.num_queued:
+                case "answer", _ if run.pipeline.num_queued_chunks:
                     run.check(answer_prefill(run.pipeline))
                 case "forget", str():
                     run.forget(argument)
@@ -146,6 +146,6 @@ def test_every_answer_is_its_own_bundles_full_recomputation(drawn: list[tuple[st
                     run.swap()
                 case "give up", _:
                     run.give_up()
-        while run.pipeline.num_queued:
+        while run.pipeline.num_queued_chunks:
             run.check(answer_prefill(run.pipeline))
     assert not run.context, "every play was answered"

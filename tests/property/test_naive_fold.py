@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from intentrec_core.history.changelog_codec import Restorer
@@ -44,6 +44,8 @@ FIELDS: list[dict[str, Any]] = [
     {"context": {"max_maturity": True, "device": "phone"}},
     {"context": {"device": "fridge"}, "action": "continue"},
     {"context": None, "duration_s": None, "unknown": [1]},
+    {"context": {"max_maturity": None, "device": None}, "schema_version": None},
+    {"context": {"max_maturity": "true"}},
 ]
 
 
@@ -57,7 +59,9 @@ class Entry(NamedTuple):
 
 
 FORMS = (
-    ["play"] * 14 + ["repeat"] * 3 + ["future", "edge", "no play", "misplaced", "no key", "key", "erasure", "control"]
+    ["play"] * 14
+    + ["repeat", "again"] * 3
+    + ["future", "edge", "no play", "misplaced", "no key", "key", "erasure", "control"]
 )
 ENTRIES = st.lists(
     st.builds(
@@ -77,6 +81,7 @@ def to_log(entries: Sequence[Entry]) -> list[Record]:
     """The records of all partitions in the order they were sent, each partition with its own offsets."""
     records, ends, clock_ms = list[Record](), [0] * NUM_PARTITIONS, START_MS
     sent: dict[str, list[str]] = {user: [] for user in USERS}
+    values: dict[str, list[bytes]] = {user: [] for user in USERS}
     for number, (user, form, step_s, fields) in enumerate(entries):
         clock_ms += max(0, int(step_s * 1000))
         ts = clock_ms + min(0, int(step_s * 1000))
@@ -88,6 +93,10 @@ def to_log(entries: Sequence[Entry]) -> list[Record]:
             sent[user].append(event)
         play = {"event_id": event, "user_id": user, "item_id": f"item-{number % 7}", "ts": ts, "duration_s": 90.5}
         value: bytes | None = json.dumps(play | fields).encode()
+        if form == "again" and values[user]:
+            value = values[user][number * number % len(values[user])]  # exactly as it was, however long ago
+        elif form in ("play", "repeat"):
+            values[user].append(value)
         key: bytes | None = user.encode()
         headers: tuple[tuple[str, bytes], ...] = ()
         partition = partition_of(user.encode(), NUM_PARTITIONS)
@@ -178,6 +187,32 @@ def _states(histories: Sequence[dict[str, History]]) -> dict[tuple[int, str], Me
 def test_the_product_folds_as_the_oracle_does(
     num_partitions: int | None, entries: list[Entry], sizes: list[int]
 ) -> None:
+    assert_alike(num_partitions, entries, sizes)
+
+
+#: One member's plays at few times, and exact repeats. With n = 4, 16 evicted plays of one time are known.
+TIES = st.lists(
+    st.builds(
+        Entry,
+        st.just(USERS[0]),
+        st.sampled_from(["play", "play", "again", "repeat"]),
+        st.sampled_from([0, 0, 0, 0, 0, 0, 0, 0, 0.001, -0.001, -0.002, GAP_S + 0.001]),
+        st.just({}),
+    ),
+    min_size=40,
+    max_size=90,
+)
+
+
+@given(entries=TIES, sizes=BATCHES)
+@settings(max_examples=200)
+def test_plays_of_one_time_and_exact_repeats_are_folded_as_the_oracle_does(
+    entries: list[Entry], sizes: list[int]
+) -> None:
+    assert_alike(None, entries, sizes)
+
+
+def assert_alike(num_partitions: int | None, entries: Sequence[Entry], sizes: Sequence[int]) -> None:
     product, oracle = Product(num_partitions), naive_fold(DOMAIN, num_partitions)
     records, low, nth = to_log(entries), 0, 0
     while low < len(records):
@@ -215,6 +250,16 @@ TIMES = [
     "0001-01-01T00:00:00+23:00",
     "2023-11-14T22:13:20" + "0" * 50,
     str(START_MS),
+    START_MS // 1000,
+    str(START_MS // 1000),
+    START_MS * 1000,
+    DOMAIN.earliest_ms,
+    DOMAIN.earliest_ms - 1,
+    "2023-11-14t22:13:20z",
+    "2023-11-14T24:00",
+    "2023-11-14 24:00:00.001",
+    "2016-12-31T23:59:60.75Z",
+    "2016-12-31T23:58:60Z",
     None,
     True,
 ]
@@ -266,7 +311,20 @@ def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Servi
 SESSION_STEPS = st.sampled_from([1, 60, GAP_S, GAP_S + 1, -1, -61, -GAP_S - 2, -3 * GAP_S])
 
 
+#: The context is full, and its fourth play opens a session.
+FULL = [("ann", step_s) for step_s in (1, 1, 1, GAP_S + 1, 1, 1, 1, 1)]
+
+
 @given(st.lists(st.tuples(st.sampled_from(USERS[:2]), SESSION_STEPS), min_size=1, max_size=30), BATCHES)
+@example(
+    steps=[("ann", 1), ("ann", 60), ("ann", -60)], sizes=[1]
+)  # after the first play, at its time: it opens nothing
+@example(steps=[*FULL, ("ann", -4)], sizes=[1])  # at the time of the fourth play, which it evicts: it opens nothing
+@example(steps=[*FULL, ("ann", -4)], sizes=[9])
+@example(
+    steps=[*FULL[:3], ("ann", 1), ("ann", GAP_S + 2), *FULL[5:], ("ann", -4)], sizes=[1]
+)  # it opens the session itself
+@example(steps=[*FULL, ("ann", 1), ("ann", -5)], sizes=[1])  # at that time, but the fourth play is evicted already
 @settings(max_examples=60)
 def test_the_play_that_opened_the_session_says_so(
     serving: Serving, steps: list[tuple[str, int]], sizes: list[int]

@@ -1,4 +1,4 @@
-"""What a play costs in the changelog as it is written: the figure of a bench, and a budget that a test holds."""
+"""Bytes that a play adds to the changelog: the figure of a bench, and a budget that a test checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NUM_PLAYS = 200
 
 
 def written_bytes(layout: EventLayout, plays: int) -> float:
-    """Mean bytes of changelog a play when each play of a member is in a cut of its own: the most it can be."""
+    """Mean bytes of changelog a play when each play of a member is in a checkpoint of its own: the most it can be."""
     history, num_bytes = History(), 0
     for number in range(plays):
         play = layout.pack(item_id="i", event_id=f"e{number}", ts_ms=number, duration_s=None, attributes={})

@@ -1,4 +1,4 @@
-"""Records with header names that are not UTF-8, as a producer in C or Go may send them: clients here take text only."""
+"""Records with header names that are not UTF-8, as a producer in C or Go may send them; Python clients take text only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcomes of a long run, kept in a file line by line: a run that is cut off goes on, and only what has changed is run again."""
+"""Outcomes of a long run, appended to a file so that an interrupted run can resume."""
 
 from __future__ import annotations
 

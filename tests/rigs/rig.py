@@ -98,6 +98,7 @@ class Rig:
             dead_letter_topic=f"{name}-dlq",
             late_topic=f"{name}-late",
             model_updates_topic=f"{name}-updates",
+            items_topic=f"{name}-items",
             num_partitions=NUM_PARTITIONS,
             **({"session_timeout_s": 6, "rebalance_timeout_s": 10} | self.options),
         )

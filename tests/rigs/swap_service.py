@@ -1,4 +1,4 @@
-"""A worker's model service in this process, on a broker: told of bundles, and asked what it serves with."""
+"""A worker's model service in this process, on a broker: receives announcements, and returns the bundle that serves."""
 
 from __future__ import annotations
 

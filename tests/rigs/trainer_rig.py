@@ -23,23 +23,25 @@ from stream.trainer.event_log import EventLog
 from stream.wire.codec import encode
 from stream.wire.messages import Announcement
 from stream.wire.routing import key_hash
-from tests.worlds.trainer_world import DOMAIN_TEXT
+from tests.worlds.trainer_world import DOMAIN_TEXT, WalkingWorld
 
 NUM_PARTITIONS = 2
 
 
 def make_settings(broker: Broker, folder: Path, **overrides: object) -> Settings:
     """Settings of an app of its own on the broker, everything on disk under ``folder``."""
-    domain = folder / "tiny.toml"
+    domain, items = folder / "tiny.toml", folder / "items.parquet"
     domain.write_text(DOMAIN_TEXT)
+    WalkingWorld(num_items=24).catalogue.save(items)
     name = f"t{os.urandom(4).hex()}"
-    topics = ("plays", "recommendations", "intents", "dead_letter", "late", "model_updates")
+    topics = ("plays", "recommendations", "intents", "dead_letter", "late", "model_updates", "items")
     given: dict[str, object] = {f"{topic}_topic": f"{name}.{topic}" for topic in topics}
     given |= {
         "broker": broker.address,
         "app_id": name,
         "num_partitions": NUM_PARTITIONS,
         "domain": str(domain),
+        "catalogue": items,
         "bundle_url": str(folder / "store"),
         "cache_dir": folder / "cache",
         "event_log_dir": folder / "log",

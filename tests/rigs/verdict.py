@@ -1,4 +1,4 @@
-"""What a schedule of faults cost, told by a client that is not ours: every topic is read back and compared with the oracle.
+"""Reads every topic back with an independent client and compares it with the oracle.
 
 The oracle is the naive fold of the input log, which shares nothing with the workers'. The state is what the changelog says,
 read committed. Outputs are judged as a subscriber sees them: repeats by id dropped, then what lies below the member's highest
@@ -84,14 +84,17 @@ def judge(
     *,
     isolation: str = "read_uncommitted",
     given_up: Collection[tuple[int, int]] = frozenset(),
+    too_large: Mapping[tuple[int, int], Collection[bytes]] | None = None,
 ) -> Verdict:
     """Reads plays, changelog and outputs to their ends, once a checkpoint covers every play in the log.
 
-    A worker answers before it commits: its last answer says nothing of the state. Without such a checkpoint within
-    ``_COMMITTED_WITHIN_S`` the verdict is of what there is.
+    A worker answers before it commits: its last answer says nothing of the state.
 
     ``isolation`` is that of the outputs' subscriber; ``given_up`` are the plays, by partition and offset, that inference could
-    not answer: they are owed a dead letter instead. The plays count those in the log, valid or not.
+    not answer: they are owed a dead letter instead. ``too_large``: the kinds of messages of a play that its topics do not take.
+    The plays count those in the log, valid or not.
+
+    Raises: TimeoutError naming the partitions that no checkpoint covers within ``_COMMITTED_WITHIN_S``.
     """
     oracle = _oracle(settings, layout)
     owed: set[bytes] = set()
@@ -105,7 +108,7 @@ def judge(
         if outcome == "applied" and place in given_up:
             owed.update(owed_outputs(record, "rejected"))
             continue
-        owed.update(owed_outputs(record, outcome))
+        owed.update(owed_outputs(record, outcome, (too_large or {}).get(place, ())))
         if outcome == "applied":
             owners[place] = parse_play(record.value).user_id.encode()
     expected = _states(oracle, layout)
@@ -182,12 +185,15 @@ def restored(settings: Settings, layout: EventLayout) -> States:
 
 
 def _wait_until_committed(settings: Settings, layout: EventLayout, last_offsets: Mapping[int, int]) -> None:
-    """Returns when the state covers the plays up to these offsets, by partition, or when it should have long ago."""
+    """Returns when the state covers the plays up to these offsets, by partition."""
     deadline_s = time.monotonic() + _COMMITTED_WITHIN_S
-    while time.monotonic() < deadline_s:
+    while True:
         markers = _markers(settings, layout)
-        if all(markers.get(partition, -1) > offset for partition, offset in last_offsets.items()):
+        behind = {at: (markers.get(at), last) for at, last in last_offsets.items() if markers.get(at, -1) <= last}
+        if not behind:
             return
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"no checkpoint covers the plays (partition: next offset, last play): {behind}")
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""A worker's event-loop side on the least of a broker, with an inference that can be made to hang."""
+"""A worker's event-loop side on a minimal broker, with an inference that can be made to hang."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from intentrec_core.errors import BrokerError
 from stream.delivery.changelog import Checkpoint
 from stream.delivery.partition import Membership, TaskDependencies
 from stream.delivery.restore import Restored
+from stream.delivery.retries import Retries
 from stream.delivery.start_offset import SourceFacts
 from stream.delivery.worker import PlaysWorker
 from stream.delivery.worker_metrics import WorkerMetrics
@@ -39,7 +40,7 @@ class HangingPipeline:
     def open_partition(self, partition: int, histories: dict[str, Any]) -> None:
         self.opened.append(partition)
 
-    num_queued = 0
+    num_queued_chunks = 0
 
     def encode_prefill(self) -> list[PartitionResult]:
         raise AssertionError
@@ -64,9 +65,9 @@ class HangingPipeline:
 
 @dataclass
 class Broker:
-    """The least of a broker: one partition, whose cuts are remembered."""
+    """The least of a broker: one partition, whose committed offsets are remembered."""
 
-    cuts: list[int] = field(default_factory=list)
+    committed: list[int] = field(default_factory=list)
     num_opened: int = 0
     num_failures: int = 0
 
@@ -76,11 +77,11 @@ class Broker:
     async def open(self) -> None:
         self.num_opened += 1
 
-    async def commit(self, cut: Checkpoint) -> None:
+    async def commit(self, checkpoint: Checkpoint) -> None:
         if self.num_failures:
             self.num_failures -= 1
             raise BrokerError("the commit failed")
-        self.cuts.append(cut.next_offset)
+        self.committed.append(checkpoint.next_offset)
 
     async def close(self) -> None:
         pass
@@ -110,6 +111,7 @@ def run_worker(
     batch_deadline_ms: float = 0,
     settings: dict[str, Any] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
+    retries: Retries | None = None,
     **changes: Any,
 ) -> None:
     """Runs a scenario with a worker that holds partition 0, on a loop of its own or on ``loop``, which is closed then."""
@@ -134,6 +136,7 @@ def run_worker(
             TaskDependencies(**{**dependencies, **changes}),
             broker,
             rebalance_timeout_s=REBALANCE_TIMEOUT_S,
+            retries=retries,
         )
         async with worker:
             worker.partitions_assigned({0})

@@ -11,6 +11,8 @@ from intentrec_core.bundle import format as bundle
 from intentrec_core.bundle.contents import item_vectors, pack_files
 from intentrec_core.bundle.format import write_bundle
 from intentrec_core.errors import BundleError
+from intentrec_core.plays.profile import measure
+from tests.worlds.tiny_plays import random_plays
 from tests.worlds.tiny_world import DOMAIN, START_MS, TinyWorld
 
 CREATED = "2026-03-01T20:15:00.000Z"
@@ -43,6 +45,7 @@ def files_of(world, folder, seed=0):
         popularity=np.arange(len(world.vocabulary)),
         index=artifact.to_bytes(index),
         golden=golden_bytes(index, queries, 7),
+        profile=measure(world.features, world.table, random_plays(members=3, plays=20)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Real bundles of the small world, and plays as Kafka would deliver them: what tests of the pipeline are made of."""
+"""Real bundles of the small world, and plays as Kafka would deliver them, for tests of the pipeline."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from index.golden import golden_bytes
 from intentrec_core.bundle.contents import item_vectors, pack_files
 from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.profile import measure
 from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.ops.metrics import Metrics
+from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
+from tests.worlds.tiny_plays import random_plays
 from tests.worlds.tiny_world import DOMAIN, START_MS, TinyWorld
 
 SLOTS_BYTES = 2 * 1024 * 1024
@@ -71,6 +74,7 @@ def make_bundle(
             popularity=counts,
             index=artifact.to_bytes(index),
             golden=golden_bytes(index, query(asked, probabilities, 0.5), 5),
+            profile=measure(world.features, world.table, random_plays(members=3, plays=20)),
         )
         return write_bundle(
             root,
@@ -119,8 +123,10 @@ class PlayLog:
         return record
 
 
-def make_pipeline(serving: Serving, metrics: Metrics | None = None, **config: Any) -> Pipeline:
+def make_pipeline(
+    serving: Serving, metrics: Metrics | None = None, catalogue: LiveCatalogue | None = None, **config: Any
+) -> Pipeline:
     """A pipeline with partition 0 open and empty."""
-    pipeline = Pipeline(serving, PipelineConfig(**({"num_partitions": 1} | config)), metrics or Metrics())
+    pipeline = Pipeline(serving, PipelineConfig(**({"num_partitions": 1} | config)), metrics or Metrics(), catalogue)
     pipeline.open_partition(0, {})
     return pipeline

@@ -19,6 +19,7 @@ from typing import Any
 
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import IntentRecError
+from intentrec_core.history.changelog_codec import SCHEMA_VERSION
 from intentrec_core.history.history import EventLayout, History
 from stream.ops.metrics import Metrics, PlayOutcome
 from stream.pipeline.coalescing import CoalescedPlays
@@ -37,8 +38,11 @@ ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 class CountingPipeline:
     """Answers a play with how many plays of the member are applied. ``poison`` in an item id makes it raise, ``slow`` sleep."""
 
-    def __init__(self, num_partitions: int, layout: EventLayout, metrics: Metrics) -> None:
+    def __init__(
+        self, num_partitions: int, layout: EventLayout, metrics: Metrics, schema: int = SCHEMA_VERSION
+    ) -> None:
         self.layout = layout
+        self._schema = schema
         self.histories: dict[int, dict[str, History]] = {}
         self._num_partitions = num_partitions
         self._metrics = metrics
@@ -59,13 +63,13 @@ class CountingPipeline:
         parts = (part.items() for part in split_at_erasures(batches))
         encoded = []
         for partition, records in chain.from_iterable(parts):
-            folder = Folder(self.layout, self._num_partitions)
+            folder = Folder(self.layout, self._num_partitions, self._schema)
             folder.fold(partition, self.histories[partition], records)
             encoded.append(self._prefill.enqueue(folder.batch(coalesced=coalesced), self._cache))
         return encoded
 
     @property
-    def num_queued(self) -> int:
+    def num_queued_chunks(self) -> int:
         return len(self._prefill)
 
     def encode_prefill(self) -> list[FoldedBatch]:
@@ -124,7 +128,7 @@ def main() -> int:
         @contextlib.asynccontextmanager
         async def make_parts(num_partitions: int) -> AsyncIterator[WorkerParts]:
             layout = EventLayout(load_domain(domain))
-            pipeline = CountingPipeline(num_partitions, layout, metrics)
+            pipeline = CountingPipeline(num_partitions, layout, metrics, settings.changelog_schema)
             yield WorkerParts(pipeline=pipeline, layout=layout, fingerprint=layout.domain.fingerprint)
 
         await run_until_signal(WorkerProcess(settings, metrics, make_parts))

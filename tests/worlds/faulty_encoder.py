@@ -1,4 +1,4 @@
-"""An encoder that fails where it meets certain items, as an index out of range, a broken weight or a device that is lost do."""
+"""An encoder that fails on certain items: index out of range, broken weight, lost device."""
 
 from __future__ import annotations
 

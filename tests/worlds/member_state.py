@@ -17,13 +17,16 @@ from tests.worlds.tiny_plays import watched_hashes
 
 
 class MemberState(NamedTuple):
-    """What is compared. A play is its packed columns; the sessions are those of the oldest and of the newest play held."""
+    """What is compared. A play is its packed columns; the sessions are those of the newest evicted play, where there is one,
+    of the oldest and of the newest play held. ``evicted`` are event time and event hashes that repeats are told by.
+    """
 
     count: int
     last_offset: int
     plays: list[tuple[Any, ...]]
     watched: list[int]
-    session_starts_ms: tuple[int, int]
+    session_starts_ms: tuple[int | None, int, int]
+    evicted: tuple[int, list[int]] | None
 
 
 def naive_fold(domain: Domain, num_partitions: int | None) -> NaiveFold:
@@ -33,6 +36,7 @@ def naive_fold(domain: Domain, num_partitions: int | None) -> NaiveFold:
         watched=domain.watched,
         session_gap_ms=int(domain.session_gap_s * 1000),
         max_future_ms=int(domain.max_future_s * 1000),
+        earliest_ms=domain.earliest_ms,
         num_partitions=num_partitions,
         numbers=[f.key for f in domain.event_fields if f.kind is FieldKind.BUCKETED]
         + [f.event_key for f in domain.event_filters if f.kind is FilterKind.AT_MOST],
@@ -41,25 +45,36 @@ def naive_fold(domain: Domain, num_partitions: int | None) -> NaiveFold:
 
 def naive_state(folded: NaiveFold, member: NaiveMember, domain: Domain) -> MemberState:
     """What the naive fold says of a member."""
-    plays, num = folded.plays(member), member.num_applied
+    plays, num, newest = folded.plays(member), member.num_applied, folded.newest_evicted(member)
+    oldest = num - len(plays)
     return MemberState(
         num,
         member.last_offset,
         [_columns(play, domain) for play in plays],
         [hash64(item) for item in folded.watched_items(member)],
-        (folded.session_start(member, num - len(plays)), folded.session_start(member, num - 1)),
+        (
+            None if newest is None else folded.session_start(member, oldest - 1),
+            folded.session_start(member, oldest),
+            folded.session_start(member, num - 1),
+        ),
+        None if newest is None else (newest.ts, [hash64(event) for event in folded.remembered(member)]),
     )
 
 
 def product_state(history: History, layout: EventLayout) -> MemberState:
     """What a history of the product holds; it has at least one play."""
-    plays = history.view(layout).tolist()
+    plays, evicted = history.view(layout).tolist(), history.anchor(layout) > 0
     return MemberState(
         history.count,
         history.last_offset,
         [tuple(map(_without_nan, play)) for play in plays],
         watched_hashes(history, layout),
-        (history.session_start_ms(layout, 0), history.session_start_ms(layout, len(plays) - 1)),
+        (
+            history.evicted_session_ms if evicted else None,
+            history.session_start_ms(layout, 0),
+            history.session_start_ms(layout, len(plays) - 1),
+        ),
+        (history.newest_evicted_ms, np.frombuffer(history.newest_evicted, dtype="<u8").tolist()) if evicted else None,
     )
 
 
@@ -85,7 +100,7 @@ def _columns(play: NaivePlay, domain: Domain) -> tuple[Any, ...]:
 
 
 def _float32(value: Any) -> float | None:
-    return None if value is None else float(np.float32(value))
+    return None if value is None else float(np.float32({"true": 1, "false": 0}.get(value, value)))
 
 
 def _without_nan(value: Any) -> Any:

@@ -4,18 +4,18 @@ It shares no line with the product: it imports the standard library only, keeps 
 as strings. So a mistake of the product is not repeated here. It reads a log from its beginning; it knows no batch, no
 commit and no changelog.
 
-Comments name the text each rule comes from. A comment that begins with READING marks a place where the documents are
-silent, and says which reading is taken. ``tests/property/test_naive_fold.py`` holds the product to all of it.
+Comments name the text each rule comes from. ``tests/property/test_naive_fold.py`` holds the product to all of it.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple, NoReturn
 
 CONTROL_HEADER = "intentrec-control"  # asyncapi.json, ErasureRequest
@@ -103,16 +103,16 @@ def parse_play(value: bytes | None) -> NaivePlay:
     try:
         # UTF-8 said outright, since json.loads guesses UTF-16 and UTF-32 from bytes
         fields = json.loads(value.decode("utf-8"), parse_constant=_refuse)
-        # READING: half of a surrogate pair is refused anywhere, in names and in fields that are not known too.
+        # messages.md, "A rejected play": text that is not UTF-8 is refused anywhere, also in names and in ignored fields
         json.dumps(fields, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
     _need(isinstance(fields, dict), "malformed")
     # asyncapi.json, info: fields that are not known are ignored
     version = fields.get("schema_version", 1)
-    _need(_is_integer(version) and version == 1, "schema_version")
+    _need(version is None or (_is_integer(version) and version == 1), "schema_version")  # messages.md: null is missing
     ids = [_text(fields.get(name), 1, 256) for name in ("event_id", "user_id", "item_id")]
-    # READING: the schema says so of user_id and item_id only.
+    # messages.md, "A play": of all three ids
     _need(all(len(text.encode()) <= 256 for text in ids), "at most 256 bytes of UTF-8")
     action, duration, context = fields.get("action"), fields.get("duration_s"), fields.get("context")
     for optional in (action, fields.get("session_id")):
@@ -121,10 +121,11 @@ def parse_play(value: bytes | None) -> NaivePlay:
     _need(context is None or (isinstance(context, dict) and len(context) <= 64), "context")
     for name, entry in (context or {}).items():
         _text(name, 1, 256)
-        # READING: what is written as an integer is held to the schema's limits of integers, not to those of numbers.
+        # messages.md, "A play", context: an integer has other limits than a number
         most = 2**53 if _is_integer(entry) else 3.4e38
         _need(
-            isinstance(entry, bool)
+            entry is None  # messages.md: null is missing
+            or isinstance(entry, bool)
             or (_is_number(entry) and -most <= entry <= most)
             or (isinstance(entry, str) and _text(entry, 0, 1024) == entry),
             "context",
@@ -135,15 +136,45 @@ def parse_play(value: bytes | None) -> NaivePlay:
 def parse_time(ts: Any) -> int:
     """Event time in milliseconds; ValueError where it is no time from 1970 to 2100."""
     if isinstance(ts, str):
-        # READING: a date alone is ISO 8601 and means midnight, since the schema's least length is that of a date.
-        moment = datetime.fromisoformat(_text(ts, 10, 64))
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # play.schema.json: without an offset, UTC
-        ms = (moment - EPOCH) // timedelta(milliseconds=1)  # READING: finer digits are cut off, not rounded
+        text = _text(ts, 10, 64)
+        # messages.md, ts: digits are milliseconds, with a sign or without one
+        ms = int(text) if re.fullmatch("[+-]?[0-9]+", text) else _iso_ms(text)
     else:
         _need(_is_integer(ts), "ts")
         ms = int(ts)
     _need(0 <= ms < END_OF_TIME_MS, "out_of_range")
     return ms
+
+
+def _iso_ms(text: str) -> int:
+    """ISO 8601 by messages.md, ts: as Python 3.11 reads it, and 24:00, the leap second and a lower-case z besides."""
+    text, later = re.sub("z$", "Z", text), timedelta()
+    day = next((size for size in (10, 8, 7) if _is_date(text[:size])), 0)
+    head, clock = text[: day + 1], text[day + 1 :]
+    leap = re.match("[0-9]{2}:?[0-9]{2}:?60", clock)
+    if day and clock.startswith("24"):
+        text, later = f"{head}00{clock[2:]}", timedelta(days=1)
+        _need(datetime.fromisoformat(text).time() == time(0) and not re.search("[1-9]", _fraction(clock)), "24:00")
+    elif day and leap:
+        text, later = f"{head}{leap[0][:-2]}59{clock[leap.end() :]}", timedelta(seconds=1)
+    # messages.md, "A play", ts: a date alone means midnight
+    moment = datetime.fromisoformat(text)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # play.schema.json: without an offset, UTC
+    # messages.md, ts: a leap second is one in UTC, whatever the offset is
+    _need(not (day and leap) or moment.astimezone(UTC).strftime("%H%M%S") == "235959", "leap second")
+    return (moment - EPOCH + later) // timedelta(milliseconds=1)  # finer digits are cut off, not rounded
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(re.fullmatch("[0-9W-]+", text) and date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def _fraction(clock: str) -> str:
+    found = re.search("[.,]([0-9]+)", clock)
+    return found[1] if found else ""
 
 
 @dataclass(kw_only=True)
@@ -158,6 +189,7 @@ class NaiveFold:
     watched: int
     session_gap_ms: int
     max_future_ms: int
+    earliest_ms: int
     num_partitions: int | None
     numbers: Collection[str] = ()
     members: dict[tuple[int, str], NaiveMember] = field(default_factory=dict)  # by partition and user id
@@ -181,7 +213,7 @@ class NaiveFold:
         # A member begins with its first applied play, so nothing is kept for any other outcome.
         self.members[record.partition, play.user_id] = member
         member.last_offset = record.offset  # of the last play applied, in the order of the log
-        # README: folded in in event time. Of equal times the later in the log comes later.
+        # ARCHITECTURE, "Order and lateness": in event time. Of equal times the later in the log comes later.
         place = bisect_right(member.applied, play.ts, key=_ts)
         member.applied.insert(place, play)
         return "applied", self._opens(member.applied, place)
@@ -193,6 +225,17 @@ class NaiveFold:
     def watched_items(self, member: NaiveMember) -> list[str]:
         """The items of the last w plays, in event time, evicted ones included; an item played twice is there twice."""
         return [play.item_id for play in member.applied[-self.watched :]] if self.watched else []
+
+    def newest_evicted(self, member: NaiveMember) -> NaivePlay | None:
+        """The last play, in order, of those that are no longer held."""
+        num_evicted = anchor(member.num_applied, self.window)
+        return member.applied[num_evicted - 1] if num_evicted else None
+
+    def remembered(self, member: NaiveMember) -> list[str]:
+        """Event ids of evicted plays that a repeat is told by: the first 4n at the newest one's event time."""
+        newest = self.newest_evicted(member)
+        evicted = member.applied[: anchor(member.num_applied, self.window)]
+        return [play.event_id for play in evicted if newest and play.ts == newest.ts][: 4 * self.window]
 
     def session_start(self, member: NaiveMember, place: int) -> int:
         """Event time at which the session of the play at ``place`` of all applied began."""
@@ -216,11 +259,14 @@ class NaiveFold:
         # A record without a key is held to the partition of its user_id alone.
         _need(record.key is None or record.key == play.user_id.encode(), "key_mismatch")
         self._check_partition(record, play.user_id)
+        # messages.md, ts: not before the domain's earliest
+        _need(play.ts >= self.earliest_ms, "out_of_range")
         # ARCHITECTURE, "What never happens": by the record's own timestamp. The tolerance itself is allowed. A record
         # without a timestamp is held to nothing.
         _need(record.timestamp_ms <= 0 or play.ts <= record.timestamp_ms + self.max_future_ms, "future")
         for name in self.numbers:
-            number = play.context.get(name, 0)  # a text that reads as a number is one
+            number = play.context.get(name)
+            number = {None: 0, "true": 1, "false": 0}.get(number, number)  # messages.md: also as texts
             _need(math.isfinite(float(number)) and abs(float(number)) <= MAX_FLOAT32, "number")
 
     def _check_partition(self, record: NaiveRecord, user_id: str) -> None:
@@ -229,14 +275,22 @@ class NaiveFold:
 
     def _judge(self, play: NaivePlay, member: NaiveMember) -> str:
         """Whether a play that may be folded is a duplicate, late or applied."""
-        held = self.plays(member)
-        # play.schema.json: event_id names the play, and a repeated one changes nothing. It is one whatever else it says,
-        # and before lateness is asked. Only plays that are held are known: a repeat of an evicted one is a new play.
+        held, newest = self.plays(member), self.newest_evicted(member)
+        # ARCHITECTURE, "Duplicates": an event id that is held is one whatever else the play says, and before lateness is
+        # asked.
         if any(play.event_id == other.event_id for other in held):
             return "duplicate"
-        # README, "a play comes late": set aside when its place is gone. It is gone when a play was evicted and the play is
-        # older than all that are held. Nothing else makes a play late.
-        return "late" if len(held) < member.num_applied and play.ts < held[0].ts else "applied"
+        # ARCHITECTURE, "Order and lateness": the rest is judged by T, the time of the newest play that was evicted. While
+        # none was, nothing is late.
+        if newest is None or play.ts > newest.ts:
+            return "applied"
+        if play.ts < newest.ts:
+            return "late"
+        # At T itself: H, which is closed when it has 4n event ids.
+        remembered = self.remembered(member)
+        if play.event_id in remembered:
+            return "duplicate"
+        return "late" if len(remembered) == 4 * self.window else "applied"
 
     def _opens(self, applied: list[NaivePlay], place: int) -> bool:
         """An output names the session of the newest play; the play at ``place`` opened it if it is the first one there."""
@@ -291,5 +345,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_integer(value: Any) -> bool:
-    # READING: an integer is written as one. JSON Schema takes 1.0 for an integer too; the product does not.
+    # messages.md, "A play", ts: a JSON number with a point is refused, even 1.0
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""What a pipeline made of some plays, decoded."""
+"""The pipeline's outputs, decoded."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _heads(heads: Any, x: Any, num: int, low: int, powers: Any, projected: Any, 
         for d in range(depth):
             mixed[i, d] = f32(0)
         for m in range(num_heads):
-            if score[m] > score[leading]:
+            if score[m] + heads.primary_bias[m] > score[leading] + heads.primary_bias[leading]:
                 leading = m
             for d in range(depth):
                 mixed[i, d] += score[m] * projected[m, d]

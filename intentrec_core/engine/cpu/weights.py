@@ -81,7 +81,7 @@ class HeadWeights(NamedTuple):
     """Weights of the heads, side by side.
 
     Shapes: logits f32[W, S], logits_bias f32[S], first i64[M + 1], project f32[S, P], project_bias f32[M, P], attention
-    f32[P].
+    f32[P], primary_bias f32[M].
     """
 
     logits: Array
@@ -90,6 +90,7 @@ class HeadWeights(NamedTuple):
     project: Array
     project_bias: Array
     attention: Array
+    primary_bias: Array
 
 
 class StepWeights(NamedTuple):
@@ -153,7 +154,13 @@ def _heads(model: IntentRec) -> HeadWeights:
         none = np.zeros((0, depth), dtype=np.float32)
         empty = np.zeros(0, dtype=np.float32)
         return HeadWeights(
-            np.zeros((width, 0), np.float32), empty, np.zeros(1, np.int64), none, none, np.zeros(depth, np.float32)
+            np.zeros((width, 0), np.float32),
+            empty,
+            np.zeros(1, np.int64),
+            none,
+            none,
+            np.zeros(depth, np.float32),
+            empty,
         )
     return HeadWeights(
         logits=_transposed(torch.cat([_weight(head) for head in heads.heads])),
@@ -162,6 +169,7 @@ def _heads(model: IntentRec) -> HeadWeights:
         project=_array(torch.cat([_weight(project).T for project in heads.projections])),
         project_bias=_array(torch.stack([_bias(project) for project in heads.projections])),
         attention=_array(heads.attention.weight[0]),
+        primary_bias=_array(model.primary_bias),
     )
 
 

@@ -123,7 +123,7 @@ class DecodeStep:
         )
         window_s = self._model.domain.short_term_window_s
         output: ModelOutput = self._model(batch, self._make_attend(self._pool, batch, slots, window_s))
-        self._outputs[:bucket] = as_rows(output, self._model.domain.label_offsets)[:, 0]
+        self._outputs[:bucket] = as_rows(self._model, output)[:, 0]
 
 
 def bucket_of(num: int) -> int:

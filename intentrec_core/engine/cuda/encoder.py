@@ -97,7 +97,7 @@ class TorchEncoder:
             self.pool, batch, torch.from_numpy(slots).to(device), new, num_keys, domain.short_term_window_s
         )
         output: ModelOutput = self._model(batch, attend)
-        return read_rows(self._model, as_rows(output, domain.label_offsets)[new].cpu().numpy())
+        return read_rows(self._model, as_rows(self._model, output)[new].cpu().numpy())
 
 
 def _decode_step(model: IntentRec, pool: KvPool, *, graphs: bool) -> DecodeStep:

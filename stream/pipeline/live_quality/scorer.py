@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from index.base import PAD_ROW
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import Outcome
 from stream.pipeline.live_quality.labels import observed_labels_of
@@ -71,7 +72,9 @@ class PredictionScorer:
         """
         serving = self._serving
         predicted = Predictions.empty(len(batch), len(serving.domain.heads))
-        predicted.items[:] = ranked.rows[:, :CUTOFF]
+        # Rows of items that are new to the bundle mean nothing to the next one: such an item is a miss, as if unknown.
+        known = ranked.rows[:, :CUTOFF] < len(serving.vocabulary)
+        predicted.items[:] = np.where(known, ranked.rows[:, :CUTOFF], PAD_ROW)
         for m, head in enumerate(encoded.heads):
             predicted.labels[:, m] = head.argmax(axis=1)
         predicted.bundle[~unanswered] = self._tracker.bundle_number(serving.version)
@@ -91,7 +94,7 @@ class PredictionScorer:
         scored, partition_of = added[has_prediction], partition_of[has_prediction]
         if len(scored):
             item_row = batch.item_row[scored]
-            seen_before = [watched[row][:-1] for row in scored.tolist()]
+            seen_before = [self._of_bundle(watched[row][:-1]) for row in scored.tolist()]
             hit = self.popular.hits(item_row, seen_before, CUTOFF, serving.hides_watched)
             ts_s = batch.plays["ts_ms"][scored] / 1000.0
             observed_labels = observed_labels_of(batch, scored, serving)
@@ -99,6 +102,9 @@ class PredictionScorer:
         inserted_rows = np.array([serving.vocabulary.row(item_id) for item_id in inserted_items], dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array(inserted_ms, dtype=np.int64)])
         self.popular.add(np.concatenate([batch.item_row[added], inserted_rows]), ts_ms / 1000.0)
+
+    def _of_bundle(self, rows: WatchedRows) -> WatchedRows:
+        return rows[rows < len(self._serving.vocabulary)]
 
 
 def _popular_of(serving: Serving) -> PopularNow:

@@ -1,1 +1,1 @@
-"""What a user would pick instead: each baseline is the simplest honest program for its job."""
+"""Baselines: for each job, the simplest honest program that a user would run instead."""

@@ -37,7 +37,7 @@ def read_bodies(folder: Path) -> dict[OutputKind, bytes]:
 class PassThrough:
     """Folds plays and answers each with three records that say nothing."""
 
-    num_queued = 0
+    num_queued_chunks = 0
 
     def __init__(self, layout: EventLayout, num_partitions: int, bodies: Mapping[OutputKind, bytes]) -> None:
         self._layout, self._num_partitions, self._bodies = layout, num_partitions, bodies

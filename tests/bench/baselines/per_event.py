@@ -1,4 +1,4 @@
-"""One play, one whole window recomputed, one list: what per-event programs with the model do. Needs intentrec_core alone.
+"""One play, one recomputed window, one list: a per-event program with the model. Needs intentrec_core alone.
 
 A member's state is their context, packed, as text: frameworks keep JSON tables. Members the table does not know yet bring the
 past that our worker has in its changelog.

@@ -1,4 +1,4 @@
-"""The baselines do what the benches say of them: otherwise their ratios compare other things."""
+"""The baselines do what the benches say of them; otherwise their ratios would compare other things."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a bench takes a rate: from the topic's growth while the program is warm and still has plays to read."""
+"""How a bench measures a rate: from the topic's growth while the program is warm and still has plays to read."""
 
 from __future__ import annotations
 

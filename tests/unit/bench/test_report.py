@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and docs/quality.md are what the history says."""
+"""docs/benchmarks.md and docs/quality.md agree with the history."""
 
 from __future__ import annotations
 

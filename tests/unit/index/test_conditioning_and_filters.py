@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from index import conditioning
 from index.exact import ExactIndex
@@ -119,6 +121,30 @@ def test_masks_kept_are_bounded_whatever_members_send():
     assert filters.member_keys == ("limit",)
 
 
+@pytest.mark.parametrize(
+    ("rules", "values", "hiding"),
+    [
+        ([AVAILABLE, AT_MOST, CONTAINS], {"limit": 12.0, "region": DE}, []),
+        ([AVAILABLE, AT_MOST, CONTAINS], {"limit": 12.0}, [("contains regions", "member_unknown")]),
+        ([AT_MOST, CONTAINS], {"limit": np.nan, "region": 999},
+         [("at_most maturity", "member_unknown"), ("contains regions", "no_item")]),
+        ([AT_MOST], {"limit": -1.0}, [("at_most maturity", "no_item")]),
+        ([AVAILABLE, AT_MOST, CONTAINS], {"limit": 0.0, "region": FR},
+         [(name, "together") for name in ("available available", "at_most maturity", "contains regions")]),
+    ],
+)  # fmt: skip
+def test_filters_that_hide_everything_are_named_with_the_reason(rules, values, hiding):
+    only_row_1_is_for_all_ages = np.array([np.nan, 0.0, 6.0, 18.0, np.nan, 12.0])
+    filters = FilterSet(6, rules, COLUMNS | {"maturity": only_row_1_is_for_all_ages})
+    assert [(f.name, f.reason) for f in filters.hiding(values)] == hiding
+    assert set(filters.names) >= {name for name, _ in hiding}
+
+
+def test_a_flag_that_no_item_has_is_a_filter_that_hides_everything():
+    filters = FilterSet(6, [AVAILABLE], {"available": np.zeros(6, dtype=np.bool_)})
+    assert [(f.name, f.reason) for f in filters.hiding({})] == [("available available", "no_item")]
+
+
 def test_the_watched_filter_is_not_part_of_a_mask():
     filters = FilterSet(6, [Filter(kind=FilterKind.WATCHED)], COLUMNS)
     assert filters.member_keys == ()
@@ -133,3 +159,60 @@ def test_reads_the_domain_s_filters_and_the_item_table_s_columns():
     mask = filters.allowed({"max_maturity": 3.0})
     for row, item in enumerate(world.items, start=1):
         assert mask[row] == (item.attributes["available"] and item.attributes["maturity"] <= 3)
+
+
+@st.composite
+def replacements(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    num_rows, num_added = draw(st.integers(2, 12)), draw(st.integers(0, 4))
+    rows = np.union1d(
+        rng.integers(1, num_rows, size=draw(st.integers(0, 6))), np.arange(num_rows, num_rows + num_added)
+    )
+    return rng, num_rows, num_added, rng.permutation(rows).astype(np.int64)
+
+
+@settings(deadline=None)
+@given(drawn=replacements())
+def test_replaced_filters_equal_those_of_the_whole_table(drawn):
+    """The same masks as filters that were made of the columns with the new values in them."""
+    rng, num_rows, num_added, rows = drawn
+    rules = [AVAILABLE, AT_MOST, CONTAINS]
+
+    def columns(size):
+        return {
+            "available": rng.random(size) < 0.8,
+            "maturity": np.where(rng.random(size) < 0.2, np.nan, rng.integers(0, 19, size)).astype(np.float64),
+            "regions": {value: rng.random(size) < 0.5 for value in (DE, FR, 7) if rng.random() < 0.8},
+        }
+
+    old, new = columns(num_rows), columns(1 + len(rows))
+    shown = rng.random(len(rows)) < 0.7
+    base = FilterSet(num_rows, rules, old)
+    before = base.allowed({"limit": 12, "region": DE}).copy()
+    replaced = base.replaced(rows, FilterSet(1 + len(rows), rules, new), shown, num_rows + num_added)
+
+    def put(column, own):
+        whole = np.zeros(num_rows + num_added, dtype=own.dtype)
+        whole[: len(column)] = column
+        whole[rows] = own[1:]
+        return whole
+
+    whole = {key: put(old[key], new[key]) for key in ("available", "maturity")}
+    whole["available"][rows] &= shown
+    nothing = np.zeros(1 + len(rows), dtype=np.bool_)
+    values = {*old["regions"], *new["regions"]}
+    whole["regions"] = {
+        v: put(old["regions"].get(v, np.zeros(num_rows, np.bool_)), new["regions"].get(v, nothing)) for v in values
+    }
+    wanted = FilterSet(num_rows + num_added, rules, whole)
+    for member in ({"limit": m, "region": r} for m in (None, 3, 12, 18) for r in (None, DE, FR, 7, 8)):
+        np.testing.assert_array_equal(replaced.allowed(member), wanted.allowed(member))
+    np.testing.assert_array_equal(base.allowed({"limit": 12, "region": DE}), before)
+
+
+def test_filters_never_lose_rows():
+    filters = FilterSet(6, [AVAILABLE], {"available": np.ones(6, dtype=np.bool_)})
+    with pytest.raises(ValueError, match="append-only"):
+        filters.replaced(
+            np.array([1]), FilterSet(2, [AVAILABLE], {"available": np.ones(2, np.bool_)}), np.ones(1, np.bool_), 5
+        )

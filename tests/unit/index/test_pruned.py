@@ -1,4 +1,4 @@
-"""The pruned index: what its plan promises, and that no filter, shortage or foreign file gets past it."""
+"""The pruned index: what its plan promises, and that filters, shortages and foreign files are handled."""
 
 from __future__ import annotations
 

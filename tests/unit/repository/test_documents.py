@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from intentrec_core.domain.spec import DurationWeight, FieldKind, FieldSource, FilterKind, Rule
+from intentrec_core.domain.toml import domain_text, parse_domain
+from intentrec_core.errors import DomainError
+from intentrec_core.plays.table import PLAYS
 from stream.ops.metrics import Metrics
 from stream.settings import PREFIX, Settings
 from stream.wire.codec import decode_intent, decode_recommendation
@@ -83,6 +87,28 @@ def test_the_messages_in_the_readme_are_messages() -> None:
     assert update.primary is not None
     assert update.intents[update.primary.head][update.primary.label] == update.primary.probability
     assert sum(update.weights.values()) == pytest.approx(1, abs=1e-4)
+
+
+DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_data_has_every_column_and_choice() -> None:
+    for field in PLAYS:
+        assert re.search(rf"^\| `{field.name}` \| {'map' if field.name == 'context' else field.type}\b", DATA, re.M), (
+            field
+        )
+    for choice in (*FieldKind, *FieldSource, *FilterKind, *Rule, DurationWeight.LOG):
+        assert re.search(rf"`[^`]*\b{choice.value}\b[^`]*`", DATA), choice
+
+
+@pytest.mark.parametrize("table", ["history", "duration_weight", "field", "filter"])
+def test_the_page_on_data_has_every_key_of_a_domain_file(table: str) -> None:
+    text = re.sub(rf"^(\[+{table}\]+)$", r"\1\nmisspelt = 1", domain_text("video"), count=1, flags=re.M)
+    with pytest.raises(DomainError, match="misspelt") as refused:
+        parse_domain(text, "video.toml")
+    (part,) = re.findall(rf"^\| `\[+{table}\]+`.*?\n\n", DATA + "\n\n", re.M | re.S)
+    for key in refused.value.allowed.split(", "):
+        assert re.search(rf"`[^`\n]*\b{key}\b", part) or f"`{key}`" in DATA.partition("## The domain file")[2], key
 
 
 def test_the_five_figures_are_those_of_the_documents_they_link_to() -> None:

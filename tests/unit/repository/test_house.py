@@ -1,4 +1,4 @@
-"""What import-linter cannot see: who reads the environment and the clock, and what must not stand in the tree."""
+"""Rules of the tree that import-linter cannot check: who reads the environment and the clock, and forbidden content."""
 
 from __future__ import annotations
 

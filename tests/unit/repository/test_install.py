@@ -1,4 +1,4 @@
-"""deploy/venv/install.sh: what is missing is said in one line, and nothing is left half made."""
+"""deploy/venv/install.sh: a missing requirement is named in one line, and no partial installation is left."""
 
 from __future__ import annotations
 

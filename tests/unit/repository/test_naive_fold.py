@@ -26,6 +26,7 @@ RULES: dict[str, Any] = {
     "watched": 3,
     "session_gap_ms": 1000,
     "max_future_ms": 300_000,
+    "earliest_ms": NOON - 86_400_000,
     "num_partitions": 1,
 }
 
@@ -95,11 +96,14 @@ def test_the_fifth_play_evicts_the_first_two() -> None:
 def test_a_play_is_late_only_when_its_place_is_gone() -> None:
     first = [play(name, NOON + 10 * at) for at, name in enumerate("abcd")]
     assert run([*first, play("old", NOON - 9)]).outcomes[-1] == "applied"  # nothing was evicted
-    five = [*first, play("e", NOON + 40)]  # now c, at +20, is the oldest that is held
-    result = run([*five, play("below", NOON + 19), play("same", NOON + 20)])
-    assert result.outcomes[5:] == ["late", "applied"]
-    assert held(result) == ["c", "same", "d", "e"]
-    assert result.members[0, "u"].last_offset == 6
+    five = [*first, play("e", NOON + 40)]  # now b, at +10, is the newest that was evicted
+    result = run([*five, play("below", NOON + 9)])
+    assert result.outcomes[5:] == ["late"]
+    result = run([*five, play("same", NOON + 10)])
+    assert (result.outcomes[5:], held(result)) == (["applied"], ["same", "c", "d", "e"])
+    result = run([*five, play("between", NOON + 19)])
+    assert (result.outcomes[5:], held(result)) == (["applied"], ["between", "c", "d", "e"])
+    assert result.members[0, "u"].last_offset == 5
 
 
 def test_a_play_may_be_applied_and_evicted_at_once() -> None:
@@ -122,9 +126,24 @@ def test_a_late_play_that_comes_again_is_late_again() -> None:
     assert run([*five, play("z", NOON), play("z", NOON)]).outcomes[5:] == ["late", "late"]
 
 
-def test_a_repeat_of_an_evicted_play_is_a_new_play() -> None:
+def test_a_repeat_of_an_evicted_play_is_late_or_a_duplicate() -> None:
     five = [play(name, NOON + at) for at, name in enumerate("abcde")]
-    assert run([*five, play("a", NOON), play("a", NOON + 9)]).outcomes[5:] == ["late", "applied"]
+    assert run([*five, play("a", NOON), play("b", NOON + 1)]).outcomes[5:] == ["late", "duplicate"]
+
+
+def test_the_event_id_of_an_evicted_play_at_a_later_time_is_a_new_play() -> None:
+    five = [play(name, NOON + at) for at, name in enumerate("abcde")]
+    assert run([*five, play("a", NOON + 9)]).outcomes[5:] == ["applied"]
+    assert run([*five, play("a", NOON + 1)]).outcomes[5:] == ["applied"], "a was evicted, but not at this time"
+
+
+def test_of_evicted_plays_at_one_time_the_first_4n_are_remembered() -> None:
+    many = [play(str(at), NOON) for at in range(11)]  # n is 2: 8 are evicted by the eleventh
+    assert run(many).outcomes == ["applied"] * 11
+    repeated = run([*many, *many, play("new", NOON)])
+    assert repeated.outcomes[11:] == ["duplicate"] * 11 + ["late"]
+    later = run([*many, play("x", NOON + 1), play("y", NOON + 1), play("8", NOON), play("9", NOON), play("10", NOON)])
+    assert later.outcomes[11:] == ["applied", "applied", "late", "late", "duplicate"]
 
 
 def test_two_members_may_use_one_event_id() -> None:
@@ -210,12 +229,18 @@ def test_a_play_from_the_future_is_judged_by_its_record() -> None:
     assert run([at_the_edge, beyond, without_a_time]).outcomes == ["applied", "rejected", "applied"]
 
 
+def test_a_play_before_the_earliest_time_is_refused() -> None:
+    assert run([play("a", NOON - 86_400_000), play("b", NOON - 86_400_001)]).outcomes == ["applied", "rejected"]
+
+
 @pytest.mark.parametrize(
     ("number", "outcome"),
     [
         (7, "applied"),
         (" 7.5 ", "applied"),
         (True, "applied"),
+        ("true", "applied"),
+        (None, "applied"),
         ("many", "rejected"),
         ("nan", "rejected"),
         ("1e39", "rejected"),
@@ -237,6 +262,12 @@ def test_what_the_domain_reads_as_a_number_has_to_be_one(number: Any, outcome: s
         ("2026-03-01T14:30:00+02:30", NOON),
         ("2026-03-01T12:00:00.0019Z", NOON + 1),
         ("2026-03-01", NOON - 43_200_000),
+        ("1772366400000", NOON),
+        ("2026-03-01t12:00:00z", NOON),
+        ("2026-02-28T24:00", NOON - 43_200_000),
+        ("20260301T240000,000+12:00", NOON),
+        ("2016-12-31T23:59:60.250Z", 1_483_228_800_250),
+        ("2017-01-01T09:59:60+10:00", 1_483_228_800_000),
     ],
 )
 def test_times_are_read(ts: Any, expected: int) -> None:
@@ -254,7 +285,11 @@ def test_times_are_read(ts: Any, expected: int) -> None:
         None,
         "1969-12-31T23:59:59.999Z",
         "2100-01-01T00:00:00Z",
-        "1772366400000",
+        "177236640000.5",
+        "-1772366400000",
+        "2026-03-01T24:00:01",
+        "2026-03-01T24:00:00.0000001",
+        "2026-03-01T11:59:60Z",
         "noon",
         "2026-03-01T12:00:00" + "Z" * 50,
     ],
@@ -267,8 +302,9 @@ def test_times_are_refused(ts: Any) -> None:
 def test_fields_reach_the_play() -> None:
     one = parse_play(play("a", NOON, action="click", duration_s=1.5, context={"device": "tv", "n": 2}, unknown=[{}]))
     assert one == ("a", "u", "item-a", NOON, "click", 1.5, {"device": "tv", "n": 2})
-    bare = parse_play(play("a", NOON, action=None, duration_s=None, context=None, session_id=None))
+    bare = parse_play(play("a", NOON, action=None, duration_s=None, context=None, session_id=None, schema_version=None))
     assert bare[4:] == (None, None, {})
+    assert parse_play(play("a", NOON, context={"x": None})).context == {"x": None}
 
 
 @pytest.mark.parametrize(
@@ -287,7 +323,6 @@ def test_fields_reach_the_play() -> None:
         play("a", NOON, item="é" * 129),
         play("\ud800", NOON),
         play("a", NOON, schema_version=2),
-        play("a", NOON, schema_version=None),
         play("a", NOON, action=""),
         play("a", NOON, session_id=7),
         play("a", NOON, duration_s=-0.1),
@@ -296,7 +331,7 @@ def test_fields_reach_the_play() -> None:
         play("a", NOON, duration_s=float("nan")),
         play("a", NOON, context=[]),
         play("a", NOON, context={"": 1}),
-        play("a", NOON, context={"x": None}),
+        play("a", NOON, context={"x": []}),
         play("a", NOON, context={"x": 3.5e38}),
         play("a", NOON, context={"x": 2**53 + 1}),
         play("a", NOON, context={"x": "y" * 1025}),

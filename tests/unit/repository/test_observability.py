@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stream.ops.metrics import Metrics
+from stream.ops.metrics import LATENCY_BUCKETS_S, Metrics
+from stream.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 ALERTS = [
@@ -44,8 +45,8 @@ def test_every_metric_in_a_query_exists(query: str) -> None:
     for name, selector in _METRIC.findall(query):
         assert name in names, name
         for label in re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", selector):
-            # Series by bundle, head and gate reason begin with the first bundle: their labels show no sooner.
-            assert label in names[name] | {"bundle", "head", "instance"}, (name, label)
+            # Series by bundle, head, filter and gate reason begin with the first bundle: their labels show no sooner.
+            assert label in names[name] | {"bundle", "filter", "head", "instance", "reason"}, (name, label)
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *(alert["expr"] for alert in ALERTS)])
@@ -65,6 +66,19 @@ def test_prometheus_takes_the_rules_and_the_queries_of_the_dashboard(tmp_path: P
     files = [str(ROOT / "deploy/prometheus/alerts.yml"), str(queries)]
     done = subprocess.run(["promtool", "check", "rules", *files], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_alert_on_latency_is_above_what_a_healthy_worker_was_measured_at() -> None:
+    """At half of its capacity on 2 shared cores, and with the commit interval on top, for which exactly_once waits."""
+    (expr,) = (alert["expr"] for alert in ALERTS if alert["alert"] == "IntentRecSlow")
+    threshold_s = float(expr.rpartition(">")[2])
+    rows = map(json.loads, (ROOT / "tests/bench/history/latency.jsonl").read_text().splitlines())
+    measured_s = [row["worker_p99_ms"] / 1000 for row in rows if "worker_p99_ms" in row]
+    assert len(measured_s) > 5
+    assert threshold_s >= 2 * max(measured_s)
+    assert threshold_s >= max(measured_s) + Settings(delivery="exactly_once").commit_interval_s
+    assert threshold_s in LATENCY_BUCKETS_S, "between two buckets a quantile is a guess"
+    assert threshold_s < max(LATENCY_BUCKETS_S) / 10
 
 
 def test_every_alert_says_what_members_notice_and_what_to_do() -> None:

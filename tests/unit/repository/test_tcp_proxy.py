@@ -1,4 +1,4 @@
-"""The fault proxy itself: what it holds back, and that nothing of it is lost."""
+"""The fault proxy itself: it delays what it should, and loses nothing."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from intentrec_core.errors import ConfigError
+from intentrec_core.history.changelog_codec import OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
 from stream.settings import SettingHasNoEffect, Settings
 
 
@@ -52,3 +53,11 @@ def test_a_setting_without_effect_warns() -> None:
 
 def test_the_changelog_is_the_apps_own() -> None:
     assert Settings.load(app_id="mine").changelog_topic == "mine-history"
+
+
+def test_the_changelogs_schema_is_one_that_is_read_and_the_newest_unless_told_otherwise() -> None:
+    assert Settings.load().changelog_schema == SCHEMA_VERSION
+    assert Settings.load(changelog_schema=OLDEST_SCHEMA_VERSION).changelog_schema == OLDEST_SCHEMA_VERSION
+    for wrong in (OLDEST_SCHEMA_VERSION - 1, SCHEMA_VERSION + 1):
+        with pytest.raises(ConfigError, match="changelog_schema"):
+            Settings.load(changelog_schema=wrong)

@@ -1,4 +1,4 @@
-"""What is popular now, and what usually follows."""
+"""The references: popular items, and Markov chains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles: whole or not at all, and whatever is wrong with one has its own reason."""
+"""Bundles: complete or absent, and each defect has its own reason."""
 
 from __future__ import annotations
 
@@ -47,6 +47,22 @@ def test_a_bundle_comes_back_as_it_was_written(ref):
     for name, tensor in WORLD.model().state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor)
     assert list(loaded.vectors.labels) == [head.name for head in WORLD.domain.heads if head.is_item_label]
+
+
+def test_a_bundle_says_which_heads_were_not_trained(tmp_path):
+    class Part(type(WORLD)):
+        def model(self, seed=0, *, intent_stage=True):
+            made = super().model(seed, intent_stage=intent_stage)
+            made.set_untrained_heads(["genre", "age"])
+            return made
+
+    files = files_of(Part(), tmp_path)
+    loaded = load_bundle(write(tmp_path / "bundles", files).path)
+    assert loaded.model.untrained_heads == ("genre", "age")
+    for untrained in (["none"], [head.name for head in WORLD.domain.heads], 7):
+        card = json.loads(files[bundle.MODEL]) | {"untrained_heads": untrained}
+        wrong = write(tmp_path / "wrong", files | {bundle.MODEL: json.dumps(card).encode()})
+        assert fault_of(load_bundle, wrong.path) is BundleFault.SHAPE
 
 
 def test_the_version_is_a_function_of_the_content_alone(tmp_path, files, ref):

@@ -1,4 +1,4 @@
-"""A model's folder: what comes back is what was saved, whatever is wrong is named, and nothing foreign is replaced."""
+"""A model's folder: it is read back as saved, every defect is named, and nothing foreign is replaced."""
 
 from __future__ import annotations
 

@@ -42,11 +42,24 @@ unless_head = "action"
 unless_values = ["skip"]
 """
 
+AT_MOST = "[[filter]]\nkind = 'at_most'\nkey = 'm'\nevent_key = 'm'\n"
+CONTAINS = "[[filter]]\nkind = 'contains'\nkey = 'r'\nevent_key = 'r'\n"
+
 MISTAKES = [
+    ('kind = "watched"', 'kind = "watched"\ndefault = "x"', "filter watched.default", "unless_head"),
     ('name = "mine"', 'name = "My Domain"', "name", "lower-case"),
     ("window = 8", "window = 1", "history.window", "2 to 4096"),
     ("window = 8", "windows = 8", "history.window", "2 to 4096"),
     ("window = 8", "window = 8\nsize = 3", "history.size", "window"),
+    (
+        "window = 8",
+        "window = 8\nearliest = 631152000",
+        "history.earliest",
+        "a date such as 1990-01-01, from 1971-01-01",
+    ),
+    ("window = 8", 'window = 8\nearliest = "soon"', "history.earliest", "a date such as 1990-01-01"),
+    ("window = 8", "window = 8\nearliest = 1970-12-31", "history.earliest", "from 1971-01-01 up to 2100-01-01"),
+    ("window = 8", "window = 8\nearliest = 2100-01-01", "history.earliest", "from 1971-01-01 up to 2100-01-01"),
     ('kind = "multi_label"', 'kind = "multilabel"', "field genre.kind", "categorical, multi_label, bucketed"),
     ('source = "catalogue"', 'source = "event"', "field genre.kind", "multi_label only with source = catalogue"),
     ('rule = "time_since_release"', 'rule = "freshness"', "field age.rule", "first_contact, time_since_release"),
@@ -76,6 +89,10 @@ MISTAKES = [
     ('name = "action"\nkind', 'name = "action"\nkey = "duration_s"\nkind', "field action.kind", "bucketed"),
     ('unless_values = ["skip"]', "", "filter watched.unless_head", "together"),
     ("[[filter]]", '[[filter]]\nkind = "watched"\n[[filter]]', "filter watched", "each once"),
+    ("[[filter]]", f"{AT_MOST}default = '12'\n[[filter]]", "filter at_most.default", "a number"),
+    ("[[filter]]", f"{AT_MOST}default = 1e39\n[[filter]]", "filter at_most.default", "a number"),
+    ("[[filter]]", f"{CONTAINS}default = 7\n[[filter]]", "filter contains.default", "a text"),
+    ("[[filter]]", f"{CONTAINS}default = ''\n[[filter]]", "filter contains.default", "no default"),
 ]
 
 
@@ -118,6 +135,17 @@ def test_valid_text_is_parsed_with_defaults() -> None:
     assert domain.multi_fields[0].kind is FieldKind.MULTI_LABEL
 
 
+def test_what_holds_for_a_member_who_has_said_nothing_is_no_part_of_the_histories() -> None:
+    filters = f"{AT_MOST}default = 12\n{CONTAINS}default = 'de'\n"
+
+    domain = parse_domain(VALID + filters, "mine.toml")
+
+    assert [f.default for f in domain.event_filters] == [12.0, "de"]
+    silent = parse_domain(VALID + AT_MOST + CONTAINS, "mine.toml")
+    assert [f.default for f in silent.event_filters] == [None, None]
+    assert domain.fingerprint == silent.fingerprint, "a default may change without new histories"
+
+
 @pytest.mark.parametrize(("right", "wrong", "field", "allowed"), MISTAKES)
 def test_a_mistake_names_file_field_and_what_is_allowed(right: str, wrong: str, field: str, allowed: str) -> None:
     assert right in VALID
@@ -129,6 +157,15 @@ def test_a_mistake_names_file_field_and_what_is_allowed(right: str, wrong: str, 
     assert raised.value.field == field
     assert allowed in raised.value.allowed
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "written", ["1995-06-01", "1995-06-01T00:00:00", "1995-06-01T02:00:00+02:00", '"1995-06-01"', '"801964800000"']
+)
+def test_the_earliest_time_is_a_date_or_a_time(written: str) -> None:
+    text = VALID.replace("window = 8", f"window = 8\nearliest = {written}")
+    assert parse_domain(text, "mine.toml").earliest_ms == 801_964_800_000
+    assert parse_domain(VALID, "mine.toml").earliest_ms == 631_152_000_000
 
 
 def test_text_that_is_not_toml_is_reported_with_its_place() -> None:

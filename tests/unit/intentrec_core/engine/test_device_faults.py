@@ -1,4 +1,4 @@
-"""What an error says of the device, by the words of torch and triton; and what the engine makes of it."""
+"""How errors of torch and triton are classified by their text, and how the engine reacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live encoder: what it refuses, what it lists, and what it forgets. Its numbers are held by tests/property."""
+"""The live encoder: what it refuses, recommends and forgets. Its numbers are held by tests/property."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from intentrec_core import LiveEncoder, LivePlay, LiveUpdate
 from intentrec_core.engine import live as live_module
 from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.plays.table import PlayRow, plays_table
 from stream.wire import messages
 from tests.worlds.live_world import tiny_model
 from tests.worlds.tiny_world import START_MS, TinyWorld
@@ -31,6 +32,10 @@ def play(live: LiveEncoder, item: int, at_s: float = 0.0, user_id: str = "ann", 
     return live.play(user_id, f"item-{item}", ts_ms=START_MS + int(1000 * at_s), attributes=attributes)
 
 
+def shown(update: LiveUpdate) -> set[str]:
+    return {item.item_id for item in update.recommend(100, exclude_watched=False)}
+
+
 def test_the_limits_of_a_play_are_those_of_the_plays_topic() -> None:
     ours = (live_module.MAX_ID_BYTES, live_module.MAX_DURATION_S, live_module.MAX_TS_MS)
     assert ours == (messages.MAX_ID_LENGTH, messages.MAX_DURATION_S, messages.MAX_TS_MS)
@@ -44,8 +49,11 @@ def test_the_limits_of_a_play_are_those_of_the_plays_topic() -> None:
         ({"item_id": "é" * 129}, "item_id is 'é"),
         ({"item_id": "\ud800"}, "item_id is"),
         ({"event_id": ""}, "event_id is ''; allowed: a text"),
-        ({"ts_ms": -1}, "ts_ms is -1; allowed: whole milliseconds since 1970, before 2100"),
-        ({"ts_ms": 4_102_444_800_000}, "ts_ms is 4102444800000; allowed"),
+        ({"ts_ms": -1}, "ts_ms is -1, in milliseconds 1969-12-31T23:59:59.999Z; allowed: 1990-01-01 up to 2100-01-01"),
+        ({"ts_ms": 4_102_444_800_000}, "ts_ms is 4102444800000, in milliseconds 2100-01-01; allowed"),
+        ({"ts_ms": START_MS // 1000}, "it would fit in seconds (s)"),
+        ({"ts_ms": START_MS * 1000}, "it would fit in microseconds (µs)"),
+        ({"ts_ms": START_MS / 1000 + 0.5}, "allowed: whole milliseconds since 1970; it would fit in seconds (s)"),
         ({"ts_ms": 1.7e12}, "ts_ms is 1700000000000.0; allowed: whole"),
         ({"ts_ms": True}, "ts_ms is True"),
         ({"duration_s": -0.5}, "duration_s is -0.5; allowed: seconds from 0 to 31,622,400"),
@@ -54,10 +62,12 @@ def test_the_limits_of_a_play_are_those_of_the_plays_topic() -> None:
         ({"attributes": {"divice": "tv"}}, "attribute 'divice' is not one that the domain reads; allowed: device, max"),
         ({"attributes": {"duration_s": 3.0}}, "a duration is the argument duration_s"),
         ({"attributes": {"device": ["tv"]}}, "attribute device is ['tv']; allowed: a text, a finite number"),
+        ({"attributes": {"device": "t\ud800"}}, "attribute device is 't\\ud800', which is not valid Unicode"),
+        ({"ts_ms": np.float64(1.7e12)}, "ts_ms is 1700000000000.0; allowed: whole"),
         ({"attributes": {"max_maturity": math.inf}}, "attribute max_maturity is inf; allowed"),
-        ({"attributes": {"max_maturity": "twelve"}}, "'twelve'; allowed: finite 32-bit numbers"),
-        ({"attributes": {"max_maturity": 1e39}}, "allowed: finite 32-bit numbers"),
-        ({"attributes": {"max_maturity": 10**400}}, "allowed: finite 32-bit numbers"),
+        ({"attributes": {"max_maturity": "twelve"}}, "max_maturity is 'twelve'; allowed: a finite number of 32 bits"),
+        ({"attributes": {"max_maturity": 1e39}}, "max_maturity is 1e+39; allowed: a finite number of 32 bits"),
+        ({"attributes": {"max_maturity": 10**400}}, "allowed: a text, a finite number"),
     ],
 )
 def test_a_play_that_is_not_valid_is_refused_with_what_is_allowed_and_changes_nothing(
@@ -105,6 +115,56 @@ def test_a_play_costs_one_position_and_a_late_one_those_from_its_place_on(live: 
     positions = live.stats.positions
     live.play_many([plays[0]] * 5)
     assert live.stats.positions - positions <= 2, "a repeat is answered with what is known, once"
+
+
+def test_numbers_of_numpy_are_those_of_python(world: TinyWorld) -> None:
+    ours, theirs = LiveEncoder(tiny_model(world)), LiveEncoder(tiny_model(world))
+    expected = ours.play("ann", "item-1", ts_ms=START_MS, duration_s=9.5, attributes={"max_maturity": 4})
+    found = theirs.play(
+        "ann",
+        "item-1",
+        ts_ms=np.int64(START_MS),
+        duration_s=np.float32(9.5),
+        attributes={"max_maturity": np.float32(4)},
+    )
+    assert type(found.ts_ms) is int
+    assert found.intents == expected.intents
+    assert found.recommend(5) == expected.recommend(5)
+
+
+def test_a_replayed_table_gives_the_histories_that_playing_it_gives(world: TinyWorld) -> None:
+    played, replayed = LiveEncoder(tiny_model(world)), LiveEncoder(tiny_model(world))
+    context = {"max_maturity": "4", "device": "tv", "unread": "x"}
+    rows = [
+        PlayRow(f"e{n}", f"user-{n % 3}", f"item-{n % 7}", START_MS + 1000 * n, "play", 60.0, None, context)
+        for n in range(40)
+    ]
+    for row in rows:
+        attributes = {key: value for key, value in context.items() if key != "unread"}
+        played.play(
+            row.user_id, row.item_id, ts_ms=row.ts_ms, event_id=row.event_id, duration_s=60.0, attributes=attributes
+        )
+    replayed.play(
+        "user-1",
+        "item-1",
+        ts_ms=rows[1].ts_ms,
+        event_id="e1",
+        duration_s=60.0,
+        attributes={"device": "tv", "max_maturity": 4},
+    )
+    assert replayed.replay(plays_table(reversed(rows))) == 39, "all but the one that is there already"
+    assert (len(replayed), replayed.num_cached) == (3, 0)
+    for user in ("user-0", "user-1", "user-2"):
+        expected, found = [live.play(user, "item-9", ts_ms=START_MS + 60_000) for live in (played, replayed)]
+        assert found.weights == pytest.approx(expected.weights, abs=1e-4)
+        assert [item.item_id for item in found.recommend(5)] == [item.item_id for item in expected.recommend(5)]
+
+
+def test_a_table_with_an_invalid_play_is_refused_and_changes_nothing(live: LiveEncoder) -> None:
+    rows = [PlayRow("e1", "ann", "item-1", START_MS), PlayRow("e2", "ann", "item-1", START_MS + 1, duration_s=-1.0)]
+    with pytest.raises(DataError, match="play 1 of user 'ann': duration_s is -1"):
+        live.replay(plays_table(rows))
+    assert len(live) == 0
 
 
 def test_an_unknown_item_is_answered(live: LiveEncoder) -> None:
@@ -157,10 +217,17 @@ def test_a_list_is_best_first_and_holds_each_item_once(live: LiveEncoder) -> Non
     assert listed[0].title == f"Title {listed[0].item_id.removeprefix('item-')}"
 
 
-def test_filters_hide_what_may_not_be_shown(live: LiveEncoder, world: TinyWorld) -> None:
-    def shown(update: LiveUpdate) -> set[str]:
-        return {item.item_id for item in update.recommend(100, exclude_watched=False)}
+def test_a_member_who_has_said_nothing_is_shown_what_the_domain_says(world: TinyWorld) -> None:
+    model = tiny_model(world)
+    assert shown(play(LiveEncoder(model), 1, max_maturity=None)) == set(), "the domain says nothing: no item"
+    rules = tuple(replace(f, default=1.0) if f.event_key else f for f in world.domain.filters)
+    network = model.network
+    network.domain = replace(world.domain, filters=rules)
+    live = LiveEncoder(replace(model, network=network))
+    assert shown(play(live, 1, max_maturity=None)) == shown(play(LiveEncoder(tiny_model(world)), 1, max_maturity=1))
 
+
+def test_filters_hide_what_may_not_be_shown(live: LiveEncoder, world: TinyWorld) -> None:
     available = {item.item_id for item in world.items if item.attributes["available"]}
     young = {item.item_id for item in world.items if item.attributes["maturity"] <= 1}
     assert shown(play(live, 1)) == available, "max_maturity 4 admits every item"

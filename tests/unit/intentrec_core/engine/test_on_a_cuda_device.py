@@ -1,4 +1,4 @@
-"""What only a CUDA device can show; skipped where there is none. What raises the same errors is tested everywhere."""
+"""CUDA-only tests; skipped without a device."""
 
 from __future__ import annotations
 

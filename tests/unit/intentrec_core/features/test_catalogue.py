@@ -1,16 +1,24 @@
-"""The catalogue: what is written is read back, and what cannot be used is named."""
+"""The catalogue: it is read back as written, and invalid values are named."""
 
 from __future__ import annotations
 
+import tempfile
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import DataError
 from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 
 ITEMS = [
     Item("a", "Alpha", {"genres": ["x", "y"], "year": 1999, "live": True, "released": "2024-05-01"}),
@@ -78,11 +86,190 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
         Catalogue.load(path)
 
 
-def test_an_attribute_of_several_types_is_named() -> None:
-    mixed = Catalogue([Item("a", "A", {"year": 1999}), Item("b", "B", {"year": [1]})])
+#: Each line of a file, what is left of its item, and what is said of it.
+TROUBLED = [
+    (r'"title": "A", "extra": {}, "year": 1999', Item("a", "A", {"year": 1999}), "attribute extra: a nested value"),
+    (r'"title": "A", "extra": {"x": [1]}', Item("a", "A"), "attribute extra: a nested value: left out; allowed: texts"),
+    (r'"title": "A", "tags": [["x"]]', Item("a", "A"), "attribute tags: a nested value"),
+    (r'"title": "A", "note": "Fun \ud83d"', Item("a", "A"), "attribute note: a text with half of a surrogate pair"),
+    (r'"title": "A", "tags": ["x", "\udc00"]', Item("a", "A"), "attribute tags: a text with half"),
+    (r'"title": "A", "\ud83d": 1', Item("a", "A"), r"attribute \ud83d: a text with half"),
+    (r'"title": "Fun \ud83d"', Item("a", "Fun \ufffd"), "title: half of a surrogate pair"),
+    (f'"title": "A", "n": {"9" * 2000}', Item("a", "A"), "attribute n: a whole number of more than 1,200 digits"),
+]
 
-    with pytest.raises(DataError, match="attribute 'year'"):
-        mixed.to_table()
+
+@pytest.mark.parametrize(("line", "kept", "said"), TROUBLED)
+def test_what_a_bundle_cannot_hold_costs_the_attribute_and_is_named(
+    tmp_path: Path, line: str, kept: Item, said: str
+) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(f'{{"item_id": "a", {line}}}\n{{"item_id": "b", "title": "B", "year": 2001}}\n', "utf-8")
+
+    catalogue = Catalogue.load(path)
+
+    assert catalogue.items == [kept, Item("b", "B", {"year": 2001})]
+    assert [f"line 1, item 'a', {said}" in left_out.line() for left_out in catalogue.left_out] == [True]
+    catalogue.save(tmp_path / "items.parquet")
+    assert Catalogue.load(tmp_path / "items.parquet") == catalogue
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"item_id": 7}', "line 1: item_id is 7; allowed: a text of 1 to 256 bytes of UTF-8: the row is left out"),
+        (r'{"item_id": "\ud83d"}', r"line 1: item_id is '\ud83d'; allowed"),
+        ('{"item_id": ""}', "line 1: item_id is ''; allowed"),
+        ('{"title": "x"}', "line 1: item_id is None; allowed"),
+        ('{"item_id": "' + "x" * 257 + '"}', "allowed: a text of 1 to 256 bytes"),
+        ('{"item_id": "a", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 1: it is nested too deeply"),
+    ],
+)
+def test_a_row_that_no_bundle_can_hold_costs_the_row_and_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(f'{line}\n{{"item_id": "b"}}\n', "utf-8")
+
+    catalogue = Catalogue.load(path)
+
+    assert [item.item_id for item in catalogue] == ["b"]
+    assert [said in left_out.line() for left_out in catalogue.left_out] == [True]
+
+
+def test_what_is_left_out_is_counted_once_for_each_attribute_and_reason(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(f'{{"item_id": "{i}", "extra": {{}}, "note": [[]]}}\n' for i in range(1500)), "utf-8")
+
+    lines = [left_out.line() for left_out in Catalogue.load(path).left_out]
+
+    assert [line.partition(": left out")[0] for line in lines] == [
+        "line 1, item '0', attribute extra: a nested value (and in 1,499 more rows)",
+        "line 1, item '0', attribute note: a nested value (and in 1,499 more rows)",
+    ]
+
+
+def test_parquet_columns_of_foreign_types_become_plain_values(tmp_path: Path) -> None:
+    columns = {
+        "item_id": ["a", "b"],
+        "price": pa.array([Decimal("12.50"), Decimal("10.00")], pa.decimal128(9, 2)),
+        "sku": pa.array([Decimal("12345678901234567890"), None], pa.decimal128(30, 0)),
+        "extra": [{"x": 1}, None],
+        "kind": pa.array(["movie", "show"]).dictionary_encode(),
+        "raw": pa.array([b"text", b"\xff"]),
+        "length": pa.array([90, None], pa.duration("s")),
+        "seen": pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns")),
+        "until": pa.array([2**30, None], pa.date32()),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "items.parquet")
+
+    catalogue = Catalogue.load(tmp_path / "items.parquet")
+
+    assert catalogue.items[0].attributes == {
+        "price": 12.5, "sku": "12345678901234567890", "kind": "movie", "raw": "text", "length": 90.0,
+        "seen": "2023-11-14T22:13:20.123456",
+    }  # fmt: skip
+    assert catalogue.items[1].attributes == {"price": 10, "kind": "show"}
+    assert [(found.attribute, found.first) for found in catalogue.left_out] == [
+        ("extra", "row 0, item 'a'"),
+        ("until", "row 0, item 'a'"),
+        ("raw", "row 1, item 'b'"),
+    ]
+
+
+def test_items_made_in_python_are_checked_like_those_of_a_file() -> None:
+    catalogue = Catalogue([Item("a", "A", {"year": np.int32(1999), "extra": object(), "title": "B", "none": None})])
+
+    assert catalogue.items == [Item("a", "A", {"year": 1999})]
+    assert [found.line().partition(": left out")[0] for found in catalogue.left_out] == [
+        "item 0, item 'a', attribute extra: a value of type object",
+        "item 0, item 'a', attribute title: not a name for an attribute",
+    ]
+    with pytest.raises(DataError, match="1 to 256 bytes of UTF-8"):
+        Catalogue([Item("\ud83d", "?")])
+
+
+ATTRIBUTES = st.dictionaries(
+    st.sampled_from(["kind", "year", "genres", "live", "released", "maturity", "regions", "else"]),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.decimals(),
+        st.sampled_from(["movie", "1999", "1999.0", "true", "0", "2024-05-01", "x", "\ud83d", ""]),
+        st.binary(max_size=3),
+        st.recursive(
+            st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["x", "de", "\ud83d"])),
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=2), inner, max_size=1)
+            ),
+            max_leaves=3,
+        ),
+    ),
+)
+
+
+@given(st.lists(ATTRIBUTES, min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_whatever_attributes_hold_a_bundle_takes_them_and_they_mean_the_same_after_it(
+    rows: list[dict[str, Any]],
+) -> None:
+    """The model trains on the catalogue as it is in memory, and is served with the file."""
+    catalogue = Catalogue(Item(f"item-{i}", "T", attributes) for i, attributes in enumerate(rows))
+    with tempfile.TemporaryDirectory() as folder:
+        catalogue.save(Path(folder) / "items.parquet")
+        loaded = Catalogue.load(Path(folder) / "items.parquet")
+
+    before, after = (
+        ItemTable(READING, Vocabulary.build([i.item_id for i in catalogue]), c) for c in (catalogue, loaded)
+    )
+
+    assert loaded.left_out == ()
+    np.testing.assert_array_equal(before.codes, after.codes)
+    np.testing.assert_array_equal(before.multi["genre"], after.multi["genre"])
+    np.testing.assert_array_equal(before.moment("released"), after.moment("released"))
+    np.testing.assert_array_equal(before.filter_column("live"), after.filter_column("live"))
+    np.testing.assert_array_equal(before.filter_column("maturity"), after.filter_column("maturity"))
+    ours, theirs = before.filter_column("regions"), after.filter_column("regions")
+    assert {key: column.tolist() for key, column in ours.items()} == {key: c.tolist() for key, c in theirs.items()}
+
+
+READING = parse_domain(
+    """
+name = "reading"
+[history]
+window = 4
+[[field]]
+name = "kind"
+kind = "categorical"
+source = "catalogue"
+values = ["movie", "true", "0", "1999"]
+intent = true
+[[field]]
+name = "era"
+kind = "bucketed"
+source = "catalogue"
+key = "year"
+edges = [0, 1e5]
+[[field]]
+name = "genre"
+kind = "multi_label"
+source = "catalogue"
+key = "genres"
+values = ["x", "0", "true", "1999"]
+[[filter]]
+kind = "available"
+key = "live"
+[[filter]]
+kind = "at_most"
+key = "maturity"
+event_key = "m"
+[[filter]]
+kind = "contains"
+key = "regions"
+event_key = "r"
+""",
+    "reading.toml",
+)
 
 
 def test_merging_replaces_known_items_in_place_and_appends_new_ones() -> None:

@@ -1,14 +1,18 @@
-"""Rows that never change their meaning, and the catalogue as arrays aligned to them."""
+"""Item rows that never change their meaning, and the catalogue as arrays aligned to them."""
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import DataError
+from intentrec_core.features import attributes
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import hash64
@@ -164,7 +168,7 @@ def test_labels_of_a_field_that_belongs_to_the_play_are_refused() -> None:
 def test_filter_data_is_missing_rather_than_guessed() -> None:
     regions = TABLE.filter_column("regions")
 
-    assert TABLE.filter_column("live").tolist() == [False, True, False, False, False, False]  # 1 is not true
+    assert TABLE.filter_column("live").tolist() == [False, True, False, True, False, False]  # 1 is true
     assert np.isnan(TABLE.filter_column("maturity")).tolist() == [True, True, True, False, True, True]
     assert {key: rows.nonzero()[0].tolist() for key, rows in regions.items()} == {
         hash64("de"): [4, 5],
@@ -172,5 +176,42 @@ def test_filter_data_is_missing_rather_than_guessed() -> None:
     }
 
 
-def test_coverage_tells_which_field_reads_nothing() -> None:
-    assert TABLE.coverage() == {"kind": 0.4, "era": 0.4, "genre": 0.4, "age": 0.6}
+@pytest.mark.parametrize(
+    ("value", "number", "truth", "kind"),
+    [
+        (1, 1.0, True, 1),
+        ("1", 1.0, True, 1),
+        ("1.0", 1.0, None, 1),
+        (Decimal("1.00"), 1.0, True, 1),
+        ([1], 1.0, True, 1),
+        (" 1 ", 1.0, True, 1),
+        (0, 0.0, False, 0),
+        ("false", math.nan, False, 0),
+        ("True", math.nan, True, 0),
+        ("yes", math.nan, None, 0),
+        (2, 2.0, None, 0),
+        ("1e999", math.nan, None, 0),
+        ("1_0", math.nan, None, 0),
+        ("12,50", math.nan, None, 0),
+        ([1, 1], math.nan, None, 0),
+    ],
+)
+def test_numbers_and_truth_values_are_read_however_they_are_spelled(
+    value: Any, number: float, truth: bool | None, kind: int
+) -> None:
+    (item,) = Catalogue([Item("a", "A", {"x": value})])
+    kept = item.attributes["x"]
+    np.testing.assert_equal(attributes.number(kept), number)
+    assert attributes.truth(kept) is truth
+    assert attributes.label_code({"1": 1, "two": 2}, kept) == kind
+
+
+@pytest.mark.parametrize(("value", "code"), [(1, 2), (0, 1), ("0", 1), ("TRUE", 2), (True, 2), ("on", 0), (2, 0)])
+def test_0_and_1_are_truth_values_where_truth_values_are_declared(value: Any, code: int) -> None:
+    assert attributes.label_code({"false": 1, "true": 2}, value) == code
+
+
+def test_a_text_of_eight_digits_is_a_number_where_a_number_is_read_and_a_date_where_a_date_is() -> None:
+    assert attributes.number("19700102") == 19_700_102
+    assert attributes.moment("19700102") == 86_400
+    assert attributes.moment("86400") == 86_400

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
+
 import pytest
 
 from intentrec_core.domain.spec import value_text
 from intentrec_core.domain.toml import load_domain
+from intentrec_core.history.changelog_codec import encode_changes, largest_record
 from intentrec_core.history.history import EventLayout, History, Outcome, anchor, hash64
 from tests.worlds.tiny_plays import watched_hashes
 from tests.worlds.tiny_world import START_MS, TinyWorld
@@ -47,14 +51,96 @@ def test_late_plays_sort_by_event_time_and_equal_times_keep_arrival_order(world:
     assert items(world, history) == [5, 1, 3, 4, 2]
 
 
-def test_a_play_older_than_everything_held_is_too_late_once_something_left(world: TinyWorld) -> None:
+def test_a_play_older_than_the_newest_evicted_one_is_too_late(world: TinyWorld) -> None:
+    """Plays at 0 to 30 s are evicted; 40 s is the oldest one held."""
     history = History()
     fold(world, history, *((i, 10.0 * i) for i in range(9)))
     assert history.anchor(world.layout) == 4
     before = bytes(history.events)
-    assert fold(world, history, (20, 39.0)) == [Outcome.TOO_LATE]
+    assert fold(world, history, (20, 29.999)) == [Outcome.TOO_LATE]
     assert bytes(history.events) == before
-    assert fold(world, history, (21, 40.0)) == [Outcome.INSERTED]
+    assert fold(world, history, (21, 39.0), (22, 30.0), (23, 40.0)) == [Outcome.INSERTED] * 3
+    assert items(world, history) == [22, 21, 4, 23, 5, 6, 7, 8]
+
+
+def again(world: TinyWorld, history: History, numbers: Sequence[int], at_s: Sequence[float]) -> list[Outcome]:
+    """Sends exact repeats of plays by their number, with new offsets; none may change the history."""
+    before, first = copy(history), history.last_offset + 1
+    outcomes = [
+        history.apply(world.layout, world.play(number % 9, number, at_s[number]), first + i).outcome
+        for i, number in enumerate(numbers)
+    ]
+    assert history == before
+    return outcomes
+
+
+def sent(world: TinyWorld, at_s: Sequence[float]) -> History:
+    """A history of plays at these times, each of them new."""
+    history = History()
+    for number, at in enumerate(at_s):
+        assert history.apply(world.layout, world.play(number % 9, number, at), number).outcome.changed
+    return history
+
+
+def test_a_repeat_of_an_evicted_play_at_the_time_of_the_oldest_held_changes_nothing() -> None:
+    """201 plays, of which 100 are evicted; the newest evicted one and the oldest one held are of one millisecond."""
+    world = TinyWorld(window=100)
+    at_s = [float(i) for i in range(100)] + [99.0] + [float(i) for i in range(101, 201)]
+    history = sent(world, at_s)
+    assert history.anchor(world.layout) == 100
+    assert again(world, history, [99], at_s) == [Outcome.DUPLICATE]
+    assert again(world, history, [98, 100], at_s) == [Outcome.TOO_LATE, Outcome.DUPLICATE]
+    assert history.count == 201
+
+
+def test_plays_of_one_millisecond_sent_twice_change_nothing() -> None:
+    world, at_s = TinyWorld(window=100), [5.0] * 250
+    history = sent(world, at_s)
+    assert again(world, history, range(250), at_s) == [Outcome.DUPLICATE] * 250
+    assert history.count == 250
+
+
+def test_a_new_play_at_the_time_of_the_newest_evicted_one_is_folded_in_while_4n_are_known(world: TinyWorld) -> None:
+    """n is 4: the 5n + 1st play of one millisecond evicts the 16th, and from then on no new one of this time is known."""
+    at_s = [5.0] * 21
+    history = sent(world, at_s)
+    assert history.anchor(world.layout) == 16
+    assert fold(world, history, (1, 5.0)) == [Outcome.TOO_LATE]
+    assert again(world, history, range(21), at_s) == [Outcome.DUPLICATE] * 21
+    assert fold(world, history, (1, 5.001), *((1, 5.0 + i) for i in range(1, 4))) == [Outcome.APPENDED] * 4
+    assert again(world, history, range(21), at_s) == [Outcome.DUPLICATE] * 16 + [Outcome.TOO_LATE] * 4 + [
+        Outcome.DUPLICATE
+    ]
+
+
+def test_the_known_evicted_plays_are_those_of_the_newest_time(world: TinyWorld) -> None:
+    at_s = [0.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]
+    history = sent(world, at_s)
+    assert (history.newest_evicted_ms, len(history.newest_evicted)) == (START_MS + 2000, 2 * 8)
+    assert again(world, history, range(5), at_s) == [Outcome.TOO_LATE] * 2 + [Outcome.DUPLICATE] * 3
+    fold(world, history, *((1, 4.0 + i) for i in range(4)))
+    assert (history.newest_evicted_ms, len(history.newest_evicted)) == (START_MS + 3000, 3 * 8)
+
+
+def test_a_play_inserted_and_evicted_in_one_step_is_known_too(world: TinyWorld) -> None:
+    history = History()
+    fold(world, history, *((i, 10.0 * i) for i in range(8)), (20, 25.0))
+    assert items(world, history) == [3, 4, 5, 6, 7]
+    assert history.newest_evicted_ms == START_MS + 25_000
+    assert again(world, history, [8], [0.0] * 8 + [25.0]) == [Outcome.DUPLICATE]
+
+
+def test_a_play_between_evicted_and_held_ones_continues_or_opens_a_session(world: TinyWorld) -> None:
+    """Plays at 0 to 3 s are evicted; the gap is 1800 s, and the oldest play held opened a session."""
+    at_s = [0.0, 1.0, 2.0, 3.0, *(5000.0 + i for i in range(5))]
+    history = sent(world, at_s)
+    assert history.session_start_ms(world.layout, 0) == START_MS + 5_000_000
+    fold(world, history, (1, 1803.0))
+    assert history.session_start_ms(world.layout, 0) == START_MS
+    history = sent(world, at_s)
+    fold(world, history, (1, 1803.001))
+    assert history.session_start_ms(world.layout, 0) == START_MS + 1_803_001
+    assert history.session_start_ms(world.layout, 1) == START_MS + 5_000_000
 
 
 def test_a_repeated_event_changes_nothing(world: TinyWorld) -> None:
@@ -155,3 +241,14 @@ def test_whole_numbers_are_told_apart_as_values() -> None:
         "true",
         "as is",
     ]
+
+
+def test_no_record_of_a_history_is_larger_than_the_largest_whatever_ties(world: TinyWorld) -> None:
+    """Many items are watched, and many plays of one millisecond follow: what was evicted is as large as it ever can be."""
+    history, sizes = History(), list[int]()
+    for number in range(20 * world.window):
+        at_s = min(number, 10 * world.window)
+        moved = history.apply(world.layout, world.play(number, number, at_s), number).evicted > 0
+        records = encode_changes(world.layout, "u" * 256, history, first_changed=0, anchor_moved=moved)
+        sizes += [len(key) + len(value) for key, value in records.items()]
+    assert max(sizes) == largest_record(world.layout)

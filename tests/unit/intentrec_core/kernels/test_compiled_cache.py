@@ -1,4 +1,4 @@
-"""What numba keeps between processes: never code of another source, and the same results as code compiled just now."""
+"""Numba's cache between processes: never code of another source, and the same results as fresh compilation."""
 
 from __future__ import annotations
 

@@ -98,9 +98,12 @@ def test_an_event_id_seen_before_is_dropped_within_its_member_only(world: TinyWo
     members = pack_members(world.layout, plays_table(plays))
     assert np.diff(members.bounds).tolist() == [2, 1]
     assert members.order.tolist() == [0, 2, 1]
+    assert members.num_repeats == 1
 
 
 def test_a_number_that_is_none_is_refused(world: TinyWorld) -> None:
-    play = PlayRow("e", "u", "item-1", START_MS, context={"max_maturity": "inf"})
-    with pytest.raises(ValueError, match="is not a finite number"):
-        pack_members(world.layout, plays_table([play]))
+    plays = [PlayRow(f"e{i}", "u", "item-1", START_MS, context={"max_maturity": ("3", "inf")[i]}) for i in range(2)]
+    with pytest.raises(
+        ValueError, match=r"row 1 \(in order of time\), context max_maturity: 'inf' is not a finite number"
+    ):
+        pack_members(world.layout, plays_table(plays))

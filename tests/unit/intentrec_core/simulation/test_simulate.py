@@ -18,7 +18,7 @@ from intentrec_core.simulation.members import SLOT_BYTES
 from intentrec_core.simulation.random_streams import Draws, Stream, pick
 from intentrec_core.simulation.script import SCRIPTS
 from intentrec_core.simulation.sessions import ACTIVE_BYTES, Sessions, mean_session_plays
-from intentrec_core.simulation.simulate import START_MS, SimulatedPlay, World
+from intentrec_core.simulation.simulate import START_MS, SimulatedPlay, World, start_in_the_past
 
 DAY_MS = 86_400_000
 NUM_PLAYS = 10_000
@@ -94,7 +94,8 @@ def test_the_domain_reads_every_item(name: str) -> None:
     table = ItemTable(load_domain(name), Vocabulary.build(item.item_id for item in catalogue), catalogue)
 
     assert len(catalogue) == 2000
-    assert set(table.coverage().values()) == {1.0}
+    assert (table.codes[1:] > 0).all()
+    assert all(labels[1:].any(axis=1).all() for labels in table.multi.values())
     assert (table.codes[1:].max(axis=0) == [field.num_labels for field in table.domain.static_fields]).all()
     for labels in table.multi.values():
         assert labels.any(axis=0).all()
@@ -295,6 +296,25 @@ def test_a_tiny_world_with_next_to_nothing_to_see_goes_on() -> None:
 def test_an_impossible_world_is_refused(options: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         World(**{"domain_name": "video", **options})
+
+
+def test_a_world_begins_so_early_that_its_plays_lie_in_the_past() -> None:
+    assert start_in_the_past(0, 1000) == START_MS
+    assert start_in_the_past(1_000_000, 1000) == START_MS  # 250 days
+    assert start_in_the_past(30_000, 5) == 1_577_836_800_000  # 1,500 days and a quarter: from 2020 on
+    assert start_in_the_past(30_000, 5, rate=1.0) == START_MS
+    with pytest.raises(ConfigError, match=r"300,000 plays of 5 members last 41 years .* more users"):
+        start_in_the_past(300_000, 5)
+
+
+def test_a_world_ends_before_its_end_and_is_the_same_until_then() -> None:
+    whole = list(World("video", users=50, seed=3).plays(400))
+    end_ms = whole[250].play.ts_ms
+    world = World("video", users=50, seed=3, end_ms=end_ms)
+    ended = list(world.plays())
+    assert ended == [simulated for simulated in whole if simulated.play.ts_ms < end_ms]
+    assert (world.has_ended, len(ended) > 200) == (True, True)
+    assert list(world.plays(100)) == whole[:100]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""What training computes in parts is what autograd would compute from the plain definitions, values and gradients."""
+"""Training's hand-written gradients equal autograd of the plain definitions, values and gradients."""
 
 from __future__ import annotations
 

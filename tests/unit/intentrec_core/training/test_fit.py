@@ -1,4 +1,4 @@
-"""``fit``: from a table of plays as a stranger has it to a model, or an error that says what is wrong with the table."""
+"""``fit``: from a user's table of plays to a model, or an error that says what is wrong with the table."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def test_a_model_knows_the_items_that_were_played_and_up_to_when(domain: Path) -
 
 
 def test_a_table_may_be_unordered_and_have_the_required_columns_alone(domain: Path) -> None:
+    text, length = DOMAIN_TEXT.partition('[[filter]]\nkind = "at_most"')[0], "edges = [60.0, 600.0]\nintent = true"
+    domain.write_text(text.replace(length, length.removesuffix("\nintent = true")))
     plays = WALK.plays(200).select(["item_id", "ts_ms", "user_id", "event_id"])
     backwards = plays.take(list(range(plays.num_rows))[::-1])
     for name, tensor in fit(plays, domain).network.state_dict().items():
@@ -66,8 +68,22 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
     [
         (lambda plays: plays.slice(0, 0), DataError, "no plays to learn from"),
         (lambda plays: plays.slice(0, 1), DataError, "no member has two plays"),
+        (
+            lambda plays: with_column(plays, "event_id", ["one"] * 40),
+            DataError,
+            "no member has two plays with different event ids: 29 of 40 plays repeat the event_id of an earlier play",
+        ),
+        (
+            lambda plays: with_column(plays, "duration_s", [30.0] * 20 + [-1.0] * 20),
+            DataError,
+            "plays: row 20, column duration_s: -1; allowed: seconds from 0",
+        ),
         (lambda plays: plays.drop_columns(["item_id"]), DataError, "column item_id is missing: it is required"),
-        (lambda plays: with_column(plays, "ts_ms", ["now"] * 40), DataError, "column ts_ms is string, must be int64"),
+        (
+            lambda plays: with_column(plays, "ts_ms", ["now"] * 40),
+            DataError,
+            "column ts_ms: row 0: 'now' cannot be read; allowed: ISO 8601",
+        ),
         (lambda plays: with_column(plays, "item_id", [""] * 40), DataError, "an item has an empty id"),
         (lambda plays: with_column(plays, "user_id", [None] * 40), DataError, "user_id has 40 nulls"),
         (
@@ -75,7 +91,7 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
                 plays, "context", pa.array([[("max_maturity", "x")]] * 40, pa.map_(pa.string(), pa.string()))
             ),
             DataError,
-            "plays: could not convert string to float: 'x'",
+            "plays: row 0 (in order of time), context max_maturity: 'x' is not a finite number",
         ),
     ],
 )
@@ -101,5 +117,6 @@ def test_a_domain_or_a_setting_that_is_wrong_is_named(domain: Path) -> None:
         fit(WALK.plays(40), domain)
     with pytest.raises(ConfigError, match="training epochs is 0; allowed: 1 to"):
         fit(WALK.plays(40), "video", epochs=0)
+    domain.write_text(DOMAIN_TEXT)
     with pytest.raises(ConfigError, match="device 'tpu'"):
-        fit(WALK.plays(40), "video", device="tpu")
+        fit(WALK.plays(40), domain, device="tpu")

@@ -1,4 +1,4 @@
-"""The sampled softmax estimates the whole one, and a model learns with it what it learns with all items."""
+"""The sampled softmax estimates the whole one, and a model learns the same with either."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: it learns, it repeats, it stops when told, and it goes on from a running model."""
+"""The training loop: it learns, is reproducible, stops on request, and continues from a running model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -259,3 +260,17 @@ def test_a_run_is_as_far_as_its_steps_or_its_time() -> None:
     assert run_done(0.2, 50.0, None) == 0.2
     assert run_done(0.2, 50.0, 100.0) == 0.5
     assert run_done(0.2, 500.0, 100.0) == 1.0
+
+
+def test_a_head_without_a_known_label_is_untrained_until_it_has_some(world: TinyWorld) -> None:
+    plays = cycling_plays(members=4, plays=12)
+    unlabelled = plays.set_column(5, "duration_s", pa.nulls(plays.num_rows, pa.float32()))
+    config = TrainConfig(epochs=1)
+    first = train(unlabelled, world.features, world.table, config, device="cpu").model
+    assert first.untrained_heads == ("length",)
+    again = train(unlabelled, world.features, world.table, config, start=first, device="cpu").model
+    assert again.untrained_heads == ("length",)
+    later = train(plays, world.features, world.table, config, start=again, device="cpu").model
+    assert later.untrained_heads == ()
+    kept = train(unlabelled, world.features, world.table, config, start=later, device="cpu").model
+    assert kept.untrained_heads == (), "what it has learned before, it still knows"

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from index import artifact
 from index.faiss_index import FaissIndex
-from intentrec_core.bundle.format import BUNDLE_FILES, GOLDEN, write_bundle
+from intentrec_core.bundle.format import (
+    BUNDLE_FILES,
+    GOLDEN,
+    MANIFEST,
+    PROFILE,
+    content_version,
+    encode_manifest,
+    read_manifest,
+    write_bundle,
+)
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError
+from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
 from stream.bundles.builder import (
@@ -61,6 +74,23 @@ def build(root: Path, walk: WalkingWorld, network: IntentRec, **options: Any) ->
     return build_bundle(root, model_of(walk, network), walk.plays(400), **options)
 
 
+def test_titles_that_lists_cut_are_named_when_a_bundle_is_built(
+    tmp_path: Path, walk: WalkingWorld, model: IntentRec, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, *rest = walk.catalogue
+    titled = [replace(first, title="x" * 1_200_000), replace(second, title="y" * 1025), *rest]
+    whole = replace(model_of(walk, model), catalogue=Catalogue(titled))
+    built = build_bundle(tmp_path, whole, walk.plays(400))
+    assert (
+        f"the titles of 2 items have more than 1024 characters and are cut in lists, the first is that of item {first.item_id}"
+        in caplog.text
+    )
+    loaded, _ = check_bundle(built.ref.path)
+    row = loaded.vocabulary.row(first.item_id)
+    assert loaded.item_table.titles[row] == "x" * 1023 + "…"
+    assert loaded.catalogue().get(first.item_id).title == "x" * 1_200_000, "the bundle keeps the data as it is"
+
+
 def test_a_worker_can_serve_a_bundle_that_was_built(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
     built = build(tmp_path, walk, model, parent="b000000000000", metrics={"hr_at_10": 0.5}, facts={"why": "test"})
     loaded, index = check_bundle(built.ref.path)
@@ -71,6 +101,32 @@ def test_a_worker_can_serve_a_bundle_that_was_built(tmp_path: Path, walk: Walkin
     assert index.num_items == walk.num_items
     assert load_serving(built.ref.path, device="cpu", pool_bytes=1 << 20).version == built.ref.version
     assert "recall@10 against exact 1.0000" in built.line()
+
+
+def test_a_bundle_of_data_that_make_a_filter_meaningless_is_not_built(
+    tmp_path: Path, walk: WalkingWorld, model: IntentRec
+) -> None:
+    plays = walk.plays(400).drop_columns("context").append_column("context", pa.nulls(400, PLAYS.field("context").type))
+    with pytest.raises(
+        DataError, match=r"filter at_most maturity hides every item from every member: no play has a value"
+    ):
+        build_bundle(tmp_path, model_of(walk, model), plays)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_of_an_earlier_release_has_no_profile_and_serves(
+    tmp_path: Path, walk: WalkingWorld, model: IntentRec
+) -> None:
+    path = build(tmp_path, walk, model).ref.path
+    (path / PROFILE).unlink()
+    manifest = read_manifest(path)
+    entries = {name: entry for name, entry in manifest.files.items() if name != PROFILE}
+    older = msgspec.structs.replace(manifest, files=entries, version=content_version(entries))
+    (path / MANIFEST).write_bytes(encode_manifest(older))
+    path = path.rename(path.with_name(older.version))
+    assert load_serving(path, device="cpu", pool_bytes=1 << 20).version == older.version
+    loaded, _ = check_bundle(path)
+    assert loaded.profile() is None
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A swap to another bundle between two micro-batches: what changes, and what must not."""
+"""A swap to another bundle between two micro-batches: what changes, and what stays."""
 
 from __future__ import annotations
 

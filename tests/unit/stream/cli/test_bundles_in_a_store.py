@@ -1,6 +1,9 @@
-"""Bundles in a store and in the cache before it: whole or not there, whoever is killed meanwhile."""
+"""Bundles in a store and in its cache: complete or absent, whatever process is killed meanwhile."""
 
 from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -8,7 +11,9 @@ from intentrec_core.bundle import format as bundle
 from intentrec_core.bundle.contents import load_bundle
 from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, verify_files
 from intentrec_core.bundle.store import BundleStore
-from intentrec_core.errors import BundleFault, ConfigError
+from intentrec_core.errors import BundleError, BundleFault, ConfigError
+from stream.bundles.builder import remove_leftovers
+from stream.cli.bundle_store import resolve
 from tests.worlds.bundle_files import WORLD, fault_of, files_of, golden_check, write
 
 
@@ -54,6 +59,63 @@ def test_a_bundle_without_its_manifest_is_not_there_yet(store, files, ref):
     assert fault_of(store.fetch, ref.version) is BundleFault.MISSING_FILE
     store.publish(ref)
     assert len(store.list()) == 1
+
+
+def test_a_half_bundle_and_none_are_told_apart(store, ref):
+    with pytest.raises(BundleError, match=f"there is no such bundle at {store.url}"):
+        store.manifest(ref.version)
+    store.publish(ref)
+    store._files.rm(f"{store._root}/{ref.version}/{MANIFEST}")
+    with pytest.raises(BundleError, match=r"half published at .* its manifest.json is missing"):
+        store.fetch(ref.version)
+
+
+def test_what_a_killed_publisher_left_is_removed_once_it_is_old_and_nothing_else(store, tmp_path, files, ref):
+    whole = write(tmp_path / "bundles", files | {bundle.INDEX: b"x"})
+    began = datetime.now(UTC)
+    for published in (ref, whole):
+        store.publish(published)
+    store._files.rm(f"{store._root}/{ref.version}/{MANIFEST}")
+    partial = f"{store._root}/{whole.version}/{bundle.WEIGHTS}.0123.part"
+    store._files.pipe_file(partial, b"half")
+    assert began <= store.unfinished()[ref.version] <= datetime.now(UTC)
+    assert list(store.unfinished()) == [ref.version]
+    assert store.remove_leftovers(began - timedelta(seconds=1)) == [], "a publisher may be at work on it"
+    removed = store.remove_leftovers(datetime.now(UTC) + timedelta(seconds=1))
+    assert removed == [ref.version, f"{whole.version}/{bundle.WEIGHTS}.0123.part"]
+    assert store.unfinished() == {}
+    assert not store._files.exists(f"{store._root}/{ref.version}")
+    assert [manifest.version for manifest in store.list()] == [whole.version]
+    verify_files(store.fetch(whole.version).path)
+
+
+def test_publishing_removes_what_is_a_day_old(tmp_path, ref):
+    store = BundleStore(str(tmp_path / "store"), tmp_path / "cache")
+    store.publish(ref)
+    (tmp_path / "store" / ref.version / MANIFEST).unlink()
+    remove_leftovers(store)
+    assert ref.version in store.unfinished()
+    for path in (tmp_path / "store" / ref.version).iterdir():
+        os.utime(path, (path.stat().st_mtime - 100_000,) * 2)
+    remove_leftovers(store)
+    assert store.unfinished() == {}
+
+
+def test_the_first_characters_of_a_version_are_enough_if_no_other_starts_with_them(store, tmp_path, files, ref):
+    with pytest.raises(ConfigError, match="no bundle at"):
+        resolve(store, ref.version[:5])
+    other = write(tmp_path / "bundles", files | {bundle.INDEX: b"x"}, created_at="2020-01-01T00:00:00Z")
+    store.publish(ref)
+    store.publish(other)
+    length = next(n for n in range(1, 14) if ref.version[:n] != other.version[:n])
+    assert resolve(store, ref.version[:length]) == ref.version
+    assert resolve(store, "latest") == ref.version
+    assert resolve(store, other.version) == other.version
+    assert resolve(store, "b" * 13) == "b" * 13, "whole versions are not looked up"
+    with pytest.raises(ConfigError, match=r"2 versions start with it: b[0-9a-f]{12}, b[0-9a-f]{12}\. Allowed"):
+        resolve(store, "b")
+    with pytest.raises(ConfigError, match="no version starts with it"):
+        resolve(store, ref.version[:11] + ("0" if ref.version[11] != "0" else "1"))
 
 
 def test_the_manifest_is_published_last(store, ref, monkeypatch):

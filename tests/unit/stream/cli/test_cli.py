@@ -6,11 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from typer.main import get_command
 
 from intentrec_core import errors
-from intentrec_core.domain.toml import domain_text
+from intentrec_core.bundle.contents import load_bundle
+from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.errors import DataError, IntentRecError
 from stream.cli import root
 from stream.cli.data_source import load_data
@@ -24,6 +29,7 @@ NESTED = (
     ("bundle", "build"),
     ("bundle", "list"),
     ("bundle", "inspect"),
+    ("bundle", "profile"),
     ("bundle", "verify"),
     ("bundle", "rollback"),
     ("dlq", "list"),
@@ -92,7 +98,12 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("dlq", "redrive", "--from", "3-7"), 2, "PARTITION:OFFSET"),
         (("dlq", "list", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
         (("state", "verify", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("bundle", "rollback", "b01", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
+        (("eval", "--bundle", "b01"), 2, "no bundle at"),
         (("forget", "x" * 300, "--yes"), 2, "allowed: 1 to 256"),
+        (("forget", "a\\", "--escaped", "--yes"), 2, "a JSON string without its quotes"),
+        (("forget", "\\ud83d", "--escaped", "--yes"), 2, "a JSON string without its quotes"),
+        (("state", "show", "\udcff"), 2, "is not UTF-8"),
         (("topics", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
         (("broker", "--nodes", "3"), 2, "the embedded broker is one node"),
         (("broker", "--engine", "kafka", "--nodes", "2"), 6, "allowed: 1, 3"),
@@ -178,33 +189,96 @@ def test_a_simulated_world_in_a_folder_is_a_data_set(tmp_path: Path, capsys: pyt
         run("simulate", "--out", str(folder), "--plays", "300", "--users", "20", "--items", "200", "--seed", "7") == 0
     )
     assert "--domain video" in capsys.readouterr().out
-    data_set = load_data(str(folder), tmp_path, lambda *_: None)
+    data_set = load_data(str(folder), tmp_path, lambda *_: None, load_domain("video"))
     assert data_set.plays.num_rows == 300
     assert (folder / "truth.parquet").is_file()
     assert data_set.earliest(0.5).num_rows + data_set.rest(0.5).num_rows == 300
     assert all(data_set.catalogue.get(item) for item in data_set.plays.column("item_id").to_pylist())
 
 
-def test_train_prints_the_coverage_of_the_catalogue_and_warns_of_a_field_without_values(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_train_prints_the_data_profile_and_refuses_an_intent_without_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(*_: object, **__: object) -> None:
-        raise DataError("far enough")
-
     domain, world = tmp_path / "misspelt.toml", str(tmp_path / "world")
     domain.write_text(domain_text("video").replace('key = "genres"', 'key = "gneres"'))
     assert run("simulate", "--out", world, "--plays", "300", "--users", "20", "--items", "200") == 0
-    monkeypatch.setattr("intentrec_core.training.first_model.learn", stop)
     capsys.readouterr()
     assert run("train", "--data", world, "--domain", str(domain)) == DataError.exit_code
     shown = capsys.readouterr()
-    known = dict(line.rsplit(maxsplit=1) for line in shown.out.splitlines() if line.endswith("%"))
-    assert known["  genre"] == "0.0%"
-    assert {share for name, share in known.items() if name != "  genre"} == {"100.0%"}
-    assert [line for line in shown.err.splitlines() if line.startswith("warning: ")] == [
-        f"warning: catalogue field genre has no known value: check its key 'gneres' and its values in domain {domain} "
-        "against the catalogue"
-    ]
+    known = {
+        line[8:24].strip(): line.split("known at")[1].split()[0]
+        for line in shown.out.splitlines()
+        if "known at" in line
+    }
+    assert known["genre"] == "0.0%"
+    assert {known[name] for name in ("action", "format", "language", "contact")} == {"100.0%"}
+    assert "filter  regions" in shown.out
+    (line,) = [line for line in shown.err.splitlines() if line.startswith("intentrec: ")]
+    assert line.startswith(
+        f"intentrec: domain {domain}: intent genre has no known label at any play: no item that was played has the attribute "
+        "'gneres': check the key; the catalogue's attributes: available, episodes, format, genres, language,"
+    )
+
+
+def test_train_reads_prices_however_a_table_holds_them_and_names_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DECIMAL prices, texts of numbers, 0 and 1 for truth values: the bundle's items and labels are those of plain numbers."""
+    world = tmp_path / "world"
+    assert (
+        run("simulate", "--domain", "shop", "--out", str(world), "--plays", "600", "--users", "20", "--items", "80")
+        == 0
+    )
+    small = (
+        "--data",
+        str(world),
+        "--domain",
+        "shop",
+        "--epochs",
+        "1",
+        "--width",
+        "16",
+        "--layers",
+        "1",
+        "--device",
+        "cpu",
+    )
+    labels = []
+    for kind in ("plain", "foreign"):
+        if kind == "foreign":
+            _spell_otherwise(world / "items.parquet")
+        monkeypatch.setenv("INTENTREC_BUNDLE_URL", str(tmp_path / kind))
+        capsys.readouterr()
+        assert run("train", *small, "--no-references") == 0
+        shown = capsys.readouterr()
+        assert "intent  price_band       known at 100.0% of plays" in shown.out
+        assert ("warning: row 0, item '" in shown.err and "attribute extra: a nested value" in shown.err) == (
+            kind == "foreign"
+        )
+        (path,) = (tmp_path / kind).glob("b*")
+        loaded = load_bundle(path)
+        labels.append(loaded.vectors.labels | {"open": loaded.item_table.filter_column("in_stock")})
+        profile = loaded.profile()
+        assert profile is not None
+        assert profile.num_plays == 420
+        assert profile.field("price_band").num_unread == 0
+    plain, foreign = labels
+    for name, values in plain.items():
+        np.testing.assert_array_equal(values, foreign[name])
+
+
+def _spell_otherwise(items: Path) -> None:
+    """The same catalogue as another writer would have it."""
+    table = pq.read_table(items)
+    for name, column in {
+        "price": table.column("price").cast(pa.decimal128(12, 2), safe=False),
+        "in_stock": table.column("in_stock").cast(pa.int8()),
+        "on_offer": pc.if_else(table.column("on_offer"), "1", "0"),
+        "extra": pa.array([{"x": [row]} for row in range(table.num_rows)]),
+    }.items():
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+    pq.write_table(table, items)
 
 
 @pytest.mark.slow
@@ -235,6 +309,8 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
     version = next(word for word in capsys.readouterr().out.split() if word.startswith("b") and len(word) == 13)
     assert run("bundle", "inspect", version) == 0
     assert "weights.safetensors" in capsys.readouterr().out
+    assert run("bundle", "profile", version) == 0
+    assert "intent  genre            known at 100.0% of plays" in capsys.readouterr().out
     assert run("bundle", "verify", "latest") == 0
     assert "sound" in capsys.readouterr().out
     assert run("eval", "--bundle", "latest", "--data", str(world), "--json") == 0
@@ -261,4 +337,31 @@ def test_an_erasure_of_a_member_without_a_history_claims_no_tombstones(
     assert run("forget", "nobody", "--yes", "--wait", "1") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "plays-3 offset 7" in said
-    assert said.endswith("the changelog has tombstones where there was one")
+    assert said.endswith("no play that this member made before the request; plays after it begin a new history")
+
+
+DROPPED = """
+import asyncio, gc, logging, sys
+from aiokafka.errors import ProducerFenced
+from intentrec_core.errors import BrokerError
+from stream.cli.root import set_up_logs
+
+set_up_logs(debug=sys.argv[1] == "debug")
+
+async def drop():
+    for error in (ProducerFenced(), BrokerError("the producer was closed"), ConnectionResetError(), KeyError("ours")):
+        asyncio.get_running_loop().create_future().set_exception(error)
+    gc.collect()
+
+asyncio.run(drop())
+"""
+
+
+@pytest.mark.parametrize(("mode", "num_reported"), [("plain", 1), ("debug", 4)])
+def test_failures_of_the_broker_that_a_client_drops_are_not_reported_and_other_errors_are(
+    mode: str, num_reported: int
+) -> None:
+    done = subprocess.run([sys.executable, "-c", DROPPED, mode], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr.count("Future exception was never retrieved") == num_reported
+    assert "KeyError: 'ours'" in done.stderr

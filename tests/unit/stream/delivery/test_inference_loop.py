@@ -19,19 +19,19 @@ class ColdPipeline:
     """The answers of its first micro-batch are queued as two chunks; that micro-batch may raise as well."""
 
     def __init__(self, *, raises: bool = False) -> None:
-        self.num_queued = 0
+        self.num_queued_chunks = 0
         self._num_batches, self._raises = 0, raises
 
     def encode(self, batches: Mapping[int, Sequence[Any]], *, coalesced: bool = False) -> list[PartitionResult]:
         self._num_batches += 1
         if self._num_batches == 1:
-            self.num_queued += NUM_CHUNKS
+            self.num_queued_chunks += NUM_CHUNKS
             if self._raises:
                 raise RuntimeError("inference failed")
         return [PartitionResult(0, batches[0][-1].offset + 1, len(batches[0]))]
 
     def encode_prefill(self) -> list[PartitionResult]:
-        self.num_queued -= 1
+        self.num_queued_chunks -= 1
         return [PartitionResult(0, 1, 0)]
 
     def respond(self, encoded: list[PartitionResult]) -> list[PartitionResult]:

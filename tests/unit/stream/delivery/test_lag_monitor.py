@@ -27,7 +27,9 @@ class Watched:
 
     def __init__(self) -> None:
         self.assigned = frozenset({0, 1})
-        self.tasks = {partition: SimpleNamespace(committed_offset=100) for partition in (0, 1)}
+        self.joined = True
+        self.tasks = {partition: SimpleNamespace(next_fetch=100) for partition in (0, 1)}
+        self.cut_off: bool | None = None
         self.positions = {0: (100, 100), 1: (100, 100)}
         self.error: Exception | None = None
         self.broker_is_up = True
@@ -35,12 +37,21 @@ class Watched:
         self.seen: list[set[int] | str] = []
         self.lags: list[int] = []
         self.overload_saw: list[int] = []
-        self.progress = SimpleNamespace(saw_lag=self.seen.append, broker_away=lambda: self.seen.append(DOWN))
+        self.progress = SimpleNamespace(
+            saw_lag=self.seen.append,
+            broker_away=lambda: self.seen.append(DOWN),
+        )
         self.metrics = SimpleNamespace(lag=self.lags.append)
         self.overload = SimpleNamespace(saw_lag=self.overload_saw.append)
 
     def fetchable(self) -> dict[int, Any]:
         return self.tasks
+
+    def saw_broker(self, *, answers: bool) -> None:
+        self.cut_off = not answers
+
+    def lag_plays(self, task: Any, end: int) -> int:
+        return int(end - task.next_fetch)
 
     def unopened(self) -> set[int]:
         return set(self.assigned - self.tasks.keys())
@@ -54,7 +65,6 @@ class Watched:
         return {partition: self.positions[partition] for partition in partitions}
 
     async def broker_answers(self, partitions: set[int]) -> bool:
-        assert partitions
         return self.broker_is_up
 
     def look(self, *changes: Callable[[], object]) -> list[set[int] | str]:
@@ -120,6 +130,25 @@ def test_a_partition_that_is_not_opened_is_reported_and_keeps_its_lag(watched: W
 def test_a_consumer_that_gets_no_answer_where_a_fresh_one_does_is_stuck(watched: Watched, error: Exception) -> None:
     watched.error = error
     assert watched.look() == [{0, 1}]
+
+
+@pytest.mark.parametrize("has_partitions", [True, False])
+def test_a_worker_that_gets_no_answers_is_cut_off_until_it_does(watched: Watched, has_partitions: bool) -> None:
+    if not has_partitions:
+        watched.assigned = frozenset()
+        watched.tasks.clear()
+    cut_off: list[bool | None] = []
+
+    def silent() -> None:
+        cut_off.append(watched.cut_off)
+        watched.error = TimeoutError()
+
+    def back() -> None:
+        cut_off.append(watched.cut_off)
+        watched.error = None
+
+    watched.look(silent, back)
+    assert [*cut_off, watched.cut_off] == [False, True, False]
 
 
 def test_a_broker_that_answers_no_client_is_down(watched: Watched) -> None:

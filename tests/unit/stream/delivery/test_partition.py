@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from intentrec_core.errors import Fenced, StateError
+from intentrec_core.errors import BrokerError, Fenced, StateError
 from intentrec_core.history.changelog_codec import Marker
 from stream.delivery.changelog import Checkpoint
 from stream.delivery.partition import PartitionTask, TaskDependencies
@@ -166,6 +166,39 @@ def test_no_queued_output_leaves_once_a_task_has_ended() -> None:
         assert task.output_stream.ended
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), BrokerError("no broker")])
+def test_a_task_closes_its_state_although_its_writer_does_not_close(error: BaseException) -> None:
+    """A revoke cancels a task that does not finish in time, and a sick broker keeps its producer from closing."""
+
+    class Sick(Log):
+        closing = asyncio.Event()
+
+        async def close(self) -> None:
+            self.closing.set()
+            if isinstance(error, asyncio.CancelledError):
+                await asyncio.Event().wait()
+            raise error
+
+    async def scenario() -> list[int]:
+        log, closed = Sick(), list[int]()
+        task = _task(log, [])
+
+        async def close_state(partition: int) -> None:
+            closed.append(partition)
+
+        task._owner.close_state = close_state  # type: ignore[method-assign]
+        await task.open()
+        finishing = asyncio.create_task(task.finish())
+        await log.closing.wait()
+        finishing.cancel()
+        with pytest.raises(type(error)):
+            await finishing
+        await task.abandon()
+        return closed
+
+    assert asyncio.run(scenario()) == [0]
 
 
 async def _time_out() -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from intentrec_core.errors import BrokerError, DeviceLost
-from stream.delivery import retries
 from stream.delivery.partition import Membership
+from stream.delivery.retries import Retries
 from stream.delivery.worker import PlaysWorker
 from stream.ops.metrics import Metrics
 from stream.wire.records import Fetched, PartitionResult, SourceRecord
 from tests.rigs.worker_bench import Broker, HangingPipeline, records, run_worker, until
+
+
+def at_once(**changes: float) -> Retries:
+    """Retries without a pause."""
+    return Retries(time.monotonic, first_pause_s=0.0, **changes)
 
 
 @pytest.fixture
@@ -25,32 +31,24 @@ def pipeline() -> Iterator[HangingPipeline]:
 
 
 @pytest.mark.parametrize("start", [90, 106], ids=["too low", "too high"])
-def test_a_fetch_from_another_offset_reopens_the_partition(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, start: int
-) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
+def test_a_fetch_from_another_offset_reopens_the_partition(pipeline: HangingPipeline, start: int) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
         task = worker.fetchable()[0]
         worker.accept(task, Fetched(100, records(100, 5), 105))
-        await until(lambda: broker.cuts == [105])
+        await until(lambda: broker.committed == [105])
         worker.accept(task, Fetched(start, records(start, 30), start + 30))
         await until(lambda: worker.fetchable().get(0, task) is not task)
-        assert broker.cuts == [105]
+        assert broker.committed == [105]
         assert broker.num_opened == 2
         labels = {"reason": "rewound"}
         assert metrics.registry.get_sample_value("intentrec_partitions_reopened_total", labels) == 1
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once())
 
 
-def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
+def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
         def applied() -> float | None:
             return metrics.registry.get_sample_value("intentrec_plays_total", {"outcome": "applied"})
@@ -61,10 +59,10 @@ def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(
             await until(lambda num=num_opened: broker.num_opened == num and worker.fetchable())
             assert applied() == 0
             worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
-        await until(lambda: broker.cuts)
+        await until(lambda: broker.committed)
         assert applied() == 5
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once())
 
 
 def test_the_last_checkpoint_does_not_pass_plays_whose_inference_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +94,7 @@ def test_the_last_checkpoint_does_not_pass_plays_whose_inference_failed(monkeypa
         pipeline.go_on.set()
         await revoked
         assert pipeline.num_batches == 2
-        assert broker.cuts == []
+        assert broker.committed == []
 
     run_worker(pipeline, scenario)
 
@@ -115,7 +113,7 @@ def test_a_lost_device_ends_the_process_and_reopens_no_partition() -> None:
         assert isinstance(await worker.fatal, DeviceLost)
         assert not worker.ready
         await asyncio.sleep(0.05)
-        assert (broker.num_opened, broker.cuts) == (1, [])
+        assert (broker.num_opened, broker.committed) == (1, [])
 
     run_worker(pipeline, scenario)
 
@@ -144,7 +142,7 @@ def test_a_failed_opening_closes_nothing_of_the_next_task(
         worker.partitions_assigned({0})
         await until(worker.fetchable)
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
-        await until(lambda: broker.cuts == [105])
+        await until(lambda: broker.committed == [105])
         await asyncio.sleep(0.5)  # the failed opening may still be closing
         assert openings == 3
         assert worker.fetchable()
@@ -153,11 +151,7 @@ def test_a_failed_opening_closes_nothing_of_the_next_task(
     run_worker(pipeline, scenario)
 
 
-def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
+def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
@@ -167,37 +161,30 @@ def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(
         await until(lambda: worker.fetchable().get(0, task) is not task)
         assert not pipeline.began.is_set(), "the next task opened before the deadline"
         await asyncio.sleep(1.5)
-        assert broker.cuts == []
+        assert broker.committed == []
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 3), 103))
-        await until(lambda: broker.cuts)
-        assert broker.cuts == [103]
+        await until(lambda: broker.committed)
+        assert broker.committed == [103]
 
-    run_worker(pipeline, scenario, batch_deadline_ms=1000)
+    run_worker(pipeline, scenario, retries=at_once(), batch_deadline_ms=1000)
 
 
-def test_failures_with_a_quiet_time_in_between_do_not_end_the_process(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-    monkeypatch.setattr(retries, "QUIET_S", 0.0)
-
+def test_failures_with_a_quiet_time_in_between_do_not_end_the_process(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         broker.num_failures = num_failures = 15  # more than end the process when they come in a row
         for num_opened in range(1, num_failures + 2):
             await until(lambda num=num_opened: broker.num_opened == num and worker.fetchable())
             worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
-        await until(lambda: broker.cuts)
+        await until(lambda: broker.committed)
         assert not worker.fatal.done()
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once(quiet_s=0.0))
 
 
 def test_work_that_a_client_library_cancelled_ends_the_process(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
-
     async def leak(broker: Broker, partition: int) -> Membership:
         raise asyncio.CancelledError
 
@@ -211,14 +198,13 @@ def test_work_that_a_client_library_cancelled_ends_the_process(
         error = await worker.fatal
         assert "cancelled from within" in str(error)
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, retries=at_once())
 
 
 @pytest.mark.parametrize("call", ["restore", "commit"])
 def test_a_cancellation_out_of_a_client_library_leaves_no_partition_closed(
     pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr(retries, "_FIRST_RETRY_S", 0.0)
     leaks = iter([True])
 
     async def leak(broker: Broker, given: Any) -> Any:
@@ -231,11 +217,73 @@ def test_a_cancellation_out_of_a_client_library_leaves_no_partition_closed(
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
-        while not broker.cuts:
+        while not broker.committed:
             await until(worker.fetchable)
             task = worker.fetchable()[0]
             worker.accept(task, Fetched(100, records(100, 5), 105))
-            await until(lambda task=task: broker.cuts or worker.fetchable().get(0) is not task)
+            await until(lambda task=task: broker.committed or worker.fetchable().get(0) is not task)
         assert broker.num_opened == 2
+
+    run_worker(pipeline, scenario, retries=at_once())
+
+
+@pytest.mark.parametrize(("num_replayed", "expected"), [(0, {0}), (3, {0}), (5, set())])
+def test_a_drain_names_partitions_whose_processed_plays_are_not_replayed_yet(
+    pipeline: HangingPipeline, num_replayed: int, expected: set[int]
+) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await until(worker.fetchable)
+        broker.num_failures = 1
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.num_opened == 2 and worker.fetchable())
+        if num_replayed:
+            worker.accept(worker.fetchable()[0], Fetched(100, records(100, num_replayed), 100 + num_replayed))
+            await until(lambda: broker.committed)
+        assert await worker.drain() == expected
+
+    run_worker(pipeline, scenario, retries=at_once())
+
+
+@pytest.mark.parametrize(("num_failures", "expected"), [(0, set()), (1, {0})])
+def test_a_drain_names_partitions_whose_last_checkpoint_fails(
+    pipeline: HangingPipeline, num_failures: int, expected: set[int]
+) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(pipeline.began.is_set)
+        broker.num_failures = num_failures
+        draining = asyncio.ensure_future(worker.drain())
+        await asyncio.sleep(0)
+        pipeline.go_on.set()
+        assert await draining == expected
+
+    run_worker(pipeline, scenario)
+
+
+def test_plays_of_a_revoked_partition_are_the_next_owners(pipeline: HangingPipeline) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await until(worker.fetchable)
+        broker.num_failures = 1
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.num_opened == 2 and worker.fetchable())
+        await worker.partitions_revoked({0})
+        assert await worker.drain() == set()
+
+    run_worker(pipeline, scenario, retries=at_once())
+
+
+def test_the_lag_counts_unfetched_offsets_and_fetched_plays_but_no_control_records(pipeline: HangingPipeline) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        await until(worker.fetchable)
+        task = worker.fetchable()[0]
+        assert worker.lag_plays(task, 160) == 60
+        worker.accept(task, Fetched(100, records(100, 5), 150))  # and 45 offsets of control records and aborted plays
+        assert worker.lag_plays(task, 160) == 10 + 5
+        pipeline.go_on.set()
+        await until(lambda: broker.committed == [105])
+        assert worker.lag_plays(task, 150) == worker.lag_plays(task, 149) == 0
 
     run_worker(pipeline, scenario)

@@ -61,7 +61,7 @@ def test_a_revoke_returns_by_its_deadline_although_inference_hangs(
         await until(worker.fetchable)
         assert broker.num_opened == 2
         assert pipeline.opened == [0]
-        assert broker.cuts == [], "results of a task that has ended are not committed"
+        assert broker.committed == [], "results of a task that has ended are not committed"
 
     run_worker(pipeline, scenario, loop=loop)
 
@@ -79,7 +79,7 @@ def test_an_overloaded_worker_coalesces_all_waiting_plays_but_never_less_than_a_
             worker.overload.saw_lag(lag)
             worker.accept(task, Fetched(offset, records(offset, num), offset + num))
             offset += num
-            await until(lambda end=offset: broker.cuts and broker.cuts[-1] == end)
+            await until(lambda end=offset: broker.committed and broker.committed[-1] == end)
         assert pipeline.taken == [
             (256, False), (44, False), (300, True), (200, False), (300, True), (256, False), (44, False),
         ]  # fmt: skip
@@ -109,12 +109,12 @@ class QueueingPipeline(HangingPipeline):
             self._queued_outputs = outputs
         else:
             results = [replace(results[0], outputs=outputs)]
-        self.num_queued, self._num_chunks = self.num_queued + self._num_chunks, 0
+        self.num_queued_chunks, self._num_chunks = self.num_queued_chunks + self._num_chunks, 0
         return results
 
     def encode_prefill(self) -> list[PartitionResult]:
         assert self.answer.acquire(timeout=20)
-        self.num_queued -= 1
+        self.num_queued_chunks -= 1
         outputs, self._queued_outputs = self._queued_outputs, []
         return [PartitionResult(0, 0, 0, outputs)]
 
@@ -130,11 +130,11 @@ def test_outputs_are_published_in_the_order_in_which_they_were_encoded(monkeypat
         task = worker.fetchable()[0]
         for offset in (100, 101):
             worker.accept(task, Fetched(offset, records(offset, 1), offset + 1))
-            await until(lambda end=offset: pipeline.num_queued)
+            await until(lambda end=offset: pipeline.num_queued_chunks)
             await asyncio.sleep(0.1)  # the second micro-batch waits for the chunk that is being encoded
         pipeline.answer.release()
         await keep_the_loop_busy(0.3)  # both are done before the loop runs again
-        await until(lambda: broker.cuts and broker.cuts[-1] == 102)
+        await until(lambda: broker.committed and broker.committed[-1] == 102)
         assert published == [100, 101]
 
     run_worker(pipeline, scenario)
@@ -218,9 +218,9 @@ def test_the_next_micro_batch_is_encoded_while_one_is_written_and_both_are_publi
             worker.accept(task, Fetched(offset, records(offset, 1), offset + 1))
             await until(lambda num=num_taken: len(pipeline.taken) == num)
         await asyncio.sleep(0.1)
-        assert (published, broker.cuts) == ([], [])
+        assert (published, broker.committed) == ([], [])
         pipeline.write_on.set()
-        await until(lambda: broker.cuts and broker.cuts[-1] == 102)
+        await until(lambda: broker.committed and broker.committed[-1] == 102)
         assert published == [100, 101]
 
     run_worker(pipeline, scenario)
@@ -243,7 +243,7 @@ def test_nothing_is_sent_after_a_micro_batch_that_could_not_be_written(monkeypat
             await until(lambda num=num_taken: len(pipeline.taken) == num)
         pipeline.write_on.set()
         await until(lambda: broker.num_opened == 2)
-        assert (sent, broker.cuts) == ([], [])
+        assert (sent, broker.committed) == ([], [])
 
     run_worker(pipeline, scenario)
 
@@ -255,19 +255,19 @@ def test_no_micro_batch_is_taken_while_the_prefill_queue_is_full() -> None:
         await until(worker.fetchable)
         task = worker.fetchable()[0]
         worker.accept(task, Fetched(100, records(100, 5), 105))
-        await until(lambda: pipeline.num_queued > MAX_PREFILL_CHUNKS)
+        await until(lambda: pipeline.num_queued_chunks > MAX_PREFILL_CHUNKS)
         await asyncio.sleep(0.1)  # the loop has seen it
         worker.accept(task, Fetched(105, records(105, 5), 110))
         pipeline.answer.release()
-        await until(lambda: pipeline.num_queued == MAX_PREFILL_CHUNKS)
+        await until(lambda: pipeline.num_queued_chunks == MAX_PREFILL_CHUNKS)
         await asyncio.sleep(0.1)
         assert len(pipeline.taken) == 1
-        assert broker.cuts == [], "the checkpoint waits for queued answers"
+        assert broker.committed == [], "the checkpoint waits for queued answers"
         pipeline.answer.release(2)  # the first one makes room in the queue; the second is on the thread already
         await until(lambda: len(pipeline.taken) == 2)
-        assert broker.cuts == []
+        assert broker.committed == []
         pipeline.answer.release(MAX_PREFILL_CHUNKS)
-        await until(lambda: broker.cuts and broker.cuts[-1] == 110)
+        await until(lambda: broker.committed and broker.committed[-1] == 110)
 
     run_worker(pipeline, scenario)
 
@@ -296,7 +296,7 @@ def test_fetches_without_a_gap_between_them_are_accepted_whatever_offsets_have_n
         worker.accept(task, Fetched(100, records(100, 5), 107))  # 105 and 106: a control record, an aborted play
         worker.accept(task, Fetched(107, [], 109))
         worker.accept(task, Fetched(109, records(111, 2), 113))
-        await until(lambda: broker.cuts and broker.cuts[-1] == 113)
+        await until(lambda: broker.committed and broker.committed[-1] == 113)
         assert broker.num_opened == 1
 
     run_worker(pipeline, scenario)
@@ -359,6 +359,6 @@ def test_plays_in_inference_at_a_revoke_are_in_the_last_checkpoint(pipeline: Han
         await asyncio.sleep(0.05)
         pipeline.go_on.set()
         await revoked
-        assert broker.cuts == [105], "the next owner replays nothing"
+        assert broker.committed == [105], "the next owner replays nothing"
 
     run_worker(pipeline, scenario)

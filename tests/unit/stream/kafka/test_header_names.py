@@ -1,4 +1,4 @@
-"""A header name that is not UTF-8 costs the record nothing but the look of that name."""
+"""A header name that is not UTF-8 changes how that name is shown, and nothing else of the record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The publisher's order: of one life, nothing leaves behind an output that failed; other lives are not held up."""
+"""The publisher's order: within a stream, nothing is sent after an output that failed; other streams go on."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def test_nothing_of_a_life_leaves_behind_an_output_that_failed() -> None:
         producer = FailingProducer(fails=b"2")
         publisher = Publisher(producer, TOPICS, on_published=lambda _: None)
         await publisher.start()
-        life, other = OutputStream(), OutputStream()
-        keys = {b"1": life, b"2": life, b"a": other, b"3": life, b"b": other}
+        own, other = OutputStream(), OutputStream()
+        keys = {b"1": own, b"2": own, b"a": other, b"3": own, b"b": other}
         receipts = {key: publisher.publish([_output(key)], stream) for key, stream in keys.items()}
         await asyncio.wait([receipt.future for receipt in receipts.values()])
         assert producer.sent == [b"1", b"a", b"b"]
-        assert life.ended
+        assert own.ended
         assert not other.ended
         for key in (b"2", b"3"):
             with pytest.raises(Exception, match=r"lost|earlier output"):
@@ -93,9 +93,9 @@ def test_of_a_life_that_has_ended_nothing_more_is_sent() -> None:
         producer = FailingProducer(fails=b"")
         publisher = Publisher(producer, TOPICS, on_published=lambda _: None)
         await publisher.start()
-        life = OutputStream()
-        receipts = [publisher.publish([_output(key)], life) for key in (b"1", b"2")]
-        life.ended = True
+        own = OutputStream()
+        receipts = [publisher.publish([_output(key)], own) for key in (b"1", b"2")]
+        own.ended = True
         await asyncio.wait([receipt.future for receipt in receipts])
         assert producer.sent == []
         await publisher.stop()
@@ -224,13 +224,13 @@ def test_a_batch_that_cannot_be_made_fails_its_outputs_and_holds_up_no_others(
         producer = FailingProducer(fails=b"")
         publisher = Publisher(producer, TOPICS, on_published=lambda _: None)
         await publisher.start()
-        life, other = OutputStream(), OutputStream()
-        first, second = publisher.publish([_output(b"1")], life), publisher.publish([_output(b"2")], other)
+        own, other = OutputStream(), OutputStream()
+        first, second = publisher.publish([_output(b"1")], own), publisher.publish([_output(b"2")], other)
         async with asyncio.timeout(5):
             with pytest.raises(ValueError, match="cannot be made"):
                 await first.future
             await second.future
-        assert life.ended
+        assert own.ended
         assert producer.sent == [b"2"]
         await publisher.stop()
 

@@ -1,4 +1,4 @@
-"""When plays are due, and how a play at rest becomes a message."""
+"""When plays of a table are due, and how each becomes a message."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def test_a_pace_that_means_nothing_is_refused(given: dict[str, float]) -> None:
         Pace(**given)
 
 
+def test_entries_without_a_value_are_left_out() -> None:
+    row = PlayRow("e1", "u1", "i1", 888_000_000_000, context={"device": None, "rating": "4"})
+    assert play_message(row).context == {"rating": "4"}
+
+
 def test_a_replayed_play_is_a_valid_message_with_everything_it_had() -> None:
     row = PlayRow("e1", "müller", "i1", 888_000_000_000, "continue", 61.5, "s1", {"rating": "4"})
 
@@ -38,7 +43,7 @@ def test_a_replayed_play_is_a_valid_message_with_everything_it_had() -> None:
         value = encode(play_message(row))
         timestamp = 1_700_000_000_000
 
-    decoded = decode_play(Record(), 300_000)
+    decoded = decode_play(Record(), 0, 300_000)
     assert isinstance(decoded, DecodedPlay)
     assert (decoded.event_id, decoded.user_id, decoded.item_id, decoded.ts_ms) == ("e1", "müller", "i1", row.ts_ms)
     assert decoded.duration_s == 61.5

@@ -1,4 +1,4 @@
-"""The steady clock: jumps are not seen, drift is followed, what stays is believed."""
+"""The steady clock: jumps are ignored, drift is followed, a lasting change is accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `intentrec broker` does about a broker that ends by itself."""
+"""How `intentrec broker` reacts to a broker that ends by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Kafka node is told: written down without starting one."""
+"""The configuration of a Kafka node, written without starting one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A port that was given is given to nobody else, and a server can listen on it."""
+"""A reserved port is reserved once, and a server can listen on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A histogram fed in bulk says what Prometheus's own says."""
+"""A histogram fed in bulk equals Prometheus's own."""
 
 from __future__ import annotations
 

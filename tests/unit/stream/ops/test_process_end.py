@@ -1,4 +1,6 @@
-"""A process that is stopped ends in order, or by force with the code it has reached; never later than its deadline."""
+"""A process that is stopped ends in order, or by force with its current exit code; never later than its deadline, and with 0
+where it has not begun.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,15 @@ class Process:
         self.exit_code = 0 if sys.argv[2] == "in order" else 6
         if sys.argv[2] == "a thread hangs":
             threading.Thread(target=time.sleep, args=[60]).start()
+        if sys.argv[2] == "a thread waits":
+            threading.Thread(target=sys.stdin.readline).start()
 
 
-asyncio.run(run_until_signal(Process()))
+process = Process()
+asyncio.run(run_until_signal(process))
 print("done", flush=True)
+if sys.argv[2] == "a thread waits":
+    sys.exit(process.exit_code)
 """
 
 
@@ -63,3 +70,51 @@ def test_what_hangs_is_ended_at_the_deadline_with_the_code_it_has_reached(how: s
     ended = stop(0.3, how)
     assert ended[:2] == (code, out)
     assert 0.2 < ended[2] < 20
+
+
+def test_a_second_signal_does_not_replace_the_exit_code_that_was_reached() -> None:
+    command = [sys.executable, "-c", PROCESS, "20", "a thread waits"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "done\n", "its loop is closed by now, and Python waits for the thread"
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        process.communicate("go on\n", timeout=30)
+        assert process.returncode == 6
+
+
+EARLY = """
+import os, signal, sys
+from stream.cli import main
+
+class Asked:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+
+sys.meta_path.insert(0, Asked())
+main(sys.argv[3:])
+"""
+
+
+def end_at_import(module: str, number: signal.Signals, *arguments: str) -> int:
+    """The exit code of a command that gets a signal as it imports a module."""
+    command = [sys.executable, "-c", EARLY, module, number.name, *arguments]
+    return subprocess.run(command, capture_output=True, timeout=60).returncode
+
+
+@pytest.mark.parametrize("service", ["worker", "trainer"])
+@pytest.mark.parametrize("module", ["stream.cli.root", "stream.settings", "aiokafka"])
+def test_a_signal_before_it_runs_ends_a_service_with_0(service: str, module: str) -> None:
+    assert end_at_import(module, signal.SIGTERM, "--debug", service) == 0
+
+
+def test_ctrl_c_before_it_runs_ends_a_service_with_0_too() -> None:
+    assert end_at_import("stream.settings", signal.SIGINT, "worker") == 0
+
+
+def test_other_commands_end_by_the_signal_as_any_program_does() -> None:
+    assert end_at_import("stream.settings", signal.SIGTERM, "bundle", "list") == -signal.SIGTERM

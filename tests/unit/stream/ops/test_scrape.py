@@ -1,4 +1,4 @@
-"""Reading /metrics back: what the instruments say is what the demo shows."""
+"""Reading /metrics back: the demo shows what the instruments hold."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_a_queued_member_gets_one_coalesced_answer_too(serving: Serving) -> None
     for i in range(12):
         log.play(f"user-{i % 2}", i, 100.0 * i)
     results = run(pipeline, log.records)
-    while pipeline.num_queued:
+    while pipeline.num_queued_chunks:
         results += answer_prefill(pipeline)
     found = sorted((answer for result in results for answer in lists(result)), key=lambda answer: answer.user_id)
     assert [(a.user_id, a.source.offset, a.coalesced) for a in found] == [

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from index import artifact
+from index.base import ItemIndex
+from index.exact import ExactIndex
+from index.extended import ExtendedIndex
 from index.faiss_index import FaissIndex
 from index.recall import recall_at_k
 from stream.ops.metrics import Metrics
@@ -38,7 +41,7 @@ def misleading_index() -> FaissIndex:
     return index
 
 
-def offer(probe: IndexProbe, index: FaissIndex, queries: np.ndarray, batch: int) -> None:
+def offer(probe: IndexProbe, index: ItemIndex, queries: np.ndarray, batch: int) -> None:
     for low in range(0, len(queries), batch):
         part = queries[low : low + batch]
         nothing = [np.zeros(0, dtype=np.int64)] * len(part)
@@ -87,6 +90,21 @@ def test_a_probe_runs_on_a_thread_of_the_lowest_priority_and_changes_no_other(mo
     assert thread is not threading.main_thread()
     assert priority == 19
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+def test_an_index_with_added_items_is_compared_with_the_exact_search_over_all_of_them() -> None:
+    metrics, base = Metrics(), misleading_index()
+    queries = np.random.default_rng(6).normal(size=(30, 8)).astype(np.float32)
+    index = ExtendedIndex(base, queries[:5])
+    probe, nothing = IndexProbe(metrics.index_recall, every=1), [np.zeros(0, dtype=np.int64)]
+    for query in range(len(queries)):
+        one = queries[query : query + 1]
+        probe.offer(index, one, index.search(one, K), nothing, [None])
+        probe.wait()
+    whole = ExactIndex(np.concatenate([base.exact.vectors, queries[:5]]))
+    expected = recall_at_k(index, whole, queries, K)
+    assert 0.0 < expected < 1.0
+    assert shown(metrics) == pytest.approx(expected)
 
 
 def test_an_exact_index_is_not_probed() -> None:

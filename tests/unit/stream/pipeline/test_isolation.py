@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from intentrec_core.engine.engine import Encoded, EncodeRequest
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import DeviceLost, EngineError
 from stream.bundles.serving import Serving
 from stream.pipeline.pipeline import Pipeline
@@ -193,3 +194,25 @@ def test_members_forgotten_before_a_micro_batch_that_raises_are_forgotten_with_t
     alone.open_partition(1, {})
     (expected,) = alone.process({1: [closed.records[-1]]})
     assert [o.value for o in result.outputs] == [o.value for o in expected.outputs], "as if it had never played before"
+
+
+def test_a_member_erased_in_a_micro_batch_that_raises_is_forgotten(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partition moves away with that failure. When it comes back, the member plays for the first time."""
+    pipeline, log, member = make_pipeline(serving), PlayLog(), MemberKey(0, "ann")
+    run(pipeline, [log.play("ann", item, 100.0 * item) for item in range(5)])
+    assert serving.engine.caches(member)
+
+    def breaks(requests: Sequence[EncodeRequest]) -> Encoded:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(serving.engine, "encode", breaks)
+        with pytest.raises(EngineError):
+            pipeline.encode({0: [log.play("ben", 1, 600), log.forget("ann")]})
+    assert not serving.engine.caches(member)
+    pipeline.open_partition(0, {})
+    result = run(pipeline, [log.play("ann", 20, 1000)])
+    expected = run(make_pipeline(serving), [log.records[-1]])
+    assert [o.value for o in result.outputs] == [o.value for o in expected.outputs]

@@ -1,4 +1,4 @@
-"""Answers are written whatever text the labels of a domain are."""
+"""Messages are written whatever text the labels of a domain are, and none that its topic would refuse."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from stream.bundles.serving import Serving
 from stream.pipeline.message_writer import _object
-from tests.worlds.bundle_world import PlayLog, make_pipeline, make_serving
-from tests.worlds.pipeline_results import intents
+from stream.wire.codec import decode_recommendation
+from stream.wire.records import OutputKind, OutputRecord
+from stream.wire.sizes import OVERHEAD_BYTES, TopicLimits
+from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
+from tests.worlds.owed_outputs import owed_outputs
+from tests.worlds.pipeline_results import intents, lists, of_kind, run, state
 from tests.worlds.tiny_world import TinyWorld
 
 ODD = ('12" single', "back\\slash", "line\nbreak")
@@ -32,3 +38,81 @@ def test_an_object_is_the_same_json_whether_its_names_need_escaping_or_not() -> 
         assert msgspec.json.decode(msgspec.json.encode(_object(names)(1, 2.5))) == dict(
             zip(names, (1, 2.5), strict=True)
         )
+
+
+@pytest.fixture(scope="module")
+def long_titles(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Serving:
+    serving = make_serving(tmp_path_factory.mktemp("bundles"), world, world.model(1))
+    titles = [title if row % 2 else "x" * 1000 for row, title in enumerate(serving.items.titles)]
+    serving.items.titles[:] = titles
+    return serving
+
+
+def plays(serving: Serving) -> list[Record]:
+    """Plays of two members; the event ids of one of them are long."""
+    for member in serving.engine.cached_members():
+        serving.engine.forget(member)
+    log = PlayLog()
+    for i in range(6):
+        log.play(("ann", "ben")[i % 2], i, 100.0 * i, event_id=f"event-{i}" + "x" * 200 * (i % 2))
+    return log.records
+
+
+def bytes_without_titles(output: OutputRecord) -> int:
+    return len(output.value) - sum(len(item.title) for item in decode_recommendation(output.value).items)
+
+
+def test_titles_are_cut_where_a_list_would_be_too_large_for_its_topic(long_titles: Serving) -> None:
+    whole = lists(run(make_pipeline(long_titles), plays(long_titles)))
+    limits = TopicLimits(recommendations=OVERHEAD_BYTES + 3000)
+    pipeline = make_pipeline(long_titles, limits=limits)
+    result = run(pipeline, plays(long_titles))
+    cut = lists(result)
+    assert [[i.item_id for i in answer.items] for answer in cut] == [
+        [i.item_id for i in answer.items] for answer in whole
+    ]
+    assert {len(o.value) <= 3000 for o in of_kind(result, OutputKind.RECOMMENDATION)} == {True}
+    assert any(i.title.endswith("x…") for answer in cut for i in answer.items)
+    assert {i.title for answer in cut for i in answer.items if not i.title.startswith("x")} <= set(
+        long_titles.items.titles
+    )
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_cut_lists_total") == len(cut) == 6
+    assert sample("intentrec_plays_rejected_total", {"reason": "output_too_large"}) == 0
+
+
+@pytest.mark.parametrize("kinds", [("recommendation",), ("intent",), ("recommendation", "intent")], ids="+".join)
+def test_a_message_that_cannot_fit_becomes_a_dead_letter_and_the_play_stays_in_the_state(
+    long_titles: Serving, kinds: tuple[str, ...]
+) -> None:
+    """Only the messages of ben, whose event ids are long, are too large."""
+    reference = make_pipeline(long_titles)
+    whole = run(reference, plays(long_titles))
+    mosts = {
+        "recommendation": max(
+            bytes_without_titles(o) for o in of_kind(whole, OutputKind.RECOMMENDATION) if o.key == b"ann"
+        ),
+        "intent": max(len(o.value) for o in of_kind(whole, OutputKind.INTENT) if o.key == b"ann"),
+    }
+    limits = TopicLimits(**{f"{kind}s": OVERHEAD_BYTES + mosts[kind] + 50 for kind in kinds})
+    pipeline, records = make_pipeline(long_titles, limits=limits), plays(long_titles)
+    result = run(pipeline, records)
+    owed = {
+        name
+        for record in records
+        for name in owed_outputs(record, "applied", [kind.encode() for kind in kinds] if record.offset % 2 else ())
+    }
+    assert {dict(output.headers)["intentrec-id"] for output in result.outputs} == owed
+    assert len(result.outputs) == len(owed), "one dead letter for both messages"
+    assert [output.source_offset for output in result.outputs] == sorted(o.source_offset for o in result.outputs)
+    for dead in of_kind(result, OutputKind.DEAD_LETTER):
+        headers = dict(dead.headers)
+        assert headers["intentrec-error"] == b"output_too_large"
+        assert all(b"%b of " % kind.encode() in headers["intentrec-detail"] for kind in kinds)
+        assert dead.value == records[dead.source_offset].value
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_plays_rejected_total", {"reason": "output_too_large"}) == 3
+    assert sample("intentrec_plays_total", {"outcome": "applied"}) == 6
+    assert result.changelog == whole.changelog
+    for user in ("ann", "ben"):
+        assert state(pipeline, user).events == state(reference, user).events

@@ -109,7 +109,7 @@ def test_queued_answers_of_a_migrated_member_are_right_and_come_from_the_new_bun
     for late in (log.play("user-0", 9, 150), log.play("user-0", 8, 250)):
         pipeline.process({0: [late]})
         contexts.append(bytes(state(pipeline, "user-0").events))
-    assert pipeline.num_queued == 2
+    assert pipeline.num_queued_chunks == 2
     pipeline.start_migration(second)
     migrate_all(pipeline)
     assert second.engine.caches(MemberKey(0, "user-0")), (

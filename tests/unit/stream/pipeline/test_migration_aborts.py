@@ -129,10 +129,10 @@ def test_the_old_bundle_knows_of_a_late_play_that_was_queued_when_the_migration_
     first, second = (make_serving(tmp_path, world, world.model(seed)) for seed in (1, 2))
     pipeline = make_pipeline(first, max_prefill_positions=1)
     run(pipeline, [log.play("ann", (7 * i + 3) % 30, 10_000.0 * i) for i in range(8)])
-    while pipeline.num_queued:
+    while pipeline.num_queued_chunks:
         answer_prefill(pipeline)
     pipeline.process({0: [log.play("ann", 9, 5_000)]})
-    assert pipeline.num_queued
+    assert pipeline.num_queued_chunks
     pipeline.start_migration(second)
     migrate_all(pipeline)
     (queued,) = answer_prefill(pipeline)
@@ -143,7 +143,7 @@ def test_the_old_bundle_knows_of_a_late_play_that_was_queued_when_the_migration_
         pipeline.swap(second)
         pipeline.swap(first)
     results = pipeline.process({0: [log.play("ann", 11, 45_000)]})  # late as well, after the first late play
-    while pipeline.num_queued:
+    while pipeline.num_queued_chunks:
         results = answer_prefill(pipeline)
     (answer,) = intents(results[0])
     assert answer.bundle == first.version

@@ -12,10 +12,13 @@ from intentrec_core.errors import ConfigError
 from intentrec_core.history.changelog_codec import Restorer
 from stream.bundles.serving import Serving
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
+from stream.wire.messages import HiddenBy
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import PlayLog, make_pipeline, make_serving
 from tests.worlds.pipeline_results import intents, lists, of_kind, run, state
-from tests.worlds.tiny_world import TinyWorld
+from tests.worlds.tiny_world import DOMAIN, TinyWorld
+
+MATURITY = {"filter": "at_most maturity"}
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +196,44 @@ def test_a_member_without_the_value_that_a_filter_needs_gets_an_empty_list(pipel
     log.play("ann", 1, 0, context={})
     (answer,) = lists(run(pipeline, log.records))
     assert answer.items == []
-    assert pipeline.metrics.registry.get_sample_value("intentrec_short_lists_total") == 1
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_short_lists_total") == 1
+    assert answer.hidden_by == [HiddenBy("at_most", "maturity", "member_unknown", "max_maturity")]
+    assert sample("intentrec_hidden_lists_total", MATURITY | {"reason": "member_unknown"}) == 1
+    assert sample("intentrec_hidden_lists_total", MATURITY | {"reason": "no_item"}) == 0
+
+
+@pytest.mark.parametrize(("item", "fallback"), [(1, "none"), ("never-heard-of", "popular")])
+def test_a_list_that_a_filter_empties_says_which_one_also_of_popular_items(
+    pipeline: Pipeline, item: int | str, fallback: str
+) -> None:
+    log = PlayLog()
+    log.play("ann", item, 0, context={"max_maturity": -1})
+    log.play("ann", item, 9, context={"max_maturity": 4})
+    hidden, shown = lists(run(pipeline, log.records))
+    assert (hidden.items, hidden.fallback) == ([], fallback)
+    assert hidden.hidden_by == [HiddenBy("at_most", "maturity", "no_item", "max_maturity")]
+    assert shown.items
+    assert shown.hidden_by is msgspec.UNSET
+    sample = pipeline.metrics.registry.get_sample_value
+    assert sample("intentrec_hidden_lists_total", MATURITY | {"reason": "no_item"}) == 1
+
+
+@pytest.mark.parametrize("item", [1, "never-heard-of"])
+def test_the_domain_s_default_holds_until_a_play_of_the_member_names_the_value(
+    world: TinyWorld, tmp_path: Path, item: int | str
+) -> None:
+    text = DOMAIN.format(window=world.window) + "default = 1\n"
+    pipeline = make_pipeline(make_serving(tmp_path, world, world.model(1), domain_text=text), num_recommendations=30)
+    log = PlayLog()
+    log.play("ann", item, 0, context={})
+    log.play("ben", item, 1, context={"max_maturity": 1})
+    log.play("ann", item, 2, context={"max_maturity": 4})
+    log.play("ann", item, 3, context={})
+    silent, named, said, kept = ({i.item_id for i in answer.items} for answer in lists(run(pipeline, log.records)))
+    assert silent == named, "as if the member had sent it"
+    assert silent < said
+    assert kept == said
 
 
 def test_watched_items_are_hidden_unless_the_member_is_about_to_continue(pipeline: Pipeline) -> None:
@@ -247,7 +287,7 @@ def test_a_shift_is_another_primary_intent_within_a_session(pipeline: Pipeline) 
     assert 0 < shifts < 40
 
 
-def test_a_late_play_is_folded_in_and_answered_from_the_newest(pipeline: Pipeline) -> None:
+def test_an_out_of_order_play_is_folded_in_and_answered_from_the_newest(pipeline: Pipeline) -> None:
     log = PlayLog()
     run(pipeline, [log.play("ann", i, 100.0 * i) for i in range(4)])
     late = run(pipeline, [log.play("ann", 9, 150)])
@@ -261,7 +301,7 @@ def test_a_late_play_is_folded_in_and_answered_from_the_newest(pipeline: Pipelin
     assert [i.item_id for i in lists(late)[0].items] == [i.item_id for i in lists(expected)[-1].items]
 
 
-def test_a_late_play_before_the_first_of_a_session_opens_it_anew(pipeline: Pipeline) -> None:
+def test_an_out_of_order_play_before_the_first_of_a_session_opens_it_anew(pipeline: Pipeline) -> None:
     log = PlayLog()
     first = intents(run(pipeline, [log.play("ann", 1, 1000)]))[0]
     late = intents(run(pipeline, [log.play("ann", 2, 500)]))[0]

@@ -47,7 +47,7 @@ def warmed_up(serving: Serving, log: PlayLog, num_users: int, bound: int = BOUND
 def run(pipeline: Pipeline, records: Sequence[Record]) -> list[PartitionResult]:
     """The results at once, then those of each chunk."""
     results = pipeline.process({0: records})
-    while pipeline.num_queued:
+    while pipeline.num_queued_chunks:
         results += answer_prefill(pipeline)
     for result in results:
         result.counts.count()
@@ -103,9 +103,9 @@ def test_newer_plays_of_queued_members_cost_only_themselves(serving: Serving) ->
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
-    assert pipeline.num_queued == 3
+    assert pipeline.num_queued_chunks == 3
     pipeline.process({0: [log.play(f"user-{i}", i, 3000.0 + i) for i in range(1, 6)]})
-    assert pipeline.num_queued == 4, "five plays are one chunk, however long their contexts are"
+    assert pipeline.num_queued_chunks == 4, "five plays are one chunk, however long their contexts are"
     run(pipeline, [])
     positions = serving.engine.stats.positions
     (at_once,) = run(pipeline, [log.play(f"user-{i}", i, 4000.0 + i) for i in range(6)])
@@ -121,7 +121,7 @@ def test_the_bound_holds_with_more_queued_members_than_slots(
     pipeline = warmed_up(small, log, 9)
     for at_s in (2000.0, 3000.0):
         pipeline.process({0: [log.play(f"user-{i}", i, at_s + i) for i in range(1, 9)]})
-    while pipeline.num_queued:
+    while pipeline.num_queued_chunks:
         positions = small.engine.stats.positions
         answer_prefill(pipeline)
         assert small.engine.stats.positions - positions <= BOUND + 2  # two members have one more play by then
@@ -133,10 +133,10 @@ def test_no_member_of_a_closed_partition_stays_queued(serving: Serving) -> None:
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     pipeline.close_partition(0)
     pipeline.open_partition(0, {})
-    num_chunks = pipeline.num_queued
+    num_chunks = pipeline.num_queued_chunks
     (result,) = pipeline.process({0: [log.play("user-1", 1, 3000.0)]})
     assert len(lists(result)) == 1
-    assert pipeline.num_queued == num_chunks
+    assert pipeline.num_queued_chunks == num_chunks
 
 
 def test_members_whose_anchors_move_at_the_same_time_are_answered_after_the_others(serving: Serving) -> None:
@@ -162,7 +162,7 @@ def test_newer_plays_of_a_queued_member_do_not_overtake_its_queued_plays(serving
     assert serving.engine.caches(MemberKey(0, "user-5"))
     (latest,) = pipeline.process({0: [log.play("user-5", 10, 4000.0)]})
     assert not latest.outputs, "one play of the member is answered, another one is still queued"
-    while pipeline.num_queued:
+    while pipeline.num_queued_chunks:
         chunks.append(answer_prefill(pipeline))
     assert [a.source.offset for chunk in chunks for r in chunk for a in lists(r) if a.user_id == "user-5"] == [
         22,
@@ -177,7 +177,7 @@ def test_nothing_is_kept_of_a_member_who_was_forgotten_while_queued(serving: Ser
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
     pipeline.process({0: [log.forget("user-5")]})
     answered = []
-    while pipeline.num_queued:
+    while pipeline.num_queued_chunks:
         answered += [a.user_id for chunk in answer_prefill(pipeline) for a in lists(chunk)]
     assert "user-5" in answered, "the play came before the erasure request"
     assert not serving.engine.caches(MemberKey(0, "user-5"))
@@ -189,7 +189,7 @@ def test_no_play_of_a_closed_partition_is_answered(serving: Serving) -> None:
     log = PlayLog()
     pipeline = warmed_up(serving, log, 6)
     pipeline.process({0: [log.play(f"user-{i}", i, 2000.0 + i) for i in range(1, 6)]})
-    num_queued = pipeline.num_queued
+    num_queued = pipeline.num_queued_chunks
     pipeline.close_partition(0)
     assert [answer_prefill(pipeline) for _ in range(num_queued)] == [[]] * num_queued
     assert not serving.engine.num_cached
@@ -217,10 +217,10 @@ def test_the_previous_bundle_has_not_cached_plays_answered_after_the_swap(
     run(pipeline, log.records)
     pipeline.start_migration(other)
     pipeline.process({0: [log.play(f"user-{i}", i, 5000.0 + i) for i in range(5)]})
-    assert pipeline.num_queued
+    assert pipeline.num_queued_chunks
     assert all(serving.engine.caches(member) for member in members)
     pipeline.swap(other)
-    while pipeline.num_queued:
+    while pipeline.num_queued_chunks:
         answer_prefill(pipeline)
     pipeline.swap(serving)
     assert not any(serving.engine.caches(member) for member in members)

@@ -44,7 +44,7 @@ def test_starts_equal_those_of_the_history(world: TinyWorld, seed: int) -> None:
         clock_s += rng.choice([10, 1000, 2500])
         history.apply(world.layout, world.play(offset % 30, offset, clock_s - rng.choice([0, 0, 1500])), offset)
         ts_ms = history.view(world.layout)["ts_ms"].copy()
-        carried = history.carried_session_ms if history.anchor(world.layout) else NOTHING_CARRIED
+        carried = history.oldest_session_ms(world.layout) if history.anchor(world.layout) else NOTHING_CARRIED
         places = np.arange(len(ts_ms))
         starts = session_starts(ts_ms, np.array([0]), np.array([carried]), world.layout.gap_ms, places)
         expected = [history.session_start_ms(world.layout, position) for position in places.tolist()]

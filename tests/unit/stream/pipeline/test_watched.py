@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,27 +12,29 @@ from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import History
 from stream.pipeline.batch_rows import lay_out
 from stream.pipeline.folding import Folder
+from stream.pipeline.shown_items import ShownItems
 from stream.pipeline.watched import WatchedCache
-from tests.worlds.bundle_world import PlayLog
+from tests.worlds.bundle_world import PlayLog, make_serving
 from tests.worlds.tiny_plays import watched_hashes
 from tests.worlds.tiny_world import TinyWorld
 
 
 @pytest.mark.parametrize("max_members", [1, 100])
 @pytest.mark.parametrize("seed", range(4))
-def test_watched_rows_are_those_of_the_history(world: TinyWorld, seed: int, max_members: int) -> None:
+def test_watched_rows_are_those_of_the_history(world: TinyWorld, tmp_path: Path, seed: int, max_members: int) -> None:
     rng, log, clock_s = random.Random(seed), PlayLog(), 10_000
     for _ in range(300):
         clock_s += rng.choice([1, 400, 3000])
         log.play(rng.choice(["ann", "ben", "cho"]), rng.randrange(34), clock_s - rng.choice([0, 0, 0, 2, 900]))
     cache = WatchedCache(world.layout, world.vocabulary, max_members)
+    items = ShownItems.of_bundle(make_serving(tmp_path, world, world.model()))
     histories, reference, low = dict[str, History](), dict[str, History](), 0
     while low < len(log.records):
         high = low + rng.randint(1, 20)
         folder = Folder(world.layout, None)
         work = folder.fold(0, histories, log.records[low:high])
         batch = lay_out(folder.batch().waves, world.layout, world.vocabulary)
-        watched = cache.of(batch)
+        watched = cache.of(batch, items)
         (rows,) = batch.of([work.answers])
         for answer, row in zip(work.answers, rows, strict=True):
             history = reference.setdefault(answer.play.user_id, History())
@@ -49,13 +52,14 @@ def test_watched_rows_are_those_of_the_history(world: TinyWorld, seed: int, max_
     assert len(cache) <= max_members
 
 
-def test_a_forgotten_member_is_forgotten(world: TinyWorld) -> None:
+def test_a_forgotten_member_is_forgotten(world: TinyWorld, tmp_path: Path) -> None:
     log, folder = PlayLog(), Folder(world.layout, None)
     log.play("ann", 1, 0)
     folder.fold(0, {}, log.records)
     cache = WatchedCache(world.layout, world.vocabulary, 10)
+    items = ShownItems.of_bundle(make_serving(tmp_path, world, world.model()))
     cache.forget(MemberKey(0, "ann"))
     batch = lay_out(folder.batch().waves, world.layout, world.vocabulary)
-    assert [rows.tolist() for rows in cache.of(batch)] == [[2]]
+    assert [rows.tolist() for rows in cache.of(batch, items)] == [[2]]
     cache.forget(MemberKey(0, "ann"))
     assert len(cache) == 0

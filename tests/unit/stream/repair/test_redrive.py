@@ -101,11 +101,12 @@ def test_dead_letters_that_cannot_or_need_not_be_sent_are_skipped_and_counted(bo
     box.add(Record(b"x" * 1_000_001), RejectReason.OVERSIZED)
     box.add(Record(b"{", key=b"k" * 100_000), RejectReason.KEY_MISMATCH)
     box.add(Record(b"{}"), RejectReason.INFERENCE_FAILED)
+    box.add(Record(b"{}"), RejectReason.OUTPUT_TOO_LARGE)
     box.add(Record(b"{", topic="other"))
-    box.dead_letters.append(Record(b"stray", topic="plays.dlq", partition=0, offset=4))
+    box.dead_letters.append(Record(b"stray", topic="plays.dlq", partition=0, offset=5))
     done = run(box)
     assert done.skipped == {
-        SkipReason.CUT: 2, SkipReason.FOLDED_IN: 1, SkipReason.OTHER_TOPIC: 1, SkipReason.NOT_A_DEAD_LETTER: 1
+        SkipReason.CUT: 2, SkipReason.FOLDED_IN: 2, SkipReason.OTHER_TOPIC: 1, SkipReason.NOT_A_DEAD_LETTER: 1
     }  # fmt: skip
     assert not box.sent
 

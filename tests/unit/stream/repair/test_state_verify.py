@@ -47,7 +47,15 @@ def count(h: History) -> None:
 
 
 def session(h: History) -> None:
-    h.carried_session_ms += 5
+    h.evicted_session_ms += 5
+
+
+def newest_evicted(h: History) -> None:
+    h.newest_evicted_ms -= 1
+
+
+def known(h: History) -> None:
+    h.newest_evicted = h.newest_evicted[:-8]
 
 
 def watched(h: History) -> None:
@@ -64,7 +72,9 @@ def shorter(h: History) -> None:
         (item, r"item_hash of play 15 of 20 is .* 1 of 8 plays held"),
         (offset, "the last offset is 20, folded again it is 19"),
         (count, "24 plays were applied, folded again it is 20"),
-        (session, "oldest session began"),
+        (session, "newest evicted play's session began at"),
+        (newest_evicted, "newest evicted play is of"),
+        (known, "event ids of the newest evicted plays differ"),
         (watched, "watched items"),
         (shorter, "holds 7 plays, folded again it is 8"),
     ],

@@ -1,6 +1,6 @@
-"""A record becomes the same bytes through the event log as in the worker; what the worker refuses is left out.
+"""A record gives the same bytes through the event log as in the worker; records that the worker rejects are left out.
 
-And what counts as a stall of the one who reads.
+Also: what counts as a stalled reader.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_the_log_keeps_what_the_history_keeps(
 ) -> None:
     sent = record(context={"device": device, "max_maturity": maturity}, duration_s=duration, action=action)
     logged = PlayReader(DOMAIN, None).read(sent)
-    play = decode_play(sent, 300_000)
+    play = decode_play(sent, DOMAIN.earliest_ms, DOMAIN.max_future_ms)
     assert isinstance(play, DecodedPlay)
     try:
         live = LAYOUT.pack(
@@ -138,6 +138,9 @@ class StuckConsumer:
             raise self.error
         self.num_given = 2 if self.is_full_after_a_look else 1
         return {partition: 100_000 if partition.partition == 0 else self.offset + 1 for partition in partitions}
+
+    async def stop(self) -> None:
+        pass
 
     async def position(self, partition: TopicPartition) -> int:
         return 0 if partition.partition == 0 else self.offset + 1
@@ -223,6 +226,9 @@ def test_a_trainer_hangs_only_if_a_fresh_client_can_read_the_end_offsets(
     async def scenario(follower: LogFollower) -> None:
         await until(lambda: consumer.now_s >= 1000)
         assert (follower.stalled_s() > 500) is told_to_others
+        assert follower.is_cut_off
+        consumer.error = None
+        await until(lambda: not follower.is_cut_off)
 
     follow(consumer, scenario)
 
@@ -256,3 +262,18 @@ def test_erasure_requests_that_may_have_been_deleted_unread_are_to_be_sent_again
         asyncio.run(scenario())
     assert f"{10 - position} plays were deleted before they were logged" in caplog.text
     assert ("erasure requests may have been among them" in caplog.text) is told
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_stop_tells_whether_the_plays_that_were_read_are_on_disk(consumer: StuckConsumer, is_full: bool) -> None:
+    def flush() -> bool:
+        if is_full:
+            raise OSError(28, "No space left on device")
+        return False
+
+    async def scenario() -> bool:
+        writer: Any = SimpleNamespace(flush=flush, num_buffered=0, root="")
+        settings = Settings.load(broker="127.0.0.1:1", plays_topic="plays")
+        return await LogFollower(settings, DOMAIN, writer, Metrics(), lambda _: None).stop()
+
+    assert asyncio.run(scenario()) is not is_full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from intentrec_core.bundle.contents import LoadedBundle
 from intentrec_core.bundle.format import BUNDLE_FILES, WEIGHTS
 from intentrec_core.bundle.store import BundleStore
+from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.vocabulary import ItemTable
@@ -26,6 +28,8 @@ from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
 
 WALK = WalkingWorld(num_items=24)
+#: Items that are played before the catalogue has them.
+UNDESCRIBED = ("item-21", "item-22")
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +49,9 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def job(tmp_path: Path) -> RetrainJob:
-    domain = tmp_path / "tiny.toml"
+    domain, items = tmp_path / "tiny.toml", tmp_path / "items.parquet"
     domain.write_text(DOMAIN_TEXT)
+    Catalogue(item for item in WALK.catalogue if item.item_id not in UNDESCRIBED).save(items)
     return RetrainJob(
         event_log_dir=str(tmp_path / "log"),
         topic="plays",
@@ -54,7 +59,7 @@ def job(tmp_path: Path) -> RetrainJob:
         bundle_url=str(tmp_path / "store"),
         cache_dir=str(tmp_path / "cache"),
         running=(),
-        catalogue=None,
+        catalogue=str(items),
         device="cpu",
         budget_s=60.0,
         min_plays=300,
@@ -128,6 +133,49 @@ def test_a_candidate_that_is_worse_leaves_nothing_in_the_store(
     assert [manifest.version for manifest in BundleStore(job.bundle_url, Path(job.cache_dir)).list()] == [first.version]
 
 
+def test_data_that_make_an_intent_meaningless_are_gated_before_training_and_leave_nothing_in_the_store(
+    job: RetrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_plays(job, 600)
+    first = published(job)
+    log_plays(job, 1_200)
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text("".join(f'{{"item_id": "item-{i}", "genre": {{}}, "available": "yes"}}\n' for i in range(24)))
+    monkeypatch.setattr(subject, "train", None)
+    result = retrain(
+        msgspec.structs.replace(job, running=((first.version, job.bundle_url),), catalogue=str(bare), min_plays=1)
+    )
+    assert (result.outcome, result.reason) == (TrainerOutcome.GATED, GateReason.DATA)
+    assert (
+        "intent genre has no known label at any play: no item that was played has the attribute 'genre'"
+        in result.detail
+    )
+    assert "filter available available hides every item: 24 items have a value that is none" in result.detail
+    assert result.drift["genre"] > 0.5
+    assert f"{bare}: line 1, item 'item-0', attribute genre: a nested value (and in 23 more rows)" in caplog.text
+    assert [manifest.version for manifest in BundleStore(job.bundle_url, Path(job.cache_dir)).list()] == [first.version]
+
+
+def test_a_bundle_keeps_its_data_profile_and_says_how_far_they_are_from_its_parents(
+    job: RetrainJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_plays(job, 600)
+    first = published(job)
+    profile = first.profile()
+    assert profile is not None
+    assert (profile.num_plays, profile.num_items) == (600, 20)
+    assert profile.field("action").plays[0] == 0
+    assert "data_drift" not in first.manifest.metrics
+    rows = [*WALK.rows(600), *(row._replace(duration_s=None) for row in WALK.rows(900, first=600))]
+    shutil.rmtree(job.event_log_dir)
+    backfill(Path(job.event_log_dir), "plays", plays_table(rows))
+    second = published(msgspec.structs.replace(job, running=((first.version, job.bundle_url),)))
+    assert second.manifest.metrics["data_drift"] == pytest.approx(0.54, abs=0.05), (
+        "the share without a duration, less chance"
+    )
+    assert "length has drifted by 5" in caplog.text
+
+
 def test_a_damaged_running_bundle_is_passed_over_for_its_parent(job: RetrainJob, tmp_path: Path) -> None:
     log_plays(job, 600)
     first = published(job)
@@ -158,6 +206,24 @@ def test_a_bundle_of_another_domain_is_not_continued(job: RetrainJob, tmp_path: 
         retrain(changed)
 
 
+def test_plays_that_an_older_trainer_logged_in_another_unit_are_not_trained_on(job: RetrainJob) -> None:
+    rows = list(WALK.rows(300, num_items=20))
+    in_seconds = [row._replace(event_id=f"s{row.event_id}", ts_ms=row.ts_ms // 1000) for row in rows]
+    backfill(Path(job.event_log_dir), "plays", plays_table([*in_seconds, *rows[:299]]))
+    result = retrain(job)
+    assert (result.outcome, result.detail) == (TrainerOutcome.SKIPPED, "299 new plays; a run needs 300")
+
+
+def test_releases_in_another_unit_end_the_run_with_the_file_and_the_unit(job: RetrainJob, tmp_path: Path) -> None:
+    log_plays(job, 600)
+    domain, items = Path(job.domain), tmp_path / "items.jsonl"
+    release = 'rule = "time_since_release"\nkey = "released"\nedges = [30.0]\n'
+    domain.write_text(f'{DOMAIN_TEXT}\n[[field]]\nname = "age_now"\nkind = "bucketed"\nsource = "rule"\n{release}')
+    items.write_text('{"item_id": "item-1", "title": "One", "released": 1577836800000}\n')
+    with pytest.raises(DataError, match=r"items\.jsonl: .*item 'item-1': released is 1577836800000.* milliseconds"):
+        retrain(msgspec.structs.replace(job, catalogue=str(items)))
+
+
 def test_held_out_plays_are_the_newest_quarter_of_the_new_ones_within_limits() -> None:
     plays = WALK.plays(1_000)
     for num_new, num_held_out in ((1_000, 250), (400, 100), (120, 50)):
@@ -166,11 +232,22 @@ def test_held_out_plays_are_the_newest_quarter_of_the_new_ones_within_limits() -
 
 def test_rows_are_given_in_the_order_of_first_plays(job: RetrainJob) -> None:
     plays = WALK.plays(200)
-    vocabulary, catalogue = rows_for(None, plays, None)
+    vocabulary, catalogue = rows_for(None, plays, None, WALK.domain)
     played = list(dict.fromkeys(plays.column("item_id").to_pylist()))
     assert vocabulary.item_ids[1:] == played
     assert len(catalogue) == 0
     assert ItemTable(WALK.domain, vocabulary, Catalogue([Item(played[0], "T")])).titles[1] == "T"
+
+
+def test_every_item_of_a_whole_catalogue_gets_a_row(job: RetrainJob, tmp_path: Path) -> None:
+    plays, file = WALK.plays(200), tmp_path / "items.jsonl"
+    played, domain = list(dict.fromkeys(plays.column("item_id").to_pylist())), parse_domain(DOMAIN_TEXT, "d")
+    ids = ["new-1", played[0], "new-2"]
+    file.write_text("".join(f'{{"item_id": "{item_id}", "title": "T", "genre": ["kids"]}}\n' for item_id in ids))
+    vocabulary, catalogue = rows_for(None, plays, str(file), domain, is_whole=True)
+    assert vocabulary.item_ids[1:] == [*played, "new-1", "new-2"]
+    assert [item.item_id for item in catalogue] == ids
+    assert rows_for(None, plays, str(file), domain)[0].item_ids[1:] == played
 
 
 def test_a_bundle_has_all_its_files(job: RetrainJob, tmp_path: Path) -> None:

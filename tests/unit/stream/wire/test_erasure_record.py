@@ -1,4 +1,4 @@
-"""A member who was forgotten is as one who was never there, in state, caches, changelog and predictions."""
+"""An erased member is as if it had never been there: in state, caches, changelog and predictions."""
 
 from __future__ import annotations
 
@@ -108,20 +108,20 @@ def test_a_bundle_kept_warm_does_not_remember_either(world: TinyWorld, tmp_path:
         (b"x" * 257, ((CONTROL_HEADER, FORGET),), b"invalid_field"),
     ],
 )
-def test_an_order_that_is_none_goes_to_the_dead_letters(
+def test_a_malformed_erasure_request_goes_to_the_dead_letters(
     key: bytes | None, headers: tuple[tuple[str, bytes], ...], reason: bytes
 ) -> None:
     histories: dict[str, History] = {}
     log = PlayLog()
     records = [log.play("ann", 1, 0), log.raw(b"{}", key, headers)]
     work = Folder(WORLD.layout, None).fold(0, histories, records)
-    (letter,) = work.outputs
-    assert letter.kind is OutputKind.DEAD_LETTER
-    assert dict(letter.headers)["intentrec-error"] == reason
+    (dead_letter,) = work.outputs
+    assert dead_letter.kind is OutputKind.DEAD_LETTER
+    assert dict(dead_letter.headers)["intentrec-error"] == reason
     assert set(histories) == {"ann"}
 
 
-def test_an_order_in_the_wrong_partition_is_refused_with_the_remedy() -> None:
+def test_an_erasure_request_in_the_wrong_partition_is_refused_with_the_remedy() -> None:
     log = PlayLog(partition=0)
     work = Folder(WORLD.layout, 8).fold(0, {}, [log.forget("user-1"), log.forget("user-2"), log.forget("user-3")])
     assert work.outcomes.num_erasures + work.outcomes.num_rejected == 3
@@ -165,10 +165,10 @@ def restore(changelog: dict[bytes, bytes | None]) -> dict[str, History]:
 
 
 @given(ACTS, st.integers(1, 7), st.data())
-def test_any_cuts_crashes_and_replays_end_in_the_same_state(
+def test_any_checkpoints_crashes_and_replays_end_in_the_same_state(
     acts: list[tuple[str, int | None, int]], step: int, data: st.DataObject
 ) -> None:
-    """After every cut the worker may have died, and begin anew at an offset at or before what it has (embedded broker)."""
+    """After every checkpoint the worker may have died, and begin anew at an offset at or before what it has (embedded broker)."""
     records = log_of(acts)
     histories: dict[str, History] = {}
     changelog: dict[bytes, bytes | None] = {}
@@ -198,7 +198,9 @@ def test_a_replay_changes_nothing_of_members_who_came_back(acts: list[tuple[str,
 
 
 @given(ACTS)
-def test_parts_end_with_each_order_and_are_together_the_batches(acts: list[tuple[str, int | None, int]]) -> None:
+def test_chunks_end_with_each_erasure_request_and_are_together_the_batches(
+    acts: list[tuple[str, int | None, int]],
+) -> None:
     records, others = log_of(acts), log_of(acts[::-1])
     parts = list(split_at_erasures({0: records, 3: others}))
     assert [r for part in parts for r in part.get(0, ())] == records

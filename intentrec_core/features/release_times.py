@@ -1,0 +1,80 @@
+"""Release times of a catalogue, which the rule time_since_release reads: checked when a catalogue is read to train on.
+
+A number is seconds since 1970, and a text is ISO 8601. A number that is no release in seconds was meant in another unit, and so
+was its whole column. So the catalogue is refused, with the unit that would fit. Ages in such a unit would all be alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from intentrec_core.domain.spec import Domain, Rule
+from intentrec_core.errors import DataError
+from intentrec_core.features.attributes import PLAIN_NUMBER, is_basic_date, release_s
+from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.times import END_MS, fitting_unit
+
+#: 1800-01-01. Releases before 1970 are negative numbers.
+FIRST_RELEASE_MS = -5_364_662_400_000
+#: The units of which a hint is given begin here: numbers around 0 would fit in each of them.
+_EARLIEST_HINT_MS = 86_400_000 * 366
+_DAY_S = 86_400
+#: Seconds that were taken for milliseconds end here, in 1970: so do those taken for anything finer.
+_MISTAKEN_S = END_MS / 1e6
+_QUARTER_HOUR_S = 900
+
+
+def check_release_times(catalogue: Catalogue, domain: Domain) -> None:
+    """Checks every release that ``domain`` reads.
+
+    Raises: DataError with the item, the attribute, what is allowed, and the unit that would fit.
+    """
+    for key in sorted({field.key for field in domain.fields if field.rule is Rule.TIME_SINCE_RELEASE}):
+        for item in catalogue:
+            problem = _problem(item.attributes, key)
+            if problem:
+                raise DataError(
+                    f"catalogue: item {item.item_id!r}: {key} is {problem}; allowed: a date (ISO 8601), or seconds since 1970 "
+                    "from 1800 up to 2100"
+                )
+
+
+def _problem(attributes: Mapping[str, Any], key: str) -> str | None:
+    """What is wrong with a release, with the unit that would fit; None if nothing is, or if it is missing."""
+    value = attributes.get(key)
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        if PLAIN_NUMBER.fullmatch(value) and not is_basic_date(value):
+            return _number_problem(float(value), repr(value))
+        return _moment_problem(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        return None
+    return _number_problem(value, repr(value))
+
+
+def _number_problem(number: float, shown: str) -> str | None:
+    shown = shown if len(shown) <= 40 else f"{shown[:24]}…"
+    try:
+        at_s = float(number)
+    except OverflowError:
+        return shown
+    if 1800 <= at_s <= 2100 and at_s.is_integer():
+        return f"{shown}, which would fit as a year: write a date such as {at_s:.0f}-01-01"
+    if 0 < abs(at_s) < _DAY_S:  # seconds of one day in 1970, or days: 20,000 of them are 2024
+        return f"{shown}, which would fit in days: write dates, or seconds"
+    if is_basic_date(f"{at_s:.0f}"):
+        return f"{shown}, which would fit as YYYYMMDD: write it as a text"
+    if FIRST_RELEASE_MS <= 1000.0 * at_s < END_MS:
+        return None
+    unit = fitting_unit(at_s, _EARLIEST_HINT_MS)
+    return f"{shown}, which would fit in {unit}: write dates, or seconds" if unit else shown
+
+
+def _moment_problem(text: str) -> str | None:
+    at_s = release_s(text)
+    # Seconds in a column of a finer timestamp type are odd moments of January and February 1970.
+    if at_s is None or not 0 < at_s < _MISTAKEN_S or at_s % _QUARTER_HOUR_S == 0:
+        return None
+    return f"{text}, which would fit as a number of another unit than the column's type says"

@@ -1,0 +1,207 @@
+"""What is wrong with a data profile: errors, which make an intent or a filter meaningless, and warnings.
+
+    error     an intent without a known label, or with one label at every play; a filter that shows nothing to anybody
+    warning   the same of a field that is no intent; values that nothing reads; data that most plays or items lack
+
+Each finding is one line: what was found, an example of it, and the remedy. Too few plays to tell make a warning at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from intentrec_core.domain.spec import Domain, DurationWeight, Field, FieldKind, FieldSource, Filter, FilterKind
+from intentrec_core.errors import DataError
+from intentrec_core.plays.profile import DataProfile, FieldProfile, FilterProfile
+
+#: From so many known labels on, one label alone is no accident of a short sample.
+ENOUGH_PLAYS = 100
+#: Below this share, a known label or value is the exception.
+RARE_RATIO = 0.05
+#: Above this share, values that nothing reads are no typing mistakes in single rows.
+UNREAD_RATIO = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line about a profile. An error makes an intent or a filter meaningless."""
+
+    is_error: bool
+    text: str
+
+
+def findings(domain: Domain, profile: DataProfile) -> list[Finding]:
+    """Everything that is wrong with the profile, errors first."""
+    found = list(_of_plays(domain, profile))
+    for field, seen in zip(domain.fields, profile.fields, strict=True):
+        found += _of_field(field, seen, profile)
+    rules = [rule for rule in domain.filters if rule.kind is not FilterKind.WATCHED]
+    of_filters = [
+        one for rule, seen in zip(rules, profile.filters, strict=True) for one in _of_filter(rule, seen, profile)
+    ]
+    if not profile.shown and profile.num_items and not any(one.is_error for one in of_filters):
+        keys = ", ".join(rule.key for rule in rules)
+        of_filters.append(
+            Finding(True, f"the filters {keys} together show no item to any member: correct the data of one of them")
+        )
+    found += of_filters
+    found += _of_exceptions(domain, profile)
+    return sorted(found, key=lambda finding: not finding.is_error)
+
+
+def errors(domain: Domain, profile: DataProfile) -> list[str]:
+    """The errors alone."""
+    return [finding.text for finding in findings(domain, profile) if finding.is_error]
+
+
+def refuse_meaningless(domain: Domain, profile: DataProfile, file: str = "") -> None:
+    """Raises: DataError with every error of the profile, and the name of the domain or of its ``file``."""
+    found = errors(domain, profile)
+    if found:
+        raise DataError(f"domain {file or domain.name}: {'; '.join(found)}")
+
+
+def _of_plays(domain: Domain, profile: DataProfile) -> Iterator[Finding]:
+    total = profile.num_plays + profile.num_repeats
+    if profile.num_repeats > RARE_RATIO * total:
+        yield _warning(
+            f"{profile.num_repeats:,} of {total:,} plays repeat an event_id of their member and count as the same play: "
+            "give each play its own event_id"
+        )
+    if domain.duration_weight is not DurationWeight.NONE and not profile.num_durations and profile.num_plays:
+        yield _warning(
+            'no play has a duration_s, by which [duration_weight] weights plays: send it, or declare kind = "none"'
+        )
+
+
+def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterator[Finding]:
+    name = f"{'intent' if field.intent else 'field'} {field.name}"
+    num_known = profile.num_plays - seen.plays[0]
+    if not profile.num_plays:
+        return
+    if not num_known:
+        yield Finding(field.intent, f"{name} has no known label at any play: {_why_unknown(field, seen, profile)}")
+        return
+    # Of a field that is no intent, a missing label says something too.
+    if seen.num_labels_found == 1 and (field.intent or not seen.plays[0]):
+        label = next(label for label, count in zip(field.label_names, seen.plays[1:], strict=True) if count)
+        yield Finding(
+            field.intent and num_known >= ENOUGH_PLAYS,
+            f"{name} has the same label, {label!r}, at all {num_known:,} plays where it is known: {_remedy(field)}",
+        )
+    elif num_known < RARE_RATIO * profile.num_plays:
+        yield _warning(
+            f"{name} is known at {num_known / profile.num_plays:.1%} of the plays only: {_why_unknown(field, seen, profile)}"
+        )
+        return
+    total = profile.num_items if field.source is FieldSource.CATALOGUE else profile.num_plays
+    if seen.num_unread > UNREAD_RATIO * total:
+        of = "items" if field.is_item_label else "plays"
+        yield _warning(
+            f"{name}: {seen.num_unread:,} {of} have a value for {field.key!r} that is none of its labels, for instance "
+            f"{', '.join(seen.examples)}; allowed: {_allowed(field)}"
+        )
+
+
+def _why_unknown(field: Field, seen: FieldProfile, profile: DataProfile) -> str:
+    """What is the matter with a field that is hardly ever known, and the remedy."""
+    if seen.num_unread:
+        of = "items" if field.is_item_label else "plays"
+        return (
+            f"{seen.num_unread:,} {of} have a value for {field.key!r} that is none of its labels, for instance "
+            f"{', '.join(seen.examples)}; allowed: {_allowed(field)}; correct the data, or key and values in the domain"
+        )
+    if field.is_item_label:
+        return f"{_no_attribute(field.key, profile)}; {_remedy(field)}"
+    if field.source is FieldSource.EVENT:
+        where = field.key if field.key in ("action", "duration_s") else f"context.{field.key}"
+        return f"no play has a value for {where}; send it, {_remedy(field)}"
+    return f"its rule finds nothing in these plays; {_remedy(field)}"
+
+
+def _no_attribute(key: str, profile: DataProfile) -> str:
+    if not profile.num_described:
+        return f"none of the {profile.num_items:,} items played is in the catalogue: check that both have the same item ids"
+    names = ", ".join(sorted(profile.attributes)[:20]) or "none"
+    return f"no item that was played has the attribute {key!r}: check the key; the catalogue's attributes: {names}"
+
+
+def _remedy(field: Field) -> str:
+    return (
+        "correct it in the domain or the data, or declare it without intent = true"
+        if field.intent
+        else "correct it in the domain or the data, or leave the field out"
+    )
+
+
+def _allowed(field: Field) -> str:
+    if field.kind is FieldKind.BUCKETED:
+        return "dates in ISO 8601" if field.source is FieldSource.RULE else "numbers"
+    shown = ", ".join(field.values[:12])
+    return f"{shown}, …" if len(field.values) > 12 else shown
+
+
+def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Iterator[Finding]:
+    name = f"filter {rule.kind.value} {rule.key}"
+    if not profile.num_items:
+        return
+    if not seen.num_items:
+        why = _no_attribute(rule.key, profile)
+        if seen.num_unread:
+            why = (
+                f"{seen.num_unread:,} items have a value that is none, for instance {', '.join(seen.examples)}; "
+                f"allowed: {_data_of(rule)}"
+            )
+        yield Finding(True, f"{name} hides every item: {why}; correct key or data, or leave the filter out")
+    elif rule.event_key and not seen.num_plays and profile.num_plays:
+        yield Finding(
+            True,
+            f"{name} hides every item from every member: no play has a value for context.{rule.event_key}; send it, or leave "
+            "the filter out",
+        )
+    elif not seen.shown:
+        what = (
+            "is true for no item"
+            if not rule.event_key
+            else f"lets no item through for any value of {rule.event_key} in the plays"
+        )
+        yield Finding(True, f"{name} hides every item: it {what}; correct the data, or leave the filter out")
+    else:
+        hidden = profile.num_items - seen.num_items
+        if hidden > RARE_RATIO * profile.num_items:
+            yield _warning(
+                f"{name} hides {hidden:,} of {profile.num_items:,} items from every member: they have no value for it"
+                + (
+                    f", or one that is none, as {', '.join(seen.examples)}; allowed: {_data_of(rule)}"
+                    if seen.examples
+                    else ""
+                )
+            )
+
+
+def _data_of(rule: Filter) -> str:
+    return {
+        FilterKind.AVAILABLE: "true or false, 1 or 0",
+        FilterKind.AT_MOST: "numbers",
+        FilterKind.CONTAINS: "texts and lists of texts",
+        FilterKind.WATCHED: "",
+    }[rule.kind]
+
+
+def _of_exceptions(domain: Domain, profile: DataProfile) -> Iterator[Finding]:
+    """Watched filters whose exception never holds."""
+    for rule in domain.filters:
+        if rule.kind is not FilterKind.WATCHED or not rule.unless_head:
+            continue
+        head = next(head for head in domain.heads if head.name == rule.unless_head)
+        counts = dict(zip(head.label_names, profile.field(head.name).plays[1:], strict=True))
+        if profile.num_plays >= ENOUGH_PLAYS and not any(counts[label] for label in rule.unless_values):
+            yield _warning(
+                f"filter watched: no play has a label {' or '.join(rule.unless_values)} of {head.name}, so that its exception "
+                "never holds: check unless_values"
+            )
+
+
+def _warning(text: str) -> Finding:
+    return Finding(False, text)

@@ -1,0 +1,189 @@
+"""Writes the items topic: one item by hand, or the rows of a catalogue file.
+
+    catalogue file ─ read whole ─▶ differences to the topic ─▶ items put; items of the file that it no longer has, withdrawn
+
+The file is a writer like any other, and the topic holds the catalogue. Only a file that was read whole withdraws anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiokafka.errors import KafkaError
+
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.errors import BrokerError, ConfigError, DataError
+from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.release_times import check_release_times
+from stream.kafka.items_reader import ItemsReader
+from stream.kafka.replay import start_producer
+from stream.wire.codec import encode
+from stream.wire.messages import MAX_ID_LENGTH, CatalogueItem
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+#: A file with fewer items than this share of those that it put before is taken for a broken export.
+MIN_KEPT_RATIO = 0.8
+#: Below Kafka's default limit on a record, 1 MiB with its headers.
+MAX_ITEM_BYTES = 1_000_000
+_NUM_IN_FLIGHT = 2_000
+_MAX_NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncPlan:
+    """What a file changes: ``put`` values by key, and keys to ``withdraw``.
+
+    ``held``: ids that the file has and that were withdrawn by hand, and so stay withdrawn. ``unfit``: rows that no record can
+    hold, by id, with the reason; what the topic has of them stays.
+    """
+
+    put: dict[bytes, bytes] = field(default_factory=dict)
+    withdraw: list[bytes] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    unfit: dict[str, str] = field(default_factory=dict)
+    num_same: int = 0
+
+    def line(self) -> str:
+        """The plan as one line of text."""
+        text = f"{len(self.put)} items put, {len(self.withdraw)} withdrawn, {self.num_same} unchanged"
+        if self.held:
+            text += f", {len(self.held)} withdrawn by hand before and left so ({_named(self.held)})"
+        if self.unfit:
+            reasons = [f"{item_id}: {reason}" for item_id, reason in self.unfit.items()]
+            text += f", {len(self.unfit)} left out because no record can hold them ({_named(reasons)})"
+        return text
+
+
+def plan_sync(
+    file: str, rows: Iterable[Item], known: Mapping[str, CatalogueItem], *, allow_shrink: bool = False
+) -> SyncPlan:
+    """Compares the rows of a file, which are all of them, with the items of the topic.
+
+    Raises: DataError when the file is empty, or has less than four fifths of the items that it put before and that is not
+    allowed explicitly.
+    """
+    plan, num_same, seen = SyncPlan(), 0, set[str]()
+    for row in rows:
+        seen.add(row.item_id)
+        before = known.get(row.item_id)
+        if before is not None and before.withdrawn:
+            plan.held.append(row.item_id)
+            continue
+        item = CatalogueItem(item_id=row.item_id, title=row.title, attributes=dict(row.attributes), written_by="file")
+        try:
+            value = _encoded(item)
+        except ValueError as error:
+            plan.unfit[row.item_id] = str(error)
+            continue
+        if before is not None and _encoded(before) == value:
+            num_same += 1
+        else:
+            plan.put[row.item_id.encode()] = value
+    of_file = [item_id for item_id, item in known.items() if item.written_by == "file"]
+    if not seen:
+        raise DataError(
+            f"{file}: no items, so nothing was changed; items are withdrawn one by one: intentrec items withdraw"
+        )
+    if len(seen) < MIN_KEPT_RATIO * len(of_file) and not allow_shrink:
+        raise DataError(
+            f"{file}: {len(seen)} items, and {len(of_file)} on the topic came from a file: a file with less than "
+            f"{MIN_KEPT_RATIO:.0%} of them changes nothing. If it is right: intentrec items sync --allow-shrink"
+        )
+    plan.withdraw.extend(item_id.encode() for item_id in of_file if item_id not in seen)
+    return SyncPlan(put=plan.put, withdraw=plan.withdraw, held=plan.held, unfit=plan.unfit, num_same=num_same)
+
+
+async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = False) -> SyncPlan:
+    """Makes the topic hold the rows of a catalogue file, and returns what was changed.
+
+    Items that were put by hand stay, unless the file has them too: then the newest write counts. An item that was withdrawn by
+    hand stays withdrawn until it is put by hand. Killed in between, the next call does the rest.
+
+    Raises: DataError when the file cannot be read or must not be believed: then nothing is changed; BrokerError.
+    """
+    catalogue = await asyncio.to_thread(Catalogue.load, file)
+    try:
+        check_release_times(catalogue, load_domain(settings.domain))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+    async with ItemsReader(settings) as topic:
+        known = await topic.everything()
+    plan = await asyncio.to_thread(plan_sync, str(file), catalogue, known, allow_shrink=allow_shrink)
+    await _write(settings, [*plan.put.items(), *((key, None) for key in plan.withdraw)])
+    return plan
+
+
+async def put_item(settings: Settings, item: Item) -> int:
+    """Puts an item by hand; returns the offset of its record.
+
+    Raises: ConfigError when no record can hold it, or its release is in another unit; BrokerError.
+    """
+    try:
+        check_release_times(Catalogue([item]), load_domain(settings.domain))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    return await _write_one(
+        settings, CatalogueItem(item_id=item.item_id, title=item.title, attributes=dict(item.attributes))
+    )
+
+
+async def withdraw_item(settings: Settings, item_id: str) -> int:
+    """Withdraws an item by hand; returns the offset of its record. A list with this or a higher offset does not have the item.
+
+    Raises: as :func:`put_item`.
+    """
+    return await _write_one(settings, CatalogueItem(item_id=item_id, withdrawn=True))
+
+
+async def _write_one(settings: Settings, item: CatalogueItem) -> int:
+    try:
+        key, value = item.item_id.encode(), _encoded(item)
+        if not 1 <= len(key) <= MAX_ID_LENGTH:
+            raise ValueError(f"an item_id of {len(key)} bytes; allowed: 1 to {MAX_ID_LENGTH}")
+    except ValueError as error:
+        raise ConfigError(f"item {item.item_id[:40]!r}: {error}") from error
+    (offset,) = await _write(settings, [(key, value)])
+    return offset
+
+
+async def _write(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
+    """Writes records in their order, and returns their offsets once the broker has acknowledged all of them."""
+    producer = await start_producer(settings)
+    offsets: list[int] = []
+    sent: list[asyncio.Future[Any]] = []
+    try:
+        for key, value in records:
+            sent.append(await producer.send(settings.items_topic, value, key=key, partition=0))
+            if len(sent) >= _NUM_IN_FLIGHT:
+                offsets += [record.offset for record in await asyncio.gather(*sent)]
+                sent.clear()
+        offsets += [record.offset for record in await asyncio.gather(*sent)]
+    except KafkaError as error:
+        raise BrokerError(
+            f"the broker {settings.broker} refused items of topic {settings.items_topic}: {error!r}; write them again"
+        ) from error
+    finally:
+        await producer.stop()
+    return offsets
+
+
+def _encoded(item: CatalogueItem) -> bytes:
+    """The value of a record. Raises: ValueError when the item does not fit into one."""
+    try:
+        value = encode(item)
+    except (TypeError, OverflowError, UnicodeEncodeError, RecursionError, msgspec.MsgspecError) as error:
+        raise ValueError(f"cannot be written as JSON: {error}") from error
+    if len(value) > MAX_ITEM_BYTES:
+        raise ValueError(f"{len(value)} bytes as JSON; allowed: {MAX_ITEM_BYTES}")
+    return value
+
+
+def _named(texts: list[str]) -> str:
+    return ", ".join(texts[:_MAX_NAMED]) + (", …" if len(texts) > _MAX_NAMED else "")

@@ -1,0 +1,172 @@
+"""Which items one bundle shows, under which titles: its own, or those that the live catalogue has now.
+
+    bundle's rows 0 to V - 1 ─┬─ in the catalogue: its title and filter data there
+                              └─ not in it: on no list
+    items new to the bundle ──── rows from V on, with the vectors that the next bundle would begin with
+
+Immutable: a change makes another object, and shares what stays the same. A micro-batch is answered with one of them, so every
+message of it knows the same records of the catalogue. The model's inputs stay those of the bundle: an item that is new to it is
+row 0 to the encoder, and what is known of old items is learnt by the next bundle.
+
+Shapes: V rows of the bundle, S added rows, R changed items, L labels of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.conditioning import augment
+from index.extended import ExtendedIndex
+from intentrec_core.bundle.contents import new_item_vectors
+from intentrec_core.features.catalogue import Catalogue, Item, shown_title
+from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from stream.bundles.serving import filters_of
+
+if TYPE_CHECKING:
+    from index.base import ItemIndex, Vectors
+    from index.filters import FilterSet
+    from stream.bundles.serving import Serving
+    from stream.pipeline.live_catalogue import CatalogueState, LiveCatalogue
+
+#: Added rows are scored one by one for every play: this many cost 30 to 60 µs. The next bundle has them in its index.
+MAX_ADDED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ShownItems:
+    """What retrieval and messages need to know of the items.
+
+    ``shown`` bool[V + S]: whether an item is in the catalogue. ``labels`` f32[V + S, L] as in
+    :class:`~stream.bundles.serving.Serving`. ``added``: rows of the items that are new to the bundle, by the hash of their ids;
+    ``added_vectors`` f32[S, D]: what they are found by. ``catalogue_offset``: of the newest record of the items topic that is
+    taken into account; None where there is none, or the topic is not followed. ``version``: that of the catalogue.
+    """
+
+    serving: Serving
+    filters: FilterSet
+    index: ItemIndex
+    labels: Sequence[NDArray[np.float32]]
+    item_ids: list[str]
+    titles: list[str]
+    shown: NDArray[np.bool_]
+    added: Mapping[int, int]
+    added_vectors: Vectors
+    catalogue_offset: int | None = None
+    version: int = 0
+
+    @classmethod
+    def of_bundle(cls, serving: Serving) -> ShownItems:
+        """The bundle's own items, as it was built."""
+        return cls(
+            serving=serving,
+            filters=serving.filters,
+            index=serving.index,
+            labels=serving.labels,
+            item_ids=serving.vocabulary.item_ids,
+            titles=serving.items.titles,
+            shown=np.ones(len(serving.vocabulary), dtype=np.bool_),
+            added={},
+            added_vectors=np.zeros((0, serving.index.dimension), dtype=np.float32),
+        )
+
+    @classmethod
+    def of_catalogue(cls, serving: Serving, catalogue: LiveCatalogue) -> ShownItems:
+        """The items of the catalogue, and no others. Safe from any thread.
+
+        Cost: a pass over all items in Python, about 2 µs each.
+        """
+        own, num_rows = cls.of_bundle(serving), len(serving.vocabulary)
+        none = np.zeros(num_rows, dtype=np.bool_)
+        hidden = own.filters.replaced(np.arange(1, num_rows), own.filters, none[1:], num_rows)
+        return replace(own, filters=hidden, shown=none).changed(catalogue.everything())
+
+    @property
+    def num_shown(self) -> int:
+        """Items of the catalogue that have a row."""
+        return int(np.count_nonzero(self.shown))
+
+    @property
+    def num_hidden(self) -> int:
+        """Items of the bundle that are not in the catalogue."""
+        return int(np.count_nonzero(~self.shown[1 : len(self.serving.vocabulary)]))
+
+    def changed(self, state: CatalogueState) -> ShownItems:
+        """These items after changes of the catalogue.
+
+        Cost: about 2 µs for each item in Python, and copies of the columns that change.
+        """
+        hashes = np.array(list(state.items), dtype=np.uint64)
+        rows = self.rows(hashes, self.serving.vocabulary.rows(hashes)).tolist()
+        added, first = dict(self.added), len(self.serving.vocabulary)
+        changed: dict[int, Item | None] = {}
+        for item_hash, row, item in zip(state.items, rows, state.items.values(), strict=True):
+            at = row
+            if not at and item is not None and len(added) < MAX_ADDED:
+                at = added[item_hash] = first + len(added)
+            if at:
+                changed[at] = item
+        offset = state.offset if state.offset >= 0 else None
+        known = replace(self, added=added, catalogue_offset=offset, version=state.version)
+        return known._with(changed) if changed else known
+
+    def rows(self, hashes: NDArray[np.uint64], of_bundle: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of item hashes, added ones included, 0 where unknown; ``of_bundle``: their rows in the bundle's vocabulary.
+
+        Shapes: u64[N], i64[N] -> i64[N].
+        """
+        if not self.added:
+            return of_bundle
+        rows = of_bundle.copy()
+        for place in np.flatnonzero(of_bundle == 0).tolist():
+            rows[place] = self.added.get(int(hashes[place]), 0)
+        return rows
+
+    def _with(self, changed: Mapping[int, Item | None]) -> ShownItems:
+        """These items with others in some rows, None for an item that is in no list."""
+        num_rows = len(self.serving.vocabulary) + len(self.added)
+        rows = np.array(list(changed), dtype=np.int64)
+        new = np.array([item is not None for item in changed.values()], dtype=np.bool_)
+        missing = [""] * (num_rows - len(self.item_ids))
+        titles, item_ids = self.titles + missing, self.item_ids + missing if missing else self.item_ids
+        for row, item in changed.items():
+            if item is not None:
+                titles[row] = shown_title(item.title)
+                if row >= len(self.item_ids):
+                    item_ids[row] = item.item_id
+        # A withdrawn item is in the table for its row alone: no data of it counts.
+        items = [item or Item(item_ids[row], titles[row]) for row, item in changed.items()]
+        table = ItemTable(self.serving.domain, Vocabulary([item.item_id for item in items]), Catalogue(items))
+        shown = np.concatenate([self.shown, np.zeros(num_rows - len(self.shown), dtype=np.bool_)])
+        shown[rows] = new
+        filters = self.filters.replaced(rows, filters_of(table), new, num_rows)
+        other = replace(self, filters=filters, item_ids=item_ids, titles=titles, shown=shown)
+        of_added = rows >= len(self.serving.vocabulary)
+        return other._with_vectors(rows[of_added], table, 1 + np.flatnonzero(of_added)) if of_added.any() else other
+
+    def _with_vectors(self, rows: NDArray[np.int64], table: ItemTable, of_table: NDArray[np.int64]) -> ShownItems:
+        """These items with the vectors and labels of added ones, which are in the rows ``of_table`` of a table."""
+        serving, first = self.serving, len(self.serving.vocabulary)
+        vectors = new_item_vectors(serving.engine.model, table, _as_of(serving))
+        own_labels = list(vectors.labels.values())
+        searched = _grown(self.added_vectors, len(self.added))
+        searched[rows - first] = augment(vectors.weights, vectors.bias, own_labels)[of_table]
+        labels = [_grown(known, first + len(self.added)) for known in self.labels]
+        for known, own in zip(labels, own_labels, strict=True):
+            known[rows] = own[of_table]
+        return replace(self, added_vectors=searched, labels=labels, index=ExtendedIndex(serving.index, searched))
+
+
+def _as_of(serving: Serving) -> float:
+    """The time as of which the bundle's labels are, in seconds since 1970."""
+    return serving.counted_at_s if math.isfinite(serving.counted_at_s) else serving.created_s
+
+
+def _grown(values: NDArray[np.float32], num_rows: int) -> NDArray[np.float32]:
+    """A copy with rows of zeros at the end."""
+    return np.concatenate([values, np.zeros((num_rows - len(values), values.shape[1]), dtype=np.float32)])

@@ -1,0 +1,175 @@
+"""How large the outputs can become, and what their topics take.
+
+    names of a domain ──▶ largest intent update  ┐
+    ids, titles, k ─────▶ largest recommendation ├─▶ checked before a bundle serves, against the limits of the topics
+    limits of ids ──────▶ both                   ┘
+    each message as it is written ─▶ too large? ─▶ titles are cut, else a dead letter instead of the message
+
+Sizes are measured on real messages that hold the longest text in every field, so they cannot differ from what is written.
+JSON escapes a control character with 6 bytes, so an id of 256 bytes can take 1,536.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from intentrec_core.domain.spec import Domain, FilterKind
+from intentrec_core.errors import HidingReason
+from stream.wire.codec import encode_output
+from stream.wire.messages import (
+    MAX_ID_LENGTH,
+    MAX_TITLE_LENGTH,
+    Coalesced,
+    HiddenBy,
+    IntentUpdate,
+    PrimaryIntent,
+    Recommendation,
+    RecommendedItem,
+    Source,
+)
+from stream.wire.records import OutputKind
+
+#: Kafka's default for max.message.bytes: 1 MiB of records, and the framing of a batch.
+KAFKA_MAX_MESSAGE_BYTES = 1_048_588
+#: What a topic must take besides a message's value: the key (256 bytes), intentrec-id (305), the framing of record and batch
+#: (100), and the digits of ``latency_s``, which is measured later (24). The rest is room.
+OVERHEAD_BYTES = 1024
+#: A dead letter keeps at least 64 KiB each of value, key and the producer's headers, and has a few headers of ours.
+MIN_DEAD_LETTER_BYTES = 256 * 1024
+
+#: Kafka allows no longer name.
+_LONGEST_TOPIC = "t" * 249
+_LONGEST_ID = "\0" * MAX_ID_LENGTH
+_LARGEST_INTEGER = 2**63 - 1
+_LONGEST_SCORE = -3.4028234663852886e38
+_LONGEST_PROBABILITY = 0.12345
+_MARK = "…"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopicLimits:
+    """max.message.bytes of the topics that a worker writes to. The defaults are those of :mod:`stream.kafka.topics`."""
+
+    recommendations: int = KAFKA_MAX_MESSAGE_BYTES
+    intents: int = KAFKA_MAX_MESSAGE_BYTES
+    dead_letter: int = 2 * 1024 * 1024
+    late: int = 2 * 1024 * 1024
+    changelog: int = KAFKA_MAX_MESSAGE_BYTES
+
+    @property
+    def smallest(self) -> int:
+        """The most bytes of a batch that every one of the topics takes."""
+        return min(self.recommendations, self.intents, self.dead_letter, self.late, self.changelog)
+
+    def of(self, kind: OutputKind) -> int:
+        """The most bytes of an output of this kind: of a message's value, or of a dead letter with key and headers."""
+        limits = {
+            OutputKind.RECOMMENDATION: self.recommendations,
+            OutputKind.INTENT: self.intents,
+            OutputKind.DEAD_LETTER: self.dead_letter,
+            OutputKind.LATE: self.late,
+        }
+        return limits[kind] - OVERHEAD_BYTES
+
+
+#: The limits of topics that :func:`stream.kafka.topics.create_topics` made.
+DEFAULT_LIMITS = TopicLimits()
+
+
+def largest_intent_update(domain: Domain) -> int:
+    """Bytes of the largest intent update of a domain, whoever played what."""
+    probability = _LONGEST_PROBABILITY
+    named = [(head.name, label) for head in domain.heads for label in head.label_names]
+    head, label = max(named, key=lambda names: _json_bytes(names[0]) + _json_bytes(names[1]))
+    message = IntentUpdate(
+        **_LONGEST_FIELDS,
+        session_opened=False,
+        intents={head.name: dict.fromkeys(head.label_names, probability) for head in domain.heads},
+        weights=dict.fromkeys((head.name for head in domain.heads), probability),
+        primary=PrimaryIntent(head, label, probability),
+        shifted=False,
+    )
+    return len(encode_output(message))
+
+
+def largest_recommendation(domain: Domain, item_ids: Sequence[str], titles: Sequence[str], k: int) -> int:
+    """Bytes of the largest recommendation of ``k`` of these items, whoever played what. Titles of none: as if all were empty.
+
+    Cost: encodes every item once.
+    """
+    empty = len(encode_output(_longest_list(UNSET)))
+    hidden = len(encode_output(_longest_list(_longest_reasons(domain))))
+    sizes = (entry_bytes(item_id, title) for item_id, title in zip(item_ids, titles, strict=True))
+    # A comma follows every item but the last.
+    return max(hidden, empty + sum(size + 1 for size in heapq.nlargest(k, sizes)))
+
+
+def fits_whatever_the_items(domain: Domain, k: int, max_bytes: int) -> bool:
+    """Whether no recommendation of ``k`` items can exceed ``max_bytes``, whatever the catalogue holds. Cost: none."""
+    return largest_recommendation(domain, [_LONGEST_ID] * k, ["\0" * MAX_TITLE_LENGTH] * k, k) <= max_bytes
+
+
+def entry_bytes(item_id: str, title: str) -> int:
+    """Bytes of one item in a recommendation, with the longest score."""
+    return len(msgspec.json.encode(RecommendedItem(item_id, title, _LONGEST_SCORE)))
+
+
+def with_short_titles(message: Recommendation, max_bytes: int) -> bytes | None:
+    """The recommendation as JSON, each title cut to an equal share of what ``max_bytes`` leaves for titles.
+
+    None if it does not fit without any title either.
+    """
+    items = message.items
+    bare = msgspec.structs.replace(message, items=[RecommendedItem(i.item_id, "", i.score) for i in items])
+    left = max_bytes - len(encode_output(bare))
+    if left < 0 or not items:
+        return None
+    share = left // len(items)
+    short = [RecommendedItem(i.item_id, cut_text(i.title, share), i.score) for i in items]
+    return encode_output(msgspec.structs.replace(message, items=short))
+
+
+def cut_text(text: str, max_bytes: int) -> str:
+    """The text if its JSON, without quotes, takes at most ``max_bytes``; else its beginning, with "…" if there is room for it."""
+    if _json_bytes(text) <= max_bytes:
+        return text
+    room = max_bytes - len(_MARK.encode())
+    if room < 0:
+        return ""
+    low, high = 0, min(len(text), room)  # characters; each takes a byte or more
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _json_bytes(text[:middle]) <= room else (low, middle - 1)
+    return text[:low] + _MARK
+
+
+def _json_bytes(text: str) -> int:
+    return len(msgspec.json.encode(text)) - 2
+
+
+def _longest_list(hidden_by: list[HiddenBy] | msgspec.UnsetType) -> Recommendation:
+    return Recommendation(**_LONGEST_FIELDS, items=[], fallback="popular", hidden_by=hidden_by)
+
+
+def _longest_reasons(domain: Domain) -> list[HiddenBy]:
+    longest = max(HidingReason, key=len)
+    filters = [f for f in domain.filters if f.kind is not FilterKind.WATCHED]
+    return [HiddenBy(f.kind.value, f.key, longest.value, f.event_key or UNSET) for f in filters]
+
+
+_LONGEST_FIELDS: dict[str, Any] = {
+    "user_id": _LONGEST_ID,
+    "session_id": "f" * 16,
+    "event_id": _LONGEST_ID,
+    "event_time": "2099-12-31T23:59:59.999Z",
+    "bundle": "b" + "f" * 12,
+    "source": Source(_LONGEST_TOPIC, 2**31 - 1, _LARGEST_INTEGER),
+    "coalesced": Coalesced(_LARGEST_INTEGER, _LARGEST_INTEGER),
+    "catalogue_offset": _LARGEST_INTEGER,
+}

@@ -1,0 +1,271 @@
+"""The catalogue on a broker: the commands that write it, a reader of it, and a real worker that follows it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intentrec_core.errors import BrokerError, DataError
+from intentrec_core.features.catalogue import Item
+from stream.cli import root
+from stream.kafka.items_reader import ItemsReader
+from stream.kafka.items_writer import put_item, sync_items, withdraw_item
+from stream.kafka.replay import start_producer
+from stream.kafka.topics import create_topics
+from stream.local_kafka.broker import Broker
+from stream.ops.metrics import Metrics
+from stream.settings import Settings
+from stream.trainer.app import TrainerProcess
+from stream.wire.catalogue_record import ItemChanges, item_hash
+from stream.wire.codec import decode_recommendation
+from stream.wire.messages import Recommendation
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.rig import ANSWERS_WITHIN_S, Rig, Worker
+from tests.rigs.serving_rig import (
+    ServingRigMaker,
+    announce_bundle,
+    counted,
+    start_serving,
+    until,
+    wait_ready,
+    world_plays,
+)
+from tests.rigs.trainer_rig import counted as trainer_counted
+from tests.rigs.trainer_rig import make_settings, running, send
+from tests.rigs.trainer_rig import until as until_true
+from tests.worlds.tiny_world import TinyWorld
+from tests.worlds.trainer_world import WalkingWorld
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def write_items(path: Path, items: list[Item]) -> Path:
+    """A catalogue file in JSON lines."""
+    path.write_text("".join(json.dumps({"item_id": i.item_id, "title": i.title, **i.attributes}) + "\n" for i in items))
+    return path
+
+
+async def read(settings: Settings) -> ItemChanges:
+    async with ItemsReader(settings) as topic:
+        return await topic.changes()
+
+
+def test_what_is_written_is_read_and_followed(
+    make_rig: RigMaker, broker: Broker, world: TinyWorld, tmp_path: Path
+) -> None:
+    settings = make_rig(broker).settings
+
+    async def test() -> None:
+        assert await read(settings) == ItemChanges({}, -1)
+        file = write_items(tmp_path / "items.jsonl", world.items)
+        assert len((await sync_items(settings, file)).put) == len(world.items)
+        assert not (await sync_items(settings, file)).put
+        async with ItemsReader(settings) as topic:
+            whole = await topic.changes()
+            assert whole.items == {item_hash(item.item_id.encode()): item for item in world.items}
+            withdrawn = await withdraw_item(settings, "item-3")
+            put = await put_item(settings, Item("new", "A new one", {"year": 2001}))
+            seen: dict[int, Item | None] = {}
+            async for changes in topic.follow():
+                seen |= changes.items
+                if changes.offset == put:
+                    break
+            assert seen == {item_hash(b"item-3"): None, item_hash(b"new"): Item("new", "A new one", {"year": 2001})}
+            assert whole.offset < withdrawn < put
+        async with ItemsReader(settings) as topic:
+            items = await topic.everything()
+        assert items["item-3"].withdrawn
+        assert items["item-4"].written_by == "file"
+        with pytest.raises(DataError, match="--allow-shrink"):
+            await sync_items(settings, write_items(file, world.items[:10]))
+        with pytest.raises(DataError, match="no items"):
+            await sync_items(settings, write_items(file, []))
+        with pytest.raises(DataError, match="missing"):
+            await sync_items(settings, tmp_path / "missing.jsonl")
+        async with ItemsReader(settings) as topic:
+            assert await topic.everything() == items, "a refused file changes nothing"
+
+    asyncio.run(test())
+
+
+def test_a_record_that_is_no_item_hides_the_item_of_its_key(make_rig: RigMaker, embedded_broker: Broker) -> None:
+    settings = make_rig(embedded_broker).settings
+
+    async def test() -> None:
+        await put_item(settings, Item("m1", "Heat"))
+        producer = await start_producer(settings)
+        await producer.send_and_wait(settings.items_topic, b"{", key=b"m1", partition=0)
+        await producer.stop()
+        changes = await read(settings)
+        assert changes.items == {item_hash(b"m1"): None}
+        assert changes.num_unreadable == 1
+
+    asyncio.run(test())
+
+
+def test_a_topic_of_several_partitions_is_refused(make_rig: RigMaker, embedded_broker: Broker) -> None:
+    settings = make_rig(embedded_broker).settings
+    settings = settings.model_copy(update={"items_topic": settings.plays_topic})
+    with pytest.raises(BrokerError, match=r"has 4 partitions; allowed: one; create it: intentrec topics"):
+        asyncio.run(read(settings))
+
+
+class Lists:
+    """The lists that a rig's workers have published, and plays until there is a new one of every member."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.num_users = 6
+
+    def play(self) -> dict[str, Recommendation]:
+        """Plays once for each member, and returns the newest list of each."""
+        self.rig.produce(world_plays(self.rig, self.num_users, num_users=self.num_users))
+        self.rig.wait_for_answers(self.rig.num_sent)
+        return {answer.user_id: answer for answer in self.all()}
+
+    def all(self) -> list[Recommendation]:
+        outputs = self.rig.outputs(self.rig.settings.recommendations_topic)
+        return sorted((decode_recommendation(output.value) for output in outputs), key=lambda a: a.source.offset)
+
+
+def serves(worker: Worker, version: str) -> bool:
+    return counted(worker, "bundle_info", bundle=version) == 1
+
+
+def follows(worker: Worker, offset: int) -> None:
+    until(lambda: counted(worker, "catalogue_offset") >= offset, ANSWERS_WITHIN_S, worker)
+
+
+def test_a_withdrawn_item_stays_away_through_swap_rollback_and_restart(
+    embedded_broker: Broker, make_serving_rig: ServingRigMaker, world: TinyWorld, tmp_path: Path
+) -> None:
+    rig, (first, second) = make_serving_rig(embedded_broker, catalogue_source="topic", num_recommendations=40)
+    settings, lists = rig.settings, Lists(rig)
+    asyncio.run(sync_items(settings, write_items(tmp_path / "items.jsonl", world.items)))
+    announce_bundle(rig, first)
+    worker = start_serving(rig)
+    wait_ready(worker)
+    before = lists.play()["u1"]
+    assert before.catalogue_offset == len(world.items) - 1
+    withdrawn, kept = before.items[0].item_id, before.items[1].item_id
+
+    offset = asyncio.run(withdraw_item(settings, withdrawn))
+    retitled = asyncio.run(put_item(settings, Item(kept, "Another title", dict(world.catalogue.get(kept).attributes))))
+    new = world.item(world.num_items)
+    put = asyncio.run(put_item(settings, Item(new.item_id, new.title, {**new.attributes, "available": True})))
+    follows(worker, put)
+    answers = lists.play()
+    titles: dict[str, Any] = {item.item_id: item.title for answer in answers.values() for item in answer.items}
+    assert titles[kept] == "Another title"
+    assert titles[new.item_id] == new.title, "on lists before anybody played it"
+    assert offset < retitled < put == answers["u1"].catalogue_offset
+
+    for bundle in (second, first):
+        announce_bundle(rig, bundle)
+        until(lambda version=bundle.version: serves(worker, version), ANSWERS_WITHIN_S, worker)
+        assert {answer.bundle for answer in lists.play().values()} == {bundle.version}
+    assert worker.terminate() == 0, worker.log()[-2000:]
+    worker = start_serving(rig)
+    lists.play()
+    assert counted(worker, "catalogue_hidden_items") == 1
+    assert counted(worker, "catalogue_added_items") == 1
+    assert worker.terminate() == 0, worker.log()[-2000:]
+
+    past = [answer for answer in lists.all() if answer.catalogue_offset >= offset]
+    assert {answer.bundle for answer in past} == {first.version, second.version}
+    assert all(withdrawn not in [item.item_id for item in answer.items] for answer in past)
+    assert any(withdrawn in [item.item_id for item in answer.items] for answer in lists.all()), "it was there before"
+
+
+#: A training run that learns nothing and says what it was asked for.
+ECHO = (
+    sys.executable,
+    "-c",
+    "import json, sys; job = sys.stdin.readline(); print(json.dumps({'outcome': 'skipped', 'detail': job}))",
+)
+
+
+def test_the_trainer_copies_the_file_and_trains_with_the_topic(
+    embedded_broker: Broker, world: TinyWorld, tmp_path: Path
+) -> None:
+    """Before each run: a file that is not believed changes nothing, and the run has what was put by hand."""
+    file = write_items(tmp_path / "items.jsonl", world.items)
+    settings = make_settings(
+        embedded_broker,
+        tmp_path,
+        catalogue=file,
+        catalogue_source="topic",
+        retrain_interval_s=0.1,
+        retrain_min_plays=100,
+    )
+
+    async def next_run(process: TrainerProcess) -> dict[str, Any]:
+        """The job of the second run from now on: the first one may have begun."""
+        for _ in range(2):
+            process.last_result = None
+            await until_true(lambda: process.last_result is not None)
+        assert process.last_result is not None
+        return json.loads(process.last_result.detail)
+
+    def items_of(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        assert job["catalogue_is_whole"]
+        return {row["item_id"]: row for row in map(json.loads, Path(job["catalogue"]).read_text().splitlines())}
+
+    async def test() -> None:
+        await create_topics(settings)
+        await put_item(settings, Item("by-hand", "By hand", {"year": 1999}))
+        await withdraw_item(settings, "item-2")
+        await send(settings, WalkingWorld().rows(200))
+        process = TrainerProcess(settings, Metrics(), retrain_command=ECHO)
+        async with running(process):
+            trained = items_of(await next_run(process))
+            assert trained.keys() == {f"item-{i}" for i in range(30)} - {"item-2"} | {"by-hand"}
+            assert trained["by-hand"] == {"item_id": "by-hand", "title": "By hand", "year": 1999}
+            write_items(file, world.items[:3])
+            assert items_of(await next_run(process)).keys() == trained.keys()
+            write_items(file, world.items[:28])
+            assert trained.keys() - items_of(await next_run(process)).keys() == {"item-28", "item-29"}
+        for outcome in ("refused", "synced"):
+            assert trainer_counted(process.metrics, "catalogue_syncs_total", outcome=outcome) >= 1
+
+    asyncio.run(test())
+
+
+def test_the_commands_say_what_they_did(
+    make_rig: RigMaker, embedded_broker: Broker, world: TinyWorld, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    settings, file = make_rig(embedded_broker).settings, write_items(tmp_path / "items.jsonl", world.items)
+    monkeypatch.setenv("INTENTREC_BROKER", settings.broker)
+    monkeypatch.setenv("INTENTREC_ITEMS_TOPIC", settings.items_topic)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = root.run(["items", *arguments])
+        shown = capsys.readouterr()
+        return code, shown.err if code else shown.out
+
+    assert run("sync", str(file)) == (0, "30 items put, 0 withdrawn, 0 unchanged\n")
+    assert run("withdraw", "item-3") == (0, f"withdrawn: {settings.items_topic} offset 30\n")
+    assert run("put", "new", "--title", "A new one", "--attributes", '{"year": 2001}') == (
+        0, f"put: {settings.items_topic} offset 31\n",
+    )  # fmt: skip
+    code, text = run("sync", str(file))
+    assert (code, "0 items put, 0 withdrawn, 29 unchanged, 1 withdrawn by hand before" in text) == (0, True)
+    code, text = run("list", "--limit", "3")
+    assert code == 0
+    assert "30 items: 29 of a file, 1 put by hand; 1 withdrawn by hand" in text
+    assert "28 more" in text
+    code, text = run("list", "--json")
+    listed = {row["item_id"]: row for row in map(json.loads, text.splitlines())}
+    assert listed["new"] == {"item_id": "new", "title": "A new one", "attributes": {"year": 2001}}
+    write_items(file, world.items[:5])
+    code, text = run("sync", str(file))
+    assert (code, "--allow-shrink" in text) == (3, True)
+    assert run("sync", str(file), "--allow-shrink")[1].startswith("0 items put, 25 withdrawn, 4 unchanged")
+    assert run("put", "x" * 257)[0] == 2
+    assert run("put", "m1", "--attributes", "[]")[0] == 2

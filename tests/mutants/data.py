@@ -1,0 +1,67 @@
+"""Faults in what is believed of plays and catalogue."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+ATTRIBUTES, FINDINGS = "intentrec_core/features/attributes.py", "intentrec_core/plays/findings.py"
+STEP, OUTPUT_ROWS = "intentrec_core/engine/cpu/step.py", "intentrec_core/engine/output_rows.py"
+TRAIN, RETRAIN, TABLE = "intentrec_core/training/train.py", "stream/trainer/retrain.py", "intentrec_core/plays/table.py"
+
+TEST_CATALOGUE, TEST_PROFILE = (
+    "tests/unit/intentrec_core/features/test_catalogue.py",
+    "tests/unit/intentrec_core/plays/test_profile.py",
+)
+TEST_ENCODERS, TEST_RETRAIN = "tests/parity/test_encoders.py", "tests/unit/stream/trainer/test_retrain.py"
+TEST_TRAIN, TEST_TABLE = (
+    "tests/unit/intentrec_core/training/test_train.py",
+    "tests/unit/intentrec_core/plays/test_table.py",
+)
+
+DATA = (
+    Mutant(
+        "a nested value is kept",
+        (Edit(ATTRIBUTES, '        raise CannotBeKept("a nested value")\n', "        return value\n"),),
+        (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "Arrow guesses the type of mixed values",
+        (Edit(ATTRIBUTES, " - {type(None)}}) <= 1:\n", " - {type(None)}}) <= 9:\n"),),
+        (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "an intent without a known label passes",
+        (Edit(FINDINGS, "yield Finding(field.intent, f", "yield Finding(False, f"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "a filter that lets nothing through passes",
+        (Edit(FINDINGS, "    elif not seen.shown:\n", "    elif False:\n"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "the trainer trains on meaningless data",
+        (Edit(RETRAIN, "    if meaningless:\n", "    if False:\n"),),
+        (TEST_RETRAIN,),
+    ),
+    Mutant(
+        "an untrained head leads in the compiled step",
+        (Edit(STEP, " + heads.primary_bias[m] > score[leading] + heads.primary_bias[leading]:", " > score[leading]:"),),
+        (TEST_ENCODERS,),
+    ),
+    Mutant(
+        "an untrained head leads in the torch model",
+        (Edit(OUTPUT_ROWS, "(output.alpha_BTM + model.primary_bias)", "output.alpha_BTM"),),
+        (TEST_ENCODERS,),
+    ),
+    Mutant(
+        "every head counts as trained",
+        (Edit(TRAIN, "    model.set_untrained_heads(untrained)\n", "    model.set_untrained_heads(())\n"),),
+        (TEST_TRAIN,),
+    ),
+    Mutant(
+        "a duration that is NaN is a duration",
+        (Edit(TABLE, "pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)", "column"),),
+        (TEST_TABLE,),
+    ),
+)

@@ -1,0 +1,118 @@
+"""Faults by which a withdrawn item would come back, or a new one would not come."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+_SWITCH, _SHOWN = "stream/pipeline/bundle_switch.py", "stream/pipeline/shown_items.py"
+_PROPERTY = ("tests/property/test_live_catalogue.py",)
+
+LIVE_CATALOGUE = (
+    Mutant(
+        "the coming bundle does not hear of a withdrawal",
+        (
+            Edit(
+                _SWITCH,
+                "(self._current, *([] if self._migration is None else [self._migration.coming])):",
+                "(self._current,):",
+            ),
+        ),
+        _PROPERTY,
+    ),
+    Mutant(
+        "what changed while a bundle was looked up is forgotten",
+        (Edit(_SWITCH, "return items.changed(self._catalogue.since(items.version))", "return items"),),
+        _PROPERTY,
+    ),
+    Mutant(
+        "a bundle that comes back shows its own items",
+        (
+            Edit(
+                _SWITCH,
+                "            return ShownItems.of_catalogue(serving, self._catalogue)\n        return items.changed",
+                "            return ShownItems.of_bundle(serving)\n        return items.changed",
+            ),
+        ),
+        _PROPERTY,
+    ),
+    Mutant(
+        "masks of the items before are kept",
+        (
+            Edit(
+                "index/filters.py",
+                "        )\n        return other\n",
+                "        )\n        other._masks = self._masks\n        return other\n",
+            ),
+        ),
+        ("tests/unit/index/test_conditioning_and_filters.py", *_PROPERTY),
+    ),
+    Mutant(
+        "an item that changes twice is not among the newest changes",
+        (
+            Edit(
+                "stream/pipeline/live_catalogue.py",
+                "held = self._entries.pop(item_hash, None)",
+                "held = self._entries.get(item_hash)",
+            ),
+        ),
+        _PROPERTY,
+    ),
+    Mutant(
+        "a micro-batch is answered with what its bundle shows by then",
+        (
+            Edit(
+                "stream/pipeline/responder.py",
+                "encoded_slice.result.failed, encoded_slice.items",
+                "encoded_slice.result.failed, self.items",
+            ),
+            Edit(
+                "stream/pipeline/bundle_switch.py",
+                "            runner.items = runner.items.changed(",
+                "            runner.items = runner.responder.items = runner.items.changed(",
+            ),
+            Edit(
+                "stream/pipeline/bundle_runner.py",
+                "        self._layout, self._metrics = layout, metrics\n",
+                "        self._layout, self._metrics = layout, metrics\n        self.responder.items = items\n",
+            ),
+        ),
+        _PROPERTY,
+    ),
+    Mutant(
+        "an item that is new to the bundle gets no row",
+        (Edit(_SHOWN, "item is not None and len(added) < MAX_ADDED", "item is not None and len(added) < 0"),),
+        _PROPERTY,
+    ),
+    Mutant(
+        "a file puts again what was withdrawn by hand",
+        (
+            Edit(
+                "stream/kafka/items_writer.py",
+                "if before is not None and before.withdrawn:",
+                "if before is not None and before.withdrawn and not before.withdrawn:",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_writer.py",),
+    ),
+    Mutant(
+        "a broken export withdraws most items",
+        (Edit("stream/kafka/items_writer.py", "MIN_KEPT_RATIO = 0.8", "MIN_KEPT_RATIO = 0.2"),),
+        ("tests/unit/stream/kafka/test_items_writer.py",),
+    ),
+    Mutant(
+        "an item that was watched before it had a row is not watched",
+        (Edit("stream/pipeline/watched.py", "            self._held.clear()\n", ""),),
+        ("tests/unit/stream/pipeline/test_shown_items.py",),
+    ),
+    Mutant(
+        "a record that cannot be read leaves its item shown",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "            for record, item in zip(records, read, strict=True)\n",
+                "            for record, item in zip(records, read, strict=True) if not isinstance(item, ValueError)\n",
+            ),
+        ),
+        ("tests/integration/test_live_catalogue.py::test_a_record_that_is_no_item_hides_the_item_of_its_key",),
+    ),
+)

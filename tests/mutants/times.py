@@ -1,0 +1,96 @@
+"""Faults in how times and nulls are read: units mixed up, times beyond the limits taken, nulls that cost a play."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+TIMES, CODEC, COLUMN = "intentrec_core/times.py", "stream/wire/codec.py", "intentrec_core/plays/time_column.py"
+RELEASES, HISTORY = "intentrec_core/features/release_times.py", "intentrec_core/history/history.py"
+FOLLOWER, REPLAY, WORLD = (
+    "stream/trainer/log_follower.py",
+    "stream/kafka/replay.py",
+    "intentrec_core/simulation/simulate.py",
+)
+
+TEST_TIMES, TEST_CODEC = "tests/unit/intentrec_core/test_times.py", "tests/unit/stream/wire/test_codec.py"
+TEST_COLUMN = "tests/unit/intentrec_core/plays/test_time_column.py"
+TEST_RELEASES = "tests/unit/intentrec_core/features/test_release_times.py"
+TEST_BOTH = "tests/property/test_trainer_reads_as_the_worker.py"
+
+TIMES_AND_NULLS = (
+    Mutant(
+        "times: seconds taken for milliseconds",
+        (Edit(CODEC, "    if ts_ms < earliest_ms:\n", "    if False:\n"),),
+        (TEST_CODEC,),
+    ),
+    Mutant(
+        "times: digits read as a date",
+        (Edit(TIMES, "    if text.isdigit() and text.isascii():\n", "    if False:\n"),),
+        (TEST_TIMES,),
+    ),
+    Mutant(
+        "times: a second 60 taken anywhere",
+        (Edit(TIMES, "    if later_ms == 1000 and ts_ms % _DAY_MS >= 1000:\n", "    if False:\n"),),
+        (TEST_TIMES,),
+    ),
+    Mutant(
+        "times: a unit named that does not fit",
+        (Edit(TIMES, '    "nanoseconds (ns)": (1, 1_000_000),\n', '    "nanoseconds (ns)": (1, 100_000),\n'),),
+        (TEST_TIMES,),
+    ),
+    Mutant(
+        "times: the number of a timestamp taken for milliseconds, whatever its type",
+        (Edit(COLUMN, '.cast(pa.timestamp("ms", kind.tz), safe=not finer).cast(pa.int64())', ".cast(pa.int64())"),),
+        (TEST_COLUMN,),
+    ),
+    Mutant(
+        "times: limits of stored plays not checked",
+        (
+            Edit(
+                COLUMN,
+                "    if len(wrong):\n        row = int(wrong[0])\n        where",
+                "    if False:\n        row = 0\n        where",
+            ),
+        ),
+        (TEST_COLUMN,),
+    ),
+    Mutant(
+        "times: releases in milliseconds taken for seconds",
+        (Edit(RELEASES, "    if FIRST_RELEASE_MS <= 1000.0 * at_s < END_MS:\n", "    if True:\n"),),
+        (TEST_RELEASES,),
+    ),
+    Mutant(
+        "times: a simulated world goes on in the future",
+        (
+            Edit(
+                WORLD, '                records = records[records["due_ms"] < self.end_ms]\n', "                pass\n"
+            ),
+        ),
+        ("tests/unit/intentrec_core/simulation/test_simulate.py",),
+    ),
+    Mutant(
+        "nulls: sent by a replay",
+        (Edit(REPLAY, " if value is not None}", "}"),),
+        ("tests/unit/stream/kafka/test_replay.py",),
+    ),
+    Mutant(
+        "nulls: logged as a text by the trainer",
+        (Edit(FOLLOWER, "play.attributes.items() if value is not None}", "play.attributes.items()}"),),
+        (TEST_BOTH,),
+    ),
+    Mutant(
+        "trainer: numbers in another form than the worker stores",
+        (Edit(FOLLOWER, "{key: value_text(value) for", "{key: str(value) for"),),
+        (TEST_BOTH,),
+    ),
+    Mutant(
+        "trainer: a negative zero in the worker only",
+        (Edit(HISTORY, "        return made + 0.0", "        return made"),),
+        (TEST_BOTH,),
+    ),
+    Mutant(
+        "trainer: truth values as texts are no numbers",
+        (Edit(HISTORY, "            made = _TRUTHS.get(value, math.nan)\n", "            made = math.nan\n"),),
+        (TEST_BOTH,),
+    ),
+)

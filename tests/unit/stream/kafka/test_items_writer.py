@@ -1,0 +1,130 @@
+"""What a catalogue file changes on the items topic, and which files are not believed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.features.catalogue import Item
+from stream.kafka.items_writer import MAX_ITEM_BYTES, SyncPlan, plan_sync, put_item, sync_items
+from stream.settings import Settings
+from stream.wire.codec import decode_item
+from stream.wire.messages import CatalogueItem
+
+
+def rows(num: int, **attributes: Any) -> list[Item]:
+    return [Item(f"m{i}", f"Title {i}", attributes) for i in range(num)]
+
+
+def after(known: Mapping[str, CatalogueItem], plan: SyncPlan) -> dict[str, CatalogueItem]:
+    """The items on the topic once the plan is written."""
+    items = {**known, **{key.decode(): decode_item(value) for key, value in plan.put.items()}}
+    return {item_id: item for item_id, item in items.items() if item_id.encode() not in plan.withdraw}
+
+
+FIVE = after({}, plan_sync("items.jsonl", rows(5), {}))
+HAND = CatalogueItem(item_id="hand", title="By hand")
+
+
+def test_a_first_file_puts_its_rows() -> None:
+    assert {item_id: (item.title, item.written_by) for item_id, item in FIVE.items()} == {
+        f"m{i}": (f"Title {i}", "file") for i in range(5)
+    }
+
+
+def test_the_same_file_again_writes_nothing() -> None:
+    plan = plan_sync("items.jsonl", rows(5), FIVE)
+    assert (plan.put, plan.withdraw, plan.num_same) == ({}, [], 5)
+
+
+def test_rows_that_differ_are_put_and_rows_that_are_missing_are_withdrawn() -> None:
+    changed = [Item("m0", "Another title"), *rows(4)[1:]]
+    plan = plan_sync("items.jsonl", changed, FIVE)
+    assert list(plan.put) == [b"m0"]
+    assert plan.withdraw == [b"m4"]
+
+
+def test_items_put_by_hand_stay_where_the_file_does_not_have_them() -> None:
+    assert after({**FIVE, "hand": HAND}, plan_sync("items.jsonl", rows(5), {**FIVE, "hand": HAND}))["hand"] == HAND
+
+
+def test_of_a_hand_and_a_file_the_last_write_counts() -> None:
+    known = {**FIVE, "m1": CatalogueItem(item_id="m1", title="Corrected")}
+    synced = after(known, plan_sync("items.jsonl", rows(5), known))
+    assert (synced["m1"].title, synced["m1"].written_by) == ("Title 1", "file")
+
+
+def test_what_was_withdrawn_by_hand_is_not_put_again_by_a_file() -> None:
+    known = {**FIVE, "m1": CatalogueItem(item_id="m1", withdrawn=True)}
+    plan = plan_sync("items.jsonl", rows(5), known)
+    assert plan.held == ["m1"]
+    assert after(known, plan)["m1"].withdrawn
+    assert "m1" in plan.line()
+
+
+def test_a_withdrawal_by_hand_stays_on_the_topic_when_the_file_loses_the_row() -> None:
+    known = {**FIVE, "m4": CatalogueItem(item_id="m4", withdrawn=True)}
+    assert after(known, plan_sync("items.jsonl", rows(4), known))["m4"].withdrawn
+
+
+@pytest.mark.parametrize("known", [{}, FIVE])
+@pytest.mark.parametrize("allow_shrink", [False, True])
+def test_an_empty_file_changes_nothing(known: Mapping[str, CatalogueItem], allow_shrink: bool) -> None:
+    with pytest.raises(DataError, match=r"items\.jsonl: no items"):
+        plan_sync("items.jsonl", [], known, allow_shrink=allow_shrink)
+
+
+def test_a_file_more_than_a_fifth_smaller_changes_nothing() -> None:
+    assert plan_sync("items.jsonl", rows(4), FIVE).withdraw == [b"m4"], "a fifth is allowed"
+    with pytest.raises(DataError, match=r"items\.jsonl: 3 items, and 5 .* --allow-shrink"):
+        plan_sync("items.jsonl", rows(3), FIVE)
+    assert plan_sync("items.jsonl", rows(3), FIVE, allow_shrink=True).withdraw == [b"m3", b"m4"]
+
+
+def test_items_put_by_hand_do_not_count_as_rows_of_a_file() -> None:
+    known = {f"hand-{i}": CatalogueItem(item_id=f"hand-{i}") for i in range(50)}
+    assert not plan_sync("items.jsonl", rows(5), {**FIVE, **known}).withdraw
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (Item("odd", "Fun \ud83d"), "JSON"),
+        (Item("odd", "x" * (MAX_ITEM_BYTES + 1)), "bytes"),
+        (Item("odd", "Title", {"thing": object()}), "JSON"),
+    ],
+    ids=["half an emoji", "too long", "no JSON"],
+)
+def test_a_row_that_no_record_can_hold_costs_that_row_alone(odd: Item, reason: str) -> None:
+    known = {**FIVE, "odd": CatalogueItem(item_id="odd", title="As it was", written_by="file")}
+    plan = plan_sync("items.jsonl", [*rows(5), odd], known)
+    assert reason in plan.unfit["odd"]
+    assert after(known, plan) == known
+    assert "odd" in plan.line()
+
+
+def test_a_plan_survives_the_topic() -> None:
+    plan = plan_sync("items.jsonl", rows(2, genres=["Drama"], year=1995, available=True), {})
+    item = msgspec.json.decode(plan.put[b"m1"])
+    assert item == {
+        "item_id": "m1", "title": "Title 1", "written_by": "file",
+        "attributes": {"genres": ["Drama"], "year": 1995, "available": True},
+    }  # fmt: skip
+
+
+def test_releases_in_another_unit_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    settings = Settings.load(broker="127.0.0.1:1", domain="video")  # no broker is asked
+    released = {"released": 1_577_836_800_000}
+    file = tmp_path / "items.jsonl"
+    file.write_text(json.dumps({"item_id": "m1", "title": "One", **released}), "utf-8")
+    with pytest.raises(DataError, match=r"items\.jsonl: .*item 'm1': released is 1577836800000.* milliseconds"):
+        asyncio.run(sync_items(settings, file))
+    with pytest.raises(ConfigError, match=r"item 'm1': released is 1577836800000.* milliseconds"):
+        asyncio.run(put_item(settings, Item("m1", "One", released)))
