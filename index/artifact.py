@@ -1,5 +1,14 @@
-"""Index files: the content of a FAISS index, or the plan of a pruned one, as bytes. The vectors are not part of it: a
-bundle stores them once, for all kinds of index.
+"""Kinds of index, and their files: what FAISS holds, or the plan of a pruned index, as bytes.
+
+    auto       one of FAISS's, by the number of items: flat or pq-refine
+    flat       FAISS: all vectors; the same answers as exact
+    hnsw, ivf  FAISS: a graph; inverted lists
+    pq-refine  FAISS: 4-bit codes, then exact scores
+    exact      our kernel: all vectors
+    pruned     our kernel: the items and directions that matter, then exact scores
+
+The vectors are not part of a file: a bundle stores them once, for all kinds of index. Files of plans and codes hold a digest of
+them instead.
 
 An index that is read back is compared with the bundle's vectors, so that the index of another bundle cannot serve.
 """
@@ -17,46 +26,91 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from index.base import ItemIndex, Vectors
+from index.base import ItemIndex, Vectors, checked_vectors
 from index.exact import ExactIndex
 from index.faiss_index import FaissIndex, IndexKind
 from index.pruned import PrunedIndex
-from index.pruning import Plan, make_plan
+from index.pruning import MIN_QUERIES, PLANNED_K, Plan, make_plan
+from index.quantised import MIN_ITEMS, Quantisation, QuantisedIndex, quantise
 from intentrec_core.errors import BundleError, BundleFault
 
-EXACT, PRUNED = "exact", "pruned"
-KINDS = (EXACT, *(kind.value for kind in IndexKind), PRUNED)
-AnyIndex = ExactIndex | FaissIndex | PrunedIndex
+AUTO, EXACT, PRUNED, PQ_REFINE = "auto", "exact", "pruned", "pq-refine"
+KINDS = (*(kind.value for kind in IndexKind), PQ_REFINE, EXACT, PRUNED)
+#: What can be asked for.
+CHOICES = (AUTO, *KINDS)
+AnyIndex = ExactIndex | FaissIndex | QuantisedIndex | PrunedIndex
 #: The whole file of an exact index, which needs only the vectors.
 _MAGIC = b"intentrec-exact\n"
 #: The start of the file of a pruned index; the plan's arrays and the digest of its vectors follow.
 _PLAN_MAGIC = b"intentrec-pruned\n"
+#: The start of the file of a product-quantised index; its arrays, FAISS's bytes and the digest of its vectors follow.
+_CODES_MAGIC = b"intentrec-pq\n"
+#: The name of the digest in both.
+_DIGEST = "vectors"
 _SAMPLED_ROWS = 64
-#: The largest size for exact search. At this size, a batch takes 0.7 ms per query on one core, less than flat FAISS,
-#: and misses nothing; see bench_index.
-_EXACT_UP_TO_ROWS = 100_000
+#: From this many items on, codes can be made, and cost less than all vectors; docs/decisions 86.
+PQ_FROM_ITEMS = MIN_ITEMS
+#: Codes that find a smaller share of the exact best ten are not chosen by ``auto``.
+_AUTO_RECALL = 0.99
 
 
-def default_kind(num_rows: int) -> str:
-    """The kind that suits a catalogue of this size: exact, or pruned for a very large one."""
-    return EXACT if num_rows <= _EXACT_UP_TO_ROWS else PRUNED
+def needs_queries(kind: str, num_rows: int) -> bool:
+    """Whether :func:`build` makes use of sample queries."""
+    return kind in (PQ_REFINE, PRUNED) or (kind == AUTO and num_rows > PQ_FROM_ITEMS)
 
 
-def build(vectors: Vectors, kind: str = EXACT, queries: Vectors | None = None) -> AnyIndex:
-    """An index of this kind over item vectors f32[V, D].
+def fewest(kind: str) -> tuple[int, int]:
+    """The fewest items and the fewest sample queries that a kind can be built from."""
+    if kind == PQ_REFINE:
+        return MIN_ITEMS, MIN_QUERIES
+    return (PLANNED_K + 1, MIN_QUERIES) if kind == PRUNED else (0, 0)
 
-    ``queries`` f32[N, D] are samples of the queries to expect; only a pruned index needs them
-    (:func:`index.pruning.make_plan`).
 
-    Raises: ValueError for an unknown kind, unsuitable vectors, or too few queries.
+def described(kind: str) -> str:
+    """A choice in words, for a bundle's manifest."""
+    if kind != AUTO:
+        return kind
+    return f"auto: {PQ_REFINE} from {PQ_FROM_ITEMS} items and {MIN_QUERIES} members on, else {IndexKind.FLAT}"
+
+
+def build(vectors: Vectors, kind: str = AUTO, queries: Vectors | None = None) -> AnyIndex:
+    """An index over item vectors f32[V, D], of one of :data:`CHOICES`.
+
+    ``queries`` f32[N, D] are samples of the queries to expect; only product quantisation and pruning need them. ``auto`` takes
+    flat for few items, for fewer than :data:`index.pruning.MIN_QUERIES` samples, and where codes do not find 0.99 of the exact
+    best ten.
+
+    Raises: ValueError for an unknown kind, unsuitable vectors, or too few queries or items for the kind asked for.
     """
-    if kind not in KINDS:
-        raise ValueError(f"index kind {kind!r}; allowed: {', '.join(KINDS)}")
-    if kind == PRUNED:
+    if kind not in CHOICES:
+        raise ValueError(f"index kind {kind!r}; allowed: {', '.join(CHOICES)}")
+    if kind == AUTO:
+        return _auto(vectors, queries)
+    if kind in (PQ_REFINE, PRUNED):
         if queries is None:
-            raise ValueError("a pruned index is planned from sample queries: pass some")
-        return PrunedIndex(vectors, make_plan(vectors, queries))
+            raise ValueError(f"a {kind} index is planned from sample queries: pass some")
+        checked = checked_vectors(vectors)
+        if kind == PQ_REFINE:
+            return QuantisedIndex(checked, quantise(checked, queries))
+        return PrunedIndex(checked, make_plan(checked, queries))
     return ExactIndex(vectors) if kind == EXACT else FaissIndex(vectors, kind)
+
+
+def _auto(vectors: Vectors, queries: Vectors | None) -> AnyIndex:
+    if queries is not None and len(queries) >= MIN_QUERIES and needs_queries(AUTO, len(vectors)):
+        checked = checked_vectors(vectors)
+        quantisation = quantise(checked, queries)
+        if quantisation.recall >= _AUTO_RECALL:
+            return QuantisedIndex(checked, quantisation)
+    return FaissIndex(vectors, IndexKind.FLAT)
+
+
+def kind_of(index: ItemIndex) -> str:
+    """The kind of an index of this package."""
+    if isinstance(index, FaissIndex):
+        return index.kind.value
+    kinds: dict[type[ItemIndex], str] = {ExactIndex: EXACT, QuantisedIndex: PQ_REFINE, PrunedIndex: PRUNED}
+    return kinds[type(index)]
 
 
 def to_bytes(index: ItemIndex) -> bytes:
@@ -68,6 +122,8 @@ def to_bytes(index: ItemIndex) -> bytes:
         return _MAGIC
     if isinstance(index, PrunedIndex):
         return _PLAN_MAGIC + _plan_bytes(index)
+    if isinstance(index, QuantisedIndex):
+        return _CODES_MAGIC + _codes_bytes(index)
     if isinstance(index, FaissIndex):
         return bytes(faiss.serialize_index(index.faiss).tobytes())
     raise TypeError(f"{type(index).__name__} has no index file")
@@ -87,6 +143,8 @@ def from_bytes(data: bytes, vectors: Vectors, bundle: str = "") -> AnyIndex:
             return ExactIndex(vectors)
         if data.startswith(_PLAN_MAGIC):
             return _planned(data[len(_PLAN_MAGIC) :], vectors)
+        if data.startswith(_CODES_MAGIC):
+            return _quantised(data[len(_CODES_MAGIC) :], vectors)
         built = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
         index = FaissIndex(vectors, _kind(built), built=built)
     except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -129,7 +187,7 @@ def _plan_bytes(index: PrunedIndex) -> bytes:
         "rows": plan.rows,
         "basis": plan.basis,
         "figures": np.array([plan.num_candidates, plan.recall], dtype=np.float64),
-        "vectors": _digest(index.exact.vectors),
+        _DIGEST: _digest(index.exact.vectors),
     }
     return save_arrays(arrays)
 
@@ -138,9 +196,36 @@ def _planned(data: bytes, vectors: Vectors) -> PrunedIndex:
     arrays = load_arrays(data)
     num_candidates, recall = arrays["figures"].tolist()
     index = PrunedIndex(vectors, Plan(arrays["rows"], arrays["basis"], int(num_candidates), recall))
-    if not np.array_equal(arrays["vectors"], _digest(index.exact.vectors)):
-        raise ValueError("the plan was made for other vectors than the bundle's; rebuild it")
+    _check_digest(arrays, index)
     return index
+
+
+def _codes_bytes(index: QuantisedIndex) -> bytes:
+    found = index.quantisation
+    arrays: dict[str, NDArray[Any]] = {
+        "rows": found.rows,
+        "basis": found.basis,
+        "codes": faiss.serialize_index(found.codes),
+        "figures": np.array([*found.num_candidates, found.recall], dtype=np.float64),
+        _DIGEST: _digest(index.exact.vectors),
+    }
+    return save_arrays(arrays)
+
+
+def _quantised(data: bytes, vectors: Vectors) -> QuantisedIndex:
+    arrays = load_arrays(data)
+    few, many, recall = arrays["figures"].tolist()
+    codes = faiss.deserialize_index(arrays["codes"])
+    if not isinstance(codes, faiss.IndexPQFastScan):
+        raise ValueError(f"the codes are a {type(codes).__name__}; allowed: IndexPQFastScan")
+    index = QuantisedIndex(vectors, Quantisation(arrays["rows"], arrays["basis"], codes, (int(few), int(many)), recall))
+    _check_digest(arrays, index)
+    return index
+
+
+def _check_digest(arrays: dict[str, NDArray[Any]], index: PrunedIndex | QuantisedIndex) -> None:
+    if not np.array_equal(arrays[_DIGEST], _digest(index.exact.vectors)):
+        raise ValueError("it was made for other vectors than the bundle's; rebuild it")
 
 
 def _digest(vectors: Vectors) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ Shapes: V rows of the index, row 0 included; S added rows; B queries, D dimensio
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -32,6 +33,17 @@ class ExtendedIndex:
         self._base = base
         self._added = ExactIndex(np.concatenate([np.zeros((1, base.dimension), dtype=np.float32), added]))
         self._num_base = base.num_items + 1
+
+    @property
+    def base(self) -> ItemIndex:
+        """The index that the items were added to."""
+        return self._base
+
+    def over(self, base: ItemIndex) -> ExtendedIndex:
+        """The same added items beside another index of the same rows."""
+        other = copy.copy(self)
+        other._base = base
+        return other
 
     @property
     def num_items(self) -> int:

@@ -1,8 +1,4 @@
-"""FAISS with the interface of all indexes: fetches more than k items, filters, scores exactly, and falls back if too
-few are left.
-
-    queries ─▶ FAISS, k + excluded + slack ─▶ filters ─▶ exact scores ─▶ best k
-                                                 └─ too few, or a tie cut off: exact search over the allowed rows
+"""FAISS over the item vectors as they are, refined by exact scores (:mod:`index.refined`).
 
 ``flat`` returns the same results as :class:`index.exact.ExactIndex`, ties included. ``hnsw`` and ``ivf`` may miss an
 item that belongs to the best (see :func:`index.recall.recall_at_k`), but return k items whenever k may be shown.
@@ -10,28 +6,15 @@ item that belongs to the best (see :func:`index.recall.recall_at_k`), but return
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
 import faiss
 import numpy as np
 
-from index.base import (
-    PAD_ROW,
-    Mask,
-    Rows,
-    Vectors,
-    check_search,
-    longest_vector,
-    picked,
-    rounding_margin,
-)
-from index.candidates import MIN_ALLOWED_RATIO, allowed_ratios, best, ends_of, with_included
-from index.exact import ExactIndex
+from index.base import Rows, Vectors
+from index.refined import SLACK, RefinedIndex
 
-#: Candidates in addition to k that are scored exactly, so that rounding at the limit does not cause a fallback.
-SLACK = 16
 _HNSW_LINKS = 32
 _HNSW_BUILD = 200
 _HNSW_SEARCH = 256
@@ -52,7 +35,7 @@ class IndexKind(StrEnum):
     IVF = "ivf"
 
 
-class FaissIndex:
+class FaissIndex(RefinedIndex):
     """A FAISS index over rows 1 to V - 1, with an exact index over the same vectors as the fallback.
 
     ``vectors`` has row 0. FAISS numbers its items from 0, so its id is the row minus one.
@@ -65,50 +48,30 @@ class FaissIndex:
 
         Raises: ValueError for unsuitable vectors, or a built index with another size, dimension or metric.
         """
+        super().__init__(vectors)
         self.kind = IndexKind(kind)
-        self.exact = ExactIndex(vectors)
         self.faiss = self._build() if built is None else built
         self._check_built()
-        self._longest = longest_vector(self.exact.vectors)
         self._configure()
 
     @property
-    def num_items(self) -> int:
-        """Number of items held, not counting row 0."""
-        return self.exact.num_items
+    def num_searched(self) -> int:
+        """See :meth:`index.refined.RefinedIndex.num_searched`."""
+        return self.num_items
+
+    def num_candidates(self, k: int) -> int:
+        """See :meth:`index.refined.RefinedIndex.num_candidates`."""
+        return k + SLACK
+
+    def rough(self, queries: Vectors, num_fetched: int) -> tuple[Vectors, Rows]:
+        """See :meth:`index.refined.RefinedIndex.rough`."""
+        scores, ids = self.faiss.search(self._reduced(queries), num_fetched)
+        return scores, ids + 1
 
     @property
-    def dimension(self) -> int:
-        """D: the number of dimensions."""
-        return self.exact.dimension
-
-    def search(
-        self,
-        queries: Vectors,
-        k: int,
-        *,
-        excluded: Sequence[Rows] | None = None,
-        allowed: Sequence[Mask | None] | None = None,
-        included: Sequence[Rows] | None = None,
-    ) -> tuple[Rows, Vectors]:
-        """See :meth:`index.base.ItemIndex.search`."""
-        queries = check_search(self, queries, k, excluded, allowed, included)
-        rows = np.full((len(queries), k), PAD_ROW, dtype=np.int64)
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        ratios = allowed_ratios(self.num_items, len(queries), allowed)
-        wide = np.flatnonzero(ratios >= MIN_ALLOWED_RATIO)
-        incomplete = np.flatnonzero(ratios < MIN_ALLOWED_RATIO)
-        if len(wide) and self.num_items:
-            hidden = max((len(rows) for rows in picked(excluded, wide) or ()), default=0)
-            num_fetched = min(self.num_items, hidden + int(np.ceil((k + SLACK) / ratios[wide].min())))
-            filters = picked(excluded, wide), picked(allowed, wide), picked(included, wide)
-            rows[wide], scores[wide], complete = self._search_wide(queries[wide], k, num_fetched, *filters)
-            incomplete = np.concatenate([incomplete, wide[~complete]])
-        if len(incomplete):
-            rows[incomplete], scores[incomplete] = self.exact.search(
-                queries[incomplete], k, excluded=picked(excluded, incomplete), allowed=picked(allowed, incomplete)
-            )
-        return rows, scores
+    def is_exact(self) -> bool:
+        """See :meth:`index.refined.RefinedIndex.is_exact`."""
+        return self.kind is IndexKind.FLAT
 
     def holds_its_vectors(self, num_rows: int) -> bool:
         """Whether FAISS's content equals the vectors, checked on ``num_rows`` rows spread over all of them."""
@@ -120,51 +83,6 @@ class FaissIndex:
         if self.kind is IndexKind.IVF:
             self.faiss.set_direct_map_type(0)  # NoMap, the state in which it is saved
         return equal
-
-    def _search_wide(
-        self,
-        queries: Vectors,
-        k: int,
-        num_fetched: int,
-        excluded: Sequence[Rows] | None,
-        allowed: Sequence[Mask | None] | None,
-        included: Sequence[Rows] | None,
-    ) -> tuple[Rows, Vectors, Mask]:
-        """Results, and which of them are complete: k items, and (for flat) no unseen item that could belong to them."""
-        rough, ids = self.faiss.search(self._reduced(queries), num_fetched)
-        fetched = ids.astype(np.int64) + 1
-        alive = self._alive(fetched, excluded, allowed)
-        kept = min(num_fetched, k + SLACK)
-        order = np.argsort(~alive, axis=1, kind="stable")[:, :kept]
-        candidates = np.where(
-            np.take_along_axis(alive, order, axis=1), np.take_along_axis(fetched, order, axis=1), PAD_ROW
-        )
-        if included is not None:
-            candidates = with_included(candidates, included, excluded, allowed)
-        rows, scores = best(self.exact.vectors, queries, candidates.ravel(), ends_of(candidates), k)
-        complete = rows[:, -1] != PAD_ROW
-        if self.kind is IndexKind.FLAT:
-            # FAISS's best score among items that were not scored exactly: this item could tie with the last result.
-            last_seen = rough[:, -1] if num_fetched < self.num_items else np.full(len(rough), -np.inf, dtype=np.float32)
-            cut = np.take_along_axis(rough, order[:, -1:], axis=1)[:, 0]
-            unscored = np.where(alive.sum(axis=1) > kept, cut, last_seen)
-            complete &= scores[:, -1] - rounding_margin(queries, self._longest) > unscored
-        return rows, scores, complete
-
-    def _alive(self, fetched: Rows, excluded: Sequence[Rows] | None, allowed: Sequence[Mask | None] | None) -> Mask:
-        """True for fetched rows that may be shown. FAISS pads with id -1, which is row 0 here."""
-        alive = fetched > 0
-        if excluded is not None:
-            hidden = np.zeros(self.num_items + 1, dtype=np.bool_)
-            for query, rows in enumerate(excluded):
-                hidden[rows] = True
-                alive[query] &= ~hidden[fetched[query]]
-                hidden[rows] = False
-        if allowed is not None:
-            for query, mask in enumerate(allowed):
-                if mask is not None:
-                    alive[query] &= mask[fetched[query]]
-        return alive
 
     def _build(self) -> Any:
         items = self._extended()

@@ -12,6 +12,7 @@ from safetensors.numpy import load, save
 from index.base import PAD_ROW, ItemIndex, Rows, Vectors
 from index.faiss_index import FaissIndex, IndexKind
 from index.pruned import PrunedIndex
+from index.quantised import QuantisedIndex
 from intentrec_core.errors import BundleError, BundleFault
 
 #: Allowed difference of a score, relative to the largest one of its query: other hardware adds products in another
@@ -50,7 +51,7 @@ def check_golden(index: ItemIndex, data: bytes, bundle: str) -> None:
         scored = np.abs(own_scores - scores) <= tolerances
     misses = int(np.count_nonzero(~(padding | (ranked & scored))))
     walks = isinstance(index, FaissIndex) and index.kind is not IndexKind.FLAT
-    approximate = walks or isinstance(index, PrunedIndex)
+    approximate = walks or isinstance(index, PrunedIndex | QuantisedIndex)
     if misses > (_APPROXIMATE_MISS_RATIO * rows.size if approximate else 0):
         raise BundleError(
             BundleFault.GOLDEN, bundle, f"{misses} of {rows.size} golden answers differ from those at the build"

@@ -69,7 +69,7 @@ def make_plan(vectors: Vectors, queries: Vectors, target: float = TARGET_RECALL)
     if len(vectors) <= PLANNED_K:
         raise ValueError(f"{len(vectors) - 1} items; a pruned index needs at least {PLANNED_K}")
     fitted, judging = queries[::2], queries[1::2][:_MAX_JUDGED]
-    order = 1 + np.argsort(-_potential(vectors[1:], fitted), kind="stable")
+    order = 1 + np.argsort(-potential(vectors[1:], fitted), kind="stable")
     _, truth = faiss.knn(judging, vectors[1:], PLANNED_K, metric=faiss.METRIC_INNER_PRODUCT)
     place = np.empty(len(vectors), dtype=np.int64)
     place[order] = np.arange(len(order))
@@ -92,15 +92,15 @@ def make_plan(vectors: Vectors, queries: Vectors, target: float = TARGET_RECALL)
         num_kept = min(len(order), 2 * num_kept)
 
 
-def _potential(items: Vectors, queries: Vectors) -> NDArray[np.float32]:
+def potential(items: Vectors, queries: Vectors) -> NDArray[np.float32]:
     """How high each item scores with the queries that favour it. Shapes: f32[V, D], f32[N, D] -> f32[V]."""
     mean = queries.mean(axis=0)
     values, directions = np.linalg.eigh(np.cov(queries.T, dtype=np.float64).reshape(2 * (queries.shape[1],)))
     spread = (directions * np.sqrt(np.maximum(values, 0.0))).astype(np.float32)
     scattered = items @ spread
     deviation = np.sqrt(np.einsum("vd,vd->v", scattered, scattered))
-    potential: NDArray[np.float32] = items @ mean + np.float32(_DEVIATIONS) * deviation
-    return potential
+    highest: NDArray[np.float32] = items @ mean + np.float32(_DEVIATIONS) * deviation
+    return highest
 
 
 def _directions(queries: Vectors) -> Vectors:

@@ -23,6 +23,7 @@ MAX_PLAY_BYTES = 1_000_000
 MAX_RECOMMENDATIONS = 500
 
 Delivery = Literal["at_least_once", "exactly_once"]
+IndexChoice = Literal["auto", "flat", "hnsw", "ivf", "pq-refine", "exact", "pruned"]
 Transactions = Literal["auto", "on", "off"]
 
 
@@ -212,6 +213,11 @@ class Settings(BaseSettings):
     )
     retrain_min_plays: int = Field(1000, ge=100, description="a run with fewer new plays than this is skipped")
     retrain_max_plays: int = Field(2_000_000, ge=1000, description="a run reads at most this many of the newest plays")
+    index: IndexChoice = Field(
+        "auto",
+        description="kind of index in new bundles: FAISS's flat, hnsw, ivf or pq-refine, our own exact or pruned, or auto: "
+        "pq-refine from 624 items and 128 members on, else flat",
+    )
     catalogue: Path | None = Field(
         None,
         description="Parquet or JSON Lines file of the items; read again for every training run, and with "

@@ -27,7 +27,6 @@ from index.base import ItemIndex, Vectors
 from index.conditioning import augment, query
 from index.exact import ExactIndex
 from index.golden import golden_bytes
-from index.pruning import MIN_QUERIES
 from index.recall import recall_at_k
 from intentrec_core.baselines.popularity import WEEK_S
 from intentrec_core.bundle.contents import LoadedBundle, item_label_heads, item_vectors, pack_files
@@ -35,7 +34,7 @@ from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.reference import recompute
-from intentrec_core.errors import BundleError, DataError
+from intentrec_core.errors import BundleError, ConfigError, DataError
 from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
@@ -62,6 +61,8 @@ GOLDEN_K = 10
 GOLDEN_BETA = 1.0
 NUM_PLANNING = 1024
 _CONTEXTS_AT_ONCE = 32
+#: Among these, the members who played last are found.
+_NEWEST_PLAYS = 20_000
 #: What a worker's beta may be: a plan made for one alone may miss what another one finds.
 PLANNED_BETAS = np.array([0.0, 0.5, 1.0], dtype=np.float32)
 
@@ -98,20 +99,20 @@ def build_bundle(
     *,
     parent: str | None = None,
     previous: DataProfile | None = None,
-    index_kind: str | None = None,
+    index_kind: str = artifact.AUTO,
     metrics: Mapping[str, float] | None = None,
     facts: Mapping[str, str | int | float] | None = None,
 ) -> BuiltBundle:
     """Writes a bundle of ``model`` under ``root``, reads it back and runs its golden queries.
 
     ``plays`` (schema PLAYS, event-time order) are all known plays; popularity counts those of the last 7 days. ``index_kind`` is
-    one of :data:`index.artifact.KINDS`; default: the one that suits the catalogue's size. ``parent`` is the bundle that the model
-    was trained from, and ``previous`` the data profile to compare with; ``metrics`` and ``facts`` are added to the manifest's.
+    one of :data:`index.artifact.CHOICES`. ``parent`` is the bundle that the model was trained from, and ``previous`` the data
+    profile to compare with; ``metrics`` and ``facts`` are added to the manifest's.
 
-    Raises: DataError when there are no plays, or they or the catalogue make an intent or a filter meaningless; BundleError when
-    what was written does not verify (NaN, golden, message_size …): then the folder stays, unannounced and unused; OSError when
-    a write fails.
-    Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for a pruned index.
+    Raises: DataError when there are no plays, or they or the catalogue make an intent or a filter meaningless; ConfigError when
+    there are too few items or members for the kind of index; BundleError when what was written does not verify (NaN, golden,
+    message_size …): then the folder stays, unannounced and unused; OSError when a write fails.
+    Cost: the index of V items; a pass of the model over 32 contexts, or 1,056 for an index that is planned from queries.
     """
     if not plays.num_rows:
         raise DataError("no plays: a bundle is built as of its newest play")
@@ -122,15 +123,19 @@ def build_bundle(
     vectors = item_vectors(model.network, model.item_table, until_ms / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
     queries = golden_queries(model.network, model.features, plays)
-    kind, index = _build_index(searched, model, plays, index_kind)
     num_items = len(model.vocabulary) - 1
+    check_index_kind(index_kind, num_items, plays)
+    needs_queries = artifact.needs_queries(index_kind, len(searched))
+    asked = planning_queries(model.network, model.features, plays) if needs_queries else None
+    index = artifact.build(searched, index_kind, asked)
     recall = recall_at_k(index, ExactIndex(searched), queries, GOLDEN_K)
     own_facts: dict[str, str | int | float] = {
         PLAYS_UNTIL: until_ms,
         TRAINED_UNTIL: model.trained_until_ms,
         "num_plays": plays.num_rows,
         "num_items": num_items,
-        "index_kind": kind,
+        "index_kind": artifact.kind_of(index),
+        "index_choice": artifact.described(index_kind),
     }
     with tempfile.TemporaryDirectory(prefix="intentrec-bundle-") as folder:
         files = pack_files(
@@ -157,22 +162,25 @@ def build_bundle(
     _warn_of_long_titles(model.catalogue)
     check_bundle(ref)
     doubts = [finding.text for finding in findings(model.domain, profile)] + drift_warnings(moved)
-    return BuiltBundle(ref, kind, num_items, recall, doubts, moved)
+    return BuiltBundle(ref, artifact.kind_of(index), num_items, recall, doubts, moved)
 
 
 def _largest(moved: Mapping[str, float]) -> dict[str, float]:
     return {"data_drift": max(moved.values())} if moved else {}
 
 
-def _build_index(searched: Vectors, model: Model, plays: pa.Table, wanted_kind: str | None) -> tuple[str, ItemIndex]:
-    """The index of the vectors and its kind: the one that is wanted, else the one that suits the catalogue's size."""
-    kind = wanted_kind or artifact.default_kind(len(model.vocabulary))
-    if kind != artifact.PRUNED:
-        return kind, artifact.build(searched, kind)
-    asked = planning_queries(model.network, model.features, plays)
-    # Too few queries to plan a pruned index; if that kind was requested explicitly, the build fails with the reason.
-    kind = artifact.EXACT if wanted_kind is None and len(asked) < MIN_QUERIES else kind
-    return kind, artifact.build(searched, kind, asked)
+def check_index_kind(kind: str, num_items: int, plays: pa.Table) -> None:
+    """Checks, before any work, whether an index of this kind can be built for so many items and the members of these plays.
+
+    Raises: ConfigError with what it needs and what there is.
+    """
+    min_items, min_members = artifact.fewest(kind)
+    num_members = len(_newest_members(plays, NUM_PLANNING))
+    if num_items < min_items or num_members < min_members:
+        raise ConfigError(
+            f"index {kind} needs {min_items} items and {min_members} members in the newest {_NEWEST_PLAYS:,} plays; there are "
+            f"{num_items} and {num_members}: choose {artifact.AUTO} or flat with --index or INTENTREC_INDEX"
+        )
 
 
 def _warn_of_long_titles(catalogue: Catalogue) -> None:
@@ -239,8 +247,7 @@ def golden_queries(
 
     Shapes: f32[N, D'], N at most ``num_queries``.
     """
-    newest = dict.fromkeys(reversed(plays.slice(max(0, plays.num_rows - 20_000)).column("user_id").to_pylist()))
-    users = pa.array(list(newest)[:num_queries], plays.schema.field("user_id").type)
+    users = pa.array(_newest_members(plays, num_queries), plays.schema.field("user_id").type)
     members = pack_members(features.layout, plays.filter(pc.is_in(plays.column("user_id"), users)))
     contexts = []
     for begin, end in members.spans():
@@ -252,6 +259,12 @@ def golden_queries(
         for low in range(0, len(contexts), _CONTEXTS_AT_ONCE)
     ]
     return np.concatenate(parts)
+
+
+def _newest_members(plays: pa.Table, at_most: int) -> list[str]:
+    """The members who played last, the latest first."""
+    newest = plays.slice(max(0, plays.num_rows - _NEWEST_PLAYS)).column("user_id").to_pylist()
+    return list(dict.fromkeys(reversed(newest)))[:at_most]
 
 
 def _asked(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Vectors:

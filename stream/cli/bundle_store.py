@@ -79,7 +79,14 @@ def publish_bundle(
     from stream.bundles.builder import build_bundle, remove_leftovers
 
     store = open_store(settings)
-    built = build_bundle(store.cache, model, plays, metrics=metrics, previous=_newest_profile(store, model.domain.name))
+    built = build_bundle(
+        store.cache,
+        model,
+        plays,
+        previous=_newest_profile(store, model.domain.name),
+        index_kind=settings.index,
+        metrics=metrics,
+    )
     remove_leftovers(store)
     store.publish(built.ref)
     return built

@@ -60,6 +60,7 @@ def build(
             "Default: movielens-100k, for a model of the domain movielens.",
         ),
     ] = None,
+    index: options.Index = None,
     bundles: options.Bundles = None,
     announce: Annotated[bool, typer.Option("--announce", help="Tell the workers on the broker to serve it.")] = False,
     broker: options.Broker = None,
@@ -75,7 +76,7 @@ def build(
     from stream.cli.bundle_store import announce_bundle, publish_bundle
     from stream.cli.data_source import MOVIELENS, load_plays
 
-    settings = options.settings(broker=broker, bundle_url=bundles, cache_dir=cache_dir)
+    settings = options.settings(broker=broker, bundle_url=bundles, cache_dir=cache_dir, index=index)
     out = results()
     model = load_model(model_folder, device="cpu")
     if plays is None and model.domain.name != "movielens":

@@ -62,6 +62,7 @@ def train(
     seed: options.Seed = 0,
     device: options.Device = None,
     bundles: options.Bundles = None,
+    index: options.Index = None,
     references: Annotated[
         bool,
         typer.Option(
@@ -88,13 +89,16 @@ def train(
     from intentrec_core.plays.drift import warnings as drift_warnings
     from stream.cli.bundle_store import announce_bundle, newest_bundle, publish_bundle
 
-    settings = options.settings(domain=domain, device=device, bundle_url=bundles, broker=broker, cache_dir=cache_dir)
+    settings = options.settings(
+        domain=domain, device=device, bundle_url=bundles, broker=broker, cache_dir=cache_dir, index=index
+    )
     out = results()
     if if_missing and (present := newest_bundle(settings)) is not None:
         out.print(f"{settings.bundle_url} has bundle {present}: nothing to do", soft_wrap=True)
         return
     with bars() as report:
         data_set = _load(data, settings, report)
+    _check_index(settings, data_set, share)
     _print_profile(settings, data_set, share)
     config = _config(epochs, seconds, seed)
     model = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
@@ -159,6 +163,14 @@ def _load(source: str, settings: Settings, report: Report) -> DataSet:
     from stream.cli.data_source import load_data
 
     return load_data(source, settings.cache_dir, report, load_domain(settings.domain))
+
+
+def _check_index(settings: Settings, data_set: DataSet, share: float) -> None:
+    """Refuses a kind of index that these plays are too few for, before training."""
+    from stream.bundles.builder import check_index_kind
+
+    plays = data_set.earliest(share)
+    check_index_kind(settings.index, len(plays.column("item_id").unique()), plays)
 
 
 def _print_profile(settings: Settings, data_set: DataSet, share: float) -> None:

@@ -25,6 +25,14 @@ Bundles = Annotated[
 ]
 CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Folder for downloads and caches.")]
 Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Device to compute on.")]
+Index = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        metavar="KIND",
+        help="Index: auto, FAISS's flat, hnsw, ivf or pq-refine, exact, pruned. Default: INTENTREC_INDEX, or auto.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the random numbers: the same seed repeats the run.")]
 MetricsPort = Annotated[
     int | None, typer.Option("--metrics-port", help="Port of /metrics, /livez and /readyz. 0: any free port.")

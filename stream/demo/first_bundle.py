@@ -1,6 +1,7 @@
 """The demo's first bundle: trained once per machine, then taken from a cache whose key covers everything it depends on.
 
-The key is a hash of the plays, the domain, the training settings and the code of the core, so a stale bundle is never served.
+The key is a hash of the plays, the domain, the settings of training and index, and the code of core and index, so a stale bundle
+is never served.
 A cached bundle is verified like any other before use; if it does not verify, it is trained again.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+import index
 import intentrec_core
 from intentrec_core.bundle.format import BundleRef
 from intentrec_core.bundle.store import BundleStore
@@ -45,12 +47,12 @@ def first_bundle(
     Raises: BundleError if the trained bundle does not verify.
     """
     store = BundleStore(settings.bundle_url, settings.cache_dir)
-    folder = cache_dir / _FOLDER / _key(settings.domain, plays, config)
+    folder = cache_dir / _FOLDER / _key(settings, plays, config)
     cached = None if fresh else _cached_bundle(folder)
     if cached is None:
         shutil.rmtree(folder, ignore_errors=True)
         model = fit(plays, catalogue, domain=settings.domain, config=config, device=settings.device, progress=progress)
-        built = build_bundle(folder, model, plays)
+        built = build_bundle(folder, model, plays, index_kind=settings.index)
         store.publish(built.ref)
         return built.ref.version, True
     store.publish(cached)
@@ -67,15 +69,15 @@ def _cached_bundle(folder: Path) -> BundleRef | None:
     return None
 
 
-def _key(domain: str, plays: pa.Table, config: TrainConfig) -> str:
+def _key(settings: Settings, plays: pa.Table, config: TrainConfig) -> str:
     digest = hashlib.sha256()
-    for part in (domain_text(domain), repr(config), str(plays.num_rows)):
+    for part in (domain_text(settings.domain), repr(config), settings.index, str(plays.num_rows)):
         digest.update(part.encode() + b"\0")
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, plays.schema) as writer:
         writer.write_table(plays)
     digest.update(stream.getvalue())
-    root = Path(intentrec_core.__file__).parent
-    for source in sorted(root.rglob("*.py")):
-        digest.update(source.read_bytes())
+    for package in (intentrec_core, index):
+        for source in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -182,6 +182,11 @@ class Metrics:
         self.fallbacks = create.counter(
             "fallbacks_total", "Recommendations of popular items, because the bundle knows no recent item of the member"
         )
+        self.index_recall = create.gauge(
+            "index_recall_ratio",
+            "Share of the exact best items that the index found, over its last 500 probes; one query in 1,000 is probed",
+        )
+        self.index_recall.set(float("nan"))
         self.short_lists = create.counter(
             "short_lists_total", "Recommendations with fewer items than configured, because the filters left no more"
         )

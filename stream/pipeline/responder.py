@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from intentrec_core.errors import RejectReason
 from stream.ops.metrics import Metrics, PipelineStep, PlayOutcome
 from stream.pipeline.coalescing import Coalescing, coalesce
+from stream.pipeline.index_probe import IndexProbe
 from stream.pipeline.live_quality.predictions import CUTOFF
 from stream.pipeline.live_quality.scorer import PredictionScorer
 from stream.pipeline.message_writer import MessageWriter
@@ -93,7 +94,10 @@ class Responder:
     ) -> None:
         self._config, self._metrics = config, metrics
         self._watched = WatchedCache(layout, serving.vocabulary, max(serving.engine.num_slots, 1024))
-        self._retrieval = Retrieval(serving, k=max(CUTOFF, config.num_recommendations), beta=config.beta)
+        self._probe: IndexProbe = IndexProbe(metrics.index_recall) if before is None else before._probe
+        self._retrieval = Retrieval(
+            serving, k=max(CUTOFF, config.num_recommendations), beta=config.beta, probe=self._probe
+        )
         self._writer = MessageWriter(serving, config, metrics)
         metrics.filters(serving.filters.names)
         self._scorer: PredictionScorer = PredictionScorer(serving, metrics, None if before is None else before._scorer)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from index.filters import FilterSet
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
+    from stream.pipeline.index_probe import IndexProbe
     from stream.pipeline.popular import PopularNow
     from stream.pipeline.shown_items import ShownItems
 
@@ -51,8 +52,8 @@ class RankedItems:
 class Retrieval:
     """Ranks ``k`` items for each row, with one bundle."""
 
-    def __init__(self, serving: Serving, *, k: int, beta: float) -> None:
-        self._serving, self._k, self._beta = serving, k, beta
+    def __init__(self, serving: Serving, *, k: int, beta: float, probe: IndexProbe) -> None:
+        self._serving, self._k, self._beta, self._probe = serving, k, beta, probe
         domain = serving.domain
         self._layout = EventLayout(domain)
         rules = {f.event_key: f for f in domain.event_filters}
@@ -93,13 +94,10 @@ class Retrieval:
             picked = rows.tolist()
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
-            ranked.rows[rows], ranked.scores[rows] = items.index.search(
-                queries,
-                self._k,
-                excluded=[excluded[i] for i in picked],
-                allowed=[allowed[i] for i in picked],
-                included=included,
-            )
+            hidden, masks = [excluded[i] for i in picked], [allowed[i] for i in picked]
+            found = items.index.search(queries, self._k, excluded=hidden, allowed=masks, included=included)
+            ranked.rows[rows], ranked.scores[rows] = found
+            self._probe.offer(items.index, queries, found, hidden, masks)
         rows = np.flatnonzero(ranked.popular)
         if len(rows):
             picked = rows.tolist()

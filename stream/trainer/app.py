@@ -260,6 +260,7 @@ class TrainerProcess:
             min_plays=settings.retrain_min_plays,
             max_plays=settings.retrain_max_plays,
             gate_margin=settings.gate_margin,
+            index=settings.index,
         )
 
     def _record_result(self, result: RetrainResult, seconds: float) -> None:

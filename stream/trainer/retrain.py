@@ -41,7 +41,7 @@ from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.profile import DataProfile, measure
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
-from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, remove_leftovers
+from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, check_index_kind, remove_leftovers
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.event_log import EventLog
 from stream.trainer.gate import Contender, GateResult, judge
@@ -124,7 +124,7 @@ def retrain(job: RetrainJob) -> RetrainResult:
         item_table=inputs.item_table,
         trained_until_ms=cut_ms,
     )
-    return _publish(store, saved, running, gate, result, plays)
+    return _publish(job, store, saved, running, gate, result, plays)
 
 
 def _num_new_plays(plays: pa.Table, running: LoadedBundle | None) -> int:
@@ -138,6 +138,7 @@ def _inputs(job: RetrainJob, running: LoadedBundle | None, plays: pa.Table) -> I
     text = domain_text(job.domain) if running is None else running.domain_text
     domain = parse_domain(text, job.domain)
     vocabulary, catalogue = rows_for(running, plays, job.catalogue, domain, is_whole=job.catalogue_is_whole)
+    check_index_kind(job.index, len(vocabulary) - 1, plays)
     table = ItemTable(domain, vocabulary, catalogue)
     return Inputs(
         domain_text=text,
@@ -177,6 +178,7 @@ def _compare(
 
 
 def _publish(
+    job: RetrainJob,
     store: BundleStore,
     model: Model,
     running: LoadedBundle | None,
@@ -191,6 +193,7 @@ def _publish(
             model,
             plays,
             parent=result.parent,
+            index_kind=job.index,
             previous=running.profile() if running else None,
             metrics={
                 "held_out_hr_at_10": gate.candidate.hr_at_10,

@@ -43,6 +43,7 @@ class RetrainJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_plays: int
     max_plays: int
     gate_margin: float
+    index: str = "auto"
     seed: int = 0
     catalogue_is_whole: bool = False
 

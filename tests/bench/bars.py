@@ -45,6 +45,22 @@ BARS = (
     Bar("p99_swap_over_steady", "latency", "p99 during a weight swap against steady", 2, True),
     Bar("users_1m_over_1k", "worker", "plays/s of the same 1,000 members with 1,000,000 known, against 1,000 known", 0.9),
     Bar("hits_0_over_recompute", "engine", "plays/s with no play cached, against recomputing the window", 1.0),
+    *(
+        Bar(f"worker_cpu_over_exact_{batch}", "index", f"CPU of a play, MovieLens, by {batch}: auto against exact", 1.1, True)
+        for batch in (8, 64)
+    ),
+    *(
+        Bar(f"index_{items}_over_{kind}_{batch}", "index", f"{name} items, best 10, by {batch}: auto against {kind}", bar, True)
+        for items, name, kind, bar in (
+            ("10k", "10,000", "exact", 1.0), ("100k", "100,000", "exact", 0.4), ("1m", "1,000,000", "pruned", 1.0)
+        )
+        for batch in (8, 64)
+    ),
+    *(
+        Bar(f"index_{items}_recall", "index", f"{name} items: share of the exact best 10 that auto finds", 0.99)
+        for items, name in (("movielens", "1,600"), ("10k", "10,000"), ("100k", "100,000"), ("1m", "1,000,000"))
+    ),
+    Bar("index_rare_recall", "index", "of the answers in the least popular half of all of these catalogues", 0.98),
     Bar("index_speedup_1m", "index", "1,000,000 items, the best 100, batch 256, against exact search", 20),
     Bar("index_recall_1m", "index", "of the exact best 100 there, the share that is found", 0.99),
     Bar("gpu_plays_per_s", "gpu", "plays/s at 256 cached plays and 4,096 members a step, on an H100", 1.5e6),

@@ -1,14 +1,15 @@
 """Cost of a search, by kind of index and size of catalogue, and the recall of the approximate kinds.
 
-    python -m tests.bench index [--only 1700|20000|100000|1000000|worker]
+    python -m tests.bench index [--only movielens|decaying|10k|100k|1m|kinds|worker]
 
-The vectors and the queries are a trained model's (:mod:`tests.bench.trained_items`), label dimensions included. An index is
-planned with the queries of some members and asked those of others, 256 at a time, for the best 100. Exact search is ours or
-FAISS's flat one, whichever is faster, with the same threads and the same batches. The bound beside a search is what it has to
-read, at the bandwidth measured in this run, or for an exact one its products at the speed of a large matrix product, if that
-takes longer: all vectors once, or the kept items and the candidates' vectors of a pruned one.
+The vectors and the queries are trained models' (:mod:`tests.bench.trained_items`), label dimensions included: of MovieLens, and
+of simulated worlds. An index is planned with the queries of some members and asked those of others.
 
-``worker`` is what a worker asks: 10,000 items, the best 10, with 200 watched rows of each member left out.
+``movielens``, ``10k``, ``100k`` and ``1m`` are what new bundles hold, against exact search or the pruned index, on one thread
+(:mod:`tests.bench.index_bars`). ``decaying`` is the same for vectors that no model made: their answers are anywhere.
+``worker`` is the processor time of a whole play. ``kinds`` has all kinds with all threads, 256 queries at a time, the best 100,
+each beside its bound: what it has to read at the bandwidth measured in this run, or its products at the speed of a large matrix
+product.
 """
 
 from __future__ import annotations
@@ -26,15 +27,13 @@ from index.exact import ExactIndex
 from index.pruned import PrunedIndex
 from index.recall import recall_at_k
 from tests.bench.harness import BenchOptions, Figures, Timing, in_turns
+from tests.bench.index_bars import decaying_items, pooled_rare_recall, search_bars, worker_bars
 from tests.bench.memory_bandwidth import read_bytes_per_s
-from tests.bench.trained_items import Recipe, TrainedItems, recipe, trained_items
+from tests.bench.trained_items import MOVIELENS, Recipe, TrainedItems, recipe, trained_items
 
-SIZES = (1_700, 20_000, 100_000, 1_000_000)
-PARTS = (*(str(size) for size in SIZES), "worker")
+SIZES = {"10k": 10_000, "100k": 100_000, "1m": 1_000_000}
+PARTS = ("movielens", "decaying", *SIZES, "kinds", "worker")
 BATCH, K, NUM_BATCHES = 256, 100, 4
-#: Of the members, whose queries an index is planned with; those before them are asked.
-PLANNED_FROM = BATCH * NUM_BATCHES
-WORKER_ITEMS, WORKER_K, NUM_WATCHED = 10_000, 10, 200
 #: Building takes minutes past it, and pruned searches are faster long before.
 IVF_UP_TO = 100_000
 #: Our exact search of a batch takes half a minute past it: once is enough to see that FAISS's is the baseline.
@@ -51,12 +50,25 @@ def measure(options: BenchOptions) -> Figures:
         f"reading memory: {machine.bytes_per_s / 1e9:.1f} GB/s; products: {machine.flops_per_s / 1e9:.0f} GFLOP/s",
         flush=True,
     )
-    for num_items in (20_000,) if options.quick else SIZES:
-        if options.wants(str(num_items)):
-            figures |= _catalogue(num_items, machine, options)
+    names = [name for name in ("movielens", "decaying", *SIZES) if options.wants(name)]
+    for name in names[:2] if options.quick else names:
+        rounds = 3 if options.quick else 15 if name == "1m" else 40
+        figures |= search_bars(
+            name, _items(name, options), rounds=rounds, against="pruned" if name == "1m" else "exact"
+        )
+    figures |= pooled_rare_recall(figures, [name for name in names if f"{name}_rare_answers" in figures])
+    for num_items in SIZES.values() if options.wants("kinds") and not options.quick else ():
+        figures |= _catalogue(num_items, machine, options)
     if options.wants("worker"):
-        figures |= _worker(options)
+        sizes = (5.0, 2_000, 5) if options.quick else (60.0, 20_000, 20)
+        figures |= worker_bars(train_s=sizes[0], num_plays=sizes[1], rounds=sizes[2])
     return figures
+
+
+def _items(name: str, options: BenchOptions) -> TrainedItems:
+    if name == "decaying":
+        return decaying_items(10_000)
+    return trained_items(_recipe(SIZES[name], options) if name in SIZES else MOVIELENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +94,20 @@ class Machine:
 
 def _recipe(num_items: int, options: BenchOptions) -> Recipe:
     whole = recipe(num_items)
-    return replace(whole, num_plays=20_000, max_train_s=2.0, num_queries=1280) if options.quick else whole
+    return (
+        replace(whole, num_plays=20_000, max_train_s=2.0, num_queries=1024, num_planning=256)
+        if options.quick
+        else whole
+    )
 
 
 def _catalogue(num_items: int, machine: Machine, options: BenchOptions) -> Figures:
     trained = trained_items(_recipe(num_items, options))
     vectors, dimension = trained.vectors, trained.vectors.shape[1]
-    batches = [trained.queries[low : low + BATCH] for low in range(0, PLANNED_FROM, BATCH)]
+    batches = [trained.queries[low : low + BATCH] for low in range(0, NUM_BATCHES * BATCH, BATCH)]
     print(f"{num_items:,} items of {dimension} dimensions, trained: {trained.facts}", flush=True)
     began_s = time.perf_counter()
-    pruned = artifact.build(vectors, artifact.PRUNED, trained.queries[PLANNED_FROM:])
+    pruned = artifact.build(vectors, artifact.PRUNED, trained.planning)
     build_s = time.perf_counter() - began_s
     assert isinstance(pruned, PrunedIndex)
     exact = ExactIndex(vectors)
@@ -177,19 +193,3 @@ def _recall(pruned: PrunedIndex, vectors: np.ndarray, batches: list[np.ndarray])
         rows, _ = pruned.search(queries, K)
         shares += [np.isin(best + 1, found).mean() for best, found in zip(truth, rows, strict=True)]
     return float(np.mean(shares))
-
-
-def _worker(options: BenchOptions) -> Figures:
-    trained: TrainedItems = trained_items(_recipe(WORKER_ITEMS, options))
-    random = np.random.default_rng(20240811)
-    queries = trained.queries[:BATCH]
-    watched = [random.integers(1, WORKER_ITEMS + 1, size=NUM_WATCHED) for _ in queries]
-    index = ExactIndex(trained.vectors)
-    timing = in_turns(
-        {"search": lambda: index.search(queries, WORKER_K, excluded=watched)}, rounds=5 if options.quick else 50
-    )["search"]
-    micros = timing.median_s / BATCH * 1e6
-    print(
-        f"worker: {WORKER_ITEMS:,} items, best {WORKER_K}, {NUM_WATCHED} left out: {micros:.1f} us a query", flush=True
-    )
-    return {"worker_search_us": round(micros, 2), "worker_search_p99_us": round(timing.p99_s / BATCH * 1e6, 2)}

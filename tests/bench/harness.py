@@ -65,15 +65,21 @@ class Timing:
         return cls(ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))])
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 1) -> dict[str, Timing]:
+def in_turns(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
     """Times each call once a round, one after another: what slows the machine for a while slows all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(warm_up + rounds):
         for name, call in calls.items():
-            began_s = time.perf_counter()
+            began_s = clock()
             call()
             if number >= warm_up:
-                seconds[name].append(time.perf_counter() - began_s)
+                seconds[name].append(clock() - began_s)
     return {name: Timing.of(rounds_s) for name, rounds_s in seconds.items()}
 
 

@@ -74,12 +74,15 @@ FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("passthrough_p99_ms", "pass-through at the same rate, p99", "ms"),
     ),
     "index": (
-        ("exact_1700.ms", "exact search, 1,700 items, 256 queries", "ms"),
-        ("exact_20000.ms", "exact search, 20,000 items, 256 queries", "ms"),
+        ("auto_10k_us_8", "a query at 10,000 items, by 8", "µs"),
+        ("exact_10k_us_8", "the same, exact", "µs"),
+        ("auto_100k_us_8", "a query at 100,000 items, by 8", "µs"),
+        ("exact_100k_us_8", "the same, exact", "µs"),
+        ("auto_1m_us_8", "a query at 1,000,000 items, by 8", "µs"),
+        ("pruned_1m_us_8", "the same, pruned", "µs"),
         ("exact_100000.ms", "exact search, 100,000 items, 256 queries", "ms"),
         ("flat_1000000.ms", "exact search (FAISS), 1,000,000 items, 256 queries", "ms"),
         ("pruned_1000000.ms", "pruned index, 1,000,000 items, 256 queries", "ms"),
-        ("worker_search_us", "a query of the worker", "µs"),
     ),
     "recovery": (
         ("users", "members, each with 200 plays", ""),

@@ -37,6 +37,7 @@ INSTRUMENTS = {
     "fallbacks": "counter",
     "forgotten_members": "counter",
     "hidden_lists": "counter filter reason",
+    "index_recall_ratio": "gauge",
     "judged_hits": "counter bundle",
     "judged_intents": "counter bundle head",
     "judged_intents_right": "counter bundle head",

@@ -6,6 +6,7 @@ from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.folding import FOLD_RULES
+from tests.mutants.index import INDEX
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.migration import MIGRATION
@@ -34,4 +35,5 @@ MUTANTS = (
     *MIGRATION,
     *DATA,
     *LIVE_CATALOGUE,
+    *INDEX,
 )

@@ -52,11 +52,12 @@ def make_bundle(
     popularity: Sequence[float] | None = None,
     parent: str | None = None,
     created_at: str = CREATED_AT,
+    index_kind: str = artifact.AUTO,
 ) -> BundleRef:
     """Writes a bundle of ``world`` with ``model``'s weights, as the trainer does."""
     vectors = item_vectors(model, world.table, START_MS / 1000)
     augmented = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
-    index = artifact.build(augmented)
+    index = artifact.build(augmented, index_kind)
     asked = np.random.default_rng(0).normal(size=(4, model.config.width)).astype(np.float32)
     probabilities = [np.full((4, labels.shape[1]), 0.25, dtype=np.float32) for labels in vectors.labels.values()]
     counts = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from index.exact import ExactIndex
 from index.faiss_index import FaissIndex
 from index.recall import recall_at_k
 from intentrec_core.errors import BundleError, BundleFault
+from stream.settings import IndexChoice
 
 EQUAL_TO_EXACT = ("exact", "flat")
 KINDS = ("exact", "flat", "hnsw", "ivf")
@@ -237,8 +240,8 @@ def test_vectors_that_are_not_finite_are_refused():
         artifact.build(np.ones((5, 2), dtype=np.float32), "annoy")
 
 
-def test_the_default_kind_is_exact_until_the_catalogue_is_very_large():
-    assert [artifact.default_kind(rows) for rows in (2, 100_000, 100_001)] == ["exact", "exact", "pruned"]
+def test_the_kinds_that_can_be_asked_for_are_those_of_the_setting():
+    assert get_args(IndexChoice) == artifact.CHOICES
 
 
 def test_many_queries_at_once_are_answered_as_one_at_a_time():

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from index import artifact
-from index.pruned import PrunedIndex
+from index.faiss_index import FaissIndex
 from intentrec_core.bundle.format import (
     BUNDLE_FILES,
     GOLDEN,
@@ -26,7 +26,7 @@ from intentrec_core.bundle.format import (
     write_bundle,
 )
 from intentrec_core.bundle.model_folder import Model
-from intentrec_core.errors import BundleError, BundleFault, DataError
+from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
@@ -129,11 +129,35 @@ def test_a_bundle_of_an_earlier_release_has_no_profile_and_serves(
     assert loaded.profile() is None
 
 
-@pytest.mark.parametrize("kind", ["exact", "flat", "hnsw"])
-def test_every_kind_of_index_verifies(tmp_path: Path, walk: WalkingWorld, model: IntentRec, kind: str) -> None:
-    built = build(tmp_path, walk, model, index_kind=kind)
-    assert built.index_kind == kind
+@pytest.fixture(scope="module")
+def large_walk() -> WalkingWorld:
+    """Enough items and members for every kind of index."""
+    return WalkingWorld(num_items=artifact.PQ_FROM_ITEMS + 16, num_members=160)
+
+
+@pytest.mark.parametrize("kind", artifact.CHOICES)
+def test_every_kind_of_index_is_built_and_served(tmp_path: Path, large_walk: WalkingWorld, kind: str) -> None:
+    torch.manual_seed(0)
+    network = IntentRec(TINY_MODEL, large_walk.domain, large_walk.parts()[1]).eval()
+    built = build_bundle(tmp_path, model_of(large_walk, network), large_walk.plays(2000), index_kind=kind)
+    served = artifact.PQ_REFINE if kind == artifact.AUTO else kind
+    assert built.index_kind == served
     assert built.recall > 0.9
+    facts = check_bundle(built.ref.path)[0].manifest.facts
+    assert facts["index_kind"] == served
+    assert facts["index_choice"] == artifact.described(kind)
+    serving = load_serving(built.ref.path, device="cpu", pool_bytes=1 << 20)
+    assert artifact.kind_of(serving.index) == served
+    assert (serving.index.search(np.ones((1, serving.index.dimension), dtype=np.float32), 10)[0] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["pq-refine", "pruned"])
+def test_a_kind_that_needs_more_items_or_members_is_refused_before_any_work(
+    tmp_path: Path, walk: WalkingWorld, model: IntentRec, kind: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"index {kind} needs \d+ items and 128 members .* choose auto or flat"):
+        build(tmp_path, walk, model, index_kind=kind)
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_same_model_and_plays_are_the_same_bundle(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
@@ -184,19 +208,12 @@ def test_no_bundle_is_built_without_plays(tmp_path: Path, walk: WalkingWorld, mo
         build_bundle(tmp_path, model_of(walk, model), PLAYS.empty_table())
 
 
-def test_a_very_large_catalogue_gets_an_index_planned_from_its_members_queries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(artifact, "_EXACT_UP_TO_ROWS", 100)
-    walk = WalkingWorld(num_items=140, num_members=160)
-    torch.manual_seed(0)
-    model = model_of(walk, IntentRec(TINY_MODEL, walk.domain, walk.parts()[1]).eval())
-    built = build_bundle(tmp_path, model, walk.plays(2000))
-    assert built.index_kind == "pruned"
-    assert isinstance(check_bundle(built.ref.path)[1], PrunedIndex)
-    assert isinstance(load_serving(built.ref.path, device="cpu", pool_bytes=1 << 20).index, PrunedIndex)
-    few = build_bundle(tmp_path, model, walk.plays(50))
-    assert few.index_kind == "exact"
+def test_auto_is_one_of_faiss_whatever_the_size(tmp_path: Path, walk: WalkingWorld, large_walk: WalkingWorld) -> None:
+    for world, num_plays in ((walk, 400), (large_walk, 50)):  # few items; few members
+        torch.manual_seed(0)
+        model = model_of(world, IntentRec(TINY_MODEL, world.domain, world.parts()[1]).eval())
+        built = build_bundle(tmp_path, model, world.plays(num_plays))
+        assert isinstance(check_bundle(built.ref.path)[1], FaissIndex)
 
 
 def test_an_index_is_planned_with_every_beta_and_neighbours_share_one(walk: WalkingWorld, model: IntentRec) -> None:
