@@ -28,7 +28,7 @@ MAX_NUMBER = 1e300
 _INT64_BITS = 63
 #: Some 1,200 digits. Python refuses to print numbers of more than 4,300.
 _MAX_BITS = 4_096
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?\s*", re.ASCII)
 #: A number without an exponent: what a release that is a number looks like.
 PLAIN_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?\s*", re.ASCII)
 _BASIC_DATE = re.compile(r"\d{8}", re.ASCII)

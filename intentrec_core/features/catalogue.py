@@ -300,4 +300,7 @@ def _with_long_numbers(line: str, number: int, error: ValueError) -> Any:
     """The row, if nothing but a number of thousands of digits, which is valid JSON, was in the way: it becomes a text."""
     if isinstance(error, json.JSONDecodeError):
         raise DataError(f"line {number}: not JSON: {error}") from error
-    return json.loads(line, parse_int=str)
+    try:
+        return json.loads(line, parse_int=str)
+    except json.JSONDecodeError as other:  # a long number comes before a mistake in the line
+        raise DataError(f"line {number}: not JSON: {other}") from other

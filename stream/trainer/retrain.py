@@ -293,6 +293,10 @@ def _skipped(detail: str, num_new: int) -> RetrainResult:
     return RetrainResult(outcome=TrainerOutcome.SKIPPED, detail=detail, num_new_plays=num_new)
 
 
+def _failed(detail: str) -> RetrainResult:
+    return RetrainResult(outcome=TrainerOutcome.FAILED, detail=" ".join(detail.split()))
+
+
 def main(run: Callable[[RetrainJob], RetrainResult] = retrain) -> int:
     """Reads a job, runs it and writes the result. Exits at once when standard input closes: the trainer is gone."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s retrain: %(message)s")
@@ -301,7 +305,10 @@ def main(run: Callable[[RetrainJob], RetrainResult] = retrain) -> int:
     try:
         result = run(job)
     except (IntentRecError, OSError) as error:
-        result = RetrainResult(outcome=TrainerOutcome.FAILED, detail=" ".join(str(error).split()))
+        result = _failed(str(error))
+    except Exception as error:
+        logger.exception("a fault of the program")
+        result = _failed(f"a fault of the program: {error!r}; its log has the traceback")
     sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
     sys.stdout.buffer.flush()
     return 0

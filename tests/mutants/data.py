@@ -13,6 +13,7 @@ TEST_CATALOGUE, TEST_PROFILE = (
     "tests/unit/intentrec_core/plays/test_profile.py",
 )
 TEST_ENCODERS, TEST_RETRAIN = "tests/parity/test_encoders.py", "tests/unit/stream/trainer/test_retrain.py"
+TEST_RETRAIN_PROCESS = "tests/unit/stream/trainer/test_retrain_process.py"
 TEST_TRAIN, TEST_TABLE = (
     "tests/unit/intentrec_core/training/test_train.py",
     "tests/unit/intentrec_core/plays/test_table.py",
@@ -23,6 +24,16 @@ DATA = (
         "a nested value is kept",
         (Edit(ATTRIBUTES, '        raise CannotBeKept("a nested value")\n', "        return value\n"),),
         (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "the search for a number tries every split of the digits",
+        (Edit(ATTRIBUTES, r"[+-]?(\d+(\.\d*)?|\.\d+)([eE]", r"[+-]?(\d+\.?\d*|\.\d+)([eE]"),),
+        (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "a fault in a training run leaves no result",
+        (Edit(RETRAIN, "    except Exception as error:\n", "    except IntentRecError as error:\n"),),
+        (TEST_RETRAIN_PROCESS,),
     ),
     Mutant(
         "Arrow guesses the type of mixed values",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import DataError
+from intentrec_core.features import attributes
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 
@@ -76,6 +78,25 @@ def test_a_bad_line_is_named_with_its_file(tmp_path: Path, text: str, complaint:
     with pytest.raises(DataError, match=complaint) as raised:
         Catalogue.load(path)
     assert str(path) in str(raised.value)
+
+
+def test_a_mistake_in_a_line_after_a_long_number_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(f'{{"item_id": "i", "a": {"9" * 5000}, bad}}\n', "utf-8")
+
+    with pytest.raises(DataError, match="items.jsonl: line 1: not JSON: Expecting property name"):
+        Catalogue.load(path)
+
+
+@pytest.mark.parametrize("text", ["1" * 40_000 + "x", "1." + "1" * 40_000 + "x", "1" * 40_000 + "e"])
+def test_a_long_text_is_read_in_time_that_grows_with_its_length(text: str) -> None:
+    """With a search that tries every split of the digits, each of these would take minutes."""
+    start_s = time.process_time()
+
+    assert np.isnan([attributes.number(text), attributes.moment(text)]).all()
+    assert attributes.release_s(text) is None
+
+    assert time.process_time() - start_s < 5.0
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
