@@ -13,6 +13,7 @@ TEST_CATALOGUE, TEST_PROFILE = (
     "tests/unit/intentrec_core/plays/test_profile.py",
 )
 TEST_ENCODERS, TEST_RETRAIN = "tests/parity/test_encoders.py", "tests/unit/stream/trainer/test_retrain.py"
+ITEMS_WRITER, TEST_ITEMS_WRITER = "stream/kafka/items_writer.py", "tests/unit/stream/kafka/test_items_writer.py"
 TEST_RETRAIN_PROCESS = "tests/unit/stream/trainer/test_retrain_process.py"
 TEST_TRAIN, TEST_TABLE = (
     "tests/unit/intentrec_core/training/test_train.py",
@@ -29,6 +30,16 @@ DATA = (
         "the search for a number tries every split of the digits",
         (Edit(ATTRIBUTES, r"[+-]?(\d+(\.\d*)?|\.\d+)([eE]", r"[+-]?(\d+\.?\d*|\.\d+)([eE]"),),
         (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "a row that cannot be read withdraws its item",
+        (Edit(ITEMS_WRITER, "    if not _has_unread_rows(left_out):\n", "    if True:\n"),),
+        (TEST_ITEMS_WRITER,),
+    ),
+    Mutant(
+        "an item is put by hand in part",
+        (Edit(ITEMS_WRITER, "    for found in catalogue.left_out:\n", "    for found in ():\n"),),
+        (TEST_ITEMS_WRITER,),
     ),
     Mutant(
         "a fault in a training run leaves no result",
