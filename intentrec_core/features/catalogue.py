@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,22 +46,23 @@ class Item:
 
 class LeftOut(NamedTuple):
     """What a catalogue did not take: ``num`` values of an attribute, or whole rows (``attribute`` is empty), for one
-    reason. ``first`` names the place of the first one: its row and item.
+    reason. ``first`` names the place of the first one: its row and item. ``allowed`` says what would have been taken.
     """
 
     attribute: str
     reason: str
     first: str
     num: int
+    allowed: str = ALLOWED
 
     def line(self) -> str:
         """As one line of text, with what is allowed."""
-        more = f" (and in {self.num - 1:,} more rows)" if self.num > 1 else ""
+        more = f" (and in {self.num - 1:,} more row{'s' if self.num > 2 else ''})" if self.num > 1 else ""
         if not self.attribute:
             return f"{self.first}: {self.reason}{more}: the row is left out"
         if self.reason == _HALF_IN_TITLE:
             return f"{self.first}, title: {self.reason}{more}: shown as U+FFFD"
-        return f"{self.first}, attribute {self.attribute}: {self.reason}{more}: left out; allowed: {ALLOWED}"
+        return f"{self.first}, attribute {self.attribute}: {self.reason}{more}: left out; allowed: {self.allowed}"
 
 
 def shown_title(title: str) -> str:
@@ -116,6 +117,18 @@ class Catalogue:
         by_id = dict(self._by_id)
         by_id.update((item.item_id, item) for item in newer)
         return Catalogue(by_id.values())
+
+    def without(self, attribute: str, item_ids: Container[str], left_out: Iterable[LeftOut]) -> Catalogue:
+        """A catalogue in which these items lack an attribute; ``left_out`` says so too."""
+        items = []
+        for item in self.items:
+            if item.item_id in item_ids:
+                kept = {name: value for name, value in item.attributes.items() if name != attribute}
+                item = Item(item.item_id, item.title, kept)
+            items.append(item)
+        catalogue = Catalogue.__new__(Catalogue)
+        catalogue._hold(items, (*self.left_out, *left_out))
+        return catalogue
 
     def to_table(self) -> pa.Table:
         """Columns item_id, title and one per attribute, null for items that lack the attribute. An attribute whose values

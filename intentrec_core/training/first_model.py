@@ -84,7 +84,7 @@ def fit(
         settings = dataclasses.replace(settings, epochs=epochs)
     if seed is not None:
         settings = dataclasses.replace(settings, seed=seed)
-    check_release_times(catalogue, declared)
+    catalogue = check_release_times(catalogue, declared)
     checked = check_plays(plays, earliest_ms=declared.earliest_ms)
     first = learn(
         declared,

@@ -90,7 +90,7 @@ def _load_folder(folder: Path, domain: Domain) -> DataSet:
         raise DataError(f"{folder}: add items.parquet or items.jsonl, with one row per item: item_id and title")
     plays, catalogue = _read_plays(folder / "plays.parquet", domain), Catalogue.load(items)
     try:
-        check_release_times(catalogue, domain)
+        catalogue = check_release_times(catalogue, domain)
     except DataError as error:
         raise DataError(f"{items}: {error}") from error
     return DataSet(folder.name, plays, catalogue)

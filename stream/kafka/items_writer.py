@@ -125,7 +125,7 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
     """
     catalogue = await asyncio.to_thread(Catalogue.load, file)
     try:
-        check_release_times(catalogue, load_domain(settings.domain))
+        catalogue = check_release_times(catalogue, load_domain(settings.domain))
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
     async with ItemsReader(settings) as topic:

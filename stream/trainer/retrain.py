@@ -243,7 +243,7 @@ def rows_for(
     if catalogue_file is not None:
         newer = Catalogue.load(Path(catalogue_file))
         try:
-            check_release_times(newer, domain)
+            newer = check_release_times(newer, domain)
         except DataError as error:
             raise DataError(f"{catalogue_file}: {error}") from error
         if is_whole:

@@ -13,6 +13,10 @@ TEST_CATALOGUE, TEST_PROFILE = (
     "tests/unit/intentrec_core/plays/test_profile.py",
 )
 TEST_ENCODERS, TEST_RETRAIN = "tests/parity/test_encoders.py", "tests/unit/stream/trainer/test_retrain.py"
+RELEASE_TIMES, TEST_RELEASE_TIMES = (
+    "intentrec_core/features/release_times.py",
+    "tests/unit/intentrec_core/features/test_release_times.py",
+)
 ITEMS_WRITER, TEST_ITEMS_WRITER = "stream/kafka/items_writer.py", "tests/unit/stream/kafka/test_items_writer.py"
 TEST_RETRAIN_PROCESS = "tests/unit/stream/trainer/test_retrain_process.py"
 TEST_TRAIN, TEST_TABLE = (
@@ -30,6 +34,11 @@ DATA = (
         "the search for a number tries every split of the digits",
         (Edit(ATTRIBUTES, r"[+-]?(\d+(\.\d*)?|\.\d+)([eE]", r"[+-]?(\d+\.?\d*|\.\d+)([eE]"),),
         (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "one release in another unit refuses a whole catalogue",
+        (Edit(RELEASE_TIMES, "MAX_BAD_RATIO = 0.05\n", "MAX_BAD_RATIO = 0.0\n"),),
+        (TEST_RELEASE_TIMES,),
     ),
     Mutant(
         "a row that cannot be read withdraws its item",

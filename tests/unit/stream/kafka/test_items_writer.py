@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.domain.toml import load_domain
 from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
+from intentrec_core.features.release_times import check_release_times
 from stream.kafka.items_writer import MAX_ITEM_BYTES, SyncPlan, plan_sync, put_item, sync_items
 from stream.settings import Settings
 from stream.wire.codec import decode_item
@@ -132,6 +134,14 @@ def test_what_is_left_out_of_a_file_is_said_and_a_row_that_cannot_be_read_withdr
     assert plan.withdraw == withdrawn
     assert plan.left_out == catalogue.left_out != ()
     assert ("none can be withdrawn" in plan.line()) is (withdrawn == [])
+
+
+def test_a_release_that_is_no_time_stops_no_withdrawal() -> None:
+    released = [Item(f"m{i}", f"Title {i}", {"released": -1 if i == 7 else "2020-01-01"}) for i in range(22)]
+    known = after({}, plan_sync("items.jsonl", released, {}))
+    catalogue = check_release_times(Catalogue(released[:21]), load_domain("video"))
+    assert "m7" in catalogue.left_out[0].first
+    assert plan_sync("items.jsonl", catalogue, known, left_out=catalogue.left_out).withdraw == [b"m21"]
 
 
 def test_a_row_left_out_does_not_hide_that_a_file_has_shrunk() -> None:
