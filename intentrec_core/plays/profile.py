@@ -127,7 +127,7 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
 def measure(features: FeatureBuilder, items: ItemTable, plays: pa.Table) -> DataProfile:
     """The profile of plays (schema PLAYS, event-time order) of the items in ``items``.
 
-    Raises: ValueError when a value that the domain reads as a number is not one, as :func:`pack_members` does.
+    Raises: DataError when a value that the domain reads as a number is not one, as :func:`pack_members` does.
     Cost: a pass over the plays that makes the model's inputs of them, some microseconds a play.
     """
     domain = features.domain

@@ -41,6 +41,22 @@ DATA = (
         (TEST_RELEASE_TIMES,),
     ),
     Mutant(
+        "a text where a number is declared fails the run",
+        (
+            Edit(
+                RETRAIN,
+                "    except DataError as error:\n        return msgspec",
+                "    except BundleError as error:\n        return msgspec",
+            ),
+        ),
+        (TEST_RETRAIN,),
+    ),
+    Mutant(
+        "a text where a number is declared is a fault of the program",
+        (Edit("intentrec_core/plays/members.py", "            raise DataError(\n", "            raise ValueError(\n"),),
+        (TEST_RETRAIN, "tests/unit/stream/cli/test_bundle_build.py"),
+    ),
+    Mutant(
         "a row that cannot be read withdraws its item",
         (Edit(ITEMS_WRITER, "    if not _has_unread_rows(left_out):\n", "    if True:\n"),),
         (TEST_ITEMS_WRITER,),

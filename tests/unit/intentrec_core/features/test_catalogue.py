@@ -84,7 +84,7 @@ def test_a_mistake_in_a_line_after_a_long_number_is_named(tmp_path: Path) -> Non
     path = tmp_path / "items.jsonl"
     path.write_text(f'{{"item_id": "i", "a": {"9" * 5000}, bad}}\n', "utf-8")
 
-    with pytest.raises(DataError, match="items.jsonl: line 1: not JSON: Expecting property name"):
+    with pytest.raises(DataError, match=r"items\.jsonl: line 1: not JSON: Expecting property name"):
         Catalogue.load(path)
 
 

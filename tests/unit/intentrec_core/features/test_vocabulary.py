@@ -109,9 +109,9 @@ def test_extending_appends_only_what_is_new() -> None:
 
 
 def test_an_id_twice_or_empty_is_refused() -> None:
-    with pytest.raises(ValueError, match="'a'"):
+    with pytest.raises(DataError, match="'a'"):
         Vocabulary.build(["a", "b", "a"])
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(DataError, match="empty"):
         Vocabulary.build(["a", ""])
 
 

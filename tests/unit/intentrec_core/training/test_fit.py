@@ -91,7 +91,7 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
                 plays, "context", pa.array([[("max_maturity", "x")]] * 40, pa.map_(pa.string(), pa.string()))
             ),
             DataError,
-            "plays: row 0 (in order of time), context max_maturity: 'x' is not a finite number",
+            "plays: event_id 'event-0' of user 'member-8' at 2023-11-14T22:13:20.000Z, context max_maturity: 'x' is not",
         ),
     ],
 )

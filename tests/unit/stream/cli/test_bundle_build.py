@@ -13,6 +13,7 @@ from intentrec_core.bundle.contents import item_vectors
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.engine import EncodeRequest
 from intentrec_core.engine.member_key import MemberKey
+from intentrec_core.plays.table import plays_table
 from stream.bundles.builder import TRAINED_UNTIL, check_bundle
 from stream.bundles.serving import load_serving
 from stream.cli import root
@@ -70,6 +71,16 @@ def test_a_worker_serves_what_was_built_with_the_vectors_of_the_model(
     packed = serving.features.layout.pack("item-3", "e", START_MS, None, attributes)
     served = serving.engine.encode([EncodeRequest(MemberKey(0, "ann"), 0, packed.data, 0)])
     np.testing.assert_allclose(now.embedding, served.intent_NP[0], atol=1e-5)
+
+
+def test_a_text_where_a_number_is_declared_is_refused_with_its_play(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*WalkingWorld().rows(NUM_PLAYS)]
+    rows[3] = rows[3]._replace(context={"max_maturity": "x"})
+    pq.write_table(plays_table(rows), tmp_path / "plays.parquet")
+    assert build(folder, str(tmp_path / "plays.parquet")) == 3
+    assert "plays: event_id 'event-3' of user" in capsys.readouterr().err
 
 
 def test_plays_that_are_not_named_are_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.domain.toml import load_domain
+from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
 from stream.kafka.items_writer import MAX_ITEM_BYTES, SyncPlan, plan_sync, put_item, sync_items

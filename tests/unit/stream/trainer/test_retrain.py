@@ -156,6 +156,16 @@ def test_data_that_make_an_intent_meaningless_are_gated_before_training_and_leav
     assert [manifest.version for manifest in BundleStore(job.bundle_url, Path(job.cache_dir)).list()] == [first.version]
 
 
+def test_a_text_where_a_number_is_declared_gates_the_run(job: RetrainJob) -> None:
+    rows = [*WALK.rows(600)]
+    rows[500] = rows[500]._replace(context={"max_maturity": "x"})
+    backfill(Path(job.event_log_dir), "plays", plays_table(rows))
+    result = retrain(job)
+    assert (result.outcome, result.reason) == (TrainerOutcome.GATED, GateReason.DATA)
+    assert result.detail.startswith("plays: event_id 'event-500' of user")
+    assert "context max_maturity: 'x' is not a finite number" in result.detail
+
+
 def test_a_bundle_keeps_its_data_profile_and_says_how_far_they_are_from_its_parents(
     job: RetrainJob, caplog: pytest.LogCaptureFixture
 ) -> None:
