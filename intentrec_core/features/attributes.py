@@ -52,6 +52,8 @@ def plain(value: Any) -> Any:
 
 def _scalar(value: Any) -> Any:
     if value is None or isinstance(value, (bool, float)):
+        if value is None or value != value:  # NaN is how data frames write a missing number
+            return None
         return float(value) if isinstance(value, np.floating) else value
     if isinstance(value, str):
         return _utf8(value)

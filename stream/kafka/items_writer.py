@@ -148,6 +148,7 @@ async def put_item(settings: Settings, item: Item) -> int:
         raise ConfigError(str(error)) from error
     for found in catalogue.left_out:
         raise ConfigError(f"item {item.item_id!r}, {found.attribute}: {found.reason}; allowed: {ALLOWED}")
+    (item,) = catalogue
     return await _write_one(
         settings, CatalogueItem(item_id=item.item_id, title=item.title, attributes=dict(item.attributes))
     )

@@ -13,6 +13,7 @@ TEST_CATALOGUE, TEST_PROFILE = (
     "tests/unit/intentrec_core/plays/test_profile.py",
 )
 TEST_ENCODERS, TEST_RETRAIN = "tests/parity/test_encoders.py", "tests/unit/stream/trainer/test_retrain.py"
+CATALOGUE = "intentrec_core/features/catalogue.py"
 RELEASE_TIMES, TEST_RELEASE_TIMES = (
     "intentrec_core/features/release_times.py",
     "tests/unit/intentrec_core/features/test_release_times.py",
@@ -55,6 +56,11 @@ DATA = (
         "a text where a number is declared is a fault of the program",
         (Edit("intentrec_core/plays/members.py", "            raise DataError(\n", "            raise ValueError(\n"),),
         (TEST_RETRAIN, "tests/unit/stream/cli/test_bundle_build.py"),
+    ),
+    Mutant(
+        "NaN in a column of numbers is kept",
+        (Edit(CATALOGUE, " and not _may_have_nan(column)", ""),),
+        (TEST_CATALOGUE,),
     ),
     Mutant(
         "a row that cannot be read withdraws its item",

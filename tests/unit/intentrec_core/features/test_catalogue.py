@@ -52,6 +52,44 @@ def test_dates_and_times_of_a_foreign_parquet_become_iso(tmp_path: Path) -> None
     assert item.attributes == {"day": "2024-05-01", "at": "2024-05-01T12:30:00"}
 
 
+def test_whole_numbers_are_ids_as_they_are_in_plays(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text('{"item_id": 7}\n', "utf-8")
+    pq.write_table(pa.table({"item_id": [7]}), tmp_path / "items.parquet")
+
+    assert Catalogue.load(tmp_path / "items.jsonl").items == [Item("7", "7")]
+    assert Catalogue.load(tmp_path / "items.parquet").items == [Item("7", "7")]
+
+
+def test_nan_is_a_missing_value_wherever_it_stands(tmp_path: Path) -> None:
+    nan = float("nan")
+    columns = {"item_id": ["a", "b"], "title": [nan, 5.0], "price": [nan, 2.0], "sizes": [[1.0, nan], [2.0, 3.0]]}
+    pq.write_table(pa.table(columns), tmp_path / "items.parquet")
+    (tmp_path / "items.jsonl").write_text(
+        '{"item_id": "a", "title": NaN, "price": NaN, "sizes": [1.0, NaN]}\n'
+        '{"item_id": "b", "title": 5.0, "price": 2.0, "sizes": [2.0, 3.0]}\n',
+        "utf-8",
+    )
+
+    for name in ("items.parquet", "items.jsonl"):
+        assert Catalogue.load(tmp_path / name).items == [
+            Item("a", "a", {"sizes": [1.0]}),
+            Item("b", "5", {"price": 2.0, "sizes": [2.0, 3.0]}),
+        ]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a"}\n', "utf-8-sig")
+
+    assert Catalogue.load(tmp_path / "items.jsonl").items == [Item("a", "a")]
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table([["a"], [1], [2]], names=["item_id", "year", "year"]), tmp_path / "items.parquet")
+
+    with pytest.raises(DataError, match=r"items\.parquet: column year occurs 2 times: keep one$"):
+        Catalogue.load(tmp_path / "items.parquet")
+
+
 @pytest.mark.parametrize("item_id", ["", "x" * 257, "é" * 129])
 def test_an_id_no_play_could_carry_is_refused(item_id: str) -> None:
     with pytest.raises(DataError, match="1 to 256 bytes"):
@@ -68,7 +106,10 @@ def test_an_id_that_stands_there_twice_is_refused() -> None:
     [
         ('{"item_id": "a"}\n{"item_id": }\n', "line 2: not JSON"),
         ('["a"]\n', "line 1: not a JSON object"),
-        ('{"item_id": 7}\n', "line 1: item_id is 7"),
+        ('{"item_id": 7.5}\n', "line 1: item_id is 7.5"),
+        ("item_id,title\na,A\n", r"line 1: not JSON: .*; a catalogue is Parquet \(\*\.parquet\) or JSON lines"),
+        ('[{"item_id": "a"}]\n', "line 1: not a JSON object; a catalogue is Parquet"),
+        ('[\n{"item_id": "a"}]\n', "line 1: not JSON: .*; a catalogue is Parquet"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file(tmp_path: Path, text: str, complaint: str) -> None:
@@ -138,7 +179,10 @@ def test_what_a_bundle_cannot_hold_costs_the_attribute_and_is_named(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"item_id": 7}', "line 1: item_id is 7; allowed: a text of 1 to 256 bytes of UTF-8: the row is left out"),
+        (
+            '{"item_id": true}',
+            "line 1: item_id is True; allowed: a text of 1 to 256 bytes of UTF-8: the row is left out",
+        ),
         (r'{"item_id": "\ud83d"}', r"line 1: item_id is '\ud83d'; allowed"),
         ('{"item_id": ""}', "line 1: item_id is ''; allowed"),
         ('{"title": "x"}', "line 1: item_id is None; allowed"),

@@ -118,8 +118,9 @@ def test_a_row_that_no_record_can_hold_costs_that_row_alone(odd: Item, reason: s
         ('{"item_id": "m4", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", []),
         ('{"title": "which item is it?"}', []),
         (r'{"item_id": "m0", "genres": {"a": 1}, "maturity": "\ud83d"}', [b"m4"]),
+        ('{"item_id": "m0", "": {"a": 1}}', [b"m4"]),
     ],
-    ids=["nested too deeply", "no id", "attributes"],
+    ids=["nested too deeply", "no id", "attributes", "an attribute without a name"],
 )
 def test_what_is_left_out_of_a_file_is_said_and_a_row_that_cannot_be_read_withdraws_nothing(
     tmp_path: Path, row: str, withdrawn: list[bytes]
