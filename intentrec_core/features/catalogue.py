@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ MAX_ITEM_ID_BYTES = 256
 #: Halves of surrogate pairs. JSON can spell one alone ("\\ud83d"), and no encoding can write it.
 _HALVES = re.compile("[\ud800-\udfff]")
 _HALF_IN_TITLE = "half of a surrogate pair, which is no UTF-8"
+#: Of attributes, in all items together: each is a column of a bundle.
+MAX_NAMES = 1_000
 _FORMATS = "a catalogue is Parquet (*.parquet) or JSON lines, one object a line"
 _NOT_ATTRIBUTES = ("item_id", "title")
 #: Characters of a title that lists show. A title is there to be displayed, and a list holds up to 500 of them.
@@ -76,7 +79,8 @@ def shown_title(title: str) -> str:
 class Catalogue:
     """Items in a fixed order, with unique ids.
 
-    ``left_out`` says what was not taken of the items given, because no bundle can hold it.
+    ``left_out`` says what was not taken of the items given, because no bundle can hold it. Of the names of attributes the first
+    1,000 are taken.
 
     Raises: DataError for an id that is empty, longer than 256 bytes, no UTF-8, or not unique.
     """
@@ -92,8 +96,9 @@ class Catalogue:
         self._hold(kept, found.left_out())
 
     def _hold(self, items: list[Item], left_out: tuple[LeftOut, ...]) -> None:
+        items, unnamed = _within_names(items)
         self.items = items
-        self.left_out = left_out
+        self.left_out = (*left_out, *unnamed)
         self._by_id: dict[str, Item] = {item.item_id: item for item in items}
         if len(self._by_id) < len(items):
             seen: set[str] = set()
@@ -226,6 +231,26 @@ class _Findings:
 
     def left_out(self) -> tuple[LeftOut, ...]:
         return tuple(LeftOut(*kind, first, num) for kind, (first, num) in self._found.items())
+
+
+def _within_names(items: list[Item]) -> tuple[list[Item], tuple[LeftOut, ...]]:
+    """The items with the first :data:`MAX_NAMES` names of attributes, and what that leaves out."""
+    names: dict[str, Any] = {}
+    for item in items:
+        names.update(item.attributes)
+    if len(names) <= MAX_NAMES:
+        return items, ()
+    allowed = frozenset(islice(names, MAX_NAMES))
+    kept, first, num = [], "", 0
+    for item in items:
+        attributes = {name: value for name, value in item.attributes.items() if name in allowed}
+        if len(attributes) < len(item.attributes):
+            first, num = first or f"item {item.item_id!r}", num + 1
+            item = Item(item.item_id, item.title, attributes)
+        kept.append(item)
+    name = next(islice(names, MAX_NAMES, None))
+    reason = f"it is one of {len(names) - MAX_NAMES:,} names beyond the first {MAX_NAMES:,}"
+    return kept, (LeftOut(name or "''", reason, first, num, f"{MAX_NAMES:,} names of attributes"),)
 
 
 def _kept(item: Item, place: str, found: _Findings) -> Item:

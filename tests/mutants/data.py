@@ -63,6 +63,11 @@ DATA = (
         (TEST_CATALOGUE,),
     ),
     Mutant(
+        "a bundle gets any number of columns",
+        (Edit(CATALOGUE, "MAX_NAMES = 1_000\n", "MAX_NAMES = 1_000_000\n"),),
+        (TEST_CATALOGUE,),
+    ),
+    Mutant(
         "a row that cannot be read withdraws its item",
         (Edit(ITEMS_WRITER, "    if not _has_unread_rows(left_out):\n", "    if True:\n"),),
         (TEST_ITEMS_WRITER,),

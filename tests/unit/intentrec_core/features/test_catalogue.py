@@ -212,6 +212,25 @@ def test_what_is_left_out_is_counted_once_for_each_attribute_and_reason(tmp_path
     ]
 
 
+def test_names_of_attributes_beyond_the_first_thousand_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    lines = (f'{{"item_id": "{i}", "year": {i}, "only-{i}": 1}}\n' for i in range(1002))
+    path.write_text("".join(lines), "utf-8")
+
+    catalogue = Catalogue.load(path)
+
+    assert catalogue.to_table().num_columns == 2 + 1000
+    assert catalogue.items[998:1000] == [
+        Item("998", "998", {"year": 998, "only-998": 1}),
+        Item("999", "999", {"year": 999}),
+    ]
+    assert [found.line() for found in catalogue.left_out] == [
+        "item '999', attribute only-999: it is one of 3 names beyond the first 1,000 (and in 2 more rows): left out; "
+        "allowed: 1,000 names of attributes"
+    ]
+    assert catalogue.merged([]).left_out == ()
+
+
 def test_parquet_columns_of_foreign_types_become_plain_values(tmp_path: Path) -> None:
     columns = {
         "item_id": ["a", "b"],
