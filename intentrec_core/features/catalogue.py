@@ -176,7 +176,7 @@ class Catalogue:
         """
         found, kept = _Findings(), []
         for place, row in rows:
-            item_id = None if isinstance(row, CannotBeKept) else _id(row.get("item_id"))
+            item_id: Any = None if isinstance(row, CannotBeKept) else _id(row.get("item_id"))
             problem = str(row) if isinstance(row, CannotBeKept) else _id_problem(item_id)
             if problem or isinstance(row, CannotBeKept):
                 found.add("", problem, place)
