@@ -15,7 +15,7 @@ from intentrec_core.domain.spec import Domain, DurationWeight, Field, FieldKind,
 from intentrec_core.errors import DataError
 from intentrec_core.plays.profile import DataProfile, FieldProfile, FilterProfile
 
-#: From so many known labels on, one label alone is no accident of a short sample.
+#: From so many plays on, one label alone is no accident of a short sample.
 ENOUGH_PLAYS = 100
 #: Below this share, a known label or value is the exception.
 RARE_RATIO = 0.05
@@ -87,7 +87,7 @@ def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterato
     if seen.num_labels_found == 1 and (field.intent or not seen.plays[0]):
         label = next(label for label, count in zip(field.label_names, seen.plays[1:], strict=True) if count)
         yield Finding(
-            field.intent and num_known >= ENOUGH_PLAYS,
+            field.intent and profile.num_plays >= ENOUGH_PLAYS,
             f"{name} has the same label, {label!r}, at all {num_known:,} plays where it is known: {_remedy(field)}",
         )
     elif num_known < RARE_RATIO * profile.num_plays:

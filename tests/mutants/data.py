@@ -60,6 +60,16 @@ DATA = (
         (TEST_TRAIN,),
     ),
     Mutant(
+        "one known label trains a head",
+        (Edit(TRAIN, "not known or known < enough", "not known"),),
+        (TEST_TRAIN,),
+    ),
+    Mutant(
+        "a constant intent passes where it is seldom known",
+        (Edit(FINDINGS, "field.intent and profile.num_plays >= ENOUGH", "field.intent and num_known >= ENOUGH"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
         "a duration that is NaN is a duration",
         (Edit(TABLE, "pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)", "column"),),
         (TEST_TABLE,),

@@ -297,6 +297,14 @@ def test_too_few_plays_to_tell_make_a_constant_intent_a_warning() -> None:
     assert [finding.is_error for finding in many] == [True]
 
 
+def test_a_constant_intent_is_an_error_however_seldom_it_is_known() -> None:
+    rarely_known = some(without("price"), "price", *(5.0 + number for number in range(1, NUM_ITEMS)))
+    _, found = profile(rarely_known)
+
+    assert found[0].is_error
+    assert "intent price_band has the same label, 'under 10', at all 20 plays where it is known" in found[0].text
+
+
 def test_a_watched_exception_that_never_holds_is_said() -> None:
     domain = DOMAIN.replace('values = ["look", "buy"]', 'values = ["look", "buy", "gift"]').replace(
         '["buy"]\n[[', '["gift"]\n[['
