@@ -17,6 +17,8 @@ from intentrec_core.plays.profile import DataProfile, FieldProfile, FilterProfil
 
 #: From so many plays on, one label alone is no accident of a short sample.
 ENOUGH_PLAYS = 100
+#: From this share on, one label leaves hardly anything to learn.
+CONSTANT_RATIO = 0.99
 #: Below this share, a known label or value is the exception.
 RARE_RATIO = 0.05
 #: Above this share, values that nothing reads are no typing mistakes in single rows.
@@ -84,11 +86,15 @@ def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterato
         yield Finding(field.intent, f"{name} has no known label at any play: {_why_unknown(field, seen, profile)}")
         return
     # Of a field that is no intent, a missing label says something too.
-    if seen.num_labels_found == 1 and (field.intent or not seen.plays[0]):
-        label = next(label for label, count in zip(field.label_names, seen.plays[1:], strict=True) if count)
+    always = _always(field, seen, num_known)
+    if always and (field.intent or not seen.plays[0]):
         yield Finding(
             field.intent and profile.num_plays >= ENOUGH_PLAYS,
-            f"{name} has the same label, {label!r}, at all {num_known:,} plays where it is known: {_remedy(field)}",
+            f"{name} has the same {always}, at all {num_known:,} plays where it is known: {_remedy(field)}",
+        )
+    elif field.intent and (nearly := _always(field, seen, num_known, CONSTANT_RATIO)):
+        yield _warning(
+            f"{name} has the same {nearly}, at nearly all {num_known:,} plays where it is known: {_remedy(field)}"
         )
     elif num_known < RARE_RATIO * profile.num_plays:
         yield _warning(
@@ -102,6 +108,15 @@ def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterato
             f"{name}: {seen.num_unread:,} {of} have a value for {field.key!r} that is none of its labels, for instance "
             f"{', '.join(seen.examples)}; allowed: {_allowed(field)}"
         )
+
+
+def _always(field: Field, seen: FieldProfile, num_known: int, ratio: float = 1.0) -> str:
+    """The labels that a field has at this share of the plays where it is known, if it has the others at the rest at most."""
+    often, seldom = ratio * num_known, (1 - ratio) * num_known
+    if not all(count >= often or count <= seldom for count in seen.plays[1:]):
+        return ""
+    names = [repr(name) for name, count in zip(field.label_names, seen.plays[1:], strict=True) if count >= often]
+    return f"label{'s' * (len(names) > 1)}, {' and '.join(names)}" if names else ""
 
 
 def _why_unknown(field: Field, seen: FieldProfile, profile: DataProfile) -> str:

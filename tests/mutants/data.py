@@ -70,6 +70,17 @@ DATA = (
         (TEST_PROFILE,),
     ),
     Mutant(
+        "an intent that always has the same two labels passes",
+        (
+            Edit(
+                FINDINGS,
+                "    always = _always(field, seen, num_known)\n",
+                '    always = "label" * (seen.num_labels_found == 1)\n',
+            ),
+        ),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
         "a duration that is NaN is a duration",
         (Edit(TABLE, "pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)", "column"),),
         (TEST_TABLE,),

@@ -199,6 +199,11 @@ MEANINGLESS: list[tuple[Change, Change, str]] = [
         same,
         "intent genre has the same label, 'news', at all 240 plays where it is known: correct",
     ),
+    (
+        with_(genres=["sport", "news"]),
+        same,
+        "intent genre has the same labels, 'news' and 'sport', at all 240 plays where it is known: correct",
+    ),
     (with_(price=3.0), same, "intent price_band has the same label, 'under 10', at all 240 plays"),
     (same, without("action"), "intent action has no known label at any play: no play has a value for action; send it,"),
     (
@@ -243,6 +248,14 @@ def test_what_makes_an_intent_or_a_filter_meaningless_is_one_error_with_the_reme
     assert said in found[0].text
     with pytest.raises(DataError, match="domain kiosk: "):
         refuse_meaningless(parse_domain(DOMAIN, ""), measured)
+
+
+def test_an_intent_that_is_the_same_at_nearly_all_plays_is_a_warning() -> None:
+    bought = iter([True, True] + [False] * 238)
+    _, found = profile(plays=lambda row: row | {"action": "buy" if next(bought) else "look"})
+
+    assert [finding.is_error for finding in found] == [False]
+    assert "intent action has the same label, 'look', at nearly all 240 plays where it is known" in found[0].text
 
 
 def some(changed: Change, name: str, *values: Any) -> Change:
