@@ -6,12 +6,17 @@ from tests.mutants.mutant import Edit, Mutant
 
 ATTRIBUTES, FINDINGS = "intentrec_core/features/attributes.py", "intentrec_core/plays/findings.py"
 STEP, OUTPUT_ROWS = "intentrec_core/engine/cpu/step.py", "intentrec_core/engine/output_rows.py"
-TRAIN, RETRAIN, TABLE = "intentrec_core/training/train.py", "stream/trainer/retrain.py", "intentrec_core/plays/table.py"
+TRAIN, RETRAIN, TEXTS = (
+    "intentrec_core/training/train.py",
+    "stream/trainer/retrain.py",
+    "intentrec_core/plays/text_columns.py",
+)
 
 TEST_CATALOGUE, TEST_PROFILE = (
     "tests/unit/intentrec_core/features/test_catalogue.py",
     "tests/unit/intentrec_core/plays/test_profile.py",
 )
+TEST_REPLAY = "tests/unit/stream/kafka/test_replay.py"
 TEST_ENCODERS, TEST_RETRAIN = "tests/parity/test_encoders.py", "tests/unit/stream/trainer/test_retrain.py"
 TEST_TRAIN, TEST_TABLE = (
     "tests/unit/intentrec_core/training/test_train.py",
@@ -81,8 +86,18 @@ DATA = (
         (TEST_PROFILE,),
     ),
     Mutant(
+        "a stored play with an empty action is sent",
+        (Edit(TEXTS, "pc.if_else(pc.equal(length, 0), pa.scalar(None, pa.string()), texts)", "texts"),),
+        (TEST_REPLAY,),
+    ),
+    Mutant(
+        "a stored play with an id that is too long is sent",
+        (Edit(TEXTS, "pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_LENGTH))", "pc.equal(length, 0)"),),
+        (TEST_REPLAY,),
+    ),
+    Mutant(
         "a duration that is NaN is a duration",
-        (Edit(TABLE, "pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)", "column"),),
+        (Edit(TEXTS, "if is_number else column", "if False else column"),),
         (TEST_TABLE,),
     ),
 )
