@@ -128,16 +128,21 @@ def _why_unknown(field: Field, seen: FieldProfile, profile: DataProfile) -> str:
             f"{', '.join(seen.examples)}; allowed: {_allowed(field)}; correct the data, or key and values in the domain"
         )
     if field.is_item_label:
-        return f"{_no_attribute(field.key, profile)}; {_remedy(field)}"
+        return f"{_no_attribute(field.key, profile.num_items - seen.items[0], profile)}; {_remedy(field)}"
     if field.source is FieldSource.EVENT:
         where = field.key if field.key in ("action", "duration_s") else f"context.{field.key}"
         return f"no play has a value for {where}; send it, {_remedy(field)}"
     return f"its rule finds nothing in these plays; {_remedy(field)}"
 
 
-def _no_attribute(key: str, profile: DataProfile) -> str:
+def _no_attribute(key: str, num_items: int, profile: DataProfile) -> str:
+    """Why an attribute says nothing. ``num_items``: how many of the items have a value of it that can be read."""
     if not profile.num_described:
         return f"none of the {profile.num_items:,} items played is in the catalogue: check that both have the same item ids"
+    if key in profile.attributes:
+        if not num_items:
+            return f"no item that was played has a value for {key!r}"
+        return f"of {profile.num_items:,} items that were played, {num_items:,} have a value for {key!r}"
     names = ", ".join(sorted(profile.attributes)[:20]) or "none"
     return f"no item that was played has the attribute {key!r}: check the key; the catalogue's attributes: {names}"
 
@@ -162,7 +167,7 @@ def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Itera
     if not profile.num_items:
         return
     if not seen.num_items:
-        why = _no_attribute(rule.key, profile)
+        why = _no_attribute(rule.key, 0, profile)
         if seen.num_unread:
             why = (
                 f"{seen.num_unread:,} items have a value that is none, for instance {', '.join(seen.examples)}; "
@@ -183,6 +188,7 @@ def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Itera
         )
         yield Finding(True, f"{name} hides every item: it {what}; correct the data, or leave the filter out")
     else:
+        yield from _of_empty_plays(name, rule, seen, profile)
         hidden = profile.num_items - seen.num_items
         if hidden > RARE_RATIO * profile.num_items:
             yield _warning(
@@ -193,6 +199,24 @@ def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Itera
                     else ""
                 )
             )
+
+
+def _of_empty_plays(name: str, rule: Filter, seen: FilterProfile, profile: DataProfile) -> Iterator[Finding]:
+    """Plays at which a filter hides every item, because the member had sent no value, or one that lets none through."""
+    if not rule.event_key:
+        return
+    not_sent = profile.num_plays - seen.num_plays
+    if not_sent > RARE_RATIO * profile.num_plays:
+        yield _warning(
+            f"{name} hides every item at {not_sent:,} of {profile.num_plays:,} plays: their members had not sent "
+            f"context.{rule.event_key} yet; send it, or give the filter a default"
+        )
+    sent_in_vain = seen.num_empty - not_sent
+    if sent_in_vain > RARE_RATIO * profile.num_plays:
+        yield _warning(
+            f"{name} hides every item at {sent_in_vain:,} of {profile.num_plays:,} plays: no item has data for the value of "
+            f"context.{rule.event_key} that their members had sent; check that plays and items spell it the same"
+        )
 
 
 def _data_of(rule: Filter) -> str:

@@ -57,14 +57,15 @@ class FilterProfile(msgspec.Struct, frozen=True, kw_only=True):
     """What one filter finds.
 
     ``num_items``: items with data for it; ``num_unread`` more have a value that is none, as ``examples``. ``num_plays``: plays
-    up to which the member has sent a value; all of them where none is needed, or a default is declared. ``shown``: the share
-    of the items that it lets through, as a mean over the plays.
+    up to which the member has sent a value; all of them where none is needed, or a default is declared. ``num_empty``: plays at
+    which it lets no item through. ``shown``: the share of the items that it lets through, as a mean over the plays.
     """
 
     name: str
     num_items: int
     num_plays: int
     shown: float
+    num_empty: int = 0
     num_unread: int = 0
     examples: tuple[str, ...] = ()
 
@@ -222,6 +223,7 @@ class _Filters:
                 name=rule.key,
                 num_items=int(has_data.sum()),
                 num_plays=self._num_plays if sent is None else int(_is_sent(sent).sum()),
+                num_empty=self._num_empty(place),
                 shown=self._shown([place]),
                 num_unread=sum(unread.values()),
                 examples=_examples(unread),
@@ -257,14 +259,28 @@ class _Filters:
         # Numbers and hashes side by side as 64-bit patterns: only their equality matters here.
         sent = np.stack([_bits(self._sent[place]) for place in by_member], axis=1)
         _, first, times = np.unique(sent, axis=0, return_index=True, return_counts=True)
-        most = np.argsort(-times, kind="stable")[:_MAX_COMBINATIONS]
-        shares = []
+        most = np.argsort(-times, kind="stable")
+        shares: list[float] = []
         for at in first[most].tolist():
+            if len(shares) >= _MAX_COMBINATIONS and any(
+                shares
+            ):  # else a rare combination may be the one that shows an item
+                break
             mask = static.copy()
             for place in by_member:
                 mask &= self._lets_through(place, self._sent[place][at])
-            shares.append(mask.mean())
-        return float(np.average(shares, weights=times[most]))
+            shares.append(float(mask.mean()))
+        return float(np.average(shares, weights=times[most[: len(shares)]]))
+
+    def _num_empty(self, place: int) -> int:
+        """At how many plays the filter alone lets no item through."""
+        column, sent = self._columns[place], self._sent.get(place)
+        if sent is None:
+            return 0 if column[1:].any() else self._num_plays
+        if self._is_number(place):
+            return int((~(sent >= np.nanmin(column[1:], initial=np.inf))).sum())
+        found = [key for key, members in column.items() if members[1:].any()]
+        return int((~np.isin(sent, np.array(found, dtype=sent.dtype))).sum())
 
     def _is_number(self, place: int) -> bool:
         return self._filters[place].kind is FilterKind.AT_MOST

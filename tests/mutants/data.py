@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 ATTRIBUTES, FINDINGS = "intentrec_core/features/attributes.py", "intentrec_core/plays/findings.py"
+PROFILE = "intentrec_core/plays/profile.py"
 STEP, OUTPUT_ROWS = "intentrec_core/engine/cpu/step.py", "intentrec_core/engine/output_rows.py"
 TRAIN, RETRAIN, TEXTS = (
     "intentrec_core/training/train.py",
@@ -94,6 +95,16 @@ DATA = (
         "a stored play with an id that is too long is sent",
         (Edit(TEXTS, "pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_LENGTH))", "pc.equal(length, 0)"),),
         (TEST_REPLAY,),
+    ),
+    Mutant(
+        "values that hide every item are not counted",
+        (Edit(PROFILE, "num_empty=self._num_empty(place)", "num_empty=0"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "rare values are not looked at where the frequent ones show nothing",
+        (Edit(PROFILE, "_MAX_COMBINATIONS and any(shares)", "_MAX_COMBINATIONS"),),
+        (TEST_PROFILE,),
     ),
     Mutant(
         "a duration that is NaN is a duration",

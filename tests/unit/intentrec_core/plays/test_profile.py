@@ -277,6 +277,16 @@ DOUBTFUL: list[tuple[Change, Change, str]] = [
         "intent price_band: 2 items have a value for 'price' that is none of its labels",
     ),
     (same, without("duration_s"), "no play has a duration_s, by which [duration_weight] weights plays"),
+    (
+        same,
+        some(with_(region="DE"), "region", "fr"),
+        "filter contains regions hides every item at 60 of 240 plays: no item has data for the value of context.region that",
+    ),
+    (
+        same,
+        some(with_(max_maturity="-1"), "region", "fr"),
+        "filter at_most maturity hides every item at 60 of 240 plays: no item has data for the value of context.max_maturity",
+    ),
     (some(without("maturity"), "maturity", 0), same, "filter at_most maturity hides 3 of 12 items from every member"),
 ]
 
@@ -286,6 +296,49 @@ def test_what_is_doubtful_is_a_warning(items: Change, plays: Change, said: str) 
     _, found = profile(items, plays)
 
     assert [(finding.is_error, said in finding.text) for finding in found] == [(False, True)]
+
+
+def test_members_who_have_not_sent_what_a_filter_needs_are_counted() -> None:
+    numbers = iter(range(NUM_PLAYS))
+    measured, found = profile(plays=lambda row: without("region")(row) if next(numbers) % 8 == 3 else row)
+
+    assert measured.filters[2].num_empty == 30
+    assert [finding.text for finding in found] == [
+        "filter contains regions hides every item at 30 of 240 plays: their members had not sent context.region yet; send it, or "
+        "give the filter a default"
+    ]
+
+
+def test_a_rare_value_that_lets_items_through_is_found_behind_many_that_do_not() -> None:
+    numbers = iter(range(1_300))
+
+    def mostly_misspelt(row: dict[str, Any]) -> dict[str, Any]:
+        number = next(numbers)
+        return row | {"region": "de" if number == 1_299 else f"D{number // 2}"}
+
+    measured, found = profile(plays=mostly_misspelt, num_plays=1_300)
+
+    assert measured.filters[2].num_empty == 1_299
+    assert 0 < measured.filters[2].shown < 0.01
+    assert measured.shown > 0
+    assert not any(finding.is_error for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (
+            lambda row: row if row["price"] == 5.0 else without("price")(row),
+            "price_band has the same label, 'under 10', at all 20 plays",
+        ),
+        (with_(price=[]), "no item that was played has a value for 'price'; correct"),
+    ],
+)
+def test_an_attribute_that_items_have_is_not_called_missing(items: Change, said: str) -> None:
+    _, found = profile(items)
+
+    assert said in found[0].text
+    assert not any("no item that was played has the attribute" in finding.text for finding in found)
 
 
 def test_a_filters_default_holds_for_members_who_have_sent_nothing() -> None:
