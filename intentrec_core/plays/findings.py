@@ -17,6 +17,7 @@ from intentrec_core.plays.profile import DataProfile, FieldProfile, FilterProfil
 
 #: From so many plays on, one label alone is no accident of a short sample.
 ENOUGH_PLAYS = 100
+DAY_S = 86_400
 #: From this share on, one label leaves hardly anything to learn.
 CONSTANT_RATIO = 0.99
 #: Below this share, a known label or value is the exception.
@@ -74,6 +75,11 @@ def _of_plays(domain: Domain, profile: DataProfile) -> Iterator[Finding]:
     if domain.duration_weight is not DurationWeight.NONE and not profile.num_durations and profile.num_plays:
         yield _warning(
             'no play has a duration_s, by which [duration_weight] weights plays: send it, or declare kind = "none"'
+        )
+    if profile.median_duration_s > DAY_S:
+        yield _warning(
+            f"half of the plays last {profile.median_duration_s:,.0f} s or more, which is over a day: duration_s is in seconds; "
+            "divide milliseconds by 1,000"
         )
 
 

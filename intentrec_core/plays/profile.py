@@ -74,7 +74,8 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Plays and items as a domain sees them. Units: ``from_ms`` and ``until_ms`` milliseconds since 1970.
 
     ``num_repeats``: plays left out because they repeat an event id of their member. ``num_described``: items that are in the
-    catalogue, and ``attributes`` are the names of what it says of them. ``num_durations``: plays with a duration. ``shown``:
+    catalogue, and ``attributes`` are the names of what it says of them. ``num_durations``: plays with a duration, whose median is
+    ``median_duration_s`` (seconds; 0 without one). ``shown``:
     the share of the items that all filters together let through (without ``watched``), as a mean over the plays.
     """
 
@@ -91,6 +92,7 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
     fields: tuple[FieldProfile, ...]
     filters: tuple[FilterProfile, ...]
     shown: float
+    median_duration_s: float = 0.0
 
     def field(self, name: str) -> FieldProfile:
         """The profile of one field. Raises: StopIteration when there is none of this name."""
@@ -136,6 +138,7 @@ def measure(features: FeatureBuilder, items: ItemTable, plays: pa.Table) -> Data
     columns = features.columns([members.packed(start, stop) for start, stop in members.spans()], [0] * len(members))
     times_ms = members.events["ts_ms"]
     until_ms = int(times_ms.max(initial=0))
+    durations = members.events["duration_s"][members.events["duration_s"] >= 0]
     filters = _Filters(domain, items, members)
     return DataProfile(
         format=PROFILE_FORMAT,
@@ -144,7 +147,8 @@ def measure(features: FeatureBuilder, items: ItemTable, plays: pa.Table) -> Data
         num_items=len(items) - 1,
         num_described=int(items.is_described.sum()),
         num_repeats=members.num_repeats,
-        num_durations=int((members.events["duration_s"] >= 0).sum()),
+        num_durations=len(durations),
+        median_duration_s=float(np.median(durations)) if len(durations) else 0.0,
         from_ms=int(times_ms.min(initial=until_ms)),
         until_ms=until_ms,
         attributes=items.attribute_names(),

@@ -19,6 +19,7 @@ from intentrec_core.times import EARLIEST_MS, END_MS
 
 #: The limit that plays on the topic have, too: 366 days.
 MAX_DURATION_S = 31_622_400.0
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 PLAYS = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
@@ -107,7 +108,14 @@ def check_plays(table: pa.Table, *, earliest_ms: int = EARLIEST_MS, end_ms: int 
 
 
 def _durations(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column as seconds, without NaN, which means missing. Raises: DataError with the first row that is out of range."""
+    """The column as seconds, without NaN, which means missing. A duration type is converted by its unit.
+
+    Raises: DataError with the first row that is out of range.
+    """
+    if pa.types.is_duration(column.type):
+        column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), _PER_SECOND[column.type.unit])
+    elif pa.types.is_integer(column.type):  # of which 32 bits do not hold every one
+        column = column.cast(pa.float64(), safe=False)
     column = without_nan(column.cast(pa.float32()))
     wrong = pc.fill_null(pc.or_(pc.less(column, 0.0), pc.greater(column, MAX_DURATION_S)), False)
     row = pc.index(wrong, True).as_py()

@@ -276,6 +276,7 @@ DOUBTFUL: list[tuple[Change, Change, str]] = [
         same,
         "intent price_band: 2 items have a value for 'price' that is none of its labels",
     ),
+    (same, with_(duration_s=3_600_000.0), "half of the plays last 3,600,000 s or more, which is over a day"),
     (same, without("duration_s"), "no play has a duration_s, by which [duration_weight] weights plays"),
     (
         same,

@@ -76,6 +76,14 @@ def test_a_duration_that_no_play_can_have_is_named_with_its_row(value: float, sh
         check_plays(table, earliest_ms=0)
 
 
+def test_a_duration_type_is_converted_by_its_unit_and_whole_seconds_may_be_any() -> None:
+    for unit, per_second in (("s", 1), ("ms", 1_000), ("us", 10**6), ("ns", 10**9)):
+        typed = pa.array([90 * per_second, None], pa.duration(unit))
+        assert check_plays(play_columns(duration_s=typed)).column("duration_s").to_pylist() == [90.0, None]
+    whole = pa.array([2**24 + 1, 3], pa.int64())
+    assert check_plays(play_columns(duration_s=whole)).column("duration_s").to_pylist() == [2.0**24, 3.0]
+
+
 def test_typed_times_are_converted_and_the_rows_are_in_their_order() -> None:
     times = pa.array([NOW_MS * 1000 + 1500, NOW_MS * 1000], pa.timestamp("us"))
     table = pa.table({"event_id": ["b", "a"], "user_id": ["u", "u"], "item_id": ["i", "i"], "ts_ms": times})
