@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?\s*", re.AS
 #: A number without an exponent: what a release that is a number looks like.
 PLAIN_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?\s*", re.ASCII)
 _BASIC_DATE = re.compile(r"\d{8}", re.ASCII)
-_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 ALLOWED = "texts in UTF-8, numbers, truth values, dates, and lists of these"
 
 

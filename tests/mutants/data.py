@@ -5,13 +5,19 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 ATTRIBUTES, FINDINGS = "intentrec_core/features/attributes.py", "intentrec_core/plays/findings.py"
+PROFILE = "intentrec_core/plays/profile.py"
 STEP, OUTPUT_ROWS = "intentrec_core/engine/cpu/step.py", "intentrec_core/engine/output_rows.py"
-TRAIN, RETRAIN, TABLE = "intentrec_core/training/train.py", "stream/trainer/retrain.py", "intentrec_core/plays/table.py"
+TRAIN, RETRAIN, TEXTS = (
+    "intentrec_core/training/train.py",
+    "stream/trainer/retrain.py",
+    "intentrec_core/plays/text_columns.py",
+)
 
 TEST_CATALOGUE, TEST_PROFILE = (
     "tests/unit/intentrec_core/features/test_catalogue.py",
     "tests/unit/intentrec_core/plays/test_profile.py",
 )
+TEST_REPLAY = "tests/unit/stream/kafka/test_replay.py"
 TEST_ENCODERS, TEST_RETRAIN = "tests/parity/test_encoders.py", "tests/unit/stream/trainer/test_retrain.py"
 CATALOGUE = "intentrec_core/features/catalogue.py"
 RELEASE_TIMES, TEST_RELEASE_TIMES = (
@@ -118,8 +124,49 @@ DATA = (
         (TEST_TRAIN,),
     ),
     Mutant(
+        "one known label trains a head",
+        (Edit(TRAIN, "not known or known < enough", "not known"),),
+        (TEST_TRAIN,),
+    ),
+    Mutant(
+        "a constant intent passes where it is seldom known",
+        (Edit(FINDINGS, "field.intent and profile.num_plays >= ENOUGH", "field.intent and num_known >= ENOUGH"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "an intent that always has the same two labels passes",
+        (
+            Edit(
+                FINDINGS,
+                "    always = _always(field, seen, num_known)\n",
+                '    always = "label" * (seen.num_labels_found == 1)\n',
+            ),
+        ),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "a stored play with an empty action is sent",
+        (Edit(TEXTS, "pc.if_else(pc.equal(length, 0), pa.scalar(None, pa.string()), texts)", "texts"),),
+        (TEST_REPLAY,),
+    ),
+    Mutant(
+        "a stored play with an id that is too long is sent",
+        (Edit(TEXTS, "pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_LENGTH))", "pc.equal(length, 0)"),),
+        (TEST_REPLAY,),
+    ),
+    Mutant(
+        "values that hide every item are not counted",
+        (Edit(PROFILE, "num_empty=self._num_empty(place)", "num_empty=0"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "rare values are not looked at where the frequent ones show nothing",
+        (Edit(PROFILE, "_MAX_COMBINATIONS and any(shares)", "_MAX_COMBINATIONS"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
         "a duration that is NaN is a duration",
-        (Edit(TABLE, "pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)", "column"),),
+        (Edit(TEXTS, "if is_number else column", "if False else column"),),
         (TEST_TABLE,),
     ),
 )
