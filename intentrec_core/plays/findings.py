@@ -96,7 +96,7 @@ def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterato
     if always and (field.intent or not seen.plays[0]):
         yield Finding(
             field.intent and profile.num_plays >= ENOUGH_PLAYS,
-            f"{name} has the same {always}, at all {num_known:,} plays where it is known: {_remedy(field)}",
+            f"{name} has the same {always}, {_all(num_known)} where it is known: {_remedy(field)}",
         )
     elif field.intent and (nearly := _always(field, seen, num_known, CONSTANT_RATIO)):
         yield _warning(
@@ -114,6 +114,10 @@ def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterato
             f"{name}: {seen.num_unread:,} {of} have a value for {field.key!r} that is none of its labels, for instance "
             f"{', '.join(seen.examples)}; allowed: {_allowed(field)}"
         )
+
+
+def _all(num: int) -> str:
+    return f"at all {num:,} plays" if num > 1 else "at the one play"
 
 
 def _always(field: Field, seen: FieldProfile, num_known: int, ratio: float = 1.0) -> str:
@@ -176,7 +180,7 @@ def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Itera
         why = _no_attribute(rule.key, 0, profile)
         if seen.num_unread:
             why = (
-                f"{seen.num_unread:,} items have a value that is none, for instance {', '.join(seen.examples)}; "
+                f"{seen.num_unread:,} items have a value that cannot be read, for instance {', '.join(seen.examples)}; "
                 f"allowed: {_data_of(rule)}"
             )
         yield Finding(True, f"{name} hides every item: {why}; correct key or data, or leave the filter out")
@@ -200,7 +204,7 @@ def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Itera
             yield _warning(
                 f"{name} hides {hidden:,} of {profile.num_items:,} items from every member: they have no value for it"
                 + (
-                    f", or one that is none, as {', '.join(seen.examples)}; allowed: {_data_of(rule)}"
+                    f", or one that cannot be read, as {', '.join(seen.examples)}; allowed: {_data_of(rule)}"
                     if seen.examples
                     else ""
                 )

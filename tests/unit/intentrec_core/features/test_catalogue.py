@@ -212,6 +212,12 @@ def test_what_is_left_out_is_counted_once_for_each_attribute_and_reason(tmp_path
     ]
 
 
+def test_one_more_row_is_a_row(tmp_path: Path) -> None:
+    catalogue = Catalogue([Item(item_id, "?", {"extra": {}}) for item_id in "ab"])
+
+    assert "attribute extra: a nested value (and in 1 more row): left out" in catalogue.left_out[0].line()
+
+
 def test_names_of_attributes_beyond_the_first_thousand_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "items.jsonl"
     lines = (f'{{"item_id": "{i}", "year": {i}, "only-{i}": 1}}\n' for i in range(1002))

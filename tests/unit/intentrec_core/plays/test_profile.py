@@ -191,7 +191,7 @@ MEANINGLESS: list[tuple[Change, Change, str]] = [
         same,
         "12 items have a value for 'price' that is none of its labels, for instance 'cheap'; allowed: numbers",
     ),
-    (with_(price=math.nan), same, "for instance nan; allowed: numbers"),
+    (with_(price=math.nan), same, "no item that was played has the attribute 'price': check the key"),
     (with_(genres=["opera"]), same, "for instance ['opera']; allowed: news, sport;"),
     (with_(released="soon"), same, "for instance 'soon'; allowed: dates in ISO 8601"),
     (
@@ -216,9 +216,13 @@ MEANINGLESS: list[tuple[Change, Change, str]] = [
     (
         with_(in_stock="yes"),
         same,
-        "12 items have a value that is none, for instance 'yes'; allowed: true or false, 1 or 0",
+        "12 items have a value that cannot be read, for instance 'yes'; allowed: true or false, 1 or 0",
     ),
-    (with_(maturity="adult"), same, "filter at_most maturity hides every item: 12 items have a value that is none"),
+    (
+        with_(maturity="adult"),
+        same,
+        "filter at_most maturity hides every item: 12 items have a value that cannot be read",
+    ),
     (
         same,
         without("region"),
@@ -362,6 +366,13 @@ def test_too_few_plays_to_tell_make_a_constant_intent_a_warning() -> None:
 
     assert [finding.is_error for finding in few] == [False]
     assert [finding.is_error for finding in many] == [True]
+
+
+def test_one_play_is_said_in_the_singular() -> None:
+    said = [finding.text for finding in profile(num_plays=1)[1]]
+    assert any(
+        text.startswith("intent action has the same label, 'look', at the one play where it is known") for text in said
+    )
 
 
 def test_a_constant_intent_is_an_error_however_seldom_it_is_known() -> None:

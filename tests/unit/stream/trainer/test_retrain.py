@@ -150,7 +150,7 @@ def test_data_that_make_an_intent_meaningless_are_gated_before_training_and_leav
         "intent genre has no known label at any play: no item that was played has the attribute 'genre'"
         in result.detail
     )
-    assert "filter available available hides every item: 24 items have a value that is none" in result.detail
+    assert "filter available available hides every item: 24 items have a value that cannot be read" in result.detail
     assert result.drift["genre"] > 0.5
     assert f"{bare}: line 1, item 'item-0', attribute genre: a nested value (and in 23 more rows)" in caplog.text
     assert [manifest.version for manifest in BundleStore(job.bundle_url, Path(job.cache_dir)).list()] == [first.version]
