@@ -207,7 +207,9 @@ def test_numbers_and_truth_values_are_read_however_they_are_spelled(
     assert attributes.label_code({"1": 1, "two": 2}, kept) == kind
 
 
-@pytest.mark.parametrize(("value", "code"), [(1, 2), (0, 1), ("0", 1), ("TRUE", 2), (True, 2), ("1.0", 2), ("0.0", 1), ("on", 0), (2, 0)])
+@pytest.mark.parametrize(
+    ("value", "code"), [(1, 2), (0, 1), ("0", 1), ("TRUE", 2), (True, 2), ("1.0", 2), ("0.0", 1), ("on", 0), (2, 0)]
+)
 def test_0_and_1_are_truth_values_where_truth_values_are_declared(value: Any, code: int) -> None:
     assert attributes.label_code({"false": 1, "true": 2}, value) == code
 
