@@ -36,14 +36,16 @@ _MAX_COMBINATIONS = 512
 class FieldProfile(msgspec.Struct, frozen=True, kw_only=True):
     """What one field finds. Counts are of plays, and of items where the label belongs to the item.
 
-    ``plays`` and ``items`` i64[1 + L]: how many have no label, then how many have each (one of several labels counts for
-    each). ``num_unread``: how many plays, or items of a catalogue field, have a value that is no label, as ``examples``.
+    ``declared``: the values, or the edges, that make the L labels. ``plays`` and ``items`` i64[1 + L]: how many have no label,
+    then how many have each (one of several labels counts for each). ``num_unread``: how many plays, or items of a catalogue
+    field, have a value that is no label, as ``examples``.
     """
 
     name: str
     is_intent: bool
     plays: tuple[int, ...]
     items: tuple[int, ...] = ()
+    declared: tuple[str, ...] = ()
     num_unread: int = 0
     examples: tuple[str, ...] = ()
 
@@ -175,6 +177,7 @@ def _field(
         is_intent=field.intent,
         plays=tuple(label_counts(layout.domain, field, items, columns).tolist()),
         items=of_items,
+        declared=tuple(map(repr, field.edges)) if field.kind is FieldKind.BUCKETED else field.values,
         num_unread=sum(unread.values()),
         examples=_examples(unread),
     )

@@ -450,9 +450,15 @@ def test_large_drift_is_a_warning() -> None:
 
 
 def test_a_domain_with_other_labels_is_not_compared() -> None:
-    other = profile(domain=DOMAIN.replace('"tv", "phone"', '"tv", "phone", "car"'))[0]
-
-    assert "device" not in drift(parse_domain(DOMAIN, ""), profile()[0], other)
+    for was, now, name in (
+        ('"tv", "phone"', '"tv", "phone", "car"', "device"),
+        ('"tv", "phone"', '"phone", "tv"', "device"),
+        ("edges = [10.0, 20.0]", "edges = [6.0, 12.0]", "price_band"),
+    ):
+        other = profile(domain=DOMAIN.replace(was, now))[0]
+        moved_by = drift(parse_domain(DOMAIN, ""), profile()[0], other)
+        assert name not in moved_by
+        assert "action" in moved_by
 
 
 @given(st.lists(st.sampled_from(["look", "buy"]), min_size=100, max_size=300), st.randoms(use_true_random=False))

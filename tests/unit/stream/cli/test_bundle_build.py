@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,23 @@ def test_a_damaged_model_is_named(folder: Path, tmp_path: Path, capsys: pytest.C
     (model / "vocabulary.parquet").write_bytes(b"")
     assert root.run(["bundle", "build", str(model), "--plays", str(folder)]) == 3
     assert "vocabulary.parquet has 0 bytes" in capsys.readouterr().err
+
+
+def test_drift_is_measured_from_the_newest_bundle_of_the_same_domain(folder: Path, tmp_path: Path) -> None:
+    walk, other = WalkingWorld(), tmp_path / "other"
+    other.mkdir()
+    (other / "other.toml").write_text(DOMAIN_TEXT.replace('name = "', 'name = "other_', 1))
+    intentrec.fit(
+        walk.plays(NUM_TRAINED),
+        walk.catalogue,
+        domain=other / "other.toml",
+        epochs=1,
+        model_config=TINY_MODEL,
+        device="cpu",
+    ).save(other / "model")
+    for saved in (folder, other, folder):
+        assert build(saved, str(folder / "plays.parquet")) == 0
+        time.sleep(0.002)
+    manifests = BundleStore(str(tmp_path / "bundles"), tmp_path / "elsewhere").list()
+
+    assert ["data_drift" in manifest.metrics for manifest in manifests] == [True, False, False]
