@@ -269,9 +269,8 @@ class _Filters:
         most = np.argsort(-times, kind="stable")
         shares: list[float] = []
         for at in first[most].tolist():
-            if len(shares) >= _MAX_COMBINATIONS and any(
-                shares
-            ):  # else a rare combination may be the one that shows an item
+            # While none shows an item, a rare combination may be the one that does.
+            if len(shares) >= _MAX_COMBINATIONS and any(shares):
                 break
             mask = static.copy()
             for place in by_member:
