@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +118,9 @@ def test_drift_is_measured_from_the_newest_bundle_of_the_same_domain(folder: Pat
         model_config=TINY_MODEL,
         device="cpu",
     ).save(other / "model")
-    for saved in (folder, other, folder):
-        assert build(saved, str(folder / "plays.parquet")) == 0
-        time.sleep(0.002)
+    for saved, num_plays in ((folder, 350), (other, 350), (folder, NUM_PLAYS)):
+        pq.write_table(walk.plays(num_plays), other / "plays.parquet")
+        assert build(saved, str(other / "plays.parquet")) == 0
     manifests = BundleStore(str(tmp_path / "bundles"), tmp_path / "elsewhere").list()
 
     assert ["data_drift" in manifest.metrics for manifest in manifests] == [True, False, False]
