@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 #: 1990-01-01, the default of a domain's ``earliest``. Milliseconds before it are seconds, as a rule, or no time at all.
 EARLIEST_MS = 631_152_000_000
@@ -46,7 +47,7 @@ def parse_time(text: str) -> int:
     Raises: ValueError with what is wrong with the text and what is allowed.
     """
     if text.isdigit() and text.isascii():
-        return int(text)  # before ISO 8601: some of 13 digits would be a date, a separator and a clock time
+        return _digits(text)  # before ISO 8601: some of 13 digits would be a date, a separator and a clock time
     try:
         return _since_1970_ms(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
@@ -77,13 +78,22 @@ def outside(name: str, shown: object, ts_ms: int, earliest_ms: int, end_ms: int 
     written, hint = f"{name} is {_short(shown)}", ""
     if not isinstance(shown, str) or _WHOLE.fullmatch(shown):
         written += f", in milliseconds {_date(ts_ms)}"
-        hint = unit_hint(ts_ms, earliest_ms, end_ms)
+        hint = unit_hint(ts_ms, earliest_ms, end_ms) or _day_hint(ts_ms)
     return f"{written}; allowed: {_date(earliest_ms)} up to {_date(end_ms)}{hint}"
+
+
+def _day_hint(number: int) -> str:
+    """The hint that a number is a day as YYYYMMDD."""
+    try:
+        day = datetime.strptime(str(number), "%Y%m%d") if 19_000_101 <= number < 21_000_101 else None
+    except ValueError:
+        return ""
+    return f"; it would fit as YYYYMMDD: write {day:%Y-%m-%d}" if day else ""
 
 
 def _short(shown: object) -> str:
     try:
-        text = repr(shown)
+        text = str(shown) if isinstance(shown, Decimal) else repr(shown)
     except ValueError:  # Python prints no number of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 40 else f"{text[:24]}… ({len(text)} characters)"
@@ -102,10 +112,17 @@ def _since_1970_ms(moment: datetime) -> int:
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
 
 
+def _digits(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # Python reads no number of more than 4,300 digits
+        raise ValueError(_unread(text)) from None
+
+
 def _parse_rare(text: str) -> int:
     """A signed whole number, or the ISO 8601 that Python 3.11 does not read: 24:00, leap seconds, a lower-case z."""
     if _WHOLE.fullmatch(text):
-        return int(text)
+        return _digits(text)
     parts = _PARTS.fullmatch(text)
     if parts is None:
         raise ValueError(_unread(text))

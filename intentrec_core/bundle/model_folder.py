@@ -68,8 +68,7 @@ class Model:
 
         A saved model that is there already is replaced. The history of members is no part of a model.
 
-        Raises: ConfigError when ``folder`` is a file, or holds anything but a saved model; DataError when a write fails,
-        or an attribute of the catalogue has values of several types.
+        Raises: ConfigError when ``folder`` is a file, or holds anything but a saved model; DataError when a write fails.
         Cost: the weights and the catalogue are written once.
         """
         target = Path(folder)

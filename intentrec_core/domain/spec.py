@@ -258,9 +258,10 @@ def spelled_code(codes: Mapping[str, int], text: str) -> int:
     found = codes.get(text, 0)
     if found or len(text) > _LONGEST_NUMBER:
         return found
+    spelled = value_text(float(text)) if _NUMBER.fullmatch(text) else text
     if codes.keys() <= _TRUTH_NAMES:
-        return codes.get({"1": "true", "0": "false"}.get(text, text.lower()), 0)
-    return codes.get(value_text(float(text)), 0) if _NUMBER.fullmatch(text) else 0
+        return codes.get({"1": "true", "0": "false"}.get(spelled, spelled.lower()), 0)
+    return codes.get(spelled, 0)
 
 
 def json_bytes(text: str) -> int:

@@ -28,11 +28,11 @@ MAX_NUMBER = 1e300
 _INT64_BITS = 63
 #: Some 1,200 digits. Python refuses to print numbers of more than 4,300.
 _MAX_BITS = 4_096
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?\s*", re.ASCII)
 #: A number without an exponent: what a release that is a number looks like.
 PLAIN_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?\s*", re.ASCII)
 _BASIC_DATE = re.compile(r"\d{8}", re.ASCII)
-_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 ALLOWED = "texts in UTF-8, numbers, truth values, dates, and lists of these"
 
 
@@ -52,6 +52,8 @@ def plain(value: Any) -> Any:
 
 def _scalar(value: Any) -> Any:
     if value is None or isinstance(value, (bool, float)):
+        if value is None or value != value:  # NaN is how data frames write a missing number
+            return None
         return float(value) if isinstance(value, np.floating) else value
     if isinstance(value, str):
         return _utf8(value)

@@ -10,24 +10,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from intentrec_core.domain.spec import value_text
 from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
 from intentrec_core.features.attributes import ALLOWED, CannotBeKept, plain, uniform
+from intentrec_core.parquet import read_table
 
 #: The limit that plays have too: no play could refer to an item with a longer id.
 MAX_ITEM_ID_BYTES = 256
 #: Halves of surrogate pairs. JSON can spell one alone ("\\ud83d"), and no encoding can write it.
 _HALVES = re.compile("[\ud800-\udfff]")
 _HALF_IN_TITLE = "half of a surrogate pair, which is no UTF-8"
+#: Of attributes, in all items together: each is a column of a bundle.
+MAX_NAMES = 1_000
+_FORMATS = "a catalogue is Parquet (*.parquet) or JSON lines, one object a line"
 _NOT_ATTRIBUTES = ("item_id", "title")
 #: Characters of a title that lists show. A title is there to be displayed, and a list holds up to 500 of them.
 MAX_TITLE_LENGTH = 1024
@@ -46,22 +52,23 @@ class Item:
 
 class LeftOut(NamedTuple):
     """What a catalogue did not take: ``num`` values of an attribute, or whole rows (``attribute`` is empty), for one
-    reason. ``first`` names the place of the first one: its row and item.
+    reason. ``first`` names the place of the first one: its row and item. ``allowed`` says what would have been taken.
     """
 
     attribute: str
     reason: str
     first: str
     num: int
+    allowed: str = ALLOWED
 
     def line(self) -> str:
         """As one line of text, with what is allowed."""
-        more = f" (and in {self.num - 1:,} more rows)" if self.num > 1 else ""
+        more = f" (and in {self.num - 1:,} more row{'s' if self.num > 2 else ''})" if self.num > 1 else ""
         if not self.attribute:
             return f"{self.first}: {self.reason}{more}: the row is left out"
         if self.reason == _HALF_IN_TITLE:
             return f"{self.first}, title: {self.reason}{more}: shown as U+FFFD"
-        return f"{self.first}, attribute {self.attribute}: {self.reason}{more}: left out; allowed: {ALLOWED}"
+        return f"{self.first}, attribute {self.attribute}: {self.reason}{more}: left out; allowed: {self.allowed}"
 
 
 def shown_title(title: str) -> str:
@@ -72,7 +79,8 @@ def shown_title(title: str) -> str:
 class Catalogue:
     """Items in a fixed order, with unique ids.
 
-    ``left_out`` says what was not taken of the items given, because no bundle can hold it.
+    ``left_out`` says what was not taken of the items given, because no bundle can hold it. Of the names of attributes the first
+    1,000 are taken.
 
     Raises: DataError for an id that is empty, longer than 256 bytes, no UTF-8, or not unique.
     """
@@ -88,8 +96,9 @@ class Catalogue:
         self._hold(kept, found.left_out())
 
     def _hold(self, items: list[Item], left_out: tuple[LeftOut, ...]) -> None:
+        items, unnamed = _within_names(items)
         self.items = items
-        self.left_out = left_out
+        self.left_out = (*left_out, *unnamed)
         self._by_id: dict[str, Item] = {item.item_id: item for item in items}
         if len(self._by_id) < len(items):
             seen: set[str] = set()
@@ -116,6 +125,18 @@ class Catalogue:
         by_id = dict(self._by_id)
         by_id.update((item.item_id, item) for item in newer)
         return Catalogue(by_id.values())
+
+    def without(self, attribute: str, item_ids: Container[str], left_out: Iterable[LeftOut]) -> Catalogue:
+        """A catalogue in which these items lack an attribute; ``left_out`` says so too."""
+        items = []
+        for item in self.items:
+            if item.item_id in item_ids:
+                kept = {name: value for name, value in item.attributes.items() if name != attribute}
+                item = Item(item.item_id, item.title, kept)
+            items.append(item)
+        catalogue = Catalogue.__new__(Catalogue)
+        catalogue._hold(items, (*self.left_out, *left_out))
+        return catalogue
 
     def to_table(self) -> pa.Table:
         """Columns item_id, title and one per attribute, null for items that lack the attribute. An attribute whose values
@@ -155,11 +176,11 @@ class Catalogue:
         """
         found, kept = _Findings(), []
         for place, row in rows:
-            problem = str(row) if isinstance(row, CannotBeKept) else _id_problem(row.get("item_id"))
+            item_id: Any = None if isinstance(row, CannotBeKept) else _id(row.get("item_id"))
+            problem = str(row) if isinstance(row, CannotBeKept) else _id_problem(item_id)
             if problem or isinstance(row, CannotBeKept):
                 found.add("", problem, place)
                 continue
-            item_id = row["item_id"]
             if all_plain:
                 attributes = {n: value for n, value in row.items() if value is not None and n not in _NOT_ATTRIBUTES}
                 kept.append(Item(item_id, _title(row.get("title"), item_id), attributes))
@@ -185,14 +206,14 @@ class Catalogue:
 
     @classmethod
     def load(cls, path: Path) -> Catalogue:
-        """Reads Parquet from a file named ``*.parquet``, and JSON lines from any other file.
+        """Reads Parquet from a file named ``*.parquet``, and JSON lines from any other file, with or without a byte order mark.
 
         Raises: DataError with the file, and the line or row, when it cannot be read.
         """
         try:
             if path.suffix == ".parquet":
-                return cls.from_table(pq.read_table(path))
-            with path.open(encoding="utf-8") as lines:
+                return cls.from_table(read_table(path))
+            with path.open(encoding="utf-8-sig") as lines:
                 return cls._of_rows(_json_rows(lines))
         except (OSError, UnicodeDecodeError, pa.ArrowException, DataError) as error:
             raise DataError(f"{path}: {error}") from error
@@ -212,6 +233,26 @@ class _Findings:
         return tuple(LeftOut(*kind, first, num) for kind, (first, num) in self._found.items())
 
 
+def _within_names(items: list[Item]) -> tuple[list[Item], tuple[LeftOut, ...]]:
+    """The items with the first :data:`MAX_NAMES` names of attributes, and what that leaves out."""
+    names: dict[str, Any] = {}
+    for item in items:
+        names.update(item.attributes)
+    if len(names) <= MAX_NAMES:
+        return items, ()
+    allowed = frozenset(islice(names, MAX_NAMES))
+    kept, first, num = [], "", 0
+    for item in items:
+        attributes = {name: value for name, value in item.attributes.items() if name in allowed}
+        if len(attributes) < len(item.attributes):
+            first, num = first or f"item {item.item_id!r}", num + 1
+            item = Item(item.item_id, item.title, attributes)
+        kept.append(item)
+    name = next(islice(names, MAX_NAMES, None))
+    reason = f"it is one of {len(names) - MAX_NAMES:,} names beyond the first {MAX_NAMES:,}"
+    return kept, (LeftOut(name or "''", reason, first, num, f"{MAX_NAMES:,} names of attributes"),)
+
+
 def _kept(item: Item, place: str, found: _Findings) -> Item:
     """The item with what a bundle can hold of it; the same object where that is all."""
     attributes: dict[str, Any] = {}
@@ -222,7 +263,7 @@ def _kept(item: Item, place: str, found: _Findings) -> Item:
             if name in _NOT_ATTRIBUTES or plain(name) is not name:
                 raise CannotBeKept("not a name for an attribute")
         except CannotBeKept as error:
-            found.add(ascii(name)[1:-1], str(error), f"{place}, item {item.item_id!r}")
+            found.add(ascii(name)[1:-1] or "''", str(error), f"{place}, item {item.item_id!r}")
             same = False
             continue
         same = same and kept is value and kept is not None
@@ -236,10 +277,19 @@ def _kept(item: Item, place: str, found: _Findings) -> Item:
 
 def _title(value: Any, item_id: str) -> str:
     """The title as it is shown: the id where there is none, and U+FFFD in place of what is no UTF-8."""
-    text = value if isinstance(value, str) else value_text(value) if isinstance(value, (int, float)) else ""
+    text = value if isinstance(value, str) else value_text(value) if _is_number(value) else ""
     if not text.isascii():
         text = _HALVES.sub("\ufffd", text)
     return text or item_id
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value == value  # NaN is a missing value
+
+
+def _id(value: Any) -> Any:
+    """An id as a text, which a whole number is in plays too."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _id_problem(item_id: Any) -> str:
@@ -253,7 +303,7 @@ def _id_problem(item_id: Any) -> str:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether all values of a column are texts, numbers, truth values or lists of these."""
+    """Whether all values of a column are texts, numbers, truth values or lists of these, apart from NaN."""
     types = pa.types
     if types.is_list(kind):
         return not types.is_nested(kind.value_type) and _is_plain(kind.value_type)
@@ -268,9 +318,16 @@ def _cells(column: pa.ChunkedArray) -> tuple[list[Any], bool]:
     if pa.types.is_timestamp(column.type):  # Python has no nanoseconds, and not every name of a time zone
         column = column.cast(pa.timestamp("us", "UTC" if column.type.tz else None), safe=False)
     try:
-        return column.to_pylist(), _is_plain(column.type)
+        return column.to_pylist(), _is_plain(column.type) and not _may_have_nan(column)
     except (ValueError, OverflowError, pa.ArrowException):
         return [_cell(scalar) for scalar in column], False
+
+
+def _may_have_nan(column: pa.ChunkedArray) -> bool:
+    types = pa.types
+    if types.is_list(column.type):
+        return types.is_floating(column.type.value_type)
+    return types.is_floating(column.type) and bool(pc.any(pc.is_nan(column)).as_py())
 
 
 def _cell(scalar: pa.Scalar) -> Any:
@@ -292,12 +349,15 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any] | 
         except ValueError as error:
             row = _with_long_numbers(line, number, error)
         if not isinstance(row, dict):
-            raise DataError(f"line {number}: not a JSON object")
+            raise DataError(f"line {number}: not a JSON object; {_FORMATS}")
         yield f"line {number}", row
 
 
 def _with_long_numbers(line: str, number: int, error: ValueError) -> Any:
     """The row, if nothing but a number of thousands of digits, which is valid JSON, was in the way: it becomes a text."""
     if isinstance(error, json.JSONDecodeError):
-        raise DataError(f"line {number}: not JSON: {error}") from error
-    return json.loads(line, parse_int=str)
+        raise DataError(f"line {number}: not JSON: {error}; {_FORMATS}") from error
+    try:
+        return json.loads(line, parse_int=str)
+    except json.JSONDecodeError as other:  # a long number comes before a mistake in the line
+        raise DataError(f"line {number}: not JSON: {other}; {_FORMATS}") from other

@@ -1,7 +1,8 @@
 """Release times of a catalogue, which the rule time_since_release reads: checked when a catalogue is read to train on.
 
-A number is seconds since 1970, and a text is ISO 8601. A number that is no release in seconds was meant in another unit, and so
-was its whole column. So the catalogue is refused, with the unit that would fit. Ages in such a unit would all be alike.
+A number is seconds since 1970, and a text is ISO 8601. A number that is no release in seconds was meant in another unit, or is a
+mistake. A few of them cost these items their release. More mean that the whole column is in another unit, and ages in such a unit
+would all be alike: the catalogue is refused, with the unit that would fit.
 """
 
 from __future__ import annotations
@@ -12,32 +13,44 @@ from typing import Any
 from intentrec_core.domain.spec import Domain, Rule
 from intentrec_core.errors import DataError
 from intentrec_core.features.attributes import PLAIN_NUMBER, is_basic_date, release_s
-from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.catalogue import Catalogue, LeftOut
 from intentrec_core.times import END_MS, fitting_unit
 
+#: Above this share of bad releases the whole column is in another unit.
+MAX_BAD_RATIO = 0.05
+_ALLOWED = "a date (ISO 8601), or seconds since 1970 from 1800 up to 2100"
 #: 1800-01-01. Releases before 1970 are negative numbers.
 FIRST_RELEASE_MS = -5_364_662_400_000
 #: The units of which a hint is given begin here: numbers around 0 would fit in each of them.
 _EARLIEST_HINT_MS = 86_400_000 * 366
 _DAY_S = 86_400
+#: Smaller numbers are rather years that are mistaken than days.
+_FIRST_DAYS = 2_100
 #: Seconds that were taken for milliseconds end here, in 1970: so do those taken for anything finer.
 _MISTAKEN_S = END_MS / 1e6
 _QUARTER_HOUR_S = 900
 
 
-def check_release_times(catalogue: Catalogue, domain: Domain) -> None:
-    """Checks every release that ``domain`` reads.
+def check_release_times(catalogue: Catalogue, domain: Domain) -> Catalogue:
+    """The catalogue without releases that are no times, which its ``left_out`` names. ``domain`` says what is a release.
 
-    Raises: DataError with the item, the attribute, what is allowed, and the unit that would fit.
+    Raises: DataError when these are all releases, or more than 1 in 20, with the first item, the attribute, how many there are,
+    what is allowed, and the unit that would fit.
     """
     for key in sorted({field.key for field in domain.fields if field.rule is Rule.TIME_SINCE_RELEASE}):
-        for item in catalogue:
-            problem = _problem(item.attributes, key)
-            if problem:
-                raise DataError(
-                    f"catalogue: item {item.item_id!r}: {key} is {problem}; allowed: a date (ISO 8601), or seconds since 1970 "
-                    "from 1800 up to 2100"
-                )
+        problems = {item.item_id: problem for item in catalogue if (problem := _problem(item.attributes, key))}
+        if not problems:
+            continue
+        first, problem = next(iter(problems.items()))
+        num = sum(item.attributes.get(key) is not None for item in catalogue)
+        if len(problems) == num or len(problems) > MAX_BAD_RATIO * num:
+            raise DataError(
+                f"catalogue: item {first!r}: {key} is {problem}; releases that are no times: {len(problems):,} of {num:,}; "
+                f"allowed: {_ALLOWED}"
+            )
+        left_out = LeftOut(key, problem, f"item {first!r}", len(problems), _ALLOWED)
+        catalogue = catalogue.without(key, problems, [left_out])
+    return catalogue
 
 
 def _problem(attributes: Mapping[str, Any], key: str) -> str | None:
@@ -63,7 +76,7 @@ def _number_problem(number: float, shown: str) -> str | None:
     if 1800 <= at_s <= 2100 and at_s.is_integer():
         return f"{shown}, which would fit as a year: write a date such as {at_s:.0f}-01-01"
     if 0 < abs(at_s) < _DAY_S:  # seconds of one day in 1970, or days: 20,000 of them are 2024
-        return f"{shown}, which would fit in days: write dates, or seconds"
+        return f"{shown}, which would fit in days: write dates, or seconds" if at_s > _FIRST_DAYS else shown
     if is_basic_date(f"{at_s:.0f}"):
         return f"{shown}, which would fit as YYYYMMDD: write it as a text"
     if FIRST_RELEASE_MS <= 1000.0 * at_s < END_MS:

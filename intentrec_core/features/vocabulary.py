@@ -29,7 +29,7 @@ from intentrec_core.history.history import hash64
 class Vocabulary:
     """An immutable numbering of items: row r > 0 is ``item_ids[r]``, found by the 64-bit hash of its id.
 
-    Raises: ValueError for an id that is empty or occurs twice, or for two ids with the same hash (rename one of them).
+    Raises: DataError for an id that is empty or occurs twice, or for two ids with the same hash (rename one of them).
     """
 
     def __init__(self, item_ids: Sequence[str]) -> None:
@@ -41,9 +41,9 @@ class Vocabulary:
         same = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
         if len(same):
             first, second = (self.item_ids[self._rows[i]] for i in (same[0], same[0] + 1))
-            raise ValueError(f"vocabulary: items {first!r} and {second!r} are equal or have the same hash")
+            raise DataError(f"items {first!r} and {second!r} are equal or have the same hash: rename one of them")
         if "" in item_ids:
-            raise ValueError("vocabulary: an item has an empty id")
+            raise DataError("an item has an empty id: give it one, or leave out its plays")
         self.hashes: NDArray[np.uint64] = np.concatenate([np.zeros(1, dtype=np.uint64), hashes])
         self.hashes.setflags(write=False)
 
@@ -100,7 +100,7 @@ class Vocabulary:
         """
         try:
             return cls(pq.read_table(path, columns=["item_id"]).column("item_id").to_pylist())
-        except (OSError, pa.ArrowException, ValueError, TypeError, AttributeError) as error:
+        except (OSError, pa.ArrowException, DataError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not a vocabulary: {error}") from error
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from intentrec_core.domain.spec import Domain, Rule
-from intentrec_core.plays.profile import DataProfile
+from intentrec_core.plays.profile import DataProfile, FieldProfile
 
 #: From here on, drift is a warning.
 DRIFT_WARNING = 0.2
@@ -24,14 +24,14 @@ _CALENDAR = (Rule.HOUR_OF_DAY, Rule.DAY_OF_WEEK)
 def drift(domain: Domain, before: DataProfile, after: DataProfile) -> dict[str, float]:
     """The drift of each field by name, and of each filter as ``filter_<key>``, from 0 to 1.
 
-    What the two profiles do not have in common, as after a change of the domain, is left out.
+    What the two profiles do not have in common, as after a change of the domain or of a field's labels, is left out.
     """
     calendar = {field.name for field in domain.fields if field.rule in _CALENDAR}
     older = {field.name: field for field in before.fields}
     found: dict[str, float] = {}
     for field in after.fields:
         was = older.get(field.name)
-        if was is not None and field.name not in calendar and len(was.plays) == len(field.plays):
+        if was is not None and field.name not in calendar and _same_labels(was, field):
             found[field.name] = max(_distance(was.plays, field.plays), _distance(was.items, field.items))
     filters = {one.name: one for one in before.filters}
     for one in after.filters:
@@ -49,6 +49,12 @@ def drift(domain: Domain, before: DataProfile, after: DataProfile) -> dict[str, 
                 _distance(*has_data), _distance(*has_sent), abs(one.shown - earlier.shown)
             )
     return found
+
+
+def _same_labels(before: FieldProfile, after: FieldProfile) -> bool:
+    """Whether the labels mean the same; of a profile of an earlier release, only their number is known."""
+    named = before.declared and after.declared
+    return before.declared == after.declared if named else len(before.plays) == len(after.plays)
 
 
 def warnings(moved: Mapping[str, float]) -> list[str]:

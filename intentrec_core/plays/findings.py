@@ -15,8 +15,11 @@ from intentrec_core.domain.spec import Domain, DurationWeight, Field, FieldKind,
 from intentrec_core.errors import DataError
 from intentrec_core.plays.profile import DataProfile, FieldProfile, FilterProfile
 
-#: From so many known labels on, one label alone is no accident of a short sample.
+#: From so many plays on, one label alone is no accident of a short sample.
 ENOUGH_PLAYS = 100
+DAY_S = 86_400
+#: From this share on, one label leaves hardly anything to learn.
+CONSTANT_RATIO = 0.99
 #: Below this share, a known label or value is the exception.
 RARE_RATIO = 0.05
 #: Above this share, values that nothing reads are no typing mistakes in single rows.
@@ -73,6 +76,11 @@ def _of_plays(domain: Domain, profile: DataProfile) -> Iterator[Finding]:
         yield _warning(
             'no play has a duration_s, by which [duration_weight] weights plays: send it, or declare kind = "none"'
         )
+    if profile.median_duration_s > DAY_S:
+        yield _warning(
+            f"half of the plays last {profile.median_duration_s:,.0f} s or more, which is over a day: duration_s is in seconds; "
+            "divide milliseconds by 1,000"
+        )
 
 
 def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterator[Finding]:
@@ -84,11 +92,15 @@ def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterato
         yield Finding(field.intent, f"{name} has no known label at any play: {_why_unknown(field, seen, profile)}")
         return
     # Of a field that is no intent, a missing label says something too.
-    if seen.num_labels_found == 1 and (field.intent or not seen.plays[0]):
-        label = next(label for label, count in zip(field.label_names, seen.plays[1:], strict=True) if count)
+    always = _always(field, seen, num_known)
+    if always and (field.intent or not seen.plays[0]):
         yield Finding(
-            field.intent and num_known >= ENOUGH_PLAYS,
-            f"{name} has the same label, {label!r}, at all {num_known:,} plays where it is known: {_remedy(field)}",
+            field.intent and profile.num_plays >= ENOUGH_PLAYS,
+            f"{name} has the same {always}, {_all(num_known)} where it is known: {_remedy(field)}",
+        )
+    elif field.intent and (nearly := _always(field, seen, num_known, CONSTANT_RATIO)):
+        yield _warning(
+            f"{name} has the same {nearly}, at nearly all {num_known:,} plays where it is known: {_remedy(field)}"
         )
     elif num_known < RARE_RATIO * profile.num_plays:
         yield _warning(
@@ -104,6 +116,19 @@ def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterato
         )
 
 
+def _all(num: int) -> str:
+    return f"at all {num:,} plays" if num > 1 else "at the one play"
+
+
+def _always(field: Field, seen: FieldProfile, num_known: int, ratio: float = 1.0) -> str:
+    """The labels that a field has at this share of the plays where it is known, if it has the others at the rest at most."""
+    often, seldom = ratio * num_known, (1 - ratio) * num_known
+    if not all(count >= often or count <= seldom for count in seen.plays[1:]):
+        return ""
+    names = [repr(name) for name, count in zip(field.label_names, seen.plays[1:], strict=True) if count >= often]
+    return f"label{'s' * (len(names) > 1)}, {' and '.join(names)}" if names else ""
+
+
 def _why_unknown(field: Field, seen: FieldProfile, profile: DataProfile) -> str:
     """What is the matter with a field that is hardly ever known, and the remedy."""
     if seen.num_unread:
@@ -113,16 +138,21 @@ def _why_unknown(field: Field, seen: FieldProfile, profile: DataProfile) -> str:
             f"{', '.join(seen.examples)}; allowed: {_allowed(field)}; correct the data, or key and values in the domain"
         )
     if field.is_item_label:
-        return f"{_no_attribute(field.key, profile)}; {_remedy(field)}"
+        return f"{_no_attribute(field.key, profile.num_items - seen.items[0], profile)}; {_remedy(field)}"
     if field.source is FieldSource.EVENT:
         where = field.key if field.key in ("action", "duration_s") else f"context.{field.key}"
         return f"no play has a value for {where}; send it, {_remedy(field)}"
     return f"its rule finds nothing in these plays; {_remedy(field)}"
 
 
-def _no_attribute(key: str, profile: DataProfile) -> str:
+def _no_attribute(key: str, num_items: int, profile: DataProfile) -> str:
+    """Why an attribute says nothing. ``num_items``: how many of the items have a value of it that can be read."""
     if not profile.num_described:
         return f"none of the {profile.num_items:,} items played is in the catalogue: check that both have the same item ids"
+    if key in profile.attributes:
+        if not num_items:
+            return f"no item that was played has a value for {key!r}"
+        return f"of {profile.num_items:,} items that were played, {num_items:,} have a value for {key!r}"
     names = ", ".join(sorted(profile.attributes)[:20]) or "none"
     return f"no item that was played has the attribute {key!r}: check the key; the catalogue's attributes: {names}"
 
@@ -147,10 +177,10 @@ def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Itera
     if not profile.num_items:
         return
     if not seen.num_items:
-        why = _no_attribute(rule.key, profile)
+        why = _no_attribute(rule.key, 0, profile)
         if seen.num_unread:
             why = (
-                f"{seen.num_unread:,} items have a value that is none, for instance {', '.join(seen.examples)}; "
+                f"{seen.num_unread:,} items have a value that cannot be read, for instance {', '.join(seen.examples)}; "
                 f"allowed: {_data_of(rule)}"
             )
         yield Finding(True, f"{name} hides every item: {why}; correct key or data, or leave the filter out")
@@ -168,16 +198,35 @@ def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Itera
         )
         yield Finding(True, f"{name} hides every item: it {what}; correct the data, or leave the filter out")
     else:
+        yield from _of_empty_plays(name, rule, seen, profile)
         hidden = profile.num_items - seen.num_items
         if hidden > RARE_RATIO * profile.num_items:
             yield _warning(
                 f"{name} hides {hidden:,} of {profile.num_items:,} items from every member: they have no value for it"
                 + (
-                    f", or one that is none, as {', '.join(seen.examples)}; allowed: {_data_of(rule)}"
+                    f", or one that cannot be read, as {', '.join(seen.examples)}; allowed: {_data_of(rule)}"
                     if seen.examples
                     else ""
                 )
             )
+
+
+def _of_empty_plays(name: str, rule: Filter, seen: FilterProfile, profile: DataProfile) -> Iterator[Finding]:
+    """Plays at which a filter hides every item, because the member had sent no value, or one that lets none through."""
+    if not rule.event_key:
+        return
+    not_sent = profile.num_plays - seen.num_plays
+    if not_sent > RARE_RATIO * profile.num_plays:
+        yield _warning(
+            f"{name} hides every item at {not_sent:,} of {profile.num_plays:,} plays: their members had not sent "
+            f"context.{rule.event_key} yet; send it, or give the filter a default"
+        )
+    sent_in_vain = seen.num_empty - not_sent
+    if sent_in_vain > RARE_RATIO * profile.num_plays:
+        yield _warning(
+            f"{name} hides every item at {sent_in_vain:,} of {profile.num_plays:,} plays: no item has data for the value of "
+            f"context.{rule.event_key} that their members had sent; check that plays and items spell it the same"
+        )
 
 
 def _data_of(rule: Filter) -> str:

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from intentrec_core.errors import DataError
 from intentrec_core.history.history import MISSING_DURATION_S, EventLayout, hash64, text_hash
+from intentrec_core.times import iso_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class MemberPlays:
 def pack_members(layout: EventLayout, plays: pa.Table) -> MemberPlays:
     """Packs a table of plays in event-time order (:data:`intentrec_core.plays.table.PLAYS`).
 
-    Raises: ValueError when a value that the domain reads as a number is not one, with its row and name.
+    Raises: DataError when a value that the domain reads as a number is not one, with its play and name.
     Cost: O(N log N) time; at least 40 bytes per play.
     """
     packed = _pack(layout, plays)
@@ -104,18 +106,27 @@ def _pack(layout: EventLayout, plays: pa.Table) -> NDArray[np.void]:
         try:
             packed[name] = _by_distinct(values, convert, layout.dtype[name])
         except ValueError as error:
-            raise ValueError(f"{_first_refused(values, key, convert)}; allowed: finite numbers") from error
+            row, value = _first_refused(values, convert)
+            place = key if key == "action" else f"context {key}"
+            raise DataError(
+                f"plays: {_play(plays, row)}, {place}: {repr(value)[:80]} is not a finite number; allowed: finite numbers"
+            ) from error
     return packed
 
 
-def _first_refused(values: pa.ChunkedArray, key: str, convert: Callable[[Any], Any]) -> str:
-    """The first row whose value has no number, in words."""
-    place = key if key == "action" else f"context {key}"
+def _play(plays: pa.Table, row: int) -> str:
+    """A play in words. Its row is no row of a file, because the table is in order of time."""
+    event_id, user_id, ts_ms = (plays.column(name)[row].as_py() for name in ("event_id", "user_id", "ts_ms"))
+    return f"event_id {event_id!r} of user {user_id!r} at {iso_time(ts_ms)}"
+
+
+def _first_refused(values: pa.ChunkedArray, convert: Callable[[Any], Any]) -> tuple[int, Any]:
+    """The first row whose value has no number, and that value."""
     for row, value in enumerate(values.to_pylist()):
         try:
             convert(value)
         except ValueError:
-            return f"row {row} (in order of time), {place}: {value!r} is not a finite number"
+            return row, value
     raise AssertionError("one of the values is refused")
 
 

@@ -36,14 +36,16 @@ _MAX_COMBINATIONS = 512
 class FieldProfile(msgspec.Struct, frozen=True, kw_only=True):
     """What one field finds. Counts are of plays, and of items where the label belongs to the item.
 
-    ``plays`` and ``items`` i64[1 + L]: how many have no label, then how many have each (one of several labels counts for
-    each). ``num_unread``: how many plays, or items of a catalogue field, have a value that is no label, as ``examples``.
+    ``declared``: the values, or the edges, that make the L labels. ``plays`` and ``items`` i64[1 + L]: how many have no label,
+    then how many have each (one of several labels counts for each). ``num_unread``: how many plays, or items of a catalogue
+    field, have a value that is no label, as ``examples``.
     """
 
     name: str
     is_intent: bool
     plays: tuple[int, ...]
     items: tuple[int, ...] = ()
+    declared: tuple[str, ...] = ()
     num_unread: int = 0
     examples: tuple[str, ...] = ()
 
@@ -57,14 +59,15 @@ class FilterProfile(msgspec.Struct, frozen=True, kw_only=True):
     """What one filter finds.
 
     ``num_items``: items with data for it; ``num_unread`` more have a value that is none, as ``examples``. ``num_plays``: plays
-    up to which the member has sent a value; all of them where none is needed, or a default is declared. ``shown``: the share
-    of the items that it lets through, as a mean over the plays.
+    up to which the member has sent a value; all of them where none is needed, or a default is declared. ``num_empty``: plays at
+    which it lets no item through. ``shown``: the share of the items that it lets through, as a mean over the plays.
     """
 
     name: str
     num_items: int
     num_plays: int
     shown: float
+    num_empty: int = 0
     num_unread: int = 0
     examples: tuple[str, ...] = ()
 
@@ -73,7 +76,8 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Plays and items as a domain sees them. Units: ``from_ms`` and ``until_ms`` milliseconds since 1970.
 
     ``num_repeats``: plays left out because they repeat an event id of their member. ``num_described``: items that are in the
-    catalogue, and ``attributes`` are the names of what it says of them. ``num_durations``: plays with a duration. ``shown``:
+    catalogue, and ``attributes`` are the names of what it says of them. ``num_durations``: plays with a duration, whose median is
+    ``median_duration_s`` (seconds; 0 without one). ``shown``:
     the share of the items that all filters together let through (without ``watched``), as a mean over the plays.
     """
 
@@ -90,6 +94,7 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
     fields: tuple[FieldProfile, ...]
     filters: tuple[FilterProfile, ...]
     shown: float
+    median_duration_s: float = 0.0
 
     def field(self, name: str) -> FieldProfile:
         """The profile of one field. Raises: StopIteration when there is none of this name."""
@@ -127,7 +132,7 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
 def measure(features: FeatureBuilder, items: ItemTable, plays: pa.Table) -> DataProfile:
     """The profile of plays (schema PLAYS, event-time order) of the items in ``items``.
 
-    Raises: ValueError when a value that the domain reads as a number is not one, as :func:`pack_members` does.
+    Raises: DataError when a value that the domain reads as a number is not one, as :func:`pack_members` does.
     Cost: a pass over the plays that makes the model's inputs of them, some microseconds a play.
     """
     domain = features.domain
@@ -135,6 +140,7 @@ def measure(features: FeatureBuilder, items: ItemTable, plays: pa.Table) -> Data
     columns = features.columns([members.packed(start, stop) for start, stop in members.spans()], [0] * len(members))
     times_ms = members.events["ts_ms"]
     until_ms = int(times_ms.max(initial=0))
+    durations = members.events["duration_s"][members.events["duration_s"] >= 0]
     filters = _Filters(domain, items, members)
     return DataProfile(
         format=PROFILE_FORMAT,
@@ -143,7 +149,8 @@ def measure(features: FeatureBuilder, items: ItemTable, plays: pa.Table) -> Data
         num_items=len(items) - 1,
         num_described=int(items.is_described.sum()),
         num_repeats=members.num_repeats,
-        num_durations=int((members.events["duration_s"] >= 0).sum()),
+        num_durations=len(durations),
+        median_duration_s=float(np.median(durations)) if len(durations) else 0.0,
         from_ms=int(times_ms.min(initial=until_ms)),
         until_ms=until_ms,
         attributes=items.attribute_names(),
@@ -170,6 +177,7 @@ def _field(
         is_intent=field.intent,
         plays=tuple(label_counts(layout.domain, field, items, columns).tolist()),
         items=of_items,
+        declared=tuple(map(repr, field.edges)) if field.kind is FieldKind.BUCKETED else field.values,
         num_unread=sum(unread.values()),
         examples=_examples(unread),
     )
@@ -222,6 +230,7 @@ class _Filters:
                 name=rule.key,
                 num_items=int(has_data.sum()),
                 num_plays=self._num_plays if sent is None else int(_is_sent(sent).sum()),
+                num_empty=self._num_empty(place),
                 shown=self._shown([place]),
                 num_unread=sum(unread.values()),
                 examples=_examples(unread),
@@ -257,14 +266,27 @@ class _Filters:
         # Numbers and hashes side by side as 64-bit patterns: only their equality matters here.
         sent = np.stack([_bits(self._sent[place]) for place in by_member], axis=1)
         _, first, times = np.unique(sent, axis=0, return_index=True, return_counts=True)
-        most = np.argsort(-times, kind="stable")[:_MAX_COMBINATIONS]
-        shares = []
+        most = np.argsort(-times, kind="stable")
+        shares: list[float] = []
         for at in first[most].tolist():
+            # While none shows an item, a rare combination may be the one that does.
+            if len(shares) >= _MAX_COMBINATIONS and any(shares):
+                break
             mask = static.copy()
             for place in by_member:
                 mask &= self._lets_through(place, self._sent[place][at])
-            shares.append(mask.mean())
-        return float(np.average(shares, weights=times[most]))
+            shares.append(float(mask.mean()))
+        return float(np.average(shares, weights=times[most[: len(shares)]]))
+
+    def _num_empty(self, place: int) -> int:
+        """At how many plays the filter alone lets no item through."""
+        column, sent = self._columns[place], self._sent.get(place)
+        if sent is None:
+            return 0 if column[1:].any() else self._num_plays
+        if self._is_number(place):
+            return int((~(sent >= np.nanmin(column[1:], initial=np.inf))).sum())
+        found = [key for key, members in column.items() if members[1:].any()]
+        return int((~np.isin(sent, np.array(found, dtype=sent.dtype))).sum())
 
     def _is_number(self, place: int) -> bool:
         return self._filters[place].kind is FilterKind.AT_MOST

@@ -5,7 +5,7 @@ Rows are in event-time order. Plays with equal times keep their order of arrival
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from intentrec_core.errors import DataError
+from intentrec_core.plays.text_columns import contexts, ids, names, without_nan
 from intentrec_core.plays.time_column import times_ms
 from intentrec_core.times import EARLIEST_MS, END_MS
 
 #: The limit that plays on the topic have, too: 366 days.
 MAX_DURATION_S = 31_622_400.0
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 PLAYS = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
@@ -78,11 +80,12 @@ def sort_plays(table: pa.Table) -> pa.Table:
 
 def check_plays(table: pa.Table, *, earliest_ms: int = EARLIEST_MS, end_ms: int = END_MS) -> pa.Table:
     """The table in schema :data:`PLAYS` and event-time order. Missing optional columns are added as nulls, unknown columns
-    are dropped, and a duration that is NaN is a missing one. A timestamp or a date in ``ts_ms`` is converted by its type, a text
-    is read as ISO 8601.
+    are dropped, and NaN is a missing value, as an empty action or session is. A timestamp or a date in ``ts_ms`` is converted by
+    its type, a text is read as ISO 8601.
 
     Raises: DataError with the name of a column that is missing, has the wrong type, or has nulls where none are
-    allowed, and with the row of a time outside [``earliest_ms``, ``end_ms``), or of a duration that is out of range.
+    allowed, and with the row of a time outside [``earliest_ms``, ``end_ms``), or of another value outside the limits that plays
+    on the topic have.
     """
     columns = []
     for field in PLAYS:
@@ -91,29 +94,45 @@ def check_plays(table: pa.Table, *, earliest_ms: int = EARLIEST_MS, end_ms: int 
                 raise DataError(f"plays: column {field.name} is missing: it is required")
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
-        column = table.column(field.name)
+        column = without_nan(table.column(field.name))
         if not field.nullable and column.null_count:
             raise DataError(f"plays: column {field.name} has {column.null_count} nulls: it is required in every row")
         if field.name == "ts_ms":
             columns.append(times_ms("plays: column ts_ms", column, earliest_ms, end_ms))
             continue
         try:
-            columns.append(column.cast(field.type))
+            columns.append(_CONVERT[field.name](f"plays: column {field.name}", column))
         except pa.ArrowException as error:
             raise DataError(f"plays: column {field.name} is {column.type}, must be {field.type}: {error}") from error
-        if field.name == "duration_s":
-            columns[-1] = _checked_durations(columns[-1])
     return sort_plays(pa.table(columns, schema=PLAYS))
 
 
-def _checked_durations(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column without NaN, which means missing. Raises: DataError with the first row that is out of range."""
-    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+def _durations(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as seconds, without NaN, which means missing. A duration type is converted by its unit.
+
+    Raises: DataError with the first row that is out of range.
+    """
+    if pa.types.is_duration(column.type):
+        column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), _PER_SECOND[column.type.unit])
+    elif pa.types.is_integer(column.type):  # of which 32 bits do not hold every one
+        column = column.cast(pa.float64(), safe=False)
+    column = without_nan(column.cast(pa.float32()))
     wrong = pc.fill_null(pc.or_(pc.less(column, 0.0), pc.greater(column, MAX_DURATION_S)), False)
     row = pc.index(wrong, True).as_py()
     if row >= 0:
         raise DataError(
-            f"plays: row {row}, column duration_s: {column[row].as_py():g}; "
+            f"{name}: row {row}: {column[row].as_py():g}; "
             f"allowed: seconds from 0 to {MAX_DURATION_S:,.0f}, or null for a missing one"
         )
     return column
+
+
+_CONVERT: Mapping[str, Callable[[str, pa.ChunkedArray], pa.ChunkedArray]] = {
+    "event_id": ids,
+    "user_id": ids,
+    "item_id": ids,
+    "action": names,
+    "duration_s": _durations,
+    "session_id": names,
+    "context": contexts,
+}

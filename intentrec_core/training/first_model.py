@@ -84,7 +84,7 @@ def fit(
         settings = dataclasses.replace(settings, epochs=epochs)
     if seed is not None:
         settings = dataclasses.replace(settings, seed=seed)
-    check_release_times(catalogue, declared)
+    catalogue = check_release_times(catalogue, declared)
     checked = check_plays(plays, earliest_ms=declared.earliest_ms)
     first = learn(
         declared,
@@ -125,11 +125,8 @@ def learn(
     if not plays.num_rows:
         raise DataError("no plays to learn from: give more, or a larger share")
     played = dict.fromkeys(plays.column(PLAYS.get_field_index("item_id")).to_pylist())
-    try:
-        vocabulary = Vocabulary.build(played)
-        members = pack_members(EventLayout(domain), plays)
-    except ValueError as error:
-        raise DataError(f"plays: {error}") from error
+    vocabulary = Vocabulary.build(played)
+    members = pack_members(EventLayout(domain), plays)
     table = ItemTable(domain, vocabulary, catalogue)
     features = FeatureBuilder(domain, vocabulary, table)
     refuse_meaningless(domain, measure(features, table, plays))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,9 @@ from intentrec_core.training.optimiser import Optimiser
 from intentrec_core.training.reports import EpochCallback, EpochReport, ProgressCallback, Trained, TrainingProgress
 from intentrec_core.training.sampled_softmax import ItemSampler
 from intentrec_core.training.schedule import rate_factor, run_done
+
+#: A head with known labels at this share of the predicted plays, or at this many of them, is trained.
+ENOUGH_RATIO, ENOUGH_LABELS = 0.05, 100
 
 
 def train(
@@ -86,15 +89,26 @@ def _nothing_to_learn(members: MemberPlays) -> str:
     return "no member has two plays in the training span: use more plays"
 
 
+def heads_without_labels(num_known: Mapping[str, int], num_targets: int) -> set[str]:
+    """The heads that have too few known labels among ``num_targets`` predicted plays to be trained by them.
+
+    Enough are 5 % of the plays, or 100. Where no head has enough, those with any are trained.
+    """
+    enough = min(ENOUGH_LABELS, ENOUGH_RATIO * num_targets)
+    few = {name for name, known in num_known.items() if not known or known < enough}
+    return few if len(few) < len(num_known) else {name for name, known in num_known.items() if not known}
+
+
 def _note_untrained_heads(
     model: IntentRec, batches: WindowBatches, items: ItemFeatures, start: IntentRec | None
 ) -> None:
-    """A head without a known label in these plays is untrained, unless the model to start from has trained it."""
+    """A head with too few known labels in these plays is untrained, unless the model to start from has trained it."""
     if model.heads is None:
         return
     num_known = batches.num_known_labels(model.domain, items)
-    before = num_known.keys() if start is None else start.untrained_heads
-    untrained = {name for name in before if not num_known[name]}
+    untrained = heads_without_labels(num_known, batches.windows.num_targets)
+    if start is not None:
+        untrained &= set(start.untrained_heads)
     if len(untrained) == len(num_known):
         raise DataError(
             f"no play has a known label for any of the intents {', '.join(num_known)}: check their keys and values in the "

@@ -66,7 +66,7 @@ _NEWEST_PLAYS = 20_000
 #: What a worker's beta may be: a plan made for one alone may miss what another one finds.
 PLANNED_BETAS = np.array([0.0, 0.5, 1.0], dtype=np.float32)
 
-PLAYS_UNTIL, TRAINED_UNTIL = "plays_until_ms", "trained_until_ms"
+PLAYS_UNTIL, TRAINED_UNTIL, DOMAIN_NAME = "plays_until_ms", "trained_until_ms", "domain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,7 @@ def build_bundle(
     index = artifact.build(searched, index_kind, asked)
     recall = recall_at_k(index, ExactIndex(searched), queries, GOLDEN_K)
     own_facts: dict[str, str | int | float] = {
+        DOMAIN_NAME: model.domain.name,
         PLAYS_UNTIL: until_ms,
         TRAINED_UNTIL: model.trained_until_ms,
         "num_plays": plays.num_rows,

@@ -109,14 +109,20 @@ def data_profile(store: BundleStore, manifest: Manifest) -> tuple[Domain, DataPr
 
 
 def _newest_profile(store: BundleStore, domain: str) -> DataProfile | None:
-    """The data profile of the newest bundle, if there is one, it is whole, and it is one of this domain."""
+    """The data profile of the newest bundle of this domain, if there is one, and it is whole.
+
+    A bundle of an earlier release does not name its domain in its manifest, and counts as one of any.
+    """
     from intentrec_core.errors import BundleError, ConfigError
+    from stream.bundles.builder import DOMAIN_NAME
 
     try:
-        found = [one for manifest in store.list()[:1] if (one := data_profile(store, manifest)) is not None]
+        ours = (manifest for manifest in store.list() if manifest.facts.get(DOMAIN_NAME, domain) == domain)
+        newest = next(ours, None)
+        found = data_profile(store, newest) if newest is not None else None
     except (BundleError, ConfigError):
         return None
-    return next((profile for declared, profile in found if declared.name == domain), None)
+    return found[1] if found is not None and found[0].name == domain else None
 
 
 def announce_bundle(settings: Settings, version: str, *, reason: str, parent: str | None = None) -> int:

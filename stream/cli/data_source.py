@@ -90,7 +90,7 @@ def _load_folder(folder: Path, domain: Domain) -> DataSet:
         raise DataError(f"{folder}: add items.parquet or items.jsonl, with one row per item: item_id and title")
     plays, catalogue = _read_plays(folder / "plays.parquet", domain), Catalogue.load(items)
     try:
-        check_release_times(catalogue, domain)
+        catalogue = check_release_times(catalogue, domain)
     except DataError as error:
         raise DataError(f"{items}: {error}") from error
     return DataSet(folder.name, plays, catalogue)
@@ -98,13 +98,13 @@ def _load_folder(folder: Path, domain: Domain) -> DataSet:
 
 def _read_plays(path: Path, domain: Domain) -> pa.Table:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    from intentrec_core.parquet import read_table
     from intentrec_core.plays.table import check_plays
 
     end_ms = min(END_MS, time.time_ns() // 1_000_000 + domain.max_future_ms + 1)
     try:
-        return check_plays(pq.read_table(path), earliest_ms=domain.earliest_ms, end_ms=end_ms)
+        return check_plays(read_table(path), earliest_ms=domain.earliest_ms, end_ms=end_ms)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     except DataError as error:

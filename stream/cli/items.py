@@ -12,7 +12,7 @@ import typer
 
 from intentrec_core.errors import ConfigError
 from stream.cli import options
-from stream.cli.progress import bars, results
+from stream.cli.progress import bars, print_warnings, results
 from stream.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def sync(
 
     Rows that are new or differ are put. Items that came from a file and are missing
     from this one are withdrawn. Items put by hand stay; if the file has them too, the
-    newest write counts. Items withdrawn by hand stay withdrawn. A file that is empty,
+    newest write counts. Items withdrawn by hand stay withdrawn. While a row cannot be
+    read, nothing is withdrawn, because it may be any item's. A file that is empty,
     unreadable or more than 20 % smaller changes nothing (exit code 3). With
     catalogue_source=topic the trainer does the same before each training run.
     """
@@ -67,6 +68,7 @@ def sync(
     with bars() as report:
         report(f"comparing {file} with {settings.items_topic} on {settings.broker}", 0, 0)
         plan = asyncio.run(sync_items(settings, file, allow_shrink=allow_shrink))
+    print_warnings(f"{file}: {found.line()}" for found in plan.left_out)
     results().print(plan.line(), markup=False, soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.errors import ConfigError
 from stream.cli import options
 from stream.cli.progress import Report, bars, notes, print_warnings, results
 
@@ -186,12 +186,9 @@ def _print_profile(settings: Settings, data_set: DataSet, share: float) -> None:
 
     domain, plays = load_domain(settings.domain), data_set.earliest(share)
     print_warnings(left_out.line() for left_out in data_set.catalogue.left_out)
-    try:
-        vocabulary = Vocabulary.build(plays.column("item_id").unique().to_pylist())
-        table = ItemTable(domain, vocabulary, data_set.catalogue)
-        profile = measure(FeatureBuilder(domain, vocabulary, table), table, plays)
-    except ValueError as error:
-        raise DataError(f"plays: {error}") from error
+    vocabulary = Vocabulary.build(plays.column("item_id").unique().to_pylist())
+    table = ItemTable(domain, vocabulary, data_set.catalogue)
+    profile = measure(FeatureBuilder(domain, vocabulary, table), table, plays)
     out = results()
     for line in profile.lines():
         out.print(line, markup=False, soft_wrap=True)

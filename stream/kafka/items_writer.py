@@ -8,8 +8,8 @@ The file is a writer like any other, and the topic holds the catalogue. Only a f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from aiokafka.errors import KafkaError
 
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import BrokerError, ConfigError, DataError
-from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.attributes import ALLOWED
+from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.replay import start_producer
@@ -41,13 +42,14 @@ class SyncPlan:
     """What a file changes: ``put`` values by key, and keys to ``withdraw``.
 
     ``held``: ids that the file has and that were withdrawn by hand, and so stay withdrawn. ``unfit``: rows that no record can
-    hold, by id, with the reason; what the topic has of them stays.
+    hold, by id, with the reason; what the topic has of them stays. ``left_out``: what was not read of the file.
     """
 
     put: dict[bytes, bytes] = field(default_factory=dict)
     withdraw: list[bytes] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     unfit: dict[str, str] = field(default_factory=dict)
+    left_out: Sequence[LeftOut] = ()
     num_same: int = 0
 
     def line(self) -> str:
@@ -58,13 +60,21 @@ class SyncPlan:
         if self.unfit:
             reasons = [f"{item_id}: {reason}" for item_id, reason in self.unfit.items()]
             text += f", {len(self.unfit)} left out because no record can hold them ({_named(reasons)})"
+        if _has_unread_rows(self.left_out):
+            text += "; none can be withdrawn, because rows of the file were left out: correct them"
         return text
 
 
 def plan_sync(
-    file: str, rows: Iterable[Item], known: Mapping[str, CatalogueItem], *, allow_shrink: bool = False
+    file: str,
+    rows: Iterable[Item],
+    known: Mapping[str, CatalogueItem],
+    *,
+    left_out: Sequence[LeftOut] = (),
+    allow_shrink: bool = False,
 ) -> SyncPlan:
-    """Compares the rows of a file, which are all of them, with the items of the topic.
+    """Compares the rows of a file with the items of the topic. ``left_out`` says what was not read of the file. If that is a
+    whole row, nothing is withdrawn, because the row may have been any item's.
 
     Raises: DataError when the file is empty, or has less than four fifths of the items that it put before and that is not
     allowed explicitly.
@@ -96,8 +106,13 @@ def plan_sync(
             f"{file}: {len(seen)} items, and {len(of_file)} on the topic came from a file: a file with less than "
             f"{MIN_KEPT_RATIO:.0%} of them changes nothing. If it is right: intentrec items sync --allow-shrink"
         )
-    plan.withdraw.extend(item_id.encode() for item_id in of_file if item_id not in seen)
-    return SyncPlan(put=plan.put, withdraw=plan.withdraw, held=plan.held, unfit=plan.unfit, num_same=num_same)
+    if not _has_unread_rows(left_out):
+        plan.withdraw.extend(item_id.encode() for item_id in of_file if item_id not in seen)
+    return replace(plan, left_out=tuple(left_out), num_same=num_same)
+
+
+def _has_unread_rows(left_out: Sequence[LeftOut]) -> bool:
+    return any(not found.attribute for found in left_out)
 
 
 async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = False) -> SyncPlan:
@@ -110,12 +125,13 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
     """
     catalogue = await asyncio.to_thread(Catalogue.load, file)
     try:
-        check_release_times(catalogue, load_domain(settings.domain))
+        catalogue = check_release_times(catalogue, load_domain(settings.domain))
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
     async with ItemsReader(settings) as topic:
         known = await topic.everything()
-    plan = await asyncio.to_thread(plan_sync, str(file), catalogue, known, allow_shrink=allow_shrink)
+    left_out = catalogue.left_out
+    plan = await asyncio.to_thread(plan_sync, str(file), catalogue, known, left_out=left_out, allow_shrink=allow_shrink)
     await _write(settings, [*plan.put.items(), *((key, None) for key in plan.withdraw)])
     return plan
 
@@ -123,12 +139,16 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
 async def put_item(settings: Settings, item: Item) -> int:
     """Puts an item by hand; returns the offset of its record.
 
-    Raises: ConfigError when no record can hold it, or its release is in another unit; BrokerError.
+    Raises: ConfigError when no record or no bundle can hold it, or its release is in another unit; BrokerError.
     """
     try:
-        check_release_times(Catalogue([item]), load_domain(settings.domain))
+        catalogue = Catalogue([item])
+        check_release_times(catalogue, load_domain(settings.domain))
     except DataError as error:
         raise ConfigError(str(error)) from error
+    for found in catalogue.left_out:
+        raise ConfigError(f"item {item.item_id!r}, {found.attribute}: {found.reason}; allowed: {ALLOWED}")
+    (item,) = catalogue
     return await _write_one(
         settings, CatalogueItem(item_id=item.item_id, title=item.title, attributes=dict(item.attributes))
     )

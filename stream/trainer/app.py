@@ -216,7 +216,7 @@ class TrainerProcess:
         if self.settings.catalogue_source == "topic":
             try:
                 exported = await export_catalogue(self.settings, self.metrics)
-            except (BrokerError, OSError) as error:
+            except (IntentRecError, OSError) as error:
                 detail = " ".join(f"the catalogue cannot be taken from the items topic: {error}".split())
                 return RetrainResult(outcome=TrainerOutcome.FAILED, detail=detail)
             job = msgspec.structs.replace(job, catalogue=str(exported), catalogue_is_whole=True)

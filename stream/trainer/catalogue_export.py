@@ -58,6 +58,8 @@ async def _sync(settings: Settings, file: Path, metrics: Metrics) -> None:
         raise
     else:
         metrics.catalogue_syncs.labels(SyncOutcome.SYNCED).inc()
+        for found in plan.left_out:
+            logger.warning("%s: %s", file, found.line())
         logger.info("%s: %s", file, plan.line())
 
 

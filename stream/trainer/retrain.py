@@ -89,15 +89,18 @@ def retrain(job: RetrainJob) -> RetrainResult:
     if not known.num_rows:
         return _skipped("all plays have the same event time: none is left to train on", num_new)
     inputs = _inputs(job, running, known)
-    profile = measure(inputs.features, inputs.item_table, plays)
     result = RetrainResult(
         outcome=TrainerOutcome.GATED,
         detail="",
         parent=running.version if running else None,
         num_new_plays=num_new,
         num_new_items=inputs.num_new_items,
-        drift=_drift(inputs.features.domain, running, profile),
     )
+    try:
+        profile = measure(inputs.features, inputs.item_table, plays)
+    except DataError as error:
+        return msgspec.structs.replace(result, reason=GateReason.DATA, detail=str(error))
+    result = msgspec.structs.replace(result, drift=_drift(inputs.features.domain, running, profile))
     meaningless = errors(inputs.features.domain, profile)
     if meaningless:
         return msgspec.structs.replace(result, reason=GateReason.DATA, detail="; ".join(meaningless))
@@ -243,7 +246,7 @@ def rows_for(
     if catalogue_file is not None:
         newer = Catalogue.load(Path(catalogue_file))
         try:
-            check_release_times(newer, domain)
+            newer = check_release_times(newer, domain)
         except DataError as error:
             raise DataError(f"{catalogue_file}: {error}") from error
         if is_whole:
@@ -293,6 +296,10 @@ def _skipped(detail: str, num_new: int) -> RetrainResult:
     return RetrainResult(outcome=TrainerOutcome.SKIPPED, detail=detail, num_new_plays=num_new)
 
 
+def _failed(detail: str) -> RetrainResult:
+    return RetrainResult(outcome=TrainerOutcome.FAILED, detail=" ".join(detail.split()))
+
+
 def main(run: Callable[[RetrainJob], RetrainResult] = retrain) -> int:
     """Reads a job, runs it and writes the result. Exits at once when standard input closes: the trainer is gone."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s retrain: %(message)s")
@@ -301,7 +308,10 @@ def main(run: Callable[[RetrainJob], RetrainResult] = retrain) -> int:
     try:
         result = run(job)
     except (IntentRecError, OSError) as error:
-        result = RetrainResult(outcome=TrainerOutcome.FAILED, detail=" ".join(str(error).split()))
+        result = _failed(str(error))
+    except Exception as error:
+        logger.exception("a fault of the program")
+        result = _failed(f"a fault of the program: {error!r}; its log has the traceback")
     sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
     sys.stdout.buffer.flush()
     return 0

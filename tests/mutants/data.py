@@ -5,14 +5,27 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 ATTRIBUTES, FINDINGS = "intentrec_core/features/attributes.py", "intentrec_core/plays/findings.py"
+PROFILE = "intentrec_core/plays/profile.py"
 STEP, OUTPUT_ROWS = "intentrec_core/engine/cpu/step.py", "intentrec_core/engine/output_rows.py"
-TRAIN, RETRAIN, TABLE = "intentrec_core/training/train.py", "stream/trainer/retrain.py", "intentrec_core/plays/table.py"
+TRAIN, RETRAIN, TEXTS = (
+    "intentrec_core/training/train.py",
+    "stream/trainer/retrain.py",
+    "intentrec_core/plays/text_columns.py",
+)
 
 TEST_CATALOGUE, TEST_PROFILE = (
     "tests/unit/intentrec_core/features/test_catalogue.py",
     "tests/unit/intentrec_core/plays/test_profile.py",
 )
+TEST_REPLAY = "tests/unit/stream/kafka/test_replay.py"
 TEST_ENCODERS, TEST_RETRAIN = "tests/parity/test_encoders.py", "tests/unit/stream/trainer/test_retrain.py"
+CATALOGUE = "intentrec_core/features/catalogue.py"
+RELEASE_TIMES, TEST_RELEASE_TIMES = (
+    "intentrec_core/features/release_times.py",
+    "tests/unit/intentrec_core/features/test_release_times.py",
+)
+ITEMS_WRITER, TEST_ITEMS_WRITER = "stream/kafka/items_writer.py", "tests/unit/stream/kafka/test_items_writer.py"
+TEST_RETRAIN_PROCESS = "tests/unit/stream/trainer/test_retrain_process.py"
 TEST_TRAIN, TEST_TABLE = (
     "tests/unit/intentrec_core/training/test_train.py",
     "tests/unit/intentrec_core/plays/test_table.py",
@@ -23,6 +36,57 @@ DATA = (
         "a nested value is kept",
         (Edit(ATTRIBUTES, '        raise CannotBeKept("a nested value")\n', "        return value\n"),),
         (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "the search for a number tries every split of the digits",
+        (Edit(ATTRIBUTES, r"[+-]?(\d+(\.\d*)?|\.\d+)([eE]", r"[+-]?(\d+\.?\d*|\.\d+)([eE]"),),
+        (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "one release in another unit refuses a whole catalogue",
+        (Edit(RELEASE_TIMES, "MAX_BAD_RATIO = 0.05\n", "MAX_BAD_RATIO = 0.0\n"),),
+        (TEST_RELEASE_TIMES,),
+    ),
+    Mutant(
+        "a text where a number is declared fails the run",
+        (
+            Edit(
+                RETRAIN,
+                "    except DataError as error:\n        return msgspec",
+                "    except BundleError as error:\n        return msgspec",
+            ),
+        ),
+        (TEST_RETRAIN,),
+    ),
+    Mutant(
+        "a text where a number is declared is a fault of the program",
+        (Edit("intentrec_core/plays/members.py", "            raise DataError(\n", "            raise ValueError(\n"),),
+        (TEST_RETRAIN, "tests/unit/stream/cli/test_bundle_build.py"),
+    ),
+    Mutant(
+        "NaN in a column of numbers is kept",
+        (Edit(CATALOGUE, " and not _may_have_nan(column)", ""),),
+        (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "a bundle gets any number of columns",
+        (Edit(CATALOGUE, "MAX_NAMES = 1_000\n", "MAX_NAMES = 1_000_000\n"),),
+        (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "a row that cannot be read withdraws its item",
+        (Edit(ITEMS_WRITER, "    if not _has_unread_rows(left_out):\n", "    if True:\n"),),
+        (TEST_ITEMS_WRITER,),
+    ),
+    Mutant(
+        "an item is put by hand in part",
+        (Edit(ITEMS_WRITER, "    for found in catalogue.left_out:\n", "    for found in ():\n"),),
+        (TEST_ITEMS_WRITER,),
+    ),
+    Mutant(
+        "a fault in a training run leaves no result",
+        (Edit(RETRAIN, "    except Exception as error:\n", "    except IntentRecError as error:\n"),),
+        (TEST_RETRAIN_PROCESS,),
     ),
     Mutant(
         "Arrow guesses the type of mixed values",
@@ -60,8 +124,49 @@ DATA = (
         (TEST_TRAIN,),
     ),
     Mutant(
+        "one known label trains a head",
+        (Edit(TRAIN, "not known or known < enough", "not known"),),
+        (TEST_TRAIN,),
+    ),
+    Mutant(
+        "a constant intent passes where it is seldom known",
+        (Edit(FINDINGS, "field.intent and profile.num_plays >= ENOUGH", "field.intent and num_known >= ENOUGH"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "an intent that always has the same two labels passes",
+        (
+            Edit(
+                FINDINGS,
+                "    always = _always(field, seen, num_known)\n",
+                '    always = "label" * (seen.num_labels_found == 1)\n',
+            ),
+        ),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "a stored play with an empty action is sent",
+        (Edit(TEXTS, "pc.if_else(pc.equal(length, 0), pa.scalar(None, pa.string()), texts)", "texts"),),
+        (TEST_REPLAY,),
+    ),
+    Mutant(
+        "a stored play with an id that is too long is sent",
+        (Edit(TEXTS, "pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_LENGTH))", "pc.equal(length, 0)"),),
+        (TEST_REPLAY,),
+    ),
+    Mutant(
+        "values that hide every item are not counted",
+        (Edit(PROFILE, "num_empty=self._num_empty(place)", "num_empty=0"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "rare values are not looked at where the frequent ones show nothing",
+        (Edit(PROFILE, "_MAX_COMBINATIONS and any(shares)", "_MAX_COMBINATIONS"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
         "a duration that is NaN is a duration",
-        (Edit(TABLE, "pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)", "column"),),
+        (Edit(TEXTS, "if is_number else column", "if False else column"),),
         (TEST_TABLE,),
     ),
 )

@@ -19,6 +19,11 @@ TEST_BOTH = "tests/property/test_trainer_reads_as_the_worker.py"
 
 TIMES_AND_NULLS = (
     Mutant(
+        "times: a day in digits is no hint",
+        (Edit(TIMES, " or _day_hint(ts_ms)\n", "\n"),),
+        (TEST_COLUMN,),
+    ),
+    Mutant(
         "times: seconds taken for milliseconds",
         (Edit(CODEC, "    if ts_ms < earliest_ms:\n", "    if False:\n"),),
         (TEST_CODEC,),

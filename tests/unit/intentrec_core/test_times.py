@@ -70,6 +70,8 @@ def test_what_is_read(text: str, ts_ms: int) -> None:
         ("1772396100.5", r"in digits; it would fit in seconds \(s\)"),
         ("1.7723961e15", r"it would fit in microseconds \(µs\)"),
         ("١٧٧٢٣٩٦١٠٠٠٠٠", "cannot be read"),
+        ("9" * 5000, r"^'9{23}… \(5002 characters\) cannot be read; allowed: ISO 8601"),
+        ("-" + "9" * 5000, r"\(5003 characters\) cannot be read; allowed: ISO 8601"),
     ],
 )
 def test_what_is_refused_says_what_is_allowed(text: str, complaint: str) -> None:

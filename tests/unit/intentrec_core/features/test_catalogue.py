@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import DataError
+from intentrec_core.features import attributes
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 
@@ -50,6 +52,44 @@ def test_dates_and_times_of_a_foreign_parquet_become_iso(tmp_path: Path) -> None
     assert item.attributes == {"day": "2024-05-01", "at": "2024-05-01T12:30:00"}
 
 
+def test_whole_numbers_are_ids_as_they_are_in_plays(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text('{"item_id": 7}\n', "utf-8")
+    pq.write_table(pa.table({"item_id": [7]}), tmp_path / "items.parquet")
+
+    assert Catalogue.load(tmp_path / "items.jsonl").items == [Item("7", "7")]
+    assert Catalogue.load(tmp_path / "items.parquet").items == [Item("7", "7")]
+
+
+def test_nan_is_a_missing_value_wherever_it_stands(tmp_path: Path) -> None:
+    nan = float("nan")
+    columns = {"item_id": ["a", "b"], "title": [nan, 5.0], "price": [nan, 2.0], "sizes": [[1.0, nan], [2.0, 3.0]]}
+    pq.write_table(pa.table(columns), tmp_path / "items.parquet")
+    (tmp_path / "items.jsonl").write_text(
+        '{"item_id": "a", "title": NaN, "price": NaN, "sizes": [1.0, NaN]}\n'
+        '{"item_id": "b", "title": 5.0, "price": 2.0, "sizes": [2.0, 3.0]}\n',
+        "utf-8",
+    )
+
+    for name in ("items.parquet", "items.jsonl"):
+        assert Catalogue.load(tmp_path / name).items == [
+            Item("a", "a", {"sizes": [1.0]}),
+            Item("b", "5", {"price": 2.0, "sizes": [2.0, 3.0]}),
+        ]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a"}\n', "utf-8-sig")
+
+    assert Catalogue.load(tmp_path / "items.jsonl").items == [Item("a", "a")]
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table([["a"], [1], [2]], names=["item_id", "year", "year"]), tmp_path / "items.parquet")
+
+    with pytest.raises(DataError, match=r"items\.parquet: column year occurs 2 times: keep one$"):
+        Catalogue.load(tmp_path / "items.parquet")
+
+
 @pytest.mark.parametrize("item_id", ["", "x" * 257, "é" * 129])
 def test_an_id_no_play_could_carry_is_refused(item_id: str) -> None:
     with pytest.raises(DataError, match="1 to 256 bytes"):
@@ -66,7 +106,10 @@ def test_an_id_that_stands_there_twice_is_refused() -> None:
     [
         ('{"item_id": "a"}\n{"item_id": }\n', "line 2: not JSON"),
         ('["a"]\n', "line 1: not a JSON object"),
-        ('{"item_id": 7}\n', "line 1: item_id is 7"),
+        ('{"item_id": 7.5}\n', "line 1: item_id is 7.5"),
+        ("item_id,title\na,A\n", r"line 1: not JSON: .*; a catalogue is Parquet \(\*\.parquet\) or JSON lines"),
+        ('[{"item_id": "a"}]\n', "line 1: not a JSON object; a catalogue is Parquet"),
+        ('[\n{"item_id": "a"}]\n', "line 1: not JSON: .*; a catalogue is Parquet"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file(tmp_path: Path, text: str, complaint: str) -> None:
@@ -76,6 +119,25 @@ def test_a_bad_line_is_named_with_its_file(tmp_path: Path, text: str, complaint:
     with pytest.raises(DataError, match=complaint) as raised:
         Catalogue.load(path)
     assert str(path) in str(raised.value)
+
+
+def test_a_mistake_in_a_line_after_a_long_number_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(f'{{"item_id": "i", "a": {"9" * 5000}, bad}}\n', "utf-8")
+
+    with pytest.raises(DataError, match=r"items\.jsonl: line 1: not JSON: Expecting property name"):
+        Catalogue.load(path)
+
+
+@pytest.mark.parametrize("text", ["1" * 40_000 + "x", "1." + "1" * 40_000 + "x", "1" * 40_000 + "e"])
+def test_a_long_text_is_read_in_time_that_grows_with_its_length(text: str) -> None:
+    """With a search that tries every split of the digits, each of these would take minutes."""
+    start_s = time.process_time()
+
+    assert np.isnan([attributes.number(text), attributes.moment(text)]).all()
+    assert attributes.release_s(text) is None
+
+    assert time.process_time() - start_s < 5.0
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
@@ -117,7 +179,10 @@ def test_what_a_bundle_cannot_hold_costs_the_attribute_and_is_named(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"item_id": 7}', "line 1: item_id is 7; allowed: a text of 1 to 256 bytes of UTF-8: the row is left out"),
+        (
+            '{"item_id": true}',
+            "line 1: item_id is True; allowed: a text of 1 to 256 bytes of UTF-8: the row is left out",
+        ),
         (r'{"item_id": "\ud83d"}', r"line 1: item_id is '\ud83d'; allowed"),
         ('{"item_id": ""}', "line 1: item_id is ''; allowed"),
         ('{"title": "x"}', "line 1: item_id is None; allowed"),
@@ -145,6 +210,31 @@ def test_what_is_left_out_is_counted_once_for_each_attribute_and_reason(tmp_path
         "line 1, item '0', attribute extra: a nested value (and in 1,499 more rows)",
         "line 1, item '0', attribute note: a nested value (and in 1,499 more rows)",
     ]
+
+
+def test_one_more_row_is_a_row(tmp_path: Path) -> None:
+    catalogue = Catalogue([Item(item_id, "?", {"extra": {}}) for item_id in "ab"])
+
+    assert "attribute extra: a nested value (and in 1 more row): left out" in catalogue.left_out[0].line()
+
+
+def test_names_of_attributes_beyond_the_first_thousand_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    lines = (f'{{"item_id": "{i}", "year": {i}, "only-{i}": 1}}\n' for i in range(1002))
+    path.write_text("".join(lines), "utf-8")
+
+    catalogue = Catalogue.load(path)
+
+    assert catalogue.to_table().num_columns == 2 + 1000
+    assert catalogue.items[998:1000] == [
+        Item("998", "998", {"year": 998, "only-998": 1}),
+        Item("999", "999", {"year": 999}),
+    ]
+    assert [found.line() for found in catalogue.left_out] == [
+        "item '999', attribute only-999: it is one of 3 names beyond the first 1,000 (and in 2 more rows): left out; "
+        "allowed: 1,000 names of attributes"
+    ]
+    assert catalogue.merged([]).left_out == ()
 
 
 def test_parquet_columns_of_foreign_types_become_plain_values(tmp_path: Path) -> None:

@@ -68,11 +68,13 @@ def test_seconds_pass_and_other_units_are_named(at_s: int) -> None:
         (2019, "as a year: write a date such as 2019-01-01"),
         ("2019", "as a year"),
         (18_262, "in days"),
+        (-1, "released is -1; releases that are no times: 1 of 1; allowed"),
+        ("1700", "released is '1700'; releases"),
         (20_200_101, "as YYYYMMDD"),
         (["1577836800000"], "in milliseconds"),
         ("1970-01-01T00:00:01.577836", "as a number of another unit than the column's type says"),
         ("1970-01-19T06:17:16.800", "as a number of another unit"),
-        (float("inf"), "released is inf; allowed: a date"),
+        (float("inf"), "released is inf; releases that are no times: 1 of 1; allowed: a date"),
         (10**400, "released is '1000000000"),
     ],
     ids=lambda value: str(value)[:20],
@@ -82,6 +84,22 @@ def test_numbers_that_are_no_seconds_are_refused_with_what_they_may_be(value: An
         check_release_times(catalogue(value), VIDEO)
     assert hint in str(raised.value)
     assert "allowed: a date (ISO 8601), or seconds since 1970" in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [-1, 1995, "1700", RELEASED_S * 1000])
+def test_a_few_bad_releases_cost_these_items_their_release(value: Any) -> None:
+    checked = check_release_times(catalogue(*["2020-01-01"] * 19, value), VIDEO)
+    assert checked.items[:19] == catalogue(*["2020-01-01"] * 19).items
+    assert checked.items[19] == Item("m19", "?")
+    (line,) = [left_out.line() for left_out in checked.left_out]
+    assert line.startswith(f"item 'm19', attribute released: {value!r}")
+    assert line.endswith("left out; allowed: a date (ISO 8601), or seconds since 1970 from 1800 up to 2100")
+
+
+def test_bad_releases_are_counted_against_the_releases_there_are() -> None:
+    assert len(check_release_times(catalogue(*["2020-01-01"] * 38, -1, -1), VIDEO).left_out) == 1
+    with pytest.raises(DataError, match="no times: 2 of 39; allowed"):
+        check_release_times(catalogue(*["2020-01-01"] * 37, *[None] * 60, -1, -1), VIDEO)
 
 
 @pytest.mark.parametrize("value", [None, "soon", "", True, float("nan"), [], ["a", "b"], 0, -86_400, "1970-01-01"])

@@ -109,9 +109,9 @@ def test_extending_appends_only_what_is_new() -> None:
 
 
 def test_an_id_twice_or_empty_is_refused() -> None:
-    with pytest.raises(ValueError, match="'a'"):
+    with pytest.raises(DataError, match="'a'"):
         Vocabulary.build(["a", "b", "a"])
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(DataError, match="empty"):
         Vocabulary.build(["a", ""])
 
 
@@ -181,7 +181,8 @@ def test_filter_data_is_missing_rather_than_guessed() -> None:
     [
         (1, 1.0, True, 1),
         ("1", 1.0, True, 1),
-        ("1.0", 1.0, None, 1),
+        ("1.0", 1.0, True, 1),
+        ("0.0", 0.0, False, 0),
         (Decimal("1.00"), 1.0, True, 1),
         ([1], 1.0, True, 1),
         (" 1 ", 1.0, True, 1),
@@ -206,7 +207,9 @@ def test_numbers_and_truth_values_are_read_however_they_are_spelled(
     assert attributes.label_code({"1": 1, "two": 2}, kept) == kind
 
 
-@pytest.mark.parametrize(("value", "code"), [(1, 2), (0, 1), ("0", 1), ("TRUE", 2), (True, 2), ("on", 0), (2, 0)])
+@pytest.mark.parametrize(
+    ("value", "code"), [(1, 2), (0, 1), ("0", 1), ("TRUE", 2), (True, 2), ("1.0", 2), ("0.0", 1), ("on", 0), (2, 0)]
+)
 def test_0_and_1_are_truth_values_where_truth_values_are_declared(value: Any, code: int) -> None:
     assert attributes.label_code({"false": 1, "true": 2}, value) == code
 

@@ -191,13 +191,18 @@ MEANINGLESS: list[tuple[Change, Change, str]] = [
         same,
         "12 items have a value for 'price' that is none of its labels, for instance 'cheap'; allowed: numbers",
     ),
-    (with_(price=math.nan), same, "for instance nan; allowed: numbers"),
+    (with_(price=math.nan), same, "no item that was played has the attribute 'price': check the key"),
     (with_(genres=["opera"]), same, "for instance ['opera']; allowed: news, sport;"),
     (with_(released="soon"), same, "for instance 'soon'; allowed: dates in ISO 8601"),
     (
         with_(genres="news"),
         same,
         "intent genre has the same label, 'news', at all 240 plays where it is known: correct",
+    ),
+    (
+        with_(genres=["sport", "news"]),
+        same,
+        "intent genre has the same labels, 'news' and 'sport', at all 240 plays where it is known: correct",
     ),
     (with_(price=3.0), same, "intent price_band has the same label, 'under 10', at all 240 plays"),
     (same, without("action"), "intent action has no known label at any play: no play has a value for action; send it,"),
@@ -211,9 +216,13 @@ MEANINGLESS: list[tuple[Change, Change, str]] = [
     (
         with_(in_stock="yes"),
         same,
-        "12 items have a value that is none, for instance 'yes'; allowed: true or false, 1 or 0",
+        "12 items have a value that cannot be read, for instance 'yes'; allowed: true or false, 1 or 0",
     ),
-    (with_(maturity="adult"), same, "filter at_most maturity hides every item: 12 items have a value that is none"),
+    (
+        with_(maturity="adult"),
+        same,
+        "filter at_most maturity hides every item: 12 items have a value that cannot be read",
+    ),
     (
         same,
         without("region"),
@@ -245,6 +254,14 @@ def test_what_makes_an_intent_or_a_filter_meaningless_is_one_error_with_the_reme
         refuse_meaningless(parse_domain(DOMAIN, ""), measured)
 
 
+def test_an_intent_that_is_the_same_at_nearly_all_plays_is_a_warning() -> None:
+    bought = iter([True, True] + [False] * 238)
+    _, found = profile(plays=lambda row: row | {"action": "buy" if next(bought) else "look"})
+
+    assert [finding.is_error for finding in found] == [False]
+    assert "intent action has the same label, 'look', at nearly all 240 plays where it is known" in found[0].text
+
+
 def some(changed: Change, name: str, *values: Any) -> Change:
     """The change for rows that have one of these values only."""
     return lambda row: changed(row) if row[name] in values else row
@@ -263,7 +280,18 @@ DOUBTFUL: list[tuple[Change, Change, str]] = [
         same,
         "intent price_band: 2 items have a value for 'price' that is none of its labels",
     ),
+    (same, with_(duration_s=3_600_000.0), "half of the plays last 3,600,000 s or more, which is over a day"),
     (same, without("duration_s"), "no play has a duration_s, by which [duration_weight] weights plays"),
+    (
+        same,
+        some(with_(region="DE"), "region", "fr"),
+        "filter contains regions hides every item at 60 of 240 plays: no item has data for the value of context.region that",
+    ),
+    (
+        same,
+        some(with_(max_maturity="-1"), "region", "fr"),
+        "filter at_most maturity hides every item at 60 of 240 plays: no item has data for the value of context.max_maturity",
+    ),
     (some(without("maturity"), "maturity", 0), same, "filter at_most maturity hides 3 of 12 items from every member"),
 ]
 
@@ -273,6 +301,49 @@ def test_what_is_doubtful_is_a_warning(items: Change, plays: Change, said: str) 
     _, found = profile(items, plays)
 
     assert [(finding.is_error, said in finding.text) for finding in found] == [(False, True)]
+
+
+def test_members_who_have_not_sent_what_a_filter_needs_are_counted() -> None:
+    numbers = iter(range(NUM_PLAYS))
+    measured, found = profile(plays=lambda row: without("region")(row) if next(numbers) % 8 == 3 else row)
+
+    assert measured.filters[2].num_empty == 30
+    assert [finding.text for finding in found] == [
+        "filter contains regions hides every item at 30 of 240 plays: their members had not sent context.region yet; send it, or "
+        "give the filter a default"
+    ]
+
+
+def test_a_rare_value_that_lets_items_through_is_found_behind_many_that_do_not() -> None:
+    numbers = iter(range(1_300))
+
+    def mostly_misspelt(row: dict[str, Any]) -> dict[str, Any]:
+        number = next(numbers)
+        return row | {"region": "de" if number == 1_299 else f"D{number // 2}"}
+
+    measured, found = profile(plays=mostly_misspelt, num_plays=1_300)
+
+    assert measured.filters[2].num_empty == 1_299
+    assert 0 < measured.filters[2].shown < 0.01
+    assert measured.shown > 0
+    assert not any(finding.is_error for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (
+            lambda row: row if row["price"] == 5.0 else without("price")(row),
+            "price_band has the same label, 'under 10', at all 20 plays",
+        ),
+        (with_(price=[]), "no item that was played has a value for 'price'; correct"),
+    ],
+)
+def test_an_attribute_that_items_have_is_not_called_missing(items: Change, said: str) -> None:
+    _, found = profile(items)
+
+    assert said in found[0].text
+    assert not any("no item that was played has the attribute" in finding.text for finding in found)
 
 
 def test_a_filters_default_holds_for_members_who_have_sent_nothing() -> None:
@@ -295,6 +366,19 @@ def test_too_few_plays_to_tell_make_a_constant_intent_a_warning() -> None:
 
     assert [finding.is_error for finding in few] == [False]
     assert [finding.is_error for finding in many] == [True]
+
+
+def test_one_play_is_said_in_the_singular() -> None:
+    said = [finding.text for finding in profile(num_plays=1)[1]]
+    assert any(" at the one play where it is known: " in text for text in said)
+
+
+def test_a_constant_intent_is_an_error_however_seldom_it_is_known() -> None:
+    rarely_known = some(without("price"), "price", *(5.0 + number for number in range(1, NUM_ITEMS)))
+    _, found = profile(rarely_known)
+
+    assert found[0].is_error
+    assert "intent price_band has the same label, 'under 10', at all 20 plays where it is known" in found[0].text
 
 
 def test_a_watched_exception_that_never_holds_is_said() -> None:
@@ -366,9 +450,15 @@ def test_large_drift_is_a_warning() -> None:
 
 
 def test_a_domain_with_other_labels_is_not_compared() -> None:
-    other = profile(domain=DOMAIN.replace('"tv", "phone"', '"tv", "phone", "car"'))[0]
-
-    assert "device" not in drift(parse_domain(DOMAIN, ""), profile()[0], other)
+    for was, now, name in (
+        ('"tv", "phone"', '"tv", "phone", "car"', "device"),
+        ('"tv", "phone"', '"phone", "tv"', "device"),
+        ("edges = [10.0, 20.0]", "edges = [6.0, 12.0]", "price_band"),
+    ):
+        other = profile(domain=DOMAIN.replace(was, now))[0]
+        moved_by = drift(parse_domain(DOMAIN, ""), profile()[0], other)
+        assert name not in moved_by
+        assert "action" in moved_by
 
 
 @given(st.lists(st.sampled_from(["look", "buy"]), min_size=100, max_size=300), st.randoms(use_true_random=False))

@@ -72,8 +72,16 @@ def test_a_duration_that_is_nan_is_missing() -> None:
 def test_a_duration_that_no_play_can_have_is_named_with_its_row(value: float, shown: str) -> None:
     table = plays_table(ROWS).set_column(5, "duration_s", pa.array([1.0, value, None], pa.float64()))
 
-    with pytest.raises(DataError, match=f"row 1, column duration_s: {shown}; allowed: seconds from 0 to 31,622,400"):
+    with pytest.raises(DataError, match=f"column duration_s: row 1: {shown}; allowed: seconds from 0 to 31,622,400"):
         check_plays(table, earliest_ms=0)
+
+
+def test_a_duration_type_is_converted_by_its_unit_and_whole_seconds_may_be_any() -> None:
+    for unit, per_second in (("s", 1), ("ms", 1_000), ("us", 10**6), ("ns", 10**9)):
+        typed = pa.array([90 * per_second, None], pa.duration(unit))
+        assert check_plays(play_columns(duration_s=typed)).column("duration_s").to_pylist() == [90.0, None]
+    whole = pa.array([2**24 + 1, 3], pa.int64())
+    assert check_plays(play_columns(duration_s=whole)).column("duration_s").to_pylist() == [2.0**24, 3.0]
 
 
 def test_typed_times_are_converted_and_the_rows_are_in_their_order() -> None:
@@ -91,3 +99,64 @@ def test_the_limits_of_a_domain_hold() -> None:
     for limits in ({"earliest_ms": NOW_MS + 1}, {"end_ms": NOW_MS}):
         with pytest.raises(DataError, match="row 0: the time is 1772396100000"):
             check_plays(table, **limits)
+
+
+def play_columns(**changed: pa.Array) -> pa.Table:
+    """Two plays, with some columns as given."""
+    columns = {"event_id": ["e1", "e2"], "user_id": ["u", "u"], "item_id": ["i1", "i2"], "ts_ms": [NOW_MS, NOW_MS + 1]}
+    return pa.table(columns | changed)
+
+
+@pytest.mark.parametrize("column", ["event_id", "user_id", "item_id"])
+def test_an_id_is_a_text_or_a_whole_number_of_1_to_256_bytes(column: str) -> None:
+    for given in (["7", "123456789012"], [7.0, 123456789012.0], [7, 123456789012]):
+        assert check_plays(play_columns(**{column: pa.array(given)})).column(column).to_pylist() == [
+            "7",
+            "123456789012",
+        ]
+    for wrong, said in (("", "0 bytes"), ("i" * 257, "257 bytes"), ("ü" * 129, "258 bytes")):
+        with pytest.raises(DataError, match=f"column {column}: row 1: {said}; allowed: 1 to 256 bytes of UTF-8"):
+            check_plays(play_columns(**{column: pa.array(["i", wrong])}))
+    with pytest.raises(DataError, match=f"column {column} has 1 nulls"):
+        check_plays(play_columns(**{column: pa.array([7.0, math.nan])}))
+    for number in (7.5, math.inf, 2.0**53):
+        with pytest.raises(DataError, match=f"column {column}: row 1: .*, a number; allowed: texts, or whole numbers"):
+            check_plays(play_columns(**{column: pa.array([7.0, number])}))
+
+
+@pytest.mark.parametrize("column", ["action", "session_id"])
+def test_an_empty_action_or_session_and_nan_are_missing(column: str) -> None:
+    for given, read in (
+        (["a", ""], ["a", None]),
+        ([7.0, math.nan], ["7", None]),
+        (["ü" * 256, None], ["ü" * 256, None]),
+    ):
+        assert check_plays(play_columns(**{column: pa.array(given)})).column(column).to_pylist() == read
+    with pytest.raises(DataError, match=f"column {column}: row 1: 257 characters; allowed: 1 to 256"):
+        check_plays(play_columns(**{column: pa.array(["a", "a" * 257])}))
+
+
+def test_numbers_in_the_context_are_the_texts_that_spell_them_and_nan_is_missing() -> None:
+    given = [[("no", 1.0)], [("a", math.nan), ("b", 123456789012.0), ("c", 5.5)], None]
+    maps = pa.array(given, pa.map_(pa.string(), pa.float64())).slice(1)
+    table = check_plays(play_columns(context=maps))
+
+    assert table.column("context").to_pylist() == [[("a", None), ("b", "123456789012"), ("c", "5.5")], None]
+
+
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [
+        ([("", "x")], "a name of 0 characters; allowed: 1 to 256"),
+        ([("k" * 257, "x")], "a name of 257 characters; allowed: 1 to 256"),
+        ([("a", "x"), ("b", "x" * 1025)], "'b' has 1,025 characters; allowed: at most 1,024"),
+        ([(f"k{number}", "x") for number in range(65)], "65 entries; allowed: at most 64"),
+    ],
+)
+def test_a_context_outside_the_limits_is_named_with_its_row(context: list[tuple[str, str]], said: str) -> None:
+    kind = pa.map_(pa.string(), pa.string())
+    chunks = [pa.array([[("a", "x")]], kind), pa.array([[("no", "x")], context], kind).slice(1)]
+    with pytest.raises(DataError, match=f"plays: column context: row 1: {said}"):
+        check_plays(play_columns(context=pa.chunked_array(chunks)))
+    unset = pa.array([[(f"k{number}", None) for number in range(65)], None], kind)
+    assert check_plays(play_columns(context=unset)).num_rows == 2

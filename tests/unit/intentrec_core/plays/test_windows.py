@@ -7,6 +7,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from intentrec_core.errors import DataError
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.table import PlayRow, play_rows, plays_table
 from intentrec_core.plays.windows import Windows, cut_windows
@@ -104,6 +105,6 @@ def test_an_event_id_seen_before_is_dropped_within_its_member_only(world: TinyWo
 def test_a_number_that_is_none_is_refused(world: TinyWorld) -> None:
     plays = [PlayRow(f"e{i}", "u", "item-1", START_MS, context={"max_maturity": ("3", "inf")[i]}) for i in range(2)]
     with pytest.raises(
-        ValueError, match=r"row 1 \(in order of time\), context max_maturity: 'inf' is not a finite number"
+        DataError, match=r"event_id 'e1' of user 'u' at \S+Z, context max_maturity: 'inf' is not a finite number"
     ):
         pack_members(world.layout, plays_table(plays))

@@ -76,7 +76,7 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
         (
             lambda plays: with_column(plays, "duration_s", [30.0] * 20 + [-1.0] * 20),
             DataError,
-            "plays: row 20, column duration_s: -1; allowed: seconds from 0",
+            "plays: column duration_s: row 20: -1; allowed: seconds from 0",
         ),
         (lambda plays: plays.drop_columns(["item_id"]), DataError, "column item_id is missing: it is required"),
         (
@@ -84,14 +84,18 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
             DataError,
             "column ts_ms: row 0: 'now' cannot be read; allowed: ISO 8601",
         ),
-        (lambda plays: with_column(plays, "item_id", [""] * 40), DataError, "an item has an empty id"),
+        (
+            lambda plays: with_column(plays, "item_id", [""] * 40),
+            DataError,
+            "column item_id: row 0: 0 bytes; allowed: 1",
+        ),
         (lambda plays: with_column(plays, "user_id", [None] * 40), DataError, "user_id has 40 nulls"),
         (
             lambda plays: with_column(
                 plays, "context", pa.array([[("max_maturity", "x")]] * 40, pa.map_(pa.string(), pa.string()))
             ),
             DataError,
-            "plays: row 0 (in order of time), context max_maturity: 'x' is not a finite number",
+            "plays: event_id 'event-0' of user 'member-8' at 2023-11-14T22:13:20.000Z, context max_maturity: 'x' is not",
         ),
     ],
 )

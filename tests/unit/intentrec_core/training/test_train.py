@@ -8,6 +8,7 @@ import itertools
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -24,7 +25,7 @@ from intentrec_core.plays.table import play_rows, plays_table
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import Trained, TrainingProgress
 from intentrec_core.training.schedule import rate_factor, run_done
-from intentrec_core.training.train import train
+from intentrec_core.training.train import heads_without_labels, train
 from tests.worlds.tiny_plays import cycling_plays, random_plays, row, served_histories
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
@@ -274,3 +275,25 @@ def test_a_head_without_a_known_label_is_untrained_until_it_has_some(world: Tiny
     assert later.untrained_heads == ()
     kept = train(unlabelled, world.features, world.table, config, start=later, device="cpu").model
     assert kept.untrained_heads == (), "what it has learned before, it still knows"
+
+
+def test_a_head_is_untrained_until_enough_plays_have_a_known_label(world: TinyWorld) -> None:
+    plays, config = cycling_plays(members=8, plays=12), TrainConfig(epochs=1)
+
+    def untrained(share: int) -> tuple[str, ...]:
+        """The untrained heads where one play of ``share`` keeps its duration."""
+        kept = pa.array(np.arange(plays.num_rows) % share == share - 1)
+        durations = pc.if_else(kept, plays.column("duration_s"), pa.scalar(None, pa.float32()))
+        known = plays.set_column(5, "duration_s", durations)
+        return train(known, world.features, world.table, config, device="cpu").model.untrained_heads
+
+    assert untrained(48) == ("length",)
+    assert untrained(2) == ()
+
+
+def test_where_no_head_has_enough_known_labels_those_with_some_are_trained() -> None:
+    assert heads_without_labels({"a": 99, "b": 100, "c": 0}, num_targets=10_000) == {"a", "c"}
+    assert heads_without_labels({"a": 4, "b": 5}, num_targets=100) == {"a"}
+    assert heads_without_labels({"a": 1, "b": 0}, num_targets=3) == {"b"}
+    assert heads_without_labels({"a": 3, "b": 0}, num_targets=10_000) == {"b"}
+    assert heads_without_labels({"a": 0, "b": 0}, num_targets=10_000) == {"a", "b"}

@@ -13,6 +13,7 @@ from intentrec_core.bundle.contents import item_vectors
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.engine import EncodeRequest
 from intentrec_core.engine.member_key import MemberKey
+from intentrec_core.plays.table import plays_table
 from stream.bundles.builder import TRAINED_UNTIL, check_bundle
 from stream.bundles.serving import load_serving
 from stream.cli import root
@@ -72,6 +73,16 @@ def test_a_worker_serves_what_was_built_with_the_vectors_of_the_model(
     np.testing.assert_allclose(now.embedding, served.intent_NP[0], atol=1e-5)
 
 
+def test_a_text_where_a_number_is_declared_is_refused_with_its_play(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*WalkingWorld().rows(NUM_PLAYS)]
+    rows[3] = rows[3]._replace(context={"max_maturity": "x"})
+    pq.write_table(plays_table(rows), tmp_path / "plays.parquet")
+    assert build(folder, str(tmp_path / "plays.parquet")) == 3
+    assert "plays: event_id 'event-3' of user" in capsys.readouterr().err
+
+
 def test_plays_that_are_not_named_are_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert root.run(["bundle", "build", str(folder / "model")]) == 2
     assert "is a model of the domain tiny: name its plays" in capsys.readouterr().err
@@ -93,3 +104,23 @@ def test_a_damaged_model_is_named(folder: Path, tmp_path: Path, capsys: pytest.C
     (model / "vocabulary.parquet").write_bytes(b"")
     assert root.run(["bundle", "build", str(model), "--plays", str(folder)]) == 3
     assert "vocabulary.parquet has 0 bytes" in capsys.readouterr().err
+
+
+def test_drift_is_measured_from_the_newest_bundle_of_the_same_domain(folder: Path, tmp_path: Path) -> None:
+    walk, other = WalkingWorld(), tmp_path / "other"
+    other.mkdir()
+    (other / "other.toml").write_text(DOMAIN_TEXT.replace('name = "', 'name = "other_', 1))
+    intentrec.fit(
+        walk.plays(NUM_TRAINED),
+        walk.catalogue,
+        domain=other / "other.toml",
+        epochs=1,
+        model_config=TINY_MODEL,
+        device="cpu",
+    ).save(other / "model")
+    for saved, num_plays in ((folder, 350), (other, 350), (folder, NUM_PLAYS)):
+        pq.write_table(walk.plays(num_plays), other / "plays.parquet")
+        assert build(saved, str(other / "plays.parquet")) == 0
+    manifests = BundleStore(str(tmp_path / "bundles"), tmp_path / "elsewhere").list()
+
+    assert ["data_drift" in manifest.metrics for manifest in manifests] == [True, False, False]

@@ -11,8 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import ConfigError, DataError
-from intentrec_core.features.catalogue import Item
+from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
+from intentrec_core.features.release_times import check_release_times
 from stream.kafka.items_writer import MAX_ITEM_BYTES, SyncPlan, plan_sync, put_item, sync_items
 from stream.settings import Settings
 from stream.wire.codec import decode_item
@@ -108,6 +110,55 @@ def test_a_row_that_no_record_can_hold_costs_that_row_alone(odd: Item, reason: s
     assert reason in plan.unfit["odd"]
     assert after(known, plan) == known
     assert "odd" in plan.line()
+
+
+@pytest.mark.parametrize(
+    ("row", "withdrawn"),
+    [
+        ('{"item_id": "m4", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", []),
+        ('{"title": "which item is it?"}', []),
+        (r'{"item_id": "m0", "genres": {"a": 1}, "maturity": "\ud83d"}', [b"m4"]),
+        ('{"item_id": "m0", "": {"a": 1}}', [b"m4"]),
+    ],
+    ids=["nested too deeply", "no id", "attributes", "an attribute without a name"],
+)
+def test_what_is_left_out_of_a_file_is_said_and_a_row_that_cannot_be_read_withdraws_nothing(
+    tmp_path: Path, row: str, withdrawn: list[bytes]
+) -> None:
+    file = tmp_path / "items.jsonl"
+    others = (
+        json.dumps({"item_id": item.item_id, "title": item.title}) for item in rows(4) if f'"{item.item_id}"' not in row
+    )
+    file.write_text("\n".join([*others, row]), "utf-8")
+    catalogue = Catalogue.load(file)
+    plan = plan_sync(str(file), catalogue, FIVE, left_out=catalogue.left_out)
+    assert plan.withdraw == withdrawn
+    assert plan.left_out == catalogue.left_out != ()
+    assert ("none can be withdrawn" in plan.line()) is (withdrawn == [])
+
+
+def test_a_release_that_is_no_time_stops_no_withdrawal() -> None:
+    released = [Item(f"m{i}", f"Title {i}", {"released": -1 if i == 7 else "2020-01-01"}) for i in range(22)]
+    known = after({}, plan_sync("items.jsonl", released, {}))
+    catalogue = check_release_times(Catalogue(released[:21]), load_domain("video"))
+    assert "m7" in catalogue.left_out[0].first
+    assert plan_sync("items.jsonl", catalogue, known, left_out=catalogue.left_out).withdraw == [b"m21"]
+
+
+def test_a_row_left_out_does_not_hide_that_a_file_has_shrunk() -> None:
+    unread = LeftOut("", "it is nested too deeply to be read", "line 1", 1)
+    with pytest.raises(DataError, match="--allow-shrink"):
+        plan_sync("items.jsonl", rows(3), FIVE, left_out=[unread])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [({"genres": [{"a": 1}]}, "genres: a nested value"), ({"x": "\ud83d"}, "x: a text with half")],
+)
+def test_an_item_put_by_hand_is_refused_rather_than_put_in_part(attributes: dict[str, Any], said: str) -> None:
+    settings = Settings.load(broker="127.0.0.1:1", domain="video")  # no broker is asked
+    with pytest.raises(ConfigError, match=f"item 'm1', {said}.*; allowed: texts"):
+        asyncio.run(put_item(settings, Item("m1", "One", attributes)))
 
 
 def test_a_plan_survives_the_topic() -> None:

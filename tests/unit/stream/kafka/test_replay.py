@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import math
 
-from intentrec_core.errors import ConfigError
-from intentrec_core.plays.table import PlayRow
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.plays.table import PlayRow, check_plays, play_rows, plays_table
 from stream.kafka.replay import Pace, play_message
 from stream.wire.codec import DecodedPlay, decode_play, encode
 
@@ -48,3 +52,39 @@ def test_a_replayed_play_is_a_valid_message_with_everything_it_had() -> None:
     assert (decoded.event_id, decoded.user_id, decoded.item_id, decoded.ts_ms) == ("e1", "müller", "i1", row.ts_ms)
     assert decoded.duration_s == 61.5
     assert decoded.attributes == {"rating": "4", "action": "continue"}
+
+
+NOW_MS = 1_700_000_000_000
+LENGTHS = st.sampled_from([0, 1, 128, 129, 256, 257, 1024, 1025])
+TEXTS = st.builds(lambda letter, length: letter * length, st.sampled_from('aü\n"'), LENGTHS)
+MAPS = st.dictionaries(TEXTS, st.none() | TEXTS, max_size=2) | st.integers(63, 66).map(
+    lambda size: {str(number): "x" for number in range(size)}
+)
+COLUMNS = {
+    "event_id": TEXTS,
+    "user_id": TEXTS,
+    "item_id": TEXTS,
+    "action": st.none() | TEXTS,
+    "session_id": st.none() | TEXTS,
+    "duration_s": st.none() | st.sampled_from([-1.0, 0.0, 1.5, math.nan, math.inf, 31_622_400.0, 31_622_402.0]),
+    "context": st.none() | MAPS,
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_what_training_and_replay_take_is_taken_by_the_worker(column: str, data: st.DataObject) -> None:
+    row = PlayRow("e", "u", "i", NOW_MS)._replace(**{column: data.draw(COLUMNS[column])})
+    try:
+        (checked,) = play_rows(check_plays(plays_table([row])))
+    except DataError:
+        event(f"{column} refused")
+        return
+
+    class Record:
+        key = checked.user_id.encode()
+        value = encode(play_message(checked))
+        timestamp = NOW_MS
+
+    assert isinstance(decode_play(Record(), 0, 300_000), DecodedPlay)

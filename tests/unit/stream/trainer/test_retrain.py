@@ -150,10 +150,20 @@ def test_data_that_make_an_intent_meaningless_are_gated_before_training_and_leav
         "intent genre has no known label at any play: no item that was played has the attribute 'genre'"
         in result.detail
     )
-    assert "filter available available hides every item: 24 items have a value that is none" in result.detail
+    assert "filter available available hides every item: 24 items have a value that cannot be read" in result.detail
     assert result.drift["genre"] > 0.5
     assert f"{bare}: line 1, item 'item-0', attribute genre: a nested value (and in 23 more rows)" in caplog.text
     assert [manifest.version for manifest in BundleStore(job.bundle_url, Path(job.cache_dir)).list()] == [first.version]
+
+
+def test_a_text_where_a_number_is_declared_gates_the_run(job: RetrainJob) -> None:
+    rows = [*WALK.rows(600)]
+    rows[500] = rows[500]._replace(context={"max_maturity": "x"})
+    backfill(Path(job.event_log_dir), "plays", plays_table(rows))
+    result = retrain(job)
+    assert (result.outcome, result.reason) == (TrainerOutcome.GATED, GateReason.DATA)
+    assert result.detail.startswith("plays: event_id 'event-500' of user")
+    assert "context max_maturity: 'x' is not a finite number" in result.detail
 
 
 def test_a_bundle_keeps_its_data_profile_and_says_how_far_they_are_from_its_parents(

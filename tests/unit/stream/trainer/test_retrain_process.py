@@ -21,6 +21,13 @@ sys.stdin.buffer.readline()
 print("a line of somebody else's")
 print('{"outcome": "gated", "detail": "worse", "reason": "worse_items"}')
 """
+FAULT = """
+import sys
+from stream.trainer.retrain import main
+def run(job):
+    raise ZeroDivisionError("by\\nzero")
+sys.exit(main(run))
+"""
 PID = """
 import os, pathlib, sys, time
 sys.stdin.buffer.readline()
@@ -55,6 +62,15 @@ def test_a_run_that_ends_badly_is_a_failed_run(job: RetrainJob, script: str, say
     result = asyncio.run(run_retrain(job, (sys.executable, "-c", script)))
     assert result.outcome is TrainerOutcome.FAILED
     assert says in result.detail
+
+
+def test_a_fault_in_a_run_is_its_result_and_its_traceback_is_logged(
+    job: RetrainJob, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = asyncio.run(run_retrain(job, (sys.executable, "-c", FAULT)))
+    assert result.outcome is TrainerOutcome.FAILED
+    assert "a fault of the program: ZeroDivisionError('by" in result.detail
+    assert "Traceback (most recent call last)" in capfd.readouterr().err
 
 
 def test_a_command_that_is_not_there_is_a_failed_run(job: RetrainJob) -> None:

@@ -1,0 +1,130 @@
+"""The texts of stored plays: ids, actions and contexts, within the limits that plays on the topic have.
+
+A whole number is the text of its digits, also in a column of numbers with a point, which is how pandas keeps whole numbers
+beside missing ones. NaN is missing. Every other text outside the limits is refused with its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from intentrec_core.errors import DataError
+
+#: Limit of an id in bytes of UTF-8; of an action, a session and a name in the context in characters.
+MAX_ID_LENGTH = 256
+MAX_TEXT_LENGTH = 1024
+MAX_ENTRIES = 64
+#: From here on, numbers with a point do not hold every whole number.
+_END_OF_WHOLE = 2.0**53
+
+
+def without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column with nulls for NaN, by which pandas writes a missing value, whatever the column is."""
+    is_number = pa.types.is_float32(column.type) or pa.types.is_float64(column.type)
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column) if is_number else column
+
+
+def ids(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as texts of 1 to 256 bytes. Raises: DataError with the first row that is none."""
+    texts = _texts(name, column)
+    length = pc.binary_length(texts)
+    wrong = pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_LENGTH))
+    _refuse(name, wrong, lambda row: f"{length[row]} bytes; allowed: 1 to {MAX_ID_LENGTH} bytes of UTF-8")
+    return texts
+
+
+def names(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as texts of at most 256 characters, and null for an empty one.
+
+    Raises: DataError with the first row that is longer.
+    """
+    texts = _texts(name, column)
+    length = pc.utf8_length(texts)
+    wrong = pc.greater(length, MAX_ID_LENGTH)
+    _refuse(name, wrong, lambda row: f"{length[row]} characters; allowed: 1 to {MAX_ID_LENGTH}, or null if missing")
+    return pc.if_else(pc.equal(length, 0), pa.scalar(None, pa.string()), texts)
+
+
+def contexts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as maps of text to text. An entry that is NaN is null.
+
+    Raises: DataError with the first row that has too many entries, a name that is empty or too long, or too long a text;
+    pyarrow.ArrowException for what is no map.
+    """
+    kind, first = pa.map_(pa.string(), pa.string()), 0
+    checked = []
+    for chunk in column.chunks:
+        maps = chunk
+        if pa.types.is_map(chunk.type) and pa.types.is_floating(chunk.type.item_type):
+            numbers = _numbers(pa.chunked_array([chunk.items]))
+            missing = chunk.is_null() if chunk.null_count else None
+            maps = pa.MapArray.from_arrays(
+                _from_zero(chunk.offsets), _entries(chunk, chunk.keys), _entries(chunk, numbers), mask=missing
+            )
+        checked.append(maps.cast(kind))
+        _check_context(name, checked[-1], first)
+        first += len(chunk)
+    return pa.chunked_array(checked, kind)
+
+
+def _from_zero(offsets: pa.Array) -> pa.Array:
+    return pc.subtract(offsets, offsets[0])
+
+
+def _entries(maps: pa.MapArray, values: pa.Array) -> pa.Array:
+    """The part of all keys or values that belongs to these maps, which may be a slice."""
+    begin, end = maps.offsets[0].as_py(), maps.offsets[len(maps)].as_py()
+    return values.slice(begin, end - begin)
+
+
+def _check_context(name: str, maps: pa.MapArray, first: int) -> None:
+    """``first``: the row of the table with which the maps begin."""
+    offsets = _from_zero(maps.offsets).to_numpy()
+    keys, values = _entries(maps, maps.keys), _entries(maps, maps.items)
+    given = np.concatenate([[0], np.cumsum(values.is_valid().to_numpy(zero_copy_only=False))])
+    sizes = np.diff(given[offsets])
+    of_keys = pc.utf8_length(keys).to_numpy()
+    of_values = pc.fill_null(pc.utf8_length(values), 0).to_numpy()
+
+    def row(entry: int) -> int:
+        return first + int(np.searchsorted(offsets, entry, side="right")) - 1
+
+    for at in np.flatnonzero(sizes > MAX_ENTRIES)[:1].tolist():
+        raise DataError(f"{name}: row {first + at}: {sizes[at]} entries; allowed: at most {MAX_ENTRIES}")
+    for at in np.flatnonzero((of_keys < 1) | (of_keys > MAX_ID_LENGTH))[:1].tolist():
+        raise DataError(f"{name}: row {row(at)}: a name of {of_keys[at]} characters; allowed: 1 to {MAX_ID_LENGTH}")
+    for at in np.flatnonzero(of_values > MAX_TEXT_LENGTH)[:1].tolist():
+        raise DataError(
+            f"{name}: row {row(at)}: {keys[at].as_py()!r} has {of_values[at]:,} characters; allowed: at most "
+            f"{MAX_TEXT_LENGTH:,}"
+        )
+
+
+def _texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_floating(column.type):
+        allowed = "texts, or whole numbers below 2^53"
+        _refuse(name, pc.invert(_is_whole(column)), lambda row: f"{column[row]}, a number; allowed: {allowed}")
+        column = column.cast(pa.int64())
+    return column.cast(pa.string())
+
+
+def _numbers(values: pa.ChunkedArray) -> pa.Array:
+    """Numbers with a point as texts: a whole one without its point, and null for NaN."""
+    values = without_nan(values.cast(pa.float64()))
+    whole = pc.fill_null(_is_whole(values), False)
+    digits = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())
+    return pc.if_else(whole, digits, values.cast(pa.string())).combine_chunks()
+
+
+def _is_whole(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), _END_OF_WHOLE))
+
+
+def _refuse(name: str, wrong: pa.ChunkedArray, why: Callable[[int], str]) -> None:
+    row = pc.index(pc.fill_null(wrong, False), True).as_py()
+    if row >= 0:
+        raise DataError(f"{name}: row {row}: {why(row)}")
