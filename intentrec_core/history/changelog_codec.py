@@ -102,7 +102,9 @@ def encode_changes(
         head = _EVENTS.pack(schema, count, history.last_offset, low)
         plays = events[(low - start) * size : (high - start) * size]
         records[user + _KEY_TAIL.pack(b"E", block % ring)] = head + plays
-    if anchor_moved:
+    # Schema 1 keeps the session of the oldest play held, which a play inserted before that one changes.
+    is_oldest_new = schema == OLDEST_SCHEMA_VERSION and first_changed == 0 and start > 0
+    if anchor_moved or is_oldest_new:
         records[user + _KEY_TAIL.pack(b"W", 0)] = _encode_evicted(layout, history, schema)
     return records
 
