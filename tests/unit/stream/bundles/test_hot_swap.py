@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from stream.bundles import hot_swap
 from stream.bundles.hot_swap import HotSwap
 from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.ops.metrics import Metrics
+from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.settings import Settings
 from stream.wire.messages import Announcement
 from tests.worlds.bundle_world import CREATED_AT, PlayLog, make_bundle, make_pipeline, make_serving
@@ -139,6 +142,19 @@ def test_a_domain_with_other_ground_state_is_refused(
         pipeline.swap(make_serving(tmp_path, other, other.model(1), domain_text=DOMAIN.format(window=8)))
     assert refused.value.fault is BundleFault.DOMAIN
     assert pipeline.serving is servings[0]
+
+
+def test_nothing_of_a_bundle_that_is_refused_stays_in_memory(servings: tuple[Serving, Serving], tmp_path: Path) -> None:
+    other = TinyWorld(window=8)
+    pipeline = make_pipeline(servings[0], catalogue=LiveCatalogue())
+    refused = make_serving(tmp_path, other, other.model(1), domain_text=DOMAIN.format(window=8))
+    pipeline.look_up(refused)
+    with pytest.raises(BundleError):
+        pipeline.start_migration(refused)
+    kept = weakref.ref(refused.engine)
+    del refused
+    gc.collect()
+    assert kept() is None
 
 
 def test_new_items_of_a_bundle_can_be_recommended(servings: tuple[Serving, Serving], tmp_path: Path) -> None:
