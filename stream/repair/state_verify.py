@@ -140,7 +140,7 @@ def difference(layout: EventLayout, stored: History | None, refolded: History | 
         if stored.newest_evicted == layout.unknown_events and (num := _num_tied(layout, stored, refolded)):
             missing += (
                 f"; {num} are at the time of its oldest play, and a worker sets such plays aside where the history is of "
-                "changelog schema 1: then the state is sound"
+                "changelog schema 1: the state can be sound"
             )
         return f"{stored.count} plays were applied, folded again it is {refolded.count}{missing}"
     held, expected = stored.view(layout), refolded.view(layout)
