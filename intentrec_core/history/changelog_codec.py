@@ -11,9 +11,9 @@ record of its own, which is written only when the anchor moves: once every n pla
            its session, its event time, and how many event hashes follow), event hashes u64 ..., item hashes u64 ...
     marker 0x00 'M' → version u8, partitions u32, next offset i64, domain fingerprint (16 bytes)
 
-Schema 1 differs in W alone: version u8, count u32, session start i64 (of the oldest play held), item hashes u64 ... A history
-read from it does not know the newest evicted play. Until its next eviction the oldest play held stands for it, and what is not
-newer is late: no play that was evicted can be folded in again.
+Schema 1 differs in W alone: version u8, count u32, session start i64 (of the oldest play held), item hashes u64 ... It is also
+written when a play becomes the oldest one held. A history read from it does not know the newest evicted play. Until its next
+eviction the oldest play held stands for it, and what is not newer is late: no play that was evicted can be folded in again.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def encode_changes(
         head = _EVENTS.pack(schema, count, history.last_offset, low)
         plays = events[(low - start) * size : (high - start) * size]
         records[user + _KEY_TAIL.pack(b"E", block % ring)] = head + plays
-    if anchor_moved:
+    # Schema 1 keeps the session of the oldest play held. A play that is inserted before it has another one.
+    has_new_oldest = schema == OLDEST_SCHEMA_VERSION and first_changed == 0 and start > 0
+    if anchor_moved or has_new_oldest:
         records[user + _KEY_TAIL.pack(b"W", 0)] = _encode_evicted(layout, history, schema)
     return records
 

@@ -194,7 +194,9 @@ class HotSwap:
                 serving = await self._load(version, announcement.url, old.tables)
             except ConfigError as error:  # the store's URL is wrong, or the pool too small: not the end of the process
                 raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
-        await self._in_standby(pipeline.look_up, serving)
+        with _refusing(version, "prepare"):
+            await self._in_standby(pipeline.look_up, serving)
+            await on_inference_thread(pipeline.start_migration, serving)
         num_migrated = await self._migrate(serving, pipeline, on_inference_thread)
         if num_migrated is None:
             logger.info(
@@ -215,16 +217,15 @@ class HotSwap:
     async def _migrate(
         self, serving: Serving, pipeline: SwappingPipeline, on_inference_thread: OnInferenceThread
     ) -> int | None:
-        """Migrates the cached members one after another, then swaps for all others. Returns how many migrated before the swap.
+        """Migrates the cached members one after another, then swaps for all others, once a migration was started. Returns how
+        many migrated before the swap.
 
         After each chunk, the inference thread is left to the plays for as long as the chunk took, including its wait for plays:
         the busier the worker, the slower the migration. If the current bundle is announced again, the migration is aborted at
         once, every member stays with it, and None is returned.
 
-        Raises: BundleError when the domain of the coming bundle gives the histories another meaning, or most members cannot be
-        encoded.
+        Raises: BundleError when most members cannot be encoded.
         """
-        await on_inference_thread(pipeline.start_migration, serving)
         deadline_s = time.monotonic() + MIGRATION_DEADLINE_S
         old, is_more = pipeline.serving.version, True
         while is_more and time.monotonic() < deadline_s:
@@ -268,15 +269,8 @@ class HotSwap:
             )
             return serving
 
-        try:
+        with _refusing(version, "load"):
             return await self._in_standby(load)
-        except (BundleError, ConfigError):
-            raise
-        except Exception as error:
-            logger.exception("bundle %s cannot be loaded", version)
-            raise BundleError(
-                BundleFault.CODE_VERSION, version, f"this version of the code cannot load it: {error!r}"
-            ) from error
 
     def _candidates(self, announced: Announcement | None, refused: Collection[str]) -> list[tuple[str, str]]:
         """Versions that were not refused, with their URLs, in the order in which to try them; at most a few at a time."""
@@ -307,3 +301,16 @@ class HotSwap:
 
     async def _in_standby(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._standby, function, *arguments)
+
+
+@contextlib.contextmanager
+def _refusing(version: str, step: str) -> Iterator[None]:
+    """Refuses a bundle that this version of the code cannot ``step``, whatever the error is."""
+    try:
+        yield
+    except (BundleError, ConfigError, DeviceLost):
+        raise
+    except Exception as error:
+        logger.exception("bundle %s: this version of the code cannot %s it", version, step)
+        detail = f"this version of the code cannot {step} it: {error!r}"
+        raise BundleError(BundleFault.CODE_VERSION, version, detail) from error

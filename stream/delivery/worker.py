@@ -235,6 +235,8 @@ class PlaysWorker:
     async def _open_in_turn(self, task: PartitionTask) -> None:
         async with self._openings:
             await task.open()
+        # A checkpoint can be durable although its task failed: the acknowledgement was lost.
+        self._note_durable(task)
 
     async def _finish(self, task: PartitionTask) -> None:
         """Commits the last checkpoint of a task and ends it. The next owner replays the plays that still wait for inference."""
@@ -324,6 +326,11 @@ class PlaysWorker:
             self.progress.work_done(task.partition, idle=True)
         self._flow.update()
 
+    def _note_durable(self, task: PartitionTask) -> None:
+        """What earlier tasks of the partition processed is no longer to be replayed, if a checkpoint holds it."""
+        if task.committed_offset >= self._to_replay.get(task.partition, 0):
+            self._to_replay.pop(task.partition, None)
+
     # --- for the inference loop
 
     def is_overloaded(self) -> bool:
@@ -364,8 +371,7 @@ class PlaysWorker:
     def committed(self, task: PartitionTask, num_plays: int, duration_s: float) -> None:
         """A checkpoint is durable."""
         self._retries.succeeded(task.partition)
-        if task.committed_offset >= self._to_replay.get(task.partition, 0):
-            self._to_replay.pop(task.partition, None)
+        self._note_durable(task)
         self._in_flight.committed(task, num_plays, task.committed_offset)
         self.metrics.committed(duration_s)
         self.progress.work_done(task.partition, idle=not self._in_flight.holds(task))

@@ -74,7 +74,7 @@ class TrainerOutcome(StrEnum):
 
 
 class SyncOutcome(StrEnum):
-    """How copying the catalogue file to the items topic ended. ``refused``: the file is empty, unreadable or too small."""
+    """How copying the catalogue file to the items topic ended. ``refused``: something is wrong with the file."""
 
     SYNCED = "synced"
     REFUSED = "refused"

@@ -98,10 +98,13 @@ class BundleSwitch:
 
         Raises: BundleError when its domain would give the histories another meaning.
         """
+        # First: nothing of a bundle that is refused may stay in memory.
+        looked_up, self._looked_up = self._looked_up, None
         if serving.domain.fingerprint != self.serving.domain.fingerprint:
             detail = "declares other ground state than the histories hold"
             raise BundleError(BundleFault.DOMAIN, serving.version, detail)
-        return BundleRunner(serving, self._config, self._layout, self._metrics, self._items_of(serving), self._current)
+        items = self._items_of(serving, looked_up)
+        return BundleRunner(serving, self._config, self._layout, self._metrics, items, self._current)
 
     def look_up(self, serving: Serving) -> None:
         """Looks up the items of a bundle that is about to come, so that :meth:`prepare` has only the newest changes to apply.
@@ -165,14 +168,13 @@ class BundleSwitch:
         self._migration = None
         self._metrics.migrated_members.set(0)
 
-    def _items_of(self, serving: Serving) -> ShownItems:
-        """What a bundle shows as of now."""
+    def _items_of(self, serving: Serving, looked_up: ShownItems | None = None) -> ShownItems:
+        """What a bundle shows as of now; ``looked_up`` is of an earlier moment, and perhaps of another bundle."""
         if self._catalogue is None:
             return ShownItems.of_bundle(serving)
-        items, self._looked_up = self._looked_up, None
-        if items is None or items.serving is not serving:
+        if looked_up is None or looked_up.serving is not serving:
             return ShownItems.of_catalogue(serving, self._catalogue)
-        return items.changed(self._catalogue.since(items.version))
+        return looked_up.changed(self._catalogue.since(looked_up.version))
 
     def _count_items(self) -> None:
         if self._catalogue is not None:

@@ -21,7 +21,7 @@ LIVE_CATALOGUE = (
     ),
     Mutant(
         "what changed while a bundle was looked up is forgotten",
-        (Edit(_SWITCH, "return items.changed(self._catalogue.since(items.version))", "return items"),),
+        (Edit(_SWITCH, "return looked_up.changed(self._catalogue.since(looked_up.version))", "return looked_up"),),
         _PROPERTY,
     ),
     Mutant(
@@ -29,8 +29,8 @@ LIVE_CATALOGUE = (
         (
             Edit(
                 _SWITCH,
-                "            return ShownItems.of_catalogue(serving, self._catalogue)\n        return items.changed",
-                "            return ShownItems.of_bundle(serving)\n        return items.changed",
+                "            return ShownItems.of_catalogue(serving, self._catalogue)\n        return looked_up.changed",
+                "            return ShownItems.of_bundle(serving)\n        return looked_up.changed",
             ),
         ),
         _PROPERTY,

@@ -41,6 +41,11 @@ SIGNALS = (
         (f"{TEST_REOPENS}::test_a_drain_names_partitions_whose_processed_plays_are_not_replayed_yet",),
     ),
     Mutant(
+        "a checkpoint whose acknowledgement was lost is replayed although it is durable",
+        (Edit(WORKER, "lost.\n        self._note_durable(task)\n", "lost.\n"),),
+        (f"{TEST_REOPENS}::test_a_drain_names_no_partition_whose_last_checkpoint_is_durable_but_was_not_acknowledged",),
+    ),
+    Mutant(
         "the lag counts control records",
         (
             Edit(

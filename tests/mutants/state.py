@@ -103,8 +103,13 @@ STATE = (
     ),
     Mutant(
         "evicted plays not in the changelog",
-        (Edit(CODEC, "    if anchor_moved:\n", "    if False:\n"),),
+        (Edit(CODEC, "    if anchor_moved or has_new_oldest:\n", "    if False:\n"),),
         (TEST_GROUND_STATE,),
+    ),
+    Mutant(
+        "in the older schema a play that becomes the oldest one keeps the session of the one before",
+        (Edit(CODEC, "    if anchor_moved or has_new_oldest:\n", "    if anchor_moved:\n"),),
+        (f"{TEST_GROUND_STATE}::test_a_history_of_schema_1_is_carried_on_and_folds_in_no_play_twice",),
     ),
     Mutant(
         "a late play's block not in the changelog",

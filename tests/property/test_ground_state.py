@@ -6,7 +6,7 @@ import struct
 from copy import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from intentrec_core.errors import StateError
@@ -16,6 +16,7 @@ from tests.worlds.tiny_world import START_MS, TinyWorld
 
 WORLD = TinyWorld()
 LAYOUT = WORLD.layout
+GAP_S = LAYOUT.gap_ms // 1000
 #: Half of the times are shared by many plays.
 TIMES_S = st.one_of(st.integers(0, 60_000), st.integers(0, 6).map(lambda place: 10_000 * place))
 ARRIVALS = st.lists(st.tuples(st.sampled_from(["ann", "ben\x00W", "çé"]), st.integers(0, 20), TIMES_S), max_size=60)
@@ -53,8 +54,16 @@ def test_an_exact_repeat_changes_nothing_however_late_it_comes(times_s: list[int
             assert history == before
 
 
-@given(MANY_AT_ONE_TIME)
+#: And times between which a session ends.
+MANY_SESSIONS = st.lists(
+    st.one_of(st.just(5), st.integers(0, 20), st.integers(0, 40).map(lambda place: GAP_S * place // 2)), max_size=60
+)
+
+
+@given(st.one_of(MANY_AT_ONE_TIME, MANY_SESSIONS))
+@example([*range(0, 18 * GAP_S, 2 * GAP_S), 7 * GAP_S])
 def test_a_history_of_schema_1_is_carried_on_and_folds_in_no_play_twice(times_s: list[int]) -> None:
+    """In the example the last play belongs between the newest evicted one and the oldest one held."""
     known, log = History(), dict[bytes, bytes]()
     for number, at_s in enumerate(times_s):
         fold = known.apply(LAYOUT, WORLD.play(number % 9, number, at_s), number)
@@ -68,12 +77,12 @@ def test_a_history_of_schema_1_is_carried_on_and_folds_in_no_play_twice(times_s:
         for number, at_s in enumerate(times_s):
             assert not history.apply(LAYOUT, WORLD.play(number % 9, number, at_s), num + number).outcome.changed
     assert (carried.count, carried.events, carried.evicted_items) == (known.count, known.events, known.evicted_items)
-    for position in (0, carried.num_events(LAYOUT) - 1):
+    for position in range(carried.num_events(LAYOUT)):
         assert carried.session_start_ms(LAYOUT, position) == known.session_start_ms(LAYOUT, position)
     # With each play held evicted in turn, the newest evicted one is known again.
     for number in range(200, 212):
         for history in (carried, known):
-            history.apply(LAYOUT, WORLD.play(1, number, number), number)
+            history.apply(LAYOUT, WORLD.play(1, number, max(times_s) + number), number)
     assert carried == known
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from stream.bundles import hot_swap
 from stream.bundles.hot_swap import HotSwap
 from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.ops.metrics import Metrics
+from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.settings import Settings
 from stream.wire.messages import Announcement
 from tests.worlds.bundle_world import CREATED_AT, PlayLog, make_bundle, make_pipeline, make_serving
@@ -98,9 +101,6 @@ def test_a_rollback_to_the_serving_bundle_aborts_a_migration_at_once(monkeypatch
             self.serving = SimpleNamespace(version="old")
             self.calls: list[str] = []
 
-        def start_migration(self, serving: object) -> None:
-            self.calls.append("start")
-
         def step_migration(self) -> bool:
             self.calls.append("step")
             return True
@@ -118,13 +118,13 @@ def test_a_rollback_to_the_serving_bundle_aborts_a_migration_at_once(monkeypatch
         swap, pipeline = HotSwap(Settings.load(), Metrics()), Endless()
 
         async def on_inference_thread(function: Callable[..., object], *arguments: object) -> object:
-            if len(pipeline.calls) == 3:
+            if len(pipeline.calls) == 2:
                 swap._wanted = (announced("old", 2), 0.0)
             return function(*arguments)
 
         swap._wanted = (announced("coming", 1), 0.0)
         assert await swap._migrate(SimpleNamespace(version="coming"), pipeline, on_inference_thread) is None
-        assert pipeline.calls == ["start", "step", "step", "step", "abort"]
+        assert pipeline.calls == ["step", "step", "step", "abort"]
 
     monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
     asyncio.run(scenario())
@@ -139,6 +139,51 @@ def test_a_domain_with_other_ground_state_is_refused(
         pipeline.swap(make_serving(tmp_path, other, other.model(1), domain_text=DOMAIN.format(window=8)))
     assert refused.value.fault is BundleFault.DOMAIN
     assert pipeline.serving is servings[0]
+
+
+@pytest.mark.parametrize("step", ["look_up", "start_migration"])
+@pytest.mark.parametrize("error", [ValueError("no such field"), DeviceLost("the device cuda:0 is lost")])
+def test_a_bundle_that_cannot_be_prepared_is_refused_and_only_a_lost_device_ends_the_worker(
+    servings: tuple[Serving, Serving], monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    first, second = servings
+    pipeline = make_pipeline(first)
+
+    def fail(_: Serving) -> None:
+        raise error
+
+    async def load(*_: object) -> Serving:
+        return second
+
+    async def on_inference_thread(function: Callable[..., object], *arguments: object) -> object:
+        return function(*arguments)
+
+    async def scenario() -> None:
+        swap = HotSwap(Settings.load(), Metrics())
+        monkeypatch.setattr(swap, "_load", load)
+        monkeypatch.setattr(pipeline, step, fail)
+        coming = Announcement(sequence=1, bundle=second.version, url="file:///store", created_at=CREATED_AT)
+        with pytest.raises(DeviceLost if isinstance(error, DeviceLost) else BundleError) as raised:
+            await swap._swap_to(coming, pipeline, on_inference_thread)
+        if isinstance(raised.value, BundleError):
+            assert raised.value.fault is BundleFault.CODE_VERSION
+        assert pipeline.serving is first
+
+    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
+    asyncio.run(scenario())
+
+
+def test_nothing_of_a_bundle_that_is_refused_stays_in_memory(servings: tuple[Serving, Serving], tmp_path: Path) -> None:
+    other = TinyWorld(window=8)
+    pipeline = make_pipeline(servings[0], catalogue=LiveCatalogue())
+    refused = make_serving(tmp_path, other, other.model(1), domain_text=DOMAIN.format(window=8))
+    pipeline.look_up(refused)
+    with pytest.raises(BundleError):
+        pipeline.start_migration(refused)
+    kept = weakref.ref(refused.engine)
+    del refused
+    gc.collect()
+    assert kept() is None
 
 
 def test_new_items_of_a_bundle_can_be_recommended(servings: tuple[Serving, Serving], tmp_path: Path) -> None:

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from intentrec_core.errors import BrokerError, DeviceLost
+from intentrec_core.history.changelog_codec import Marker
+from stream.delivery.changelog import Checkpoint
 from stream.delivery.partition import Membership
+from stream.delivery.restore import Restored
 from stream.delivery.retries import Retries
+from stream.delivery.start_offset import SourceFacts
 from stream.delivery.worker import PlaysWorker
 from stream.ops.metrics import Metrics
 from stream.wire.records import Fetched, PartitionResult, SourceRecord
@@ -260,6 +264,37 @@ def test_a_drain_names_partitions_whose_last_checkpoint_fails(
         assert await draining == expected
 
     run_worker(pipeline, scenario)
+
+
+def test_a_drain_names_no_partition_whose_last_checkpoint_is_durable_but_was_not_acknowledged(
+    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def commit(broker: Broker, checkpoint: Checkpoint) -> None:
+        broker.committed.append(checkpoint.next_offset)
+        raise BrokerError("the acknowledgement was lost")
+
+    async def restore(broker: Broker, partition: int) -> Restored:
+        fingerprint = "f" * 16
+        markers = [Marker(num_partitions=1, next_offset=at, fingerprint=fingerprint) for at in broker.committed]
+        return Restored({}, markers[-1] if markers else None, 0, 0, 0.0)
+
+    async def source_facts(broker: Broker, partition: int) -> SourceFacts:
+        committed = broker.committed[-1] if broker.committed else None
+        return SourceFacts(committed=committed, beginning=100, end=1000, num_partitions=1)
+
+    monkeypatch.setattr(Broker, "commit", commit)
+    monkeypatch.setattr(Broker, "restore", restore)
+    monkeypatch.setattr(Broker, "source_facts", source_facts)
+
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.num_opened == 2 and worker.fetchable())
+        assert worker.fetchable()[0].committed_offset == 105
+        assert await worker.drain() == set()
+
+    run_worker(pipeline, scenario, retries=at_once())
 
 
 def test_plays_of_a_revoked_partition_are_the_next_owners(pipeline: HangingPipeline) -> None:

@@ -7,6 +7,7 @@ from copy import deepcopy
 
 import pytest
 
+from intentrec_core.history.changelog_codec import Restorer, encode_changes
 from intentrec_core.history.history import History, hash64
 from stream.repair.state_verify import VerifyResult, compare
 from stream.repair.state_view import held_plays
@@ -87,6 +88,27 @@ def test_a_difference_is_described(damage: Callable[[History], None], said: str)
     assert done.num_same == 1
     with pytest.raises(AssertionError, match=said):
         raise AssertionError(done.differences["ann"])
+
+
+def test_a_play_that_schema_1_set_aside_is_named_as_such() -> None:
+    folded, log = History(), dict[bytes, bytes]()
+    for i in range(9):
+        fold = folded.apply(LAYOUT, WORLD.play(i, i, 100.0 * i), i)
+        moved = fold.evicted > 0
+        log |= encode_changes(LAYOUT, "ann", folded, first_changed=fold.position, anchor_moved=moved, schema=1)
+    restorer = Restorer(LAYOUT)
+    for key, value in log.items():
+        restorer.feed(key, value)
+    stored = restorer.finish()[0]["ann"]
+    assert verified({"ann": stored}, {"ann": deepcopy(folded)}).num_same == 1
+    for history in (stored, folded):
+        history.apply(LAYOUT, WORLD.play(1, 90, 400.0), 90)  # at the time of the oldest play held
+    assert stored.count == folded.count - 1
+    said = verified({"ann": stored}, {"ann": folded}).differences["ann"]
+    assert "1 are at the time of its oldest play" in said
+    without_tie = deepcopy(stored)
+    without_tie.apply(LAYOUT, WORLD.play(1, 92, 6000.0), 92)
+    assert "oldest play" not in verified({"ann": stored}, {"ann": without_tie}).differences["ann"]
 
 
 def test_members_in_only_one_of_the_two_are_reported() -> None:
