@@ -131,6 +131,8 @@ class ItemsReader:
                 return
             async for records in read_until(self._consumer, source, self._end, exact=exact, stalled_s=_STALLED_S):
                 yield records
+            if exact:  # the last fetch may have gone past the end, and what is past it was not yielded
+                self._consumer.seek(source, self._end)
         except KafkaError as error:
             raise self._unreadable(error) from error
 

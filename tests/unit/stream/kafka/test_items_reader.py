@@ -1,0 +1,60 @@
+"""Reading the items topic to its end and going on from there, while it is written to."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stream.kafka.items_reader import ItemsReader
+from stream.settings import Settings
+from stream.wire.catalogue_record import item_hash
+
+
+class Consumer:
+    """A log that gets another record right after each look at its end; a fetch returns it too, as a broker's does."""
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+        self.at = 0
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        self.log.append(SimpleNamespace(offset=len(self.log), key=key, value=value))
+
+    async def end_offsets(self, sources: list[Any]) -> dict[Any, int]:
+        end = len(self.log)
+        self.put(b"a", None)
+        return dict.fromkeys(sources, end)
+
+    async def beginning_offsets(self, sources: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(sources, 0)
+
+    async def getmany(self, source: Any, *, timeout_ms: int, max_records: int) -> dict[Any, list[Any]]:
+        found = self.log[self.at : self.at + max_records]
+        self.at += len(found)
+        return {source: found} if found else {}
+
+    async def position(self, source: Any) -> int:
+        return self.at
+
+    def seek(self, source: Any, offset: int) -> None:
+        self.at = offset
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_no_change_is_lost_between_reading_to_the_end_and_following(exact: bool) -> None:
+    async def test() -> None:
+        reader, consumer = ItemsReader(Settings.load()), Consumer()
+        reader._consumer, reader._exact_ends = consumer, exact  # type: ignore[assignment]
+        consumer.put(b"a", b'{"item_id": "a"}')
+        items = dict((await reader.changes()).items)
+        consumer.put(b"b", b'{"item_id": "b"}')
+        async for changes in reader.follow():
+            items |= changes.items
+            if changes.offset == len(consumer.log) - 1:
+                break
+        assert items[item_hash(b"a")] is None
+
+    asyncio.run(test())
