@@ -137,8 +137,8 @@ def show(
     )
     rows = []
     for item in [*items.values()][:limit]:
-        by = "withdrawn by hand" if item.withdrawn else item.written_by
-        rows.append((item.item_id, item.title, by, json.dumps(item.attributes, ensure_ascii=False)))
+        by = "withdrawn by hand" if item.withdrawn else item.written_by or "hand"
+        rows.append((item.item_id, item.title or "", by, json.dumps(item.attributes or {}, ensure_ascii=False)))
     print_table(("item_id", "title", "by", "attributes"), rows)
     if len(items) > limit:
         out.print(f"[dim]… {len(items) - limit} more: --limit, --json[/dim]")

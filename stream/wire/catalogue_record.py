@@ -58,5 +58,5 @@ def as_shown(item: CatalogueItem | None) -> Item | None:
     """The item as a catalogue has it, attributes without a value left out; None if it is withdrawn."""
     if item is None or item.withdrawn:
         return None
-    attributes = {name: value for name, value in item.attributes.items() if value is not None}
+    attributes = {name: value for name, value in (item.attributes or {}).items() if value is not None}
     return Item(item.item_id, item.title or item.item_id, attributes)
