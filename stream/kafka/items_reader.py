@@ -104,23 +104,30 @@ class ItemsReader:
         items: dict[int, Item | None] = {}
         offset, num_unreadable = -1, 0
         async for records in self._to_the_end():
-            newer = self._changes_of(records)
+            newer = self._changes_of(records, records[-1].offset)
             items |= newer.items
             offset, num_unreadable = newer.offset, num_unreadable + newer.num_unreadable
         # The newest records may be gone by compaction: they were tombstones, and what they withdrew is not there.
         return ItemChanges(items, max(offset, self._end - 1) if self._exact_ends else offset, num_unreadable)
 
     async def follow(self) -> AsyncIterator[ItemChanges]:
-        """The next changes, as they come; those that come together, together. Retries when the broker fails."""
+        """The next changes, as they come; those that come together, together. Retries when the broker fails.
+
+        Their offset is that of the last record read, the markers of transactions included: :meth:`changes` counts these too, and
+        all workers that have read all of the topic know the same offset. After a marker alone, nothing has changed but the offset.
+        """
+        known = await self._consumer.position(self._source)
         while True:
             try:
                 fetched = await self._consumer.getmany(self._source, timeout_ms=_POLL_MS, max_records=_MAX_AT_ONCE)
+                position = await self._consumer.position(self._source)
             except KafkaError as error:
                 logger.warning("the items on %s cannot be read; retrying: %r", self._settings.broker, error)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if records := fetched.get(self._source):
-                yield self._changes_of(records)
+            if position != known:
+                known = position
+                yield self._changes_of(fetched.get(self._source, ()), position - 1)
 
     async def _to_the_end(self) -> AsyncIterator[Records]:
         source, exact = self._source, self._exact_ends
@@ -136,13 +143,13 @@ class ItemsReader:
         except KafkaError as error:
             raise self._unreadable(error) from error
 
-    def _changes_of(self, records: Records) -> ItemChanges:
+    def _changes_of(self, records: Records, offset: int) -> ItemChanges:
         read = [self._read(record) for record in records]
         items = {
             item_hash(record.key or b""): as_shown(item) if isinstance(item, CatalogueItem) else None
             for record, item in zip(records, read, strict=True)
         }
-        return ItemChanges(items, records[-1].offset, sum(isinstance(item, ValueError) for item in read))
+        return ItemChanges(items, offset, sum(isinstance(item, ValueError) for item in read))
 
     def _read(self, record: Any) -> CatalogueItem | ValueError | None:
         try:

@@ -14,7 +14,11 @@ from stream.wire.catalogue_record import item_hash
 
 
 class Consumer:
-    """A log that gets another record right after each look at its end; a fetch returns it too, as a broker's does."""
+    """A log whose end reading meets in the worst moment.
+
+    It gets another record right after each look at its end; a fetch returns it too, as a broker's does. A marker of a transaction
+    is in the log, but in no fetch.
+    """
 
     def __init__(self) -> None:
         self.log: list[Any] = []
@@ -22,6 +26,9 @@ class Consumer:
 
     def put(self, key: bytes, value: bytes | None) -> None:
         self.log.append(SimpleNamespace(offset=len(self.log), key=key, value=value))
+
+    def mark(self) -> None:
+        self.log.append(None)
 
     async def end_offsets(self, sources: list[Any]) -> dict[Any, int]:
         end = len(self.log)
@@ -32,9 +39,11 @@ class Consumer:
         return dict.fromkeys(sources, 0)
 
     async def getmany(self, source: Any, *, timeout_ms: int, max_records: int) -> dict[Any, list[Any]]:
+        await asyncio.sleep(0)
         found = self.log[self.at : self.at + max_records]
         self.at += len(found)
-        return {source: found} if found else {}
+        records = [record for record in found if record is not None]
+        return {source: records} if records else {}
 
     async def position(self, source: Any) -> int:
         return self.at
@@ -56,5 +65,26 @@ def test_no_change_is_lost_between_reading_to_the_end_and_following(exact: bool)
             if changes.offset == len(consumer.log) - 1:
                 break
         assert items[item_hash(b"a")] is None
+
+    asyncio.run(test())
+
+
+def test_workers_that_know_the_same_records_name_the_same_offset() -> None:
+    """Whether a worker began before the end of a transaction or after it: otherwise one of them would seem to be behind."""
+
+    async def test() -> None:
+        early, consumer = ItemsReader(Settings.load()), Consumer()
+        early._consumer, early._exact_ends = consumer, True  # type: ignore[assignment]
+        consumer.put(b"a", b'{"item_id": "a"}')
+        await early.changes()
+        consumer.mark()
+        seen = -1
+        async with asyncio.timeout(2):
+            async for changes in early.follow():
+                assert changes.offset > seen
+                seen = changes.offset
+                if seen == len(consumer.log) - 1:
+                    break
+        assert changes.num_unreadable == 0
 
     asyncio.run(test())
