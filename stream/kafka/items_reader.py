@@ -87,7 +87,7 @@ class ItemsReader:
         Raises: BrokerError when the broker fails.
         """
         items: dict[str, CatalogueItem] = {}
-        async for records in self._to_the_end():
+        async for records in self.to_the_end():
             for record in records:
                 item, item_id = self._read(record), (record.key or b"").decode(errors="replace")
                 if isinstance(item, CatalogueItem):
@@ -103,7 +103,7 @@ class ItemsReader:
         """
         items: dict[int, Item | None] = {}
         offset, num_unreadable = -1, 0
-        async for records in self._to_the_end():
+        async for records in self.to_the_end():
             newer = self._changes_of(records, records[-1].offset)
             items |= newer.items
             offset, num_unreadable = newer.offset, num_unreadable + newer.num_unreadable
@@ -114,7 +114,7 @@ class ItemsReader:
         """The next changes, as they come; those that come together, together. Retries when the broker fails.
 
         Their offset is that of the last record read, the markers of transactions included: :meth:`changes` counts these too, and
-        all workers that have read all of the topic know the same offset. After a marker alone, nothing has changed but the offset.
+        all workers that have read all of the topic know the same offset. A marker alone changes nothing but the offset.
         """
         known = await self._consumer.position(self._source)
         while True:
@@ -129,7 +129,11 @@ class ItemsReader:
                 known = position
                 yield self._changes_of(fetched.get(self._source, ()), position - 1)
 
-    async def _to_the_end(self) -> AsyncIterator[Records]:
+    async def to_the_end(self) -> AsyncIterator[Records]:
+        """The records from where reading ended before, at first from the beginning, up to the end of the topic as of now.
+
+        Raises: BrokerError when the broker fails.
+        """
         source, exact = self._source, self._exact_ends
         try:
             self._end = (await self._consumer.end_offsets([source]))[source]

@@ -8,7 +8,7 @@ The file is a writer like any other, and the topic holds the catalogue. Only a f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,12 @@ from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.release_times import check_release_times
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.replay import start_producer
+from stream.wire.catalogue_record import read_item
 from stream.wire.codec import encode
 from stream.wire.messages import MAX_ID_LENGTH, CatalogueItem
 
 if TYPE_CHECKING:
+    from stream.kafka.topic_reader import Records
     from stream.settings import Settings
 
 #: A file with fewer items than this share of those that it put before is taken for a broken export.
@@ -104,7 +106,8 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
     """Makes the topic hold the rows of a catalogue file, and returns what was changed.
 
     Items that were put by hand stay, unless the file has them too: then the newest write counts. An item that was withdrawn by
-    hand stays withdrawn until it is put by hand. Killed in between, the next call does the rest.
+    hand stays withdrawn until it is put by hand; so does what is written by hand while the file is copied. Killed in between, the
+    next call does the rest.
 
     Raises: DataError when the file cannot be read or must not be believed: then nothing is changed; BrokerError.
     """
@@ -115,9 +118,43 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
         raise DataError(f"{file}: {error}") from error
     async with ItemsReader(settings) as topic:
         known = await topic.everything()
-    plan = await asyncio.to_thread(plan_sync, str(file), catalogue, known, allow_shrink=allow_shrink)
-    await _write(settings, [*plan.put.items(), *((key, None) for key in plan.withdraw)])
+        plan = await asyncio.to_thread(plan_sync, str(file), catalogue, known, allow_shrink=allow_shrink)
+        written: dict[bytes, bytes | None] = {**plan.put, **dict.fromkeys(plan.withdraw)}
+        while written:
+            await _write(settings, written.items())
+            # What was written by hand since the last look at the topic: the file must not undo it.
+            written = await _overwritten_by_hand(written, topic.to_the_end())
     return plan
+
+
+async def _overwritten_by_hand(
+    written: Mapping[bytes, bytes | None], since: AsyncIterator[Records]
+) -> dict[bytes, bytes | None]:
+    """What was put or withdrawn by hand and then overwritten, by key: values that must be written again.
+
+    ``written``: the values by which it was overwritten. ``since``: all records since the topic was compared, these included.
+    """
+    by_hand: dict[bytes, bytes | None] = {}
+    lost: dict[bytes, bytes | None] = {}
+    async for records in since:
+        for key, value in ((record.key, record.value) for record in records if record.key in written):
+            if value != written[key]:
+                # The newest record of another writer counts, and after ours it stands as it is.
+                by_hand.pop(key, None)
+                lost.pop(key, None)
+                if _is_by_hand(key, value):
+                    by_hand[key] = value
+            elif key in by_hand:
+                lost[key] = by_hand.pop(key)
+    return lost
+
+
+def _is_by_hand(key: bytes, value: bytes | None) -> bool:
+    try:
+        item = read_item(key, value)
+    except ValueError:
+        return False
+    return item is not None and (item.written_by != "file" or bool(item.withdrawn))
 
 
 async def put_item(settings: Settings, item: Item) -> int:

@@ -131,4 +131,15 @@ LIVE_CATALOGUE = (
         (Edit("stream/kafka/items_reader.py", "self._consumer.seek(source, self._end)", "pass"),),
         ("tests/unit/stream/kafka/test_items_reader.py",),
     ),
+    Mutant(
+        "a file undoes what was done by hand while it was copied",
+        (
+            Edit(
+                "stream/kafka/items_writer.py",
+                "                lost[key] = by_hand.pop(key)\n",
+                "                pass\n",
+            ),
+        ),
+        ("tests/integration/test_live_catalogue.py::test_what_is_done_by_hand_while_a_file_is_copied_stands",),
+    ),
 )
