@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from intentrec_core.errors import BrokerError
 from intentrec_core.features.catalogue import Item
@@ -65,11 +66,13 @@ class ItemsReader:
                 f"topic {topic} on {settings.broker} has {num_partitions or 'no'} partitions; allowed: one; "
                 "create it: intentrec topics"
             )
-        self._consumer = reader(settings, "items", max_partition_fetch_bytes=FETCH_BYTES)
+        # No reset by the client: it would go on in a topic that was made anew as if the records before were still there.
+        self._consumer = reader(settings, "items", max_partition_fetch_bytes=FETCH_BYTES, auto_offset_reset="none")
         try:
             await self._consumer.start()
+            beginning = (await self._consumer.beginning_offsets([self._source]))[self._source]
             self._consumer.assign([self._source])
-            await self._consumer.seek_to_beginning(self._source)
+            self._consumer.seek(self._source, beginning)
         except KafkaError as error:
             await close_consumer(self._consumer)
             raise self._unreadable(error) from error
@@ -114,13 +117,19 @@ class ItemsReader:
         """The next changes, as they come; those that come together, together. Retries when the broker fails.
 
         Their offset is that of the last record read, the markers of transactions included: :meth:`changes` counts these too, and
-        all workers that have read all of the topic know the same offset. A marker alone changes nothing but the offset.
+        all workers that have read all of the topic know the same offset. A marker alone changes nothing but the offset. A topic
+        that was deleted and made again is read from its beginning, once it has less records than were read before.
         """
         known = await self._consumer.position(self._source)
         while True:
             try:
                 fetched = await self._consumer.getmany(self._source, timeout_ms=_POLL_MS, max_records=_MAX_AT_ONCE)
                 position = await self._consumer.position(self._source)
+            except OffsetOutOfRangeError:
+                logger.warning("%s was made anew: all of it is read again", self._source.topic)
+                yield await self._all_again()
+                known = await self._consumer.position(self._source)
+                continue
             except KafkaError as error:
                 logger.warning("the items on %s cannot be read; retrying: %r", self._settings.broker, error)
                 await asyncio.sleep(_RETRY_S)
@@ -128,6 +137,16 @@ class ItemsReader:
             if position != known:
                 known = position
                 yield self._changes_of(fetched.get(self._source, ()), position - 1)
+
+    async def _all_again(self) -> ItemChanges:
+        while True:
+            try:
+                beginning = (await self._consumer.beginning_offsets([self._source]))[self._source]
+                self._consumer.seek(self._source, beginning)
+                return replace(await self.changes(), is_whole=True)
+            except (KafkaError, BrokerError) as error:
+                logger.warning("the items on %s cannot be read; retrying: %r", self._settings.broker, error)
+                await asyncio.sleep(_RETRY_S)
 
     async def to_the_end(self) -> AsyncIterator[Records]:
         """The records from where reading ended before, at first from the beginning, up to the end of the topic as of now.

@@ -35,9 +35,10 @@ class LiveCatalogue:
         self._entries: dict[int, _Entry] = {}
 
     def apply(self, changes: ItemChanges) -> None:
-        """Takes changes over. Cost: O(changes)."""
+        """Takes changes over. Cost: O(changes), or of all items where the changes are all that the topic has."""
         version = self.version + 1
-        for item_hash, item in changes.items.items():
+        items = dict.fromkeys(self._entries) | dict(changes.items) if changes.is_whole else changes.items
+        for item_hash, item in items.items():
             # The newest entry is the last one: ``since`` reads backwards and stops at the first that it knows.
             held = self._entries.pop(item_hash, None)
             self._entries[item_hash] = _Entry(item, version)

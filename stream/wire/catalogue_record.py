@@ -22,11 +22,13 @@ class ItemChanges:
     """What some records of the items topic say together: by the hash of its id the item as it is now, None if it is withdrawn.
 
     ``offset``: of the newest of these records. ``num_unreadable``: records that are no items; their items are withdrawn.
+    ``is_whole``: they are all that the topic has, and an item that is not here is withdrawn.
     """
 
     items: Mapping[int, Item | None]
     offset: int
     num_unreadable: int = 0
+    is_whole: bool = False
 
 
 def read_item(key: bytes | None, value: bytes | None) -> CatalogueItem | None:

@@ -142,4 +142,9 @@ LIVE_CATALOGUE = (
         ),
         ("tests/integration/test_live_catalogue.py::test_what_is_done_by_hand_while_a_file_is_copied_stands",),
     ),
+    Mutant(
+        "items of a topic that was deleted stay shown",
+        (Edit("stream/kafka/items_reader.py", "replace(await self.changes(), is_whole=True)", "await self.changes()"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
 )

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import OffsetOutOfRangeError
 
 from stream.kafka.items_reader import ItemsReader
+from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.settings import Settings
 from stream.wire.catalogue_record import item_hash
 
@@ -40,6 +42,8 @@ class Consumer:
 
     async def getmany(self, source: Any, *, timeout_ms: int, max_records: int) -> dict[Any, list[Any]]:
         await asyncio.sleep(0)
+        if self.at > len(self.log):
+            raise OffsetOutOfRangeError({source: self.at})
         found = self.log[self.at : self.at + max_records]
         self.at += len(found)
         records = [record for record in found if record is not None]
@@ -86,5 +90,24 @@ def test_workers_that_know_the_same_records_name_the_same_offset() -> None:
                 if seen == len(consumer.log) - 1:
                     break
         assert changes.num_unreadable == 0
+
+    asyncio.run(test())
+
+
+def test_what_a_topic_that_was_made_anew_does_not_have_is_withdrawn() -> None:
+    async def test() -> None:
+        reader, consumer, catalogue = ItemsReader(Settings.load()), Consumer(), LiveCatalogue()
+        reader._consumer, reader._exact_ends = consumer, True  # type: ignore[assignment]
+        for item_id in (b"a", b"b", b"c", b"d"):
+            consumer.put(item_id, b'{"item_id": "%s"}' % item_id)
+        catalogue.apply(await reader.changes())
+        consumer.log.clear()
+        consumer.put(b"b", b'{"item_id": "b"}')
+        async with asyncio.timeout(2):
+            async for changes in reader.follow():
+                catalogue.apply(changes)
+                break
+        shown = [item.item_id for item in catalogue.everything().items.values() if item is not None]
+        assert (shown, catalogue.num_items, catalogue.offset) == (["b"], 1, 0)
 
     asyncio.run(test())
