@@ -58,7 +58,7 @@ def sync(
     Rows that are new or differ are put. Items that came from a file and are missing
     from this one are withdrawn. Items put by hand stay; if the file has them too, the
     newest write counts. Items withdrawn by hand stay withdrawn. A file that is empty,
-    unreadable or more than 20 % smaller changes nothing (exit code 3). With
+    unreadable or lacks more than 20 % of them changes nothing (exit code 3). With
     catalogue_source=topic the trainer does the same before each training run.
     """
     from stream.kafka.items_writer import sync_items

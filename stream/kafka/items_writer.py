@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stream.kafka.topic_reader import Records
     from stream.settings import Settings
 
-#: A file with fewer items than this share of those that it put before is taken for a broken export.
+#: A file that has a smaller share than this of the items that a file put before is taken for a broken export.
 MIN_KEPT_RATIO = 0.8
 #: Below Kafka's default limit on a record, 1 MiB with its headers.
 MAX_ITEM_BYTES = 1_000_000
@@ -68,8 +68,8 @@ def plan_sync(
 ) -> SyncPlan:
     """Compares the rows of a file, which are all of them, with the items of the topic.
 
-    Raises: DataError when the file is empty, or has less than four fifths of the items that it put before and that is not
-    allowed explicitly.
+    Raises: DataError when the file is empty, or has less than four fifths of the items that a file put before, by their ids, and
+    that is not allowed explicitly.
     """
     plan, num_same, seen = SyncPlan(), 0, set[str]()
     for row in rows:
@@ -93,9 +93,10 @@ def plan_sync(
         raise DataError(
             f"{file}: no items, so nothing was changed; items are withdrawn one by one: intentrec items withdraw"
         )
-    if len(seen) < MIN_KEPT_RATIO * len(of_file) and not allow_shrink:
+    num_kept = len(seen.intersection(of_file))
+    if num_kept < MIN_KEPT_RATIO * len(of_file) and not allow_shrink:
         raise DataError(
-            f"{file}: {len(seen)} items, and {len(of_file)} on the topic came from a file: a file with less than "
+            f"{file}: it has {num_kept} of the {len(of_file)} items on the topic that came from a file: one with less than "
             f"{MIN_KEPT_RATIO:.0%} of them changes nothing. If it is right: intentrec items sync --allow-shrink"
         )
     plan.withdraw.extend(item_id.encode() for item_id in of_file if item_id not in seen)
