@@ -78,8 +78,6 @@ FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("exact_10k_us_8", "the same, exact", "µs"),
         ("auto_100k_us_8", "a query at 100,000 items, by 8", "µs"),
         ("exact_100k_us_8", "the same, exact", "µs"),
-        ("auto_1m_us_8", "a query at 1,000,000 items, by 8", "µs"),
-        ("pruned_1m_us_8", "the same, pruned", "µs"),
         ("exact_100000.ms", "exact search, 100,000 items, 256 queries", "ms"),
         ("flat_1000000.ms", "exact search (FAISS), 1,000,000 items, 256 queries", "ms"),
         ("pruned_1000000.ms", "pruned index, 1,000,000 items, 256 queries", "ms"),

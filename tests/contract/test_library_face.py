@@ -95,7 +95,8 @@ def test_the_ten_lines_run_as_they_stand_there(
 ) -> None:
     """On 600 ratings in the place of MovieLens-100K's cache: what is tested is the face, not the model."""
     ratings = "".join(f"{n % 20}\t{n * 7 % 50}\t{1 + n % 5}\t{880000000 + 60 * n}\n" for n in range(600))
-    movies = "".join(f"{n}|Film {n} ({1950 + n})|||x|0{'|0' * 7}|1{'|0' * 10}\n" for n in range(50))
+    flags = ["|".join("1" if flag == 1 + n % 18 else "0" for flag in range(19)) for n in range(50)]  # a genre each
+    movies = "".join(f"{n}|Film {n} ({1950 + n})|||x|{flags[n]}\n" for n in range(50))
     _write_cache(
         tmp_path / ".cache" / "intentrec" / FOLDER, parse_grouplens(ratings.encode(), movies.encode()), "a test"
     )

@@ -52,7 +52,7 @@ def test_train_and_serve_answers_the_plays_that_come_and_saves_the_model(tmp_pat
     lines = run_soundly("train_and_serve.py", "--plays", "1500", "--save", "kept", cwd=tmp_path)
     assert lines[0] == "training on 1,500 plays of the domain video"
     assert sum(" played " in line for line in lines) == 5
-    assert sum(line.startswith("    is up to  ") for line in lines) == 5
+    assert sum(line.startswith("    likely intent  ") for line in lines) == 5
     assert any(line.startswith("    show next ") and line.count(", ") == 2 for line in lines)
     assert lines[-1].startswith("saved to kept: ")
     assert (tmp_path / "kept" / "saved_model.json").is_file()

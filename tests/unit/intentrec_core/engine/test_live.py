@@ -162,7 +162,7 @@ def test_a_replayed_table_gives_the_histories_that_playing_it_gives(world: TinyW
 
 def test_a_table_with_an_invalid_play_is_refused_and_changes_nothing(live: LiveEncoder) -> None:
     rows = [PlayRow("e1", "ann", "item-1", START_MS), PlayRow("e2", "ann", "item-1", START_MS + 1, duration_s=-1.0)]
-    with pytest.raises(DataError, match="play 1 of user 'ann': duration_s is -1"):
+    with pytest.raises(DataError, match="plays: row 1, column duration_s: -1; allowed: seconds from 0"):
         live.replay(plays_table(rows))
     assert len(live) == 0
 
