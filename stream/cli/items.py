@@ -59,7 +59,7 @@ def sync(
     from this one are withdrawn. Items put by hand stay; if the file has them too, the
     newest write counts. Items withdrawn by hand stay withdrawn. While a row cannot be
     read, nothing is withdrawn, because it may be any item's. A file that is empty,
-    unreadable or more than 20 % smaller changes nothing (exit code 3). With
+    unreadable or lacks more than 20 % of them changes nothing (exit code 3). With
     catalogue_source=topic the trainer does the same before each training run.
     """
     from stream.kafka.items_writer import sync_items
@@ -139,8 +139,8 @@ def show(
     )
     rows = []
     for item in [*items.values()][:limit]:
-        by = "withdrawn by hand" if item.withdrawn else item.written_by
-        rows.append((item.item_id, item.title, by, json.dumps(item.attributes, ensure_ascii=False)))
+        by = "withdrawn by hand" if item.withdrawn else item.written_by or "hand"
+        rows.append((item.item_id, item.title or "", by, json.dumps(item.attributes or {}, ensure_ascii=False)))
     print_table(("item_id", "title", "by", "attributes"), rows)
     if len(items) > limit:
         out.print(f"[dim]… {len(items) - limit} more: --limit, --json[/dim]")

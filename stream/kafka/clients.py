@@ -46,9 +46,7 @@ def reader(settings: Settings, name: str, **options: Any) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         **consumer_options(settings, name),
         group_id=None,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=_POLL_MS,
-        **options,
+        **{"auto_offset_reset": "earliest", "fetch_max_wait_ms": _POLL_MS, **options},
     )
 
 

@@ -8,7 +8,7 @@ The file is a writer like any other, and the topic holds the catalogue. Only a f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +23,15 @@ from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.replay import start_producer
+from stream.wire.catalogue_record import read_item
 from stream.wire.codec import encode
 from stream.wire.messages import MAX_ID_LENGTH, CatalogueItem
 
 if TYPE_CHECKING:
+    from stream.kafka.topic_reader import Records
     from stream.settings import Settings
 
-#: A file with fewer items than this share of those that it put before is taken for a broken export.
+#: A file that has a smaller share than this of the items that a file put before is taken for a broken export.
 MIN_KEPT_RATIO = 0.8
 #: Below Kafka's default limit on a record, 1 MiB with its headers.
 MAX_ITEM_BYTES = 1_000_000
@@ -76,8 +78,8 @@ def plan_sync(
     """Compares the rows of a file with the items of the topic. ``left_out`` says what was not read of the file. If that is a
     whole row, nothing is withdrawn, because the row may have been any item's.
 
-    Raises: DataError when the file is empty, or has less than four fifths of the items that it put before and that is not
-    allowed explicitly.
+    Raises: DataError when the file is empty, or has less than four fifths of the items that a file put before, by their ids, and
+    that is not allowed explicitly.
     """
     plan, num_same, seen = SyncPlan(), 0, set[str]()
     for row in rows:
@@ -101,9 +103,10 @@ def plan_sync(
         raise DataError(
             f"{file}: no items, so nothing was changed; items are withdrawn one by one: intentrec items withdraw"
         )
-    if len(seen) < MIN_KEPT_RATIO * len(of_file) and not allow_shrink:
+    num_kept = len(seen.intersection(of_file))
+    if num_kept < MIN_KEPT_RATIO * len(of_file) and not allow_shrink:
         raise DataError(
-            f"{file}: {len(seen)} items, and {len(of_file)} on the topic came from a file: a file with less than "
+            f"{file}: it has {num_kept} of the {len(of_file)} items on the topic that came from a file: one with less than "
             f"{MIN_KEPT_RATIO:.0%} of them changes nothing. If it is right: intentrec items sync --allow-shrink"
         )
     if not _has_unread_rows(left_out):
@@ -119,7 +122,8 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
     """Makes the topic hold the rows of a catalogue file, and returns what was changed.
 
     Items that were put by hand stay, unless the file has them too: then the newest write counts. An item that was withdrawn by
-    hand stays withdrawn until it is put by hand. Killed in between, the next call does the rest.
+    hand stays withdrawn until it is put by hand; so does what is written by hand while the file is copied. Killed in between, the
+    next call does the rest.
 
     Raises: DataError when the file cannot be read or must not be believed: then nothing is changed; BrokerError.
     """
@@ -130,10 +134,46 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
         raise DataError(f"{file}: {error}") from error
     async with ItemsReader(settings) as topic:
         known = await topic.everything()
-    left_out = catalogue.left_out
-    plan = await asyncio.to_thread(plan_sync, str(file), catalogue, known, left_out=left_out, allow_shrink=allow_shrink)
-    await _write(settings, [*plan.put.items(), *((key, None) for key in plan.withdraw)])
+        left_out = catalogue.left_out
+        plan = await asyncio.to_thread(
+            plan_sync, str(file), catalogue, known, left_out=left_out, allow_shrink=allow_shrink
+        )
+        written: dict[bytes, bytes | None] = {**plan.put, **dict.fromkeys(plan.withdraw)}
+        while written:
+            await _write(settings, written.items())
+            # What was written by hand since the last look at the topic: the file must not undo it.
+            written = await _overwritten_by_hand(written, topic.to_the_end())
     return plan
+
+
+async def _overwritten_by_hand(
+    written: Mapping[bytes, bytes | None], since: AsyncIterator[Records]
+) -> dict[bytes, bytes | None]:
+    """What was put or withdrawn by hand and then overwritten, by key: values that must be written again.
+
+    ``written``: the values by which it was overwritten. ``since``: all records since the topic was compared, these included.
+    """
+    by_hand: dict[bytes, bytes | None] = {}
+    lost: dict[bytes, bytes | None] = {}
+    async for records in since:
+        for key, value in ((record.key, record.value) for record in records if record.key in written):
+            if value != written[key]:
+                # The newest record of another writer counts, and after ours it stands as it is.
+                by_hand.pop(key, None)
+                lost.pop(key, None)
+                if _is_by_hand(key, value):
+                    by_hand[key] = value
+            elif key in by_hand:
+                lost[key] = by_hand.pop(key)
+    return lost
+
+
+def _is_by_hand(key: bytes, value: bytes | None) -> bool:
+    try:
+        item = read_item(key, value)
+    except ValueError:
+        return False
+    return item is not None and (item.written_by != "file" or bool(item.withdrawn))
 
 
 async def put_item(settings: Settings, item: Item) -> int:

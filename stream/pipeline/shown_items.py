@@ -96,6 +96,11 @@ class ShownItems:
         """Items of the bundle that are not in the catalogue."""
         return int(np.count_nonzero(~self.shown[1 : len(self.serving.vocabulary)]))
 
+    @property
+    def num_added(self) -> int:
+        """Items of the catalogue that are new to the bundle and have a row."""
+        return int(np.count_nonzero(self.shown[len(self.serving.vocabulary) :]))
+
     def changed(self, state: CatalogueState) -> ShownItems:
         """These items after changes of the catalogue.
 

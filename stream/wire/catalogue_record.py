@@ -22,11 +22,13 @@ class ItemChanges:
     """What some records of the items topic say together: by the hash of its id the item as it is now, None if it is withdrawn.
 
     ``offset``: of the newest of these records. ``num_unreadable``: records that are no items; their items are withdrawn.
+    ``is_whole``: they are all that the topic has, and an item that is not here is withdrawn.
     """
 
     items: Mapping[int, Item | None]
     offset: int
     num_unreadable: int = 0
+    is_whole: bool = False
 
 
 def read_item(key: bytes | None, value: bytes | None) -> CatalogueItem | None:
@@ -58,5 +60,5 @@ def as_shown(item: CatalogueItem | None) -> Item | None:
     """The item as a catalogue has it, attributes without a value left out; None if it is withdrawn."""
     if item is None or item.withdrawn:
         return None
-    attributes = {name: value for name, value in item.attributes.items() if value is not None}
+    attributes = {name: value for name, value in (item.attributes or {}).items() if value is not None}
     return Item(item.item_id, item.title or item.item_id, attributes)

@@ -258,27 +258,27 @@ class Announcement(Struct, frozen=True, kw_only=True, gc=False):
 
 class CatalogueItem(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An item of the catalogue, as it is from now on. The record's key is item_id in UTF-8; without a value, a record withdraws
-    the item. The newest record of an item counts.
+    the item. The newest record of an item counts. A null is as if the field were not there.
     """
 
     item_id: Annotated[Id, Meta(description="The item_id of plays and recommendations. At most 256 bytes of UTF-8.")]
-    title: Annotated[str, Meta(description="Title of the item, for display; default: its item_id.")] = ""
+    title: Annotated[str | None, Meta(description="Title of the item, for display; default: its item_id.")] = ""
     attributes: Annotated[
-        dict[str, Any],
+        dict[str, Any] | None,
         Meta(
             description="Values by name: texts, numbers, truth values and lists of texts. The domain file says which of them "
             "are used, for filters at once and for the model from the next bundle on. A null is a missing value."
         ),
     ] = {}
     written_by: Annotated[
-        Literal["file", "hand"],
+        Literal["file", "hand"] | None,
         Meta(
             description="file: copied from a catalogue file, and withdrawn when the file no longer has it. hand: put or "
             "withdrawn by itself."
         ),
     ] = "hand"
     withdrawn: Annotated[
-        bool,
+        bool | None,
         Meta(
             description="The item is withdrawn, as by a record without a value, and stays so although a catalogue file has it."
         ),

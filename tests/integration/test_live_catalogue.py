@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from intentrec_core.errors import BrokerError, DataError
 from intentrec_core.features.catalogue import Item
 from stream.cli import root
+from stream.kafka import items_writer
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.items_writer import put_item, sync_items, withdraw_item
 from stream.kafka.replay import start_producer
@@ -89,6 +91,38 @@ def test_what_is_written_is_read_and_followed(
             await sync_items(settings, tmp_path / "missing.jsonl")
         async with ItemsReader(settings) as topic:
             assert await topic.everything() == items, "a refused file changes nothing"
+
+    asyncio.run(test())
+
+
+def test_what_is_done_by_hand_while_a_file_is_copied_stands(
+    make_rig: RigMaker, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, write = make_rig(broker).settings, items_writer._write
+
+    async def test() -> None:
+        await sync_items(settings, write_items(tmp_path / "items.jsonl", [Item(f"m{i}", "Old") for i in range(10)]))
+        meanwhile = [
+            [withdraw_item(settings, "m0"), put_item(settings, Item("m9", "By hand"))],
+            [put_item(settings, Item("m9", "By hand, again")), withdraw_item(settings, "m2")],
+        ]
+
+        async def write_late(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
+            """Writes after the next hands have written."""
+            monkeypatch.setattr(items_writer, "_write", write)
+            for by_hand in meanwhile.pop(0) if meanwhile else ():
+                await by_hand
+            monkeypatch.setattr(items_writer, "_write", write_late)
+            return await write(settings, records)
+
+        monkeypatch.setattr(items_writer, "_write", write_late)
+        await sync_items(settings, write_items(tmp_path / "items.jsonl", [Item(f"m{i}", "New") for i in range(9)]))
+        assert not meanwhile
+        async with ItemsReader(settings) as topic:
+            items = await topic.everything()
+        assert (items["m0"].withdrawn, items["m2"].withdrawn) == (True, True)
+        assert items["m9"].title == "By hand, again"
+        assert {items[f"m{i}"].title for i in (1, 3, 4, 5, 6, 7, 8)} == {"New"}
 
     asyncio.run(test())
 

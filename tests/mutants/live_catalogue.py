@@ -115,4 +115,36 @@ LIVE_CATALOGUE = (
         ),
         ("tests/integration/test_live_catalogue.py::test_a_record_that_is_no_item_hides_the_item_of_its_key",),
     ),
+    Mutant(
+        "a bundle that is looked up while a change is applied takes it for known",
+        (
+            Edit(
+                "stream/pipeline/live_catalogue.py",
+                "        version = self.version + 1\n",
+                "        self.version = version = self.version + 1\n",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_live_catalogue.py",),
+    ),
+    Mutant(
+        "what is written while a worker reads the catalogue never arrives",
+        (Edit("stream/kafka/items_reader.py", "self._consumer.seek(source, self._end)", "pass"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a file undoes what was done by hand while it was copied",
+        (
+            Edit(
+                "stream/kafka/items_writer.py",
+                "                lost[key] = by_hand.pop(key)\n",
+                "                pass\n",
+            ),
+        ),
+        ("tests/integration/test_live_catalogue.py::test_what_is_done_by_hand_while_a_file_is_copied_stands",),
+    ),
+    Mutant(
+        "items of a topic that was deleted stay shown",
+        (Edit("stream/kafka/items_reader.py", "replace(await self.changes(), is_whole=True)", "await self.changes()"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
 )

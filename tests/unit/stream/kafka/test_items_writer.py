@@ -85,9 +85,17 @@ def test_an_empty_file_changes_nothing(known: Mapping[str, CatalogueItem], allow
 
 def test_a_file_more_than_a_fifth_smaller_changes_nothing() -> None:
     assert plan_sync("items.jsonl", rows(4), FIVE).withdraw == [b"m4"], "a fifth is allowed"
-    with pytest.raises(DataError, match=r"items\.jsonl: 3 items, and 5 .* --allow-shrink"):
+    with pytest.raises(DataError, match=r"items\.jsonl: it has 3 of the 5 items .* --allow-shrink"):
         plan_sync("items.jsonl", rows(3), FIVE)
     assert plan_sync("items.jsonl", rows(3), FIVE, allow_shrink=True).withdraw == [b"m3", b"m4"]
+
+
+def test_a_file_with_other_ids_changes_nothing() -> None:
+    """It is as large as before, and would withdraw everything."""
+    others = [Item(f"v2-{row.item_id}", row.title) for row in rows(5)]
+    with pytest.raises(DataError, match=r"it has 0 of the 5 items .* --allow-shrink"):
+        plan_sync("items.jsonl", others, FIVE)
+    assert len(plan_sync("items.jsonl", others, FIVE, allow_shrink=True).withdraw) == 5
 
 
 def test_items_put_by_hand_do_not_count_as_rows_of_a_file() -> None:

@@ -118,6 +118,16 @@ def test_new_items_beyond_the_limit_are_left_to_the_next_bundle(
     assert shown.num_shown == len(serving.vocabulary) - 1 + 2
 
 
+def test_withdrawn_items_are_not_counted_as_added_ones(world: TinyWorld, serving: Serving) -> None:
+    items = all_items(world)
+    catalogue = catalogue_of(items)
+    shown, first = ShownItems.of_catalogue(serving, catalogue), len(items.records)
+    assert shown.num_added == NUM_NEW
+    items.withdraw(f"item-{world.num_items}")
+    catalogue.apply(items.changes(first))
+    assert shown.changed(catalogue.since(shown.version)).num_added == NUM_NEW - 1
+
+
 def test_step_by_step_is_the_same_as_all_at_once(world: TinyWorld, serving: Serving) -> None:
     items = all_items(world)
     for number in (3, 31, 8):

@@ -33,6 +33,11 @@ def test_an_item_without_a_title_is_shown_under_its_id() -> None:
     assert as_shown(CatalogueItem(item_id="m1")) == Item("m1", "m1", {})
 
 
+def test_a_null_is_as_if_the_field_were_not_there() -> None:
+    item = read_item(KEY, value(title=None, attributes=None, written_by=None, withdrawn=None))
+    assert as_shown(item) == Item("m1", "m1", {})
+
+
 @pytest.mark.parametrize("record", [None, b""])
 def test_a_record_without_a_value_withdraws(record: bytes | None) -> None:
     assert as_shown(read_item(KEY, record)) is None
