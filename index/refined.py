@@ -142,14 +142,14 @@ class RefinedIndex(ABC):
 
     def _groups(self, asked: _Search) -> tuple[list[tuple[int, NDArray[np.intp]]], NDArray[np.intp]]:
         """Queries by the number of items to fetch for them, and those for the exact search."""
-        everyone, nobody = np.arange(len(asked.queries)), np.zeros(0, dtype=np.intp)
+        all_queries, no_queries = np.arange(len(asked.queries)), np.zeros(0, dtype=np.intp)
         num_candidates = self.num_candidates(asked.k)
         if not num_candidates or not self.num_searched:
-            return [], everyone
+            return [], all_queries
         first = num_candidates + SLACK
         if asked.allowed is None or not any(mask is not None for mask in asked.allowed):
-            return [(first, everyone)], nobody
-        ratios = allowed_ratios(self.num_items, len(everyone), asked.allowed)
+            return [(first, all_queries)], no_queries
+        ratios = allowed_ratios(self.num_items, len(all_queries), asked.allowed)
         # A filter that allows a half of the items needs twice as many; in steps of two, so that batches stay together. There are
         # candidates to spare: a filter that hides up to a fifth, such as a few withdrawn items, needs no more.
         shares = np.clip(ratios / _SPARED_RATIO, MIN_ALLOWED_RATIO, 1.0)

@@ -255,7 +255,7 @@ class BundleStore:
         """When files were written; without those that are gone, and empty where the store does not report times."""
         found = []
         for path in paths:
-            # Gone: the publisher has renamed it since it was listed.
+            # A file that the publisher has renamed since it was listed is not found, and not every store keeps times.
             with self._reaching("*"), suppress(NotImplementedError, FileNotFoundError):
                 written = self._files.modified(path)
                 found.append(written if written.tzinfo else written.replace(tzinfo=UTC))

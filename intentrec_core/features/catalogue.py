@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -101,8 +102,7 @@ class Catalogue:
         self.left_out = (*left_out, *unnamed)
         self._by_id: dict[str, Item] = {item.item_id: item for item in items}
         if len(self._by_id) < len(items):
-            seen: set[str] = set()
-            twice = next(i.item_id for i in items if i.item_id in seen or seen.add(i.item_id))  # type: ignore[func-returns-value]
+            twice = next(item_id for item_id, num in Counter(item.item_id for item in items).items() if num > 1)
             raise DataError(f"catalogue: item_id {twice!r} occurs twice: keep one row per item")
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ MAX_BAD_RATIO = 0.05
 _ALLOWED = "a date (ISO 8601), or seconds since 1970 from 1800 up to 2100"
 #: 1800-01-01. Releases before 1970 are negative numbers.
 FIRST_RELEASE_MS = -5_364_662_400_000
-#: The units of which a hint is given begin here: numbers around 0 would fit in each of them.
+#: Hints name a unit only if it puts the release in 1971 or later: numbers around 0 would fit in every unit.
 _EARLIEST_HINT_MS = 86_400_000 * 366
 _DAY_S = 86_400
 #: Smaller numbers are rather years that are mistaken than days.

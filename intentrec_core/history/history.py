@@ -98,8 +98,8 @@ class AttributeColumn(NamedTuple):
 class EventLayout:
     """How a play is packed: little endian, of fixed size, with columns declared by the domain.
 
-    ``unknown_events`` are 4n event hashes of no event. A history knows at most 4n evicted plays by their event hashes, and
-    these stand for evicted plays of which it knows none.
+    ``unknown_events`` are 4n event hashes of no event. A history keeps the event hashes of at most 4n evicted plays. Where the
+    hashes were not stored, these fill the places, so that the set is full and equals no event.
 
     ``dtype`` columns: item_hash u8, event_hash u8, ts_ms i8, duration_s f4 (-1 missing), one per event field
     (categorical: u2 code; number: f4, NaN missing), one per event filter (``filter_<event_key>``: f4 number or u8 hash,

@@ -293,7 +293,7 @@ class IntentRec(nn.Module):
     def new_item_weights(self, items: ItemFeatures) -> tuple[Tensor, Tensor]:
         """Weights and biases that :meth:`item_weights` gives to ``items`` once :meth:`grow` has added them as new rows.
 
-        Shapes: R rows of items, none of which is row 0 -> f32[R, W], f32[R].
+        Shapes: R rows of items, without row 0 -> f32[R, W], f32[R].
         """
         item, bias = self._new_item()
         codes, multi = (tensor.to(self.device) for tensor in self._features(items))
@@ -301,8 +301,9 @@ class IntentRec(nn.Module):
         return item + self.item_content(content), bias.expand(len(codes))
 
     def _new_item(self) -> tuple[Tensor, Tensor]:
-        """Embedding and bias of an item that nobody has played: the mean of the known items, and the lowest bias. Shapes:
-        f32[1, W], f32[].
+        """Embedding and bias of an item without plays: the mean of the known items, and the lowest bias.
+
+        Shapes: f32[1, W], f32[].
         """
         items, biases = self.item.weight.data, self.item_bias.data
         if len(items) == 1:

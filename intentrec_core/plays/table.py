@@ -114,7 +114,7 @@ def _durations(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """
     if pa.types.is_duration(column.type):
         column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), _PER_SECOND[column.type.unit])
-    elif pa.types.is_integer(column.type):  # of which 32 bits do not hold every one
+    elif pa.types.is_integer(column.type):  # a direct cast to float32 refuses large integers
         column = column.cast(pa.float64(), safe=False)
     column = without_nan(column.cast(pa.float32()))
     wrong = pc.fill_null(pc.or_(pc.less(column, 0.0), pc.greater(column, MAX_DURATION_S)), False)

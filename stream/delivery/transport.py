@@ -112,7 +112,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         """As in Faust, which would wait forever on a closed queue if the app stops meanwhile."""
         await self._unless_stopping(super().on_partitions_revoked(revoked))
 
-    async def _fetch_records(  # type: ignore[override]  # called by _drain_messages below alone
+    async def _fetch_records(  # type: ignore[override]  # other records than Faust's; only _drain_messages below calls it
         self,
         consumer: aiokafka.AIOKafkaConsumer,
         active_partitions: set[TP],

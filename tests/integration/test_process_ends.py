@@ -40,7 +40,7 @@ class Service:
         while not holds():
             assert self.process.poll() is None, self.log()
             assert time.monotonic() < deadline_s, self.log()
-            time.sleep(0.05)
+            time.sleep(0.05)  # a process is seen through its log and HTTP alone, so poll
 
     def why_not_ready(self) -> str:
         try:

@@ -104,7 +104,8 @@ def test_nothing_of_a_micro_batch_that_raised_is_complete_not_even_its_chunks() 
 
 def test_a_chunk_does_not_move_the_offset_of_the_next_checkpoint_back() -> None:
     async def run() -> None:
-        task: Any = PartitionTask(0, None, None)  # type: ignore[arg-type]  # neither is used before a commit
+        unused: Any = None  # dependencies and owner: neither is used before a commit
+        task = PartitionTask(0, unused, unused)
         task.phase = TaskPhase.READY
         for next_offset, num_records in ((3, 3), (7, 4), (3, 0)):
             task.add(PartitionResult(0, next_offset, num_records), [], in_transaction=False)

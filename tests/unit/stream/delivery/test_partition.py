@@ -58,7 +58,7 @@ async def _restored(partition: int) -> Restored:
     return Restored(histories={}, marker=None, num_records=0, num_bytes=0, duration_s=0.0)
 
 
-def _task(log: Log, failures: list[BaseException]) -> PartitionTask:
+def _task(log: Log, failures: list[BaseException], close_state: Any = None) -> PartitionTask:
     dependencies = TaskDependencies(
         source=log,
         writer=log.writer,
@@ -71,7 +71,7 @@ def _task(log: Log, failures: list[BaseException]) -> PartitionTask:
     )
     owner = SimpleNamespace(
         open_state=_nothing,
-        close_state=_nothing,
+        close_state=close_state or _nothing,
         restored=lambda *_: None,
         committed=lambda *_: None,
         commit_failed=lambda task, error: failures.append(error),
@@ -183,12 +183,11 @@ def test_a_task_closes_its_state_although_its_writer_does_not_close(error: BaseE
 
     async def scenario() -> list[int]:
         log, closed = Sick(), list[int]()
-        task = _task(log, [])
 
         async def close_state(partition: int) -> None:
             closed.append(partition)
 
-        task._owner.close_state = close_state  # type: ignore[method-assign]
+        task = _task(log, [], close_state)
         await task.open()
         finishing = asyncio.create_task(task.finish())
         await log.closing.wait()

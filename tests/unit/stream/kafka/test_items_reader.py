@@ -56,11 +56,18 @@ class Consumer:
         self.at = offset
 
 
+def reading(consumer: Any, *, exact: bool = True) -> ItemsReader:
+    """A reader of this log, at its beginning."""
+    reader = ItemsReader(Settings.load())
+    reader._consumer, reader._exact_ends = consumer, exact
+    return reader
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_no_change_is_lost_between_reading_to_the_end_and_following(exact: bool) -> None:
     async def test() -> None:
-        reader, consumer = ItemsReader(Settings.load()), Consumer()
-        reader._consumer, reader._exact_ends = consumer, exact  # type: ignore[assignment]
+        consumer = Consumer()
+        reader = reading(consumer, exact=exact)
         consumer.put(b"a", b'{"item_id": "a"}')
         items = dict((await reader.changes()).items)
         consumer.put(b"b", b'{"item_id": "b"}')
@@ -77,8 +84,8 @@ def test_workers_that_know_the_same_records_name_the_same_offset() -> None:
     """Whether a worker began before the end of a transaction or after it: otherwise one of them would seem to be behind."""
 
     async def test() -> None:
-        early, consumer = ItemsReader(Settings.load()), Consumer()
-        early._consumer, early._exact_ends = consumer, True  # type: ignore[assignment]
+        consumer = Consumer()
+        early = reading(consumer)
         consumer.put(b"a", b'{"item_id": "a"}')
         await early.changes()
         consumer.mark()
@@ -96,8 +103,8 @@ def test_workers_that_know_the_same_records_name_the_same_offset() -> None:
 
 def test_what_a_topic_that_was_made_anew_does_not_have_is_withdrawn() -> None:
     async def test() -> None:
-        reader, consumer, catalogue = ItemsReader(Settings.load()), Consumer(), LiveCatalogue()
-        reader._consumer, reader._exact_ends = consumer, True  # type: ignore[assignment]
+        consumer, catalogue = Consumer(), LiveCatalogue()
+        reader = reading(consumer)
         for item_id in (b"a", b"b", b"c", b"d"):
             consumer.put(item_id, b'{"item_id": "%s"}' % item_id)
         catalogue.apply(await reader.changes())

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,9 +78,9 @@ def test_a_probe_runs_on_a_thread_of_the_lowest_priority_and_changes_no_other(mo
     index, before, seen = misleading_index(), os.getpriority(os.PRIO_PROCESS, 0), []
     search = index.exact.search
 
-    def watched(*arguments: object, **options: object) -> object:
+    def watched(*arguments: Any, **options: Any) -> Any:
         seen.append((threading.current_thread(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
-        return search(*arguments, **options)  # type: ignore[arg-type]
+        return search(*arguments, **options)
 
     probe, queries = IndexProbe(Metrics().index_recall, every=1), np.ones((1, 8), dtype=np.float32)
     found = index.search(queries, K)
