@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import confluent_kafka
@@ -20,15 +19,15 @@ from stream.local_kafka.broker import Broker
 from stream.wire.routing import home_partition, key_hash
 from tests.faults.load import GroupView
 from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.command_line import Commands, commands_with
 from tests.rigs.odd_headers import send_with_odd_header
 from tests.rigs.rig import NUM_PARTITIONS, Rig
 from tests.rigs.verdict import judge, read_all
 
 pytestmark = pytest.mark.timeout(240)
 
-#: Runs a command as a person would, with the rig's settings; exit code, standard output, standard error.
+#: A user id with a NUL, and how it is written on a command line.
 NUL, ESCAPED_NUL = "a\0b", r"a\u0000b"
-Commands = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -38,16 +37,7 @@ def rig(broker: Broker, make_rig: RigMaker) -> Rig:
 
 @pytest.fixture
 def run(rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
-    for name, value in rig.settings.model_dump(exclude_unset=True).items():
-        monkeypatch.setenv(f"INTENTREC_{name.upper()}", str(value))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = root.run(list(arguments))
-        return (code, *capsys.readouterr())
-
-    return command
+    return commands_with(rig.settings, monkeypatch, capsys, columns=200)
 
 
 def play(user: str, event: str, **fields: Any) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from intentrec_core.features.catalogue import Catalogue, Item
-from stream.cli import root
 from stream.local_kafka.broker import Broker
 from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.command_line import Commands, commands_with
 from tests.rigs.rig import Rig
 from tests.rigs.verdict import judge, read_all
 
 pytestmark = pytest.mark.timeout(240)
 
 NOW_MS = 1_772_396_100_000
-Commands = Callable[..., tuple[int, str, str]]
 
 TAKEN: list[dict[str, Any]] = [
     {"ts": NOW_MS},
@@ -53,16 +51,7 @@ def rig(broker: Broker, make_rig: RigMaker) -> Rig:
 
 @pytest.fixture
 def run(rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
-    for name, value in rig.settings.model_dump(exclude_unset=True).items():
-        monkeypatch.setenv(f"INTENTREC_{name.upper()}", str(value))
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = root.run(list(arguments))
-        return (code, *capsys.readouterr())
-
-    return command
+    return commands_with(rig.settings, monkeypatch, capsys, columns=80)
 
 
 def write_plays(folder: Path, times: pa.Array) -> str:
