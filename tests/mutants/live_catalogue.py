@@ -147,4 +147,28 @@ LIVE_CATALOGUE = (
         (Edit("stream/kafka/items_reader.py", "replace(await self.changes(), is_whole=True)", "await self.changes()"),),
         ("tests/unit/stream/kafka/test_items_reader.py",),
     ),
+    Mutant(
+        "a topic that was made anew with as many records is not noticed",
+        (Edit("stream/kafka/items_reader.py", "is_anew = look.topic_id != self._topic_id", "is_anew = False"),),
+        (
+            "tests/unit/stream/kafka/test_items_reader.py",
+            "tests/integration/test_live_catalogue.py::test_a_topic_that_was_made_anew_is_read_from_its_beginning",
+        ),
+    ),
+    Mutant(
+        "what was fetched before a look at the broker failed is lost",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "self._consumer.seek(self._source, known)  # what was fetched before the failure is fetched again",
+                "pass",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a worker that never knows all of the items topic seems to know it",
+        (Edit("stream/kafka/items_reader.py", "            if known >= awaited.end:\n", "            if awaited:\n"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
 )

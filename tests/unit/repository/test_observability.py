@@ -68,6 +68,42 @@ def test_prometheus_takes_the_rules_and_the_queries_of_the_dashboard(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_a_worker_that_does_not_know_the_items_topic_raises_an_alert(tmp_path: Path) -> None:
+    """A worker that knows it, one that stops after two minutes, one that does not follow it, one that is always a minute late."""
+    read = "intentrec_catalogue_read_timestamp_seconds"
+    series = {"up to date": "0+60x20", "stuck": "0 60 120x18", "other source": "0x20", "late": "0 0+60x19"}
+    (alert,) = (alert for alert in ALERTS if alert["alert"] == "IntentRecCatalogueBehind")
+    expected = [
+        {
+            "eval_time": f"{minutes}m",
+            "alertname": alert["alert"],
+            "exp_alerts": [
+                {"exp_labels": {"instance": name, **alert["labels"]}, "exp_annotations": alert["annotations"]}
+                for name in firing
+            ],
+        }
+        for minutes, firing in ((7, []), (9, ["stuck"]), (15, ["stuck"]))
+    ]
+    tests = {
+        "rule_files": [str(ROOT / "deploy/prometheus/alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": f'{read}{{instance="{name}"}}', "values": values} for name, values in series.items()
+                ],
+                "alert_rule_test": expected,
+            }
+        ],
+    }
+    file = tmp_path / "tests.yml"
+    file.write_text(yaml.safe_dump(tests))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_alert_on_latency_is_above_what_a_healthy_worker_was_measured_at() -> None:
     """At half of its capacity on 2 shared cores, and with the commit interval on top, for which exactly_once waits."""
     (expr,) = (alert["expr"] for alert in ALERTS if alert["alert"] == "IntentRecSlow")
