@@ -130,6 +130,50 @@ def test_what_is_done_by_hand_while_a_file_is_copied_stands(
     asyncio.run(test())
 
 
+def test_a_tombstone_withdraws_until_the_item_is_written_again_by_hand_or_by_a_file(
+    make_rig: RigMaker, embedded_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last write wins, whether the tombstone comes before a file is copied, meanwhile or afterwards."""
+    settings, write = make_rig(embedded_broker).settings, items_writer._write
+    before, meanwhile, afterwards, unchanged, put_after, put_before, withdrawn, of_hand = (f"m{i}" for i in range(8))
+    rows = dict.fromkeys((before, meanwhile, afterwards, unchanged, put_after, put_before, withdrawn), "Old")
+
+    async def bury(*item_ids: str) -> None:
+        await write(settings, [(item_id.encode(), None) for item_id in item_ids])
+
+    async def sync() -> None:
+        await sync_items(settings, write_items(tmp_path / "items.jsonl", [Item(i, title) for i, title in rows.items()]))
+
+    async def titles() -> dict[str, str | None]:
+        async with ItemsReader(settings) as topic:
+            return {i: item.title for i, item in (await topic.everything()).items() if not item.withdrawn}
+
+    async def write_late(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
+        """Writes what a file changes after other programs and hands have written."""
+        monkeypatch.setattr(items_writer, "_write", write)
+        await put_item(settings, Item(put_before, "By hand"))
+        await bury(meanwhile, unchanged, put_after, put_before)
+        await put_item(settings, Item(put_after, "By hand"))
+        return await write(settings, records)
+
+    async def test() -> None:
+        await put_item(settings, Item(of_hand, "By hand"))
+        await sync()
+        await bury(before, of_hand)
+        await withdraw_item(settings, withdrawn)
+        rows.update({item_id: "New" for item_id in rows if item_id != unchanged})
+        monkeypatch.setattr(items_writer, "_write", write_late)
+        await sync()
+        await bury(afterwards)
+        file_wrote = {before: "New", meanwhile: "New", put_before: "New"}
+        assert await titles() == {**file_wrote, put_after: "By hand"}
+        rows.pop(put_after)
+        await sync()
+        assert await titles() == {**file_wrote, put_after: "By hand", afterwards: "New", unchanged: "Old"}
+
+    asyncio.run(test())
+
+
 def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
     make_rig: RigMaker, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
