@@ -68,40 +68,60 @@ def test_prometheus_takes_the_rules_and_the_queries_of_the_dashboard(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def check_alert(folder: Path, name: str, series: dict[str, str], firing: dict[str, list[dict[str, str]]]) -> None:
+    """Holds an alert to ``firing``: at each time, the labels that it fires with, its own left out. ``series``: values by
+    series, one a minute.
+    """
+    (rule,) = (rule for rule in ALERTS if rule["alert"] == name)
+    expected = [
+        {
+            "eval_time": time,
+            "alertname": name,
+            "exp_alerts": [
+                {"exp_labels": {**labels, **rule["labels"]}, "exp_annotations": rule["annotations"]}
+                for labels in alerts
+            ],
+        }
+        for time, alerts in firing.items()
+    ]
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": selector, "values": values} for selector, values in series.items()],
+        "alert_rule_test": expected,
+    }
+    written = folder / "test.yml"
+    written.write_text(
+        yaml.safe_dump(
+            {"rule_files": [str(ROOT / "deploy/prometheus/alerts.yml")], "evaluation_interval": "1m", "tests": [case]}
+        )
+    )
+    done = subprocess.run(["promtool", "test", "rules", str(written)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 def test_a_worker_that_does_not_know_the_items_topic_raises_an_alert(tmp_path: Path) -> None:
     """A worker that knows it, one that stops after two minutes, one that does not follow it, one that is always a minute late."""
-    read = "intentrec_catalogue_read_timestamp_seconds"
-    series = {"up to date": "0+60x20", "stuck": "0 60 120x18", "other source": "0x20", "late": "0 0+60x19"}
-    (alert,) = (alert for alert in ALERTS if alert["alert"] == "IntentRecCatalogueBehind")
-    expected = [
-        {
-            "eval_time": f"{minutes}m",
-            "alertname": alert["alert"],
-            "exp_alerts": [
-                {"exp_labels": {"instance": name, **alert["labels"]}, "exp_annotations": alert["annotations"]}
-                for name in firing
-            ],
-        }
-        for minutes, firing in ((7, []), (9, ["stuck"]), (15, ["stuck"]))
-    ]
-    tests = {
-        "rule_files": [str(ROOT / "deploy/prometheus/alerts.yml")],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [
-                    {"series": f'{read}{{instance="{name}"}}', "values": values} for name, values in series.items()
-                ],
-                "alert_rule_test": expected,
-            }
-        ],
+    read = {"up to date": "0+60x20", "stuck": "0 60 120x18", "other source": "0x20", "late": "0 0+60x19"}
+    series = {
+        f'intentrec_catalogue_read_timestamp_seconds{{instance="{name}"}}': values for name, values in read.items()
     }
-    file = tmp_path / "tests.yml"
-    file.write_text(yaml.safe_dump(tests))
-    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    stuck = [{"instance": "stuck"}]
+    check_alert(tmp_path, "IntentRecCatalogueBehind", series, {"7m": [], "9m": stuck, "15m": stuck})
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+@pytest.mark.parametrize("reference", ["popular", "markov"])
+@pytest.mark.parametrize(
+    ("plays", "ours", "theirs", "fires"), [(60, 6, 9, True), (60, 6, 6.2, False), (10, 1, 3, False)]
+)
+def test_an_alert_says_when_a_reference_is_better_for_an_hour(
+    reference: str, plays: float, ours: float, theirs: float, fires: bool, tmp_path: Path
+) -> None:
+    """By more than chance, and on enough plays. Rates are plays and hits a minute."""
+    rates = {"plays": plays, "hits": ours, "popular_hits": ours, "markov_hits": ours, f"{reference}_hits": theirs}
+    series = {f'intentrec_judged_{name}_total{{bundle="b1"}}': f"0+{rate}x120" for name, rate in rates.items()}
+    check_alert(tmp_path, f"IntentRecWorseThan{reference.capitalize()}", series, {"90m": [{}] if fires else []})
 
 
 def test_the_alert_on_latency_is_above_what_a_healthy_worker_was_measured_at() -> None:
