@@ -40,6 +40,11 @@ def test_confidence_that_is_not_accuracy_is_a_calibration_error() -> None:
     assert head_quality(found).ece == pytest.approx(0.7)
 
 
+def test_a_label_that_never_occurs_has_no_part_in_the_f1() -> None:
+    found = outcomes([0, 1, 0, 1], [0, 1, 0, 1], confidence=1.0, last=[0.0] * 4)
+    assert head_quality(found).macro_f1 == 1.0
+
+
 def test_plays_without_a_known_label_count_nowhere() -> None:
     some = outcomes([0, 1, 2], [0, None, 1], confidence=0.5, last=[1.0, np.nan, 0.0])
     known = outcomes([0, 2], [0, 1], confidence=0.5, last=[1.0, 0.0])
