@@ -13,13 +13,14 @@ Shapes: P plays of all members, V item rows (row 0: unknown item).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.baselines.popularity import WEEK_S
+from intentrec_core.baselines.popularity import DAY_S, WEEK_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,13 @@ class MarkovSettings:
             )
         if self.shrinkage < 0 or self.backoff < 0:
             raise ValueError(f"shrinkage {self.shrinkage}, backoff {self.backoff}; allowed: at least 0")
+
+    def __str__(self) -> str:
+        window = "all time" if math.isinf(self.backoff_window_s) else f"{self.backoff_window_s / DAY_S:g} days"
+        return (
+            f"lags {self.lags}, decay {self.decay:g}, shrinkage {self.shrinkage:g}, spread {self.spread}, "
+            f"back-off {self.backoff:g} by popularity of {window}"
+        )
 
 
 class Transitions:

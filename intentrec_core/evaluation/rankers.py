@@ -87,6 +87,9 @@ class MarkovRanker:
     settings: MarkovSettings = field(default_factory=MarkovSettings)
     online: bool = False
 
+    def __str__(self) -> str:
+        return str(self.settings)
+
     def scores(self, task: Task) -> Iterator[ScoredTargets]:
         """See :class:`Ranker`."""
         data, settings, num_rows = task.data, self.settings, len(task.data.universe)

@@ -55,7 +55,7 @@ def first_order_grid(*, online: bool, windows_s: Sequence[float] = (WEEK_S,)) ->
     """First-order chains: shrinkage, back-off, and the window of its popularity."""
     return [
         MarkovRanker(MarkovSettings(1, 1.0, shrinkage, backoff, 1, window_s), online)
-        for shrinkage, backoff, window_s in product((3.0, 30.0), (0.03, 0.3, 3.0), windows_s)
+        for shrinkage, backoff, window_s in product((1.0, 10.0, 100.0), (0.01, 0.1, 1.0), windows_s)
     ]
 
 
@@ -68,4 +68,4 @@ def last_plays_grid(*, online: bool, lags: int = 5, windows_s: Sequence[float] =
 
 
 def _points(lags: int, windows_s: Sequence[float]) -> Iterator[tuple[int, float, float, float, float]]:
-    return product((1, lags), (0.6, 0.85), (3.0, 30.0), (0.1, 1.0), windows_s)
+    return product((1, lags), (0.6, 0.85, 1.0), (3.0, 30.0, 300.0), (0.1, 1.0), windows_s)
