@@ -78,7 +78,7 @@ def _table(
     averaged: dict[str, PlayValues] = {}
     keys: dict[str, str] = {}
     for row in rows:
-        if not row.protocols(protocol.name):
+        if not row.protocols(protocol.name) or not row.wants(measured.name):
             continue
         of_seeds: dict[int, PlayValues] = {}
         run_keys = []

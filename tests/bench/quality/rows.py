@@ -51,6 +51,11 @@ class Row:
     seeds: tuple[int, ...] = (0,)
     is_ours: bool = False
     protocols: Callable[[str], bool] = lambda _: True
+    data_sets: tuple[str, ...] | None = None
+
+    def wants(self, data_set: str) -> bool:
+        """Whether the row is measured on this data set: on all, where none is named."""
+        return self.data_sets is None or data_set in self.data_sets or data_set.startswith("quick")
 
 
 def popularity_rows() -> list[Row]:

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,11 +40,11 @@ class Runs:
     def read(self, key: str) -> Answers | None:
         """A finished run; None if it was not made, or its file is not whole."""
         try:
-            with np.load(self.path(key)) as found:
+            with self.path(key).open("rb") as file, np.load(file) as found:
                 names = json.loads(str(found["names"]))
                 heads = {n: HeadOutcomes(*(found[f"{n}/{part}"] for part in _OUTCOMES)) for n in names}
                 return Answers(Ranked(found["ranks"], found["listed"]), str(found["note"]), heads)
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
     def keep(self, key: str, answers: Answers) -> None:
