@@ -9,6 +9,7 @@ from tests.mutants.evaluation import EVALUATION
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
+from tests.mutants.live_quality import LIVE_QUALITY
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.migration import MIGRATION
 from tests.mutants.partition_tasks import PARTITION_TASKS
@@ -38,4 +39,5 @@ MUTANTS = (
     *LIVE_CATALOGUE,
     *INDEX,
     *EVALUATION,
+    *LIVE_QUALITY,
 )
