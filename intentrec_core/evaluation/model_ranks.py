@@ -77,7 +77,7 @@ class ModelRanker:
         ``heads`` meanwhile. See :meth:`rank`.
         """
         model.eval()
-        fields = self._domain.heads if model.config.intent_stage else ()
+        fields = model.domain.heads if model.config.intent_stage else ()
         heads |= {head.name: HeadOutcomes.empty(len(targets), head.num_labels) for head in fields}
         weight_VW, bias_V = model.item_weights()
         chunk = max(1, MAX_SCORES // len(bias_V))
@@ -87,7 +87,7 @@ class ModelRanker:
             which, window, place = self._targets_of(batch)
             observe(heads, model, output, on_device, which, window, place)
             if decides_filter and heads:
-                targets.lifted[which] = lifted_by(self._domain, output, window, place - 1)
+                targets.lifted[which] = lifted_by(model.domain, output, window, place - 1)
             user_NW = output.item_BTW[window, place - 1]
             for low in range(0, len(which), chunk):
                 chunk_rows = slice(low, low + chunk)

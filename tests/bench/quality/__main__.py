@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
+
 from intentrec_core.evaluation.metrics import gains
 from intentrec_core.evaluation.protocols import Protocol
 from tests.bench.harness import HISTORY
 from tests.bench.quality import figures
 from tests.bench.quality.data_sets import DATA_SETS, QUICK, Loaded, Measured
 from tests.bench.quality.figures import COMPARED, HistoryRow, PlayValues
-from tests.bench.quality.rows import Answers, Row, all_rows
+from tests.bench.quality.plan import all_rows
+from tests.bench.quality.rows import Answers, Row
 from tests.bench.quality.runs import Runs, run_key
 
 HISTORY_FILE = HISTORY / "quality.jsonl"
@@ -26,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit code."""
     options = _options(arguments)
     history = History(None if options.quick else HISTORY_FILE)
+    torch.set_num_threads(options.threads)
     rows = [row for row in all_rows() if not options.rows or any(words in row.name for words in options.rows)]
     data_sets = [m for m in (QUICK if options.quick else DATA_SETS) if not options.only or m.name in options.only]
     for measured in data_sets:
@@ -82,7 +86,7 @@ def _table(
             continue
         of_seeds: dict[int, PlayValues] = {}
         run_keys = []
-        for seed in row.seeds[: options.seeds]:
+        for seed in row.seeds[: 1 if options.quick else options.seeds]:
             key = run_key(loaded, protocol, row, seed)
             answers = _answers(measured, loaded, protocol, row, seed, key, options)
             if answers is None:
@@ -142,6 +146,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--rows", action="append", default=[], help="rows whose name holds these words; may be repeated"
     )
     parser.add_argument("--seeds", type=int, default=None, help="no more seeds than this")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="torch's threads: the same number gives the same weights"
+    )
     parser.add_argument("--quick", action="store_true", help="a small world, and nothing is kept: to try the harness")
     parser.add_argument(
         "--finished", action="store_true", help="make no run: only write figures of those that are kept"

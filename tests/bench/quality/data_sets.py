@@ -26,7 +26,7 @@ from stream.settings import Settings
 
 #: The simulated world of the table: members, items and plays are part of its name and never tuned.
 WORLD_PLAYS, WORLD_MEMBERS, WORLD_ITEMS, WORLD_SEED = 60_000, 1_500, 2_000, 3
-QUICK_PLAYS, QUICK_MEMBERS, QUICK_ITEMS = 6_000, 200, 400
+QUICK_PLAYS, QUICK_MEMBERS, QUICK_ITEMS = 3_000, 100, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ QUICK = (
         protocols=(
             lambda data: temporal(data, test_ratio=0.3),
             lambda data: temporal(data, test_ratio=0.3, knows_time=False),
-            lambda data: streaming(data, refresh_plays=1_000, first_ratio=0.7),
+            lambda data: streaming(data, refresh_plays=500, first_ratio=0.7),
             leave_one_out,
         ),
         hides_history=False,

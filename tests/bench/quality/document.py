@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tests.bench.quality.data_sets import DATA_SETS, Measured
 from tests.bench.quality.figures import COMPARED, MEAN
-from tests.bench.quality.rows import all_rows
+from tests.bench.quality.plan import all_rows
+from tests.bench.quality.published import published_lines
 
 HistoryRow = Mapping[str, object]
 #: By model, seed and metric.
@@ -48,7 +49,7 @@ def tables(rows: Sequence[HistoryRow]) -> list[str]:
         of_data = [row for row in rows if row.get("data") == measured.name]
         lines += ["", f"### {_capital(measured.title)}", ""]
         if not of_data:
-            lines.append("Not run yet.")
+            lines += ["Not run yet.", *published_lines(measured.name, RANKING)]
             continue
         digest = of_data[-1]["data_hash"]
         of_data = [row for row in of_data if row["data_hash"] == digest]
@@ -58,6 +59,7 @@ def tables(rows: Sequence[HistoryRow]) -> list[str]:
         lines.append(f"Data `{digest}`; domain `{measured.domain}`; {hidden}.")
         for protocol in dict.fromkeys(str(row["protocol"]) for row in of_data):
             lines += _protocol(measured, protocol, [row for row in of_data if row["protocol"] == protocol])
+        lines += published_lines(measured.name, RANKING)
     return lines
 
 

@@ -55,7 +55,7 @@ class Row:
 
     def wants(self, data_set: str) -> bool:
         """Whether the row is measured on this data set: on all, where none is named."""
-        return self.data_sets is None or data_set in self.data_sets or data_set.startswith("quick")
+        return self.data_sets is None or data_set in self.data_sets
 
 
 def popularity_rows() -> list[Row]:
@@ -95,8 +95,3 @@ def _best_of(points: Callable[[Measured], Sequence[Ranker]]) -> Callable[[Measur
         return Answers(rank(tuned.best, protocol.test), tuned.line(), {})
 
     return answer
-
-
-def all_rows() -> list[Row]:
-    """Every row of the table, in its order."""
-    return [*popularity_rows(), *markov_rows()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ import pytest
 from intentrec_core.baselines.popularity import WEEK_S
 from intentrec_core.evaluation.protocols import Protocol
 from intentrec_core.evaluation.rankers import PopularityRanker, ranks_alone
+from tests.bench import report
 from tests.bench.quality import __main__ as command
 from tests.bench.quality import document, figures
 from tests.bench.quality.data_sets import DATA_SETS, QUICK, Loaded, digest, world_plays
-from tests.bench.quality.rows import Answers, Row, all_rows, popularity_rows
+from tests.bench.quality.plan import all_rows
+from tests.bench.quality.published import published
+from tests.bench.quality.rows import Answers, Row, popularity_rows
 from tests.bench.quality.runs import Runs, code_hash, meaning, run_key
 
 SMALL = dataclasses.replace(QUICK[0], load=lambda _: world_plays(1_500, 60, 120), protocols=QUICK[0].protocols[:1])
@@ -165,6 +169,20 @@ def test_seeds_stand_beside_their_mean_and_ours_beside_every_other_with_p(
     text = "\n".join(document.tables([row | {"data": "world"} for row in rows]))
     assert "| ours | popular, 1 day | +" in text
     assert f"0: {by_seed[0]:.4f}, 1: {by_seed[1]:.4f}" in text
+
+
+def test_every_published_figure_is_in_the_document_with_its_source() -> None:
+    text = (report.ROOT / "docs" / report.QUALITY).read_text(encoding="utf-8")
+    titles = {measured.name: measured.title for measured in DATA_SETS}
+    figures_of_others = published()
+    assert len(figures_of_others) == len({(f.data, f.protocol, f.model, f.metric) for f in figures_of_others}) > 20
+    for figure in figures_of_others:
+        assert re.fullmatch(r"[0-9a-f]{40}", figure.commit)
+        assert all(dataclasses.astuple(figure)), figure
+        section = text.partition(f"### {titles[figure.data]}")[2].partition("#### Published")[2].partition("\n### ")[0]
+        (line,) = [line for line in section.splitlines() if line.startswith(f"| {figure.model} |")]
+        assert line.split(" | ")[1 + document.RANKING.index(figure.metric)] == figure.value
+        assert figure.link in line
 
 
 def test_every_row_has_a_name_of_its_own_and_code_that_is_there() -> None:
