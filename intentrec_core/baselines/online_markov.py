@@ -31,7 +31,7 @@ _NONE = -1
 class OnlineMarkov:
     """The newest transitions between item rows. Rows are those of one vocabulary, which may grow.
 
-    The defaults of ``lags`` and the weights are those of :class:`intentrec_core.baselines.markov.MarkovChain`.
+    The defaults of ``lags`` and the weights are those of :class:`intentrec_core.baselines.markov.MarkovSettings`.
 
     Raises: ValueError with the values when lags is below 1, max_transitions is no power of two, or decay is not above 0 and at
     most 1.
