@@ -30,7 +30,8 @@ _NONE = -1
 
 
 class OnlineMarkov:
-    """The newest transitions between item rows. Rows are those of one vocabulary, which may grow.
+    """The newest transitions between item rows. Rows are those of one vocabulary, which may grow. ``num_added``: how many
+    transitions were added so far.
 
     ``settings``: what the score looks at, but for ``spread`` and the window of popularity, which the caller counts.
 
@@ -48,13 +49,18 @@ class OnlineMarkov:
         if max_transitions < 1 or max_transitions.bit_count() > 1:
             raise ValueError(f"max_transitions is {max_transitions}; allowed: a power of two")
         self.settings = settings or MarkovSettings()
-        self._num_added = 0
+        self.num_added = 0
         #: Of each transition the row that it led to, and the number of the next older one from the same row.
         self._ring = np.full((max_transitions, 2), _NONE, dtype=np.int64)
         self._newest = np.full(0, _NONE, dtype=np.int64)
         self._scores = np.zeros(0, dtype=np.float32)
         self._hidden = np.zeros(0, dtype=np.bool_)
         self.reserve(num_rows)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every further transition replaces the oldest one."""
+        return self.num_added >= len(self._ring)
 
     @property
     def num_rows(self) -> int:
@@ -81,7 +87,7 @@ class OnlineMarkov:
         Shapes: i64[N], i64[N].
         Cost: some 10 ns a transition.
         """
-        self._num_added = _add(before, after, self._num_added, self._newest, self._ring)
+        self.num_added = _add(before, after, self.num_added, self._newest, self._ring)
 
     def among_top(
         self,
@@ -113,7 +119,7 @@ class OnlineMarkov:
             weights,
             counts,
             order,
-            self._num_added,
+            self.num_added,
             self._newest,
             self._ring,
             self._scores,
@@ -200,7 +206,7 @@ def _among_top(
             for at in range(len(order)):
                 row = order[at]
                 score = backoff * np.float32(counts[row])
-                if score < own or better >= k:
+                if score < own or 1 + better + 0.5 * equal > k:
                     break
                 if row != rows[i] and row < num_rows and scores[row] == 0 and not is_hidden[row]:
                     better += score > own
