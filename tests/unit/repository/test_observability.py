@@ -68,6 +68,35 @@ def test_prometheus_takes_the_rules_and_the_queries_of_the_dashboard(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_the_alert_on_the_index_fires_for_the_worst_worker_and_not_where_nothing_is_known(tmp_path: Path) -> None:
+    (rule,) = (alert for alert in ALERTS if alert["alert"] == "IntentRecIndexMisses")
+
+    def series(**values: str) -> list[dict[str, str]]:
+        return [
+            {"series": f'intentrec_index_recall_ratio{{instance="{name}"}}', "values": f"{value}x60"}
+            for name, value in values.items()
+        ]
+
+    def case(fires: bool, **values: str) -> dict[str, Any]:
+        expected = [{"exp_labels": rule["labels"], "exp_annotations": rule["annotations"]}] if fires else []
+        alerts = [
+            {"eval_time": "29m", "alertname": rule["alert"], "exp_alerts": []},
+            {"eval_time": "40m", "alertname": rule["alert"], "exp_alerts": expected},
+        ]
+        return {"interval": "1m", "input_series": series(**values), "alert_rule_test": alerts}
+
+    cases = [
+        case(True, one="0.979+0", other="1+0", young="NaN+0"),
+        case(False, one="0.981+0", other="1+0"),
+        case(False, young="NaN+0"),
+    ]
+    tests = tmp_path / "tests.yml"
+    tests.write_text(yaml.safe_dump({"rule_files": [str(ROOT / "deploy/prometheus/alerts.yml")], "tests": cases}))
+    done = subprocess.run(["promtool", "test", "rules", str(tests)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_alert_on_latency_is_above_what_a_healthy_worker_was_measured_at() -> None:
     """At half of its capacity on 2 shared cores, and with the commit interval on top, for which exactly_once waits."""
     (expr,) = (alert["expr"] for alert in ALERTS if alert["alert"] == "IntentRecSlow")
