@@ -56,7 +56,8 @@ def measure(options: BenchOptions) -> Figures:
         figures |= search_bars(
             name, _items(name, options), rounds=rounds, against="pruned" if name == "1m" else "exact"
         )
-    figures |= pooled_rare_recall(figures, [name for name in names if f"{name}_rare_answers" in figures])
+    trained = [name for name in names if name != "decaying" and f"{name}_rare_answers" in figures]
+    figures |= pooled_rare_recall(figures, trained)
     for num_items in SIZES.values() if options.wants("kinds") and not options.quick else ():
         figures |= _catalogue(num_items, machine, options)
     if options.wants("worker"):

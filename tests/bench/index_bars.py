@@ -87,7 +87,7 @@ def decaying_items(num_items: int, dimension: int = 144) -> TrainedItems:
 
 
 def pooled_rare_recall(figures: Mapping[str, object], names: list[str]) -> Figures:
-    """The recall of the answers in the least popular half of each catalogue, over all catalogues."""
+    """The recall of the answers in the least popular half of each catalogue, over all of these catalogues."""
     hits = sum(float(str(figures[f"{name}_rare_hits"])) for name in names)
     answers = sum(int(str(figures[f"{name}_rare_answers"])) for name in names)
     return {"index_rare_recall": round(hits / answers, 4)} if answers else {}
