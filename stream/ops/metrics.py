@@ -120,6 +120,11 @@ class Metrics:
         self.catalogue_hidden_items.set(num_hidden)
         self.catalogue_added_items.set(num_added)
 
+    def read_items(self, num_waiting: int, as_of_s: float) -> None:
+        """Records how much of the items topic waits to be applied, and as of which time, since 1970, all of it is known."""
+        self.catalogue_lag.set(num_waiting)
+        self.catalogue_read.set(as_of_s)
+
     def filters(self, names: Sequence[str]) -> None:
         """Creates the series of a domain's filters at 0, so that the first hidden list is seen as an increase."""
         for name, reason in product(names, HidingReason):
@@ -127,7 +132,13 @@ class Metrics:
 
     def judges(self, bundle: str, heads: Sequence[str]) -> None:
         """Creates the live-quality series of ``bundle`` at 0; drops those of the least recently used bundle above MAX_BUNDLES."""
-        by_bundle = (self.judged_plays, self.judged_hits, self.judged_reciprocal_ranks, self.judged_popular_hits)
+        by_bundle = (
+            self.judged_plays,
+            self.judged_hits,
+            self.judged_reciprocal_ranks,
+            self.judged_popular_hits,
+            self.judged_markov_hits,
+        )
         by_head = (self.judged_intents, self.judged_intents_right, self.judged_popular_intents_right)
         if bundle not in self._bundles:
             for judged in by_bundle:
@@ -261,6 +272,13 @@ class Metrics:
         self.catalogue_offset = create.gauge(
             "catalogue_offset", "Offset of the newest record of the items topic that lists take into account; -1: none"
         )
+        self.catalogue_lag = create.gauge(
+            "catalogue_lag_records", "Records of the items topic that wait: lists do not take them into account yet"
+        )
+        self.catalogue_read = create.gauge(
+            "catalogue_read_timestamp_seconds",
+            "When all of the items topic was last known: lists take into account what was written before; 0: it is not followed",
+        )
         self.catalogue_items = create.gauge("catalogue_items", "Items in the items topic, withdrawn ones left out")
         self.catalogue_hidden_items = create.gauge(
             "catalogue_hidden_items",
@@ -292,6 +310,11 @@ class Metrics:
         self.judged_popular_hits = create.counter(
             "judged_popular_hits_total",
             "Judged plays whose item was among the 10 most played items of the last 7 days",
+            "bundle",
+        )
+        self.judged_markov_hits = create.counter(
+            "judged_markov_hits_total",
+            "Judged plays whose item was among the 10 that most often follow the member's last plays (Markov chain)",
             "bundle",
         )
         self.judged_intents = create.counter(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
+from tests.mutants.evaluation import EVALUATION
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
+from tests.mutants.live_quality import LIVE_QUALITY
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.migration import MIGRATION
 from tests.mutants.partition_tasks import PARTITION_TASKS
@@ -36,4 +38,6 @@ MUTANTS = (
     *DATA,
     *LIVE_CATALOGUE,
     *INDEX,
+    *EVALUATION,
+    *LIVE_QUALITY,
 )
