@@ -122,11 +122,12 @@ def build_bundle(
     moved = drift(model.domain, previous, profile) if previous else {}
     vectors = item_vectors(model.network, model.item_table, until_ms / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
-    queries = golden_queries(model.network, model.features, plays)
+    queries = golden_queries(model.network, model.features, newest_contexts(model.features, plays, NUM_GOLDEN))
     num_items = len(model.vocabulary) - 1
     check_index_kind(index_kind, num_items, plays)
-    needs_queries = artifact.needs_queries(index_kind, len(searched))
-    asked = planning_queries(model.network, model.features, plays) if needs_queries else None
+    asked = None
+    if artifact.needs_queries(index_kind, len(searched)):
+        asked = planning_queries(model.network, model.features, newest_contexts(model.features, plays, NUM_PLANNING))
     index = artifact.build(searched, index_kind, asked)
     recall = recall_at_k(index, ExactIndex(searched), queries, GOLDEN_K)
     own_facts: dict[str, str | int | float] = {
@@ -229,31 +230,34 @@ def remove_leftovers(store: BundleStore) -> None:
             logger.info("removed what a killed publisher left in %s: %s", store.url, ", ".join(removed))
 
 
-def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:
-    """Sample queries of the most recently active members, with several betas.
+def newest_contexts(features: FeatureBuilder, plays: pa.Table, at_most: int) -> list[bytes]:
+    """The packed contexts of the members who played last, as of their newest play."""
+    users = pa.array(_newest_members(plays, at_most), plays.schema.field("user_id").type)
+    members = pack_members(features.layout, plays.filter(pc.is_in(plays.column("user_id"), users)))
+    contexts = []
+    for begin, end in members.spans():
+        start = begin + anchor(end - begin, features.layout.window)
+        contexts.append(members.packed(start, end))
+    return contexts
 
-    Shapes: f32[N, D'], N at most 1,024.
+
+def planning_queries(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Vectors:
+    """Sample queries after the newest play of each packed context, with several betas.
+
+    Shapes: f32[N, D'].
     """
-    asked = golden_queries(model, features, plays, NUM_PLANNING)
+    asked = golden_queries(model, features, contexts)
     # Neighbours share a beta: a plan is fitted to every other query and judged by the rest.
     betas = np.resize(np.repeat(PLANNED_BETAS, 2), len(asked))
     asked[:, model.config.width + 1 :] *= (betas / GOLDEN_BETA)[:, None]
     return asked
 
 
-def golden_queries(
-    model: IntentRec, features: FeatureBuilder, plays: pa.Table, num_queries: int = NUM_GOLDEN
-) -> Vectors:
-    """What the index would be asked after the newest plays of the members who played last.
+def golden_queries(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Vectors:
+    """What the index would be asked after the newest play of each packed context.
 
-    Shapes: f32[N, D'], N at most ``num_queries``.
+    Shapes: f32[N, D'].
     """
-    users = pa.array(_newest_members(plays, num_queries), plays.schema.field("user_id").type)
-    members = pack_members(features.layout, plays.filter(pc.is_in(plays.column("user_id"), users)))
-    contexts = []
-    for begin, end in members.spans():
-        start = begin + anchor(end - begin, features.layout.window)
-        contexts.append(members.packed(start, end))
     # A few at a time: attention over whole contexts takes memory by the square of their length.
     parts = [
         _asked(model, features, contexts[low : low + _CONTEXTS_AT_ONCE])
