@@ -1,9 +1,9 @@
 """Intent conditioning: predicted intents influence the ranking, as part of one inner product.
 
-    score(i) = ⟨E, w_i⟩ + b_i + β · Σ_m p_m(label_m(i))  =  ⟨ [E, 1, β·p], [w_i, b_i, labels_i] ⟩
+    score(i) = ⟨E, w_i⟩ + b_i + Σ_m β_m · ⟨s_m, labels_m(i)⟩  =  ⟨ [E, 1, β·s], [w_i, b_i, labels_i] ⟩
 
-β = 0 is the paper's model. Only heads whose label depends on the item alone take part: the caller passes these heads'
-labels and probabilities, in the same order. An item with several labels gets the sum of their probabilities.
+s are the label scores of :mod:`intentrec_core.model.intent_score`, where this score is defined and learnt. The caller passes
+labels and probabilities of the same heads, in the same order.
 
 Shapes: V item rows (row 0 no item), N queries, D model width, L_m labels of head m, D' = D + 1 + Σ L_m.
 """
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from index.base import Vectors
+from intentrec_core.model.intent_score import label_scores
 
 
 def augment(weights: Vectors, bias: Vectors, labels: Sequence[Vectors] = ()) -> Vectors:
@@ -35,18 +36,19 @@ def augment(weights: Vectors, bias: Vectors, labels: Sequence[Vectors] = ()) -> 
     return vectors
 
 
-def query(items: Vectors, probabilities: Sequence[Vectors] = (), beta: float = 0.0) -> Vectors:
-    """Queries [E, 1, β·p] for vectors made by :func:`augment` with the same heads in the same order.
+def query(items: Vectors, probabilities: Sequence[Vectors] = (), betas: Sequence[float] | Vectors = ()) -> Vectors:
+    """Queries [E, 1, β·s] for vectors made by :func:`augment` with the same heads in the same order.
 
-    Shapes: f32[N, D], f32[N, L_m] each -> f32[N, D'].
-    Raises: ValueError when β is negative or not finite, or the numbers of queries differ.
+    Shapes: f32[N, D], f32[N, L_m] each, one β a head -> f32[N, D'].
+    Raises: ValueError when there is not one finite β per head, or the numbers of queries differ.
     """
-    if not np.isfinite(beta) or beta < 0.0:
-        raise ValueError(f"beta is {beta}; allowed: at least 0")
+    if len(betas) != len(probabilities) or not np.isfinite(betas).all():
+        raise ValueError(f"betas are {list(betas)} for {len(probabilities)} heads; allowed: one finite number per head")
     if any(len(head) != len(items) for head in probabilities):
         raise ValueError(
             f"{len(items)} queries, but probabilities have shapes {[head.shape for head in probabilities]}; "
             "allowed: one row per query in each"
         )
     ones = np.ones((len(items), 1), dtype=np.float32)
-    return np.concatenate([items, ones, *(np.float32(beta) * head for head in probabilities)], axis=1, dtype=np.float32)
+    scores = [np.float32(beta) * label_scores(head, np.log) for beta, head in zip(betas, probabilities, strict=True)]
+    return np.concatenate([items, ones, *scores], axis=1, dtype=np.float32)

@@ -1,7 +1,7 @@
 """A model's ranks on test plays, window by window: one causal pass predicts every target of a window as it would be
 served.
 
-Shapes: N targets, B windows, T plays, V item rows.
+Shapes: N targets, B windows, T plays, V item rows, Q width of a query.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ModelRanker:
         ranks = np.full(len(targets), np.inf)
         heads = self._domain.heads if model.config.intent_stage else ()
         correct = {head.name: np.full(len(targets), np.nan) for head in heads}
-        weight_VW, bias_V = model.item_weights()
+        vector_VQ, bias_V = model.item_vectors()
         chunk = max(1, MAX_SCORES // len(bias_V))
         for batch in self._batches.ordered(BATCH_WINDOWS):
             on_device = batch.to(model.device)
@@ -68,10 +68,10 @@ class ModelRanker:
             self._score_heads(model, output, on_device, which, window, place, correct)
             if decides_filter and heads:
                 targets.lifted[which] = lifted_by(self._domain, output, window, place - 1)
-            user_NW = output.item_BTW[window, place - 1]
+            query_NQ = model.queries(output)[window, place - 1]
             for low in range(0, len(which), chunk):
                 chunk_rows = slice(low, low + chunk)
-                scores = torch.addmm(bias_V, user_NW[chunk_rows], weight_VW.T)
+                scores = torch.addmm(bias_V, query_NQ[chunk_rows], vector_VQ.T)
                 ranks[which[chunk_rows]] = targets.ranks(which[chunk_rows], scores)
         return ModelRanks(ranks, correct)
 

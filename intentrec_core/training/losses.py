@@ -44,13 +44,14 @@ def intentrec_loss(
     first = torch.ones_like(batch.lengths) if first_target is None else first_target.clamp(min=1)
     taken = (place[None] < batch.lengths[:, None]) & (place[None] >= first[:, None])
     row = batch.item_row[:, 1:][taken]
-    encoded, target = output.item_BTW[:, :-1][taken], row.clamp(min=1)
+    query, target = model.queries(output)[:, :-1][taken], row.clamp(min=1)
     weight = batch.weight[:, 1:][taken] * (row > 0)
     share = weight / weight.sum().clamp(min=1e-6)
     if sampler is None:
-        item = item_cross_entropy(encoded, *model.item_weights(), target, share)
+        weight, bias = model.item_weights()
+        item = item_cross_entropy(query, weight, model.item_labels(), bias, target, share)
     else:
-        item = (sampled_cross_entropy(model, encoded, target, sampler) * share).sum()
+        item = (sampled_cross_entropy(model, query, target, sampler) * share).sum()
     predicted = model.domain.heads if model.config.intent_stage else ()
     heads = {}
     for head, logit, labels in zip(

@@ -214,7 +214,8 @@ def queries_of(
             for head, logits in zip(model.domain.heads, output.head_logits, strict=True)
             if head in labelled
         ]
-        asked.append(query(output.item_BTW.numpy()[wanted], heads, 1.0))
+        betas = [beta for head, beta in zip(model.domain.heads, model.betas(), strict=True) if head in labelled]
+        asked.append(query(output.item_BTW.numpy()[wanted], heads, betas))
         num += len(asked[-1])
         if at_most is not None and num >= at_most:
             break

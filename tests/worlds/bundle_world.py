@@ -58,8 +58,11 @@ def make_bundle(
     vectors = item_vectors(model, world.table, START_MS / 1000)
     augmented = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
     index = artifact.build(augmented, index_kind)
-    asked = np.random.default_rng(0).normal(size=(4, model.config.width)).astype(np.float32)
-    probabilities = [np.full((4, labels.shape[1]), 0.25, dtype=np.float32) for labels in vectors.labels.values()]
+    random = np.random.default_rng(0)
+    asked = random.normal(size=(4, model.config.width)).astype(np.float32)
+    probabilities = [
+        random.dirichlet(np.ones(labels.shape[1]), 4).astype(np.float32) for labels in vectors.labels.values()
+    ]
     counts = (
         np.arange(len(world.vocabulary), dtype=np.float32) if popularity is None else np.array(popularity, np.float32)
     )
@@ -73,7 +76,7 @@ def make_bundle(
             vectors=vectors,
             popularity=counts,
             index=artifact.to_bytes(index),
-            golden=golden_bytes(index, query(asked, probabilities, 0.5), 5),
+            golden=golden_bytes(index, query(asked, probabilities, [0.5] * len(probabilities)), 5),
             profile=measure(world.features, world.table, random_plays(members=3, plays=20)),
         )
         return write_bundle(

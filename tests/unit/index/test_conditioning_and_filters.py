@@ -22,13 +22,15 @@ def test_one_inner_product_is_the_formula():
     form = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 30)]
     form[4] = 0.0  # missing
     items = rng.normal(size=(6, 8)).astype(np.float32)
-    p_genre, p_form = (rng.dirichlet(np.ones(n), 6).astype(np.float32) for n in (5, 3))
+    p_genre, p_form = (rng.dirichlet(np.full(n, 5.0), 6).astype(np.float32) for n in (5, 3))
+    s_genre, s_form = (np.log(p) - (p * np.log(p)).sum(axis=1, keepdims=True) for p in (p_genre, p_form))
     vectors = conditioning.augment(weights, bias, [genre, form])
-    for beta in (0.0, 0.5, 3.0):
-        got = conditioning.query(items, [p_genre, p_form], beta) @ vectors.T
-        want = items @ weights[1:].T + bias[1:] + beta * (p_genre @ genre[1:].T + p_form @ form[1:].T)
-        # float32 sums of 17 products of size about 3, in another order
-        assert np.abs(got[:, 1:] - want).max() < 1e-5
+    for betas in ([0.0, 0.0], [0.5, 0.0], [-1.0, 2.0]):
+        got = conditioning.query(items, [p_genre, p_form], betas) @ vectors.T
+        conditioned = betas[0] * s_genre @ genre[1:].T + betas[1] * s_form @ form[1:].T
+        want = items @ weights[1:].T + bias[1:] + conditioned
+        # float32 sums of 17 products of size about 10, in another order
+        assert np.abs(got[:, 1:] - want).max() < 3e-5
     assert not vectors[0].any()
 
 
@@ -40,7 +42,7 @@ def test_a_large_beta_brings_the_predicted_label_to_the_top():
     )
     items = rng.normal(size=(1, 4)).astype(np.float32)
     sure = [np.array([[0.0, 1.0]], dtype=np.float32)]
-    rows, _ = index.search(conditioning.query(items, sure, beta=100.0), 10)
+    rows, _ = index.search(conditioning.query(items, sure, [100.0]), 10)
     assert (rows[0] % 2 == 1).all()
 
 
@@ -51,10 +53,10 @@ def test_wrong_shapes_and_betas_are_refused():
     with pytest.raises(ValueError, match="rows"):
         conditioning.augment(weights, np.ones(3, dtype=np.float32), [np.ones((4, 1), dtype=np.float32)])
     with pytest.raises(ValueError, match="queries"):
-        conditioning.query(weights, [np.ones((2, 1), dtype=np.float32)])
-    for beta in (-1.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match="beta"):
-            conditioning.query(weights, beta=beta)
+        conditioning.query(weights, [np.ones((2, 1), dtype=np.float32)], [1.0])
+    for betas in ([np.nan], [np.inf], [], [1.0, 1.0]):
+        with pytest.raises(ValueError, match="betas are"):
+            conditioning.query(weights, [np.ones((3, 1), dtype=np.float32)], betas)
 
 
 AVAILABLE = Filter(kind=FilterKind.AVAILABLE, key="available")

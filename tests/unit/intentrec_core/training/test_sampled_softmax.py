@@ -36,7 +36,7 @@ def test_items_are_drawn_as_often_as_they_are_played_and_the_expected_number_say
 def test_the_estimate_of_the_sum_is_right_on_average(world: TinyWorld) -> None:
     model = world.model()
     torch.manual_seed(1)
-    asked, target = torch.randn(5, model.config.width), torch.tensor([1, 2, 3, 2, 30])
+    asked, target = torch.randn(5, model.item_vectors()[0].shape[1]), torch.tensor([1, 2, 3, 2, 30])
     whole = functional.cross_entropy(model.item_logits(asked), target, reduction="none")
     sampler = ItemSampler(np.arange(model.num_rows), 8, CPU)
     with torch.inference_mode():

@@ -218,6 +218,8 @@ def test_auto_is_one_of_faiss_whatever_the_size(tmp_path: Path, walk: WalkingWor
 
 def test_an_index_is_planned_with_every_beta_and_neighbours_share_one(walk: WalkingWorld, model: IntentRec) -> None:
     features, plays = walk.parts()[2], walk.plays(400)
+    model = copy.deepcopy(model)
+    model.intent_beta.data.fill_(0.7)
     asked, golden = (ask(model, features, plays) for ask in (planning_queries, golden_queries))
     labels = slice(TINY_MODEL.width + 1, None)
     ratio = asked[:, labels].sum(axis=1) / golden[:, labels].sum(axis=1)
