@@ -1,9 +1,9 @@
 """Intent conditioning: predicted intents influence the ranking, as part of one inner product.
 
-    score(i) = ⟨E, w_i⟩ + b_i + Σ_m β_m · ⟨s_m, labels_m(i)⟩  =  ⟨ [E, 1, β·s], [w_i, b_i, labels_i] ⟩
+    score(i) = ⟨E, w_i⟩ + b_i + Σ_m ⟨s_m, labels_m(i)⟩  =  ⟨ [E, 1, s], [w_i, b_i, labels_i] ⟩
 
-s are the label scores of :mod:`intentrec_core.model.intent_score`, where this score is defined and learnt. The caller passes
-labels and probabilities of the same heads, in the same order.
+s_m are scores of head m's labels: what a predicted intent adds to an item with that label. The caller passes labels and scores of
+the same heads, in the same order.
 
 Shapes: V item rows (row 0 no item), N queries, D model width, L_m labels of head m, D' = D + 1 + Σ L_m.
 """
@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from index.base import Vectors
-from intentrec_core.model.intent_score import label_scores
 
 
 def augment(weights: Vectors, bias: Vectors, labels: Sequence[Vectors] = ()) -> Vectors:
@@ -36,19 +35,16 @@ def augment(weights: Vectors, bias: Vectors, labels: Sequence[Vectors] = ()) -> 
     return vectors
 
 
-def query(items: Vectors, probabilities: Sequence[Vectors] = (), betas: Sequence[float] | Vectors = ()) -> Vectors:
-    """Queries [E, 1, β·s] for vectors made by :func:`augment` with the same heads in the same order.
+def query(items: Vectors, label_scores: Sequence[Vectors] = ()) -> Vectors:
+    """Queries [E, 1, s] for vectors made by :func:`augment` with the same heads in the same order.
 
-    Shapes: f32[N, D], f32[N, L_m] each, one β a head -> f32[N, D'].
-    Raises: ValueError when there is not one finite β per head, or the numbers of queries differ.
+    Shapes: f32[N, D], f32[N, L_m] each -> f32[N, D'].
+    Raises: ValueError when the numbers of queries differ.
     """
-    if len(betas) != len(probabilities) or not np.isfinite(betas).all():
-        raise ValueError(f"betas are {list(betas)} for {len(probabilities)} heads; allowed: one finite number per head")
-    if any(len(head) != len(items) for head in probabilities):
+    if any(len(scores) != len(items) for scores in label_scores):
         raise ValueError(
-            f"{len(items)} queries, but probabilities have shapes {[head.shape for head in probabilities]}; "
+            f"{len(items)} queries, but label scores have shapes {[scores.shape for scores in label_scores]}; "
             "allowed: one row per query in each"
         )
     ones = np.ones((len(items), 1), dtype=np.float32)
-    scores = [np.float32(beta) * label_scores(head, np.log) for beta, head in zip(betas, probabilities, strict=True)]
-    return np.concatenate([items, ones, *scores], axis=1, dtype=np.float32)
+    return np.concatenate([items, ones, *label_scores], axis=1, dtype=np.float32)

@@ -40,15 +40,16 @@ class PopularWindow:
         self._plays: list[
             tuple[float, int, int]
         ] = []  # a heap of (time, row, number): plays of different members arrive out of order
+        self._num_plays = 0
         self._counts = array("q")  # as fast as a list for single values, and numpy reads it without a copy
-        self._order: list[int] = []  # rows, highest count first
+        self._order = array("q")  # rows, highest count first
         self._place = array("q")  # each row's index in the order
         self._above: list[int] = [0]  # at index c: the number of rows with more than c plays
         self._reserve(max(1, num_rows))
 
     def __len__(self) -> int:
         """Number of plays in the window."""
-        return sum(number for _, _, number in self._plays)
+        return self._num_plays
 
     def add(self, row: int, ts_s: float) -> None:
         """Counts one play at event time ``ts_s``, and removes plays that are ``window_s`` or more older than the newest
@@ -90,6 +91,16 @@ class PopularWindow:
         known = np.frombuffer(self._counts, dtype=np.int64, count=min(num_rows, len(self._counts)))
         counts[: len(known)] = known
         return counts
+
+    def counts_and_order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Plays of each row, and the rows by their plays, most first: read-only views that the next play changes.
+
+        Shapes: i64[R], i64[R], R at least the highest row that was counted.
+        """
+        views = np.frombuffer(self._counts, dtype=np.int64), np.frombuffer(self._order, dtype=np.int64)
+        for view in views:
+            view.flags.writeable = False
+        return views
 
     def top(self, k: int, excluded: Collection[int] = ()) -> list[int]:
         """The ``k`` most played rows, most played first, without ``excluded`` rows and rows without plays.
@@ -137,7 +148,7 @@ class PopularWindow:
             )  # grows in steps: rows arrive one by one, and copying for each would be quadratic
             self._counts.frombytes(bytes(8 * (grown - have)))
             self._place.extend(range(have, grown))
-            self._order += range(have, grown)
+            self._order.extend(range(have, grown))
 
     def _raise_count(self, row: int) -> None:
         count = self._counts[row]
@@ -146,12 +157,14 @@ class PopularWindow:
         if count + 1 == len(self._above):
             self._above.append(0)
         self._counts[row] = count + 1
+        self._num_plays += 1
 
     def _lower_count(self, row: int) -> None:
         count = self._counts[row]
         self._swap(row, self._above[count - 1] - 1)
         self._above[count - 1] -= 1
         self._counts[row] = count - 1
+        self._num_plays -= 1
 
     def _swap(self, row: int, place: int) -> None:
         order, other, mine = self._order, self._order[place], self._place[row]

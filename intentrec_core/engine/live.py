@@ -30,7 +30,7 @@ from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
-from intentrec_core.model.intent_score import label_scores
+from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import check_plays, play_rows
 from intentrec_core.times import END_MS, outside, unit_hint
@@ -432,8 +432,8 @@ class _Ranker:
         self._vectors_VQ: NDArray[np.float32] = vectors.float().cpu().numpy()
         self._bias_V: NDArray[np.float32] = bias.float().cpu().numpy()
         self._vocabulary, self._titles, self._layout = model.vocabulary, model.item_table.titles, layout
-        domain, betas = model.network.domain, model.network.betas()
-        self._betas = [(m, betas[m]) for m in model.network.scored]
+        domain, self._scored = model.network.domain, model.network.scored
+        self._betas = model.network.betas()[self._scored]
         self._available = np.ones(len(model.vocabulary), dtype=np.bool_)
         self._available[0] = False
         self._by_member: list[tuple[Filter, Any]] = []
@@ -448,7 +448,7 @@ class _Ranker:
 
     def query(self, out: Encoded, row: int) -> NDArray[np.float32]:
         """What the items are scored with for one row of an output. Shape: f32[Q]."""
-        scores = [beta * label_scores(out.heads[m][row], np.log) for m, beta in self._betas]
+        scores = weighted_scores([out.heads[m][row] for m in self._scored], self._betas)
         return np.concatenate([out.item_NW[row], *scores])
 
     def best(self, query: NDArray[np.float32], moment: _Moment, k: int, *, hide_watched: bool) -> list[ScoredItem]:

@@ -10,14 +10,17 @@ changes no probability and no order.
 Only heads whose label the catalogue alone gives take part. The label of a play is not known before the play, and the age of
 an item changes with every moment.
 
-Functions here take tensors and NumPy arrays, so training and serving share one definition; this module imports neither torch nor
-the model.
+Functions of ``Array`` take tensors and NumPy arrays, so training and serving share one definition. This module imports
+neither torch nor the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, Field, FieldSource
 
@@ -42,6 +45,11 @@ def label_scores(probabilities: Array, log: Callable[[Array], Array]) -> Array:
     logs: Any = log(p.clip(MIN_PROBABILITY))
     scores: Array = logs - (p * logs).sum(-1)[..., None]
     return scores
+
+
+def weighted_scores(probabilities: Iterable[NDArray[np.float32]], betas: Iterable[float]) -> list[NDArray[np.float32]]:
+    """What each head adds to the score of an item with a label, for heads with these β. Shapes: f32[..., L] each."""
+    return [np.float32(beta) * label_scores(p, np.log) for p, beta in zip(probabilities, betas, strict=True)]
 
 
 def label_shares(indicators: Array) -> Array:

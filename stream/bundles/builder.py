@@ -39,6 +39,7 @@ from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
+from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.drift import drift
 from intentrec_core.plays.drift import warnings as drift_warnings
@@ -274,7 +275,7 @@ def _asked(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]
     betas = [float(beta) for head, beta in zip(model.domain.heads, model.betas(), strict=True) if head in labelled]
     if not probabilities:  # a model without heads still has the labels in its vectors
         probabilities = [np.zeros((len(contexts), head.num_labels), dtype=np.float32) for head in labelled]
-    return query(encoded.item_NW, probabilities, betas)
+    return query(encoded.item_NW, weighted_scores(probabilities, betas))
 
 
 def popularity(plays: pa.Table, vocabulary: Vocabulary, until_ms: int) -> NDArray[np.float32]:

@@ -195,7 +195,8 @@ def _line_printer(console: Console) -> DrawSnapshot:
         console.print(
             f"{view.elapsed_s:4.0f} s  {view.plays_sent:,} sent  {view.plays_applied:,} folded in  "
             f"{view.plays_per_s:,.0f}/s  p50 {milliseconds(view.p50_s)}  p99 {milliseconds(view.p99_s)}  "
-            f"HR@10 {ratio(quality.hr_at_10)} (popular {ratio(quality.hr_at_10_popular)})  "
+            f"HR@10 {ratio(quality.hr_at_10)} (popular {ratio(quality.hr_at_10_popular)}, "
+            f"Markov {ratio(quality.hr_at_10_markov)})  "
             f"{weights.version or 'no bundle'}, {weights.num_swapped} swaps",
             style="dim",
             markup=False,
@@ -216,7 +217,8 @@ def _report(result: DemoResult, print_step: PrintStep, *, as_json: bool) -> None
         f"latency p50 {result.p50_ms} ms, p99 {result.p99_ms} ms"
     )
     print_step(
-        f"HR@10 {result.hr_at_10}, popularity baseline {result.hr_at_10_popular}; intent accuracy: {accuracy or 'none yet'}; "
+        f"HR@10 {result.hr_at_10}, popularity baseline {result.hr_at_10_popular}, Markov baseline {result.hr_at_10_markov}; "
+        f"intent accuracy: {accuracy or 'none yet'}; "
         f"{result.bundles_swapped} of {result.bundles_published} new bundles took over"
     )
     if as_json:

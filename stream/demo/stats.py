@@ -46,6 +46,7 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float | None
     hr_at_10: float | None
     hr_at_10_popular: float | None
+    hr_at_10_markov: float | None
     intent_accuracy: dict[str, float]
     bundles_published: int
     bundles_swapped: int
@@ -116,6 +117,7 @@ class DemoStats:
             num_judged=int(judged),
             hr_at_10=self._judged_total("intentrec_judged_hits_total") / judged,
             hr_at_10_popular=self._judged_total("intentrec_judged_popular_hits_total") / judged,
+            hr_at_10_markov=self._judged_total("intentrec_judged_markov_hits_total") / judged,
             mrr=self._judged_total("intentrec_judged_reciprocal_ranks_total") / judged,
             intents={
                 head: (right.get(head, 0.0) / number, common[head] / number if head in common else None)
@@ -199,6 +201,7 @@ class DemoStats:
             p99_ms=None if p99_s is None else round(p99_s * 1000, 2),
             hr_at_10=_rounded(quality.hr_at_10),
             hr_at_10_popular=_rounded(quality.hr_at_10_popular),
+            hr_at_10_markov=_rounded(quality.hr_at_10_markov),
             intent_accuracy={head: round(ours, 4) for head, (ours, _) in quality.intents.items()},
             bundles_published=self.published,
             bundles_swapped=self.swapped,
@@ -218,6 +221,7 @@ class DemoStats:
             num_judged=int(judged),
             hr_at_10=self._judged["intentrec_judged_hits_total"].get(bundle, 0.0) / judged,
             hr_at_10_popular=self._judged["intentrec_judged_popular_hits_total"].get(bundle, 0.0) / judged,
+            hr_at_10_markov=self._judged["intentrec_judged_markov_hits_total"].get(bundle, 0.0) / judged,
         )
 
 
@@ -225,6 +229,7 @@ _JUDGED = (
     "intentrec_judged_plays_total",
     "intentrec_judged_hits_total",
     "intentrec_judged_popular_hits_total",
+    "intentrec_judged_markov_hits_total",
     "intentrec_judged_reciprocal_ranks_total",
 )
 

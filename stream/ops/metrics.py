@@ -127,7 +127,13 @@ class Metrics:
 
     def judges(self, bundle: str, heads: Sequence[str]) -> None:
         """Creates the live-quality series of ``bundle`` at 0; drops those of the least recently used bundle above MAX_BUNDLES."""
-        by_bundle = (self.judged_plays, self.judged_hits, self.judged_reciprocal_ranks, self.judged_popular_hits)
+        by_bundle = (
+            self.judged_plays,
+            self.judged_hits,
+            self.judged_reciprocal_ranks,
+            self.judged_popular_hits,
+            self.judged_markov_hits,
+        )
         by_head = (self.judged_intents, self.judged_intents_right, self.judged_popular_intents_right)
         if bundle not in self._bundles:
             for judged in by_bundle:
@@ -291,6 +297,11 @@ class Metrics:
         self.judged_popular_hits = create.counter(
             "judged_popular_hits_total",
             "Judged plays whose item was among the 10 most played items of the last 7 days",
+            "bundle",
+        )
+        self.judged_markov_hits = create.counter(
+            "judged_markov_hits_total",
+            "Judged plays whose item was among the 10 that most often follow the member's last plays (Markov chain)",
             "bundle",
         )
         self.judged_intents = create.counter(

@@ -44,6 +44,25 @@ class BatchRows:
         first_row = dict(zip(map(id, self.runs), self.first_row, strict=True))
         return [[first_row[id(answer.run)] + answer.nth for answer in group] for group in answers]
 
+    def item_rows_before(
+        self, rows: NDArray[np.int64], limit: int, layout: EventLayout, vocabulary: ItemRows
+    ) -> list[NDArray[np.int64]]:
+        """For each of ``rows``, the item rows of the last ``limit`` plays of its context before its own play, oldest first.
+
+        Shapes: i64[n] -> n times i64[up to limit].
+        Cost: a view and a look-up of ``limit`` items for each row.
+        """
+        hashes = []
+        for run_of, nth in zip(self.run[rows].tolist(), self.nth[rows].tolist(), strict=True):
+            run = self.runs[run_of]
+            place = len(run.context) // layout.size - run.num_outputs + nth
+            hashes.append(layout.view(run.context)["item_hash"][max(0, place - limit) : place])
+        if not hashes:
+            return []
+        flat = vocabulary.rows(np.concatenate(hashes))
+        ends = np.cumsum([len(own) for own in hashes]).tolist()
+        return [flat[end - len(own) : end] for own, end in zip(hashes, ends, strict=True)]
+
 
 def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabulary: ItemRows) -> BatchRows:
     """Numbers the rows of all runs and gathers what is known of each row's play.

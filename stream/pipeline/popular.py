@@ -47,15 +47,6 @@ class PopularNow:
         for row, at_s in zip(item_rows.tolist(), ts_s.tolist(), strict=True):
             add(row, at_s)
 
-    def hits(
-        self, item_rows: NDArray[np.int64], watched: Sequence[NDArray[np.int64]], k: int, hide_watched: bool
-    ) -> NDArray[np.bool_]:
-        """Whether each item is among the ``k`` most played, without the items that its member had ``watched`` before.
-
-        Shapes: item_rows i64[N], watched i64[any] for each play -> bool[N].
-        """
-        return self.window.among_top(item_rows, k, watched if hide_watched else None)
-
     def ranked(
         self,
         label_probs: Sequence[NDArray[np.float32]],

@@ -20,6 +20,7 @@ from index.base import PAD_ROW, Mask
 from index.filters import HidingFilter
 from intentrec_core.domain.spec import Filter, FilterKind
 from intentrec_core.history.history import EventLayout, default_value
+from intentrec_core.model.intent_score import weighted_scores
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.watched import WatchedRows
 
@@ -91,7 +92,8 @@ class Retrieval:
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
         rows = np.flatnonzero(~unanswered & ~ranked.popular)
         if len(rows):
-            queries = conditioning.query(encoded.item_NW[rows], self._label_probs(encoded, rows), self._betas)
+            scores = weighted_scores(self._label_probs(encoded, rows), self._betas)
+            queries = conditioning.query(encoded.item_NW[rows], scores)
             picked = rows.tolist()
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]

@@ -51,9 +51,9 @@ class Play(Struct, frozen=True, omit_defaults=True, gc=False):
     ts: Annotated[
         Annotated[int, Meta(ge=0, lt=MAX_TS_MS)] | Annotated[str, Meta(min_length=10, max_length=64)],
         Meta(
-            description="When the item was played: milliseconds since 1970 (UTC), also as a text of digits, or ISO 8601 (UTC if "
-            "it has no offset). Not before the domain's earliest (1990-01-01 unless it says otherwise), before 2100, and at "
-            "most a small tolerance later than the timestamp of the Kafka record.",
+            description="When the item was played: milliseconds since 1970 (UTC) without a decimal point, also as a text of "
+            "digits, or ISO 8601 (UTC if it has no offset). Not before the domain's earliest (1990-01-01 unless it says "
+            "otherwise), before 2100, and at most a small tolerance later than the timestamp of the Kafka record.",
             examples=[1_772_396_100_000, "2026-03-01T20:15:00.000Z"],
         ),
     ]

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from intentrec_core.domain.spec import Domain, FilterKind
+from intentrec_core.domain.spec import Domain, FilterKind, json_bytes
 from intentrec_core.errors import HidingReason
 from stream.wire.codec import encode_output
 from stream.wire.messages import (
@@ -86,7 +86,7 @@ def largest_intent_update(domain: Domain) -> int:
     """Bytes of the largest intent update of a domain, whoever played what."""
     probability = _LONGEST_PROBABILITY
     named = [(head.name, label) for head in domain.heads for label in head.label_names]
-    head, label = max(named, key=lambda names: _json_bytes(names[0]) + _json_bytes(names[1]))
+    head, label = max(named, key=lambda names: json_bytes(names[0]) + json_bytes(names[1]))
     message = IntentUpdate(
         **_LONGEST_FIELDS,
         session_opened=False,
@@ -137,7 +137,8 @@ def with_short_titles(message: Recommendation, max_bytes: int) -> bytes | None:
 
 def cut_text(text: str, max_bytes: int) -> str:
     """The text if its JSON, without quotes, takes at most ``max_bytes``; else its beginning, with "…" if there is room for it."""
-    if _json_bytes(text) <= max_bytes:
+    with_quotes = max_bytes + 2
+    if json_bytes(text) <= with_quotes:
         return text
     room = max_bytes - len(_MARK.encode())
     if room < 0:
@@ -145,12 +146,8 @@ def cut_text(text: str, max_bytes: int) -> str:
     low, high = 0, min(len(text), room)  # characters; each takes a byte or more
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _json_bytes(text[:middle]) <= room else (low, middle - 1)
+        low, high = (middle, high) if json_bytes(text[:middle]) - 2 <= room else (low, middle - 1)
     return text[:low] + _MARK
-
-
-def _json_bytes(text: str) -> int:
-    return len(msgspec.json.encode(text)) - 2
 
 
 def _longest_list(hidden_by: list[HiddenBy] | msgspec.UnsetType) -> Recommendation:

@@ -43,6 +43,7 @@ INSTRUMENTS = {
     "judged_intents_right": "counter bundle head",
     "judged_plays": "counter bundle",
     "judged_popular_hits": "counter bundle",
+    "judged_markov_hits": "counter bundle",
     "judged_popular_intents_right": "counter bundle head",
     "judged_reciprocal_ranks": "counter bundle",
     "lag_plays": "gauge",

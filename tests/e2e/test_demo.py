@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 KEYS = {
     "plays_sent", "plays_applied", "recommendations", "intents", "dead_lettered", "duplicates", "p50_ms", "p99_ms",
-    "hr_at_10", "hr_at_10_popular", "intent_accuracy", "bundles_published", "bundles_swapped", "bundle_versions",
+    "hr_at_10", "hr_at_10_popular", "hr_at_10_markov", "intent_accuracy", "bundles_published", "bundles_swapped",
+    "bundle_versions",
 }  # fmt: skip
 #: A first bundle of a few seconds' learning: the flow is under test here, not the quality.
 QUICK = ("--headless", "--train-seconds", "4")
@@ -117,6 +118,7 @@ def test_every_play_is_folded_in_and_answered_while_the_weights_refresh_and_ctrl
     assert (figures["dead_lettered"], figures["duplicates"]) == (0, 0)
     assert 0 < figures["p50_ms"] <= figures["p99_ms"]
     assert 0 < figures["hr_at_10_popular"] < 1
+    assert 0 < figures["hr_at_10_markov"] < 1
     assert set(figures["intent_accuracy"]) == {"genre", "era", "rating"}
     assert figures["bundles_published"] >= figures["bundles_swapped"] >= 1
     assert len(set(figures["bundle_versions"])) == len(figures["bundle_versions"]) >= 2, "all that served"

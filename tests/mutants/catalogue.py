@@ -8,6 +8,7 @@ from tests.mutants.device import DEVICE
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
+from tests.mutants.live_quality import LIVE_QUALITY
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.migration import MIGRATION
 from tests.mutants.partition_tasks import PARTITION_TASKS
@@ -37,5 +38,6 @@ MUTANTS = (
     *DATA,
     *LIVE_CATALOGUE,
     *INDEX,
+    *LIVE_QUALITY,
     *SCORE,
 )

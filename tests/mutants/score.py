@@ -69,7 +69,7 @@ SCORE = (
     ),
     Mutant(
         "the library scores items without the intents",
-        (Edit(LIVE, "scores = [beta * label_scores(", "scores = [0 * beta * label_scores("),),
+        (Edit(LIVE, "for m in self._scored], self._betas)", "for m in self._scored], 0 * self._betas)"),),
         (TEST_SERVED,),
     ),
     Mutant(

@@ -27,6 +27,7 @@ from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.columns import collate
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout
+from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec, ModelConfig
 from tests.worlds.naive_score import naive_scores
 from tests.worlds.tiny_world import START_MS
@@ -127,7 +128,9 @@ def test_the_served_score_is_the_trained_logit(
     index = ExactIndex(augment(vectors.weights, vectors.bias, list(vectors.labels.values())))
     labelled = [m for m, head in enumerate(domain.heads) if head in item_label_heads(domain)]
     scaled = np.float32(scale) * network.betas()[labelled]
-    rows, scores = index.search(query(encoded.item_NW, [encoded.heads[m] for m in labelled], scaled), NUM_ITEMS)
+    rows, scores = index.search(
+        query(encoded.item_NW, weighted_scores([encoded.heads[m] for m in labelled], scaled)), NUM_ITEMS
+    )
     assert sorted(rows[0]) == list(range(1, NUM_ITEMS + 1))
     of_reference = naive_scores(network, model.item_table, encoded, scale=scale)
     np.testing.assert_allclose(scores[0], of_reference[rows[0]], atol=TOLERANCE, rtol=0)

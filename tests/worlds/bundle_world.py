@@ -16,6 +16,7 @@ from index.conditioning import augment, query
 from index.golden import golden_bytes
 from intentrec_core.bundle.contents import item_vectors, pack_files
 from intentrec_core.bundle.format import BundleRef, write_bundle
+from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.profile import measure
 from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
@@ -76,7 +77,7 @@ def make_bundle(
             vectors=vectors,
             popularity=counts,
             index=artifact.to_bytes(index),
-            golden=golden_bytes(index, query(asked, probabilities, [0.5] * len(probabilities)), 5),
+            golden=golden_bytes(index, query(asked, weighted_scores(probabilities, [0.5] * len(probabilities))), 5),
             profile=measure(world.features, world.table, random_plays(members=3, plays=20)),
         )
         return write_bundle(

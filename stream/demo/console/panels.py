@@ -17,6 +17,7 @@ OURS = "bright_cyan"
 THEIRS = "grey50"
 HIT = "bold bright_green"
 WEIGHTS = "bright_magenta"
+_MARKOV = "vs Markov"
 _HEAD_STYLES = ("bright_cyan", "bright_yellow", "bright_magenta", "bright_green")
 
 
@@ -78,8 +79,13 @@ def _progress(view: DemoSnapshot, width: int) -> Text:
 
 
 def quality_panel(quality: LiveQuality, width: int) -> Panel:
-    """Hit rate and intent accuracy of IntentRec beside the popularity baseline: one row each, on one scale."""
-    rows = [("HR@10", quality.hr_at_10, quality.hr_at_10_popular)]
+    """Hit rate and intent accuracy of IntentRec beside the baselines: one row each.
+
+    Hit rates are small: their bars are scaled to the best of the three. An accuracy's bar shows the accuracy itself.
+    """
+    hit_rates = (quality.hr_at_10, quality.hr_at_10_popular, quality.hr_at_10_markov)
+    best_hit_rate = max(rate or 1e-9 for rate in hit_rates)
+    rows = [("HR@10", *hit_rates[:2]), (_MARKOV, quality.hr_at_10, quality.hr_at_10_markov)]
     rows += [(name, *both) for name, both in quality.intents.items()]
     bar_width = max(4, (width - 4 - 10 - 2 * 7) // 2)
     table = Table.grid(padding=(0, 1))
@@ -88,8 +94,7 @@ def quality_panel(quality: LiveQuality, width: int) -> Panel:
         "", Text("IntentRec", style=OURS), "", Text(shortened("popular, last 7 days", bar_width), style=THEIRS), ""
     )
     for name, ours, theirs in rows:
-        # Hit rates are small: their bars are scaled to the better of the two. An accuracy's bar shows the accuracy itself.
-        top = max(ours or 0.0, theirs or 0.0, 1e-9) if name == "HR@10" else 1.0
+        top = best_hit_rate if name in ("HR@10", _MARKOV) else 1.0
         table.add_row(
             shortened(name, 9),
             Text(bar((ours or 0.0) / top, bar_width), style=OURS),
@@ -113,7 +118,8 @@ def weights_panel(weights: Weights, width: int) -> Panel:
     for reason, count in weights.refused.items():
         body.add_row(Text(f"{count} refused: {reason}", style="bright_red"))
     for served in weights.served[-4:]:
-        against = f" vs {ratio(served.hr_at_10_popular)}" if served.hr_at_10_popular is not None else ""
+        baselines = [rate for rate in (served.hr_at_10_popular, served.hr_at_10_markov) if rate is not None]
+        against = f" vs {', '.join(map(ratio, baselines))}" if baselines else ""
         line = Text.assemble(
             (f"{served.version[:9]} ", WEIGHTS if served.version == weights.version else LABEL),
             (f"HR@10 {ratio(served.hr_at_10)}{against}", "bright_white"),

@@ -48,7 +48,8 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveQuality:
-    """The worker's running quality over all predicted plays, beside the baseline 'popular in the last 7 days'.
+    """The worker's running quality over all predicted plays, beside the baselines 'popular in the last 7 days' and
+    'what follows the last plays' (a Markov chain that learns as plays arrive).
 
     ``intents`` by head: the accuracy, and the accuracy of always predicting the head's most common label (None: not measured).
     """
@@ -56,6 +57,7 @@ class LiveQuality:
     num_judged: int = 0
     hr_at_10: float | None = None
     hr_at_10_popular: float | None = None
+    hr_at_10_markov: float | None = None
     mrr: float | None = None
     intents: dict[str, tuple[float, float | None]] = field(default_factory=dict)
 
@@ -68,6 +70,7 @@ class ServedBundle:
     num_judged: int
     hr_at_10: float | None
     hr_at_10_popular: float | None
+    hr_at_10_markov: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,10 @@
 
     prediction after play k ──▶ kept by member ──▶ play k + 1: was it among the 10 items? were the intents right?
 
-Results are counted for the bundle that made the prediction, next to a reference on the same plays: the items and labels that are
-popular in the last 7 days. A play of an item unknown to the bundle is a miss for both. Late and replayed plays are not counted,
-because they are not the next play that was predicted.
+Results are counted for the bundle that made the prediction, next to references on the same plays: the items and labels that are
+popular in the last 7 days, and the items that follow the member's last plays in a Markov chain over the newest transitions. A
+play of an item unknown to the bundle is a miss for all. Late and replayed plays are not counted, because they are not the next
+play that was predicted.
 """
 
 from __future__ import annotations
@@ -55,6 +56,14 @@ class Predictions:
         self.items[rows], self.labels[rows], self.bundle[rows] = other.items, other.labels, other.bundle
 
 
+@dataclass(frozen=True, slots=True)
+class ReferenceHits:
+    """Whether each play's item was among the 10 of a reference. Shapes: bool[N] each."""
+
+    popular: NDArray[np.bool_]
+    markov: NDArray[np.bool_]
+
+
 class LastPredictions:
     """The last prediction of each member, in flat arrays. With too many members, the oldest entries are dropped."""
 
@@ -68,6 +77,9 @@ class LastPredictions:
     def __len__(self) -> int:
         """The number of members with a prediction."""
         return len(self._slot)
+
+    def __contains__(self, member: MemberKey) -> bool:
+        return member in self._slot
 
     def bundles(self) -> NDArray[np.int32]:
         """The numbers of the bundles that made the kept predictions, each once."""
@@ -139,6 +151,10 @@ class PredictionTracker:
                 self._bundles[self._number] = bundle
         return self._number
 
+    def __contains__(self, member: MemberKey) -> bool:
+        """Whether a prediction for the member is kept."""
+        return member in self._last
+
     def forget(self, member: MemberKey) -> None:
         """Drops a member's prediction."""
         self._last.forget(member)
@@ -165,13 +181,13 @@ class PredictionTracker:
         predicted: Predictions,
         item_row: NDArray[np.int64],
         observed_labels: Sequence[NDArray[np.bool_]],
-        popular_hit: NDArray[np.bool_],
+        reference_hits: ReferenceHits,
         ts_s: NDArray[np.float64],
     ) -> None:
         """Compares plays with what was ``predicted`` for them, and counts the results. Plays without a prediction do not count.
 
         Shapes: counts_of i64[N] which of ``counts_list`` a play counts in; item_row i64[N]; observed_labels bool[N, L_i] per
-        head, all false where unknown; popular_hit bool[N]; ts_s f64[N] event times.
+        head, all false where unknown; ts_s f64[N] event times.
         """
         for number in np.unique(predicted.bundle[predicted.bundle >= 0]).tolist():
             rows = np.flatnonzero(predicted.bundle == number)
@@ -179,7 +195,8 @@ class PredictionTracker:
             self._count(
                 sums, self._bundles[number], predicted.take(rows), item_row[rows], [t[rows] for t in observed_labels]
             )
-            sums.add(self._metrics.judged_popular_hits, self._bundles[number], values=popular_hit[rows])
+            sums.add(self._metrics.judged_popular_hits, self._bundles[number], values=reference_hits.popular[rows])
+            sums.add(self._metrics.judged_markov_hits, self._bundles[number], values=reference_hits.markov[rows])
         for common, observed in zip(self._common, observed_labels, strict=True):
             common.add(observed, ts_s)
 

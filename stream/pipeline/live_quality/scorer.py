@@ -1,18 +1,21 @@
-"""Scores the previous prediction for every play of a micro-batch, and adds the plays to what is popular now."""
+"""Scores the previous prediction for every play of a micro-batch, then adds the plays to the references: what is popular now, and
+which items follow which.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.base import PAD_ROW
+from intentrec_core.baselines.online_markov import OnlineMarkov
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import Outcome
 from stream.pipeline.live_quality.labels import observed_labels_of
-from stream.pipeline.live_quality.predictions import CUTOFF, Predictions, PredictionTracker
+from stream.pipeline.live_quality.predictions import CUTOFF, Predictions, PredictionTracker, ReferenceHits
 from stream.pipeline.popular import PopularNow
 
 if TYPE_CHECKING:
@@ -20,27 +23,31 @@ if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.ops.metrics import Metrics
     from stream.pipeline.batch_rows import BatchRows
-    from stream.pipeline.folding import FoldedPartition
+    from stream.pipeline.folding import ContextRun, FoldedPartition
     from stream.pipeline.retrieval import RankedItems
     from stream.pipeline.watched import WatchedRows
     from stream.wire.deferred_counts import DeferredCounts
 
 
 class PredictionScorer:
-    """Scores the predictions of one bundle, and holds what is popular now. Owned by the responder thread.
+    """Scores the predictions of one bundle, and holds the references. Owned by the responder thread.
 
     ``before``: the scorer of the bundle whose members migrate to this one. If the item rows of the two bundles are compatible,
-    both share their plays and predictions.
+    both share their plays, transitions and predictions.
     """
 
     def __init__(self, serving: Serving, metrics: Metrics, before: PredictionScorer | None = None) -> None:
         self._serving = serving
         self._popular: PopularNow | None = None
+        self._markov = OnlineMarkov(len(serving.vocabulary))
         self._tracker: PredictionTracker = PredictionTracker(serving.domain, metrics)
         if before is None:
             self._popular = _popular_of(serving)  # slow, so it is done before the worker is ready
+            self._markov.compile()  # so is this
         elif serving.extends(before._serving) or before._serving.extends(serving):
             self._popular = before.popular.sharing_plays(serving.popularity)
+            self._markov = before._markov
+            self._markov.reserve(len(serving.vocabulary))
             if serving.domain.heads == before._serving.domain.heads:
                 self._tracker = before._tracker
 
@@ -66,7 +73,7 @@ class PredictionScorer:
         watched: Sequence[WatchedRows],
         unanswered: NDArray[np.bool_],
     ) -> None:
-        """Scores the prediction before each appended play into its partition's ``counts``; then adds all new plays as popular.
+        """Scores the prediction before each appended play into its partition's ``counts``; then adds the plays to the references.
 
         Shapes: rows_of the row of each answer, by partition; watched i64[any] for each row; unanswered bool[N].
         """
@@ -78,6 +85,7 @@ class PredictionScorer:
         for m, head in enumerate(encoded.heads):
             predicted.labels[:, m] = head.argmax(axis=1)
         predicted.bundle[~unanswered] = self._tracker.bundle_number(serving.version)
+        first_seen = {run.member: run for run in batch.runs if run.member not in self._tracker}
         previous = self._tracker.previous(batch, predicted)
         appended: list[tuple[int, int]] = []
         inserted_items: list[str] = []
@@ -92,16 +100,44 @@ class PredictionScorer:
         added, partition_of = np.array(appended, dtype=np.int64).reshape(-1, 2).T
         has_prediction = previous.bundle[added] >= 0
         scored, partition_of = added[has_prediction], partition_of[has_prediction]
+        before = batch.item_rows_before(added, self._markov.lags, serving.features.layout, serving.vocabulary)
         if len(scored):
             item_row = batch.item_row[scored]
             seen_before = [self._of_bundle(watched[row][:-1]) for row in scored.tolist()]
-            hit = self.popular.hits(item_row, seen_before, CUTOFF, serving.hides_watched)
+            hidden = seen_before if serving.hides_watched else None
+            last = [own for own, is_scored in zip(before, has_prediction.tolist(), strict=True) if is_scored]
+            window = self.popular.window
+            hits = ReferenceHits(
+                popular=window.among_top(item_row, CUTOFF, hidden),
+                markov=self._markov.among_top(item_row, last, CUTOFF, window, hidden),
+            )
             ts_s = batch.plays["ts_ms"][scored] / 1000.0
             observed_labels = observed_labels_of(batch, scored, serving)
-            self._tracker.count(counts, partition_of, previous.take(scored), item_row, observed_labels, hit, ts_s)
+            self._tracker.count(counts, partition_of, previous.take(scored), item_row, observed_labels, hits, ts_s)
+        self._add_transitions(batch, added, before, first_seen)
         inserted_rows = np.array([serving.vocabulary.row(item_id) for item_id in inserted_items], dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array(inserted_ms, dtype=np.int64)])
         self.popular.add(np.concatenate([batch.item_row[added], inserted_rows]), ts_ms / 1000.0)
+
+    def _add_transitions(
+        self,
+        batch: BatchRows,
+        added: NDArray[np.int64],
+        before: Sequence[WatchedRows],
+        first_seen: Mapping[MemberKey, ContextRun],
+    ) -> None:
+        """Adds the transition to each appended play; of members who are seen for the first time, those of their whole context."""
+        known = [
+            (own[-1], row)
+            for own, row in zip(before, added.tolist(), strict=True)
+            if len(own) and batch.runs[batch.run[row]].member not in first_seen
+        ]
+        from_rows, at = np.array(known, dtype=np.int64).reshape(-1, 2).T
+        self._markov.add(from_rows, batch.item_row[at])
+        layout, vocabulary = self._serving.features.layout, self._serving.vocabulary
+        for run in first_seen.values():
+            rows = vocabulary.rows(layout.view(run.context)["item_hash"])
+            self._markov.add(rows[:-1], rows[1:])
 
     def _of_bundle(self, rows: WatchedRows) -> WatchedRows:
         return rows[rows < len(self._serving.vocabulary)]

@@ -68,6 +68,38 @@ def test_prometheus_takes_the_rules_and_the_queries_of_the_dashboard(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+@pytest.mark.parametrize("reference", ["popular", "markov"])
+@pytest.mark.parametrize(
+    ("plays", "ours", "theirs", "fires"), [(60, 6, 9, True), (60, 6, 6.2, False), (10, 1, 3, False)]
+)
+def test_an_alert_says_when_a_reference_is_better_for_an_hour(
+    reference: str, plays: float, ours: float, theirs: float, fires: bool, tmp_path: Path
+) -> None:
+    """By more than chance, and on enough plays. Rates are plays and hits a minute."""
+    rates = {"plays": plays, "hits": ours, "popular_hits": ours, "markov_hits": ours, f"{reference}_hits": theirs}
+    series = [
+        {"series": f'intentrec_judged_{name}_total{{bundle="b1"}}', "values": f"0+{rate}x120"}
+        for name, rate in rates.items()
+    ]
+    alert = f"IntentRecWorseThan{reference.capitalize()}"
+    (rule,) = (rule for rule in ALERTS if rule["alert"] == alert)
+    expected = [{"exp_labels": rule["labels"], "exp_annotations": rule["annotations"]}] if fires else []
+    case = {
+        "interval": "1m",
+        "input_series": series,
+        "alert_rule_test": [{"eval_time": "90m", "alertname": alert, "exp_alerts": expected}],
+    }
+    written = tmp_path / "test.yml"
+    written.write_text(
+        yaml.safe_dump(
+            {"rule_files": [str(ROOT / "deploy/prometheus/alerts.yml")], "evaluation_interval": "1m", "tests": [case]}
+        )
+    )
+    done = subprocess.run(["promtool", "test", "rules", str(written)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_alert_on_latency_is_above_what_a_healthy_worker_was_measured_at() -> None:
     """At half of its capacity on 2 shared cores, and with the commit interval on top, for which exactly_once waits."""
     (expr,) = (alert["expr"] for alert in ALERTS if alert["alert"] == "IntentRecSlow")

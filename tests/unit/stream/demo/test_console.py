@@ -55,7 +55,11 @@ FULL = DemoSnapshot(
     duplicates=3,
     dead_lettered=2,
     quality=LiveQuality(
-        num_judged=11_000, hr_at_10=0.112, hr_at_10_popular=0.049, intents={"genre": (0.52, 0.45), "era": (0.3, None)}
+        num_judged=11_000,
+        hr_at_10=0.112,
+        hr_at_10_popular=0.049,
+        hr_at_10_markov=0.081,
+        intents={"genre": (0.52, 0.45), "era": (0.3, None)},
     ),
     weights=Weights(
         version="b0123456789ab",
@@ -63,7 +67,11 @@ FULL = DemoSnapshot(
         num_published=3,
         num_swapped=2,
         refused={"checksum": 1},
-        served=(ServedBundle(version="b0123456789ab", num_judged=500, hr_at_10=0.124, hr_at_10_popular=0.047),),
+        served=(
+            ServedBundle(
+                version="b0123456789ab", num_judged=500, hr_at_10=0.124, hr_at_10_popular=0.047, hr_at_10_markov=0.078
+            ),
+        ),
         trainer="trainer: 9,000 plays logged",
     ),
     members=(member("405", 3), member("406"), member("407", 0)),

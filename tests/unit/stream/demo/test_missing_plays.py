@@ -30,6 +30,7 @@ def result(num_applied: int) -> DemoResult:
         p99_ms=None,
         hr_at_10=None,
         hr_at_10_popular=None,
+        hr_at_10_markov=None,
         intent_accuracy={},
         bundles_published=0,
         bundles_swapped=0,

@@ -67,7 +67,7 @@ def test_hits_equal_those_of_a_plain_ranking() -> None:
     watched = [np.array([rng.randrange(41) for _ in range(rng.randrange(30))], dtype=np.int64) for _ in items]
     watched[0] = np.array([10_000_000])  # a row of a vocabulary that has grown meanwhile
     for hide in (True, False):
-        hits = popular.hits(items, watched, 10, hide)
+        hits = popular.window.among_top(items, 10, watched if hide else None)
         for item, seen, hit in zip(items.tolist(), watched, hits.tolist(), strict=True):
             top = popular.window.top(10, set(seen.tolist()) if hide else ())
             assert hit == (item in top)

@@ -111,6 +111,39 @@ def test_the_popular_reference_uses_earlier_plays_only(world: TinyWorld, tmp_pat
     assert hits == 16  # 8 waves of 2; in the last one all three see an item they have watched
 
 
+def test_the_markov_reference_uses_earlier_plays_only(world: TinyWorld, tmp_path: Path) -> None:
+    serving = make_serving(tmp_path, world, world.model(1), popularity=[0.0] * 31)
+    pipeline, log = make_pipeline(serving), PlayLog()
+    # Every member plays 0, 1, 2 …, one member after another: of the first nobody knows what follows, of the others it is known.
+    for user in range(3):
+        for i in range(6):
+            run(pipeline, [log.play(f"user-{user}", i, 1_000.0 * user + 100.0 * i)])
+    sample = pipeline.metrics.registry.get_sample_value
+    labels = {"bundle": serving.version}
+    assert sample("intentrec_judged_plays_total", labels) == 15
+    assert sample("intentrec_judged_markov_hits_total", labels) == 10
+
+
+def test_the_markov_reference_learns_the_whole_context_of_a_member_who_is_new_to_the_worker(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    serving = make_serving(tmp_path, world, world.model(1), popularity=[0.0] * 31)
+    before, log = make_pipeline(serving), PlayLog()
+    run(before, [log.play("ann", i, 100.0 * i) for i in range(6)])
+    history = before.history(0, "ann")
+    assert history is not None
+    restored = make_pipeline(serving)
+    restored.close_partition(0)
+    restored.open_partition(0, {"ann": history})
+    run(restored, [log.play("ann", 6, 600)])
+    for i in range(7):
+        run(restored, [log.play("bob", i, 1_000 + 100.0 * i)])
+    sample = restored.metrics.registry.get_sample_value
+    labels = {"bundle": serving.version}
+    assert sample("intentrec_judged_plays_total", labels) == 6
+    assert sample("intentrec_judged_markov_hits_total", labels) == 6
+
+
 def test_kept_predictions_are_bounded_and_the_oldest_are_dropped() -> None:
     last = LastPredictions(num_heads=2, max_members=3)
     for i, member in enumerate(["a", "b", "c", "d"]):
