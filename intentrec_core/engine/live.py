@@ -31,7 +31,7 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
 from intentrec_core.model.intent_score import weighted_scores
-from intentrec_core.model.model import IntentRec
+from intentrec_core.model.model import NEEDS_COUNTS, IntentRec
 from intentrec_core.plays.table import check_plays, play_rows
 from intentrec_core.times import END_MS, outside, unit_hint
 
@@ -174,12 +174,14 @@ class LiveEncoder:
     changes no answer. Histories are never dropped but by :meth:`forget`: at most 2n packed plays (some 30 bytes each) a member,
     with n the domain's window. Not thread safe.
 
-    Raises: ConfigError when ``cache_bytes`` is too small for one member.
+    Raises: ConfigError when ``cache_bytes`` is too small for one member, or the model's scores need counts of plays.
     """
 
     def __init__(self, model: TrainedModel, cache_bytes: int = 256 << 20) -> None:
         self.domain: Domain = model.network.domain
         self._layout = EventLayout(self.domain)
+        if model.network.count_gate is not None:
+            raise ConfigError(NEEDS_COUNTS)
         try:
             self._engine = IncrementalEngine(model.network, model.features, pool_bytes=cache_bytes, version="live")
         except ConfigError as error:

@@ -18,6 +18,7 @@ from intentrec_core.evaluation.targets import Targets
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec, ModelOutput
 from intentrec_core.plays.batches import WindowBatch, WindowBatches
+from intentrec_core.plays.counts_at import CountsAt, counts_for
 from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
 
@@ -43,6 +44,7 @@ class ModelRanker:
 
     def __init__(self, features: FeatureBuilder, members: MemberPlays, windows: Windows) -> None:
         self._domain = features.domain
+        self._features, self._members = features, members
         self._batches = WindowBatches(features, members, windows)
         counts = windows.stop - windows.start - windows.first_target
         self._offset = np.cumsum(counts) - counts
@@ -60,7 +62,9 @@ class ModelRanker:
         heads = self._domain.heads if model.config.intent_stage else ()
         correct = {head.name: np.full(len(targets), np.nan) for head in heads}
         vector_VQ, bias_V = model.item_vectors()
-        chunk = max(1, MAX_SCORES // len(bias_V))
+        counts = counts_for(model, self._features, self._members)
+        # Counts of a target take several times the memory of its scores.
+        chunk = max(1, (MAX_SCORES if counts is None else MAX_SCORES // 8) // len(bias_V))
         for batch in self._batches.ordered(BATCH_WINDOWS):
             on_device = batch.to(model.device)
             output = model(on_device.context)
@@ -69,9 +73,14 @@ class ModelRanker:
             if decides_filter and heads:
                 targets.lifted[which] = lifted_by(self._domain, output, window, place - 1)
             query_NQ = model.queries(output)[window, place - 1]
+            ts_s = batch.context.ts_s[window, place].numpy()
             for low in range(0, len(which), chunk):
                 chunk_rows = slice(low, low + chunk)
                 scores = torch.addmm(bias_V, query_NQ[chunk_rows], vector_VQ.T)
+                if counts is not None and model.count_gate is not None:
+                    gate_NC = model.count_gate(output.item_BTW[window, place - 1][chunk_rows])
+                    column_NCV = CountsAt(counts, ts_s[chunk_rows], model.device).columns()
+                    scores += torch.bmm(gate_NC[:, None, :], column_NCV)[:, 0]
                 ranks[which[chunk_rows]] = targets.ranks(which[chunk_rows], scores)
         return ModelRanks(ranks, correct)
 

@@ -29,12 +29,19 @@ from torch.nn import functional
 
 from intentrec_core.domain.spec import Domain, Field, FieldKind
 from intentrec_core.errors import ConfigError
+from intentrec_core.features.buckets import DAY_S
 from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.play_counts import NUM_COLUMNS
 from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
 from intentrec_core.model.dropout import Dropout
 from intentrec_core.model.intent_score import label_scores, label_shares, scored_heads
 
 FIELD_WIDTH = 16
+#: Why a model with counts is not served, and what to do.
+NEEDS_COUNTS = (
+    "the model was trained with item_counts, and its scores need counts of plays, which are not served: train with "
+    "ModelConfig(item_counts=False)"
+)
 
 
 class ItemFeatures(Protocol):
@@ -49,6 +56,9 @@ class ModelConfig:
     """Sizes and parts of the model.
 
     ``intent_stage``: whether intents are predicted first. ``intent_score``: whether they also add to the score of an item.
+    ``item_counts``: whether decayed counts of plays and the item's age add to its score too
+    (:mod:`intentrec_core.features.play_counts`), taken every ``count_refresh_s`` seconds of event time. Such a model can be
+    trained and evaluated. It cannot be served: workers have no counts to score with, so no bundle is built or loaded with it.
 
     Raises: ConfigError with the value and the allowed range.
     """
@@ -60,6 +70,8 @@ class ModelConfig:
     dropout: float = 0.3
     intent_stage: bool = True
     intent_score: bool = True
+    item_counts: bool = False
+    count_refresh_s: float = 3600.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -75,6 +87,10 @@ class ModelConfig:
             raise ConfigError(f"model width {self.width} is not a multiple of num_heads {self.num_heads}")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"model dropout is {self.dropout}; allowed: at least 0, below 1")
+        if not 1.0 <= self.count_refresh_s <= 30 * DAY_S:
+            raise ConfigError(
+                f"model count_refresh_s is {self.count_refresh_s}; allowed: 1 to {30 * DAY_S:.0f} seconds"
+            )
 
     @property
     def num_cached_layers(self) -> int:
@@ -178,7 +194,7 @@ class IntentRec(nn.Module):
     ``primary_bias`` f32[M] is added to the weights of the heads where the primary intent is chosen, and nowhere else: 0
     for a head that was trained, -inf for one that was not (:meth:`set_untrained_heads`).
     ``scored``: the numbers of the heads that add to the score of an item, and ``intent_beta`` f32[heads in the score]: how much
-    each of them adds; None where none does.
+    each of them adds; None where none does. ``count_gate`` says from E how much each column of counts adds; None without counts.
     """
 
     static_codes: Tensor
@@ -210,6 +226,10 @@ class IntentRec(nn.Module):
         scored = scored_heads(domain) if config.intent_stage and config.intent_score else ()
         self.scored = [domain.heads.index(head) for head in scored]
         self.intent_beta = nn.Parameter(torch.zeros(len(scored))) if scored else None
+        self.count_gate = nn.Linear(config.width, NUM_COLUMNS) if config.item_counts else None
+        if self.count_gate is not None:
+            nn.init.zeros_(self.count_gate.weight)
+            nn.init.zeros_(self.count_gate.bias)
         self.register_buffer("primary_bias", torch.zeros(len(domain.heads)), persistent=False)
 
     @property
@@ -346,13 +366,15 @@ class IntentRec(nn.Module):
         return item + self.item_content(content), bias.expand(len(codes))
 
     def _new_item(self) -> tuple[Tensor, Tensor]:
-        """Embedding and bias of an item without plays: the mean of the known items, and the lowest bias.
+        """Embedding and bias of an item without plays: the mean of the known items, and the lowest bias; 0 beside counts.
 
         Shapes: f32[1, W], f32[].
         """
         items, biases = self.item.weight.data, self.item_bias.data
         if len(items) == 1:
             return items, biases.new_zeros(())
+        if self.count_gate is not None:  # counts say how often it is played: the bias is what they do not explain
+            return items[1:].mean(dim=0, keepdim=True), biases.new_zeros(())
         return items[1:].mean(dim=0, keepdim=True), biases[1:].min()
 
     def _set_items(self, items: ItemFeatures) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.counts_at import CountsAt
 
 
 class ItemSampler:
@@ -49,7 +50,14 @@ class ItemSampler:
         return place + 1, self._log_share[place] + math.log(self._num)
 
 
-def sampled_cross_entropy(model: IntentRec, query_NQ: Tensor, row_N: Tensor, sampler: ItemSampler) -> Tensor:
+def sampled_cross_entropy(
+    model: IntentRec,
+    query_NQ: Tensor,
+    row_N: Tensor,
+    sampler: ItemSampler,
+    gate_NC: Tensor | None = None,
+    counts: CountsAt | None = None,
+) -> Tensor:
     """Cross-entropy of each target's row against a sample of all items.
 
     Shapes: f32[N, Q], i64[N] (1 and more) -> f32[N].
@@ -58,8 +66,12 @@ def sampled_cross_entropy(model: IntentRec, query_NQ: Tensor, row_N: Tensor, sam
     target_NQ, target_bias_N = _vectors_of(model, row_N)
     target_N = (query_NQ * target_NQ).sum(dim=-1) + target_bias_N
     row_C, log_expected_C = sampler.draw()
+    if gate_NC is not None and counts is not None:
+        target_N = target_N + (gate_NC * counts.of_pairs(row_N)).sum(dim=-1)
     drawn_CQ, drawn_bias_C = _vectors_of(model, row_C)
     drawn_NC = torch.addmm(drawn_bias_C - log_expected_C, query_NQ, drawn_CQ.T)
+    if gate_NC is not None and counts is not None:
+        drawn_NC = drawn_NC + torch.bmm(gate_NC[:, None, :], counts.columns(row_C))[:, 0]
     # The target is part of the sum already: if it is also drawn, it would count twice.
     drawn_NC = drawn_NC.masked_fill(row_N[:, None] == row_C, float("-inf"))
     return torch.logaddexp(target_N, drawn_NC.logsumexp(dim=-1)) - target_N

@@ -53,8 +53,8 @@ def test_a_bundle_comes_back_as_it_was_written(ref):
 
 def test_a_bundle_says_which_heads_were_not_trained(tmp_path):
     class Part(type(WORLD)):
-        def model(self, seed=0, *, intent_stage=True):
-            made = super().model(seed, intent_stage=intent_stage)
+        def model(self, seed=0, *, intent_stage=True, item_counts=False):
+            made = super().model(seed, intent_stage=intent_stage, item_counts=item_counts)
             made.set_untrained_heads(["genre", "age"])
             return made
 
@@ -92,6 +92,15 @@ def test_a_bundle_of_a_release_without_intents_in_the_score_serves_as_it_did(tmp
     output = ModelOutput(item, tuple(torch.randn(head.num_labels) for head in WORLD.domain.heads), item[:0], item[:0])
     weight, bias = model.item_weights()
     torch.testing.assert_close(model.item_logits(model.queries(output)), weight @ item + bias)
+
+
+def test_a_bundle_whose_scores_need_counts_is_refused(tmp_path, files):
+    model = WORLD.model(item_counts=True)
+    weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    needs_counts = {bundle.WEIGHTS: save_arrays(weights), bundle.MODEL: json.dumps(model.config.to_dict()).encode()}
+    with pytest.raises(BundleError, match="item_counts") as refused:
+        load_bundle(write(tmp_path / "counts", files | needs_counts).path)
+    assert refused.value.fault is BundleFault.CODE_VERSION
 
 
 def test_the_version_is_a_function_of_the_content_alone(tmp_path, files, ref):

@@ -42,6 +42,22 @@ def test_the_loss_over_items_is_that_of_all_scores_at_once(chunk_plays: int, mon
         torch.testing.assert_close(got, wanted, atol=TOLERANCE, rtol=TOLERANCE)
 
 
+def test_columns_of_each_play_are_part_of_the_loss_over_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_softmax, "MIN_CHUNK_PLAYS", 5)
+    monkeypatch.setattr(item_softmax, "CHUNK_SCORES", 1)
+    torch.manual_seed(0)
+    query, weight, bias, gate = (torch.randn(*size, requires_grad=True) for size in ((17, 8), (30, 8), (30,), (17, 3)))
+    columns, row, share = torch.randn(17, 3, 30), torch.randint(1, 30, (17,)), torch.rand(17)
+    labels = weight.new_zeros(30, 0)
+    found = item_cross_entropy(query, weight, labels, bias, row, share, gate, lambda which: columns[which])
+    logits = functional.linear(query, weight, bias) + torch.einsum("nc,ncv->nv", gate, columns)
+    expected = (functional.cross_entropy(logits, row, reduction="none") * share).sum()
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    inputs = (query, weight, bias, gate)
+    for got, wanted in zip(gradients(found, *inputs), gradients(expected, *inputs), strict=True):
+        torch.testing.assert_close(got, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+
+
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("chunk_scores", [1, 2 * 2 * 9 * 9, 1 << 18])
 def test_attention_in_training_is_that_of_the_reference(

@@ -28,7 +28,7 @@ from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import Trained, TrainingProgress
 from intentrec_core.training.schedule import rate_factor, run_done
 from intentrec_core.training.train import heads_without_labels, train
-from tests.worlds.naive_score import naive_scores
+from tests.worlds.naive_score import naive_offsets, naive_scores
 from tests.worlds.tiny_plays import cycling_plays, random_plays, row, served_histories
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
@@ -98,6 +98,23 @@ def test_a_model_without_the_intent_stage_trains_on_items_alone(world: TinyWorld
     found = train(PLAYS, world.features, world.table, QUICK, model_config=plain, device="cpu")
     assert set(found.curve[-1].loss) == {"total", "item"}
     assert found.curve[-1].loss["item"] < found.curve[0].loss["item"]
+
+
+def test_what_is_popular_now_is_learnt_by_the_gate_and_not_by_heart(world: TinyWorld) -> None:
+    """Which item is popular changes with the hour: only counts of the plays before can tell."""
+    random = np.random.default_rng(0)
+    rows = [
+        row(k % 40, 5 + (k // 100) % 20 if random.random() < 0.8 else int(random.integers(30)), 36.0 * k, event=f"e{k}")
+        for k in range(2000)
+    ]
+    config, later_ms = TrainConfig(epochs=4, batch_windows=8, learning_rate=3e-2), START_MS + 36_000 * 1000
+    quality = {}
+    for item_counts in (True, False):
+        sizes = dataclasses.replace(SMALL, item_counts=item_counts, count_refresh_s=60.0)
+        plays = plays_table(rows)
+        found = train(plays.slice(0, 1000), world.features, world.table, config, model_config=sizes, device="cpu").model
+        quality[item_counts] = evaluate(found, world.features, plays, from_ms=later_ms, filter_watched=False).quality
+    assert quality[True].hr_at_10 > 0.7 > quality[False].hr_at_10
 
 
 def test_how_much_intents_add_to_the_score_is_learnt_from_nothing(world: TinyWorld, running: Trained) -> None:
@@ -222,9 +239,13 @@ def test_plays_before_the_span_are_context_only(world: TinyWorld) -> None:
     assert found.num_targets == int((PLAYS.column("ts_ms").to_numpy() >= middle).sum())
 
 
-def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context(world: TinyWorld) -> None:
+@pytest.mark.parametrize("item_counts", [False, True])
+def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context(
+    world: TinyWorld, item_counts: bool
+) -> None:
     table = random_plays(members=3, plays=60)
-    plays, model = list(play_rows(table)), world.model()
+    plays, model = list(play_rows(table)), world.model(item_counts=item_counts)
+    all_plays = [(world.vocabulary.row(p.item_id), p.ts_ms / 1000) for p in plays]
     from_ms = plays[30].ts_ms
     loss = weight = 0.0
     for user in {p.user_id for p in plays}:
@@ -232,7 +253,10 @@ def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context
         for target, (context, _) in zip(own, served_histories(world.layout, own), strict=True):
             row_ = world.vocabulary.row(target.item_id)
             if context and row_ and target.ts_ms >= from_ms:
-                scores = torch.from_numpy(naive_scores(model, world.table, recompute(model, world.features, [context])))
+                encoded = recompute(model, world.features, [context])
+                scores = torch.from_numpy(naive_scores(model, world.table, encoded))
+                if item_counts:
+                    scores += torch.from_numpy(naive_offsets(model, encoded, all_plays, target.ts_ms / 1000))
                 share = float(world.features.weights(np.array([target.duration_s or -1.0], dtype=np.float32))[0])
                 loss -= share * float(torch.log_softmax(scores, dim=-1)[row_])
                 weight += share

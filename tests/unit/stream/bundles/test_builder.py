@@ -26,6 +26,7 @@ from intentrec_core.bundle.format import (
     write_bundle,
 )
 from intentrec_core.bundle.model_folder import Model
+from intentrec_core.engine.live import LiveEncoder
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.model.model import IntentRec
@@ -201,6 +202,16 @@ def test_popularity_counts_the_last_seven_days_of_event_time(walk: WalkingWorld)
     plays = plays_table(PlayRow(f"e{i}", "u", item, START_MS + day * DAY_MS) for i, (day, item) in enumerate(rows))
     counts = popularity(plays, walk.parts()[0], START_MS + 8 * DAY_MS)
     assert {row: count for row, count in enumerate(counts.tolist()) if count} == {3: 1.0, 4: 1.0}
+
+
+def test_a_model_that_needs_counts_is_not_served_without_them(tmp_path: Path, walk: WalkingWorld) -> None:
+    sizes = replace(TINY_MODEL, item_counts=True)
+    needs_counts = IntentRec(sizes, walk.domain, walk.parts()[1]).eval()
+    said = "the model was trained with item_counts, and its scores need counts of plays"
+    with pytest.raises(ConfigError, match=f"no bundle can be built: {said}"):
+        build_bundle(tmp_path, model_of(walk, needs_counts), walk.plays(400))
+    with pytest.raises(ConfigError, match=said):
+        LiveEncoder(model_of(walk, needs_counts))
 
 
 def test_no_bundle_is_built_without_plays(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
