@@ -13,6 +13,9 @@ KAFKA_ARGS ?=
 MUTANTS ?=
 BENCH ?= --help
 FAULTS ?=
+QUALITY ?=
+# make quality: QUICK=1 tries the harness on a small world and keeps nothing.
+QUICK ?=
 # make mutants, make test-faults: PART=2/3 runs the second of three parts; RESUME=1 only what has no good outcome on these sources yet.
 PART ?= 1/1
 RESUME ?=
@@ -57,6 +60,10 @@ mutants: $(INSTALLED) ## put each known fault back into a copy of the tree and r
 .PHONY: bench
 bench: $(INSTALLED) ## measure one part of the system next to its baselines; BENCH="worker --compare"
 	@exec $(BIN)/python -m tests.bench $(BENCH)
+
+.PHONY: quality
+quality: $(INSTALLED) ## measure every model and baseline that is not measured yet (hours; QUICK=1: minutes; QUALITY="--data-root DIR")
+	@exec $(BIN)/python -m tests.bench.quality $(if $(QUICK),--quick) $(QUALITY)
 
 .PHONY: fast
 fast: $(INSTALLED) ## run the fast unit and contract tests

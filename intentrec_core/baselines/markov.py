@@ -1,79 +1,129 @@
-"""A reference ranker: a first-order Markov chain over items, which ranks what usually follows the last plays.
+"""A reference ranker: a Markov chain over items, which ranks what usually follows the last plays.
 
-    score(j) = Σ_d decay^d · P(j | play d back) + backoff · popularity(j)        d = 0 … lags - 1
+    score(j) = Σ_d decay^d · count(play d back → j) / (count(play d back) + shrinkage) + backoff · popularity(j)
 
-P is the share of plays of an item that were directly followed by j, shrunk so that a pair seen once does not outrank a
-frequent one. With ``spread`` above 1, a play also counts, with decay, as a successor of earlier plays than the last.
-This is stronger on data in which neighbouring plays have no strict order.
+The shrinkage keeps a pair that was seen once from outranking a frequent one. With ``spread`` above 1, a play also counts, with
+decay, as a successor of earlier plays than the last. This is stronger on data in which neighbouring plays have no strict order.
 
-Shapes: V item rows, row 0 the unknown item.
+The transitions are kept in the order in which they were observed, so one object answers as of any moment: at the moment of
+training (a frozen chain), at the last refresh, or at the play itself (an online chain).
+
+Shapes: P plays of all members, V item rows (row 0: unknown item).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from intentrec_core.baselines.popularity import DAY_S, WEEK_S
 
-class MarkovChain:
-    """Transition counts of one training set, stored by sparse rows.
 
-    The defaults are the best of a grid, on the last tenth of MovieLens-100K's training plays: a reference is tuned too.
+@dataclass(frozen=True, slots=True)
+class MarkovSettings:
+    """Settings of a chain. ``lags``: how many of the last plays it looks at; 1 makes it first-order.
 
-    Raises: ValueError with the values when lags or spread is below 1, or decay is not above 0 and at most 1.
-    Cost: memory O(distinct pairs); fitting O(plays · spread · log).
+    ``backoff_window_s``: over how long popularity is counted. The defaults are the best of a grid on the last tenth of
+    MovieLens-100K's training plays.
+
+    Raises: ValueError with the values when one is outside its range.
+    """
+
+    lags: int = 5
+    decay: float = 0.85
+    shrinkage: float = 30.0
+    backoff: float = 0.1
+    spread: int = 1
+    backoff_window_s: float = WEEK_S
+
+    def __post_init__(self) -> None:
+        if self.lags < 1 or self.spread < 1 or not 0 < self.decay <= 1:
+            raise ValueError(
+                f"lags {self.lags}, spread {self.spread}, decay {self.decay}; "
+                "allowed: at least 1, at least 1, above 0 and at most 1"
+            )
+        if self.shrinkage < 0 or self.backoff < 0:
+            raise ValueError(f"shrinkage {self.shrinkage}, backoff {self.backoff}; allowed: at least 0")
+
+    def __str__(self) -> str:
+        window = "all time" if math.isinf(self.backoff_window_s) else f"{self.backoff_window_s / DAY_S:g} days"
+        return (
+            f"lags {self.lags}, decay {self.decay:g}, shrinkage {self.shrinkage:g}, spread {self.spread}, "
+            f"back-off {self.backoff:g} by popularity of {window}"
+        )
+
+
+class Transitions:
+    """The pairs of successive plays of each member, by the earlier item, in the order in which they were observed.
+
+    ``row`` i64[P] are the plays of one member after another, oldest first; ``member`` i64[P] says whose; ``place`` i64[P] is each
+    play's place in time among all of them. ``learnable`` bool[P]: plays that may be learned. Pairs with row 0 do not count.
+
+    Cost: memory O(P · spread); O(P · spread · log) to build.
     """
 
     def __init__(
         self,
+        row: NDArray[np.int64],
+        member: NDArray[np.int64],
+        place: NDArray[np.int64],
+        learnable: NDArray[np.bool_],
         num_rows: int,
         *,
-        lags: int = 5,
-        decay: float = 0.85,
-        shrinkage: float = 30.0,
-        backoff: float = 0.1,
         spread: int = 1,
+        decay: float = 1.0,
     ) -> None:
-        if lags < 1 or spread < 1 or not 0 < decay <= 1:
-            raise ValueError(
-                f"lags {lags}, spread {spread}, decay {decay}; allowed: at least 1, at least 1, above 0 and at most 1"
-            )
-        self.num_rows, self.lags, self.decay, self.backoff = num_rows, lags, decay, backoff
-        self._shrinkage, self._spread = shrinkage, spread
-        self._starts = np.zeros(num_rows + 1, dtype=np.int64)
-        self._next = np.zeros(0, dtype=np.int64)
-        self._chance = np.zeros(0, dtype=np.float32)
-
-    def fit(self, sequences: Iterable[NDArray[np.int64]]) -> MarkovChain:
-        """Counts the transitions in members' item rows, oldest first. Pairs with row 0 do not count."""
-        pairs: list[NDArray[np.int64]] = []
+        usable = learnable & (row > 0)
+        found: list[tuple[NDArray[np.int64], ...]] = []
         weights: list[NDArray[np.float64]] = []
-        for rows in sequences:
-            for gap in range(1, min(self._spread, len(rows) - 1) + 1):
-                before, after = rows[:-gap], rows[gap:]
-                known = (before > 0) & (after > 0)
-                pairs.append((before * self.num_rows + after)[known])
-                weights.append(np.full(int(known.sum()), self.decay ** (gap - 1)))
-        flat = np.concatenate(pairs) if pairs else np.zeros(0, dtype=np.int64)
-        distinct, which = np.unique(flat, return_inverse=True)
-        count = np.bincount(which, weights=np.concatenate(weights) if weights else None, minlength=len(distinct))
-        before = distinct // self.num_rows
-        total = np.bincount(before, weights=count, minlength=self.num_rows)
-        self._starts = np.searchsorted(before, np.arange(self.num_rows + 1))
-        self._next = distinct % self.num_rows
-        self._chance = (count / (total[before] + self._shrinkage)).astype(np.float32)
-        return self
+        for gap in range(1, min(spread, len(row) - 1) + 1):
+            pair = (member[:-gap] == member[gap:]) & usable[:-gap] & usable[gap:]
+            found.append((row[:-gap][pair], row[gap:][pair], place[gap:][pair]))
+            weights.append(np.full(int(pair.sum()), decay ** (gap - 1)))
+        none = np.zeros(0, dtype=np.int64)
+        before, after, seen = (np.concatenate(x) for x in zip(*found, strict=True)) if found else (none, none, none)
+        order = np.lexsort((seen, before))
+        self._starts = np.searchsorted(before[order], np.arange(num_rows + 1))
+        self._after, self._seen = after[order], seen[order]
+        self._weight = (np.concatenate(weights) if weights else np.zeros(0))[order]
+        self._total = np.concatenate([[0.0], np.cumsum(self._weight)])
 
-    def scores(self, last_rows: NDArray[np.int64], popularity: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of all items after the plays ``last_rows`` (oldest first, any number), with ``popularity`` counts as
-        backoff.
-
-        Shapes: i64[any], f32[V] -> f32[V].
+    def followers(self, row: int, num_plays: int) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
+        """What followed an item among the first ``num_plays`` plays in time: the items (with repeats), the weight of each, and
+        the sum of the weights.
         """
-        scores = popularity * np.float32(self.backoff / max(float(popularity.sum()), 1.0))
-        for back, row in enumerate(last_rows[: -self.lags - 1 : -1]):
-            span = slice(self._starts[row], self._starts[row + 1])
-            scores[self._next[span]] += np.float32(self.decay**back) * self._chance[span]
-        return scores
+        low, high = int(self._starts[row]), int(self._starts[row + 1])
+        high = low + int(np.searchsorted(self._seen[low:high], num_plays))
+        return self._after[low:high], self._weight[low:high], float(self._total[high] - self._total[low])
+
+
+def add_transitions(
+    scores: NDArray[np.float32],
+    last_rows: NDArray[np.int64],
+    transitions: Transitions,
+    settings: MarkovSettings,
+    num_plays: int,
+) -> None:
+    """Adds the scores of what follows ``last_rows`` (oldest first, any number), learned from the first ``num_plays`` plays.
+
+    Shapes: scores f32[V], changed in place; last_rows i64[any].
+    """
+    for back, row in _newest_first(last_rows, settings.lags):
+        after, weight, total = transitions.followers(row, num_plays)
+        if len(after):
+            np.add.at(
+                scores, after, (weight * (settings.decay**back / (total + settings.shrinkage))).astype(np.float32)
+            )
+
+
+def add_backoff(scores: NDArray[np.float32], popularity: NDArray[np.float32], backoff: float) -> None:
+    """Adds ``backoff`` times each item's share of the plays counted in ``popularity``. Shapes: f32[V], in place, and f32[V]."""
+    scores += popularity * np.float32(backoff / max(float(popularity.sum()), 1.0))
+
+
+def _newest_first(last_rows: NDArray[np.int64], lags: int) -> Iterator[tuple[int, int]]:
+    return enumerate(last_rows[: -lags - 1 : -1].tolist())

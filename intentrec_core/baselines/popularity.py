@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+DAY_S = 86_400.0
 WEEK_S = 604_800.0
 #: The place of a row without plays: after all others.
 _NOT_PLAYED = np.iinfo(np.int64).max

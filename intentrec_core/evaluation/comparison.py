@@ -10,9 +10,15 @@ from intentrec_core.evaluation.metrics import Interval, Quality
 
 INTENTREC = "IntentRec"
 NO_INTENT = "without intent stage"
+POPULAR_DAY = "popular in the last day"
 POPULAR = "popular in the last 7 days"
+POPULAR_MONTH = "popular in the last 30 days"
+POPULAR_EVER = "popular of all time"
+MARKOV_FIRST = "Markov, last play"
 MARKOV = "Markov, last 5 plays"
 MARKOV_WIDE = "Markov, pairs 5 apart"
+MARKOV_ONLINE = "Markov, last 5, online"
+MARKOV_WIDE_ONLINE = "Markov, 5 apart, online"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CUTOFF = 10
+#: Of the hit rate and of NDCG.
+CUTOFFS = (5, 10, 20)
 _MAX_DRAWS = 1 << 22  # 32 MiB of counts at once
 
 
@@ -37,11 +39,28 @@ class Interval:
     high: float
 
 
-def gains(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """NDCG@10 of each play. With one relevant item it is 1 / log2(1 + rank) within the first ten, else 0. Shape:
+def gains(ranks: NDArray[np.float64], cutoff: int = CUTOFF) -> NDArray[np.float64]:
+    """NDCG of each play. With one relevant item it is 1 / log2(1 + rank) within the first ``cutoff``, else 0. Shape:
     f64[N].
     """
-    return np.where(ranks <= CUTOFF, 1.0 / np.log2(1.0 + ranks), 0.0)
+    return np.where(ranks <= cutoff, 1.0 / np.log2(1.0 + ranks), 0.0)
+
+
+def rank_metrics(ranks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Every ranking metric of each play: ``hr@k`` and ``ndcg@k`` for k in :data:`CUTOFFS`, and ``mrr`` (1 / rank over the whole
+    universe). Shapes: one f64[N] each.
+    """
+    found = {f"hr@{k}": (ranks <= k).astype(np.float64) for k in CUTOFFS}
+    found |= {f"ndcg@{k}": gains(ranks, k) for k in CUTOFFS}
+    return found | {"mrr": 1.0 / ranks}
+
+
+def mean_of_seeds(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The mean over seeds of each play's value, before members are resampled: several seeds are not several members.
+
+    Shapes: one f64[N] per seed, on the same plays -> f64[N].
+    """
+    return np.mean(np.stack(values), axis=0)
 
 
 def quality(ranks: NDArray[np.float64]) -> Quality:
@@ -87,6 +106,24 @@ def lift_interval(
     """
     ours, theirs = _resampled_sums(member, [values, reference], rounds, seed)
     return _interval(float(_lift(values.sum(), reference.sum())), _lift(ours, theirs))
+
+
+def p_value(
+    values: NDArray[np.float64],
+    reference: NDArray[np.float64],
+    member: NDArray[np.int64],
+    *,
+    rounds: int = 10_000,
+    seed: int = 0,
+) -> float:
+    """How likely a difference of the means at least this large is where there is none: two-sided, by the same resampled
+    members for both. It is never below 1 / rounds.
+
+    Shapes: f64[N], f64[N], i64[N].
+    """
+    ours, theirs = _resampled_sums(member, [values, reference], rounds, seed)
+    below, above = float((ours <= theirs).mean()), float((ours >= theirs).mean())
+    return min(1.0, 2.0 * max(min(below, above), 0.5 / rounds))
 
 
 def _lift(ours: NDArray[np.float64] | np.float64, theirs: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:

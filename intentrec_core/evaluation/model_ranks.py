@@ -6,7 +6,8 @@ Shapes: N targets, B windows, T plays, V item rows, Q width of a query.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intentrec_core.domain.spec import Domain, FilterKind
+from intentrec_core.evaluation.heads import HeadOutcomes, observe
+from intentrec_core.evaluation.rankers import ScoredTargets
 from intentrec_core.evaluation.targets import Targets
+from intentrec_core.evaluation.task import Task
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec, ModelOutput
 from intentrec_core.plays.batches import WindowBatch, WindowBatches
@@ -31,12 +35,16 @@ MAX_SCORES = 1 << 24
 class ModelRanks:
     """A model's results on each target.
 
-    Shapes: ranks f64[N]; correct one f64[N] per head: 1 if its most likely label was observed, else 0, NaN if no label
-    was observed.
+    Shapes: ranks f64[N]; heads: one set of outcomes per head, in the order of the domain; none without the intent stage.
     """
 
     ranks: NDArray[np.float64]
-    correct: dict[str, NDArray[np.float64]]
+    heads: dict[str, HeadOutcomes]
+
+    @property
+    def correct(self) -> dict[str, NDArray[np.float64]]:
+        """For each head f64[N]: 1 if its most likely label was observed, else 0, NaN if no label was observed."""
+        return {name: outcomes.correct for name, outcomes in self.heads.items()}
 
 
 class ModelRanker:
@@ -57,10 +65,22 @@ class ModelRanker:
         If ``decides_filter`` is set and the model has heads, its predictions decide for which targets the watched
         filter is lifted. This is stored in ``targets``, so that references ranked afterwards use the same filter.
         """
-        model.eval()
         ranks = np.full(len(targets), np.inf)
-        heads = self._domain.heads if model.config.intent_stage else ()
-        correct = {head.name: np.full(len(targets), np.nan) for head in heads}
+        heads: dict[str, HeadOutcomes] = {}
+        for which, scores in self.scores(model, targets, heads, decides_filter=decides_filter):
+            ranks[which] = targets.ranks(which, scores)
+        return ModelRanks(ranks, heads)
+
+    @torch.no_grad()
+    def scores(
+        self, model: IntentRec, targets: Targets, heads: dict[str, HeadOutcomes], *, decides_filter: bool = True
+    ) -> Iterator[ScoredTargets]:
+        """Scores of all items at ``targets``, some targets at a time: i64[n], f32[n, V]. What the heads said is written into
+        ``heads`` meanwhile. See :meth:`rank`.
+        """
+        model.eval()
+        fields = model.domain.heads if model.config.intent_stage else ()
+        heads |= {head.name: HeadOutcomes.empty(len(targets), head.num_labels) for head in fields}
         vector_VQ, bias_V = model.item_vectors()
         counts = counts_for(model, self._features, self._members)
         # Counts of a target take several times the memory of its scores.
@@ -69,20 +89,19 @@ class ModelRanker:
             on_device = batch.to(model.device)
             output = model(on_device.context)
             which, window, place = self._targets_of(batch)
-            self._score_heads(model, output, on_device, which, window, place, correct)
+            observe(heads, model, output, on_device, which, window, place)
             if decides_filter and heads:
-                targets.lifted[which] = lifted_by(self._domain, output, window, place - 1)
-            query_NQ = model.queries(output)[window, place - 1]
+                targets.lifted[which] = lifted_by(model.domain, output, window, place - 1)
+            item_NW, query_NQ = (x[window, place - 1] for x in (output.item_BTW, model.queries(output)))
             ts_s = batch.context.ts_s[window, place].numpy()
             for low in range(0, len(which), chunk):
                 chunk_rows = slice(low, low + chunk)
                 scores = torch.addmm(bias_V, query_NQ[chunk_rows], vector_VQ.T)
                 if counts is not None and model.count_gate is not None:
-                    gate_NC = model.count_gate(output.item_BTW[window, place - 1][chunk_rows])
+                    gate_NC = model.count_gate(item_NW[chunk_rows])
                     column_NCV = CountsAt(counts, ts_s[chunk_rows], model.device).columns()
                     scores += torch.bmm(gate_NC[:, None, :], column_NCV)[:, 0]
-                ranks[which[chunk_rows]] = targets.ranks(which[chunk_rows], scores)
-        return ModelRanks(ranks, correct)
+                yield which[chunk_rows], scores
 
     @torch.no_grad()
     def label_shares(self, model: IntentRec) -> dict[str, NDArray[np.float64]]:
@@ -110,24 +129,20 @@ class ModelRanker:
         place = np.repeat(batch.first_target.numpy(), counts) + ahead
         return which, torch.from_numpy(window), torch.from_numpy(place)
 
-    def _score_heads(
-        self,
-        model: IntentRec,
-        output: ModelOutput,
-        batch: WindowBatch,
-        which: NDArray[np.int64],
-        window: Tensor,
-        place: Tensor,
-        correct: dict[str, NDArray[np.float64]],
-    ) -> None:
-        if not correct:
-            return
-        observed = model.head_targets(batch.context)
-        for hits, logits, labels in zip(correct.values(), output.head_logits, observed, strict=True):
-            label = logits[window, place - 1].argmax(dim=-1, keepdim=True)
-            true_NL = labels[window, place]
-            hit = (true_NL.gather(1, label)[:, 0] > 0).double()
-            hits[which] = hit.masked_fill(true_NL.sum(dim=-1) == 0, torch.nan).cpu().numpy()
+
+@dataclass(slots=True)
+class ScoredByModel:
+    """A model as a :class:`~intentrec_core.evaluation.rankers.Ranker`. ``heads``: what its heads said at the last task."""
+
+    model: IntentRec
+    features: FeatureBuilder
+    heads: dict[str, HeadOutcomes] = field(default_factory=dict)
+
+    def scores(self, task: Task) -> Iterator[ScoredTargets]:
+        """See :class:`~intentrec_core.evaluation.rankers.Ranker`."""
+        self.heads = {}
+        ranker = ModelRanker(self.features, task.data.members, task.windows)
+        return ranker.scores(self.model, task.targets, self.heads)
 
 
 def lifted_by(domain: Domain, output: ModelOutput, window: Tensor, place: Tensor) -> NDArray[np.bool_]:

@@ -4,24 +4,40 @@ over members.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from intentrec_core.baselines.markov import MarkovChain
+from intentrec_core.baselines.markov import MarkovSettings
+from intentrec_core.baselines.popularity import DAY_S, WEEK_S
 from intentrec_core.errors import DataError
 from intentrec_core.evaluation import comparison as names
 from intentrec_core.evaluation.comparison import Comparison, HeadRow, ModelQuality, RankerRow
 from intentrec_core.evaluation.metrics import gains, lift_interval, mean_accuracy, mean_interval, quality
 from intentrec_core.evaluation.model_ranks import ModelRanker
-from intentrec_core.evaluation.reference_ranks import rank_in_time
-from intentrec_core.evaluation.targets import Targets, make_targets
+from intentrec_core.evaluation.rankers import MarkovRanker, PopularityRanker, Ranker, ranks_alone
+from intentrec_core.evaluation.targets import make_targets
+from intentrec_core.evaluation.task import EvaluationData, Task
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.windows import NEVER_MS, cut_windows
+
+#: What IntentRec is compared with. A chain that is not online has learned the plays before the cut, as the model has.
+REFERENCES: Mapping[str, Ranker] = {
+    names.POPULAR_DAY: PopularityRanker(DAY_S),
+    names.POPULAR: PopularityRanker(WEEK_S),
+    names.POPULAR_MONTH: PopularityRanker(30 * DAY_S),
+    names.POPULAR_EVER: PopularityRanker(math.inf),
+    names.MARKOV_FIRST: MarkovRanker(MarkovSettings(lags=1)),
+    names.MARKOV: MarkovRanker(),
+    names.MARKOV_WIDE: MarkovRanker(MarkovSettings(spread=5)),
+    names.MARKOV_ONLINE: MarkovRanker(online=True),
+    names.MARKOV_WIDE_ONLINE: MarkovRanker(MarkovSettings(spread=5), online=True),
+}
 
 
 def evaluate(
@@ -73,20 +89,31 @@ def compare(
     trained = members.events["ts_ms"] < cut_ms
     candidate = np.zeros(model.num_rows, dtype=np.bool_)
     candidate[all_rows[trained]] = True
+    candidate[0] = False
     targets = make_targets(members, windows, all_rows, candidate, filter_watched=filter_watched)
+    data = EvaluationData.of(members, features, candidate)
+    task = Task(
+        data=data,
+        targets=targets,
+        windows=windows,
+        learnable=np.ones(len(trained), dtype=np.bool_),
+        learned=np.full(len(targets), int(trained.sum())),
+        live=data.place[targets.play],
+        now_s=data.ts_s[targets.play],
+    )
     ranker = ModelRanker(features, members, windows)
-    ours = ranker.rank(model, targets)
+    ours = ranker.rank(model, targets)  # decides where the watched filter holds, for all rankers
     ranks = {names.INTENTREC: ours.ranks}
     if without_intent is not None:
         ranks[names.NO_INTENT] = ranker.rank(without_intent, targets, decides_filter=False).ranks
-    ranks |= _reference_ranks(targets, trained)
+    ranks |= {name: ranks_alone(reference, task) for name, reference in REFERENCES.items()}
     in_training = ModelRanker(features, members, cut_windows(members, until_ms=cut_ms)).label_shares(model)
     in_test = ranker.label_shares(model)
     return Comparison(
         cut_ms=cut_ms,
         num_plays=len(targets),
         num_members=len(np.unique(targets.member)),
-        num_new_members=_num_new(targets, trained),
+        num_new_members=len(np.unique(targets.member[task.is_new_member()])),
         num_candidates=int(targets.candidate.sum()),
         unseen=int((~targets.candidate[targets.row]).sum()),
         filtered=targets.filter_watched,
@@ -104,26 +131,9 @@ def compare(
     )
 
 
-def _reference_ranks(targets: Targets, trained: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """Ranks by popularity and by the Markov chains, in one pass through time."""
-    num_rows, members = len(targets.candidate), targets.members
-    sequences = [targets.all_rows[a:b][trained[a:b]] for a, b in members.spans()]
-    chain = MarkovChain(num_rows).fit(sequences)
-    wide = MarkovChain(num_rows, spread=chain.lags).fit(sequences)
-    found = rank_in_time(targets, [lambda _, counts: counts, chain.scores, wide.scores], lags=chain.lags)
-    return dict(zip((names.POPULAR, names.MARKOV, names.MARKOV_WIDE), found, strict=True))
-
-
 def _ranker_rows(ranks: Mapping[str, NDArray[np.float64]], member: NDArray[np.int64], seed: int) -> Iterator[RankerRow]:
     ours = gains(ranks[names.INTENTREC])
     for name, found in ranks.items():
         gain = gains(found)
         lift = None if name == names.INTENTREC else lift_interval(ours, gain, member, seed=seed)
         yield RankerRow(name, quality(found), mean_interval(gain, member, seed=seed), lift)
-
-
-def _num_new(targets: Targets, trained: NDArray[np.bool_]) -> int:
-    """Number of test members without a play in training."""
-    return sum(
-        not trained[a:b].any() for a, b in (targets.members.bounds[m : m + 2] for m in np.unique(targets.member))
-    )

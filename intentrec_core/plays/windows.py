@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.history.history import anchor
 from intentrec_core.plays.members import MemberPlays
 
 NEVER_MS = np.iinfo(np.int64).max
@@ -56,17 +55,28 @@ def cut_windows(members: MemberPlays, *, from_ms: int = 0, until_ms: int = NEVER
 
     Plays before ``from_ms`` are only context. No window contains a play from ``until_ms`` on.
     """
-    window = members.layout.window
-    found: list[tuple[int, int, int]] = []
     ts_ms = members.events["ts_ms"]
-    for begin, end in members.spans():
-        times = ts_ms[begin:end]
-        count = max(1, int(np.searchsorted(times, from_ms)))
-        last = int(np.searchsorted(times, until_ms))
-        while count < last:
-            first = anchor(count, window)
-            stop = min(last, first + 2 * window + 1)
-            found.append((begin + first, begin + stop, count - first))
-            count = stop
-    start, stop_, first_target = np.array(found, dtype=np.int64).reshape(-1, 3).T
-    return Windows(start=start, stop=stop_, first_target=first_target)
+    wanted = (ts_ms >= from_ms) & (ts_ms < until_ms)
+    wanted[members.bounds[:-1]] = False
+    return windows_of(members, np.flatnonzero(wanted))
+
+
+def windows_of(members: MemberPlays, play: NDArray[np.int64]) -> Windows:
+    """The windows whose targets are exactly these plays: ascending indices into ``members.events``, none a member's first.
+
+    Plays that follow each other and have the same anchor share a window. Shape: i64[N].
+    """
+    if not len(play):
+        return Windows(*np.zeros((3, 0), dtype=np.int64))
+    begin = members.bounds[members.member[play]]
+    start = begin + anchors(play - begin, members.layout.window)
+    opens = np.ones(len(play), dtype=np.bool_)
+    opens[1:] = (play[1:] != play[:-1] + 1) | (start[1:] != start[:-1])
+    first = np.flatnonzero(opens)
+    last = np.append(first[1:], len(play)) - 1
+    return Windows(start=start[first], stop=play[last] + 1, first_target=play[first] - start[first])
+
+
+def anchors(count: NDArray[np.int64], window: int) -> NDArray[np.int64]:
+    """:func:`~intentrec_core.history.history.anchor` of many counts."""
+    return np.maximum(0, ((count - 1) // window - 1) * window)

@@ -63,7 +63,7 @@ def fit(
     ``plays`` is an Arrow table with one row a play, in any order. Columns: event_id, user_id, item_id (text) and ts_ms
     (milliseconds since 1970, or a timestamp type); optional: action, session_id (text), duration_s (seconds), context (map of
     text to text).
-    ``domain`` is the name of a shipped domain (movielens, video, shop) or the path of a domain file. ``config`` is a
+    ``domain`` is the name of a shipped domain (movielens, video, shop …) or the path of a domain file. ``config`` is a
     :class:`~intentrec_core.training.config.TrainConfig`, whose ``epochs`` and ``seed`` the arguments of that name replace;
     ``model_config`` is a :class:`~intentrec_core.model.model.ModelConfig`. ``device`` is ``auto`` (CUDA where there is one),
     ``cpu``, ``cuda`` or ``cuda:N``. ``progress`` is called after each step, ``epoch_done`` after each epoch.

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +42,14 @@ from intentrec_core.training.schedule import rate_factor, run_done
 ENOUGH_RATIO, ENOUGH_LABELS = 0.05, 100
 
 
+class Validation(Protocol):
+    """Plays that are not learned, on which each epoch is measured. The best epoch by NDCG@10 is kept."""
+
+    def measure(self, model: IntentRec) -> tuple[Quality, dict[str, float]]:
+        """Quality of the ranking, and accuracy of each head."""
+        ...
+
+
 def train(
     plays: pa.Table | MemberPlays,
     features: FeatureBuilder,
@@ -53,12 +62,14 @@ def train(
     device: str = "auto",
     progress: ProgressCallback | None = None,
     epoch_done: EpochCallback | None = None,
+    validation: Validation | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Trained:
     """Trains a model to predict every play from ``from_ms`` on that has an earlier play of the same member.
 
     With ``start``, a copy of that model is trained further, extended by the rows that ``items`` has in addition
     (``model_config`` must then be omitted). Otherwise a new model is made. Plays before ``from_ms`` are only context.
+    ``validation`` measures the epochs in place of the last ``config.validation_ratio`` of the plays.
 
     Raises: DataError when there is no play to learn from, or the loss is no longer a number; ConfigError for a device
     that this machine does not have.
@@ -69,12 +80,12 @@ def train(
     cuda = [target_device] if target_device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(config.seed)
-        held_out_ms = _held_out_from(members, config.validation_ratio, from_ms)
+        held_out_ms = NEVER_MS if validation else _held_out_from(members, config.validation_ratio, from_ms)
         windows = cut_windows(members, from_ms=from_ms, until_ms=held_out_ms)
         if not len(windows):
             raise DataError(_nothing_to_learn(members))
         model = _first_model(features, items, members, model_config, start, held_out_ms)
-        run = _Run(model.to(target_device), features, members, windows, config, held_out_ms, clock)
+        run = _Run(model.to(target_device), features, members, windows, config, held_out_ms, validation, clock)
         _note_untrained_heads(model, run.batches, items, start)
         return run.all_epochs(progress, epoch_done)
 
@@ -157,7 +168,7 @@ def _held_out_from(members: MemberPlays, ratio: float, from_ms: int) -> int:
     return int(times[min(len(times) - 1, int(len(times) * (1.0 - ratio)))])
 
 
-class _Validation:
+class _HeldOut:
     """The held-out plays, on which each epoch is measured."""
 
     def __init__(self, features: FeatureBuilder, members: MemberPlays, num_rows: int, from_ms: int) -> None:
@@ -185,6 +196,7 @@ class _Run:
         windows: Windows,
         config: TrainConfig,
         held_out_ms: int,
+        validation: Validation | None,
         clock: Callable[[], float],
     ) -> None:
         self._model, self._config, self._clock = model, config, clock
@@ -196,9 +208,9 @@ class _Run:
         self._has_ties = bool((members.events["ts_ms"][1:] == members.events["ts_ms"][:-1]).any())
         self._steps = self.batches.num_batches(config.batch_windows)
         self._random = np.random.default_rng(config.seed)
-        self._validation = (
-            _Validation(features, members, model.num_rows, held_out_ms) if held_out_ms != NEVER_MS else None
-        )
+        self._validation = validation
+        if held_out_ms != NEVER_MS:
+            self._validation = _HeldOut(features, members, model.num_rows, held_out_ms)
         num_negatives = config.negatives(model.num_rows)
         self._sampler = None
         if num_negatives:

@@ -49,8 +49,11 @@ class DataSet:
         return split.train, split.test
 
 
-def load_data(source: str, cache_dir: Path, report: Report, domain: Domain) -> DataSet:
-    """Reads the data set that ``--data`` names, downloading it first if needed. ``domain`` says which times are possible.
+def load_data(
+    source: str, cache_dir: Path, report: Report, domain: Domain, *, data_root: Path | None = None
+) -> DataSet:
+    """Reads the data set that ``--data`` names, downloading it first if needed. ``domain`` says which times are possible,
+    ``data_root`` where the sets are that cannot be downloaded.
 
     Raises: DataError if it cannot be downloaded or read, or if a time is in another unit; ConfigError if ``source`` is neither
     a known name nor a folder.
@@ -60,9 +63,15 @@ def load_data(source: str, cache_dir: Path, report: Report, domain: Domain) -> D
 
         found = fetch_movielens(cache_dir, progress=report)
         return DataSet("MovieLens-100K", found.plays, found.catalogue)
+    from intentrec_core.datasets.named import RECORDED_SETS, load_recorded
+
+    if source in RECORDED_SETS:
+        recorded = load_recorded(source, data_root)
+        return DataSet(RECORDED_SETS[source].title, recorded.plays, recorded.catalogue)
     folder = Path(source)
     if not folder.is_dir():
-        raise ConfigError(f"--data {source}: allowed: {MOVIELENS}, or a folder with plays.parquet and items.parquet")
+        names = ", ".join([MOVIELENS, *RECORDED_SETS])
+        raise ConfigError(f"--data {source}: allowed: {names}, or a folder with plays.parquet and items.parquet")
     return _load_folder(folder, domain)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,6 +54,7 @@ def register(app: typer.Typer) -> None:
 
 def train(
     data: options.Data = "movielens-100k",
+    data_root: options.DataRoot = None,
     domain: options.Domain = None,
     share: Share = 0.7,
     epochs: Epochs = None,
@@ -97,7 +99,7 @@ def train(
         out.print(f"{settings.bundle_url} has bundle {present}: nothing to do", soft_wrap=True)
         return
     with bars() as report:
-        data_set = _load(data, settings, report)
+        data_set = _load(data, settings, report, data_root)
     _check_index(settings, data_set, share)
     _print_profile(settings, data_set, share)
     config = _config(epochs, seconds, seed)
@@ -119,6 +121,7 @@ def train(
 
 def evaluate(
     data: options.Data = "movielens-100k",
+    data_root: options.DataRoot = None,
     domain: options.Domain = None,
     bundle: Annotated[
         str | None,
@@ -144,7 +147,7 @@ def evaluate(
     """
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
     with bars() as report:
-        data_set = _load(data, settings, report)
+        data_set = _load(data, settings, report, data_root)
     if bundle is not None:
         from stream.cli.bundle_store import compare_bundle
 
@@ -158,11 +161,11 @@ def evaluate(
         print(json.dumps(compared.to_dict()))
 
 
-def _load(source: str, settings: Settings, report: Report) -> DataSet:
+def _load(source: str, settings: Settings, report: Report, data_root: Path | None) -> DataSet:
     from intentrec_core.domain.toml import load_domain
     from stream.cli.data_source import load_data
 
-    return load_data(source, settings.cache_dir, report, load_domain(settings.domain))
+    return load_data(source, settings.cache_dir, report, load_domain(settings.domain), data_root=data_root)
 
 
 def _check_index(settings: Settings, data_set: DataSet, share: float) -> None:

@@ -18,7 +18,7 @@ Broker = Annotated[
 ]
 Domain = Annotated[
     str | None,
-    typer.Option("--domain", metavar="NAME|FILE", help="movielens, video, shop, or the path of a domain file."),
+    typer.Option("--domain", metavar="NAME|FILE", help="A shipped domain (movielens, video, shop …), or a file."),
 ]
 Bundles = Annotated[
     str | None, typer.Option("--bundles", metavar="URL", help="Bundle store: a folder or an fsspec URL.")
@@ -43,6 +43,14 @@ Data = Annotated[
         "--data",
         metavar="NAME|FOLDER",
         help="movielens-100k, or a folder with plays.parquet and items.parquet (or items.jsonl).",
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        metavar="FOLDER",
+        help="Where --data movietweetings, beauty and kuairand-pure have their folders.",
     ),
 ]
 

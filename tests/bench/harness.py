@@ -100,7 +100,7 @@ def run(name: str, options: BenchOptions, *, compare: bool) -> Figures:
     figures: Figures = bench.measure(options)
     row: Figures = {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
+        "commit": commit_name(),
         "hardware": _hardware(),
         "load_before": round(load_before, 1),
         "load_after": round(os.getloadavg()[0], 1),
@@ -121,7 +121,7 @@ def run(name: str, options: BenchOptions, *, compare: bool) -> Figures:
     return row
 
 
-def _commit() -> str:
+def commit_name() -> str:
     """The commit that was measured; rows of the history itself make it no other one."""
     commit = _git("describe", "--always") or "unknown"
     return f"{commit}-dirty" if _git("status", "--porcelain", "--", ":/", f":(exclude){HISTORY}") else commit

@@ -4,7 +4,8 @@
     python -m tests.bench.report --check    write nothing; exit 1 when a document is stale
 
 A row of a benchmark is one run; not every run measures every figure. For each bar the document shows the newest run that measured
-it, and the runs before. A row of ``quality.jsonl`` is one figure, with the decision that explains it.
+it, and the runs before. A row of ``quality.jsonl`` is one figure: of the table (:mod:`tests.bench.quality`), or of a decision
+that explains it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.bars import BARS, Bar
+from tests.bench.quality.document import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 HISTORY = Path(__file__).resolve().parent / "history"
@@ -177,7 +179,7 @@ def benchmarks() -> str:
 
 def quality() -> str:
     """The text of docs/quality.md."""
-    rows = read_rows("quality")
+    rows = [row for row in read_rows("quality") if "protocol" not in row]
     lines = [
         "# Quality",
         "",
@@ -198,6 +200,7 @@ def quality() -> str:
             lines += [f"Reproduce: `{command}`", ""]
         lines += _header("figure", "value", "interval", "date", "commit", "decision")
         lines += [_quality_line(row) for row in of_group]
+    lines += ["", *tables([row for row in read_rows("quality") if "protocol" in row])]
     return "\n".join(lines) + "\n"
 
 

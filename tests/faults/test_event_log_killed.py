@@ -21,16 +21,17 @@ from tests.rigs.fault_report import FaultRow
 
 NUM_PLAYS = 400
 
+#: Writes plays to a folder, and dies at a given call: `FOLDER DIE_AT`. Of several such pairs, each is a process of its own. It is
+#: forked from the first, so that imports are paid for once, and its exit code is printed.
 WRITER = """
 import os, signal, sys
 from pathlib import Path
 from intentrec_core.plays.table import PlayRow
 from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay
 
-root, die_at = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0
 
-def mortal(call):
+def mortal(call, die_at):
     # Dies before the call and, the next time, after it.
     def step(*args, **kwargs):
         global calls
@@ -44,19 +45,31 @@ def mortal(call):
         return result
     return step
 
-os.fsync = mortal(os.fsync)
-Path.replace = mortal(Path.replace)
-Path.unlink = mortal(Path.unlink)
-writer = EventLogWriter(root, "plays", merge_at=3)
-print("open", flush=True)
-for partition in (0, 1):
-    while (start := writer.next_offset(partition)) < 200:
-        offsets = range(start, min(start + 20, 200))
-        plays = [LoggedPlay(o, o, PlayRow(f"{partition}-{o}", "u", "i", o)) for o in offsets]
-        writer.append(partition, plays, offsets.stop)
-        writer.flush()
-        writer.merge()
-print("done", calls, flush=True)
+def write(root, die_at):
+    os.fsync = mortal(os.fsync, die_at)
+    Path.replace = mortal(Path.replace, die_at)
+    Path.unlink = mortal(Path.unlink, die_at)
+    writer = EventLogWriter(Path(root), "plays", merge_at=3)
+    print("open", flush=True)
+    for partition in (0, 1):
+        while (start := writer.next_offset(partition)) < 200:
+            offsets = range(start, min(start + 20, 200))
+            plays = [LoggedPlay(o, o, PlayRow(f"{partition}-{o}", "u", "i", o)) for o in offsets]
+            writer.append(partition, plays, offsets.stop)
+            writer.flush()
+            writer.merge()
+    print("done", calls, flush=True)
+
+jobs = list(zip(sys.argv[1::2], map(int, sys.argv[2::2])))
+if len(jobs) == 1:
+    write(*jobs[0])
+else:
+    for job in jobs:
+        child = os.fork()
+        if not child:
+            write(*job)
+            os._exit(0)
+        print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 FULL_DISK = """
 import resource, signal
@@ -65,9 +78,11 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 """
 
 
-def run_writer(root: Path, die_at: int = 0) -> subprocess.CompletedProcess[str]:
+def run_writer(*jobs: tuple[Path, int], timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """Each job writes to a folder, and dies at a call of that number; at none, for 0."""
+    arguments = [str(argument) for job in jobs for argument in job]
     return subprocess.run(
-        [sys.executable, "-c", WRITER, str(root), str(die_at)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", WRITER, *arguments], capture_output=True, text=True, check=False, timeout=timeout_s
     )
 
 
@@ -82,15 +97,16 @@ def check_each_play_once(root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_each_play_is_logged_once(tmp_path: Path, fault_row: FaultRow, full_faults: bool) -> None:
-    whole = run_writer(tmp_path / "whole")
+    whole = run_writer((tmp_path / "whole", 0))
     num_steps = int(whole.stdout.split()[-1])
     assert num_steps > 100
     steps = range(1, num_steps) if full_faults else [*range(1, 15), *random.Random(0).sample(range(15, num_steps), 3)]
-    for die_at in steps:
-        root = tmp_path / f"at-{die_at}"
-        assert run_writer(root, die_at).returncode == -signal.SIGKILL, die_at
-        finished = run_writer(root)
-        assert finished.returncode == 0, finished.stderr
+    roots = {die_at: tmp_path / f"at-{die_at}" for die_at in steps}
+    done = run_writer(*((root, at) for die_at, root in roots.items() for at in (die_at, 0)), timeout_s=540)
+    assert done.returncode == 0, done.stderr
+    exit_codes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ended")]
+    assert exit_codes == [-signal.SIGKILL, 0] * len(steps), done.stderr
+    for root in roots.values():
         check_each_play_once(root)
     fault_row("event log's writer killed at every step", kills=len(steps), plays_each_time=NUM_PLAYS)
 
@@ -103,7 +119,7 @@ def test_killed_again_and_again_each_play_is_logged_once(tmp_path: Path) -> None
             process.stdout.readline()
             time.sleep(rng.uniform(0.0, 0.12))
             process.kill()
-    finished = run_writer(tmp_path)
+    finished = run_writer((tmp_path, 0))
     assert finished.returncode == 0, finished.stderr
     check_each_play_once(tmp_path)
 
@@ -118,7 +134,7 @@ def test_a_full_disk_refuses_and_recovers_without_hand_edits(tmp_path: Path) -> 
     )
     assert full.returncode == 1
     assert "OSError" in full.stderr
-    assert run_writer(tmp_path).returncode == 0
+    assert run_writer((tmp_path, 0)).returncode == 0
     check_each_play_once(tmp_path)
 
 
@@ -131,11 +147,11 @@ def test_a_mounted_disk_that_is_full_or_read_only_refuses_and_recovers(tmp_path:
     ).returncode:
         pytest.skip("this machine does not let us mount a small disk")
     try:
-        assert "No space" in run_writer(root).stderr
+        assert "No space" in run_writer((root, 0)).stderr
         subprocess.run(["mount", "-o", "remount,ro", root], check=True)
-        assert "Read-only" in run_writer(root).stderr
+        assert "Read-only" in run_writer((root, 0)).stderr
         subprocess.run(["mount", "-o", "remount,rw,size=8m", root], check=True)
-        assert run_writer(root).returncode == 0
+        assert run_writer((root, 0)).returncode == 0
         check_each_play_once(root)
     finally:
         subprocess.run(["umount", root], check=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
+from tests.mutants.evaluation import EVALUATION
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
@@ -38,6 +39,7 @@ MUTANTS = (
     *DATA,
     *LIVE_CATALOGUE,
     *INDEX,
+    *EVALUATION,
     *LIVE_QUALITY,
     *SCORE,
 )

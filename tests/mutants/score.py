@@ -7,6 +7,12 @@ from tests.mutants.mutant import Edit, Mutant
 INTENT_SCORE, MODEL = "intentrec_core/model/intent_score.py", "intentrec_core/model/model.py"
 CONTENTS, SAMPLED = "intentrec_core/bundle/contents.py", "intentrec_core/training/sampled_softmax.py"
 RETRIEVAL, LIVE = "stream/pipeline/retrieval.py", "intentrec_core/engine/live.py"
+COUNTS, COUNT_KERNEL = "intentrec_core/features/play_counts.py", "intentrec_core/kernels/decayed_counts.py"
+SOFTMAX, RANKS = "intentrec_core/training/item_softmax.py", "intentrec_core/evaluation/model_ranks.py"
+TEST_COUNTS = "tests/unit/intentrec_core/features/test_play_counts.py"
+TEST_PATHS = "tests/unit/intentrec_core/training/test_fast_paths.py"
+TEST_RANKS = "tests/unit/intentrec_core/evaluation/test_ranks.py"
+TEST_BUILDER = "tests/unit/stream/bundles/test_builder.py"
 TEST_SERVED = "tests/property/test_served_score.py"
 TEST_TRAIN = "tests/unit/intentrec_core/training/test_train.py"
 TEST_SAMPLED = "tests/unit/intentrec_core/training/test_sampled_softmax.py"
@@ -82,5 +88,47 @@ SCORE = (
             ),
         ),
         (TEST_FORMAT,),
+    ),
+    Mutant(
+        "a play is counted before serving could know of it",
+        (Edit(COUNTS, "return np.floor(ts_s / self._refresh_s) * self._refresh_s", "return ts_s"),),
+        (TEST_COUNTS,),
+    ),
+    Mutant(
+        "a play at the moment itself is counted",
+        (
+            Edit(
+                COUNT_KERNEL,
+                "while event < end and at_s[event] < moments_s[n]:",
+                "while event < end and at_s[event] <= moments_s[n]:",
+            ),
+        ),
+        (TEST_COUNTS,),
+    ),
+    Mutant(
+        "the gate of the counts learns nothing",
+        (Edit(SOFTMAX, "        d_gate = None if d_gate is None else d_gate * d_loss\n", "        d_gate = None\n"),),
+        (TEST_PATHS,),
+    ),
+    Mutant(
+        "evaluation ranks without the counts that were trained",
+        (Edit(RANKS, "                    scores += torch.bmm(", "                    torch.bmm("),),
+        (TEST_RANKS,),
+    ),
+    Mutant(
+        "a bundle whose scores need counts is loaded without",
+        (
+            Edit(
+                CONTENTS,
+                'raise self._error(BundleFault.CODE_VERSION, f"{bundle.MODEL}: {NEEDS_COUNTS}")',
+                "pass",
+            ),
+        ),
+        (TEST_FORMAT,),
+    ),
+    Mutant(
+        "a bundle is built of a model whose scores need counts",
+        (Edit(CONTENTS, 'raise ConfigError(f"no bundle can be built: {NEEDS_COUNTS}")', "pass"),),
+        (TEST_BUILDER,),
     ),
 )

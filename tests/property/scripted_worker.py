@@ -51,7 +51,7 @@ class World:
         self.overloaded = options.pop("overloaded", False)
         #: How likely a member is not cached, so that their answers are held back.
         self.cold_ratio = options.pop("cold_ratio", 0.0)
-        #: Small, so that a cut does not fit one batch; without transactions half a cut would be a torn state.
+        #: Small, so that a checkpoint does not fit one batch; without transactions half a checkpoint would be a torn state.
         self.batch_bytes = 700 if self.transactional else 1 << 20
         self.broker = ScriptedBroker(seed, num_partitions)
         self.group = ScriptedGroup(loop, num_partitions)

@@ -20,13 +20,13 @@ from tests.rigs.fault_report import FaultRow
 
 NUM_PLAYS, NUM_WORKERS = 36, 2
 DEADLINE_S = 600.0
-#: Steps that make a worker the only one, or a cut durable.
+#: Steps that make a worker the only one, or a checkpoint durable.
 DECIDING = {"fence", "commit", "commit offset"}
 MODES = {
     "kafka": {},
     "exactly_once": {"delivery": "exactly_once"},
     "overload": {"overloaded": True},
-    "held_back": {"cold_ratio": 0.5},
+    "prefill": {"cold_ratio": 0.5},
     "embedded": {"transactional": False},
     "embedded_overload": {"transactional": False, "overloaded": True, "cold_ratio": 0.5},
 }

@@ -146,7 +146,7 @@ def filled(num_plays: int) -> tuple[History, dict[bytes, bytes]]:
 
 
 def test_a_late_play_is_written_with_all_that_moved_behind_it() -> None:
-    """Its own block and every later one, also where one cut holds it and plays behind it."""
+    """Its own block and every later one, also where one checkpoint holds it and later plays."""
     world = TinyWorld(window=16)
     history, log = History(), {}
     arrivals = [*(10.0 * i for i in range(20)), 35.0, 300.0]  # 35 s belongs in the first of three blocks of 8

@@ -14,7 +14,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.pipeline import migration as takeover
+from stream.pipeline import migration
 from stream.pipeline.pipeline import Pipeline
 from stream.wire.records import OutputKind, PartitionResult
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
@@ -126,7 +126,7 @@ class Run:
 @given(drawn=steps)
 def test_every_answer_is_its_own_bundles_full_recomputation(drawn: list[tuple[str, object]]) -> None:
     run = Run()
-    with patch.object(takeover, "CHUNK_ON_CPU", 3):
+    with patch.object(migration, "CHUNK_ON_CPU", 3):
         for step, argument in drawn:
             match step, argument:
                 case "plays", list():

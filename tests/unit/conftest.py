@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stream.bundles.serving import Serving
-from stream.pipeline import migration as takeover
+from stream.pipeline import migration
 from tests.worlds.bundle_world import make_serving
 from tests.worlds.tiny_world import TinyWorld
 
@@ -20,5 +20,5 @@ def servings(world: TinyWorld, tmp_path: Path) -> tuple[Serving, Serving]:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A takeover encodes four plays at a time."""
-    monkeypatch.setattr(takeover, "CHUNK_ON_CPU", 4)
+    """A migration encodes four plays at a time."""
+    monkeypatch.setattr(migration, "CHUNK_ON_CPU", 4)

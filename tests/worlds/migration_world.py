@@ -18,6 +18,6 @@ def played_in(serving: Serving, log: PlayLog, num_users: int, num_plays: int = 6
 
 
 def migrate_all(pipeline: Pipeline) -> None:
-    """Advances a takeover to its end."""
+    """Runs a migration to its end."""
     while pipeline.step_migration():
         pass

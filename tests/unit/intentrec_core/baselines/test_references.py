@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intentrec_core.baselines.markov import MarkovChain
+from intentrec_core.baselines.counts import WindowCounts
+from intentrec_core.baselines.markov import MarkovSettings, Transitions, add_backoff, add_transitions
 from intentrec_core.baselines.popularity import PopularWindow
 
 NUM_ROWS = 8
@@ -60,32 +61,74 @@ def test_a_window_of_no_length_is_refused() -> None:
         PopularWindow(0.0)
 
 
+@given(plays, st.integers(1, 40), st.lists(st.integers(0, 60), min_size=1, max_size=5))
+def test_counts_of_a_table_are_those_of_a_recount(
+    played: list[tuple[int, int]], window_s: int, stops: list[int]
+) -> None:
+    played = sorted(played, key=lambda play: play[1])
+    row, ts_s = (np.array([p[i] for p in played], dtype=np.int64) for i in (0, 1))
+    counts = WindowCounts(row, ts_s.astype(float), NUM_ROWS, float(window_s))
+    for stop in sorted(min(stop, len(played)) for stop in stops):
+        now_s = played[stop - 1][1] if stop else 0
+        kept = [r for r, ts in played[:stop] if ts > now_s - window_s]
+        assert counts.at(stop, float(now_s)).tolist() == np.bincount(kept, minlength=NUM_ROWS).tolist()
+
+
+def test_counts_of_a_table_do_not_go_back() -> None:
+    counts = WindowCounts(np.array([1, 2]), np.array([0.0, 1.0]), 3, 10.0)
+    counts.at(2, 1.0)
+    with pytest.raises(ValueError, match="forward"):
+        counts.at(1, 1.0)
+
+
+def chain_scores(
+    sequences: list[list[int]], last: list[int], settings: MarkovSettings, num_rows: int = 6
+) -> np.ndarray:
+    """Scores of a chain that has learned members' sequences, without popularity."""
+    row = np.array([r for sequence in sequences for r in sequence], dtype=np.int64)
+    member = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
+    learnable = np.ones(len(row), dtype=np.bool_)
+    spread, decay = settings.spread, settings.decay
+    transitions = Transitions(row, member, np.arange(len(row)), learnable, num_rows, spread=spread, decay=decay)
+    scores = np.zeros(num_rows, dtype=np.float32)
+    add_transitions(scores, np.array(last, dtype=np.int64), transitions, settings, len(row))
+    return scores
+
+
 def test_a_chain_says_what_came_next_most_often() -> None:
-    sequences = [np.array([1, 2, 3]), np.array([1, 2, 4]), np.array([2, 4])]
-    chain = MarkovChain(6, shrinkage=0.0, backoff=0.0).fit(sequences)
-    scores = chain.scores(np.array([2]), np.zeros(6, dtype=np.float32))
+    scores = chain_scores([[1, 2, 3], [1, 2, 4], [2, 4]], [2], MarkovSettings(shrinkage=0.0))
     np.testing.assert_allclose(scores, [0, 0, 0, 1 / 3, 2 / 3, 0], rtol=1e-6)
 
 
 def test_later_plays_weigh_more_and_only_the_last_ones_count() -> None:
-    chain = MarkovChain(6, lags=2, decay=0.5, shrinkage=0.0, backoff=0.0).fit([np.array([1, 2]), np.array([3, 4])])
-    nobody = np.zeros(6, dtype=np.float32)
-    np.testing.assert_allclose(chain.scores(np.array([3, 1]), nobody), [0, 0, 1, 0, 0.5, 0])
-    np.testing.assert_allclose(chain.scores(np.array([3, 1, 5]), nobody), [0, 0, 0.5, 0, 0, 0])
+    settings = MarkovSettings(lags=2, decay=0.5, shrinkage=0.0)
+    np.testing.assert_allclose(chain_scores([[1, 2], [3, 4]], [3, 1], settings), [0, 0, 1, 0, 0.5, 0])
+    np.testing.assert_allclose(chain_scores([[1, 2], [3, 4]], [3, 1, 5], settings), [0, 0, 0.5, 0, 0, 0])
 
 
-def test_without_known_transitions_popularity_ranks() -> None:
-    chain = MarkovChain(4).fit([np.array([0, 2, 0]), np.array([1])])
-    scores = chain.scores(np.array([1, 0]), np.array([0, 1, 5, 2], dtype=np.float32))
+def test_the_unknown_item_follows_nothing_and_popularity_ranks_without_transitions() -> None:
+    scores = chain_scores([[0, 2, 0], [1]], [1, 0], MarkovSettings(), num_rows=4)
+    assert not scores.any()
+    add_backoff(scores, np.array([0, 1, 5, 2], dtype=np.float32), 0.1)
     assert np.argsort(-scores)[:3].tolist() == [2, 3, 1]
 
 
 def test_a_spread_chain_counts_what_follows_a_little_later() -> None:
-    chain = MarkovChain(5, decay=0.5, shrinkage=0.0, backoff=0.0, spread=2).fit([np.array([1, 2, 3])])
-    scores = chain.scores(np.array([1]), np.zeros(5, dtype=np.float32))
-    np.testing.assert_allclose(scores, [0, 0, 1 / 1.5, 0.5 / 1.5, 0], rtol=1e-6)
+    scores = chain_scores([[1, 2, 3]], [1], MarkovSettings(decay=0.5, shrinkage=0.0, spread=2))
+    np.testing.assert_allclose(scores, [0, 0, 1 / 1.5, 0.5 / 1.5, 0, 0], rtol=1e-6)
 
 
-def test_a_chain_without_lags_is_refused() -> None:
-    with pytest.raises(ValueError, match="lags 0"):
-        MarkovChain(3, lags=0)
+def test_what_was_observed_later_is_not_known_yet() -> None:
+    row, member = np.array([1, 2, 1, 3]), np.array([0, 0, 1, 1])
+    everything = np.ones(4, dtype=np.bool_)
+    transitions = Transitions(row, member, np.array([0, 1, 2, 3]), everything, 4)
+    after, weight, total = transitions.followers(1, 3)
+    assert (after.tolist(), weight.tolist(), total) == ([2], [1.0], 1.0)
+    after, _, total = transitions.followers(1, 4)
+    assert (sorted(after.tolist()), total) == ([2, 3], 2.0)
+
+
+@pytest.mark.parametrize("wrong", [{"lags": 0}, {"spread": 0}, {"decay": 0.0}, {"shrinkage": -1.0}, {"backoff": -0.1}])
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="allowed"):
+        MarkovSettings(**wrong)  # type: ignore[arg-type]

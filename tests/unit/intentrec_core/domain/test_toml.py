@@ -96,11 +96,11 @@ MISTAKES = [
 ]
 
 
-def test_three_domains_are_shipped() -> None:
-    assert shipped_domains() == ["movielens", "shop", "video"]
+def test_a_domain_is_shipped_for_each_data_set_and_each_simulated_world() -> None:
+    assert shipped_domains() == ["beauty", "kuairand", "movielens", "movietweetings", "shop", "video"]
 
 
-@pytest.mark.parametrize("name", ["movielens", "shop", "video"])
+@pytest.mark.parametrize("name", [name for name in shipped_domains() if name != "beauty"])
 def test_shipped_domain_has_intents_and_the_history_they_need(name: str) -> None:
     domain = load_domain(name)
 
@@ -179,7 +179,7 @@ def test_no_intent_is_refused() -> None:
 
 
 def test_a_name_that_is_neither_shipped_nor_a_file_lists_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match=r"no domain films: .*movielens, shop, video"):
+    with pytest.raises(ConfigError, match=r"no domain films: .*movielens, movietweetings, shop, video"):
         load_domain("films")
 
 

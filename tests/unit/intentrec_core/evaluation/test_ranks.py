@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.baselines.markov import MarkovChain
-from intentrec_core.baselines.popularity import WEEK_S
+from intentrec_core.baselines.markov import MarkovSettings
 from intentrec_core.engine.reference import recompute
 from intentrec_core.evaluation.model_ranks import ModelRanker
-from intentrec_core.evaluation.reference_ranks import rank_in_time
+from intentrec_core.evaluation.rankers import MarkovRanker, PopularityRanker, ranks_alone
 from intentrec_core.evaluation.targets import Targets, make_targets
+from intentrec_core.evaluation.task import EvaluationData, Task
 from intentrec_core.history.history import EventLayout, hash64
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays, pack_members
@@ -40,6 +41,17 @@ class Halved:
         candidate[self.rows[self.members.events["ts_ms"] < CUT_MS]] = True
         self.targets: Targets = make_targets(
             self.members, self.windows, self.rows, candidate, filter_watched=filter_watched
+        )
+
+        data = EvaluationData.of(self.members, world.features, candidate)
+        self.task = Task(
+            data=data,
+            targets=self.targets,
+            windows=self.windows,
+            learnable=np.ones(len(PLAYS), dtype=np.bool_),
+            learned=np.full(len(self.targets), 60),
+            live=data.place[self.targets.play],
+            now_s=data.ts_s[self.targets.play],
         )
 
     def plays_of(self, target: int) -> tuple[list[PlayRow], PlayRow]:
@@ -110,36 +122,49 @@ def test_a_model_without_intents_is_judged_by_the_other_models_filter(world: Tin
     assert halved.targets.lifted.tolist() == before.tolist()
 
 
-def popularity_ranks(halved: Halved, window_s: float = WEEK_S) -> NDArray[np.float64]:
-    return rank_in_time(halved.targets, [lambda _, counts: counts], lags=0, window_s=window_s)[0]
-
-
-def test_popularity_ranks_by_the_plays_of_the_window_before_each_play(world: TinyWorld) -> None:
-    halved, window_s = Halved(world), 900.0
-    ranks = popularity_ranks(halved, window_s=window_s)
+@pytest.mark.parametrize("window_s", [900.0, math.inf])
+def test_popularity_ranks_by_the_plays_of_the_window_before_each_play(world: TinyWorld, window_s: float) -> None:
+    halved = Halved(world)
+    ranks = ranks_alone(PopularityRanker(window_s), halved.task)
     for i in range(len(halved.targets)):
         before, play = halved.plays_of(i)
-        earlier = PLAYS[: PLAYS.index(play)]
         counts = np.zeros(len(world.vocabulary))
-        for p in earlier:
+        for p in PLAYS[: PLAYS.index(play)]:
             if p.ts_ms > play.ts_ms - 1000 * window_s:
                 counts[world.vocabulary.row(p.item_id)] += 1
         hidden = {world.vocabulary.row(p.item_id) for p in before[-world.domain.watched :]}
         assert ranks[i] == mid_rank(counts, halved.targets.row[i], halved.targets.candidate, hidden)
 
 
-def test_markov_ranks_by_each_members_last_plays(world: TinyWorld) -> None:
+def chances(world: TinyWorld, plays: list[PlayRow], settings: MarkovSettings) -> NDArray[np.float64]:
+    """What followed what in ``plays``: count[before, after] / (count[before] + shrinkage). Row 0 stays empty."""
+    count = np.zeros((len(world.vocabulary), len(world.vocabulary)))
+    for user in {p.user_id for p in plays}:
+        rows = [world.vocabulary.row(p.item_id) for p in plays if p.user_id == user]
+        for gap in range(1, settings.spread + 1):
+            for before, after in zip(rows, rows[gap:], strict=False):
+                count[before, after] += settings.decay ** (gap - 1) * (before > 0) * (after > 0)
+    return count / (count.sum(axis=1, keepdims=True) + settings.shrinkage)
+
+
+@pytest.mark.parametrize("online", [False, True])
+@pytest.mark.parametrize("spread", [1, 3])
+def test_a_chain_ranks_by_what_followed_the_members_last_plays(world: TinyWorld, online: bool, spread: int) -> None:
     halved = Halved(world)
-    trained = halved.members.events["ts_ms"] < CUT_MS
-    chain = MarkovChain(len(world.vocabulary), backoff=0.0)
-    chain.fit([halved.rows[a:b][trained[a:b]] for a, b in halved.members.spans()])
-    ranks = rank_in_time(halved.targets, [chain.scores], lags=chain.lags)[0]
+    settings = MarkovSettings(lags=3, decay=0.5, shrinkage=2.0, backoff=0.3, spread=spread, backoff_window_s=math.inf)
+    scores = np.zeros((len(halved.targets), len(world.vocabulary)))
+    for which, chunk in MarkovRanker(settings, online).scores(halved.task):
+        scores[which] = chunk.numpy()
     for i in range(len(halved.targets)):
-        before, _ = halved.plays_of(i)
-        last = np.array([world.vocabulary.row(p.item_id) for p in before])
-        scores = chain.scores(last, np.zeros(len(world.vocabulary), dtype=np.float32))
-        hidden = {world.vocabulary.row(p.item_id) for p in before[-world.domain.watched :]}
-        assert ranks[i] == mid_rank(scores, halved.targets.row[i], halved.targets.candidate, hidden)
+        before, play = halved.plays_of(i)
+        earlier = PLAYS[: PLAYS.index(play)]
+        chance = chances(world, earlier if online else PLAYS[:60], settings)
+        counts = np.bincount([world.vocabulary.row(p.item_id) for p in earlier], minlength=len(chance)).astype(float)
+        counts[0] = 0
+        expected = 0.3 * counts / counts.sum()
+        for back, p in enumerate(before[:-4:-1]):
+            expected += 0.5**back * chance[world.vocabulary.row(p.item_id)]
+        np.testing.assert_allclose(scores[i], expected, atol=1e-6)
 
 
 def test_items_never_seen_in_training_are_misses_and_recommended_to_nobody(world: TinyWorld) -> None:
@@ -184,10 +209,11 @@ def test_the_watched_filter_is_that_of_the_domain(world: TinyWorld) -> None:
 def test_a_small_budget_of_scores_changes_no_rank(world: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     halved, model = Halved(world), world.model()
     ranker = ModelRanker(world.features, halved.members, halved.windows)
-    whole = (ranker.rank(model, halved.targets).ranks, popularity_ranks(halved))
+    popular = PopularityRanker(900.0)
+    whole = (ranker.rank(model, halved.targets).ranks, ranks_alone(popular, halved.task))
     monkeypatch.setattr("intentrec_core.evaluation.model_ranks.MAX_SCORES", 100)
-    monkeypatch.setattr("intentrec_core.evaluation.reference_ranks.MAX_SCORES", 100)
-    parts = (ranker.rank(model, halved.targets).ranks, popularity_ranks(halved))
+    monkeypatch.setattr("intentrec_core.evaluation.rankers.MAX_SCORES", 100)
+    parts = (ranker.rank(model, halved.targets).ranks, ranks_alone(popular, halved.task))
     assert [p.tolist() for p in parts] == [w.tolist() for w in whole]
 
 
@@ -196,3 +222,46 @@ def test_a_model_can_be_ranked_without_gradients_left_behind(world: TinyWorld) -
     ModelRanker(world.features, halved.members, halved.windows).rank(model, halved.targets)
     assert isinstance(model, IntentRec)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_whole_history_is_hidden_where_it_says_so(world: TinyWorld) -> None:
+    """A worker hides the last w plays; an evaluation that hides no more lets a long history's first items come back."""
+    halved = Halved(world)
+    whole = dataclasses.replace(halved.targets, whole_history=True)
+    more = 0
+    for i in range(len(whole)):
+        before, _ = halved.plays_of(i)
+        rows = {world.vocabulary.row(p.item_id) for p in before}
+        assert set(whole.watched(np.array([i]))[0].tolist()) - {0} == rows - {0}
+        more += rows > set(halved.targets.watched(np.array([i]))[0].tolist())
+    assert more > 0
+
+
+def test_hidden_items_with_a_score_of_zero_stand_above_negative_ones(world: TinyWorld) -> None:
+    """What published code does that sets hidden scores to 0: the table prints it once, to compare."""
+    halved = Halved(world)
+    known = np.flatnonzero(halved.targets.candidate[halved.targets.row])
+    known = known[[halved.targets.row[i] not in halved.targets.watched(np.array([i])) for i in known]][:5]
+    scores = -1.0 - torch.rand(len(known), len(world.vocabulary), generator=torch.Generator().manual_seed(0))
+    right = halved.targets.ranks(known, scores.clone())
+    zeroed = dataclasses.replace(halved.targets, hidden_score=0.0).ranks(known, scores.clone())
+    hidden = [
+        len({r for r in halved.targets.watched(np.array([i]))[0].tolist() if halved.targets.candidate[r]})
+        for i in known
+    ]
+    assert (zeroed - right).tolist() == hidden
+    assert max(hidden) > 0
+
+
+def test_a_list_holds_the_best_items_that_may_be_shown(world: TinyWorld) -> None:
+    halved = Halved(world)
+    which = np.arange(len(halved.targets))
+    scores = torch.rand(len(which), len(world.vocabulary), generator=torch.Generator().manual_seed(0))
+    ranks, listed = halved.targets.ranked(which, scores.clone(), 6)
+    assert ranks.tolist() == halved.targets.ranks(which, scores.clone()).tolist()
+    for i in which:
+        hidden = set(halved.targets.watched(np.array([i]))[0].tolist())
+        allowed = [r for r in np.flatnonzero(halved.targets.candidate) if r not in hidden]
+        assert listed[i].tolist() == sorted(allowed, key=lambda r: -float(scores[i, r]))[:6]
+        if ranks[i] <= 6:
+            assert listed[i][int(ranks[i]) - 1] == halved.targets.row[i]

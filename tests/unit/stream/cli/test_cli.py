@@ -85,7 +85,11 @@ def test_every_example_is_accepted_by_the_parser() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("train", "--data", "nowhere"), 2, "allowed: movielens-100k, or a folder"),
+        (
+            ("train", "--data", "nowhere"),
+            2,
+            "allowed: movielens-100k, movietweetings, beauty, kuairand-pure, or a folder",
+        ),
         (("replay", "--speed", "1", "--rate", "2"), 2, "speed and rate are both given"),
         (("topics", "--broker", "nohost"), 2, "HOST:PORT"),
         (("worker", "--metrics-port", "99999"), 2, "metrics_port"),

@@ -68,7 +68,7 @@ def _output(key: bytes) -> OutputRecord:
     return OutputRecord(OutputKind.RECOMMENDATION, key, b'{"a":1', ((ID_HEADER, key),), 0, 0)
 
 
-def test_nothing_of_a_life_leaves_behind_an_output_that_failed() -> None:
+def test_nothing_of_a_stream_is_sent_after_an_output_that_failed() -> None:
     async def scenario() -> None:
         producer = FailingProducer(fails=b"2")
         publisher = Publisher(producer, TOPICS, on_published=lambda _: None)
@@ -88,7 +88,7 @@ def test_nothing_of_a_life_leaves_behind_an_output_that_failed() -> None:
     asyncio.run(scenario())
 
 
-def test_of_a_life_that_has_ended_nothing_more_is_sent() -> None:
+def test_nothing_of_a_stream_that_has_ended_is_sent() -> None:
     async def scenario() -> None:
         producer = FailingProducer(fails=b"")
         publisher = Publisher(producer, TOPICS, on_published=lambda _: None)

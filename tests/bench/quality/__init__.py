@@ -1,0 +1,10 @@
+"""The quality table: every model and baseline on every data set, by one harness. ``make quality`` runs it.
+
+    python -m tests.bench.quality --data-root ../shared/data        run what is not done yet, append to the history
+    python -m tests.bench.quality --quick                           a small world, minutes, nothing kept: does it all still work?
+    python -m tests.bench.quality --only world --rows Markov        some of it
+
+- data_sets.py says what is measured on, rows.py with what, plan.py which of them together.
+- runs.py makes one run and keeps it under a hash of configuration, code and seed, so the table fills over several sittings.
+- figures.py turns finished runs into rows of tests/bench/history/quality.jsonl; document.py turns these into docs/quality.md.
+"""

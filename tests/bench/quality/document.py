@@ -1,0 +1,159 @@
+"""The tables of docs/quality.md, from the rows of the history. Of each figure the newest row counts, for the newest data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from tests.bench.quality.data_sets import DATA_SETS, Measured
+from tests.bench.quality.figures import COMPARED, MEAN
+from tests.bench.quality.plan import all_rows
+from tests.bench.quality.published import published_lines
+
+HistoryRow = Mapping[str, object]
+#: By model, seed and metric.
+Found = dict[tuple[str, object, str], HistoryRow]
+
+RANKING = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
+LISTS = (
+    ("coverage@10", "coverage"),
+    ("diversity@10", "diversity"),
+    ("popularity@10", "popularity"),
+    ("ndcg@10, known members", "known members"),
+    ("ndcg@10, new members", "new members"),
+    ("ndcg@10, new items", "new items"),
+    ("hr@10, new items", "new items, HR@10"),
+)
+
+HEAD = """\
+## Every model and baseline, by one harness
+
+Reproduce: `make quality QUALITY="--data-root DIR"`, where DIR holds the data sets that cannot be downloaded. Runs are kept, so
+the table fills over several sittings; what was not run yet is named below each table.
+
+- Every item of the universe is ranked for every play; there are no sampled metrics. Hidden items have the score −∞.
+- Settings, grid points and epochs are chosen on the validation by NDCG@10, the metric reported. The mean and the spread of the
+  grid stand beside the choice.
+- Intervals are 95 %, by resampling members. Seeds are averaged for each play first. Comparisons resample the same members for
+  both.
+- Coverage: share of the universe that stands in a list of ten. Diversity: 1 − cosine of attributes within a list. Popularity: how
+  popular the listed items are beside those that were played (1: no bias). New members and new items: nothing of them was learned.
+  Known members and the next two columns are NDCG@10.
+- No public data set at hand has both durations and action types. The simulated world has both, and so has KuaiRand-Pure, for
+  which there is a loader."""
+
+
+def tables(rows: Sequence[HistoryRow]) -> list[str]:
+    """The lines of the section."""
+    lines = HEAD.split("\n")
+    for measured in DATA_SETS:
+        of_data = [row for row in rows if row.get("data") == measured.name]
+        lines += ["", f"### {_capital(measured.title)}", ""]
+        if not of_data:
+            lines += ["Not run yet.", *published_lines(measured.name, RANKING)]
+            continue
+        digest = of_data[-1]["data_hash"]
+        of_data = [row for row in of_data if row["data_hash"] == digest]
+        hidden = (
+            "items that a member has played are hidden" if measured.hides_history else "nothing is hidden: items repeat"
+        )
+        lines.append(f"Data `{digest}`; domain `{measured.domain}`; {hidden}.")
+        for protocol in dict.fromkeys(str(row["protocol"]) for row in of_data):
+            lines += _protocol(measured, protocol, [row for row in of_data if row["protocol"] == protocol])
+        lines += published_lines(measured.name, RANKING)
+    return lines
+
+
+def _protocol(measured: Measured, protocol: str, rows: Sequence[HistoryRow]) -> Iterator[str]:
+    found: Found = {(str(row["model"]), row["seed"], str(row["metric"])): row for row in rows}
+    order = {row.name: number for number, row in enumerate(all_rows())}
+    models = sorted(dict.fromkeys(model for model, _, _ in found), key=lambda model: order.get(model, len(order)))
+    shown = {model: _seed(found, model) for model in models}
+    yield from ("", f"#### {_capital(protocol)}", "")
+    yield (
+        "| model | "
+        + " | ".join(_metric_title(metric) for metric in RANKING)
+        + " | NDCG@10, 95 % | seeds | date | commit |"
+    )
+    yield "|---" * (len(RANKING) + 5) + "|"
+    for model, seed in shown.items():
+        main = found[model, seed, COMPARED]
+        cells = [_cell(found.get((model, seed, metric))) for metric in RANKING]
+        interval = f"{main['low']:.4f} to {main['high']:.4f}" if "low" in main else ""
+        seeds = _seeds(found, model)
+        yield f"| {model} | {' | '.join(cells)} | {interval} | {seeds} | {main['date']} | `{main['commit']}` |"
+    yield from ("", "| model | " + " | ".join(title for _, title in LISTS) + " |", "|---" * (len(LISTS) + 1) + "|")
+    for model, seed in shown.items():
+        yield f"| {model} | {' | '.join(_cell(found.get((model, seed, metric))) for metric, _ in LISTS)} |"
+    yield from _heads(found, shown)
+    yield from _comparisons(found)
+    notes = [(model, found[model, s, "note"]) for model, s, metric in found if metric == "note"]
+    if notes:
+        yield ""
+        yield from (f"- {model}: {row['note']}." for model, row in notes)
+    missing = [
+        row.name for row in all_rows() if row.protocols(protocol) and row.wants(measured.name) and row.name not in shown
+    ]
+    if missing:
+        yield from ("", f"Not run yet: {'; '.join(missing)}.")
+
+
+def _heads(found: Found, shown: Mapping[str, object]) -> Iterator[str]:
+    names = list(dict.fromkeys(metric.rpartition(": ")[0] for _, _, metric in found if ": " in metric))
+    if not names:
+        return
+    yield from ("", "| model | intent | accuracy | macro-F1 | ECE | skill over last time |", "|---" * 6 + "|")
+    for model in shown:
+        for name in names:
+            seeds = sorted(str(s) for m, s, metric in found if m == model and metric == f"{name}: accuracy")
+            for seed in seeds[:1]:
+                cells = [
+                    _cell(found.get((model, int(seed), f"{name}: {m}")))
+                    for m in ("accuracy", "macro_f1", "ece", "skill")
+                ]
+                yield f"| {model} | {name} | {' | '.join(cells)} |"
+
+
+def _comparisons(found: Found) -> Iterator[str]:
+    pairs = [
+        (model, metric.removeprefix(f"{COMPARED} above "), row)
+        for (model, _, metric), row in found.items()
+        if " above " in metric
+    ]
+    if not pairs:
+        return
+    yield from ("", "| NDCG@10 of | above | by | 95 % | p |", "|---" * 5 + "|")
+    for model, other, row in pairs:
+        value = float(str(row["value"]))
+        interval = f"{row['low']:+.1%} to {row['high']:+.1%}" if "low" in row else ""
+        yield f"| {model} | {other} | {value:+.1%} | {interval} | {float(str(row['p'])):.4f} |"
+
+
+def _seed(found: Found, model: str) -> object:
+    """The mean over seeds where there is one, else the only seed."""
+    seeds = [seed for name, seed, metric in found if name == model and metric == COMPARED]
+    return MEAN if MEAN in seeds else seeds[0]
+
+
+def _seeds(found: Found, model: str) -> str:
+    """Each seed's own NDCG@10."""
+    own = {
+        seed: row
+        for (name, seed, metric), row in found.items()
+        if name == model and metric == COMPARED and seed != MEAN
+    }
+    return "" if len(own) < 2 else ", ".join(f"{seed}: {_cell(row)}" for seed, row in sorted(own.items(), key=str))
+
+
+def _cell(row: HistoryRow | None) -> str:
+    if row is None:
+        return "–"
+    value = float(str(row["value"]))
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _metric_title(metric: str) -> str:
+    return metric.upper()
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

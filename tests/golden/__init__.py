@@ -1,0 +1,1 @@
+"""Values that other libraries gave, and the scripts that asked them."""

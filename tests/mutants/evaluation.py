@@ -1,0 +1,66 @@
+"""Faults in the evaluation: what makes a table look better than the truth."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+PROTOCOLS, RANKERS = "intentrec_core/evaluation/protocols.py", "intentrec_core/evaluation/rankers.py"
+TARGETS, METRICS = "intentrec_core/evaluation/targets.py", "intentrec_core/evaluation/metrics.py"
+HEADS = "intentrec_core/evaluation/heads.py"
+
+TEST_PROTOCOLS = "tests/unit/intentrec_core/evaluation/test_protocols.py"
+TEST_RANKS, TEST_FIGURES = (
+    "tests/unit/intentrec_core/evaluation/test_ranks.py",
+    "tests/unit/intentrec_core/evaluation/test_figures.py",
+)
+TEST_GOLDEN = "tests/unit/intentrec_core/evaluation/test_golden.py"
+
+EVALUATION = (
+    Mutant(
+        "a stream learns plays before it is asked for them",
+        (Edit(PROTOCOLS, "// refresh_plays * refresh_plays", "// refresh_plays * refresh_plays + 1"),),
+        (TEST_PROTOCOLS,),
+    ),
+    Mutant(
+        "popularity counts the play that is asked for",
+        (Edit(PROTOCOLS, "live, now_s = (place, ts_s[play])", "live, now_s = (place + 1, ts_s[play])"),),
+        (TEST_PROTOCOLS,),
+    ),
+    Mutant(
+        "leave-one-out learns the play of its validation",
+        (Edit(PROTOCOLS, "learnable[last] = learnable[last - 1] = False", "learnable[last] = False"),),
+        (TEST_PROTOCOLS,),
+    ),
+    Mutant(
+        "a frozen chain learns what an online one does",
+        (Edit(RANKERS, "if self.online else task.learned)", "if True else task.learned)"),),
+        (TEST_RANKS,),
+    ),
+    Mutant(
+        "only the last w plays of a history are hidden",
+        (Edit(TARGETS, "if not self.whole_history:", "if True:"),),
+        (TEST_RANKS,),
+    ),
+    Mutant(
+        "members are drawn for each ranker alone",
+        (
+            Edit(
+                METRICS,
+                "    ours, theirs = _resampled_sums(member, [values, reference], rounds, seed)\n    below",
+                "    ours = _resampled_sums(member, [values], rounds, seed)[0]\n"
+                "    theirs = _resampled_sums(member, [reference], rounds, seed + 1)[0]\n    below",
+            ),
+        ),
+        (TEST_FIGURES,),
+    ),
+    Mutant(
+        "NDCG takes its logarithm of the rank",
+        (Edit(METRICS, "1.0 / np.log2(1.0 + ranks)", "1.0 / np.maximum(1.0, np.log2(ranks))"),),
+        (TEST_GOLDEN,),
+    ),
+    Mutant(
+        "macro-F1 counts labels that never occur",
+        (Edit(HEADS, "occurs = observed.any(axis=0)", "occurs = either > -1"),),
+        (TEST_FIGURES,),
+    ),
+)

@@ -1,0 +1,192 @@
+"""The quality table: what a run is kept under, what is resumed, and what the history and the document say of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from intentrec_core.baselines.popularity import WEEK_S
+from intentrec_core.evaluation.protocols import Protocol
+from intentrec_core.evaluation.rankers import PopularityRanker, ranks_alone
+from tests.bench import report
+from tests.bench.quality import __main__ as command
+from tests.bench.quality import document, figures
+from tests.bench.quality.data_sets import DATA_SETS, QUICK, Loaded, digest, world_plays
+from tests.bench.quality.plan import all_rows
+from tests.bench.quality.published import published
+from tests.bench.quality.rows import Answers, Row, popularity_rows
+from tests.bench.quality.runs import Runs, code_hash, meaning, run_key
+
+SMALL = dataclasses.replace(QUICK[0], load=lambda _: world_plays(1_500, 60, 120), protocols=QUICK[0].protocols[:1])
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return SMALL.loaded(None)
+
+
+@pytest.fixture(scope="module")
+def protocol(loaded: Loaded) -> Protocol:
+    return SMALL.protocols[0](loaded.data)
+
+
+def test_a_run_is_named_by_everything_that_decides_it(loaded: Loaded, protocol: Protocol) -> None:
+    row = popularity_rows()[0]
+    keys = [
+        run_key(loaded, protocol, row, 0),
+        run_key(loaded, protocol, row, 1),
+        run_key(loaded, protocol, dataclasses.replace(row, configuration="other"), 0),
+        run_key(loaded, protocol, dataclasses.replace(row, code=("tests/bench/bars.py",)), 0),
+        run_key(dataclasses.replace(loaded, digest="other"), protocol, row, 0),
+        run_key(loaded, dataclasses.replace(protocol, name="other"), row, 0),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == run_key(loaded, protocol, row, 0)
+
+
+def test_a_comment_makes_no_new_run_and_a_changed_line_does() -> None:
+    source = 'def f(x):\n    """What it does."""\n    return x + 1\n'
+    assert meaning(source) == meaning('def f(x):\n    """Otherwise said."""\n    # why\n    return (x + 1)\n')
+    assert meaning(source) != meaning(source.replace("+ 1", "+ 2"))
+    assert code_hash(("tests/bench/bars.py",)) != code_hash(("tests/bench/rates.py",))
+
+
+def test_the_data_are_named_by_every_value() -> None:
+    plays, catalogue = SMALL.load(None)
+    assert digest(plays, catalogue) == digest(*SMALL.load(None))
+    assert digest(plays.slice(1), catalogue) != digest(plays, catalogue)
+    one, other = (world_plays(200, 60, 120, informative=informative) for informative in (True, False))
+    assert digest(*one) != digest(*other)
+
+
+def test_a_kept_run_is_read_as_it_was_and_half_a_file_is_none(
+    loaded: Loaded, protocol: Protocol, tmp_path: Path
+) -> None:
+    runs, row = Runs(tmp_path), popularity_rows()[1]
+    answers = row.answer(SMALL, loaded, protocol, 0)
+    runs.keep("key", dataclasses.replace(answers, note="chosen"))
+    found = runs.read("key")
+    assert found is not None
+    assert found.note == "chosen"
+    np.testing.assert_array_equal(found.ranked.ranks, answers.ranked.ranks)
+    np.testing.assert_array_equal(found.ranked.listed, answers.ranked.listed)
+    whole = runs.path("key").read_bytes()
+    runs.path("key").write_bytes(whole[: len(whole) // 2])
+    assert runs.read("key") is None
+    assert runs.read("never made") is None
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The command on the small world, with a folder and a history of its own."""
+    history = tmp_path / "quality.jsonl"
+    history.write_text("")
+    monkeypatch.setattr(command, "HISTORY_FILE", history)
+    monkeypatch.setattr(command, "DATA_SETS", (SMALL,))
+    monkeypatch.setattr(command, "Runs", lambda: Runs(tmp_path / "runs"))
+    return history
+
+
+def rows_of(history: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in history.read_text().splitlines()]
+
+
+def test_a_second_sitting_runs_what_the_first_left_and_writes_no_row_twice(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["--rows", "popular, 1 day"]) == 0
+    first = kept.read_text()
+    assert {row["model"] for row in rows_of(kept)} == {"popular, 1 day"}
+    assert command.main(["--rows", "popular"]) == 0
+    assert kept.read_text().startswith(first)
+    assert {row["model"] for row in rows_of(kept)} == {row.name for row in popularity_rows()}
+    everything = kept.read_text()
+    assert command.main(["--rows", "popular", "--finished"]) == 0
+    assert kept.read_text() == everything
+    assert "NDCG@10" in capsys.readouterr().out
+
+
+def test_figures_of_the_history_are_those_of_the_ranks(kept: Path, loaded: Loaded, protocol: Protocol) -> None:
+    command.main(["--rows", "popular, 7 days"])
+    found = {row["metric"]: row for row in rows_of(kept)}
+    ranks = ranks_alone(PopularityRanker(WEEK_S), protocol.test)
+    assert found["mrr"]["value"] == pytest.approx((1 / ranks).mean(), abs=1e-6)
+    assert found["hr@10"]["value"] == pytest.approx((ranks <= 10).mean(), abs=1e-6)
+    assert float(str(found["mrr"]["low"])) < float(str(found["mrr"]["value"])) < float(str(found["mrr"]["high"]))
+    assert {row["data_hash"] for row in found.values()} == {loaded.digest}
+
+
+def test_a_data_set_that_is_not_there_is_skipped_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "HISTORY_FILE", tmp_path / "quality.jsonl")
+    (tmp_path / "quality.jsonl").write_text("")
+    assert command.main(["--only", "beauty", "--only", "movietweetings", "--data-root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("skipped") == 2
+    assert "MovieTweetings" in out
+    assert "Beauty" in out
+
+
+def test_the_document_names_what_was_not_run(kept: Path) -> None:
+    command.main(["--rows", "popular, 1 day"])
+    rows = [row | {"data": "world"} for row in rows_of(kept)]
+    text = "\n".join(document.tables(rows))
+    assert "| popular, 1 day |" in text
+    line = next(line for line in text.splitlines() if line.startswith("Not run yet: "))
+    assert "popular, 7 days" in line
+    assert "popular, 1 day" not in line
+    assert text.count("\nNot run yet.") == len(DATA_SETS) - 1
+
+
+def test_seeds_stand_beside_their_mean_and_ours_beside_every_other_with_p(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popular = popularity_rows()[0]
+
+    def noisy(_measured: object, loaded: Loaded, protocol: Protocol, seed: int) -> Answers:
+        found = popular.answer(SMALL, loaded, protocol, 0)
+        better = np.maximum(1.0, found.ranked.ranks - 3 - seed)
+        return dataclasses.replace(found, ranked=dataclasses.replace(found.ranked, ranks=better))
+
+    ours = Row("ours", "", noisy, seeds=(0, 1), is_ours=True)
+    monkeypatch.setattr(command, "all_rows", lambda: [popular, ours])
+    monkeypatch.setattr(document, "all_rows", lambda: [popular, ours])
+    command.main([])
+    rows = rows_of(kept)
+    by_seed = {
+        row["seed"]: float(str(row["value"])) for row in rows if (row["model"], row["metric"]) == ("ours", "ndcg@10")
+    }
+    assert by_seed[figures.MEAN] == pytest.approx((by_seed[0] + by_seed[1]) / 2, abs=2e-6)
+    (compared,) = [row for row in rows if row["metric"] == "ndcg@10 above popular, 1 day"]
+    assert float(str(compared["value"])) > 0
+    assert float(str(compared["p"])) < 0.05
+    text = "\n".join(document.tables([row | {"data": "world"} for row in rows]))
+    assert "| ours | popular, 1 day | +" in text
+    assert f"0: {by_seed[0]:.4f}, 1: {by_seed[1]:.4f}" in text
+
+
+def test_every_published_figure_is_in_the_document_with_its_source() -> None:
+    text = (report.ROOT / "docs" / report.QUALITY).read_text(encoding="utf-8")
+    titles = {measured.name: measured.title for measured in DATA_SETS}
+    figures_of_others = published()
+    assert len(figures_of_others) == len({(f.data, f.protocol, f.model, f.metric) for f in figures_of_others}) > 20
+    for figure in figures_of_others:
+        assert re.fullmatch(r"[0-9a-f]{40}", figure.commit)
+        assert all(dataclasses.astuple(figure)), figure
+        section = text.partition(f"### {titles[figure.data]}")[2].partition("#### Published")[2].partition("\n### ")[0]
+        (line,) = [line for line in section.splitlines() if line.startswith(f"| {figure.model} |")]
+        assert line.split(" | ")[1 + document.RANKING.index(figure.metric)] == figure.value
+        assert figure.link in line
+
+
+def test_every_row_has_a_name_of_its_own_and_code_that_is_there() -> None:
+    rows = all_rows()
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        assert len(code_hash(row.code)) == 64
