@@ -39,6 +39,7 @@ from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
+from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.drift import drift
 from intentrec_core.plays.drift import warnings as drift_warnings
@@ -57,13 +58,11 @@ logger = logging.getLogger(__name__)
 LEFTOVERS_AGE = timedelta(days=1)
 NUM_GOLDEN = 32
 GOLDEN_K = 10
-#: Above 0, so that the golden answers depend on the item labels too.
-GOLDEN_BETA = 1.0
 NUM_PLANNING = 1024
 _CONTEXTS_AT_ONCE = 32
 #: Among these, the members who played last are found.
 _NEWEST_PLAYS = 20_000
-#: What a worker's beta may be: a plan made for one alone may miss what another one finds.
+#: How a worker may scale the intents' share of the score: a plan made for one alone may miss what another one finds.
 PLANNED_BETAS = np.array([0.0, 0.5, 1.0], dtype=np.float32)
 
 PLAYS_UNTIL, TRAINED_UNTIL, DOMAIN_NAME = "plays_until_ms", "trained_until_ms", "domain"
@@ -242,14 +241,14 @@ def newest_contexts(features: FeatureBuilder, plays: pa.Table, at_most: int) -> 
 
 
 def planning_queries(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Vectors:
-    """Sample queries after the newest play of each packed context, with several betas.
+    """Sample queries after the newest play of each packed context, with the intents' share of the score scaled by several betas.
 
     Shapes: f32[N, D'].
     """
     asked = golden_queries(model, features, contexts)
     # Neighbours share a beta: a plan is fitted to every other query and judged by the rest.
     betas = np.resize(np.repeat(PLANNED_BETAS, 2), len(asked))
-    asked[:, model.config.width + 1 :] *= (betas / GOLDEN_BETA)[:, None]
+    asked[:, model.config.width + 1 :] *= betas[:, None]
     return asked
 
 
@@ -277,9 +276,10 @@ def _asked(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]
     encoded = recompute(model, features, contexts)
     labelled = item_label_heads(model.domain)
     probabilities = [p for head, p in zip(model.domain.heads, encoded.heads, strict=False) if head in labelled]
+    betas = [float(beta) for head, beta in zip(model.domain.heads, model.betas(), strict=True) if head in labelled]
     if not probabilities:  # a model without heads still has the labels in its vectors
         probabilities = [np.zeros((len(contexts), head.num_labels), dtype=np.float32) for head in labelled]
-    return query(encoded.item_NW, probabilities, GOLDEN_BETA)
+    return query(encoded.item_NW, weighted_scores(probabilities, betas))
 
 
 def popularity(plays: pa.Table, vocabulary: Vocabulary, until_ms: int) -> NDArray[np.float32]:

@@ -34,6 +34,7 @@ from intentrec_core.features.columns import collate
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import anchor
+from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.simulation.simulate import World
@@ -217,7 +218,8 @@ def queries_of(
             for head, logits in zip(model.domain.heads, output.head_logits, strict=True)
             if head in labelled
         ]
-        asked.append(query(output.item_BTW.numpy()[wanted], heads, 1.0))
+        betas = [beta for head, beta in zip(model.domain.heads, model.betas(), strict=True) if head in labelled]
+        asked.append(query(output.item_BTW.numpy()[wanted], weighted_scores(heads, betas)))
         num += len(asked[-1])
         if at_most is not None and num >= at_most:
             break

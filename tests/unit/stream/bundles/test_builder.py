@@ -26,6 +26,7 @@ from intentrec_core.bundle.format import (
     write_bundle,
 )
 from intentrec_core.bundle.model_folder import Model
+from intentrec_core.engine.live import LiveEncoder
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.model.model import IntentRec
@@ -207,6 +208,16 @@ def test_popularity_counts_the_last_seven_days_of_event_time(walk: WalkingWorld)
     assert {row: count for row, count in enumerate(counts.tolist()) if count} == {3: 1.0, 4: 1.0}
 
 
+def test_a_model_that_needs_counts_is_not_served_without_them(tmp_path: Path, walk: WalkingWorld) -> None:
+    sizes = replace(TINY_MODEL, item_counts=True)
+    needs_counts = IntentRec(sizes, walk.domain, walk.parts()[1]).eval()
+    said = "the model was trained with item_counts, and its scores need counts of plays"
+    with pytest.raises(ConfigError, match=f"no bundle can be built: {said}"):
+        build_bundle(tmp_path, model_of(walk, needs_counts), walk.plays(400))
+    with pytest.raises(ConfigError, match=said):
+        LiveEncoder(model_of(walk, needs_counts))
+
+
 def test_no_bundle_is_built_without_plays(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
     with pytest.raises(DataError, match="no plays"):
         build_bundle(tmp_path, model_of(walk, model), PLAYS.empty_table())
@@ -222,6 +233,8 @@ def test_auto_is_one_of_faiss_whatever_the_size(tmp_path: Path, walk: WalkingWor
 
 def test_an_index_is_planned_with_every_beta_and_neighbours_share_one(walk: WalkingWorld, model: IntentRec) -> None:
     features = walk.parts()[2]
+    model = copy.deepcopy(model)
+    model.intent_beta.data.fill_(0.7)
     contexts = newest_contexts(features, walk.plays(400), 40)
     asked, golden = (ask(model, features, contexts) for ask in (planning_queries, golden_queries))
     labels = slice(TINY_MODEL.width + 1, None)
