@@ -111,7 +111,7 @@ async def _whole_catalogue(items: ItemsReader, metrics: Metrics) -> LiveCatalogu
 
 
 async def _follow_items(items: ItemsReader, pipeline: Pipeline, metrics: Metrics, worker: PlaysWorker) -> None:
-    async for changes in items.follow():
+    async for changes in items.follow(metrics.read_items):
         metrics.catalogue_unreadable.inc(changes.num_unreadable)
         await worker.on_inference_thread(pipeline.change_items, changes)
         # What a file writes comes in thousands: gathered for a moment, it costs the inference thread a few copies less.

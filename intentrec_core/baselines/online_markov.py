@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from intentrec_core.baselines.markov import MarkovSettings
 from intentrec_core.baselines.popularity import PopularWindow
 from intentrec_core.kernels.dense import compiled
 
@@ -31,30 +32,22 @@ _NONE = -1
 class OnlineMarkov:
     """The newest transitions between item rows. Rows are those of one vocabulary, which may grow.
 
-    The defaults of ``lags`` and the weights are those of :class:`intentrec_core.baselines.markov.MarkovSettings`.
+    ``settings``: what the score looks at, but for ``spread`` and the window of popularity, which the caller counts.
 
-    Raises: ValueError with the values when lags is below 1, max_transitions is no power of two, or decay is not above 0 and at
-    most 1.
+    Raises: ValueError with the value when max_transitions is no power of two.
     Cost: memory O(max_transitions + V).
     """
 
     def __init__(
         self,
         num_rows: int,
+        settings: MarkovSettings | None = None,
         *,
-        lags: int = 5,
-        decay: float = 0.85,
-        shrinkage: float = 30.0,
-        backoff: float = 0.1,
         max_transitions: int = MAX_TRANSITIONS,
     ) -> None:
-        if lags < 1 or max_transitions < 1 or max_transitions.bit_count() > 1 or not 0 < decay <= 1:
-            raise ValueError(
-                f"lags {lags}, max_transitions {max_transitions}, decay {decay}; allowed: at least 1, a power of two, "
-                "above 0 and at most 1"
-            )
-        self.lags = lags
-        self._decay, self._shrinkage, self._backoff = decay, shrinkage, backoff
+        if max_transitions < 1 or max_transitions.bit_count() > 1:
+            raise ValueError(f"max_transitions is {max_transitions}; allowed: a power of two")
+        self.settings = settings or MarkovSettings()
         self._num_added = 0
         #: Of each transition the row that it led to, and the number of the next older one from the same row.
         self._ring = np.full((max_transitions, 2), _NONE, dtype=np.int64)
@@ -105,10 +98,11 @@ class OnlineMarkov:
         Shapes: rows i64[N]; last_rows and excluded, one i64[any] for each row -> bool[N].
         Cost: O(lags · MAX_PER_ITEM + number of excluded rows) for each row: some microseconds.
         """
-        last, last_starts = _joined([own[-self.lags :] for own in last_rows])
+        last, last_starts = _joined([own[-self.settings.lags :] for own in last_rows])
         hidden, hidden_starts = _joined(excluded if excluded is not None else [rows[:0]] * len(rows))
         counts, order = popular.counts_and_order()
-        weights = np.array([self._shrinkage, self._decay, self._backoff / max(1, len(popular))])
+        chain = self.settings
+        weights = np.array([chain.shrinkage, chain.decay, chain.backoff / max(1, len(popular))])
         return _among_top(
             rows,
             last,

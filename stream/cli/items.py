@@ -99,7 +99,8 @@ def put(
 def withdraw(item_id: ItemId, broker: options.Broker = None) -> None:
     """Withdraw one item by hand: it is in no list from here on, whatever bundle serves.
 
-    It stays withdrawn although a catalogue file has it, until it is put by hand.
+    It stays withdrawn although a catalogue file has it, until it is put by hand. A
+    record without a value, written by another program, does not hold against files.
     Recommendations whose catalogue_offset is at or past the printed offset do not
     have it.
     """

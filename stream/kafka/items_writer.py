@@ -122,8 +122,9 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
     """Makes the topic hold the rows of a catalogue file, and returns what was changed.
 
     Items that were put by hand stay, unless the file has them too: then the newest write counts. An item that was withdrawn by
-    hand stays withdrawn until it is put by hand; so does what is written by hand while the file is copied. Killed in between, the
-    next call does the rest.
+    hand stays withdrawn until it is put by hand; so does what is written by hand while the file is copied. A record without a
+    value withdraws an item until the next write, whenever it comes: a file that has the item puts it again. Killed in between,
+    the next call does the rest.
 
     Raises: DataError when the file cannot be read or must not be believed: then nothing is changed; BrokerError.
     """

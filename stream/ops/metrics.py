@@ -120,6 +120,11 @@ class Metrics:
         self.catalogue_hidden_items.set(num_hidden)
         self.catalogue_added_items.set(num_added)
 
+    def read_items(self, num_waiting: int, as_of_s: float) -> None:
+        """Records how much of the items topic waits to be applied, and as of which time, since 1970, all of it is known."""
+        self.catalogue_lag.set(num_waiting)
+        self.catalogue_read.set(as_of_s)
+
     def filters(self, names: Sequence[str]) -> None:
         """Creates the series of a domain's filters at 0, so that the first hidden list is seen as an increase."""
         for name, reason in product(names, HidingReason):
@@ -265,6 +270,13 @@ class Metrics:
     def _create_catalogue(self, create: _Factory) -> None:
         self.catalogue_offset = create.gauge(
             "catalogue_offset", "Offset of the newest record of the items topic that lists take into account; -1: none"
+        )
+        self.catalogue_lag = create.gauge(
+            "catalogue_lag_records", "Records of the items topic that wait: lists do not take them into account yet"
+        )
+        self.catalogue_read = create.gauge(
+            "catalogue_read_timestamp_seconds",
+            "When all of the items topic was last known: lists take into account what was written before; 0: it is not followed",
         )
         self.catalogue_items = create.gauge("catalogue_items", "Items in the items topic, withdrawn ones left out")
         self.catalogue_hidden_items = create.gauge(

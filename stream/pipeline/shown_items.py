@@ -2,11 +2,15 @@
 
     bundle's rows 0 to V - 1 ─┬─ in the catalogue: its title and filter data there
                               └─ not in it: on no list
-    items new to the bundle ──── rows from V on, with the vectors that the next bundle would begin with
+    items new to the bundle ─┬── rows from V on, with the vectors that the next bundle would begin with
+                             └── on no list while these rows are taken: left out
 
 Immutable: a change makes another object, and shares what stays the same. A micro-batch is answered with one of them, so every
 message of it knows the same records of the catalogue. The model's inputs stay those of the bundle: an item that is new to it is
 row 0 to the encoder, and what is known of old items is learnt by the next bundle.
+
+A row of the bundle means one item for ever. A row from V on means another one once its item is withdrawn: with it ``added``
+becomes another object, and what was derived from it before must be derived anew.
 
 Shapes: V rows of the bundle, S added rows, R changed items, L labels of a head.
 """
@@ -16,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,9 +48,10 @@ class ShownItems:
     """What retrieval and messages need to know of the items.
 
     ``shown`` bool[V + S]: whether an item is in the catalogue. ``labels`` f32[V + S, L] as in
-    :class:`~stream.bundles.serving.Serving`. ``added``: rows of the items that are new to the bundle, by the hash of their ids;
-    ``added_vectors`` f32[S, D]: what they are found by. ``catalogue_offset``: of the newest record of the items topic that is
-    taken into account; None where there is none, or the topic is not followed. ``version``: that of the catalogue.
+    :class:`~stream.bundles.serving.Serving`. ``added``: rows of the items of the catalogue that are new to the bundle, by the
+    hash of their ids; ``added_vectors`` f32[S, D]: what they are found by. ``left_out``: further ones, which have no row before
+    one is free. ``catalogue_offset``: of the newest record of the items topic that is taken into account; None where there is
+    none, or the topic is not followed. ``version``: that of the catalogue.
     """
 
     serving: Serving
@@ -57,6 +63,7 @@ class ShownItems:
     shown: NDArray[np.bool_]
     added: Mapping[int, int]
     added_vectors: Vectors
+    left_out: Mapping[int, Item]
     catalogue_offset: int | None = None
     version: int = 0
 
@@ -73,6 +80,7 @@ class ShownItems:
             shown=np.ones(len(serving.vocabulary), dtype=np.bool_),
             added={},
             added_vectors=np.zeros((0, serving.index.dimension), dtype=np.float32),
+            left_out={},
         )
 
     @classmethod
@@ -87,38 +95,50 @@ class ShownItems:
         return replace(own, filters=hidden, shown=none).changed(catalogue.everything())
 
     @property
-    def num_shown(self) -> int:
-        """Items of the catalogue that have a row."""
-        return int(np.count_nonzero(self.shown))
-
-    @property
     def num_hidden(self) -> int:
         """Items of the bundle that are not in the catalogue."""
         return int(np.count_nonzero(~self.shown[1 : len(self.serving.vocabulary)]))
 
-    @property
-    def num_added(self) -> int:
-        """Items of the catalogue that are new to the bundle and have a row."""
-        return int(np.count_nonzero(self.shown[len(self.serving.vocabulary) :]))
-
     def changed(self, state: CatalogueState) -> ShownItems:
         """These items after changes of the catalogue.
 
-        Cost: about 2 µs for each item in Python, and copies of the columns that change.
+        Cost: about 2 µs for each item in Python, and copies of the columns that change; with items that are new to the bundle, a
+        copy of the table of those left out.
         """
         hashes = np.array(list(state.items), dtype=np.uint64)
-        rows = self.rows(hashes, self.serving.vocabulary.rows(hashes)).tolist()
-        added, first = dict(self.added), len(self.serving.vocabulary)
-        changed: dict[int, Item | None] = {}
+        rows = self.serving.vocabulary.rows(hashes).tolist()
+        known, new = dict[int, Item | None](), dict[int, Item | None]()
         for item_hash, row, item in zip(state.items, rows, state.items.values(), strict=True):
-            at = row
-            if not at and item is not None and len(added) < MAX_ADDED:
-                at = added[item_hash] = first + len(added)
-            if at:
-                changed[at] = item
+            if row:
+                known[row] = item
+            else:
+                new[item_hash] = item
         offset = state.offset if state.offset >= 0 else None
-        known = replace(self, added=added, catalogue_offset=offset, version=state.version)
-        return known._with(changed) if changed else known
+        current = replace(self, catalogue_offset=offset, version=state.version)
+        return current._with_new(new, known) if new else current._with(known)
+
+    def _with_new(self, new: Mapping[int, Item | None], known: Mapping[int, Item | None]) -> ShownItems:
+        """These items with others: of those that are new to the bundle, by hash, the one that waits longest gets the first free
+        row. ``known``: of the bundle, by row.
+        """
+        added, left_out, changed = dict(self.added), dict(self.left_out), dict(known)
+        for item_hash, item in new.items():
+            if item is None:
+                left_out.pop(item_hash, None)
+                if item_hash in added:
+                    changed[added.pop(item_hash)] = None
+            elif item_hash in added:
+                changed[added[item_hash]] = item
+            else:
+                left_out[item_hash] = item
+        if left_out and len(added) < MAX_ADDED:
+            first, taken = len(self.serving.vocabulary), set(added.values())
+            free = [row for row in range(first, first + MAX_ADDED) if row not in taken]
+            # The lowest rows first, so that there are never more of them than items were shown at one time.
+            for item_hash, row in zip(list(islice(left_out, len(free))), free, strict=False):
+                added[item_hash], changed[row] = row, left_out.pop(item_hash)
+        is_same = added == self.added
+        return replace(self, added=self.added if is_same else added, left_out=left_out)._with(changed)
 
     def rows(self, hashes: NDArray[np.uint64], of_bundle: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of item hashes, added ones included, 0 where unknown; ``of_bundle``: their rows in the bundle's vocabulary.
@@ -134,15 +154,18 @@ class ShownItems:
 
     def _with(self, changed: Mapping[int, Item | None]) -> ShownItems:
         """These items with others in some rows, None for an item that is in no list."""
-        num_rows = len(self.serving.vocabulary) + len(self.added)
+        if not changed:
+            return self
+        first, num_rows = len(self.serving.vocabulary), max(len(self.titles), 1 + max(changed))
         rows = np.array(list(changed), dtype=np.int64)
         new = np.array([item is not None for item in changed.values()], dtype=np.bool_)
-        missing = [""] * (num_rows - len(self.item_ids))
-        titles, item_ids = self.titles + missing, self.item_ids + missing if missing else self.item_ids
+        of_added = rows >= first
+        missing = [""] * (num_rows - len(self.titles))
+        titles, item_ids = self.titles + missing, self.item_ids + missing if of_added.any() else self.item_ids
         for row, item in changed.items():
             if item is not None:
                 titles[row] = shown_title(item.title)
-                if row >= len(self.item_ids):
+                if row >= first:
                     item_ids[row] = item.item_id
         # A withdrawn item is in the table for its row alone: no data of it counts.
         items = [item or Item(item_ids[row], titles[row]) for row, item in changed.items()]
@@ -151,7 +174,6 @@ class ShownItems:
         shown[rows] = new
         filters = self.filters.replaced(rows, filters_of(table), new, num_rows)
         other = replace(self, filters=filters, item_ids=item_ids, titles=titles, shown=shown)
-        of_added = rows >= len(self.serving.vocabulary)
         return other._with_vectors(rows[of_added], table, 1 + np.flatnonzero(of_added)) if of_added.any() else other
 
     def _with_vectors(self, rows: NDArray[np.int64], table: ItemTable, of_table: NDArray[np.int64]) -> ShownItems:
@@ -159,9 +181,9 @@ class ShownItems:
         serving, first = self.serving, len(self.serving.vocabulary)
         vectors = new_item_vectors(serving.engine.model, table, _as_of(serving))
         own_labels = list(vectors.labels.values())
-        searched = _grown(self.added_vectors, len(self.added))
+        searched = _grown(self.added_vectors, len(self.titles) - first)
         searched[rows - first] = augment(vectors.weights, vectors.bias, own_labels)[of_table]
-        labels = [_grown(known, first + len(self.added)) for known in self.labels]
+        labels = [_grown(known, len(self.titles)) for known in self.labels]
         for known, own in zip(labels, own_labels, strict=True):
             known[rows] = own[of_table]
         return replace(self, added_vectors=searched, labels=labels, index=ExtendedIndex(serving.index, searched))

@@ -6,6 +6,7 @@ Derived state, kept for recently active members, so that a play costs the look-u
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +32,7 @@ class WatchedCache:
         self._vocabulary = vocabulary
         self._max_members = max_members
         self._held: OrderedDict[MemberKey, WatchedRows] = OrderedDict()
-        self._num_added = 0
+        self._added: Mapping[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -43,7 +44,7 @@ class WatchedCache:
     def of(self, batch: BatchRows, items: ShownItems) -> list[WatchedRows]:
         """For every row, the last w items watched as of its play, including that play.
 
-        ``items``: those that the bundle shows; in later calls, the same or more.
+        ``items``: those that the bundle shows; in later calls, the same or later ones.
 
         Shapes: one i64[up to w] for each row; they may share memory.
         Cost: a copy of w rows per run, and a look-up of w items for a member who is not cached.
@@ -51,9 +52,9 @@ class WatchedCache:
         limit = self._layout.watched
         if not limit:
             return [np.zeros(0, dtype=np.int64)] * len(batch)
-        if len(items.added) > self._num_added:  # what was watched as an unknown item may have a row by now
+        if items.added is not self._added:  # an unknown item may have a row by now, and a row may be another item's
             self._held.clear()
-            self._num_added = len(items.added)
+            self._added = items.added
         item_row = items.rows(batch.plays["item_hash"], batch.item_row)
         watched: list[WatchedRows] = []
         for run, first in zip(batch.runs, batch.first_row, strict=True):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from intentrec_core.errors import BrokerError, DataError
 from intentrec_core.features.catalogue import Item
@@ -21,6 +23,7 @@ from stream.kafka.replay import start_producer
 from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker
 from stream.ops.metrics import Metrics
+from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.settings import Settings
 from stream.trainer.app import TrainerProcess
 from stream.wire.catalogue_record import ItemChanges, item_hash
@@ -73,7 +76,7 @@ def test_what_is_written_is_read_and_followed(
             withdrawn = await withdraw_item(settings, "item-3")
             put = await put_item(settings, Item("new", "A new one", {"year": 2001}))
             seen: dict[int, Item | None] = {}
-            async for changes in topic.follow():
+            async for changes in topic.follow(lambda num_waiting, as_of_s: None):
                 seen |= changes.items
                 if changes.offset == put:
                     break
@@ -125,6 +128,96 @@ def test_what_is_done_by_hand_while_a_file_is_copied_stands(
         assert {items[f"m{i}"].title for i in (1, 3, 4, 5, 6, 7, 8)} == {"New"}
 
     asyncio.run(test())
+
+
+def test_a_tombstone_withdraws_until_the_item_is_written_again_by_hand_or_by_a_file(
+    make_rig: RigMaker, embedded_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last write wins, whether the tombstone comes before a file is copied, meanwhile or afterwards."""
+    settings, write = make_rig(embedded_broker).settings, items_writer._write
+    before, meanwhile, afterwards, unchanged, put_after, put_before, withdrawn, of_hand = (f"m{i}" for i in range(8))
+    rows = dict.fromkeys((before, meanwhile, afterwards, unchanged, put_after, put_before, withdrawn), "Old")
+
+    async def bury(*item_ids: str) -> None:
+        await write(settings, [(item_id.encode(), None) for item_id in item_ids])
+
+    async def sync() -> None:
+        await sync_items(settings, write_items(tmp_path / "items.jsonl", [Item(i, title) for i, title in rows.items()]))
+
+    async def titles() -> dict[str, str | None]:
+        async with ItemsReader(settings) as topic:
+            return {i: item.title for i, item in (await topic.everything()).items() if not item.withdrawn}
+
+    async def write_late(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
+        """Writes what a file changes after other programs and hands have written."""
+        monkeypatch.setattr(items_writer, "_write", write)
+        await put_item(settings, Item(put_before, "By hand"))
+        await bury(meanwhile, unchanged, put_after, put_before)
+        await put_item(settings, Item(put_after, "By hand"))
+        return await write(settings, records)
+
+    async def test() -> None:
+        await put_item(settings, Item(of_hand, "By hand"))
+        await sync()
+        await bury(before, of_hand)
+        await withdraw_item(settings, withdrawn)
+        rows.update({item_id: "New" for item_id in rows if item_id != unchanged})
+        monkeypatch.setattr(items_writer, "_write", write_late)
+        await sync()
+        await bury(afterwards)
+        file_wrote = {before: "New", meanwhile: "New", put_before: "New"}
+        assert await titles() == {**file_wrote, put_after: "By hand"}
+        rows.pop(put_after)
+        await sync()
+        assert await titles() == {**file_wrote, put_after: "By hand", afterwards: "New", unchanged: "Old"}
+
+    asyncio.run(test())
+
+
+def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
+    make_rig: RigMaker, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With as many records as before, and more: its offsets say nothing. A worker would go on after the first of them."""
+    settings = make_rig(broker).settings
+
+    async def make_anew(*item_ids: str) -> None:
+        admin = AIOKafkaAdminClient(**settings.connection())
+        await admin.start()
+        await admin.delete_topics([settings.items_topic])
+        created: list[str] = []
+        while settings.items_topic not in created:  # at first the deletion may not be through yet
+            created = await create_topics(settings)
+        await admin.close()
+        for item_id in item_ids:
+            await put_item(settings, Item(item_id, f"The new {item_id}"))
+
+    async def test() -> None:
+        for item_id in "abc":
+            await put_item(settings, Item(item_id, item_id))
+        catalogue = LiveCatalogue()
+
+        def titles() -> set[str]:
+            return {item.title for item in catalogue.everything().items.values() if item is not None}
+
+        async def follow(topic: ItemsReader) -> None:
+            async for changes in topic.follow(lambda num_waiting, as_of_s: None):
+                catalogue.apply(changes)
+
+        async with ItemsReader(settings) as topic:
+            catalogue.apply(await topic.changes())
+            assert titles() == {"a", "b", "c"}
+            following = asyncio.create_task(follow(topic))
+            try:
+                for item_ids in ("bdef", "ghijkl"):
+                    await make_anew(*item_ids)
+                    wanted = {f"The new {item_id}" for item_id in item_ids}
+                    await until_true(lambda wanted=wanted: titles() == wanted, 30)
+                    assert catalogue.offset == len(item_ids) - 1
+            finally:
+                following.cancel()
+
+    asyncio.run(test())
+    assert caplog.text.count("was made anew: all of it is read again") >= 2
 
 
 def test_a_record_that_is_no_item_hides_the_item_of_its_key(make_rig: RigMaker, embedded_broker: Broker) -> None:
@@ -206,8 +299,11 @@ def test_a_withdrawn_item_stays_away_through_swap_rollback_and_restart(
     assert worker.terminate() == 0, worker.log()[-2000:]
     worker = start_serving(rig)
     lists.play()
+    ready_s = time.time()
     assert counted(worker, "catalogue_hidden_items") == 1
     assert counted(worker, "catalogue_added_items") == 1
+    assert counted(worker, "catalogue_lag_records") == 0
+    until(lambda: counted(worker, "catalogue_read_timestamp_seconds") > ready_s, ANSWERS_WITHIN_S, worker)
     assert worker.terminate() == 0, worker.log()[-2000:]
 
     past = [answer for answer in lists.all() if answer.catalogue_offset >= offset]

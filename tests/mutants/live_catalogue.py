@@ -80,7 +80,7 @@ LIVE_CATALOGUE = (
     ),
     Mutant(
         "an item that is new to the bundle gets no row",
-        (Edit(_SHOWN, "item is not None and len(added) < MAX_ADDED", "item is not None and len(added) < 0"),),
+        (Edit(_SHOWN, "if left_out and len(added) < MAX_ADDED:", "if left_out and len(added) < 0:"),),
         _PROPERTY,
     ),
     Mutant(
@@ -146,5 +146,98 @@ LIVE_CATALOGUE = (
         "items of a topic that was deleted stay shown",
         (Edit("stream/kafka/items_reader.py", "replace(await self.changes(), is_whole=True)", "await self.changes()"),),
         ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a topic that was made anew with as many records is not noticed",
+        (Edit("stream/kafka/items_reader.py", "is_anew = look.topic_id != self._topic_id", "is_anew = False"),),
+        (
+            "tests/unit/stream/kafka/test_items_reader.py",
+            "tests/integration/test_live_catalogue.py::test_a_topic_that_was_made_anew_is_read_from_its_beginning",
+        ),
+    ),
+    Mutant(
+        "what was fetched before a look at the broker failed is lost",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "self._consumer.seek(self._source, known)  # what was fetched before the failure is fetched again",
+                "pass",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a worker that never knows all of the items topic seems to know it",
+        (Edit("stream/kafka/items_reader.py", "            if known >= awaited.end:\n", "            if awaited:\n"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "rows of withdrawn items are never free again",
+        (
+            Edit(
+                _SHOWN,
+                "changed[added.pop(item_hash)] = None",
+                "changed[added[item_hash]] = None",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_shown_items.py", *_PROPERTY),
+    ),
+    Mutant(
+        "an item that was left out gets no row when one is free",
+        (
+            Edit(
+                _SHOWN,
+                "zip(list(islice(left_out, len(free))), free, strict=False)",
+                "zip([own for own in left_out if own in new], free, strict=False)",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_shown_items.py", *_PROPERTY),
+    ),
+    Mutant(
+        "an item is watched because the one in its row before was",
+        (
+            Edit(
+                "stream/pipeline/watched.py",
+                "if items.added is not self._added:",
+                "if len(items.added) > len(self._added):",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_shown_items.py",),
+    ),
+    Mutant(
+        "an item has the id of the one in its row before",
+        (
+            Edit(
+                _SHOWN, "                if row >= first:\n", "                if row >= first and not item_ids[row]:\n"
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_shown_items.py", *_PROPERTY),
+    ),
+    Mutant(
+        "an item is found by the vector of the one in its row before",
+        (
+            Edit(
+                _SHOWN,
+                "        searched[rows - first] = augment(vectors.weights, vectors.bias, own_labels)[of_table]\n",
+                "        empty = ~searched[rows - first].any(axis=1)\n"
+                "        own = augment(vectors.weights, vectors.bias, own_labels)[of_table]\n"
+                "        searched[rows[empty] - first] = own[empty]\n",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_shown_items.py",),
+    ),
+    Mutant(
+        "a tombstone holds against the file that is copied meanwhile",
+        (
+            Edit(
+                "stream/kafka/items_writer.py",
+                "return item is not None and (item.written_by",
+                "return item is None or (item.written_by",
+            ),
+        ),
+        (
+            "tests/integration/test_live_catalogue.py"
+            "::test_a_tombstone_withdraws_until_the_item_is_written_again_by_hand_or_by_a_file",
+        ),
     ),
 )

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intentrec_core.history.history import History
-from stream.pipeline import migration
+from stream.pipeline import migration, shown_items
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline
 from stream.wire.records import PartitionResult
@@ -63,7 +63,8 @@ steps = st.lists(
 class Run:
     """A pipeline beside the log of the items topic."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_added: int) -> None:
+        self.max_added = max_added
         self.plays, self.items, self.now_s = PlayLog(), ItemLog(), 100_000.0
         for i in range(0, NUM_ITEMS, 2):
             self.items.put(WORLDS[0].item(i))
@@ -123,8 +124,16 @@ class Run:
                 listed = {shown.item_id: shown.title for shown in answer.items}
                 assert len(listed) == len(answer.items)
                 assert listed.items() <= {item_id: d["title"] for item_id, d in showable.items()}.items()
-                # The member's own items are hidden or not by the intent predicted; nothing else may be missing.
-                assert showable.keys() - self.own(user) <= listed.keys()
+                # The member's own items are hidden or not by the intent predicted; nothing else may be missing, but for new
+                # items beyond the limit.
+                missing, new = showable.keys() - self.own(user) - listed.keys(), self.new(answer.bundle, offset)
+                assert missing <= new
+                assert len(missing) <= max(0, len(new) - self.max_added)
+
+    def new(self, bundle: str, offset: int) -> set[str]:
+        """The items that the bundle does not know."""
+        (vocabulary,) = (serving.vocabulary for serving in SERVINGS if serving.version == bundle)
+        return {item_id for item_id in self.items.as_of(offset) if not vocabulary.row(item_id)}
 
     def own(self, user: str) -> set[str]:
         values = b"".join(record.value or b"" for record in self.plays.records if record.key == user.encode())
@@ -132,10 +141,10 @@ class Run:
 
 
 @settings(max_examples=60, deadline=None)
-@given(drawn=steps)
-def test_a_list_has_what_the_topic_has_as_of_its_offset(drawn: list[tuple[str, Any]]) -> None:
-    run = Run()
-    with patch.object(migration, "CHUNK_ON_CPU", 2):
+@given(drawn=steps, max_added=st.sampled_from([2, 100]))
+def test_a_list_has_what_the_topic_has_as_of_its_offset(drawn: list[tuple[str, Any]], max_added: int) -> None:
+    with patch.object(migration, "CHUNK_ON_CPU", 2), patch.object(shown_items, "MAX_ADDED", max_added):
+        run = Run(max_added)
         for step, argument in drawn:
             coming = SERVINGS[1 - run.which]
             match step:

@@ -100,7 +100,7 @@ class PredictionScorer:
         added, partition_of = np.array(appended, dtype=np.int64).reshape(-1, 2).T
         has_prediction = previous.bundle[added] >= 0
         scored, partition_of = added[has_prediction], partition_of[has_prediction]
-        before = batch.item_rows_before(added, self._markov.lags, serving.features.layout, serving.vocabulary)
+        before = batch.item_rows_before(added, self._markov.settings.lags, serving.features.layout, serving.vocabulary)
         if len(scored):
             item_row = batch.item_row[scored]
             seen_before = [self._of_bundle(watched[row][:-1]) for row in scored.tolist()]

@@ -68,6 +68,48 @@ def test_prometheus_takes_the_rules_and_the_queries_of_the_dashboard(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def check_alert(folder: Path, name: str, series: dict[str, str], firing: dict[str, list[dict[str, str]]]) -> None:
+    """Holds an alert to ``firing``: at each time, the labels that it fires with, its own left out. ``series``: values by
+    series, one a minute.
+    """
+    (rule,) = (rule for rule in ALERTS if rule["alert"] == name)
+    expected = [
+        {
+            "eval_time": time,
+            "alertname": name,
+            "exp_alerts": [
+                {"exp_labels": {**labels, **rule["labels"]}, "exp_annotations": rule["annotations"]}
+                for labels in alerts
+            ],
+        }
+        for time, alerts in firing.items()
+    ]
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": selector, "values": values} for selector, values in series.items()],
+        "alert_rule_test": expected,
+    }
+    written = folder / "test.yml"
+    written.write_text(
+        yaml.safe_dump(
+            {"rule_files": [str(ROOT / "deploy/prometheus/alerts.yml")], "evaluation_interval": "1m", "tests": [case]}
+        )
+    )
+    done = subprocess.run(["promtool", "test", "rules", str(written)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_a_worker_that_does_not_know_the_items_topic_raises_an_alert(tmp_path: Path) -> None:
+    """A worker that knows it, one that stops after two minutes, one that does not follow it, one that is always a minute late."""
+    read = {"up to date": "0+60x20", "stuck": "0 60 120x18", "other source": "0x20", "late": "0 0+60x19"}
+    series = {
+        f'intentrec_catalogue_read_timestamp_seconds{{instance="{name}"}}': values for name, values in read.items()
+    }
+    stuck = [{"instance": "stuck"}]
+    check_alert(tmp_path, "IntentRecCatalogueBehind", series, {"7m": [], "9m": stuck, "15m": stuck})
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 @pytest.mark.parametrize("reference", ["popular", "markov"])
 @pytest.mark.parametrize(
@@ -78,26 +120,8 @@ def test_an_alert_says_when_a_reference_is_better_for_an_hour(
 ) -> None:
     """By more than chance, and on enough plays. Rates are plays and hits a minute."""
     rates = {"plays": plays, "hits": ours, "popular_hits": ours, "markov_hits": ours, f"{reference}_hits": theirs}
-    series = [
-        {"series": f'intentrec_judged_{name}_total{{bundle="b1"}}', "values": f"0+{rate}x120"}
-        for name, rate in rates.items()
-    ]
-    alert = f"IntentRecWorseThan{reference.capitalize()}"
-    (rule,) = (rule for rule in ALERTS if rule["alert"] == alert)
-    expected = [{"exp_labels": rule["labels"], "exp_annotations": rule["annotations"]}] if fires else []
-    case = {
-        "interval": "1m",
-        "input_series": series,
-        "alert_rule_test": [{"eval_time": "90m", "alertname": alert, "exp_alerts": expected}],
-    }
-    written = tmp_path / "test.yml"
-    written.write_text(
-        yaml.safe_dump(
-            {"rule_files": [str(ROOT / "deploy/prometheus/alerts.yml")], "evaluation_interval": "1m", "tests": [case]}
-        )
-    )
-    done = subprocess.run(["promtool", "test", "rules", str(written)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    series = {f'intentrec_judged_{name}_total{{bundle="b1"}}': f"0+{rate}x120" for name, rate in rates.items()}
+    check_alert(tmp_path, f"IntentRecWorseThan{reference.capitalize()}", series, {"90m": [{}] if fires else []})
 
 
 def test_the_alert_on_latency_is_above_what_a_healthy_worker_was_measured_at() -> None:

@@ -115,17 +115,99 @@ def test_new_items_beyond_the_limit_are_left_to_the_next_bundle(
     shown = ShownItems.of_catalogue(serving, catalogue_of(all_items(world)))
     assert len(shown.added) == len(shown.added_vectors) == 2
     assert len(shown.titles) == len(serving.vocabulary) + 2
-    assert shown.num_shown == len(serving.vocabulary) - 1 + 2
+    assert np.count_nonzero(shown.shown) == len(serving.vocabulary) - 1 + 2
+    assert len(shown.left_out) == NUM_NEW - 2
 
 
-def test_withdrawn_items_are_not_counted_as_added_ones(world: TinyWorld, serving: Serving) -> None:
+def listed_by(shown: ShownItems) -> dict[str, str]:
+    """Titles by id of the items that the small world's filters let through."""
+    rows = np.flatnonzero(shown.filters.allowed({"max_maturity": 3})).tolist()
+    return {shown.item_ids[row]: shown.titles[row] for row in rows}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(
+        st.lists(st.tuples(st.integers(26, 39), st.booleans(), st.booleans()), min_size=1, max_size=6), max_size=12
+    )
+)
+def test_rows_of_withdrawn_items_are_those_of_others_that_inherit_nothing(
+    world: TinyWorld, serving: Serving, steps: list[list[tuple[int, bool, bool]]]
+) -> None:
+    """However many new items come and go, the rows are never used up, and each has what its own item has alone."""
+    limit, items, catalogue = 3, ItemLog(), LiveCatalogue()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subject, "MAX_ADDED", limit)
+        shown, first_row = ShownItems.of_catalogue(serving, catalogue), len(serving.vocabulary)
+        for step in steps:
+            first = len(items.records)
+            for number, is_put, is_available in step:
+                item = world.item(number)
+                if is_put:
+                    items.put(item, title=f"Title {first}", attributes={**item.attributes, "available": is_available})
+                else:
+                    items.withdraw(item.item_id)
+            catalogue.apply(items.changes(first))
+            before, shown = shown, shown.changed(catalogue.since(shown.version))
+            new = {item_id for item_id in items.as_of(len(items.records) - 1) if not serving.vocabulary.row(item_id)}
+            assert len(shown.added) == min(limit, len(new))
+            assert len(shown.added) + len(shown.left_out) == len(new)
+            assert sorted(shown.added.values())[-1:] < [first_row + limit]
+            assert (shown.added is before.added) == (shown.added == before.added)
+            for row in shown.added.values():
+                alone = LiveCatalogue()
+                alone.apply(ItemChanges({(own := hash64(shown.item_ids[row])): catalogue.everything().items[own]}, 0))
+                wanted = ShownItems.of_catalogue(serving, alone)
+                assert shown.added[own] == row
+                assert (shown.item_ids[row], shown.titles[row]) == (
+                    wanted.item_ids[first_row],
+                    wanted.titles[first_row],
+                )
+                assert (shown.item_ids[row] in listed_by(shown)) == (shown.item_ids[row] in listed_by(wanted))
+                # float32 products of 30 numbers of size about 1, of one row or of many
+                np.testing.assert_allclose(shown.added_vectors[row - first_row], wanted.added_vectors[0], atol=1e-5)
+                for labels, wanted_labels in zip(shown.labels, wanted.labels, strict=True):
+                    np.testing.assert_array_equal(labels[row], wanted_labels[first_row])
+            hidden = [item_id for item_id in listed_by(shown) if item_id not in items.as_of(len(items.records) - 1)]
+            assert not hidden
+
+
+def test_an_item_is_not_watched_because_another_one_in_its_row_was(
+    world: TinyWorld, hiding: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one lose that it was watched when it comes back in another row."""
+    monkeypatch.setattr(subject, "MAX_ADDED", 1)
+    watched, other, items = world.item(world.num_items), world.item(world.num_items + 1), ItemLog()
+    for item in [*world.items, watched]:
+        items.put(item)
+    pipeline, log = make_pipeline(hiding, catalogue=catalogue_of(items), num_recommendations=50), PlayLog()
+
+    def listed(at_s: float, played: int | str) -> list[str]:
+        (answer,) = lists(run(pipeline, [log.play("ann", played, at_s)]))
+        return [item.item_id for item in answer.items]
+
+    assert watched.item_id not in listed(100.0, watched.item_id)
+    first = len(items.records)
+    items.withdraw(watched.item_id)
+    items.put(other, attributes={**other.attributes, "available": True})
+    pipeline.change_items(items.changes(first))
+    assert other.item_id in listed(200.0, 1)
+    first = len(items.records)
+    items.withdraw(other.item_id)
+    items.put(watched)
+    pipeline.change_items(items.changes(first))
+    assert not {watched.item_id, other.item_id} & set(listed(300.0, 2))
+
+
+def test_a_coming_bundle_has_rows_for_the_items_of_the_catalogue_alone(
+    world: TinyWorld, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "MAX_ADDED", NUM_NEW)
     items = all_items(world)
-    catalogue = catalogue_of(items)
-    shown, first = ShownItems.of_catalogue(serving, catalogue), len(items.records)
-    assert shown.num_added == NUM_NEW
-    items.withdraw(f"item-{world.num_items}")
-    catalogue.apply(items.changes(first))
-    assert shown.changed(catalogue.since(shown.version)).num_added == NUM_NEW - 1
+    for number in range(NUM_NEW - 1):
+        items.withdraw(f"item-{world.num_items + number}")
+    shown = ShownItems.of_catalogue(serving, catalogue_of(items))
+    assert len(shown.added_vectors) == len(shown.added) == 1
 
 
 def test_step_by_step_is_the_same_as_all_at_once(world: TinyWorld, serving: Serving) -> None:
@@ -140,12 +222,7 @@ def test_step_by_step_is_the_same_as_all_at_once(world: TinyWorld, serving: Serv
     whole = ShownItems.of_catalogue(serving, catalogue)
     assert stepwise.catalogue_offset == whole.catalogue_offset == len(items.records) - 1
     assert stepwise.num_hidden == whole.num_hidden == 2
-
-    def listed(shown: ShownItems) -> dict[str, str]:
-        rows = np.flatnonzero(shown.filters.allowed({"max_maturity": 3})).tolist()
-        return {shown.item_ids[row]: shown.titles[row] for row in rows}
-
-    assert listed(stepwise) == listed(whole)
+    assert listed_by(stepwise) == listed_by(whole)
     places = [[shown.added[item] - len(serving.vocabulary) for item in whole.added] for shown in (stepwise, whole)]
     # float32 products of 30 numbers of size about 1, of one row or of many
     np.testing.assert_allclose(stepwise.added_vectors[places[0]], whole.added_vectors[places[1]], atol=1e-5)
