@@ -123,8 +123,8 @@ def _least_popular_half(popularity: NDArray[np.int64]) -> NDArray[np.bool_]:
 def worker_bars(config: TrainConfig, *, num_plays: int, rounds: int) -> Figures:
     """Processor time of a play from bytes to bytes at 1,600 items: the index of new bundles, and the exact one.
 
-    Both pipelines get the same plays, in turns. Reading and publishing are left out: they cost the same. The model must have learned:
-    another one asks for popular items alone, which members have watched, and falls back to the exact search more often.
+    Both pipelines get the same plays, in turns. Reading and publishing are left out: they cost the same. The model must have
+    learned: another one asks for popular items alone, which members have watched, and falls back to the exact search more often.
     """
     found = fetch_movielens(Settings.load().cache_dir)
     earlier = found.plays.slice(0, 70_000)
