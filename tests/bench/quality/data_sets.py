@@ -31,7 +31,7 @@ QUICK_PLAYS, QUICK_MEMBERS, QUICK_ITEMS = 3_000, 100, 200
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A data set in memory. ``universe``: what is ranked, in words. ``table``: items by row."""
+    """A data set in memory. ``universe``: what is ranked, in words. ``vocabulary`` and ``table``: items by row."""
 
     name: str
     domain: str
@@ -39,6 +39,7 @@ class Loaded:
     catalogue: Catalogue
     digest: str
     data: EvaluationData
+    vocabulary: Vocabulary
     table: ItemTable
 
     @property
@@ -69,9 +70,7 @@ class Measured:
         return self.recorded is None or is_present(self.recorded, data_root)
 
     def loaded(self, data_root: Path | None) -> Loaded:
-        """Loads it. Rows go to items in the order of their first play, so that a model that was trained on the earlier plays has
-        the first rows.
-        """
+        """Loads it. Rows go to items in the order of their first play."""
         plays, catalogue = self.load(data_root)
         domain = load_domain(self.domain)
         vocabulary = Vocabulary.build(dict.fromkeys(plays.column("item_id").to_pylist()))
@@ -80,7 +79,7 @@ class Measured:
         universe = np.arange(len(vocabulary)) > 0
         features = FeatureBuilder(domain, vocabulary, table)
         data = EvaluationData.of(members, features, universe, hides_history=self.hides_history)
-        return Loaded(self.name, self.domain, plays, catalogue, digest(plays, catalogue), data, table)
+        return Loaded(self.name, self.domain, plays, catalogue, digest(plays, catalogue), data, vocabulary, table)
 
 
 def digest(plays: pa.Table, catalogue: Catalogue) -> str:
