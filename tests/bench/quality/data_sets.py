@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +51,7 @@ class Loaded:
 class Measured:
     """A data set and the protocols that it is measured by.
 
-    ``hides_history``: whether items that a member has played are hidden from every ranker. ``windows_s``: over which times the
-    chains' back-off is counted.
+    ``hides_history``: whether items that a member has played are hidden from every ranker.
     """
 
     name: str
@@ -62,7 +60,6 @@ class Measured:
     load: Callable[[Path | None], tuple[pa.Table, Catalogue]]
     protocols: tuple[Callable[[EvaluationData], Protocol], ...]
     hides_history: bool
-    windows_s: tuple[float, ...]
     recorded: str | None = None
 
     def is_present(self, data_root: Path | None) -> bool:
@@ -116,8 +113,6 @@ def _world(*, informative: bool) -> Callable[[Path | None], tuple[pa.Table, Cata
     return lambda _: world_plays(WORLD_PLAYS, WORLD_MEMBERS, WORLD_ITEMS, informative=informative)
 
 
-_WEEK_S = 604_800.0
-
 _WORLD_TITLE = (
     f"simulated world, {WORLD_PLAYS:,} plays, {WORLD_MEMBERS:,} members, {WORLD_ITEMS:,} items, seed {WORLD_SEED}"
 )
@@ -134,7 +129,6 @@ DATA_SETS = (
             lambda data: streaming(data, refresh_plays=4_000, first_ratio=0.7),
         ),
         hides_history=False,
-        windows_s=(_WEEK_S,),
     ),
     Measured(
         name="world-without-intents",
@@ -143,7 +137,6 @@ DATA_SETS = (
         load=_world(informative=False),
         protocols=(lambda data: temporal(data, test_ratio=0.3),),
         hides_history=False,
-        windows_s=(_WEEK_S,),
     ),
     Measured(
         name="movielens",
@@ -155,7 +148,6 @@ DATA_SETS = (
             lambda data: temporal(data, test_ratio=0.3, knows_time=False),
         ),
         hides_history=True,
-        windows_s=(_WEEK_S, math.inf),
     ),
     Measured(
         name="movietweetings",
@@ -168,7 +160,6 @@ DATA_SETS = (
             lambda data: streaming(data, refresh_plays=4_000, first_ratio=0.8),
         ),
         hides_history=True,
-        windows_s=(_WEEK_S,),
         recorded="movietweetings",
     ),
     Measured(
@@ -178,7 +169,6 @@ DATA_SETS = (
         load=_recorded("beauty"),
         protocols=(leave_one_out,),
         hides_history=True,
-        windows_s=(math.inf,),
         recorded="beauty",
     ),
 )
@@ -196,6 +186,5 @@ QUICK = (
             leave_one_out,
         ),
         hides_history=False,
-        windows_s=(_WEEK_S,),
     ),
 )

@@ -50,8 +50,9 @@ NEURAL_CODE = (
     "intentrec_core/evaluation/model_ranks.py",
     "intentrec_core/features",
     "intentrec_core/model",
-    "intentrec_core/plays/batches.py",
+    "intentrec_core/plays",
     "intentrec_core/training",
+    "stream/trainer/retrain.py",
     "tests/bench/quality/neural.py",
 )
 
@@ -99,17 +100,19 @@ BUDGETS: Mapping[str, Budget] = {
 
 
 def neural_rows() -> list[Row]:
-    """Every trained row: the baselines, then the paper's V0 to V3."""
+    """Every trained row: the baselines, the paper's V0 to V3, and ours with the learnt term of intents in the score."""
     three, world = (0, 1, 2), ("world", "world-without-intents")
-    no_intent: Mapping[str, object] = {"intent_stage": False}
+    paper: Mapping[str, object] = {"intent_score": False}
+    no_intent: Mapping[str, object] = {"intent_stage": False, "intent_score": False}
     return [
-        _row("GRU", GRU4Rec, {}),
-        _row("SASRec, full softmax", SASRec, {}, seeds=three),
+        _row("GRU", GRU4Rec, no_intent),
+        _row("SASRec, full softmax", SASRec, no_intent, seeds=three),
         _row("IntentRec V0: no intent, no short-term", without_short_term, no_intent, seeds=three),
-        _row("IntentRec V1: plain multi-task", MultiTaskTransformer, {}, seeds=three),
-        _row("IntentRec V2: hierarchical", without_short_term, {}, seeds=three, is_ours=True),
-        _row("IntentRec V3: with short-term", IntentRec, {}, seeds=three, is_ours=True),
-        *(_row(f"V3 with one head: {head}", _one_head(head), {}, data_sets=world[:1]) for head in _heads("video")),
+        _row("IntentRec V1: plain multi-task", MultiTaskTransformer, paper, seeds=three),
+        _row("IntentRec V2: hierarchical", without_short_term, paper, seeds=three, is_ours=True),
+        _row("IntentRec V3: with short-term", IntentRec, paper, seeds=three, is_ours=True),
+        _row("V3 and intents in the score", IntentRec, {}, seeds=three, is_ours=True),
+        *(_row(f"V3 with one head: {head}", _one_head(head), paper, data_sets=world[:1]) for head in _heads("video")),
     ]
 
 
@@ -142,12 +145,7 @@ def _row(
         model_config = dataclasses.replace(budget.model, **changes)  # type: ignore[arg-type]
         return Learner(loaded, build, model_config, dataclasses.replace(budget.train, seed=seed)).answer(protocol)
 
-    return Row(name, configuration, answer, NEURAL_CODE, seeds, is_ours, _sees_no_time, data_sets)
-
-
-def _sees_no_time(protocol: str) -> bool:
-    """A model does not see the time of its target, so there is one row for both."""
-    return "unknown" not in protocol
+    return Row(name, configuration, answer, NEURAL_CODE, seeds, is_ours, is_trained=True, data_sets=data_sets)
 
 
 @dataclass(frozen=True, slots=True)
