@@ -235,6 +235,25 @@ def test_figures_without_their_code_or_of_other_code_are_not_current() -> None:
     assert not document.is_current(pair | {"other": "gone"}, code)
 
 
+def test_a_row_that_ranks_at_random_is_no_success_of_the_quick_table(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It keeps nothing, and fails for a row whose items are not those that it learned."""
+
+    def wrong(_measured: object, loaded: Loaded, protocol: Protocol, _seed: int) -> Answers:
+        found = popularity_rows()[0].answer(SMALL, loaded, protocol, 0)
+        random = np.random.default_rng(0).integers(1, int(loaded.data.universe.sum()), len(protocol.test))
+        return dataclasses.replace(found, ranked=dataclasses.replace(found.ranked, ranks=random.astype(np.float64)))
+
+    monkeypatch.setattr(command, "QUICK", (SMALL,))
+    monkeypatch.setattr(command, "all_rows", lambda: [popularity_rows()[0]])
+    assert command.main(["--quick"]) == 0
+    monkeypatch.setattr(command, "all_rows", lambda: [Row("wrong", "", wrong)])
+    with pytest.raises(SystemExit, match=r"wrong: NDCG@10 is 0\.0"):
+        command.main(["--quick"])
+    assert not kept.read_text()
+
+
 def test_a_run_that_is_made_again_is_written_again(kept: Path) -> None:
     command.main(["--rows", "popular, 1 day"])
     once = len(rows_of(kept))
