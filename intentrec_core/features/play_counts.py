@@ -17,11 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.features.buckets import DAY_S
+from intentrec_core.features.count_columns import DECAYS_S, NUM_COLUMNS
 from intentrec_core.kernels.decayed_counts import logs_at_moments, logs_of_pairs, sums_after_events
-
-#: An hour, a day, a week, a month.
-DECAYS_S = (3_600.0, DAY_S, 7 * DAY_S, 30 * DAY_S)
-NUM_COLUMNS = len(DECAYS_S) + 1
 
 
 class PlayCounts:

@@ -31,7 +31,7 @@ from intentrec_core.domain.spec import Domain, Field, FieldKind
 from intentrec_core.errors import ConfigError
 from intentrec_core.features.buckets import DAY_S
 from intentrec_core.features.columns import ContextBatch
-from intentrec_core.features.play_counts import NUM_COLUMNS
+from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
 from intentrec_core.model.dropout import Dropout
 from intentrec_core.model.intent_score import label_scores, label_shares, scored_heads

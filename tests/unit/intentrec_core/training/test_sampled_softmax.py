@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from intentrec_core.errors import ConfigError
 from intentrec_core.evaluation.report import evaluate
-from intentrec_core.features.play_counts import NUM_COLUMNS, PlayCounts
+from intentrec_core.features.count_columns import NUM_COLUMNS
+from intentrec_core.features.play_counts import PlayCounts
 from intentrec_core.model.model import ModelConfig
 from intentrec_core.plays.counts_at import CountsAt
 from intentrec_core.training.config import TrainConfig
