@@ -184,7 +184,7 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=100,
-        description="how strongly predicted intents steer the recommendation: 1: as trained; 0: not at all",
+        description="scale of what predicted intents add to an item's score: 1: as trained and as the gate judges; 0: nothing",
     )
 
     catalogue_source: Literal["none", "topic"] = Field(

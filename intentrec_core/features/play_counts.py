@@ -25,12 +25,12 @@ class PlayCounts:
     """Counts of given plays.
 
     ``rows`` i64[P] and ``ts_s`` f64[P] are the plays, in any order. ``refresh_s``: how far apart the moments are at which counts
-    are taken, in seconds.
+    are taken, in whole seconds: a moment is cut to a multiple of it, which with a fraction could be rounded to a later time.
 
     Cost: O(P log P) to build; 40 bytes a play.
     """
 
-    def __init__(self, rows: NDArray[np.int64], ts_s: NDArray[np.float64], num_rows: int, *, refresh_s: float) -> None:
+    def __init__(self, rows: NDArray[np.int64], ts_s: NDArray[np.float64], num_rows: int, *, refresh_s: int) -> None:
         known = np.flatnonzero(rows > 0)
         order = known[np.lexsort((ts_s[known], rows[known]))]
         self._num_rows, self._refresh_s = num_rows, refresh_s
