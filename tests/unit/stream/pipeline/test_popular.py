@@ -48,7 +48,7 @@ def test_several_labels_of_an_item_count_with_their_sum() -> None:
         [np.array([[0.5, 0.5]], dtype=np.float32)], [shares], 2, excluded=[NONE], allowed=[None]
     )
     assert rows.tolist() == [[1, 2]]
-    np.testing.assert_allclose(scores[0], np.log1p([20.0, 22.0]) + [1.0, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(scores[0], [np.log1p(20.0) + 1.0, np.log1p(22.0) + 0.5], rtol=1e-6)
 
 
 def test_plays_counted_by_a_bundle_expire_after_the_week() -> None:
