@@ -157,7 +157,7 @@ class ItemsReader:
                 look = await self._look()
                 # A broker without ids says nothing about it: during an upgrade some brokers have ids and others do not.
                 is_anew = None not in (look.topic_id, self._topic_id) and look.topic_id != self._topic_id
-            except OffsetOutOfRangeError:
+            except (OffsetOutOfRangeError, UnknownTopicOrPartitionError):
                 is_anew = True
             except (KafkaError, TimeoutError) as error:
                 saw_lag(math.nan, self._as_of_s)
@@ -186,17 +186,19 @@ class ItemsReader:
 
     async def _all_again(self) -> ItemChanges:
         """All items of the topic that there is now, once it holds a record."""
-        logger.warning("%s was made anew: all of it is read again", self._source.topic)
         while True:
             try:
                 async with asyncio.timeout(_LOOK_DEADLINE_S):
                     await self._rewind()
                 changes = await self.changes()
                 if changes.items:
+                    logger.warning("%s was made anew: all of it is read again", self._source.topic)
                     return replace(changes, is_whole=True)
                 self._warn(None)
             except (KafkaError, BrokerError, TimeoutError) as error:
                 self._warn(error)
+                # A consumer asks for an assigned topic that is gone thousands of times a second.
+                self._consumer.unsubscribe()
             await asyncio.sleep(_RETRY_S)
 
     def _warn(self, error: Exception | None) -> None:

@@ -81,7 +81,7 @@ LIVE_CATALOGUE = (
     Mutant(
         "an item that is new to the bundle gets no row",
         (Edit(_SHOWN, "sorted(with_row - added.keys())", "[]"),),
-        _PROPERTY,
+        ("tests/unit/stream/pipeline/test_shown_items.py", *_PROPERTY),
     ),
     Mutant(
         "a file puts again what was withdrawn by hand",
@@ -193,15 +193,40 @@ LIVE_CATALOGUE = (
         (
             Edit(
                 "stream/kafka/items_reader.py",
+                "                saw_lag(math.nan, self._as_of_s)\n                await",
+                "                await",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a broker that fails leaves the number of waiting records as it was",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
                 "                saw_lag(math.nan, self._as_of_s)\n                self._warn(error)\n",
                 "                self._warn(error)\n",
             ),
         ),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a consumer asks without end for a topic that is gone",
+        (Edit("stream/kafka/items_reader.py", "                self._consumer.unsubscribe()\n", ""),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a broker that is slow at the start is not waited for",
         (
-            "tests/unit/stream/kafka/test_items_reader.py",
-            "tests/integration/test_live_catalogue.py"
-            "::test_a_deleted_topic_empties_no_list_where_the_broker_creates_topics",
+            Edit(
+                "stream/kafka/items_reader.py",
+                "            await self._consumer.start()\n            await self._rewind()\n",
+                "            await self._consumer.start()\n"
+                "            async with asyncio.timeout(_LOOK_DEADLINE_S):\n"
+                "                await self._rewind()\n",
+            ),
         ),
+        ("tests/integration/test_live_catalogue.py::test_a_broker_that_is_slow_at_the_start_is_waited_for",),
     ),
     Mutant(
         "a broker that contradicts itself keeps a worker busy",

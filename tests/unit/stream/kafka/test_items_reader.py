@@ -34,6 +34,7 @@ class Consumer:
         self.topic_id = bytes(16)
         self.failures: list[KafkaError] = []
         self.answers: list[bytes] = []
+        self.is_assigned = True
         self._client = SimpleNamespace(
             cluster=SimpleNamespace(leader_for_partition=lambda source: 1), get_random_node=lambda: 2, send=self._send
         )
@@ -73,7 +74,10 @@ class Consumer:
         return self.at
 
     def assign(self, sources: list[Any]) -> None:
-        pass
+        self.is_assigned = True
+
+    def unsubscribe(self) -> None:
+        self.is_assigned = False
 
     def seek(self, source: Any, offset: int) -> None:
         self.at = offset
@@ -165,10 +169,12 @@ def test_a_look_at_the_broker_that_fails_loses_no_change() -> None:
         consumer.put(b"a", b'{"item_id": "a"}')
         consumer.failures.append(KafkaConnectionError())
         async with asyncio.timeout(5):
-            changes = await anext(reader.follow(unwatched))
+            changes = await anext(reader.follow(lambda num_waiting, _: waiting.append(num_waiting)))
         assert changes.items.keys() == {item_hash(b"a")}
 
+    waiting: list[float] = []
     asyncio.run(test())
+    assert [math.isnan(num_waiting) for num_waiting in waiting] == [False, True, False]
 
 
 OLD, NEW = b"the first topic ", b"the second topic"
@@ -221,6 +227,11 @@ def test_a_broker_that_contradicts_itself_keeps_no_worker_busy(monkeypatch: pyte
     assert sum(pause > items_reader._REREAD_INTERVAL_S - 1 for pause in pauses) == 2
 
 
+async def turns(num: int) -> None:
+    for _ in range(num):
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone first", "made anew at once"])
 def test_a_new_topic_without_a_record_changes_nothing(
     is_gone: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -236,14 +247,18 @@ def test_a_new_topic_without_a_record_changes_nothing(
         reader._topic_id = OLD
         consumer.put(b"a", b'{"item_id": "a"}')
         await reader.changes()
-        consumer.log.clear()
-        consumer.topic_id = NEW
         if is_gone:
-            consumer.failures += [UnknownTopicOrPartitionError()] * 20
+            consumer.failures += [UnknownTopicOrPartitionError()] * 10_000
         change = asyncio.create_task(anext(reader.follow(lambda *lag: seen.append(lag))))
         async with asyncio.timeout(5):
-            for _ in range(1000):
-                await asyncio.sleep(0)
+            if is_gone:
+                await turns(1000)
+                assert math.isnan(seen[-1][0])
+                assert not consumer.is_assigned
+            consumer.topic_id = NEW
+            consumer.failures.clear()
+            consumer.log.clear()
+            await turns(1000)
             assert "holds no record" in caplog.text
             assert not change.done()
             consumer.put(b"b", b'{"item_id": "b"}')
@@ -252,7 +267,7 @@ def test_a_new_topic_without_a_record_changes_nothing(
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(test())
-    assert [math.isnan(num_waiting) for num_waiting, _ in seen] == [False, *[True] * (20 * is_gone + 1)]
+    assert math.isnan(seen[-1][0])
     assert {as_of_s for _, as_of_s in seen} == {seen[0][1]}, "nothing is known of a later time"
     assert caplog.text.count("intentrec topics, then intentrec items sync FILE") == is_gone
     assert caplog.text.count("holds no record") == 1
