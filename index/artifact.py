@@ -7,10 +7,10 @@
     exact      our kernel: all vectors
     pruned     our kernel: the items and directions that matter, then exact scores
 
-The vectors are not part of a file: a bundle stores them once, for all kinds of index. Files of plans and codes hold a digest of
-them instead.
+Exact vectors are not part of our own files: a bundle stores them once, for all kinds of index. Files of plans and codes hold a
+digest of them instead. Files of flat, hnsw and ivf are FAISS's own, with the vectors in them.
 
-An index that is read back is compared with the bundle's vectors, so that the index of another bundle cannot serve.
+An index that is read back is compared with the bundle's vectors, all of them, so that the index of another bundle cannot serve.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PLAN_MAGIC = b"intentrec-pruned\n"
 _CODES_MAGIC = b"intentrec-pq\n"
 #: The name of the digest in both.
 _DIGEST = "vectors"
-_SAMPLED_ROWS = 64
+_OTHER_VECTORS = "it was made for other vectors than the bundle's; train a new bundle"
 #: From this many items on, codes can be made, and cost less than all vectors; docs/decisions 86.
 PQ_FROM_ITEMS = MIN_ITEMS
 #: Codes that find a smaller share of the exact best ten are not chosen by ``auto``.
@@ -151,10 +151,8 @@ def from_bytes(data: bytes, vectors: Vectors, bundle: str = "") -> AnyIndex:
         finite = bool(np.isfinite(vectors[1:]).all())
         fault = BundleFault.SHAPE if finite else BundleFault.NOT_FINITE
         raise BundleError(fault, bundle, f"index: {' '.join(str(error).split())[:200]}") from error
-    if not index.holds_its_vectors(_SAMPLED_ROWS):
-        raise BundleError(
-            BundleFault.SHAPE, bundle, "index: it was built from other vectors than the bundle's; rebuild it"
-        )
+    if not index.holds_its_vectors():
+        raise BundleError(BundleFault.SHAPE, bundle, f"index: {_OTHER_VECTORS}")
     return index
 
 
@@ -224,8 +222,10 @@ def _quantised(data: bytes, vectors: Vectors) -> QuantisedIndex:
 
 
 def _check_digest(arrays: dict[str, NDArray[Any]], index: PrunedIndex | QuantisedIndex) -> None:
+    if _DIGEST not in arrays:
+        raise ValueError("it has no digest of its vectors, so that of another bundle could serve; train a new bundle")
     if not np.array_equal(arrays[_DIGEST], _digest(index.exact.vectors)):
-        raise ValueError("it was made for other vectors than the bundle's; rebuild it")
+        raise ValueError(_OTHER_VECTORS)
 
 
 def _digest(vectors: Vectors) -> NDArray[np.uint8]:

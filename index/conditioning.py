@@ -1,9 +1,9 @@
 """Intent conditioning: predicted intents influence the ranking, as part of one inner product.
 
-    score(i) = ⟨E, w_i⟩ + b_i + β · Σ_m p_m(label_m(i))  =  ⟨ [E, 1, β·p], [w_i, b_i, labels_i] ⟩
+    score(i) = ⟨E, w_i⟩ + b_i + Σ_m ⟨s_m, labels_m(i)⟩  =  ⟨ [E, 1, s], [w_i, b_i, labels_i] ⟩
 
-β = 0 is the paper's model. Only heads whose label depends on the item alone take part: the caller passes these heads'
-labels and probabilities, in the same order. An item with several labels gets the sum of their probabilities.
+s_m are scores of head m's labels: what a predicted intent adds to an item with that label. The caller passes labels and scores of
+the same heads, in the same order.
 
 Shapes: V item rows (row 0 no item), N queries, D model width, L_m labels of head m, D' = D + 1 + Σ L_m.
 """
@@ -35,18 +35,16 @@ def augment(weights: Vectors, bias: Vectors, labels: Sequence[Vectors] = ()) -> 
     return vectors
 
 
-def query(items: Vectors, probabilities: Sequence[Vectors] = (), beta: float = 0.0) -> Vectors:
-    """Queries [E, 1, β·p] for vectors made by :func:`augment` with the same heads in the same order.
+def query(items: Vectors, label_scores: Sequence[Vectors] = ()) -> Vectors:
+    """Queries [E, 1, s] for vectors made by :func:`augment` with the same heads in the same order.
 
     Shapes: f32[N, D], f32[N, L_m] each -> f32[N, D'].
-    Raises: ValueError when β is negative or not finite, or the numbers of queries differ.
+    Raises: ValueError when the numbers of queries differ.
     """
-    if not np.isfinite(beta) or beta < 0.0:
-        raise ValueError(f"beta is {beta}; allowed: at least 0")
-    if any(len(head) != len(items) for head in probabilities):
+    if any(len(scores) != len(items) for scores in label_scores):
         raise ValueError(
-            f"{len(items)} queries, but probabilities have shapes {[head.shape for head in probabilities]}; "
+            f"{len(items)} queries, but label scores have shapes {[scores.shape for scores in label_scores]}; "
             "allowed: one row per query in each"
         )
     ones = np.ones((len(items), 1), dtype=np.float32)
-    return np.concatenate([items, ones, *(np.float32(beta) * head for head in probabilities)], axis=1, dtype=np.float32)
+    return np.concatenate([items, ones, *label_scores], axis=1, dtype=np.float32)

@@ -24,6 +24,7 @@ _IVF_PROBES_RATIO = 0.1
 _IVF_MIN_PROBES = 24
 #: FAISS's recommendation for the number of training points per list.
 _IVF_MIN_PER_LIST = 39
+_COMPARED_AT_ONCE = 16_384
 _SEED = 20240811
 
 
@@ -73,16 +74,18 @@ class FaissIndex(RefinedIndex):
         """See :meth:`index.refined.RefinedIndex.is_exact`."""
         return self.kind is IndexKind.FLAT
 
-    def holds_its_vectors(self, num_rows: int) -> bool:
-        """Whether FAISS's content equals the vectors, checked on ``num_rows`` rows spread over all of them."""
-        extended = self._extended()
-        sampled = np.unique(np.linspace(0, max(0, self.num_items - 1), num_rows).astype(np.int64))
-        if self.kind is IndexKind.IVF:
-            self.faiss.make_direct_map()  # without it an IVF index does not know which list holds a row
-        equal = not self.num_items or all(np.array_equal(self.faiss.reconstruct(int(i)), extended[i]) for i in sampled)
-        if self.kind is IndexKind.IVF:
-            self.faiss.set_direct_map_type(0)  # NoMap, the state in which it is saved
-        return equal
+    def holds_its_vectors(self) -> bool:
+        """Whether FAISS's content equals the vectors, every one of them.
+
+        Cost: reading both once, some 0.3 s for a million items.
+        """
+        for low in range(0, self.num_items, _COMPARED_AT_ONCE):
+            own = self.exact.vectors[1 + low : 1 + low + _COMPARED_AT_ONCE]
+            held = self.faiss.reconstruct_n(low, len(own))
+            # HNSW's further coordinate follows from the others, and may be rounded otherwise on another machine.
+            if not np.array_equal(held[:, : self.dimension], own):
+                return False
+        return True
 
     def _build(self) -> Any:
         items = self._extended()

@@ -181,7 +181,10 @@ class Settings(BaseSettings):
     )
     num_recommendations: int = Field(10, ge=1, le=MAX_RECOMMENDATIONS, description="items in a recommendation")
     beta: float = Field(
-        0.0, ge=0, le=100, description="how strongly predicted intents steer the recommendation; 0: the paper's model"
+        1.0,
+        ge=0,
+        le=100,
+        description="how strongly predicted intents steer the recommendation: 1: as trained; 0: not at all",
     )
 
     catalogue_source: Literal["none", "topic"] = Field(

@@ -30,7 +30,8 @@ from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, DomainError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.intent_score import label_shares
+from intentrec_core.model.model import NEEDS_COUNTS, IntentRec, ModelConfig
 from intentrec_core.plays.profile import DataProfile
 
 #: Allowed difference between stored item vectors and those computed from the weights, relative to the largest value:
@@ -42,9 +43,11 @@ _UNTRAINED = "untrained_heads"
 
 @dataclass(frozen=True, slots=True)
 class ItemVectors:
-    """The vectors that are searched: item i scores ⟨E, weights[i]⟩ + bias[i]. Its labels are used for intent conditioning.
+    """The vectors that are searched: item i scores ⟨E, weights[i]⟩ + bias[i], and what the predicted
+    intents say of its labels (:mod:`intentrec_core.model.intent_score`).
 
-    Shapes: weights f32[V, W], bias f32[V], labels f32[V, L_h] by name of each item-label head, in the domain's order.
+    Shapes: weights f32[V, W], bias f32[V], labels f32[V, L_h] by name of each item-label head, in the domain's order: as
+    shares of the head (0 and 1 in bundles of earlier releases), rows of zeros where missing.
     """
 
     weights: NDArray[np.float32]
@@ -122,11 +125,15 @@ def item_label_heads(domain: Domain) -> tuple[Field, ...]:
 
 @torch.inference_mode()
 def item_vectors(model: IntentRec, item_table: ItemTable, at_s: float) -> ItemVectors:
-    """The vectors of a model's items, with labels as of ``at_s`` (seconds since 1970). Row 0 is zeros."""
+    """The vectors of a model's items, with labels as of ``at_s`` (seconds since 1970). Row 0 is zeros.
+
+    Raises: ConfigError for a model whose scores need counts of plays too.
+    """
+    if model.count_gate is not None:
+        raise ConfigError(f"no bundle can be built: {NEEDS_COUNTS}")
     weights, bias = (tensor.float().cpu().numpy().copy() for tensor in model.item_weights())
     weights[0], bias[0] = 0.0, 0.0
-    labels = {head.name: item_table.labels(head, at_s) for head in item_label_heads(model.domain)}
-    return ItemVectors(weights, bias, labels)
+    return ItemVectors(weights, bias, _labels(item_table, at_s))
 
 
 @torch.inference_mode()
@@ -138,8 +145,11 @@ def new_item_vectors(model: IntentRec, items: ItemTable, at_s: float) -> ItemVec
     """
     weights, bias = (tensor.float().cpu().numpy().copy() for tensor in model.new_item_weights(items))
     weights[0], bias[0] = 0.0, 0.0
-    labels = {head.name: items.labels(head, at_s) for head in item_label_heads(model.domain)}
-    return ItemVectors(weights, bias, labels)
+    return ItemVectors(weights, bias, _labels(items, at_s))
+
+
+def _labels(items: ItemTable, at_s: float) -> dict[str, NDArray[np.float32]]:
+    return {head.name: label_shares(items.labels(head, at_s)) for head in item_label_heads(items.domain)}
 
 
 def pack_files(
@@ -262,6 +272,9 @@ class ContentsReader:
             weights = load_tensors((self._path / bundle.WEIGHTS).read_bytes())
         except SafetensorError as error:
             raise self._error(BundleFault.SHAPE, f"{bundle.WEIGHTS}: {error}") from error
+        if model.intent_beta is not None:
+            # Of an earlier release, without it: intents add nothing to its scores.
+            weights.setdefault("intent_beta", torch.zeros_like(model.intent_beta))
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         self._same_shapes(bundle.WEIGHTS, {name: tuple(tensor.shape) for name, tensor in weights.items()}, wanted)
         for name, tensor in weights.items():
@@ -271,7 +284,9 @@ class ContentsReader:
         return model.eval()
 
     def vectors(self, model: IntentRec) -> ItemVectors:
-        """The item vectors, which must be those of the weights."""
+        """The item vectors, which must be those of the weights, and all that a score needs."""
+        if model.count_gate is not None:
+            raise self._error(BundleFault.CODE_VERSION, f"{bundle.MODEL}: {NEEDS_COUNTS}")
         arrays = self._arrays(bundle.VECTORS)
         heads = item_label_heads(model.domain)
         num_rows = model.num_rows

@@ -6,7 +6,7 @@ It is what a worker does with a partition, for a notebook, a test or a service o
 and offsets are counted here. What each play is answered with equals full recomputation of its context
 (:mod:`intentrec_core.engine.reference`). This module knows no broker, no approximate index, no clock and no bundle.
 
-Shapes: V item rows (row 0 no item), W model width, P width of the intent embedding Z.
+Shapes: V item rows (row 0 no item), Q width of a query of the model, P width of the intent embedding Z.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
-from intentrec_core.model.model import IntentRec
+from intentrec_core.model.intent_score import weighted_scores
+from intentrec_core.model.model import NEEDS_COUNTS, IntentRec
 from intentrec_core.plays.table import check_plays, play_rows
 from intentrec_core.times import END_MS, outside, unit_hint
 
@@ -144,27 +145,25 @@ class LiveUpdate:
     primary: Primary | None
     embedding: NDArray[np.float32]
     _ranker: _Ranker = field(repr=False)
-    _item_vector: NDArray[np.float32] = field(repr=False)
+    _query: NDArray[np.float32] = field(repr=False)
     _moment: _Moment = field(repr=False)
     _hides_watched: bool = field(repr=False)
 
     def recommend(self, k: int = 10, *, exclude_watched: bool = True) -> list[ScoredItem]:
         """The ``k`` best items for the member's next play as of this play, best first; fewer where the filters leave fewer.
 
-        Every item that the model knows is scored exactly, as a worker does with ``beta`` 0 and an exact index. The domain's
+        Every item that the model knows is scored exactly, as a worker does with ``beta`` 1 and an exact index. The domain's
         filters apply as they do there, and each fails closed: ``available``, ``at_most`` and ``contains`` by the values that
         the member sent last, ``watched`` by the last items of the member, except where the likeliest label of its head is one
         of ``unless_values``. ``exclude_watched=False`` leaves the watched filter out. A worker whose model knows no item of the
         context lists what is popular instead; this method scores all items even then.
 
         Raises: ConfigError when ``k`` is no whole number from 1 on.
-        Cost: V · W multiplications; under 1 ms for 10,000 items.
+        Cost: V · Q multiplications; under 1 ms for 10,000 items.
         """
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise ConfigError(f"k is {k!r}; allowed: a whole number from 1 on")
-        return self._ranker.best(
-            self._item_vector, self._moment, k, hide_watched=exclude_watched and self._hides_watched
-        )
+        return self._ranker.best(self._query, self._moment, k, hide_watched=exclude_watched and self._hides_watched)
 
 
 class LiveEncoder:
@@ -175,12 +174,14 @@ class LiveEncoder:
     changes no answer. Histories are never dropped but by :meth:`forget`: at most 2n packed plays (some 30 bytes each) a member,
     with n the domain's window. Not thread safe.
 
-    Raises: ConfigError when ``cache_bytes`` is too small for one member.
+    Raises: ConfigError when ``cache_bytes`` is too small for one member, or the model's scores need counts of plays.
     """
 
     def __init__(self, model: TrainedModel, cache_bytes: int = 256 << 20) -> None:
         self.domain: Domain = model.network.domain
         self._layout = EventLayout(self.domain)
+        if model.network.count_gate is not None:
+            raise ConfigError(NEEDS_COUNTS)
         try:
             self._engine = IncrementalEngine(model.network, model.features, pool_bytes=cache_bytes, version="live")
         except ConfigError as error:
@@ -337,7 +338,7 @@ class LiveEncoder:
             primary=primary,
             embedding=out.intent_NP[row],
             _ranker=self._ranker,
-            _item_vector=out.item_NW[row],
+            _query=self._ranker.query(out, row),
             _moment=_Moment(run.context, run.num_plays - run.num_outputs + 1 + place.nth, run.evicted_items),
             _hides_watched=any(likeliest.get(r.unless_head) not in r.unless_values for r in self._watched_rules),
         )
@@ -429,11 +430,12 @@ class _Ranker:
 
     @torch.inference_mode()
     def __init__(self, model: TrainedModel, layout: EventLayout) -> None:
-        weights, bias = model.network.item_weights()
-        self._weights_VW: NDArray[np.float32] = weights.float().cpu().numpy()
+        vectors, bias = model.network.item_vectors()
+        self._vectors_VQ: NDArray[np.float32] = vectors.float().cpu().numpy()
         self._bias_V: NDArray[np.float32] = bias.float().cpu().numpy()
         self._vocabulary, self._titles, self._layout = model.vocabulary, model.item_table.titles, layout
-        domain = model.network.domain
+        domain, self._scored = model.network.domain, model.network.scored
+        self._betas = model.network.betas()[self._scored]
         self._available = np.ones(len(model.vocabulary), dtype=np.bool_)
         self._available[0] = False
         self._by_member: list[tuple[Filter, Any]] = []
@@ -446,12 +448,15 @@ class _Ranker:
             else:
                 self._by_member.append((rule, column))
 
-    def best(
-        self, item_vector: NDArray[np.float32], moment: _Moment, k: int, *, hide_watched: bool
-    ) -> list[ScoredItem]:
-        """The best items for a member whose next item is predicted by ``item_vector``, f32[W]."""
+    def query(self, out: Encoded, row: int) -> NDArray[np.float32]:
+        """What the items are scored with for one row of an output. Shape: f32[Q]."""
+        scores = weighted_scores([out.heads[m][row] for m in self._scored], self._betas)
+        return np.concatenate([out.item_NW[row], *scores])
+
+    def best(self, query: NDArray[np.float32], moment: _Moment, k: int, *, hide_watched: bool) -> list[ScoredItem]:
+        """The best items for a member who is predicted by ``query``, f32[Q]."""
         plays = self._layout.view(moment.context)[: moment.num_plays]
-        scores = self._weights_VW @ item_vector + self._bias_V
+        scores = self._vectors_VQ @ query + self._bias_V
         scores[~self._allowed(plays)] = -np.inf
         if hide_watched and self._layout.watched:
             evicted = np.frombuffer(moment.evicted_items, dtype="<u8")

@@ -1,7 +1,7 @@
 """A model's ranks on test plays, window by window: one causal pass predicts every target of a window as it would be
 served.
 
-Shapes: N targets, B windows, T plays, V item rows.
+Shapes: N targets, B windows, T plays, V item rows, Q width of a query.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from intentrec_core.evaluation.task import Task
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec, ModelOutput
 from intentrec_core.plays.batches import WindowBatch, WindowBatches
+from intentrec_core.plays.counts_at import CountsAt, counts_for
 from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
 
@@ -51,6 +52,7 @@ class ModelRanker:
 
     def __init__(self, features: FeatureBuilder, members: MemberPlays, windows: Windows) -> None:
         self._domain = features.domain
+        self._features, self._members = features, members
         self._batches = WindowBatches(features, members, windows)
         counts = windows.stop - windows.start - windows.first_target
         self._offset = np.cumsum(counts) - counts
@@ -79,8 +81,10 @@ class ModelRanker:
         model.eval()
         fields = model.domain.heads if model.config.intent_stage else ()
         heads |= {head.name: HeadOutcomes.empty(len(targets), head.num_labels) for head in fields}
-        weight_VW, bias_V = model.item_weights()
-        chunk = max(1, MAX_SCORES // len(bias_V))
+        vector_VQ, bias_V = model.item_vectors()
+        counts = counts_for(model, self._features, self._members)
+        # Counts of a target take several times the memory of its scores.
+        chunk = max(1, (MAX_SCORES if counts is None else MAX_SCORES // 8) // len(bias_V))
         for batch in self._batches.ordered(BATCH_WINDOWS):
             on_device = batch.to(model.device)
             output = model(on_device.context)
@@ -88,10 +92,16 @@ class ModelRanker:
             observe(heads, model, output, on_device, which, window, place)
             if decides_filter and heads:
                 targets.lifted[which] = lifted_by(model.domain, output, window, place - 1)
-            user_NW = output.item_BTW[window, place - 1]
+            item_NW, query_NQ = (x[window, place - 1] for x in (output.item_BTW, model.queries(output)))
+            ts_s = batch.context.ts_s[window, place].numpy()
             for low in range(0, len(which), chunk):
                 chunk_rows = slice(low, low + chunk)
-                yield which[chunk_rows], torch.addmm(bias_V, user_NW[chunk_rows], weight_VW.T)
+                scores = torch.addmm(bias_V, query_NQ[chunk_rows], vector_VQ.T)
+                if counts is not None and model.count_gate is not None:
+                    gate_NC = model.count_gate(item_NW[chunk_rows])
+                    column_NCV = CountsAt(counts, ts_s[chunk_rows], model.device).columns()
+                    scores += torch.bmm(gate_NC[:, None, :], column_NCV)[:, 0]
+                yield which[chunk_rows], scores
 
     @torch.no_grad()
     def label_shares(self, model: IntentRec) -> dict[str, NDArray[np.float64]]:

@@ -12,7 +12,7 @@ On the CPU, serving uses a second implementation of this model, :mod:`intentrec_
 docs/cpu-engine.md says what to change there when this module changes.
 
 Shapes: B contexts, T plays, W width, M heads, L_i labels of head i, P width of Z, V item rows (row 0: unknown item and
-padding).
+padding), Q width of a query: W, and the labels of the heads in the score of an item (:mod:`intentrec_core.model.intent_score`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from intentrec_core.domain.spec import Domain, FieldKind
+from intentrec_core.domain.spec import Domain, Field, FieldKind
 from intentrec_core.errors import ConfigError
+from intentrec_core.features.buckets import DAY_S
 from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
 from intentrec_core.model.dropout import Dropout
+from intentrec_core.model.intent_score import label_scores, label_shares, scored_heads
 
 FIELD_WIDTH = 16
+#: Why a model with counts is not served, and what to do.
+NEEDS_COUNTS = (
+    "the model was trained with item_counts, and its scores need counts of plays, which are not served: train with "
+    "ModelConfig(item_counts=False)"
+)
 
 
 class ItemFeatures(Protocol):
@@ -45,7 +53,12 @@ class ItemFeatures(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes of the model.
+    """Sizes and parts of the model.
+
+    ``intent_stage``: whether intents are predicted first. ``intent_score``: whether they also add to the score of an item.
+    ``item_counts``: whether decayed counts of plays and the item's age add to its score too
+    (:mod:`intentrec_core.features.play_counts`), taken every ``count_refresh_s`` seconds of event time. Such a model can be
+    trained and evaluated. It cannot be served: workers have no counts to score with, so no bundle is built or loaded with it.
 
     Raises: ConfigError with the value and the allowed range.
     """
@@ -56,6 +69,9 @@ class ModelConfig:
     intent_width: int = 32
     dropout: float = 0.3
     intent_stage: bool = True
+    intent_score: bool = True
+    item_counts: bool = False
+    count_refresh_s: float = 3600.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -71,6 +87,10 @@ class ModelConfig:
             raise ConfigError(f"model width {self.width} is not a multiple of num_heads {self.num_heads}")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"model dropout is {self.dropout}; allowed: at least 0, below 1")
+        if not 1.0 <= self.count_refresh_s <= 30 * DAY_S:
+            raise ConfigError(
+                f"model count_refresh_s is {self.count_refresh_s}; allowed: 1 to {30 * DAY_S:.0f} seconds"
+            )
 
     @property
     def num_cached_layers(self) -> int:
@@ -173,6 +193,8 @@ class IntentRec(nn.Module):
 
     ``primary_bias`` f32[M] is added to the weights of the heads where the primary intent is chosen, and nowhere else: 0
     for a head that was trained, -inf for one that was not (:meth:`set_untrained_heads`).
+    ``scored``: the numbers of the heads that add to the score of an item, and ``intent_beta`` f32[heads in the score]: how much
+    each of them adds; None where none does. ``count_gate`` says from E how much each column of counts adds; None without counts.
     """
 
     static_codes: Tensor
@@ -201,6 +223,13 @@ class IntentRec(nn.Module):
         else:
             self.intent_encoder = self.heads = None
             self.item_encoder = EncoderStage(1, entered, config)
+        scored = scored_heads(domain) if config.intent_stage and config.intent_score else ()
+        self.scored = [domain.heads.index(head) for head in scored]
+        self.intent_beta = nn.Parameter(torch.zeros(len(scored))) if scored else None
+        self.count_gate = nn.Linear(config.width, NUM_COLUMNS) if config.item_counts else None
+        if self.count_gate is not None:
+            nn.init.zeros_(self.count_gate.weight)
+            nn.init.zeros_(self.count_gate.bias)
         self.register_buffer("primary_bias", torch.zeros(len(domain.heads)), persistent=False)
 
     @property
@@ -251,7 +280,7 @@ class IntentRec(nn.Module):
         return ModelOutput(item, logits, mixed, alpha)
 
     def item_weights(self) -> tuple[Tensor, Tensor]:
-        """Weight w and bias b of every item: its score is ⟨E, w⟩ + b. Row 0 is no item: its bias is -inf.
+        """Weight w and bias b of every item. Row 0 is no item: its bias is -inf.
 
         An item's weight is its own embedding plus a projection of its catalogue fields, so that a new item starts from
         a useful value.
@@ -267,10 +296,46 @@ class IntentRec(nn.Module):
         content = self.fields.content(self.static_codes[rows], self._multi(rows))
         return self.item(rows) + self.item_content(content), self.item_bias[rows]
 
-    def item_logits(self, item_BTW: Tensor) -> Tensor:
-        """Scores of all items. Shapes: f32[..., W] -> f32[..., V]."""
+    def item_labels(self, rows: Tensor | None = None) -> Tensor:
+        """Labels of the items (of all, or of selected ones) by the heads in the score, as shares of each head.
+
+        Shapes: i64[C] -> f32[C, Q - W].
+        """
+        codes, multi = self.static_codes, self.multi_labels
+        if rows is not None:
+            codes, multi = codes[rows], multi[rows]
+        shares = [label_shares(self._labels(self.domain.heads[m], codes, multi)) for m in self.scored]
+        return torch.cat(shares, dim=-1) if shares else self.item_bias.new_zeros(len(codes), 0)
+
+    def queries(self, output: ModelOutput) -> Tensor:
+        """What the items are scored with: ⟨query, [w, labels]⟩ + b is the score of an item. Shapes: -> f32[..., Q].
+
+        No gradient reaches the heads from here: the item loss would turn probabilities of labels into weights of items
+        (decision 95).
+        """
+        if self.intent_beta is None:
+            return output.item_BTW
+        parts = [output.item_BTW]
+        for m, beta in zip(self.scored, self.intent_beta, strict=True):
+            probabilities = torch.softmax(output.head_logits[m].detach(), dim=-1)
+            parts.append(beta * label_scores(probabilities, torch.log))
+        return torch.cat(parts, dim=-1)
+
+    def item_vectors(self) -> tuple[Tensor, Tensor]:
+        """Vector [w, labels] and bias b of every item, for :meth:`queries`. Shapes: f32[V, Q], f32[V]."""
         weight, bias = self.item_weights()
-        return functional.linear(item_BTW, weight, bias)
+        return torch.cat([weight, self.item_labels()], dim=-1), bias
+
+    def item_logits(self, query: Tensor) -> Tensor:
+        """Scores of all items. Shapes: f32[..., Q] -> f32[..., V]."""
+        return functional.linear(query, *self.item_vectors())
+
+    def betas(self) -> NDArray[np.float32]:
+        """How much each head of the domain adds to the score of an item; 0 for one that does not take part. Shape: f32[M]."""
+        betas = np.zeros(len(self.domain.heads), dtype=np.float32)
+        if self.intent_beta is not None:
+            betas[self.scored] = self.intent_beta.detach().float().cpu().numpy()
+        return betas
 
     def grow(self, items: ItemFeatures) -> None:
         """Extends the model to a longer item table. New rows start as the mean of the known items; their catalogue fields
@@ -301,13 +366,15 @@ class IntentRec(nn.Module):
         return item + self.item_content(content), bias.expand(len(codes))
 
     def _new_item(self) -> tuple[Tensor, Tensor]:
-        """Embedding and bias of an item without plays: the mean of the known items, and the lowest bias.
+        """Embedding and bias of an item without plays: the mean of the known items, and the lowest bias; 0 beside counts.
 
         Shapes: f32[1, W], f32[].
         """
         items, biases = self.item.weight.data, self.item_bias.data
         if len(items) == 1:
             return items, biases.new_zeros(())
+        if self.count_gate is not None:  # counts say how often it is played: the bias is what they do not explain
+            return items[1:].mean(dim=0, keepdim=True), biases.new_zeros(())
         return items[1:].mean(dim=0, keepdim=True), biases[1:].min()
 
     def _set_items(self, items: ItemFeatures) -> None:
@@ -332,19 +399,25 @@ class IntentRec(nn.Module):
 
         Shapes: one f32[B, T, L_i] per head.
         """
-        targets = []
         dynamic = {f.name: i for i, f in enumerate(self.domain.dynamic_fields)}
-        static = {f.name: i for i, f in enumerate(self.domain.static_fields)}
-        multi = dict(zip((f.name for f in self.domain.multi_fields), self._multi(batch.item_row), strict=True))
+        targets, codes, multi = [], self.static_codes[batch.item_row], self.multi_labels[batch.item_row]
         for head in self.domain.heads:
-            if head.kind is FieldKind.MULTI_LABEL:
-                targets.append(multi[head.name])
-                continue
-            is_dynamic = head.name in dynamic
-            code = (
-                batch.codes[..., dynamic[head.name]]
-                if is_dynamic
-                else self.static_codes[batch.item_row][..., static[head.name]]
-            )
-            targets.append(functional.one_hot(code, head.num_labels + 1)[..., 1:].float())
+            if head.name in dynamic:
+                targets.append(_one_hot(batch.codes[..., dynamic[head.name]], head))
+            else:
+                targets.append(self._labels(head, codes, multi))
         return targets
+
+    def _labels(self, field: Field, codes: Tensor, multi: Tensor) -> Tensor:
+        """Labels that items have of a catalogue field: ones, and all 0 where missing.
+
+        Shapes: i64[..., fields], f32[..., labels of all multi-label fields] -> f32[..., L].
+        """
+        if field.kind is FieldKind.MULTI_LABEL:
+            return self._split(multi)[self.domain.multi_fields.index(field)]
+        return _one_hot(codes[..., self.domain.static_fields.index(field)], field)
+
+
+def _one_hot(code: Tensor, field: Field) -> Tensor:
+    """Label codes as indicators, all 0 for code 0. Shapes: i64[...] -> f32[..., L]."""
+    return functional.one_hot(code, field.num_labels + 1)[..., 1:].float()

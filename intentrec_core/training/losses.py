@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.play_counts import PlayCounts
 from intentrec_core.model.model import IntentRec, ModelOutput
+from intentrec_core.plays.counts_at import CountsAt
 from intentrec_core.training.item_softmax import item_cross_entropy
 from intentrec_core.training.sampled_softmax import ItemSampler, sampled_cross_entropy
 
@@ -33,24 +35,31 @@ def intentrec_loss(
     intent_weight: float,
     first_target: Tensor | None = None,
     sampler: ItemSampler | None = None,
+    counts: PlayCounts | None = None,
 ) -> LossParts:
     """The loss of predicting play k + 1 at play k, for the plays of each context from ``first_target`` on.
 
     ``intent_weight`` is lambda. ``first_target`` (i64[B], default 1) excludes plays that are already targets of another
     context. A target with an unknown item (row 0) has no item loss, but its labels count. With ``sampler``, the item
-    loss is estimated from a sample of the items.
+    loss is estimated from a sample of the items. ``counts`` are those that the model needs.
     """
     place = torch.arange(1, batch.item_row.shape[1], device=batch.item_row.device)
     first = torch.ones_like(batch.lengths) if first_target is None else first_target.clamp(min=1)
     taken = (place[None] < batch.lengths[:, None]) & (place[None] >= first[:, None])
     row = batch.item_row[:, 1:][taken]
-    encoded, target = output.item_BTW[:, :-1][taken], row.clamp(min=1)
+    query, target = model.queries(output)[:, :-1][taken], row.clamp(min=1)
     weight = batch.weight[:, 1:][taken] * (row > 0)
     share = weight / weight.sum().clamp(min=1e-6)
+    gate, at = None, None
+    if model.count_gate is not None and counts is not None:
+        gate = model.count_gate(output.item_BTW[:, :-1][taken])
+        at = CountsAt(counts, batch.ts_s[:, 1:][taken].cpu().numpy(), query.device)
     if sampler is None:
-        item = item_cross_entropy(encoded, *model.item_weights(), target, share)
+        weight, bias = model.item_weights()
+        columns = None if at is None else lambda which: at.columns(which=which)
+        item = item_cross_entropy(query, weight, model.item_labels(), bias, target, share, gate, columns)
     else:
-        item = (sampled_cross_entropy(model, encoded, target, sampler) * share).sum()
+        item = (sampled_cross_entropy(model, query, target, sampler, gate, at) * share).sum()
     predicted = model.domain.heads if model.config.intent_stage else ()
     heads = {}
     for head, logit, labels in zip(

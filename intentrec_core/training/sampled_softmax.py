@@ -5,7 +5,7 @@ thousand items are drawn for the whole batch, and each is weighted by the invers
 that the estimated sum is right on average (importance sampling). Items are drawn in proportion to their plays, which is
 close to their share of the sum.
 
-Shapes: V item rows (row 0 no item), N targets, C drawn items, W model width.
+Shapes: V item rows (row 0 no item), N targets, C drawn items, Q width of a query.
 
 Source: "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model", IEEE
 Transactions on Neural Networks 2008; the correction by log q also in "Sampling-Bias-Corrected Neural Modeling for Large
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intentrec_core.model.model import IntentRec
+from intentrec_core.plays.counts_at import CountsAt
 
 
 class ItemSampler:
@@ -49,17 +50,34 @@ class ItemSampler:
         return place + 1, self._log_share[place] + math.log(self._num)
 
 
-def sampled_cross_entropy(model: IntentRec, item_NW: Tensor, row_N: Tensor, sampler: ItemSampler) -> Tensor:
+def sampled_cross_entropy(
+    model: IntentRec,
+    query_NQ: Tensor,
+    row_N: Tensor,
+    sampler: ItemSampler,
+    gate_NC: Tensor | None = None,
+    counts: CountsAt | None = None,
+) -> Tensor:
     """Cross-entropy of each target's row against a sample of all items.
 
-    Shapes: f32[N, W], i64[N] (1 and more) -> f32[N].
-    Cost: O((N + C) · W) memory and O(N · C · W) time; nothing grows with V.
+    Shapes: f32[N, Q], i64[N] (1 and more) -> f32[N].
+    Cost: O((N + C) · Q) memory and O(N · C · Q) time; nothing grows with V.
     """
-    target_NW, target_bias_N = model.weights_of(row_N)
-    target_N = (item_NW * target_NW).sum(dim=-1) + target_bias_N
+    target_NQ, target_bias_N = _vectors_of(model, row_N)
+    target_N = (query_NQ * target_NQ).sum(dim=-1) + target_bias_N
     row_C, log_expected_C = sampler.draw()
-    drawn_CW, drawn_bias_C = model.weights_of(row_C)
-    drawn_NC = torch.addmm(drawn_bias_C - log_expected_C, item_NW, drawn_CW.T)
+    if gate_NC is not None and counts is not None:
+        target_N = target_N + (gate_NC * counts.of_pairs(row_N)).sum(dim=-1)
+    drawn_CQ, drawn_bias_C = _vectors_of(model, row_C)
+    drawn_NC = torch.addmm(drawn_bias_C - log_expected_C, query_NQ, drawn_CQ.T)
+    if gate_NC is not None and counts is not None:
+        drawn_NC = drawn_NC + torch.bmm(gate_NC[:, None, :], counts.columns(row_C))[:, 0]
     # The target is part of the sum already: if it is also drawn, it would count twice.
     drawn_NC = drawn_NC.masked_fill(row_N[:, None] == row_C, float("-inf"))
     return torch.logaddexp(target_N, drawn_NC.logsumexp(dim=-1)) - target_N
+
+
+def _vectors_of(model: IntentRec, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors and biases of selected items, as :meth:`IntentRec.item_vectors` gives them for all."""
+    weight, bias = model.weights_of(rows)
+    return torch.cat([weight, model.item_labels(rows)], dim=-1), bias

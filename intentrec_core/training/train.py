@@ -27,6 +27,7 @@ from intentrec_core.features.columns import ContextBatch
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
 from intentrec_core.plays.batches import WindowBatch, WindowBatches
+from intentrec_core.plays.counts_at import counts_for
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.windows import NEVER_MS, Windows, cut_windows
 from intentrec_core.training.attend import TrainingAttend
@@ -143,6 +144,8 @@ def _first_model(
         model.grow(items)  # even without new rows: catalogue attributes of known items may have changed
         return model
     model = IntentRec(model_config or ModelConfig(), features.domain, items)
+    if model.count_gate is not None:
+        return model  # counts say how often an item is played: its bias is what they do not explain
     counts = _times_played(features, members, model.num_rows, until_ms)[1:]
     # The frequency of each item is known before training, so no steps need to be spent on learning it.
     log_share = np.log((counts + 1.0) / (counts.sum() + len(counts)))
@@ -200,6 +203,7 @@ class _Run:
         self._began_s = clock()
         self._features, self._members, self._windows = features, members, windows
         self.batches = WindowBatches(features, members, windows)
+        self._counts = counts_for(model, features, members)
         self._num_targets = windows.num_targets
         self._has_ties = bool((members.events["ts_ms"][1:] == members.events["ts_ms"][:-1]).any())
         self._steps = self.batches.num_batches(config.batch_windows)
@@ -279,6 +283,7 @@ class _Run:
             intent_weight=self._config.intent_weight,
             first_target=batch.first_target,
             sampler=self._sampler,
+            counts=self._counts,
         )
         if not bool(parts.total.isfinite()):
             raise DataError(

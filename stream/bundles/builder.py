@@ -39,6 +39,7 @@ from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
+from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.drift import drift
 from intentrec_core.plays.drift import warnings as drift_warnings
@@ -57,13 +58,11 @@ logger = logging.getLogger(__name__)
 LEFTOVERS_AGE = timedelta(days=1)
 NUM_GOLDEN = 32
 GOLDEN_K = 10
-#: Above 0, so that the golden answers depend on the item labels too.
-GOLDEN_BETA = 1.0
 NUM_PLANNING = 1024
 _CONTEXTS_AT_ONCE = 32
 #: Among these, the members who played last are found.
 _NEWEST_PLAYS = 20_000
-#: What a worker's beta may be: a plan made for one alone may miss what another one finds.
+#: How a worker may scale the intents' share of the score: a plan made for one alone may miss what another one finds.
 PLANNED_BETAS = np.array([0.0, 0.5, 1.0], dtype=np.float32)
 
 PLAYS_UNTIL, TRAINED_UNTIL, DOMAIN_NAME = "plays_until_ms", "trained_until_ms", "domain"
@@ -122,11 +121,12 @@ def build_bundle(
     moved = drift(model.domain, previous, profile) if previous else {}
     vectors = item_vectors(model.network, model.item_table, until_ms / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
-    queries = golden_queries(model.network, model.features, plays)
+    queries = golden_queries(model.network, model.features, newest_contexts(model.features, plays, NUM_GOLDEN))
     num_items = len(model.vocabulary) - 1
     check_index_kind(index_kind, num_items, plays)
-    needs_queries = artifact.needs_queries(index_kind, len(searched))
-    asked = planning_queries(model.network, model.features, plays) if needs_queries else None
+    asked = None
+    if artifact.needs_queries(index_kind, len(searched)):
+        asked = planning_queries(model.network, model.features, newest_contexts(model.features, plays, NUM_PLANNING))
     index = artifact.build(searched, index_kind, asked)
     recall = recall_at_k(index, ExactIndex(searched), queries, GOLDEN_K)
     own_facts: dict[str, str | int | float] = {
@@ -229,31 +229,34 @@ def remove_leftovers(store: BundleStore) -> None:
             logger.info("removed what a killed publisher left in %s: %s", store.url, ", ".join(removed))
 
 
-def planning_queries(model: IntentRec, features: FeatureBuilder, plays: pa.Table) -> Vectors:
-    """Sample queries of the most recently active members, with several betas.
-
-    Shapes: f32[N, D'], N at most 1,024.
-    """
-    asked = golden_queries(model, features, plays, NUM_PLANNING)
-    # Neighbours share a beta: a plan is fitted to every other query and judged by the rest.
-    betas = np.resize(np.repeat(PLANNED_BETAS, 2), len(asked))
-    asked[:, model.config.width + 1 :] *= (betas / GOLDEN_BETA)[:, None]
-    return asked
-
-
-def golden_queries(
-    model: IntentRec, features: FeatureBuilder, plays: pa.Table, num_queries: int = NUM_GOLDEN
-) -> Vectors:
-    """What the index would be asked after the newest plays of the members who played last.
-
-    Shapes: f32[N, D'], N at most ``num_queries``.
-    """
-    users = pa.array(_newest_members(plays, num_queries), plays.schema.field("user_id").type)
+def newest_contexts(features: FeatureBuilder, plays: pa.Table, at_most: int) -> list[bytes]:
+    """The packed contexts of the members who played last, as of their newest play."""
+    users = pa.array(_newest_members(plays, at_most), plays.schema.field("user_id").type)
     members = pack_members(features.layout, plays.filter(pc.is_in(plays.column("user_id"), users)))
     contexts = []
     for begin, end in members.spans():
         start = begin + anchor(end - begin, features.layout.window)
         contexts.append(members.packed(start, end))
+    return contexts
+
+
+def planning_queries(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Vectors:
+    """Sample queries after the newest play of each packed context, with the intents' share of the score scaled by several betas.
+
+    Shapes: f32[N, D'].
+    """
+    asked = golden_queries(model, features, contexts)
+    # Neighbours share a beta: a plan is fitted to every other query and judged by the rest.
+    betas = np.resize(np.repeat(PLANNED_BETAS, 2), len(asked))
+    asked[:, model.config.width + 1 :] *= betas[:, None]
+    return asked
+
+
+def golden_queries(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]) -> Vectors:
+    """What the index would be asked after the newest play of each packed context.
+
+    Shapes: f32[N, D'].
+    """
     # A few at a time: attention over whole contexts takes memory by the square of their length.
     parts = [
         _asked(model, features, contexts[low : low + _CONTEXTS_AT_ONCE])
@@ -273,9 +276,10 @@ def _asked(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]
     encoded = recompute(model, features, contexts)
     labelled = item_label_heads(model.domain)
     probabilities = [p for head, p in zip(model.domain.heads, encoded.heads, strict=False) if head in labelled]
+    betas = [float(beta) for head, beta in zip(model.domain.heads, model.betas(), strict=True) if head in labelled]
     if not probabilities:  # a model without heads still has the labels in its vectors
         probabilities = [np.zeros((len(contexts), head.num_labels), dtype=np.float32) for head in labelled]
-    return query(encoded.item_NW, probabilities, GOLDEN_BETA)
+    return query(encoded.item_NW, weighted_scores(probabilities, betas))
 
 
 def popularity(plays: pa.Table, vocabulary: Vocabulary, until_ms: int) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+from index.artifact import kind_of
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DeviceLost
 from stream.bundles.announcements import AnnouncementFollower, newest
@@ -123,7 +124,10 @@ class HotSwap:
                     known is not None and known.bundle in unreachable
                 ):  # another bundle serves until the store can be reached
                     self._wanted = (known, time.monotonic())
-                logger.info("bundle %s is loaded, after %.1f s", version, time.monotonic() - started_s)
+                took_s = time.monotonic() - started_s
+                logger.info(
+                    "bundle %s is loaded, after %.1f s; its index is %s", version, took_s, kind_of(serving.index)
+                )
                 return serving
             logger.info("no bundle can serve yet: waiting for one to be trained and announced (intentrec train)")
             await asyncio.sleep(_NO_BUNDLE_RETRY_S)
@@ -205,10 +209,11 @@ class HotSwap:
             return False
         self._metrics.bundle_swaps.inc()
         logger.info(
-            "%s serves instead of %s (%s; %d members migrated with a warm cache)",
+            "%s serves instead of %s (%s; index %s; %d members migrated with a warm cache)",
             version,
             old.version,
             announcement.reason,
+            kind_of(serving.index),
             num_migrated,
         )
         await self._in_standby(self._tidy, version, old.version)

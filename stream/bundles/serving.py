@@ -32,8 +32,8 @@ class Serving:
     """Everything that is needed to answer a play, from one bundle.
 
     ``labels`` f32[V, L]: the item labels of each head whose label depends on the item alone; ``label_heads``: the numbers of
-    these heads in the domain. ``popularity`` f32[V]: plays in the 7 days up to ``counted_at_s``, which is -inf if the bundle does
-    not state it.
+    these heads in the domain; ``label_betas`` f32[heads]: how much each of them adds to the score of an item. ``popularity``
+    f32[V]: plays in the 7 days up to ``counted_at_s``, which is -inf if the bundle does not state it.
     """
 
     version: str
@@ -45,6 +45,7 @@ class Serving:
     filters: FilterSet
     labels: Sequence[NDArray[np.float32]]
     label_heads: Sequence[int]
+    label_betas: NDArray[np.float32]
     popularity: NDArray[np.float32]
     counted_at_s: float
 
@@ -123,6 +124,7 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
     domain, items, manifest = loaded.domain, loaded.item_table, loaded.manifest
     features = FeatureBuilder(domain, loaded.vocabulary, items)
     until_ms = manifest.facts.get(COUNTED_UNTIL)
+    label_heads = [m for m, head in enumerate(domain.heads) if head.is_item_label]
     return Serving(
         version=loaded.version,
         created_s=_created_s(manifest.created_at),
@@ -132,7 +134,8 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
         index=index,
         filters=filters_of(items),
         labels=[loaded.vectors.labels[head.name] for head in item_label_heads(domain)],
-        label_heads=[m for m, head in enumerate(domain.heads) if head.is_item_label],
+        label_heads=label_heads,
+        label_betas=loaded.model.betas()[label_heads],
         popularity=loaded.popularity,
         counted_at_s=until_ms / 1000.0 if isinstance(until_ms, int | float) else float("-inf"),
     )

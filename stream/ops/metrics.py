@@ -197,7 +197,8 @@ class Metrics:
         )
         self.index_recall = create.gauge(
             "index_recall_ratio",
-            "Share of the exact best items that the index found, over its last 500 probes; one query in 1,000 is probed",
+            "Share of the exact best items that the index found, over its last 500 probes; one query in 1,000 is probed; NaN "
+            "before 100 probes",
         )
         self.index_recall.set(float("nan"))
         self.short_lists = create.counter(

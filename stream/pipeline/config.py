@@ -22,7 +22,7 @@ class PipelineConfig:
     num_partitions: int
     plays_partitioner: Literal["murmur2", "any"] = "murmur2"
     num_recommendations: int = 10
-    beta: float = 0.0
+    beta: float = 1.0
     max_tries: int = 2
     max_prefill_positions: int = 0
     changelog_schema: int = SCHEMA_VERSION

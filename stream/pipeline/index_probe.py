@@ -8,6 +8,7 @@ The queries that an approximate index was planned with grow old; only live queri
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections import deque
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from index.base import ItemIndex, Mask, Rows, Vectors
+from index.extended import ExtendedIndex
 from index.recall import count_found, exact_search_of
 
 if TYPE_CHECKING:
@@ -27,17 +29,20 @@ logger = logging.getLogger(__name__)
 PROBED_EVERY = 1000
 #: Probes that the ratio is of: 5,000 items of lists of ten.
 _KEPT_PROBES = 500
+#: Of fewer, one missed item is as much as an alert is about.
+FEWEST_PROBES = 100
 _LOWEST_PRIORITY = 19
 
 
 class IndexProbe:
     """Probes one query at a time. One thread offers; while a probe runs, further ones are left out.
 
-    ``ratio`` is of the index that was probed last, over its last 500 probes; NaN before the first.
+    ``ratio`` is of the index that was probed last, over its last 500 probes; NaN while there are fewer than ``fewest``. Items
+    that are added beside an index make it no other one.
     """
 
-    def __init__(self, ratio: Gauge, every: int = PROBED_EVERY) -> None:
-        self._ratio, self._every, self._num_seen = ratio, every, 0
+    def __init__(self, ratio: Gauge, every: int = PROBED_EVERY, fewest: int = FEWEST_PROBES) -> None:
+        self._ratio, self._every, self._fewest, self._num_seen = ratio, every, fewest, 0
         self._probes: WeakKeyDictionary[ItemIndex, deque[tuple[int, int]]] = WeakKeyDictionary()
         self._running: threading.Thread | None = None
 
@@ -69,11 +74,12 @@ class IndexProbe:
             try:
                 true_rows, true_scores = exact.search(query, rows.shape[1], excluded=hidden, allowed=masks)
                 counts = count_found(rows, scores, true_rows, true_scores)
-                probes = self._probes.setdefault(index, deque(maxlen=_KEPT_PROBES))
+                own = index.base if isinstance(index, ExtendedIndex) else index
+                probes = self._probes.setdefault(own, deque(maxlen=_KEPT_PROBES))
                 probes.append(counts)
                 wanted = sum(num for num, _ in probes)
-                if wanted:
-                    self._ratio.set(sum(num for _, num in probes) / wanted)
+                is_enough = wanted > 0 and len(probes) >= self._fewest
+                self._ratio.set(sum(num for _, num in probes) / wanted if is_enough else math.nan)
             except Exception:  # a probe that fails must not end a worker, but it must be seen
                 logger.exception("a query could not be compared with the exact search")
 

@@ -20,6 +20,7 @@ from index.base import PAD_ROW, Mask
 from index.filters import HidingFilter
 from intentrec_core.domain.spec import Filter, FilterKind
 from intentrec_core.history.history import EventLayout, default_value
+from intentrec_core.model.intent_score import weighted_scores
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.watched import WatchedRows
 
@@ -50,10 +51,11 @@ class RankedItems:
 
 
 class Retrieval:
-    """Ranks ``k`` items for each row, with one bundle."""
+    """Ranks ``k`` items for each row, with one bundle. ``beta`` scales how much intents add to the score of an item."""
 
     def __init__(self, serving: Serving, *, k: int, beta: float, probe: IndexProbe) -> None:
-        self._serving, self._k, self._beta, self._probe = serving, k, beta, probe
+        self._serving, self._k, self._probe = serving, k, probe
+        self._betas = np.float32(beta) * serving.label_betas
         domain = serving.domain
         self._layout = EventLayout(domain)
         rules = {f.event_key: f for f in domain.event_filters}
@@ -90,7 +92,8 @@ class Retrieval:
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
         rows = np.flatnonzero(~unanswered & ~ranked.popular)
         if len(rows):
-            queries = conditioning.query(encoded.item_NW[rows], self._label_probs(encoded, rows), self._beta)
+            scores = weighted_scores(self._label_probs(encoded, rows), self._betas)
+            queries = conditioning.query(encoded.item_NW[rows], scores)
             picked = rows.tolist()
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]

@@ -60,7 +60,7 @@ BARS = (
         Bar(f"index_{items}_recall", "index", f"{name} items: share of the exact best 10 that auto finds", 0.99)
         for items, name in (("movielens", "1,600"), ("10k", "10,000"), ("100k", "100,000"), ("1m", "1,000,000"))
     ),
-    Bar("index_rare_recall", "index", "of the answers in the least popular half of all of these catalogues", 0.98),
+    Bar("index_rare_recall", "index", "of the answers in the least popular half of all trained catalogues", 0.98),
     Bar("index_speedup_1m", "index", "1,000,000 items, the best 100, batch 256, against exact search", 20),
     Bar("index_recall_1m", "index", "of the exact best 100 there, the share that is found", 0.99),
     Bar("gpu_plays_per_s", "gpu", "plays/s at 256 cached plays and 4,096 members a step, on an H100", 1.5e6),

@@ -26,6 +26,7 @@ from index import artifact
 from index.exact import ExactIndex
 from index.pruned import PrunedIndex
 from index.recall import recall_at_k
+from intentrec_core.training.config import TrainConfig
 from tests.bench.harness import BenchOptions, Figures, Timing, in_turns
 from tests.bench.index_bars import decaying_items, pooled_rare_recall, search_bars, worker_bars
 from tests.bench.memory_bandwidth import read_bytes_per_s
@@ -56,12 +57,15 @@ def measure(options: BenchOptions) -> Figures:
         figures |= search_bars(
             name, _items(name, options), rounds=rounds, against="pruned" if name == "1m" else "exact"
         )
-    figures |= pooled_rare_recall(figures, [name for name in names if f"{name}_rare_answers" in figures])
+    trained = [name for name in names if name != "decaying" and f"{name}_rare_answers" in figures]
+    figures |= pooled_rare_recall(figures, trained)
     for num_items in SIZES.values() if options.wants("kinds") and not options.quick else ():
         figures |= _catalogue(num_items, machine, options)
     if options.wants("worker"):
-        sizes = (5.0, 2_000, 5) if options.quick else (60.0, 20_000, 20)
-        figures |= worker_bars(train_s=sizes[0], num_plays=sizes[1], rounds=sizes[2])
+        if options.quick:
+            figures |= worker_bars(TrainConfig(max_seconds=5.0), num_plays=2_000, rounds=5)
+        else:
+            figures |= worker_bars(TrainConfig(epochs=MOVIELENS.epochs), num_plays=20_000, rounds=20)
     return figures
 
 

@@ -22,7 +22,7 @@ from tests.bench.open_loop import OpenLoop
 from tests.bench.rates import BenchFailed, Program
 from tests.bench.worker_plays import plays
 from tests.bench.worker_stand import OUR_WORKER, PASS_THROUGH, Stand, open_stand
-from tests.bench.worker_world import fill_plays, open_row
+from tests.bench.worker_world import NUM_PLANNING, fill_plays, open_row
 
 PARTS = ("worker", "passthrough")
 #: The largest of them is the capacity: a burst includes its ramp, and errs low.
@@ -43,20 +43,21 @@ class Scale:
     """
 
     num_active: int = 300
+    num_planning: int = NUM_PLANNING
     burst: int = 6_000
     warm_s: float = 20.0
     seconds: float = 15.0
     num_swaps: int = 2
 
 
-QUICK = Scale(num_active=20, burst=200, warm_s=0.5, seconds=1.5, num_swaps=1)
+QUICK = Scale(num_active=20, num_planning=0, burst=200, warm_s=0.5, seconds=1.5, num_swaps=1)
 
 
 def measure(options: BenchOptions) -> Figures:
     """See the module."""
     scale = QUICK if options.quick else Scale()
     figures: Figures = {}
-    with open_stand() as stand:
+    with open_stand(scale.num_planning) as stand:
         rate, p99_s = _worker(stand, scale, figures)
         if options.wants("passthrough"):
             latencies_s = _pass_through(stand, scale, rate)

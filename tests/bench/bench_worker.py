@@ -23,7 +23,7 @@ from tests.bench.harness import BenchOptions, Figures
 from tests.bench.rates import BenchFailed, OutputCount, Program, Rate, measure_rate
 from tests.bench.worker_plays import NUM_ACTIVE, plays
 from tests.bench.worker_stand import OUR_WORKER, PASS_THROUGH, TORCH_THREADS, Stand, open_stand
-from tests.bench.worker_world import fill_plays, open_row
+from tests.bench.worker_world import NUM_PLANNING, fill_plays, open_row
 
 RAW = ("-m", "tests.bench.baselines.raw_loop")
 FAUST = ("-m", "tests.bench.baselines.faust_agent")
@@ -84,6 +84,7 @@ class Scale:
 
     num_plays: int = 400_000
     num_active: int = NUM_ACTIVE
+    num_planning: int = NUM_PLANNING
     seconds: float = 10.0
     idle_share: float = 1.0
     warm_share: float = 1.0
@@ -91,7 +92,16 @@ class Scale:
     rounds: int | None = None
 
 
-QUICK = Scale(num_plays=6_000, num_active=40, seconds=1.0, idle_share=0.001, warm_share=0.02, stage_rounds=2, rounds=1)
+QUICK = Scale(
+    num_plays=6_000,
+    num_active=40,
+    num_planning=0,
+    seconds=1.0,
+    idle_share=0.001,
+    warm_share=0.02,
+    stage_rounds=2,
+    rounds=1,
+)
 
 
 class Rows:
@@ -140,7 +150,7 @@ def measure(options: BenchOptions) -> Figures:
     scale = QUICK if options.quick else Scale()
     figures: Figures = {}
     rates: dict[str, list[Rate]] = {}
-    with open_stand() as stand:
+    with open_stand(scale.num_planning) as stand:
         rows = Rows(stand, scale)
         for turn in range(scale.rounds or max(row.rounds for row in ROWS.values())):
             for name, row in ROWS.items():

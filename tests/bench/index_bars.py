@@ -87,7 +87,7 @@ def decaying_items(num_items: int, dimension: int = 144) -> TrainedItems:
 
 
 def pooled_rare_recall(figures: Mapping[str, object], names: list[str]) -> Figures:
-    """The recall of the answers in the least popular half of each catalogue, over all catalogues."""
+    """The recall of the answers in the least popular half of each catalogue, over all of these catalogues."""
     hits = sum(float(str(figures[f"{name}_rare_hits"])) for name in names)
     answers = sum(int(str(figures[f"{name}_rare_answers"])) for name in names)
     return {"index_rare_recall": round(hits / answers, 4)} if answers else {}
@@ -120,14 +120,15 @@ def _least_popular_half(popularity: NDArray[np.int64]) -> NDArray[np.bool_]:
     return rare
 
 
-def worker_bars(*, train_s: float, num_plays: int, rounds: int) -> Figures:
+def worker_bars(config: TrainConfig, *, num_plays: int, rounds: int) -> Figures:
     """Processor time of a play from bytes to bytes at 1,600 items: the index of new bundles, and the exact one.
 
-    Both pipelines get the same plays, in turns. Reading and publishing are left out: they cost the same.
+    Both pipelines get the same plays, in turns. Reading and publishing are left out: they cost the same. The model must have
+    learned: another one asks for popular items alone, which members have watched, and falls back to the exact search more often.
     """
     found = fetch_movielens(Settings.load().cache_dir)
     earlier = found.plays.slice(0, 70_000)
-    model = fit(earlier, found.catalogue, domain="movielens", config=TrainConfig(max_seconds=train_s))
+    model = fit(earlier, found.catalogue, domain="movielens", config=config)
     figures: Figures = {}
     with TemporaryDirectory() as folder:
         built = build_bundle(Path(folder), model, earlier)

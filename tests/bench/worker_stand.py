@@ -16,7 +16,7 @@ from stream.local_kafka.ports import free_port
 from stream.settings import Settings
 from tests.bench.baselines.pass_through import ANSWERS
 from tests.bench.pipeline_stages import answers, warm_pipeline
-from tests.bench.worker_world import make_bundle, row_settings
+from tests.bench.worker_world import NUM_PLANNING, make_bundle, row_settings
 
 OUR_WORKER = ("-m", "stream.cli", "worker")
 PASS_THROUGH = ("-m", "tests.bench.baselines.pass_through")
@@ -28,11 +28,12 @@ _ONE_MEMBER_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """An address, a folder, and the path of the bundle that serves first."""
+    """An address, a folder, the path of the bundle that serves first, and the number of members that bundles are planned for."""
 
     broker: str
     folder: Path
     bundle: Path
+    num_planning: int
 
     def settings(self, row: str, plays_topic: str, num_partitions: int = 4) -> Settings:
         """A row's settings."""
@@ -49,11 +50,11 @@ class Stand:
 
     def another_bundle(self, seed: int) -> str:
         """The version of a bundle with other weights."""
-        return make_bundle(self.folder / "bundles", self.folder / "scratch", seed).version
+        return make_bundle(self.folder / "bundles", self.folder / "scratch", seed, self.num_planning).version
 
 
 @contextlib.contextmanager
-def open_stand() -> Iterator[Stand]:
+def open_stand(num_planning: int = NUM_PLANNING) -> Iterator[Stand]:
     """A broker of its own, gone at the end with everything on it; also at SIGTERM, which otherwise leaves the folder behind."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with contextlib.ExitStack() as stack:
@@ -61,10 +62,10 @@ def open_stand() -> Iterator[Stand]:
         name = stack.enter_context(tempfile.TemporaryDirectory())
         folder = Path(name)
         broker = stack.enter_context(start_broker(engine="kafka", data_dir=folder / "kafka"))
-        bundle = make_bundle(folder / "bundles", folder / "scratch", seed=0)
+        bundle = make_bundle(folder / "bundles", folder / "scratch", 0, num_planning)
         pipeline, batches = warm_pipeline(bundle.path, 1, _ONE_MEMBER_BYTES)
         for kind, value in answers(pipeline, batches).items():
             # The user id, which comes first, makes room for the event id that a baseline puts there; its own goes.
             body = b"," + value.partition(b",")[2]
             (folder / ANSWERS[kind]).write_bytes(re.sub(rb'"event_id":"[^"]*",', b"", body, count=1))
-        yield Stand(broker.address, folder, bundle.path)
+        yield Stand(broker.address, folder, bundle.path, num_planning)

@@ -22,27 +22,34 @@ from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.changelog_codec import Marker, encode_changes
-from intentrec_core.history.history import EventLayout
+from intentrec_core.history.history import EventLayout, anchor
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.profile import measure
 from intentrec_core.plays.table import PLAYS
 from stream.bundles.announcements import announce
+from stream.bundles.builder import planning_queries
 from stream.delivery.changelog import Checkpoint, TransactionalWriter
 from stream.kafka.topics import create_topics
 from stream.settings import Settings
 from stream.wire.routing import home_partition
-from tests.bench.worker_plays import MODEL, START_MS, catalogue, domain_text, history, load_domain, user_id
+from tests.bench.worker_plays import MODEL, START_MS, catalogue, domain_text, history, load_domain, past, user_id
 
 #: Histories of a cut when the changelog is filled; a cut is one transaction.
 _MEMBERS_A_CUT = 5000
 #: A member who is known and does not play: one block of the changelog.
 _IDLE_PLAYS = 8
+#: Members whose queries the index is planned from: 256 shape it and 256 judge it, as many as judge a product's.
+NUM_PLANNING = 512
 #: 1,000 members of 340 plays, 5 cached layers of width 128: 1.75 GB.
 POOL_BYTES = 2 << 30
 
 
-def make_bundle(root: Path, scratch: Path, seed: int) -> BundleRef:
-    """A bundle of the bench's world; random weights cost what trained ones do."""
+def make_bundle(root: Path, scratch: Path, seed: int, num_planning: int = NUM_PLANNING) -> BundleRef:
+    """A bundle of the bench's world; random weights cost what trained ones do. Its index is planned from what ``num_planning``
+    members ask, as the product's builder does it; from fewer than 128 it is FAISS flat.
+
+    Cost: encoding the contexts of these members, some 25 ms each.
+    """
     domain = load_domain()
     items = catalogue(domain)
     vocabulary = Vocabulary.build(item.item_id for item in items)
@@ -51,7 +58,9 @@ def make_bundle(root: Path, scratch: Path, seed: int) -> BundleRef:
     model = IntentRec(MODEL, domain, table).eval()
     vectors = item_vectors(model, table, START_MS / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
-    index = artifact.build(searched)
+    features = FeatureBuilder(domain, vocabulary, table)
+    asked = planning_queries(model, features, _contexts(features.layout, num_planning)) if num_planning else None
+    index = artifact.build(searched, queries=asked)
     scratch.mkdir(parents=True, exist_ok=True)
     files = pack_files(
         scratch,
@@ -63,9 +72,15 @@ def make_bundle(root: Path, scratch: Path, seed: int) -> BundleRef:
         popularity=np.ones(len(vocabulary), dtype=np.float32),
         index=artifact.to_bytes(index),
         golden=golden_bytes(index, searched[1:3], 5),
-        profile=measure(FeatureBuilder(domain, vocabulary, table), table, PLAYS.empty_table()),
+        profile=measure(features, table, PLAYS.empty_table()),
     )
     return write_bundle(root, files=files, parent=None, created_at="2026-01-01T00:00:00.000Z", code_version="bench")
+
+
+def _contexts(layout: EventLayout, num: int) -> list[bytes]:
+    """What the first members have played before the log begins, from the anchor on, packed."""
+    pasts = [past(layout, number) for number in range(num)]
+    return [events[layout.size * anchor(len(events) // layout.size, layout.window) :] for events in pasts]
 
 
 def row_settings(broker: str, row: str, folder: Path, *, plays_topic: str, num_partitions: int = 4) -> Settings:

@@ -16,6 +16,7 @@ from tests.mutants.partition_tasks import PARTITION_TASKS
 from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
 from tests.mutants.repair import REPAIR
+from tests.mutants.score import SCORE
 from tests.mutants.signals import SIGNALS
 from tests.mutants.sizes import SIZES_OF_OUTPUTS
 from tests.mutants.state import STATE
@@ -40,4 +41,5 @@ MUTANTS = (
     *INDEX,
     *EVALUATION,
     *LIVE_QUALITY,
+    *SCORE,
 )

@@ -15,7 +15,17 @@ TEST_RANKS, TEST_FIGURES = (
 )
 TEST_GOLDEN = "tests/unit/intentrec_core/evaluation/test_golden.py"
 
+SEQUENCE_MODELS, TEST_SEQUENCE_MODELS = (
+    "intentrec_core/baselines/sequence_models.py",
+    "tests/unit/intentrec_core/baselines/test_sequence_models.py",
+)
+
 EVALUATION = (
+    Mutant(
+        "SASRec sees the play that it predicts",
+        (Edit(SEQUENCE_MODELS, "place[:, None] < place[None, :]", "place[:, None] < place[None, :] - 1"),),
+        (TEST_SEQUENCE_MODELS,),
+    ),
     Mutant(
         "a stream learns plays before it is asked for them",
         (Edit(PROTOCOLS, "// refresh_plays * refresh_plays", "// refresh_plays * refresh_plays + 1"),),

@@ -58,4 +58,25 @@ INDEX = (
         (Edit(PROBE, "true_rows, true_scores = exact.search(", "true_rows, true_scores = index.search("),),
         (TEST_PROBE,),
     ),
+    Mutant(
+        "an index of other vectors is taken, as long as the first ones agree",
+        (
+            Edit(
+                "index/faiss_index.py",
+                "own = self.exact.vectors[1 + low : 1 + low + _COMPARED_AT_ONCE]",
+                "own = self.exact.vectors[1 + low : 1 + low + 64]",
+            ),
+        ),
+        (TEST_INDEX,),
+    ),
+    Mutant(
+        "one missed item sets off the alert on the index",
+        (Edit(PROBE, "is_enough = wanted > 0 and len(probes) >= self._fewest", "is_enough = wanted > 0"),),
+        (TEST_PROBE,),
+    ),
+    Mutant(
+        "each item that is added begins the ratio of the index anew",
+        (Edit(PROBE, "own = index.base if isinstance(index, ExtendedIndex) else index", "own = index"),),
+        (TEST_PROBE,),
+    ),
 )

@@ -20,6 +20,7 @@ from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.engine.reference import recompute
 from tests.worlds.live_world import tiny_model
 from tests.worlds.naive_fold import anchor
+from tests.worlds.naive_score import naive_scores
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
 TOLERANCE, SCORE_TOLERANCE = 1e-4, 1e-3
@@ -76,8 +77,7 @@ def assert_equals_recomputation(update: LiveUpdate, context: bytes) -> None:
     head, label, probability = update.primary
     assert (head, label) == WORLD.domain.flat_label(int(expected.primary_N[0]))
     assert probability == update.intents[head][label]
-    weights, bias = (tensor.detach().numpy() for tensor in MODEL.network.item_weights())
-    scores = weights @ expected.item_NW[0] + bias
+    scores = naive_scores(MODEL.network, WORLD.table, expected)
     listed = update.recommend(len(scores), exclude_watched=False)
     rows = [WORLD.vocabulary.row(item.item_id) for item in listed]
     np.testing.assert_allclose([item.score for item in listed], scores[rows], atol=SCORE_TOLERANCE, rtol=0)

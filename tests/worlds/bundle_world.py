@@ -16,6 +16,7 @@ from index.conditioning import augment, query
 from index.golden import golden_bytes
 from intentrec_core.bundle.contents import item_vectors, pack_files
 from intentrec_core.bundle.format import BundleRef, write_bundle
+from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.profile import measure
 from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
@@ -58,8 +59,11 @@ def make_bundle(
     vectors = item_vectors(model, world.table, START_MS / 1000)
     augmented = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
     index = artifact.build(augmented, index_kind)
-    asked = np.random.default_rng(0).normal(size=(4, model.config.width)).astype(np.float32)
-    probabilities = [np.full((4, labels.shape[1]), 0.25, dtype=np.float32) for labels in vectors.labels.values()]
+    random = np.random.default_rng(0)
+    asked = random.normal(size=(4, model.config.width)).astype(np.float32)
+    probabilities = [
+        random.dirichlet(np.ones(labels.shape[1]), 4).astype(np.float32) for labels in vectors.labels.values()
+    ]
     counts = (
         np.arange(len(world.vocabulary), dtype=np.float32) if popularity is None else np.array(popularity, np.float32)
     )
@@ -73,7 +77,7 @@ def make_bundle(
             vectors=vectors,
             popularity=counts,
             index=artifact.to_bytes(index),
-            golden=golden_bytes(index, query(asked, probabilities, 0.5), 5),
+            golden=golden_bytes(index, query(asked, weighted_scores(probabilities, [0.5] * len(probabilities))), 5),
             profile=measure(world.features, world.table, random_plays(members=3, plays=20)),
         )
         return write_bundle(

@@ -127,11 +127,18 @@ class TinyWorld:
         }
         return Item(f"item-{i}", f"Title {i}", attributes)
 
-    def model(self, seed: int = 0, *, intent_stage: bool = True) -> IntentRec:
+    def model(self, seed: int = 0, *, intent_stage: bool = True, item_counts: bool = False) -> IntentRec:
         """A model with random weights, biases and slopes."""
         torch.manual_seed(seed)
         config = ModelConfig(
-            width=16, num_heads=2, num_layers=2, intent_width=8, dropout=0.1, intent_stage=intent_stage
+            width=16,
+            num_heads=2,
+            num_layers=2,
+            intent_width=8,
+            dropout=0.1,
+            intent_stage=intent_stage,
+            item_counts=item_counts,
+            count_refresh_s=90.0,
         )
         model = IntentRec(config, self.domain, self.table)
         with torch.no_grad():

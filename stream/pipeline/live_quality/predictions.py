@@ -78,9 +78,6 @@ class LastPredictions:
         """The number of members with a prediction."""
         return len(self._slot)
 
-    def __contains__(self, member: MemberKey) -> bool:
-        return member in self._slot
-
     def bundles(self) -> NDArray[np.int32]:
         """The numbers of the bundles that made the kept predictions, each once."""
         return np.unique(self._kept.bundle)
@@ -150,10 +147,6 @@ class PredictionTracker:
                 self._bundles = {n: known for n, known in self._bundles.items() if n in predicting}
                 self._bundles[self._number] = bundle
         return self._number
-
-    def __contains__(self, member: MemberKey) -> bool:
-        """Whether a prediction for the member is kept."""
-        return member in self._last
 
     def forget(self, member: MemberKey) -> None:
         """Drops a member's prediction."""

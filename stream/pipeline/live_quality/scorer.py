@@ -4,17 +4,17 @@ which items follow which.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.base import PAD_ROW
-from intentrec_core.baselines.online_markov import OnlineMarkov
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import Outcome
 from stream.pipeline.live_quality.labels import observed_labels_of
+from stream.pipeline.live_quality.markov_reference import MarkovReference
 from stream.pipeline.live_quality.predictions import CUTOFF, Predictions, PredictionTracker, ReferenceHits
 from stream.pipeline.popular import PopularNow
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.ops.metrics import Metrics
     from stream.pipeline.batch_rows import BatchRows
-    from stream.pipeline.folding import ContextRun, FoldedPartition
+    from stream.pipeline.folding import FoldedPartition
     from stream.pipeline.retrieval import RankedItems
     from stream.pipeline.watched import WatchedRows
     from stream.wire.deferred_counts import DeferredCounts
@@ -39,7 +39,7 @@ class PredictionScorer:
     def __init__(self, serving: Serving, metrics: Metrics, before: PredictionScorer | None = None) -> None:
         self._serving = serving
         self._popular: PopularNow | None = None
-        self._markov = OnlineMarkov(len(serving.vocabulary))
+        self._markov = MarkovReference(len(serving.vocabulary))
         self._tracker: PredictionTracker = PredictionTracker(serving.domain, metrics)
         if before is None:
             self._popular = _popular_of(serving)  # slow, so it is done before the worker is ready
@@ -47,7 +47,6 @@ class PredictionScorer:
         elif serving.extends(before._serving) or before._serving.extends(serving):
             self._popular = before.popular.sharing_plays(serving.popularity)
             self._markov = before._markov
-            self._markov.reserve(len(serving.vocabulary))
             if serving.domain.heads == before._serving.domain.heads:
                 self._tracker = before._tracker
 
@@ -85,7 +84,6 @@ class PredictionScorer:
         for m, head in enumerate(encoded.heads):
             predicted.labels[:, m] = head.argmax(axis=1)
         predicted.bundle[~unanswered] = self._tracker.bundle_number(serving.version)
-        first_seen = {run.member: run for run in batch.runs if run.member not in self._tracker}
         previous = self._tracker.previous(batch, predicted)
         appended: list[tuple[int, int]] = []
         inserted_items: list[str] = []
@@ -100,44 +98,24 @@ class PredictionScorer:
         added, partition_of = np.array(appended, dtype=np.int64).reshape(-1, 2).T
         has_prediction = previous.bundle[added] >= 0
         scored, partition_of = added[has_prediction], partition_of[has_prediction]
-        before = batch.item_rows_before(added, self._markov.settings.lags, serving.features.layout, serving.vocabulary)
+        last_rows = self._markov.last_rows(batch, added, serving)
         if len(scored):
             item_row = batch.item_row[scored]
             seen_before = [self._of_bundle(watched[row][:-1]) for row in scored.tolist()]
             hidden = seen_before if serving.hides_watched else None
-            last = [own for own, is_scored in zip(before, has_prediction.tolist(), strict=True) if is_scored]
+            last = [own for own, is_scored in zip(last_rows, has_prediction.tolist(), strict=True) if is_scored]
             window = self.popular.window
             hits = ReferenceHits(
                 popular=window.among_top(item_row, CUTOFF, hidden),
-                markov=self._markov.among_top(item_row, last, CUTOFF, window, hidden),
+                markov=self._markov.hits(item_row, last, CUTOFF, window, hidden),
             )
             ts_s = batch.plays["ts_ms"][scored] / 1000.0
             observed_labels = observed_labels_of(batch, scored, serving)
             self._tracker.count(counts, partition_of, previous.take(scored), item_row, observed_labels, hits, ts_s)
-        self._add_transitions(batch, added, before, first_seen)
+        self._markov.learn(batch, added, last_rows, serving)
         inserted_rows = np.array([serving.vocabulary.row(item_id) for item_id in inserted_items], dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array(inserted_ms, dtype=np.int64)])
         self.popular.add(np.concatenate([batch.item_row[added], inserted_rows]), ts_ms / 1000.0)
-
-    def _add_transitions(
-        self,
-        batch: BatchRows,
-        added: NDArray[np.int64],
-        before: Sequence[WatchedRows],
-        first_seen: Mapping[MemberKey, ContextRun],
-    ) -> None:
-        """Adds the transition to each appended play; of members who are seen for the first time, those of their whole context."""
-        known = [
-            (own[-1], row)
-            for own, row in zip(before, added.tolist(), strict=True)
-            if len(own) and batch.runs[batch.run[row]].member not in first_seen
-        ]
-        from_rows, at = np.array(known, dtype=np.int64).reshape(-1, 2).T
-        self._markov.add(from_rows, batch.item_row[at])
-        layout, vocabulary = self._serving.features.layout, self._serving.vocabulary
-        for run in first_seen.values():
-            rows = vocabulary.rows(layout.view(run.context)["item_hash"])
-            self._markov.add(rows[:-1], rows[1:])
 
     def _of_bundle(self, rows: WatchedRows) -> WatchedRows:
         return rows[rows < len(self._serving.vocabulary)]

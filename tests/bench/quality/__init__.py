@@ -8,3 +8,10 @@
 - runs.py makes one run and keeps it under a hash of configuration, code and seed, so the table fills over several sittings.
 - figures.py turns finished runs into rows of tests/bench/history/quality.jsonl; document.py turns these into docs/quality.md.
 """
+
+from __future__ import annotations
+
+import os
+
+# Before torch comes: a thread that spins until its fellows come back makes training slow where a core is busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

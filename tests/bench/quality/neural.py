@@ -168,7 +168,9 @@ class _Learner:
         chosen = self._train(self._known(protocol.validation), validation=_OnTask(self._loaded, protocol.validation))
         best = chosen.curve[chosen.best_epoch - 1].validation
         assert best is not None
-        note = f"NDCG@10 on validation {best.ndcg_at_10:.4f} at epoch {chosen.best_epoch} of {len(chosen.curve)}"
+        num_weights = sum(weights.numel() for weights in chosen.model.parameters())
+        epochs = f"epoch {chosen.best_epoch} of {len(chosen.curve)}"
+        note = f"{num_weights:,} weights, NDCG@10 on validation {best.ndcg_at_10:.4f} at {epochs}"
         if protocol.test.learned.min() == len(self._loaded.data.place):  # leave-one-out
             return self._asked(chosen.model, protocol.test, note + self._zeroed(chosen.model, protocol.test))
         config = dataclasses.replace(self._config, epochs=chosen.best_epoch)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import get_args
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
 from index import artifact
 from index.base import PAD_ROW
@@ -188,6 +190,45 @@ def test_an_index_file_of_other_vectors_is_refused(kind):
         with pytest.raises(BundleError) as refused:
             artifact.from_bytes(data, other, "b1")
         assert refused.value.fault is BundleFault.SHAPE
+    for row in range(1, 900, 37):
+        one = vectors.copy()
+        one[row, 5] += 1e-3
+        with pytest.raises(
+            BundleError, match=r"bundle b1: shape: index: it was made for other vectors .* train a new bundle"
+        ):
+            artifact.from_bytes(data, one, "b1")
+
+
+def test_a_file_that_faiss_wrote_is_served_as_it_always_was():
+    """Bundles hold FAISS's own format for these kinds, whichever version of ours wrote them."""
+    rng = np.random.default_rng(8)
+    vectors = rng.normal(size=(900, 12)).astype(np.float32)
+    squares = (vectors[1:] ** 2).sum(axis=1, dtype=np.float64)
+    made = {
+        "flat": (faiss.IndexFlatIP(12), vectors[1:]),
+        "hnsw": (
+            faiss.IndexHNSWFlat(13, 32),
+            np.c_[vectors[1:], np.sqrt(squares.max() - squares) + 1e-6].astype(np.float32),  # as another machine rounds
+        ),
+        "ivf": (faiss.IndexIVFFlat(faiss.IndexFlatIP(12), 12, 8, faiss.METRIC_INNER_PRODUCT), vectors[1:]),
+    }
+    for kind, (own, content) in made.items():
+        own.train(content)
+        own.add(content)
+        read = artifact.from_bytes(bytes(faiss.serialize_index(own).tobytes()), vectors)
+        assert artifact.kind_of(read) == kind
+        assert recall_at_k(read, ExactIndex(vectors), rng.normal(size=(50, 12)).astype(np.float32), 10) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["pq-refine", "pruned"])
+def test_a_plan_that_does_not_say_whose_it_is_is_refused_with_the_remedy(kind):
+    rng = np.random.default_rng(9)
+    vectors = rng.normal(size=(900, 12)).astype(np.float32)
+    data = artifact.to_bytes(artifact.build(vectors, kind, rng.normal(size=(400, 12)).astype(np.float32)))
+    magic, arrays = data[: data.index(b"\n") + 1], data[data.index(b"\n") + 1 :]
+    without = save({name: array for name, array in load(arrays).items() if name != "vectors"})
+    with pytest.raises(BundleError, match=r"shape: index: it has no digest of its vectors, .* train a new bundle"):
+        artifact.from_bytes(magic + without, vectors, "b1")
 
 
 def test_index_files_that_cannot_be_read_are_refused(tmp_path):

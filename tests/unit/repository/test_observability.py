@@ -113,15 +113,27 @@ def test_a_worker_that_does_not_know_the_items_topic_raises_an_alert(tmp_path: P
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 @pytest.mark.parametrize("reference", ["popular", "markov"])
 @pytest.mark.parametrize(
-    ("plays", "ours", "theirs", "fires"), [(60, 6, 9, True), (60, 6, 6.2, False), (10, 1, 3, False)]
+    ("ours", "theirs", "fires"), [(6.0, 9.0, True), (0.0, 1.0, True), (6.0, 6.2, False), (9.0, 6.0, False)]
 )
 def test_an_alert_says_when_a_reference_is_better_for_an_hour(
-    reference: str, plays: float, ours: float, theirs: float, fires: bool, tmp_path: Path
+    reference: str, ours: float, theirs: float, fires: bool, tmp_path: Path
 ) -> None:
-    """By more than chance, and on enough plays. Rates are plays and hits a minute."""
-    rates = {"plays": plays, "hits": ours, "popular_hits": ours, "markov_hits": ours, f"{reference}_hits": theirs}
-    series = {f'intentrec_judged_{name}_total{{bundle="b1"}}': f"0+{rate}x120" for name, rate in rates.items()}
-    check_alert(tmp_path, f"IntentRecWorseThan{reference.capitalize()}", series, {"90m": [{}] if fires else []})
+    """By more than chance, hits a minute; not in the first half hour, and no more once another bundle serves."""
+    rates = {"hits": ours, "popular_hits": ours, "markov_hits": ours, f"{reference}_hits": theirs}
+    labels = 'bundle="b1",instance="worker:9464"'
+    series = {f"intentrec_judged_{name}_total{{{labels}}}": f"0+{rate}x120" for name, rate in rates.items()}
+    series[f"intentrec_bundle_info{{{labels}}}"] = "1x69 _x50"  # rolled back after 70 minutes
+    firing = {"5m": [], "25m": [], "60m": [{}] if fires else [], "78m": []}
+    check_alert(tmp_path, f"IntentRecWorseThan{reference.capitalize()}", series, firing)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+@pytest.mark.parametrize(("worst", "fires"), [("0.979", True), ("0.981", False), ("NaN", False)])
+def test_an_alert_says_when_the_index_of_one_worker_misses_items(worst: str, fires: bool, tmp_path: Path) -> None:
+    """A worker that has not probed enough says nothing, and hides nobody."""
+    ratios = {"worst": worst, "good": "1", "new": "NaN"}
+    series = {f'intentrec_index_recall_ratio{{instance="{name}"}}': f"{ratio}+0x60" for name, ratio in ratios.items()}
+    check_alert(tmp_path, "IntentRecIndexMisses", series, {"29m": [], "40m": [{}] if fires else []})
 
 
 def test_the_alert_on_latency_is_above_what_a_healthy_worker_was_measured_at() -> None:

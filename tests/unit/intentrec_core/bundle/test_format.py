@@ -16,11 +16,13 @@ from safetensors.numpy import save as save_arrays
 from index import artifact
 from index.golden import check_golden, golden_bytes
 from intentrec_core.bundle import format as bundle
-from intentrec_core.bundle.contents import load_bundle
+from intentrec_core.bundle.contents import ItemVectors, load_bundle
 from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, content_version, encode_manifest, verify_files
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import BundleError, BundleFault
-from tests.worlds.bundle_files import WORLD, fault_of, files_of, golden_check, write
+from intentrec_core.model.model import ModelOutput
+from stream.bundles.serving import load_serving
+from tests.worlds.bundle_files import WORLD, build_index, fault_of, files_of, golden_check, write
 
 
 @pytest.fixture
@@ -51,8 +53,8 @@ def test_a_bundle_comes_back_as_it_was_written(ref):
 
 def test_a_bundle_says_which_heads_were_not_trained(tmp_path):
     class Part(type(WORLD)):
-        def model(self, seed=0, *, intent_stage=True):
-            made = super().model(seed, intent_stage=intent_stage)
+        def model(self, seed=0, *, intent_stage=True, item_counts=False):
+            made = super().model(seed, intent_stage=intent_stage, item_counts=item_counts)
             made.set_untrained_heads(["genre", "age"])
             return made
 
@@ -63,6 +65,42 @@ def test_a_bundle_says_which_heads_were_not_trained(tmp_path):
         card = json.loads(files[bundle.MODEL]) | {"untrained_heads": untrained}
         wrong = write(tmp_path / "wrong", files | {bundle.MODEL: json.dumps(card).encode()})
         assert fault_of(load_bundle, wrong.path) is BundleFault.SHAPE
+
+
+def test_a_bundle_of_a_release_without_intents_in_the_score_serves_as_it_did(tmp_path, files):
+    """Its weights have no beta, its sizes do not name the switch, and its labels are zeros and ones."""
+    weights, card = load_arrays(files[bundle.WEIGHTS]), json.loads(files[bundle.MODEL])
+    del weights["intent_beta"], card["intent_score"]
+    arrays = load_arrays(files[bundle.VECTORS])
+    arrays |= {name: (array > 0).astype(np.float32) for name, array in arrays.items() if name.startswith("labels.")}
+    vectors = ItemVectors(
+        arrays["weights"], arrays["bias"], {name: arrays[f"labels.{name}"] for name in ("genre", "age")}
+    )
+    index = build_index(vectors)
+    asked = np.random.default_rng(1).normal(size=(5, index.dimension)).astype(np.float32)
+    older = {
+        bundle.WEIGHTS: save_arrays(weights),
+        bundle.MODEL: json.dumps(card).encode(),
+        bundle.VECTORS: save_arrays(arrays),
+        bundle.INDEX: artifact.to_bytes(index),
+        bundle.GOLDEN: golden_bytes(index, asked, 7),
+    }
+    serving = load_serving(write(tmp_path / "older", files | older).path, device="cpu", pool_bytes=1 << 20)
+    assert not serving.label_betas.any()
+    model = serving.engine.model
+    item = torch.randn(model.config.width)
+    output = ModelOutput(item, tuple(torch.randn(head.num_labels) for head in WORLD.domain.heads), item[:0], item[:0])
+    weight, bias = model.item_weights()
+    torch.testing.assert_close(model.item_logits(model.queries(output)), weight @ item + bias)
+
+
+def test_a_bundle_whose_scores_need_counts_is_refused(tmp_path, files):
+    model = WORLD.model(item_counts=True)
+    weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    needs_counts = {bundle.WEIGHTS: save_arrays(weights), bundle.MODEL: json.dumps(model.config.to_dict()).encode()}
+    with pytest.raises(BundleError, match="item_counts") as refused:
+        load_bundle(write(tmp_path / "counts", files | needs_counts).path)
+    assert refused.value.fault is BundleFault.CODE_VERSION
 
 
 def test_the_version_is_a_function_of_the_content_alone(tmp_path, files, ref):

@@ -21,6 +21,7 @@ from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.table import PlayRow, play_rows
 from intentrec_core.plays.windows import Windows, cut_windows
+from tests.worlds.naive_score import naive_offsets, naive_scores
 from tests.worlds.tiny_plays import random_plays, served_histories
 from tests.worlds.tiny_world import TinyWorld
 
@@ -70,12 +71,15 @@ def mid_rank(scores: np.ndarray, row: int, candidate: np.ndarray, hidden: set[in
     return 1 + sum(s > scores[row] for s in others) + sum(s == scores[row] for s in others) / 2
 
 
+@pytest.mark.parametrize("item_counts", [False, True])
 @pytest.mark.parametrize("filter_watched", [True, False])
-def test_a_models_ranks_are_those_of_serving_play_by_play(world: TinyWorld, filter_watched: bool) -> None:
-    halved, model = Halved(world, filter_watched=filter_watched), world.model()
+def test_a_models_ranks_are_those_of_serving_play_by_play(
+    world: TinyWorld, filter_watched: bool, item_counts: bool
+) -> None:
+    halved, model = Halved(world, filter_watched=filter_watched), world.model(item_counts=item_counts)
+    all_plays = [(world.vocabulary.row(p.item_id), p.ts_ms / 1000) for p in PLAYS]
     targets = halved.targets
     found = ModelRanker(world.features, halved.members, halved.windows).rank(model, targets)
-    weight, bias = (x.detach().numpy() for x in model.item_weights())
     keeps_watching = world.domain.heads[0].label_names.index("continue")
     row_of = {hash64(item): row for row, item in enumerate(world.vocabulary.item_ids)}
     lifted = []
@@ -85,7 +89,9 @@ def test_a_models_ranks_are_those_of_serving_play_by_play(world: TinyWorld, filt
         encoded = recompute(model, world.features, [context])
         lifted.append(encoded.heads[0][0].argmax() == keeps_watching)
         hidden = {row_of.get(h, 0) for h in watched} if filter_watched and not lifted[-1] else set()
-        scores = weight @ encoded.item_NW[0] + bias
+        scores = naive_scores(model, world.table, encoded)
+        if item_counts:
+            scores += naive_offsets(model, encoded, all_plays, play.ts_ms / 1000)
         # Batched and single passes differ in the last bits, so near ties may change places: none does with this seed.
         assert found.ranks[i] == mid_rank(scores, targets.row[i], targets.candidate, hidden)
     assert targets.lifted.tolist() == lifted

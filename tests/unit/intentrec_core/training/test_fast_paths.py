@@ -28,14 +28,33 @@ def test_the_loss_over_items_is_that_of_all_scores_at_once(chunk_plays: int, mon
     monkeypatch.setattr(item_softmax, "MIN_CHUNK_PLAYS", chunk_plays)
     monkeypatch.setattr(item_softmax, "CHUNK_SCORES", 1)
     torch.manual_seed(0)
-    user, weight, bias = (torch.randn(*size, requires_grad=True) for size in ((17, 8), (30, 8), (30,)))
+    query, weight, bias = (torch.randn(*size, requires_grad=True) for size in ((17, 11), (30, 8), (30,)))
+    labels = torch.rand(30, 3)
     hidden = torch.cat([bias.new_full((1,), float("-inf")), bias[1:]])  # as row 0 of a model
     row, share = torch.randint(1, 30, (17,)), torch.rand(17)
-    found = item_cross_entropy(user, weight, hidden, row, share)
-    logits = functional.linear(user, weight, hidden)
+    found = item_cross_entropy(query, weight, labels, hidden, row, share)
+    logits = functional.linear(query, torch.cat([weight, labels], dim=1), hidden)
     expected = (functional.cross_entropy(logits, row, reduction="none") * share).sum()
     torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
-    for got, wanted in zip(gradients(found, user, weight, bias), gradients(expected, user, weight, bias), strict=True):
+    for got, wanted in zip(
+        gradients(found, query, weight, bias), gradients(expected, query, weight, bias), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_columns_of_each_play_are_part_of_the_loss_over_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_softmax, "MIN_CHUNK_PLAYS", 5)
+    monkeypatch.setattr(item_softmax, "CHUNK_SCORES", 1)
+    torch.manual_seed(0)
+    query, weight, bias, gate = (torch.randn(*size, requires_grad=True) for size in ((17, 8), (30, 8), (30,), (17, 3)))
+    columns, row, share = torch.randn(17, 3, 30), torch.randint(1, 30, (17,)), torch.rand(17)
+    labels = weight.new_zeros(30, 0)
+    found = item_cross_entropy(query, weight, labels, bias, row, share, gate, lambda which: columns[which])
+    logits = functional.linear(query, weight, bias) + torch.einsum("nc,ncv->nv", gate, columns)
+    expected = (functional.cross_entropy(logits, row, reduction="none") * share).sum()
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    inputs = (query, weight, bias, gate)
+    for got, wanted in zip(gradients(found, *inputs), gradients(expected, *inputs), strict=True):
         torch.testing.assert_close(got, wanted, atol=TOLERANCE, rtol=TOLERANCE)
 
 

@@ -113,7 +113,7 @@ def with_column(plays: pa.Table, name: str, values: Any) -> pa.Table:
 
 def test_a_domain_or_a_setting_that_is_wrong_is_named(domain: Path) -> None:
     with pytest.raises(
-        ConfigError, match="no domain cooking: give the path of a domain file, or one of movielens, shop, video"
+        ConfigError, match="no domain cooking: give the path of a domain file, or one of beauty, kuairand, movielens"
     ):
         fit(WALK.plays(40), "cooking")
     domain.write_text('name = "Tiny"')

@@ -11,7 +11,10 @@ from torch.nn import functional
 
 from intentrec_core.errors import ConfigError
 from intentrec_core.evaluation.report import evaluate
+from intentrec_core.features.count_columns import NUM_COLUMNS
+from intentrec_core.features.play_counts import PlayCounts
 from intentrec_core.model.model import ModelConfig
+from intentrec_core.plays.counts_at import CountsAt
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.sampled_softmax import ItemSampler, sampled_cross_entropy
 from intentrec_core.training.train import train
@@ -36,13 +39,28 @@ def test_items_are_drawn_as_often_as_they_are_played_and_the_expected_number_say
 def test_the_estimate_of_the_sum_is_right_on_average(world: TinyWorld) -> None:
     model = world.model()
     torch.manual_seed(1)
-    asked, target = torch.randn(5, model.config.width), torch.tensor([1, 2, 3, 2, 30])
+    asked, target = torch.randn(5, model.item_vectors()[0].shape[1]), torch.tensor([1, 2, 3, 2, 30])
     whole = functional.cross_entropy(model.item_logits(asked), target, reduction="none")
     sampler = ItemSampler(np.arange(model.num_rows), 8, CPU)
     with torch.inference_mode():
         losses = torch.stack([sampled_cross_entropy(model, asked, target, sampler) for _ in range(20_000)])
     # exp(loss) is the sum over all items, relative to the target's share: what the sample estimates without bias.
     torch.testing.assert_close(losses.double().exp().mean(dim=0), whole.double().exp(), rtol=0.05, atol=0.0)
+
+
+def test_counts_are_part_of_the_estimate(world: TinyWorld) -> None:
+    model = world.model(item_counts=True)
+    torch.manual_seed(1)
+    asked, target = torch.randn(5, model.item_vectors()[0].shape[1]), torch.tensor([1, 2, 3, 2, 30])
+    rows, ts_s = np.arange(40) % 31, np.arange(40.0) * 90.0
+    at = CountsAt(PlayCounts(rows, ts_s, 31, refresh_s=90.0), np.linspace(0, 5000, 5), CPU)
+    gate = torch.randn(5, NUM_COLUMNS) / 4
+    logits = model.item_logits(asked) + torch.einsum("nc,ncv->nv", gate, at.columns())
+    whole = functional.cross_entropy(logits, target, reduction="none")
+    sampler = ItemSampler(np.arange(model.num_rows), 16, CPU)
+    with torch.inference_mode():
+        draws = [sampled_cross_entropy(model, asked, target, sampler, gate, at) for _ in range(5_000)]
+    torch.testing.assert_close(torch.stack(draws).double().exp().mean(dim=0), whole.double().exp(), rtol=0.07, atol=0.0)
 
 
 def test_weights_of_some_items_are_those_of_all(world: TinyWorld) -> None:

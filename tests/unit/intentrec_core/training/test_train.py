@@ -20,12 +20,15 @@ from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable
 from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.plays.batches import WindowBatches
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import play_rows, plays_table
+from intentrec_core.plays.windows import cut_windows
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import Trained, TrainingProgress
 from intentrec_core.training.schedule import rate_factor, run_done
 from intentrec_core.training.train import heads_without_labels, train
+from tests.worlds.naive_score import naive_offsets, naive_scores
 from tests.worlds.tiny_plays import cycling_plays, random_plays, row, served_histories
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
@@ -97,11 +100,52 @@ def test_a_model_without_the_intent_stage_trains_on_items_alone(world: TinyWorld
     assert found.curve[-1].loss["item"] < found.curve[0].loss["item"]
 
 
+def test_what_is_popular_now_is_learnt_by_the_gate_and_not_by_heart(world: TinyWorld) -> None:
+    """Which item is popular changes with the hour: only counts of the plays before can tell."""
+    random = np.random.default_rng(0)
+    rows = [
+        row(k % 40, 5 + (k // 100) % 20 if random.random() < 0.8 else int(random.integers(30)), 36.0 * k, event=f"e{k}")
+        for k in range(2000)
+    ]
+    config, later_ms = TrainConfig(epochs=4, batch_windows=8, learning_rate=3e-2), START_MS + 36_000 * 1000
+    quality = {}
+    for item_counts in (True, False):
+        sizes = dataclasses.replace(SMALL, item_counts=item_counts, count_refresh_s=60.0)
+        plays = plays_table(rows)
+        found = train(plays.slice(0, 1000), world.features, world.table, config, model_config=sizes, device="cpu").model
+        quality[item_counts] = evaluate(found, world.features, plays, from_ms=later_ms, filter_watched=False).quality
+    assert quality[True].hr_at_10 > 0.7 > quality[False].hr_at_10
+
+
+def test_how_much_intents_add_to_the_score_is_learnt_from_nothing(world: TinyWorld, running: Trained) -> None:
+    without = IntentRec(dataclasses.replace(SMALL, intent_score=False), world.domain, world.table)
+    assert without.intent_beta is None
+    assert not without.betas().any()
+    assert not IntentRec(SMALL, world.domain, world.table).betas().any()
+    found = running.model
+    betas = dict(zip((head.name for head in world.domain.heads), found.betas().tolist(), strict=True))
+    assert betas.pop("genre") > 0.01
+    assert set(betas.values()) == {0.0}, "their labels are not known before the play, or move with time"
+
+
+def test_the_item_loss_does_not_bend_the_heads_through_the_score(world: TinyWorld) -> None:
+    """The probabilities stay those of the labels: only beta learns from the intents' share of the score."""
+    model = world.model()
+    members = pack_members(world.layout, PLAYS)
+    batch = next(WindowBatches(world.features, members, cut_windows(members)).ordered(8))
+    model.queries(model(batch.context))[..., model.config.width :].sum().backward()
+    assert model.heads is not None
+    assert not any(parameter.grad is not None and parameter.grad.any() for parameter in model.heads.parameters())
+    assert model.intent_beta is not None
+    assert model.intent_beta.grad is not None
+    assert model.intent_beta.grad.any()
+
+
 def test_the_best_epoch_on_held_out_plays_is_kept(world: TinyWorld) -> None:
     # Nothing is watched twice, so no target is hidden; and every item occurs before the last fifth.
     plays = cycling_plays(members=MEMBERS, plays=LENGTH, items=30, apart=4)
     config = TrainConfig(
-        epochs=8, batch_windows=8, learning_rate=5e-2, final_ratio=1.0, validation_ratio=0.2, patience=8
+        epochs=8, batch_windows=8, learning_rate=0.2, final_ratio=1.0, validation_ratio=0.2, patience=8
     )
     found = train(plays, world.features, world.table, config, model_config=SMALL, device="cpu")
     judged = [point.validation.ndcg_at_10 for point in found.curve if point.validation is not None]
@@ -195,9 +239,13 @@ def test_plays_before_the_span_are_context_only(world: TinyWorld) -> None:
     assert found.num_targets == int((PLAYS.column("ts_ms").to_numpy() >= middle).sum())
 
 
-def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context(world: TinyWorld) -> None:
+@pytest.mark.parametrize("item_counts", [False, True])
+def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context(
+    world: TinyWorld, item_counts: bool
+) -> None:
     table = random_plays(members=3, plays=60)
-    plays, model = list(play_rows(table)), world.model()
+    plays, model = list(play_rows(table)), world.model(item_counts=item_counts)
+    all_plays = [(world.vocabulary.row(p.item_id), p.ts_ms / 1000) for p in plays]
     from_ms = plays[30].ts_ms
     loss = weight = 0.0
     for user in {p.user_id for p in plays}:
@@ -205,9 +253,12 @@ def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context
         for target, (context, _) in zip(own, served_histories(world.layout, own), strict=True):
             row_ = world.vocabulary.row(target.item_id)
             if context and row_ and target.ts_ms >= from_ms:
-                scores = model.item_logits(torch.from_numpy(recompute(model, world.features, [context]).item_NW[0]))
+                encoded = recompute(model, world.features, [context])
+                scores = torch.from_numpy(naive_scores(model, world.table, encoded))
+                if item_counts:
+                    scores += torch.from_numpy(naive_offsets(model, encoded, all_plays, target.ts_ms / 1000))
                 share = float(world.features.weights(np.array([target.duration_s or -1.0], dtype=np.float32))[0])
-                loss -= share * float(torch.log_softmax(scores, dim=-1)[row_].detach())
+                loss -= share * float(torch.log_softmax(scores, dim=-1)[row_])
                 weight += share
     config = TrainConfig(epochs=1, batch_windows=100, unknown_ratio=0.0, shuffle_ties=False)
     with_no_dropout = copy.deepcopy(model)

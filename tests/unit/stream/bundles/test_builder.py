@@ -26,6 +26,7 @@ from intentrec_core.bundle.format import (
     write_bundle,
 )
 from intentrec_core.bundle.model_folder import Model
+from intentrec_core.engine.live import LiveEncoder
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.model.model import IntentRec
@@ -37,6 +38,7 @@ from stream.bundles.builder import (
     build_bundle,
     check_bundle,
     golden_queries,
+    newest_contexts,
     planning_queries,
     popularity,
 )
@@ -114,17 +116,20 @@ def test_a_bundle_of_data_that_make_a_filter_meaningless_is_not_built(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["exact", "flat", "hnsw", "ivf"])
 def test_a_bundle_of_an_earlier_release_has_no_profile_and_serves(
-    tmp_path: Path, walk: WalkingWorld, model: IntentRec
+    tmp_path: Path, walk: WalkingWorld, model: IntentRec, kind: str
 ) -> None:
-    path = build(tmp_path, walk, model).ref.path
+    path = build(tmp_path, walk, model, index_kind=kind).ref.path
     (path / PROFILE).unlink()
     manifest = read_manifest(path)
     entries = {name: entry for name, entry in manifest.files.items() if name != PROFILE}
-    older = msgspec.structs.replace(manifest, files=entries, version=content_version(entries))
+    facts = {name: fact for name, fact in manifest.facts.items() if name != "index_choice"}
+    older = msgspec.structs.replace(manifest, files=entries, facts=facts, version=content_version(entries))
     (path / MANIFEST).write_bytes(encode_manifest(older))
     path = path.rename(path.with_name(older.version))
-    assert load_serving(path, device="cpu", pool_bytes=1 << 20).version == older.version
+    serving = load_serving(path, device="cpu", pool_bytes=1 << 20)
+    assert (serving.version, artifact.kind_of(serving.index)) == (older.version, kind)
     loaded, _ = check_bundle(path)
     assert loaded.profile() is None
 
@@ -203,6 +208,16 @@ def test_popularity_counts_the_last_seven_days_of_event_time(walk: WalkingWorld)
     assert {row: count for row, count in enumerate(counts.tolist()) if count} == {3: 1.0, 4: 1.0}
 
 
+def test_a_model_that_needs_counts_is_not_served_without_them(tmp_path: Path, walk: WalkingWorld) -> None:
+    sizes = replace(TINY_MODEL, item_counts=True)
+    needs_counts = IntentRec(sizes, walk.domain, walk.parts()[1]).eval()
+    said = "the model was trained with item_counts, and its scores need counts of plays"
+    with pytest.raises(ConfigError, match=f"no bundle can be built: {said}"):
+        build_bundle(tmp_path, model_of(walk, needs_counts), walk.plays(400))
+    with pytest.raises(ConfigError, match=said):
+        LiveEncoder(model_of(walk, needs_counts))
+
+
 def test_no_bundle_is_built_without_plays(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
     with pytest.raises(DataError, match="no plays"):
         build_bundle(tmp_path, model_of(walk, model), PLAYS.empty_table())
@@ -217,8 +232,11 @@ def test_auto_is_one_of_faiss_whatever_the_size(tmp_path: Path, walk: WalkingWor
 
 
 def test_an_index_is_planned_with_every_beta_and_neighbours_share_one(walk: WalkingWorld, model: IntentRec) -> None:
-    features, plays = walk.parts()[2], walk.plays(400)
-    asked, golden = (ask(model, features, plays) for ask in (planning_queries, golden_queries))
+    features = walk.parts()[2]
+    model = copy.deepcopy(model)
+    model.intent_beta.data.fill_(0.7)
+    contexts = newest_contexts(features, walk.plays(400), 40)
+    asked, golden = (ask(model, features, contexts) for ask in (planning_queries, golden_queries))
     labels = slice(TINY_MODEL.width + 1, None)
     ratio = asked[:, labels].sum(axis=1) / golden[:, labels].sum(axis=1)
     np.testing.assert_allclose(ratio, np.resize([0.0, 0.0, 0.5, 0.5, 1.0, 1.0], len(ratio)), rtol=1e-5)

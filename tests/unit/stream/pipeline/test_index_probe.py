@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from index.extended import ExtendedIndex
 from index.faiss_index import FaissIndex
 from index.recall import recall_at_k
 from stream.ops.metrics import Metrics
+from stream.pipeline import responder
 from stream.pipeline.index_probe import PROBED_EVERY, IndexProbe
 from tests.worlds.bundle_world import PlayLog, make_pipeline, make_serving
 from tests.worlds.tiny_world import TinyWorld
@@ -54,7 +56,7 @@ def offer(probe: IndexProbe, index: ItemIndex, queries: np.ndarray, batch: int) 
 def test_every_so_many_queries_one_is_compared_with_the_exact_search(batch: int) -> None:
     metrics, index = Metrics(), misleading_index()
     queries = np.random.default_rng(6).normal(size=(400, 8)).astype(np.float32)
-    probe = IndexProbe(metrics.index_recall, every=20)
+    probe = IndexProbe(metrics.index_recall, every=20, fewest=1)
     assert math.isnan(shown(metrics))
     offer(probe, index, queries[:19], batch)
     assert math.isnan(shown(metrics)), "none of 19"
@@ -66,11 +68,22 @@ def test_every_so_many_queries_one_is_compared_with_the_exact_search(batch: int)
 
 def test_the_ratio_is_of_the_index_that_was_probed_last() -> None:
     metrics, good = Metrics(), FaissIndex(np.eye(64, 8, dtype=np.float32) + 1.0, "hnsw")
-    probe, queries = IndexProbe(metrics.index_recall, every=1), np.ones((20, 8), dtype=np.float32)
+    probe, queries = IndexProbe(metrics.index_recall, every=1, fewest=20), np.ones((20, 8), dtype=np.float32)
     offer(probe, misleading_index(), np.random.default_rng(6).normal(size=(20, 8)).astype(np.float32), 1)
     assert shown(metrics) < 1.0
-    offer(probe, good, queries, 1)
+    offer(probe, good, queries[:19], 1)
+    assert math.isnan(shown(metrics)), "too few to say anything, and the other index's are not its own"
+    offer(probe, good, queries[19:], 1)
     assert shown(metrics) == 1.0
+
+
+def test_one_missed_item_is_no_ratio_that_an_alert_could_fire_for() -> None:
+    metrics, index = Metrics(), misleading_index()
+    probe, queries = IndexProbe(metrics.index_recall, every=1), np.random.default_rng(6).normal(size=(100, 8))
+    offer(probe, index, queries[:99].astype(np.float32), 1)
+    assert math.isnan(shown(metrics))
+    offer(probe, index, queries[99:].astype(np.float32), 1)
+    assert 0.0 < shown(metrics) < 1.0
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="threads have priorities of their own on Linux")
@@ -97,10 +110,11 @@ def test_an_index_with_added_items_is_compared_with_the_exact_search_over_all_of
     metrics, base = Metrics(), misleading_index()
     queries = np.random.default_rng(6).normal(size=(30, 8)).astype(np.float32)
     index = ExtendedIndex(base, queries[:5])
-    probe, nothing = IndexProbe(metrics.index_recall, every=1), [np.zeros(0, dtype=np.int64)]
+    probe, nothing = IndexProbe(metrics.index_recall, every=1, fewest=30), [np.zeros(0, dtype=np.int64)]
     for query in range(len(queries)):
         one = queries[query : query + 1]
-        probe.offer(index, one, index.search(one, K), nothing, [None])
+        grown = ExtendedIndex(base, queries[:5])  # as after each change of the catalogue: it is the same bundle's index
+        probe.offer(grown, one, index.search(one, K), nothing, [None])
         probe.wait()
     whole = ExactIndex(np.concatenate([base.exact.vectors, queries[:5]]))
     expected = recall_at_k(index, whole, queries, K)
@@ -118,8 +132,9 @@ def test_an_exact_index_is_not_probed() -> None:
     assert math.isnan(shown(metrics))
 
 
-def test_a_pipeline_probes_its_bundle(tmp_path: Path) -> None:
+def test_a_pipeline_probes_its_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world, metrics = TinyWorld(), Metrics()
+    monkeypatch.setattr(responder, "IndexProbe", partial(IndexProbe, fewest=1))
     pipeline = make_pipeline(make_serving(tmp_path, world, world.model(), index_kind="hnsw"), metrics)
     log = PlayLog()
     for number in range(PROBED_EVERY + 10):

@@ -1,0 +1,134 @@
+"""Faults in the score of an item: what is trained, evaluated and served must be one number."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+INTENT_SCORE, MODEL = "intentrec_core/model/intent_score.py", "intentrec_core/model/model.py"
+CONTENTS, SAMPLED = "intentrec_core/bundle/contents.py", "intentrec_core/training/sampled_softmax.py"
+RETRIEVAL, LIVE = "stream/pipeline/retrieval.py", "intentrec_core/engine/live.py"
+COUNTS, COUNT_KERNEL = "intentrec_core/features/play_counts.py", "intentrec_core/kernels/decayed_counts.py"
+SOFTMAX, RANKS = "intentrec_core/training/item_softmax.py", "intentrec_core/evaluation/model_ranks.py"
+TEST_COUNTS = "tests/unit/intentrec_core/features/test_play_counts.py"
+TEST_PATHS = "tests/unit/intentrec_core/training/test_fast_paths.py"
+TEST_RANKS = "tests/unit/intentrec_core/evaluation/test_ranks.py"
+TEST_BUILDER = "tests/unit/stream/bundles/test_builder.py"
+TEST_SERVED = "tests/property/test_served_score.py"
+TEST_TRAIN = "tests/unit/intentrec_core/training/test_train.py"
+TEST_SAMPLED = "tests/unit/intentrec_core/training/test_sampled_softmax.py"
+TEST_FORMAT = "tests/unit/intentrec_core/bundle/test_format.py"
+TEST_LISTS = "tests/parity/test_live_encoder_and_worker.py"
+
+SCORE = (
+    Mutant(
+        "an item without a label is scored as if every label were certain",
+        (Edit(INTENT_SCORE, "= logs - (p * logs).sum(-1)[..., None]\n", "= logs\n"),),
+        (TEST_SERVED,),
+    ),
+    Mutant(
+        "an item with several labels is scored by the sum over them",
+        (
+            Edit(
+                INTENT_SCORE,
+                "= ones / ones.sum(-1)[..., None].clip(1.0)\n",
+                "= ones\n",
+            ),
+        ),
+        (TEST_SERVED,),
+    ),
+    Mutant(
+        "a label without probability makes a score that is not finite",
+        (Edit(INTENT_SCORE, "log(p.clip(MIN_PROBABILITY))", "log(p)"),),
+        (TEST_SERVED,),
+    ),
+    Mutant(
+        "the index holds labels that were not trained with",
+        (Edit(CONTENTS, "label_shares(items.labels(head, at_s))", "items.labels(head, at_s)"),),
+        (TEST_SERVED,),
+    ),
+    Mutant(
+        "the item loss bends the heads through the score",
+        (
+            Edit(
+                MODEL,
+                "torch.softmax(output.head_logits[m].detach(), dim=-1)",
+                "torch.softmax(output.head_logits[m], dim=-1)",
+            ),
+        ),
+        (TEST_TRAIN,),
+    ),
+    Mutant(
+        "a sampled softmax scores items without their labels",
+        (
+            Edit(
+                SAMPLED,
+                "torch.cat([weight, model.item_labels(rows)], dim=-1)",
+                "torch.cat([weight, 0 * model.item_labels(rows)], dim=-1)",
+            ),
+        ),
+        (TEST_SAMPLED,),
+    ),
+    Mutant(
+        "lists ignore how much intents add to the score",
+        (Edit(RETRIEVAL, "np.float32(beta) * serving.label_betas", "np.float32(beta) + 0 * serving.label_betas"),),
+        (TEST_LISTS,),
+    ),
+    Mutant(
+        "the library scores items without the intents",
+        (Edit(LIVE, "for m in self._scored], self._betas)", "for m in self._scored], 0 * self._betas)"),),
+        (TEST_SERVED,),
+    ),
+    Mutant(
+        "a bundle of a release without intents in the score is refused",
+        (
+            Edit(
+                CONTENTS,
+                '            weights.setdefault("intent_beta", torch.zeros_like(model.intent_beta))\n',
+                "            pass\n",
+            ),
+        ),
+        (TEST_FORMAT,),
+    ),
+    Mutant(
+        "a play is counted before serving could know of it",
+        (Edit(COUNTS, "return np.floor(ts_s / self._refresh_s) * self._refresh_s", "return ts_s"),),
+        (TEST_COUNTS,),
+    ),
+    Mutant(
+        "a play at the moment itself is counted",
+        (
+            Edit(
+                COUNT_KERNEL,
+                "while event < end and at_s[event] < moments_s[n]:",
+                "while event < end and at_s[event] <= moments_s[n]:",
+            ),
+        ),
+        (TEST_COUNTS,),
+    ),
+    Mutant(
+        "the gate of the counts learns nothing",
+        (Edit(SOFTMAX, "        d_gate = None if d_gate is None else d_gate * d_loss\n", "        d_gate = None\n"),),
+        (TEST_PATHS,),
+    ),
+    Mutant(
+        "evaluation ranks without the counts that were trained",
+        (Edit(RANKS, "                    scores += torch.bmm(", "                    torch.bmm("),),
+        (TEST_RANKS,),
+    ),
+    Mutant(
+        "a bundle whose scores need counts is loaded without",
+        (
+            Edit(
+                CONTENTS,
+                'raise self._error(BundleFault.CODE_VERSION, f"{bundle.MODEL}: {NEEDS_COUNTS}")',
+                "pass",
+            ),
+        ),
+        (TEST_FORMAT,),
+    ),
+    Mutant(
+        "a bundle is built of a model whose scores need counts",
+        (Edit(CONTENTS, 'raise ConfigError(f"no bundle can be built: {NEEDS_COUNTS}")', "pass"),),
+        (TEST_BUILDER,),
+    ),
+)
