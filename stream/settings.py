@@ -292,7 +292,14 @@ class Settings(BaseSettings):
             raise ConfigError(_one_line(error)) from None
 
     def connection(self) -> dict[str, Any]:
-        """Keyword arguments with which any aiokafka client connects to the broker."""
+        """Keyword arguments with which any aiokafka client connects to the broker.
+
+        As a side effect, no client of this process creates a topic by asking for it. aiokafka allows that, and so does Kafka by
+        default: a deleted topic would be back within a second, empty, not compacted and with the broker's number of partitions.
+        """
+        from aiokafka.protocol.metadata import MetadataRequest
+
+        MetadataRequest.__init__.__defaults__ = (None, False)  # topics, allow_auto_topic_creation
         options: dict[str, Any] = {"bootstrap_servers": self.broker, "security_protocol": self.security_protocol}
         if self.security_protocol.endswith("SSL"):
             from aiokafka.helpers import create_ssl_context
