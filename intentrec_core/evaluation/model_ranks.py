@@ -132,7 +132,10 @@ class ModelRanker:
 
 @dataclass(slots=True)
 class ScoredByModel:
-    """A model as a :class:`~intentrec_core.evaluation.rankers.Ranker`. ``heads``: what its heads said at the last task."""
+    """A model as a :class:`~intentrec_core.evaluation.rankers.Ranker`. ``heads``: what its heads said at the last task.
+
+    They lift no filter here: all rankers of a task hide the same items, whichever is asked first.
+    """
 
     model: IntentRec
     features: FeatureBuilder
@@ -142,7 +145,7 @@ class ScoredByModel:
         """See :class:`~intentrec_core.evaluation.rankers.Ranker`."""
         self.heads = {}
         ranker = ModelRanker(self.features, task.data.members, task.windows)
-        return ranker.scores(self.model, task.targets, self.heads)
+        return ranker.scores(self.model, task.targets, self.heads, decides_filter=False)
 
 
 def lifted_by(domain: Domain, output: ModelOutput, window: Tensor, place: Tensor) -> NDArray[np.bool_]:

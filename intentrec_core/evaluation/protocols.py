@@ -95,7 +95,9 @@ def leave_one_out(data: EvaluationData) -> Protocol:
     def task(play: NDArray[np.int64]) -> Task:
         everything = np.full(len(play), len(data.place))
         before = np.searchsorted(in_time, ts_s[play])
-        return make_task(data, play, learnable=learnable, learned=everything, live=before, now_s=ts_s[play])
+        return make_task(
+            data, play, learnable=learnable, learned=everything, live=before, countable=everything, now_s=ts_s[play]
+        )
 
     return Protocol("leave-one-out", task(last - 1), task(last))
 

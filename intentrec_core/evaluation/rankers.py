@@ -103,7 +103,7 @@ class MarkovRanker:
             spread=settings.spread,
             decay=settings.decay,
         )
-        known = (np.maximum(task.live, task.learned) if self.online else task.learned).tolist()
+        known = (task.countable if self.online else task.learned).tolist()
         first = np.maximum(members.bounds[members.member[play]], play - settings.lags)
         counts = _Counts(task, settings.backoff_window_s)
         for which in _chunks(counts.order, num_rows):
@@ -120,8 +120,7 @@ class _Counts:
     def __init__(self, task: Task, window_s: float) -> None:
         in_time = np.argsort(task.data.place)
         in_time = in_time[task.learnable[in_time] & (task.data.row[in_time] > 0)]
-        # Counts of all time take all that may be learned, which in leave-one-out is more than what was before a target.
-        known = np.maximum(task.live, task.learned) if math.isinf(window_s) else task.live
+        known = task.countable if math.isinf(window_s) else task.live
         self._num_plays = np.searchsorted(task.data.place[in_time], known)
         self._now_s = task.now_s
         self._counts = WindowCounts(task.data.row[in_time], task.data.ts_s[in_time], len(task.data.universe), window_s)

@@ -99,6 +99,7 @@ def compare(
         learnable=np.ones(len(trained), dtype=np.bool_),
         learned=np.full(len(targets), int(trained.sum())),
         live=data.place[targets.play],
+        countable=data.place[targets.play],
         now_s=data.ts_s[targets.play],
     )
     ranker = ModelRanker(features, members, windows)

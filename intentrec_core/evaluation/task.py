@@ -3,7 +3,11 @@
 What a ranker may know is a number of plays, in the order of time:
 
 - ``learned``: those that weights and transitions were learned from. In production the time of the last refresh decides.
-- ``live``: those that had happened when the list was made. Counts of plays may use them, and the member's own history does.
+- ``live``: those that had happened when the list was made. Counts of plays in the last days use them.
+- ``countable``: those that counts of all time and chains that learn at once use. It is ``live``; only in leave-one-out, where
+  everything that is learned may be later than a target, it is ``learned``.
+
+The member's own history is always what it played before the target.
 
 Shapes: P plays of all members, N targets, V item rows.
 """
@@ -63,7 +67,8 @@ class Task:
     """Plays to predict.
 
     ``learnable`` bool[P]: plays that may be learned at all (leave-one-out holds back each member's last ones).
-    ``learned`` i64[N] and ``live`` i64[N]: how many plays, in the order of time, are known at each target, see the module.
+    ``learned``, ``live`` and ``countable`` i64[N]: how many plays, in the order of time, are known at each target, see the
+    module.
     ``now_s`` f64[N]: the time at which the list was made, in seconds.
     """
 
@@ -73,6 +78,7 @@ class Task:
     learnable: NDArray[np.bool_]
     learned: NDArray[np.int64]
     live: NDArray[np.int64]
+    countable: NDArray[np.int64]
     now_s: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -102,10 +108,14 @@ def make_task(
     learned: NDArray[np.int64],
     live: NDArray[np.int64],
     now_s: NDArray[np.float64],
+    countable: NDArray[np.int64] | None = None,
 ) -> Task:
-    """The task of predicting ``play``: ascending indices into the members' plays, none a member's first."""
+    """The task of predicting ``play``: ascending indices into the members' plays, none a member's first.
+
+    Without ``countable``, it is ``live``.
+    """
     windows = windows_of(data.members, play)
     targets = make_targets(
         data.members, windows, data.row, data.universe, filter_watched=data.hides_history, whole_history=True
     )
-    return Task(data, targets, windows, learnable, learned, live, now_s)
+    return Task(data, targets, windows, learnable, learned, live, live if countable is None else countable, now_s)

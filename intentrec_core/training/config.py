@@ -8,6 +8,7 @@ from intentrec_core.errors import ConfigError
 
 _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 10_000),
+    "last_epoch": (1, 10_000),
     "batch_windows": (1, 65_536),
     "learning_rate": (1e-7, 1.0),
     "warmup_ratio": (0.0, 1.0),
@@ -30,7 +31,8 @@ class TrainConfig:
     """Settings of one training run.
 
     The learning rate rises during the first ``warmup_ratio`` of all steps, then falls as a cosine to ``final_ratio`` of
-    its peak.
+    its peak. With ``last_epoch``, training ends after that epoch of the schedule: the weights are those that the whole run
+    would have had there.
     ``shuffle_ties``: in each epoch, plays of a member at the same time are in a different order, because their true
     order is not known.
     ``intent_weight`` is lambda of the paper's Eq. 4.
@@ -48,6 +50,7 @@ class TrainConfig:
     """
 
     epochs: int = 15
+    last_epoch: int | None = None
     batch_windows: int = 16
     learning_rate: float = 5e-3
     warmup_ratio: float = 0.05

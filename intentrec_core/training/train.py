@@ -228,7 +228,7 @@ class _Run:
         """Trains until the epochs, the patience or the time is used up."""
         curve: list[EpochReport] = []
         best, best_weights, stopped = 0, None, "epochs"
-        for epoch in range(1, self._config.epochs + 1):
+        for epoch in range(1, min(self._config.epochs, self._config.last_epoch or self._config.epochs) + 1):
             loss = self._epoch(epoch, progress)
             validation, accuracy = self._validation.measure(self._model) if self._validation else (None, {})
             curve.append(EpochReport(epoch, self._elapsed_s(), loss, validation, accuracy))

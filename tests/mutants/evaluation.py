@@ -6,13 +6,17 @@ from tests.mutants.mutant import Edit, Mutant
 
 PROTOCOLS, RANKERS = "intentrec_core/evaluation/protocols.py", "intentrec_core/evaluation/rankers.py"
 TARGETS, METRICS = "intentrec_core/evaluation/targets.py", "intentrec_core/evaluation/metrics.py"
-HEADS = "intentrec_core/evaluation/heads.py"
+HEADS, TUNING = "intentrec_core/evaluation/heads.py", "intentrec_core/evaluation/tuning.py"
+MODEL_RANKS, TRAIN = "intentrec_core/evaluation/model_ranks.py", "intentrec_core/training/train.py"
+NEURAL, RUNS = "tests/bench/quality/neural.py", "tests/bench/quality/runs.py"
+DOCUMENT = "tests/bench/quality/document.py"
 
 TEST_PROTOCOLS = "tests/unit/intentrec_core/evaluation/test_protocols.py"
 TEST_RANKS, TEST_FIGURES = (
     "tests/unit/intentrec_core/evaluation/test_ranks.py",
     "tests/unit/intentrec_core/evaluation/test_figures.py",
 )
+TEST_QUALITY, TEST_TRAINED = "tests/unit/bench/test_quality.py", "tests/unit/bench/test_quality_trained.py"
 TEST_GOLDEN = "tests/unit/intentrec_core/evaluation/test_golden.py"
 
 SEQUENCE_MODELS, TEST_SEQUENCE_MODELS = (
@@ -45,6 +49,46 @@ EVALUATION = (
         "a frozen chain learns what an online one does",
         (Edit(RANKERS, "if self.online else task.learned)", "if True else task.learned)"),),
         (TEST_RANKS,),
+    ),
+    Mutant(
+        "a list that was made at the play before counts everything up to the last refresh",
+        (Edit(RANKERS, "known = task.countable if math", "known = np.maximum(task.live, task.learned) if math"),),
+        (TEST_PROTOCOLS,),
+    ),
+    Mutant(
+        "rows of a grown model are those of what it learned",
+        (Edit(NEURAL, "whole.item.weight.data = whole.item.weight.data[own]", "pass"),),
+        (TEST_TRAINED,),
+    ),
+    Mutant(
+        "a refresh has learned the span that is asked next",
+        (Edit(NEURAL, "self.known(task, until), number", "self.known(task, until + 60), number"),),
+        (TEST_TRAINED,),
+    ),
+    Mutant(
+        "what is asked again was trained by a shorter schedule than what was validated",
+        (Edit(TRAIN, "self._config.last_epoch or self._config.epochs", "self._config.epochs"),),
+        (TEST_TRAINED,),
+    ),
+    Mutant(
+        "a choice at the end of what was tried is not named",
+        (Edit(TUNING, "and value != self.last", "and value == self.last"),),
+        (TEST_PROTOCOLS,),
+    ),
+    Mutant(
+        "a run is named by the protocol alone",
+        (Edit(RUNS, "asked = (task.targets.play, task.learnable, task.learned)", "asked = (task.targets.play,)"),),
+        (TEST_QUALITY,),
+    ),
+    Mutant(
+        "figures of other code stand in the document",
+        (Edit(DOCUMENT, "if is_current(row, code)", "if True"),),
+        (TEST_QUALITY,),
+    ),
+    Mutant(
+        "a head of one model lifts the filter of all rankers",
+        (Edit(MODEL_RANKS, "self.heads, decides_filter=False)", "self.heads)"),),
+        (TEST_FIGURES,),
     ),
     Mutant(
         "only the last w plays of a history are hidden",

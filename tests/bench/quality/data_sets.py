@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ QUICK_PLAYS, QUICK_MEMBERS, QUICK_ITEMS = 3_000, 100, 200
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A data set in memory. ``universe``: what is ranked, in words. ``table``: items by row."""
+    """A data set in memory. ``universe``: what is ranked, in words. ``vocabulary`` and ``table``: items by row."""
 
     name: str
     domain: str
@@ -39,6 +38,7 @@ class Loaded:
     catalogue: Catalogue
     digest: str
     data: EvaluationData
+    vocabulary: Vocabulary
     table: ItemTable
 
     @property
@@ -51,8 +51,7 @@ class Loaded:
 class Measured:
     """A data set and the protocols that it is measured by.
 
-    ``hides_history``: whether items that a member has played are hidden from every ranker. ``windows_s``: over which times the
-    chains' back-off is counted.
+    ``hides_history``: whether items that a member has played are hidden from every ranker.
     """
 
     name: str
@@ -61,7 +60,6 @@ class Measured:
     load: Callable[[Path | None], tuple[pa.Table, Catalogue]]
     protocols: tuple[Callable[[EvaluationData], Protocol], ...]
     hides_history: bool
-    windows_s: tuple[float, ...]
     recorded: str | None = None
 
     def is_present(self, data_root: Path | None) -> bool:
@@ -69,9 +67,7 @@ class Measured:
         return self.recorded is None or is_present(self.recorded, data_root)
 
     def loaded(self, data_root: Path | None) -> Loaded:
-        """Loads it. Rows go to items in the order of their first play, so that a model that was trained on the earlier plays has
-        the first rows.
-        """
+        """Loads it. Rows go to items in the order of their first play."""
         plays, catalogue = self.load(data_root)
         domain = load_domain(self.domain)
         vocabulary = Vocabulary.build(dict.fromkeys(plays.column("item_id").to_pylist()))
@@ -80,7 +76,7 @@ class Measured:
         universe = np.arange(len(vocabulary)) > 0
         features = FeatureBuilder(domain, vocabulary, table)
         data = EvaluationData.of(members, features, universe, hides_history=self.hides_history)
-        return Loaded(self.name, self.domain, plays, catalogue, digest(plays, catalogue), data, table)
+        return Loaded(self.name, self.domain, plays, catalogue, digest(plays, catalogue), data, vocabulary, table)
 
 
 def digest(plays: pa.Table, catalogue: Catalogue) -> str:
@@ -117,8 +113,6 @@ def _world(*, informative: bool) -> Callable[[Path | None], tuple[pa.Table, Cata
     return lambda _: world_plays(WORLD_PLAYS, WORLD_MEMBERS, WORLD_ITEMS, informative=informative)
 
 
-_WEEK_S = 604_800.0
-
 _WORLD_TITLE = (
     f"simulated world, {WORLD_PLAYS:,} plays, {WORLD_MEMBERS:,} members, {WORLD_ITEMS:,} items, seed {WORLD_SEED}"
 )
@@ -135,7 +129,6 @@ DATA_SETS = (
             lambda data: streaming(data, refresh_plays=4_000, first_ratio=0.7),
         ),
         hides_history=False,
-        windows_s=(_WEEK_S,),
     ),
     Measured(
         name="world-without-intents",
@@ -144,7 +137,6 @@ DATA_SETS = (
         load=_world(informative=False),
         protocols=(lambda data: temporal(data, test_ratio=0.3),),
         hides_history=False,
-        windows_s=(_WEEK_S,),
     ),
     Measured(
         name="movielens",
@@ -156,7 +148,6 @@ DATA_SETS = (
             lambda data: temporal(data, test_ratio=0.3, knows_time=False),
         ),
         hides_history=True,
-        windows_s=(_WEEK_S, math.inf),
     ),
     Measured(
         name="movietweetings",
@@ -169,7 +160,6 @@ DATA_SETS = (
             lambda data: streaming(data, refresh_plays=4_000, first_ratio=0.8),
         ),
         hides_history=True,
-        windows_s=(_WEEK_S,),
         recorded="movietweetings",
     ),
     Measured(
@@ -179,7 +169,6 @@ DATA_SETS = (
         load=_recorded("beauty"),
         protocols=(leave_one_out,),
         hides_history=True,
-        windows_s=(math.inf,),
         recorded="beauty",
     ),
 )
@@ -197,6 +186,5 @@ QUICK = (
             leave_one_out,
         ),
         hides_history=False,
-        windows_s=(_WEEK_S,),
     ),
 )

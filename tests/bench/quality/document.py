@@ -1,13 +1,18 @@
-"""The tables of docs/quality.md, from the rows of the history. Of each figure the newest row counts, for the newest data."""
+"""The tables of docs/quality.md, from the rows of the history.
+
+Only figures that today's code and configuration give are shown, for the newest data and tasks; of each the newest row counts.
+"""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from tests.bench.quality.data_sets import DATA_SETS, Measured
-from tests.bench.quality.figures import COMPARED, MEAN
+from tests.bench.quality.figures import MAIN, MEAN, pair_hash
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published_lines
+from tests.bench.quality.runs import row_hash
 
 HistoryRow = Mapping[str, object]
 #: By model, seed and metric.
@@ -45,11 +50,13 @@ the table fills over several sittings; what was not run yet is named below each 
 def tables(rows: Sequence[HistoryRow]) -> list[str]:
     """The lines of the section."""
     lines = HEAD.split("\n")
+    code = {row.name: row_hash(row) for row in all_rows()}
+    rows = [row for row in rows if is_current(row, code)]
     for measured in DATA_SETS:
         of_data = [row for row in rows if row.get("data") == measured.name]
         lines += ["", f"### {_capital(measured.title)}", ""]
         if not of_data:
-            lines += ["Not run yet.", *published_lines(measured.name, RANKING)]
+            lines += ["Not run with today's code.", *published_lines(measured.name, RANKING)]
             continue
         digest = of_data[-1]["data_hash"]
         of_data = [row for row in of_data if row["data_hash"] == digest]
@@ -63,8 +70,20 @@ def tables(rows: Sequence[HistoryRow]) -> list[str]:
     return lines
 
 
+def is_current(row: HistoryRow, code: Mapping[str, str]) -> bool:
+    """Whether a row of the history is one of a run, given by today's code. ``code``: its hash for each row of the table."""
+    own = code.get(str(row.get("model")))
+    if own is None or "code" not in row:
+        return False
+    other = row.get("other")
+    return row["code"] == (own if other is None else pair_hash(own, code.get(str(other), "")))
+
+
 def _protocol(measured: Measured, protocol: str, rows: Sequence[HistoryRow]) -> Iterator[str]:
-    found: Found = {(str(row["model"]), row["seed"], str(row["metric"])): row for row in rows}
+    rows = [row for row in rows if row["tasks"] == rows[-1]["tasks"]]
+    found: Found = {
+        (str(row["model"]), row["seed"], str(row["metric"])): row for row in rows if row.get("other") is None
+    }
     order = {row.name: number for number, row in enumerate(all_rows())}
     models = sorted(dict.fromkeys(model for model, _, _ in found), key=lambda model: order.get(model, len(order)))
     shown = {model: _seed(found, model) for model in models}
@@ -76,7 +95,7 @@ def _protocol(measured: Measured, protocol: str, rows: Sequence[HistoryRow]) -> 
     )
     yield "|---" * (len(RANKING) + 5) + "|"
     for model, seed in shown.items():
-        main = found[model, seed, COMPARED]
+        main = found[model, seed, MAIN]
         cells = [_cell(found.get((model, seed, metric))) for metric in RANKING]
         interval = f"{main['low']:.4f} to {main['high']:.4f}" if "low" in main else ""
         seeds = _seeds(found, model)
@@ -85,16 +104,17 @@ def _protocol(measured: Measured, protocol: str, rows: Sequence[HistoryRow]) -> 
     for model, seed in shown.items():
         yield f"| {model} | {' | '.join(_cell(found.get((model, seed, metric))) for metric, _ in LISTS)} |"
     yield from _heads(found, shown)
-    yield from _comparisons(found)
-    notes = [(model, found[model, s, "note"]) for model, s, metric in found if metric == "note"]
+    yield from _comparisons(rows)
+    notes = [(model, s, found[model, s, "note"]) for model, s, metric in found if metric == "note"]
     if notes:
         yield ""
-        yield from (f"- {model}: {row['note']}." for model, row in notes)
+        several = {model for model, seed in shown.items() if seed == MEAN}
+        yield from (f"- {m}{f', seed {s}' if m in several else ''}: {row['note']}." for m, s, row in notes)
     missing = [
         row.name for row in all_rows() if row.protocols(protocol) and row.wants(measured.name) and row.name not in shown
     ]
     if missing:
-        yield from ("", f"Not run yet: {'; '.join(missing)}.")
+        yield from ("", f"Not run with today's code: {'; '.join(missing)}.")
 
 
 def _heads(found: Found, shown: Mapping[str, object]) -> Iterator[str]:
@@ -104,42 +124,38 @@ def _heads(found: Found, shown: Mapping[str, object]) -> Iterator[str]:
     yield from ("", "| model | intent | accuracy | macro-F1 | ECE | skill over last time |", "|---" * 6 + "|")
     for model in shown:
         for name in names:
-            seeds = sorted(str(s) for m, s, metric in found if m == model and metric == f"{name}: accuracy")
-            for seed in seeds[:1]:
-                cells = [
-                    _cell(found.get((model, int(seed), f"{name}: {m}")))
-                    for m in ("accuracy", "macro_f1", "ece", "skill")
-                ]
+            metrics = [f"{name}: {metric}" for metric in ("accuracy", "macro_f1", "ece", "skill")]
+            values = [
+                [float(str(row["value"])) for (m, _, metric), row in found.items() if (m, metric) == (model, wanted)]
+                for wanted in metrics
+            ]
+            if values[0]:
+                cells = [f"{statistics.fmean(of_seeds):.4f}" if of_seeds else "–" for of_seeds in values]
                 yield f"| {model} | {name} | {' | '.join(cells)} |"
 
 
-def _comparisons(found: Found) -> Iterator[str]:
-    pairs = [
-        (model, metric.removeprefix(f"{COMPARED} above "), row)
-        for (model, _, metric), row in found.items()
-        if " above " in metric
-    ]
+def _comparisons(rows: Sequence[HistoryRow]) -> Iterator[str]:
+    pairs = {(row["model"], row["other"], row["metric"]): row for row in rows if row.get("other") is not None}
     if not pairs:
         return
-    yield from ("", "| NDCG@10 of | above | by | 95 % | p |", "|---" * 5 + "|")
-    for model, other, row in pairs:
-        value = float(str(row["value"]))
+    yield from ("", "| of | metric | above | by | 95 % | p |", "|---" * 6 + "|")
+    for (model, other, metric), row in pairs.items():
+        by = "–" if row["value"] is None else f"{float(str(row['value'])):+.1%}"
         interval = f"{row['low']:+.1%} to {row['high']:+.1%}" if "low" in row else ""
-        yield f"| {model} | {other} | {value:+.1%} | {interval} | {float(str(row['p'])):.4f} |"
+        of = _metric_title(str(metric).removesuffix(" above"))
+        yield f"| {model} | {of} | {other} | {by} | {interval} | {float(str(row['p'])):.4f} |"
 
 
 def _seed(found: Found, model: str) -> object:
     """The mean over seeds where there is one, else the only seed."""
-    seeds = [seed for name, seed, metric in found if name == model and metric == COMPARED]
+    seeds = [seed for name, seed, metric in found if name == model and metric == MAIN]
     return MEAN if MEAN in seeds else seeds[0]
 
 
 def _seeds(found: Found, model: str) -> str:
     """Each seed's own NDCG@10."""
     own = {
-        seed: row
-        for (name, seed, metric), row in found.items()
-        if name == model and metric == COMPARED and seed != MEAN
+        seed: row for (name, seed, metric), row in found.items() if name == model and metric == MAIN and seed != MEAN
     }
     return "" if len(own) < 2 else ", ".join(f"{seed}: {_cell(row)}" for seed, row in sorted(own.items(), key=str))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,14 +18,52 @@ from intentrec_core.evaluation.protocols import Protocol
 from tests.bench.harness import commit_name
 from tests.bench.quality.data_sets import Loaded
 from tests.bench.quality.rows import Answers
+from tests.bench.quality.runs import hashed, tasks_hash
 
 #: What stands in the column "seed" for the mean over all seeds of a row.
 MEAN = "mean"
-#: The metric that rankers are compared by.
-COMPARED = "ndcg@10"
+#: The metric that choices are made by.
+MAIN = "ndcg@10"
+#: The metrics that a row of ours is compared by with every other row; that of new items only with popularity.
+COMPARED, NEW_ITEMS = (MAIN, "mrr"), "hr@10, new items"
 
-HistoryRow = dict[str, object]
-PlayValues = dict[str, NDArray[np.float64]]
+HistoryRow = Mapping[str, object]
+PlayValues = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where figures come from. ``seed``: a number, or :data:`MEAN`. ``run``: the key of the run, or of all runs together.
+    ``code``: a hash of the code and configuration of the row, or of both rows of a comparison.
+    """
+
+    loaded: Loaded
+    protocol: Protocol
+    model: str
+    seed: int | str
+    run: str
+    code: str
+
+    @property
+    def member(self) -> NDArray[np.int64]:
+        """Member index of each target."""
+        return self.protocol.test.targets.member
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """What every row of the history says of its source."""
+        return {
+            "date": datetime.now(UTC).date().isoformat(),
+            "commit": commit_name(),
+            "data": self.loaded.name,
+            "data_hash": self.loaded.digest,
+            "protocol": self.protocol.name,
+            "tasks": tasks_hash(self.loaded, self.protocol),
+            "model": self.model,
+            "seed": self.seed,
+            "run": self.run,
+            "code": self.code,
+        }
 
 
 def play_values(answers: Answers, loaded: Loaded, protocol: Protocol) -> PlayValues:
@@ -32,16 +71,16 @@ def play_values(answers: Answers, loaded: Loaded, protocol: Protocol) -> PlayVal
     return play_metrics(answers.ranked, protocol.test, attribute_table(loaded.table))
 
 
-def history_rows(
-    loaded: Loaded, protocol: Protocol, model: str, seed: int, key: str, answers: Answers, values: PlayValues
-) -> Iterator[HistoryRow]:
+def mean_over_seeds(runs: Mapping[int, PlayValues]) -> PlayValues:
+    """The mean over seeds of every metric, play by play."""
+    return {m: mean_of_seeds([values[m] for values in runs.values()]) for m in next(iter(runs.values()))}
+
+
+def history_rows(source: Source, answers: Answers, values: PlayValues) -> Iterator[HistoryRow]:
     """All figures of one run."""
-    base = _base(loaded, protocol, model, seed, key)
-    member = protocol.test.targets.member
-    for metric, of_plays in values.items():
-        if (found := interval_of(of_plays, member)) is not None:
-            yield base | _figure(metric, found.estimate, found.low, found.high)
-    yield base | _figure(COVERAGE, list_coverage(answers.ranked, protocol.test))
+    base = source.columns
+    yield from _means(source, base, values)
+    yield base | _figure(COVERAGE, list_coverage(answers.ranked, source.protocol.test))
     for name, outcomes in answers.heads.items():
         quality = head_quality(outcomes)
         for metric in ("accuracy", "macro_f1", "ece", "skill"):
@@ -52,50 +91,36 @@ def history_rows(
         yield base | {"metric": "note", "note": answers.note}
 
 
-def mean_rows(
-    loaded: Loaded, protocol: Protocol, model: str, runs: Mapping[int, PlayValues], key: str
-) -> Iterator[HistoryRow]:
+def mean_rows(source: Source, runs: Mapping[int, PlayValues]) -> Iterator[HistoryRow]:
     """The figures of a row with several seeds: seeds are averaged play by play, then members are resampled."""
-    base = _base(loaded, protocol, model, MEAN, key) | {"seeds": sorted(runs)}
-    for metric in next(iter(runs.values())):
-        averaged = mean_of_seeds([values[metric] for values in runs.values()])
-        if (found := interval_of(averaged, protocol.test.targets.member)) is not None:
+    yield from _means(source, source.columns | {"seeds": sorted(runs)}, mean_over_seeds(runs))
+
+
+def compared_rows(source: Source, ours: PlayValues, other: str, theirs: PlayValues) -> Iterator[HistoryRow]:
+    """How far a row of ours is above another, with the same members resampled for both, and p."""
+    for metric in (*COMPARED, NEW_ITEMS) if other.startswith("popular") else COMPARED:
+        applies = ~np.isnan(ours[metric])
+        if not applies.any():
+            continue
+        one, two, member = ours[metric][applies], theirs[metric][applies], source.member[applies]
+        lift = lift_interval(one, two, member)
+        row = source.columns | {"other": other} | _figure(f"{metric} above", lift.estimate, lift.low, lift.high)
+        yield row | {"p": p_value(one, two, member)}
+
+
+def pair_hash(ours: str, theirs: str) -> str:
+    """The code that a comparison comes from: that of both rows."""
+    return hashed(ours, theirs)
+
+
+def _means(source: Source, base: dict[str, object], values: PlayValues) -> Iterator[HistoryRow]:
+    for metric, of_plays in values.items():
+        if (found := interval_of(of_plays, source.member)) is not None:
             yield base | _figure(metric, found.estimate, found.low, found.high)
 
 
-def compared_rows(
-    loaded: Loaded,
-    protocol: Protocol,
-    model: str,
-    values: NDArray[np.float64],
-    others: Mapping[str, NDArray[np.float64]],
-    key: str,
-) -> Iterator[HistoryRow]:
-    """How far a model's NDCG@10 is above each other row's, with the same members resampled for both, and p."""
-    member = protocol.test.targets.member
-    for other, theirs in others.items():
-        lift = lift_interval(values, theirs, member)
-        row = _base(loaded, protocol, model, MEAN, key) | _figure(
-            f"{COMPARED} above {other}", lift.estimate, lift.low, lift.high
-        )
-        yield row | {"p": p_value(values, theirs, member)}
-
-
-def _base(loaded: Loaded, protocol: Protocol, model: str, seed: int | str, key: str) -> HistoryRow:
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit_name(),
-        "data": loaded.name,
-        "data_hash": loaded.digest,
-        "protocol": protocol.name,
-        "model": model,
-        "seed": seed,
-        "run": key,
-    }
-
-
-def _figure(metric: str, value: float, low: float | None = None, high: float | None = None) -> HistoryRow:
-    figure: HistoryRow = {"metric": metric, "value": round(value, 6)}
+def _figure(metric: str, value: float, low: float | None = None, high: float | None = None) -> dict[str, object]:
+    figure: dict[str, object] = {"metric": metric, "value": round(value, 6) if math.isfinite(value) else None}
     if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
         figure |= {"low": round(low, 6), "high": round(high, 6)}
     return figure

@@ -1,10 +1,12 @@
 """Rows that are trained: baselines and IntentRec, with one budget, chosen on validation.
 
 A row is trained on what lies before the validation, and the epoch with the best NDCG@10 there is chosen; training stops early.
-For the test it is trained again, for that many epochs, on everything before the test (leave-one-out: not again, as published). In
-a stream it is refreshed: from the weights before, one pass over the plays since the last refresh, as the trainer does.
+For the test it is trained again, by the same schedule up to that epoch, on everything before the test (leave-one-out: not again,
+as published). In a stream, validation and test alike, it is refreshed as the trainer does it: from the weights before, with the
+trainer's epochs and rate, on every play so far.
 
 Items that were not played in training have no row while it trains; they come in as new items do in production, before ranking.
+Rows are numbered by what is learned, so those of a model are not those of the data set: :func:`grown` numbers them anew.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -36,7 +39,8 @@ from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
 from intentrec_core.plays.members import pack_members
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import Trained
-from intentrec_core.training.train import train
+from intentrec_core.training.train import Validation, train
+from stream.trainer.retrain import WARM_EPOCHS, WARM_LEARNING_RATE
 from tests.bench.quality.data_sets import Loaded, Measured
 from tests.bench.quality.rows import COUNTING_CODE, Answers, Row
 
@@ -46,8 +50,9 @@ NEURAL_CODE = (
     "intentrec_core/evaluation/model_ranks.py",
     "intentrec_core/features",
     "intentrec_core/model",
-    "intentrec_core/plays/batches.py",
+    "intentrec_core/plays",
     "intentrec_core/training",
+    "stream/trainer/retrain.py",
     "tests/bench/quality/neural.py",
 )
 
@@ -95,17 +100,19 @@ BUDGETS: Mapping[str, Budget] = {
 
 
 def neural_rows() -> list[Row]:
-    """Every trained row: the baselines, then the paper's V0 to V3."""
+    """Every trained row: the baselines, the paper's V0 to V3, and ours with the learnt term of intents in the score."""
     three, world = (0, 1, 2), ("world", "world-without-intents")
-    no_intent: Mapping[str, object] = {"intent_stage": False}
+    paper: Mapping[str, object] = {"intent_score": False}
+    no_intent: Mapping[str, object] = {"intent_stage": False, "intent_score": False}
     return [
-        _row("GRU", GRU4Rec, {}),
-        _row("SASRec, full softmax", SASRec, {}, seeds=three),
+        _row("GRU", GRU4Rec, no_intent),
+        _row("SASRec, full softmax", SASRec, no_intent, seeds=three),
         _row("IntentRec V0: no intent, no short-term", without_short_term, no_intent, seeds=three),
-        _row("IntentRec V1: plain multi-task", MultiTaskTransformer, {}, seeds=three),
-        _row("IntentRec V2: hierarchical", without_short_term, {}, seeds=three, is_ours=True),
-        _row("IntentRec V3: with short-term", IntentRec, {}, seeds=three, is_ours=True),
-        *(_row(f"V3 with one head: {head}", _one_head(head), {}, data_sets=world[:1]) for head in _heads("video")),
+        _row("IntentRec V1: plain multi-task", MultiTaskTransformer, paper, seeds=three),
+        _row("IntentRec V2: hierarchical", without_short_term, paper, seeds=three, is_ours=True),
+        _row("IntentRec V3: with short-term", IntentRec, paper, seeds=three, is_ours=True),
+        _row("V3 and intents in the score", IntentRec, {}, seeds=three, is_ours=True),
+        *(_row(f"V3 with one head: {head}", _one_head(head), paper, data_sets=world[:1]) for head in _heads("video")),
     ]
 
 
@@ -136,27 +143,34 @@ def _row(
     def answer(measured: Measured, loaded: Loaded, protocol: Protocol, seed: int) -> Answers:
         budget = BUDGETS.get(measured.name, Budget())
         model_config = dataclasses.replace(budget.model, **changes)  # type: ignore[arg-type]
-        return _Learner(loaded, build, model_config, dataclasses.replace(budget.train, seed=seed)).answer(protocol)
+        return Learner(loaded, build, model_config, dataclasses.replace(budget.train, seed=seed)).answer(protocol)
 
-    return Row(name, configuration, answer, NEURAL_CODE, seeds, is_ours, _sees_no_time, data_sets)
-
-
-def _sees_no_time(protocol: str) -> bool:
-    """A model does not see the time of its target, so there is one row for both."""
-    return "unknown" not in protocol
+    return Row(name, configuration, answer, NEURAL_CODE, seeds, is_ours, is_trained=True, data_sets=data_sets)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is learned: plays, and the rows of the items that occur in them."""
+    """What is learned: plays, and the rows of the items that occur in them, in the order of their first play in it."""
 
+    vocabulary: Vocabulary
     features: FeatureBuilder
     table: ItemTable
-    plays: object
-    until_ms: int
+    plays: pa.Table
 
 
-class _Learner:
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A model, and what it has learned: its rows are those of ``known``."""
+
+    model: IntentRec
+    known: Known
+
+    def scorer(self, loaded: Loaded) -> ScoredByModel:
+        """What ranks the universe: the model with rows for all of it, numbered as the data set is."""
+        return ScoredByModel(grown(self.model, self.known.vocabulary, loaded), loaded.data.features)
+
+
+class Learner:
     """Trains one row on one data set."""
 
     def __init__(self, loaded: Loaded, build: Build, model: ModelConfig, config: TrainConfig) -> None:
@@ -164,20 +178,45 @@ class _Learner:
         self._domain = loaded.data.features.domain
 
     def answer(self, protocol: Protocol) -> Answers:
-        """Chooses the epochs on the validation and answers the test."""
-        chosen = self._train(self._known(protocol.validation), validation=_OnTask(self._loaded, protocol.validation))
+        """Chooses the epoch on the validation and answers the test."""
+        known = self.known(protocol.validation)
+        chosen = self.first(known, self._config, _Validation(self, known, protocol.validation))
         best = chosen.curve[chosen.best_epoch - 1].validation
         assert best is not None
-        num_weights = sum(weights.numel() for weights in chosen.model.parameters())
         epochs = f"epoch {chosen.best_epoch} of {len(chosen.curve)}"
-        note = f"{num_weights:,} weights, NDCG@10 on validation {best.ndcg_at_10:.4f} at {epochs}"
-        if protocol.test.learned.min() == len(self._loaded.data.place):  # leave-one-out
-            return self._asked(chosen.model, protocol.test, note + self._zeroed(chosen.model, protocol.test))
-        config = dataclasses.replace(self._config, epochs=chosen.best_epoch)
-        trained = self._train(self._known(protocol.test), config=config)
-        return self._streamed(trained.model, protocol.test, note)
+        note = f"{num_weights(chosen.model)}, NDCG@10 on validation {best.ndcg_at_10:.4f} at {epochs}"
+        if not protocol.test.learnable.all():  # leave-one-out: the test is asked of what the validation chose
+            learned = Learned(chosen.model, known)
+            return self._answers(learned, protocol.test, note + self._zeroed(learned, protocol.test))
+        known = self.known(protocol.test)
+        config = dataclasses.replace(self._config, last_epoch=chosen.best_epoch)
+        answers = self.streamed(Learned(self.first(known, config).model, known), protocol.test)
+        num_refreshes = len(np.unique(protocol.test.learned)) - 1
+        refreshed = f"; {num_refreshes} refreshes of {WARM_EPOCHS} epochs each" if num_refreshes else ""
+        return dataclasses.replace(answers, note=note + refreshed)
 
-    def _known(self, task: Task, learned: int | None = None) -> Known:
+    def streamed(self, learned: Learned, task: Task) -> Answers:
+        """Answers a task span by span. After a span, the model is refreshed as the trainer does it: from the weights before, on
+        everything known by then, at the trainer's rate. A task of one span is asked as it is.
+        """
+        boundaries = np.unique(task.learned)
+        if len(boundaries) == 1:
+            return self._answers(learned, task, "")
+        ranks, listed = np.full(len(task), np.nan), np.zeros((len(task), LIST_LENGTH), dtype=np.int64)
+        heads: dict[str, HeadOutcomes] = {}
+        for number, until in enumerate(boundaries.tolist()):
+            if number:
+                learned = self._refreshed(learned, self.known(task, until), number)
+            which = np.flatnonzero(task.learned == until)
+            found = self._answers(learned, part_of(task, which), "")
+            ranks[which], listed[which] = found.ranked.ranks, found.ranked.listed
+            for name, outcomes in found.heads.items():
+                whole = heads.setdefault(name, HeadOutcomes.empty(len(task), outcomes.observed.shape[1]))
+                for part in HeadOutcomes.__slots__:
+                    getattr(whole, part)[which] = getattr(outcomes, part)
+        return Answers(Ranked(ranks, listed), "", heads)
+
+    def known(self, task: Task, learned: int | None = None) -> Known:
         """What may be learned before a task, or of its plays up to a refresh."""
         data, until = self._loaded.data, int(task.learned.min()) if learned is None else learned
         kept = np.zeros(self._loaded.plays.num_rows, dtype=np.bool_)
@@ -185,12 +224,9 @@ class _Learner:
         plays = self._loaded.plays.filter(kept)
         vocabulary = Vocabulary.build(dict.fromkeys(plays.column("item_id").to_pylist()))
         table = ItemTable(self._domain, vocabulary, self._loaded.catalogue)
-        return Known(
-            FeatureBuilder(self._domain, vocabulary, table), table, plays, int(plays.column("ts_ms")[-1].as_py()) + 1
-        )
+        return Known(vocabulary, FeatureBuilder(self._domain, vocabulary, table), table, plays)
 
-    def _train(self, known: Known, *, config: TrainConfig | None = None, validation: _OnTask | None = None) -> Trained:
-        config = config or self._config
+    def first(self, known: Known, config: TrainConfig, validation: Validation | None = None) -> Trained:
         members = pack_members(known.features.layout, known.plays)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -201,64 +237,72 @@ class _Learner:
         start.item_bias.data[1:] = torch.from_numpy((log_share - log_share.mean()).astype(np.float32))
         return train(members, known.features, known.table, config, start=start, device="cpu", validation=validation)
 
-    def _streamed(self, model: IntentRec, task: Task, note: str) -> Answers:
-        """Answers the test span by span, and learns the plays of a span before the next one."""
-        boundaries = np.unique(task.learned)
-        if len(boundaries) == 1:
-            return self._asked(model, task, note)
-        ranks, listed = np.full(len(task), np.nan), np.zeros((len(task), LIST_LENGTH), dtype=np.int64)
-        heads: dict[str, HeadOutcomes] = {}
-        since_ms = self._known(task).until_ms
-        for number, learned in enumerate(boundaries.tolist()):
-            if number:
-                known = self._known(task, learned)
-                config = dataclasses.replace(self._config, epochs=1, warmup_ratio=0.0, seed=self._config.seed + number)
-                members = pack_members(known.features.layout, known.plays)
-                model = train(
-                    members, known.features, known.table, config, start=model, from_ms=since_ms, device="cpu"
-                ).model
-                since_ms = known.until_ms
-            which = np.flatnonzero(task.learned == learned)
-            found = self._asked(model, part_of(task, which), note)
-            ranks[which], listed[which] = found.ranked.ranks, found.ranked.listed
-            for name, outcomes in found.heads.items():
-                whole = heads.setdefault(name, HeadOutcomes.empty(len(task), outcomes.observed.shape[1]))
-                for part in HeadOutcomes.__slots__:
-                    getattr(whole, part)[which] = getattr(outcomes, part)
-        return Answers(Ranked(ranks, listed), f"{note}; {len(boundaries) - 1} refreshes of one pass each", heads)
+    def _refreshed(self, before: Learned, known: Known, number: int) -> Learned:
+        if not known.vocabulary.extends(before.known.vocabulary):
+            raise ValueError("the rows of a refreshed model do not extend those of the model before it")
+        config = dataclasses.replace(
+            self._config,
+            epochs=WARM_EPOCHS,
+            learning_rate=WARM_LEARNING_RATE,
+            seed=self._config.seed + number,
+        )
+        members = pack_members(known.features.layout, known.plays)
+        found = train(members, known.features, known.table, config, start=before.model, device="cpu")
+        return Learned(found.model, known)
 
-    def _zeroed(self, model: IntentRec, task: Task) -> str:
+    def _zeroed(self, learned: Learned, task: Task) -> str:
         """NDCG@10 as code has it that gives hidden items the score 0, to compare with tables that were made so."""
         if not task.targets.filter_watched:
             return ""
         zeroed = dataclasses.replace(task, targets=dataclasses.replace(task.targets, hidden_score=0.0))
-        ranker = ScoredByModel(grown(model, self._loaded), self._loaded.data.features)
-        return f"; with hidden items scored 0: NDCG@10 {quality(ranks_alone(ranker, zeroed)).ndcg_at_10:.4f}"
+        gain = quality(ranks_alone(learned.scorer(self._loaded), zeroed)).ndcg_at_10
+        return f"; with hidden items scored 0: NDCG@10 {gain:.4f}"
 
-    def _asked(self, model: IntentRec, task: Task, note: str) -> Answers:
-        ranker = ScoredByModel(grown(model, self._loaded), self._loaded.data.features)
+    def _answers(self, learned: Learned, task: Task, note: str) -> Answers:
+        ranker = learned.scorer(self._loaded)
         ranked = rank(ranker, task)
         return Answers(ranked, note, ranker.heads)
 
 
 @dataclass(frozen=True, slots=True)
-class _OnTask:
-    """A validation task, ranked as the test is: every item of the universe, the whole history hidden."""
+class _Validation:
+    """A validation task, asked as the test is: every item of the universe, the whole history hidden, and in a stream with the
+    refreshes in it.
+    """
 
-    loaded: Loaded
+    learner: Learner
+    known: Known
     task: Task
 
     def measure(self, model: IntentRec) -> tuple[Quality, dict[str, float]]:
         """NDCG@10 and the others; the heads are not looked at."""
-        ranker = ScoredByModel(grown(model, self.loaded), self.loaded.data.features)
-        return quality(ranks_alone(ranker, self.task)), {}
+        return quality(self.learner.streamed(Learned(model, self.known), self.task).ranked.ranks), {}
 
 
-def grown(model: IntentRec, loaded: Loaded) -> IntentRec:
-    """The model with rows for the whole universe, as a bundle has them for items that were not played yet."""
+def grown(model: IntentRec, vocabulary: Vocabulary, loaded: Loaded) -> IntentRec:
+    """The model with rows for the whole universe, as a bundle has them for items that were not played yet.
+
+    ``vocabulary`` numbers the model's rows. Those of the result are numbered as the data set is, whatever their order was.
+
+    Raises: ValueError when the vocabulary is not that of the model.
+    """
+    if len(vocabulary) != model.num_rows:
+        raise ValueError(f"a vocabulary of {len(vocabulary)} rows for a model of {model.num_rows}")
     whole = copy.deepcopy(model)
+    extended = vocabulary.extended(loaded.vocabulary.item_ids[1:])
+    whole.grow(ItemTable(model.domain, extended, loaded.catalogue))
+    own = torch.from_numpy(extended.rows(loaded.vocabulary.hashes))
+    whole.item.weight.data = whole.item.weight.data[own]
+    whole.item_bias.data = whole.item_bias.data[own]
     whole.grow(loaded.table)
     return whole
+
+
+def num_weights(model: IntentRec) -> str:
+    """How many weights a model has, with those of its items apart."""
+    of_items = model.item.weight.numel() + model.item_bias.numel()
+    others = sum(weights.numel() for weights in model.parameters()) - of_items
+    return f"{others:,} weights and {of_items:,} of items"
 
 
 def part_of(task: Task, which: NDArray[np.int64]) -> Task:
@@ -269,5 +313,6 @@ def part_of(task: Task, which: NDArray[np.int64]) -> Task:
         learnable=task.learnable,
         learned=task.learned[which],
         live=task.live[which],
+        countable=task.countable[which],
         now_s=task.now_s[which],
     )

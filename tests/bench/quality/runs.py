@@ -1,6 +1,7 @@
-"""One run: made once, and kept under a hash of data, protocol, configuration, code and seed.
+"""One run: made once, and kept under a hash of data, domain, tasks, configuration, code and seed.
 
-The hash of the code is of what it does: comments, docstrings and layout may change without a new run.
+The hash of the code is of what it does: comments, docstrings and layout may change without a new run. The hash of the tasks is of
+which plays are asked and what is known at each of them, not of a protocol's name.
 """
 
 from __future__ import annotations
@@ -13,18 +14,31 @@ import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from intentrec_core.domain.toml import domain_text
 from intentrec_core.evaluation.heads import HeadOutcomes
 from intentrec_core.evaluation.protocols import Protocol
 from intentrec_core.evaluation.rankers import Ranked
+from intentrec_core.evaluation.task import Task
 from tests.bench.quality.data_sets import Loaded
 from tests.bench.quality.rows import Answers, Row
 
 ROOT = Path(__file__).parents[3]
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _OUTCOMES = tuple(HeadOutcomes.__slots__)
+#: What turns a run into figures.
+FIGURES_CODE = (
+    "intentrec_core/evaluation/heads.py",
+    "intentrec_core/evaluation/lists.py",
+    "intentrec_core/evaluation/metrics.py",
+    "intentrec_core/evaluation/outcome.py",
+    "tests/bench/quality/figures.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +51,14 @@ class Runs:
         """Where the run of this key is kept."""
         return self.folder / f"{key}.npz"
 
-    def read(self, key: str) -> Answers | None:
-        """A finished run; None if it was not made, or its file is not whole."""
+    def read(self, key: str, num_targets: int) -> Answers | None:
+        """A finished run; None if it was not made, its file is not whole, or it is one of another number of targets."""
         try:
             with self.path(key).open("rb") as file, np.load(file) as found:
                 names = json.loads(str(found["names"]))
                 heads = {n: HeadOutcomes(*(found[f"{n}/{part}"] for part in _OUTCOMES)) for n in names}
-                return Answers(Ranked(found["ranks"], found["listed"]), str(found["note"]), heads)
+                ranked = Ranked(found["ranks"], found["listed"])
+                return Answers(ranked, str(found["note"]), heads) if len(ranked.ranks) == num_targets else None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
@@ -60,8 +75,39 @@ class Runs:
 
 
 def run_key(loaded: Loaded, protocol: Protocol, row: Row, seed: int) -> str:
-    """The name of a run: the same for the same data, protocol, configuration, code and seed."""
-    parts = (loaded.digest, protocol.name, row.name, row.configuration, code_hash(row.code), str(seed))
+    """The name of a run: the same for the same data, domain, tasks, configuration, code and seed. Runs that are trained also
+    depend on torch's version and number of threads.
+    """
+    asked = tasks_hash(loaded, protocol, with_times=not row.is_trained)
+    versions = f"{torch.__version__} {torch.get_num_threads()}" if row.is_trained else ""
+    return hashed(row.name, row.configuration, asked, code_hash(row.code), str(seed), versions)
+
+
+def tasks_hash(loaded: Loaded, protocol: Protocol, *, with_times: bool = True) -> str:
+    """A hash of what is asked and what is known: data, domain, universe and filter, plays, and what may be learned at each.
+
+    Without ``with_times``, what is known of the time of a list is left out: a trained row does not use it.
+    """
+    found = hashlib.sha256(f"{loaded.digest}\0{domain_text(loaded.domain)}\0{loaded.data.hides_history}\0".encode())
+    found.update(loaded.data.universe.tobytes())
+    for task in (protocol.validation, protocol.test):
+        for values in _asked(task, with_times):
+            found.update(f"{values.dtype} {values.shape}\0".encode() + values.tobytes())
+    return found.hexdigest()[:16]
+
+
+def _asked(task: Task, with_times: bool) -> tuple[NDArray[Any], ...]:
+    asked = (task.targets.play, task.learnable, task.learned)
+    return (*asked, task.live, task.countable, task.now_s) if with_times else asked
+
+
+def row_hash(row: Row) -> str:
+    """A hash of the code and the configuration that a row's figures come from: one that is not today's is not shown."""
+    return hashed(row.name, row.configuration, code_hash(row.code), code_hash(FIGURES_CODE))
+
+
+def hashed(*parts: str) -> str:
+    """A short hash of some texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from intentrec_core.baselines.popularity import WEEK_S
-from intentrec_core.evaluation.protocols import Protocol
+from intentrec_core.evaluation.protocols import Protocol, streaming, temporal
 from intentrec_core.evaluation.rankers import PopularityRanker, ranks_alone
 from tests.bench import report
 from tests.bench.quality import __main__ as command
@@ -20,7 +21,7 @@ from tests.bench.quality.data_sets import DATA_SETS, QUICK, Loaded, digest, worl
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published
 from tests.bench.quality.rows import Answers, Row, popularity_rows
-from tests.bench.quality.runs import Runs, code_hash, meaning, run_key
+from tests.bench.quality.runs import Runs, code_hash, meaning, row_hash, run_key
 
 SMALL = dataclasses.replace(QUICK[0], load=lambda _: world_plays(1_500, 60, 120), protocols=QUICK[0].protocols[:1])
 
@@ -37,16 +38,52 @@ def protocol(loaded: Loaded) -> Protocol:
 
 def test_a_run_is_named_by_everything_that_decides_it(loaded: Loaded, protocol: Protocol) -> None:
     row = popularity_rows()[0]
+    trained, threads = dataclasses.replace(row, is_trained=True), torch.get_num_threads()
+
+    def with_task(**changes: object) -> Protocol:
+        return dataclasses.replace(protocol, test=dataclasses.replace(protocol.test, **changes))  # type: ignore[arg-type]
+
+    data = protocol.test.data
     keys = [
         run_key(loaded, protocol, row, 0),
         run_key(loaded, protocol, row, 1),
+        run_key(loaded, protocol, trained, 0),
+        run_key(loaded, with_task(learned=protocol.test.learned + 1), row, 0),
+        run_key(loaded, with_task(live=protocol.test.live + 1), row, 0),
+        run_key(loaded, with_task(now_s=protocol.test.now_s + 1), row, 0),
+        run_key(loaded, with_task(countable=protocol.test.countable + 1), row, 0),
+        run_key(loaded, with_task(learnable=~protocol.test.learnable), row, 0),
+        run_key(loaded, dataclasses.replace(protocol, test=protocol.validation), row, 0),
+        run_key(dataclasses.replace(loaded, data=dataclasses.replace(data, hides_history=True)), protocol, row, 0),
+        run_key(dataclasses.replace(loaded, data=dataclasses.replace(data, universe=~data.universe)), protocol, row, 0),
+        run_key(dataclasses.replace(loaded, domain="movielens"), protocol, row, 0),
         run_key(loaded, protocol, dataclasses.replace(row, configuration="other"), 0),
         run_key(loaded, protocol, dataclasses.replace(row, code=("tests/bench/bars.py",)), 0),
         run_key(dataclasses.replace(loaded, digest="other"), protocol, row, 0),
-        run_key(loaded, dataclasses.replace(protocol, name="other"), row, 0),
     ]
     assert len(set(keys)) == len(keys)
     assert keys[0] == run_key(loaded, protocol, row, 0)
+    try:
+        torch.set_num_threads(threads + 1)
+        assert run_key(loaded, protocol, trained, 0) not in keys
+        assert run_key(loaded, protocol, row, 0) == keys[0]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_two_streams_that_begin_elsewhere_are_two_runs(loaded: Loaded) -> None:
+    """Their protocols have the same name."""
+    one, two = (streaming(loaded.data, refresh_plays=100, first_ratio=ratio) for ratio in (0.6, 0.7))
+    assert one.name == two.name
+    assert run_key(loaded, one, popularity_rows()[0], 0) != run_key(loaded, two, popularity_rows()[0], 0)
+
+
+def test_one_trained_run_answers_whether_the_time_of_a_target_is_known_or_not(loaded: Loaded) -> None:
+    known, unknown = (temporal(loaded.data, test_ratio=0.3, knows_time=knows) for knows in (True, False))
+    popular = popularity_rows()[0]
+    trained = dataclasses.replace(popular, is_trained=True)
+    assert run_key(loaded, known, trained, 0) == run_key(loaded, unknown, trained, 0)
+    assert run_key(loaded, known, popular, 0) != run_key(loaded, unknown, popular, 0)
 
 
 def test_a_comment_makes_no_new_run_and_a_changed_line_does() -> None:
@@ -70,15 +107,16 @@ def test_a_kept_run_is_read_as_it_was_and_half_a_file_is_none(
     runs, row = Runs(tmp_path), popularity_rows()[1]
     answers = row.answer(SMALL, loaded, protocol, 0)
     runs.keep("key", dataclasses.replace(answers, note="chosen"))
-    found = runs.read("key")
+    found = runs.read("key", len(protocol.test))
     assert found is not None
     assert found.note == "chosen"
     np.testing.assert_array_equal(found.ranked.ranks, answers.ranked.ranks)
     np.testing.assert_array_equal(found.ranked.listed, answers.ranked.listed)
+    assert runs.read("key", len(protocol.test) + 1) is None
     whole = runs.path("key").read_bytes()
     runs.path("key").write_bytes(whole[: len(whole) // 2])
-    assert runs.read("key") is None
-    assert runs.read("never made") is None
+    assert runs.read("key", len(protocol.test)) is None
+    assert runs.read("never made", len(protocol.test)) is None
 
 
 @pytest.fixture
@@ -138,10 +176,43 @@ def test_the_document_names_what_was_not_run(kept: Path) -> None:
     rows = [row | {"data": "world"} for row in rows_of(kept)]
     text = "\n".join(document.tables(rows))
     assert "| popular, 1 day |" in text
-    line = next(line for line in text.splitlines() if line.startswith("Not run yet: "))
+    line = next(line for line in text.splitlines() if line.startswith("Not run with today's code: "))
     assert "popular, 7 days" in line
     assert "popular, 1 day" not in line
-    assert text.count("\nNot run yet.") == len(DATA_SETS) - 1
+    assert text.count("\nNot run with today's code.") == len(DATA_SETS) - 1
+
+
+def test_a_figure_does_not_outlive_the_code_that_gave_it(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other code writes its figures beside the old ones, and the document shows those of today's code alone."""
+    monkeypatch.setattr(document, "DATA_SETS", (SMALL,))
+    command.main(["--rows", "popular, 1 day"])
+    before = rows_of(kept)
+    assert "| popular, 1 day |" in "\n".join(document.tables(before))
+    monkeypatch.setattr("tests.bench.quality.runs.FIGURES_CODE", ("tests/bench/bars.py",))
+    assert "| popular, 1 day |" not in "\n".join(document.tables(before))
+    command.main(["--rows", "popular, 1 day"])
+    assert rows_of(kept)[: len(before)] == before
+    assert len(rows_of(kept)) == 2 * len(before)
+    assert "| popular, 1 day |" in "\n".join(document.tables(rows_of(kept)))
+
+
+def test_figures_without_their_code_or_of_other_code_are_not_current() -> None:
+    row = popularity_rows()[0]
+    code = {row.name: row_hash(row)}
+    assert document.is_current({"model": row.name, "code": row_hash(row)}, code)
+    assert not document.is_current({"model": row.name}, code)
+    assert not document.is_current({"model": row.name, "code": "other"}, code)
+    assert not document.is_current({"model": "gone", "code": row_hash(row)}, code)
+    pair = {"model": row.name, "other": row.name, "code": figures.pair_hash(row_hash(row), row_hash(row))}
+    assert document.is_current(pair, code)
+    assert not document.is_current(pair | {"other": "gone"}, code)
+
+
+def test_a_run_that_is_made_again_is_written_again(kept: Path) -> None:
+    command.main(["--rows", "popular, 1 day"])
+    once = len(rows_of(kept))
+    command.main(["--rows", "popular, 1 day", "--again"])
+    assert len(rows_of(kept)) == 2 * once
 
 
 def test_seeds_stand_beside_their_mean_and_ours_beside_every_other_with_p(
@@ -163,11 +234,14 @@ def test_seeds_stand_beside_their_mean_and_ours_beside_every_other_with_p(
         row["seed"]: float(str(row["value"])) for row in rows if (row["model"], row["metric"]) == ("ours", "ndcg@10")
     }
     assert by_seed[figures.MEAN] == pytest.approx((by_seed[0] + by_seed[1]) / 2, abs=2e-6)
-    (compared,) = [row for row in rows if row["metric"] == "ndcg@10 above popular, 1 day"]
-    assert float(str(compared["value"])) > 0
-    assert float(str(compared["p"])) < 0.05
+    compared = {row["metric"]: row for row in rows if row.get("other") == "popular, 1 day"}
+    assert set(compared) >= {"ndcg@10 above", "mrr above"}
+    for metric in ("ndcg@10 above", "mrr above"):
+        assert float(str(compared[metric]["value"])) > 0
+        assert float(str(compared[metric]["p"])) < 0.05
     text = "\n".join(document.tables([row | {"data": "world"} for row in rows]))
-    assert "| ours | popular, 1 day | +" in text
+    assert "| ours | NDCG@10 | popular, 1 day | +" in text
+    assert "| ours | MRR | popular, 1 day | +" in text
     assert f"0: {by_seed[0]:.4f}, 1: {by_seed[1]:.4f}" in text
 
 

@@ -65,6 +65,7 @@ def test_a_models_heads_are_held_to_the_label_of_the_play_before(world: TinyWorl
         expected = (now & last).sum() / last.sum() if now.any() and last.any() else np.nan
         np.testing.assert_allclose(genre.repeated[i], expected)
     assert 0 < np.nanmean(genre.repeated) < 1
+    assert not task.targets.lifted.any(), "the task, and so every ranker after this one, hides what it did"
     assert ((genre.confidence > 0) & (genre.confidence <= 1)).all()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from intentrec_core.errors import DataError
 from intentrec_core.evaluation.protocols import Protocol, leave_one_out, streaming, temporal
 from intentrec_core.evaluation.rankers import MarkovRanker, PopularityRanker, Ranker, ranks_alone
 from intentrec_core.evaluation.task import EvaluationData, Task
-from intentrec_core.evaluation.tuning import first_order_grid, last_plays_grid, tune
+from intentrec_core.evaluation.tuning import Axis, first_order, last_plays, tune
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import plays_table
 from tests.worlds.tiny_plays import cycling_plays, random_plays, row
@@ -25,12 +25,14 @@ PROTOCOLS: dict[str, Callable[[EvaluationData], Protocol]] = {
     "time unknown": lambda data: temporal(data, knows_time=False),
     "leave-one-out": leave_one_out,
     "streaming": lambda data: streaming(data, refresh_plays=25),
+    "streaming, time unknown": lambda data: streaming(data, refresh_plays=25, knows_time=False),
 }
-RANKERS: dict[str, Ranker] = {
-    "popular": PopularityRanker(900.0),
-    "ever": PopularityRanker(math.inf),
-    "frozen": MarkovRanker(MarkovSettings(shrinkage=1.0)),
-    "online": MarkovRanker(MarkovSettings(shrinkage=1.0, spread=3), online=True),
+#: Rankers, and how many plays each may know at a target of a task: at most one of these numbers.
+RANKERS: dict[str, tuple[Ranker, Callable[[Task], np.ndarray]]] = {
+    "popular": (PopularityRanker(900.0), lambda task: task.live),
+    "ever": (PopularityRanker(math.inf), lambda task: task.countable),
+    "frozen": (MarkovRanker(MarkovSettings(shrinkage=1.0, backoff=0.0)), lambda task: task.learned),
+    "online": (MarkovRanker(MarkovSettings(shrinkage=1.0, spread=3), online=True), lambda task: task.countable),
 }
 
 
@@ -102,15 +104,18 @@ def test_in_a_stream_every_play_is_asked_before_it_is_learned(world: TinyWorld) 
 @pytest.mark.parametrize("ranker", RANKERS.values(), ids=RANKERS)
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_no_ranker_knows_what_it_is_asked(
-    world: TinyWorld, protocol: Callable[[EvaluationData], Protocol], ranker: Ranker
+    world: TinyWorld,
+    protocol: Callable[[EvaluationData], Protocol],
+    ranker: tuple[Ranker, Callable[[Task], np.ndarray]],
 ) -> None:
-    """The scores of a target stay the same when every play that may not be known there has another item."""
+    """The scores of a target stay the same when every play that this ranker may not know there has another item."""
+    ranker, known_to = ranker
     data = data_of(world)
     test = protocol(data).test
     before = scores_of(ranker, test)
     random = np.random.default_rng(1)
     for target in random.choice(len(test), 5, replace=False).tolist():
-        known = test.learnable & (data.place < max(test.learned[target], test.live[target]))
+        known = test.learnable & (data.place < known_to(test)[target])
         play = int(test.targets.play[target])
         known |= (data.members.member == data.members.member[play]) & (np.arange(len(data.place)) < play)
         other = dataclasses.replace(data, row=np.where(known, data.row, 1 + (data.row + 7) % 30))
@@ -137,6 +142,18 @@ def test_a_list_made_at_the_play_before_counts_less_than_one_made_at_the_target(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_only_leave_one_out_counts_more_than_had_happened(
+    world: TinyWorld, protocol: Callable[[EvaluationData], Protocol]
+) -> None:
+    test = protocol(data_of(world)).test
+    if test.learnable.all():
+        np.testing.assert_array_equal(test.countable, test.live)
+    else:
+        np.testing.assert_array_equal(test.countable, test.learned)
+        assert (test.live < test.learned).all()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_new_members_and_new_items_are_those_of_whom_nothing_was_learned(
     world: TinyWorld, protocol: Callable[[EvaluationData], Protocol]
 ) -> None:
@@ -147,30 +164,44 @@ def test_new_members_and_new_items_are_those_of_whom_nothing_was_learned(
         assert test.is_new_item()[i] == (test.targets.row[i] not in test.data.row[learned])
 
 
-def test_the_best_of_a_grid_is_the_best_on_validation_and_stands_beside_the_mean(world: TinyWorld) -> None:
+def circles(world: TinyWorld) -> Task:
     packed = pack_members(world.layout, cycling_plays(members=8, plays=40, items=12))
     data = EvaluationData.of(packed, world.features, np.arange(len(world.vocabulary)) > 0, hides_history=False)
-    validation = temporal(data).validation
-    grid: list[Ranker] = [
-        PopularityRanker(900.0),
-        MarkovRanker(MarkovSettings(lags=1, shrinkage=0.1)),
-        PopularityRanker(60.0),
-    ]
-    found = tune(grid, validation)
-    values = [
-        float(np.where(r <= 10, 1 / np.log2(1 + r), 0).mean()) for r in (ranks_alone(g, validation) for g in grid)
-    ]
-    assert found.best is grid[1]
-    assert found.value == max(values) > found.grid_mean == pytest.approx(np.mean(values))
-    assert found.grid_spread == pytest.approx(np.std(values))
-    assert "best of 3" in found.line()
-    with pytest.raises(ValueError, match="empty"):
-        tune([], validation)
+    return temporal(data).validation
 
 
-def test_the_grids_hold_chains_of_their_kind() -> None:
-    assert {(g.settings.lags, g.online) for g in first_order_grid(online=False)} == {(1, False)}
-    last = last_plays_grid(online=True)
-    assert {(g.settings.lags, g.online) for g in last} == {(5, True)}
-    assert {g.settings.spread for g in last} == {1, 5}
-    assert len(set(last)) == len(last)
+def test_the_best_point_is_the_best_on_validation_and_stands_beside_the_mean(world: TinyWorld) -> None:
+    validation = circles(world)
+    tried: dict[tuple[float, float], float] = {}
+
+    def make(point: Mapping[str, float]) -> Ranker:
+        ranker = MarkovRanker(MarkovSettings(lags=1, shrinkage=point["shrinkage"], backoff=point["backoff"]))
+        ranks = ranks_alone(ranker, validation)
+        tried[point["shrinkage"], point["backoff"]] = float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean())
+        return ranker
+
+    axes = (Axis("shrinkage", (0.1, 1e6), 1e6), Axis("backoff", (0.1, 1.0, 10.0), 1.0))
+    found = tune(make, axes, validation)
+    assert found.value == max(tried.values()) > found.mean == pytest.approx(np.mean(list(tried.values())))
+    assert found.spread == pytest.approx(np.std(list(tried.values())))
+    assert found.best.settings.shrinkage == 0.1
+    assert found.num_points == len(tried)
+    assert "shrinkage" in found.at_edge
+    assert f"best of {len(tried)}" in found.line()
+    assert "at the edge: shrinkage" in found.line()
+    with pytest.raises(ValueError, match="no setting"):
+        tune(make, (), validation)
+
+
+def test_a_value_beyond_which_there_is_none_is_no_edge() -> None:
+    axis = Axis("decay", (0.5, 0.8, 1.0), 0.8, last=1.0)
+    assert [axis.is_edge(value) for value in axis.values] == [True, False, False]
+
+
+def test_chains_are_chosen_among_those_of_their_kind(world: TinyWorld) -> None:
+    validation = circles(world)
+    first, last = first_order(validation, online=False), last_plays(validation, online=True)
+    assert (first.best.settings.lags, first.best.online) == (1, False)
+    assert (last.best.settings.lags, last.best.online) == (5, True)
+    assert first.value > 0.8
+    assert last.value > 0.8

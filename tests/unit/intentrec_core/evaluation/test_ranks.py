@@ -51,6 +51,7 @@ class Halved:
             learnable=np.ones(len(PLAYS), dtype=np.bool_),
             learned=np.full(len(self.targets), 60),
             live=data.place[self.targets.play],
+            countable=data.place[self.targets.play],
             now_s=data.ts_s[self.targets.play],
         )
 
