@@ -292,14 +292,10 @@ class Settings(BaseSettings):
             raise ConfigError(_one_line(error)) from None
 
     def connection(self) -> dict[str, Any]:
-        """Keyword arguments with which any aiokafka client connects to the broker.
-
-        As a side effect, no client of this process creates a topic by asking for it. aiokafka allows that, and so does Kafka by
-        default: a deleted topic would be back within a second, empty, not compacted and with the broker's number of partitions.
+        """Keyword arguments with which any aiokafka client connects to the broker. No client of this process creates a topic by
+        asking for it from then on.
         """
-        from aiokafka.protocol.metadata import MetadataRequest
-
-        MetadataRequest.__init__.__defaults__ = (None, False)  # topics, allow_auto_topic_creation
+        _forbid_topic_creation()
         options: dict[str, Any] = {"bootstrap_servers": self.broker, "security_protocol": self.security_protocol}
         if self.security_protocol.endswith("SSL"):
             from aiokafka.helpers import create_ssl_context
@@ -310,6 +306,17 @@ class Settings(BaseSettings):
             options["sasl_plain_username"] = self.sasl_username
             options["sasl_plain_password"] = self.sasl_password.get_secret_value()
         return options
+
+
+def _forbid_topic_creation() -> None:
+    """Changes a default of aiokafka's, which has no setting for it.
+
+    Its requests for metadata allow the broker to create the topic, and so does Kafka by default: a deleted topic would be back
+    within a second, empty, not compacted and with the broker's number of partitions.
+    """
+    from aiokafka.protocol.metadata import MetadataRequest
+
+    MetadataRequest.__init__.__defaults__ = (None, False)  # topics, allow_auto_topic_creation
 
 
 def _one_line(error: ValidationError) -> str:
