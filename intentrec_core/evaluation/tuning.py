@@ -24,18 +24,18 @@ AnyRanker = TypeVar("AnyRanker", bound=Ranker)
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A setting and the values that are tried, ascending. ``start``: where the search begins. ``last``: a value beyond which
-    there is none, so that it is no edge.
+    """A setting and the values that are tried, ascending. ``start``: where the search begins. ``ends``: values beyond which
+    there are none, so that they are no edge.
     """
 
     name: str
     values: tuple[float, ...]
     start: float
-    last: float | None = None
+    ends: tuple[float, ...] = ()
 
     def is_edge(self, value: float) -> bool:
         """Whether a better value may lie beyond this one."""
-        return len(self.values) > 1 and value in (self.values[0], self.values[-1]) and value != self.last
+        return len(self.values) > 1 and value in (self.values[0], self.values[-1]) and value not in self.ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def tune(make: Callable[[Mapping[str, float]], AnyRanker], axes: Sequence[Axis],
 
 #: Settings of :class:`~intentrec_core.baselines.markov.MarkovSettings`: first those of every chain.
 _EVERY_CHAIN = (
-    Axis("backoff_window_s", (DAY_S, 2 * DAY_S, 7 * DAY_S, 30 * DAY_S, math.inf), 7 * DAY_S, math.inf),
+    Axis("backoff_window_s", (DAY_S, 2 * DAY_S, 7 * DAY_S, 30 * DAY_S, math.inf), 7 * DAY_S, (math.inf,)),
     Axis("backoff", (0.001, 0.01, 0.1, 1.0, 10.0, 100.0), 0.1),
     Axis("shrinkage", (0.1, 1.0, 10.0, 100.0, 1000.0), 10.0),
 )
@@ -115,6 +115,6 @@ def last_plays(validation: Task, *, online: bool, lags: int = 5) -> Tuned[Markov
     def make(point: Mapping[str, float]) -> MarkovRanker:
         return MarkovRanker(MarkovSettings(lags=lags, **point | {"spread": int(point["spread"])}), online)  # type: ignore
 
-    decay = Axis("decay", (0.2, 0.4, 0.6, 0.85, 1.0), 0.85, 1.0)
-    spread = Axis("spread", (1, lags), 1)
+    decay = Axis("decay", (0.2, 0.4, 0.6, 0.85, 1.0), 0.85, (1.0,))
+    spread = Axis("spread", (1, lags), 1, (1, lags))
     return tune(make, (*_EVERY_CHAIN, decay, spread), validation)

@@ -72,7 +72,7 @@ EVALUATION = (
     ),
     Mutant(
         "a choice at the end of what was tried is not named",
-        (Edit(TUNING, "and value != self.last", "and value == self.last"),),
+        (Edit(TUNING, "and value not in self.ends", "and value in self.ends"),),
         (TEST_PROTOCOLS,),
     ),
     Mutant(

@@ -171,6 +171,18 @@ DATA_SETS = (
         hides_history=True,
         recorded="beauty",
     ),
+    Measured(
+        name="kuairand-pure",
+        title=RECORDED_SETS["kuairand-pure"].title,
+        domain="kuairand",
+        load=_recorded("kuairand-pure"),
+        protocols=(
+            lambda data: temporal(data, test_ratio=0.2),
+            lambda data: streaming(data, refresh_plays=50_000, first_ratio=0.8),
+        ),
+        hides_history=True,
+        recorded="kuairand-pure",
+    ),
 )
 
 QUICK = (

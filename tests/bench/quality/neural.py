@@ -95,7 +95,7 @@ BUDGETS: Mapping[str, Budget] = {
     "beauty": Budget(
         train=TrainConfig(epochs=30, patience=3, batch_windows=128, learning_rate=2e-3, shuffle_ties=False)
     ),
-    "quick-world": Budget(ModelConfig(width=16, intent_width=8), TrainConfig(epochs=2, patience=2)),
+    "quick-world": Budget(ModelConfig(width=16, intent_width=8), TrainConfig(epochs=8, patience=8)),
 }
 
 

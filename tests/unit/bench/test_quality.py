@@ -17,7 +17,19 @@ from intentrec_core.evaluation.rankers import PopularityRanker, ranks_alone
 from tests.bench import report
 from tests.bench.quality import __main__ as command
 from tests.bench.quality import document, figures
-from tests.bench.quality.data_sets import DATA_SETS, QUICK, Loaded, digest, world_plays
+from tests.bench.quality.data_sets import (
+    DATA_SETS,
+    QUICK,
+    QUICK_ITEMS,
+    QUICK_MEMBERS,
+    QUICK_PLAYS,
+    WORLD_ITEMS,
+    WORLD_MEMBERS,
+    WORLD_PLAYS,
+    Loaded,
+    digest,
+    world_plays,
+)
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published
 from tests.bench.quality.rows import Answers, Row, popularity_rows
@@ -99,6 +111,21 @@ def test_the_data_are_named_by_every_value() -> None:
     assert digest(plays.slice(1), catalogue) != digest(plays, catalogue)
     one, other = (world_plays(200, 60, 120, informative=informative) for informative in (True, False))
     assert digest(*one) != digest(*other)
+
+
+@pytest.mark.parametrize(
+    ("plays", "members", "items", "informative", "expected"),
+    [
+        (WORLD_PLAYS, WORLD_MEMBERS, WORLD_ITEMS, True, "2b2e6f74db55"),
+        (QUICK_PLAYS, QUICK_MEMBERS, QUICK_ITEMS, True, "ca48d5cfe894"),
+        (QUICK_PLAYS, QUICK_MEMBERS, QUICK_ITEMS, False, "bcc8d4b12557"),
+    ],
+)
+def test_the_simulated_world_is_never_changed(
+    plays: int, members: int, items: int, informative: bool, expected: str
+) -> None:
+    """A figure of one world says nothing of another: whoever changes the simulation begins a new world, and keeps this one."""
+    assert digest(*world_plays(plays, members, items, informative=informative)) == expected
 
 
 def test_a_kept_run_is_read_as_it_was_and_half_a_file_is_none(

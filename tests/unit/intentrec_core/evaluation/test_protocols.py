@@ -180,7 +180,7 @@ def test_the_best_point_is_the_best_on_validation_and_stands_beside_the_mean(wor
         tried[point["shrinkage"], point["backoff"]] = float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean())
         return ranker
 
-    axes = (Axis("shrinkage", (0.1, 1e6), 1e6), Axis("backoff", (0.1, 1.0, 10.0), 1.0))
+    axes = (Axis("shrinkage", (0.1, 1e6), 1e6, (1e6,)), Axis("backoff", (0.1, 1.0, 10.0), 1.0))
     found = tune(make, axes, validation)
     assert found.value == max(tried.values()) > found.mean == pytest.approx(np.mean(list(tried.values())))
     assert found.spread == pytest.approx(np.std(list(tried.values())))
@@ -194,7 +194,7 @@ def test_the_best_point_is_the_best_on_validation_and_stands_beside_the_mean(wor
 
 
 def test_a_value_beyond_which_there_is_none_is_no_edge() -> None:
-    axis = Axis("decay", (0.5, 0.8, 1.0), 0.8, last=1.0)
+    axis = Axis("decay", (0.5, 0.8, 1.0), 0.8, ends=(1.0,))
     assert [axis.is_edge(value) for value in axis.values] == [True, False, False]
 
 
