@@ -184,7 +184,7 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=100,
-        description="how strongly predicted intents steer the recommendation: 1: as trained; 0: not at all",
+        description="scale of what predicted intents add to an item's score: 1: as trained and as the gate judges; 0: nothing",
     )
 
     catalogue_source: Literal["none", "topic"] = Field(
@@ -292,7 +292,10 @@ class Settings(BaseSettings):
             raise ConfigError(_one_line(error)) from None
 
     def connection(self) -> dict[str, Any]:
-        """Keyword arguments with which any aiokafka client connects to the broker."""
+        """Keyword arguments with which any aiokafka client connects to the broker. No client of this process creates a topic by
+        asking for it from then on.
+        """
+        _forbid_topic_creation()
         options: dict[str, Any] = {"bootstrap_servers": self.broker, "security_protocol": self.security_protocol}
         if self.security_protocol.endswith("SSL"):
             from aiokafka.helpers import create_ssl_context
@@ -303,6 +306,17 @@ class Settings(BaseSettings):
             options["sasl_plain_username"] = self.sasl_username
             options["sasl_plain_password"] = self.sasl_password.get_secret_value()
         return options
+
+
+def _forbid_topic_creation() -> None:
+    """Changes a default of aiokafka's, which has no setting for it.
+
+    Its requests for metadata allow the broker to create the topic, and so does Kafka by default: a deleted topic would be back
+    within a second, empty, not compacted and with the broker's number of partitions.
+    """
+    from aiokafka.protocol.metadata import MetadataRequest
+
+    MetadataRequest.__init__.__defaults__ = (None, False)  # topics, allow_auto_topic_creation
 
 
 def _one_line(error: ValidationError) -> str:

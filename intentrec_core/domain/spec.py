@@ -17,8 +17,6 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 
-import msgspec
-
 from intentrec_core.times import EARLIEST_MS
 
 _TRUTH_NAMES = {"true", "false"}
@@ -268,7 +266,7 @@ def spelled_code(codes: Mapping[str, int], text: str) -> int:
 
 def json_bytes(text: str) -> int:
     """Bytes of a text as a JSON string, quotes included."""
-    return len(msgspec.json.encode(text))
+    return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def _bucket_names(edges: Sequence[float]) -> tuple[str, ...]:

@@ -17,23 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.features.buckets import DAY_S
+from intentrec_core.features.count_columns import DECAYS_S, NUM_COLUMNS
 from intentrec_core.kernels.decayed_counts import logs_at_moments, logs_of_pairs, sums_after_events
-
-#: An hour, a day, a week, a month.
-DECAYS_S = (3_600.0, DAY_S, 7 * DAY_S, 30 * DAY_S)
-NUM_COLUMNS = len(DECAYS_S) + 1
 
 
 class PlayCounts:
     """Counts of given plays.
 
     ``rows`` i64[P] and ``ts_s`` f64[P] are the plays, in any order. ``refresh_s``: how far apart the moments are at which counts
-    are taken, in seconds.
+    are taken, in whole seconds: a moment is cut to a multiple of it, which with a fraction could be rounded to a later time.
 
     Cost: O(P log P) to build; 40 bytes a play.
     """
 
-    def __init__(self, rows: NDArray[np.int64], ts_s: NDArray[np.float64], num_rows: int, *, refresh_s: float) -> None:
+    def __init__(self, rows: NDArray[np.int64], ts_s: NDArray[np.float64], num_rows: int, *, refresh_s: int) -> None:
         known = np.flatnonzero(rows > 0)
         order = known[np.lexsort((ts_s[known], rows[known]))]
         self._num_rows, self._refresh_s = num_rows, refresh_s

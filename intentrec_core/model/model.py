@@ -29,9 +29,8 @@ from torch.nn import functional
 
 from intentrec_core.domain.spec import Domain, Field, FieldKind
 from intentrec_core.errors import ConfigError
-from intentrec_core.features.buckets import DAY_S
 from intentrec_core.features.columns import ContextBatch
-from intentrec_core.features.play_counts import NUM_COLUMNS
+from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
 from intentrec_core.model.dropout import Dropout
 from intentrec_core.model.intent_score import label_scores, label_shares, scored_heads
@@ -71,7 +70,7 @@ class ModelConfig:
     intent_stage: bool = True
     intent_score: bool = True
     item_counts: bool = False
-    count_refresh_s: float = 3600.0
+    count_refresh_s: int = 3600
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -79,18 +78,15 @@ class ModelConfig:
             ("num_heads", 1, 64),
             ("num_layers", 1, 48),
             ("intent_width", 1, 4096),
+            ("count_refresh_s", 1, 30 * 86_400),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(f"model {name} is {value}; allowed: a whole number, {low} to {high}")
         if self.width % self.num_heads:
             raise ConfigError(f"model width {self.width} is not a multiple of num_heads {self.num_heads}")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"model dropout is {self.dropout}; allowed: at least 0, below 1")
-        if not 1.0 <= self.count_refresh_s <= 30 * DAY_S:
-            raise ConfigError(
-                f"model count_refresh_s is {self.count_refresh_s}; allowed: 1 to {30 * DAY_S:.0f} seconds"
-            )
 
     @property
     def num_cached_layers(self) -> int:

@@ -2,7 +2,7 @@
 
 Plays times items is by far the largest array in training: the scores of 128 contexts of 100 plays over 12,000 items
 take 600 MB, and their gradient takes as much again. Here, a chunk of plays is scored, reduced to its loss and its
-gradient, and dropped while it is still in the processor's cache.
+gradient, and dropped while it is still in the processor's cache. Counts do not fit it: they are several numbers for each score.
 
 Shapes: N plays, V item rows, W width, L labels in the score of an item, Q = W + L, C columns of counts.
 """

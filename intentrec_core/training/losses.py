@@ -42,7 +42,11 @@ def intentrec_loss(
     ``intent_weight`` is lambda. ``first_target`` (i64[B], default 1) excludes plays that are already targets of another
     context. A target with an unknown item (row 0) has no item loss, but its labels count. With ``sampler``, the item
     loss is estimated from a sample of the items. ``counts`` are those that the model needs.
+
+    Raises: ValueError when the model needs counts and there are none.
     """
+    if model.count_gate is not None and counts is None:
+        raise ValueError("a model with item_counts cannot be trained without counts")
     place = torch.arange(1, batch.item_row.shape[1], device=batch.item_row.device)
     first = torch.ones_like(batch.lengths) if first_target is None else first_target.clamp(min=1)
     taken = (place[None] < batch.lengths[:, None]) & (place[None] >= first[:, None])

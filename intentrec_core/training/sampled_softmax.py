@@ -61,7 +61,8 @@ def sampled_cross_entropy(
     """Cross-entropy of each target's row against a sample of all items.
 
     Shapes: f32[N, Q], i64[N] (1 and more) -> f32[N].
-    Cost: O((N + C) · Q) memory and O(N · C · Q) time; nothing grows with V.
+    Cost: O((N + C) · Q) memory and O(N · C · Q) time; nothing grows with V. With counts, also one float for each target, drawn
+    item and column of counts: 131 MB for 3,200 targets and 2,048 drawn items.
     """
     target_NQ, target_bias_N = _vectors_of(model, row_N)
     target_N = (query_NQ * target_NQ).sum(dim=-1) + target_bias_N

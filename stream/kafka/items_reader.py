@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
 
 from intentrec_core.errors import BrokerError
 from intentrec_core.features.catalogue import Item
@@ -38,6 +39,10 @@ _RETRY_S = 1.0
 #: How soon a topic made anew and a worker that falls behind are noticed. A look costs the broker two small requests.
 _LOOK_INTERVAL_S = 1.0
 _LOOK_DEADLINE_S = 5.0
+#: Between two times that all of the topic is read, so that a broker that contradicts itself keeps no worker busy.
+_REREAD_INTERVAL_S = 2.0
+#: Between two warnings with the same cause.
+_WARNING_INTERVAL_S = 60.0
 #: Changes applied between two micro-batches: some milliseconds of the inference thread.
 _MAX_AT_ONCE = 512
 
@@ -63,6 +68,7 @@ class ItemsReader:
         self._exact_ends = False
         self._topic_id: bytes | None = None
         self._end, self._as_of_s = 0, 0.0
+        self._warned, self._next_warning_s = "", 0.0
 
     async def __aenter__(self) -> Self:
         """Connects.
@@ -126,18 +132,20 @@ class ItemsReader:
         # The newest records may be gone by compaction: they were tombstones, and what they withdrew is not there.
         return ItemChanges(items, max(offset, self._end - 1) if self._exact_ends else offset, num_unreadable)
 
-    async def follow(self, saw_lag: Callable[[int, float], None]) -> AsyncIterator[ItemChanges]:
+    async def follow(self, saw_lag: Callable[[float, float], None]) -> AsyncIterator[ItemChanges]:
         """The next changes, as they come; those that come together, together. Retries when the broker fails.
 
         Their offset is that of the last record read, the markers of transactions included: :meth:`changes` counts these too, and
         all workers that have read all of the topic know the same offset. A marker alone changes nothing but the offset. A topic
-        that was deleted and made anew is read from its beginning.
+        that was deleted and made anew is read from its beginning, once it holds a record: before that nothing is known of what it
+        will hold.
 
-        ``saw_lag`` is told about once a second how many records wait, and as of which time, in seconds since 1970, all records
-        are known. Changes count as known once the next ones are asked for. While the broker fails it is told nothing.
+        ``saw_lag`` is told about once a second, and before changes are yielded, how many records wait, and as of which time, in
+        seconds since 1970, all records are known. Changes count as known once the next ones are asked for. The number is NaN
+        while the topic is gone or holds no record, and while the broker fails.
         """
         known, awaited = await self._consumer.position(self._source), None
-        next_look_s = 0.0
+        next_look_s = next_reread_s = 0.0
         saw_lag(0, self._as_of_s)
         while True:
             try:
@@ -147,23 +155,29 @@ class ItemsReader:
                     continue
                 # After each fetch, so that nothing of a topic made anew is taken for a change of the one before.
                 look = await self._look()
-                is_anew = look.topic_id != self._topic_id
-            except OffsetOutOfRangeError:
+                # A broker without ids says nothing about it: during an upgrade some brokers have ids and others do not.
+                is_anew = None not in (look.topic_id, self._topic_id) and look.topic_id != self._topic_id
+            except (OffsetOutOfRangeError, UnknownTopicOrPartitionError):
                 is_anew = True
             except (KafkaError, TimeoutError) as error:
-                logger.warning("the items on %s cannot be read; retrying: %r", self._settings.broker, error)
+                saw_lag(math.nan, self._as_of_s)
+                self._warn(error)
                 self._consumer.seek(self._source, known)  # what was fetched before the failure is fetched again
                 await asyncio.sleep(_RETRY_S)
                 continue
             if is_anew:
-                logger.warning("%s was made anew: all of it is read again", self._source.topic)
+                saw_lag(math.nan, self._as_of_s)
+                await asyncio.sleep(next_reread_s - time.monotonic())
                 yield await self._all_again()
+                next_reread_s = time.monotonic() + _REREAD_INTERVAL_S
                 known, awaited = await self._consumer.position(self._source), None
                 saw_lag(0, self._as_of_s)
                 continue
+            self._topic_id, self._warned = self._topic_id or look.topic_id, ""
             next_look_s = time.monotonic() + _LOOK_INTERVAL_S
             awaited = awaited or look
             if position != known:
+                saw_lag(look.end - known, self._as_of_s)
                 known = position
                 yield self._changes_of(fetched.get(self._source, ()), position - 1)
             if known >= awaited.end:
@@ -171,20 +185,42 @@ class ItemsReader:
             saw_lag(max(0, look.end - known), self._as_of_s)
 
     async def _all_again(self) -> ItemChanges:
+        """All items of the topic that there is now, once it holds a record."""
         while True:
             try:
-                await self._rewind()
-                return replace(await self.changes(), is_whole=True)
+                async with asyncio.timeout(_LOOK_DEADLINE_S):
+                    await self._rewind()
+                changes = await self.changes()
+                if changes.items:
+                    logger.warning("%s was made anew: all of it is read again", self._source.topic)
+                    return replace(changes, is_whole=True)
+                self._warn(None)
             except (KafkaError, BrokerError, TimeoutError) as error:
-                logger.warning("the items on %s cannot be read; retrying: %r", self._settings.broker, error)
-                await asyncio.sleep(_RETRY_S)
+                self._warn(error)
+                # A consumer asks for an assigned topic that is gone thousands of times a second.
+                self._consumer.unsubscribe()
+            await asyncio.sleep(_RETRY_S)
+
+    def _warn(self, error: Exception | None) -> None:
+        """Says why the items cannot be read; None where the topic holds no record. At once where the cause is another one."""
+        topic, broker = self._source.topic, self._settings.broker
+        if error is not None and not isinstance(error, UnknownTopicOrPartitionError):
+            text = f"the items in topic {topic} on {broker} cannot be read; retrying: {error!r}"
+        else:
+            fault = "holds no record" if error is None else "does not exist"
+            remedy = (
+                "intentrec items sync FILE" if error is None else "intentrec topics, then intentrec items sync FILE"
+            )
+            text = f"topic {topic} on {broker} {fault}; lists stay as they are until it is filled: {remedy}"
+        if text != self._warned or time.monotonic() >= self._next_warning_s:
+            self._warned, self._next_warning_s = text, time.monotonic() + _WARNING_INTERVAL_S
+            logger.warning("%s", text)
 
     async def _rewind(self) -> None:
         """Goes to the beginning of the topic that there is now."""
-        async with asyncio.timeout(_LOOK_DEADLINE_S):
-            # The id first: of a topic that is made anew after this, the next look finds another one.
-            self._topic_id = await read_topic_id(self._consumer._client, self._source.topic)
-            beginning = (await self._consumer.beginning_offsets([self._source]))[self._source]
+        # The id first: of a topic that is made anew after this, the next look finds another one.
+        self._topic_id = await read_topic_id(self._consumer._client, self._source.topic)
+        beginning = (await self._consumer.beginning_offsets([self._source]))[self._source]
         # Assigned anew, so that the consumer drops what it has fetched ahead.
         self._consumer.assign([self._source])
         self._consumer.seek(self._source, beginning)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aiokafka import TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -21,11 +22,15 @@ _NO_ID = bytes(16)
 
 
 async def read_topic_id(client: AIOKafkaClient, topic: str) -> bytes | None:
-    """The 16 bytes that identify a topic as long as it exists; None where the broker has no ids.
+    """The 16 bytes that identify a topic of one partition as long as it exists; None where the broker has no ids.
+
+    Asked is the broker that leads the partition: others may not know yet that the topic was made anew.
 
     Raises: KafkaError when the broker cannot be reached, or there is no such topic.
     """
-    node = client.get_random_node()
+    node = client.cluster.leader_for_partition(TopicPartition(topic, 0))
+    if node in (None, -1):  # not known now
+        node = client.get_random_node()
     if node is None:
         raise GroupCoordinatorNotAvailableError
     try:

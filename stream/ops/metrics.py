@@ -120,8 +120,10 @@ class Metrics:
         self.catalogue_hidden_items.set(num_hidden)
         self.catalogue_added_items.set(num_added)
 
-    def read_items(self, num_waiting: int, as_of_s: float) -> None:
-        """Records how much of the items topic waits to be applied, and as of which time, since 1970, all of it is known."""
+    def read_items(self, num_waiting: float, as_of_s: float) -> None:
+        """Records how much of the items topic waits to be applied, NaN where that is not known, and as of which time, since 1970,
+        all of it is known.
+        """
         self.catalogue_lag.set(num_waiting)
         self.catalogue_read.set(as_of_s)
 
@@ -273,7 +275,9 @@ class Metrics:
             "catalogue_offset", "Offset of the newest record of the items topic that lists take into account; -1: none"
         )
         self.catalogue_lag = create.gauge(
-            "catalogue_lag_records", "Records of the items topic that wait: lists do not take them into account yet"
+            "catalogue_lag_records",
+            "Records of the items topic that wait: lists do not take them into account yet; NaN: it is gone, "
+            "or made anew and still empty, or cannot be read",
         )
         self.catalogue_read = create.gauge(
             "catalogue_read_timestamp_seconds",

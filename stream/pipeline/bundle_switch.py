@@ -179,8 +179,9 @@ class BundleSwitch:
     def _count_items(self) -> None:
         if self._catalogue is not None:
             items, num_items = self._current.items, self._catalogue.num_items
-            num_added, num_left_out = len(items.added), len(items.left_out)
-            self._metrics.shows(items.catalogue_offset, num_items, items.num_hidden, num_added, num_left_out)
+            self._metrics.shows(
+                items.catalogue_offset, num_items, items.num_hidden, len(items.added), items.num_left_out
+            )
 
     def _serve(self, runner: BundleRunner) -> None:
         self._current = runner

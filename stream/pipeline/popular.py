@@ -57,19 +57,19 @@ class PopularNow:
         excluded: Sequence[NDArray[np.int64]],
         allowed: Sequence[NDArray[np.bool_] | None],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The ``k`` best items by log(1 + plays) + Σ over heads of the probability of the item's label.
+        """The ``k`` best items by log(1 + plays) + Σ over heads of the probability of the item's labels, of several their sum.
 
         Each head changes the popularity of an item by a factor of at most e; without intents, the list is plain popularity.
         ``num_rows``: those of the bundle (the default) and, after them, of items that are new to it, which have no plays.
 
-        Shapes: label_probs f32[N, L] and labels f32[V, L] for each head, excluded i64[any] and allowed bool[V] for each row ->
-        rows i64[N, k] (-1 padded), scores f32[N, k] (-inf padded).
+        Shapes: label_probs f32[N, L] and labels f32[V, L] (above 0: the item has it) for each head, excluded i64[any] and allowed
+        bool[V] for each row -> rows i64[N, k] (-1 padded), scores f32[N, k] (-inf padded).
         """
         appeal = self._current_appeal()
         scores = np.zeros((len(excluded), num_rows or len(appeal)), dtype=np.float32)
         scores[:, : len(appeal)] = appeal
-        for probs, indicator in zip(label_probs, labels, strict=True):
-            scores += probs @ indicator.T
+        for probs, shares in zip(label_probs, labels, strict=True):
+            scores += probs @ (shares > 0).astype(np.float32).T
         for i, (hidden, mask) in enumerate(zip(excluded, allowed, strict=True)):
             scores[i, hidden] = -np.inf
             if mask is not None:

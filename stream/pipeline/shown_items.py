@@ -3,14 +3,15 @@
     bundle's rows 0 to V - 1 ─┬─ in the catalogue: its title and filter data there
                               └─ not in it: on no list
     items new to the bundle ─┬── rows from V on, with the vectors that the next bundle would begin with
-                             └── on no list while these rows are taken: left out
+                             └── beyond so many rows, the highest hashes of ids: on no list, left out
 
 Immutable: a change makes another object, and shares what stays the same. A micro-batch is answered with one of them, so every
 message of it knows the same records of the catalogue. The model's inputs stay those of the bundle: an item that is new to it is
 row 0 to the encoder, and what is known of old items is learnt by the next bundle.
 
-A row of the bundle means one item for ever. A row from V on means another one once its item is withdrawn: with it ``added``
-becomes another object, and what was derived from it before must be derived anew.
+A row of the bundle means one item for ever. A row from V on means another one once its item is withdrawn or left out: with it
+``added`` becomes another object, and what was derived from it before must be derived anew. Which items are left out follows from
+the catalogue alone, so it is the same on every worker, before and after a restart; which rows the others have does not.
 
 Shapes: V rows of the bundle, S added rows, R changed items, L labels of a head.
 """
@@ -18,9 +19,8 @@ Shapes: V rows of the bundle, S added rows, R changed items, L labels of a head.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,10 +48,10 @@ class ShownItems:
     """What retrieval and messages need to know of the items.
 
     ``shown`` bool[V + S]: whether an item is in the catalogue. ``labels`` f32[V + S, L] as in
-    :class:`~stream.bundles.serving.Serving`. ``added``: rows of the items of the catalogue that are new to the bundle, by the
-    hash of their ids; ``added_vectors`` f32[S, D]: what they are found by. ``left_out``: further ones, which have no row before
-    one is free. ``catalogue_offset``: of the newest record of the items topic that is taken into account; None where there is
-    none, or the topic is not followed. ``version``: that of the catalogue.
+    :class:`~stream.bundles.serving.Serving`. ``new``: the items of the catalogue that are new to the bundle, by the hash of their
+    ids; ``added``: the rows of those that have one; ``added_vectors`` f32[S, D]: what they are found by. ``catalogue_offset``: of
+    the newest record of the items topic that is taken into account; None where there is none, or the topic is not followed.
+    ``version``: that of the catalogue.
     """
 
     serving: Serving
@@ -63,7 +63,7 @@ class ShownItems:
     shown: NDArray[np.bool_]
     added: Mapping[int, int]
     added_vectors: Vectors
-    left_out: Mapping[int, Item]
+    new: Mapping[int, Item]
     catalogue_offset: int | None = None
     version: int = 0
 
@@ -80,7 +80,7 @@ class ShownItems:
             shown=np.ones(len(serving.vocabulary), dtype=np.bool_),
             added={},
             added_vectors=np.zeros((0, serving.index.dimension), dtype=np.float32),
-            left_out={},
+            new={},
         )
 
     @classmethod
@@ -99,11 +99,16 @@ class ShownItems:
         """Items of the bundle that are not in the catalogue."""
         return int(np.count_nonzero(~self.shown[1 : len(self.serving.vocabulary)]))
 
+    @property
+    def num_left_out(self) -> int:
+        """Items of the catalogue that are on no list: too many are new to the bundle."""
+        return len(self.new) - len(self.added)
+
     def changed(self, state: CatalogueState) -> ShownItems:
         """These items after changes of the catalogue.
 
-        Cost: about 2 µs for each item in Python, and copies of the columns that change; with items that are new to the bundle, a
-        copy of the table of those left out.
+        Cost: about 2 µs for each item in Python, and copies of the columns that change; with items that are new to the bundle,
+        copies of their table.
         """
         hashes = np.array(list(state.items), dtype=np.uint64)
         rows = self.serving.vocabulary.rows(hashes).tolist()
@@ -117,28 +122,22 @@ class ShownItems:
         current = replace(self, catalogue_offset=offset, version=state.version)
         return current._with_new(new, known) if new else current._with(known)
 
-    def _with_new(self, new: Mapping[int, Item | None], known: Mapping[int, Item | None]) -> ShownItems:
-        """These items with others: of those that are new to the bundle, by hash, the one that waits longest gets the first free
-        row. ``known``: of the bundle, by row.
-        """
-        added, left_out, changed = dict(self.added), dict(self.left_out), dict(known)
-        for item_hash, item in new.items():
+    def _with_new(self, changes: Mapping[int, Item | None], known: Mapping[int, Item | None]) -> ShownItems:
+        """These items with others: ``changes`` of those that are new to the bundle, by hash; ``known``: of the bundle, by row."""
+        new, changed = dict(self.new), dict(known)
+        for item_hash, item in changes.items():
             if item is None:
-                left_out.pop(item_hash, None)
-                if item_hash in added:
-                    changed[added.pop(item_hash)] = None
-            elif item_hash in added:
-                changed[added[item_hash]] = item
+                new.pop(item_hash, None)
             else:
-                left_out[item_hash] = item
-        if left_out and len(added) < MAX_ADDED:
-            first, taken = len(self.serving.vocabulary), set(added.values())
-            free = [row for row in range(first, first + MAX_ADDED) if row not in taken]
-            # The lowest rows first, so that there are never more of them than items were shown at one time.
-            for item_hash, row in zip(list(islice(left_out, len(free))), free, strict=False):
-                added[item_hash], changed[row] = row, left_out.pop(item_hash)
-        is_same = added == self.added
-        return replace(self, added=self.added if is_same else added, left_out=left_out)._with(changed)
+                new[item_hash] = item
+        with_row = _with_row(new)
+        added = {item_hash: row for item_hash, row in self.added.items() if item_hash in with_row}
+        changed.update((row, None) for item_hash, row in self.added.items() if item_hash not in with_row)
+        # The lowest rows first, so that there are never more of them than items were shown at one time.
+        first, taken, given = len(self.serving.vocabulary), set(added.values()), sorted(with_row - added.keys())
+        added.update(zip(given, (row for row in range(first, first + MAX_ADDED) if row not in taken), strict=False))
+        changed.update((added[item_hash], new[item_hash]) for item_hash in {*given, *changes} if item_hash in added)
+        return replace(self, added=self.added if added == self.added else added, new=new)._with(changed)
 
     def rows(self, hashes: NDArray[np.uint64], of_bundle: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of item hashes, added ones included, 0 where unknown; ``of_bundle``: their rows in the bundle's vocabulary.
@@ -187,6 +186,14 @@ class ShownItems:
         for known, own in zip(labels, own_labels, strict=True):
             known[rows] = own[of_table]
         return replace(self, added_vectors=searched, labels=labels, index=ExtendedIndex(serving.index, searched))
+
+
+def _with_row(new: Mapping[int, Item]) -> Set[int]:
+    """Of the items that are new to a bundle those that have a row: the ones with the lowest hashes of their ids."""
+    if len(new) <= MAX_ADDED:
+        return new.keys()
+    hashes = np.fromiter(new, dtype=np.uint64, count=len(new))
+    return set(np.partition(hashes, MAX_ADDED - 1)[:MAX_ADDED].tolist())
 
 
 def _as_of(serving: Serving) -> float:

@@ -31,8 +31,10 @@ class WatchedCache:
         self._layout = layout
         self._vocabulary = vocabulary
         self._max_members = max_members
-        self._held: OrderedDict[MemberKey, WatchedRows] = OrderedDict()
+        #: With each member's rows, the number of the rows of added items that they were looked up in.
+        self._held: OrderedDict[MemberKey, tuple[WatchedRows, int]] = OrderedDict()
         self._added: Mapping[int, int] = {}
+        self._added_number = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -52,23 +54,22 @@ class WatchedCache:
         limit = self._layout.watched
         if not limit:
             return [np.zeros(0, dtype=np.int64)] * len(batch)
-        if items.added is not self._added:  # an unknown item may have a row by now, and a row may be another item's
-            self._held.clear()
-            self._added = items.added
+        if items.added is not self._added:
+            self._added, self._added_number = items.added, self._added_number + 1
         item_row = items.rows(batch.plays["item_hash"], batch.item_row)
         watched: list[WatchedRows] = []
         for run, first in zip(batch.runs, batch.first_row, strict=True):
             rows = self._rows(run, item_row[first : first + run.num_outputs], items)
             end = len(rows) - run.num_outputs + 1
             watched += [rows[max(0, stop - limit) : stop] for stop in range(end, end + run.num_outputs)]
-            self._held[run.member] = rows[-limit:]
+            self._held[run.member] = rows[-limit:], self._added_number
             self._held.move_to_end(run.member)
         while len(self._held) > self._max_members:
             self._held.popitem(last=False)
         return watched
 
     def _rows(self, run: ContextRun, new: NDArray[np.int64], items: ShownItems) -> WatchedRows:
-        cached = self._held.get(run.member)
+        cached = self._cached(run.member, len(items.serving.vocabulary))
         if cached is not None and run.is_replay:
             return cached
         num_plays = len(run.context) // self._layout.size
@@ -78,3 +79,11 @@ class WatchedCache:
         hashes = np.concatenate([np.frombuffer(run.evicted_items, dtype="<u8"), held])
         hashes = hashes[-(self._layout.watched + run.num_outputs) :]
         return items.rows(hashes, self._vocabulary.rows(hashes))
+
+    def _cached(self, member: MemberKey, num_rows: int) -> WatchedRows | None:
+        """A member's rows, None where they are not known now. ``num_rows``: those of the bundle."""
+        rows, added_number = self._held.get(member, (None, 0))
+        if rows is None or added_number == self._added_number:
+            return rows
+        # An unknown item may have a row by now, and the row of an added one may be another's.
+        return rows if ((rows > 0) & (rows < num_rows)).all() else None

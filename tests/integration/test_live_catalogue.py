@@ -6,22 +6,24 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.metadata import MetadataRequest
 
 from intentrec_core.errors import BrokerError, DataError
 from intentrec_core.features.catalogue import Item
 from stream.cli import root
-from stream.kafka import items_writer
+from stream.kafka import items_reader, items_writer
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.items_writer import put_item, sync_items, withdraw_item
 from stream.kafka.replay import start_producer
-from stream.kafka.topics import create_topics
-from stream.local_kafka.broker import Broker
+from stream.kafka.topics import count_partitions, create_topics
+from stream.local_kafka import node
+from stream.local_kafka.broker import Broker, start_broker
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.settings import Settings
@@ -218,6 +220,70 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
 
     asyncio.run(test())
     assert caplog.text.count("was made anew: all of it is read again") >= 2
+
+
+@pytest.fixture
+def creating_broker(kafka_jars: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """An Apache Kafka that creates a topic when a client asks for it, as Kafka does by default."""
+    properties = node._properties
+
+    def by_default(*nodes: Any) -> dict[str, str]:
+        return {**properties(*nodes), "auto.create.topics.enable": "true"}
+
+    monkeypatch.setattr(node, "_properties", by_default)
+    with start_broker(engine="kafka", data_dir=tmp_path / "kafka") as broker:
+        yield broker
+
+
+@pytest.mark.kafka
+def test_a_deleted_topic_empties_no_list_where_the_broker_creates_topics(
+    make_rig: RigMaker, creating_broker: Broker
+) -> None:
+    """Neither does this reader create it, nor is it believed when another client has, before it holds a record."""
+    settings = make_rig(creating_broker).settings
+
+    async def test() -> None:
+        await put_item(settings, Item("a", "a"))
+        catalogue = LiveCatalogue()
+        admin = AIOKafkaAdminClient(**settings.connection())
+        await admin.start()
+
+        def titles() -> set[str]:
+            return {item.title for item in catalogue.everything().items.values() if item is not None}
+
+        async def follow(topic: ItemsReader) -> None:
+            async for changes in topic.follow(lambda num_waiting, as_of_s: None):
+                catalogue.apply(changes)
+
+        async with ItemsReader(settings) as topic:
+            catalogue.apply(await topic.changes())
+            following = asyncio.create_task(follow(topic))
+            try:
+                await admin.delete_topics([settings.items_topic])
+                await until_true(lambda: "does not exist" in topic._warned, 30)
+                assert await count_partitions(settings, settings.items_topic) == {}
+                assert settings.items_topic not in await admin.list_topics()
+                created_by_another = MetadataRequest([settings.items_topic], allow_auto_topic_creation=True)
+                while settings.items_topic not in await admin.list_topics():
+                    await admin._send_request(created_by_another)
+                await until_true(lambda: "holds no record" in topic._warned, 30)
+                assert titles() == {"a"}
+                await put_item(settings, Item("b", "b"))
+                await until_true(lambda: titles() == {"b"}, 30)
+            finally:
+                following.cancel()
+                await admin.close()
+
+    asyncio.run(test())
+
+
+def test_a_broker_that_is_slow_at_the_start_is_waited_for(
+    make_rig: RigMaker, embedded_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at a topic that is followed ends sooner: the next one comes."""
+    settings = make_rig(embedded_broker).settings
+    monkeypatch.setattr(items_reader, "_LOOK_DEADLINE_S", 0.0)
+    assert asyncio.run(read(settings)) == ItemChanges({}, -1)
 
 
 def test_a_record_that_is_no_item_hides_the_item_of_its_key(make_rig: RigMaker, embedded_broker: Broker) -> None:

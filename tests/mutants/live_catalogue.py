@@ -80,8 +80,8 @@ LIVE_CATALOGUE = (
     ),
     Mutant(
         "an item that is new to the bundle gets no row",
-        (Edit(_SHOWN, "if left_out and len(added) < MAX_ADDED:", "if left_out and len(added) < 0:"),),
-        _PROPERTY,
+        (Edit(_SHOWN, "sorted(with_row - added.keys())", "[]"),),
+        ("tests/unit/stream/pipeline/test_shown_items.py", *_PROPERTY),
     ),
     Mutant(
         "a file puts again what was withdrawn by hand",
@@ -101,7 +101,7 @@ LIVE_CATALOGUE = (
     ),
     Mutant(
         "an item that was watched before it had a row is not watched",
-        (Edit("stream/pipeline/watched.py", "            self._held.clear()\n", ""),),
+        (Edit("stream/pipeline/watched.py", "(rows > 0) & (rows < num_rows)", "rows < num_rows"),),
         ("tests/unit/stream/pipeline/test_shown_items.py",),
     ),
     Mutant(
@@ -144,16 +144,100 @@ LIVE_CATALOGUE = (
     ),
     Mutant(
         "items of a topic that was deleted stay shown",
-        (Edit("stream/kafka/items_reader.py", "replace(await self.changes(), is_whole=True)", "await self.changes()"),),
+        (Edit("stream/kafka/items_reader.py", "return replace(changes, is_whole=True)", "return changes"),),
         ("tests/unit/stream/kafka/test_items_reader.py",),
     ),
     Mutant(
         "a topic that was made anew with as many records is not noticed",
-        (Edit("stream/kafka/items_reader.py", "is_anew = look.topic_id != self._topic_id", "is_anew = False"),),
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "is_anew = None not in (look.topic_id, self._topic_id) and look.topic_id != self._topic_id",
+                "is_anew = False",
+            ),
+        ),
         (
             "tests/unit/stream/kafka/test_items_reader.py",
             "tests/integration/test_live_catalogue.py::test_a_topic_that_was_made_anew_is_read_from_its_beginning",
         ),
+    ),
+    Mutant(
+        "a broker without topic ids makes a topic anew",
+        (Edit("stream/kafka/items_reader.py", "None not in (look.topic_id, self._topic_id) and ", ""),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "any broker is asked for the id of a topic",
+        (Edit("stream/kafka/topic_id.py", "if node in (None, -1):", "if True:"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a new topic without a record empties every list",
+        (Edit("stream/kafka/items_reader.py", "                if changes.items:\n", "                if True:\n"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "clients create the topics that they ask for",
+        (Edit("stream/settings.py", "__defaults__ = (None, False)", "__defaults__ = (None, True)"),),
+        (
+            "tests/integration/test_live_catalogue.py::test_a_deleted_topic_empties_no_list_where_the_broker_creates_topics",
+        ),
+    ),
+    Mutant(
+        "no record seems to wait while the inference thread takes no changes",
+        (Edit("stream/kafka/items_reader.py", "saw_lag(look.end - known, self._as_of_s)", "pass"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a topic that is gone has the number of waiting records that it had",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "                saw_lag(math.nan, self._as_of_s)\n                await",
+                "                await",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a broker that fails leaves the number of waiting records as it was",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "                saw_lag(math.nan, self._as_of_s)\n                self._warn(error)\n",
+                "                self._warn(error)\n",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a consumer asks without end for a topic that is gone",
+        (Edit("stream/kafka/items_reader.py", "                self._consumer.unsubscribe()\n", ""),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a broker that is slow at the start is not waited for",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "            await self._consumer.start()\n            await self._rewind()\n",
+                "            await self._consumer.start()\n"
+                "            async with asyncio.timeout(_LOOK_DEADLINE_S):\n"
+                "                await self._rewind()\n",
+            ),
+        ),
+        ("tests/integration/test_live_catalogue.py::test_a_broker_that_is_slow_at_the_start_is_waited_for",),
+    ),
+    Mutant(
+        "a broker that contradicts itself keeps a worker busy",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "                await asyncio.sleep(next_reread_s - time.monotonic())\n",
+                "",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
     ),
     Mutant(
         "what was fetched before a look at the broker failed is lost",
@@ -173,33 +257,31 @@ LIVE_CATALOGUE = (
     ),
     Mutant(
         "rows of withdrawn items are never free again",
-        (
-            Edit(
-                _SHOWN,
-                "changed[added.pop(item_hash)] = None",
-                "changed[added[item_hash]] = None",
-            ),
-        ),
+        (Edit(_SHOWN, "set(added.values())", "set(range(len(self.serving.vocabulary), len(self.titles)))"),),
         ("tests/unit/stream/pipeline/test_shown_items.py", *_PROPERTY),
     ),
     Mutant(
         "an item that was left out gets no row when one is free",
-        (
-            Edit(
-                _SHOWN,
-                "zip(list(islice(left_out, len(free))), free, strict=False)",
-                "zip([own for own in left_out if own in new], free, strict=False)",
-            ),
-        ),
+        (Edit(_SHOWN, "sorted(with_row - added.keys())", "sorted(changes.keys() & with_row - added.keys())"),),
         ("tests/unit/stream/pipeline/test_shown_items.py", *_PROPERTY),
+    ),
+    Mutant(
+        "the watched items of every member are looked up anew whenever an item comes or goes",
+        (Edit("stream/pipeline/watched.py", "((rows > 0) & (rows < num_rows)).all()", "False"),),
+        ("tests/unit/stream/pipeline/test_watched.py",),
+    ),
+    Mutant(
+        "which new items are shown depends on when they came",
+        (Edit(_SHOWN, "    with_row = _with_row(new)\n", "    with_row = set(list(new)[:MAX_ADDED])\n"),),
+        ("tests/unit/stream/pipeline/test_shown_items.py",),
     ),
     Mutant(
         "an item is watched because the one in its row before was",
         (
             Edit(
                 "stream/pipeline/watched.py",
-                "if items.added is not self._added:",
-                "if len(items.added) > len(self._added):",
+                "(rows > 0) & (rows < num_rows)",
+                "rows > 0",
             ),
         ),
         ("tests/unit/stream/pipeline/test_shown_items.py",),

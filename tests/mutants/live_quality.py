@@ -6,7 +6,7 @@ from tests.mutants.mutant import Edit, Mutant
 
 SCORER = "stream/pipeline/live_quality/scorer.py"
 REFERENCE = "stream/pipeline/live_quality/markov_reference.py"
-CHAIN = "intentrec_core/baselines/online_markov.py"
+CHAIN = "intentrec_core/kernels/transitions.py"
 TEST_LIVE = "tests/unit/stream/pipeline/live_quality/test_predictions.py"
 TEST_REFERENCE = "tests/unit/stream/pipeline/live_quality/test_markov_reference.py"
 TEST_CHAIN = "tests/unit/intentrec_core/baselines/test_online_markov.py"

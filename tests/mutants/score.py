@@ -106,6 +106,43 @@ SCORE = (
         (TEST_COUNTS,),
     ),
     Mutant(
+        "the sampled loss forgets the counts",
+        (
+            Edit(
+                "intentrec_core/training/losses.py",
+                "sampled_cross_entropy(model, query, target, sampler, gate, at)",
+                "sampled_cross_entropy(model, query, target, sampler)",
+            ),
+        ),
+        (f"{TEST_TRAIN}::test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context",),
+    ),
+    Mutant(
+        "biases of a model with counts begin with the popularity of the training span",
+        (Edit("intentrec_core/training/train.py", "    if model.count_gate is not None:\n", "    if False:\n"),),
+        (f"{TEST_TRAIN}::test_biases_are_what_counts_do_not_explain",),
+    ),
+    Mutant(
+        "a new item of a model with counts begins with the lowest bias",
+        (Edit(MODEL, "        if self.count_gate is not None:  # counts say", "        if False:  # counts say"),),
+        (f"{TEST_TRAIN}::test_biases_are_what_counts_do_not_explain",),
+    ),
+    Mutant(
+        "queries of a bundle ignore the trained weights of intents",
+        (
+            Edit(
+                "stream/bundles/builder.py",
+                "weighted_scores(probabilities, betas)",
+                "weighted_scores(probabilities, [3.0] * len(betas))",
+            ),
+        ),
+        (TEST_BUILDER,),
+    ),
+    Mutant(
+        "of several labels the popular list counts the mean",
+        (Edit("stream/pipeline/popular.py", "probs @ (shares > 0).astype(np.float32).T", "probs @ shares.T"),),
+        ("tests/unit/stream/pipeline/test_popular.py",),
+    ),
+    Mutant(
         "the gate of the counts learns nothing",
         (Edit(SOFTMAX, "        d_gate = None if d_gate is None else d_gate * d_loss\n", "        d_gate = None\n"),),
         (TEST_PATHS,),

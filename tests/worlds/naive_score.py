@@ -17,7 +17,7 @@ HOUR_S = 3600.0
 DECAYS_S = (HOUR_S, 24 * HOUR_S, 7 * 24 * HOUR_S, 30 * 24 * HOUR_S)
 
 
-def naive_columns(given_plays: list[tuple[int, float]], row: int, moment_s: float, refresh_s: float) -> list[float]:
+def naive_columns(given_plays: list[tuple[int, float]], row: int, moment_s: float, refresh_s: int) -> list[float]:
     """The columns of one item at one moment, by definition."""
     at_s = math.floor(moment_s / refresh_s) * refresh_s
     before = [ts_s for played, ts_s in given_plays if played == row > 0 and ts_s < at_s]

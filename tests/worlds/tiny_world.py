@@ -138,7 +138,7 @@ class TinyWorld:
             dropout=0.1,
             intent_stage=intent_stage,
             item_counts=item_counts,
-            count_refresh_s=90.0,
+            count_refresh_s=90,
         )
         model = IntentRec(config, self.domain, self.table)
         with torch.no_grad():

@@ -15,12 +15,10 @@ times = st.sampled_from([0.0, 1.0, 59.0, 60.0, 61.0, 3600.0, 86_400.0, 86_461.0,
 plays = st.lists(st.tuples(st.integers(0, NUM_ROWS - 1), times), max_size=12)
 
 
-@given(
-    given_plays=plays, moments=st.lists(times, min_size=1, max_size=6), refresh_s=st.sampled_from([1.0, 60.0, 3600.0])
-)
+@given(given_plays=plays, moments=st.lists(times, min_size=1, max_size=6), refresh_s=st.sampled_from([1, 60, 3600]))
 @settings(max_examples=200, deadline=None)
 def test_counts_are_the_sums_over_the_plays_before_the_last_refresh(
-    given_plays: list[tuple[int, float]], moments: list[float], refresh_s: float
+    given_plays: list[tuple[int, float]], moments: list[float], refresh_s: int
 ) -> None:
     rows, ts_s = np.array([row for row, _ in given_plays], dtype=np.int64), np.array([at for _, at in given_plays])
     counts = PlayCounts(rows, ts_s, NUM_ROWS, refresh_s=refresh_s)

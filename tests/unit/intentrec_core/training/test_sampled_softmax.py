@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from intentrec_core.errors import ConfigError
 from intentrec_core.evaluation.report import evaluate
-from intentrec_core.features.play_counts import NUM_COLUMNS, PlayCounts
+from intentrec_core.features.count_columns import NUM_COLUMNS
+from intentrec_core.features.play_counts import PlayCounts
 from intentrec_core.model.model import ModelConfig
 from intentrec_core.plays.counts_at import CountsAt
 from intentrec_core.training.config import TrainConfig
@@ -52,7 +53,7 @@ def test_counts_are_part_of_the_estimate(world: TinyWorld) -> None:
     torch.manual_seed(1)
     asked, target = torch.randn(5, model.item_vectors()[0].shape[1]), torch.tensor([1, 2, 3, 2, 30])
     rows, ts_s = np.arange(40) % 31, np.arange(40.0) * 90.0
-    at = CountsAt(PlayCounts(rows, ts_s, 31, refresh_s=90.0), np.linspace(0, 5000, 5), CPU)
+    at = CountsAt(PlayCounts(rows, ts_s, 31, refresh_s=90), np.linspace(0, 5000, 5), CPU)
     gate = torch.randn(5, NUM_COLUMNS) / 4
     logits = model.item_logits(asked) + torch.einsum("nc,ncv->nv", gate, at.columns())
     whole = functional.cross_entropy(logits, target, reduction="none")

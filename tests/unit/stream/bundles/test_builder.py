@@ -29,6 +29,7 @@ from intentrec_core.bundle.model_folder import Model
 from intentrec_core.engine.live import LiveEncoder
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.columns import collate
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
 from stream.bundles.builder import (
@@ -240,3 +241,10 @@ def test_an_index_is_planned_with_every_beta_and_neighbours_share_one(walk: Walk
     labels = slice(TINY_MODEL.width + 1, None)
     ratio = asked[:, labels].sum(axis=1) / golden[:, labels].sum(axis=1)
     np.testing.assert_allclose(ratio, np.resize([0.0, 0.0, 0.5, 0.5, 1.0, 1.0], len(ratio)), rtol=1e-5)
+    # As trained, they are what the model itself scores items with; of its labels those of the catalogue.
+    batch = collate(features.columns(contexts, [0] * len(contexts)))
+    with torch.inference_mode():
+        own = model.queries(model(batch))[torch.arange(len(contexts)), batch.lengths - 1].numpy()
+    golden = np.delete(golden, TINY_MODEL.width, axis=1)  # the 1 that the bias is multiplied with
+    np.testing.assert_allclose(golden[:, : own.shape[1]], own, rtol=1e-4, atol=1e-5)
+    assert not golden[:, own.shape[1] :].any()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
 
 from stream.kafka import items_reader
 from stream.kafka.items_reader import ItemsReader
@@ -21,7 +23,8 @@ class Consumer:
     """A log whose end reading meets in the worst moment.
 
     It gets another record right after the first look at its end; a fetch returns it too, as a broker's does. A marker of a
-    transaction is in the log, but in no fetch. ``topic_id``: all zeros, as a broker without ids has it.
+    transaction is in the log, but in no fetch. ``topic_id``: all zeros, as a broker without ids has it; ``answers``: ids that are
+    told before it.
     """
 
     def __init__(self) -> None:
@@ -30,12 +33,18 @@ class Consumer:
         self.late: list[bytes] = [b"a"]
         self.topic_id = bytes(16)
         self.failures: list[KafkaError] = []
-        self._client = SimpleNamespace(get_random_node=lambda: 1, send=self._send)
+        self.answers: list[bytes] = []
+        self.is_assigned = True
+        self._client = SimpleNamespace(
+            cluster=SimpleNamespace(leader_for_partition=lambda source: 1), get_random_node=lambda: 2, send=self._send
+        )
 
-    async def _send(self, _: int, request: Any) -> Any:
+    async def _send(self, node: int, request: Any) -> Any:
+        assert node == 1, "the leader's answer counts"
         if self.failures:
             raise self.failures.pop()
-        return SimpleNamespace(topics=[(0, "items", self.topic_id, False, [], 0, {})])
+        topic_id = self.answers.pop(0) if self.answers else self.topic_id
+        return SimpleNamespace(topics=[(0, "items", topic_id, False, [], 0, {})])
 
     def put(self, key: bytes, value: bytes | None) -> None:
         self.log.append(SimpleNamespace(offset=len(self.log), key=key, value=value))
@@ -65,13 +74,16 @@ class Consumer:
         return self.at
 
     def assign(self, sources: list[Any]) -> None:
-        pass
+        self.is_assigned = True
+
+    def unsubscribe(self) -> None:
+        self.is_assigned = False
 
     def seek(self, source: Any, offset: int) -> None:
         self.at = offset
 
 
-def unwatched(num_waiting: int, as_of_s: float) -> None:
+def unwatched(num_waiting: float, as_of_s: float) -> None:
     """Where the lag does not matter."""
 
 
@@ -157,17 +169,116 @@ def test_a_look_at_the_broker_that_fails_loses_no_change() -> None:
         consumer.put(b"a", b'{"item_id": "a"}')
         consumer.failures.append(KafkaConnectionError())
         async with asyncio.timeout(5):
-            changes = await anext(reader.follow(unwatched))
+            changes = await anext(reader.follow(lambda num_waiting, _: waiting.append(num_waiting)))
         assert changes.items.keys() == {item_hash(b"a")}
+
+    waiting: list[float] = []
+    asyncio.run(test())
+    assert [math.isnan(num_waiting) for num_waiting in waiting] == [False, True, False]
+
+
+OLD, NEW = b"the first topic ", b"the second topic"
+
+
+@pytest.mark.parametrize("known", [None, OLD])
+def test_brokers_without_topic_ids_make_no_topic_anew(known: bytes | None) -> None:
+    """As during an upgrade, when the partition moves to brokers with ids and back."""
+
+    async def test() -> None:
+        consumer = Consumer()
+        consumer.late.clear()
+        reader = reading(consumer)
+        reader._topic_id = known
+        consumer.put(b"a", b'{"item_id": "a"}')
+        await reader.changes()
+        following = reader.follow(unwatched)
+        async with asyncio.timeout(5):
+            for answer in (OLD, bytes(16), OLD, bytes(16), NEW):
+                consumer.topic_id = answer
+                consumer.put(b"b", b'{"item_id": "b"}')
+                assert (await anext(following)).is_whole == (answer == NEW)
 
     asyncio.run(test())
 
 
-def lags(meanwhile: list[int]) -> tuple[list[int], list[float]]:
+def test_a_broker_that_contradicts_itself_keeps_no_worker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(delay_s: float) -> None:
+        pauses.append(delay_s)
+        await sleep(0)
+
+    async def test() -> None:
+        consumer = Consumer()
+        consumer.late.clear()
+        reader = reading(consumer)
+        reader._topic_id, consumer.topic_id = OLD, NEW
+        consumer.put(b"a", b'{"item_id": "a"}')
+        await reader.changes()
+        following = reader.follow(unwatched)
+        for number in range(3):
+            consumer.topic_id = b"the topic no. %02d" % number
+            consumer.put(b"a", b'{"item_id": "a"}')
+            assert (await anext(following)).is_whole
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    asyncio.run(test())
+    assert sum(pause > items_reader._REREAD_INTERVAL_S - 1 for pause in pauses) == 2
+
+
+async def turns(num: int) -> None:
+    for _ in range(num):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone first", "made anew at once"])
+def test_a_new_topic_without_a_record_changes_nothing(
+    is_gone: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Empty lists for the time until it is filled help no member. That nothing is known is told, and warned of once."""
+    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
+    seen: list[tuple[float, float]] = []
+
+    async def test() -> None:
+        consumer = Consumer()
+        consumer.late.clear()
+        reader = reading(consumer)
+        reader._topic_id = OLD
+        consumer.put(b"a", b'{"item_id": "a"}')
+        await reader.changes()
+        if is_gone:
+            consumer.failures += [UnknownTopicOrPartitionError()] * 10_000
+        change = asyncio.create_task(anext(reader.follow(lambda *lag: seen.append(lag))))
+        async with asyncio.timeout(5):
+            if is_gone:
+                await turns(1000)
+                assert math.isnan(seen[-1][0])
+                assert not consumer.is_assigned
+            consumer.topic_id = NEW
+            consumer.failures.clear()
+            consumer.log.clear()
+            await turns(1000)
+            assert "holds no record" in caplog.text
+            assert not change.done()
+            consumer.put(b"b", b'{"item_id": "b"}')
+            changes = await change
+        assert (changes.is_whole, changes.items.keys()) == (True, {item_hash(b"b")})
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(test())
+    assert math.isnan(seen[-1][0])
+    assert {as_of_s for _, as_of_s in seen} == {seen[0][1]}, "nothing is known of a later time"
+    assert caplog.text.count("intentrec topics, then intentrec items sync FILE") == is_gone
+    assert caplog.text.count("holds no record") == 1
+
+
+def lags(meanwhile: list[int]) -> tuple[list[float], list[float]]:
     """What is told of 7 records that are read by three: how many wait, and the time as of which all are known, less that of the
-    beginning. ``meanwhile``: how many more are written while the next three are applied.
+    beginning; before each change and once it is applied. ``meanwhile``: how many more are written while the next three are
+    applied.
     """
-    seen: list[tuple[int, float]] = []
+    seen: list[tuple[float, float]] = []
 
     async def test() -> None:
         consumer = Consumer()
@@ -179,7 +290,7 @@ def lags(meanwhile: list[int]) -> tuple[list[int], list[float]]:
         num_told = 0
         async with asyncio.timeout(5):
             async for _ in reader.follow(lambda *lag: seen.append(lag)):
-                num_told += 1
+                num_told += 2
                 assert len(seen) == num_told, "what is not applied yet counts as waiting"
                 if not meanwhile:
                     break
@@ -194,12 +305,12 @@ def lags(meanwhile: list[int]) -> tuple[list[int], list[float]]:
 def test_records_wait_until_they_are_applied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(items_reader, "_MAX_AT_ONCE", 3)
     waiting, as_of_s = lags([0, 0, 1])
-    assert waiting == [0, 4, 1, 0]
-    assert as_of_s[:3] == [0, 0, 0] < as_of_s[3:], "all is known of the time when all was read"
+    assert waiting == [0, 7, 4, 4, 1, 1, 0, 1]
+    assert as_of_s[:6] == [0] * 6 < as_of_s[6:], "all is known of the time when all was read"
 
 
 def test_a_topic_that_is_written_to_without_end_is_known_as_of_a_later_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(items_reader, "_MAX_AT_ONCE", 3)
     waiting, as_of_s = lags([3, 3, 3])
-    assert waiting == [0, 4, 4, 4]
-    assert as_of_s[:3] == [0, 0, 0] < as_of_s[3:]
+    assert waiting == [0, 7, 4, 7, 4, 7, 4, 7]
+    assert as_of_s[:6] == [0] * 6 < as_of_s[6:]

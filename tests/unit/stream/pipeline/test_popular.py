@@ -41,6 +41,16 @@ def test_intents_decide_between_equally_popular_items() -> None:
     assert rows.tolist() == [[2, 1, 3], [1, 2, 3]]
 
 
+def test_several_labels_of_an_item_count_with_their_sum() -> None:
+    popular = PopularNow(np.array([0, 10, 11], dtype=np.float32), 0.0)
+    shares = np.array([[0, 0], [0.5, 0.5], [1, 0]], dtype=np.float32)
+    rows, scores = popular.ranked(
+        [np.array([[0.5, 0.5]], dtype=np.float32)], [shares], 2, excluded=[NONE], allowed=[None]
+    )
+    assert rows.tolist() == [[1, 2]]
+    np.testing.assert_allclose(scores[0], [np.log1p(20.0) + 1.0, np.log1p(22.0) + 0.5], rtol=1e-6)
+
+
 def test_plays_counted_by_a_bundle_expire_after_the_week() -> None:
     popular = PopularNow(np.array([0, 5, 0, 0], dtype=np.float32), 0.0)
     popular.add(np.array([2]), np.array([WEEK_S + 1]))

@@ -116,7 +116,7 @@ def test_new_items_beyond_the_limit_are_left_to_the_next_bundle(
     assert len(shown.added) == len(shown.added_vectors) == 2
     assert len(shown.titles) == len(serving.vocabulary) + 2
     assert np.count_nonzero(shown.shown) == len(serving.vocabulary) - 1 + 2
-    assert len(shown.left_out) == NUM_NEW - 2
+    assert shown.num_left_out == NUM_NEW - 2
 
 
 def listed_by(shown: ShownItems) -> dict[str, str]:
@@ -150,8 +150,8 @@ def test_rows_of_withdrawn_items_are_those_of_others_that_inherit_nothing(
             catalogue.apply(items.changes(first))
             before, shown = shown, shown.changed(catalogue.since(shown.version))
             new = {item_id for item_id in items.as_of(len(items.records) - 1) if not serving.vocabulary.row(item_id)}
-            assert len(shown.added) == min(limit, len(new))
-            assert len(shown.added) + len(shown.left_out) == len(new)
+            assert sorted(shown.added) == sorted(hash64(item_id) for item_id in new)[:limit]
+            assert len(shown.added) + shown.num_left_out == len(new)
             assert sorted(shown.added.values())[-1:] < [first_row + limit]
             assert (shown.added is before.added) == (shown.added == before.added)
             for row in shown.added.values():
@@ -226,6 +226,31 @@ def test_step_by_step_is_the_same_as_all_at_once(world: TinyWorld, serving: Serv
     places = [[shown.added[item] - len(serving.vocabulary) for item in whole.added] for shown in (stepwise, whole)]
     # float32 products of 30 numbers of size about 1, of one row or of many
     np.testing.assert_allclose(stepwise.added_vectors[places[0]], whole.added_vectors[places[1]], atol=1e-5)
+
+
+def test_which_new_items_are_shown_follows_from_the_catalogue_alone(
+    world: TinyWorld, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from the order in which they came, nor from an update: the same on every worker and after a restart."""
+    monkeypatch.setattr(subject, "MAX_ADDED", 2)
+    numbers = range(world.num_items, world.num_items + NUM_NEW)
+    for order in (numbers, reversed(numbers)):
+        items, catalogue = ItemLog(), LiveCatalogue()
+        for number in order:
+            items.put(world.item(number))
+        items.put(world.item(numbers[0]), title="Again")
+        stepwise = ShownItems.of_catalogue(serving, catalogue)
+        for first in range(len(items.records)):
+            catalogue.apply(items.changes(first, first + 1))
+            stepwise = stepwise.changed(catalogue.since(stepwise.version))
+        at_once, restarted = LiveCatalogue(), LiveCatalogue()
+        at_once.apply(items.changes(0))
+        restarted.apply(items.compacted())
+        for shown in (stepwise, *(ShownItems.of_catalogue(serving, known) for known in (at_once, restarted))):
+            assert sorted(shown.added) == sorted(hash64(f"item-{number}") for number in numbers)[:2]
+            assert {shown.item_ids[row] for row in shown.added.values()} == {
+                item.item_id for own, item in shown.new.items() if own in shown.added
+            }
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

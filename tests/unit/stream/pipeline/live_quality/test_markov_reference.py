@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from intentrec_core.baselines import online_markov
 from intentrec_core.baselines.online_markov import OnlineMarkov
+from intentrec_core.baselines.popularity import PopularWindow
 from intentrec_core.history.history import History, Outcome
+from intentrec_core.kernels import transitions
 from stream.bundles.serving import Serving
 from stream.pipeline.batch_rows import lay_out
 from stream.pipeline.folding import Folder
@@ -75,8 +76,6 @@ def test_all_batches_are_learned_by_the_code_that_was_compiled_before(serving: S
     reference.compile()
     learn(reference, serving, histories, [log.play(user, 1, 0.0) for user in ("ann", "ben")])
     learn(reference, serving, histories, [log.play(user, i, 100.0 * i) for user in ("ann", "ben") for i in (2, 3)])
-    reference.hits(
-        np.array([2, 3]), [np.array([1]), np.array([1, 2])], 3, online_markov.PopularWindow(), [np.array([4])] * 2
-    )
-    assert len(online_markov._add.signatures) == 1
-    assert len(online_markov._among_top.signatures) == 1
+    reference.hits(np.array([2, 3]), [np.array([1]), np.array([1, 2])], 3, PopularWindow(), [np.array([4])] * 2)
+    assert len(transitions.add.signatures) == 1
+    assert len(transitions.among_top.signatures) == 1
