@@ -153,7 +153,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     history.write_text("")
     monkeypatch.setattr(command, "HISTORY_FILE", history)
     monkeypatch.setattr(command, "DATA_SETS", (SMALL,))
-    monkeypatch.setattr(command, "Runs", lambda: Runs(tmp_path / "runs"))
+    monkeypatch.setattr(command, "Runs", lambda folder=tmp_path / "runs": Runs(folder))
     return history
 
 
