@@ -235,15 +235,14 @@ def test_figures_without_their_code_or_of_other_code_are_not_current() -> None:
     assert not document.is_current(pair | {"other": "gone"}, code)
 
 
-def test_a_row_that_ranks_at_random_is_no_success_of_the_quick_table(
+def test_a_row_that_ranks_the_wrong_items_is_no_success_of_the_quick_table(
     kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It keeps nothing, and fails for a row whose items are not those that it learned."""
 
     def wrong(_measured: object, loaded: Loaded, protocol: Protocol, _seed: int) -> Answers:
         found = popularity_rows()[0].answer(SMALL, loaded, protocol, 0)
-        random = np.random.default_rng(0).integers(1, int(loaded.data.universe.sum()), len(protocol.test))
-        return dataclasses.replace(found, ranked=dataclasses.replace(found.ranked, ranks=random.astype(np.float64)))
+        return dataclasses.replace(found, ranked=dataclasses.replace(found.ranked, ranks=found.ranked.ranks + 10))
 
     monkeypatch.setattr(command, "QUICK", (SMALL,))
     monkeypatch.setattr(command, "all_rows", lambda: [popularity_rows()[0]])
