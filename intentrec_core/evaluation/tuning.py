@@ -104,17 +104,23 @@ _EVERY_CHAIN = (
 
 def first_order(validation: Task, *, online: bool) -> Tuned[MarkovRanker]:
     """The best first-order chain."""
-    return tune(
-        lambda point: MarkovRanker(MarkovSettings(lags=1, decay=1.0, **point), online), _EVERY_CHAIN, validation
-    )  # type: ignore[arg-type]
+    return tune(lambda point: _chain(1, point, online=online), _EVERY_CHAIN, validation)
 
 
 def last_plays(validation: Task, *, online: bool, lags: int = 5) -> Tuned[MarkovRanker]:
     """The best chain over the last plays: it looks at neighbours, or at pairs of plays up to ``lags`` apart."""
-
-    def make(point: Mapping[str, float]) -> MarkovRanker:
-        return MarkovRanker(MarkovSettings(lags=lags, **point | {"spread": int(point["spread"])}), online)  # type: ignore
-
     decay = Axis("decay", (0.2, 0.4, 0.6, 0.85, 1.0), 0.85, (1.0,))
     spread = Axis("spread", (1, lags), 1, (1, lags))
-    return tune(make, (*_EVERY_CHAIN, decay, spread), validation)
+    return tune(lambda point: _chain(lags, point, online=online), (*_EVERY_CHAIN, decay, spread), validation)
+
+
+def _chain(lags: int, point: Mapping[str, float], *, online: bool) -> MarkovRanker:
+    settings = MarkovSettings(
+        lags=lags,
+        decay=point.get("decay", 1.0),
+        shrinkage=point["shrinkage"],
+        backoff=point["backoff"],
+        spread=int(point.get("spread", 1)),
+        backoff_window_s=point["backoff_window_s"],
+    )
+    return MarkovRanker(settings, online)

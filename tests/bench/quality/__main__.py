@@ -152,8 +152,8 @@ def _answers(
     return answers
 
 
-#: On the small world, no row is below this NDCG@10 (a list drawn at random has 0.023), and a chain is well above.
-QUICK_BOUNDS = {"Markov": 0.05, "": 0.01}
+#: On the small world, no row is below this NDCG@10 (a list drawn at random has 0.028), and no chain below that.
+QUICK_BOUNDS = {"Markov": 0.15, "": 0.05}
 
 
 def _check(protocol: Protocol, gain: Mapping[str, float]) -> None:

@@ -153,7 +153,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     history.write_text("")
     monkeypatch.setattr(command, "HISTORY_FILE", history)
     monkeypatch.setattr(command, "DATA_SETS", (SMALL,))
-    monkeypatch.setattr(command, "Runs", lambda: Runs(tmp_path / "runs"))
+    monkeypatch.setattr(command, "Runs", lambda folder=tmp_path / "runs": Runs(folder))
     return history
 
 
@@ -233,6 +233,24 @@ def test_figures_without_their_code_or_of_other_code_are_not_current() -> None:
     pair = {"model": row.name, "other": row.name, "code": figures.pair_hash(row_hash(row), row_hash(row))}
     assert document.is_current(pair, code)
     assert not document.is_current(pair | {"other": "gone"}, code)
+
+
+def test_a_row_that_ranks_the_wrong_items_is_no_success_of_the_quick_table(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It keeps nothing, and fails for a row whose items are not those that it learned."""
+
+    def wrong(_measured: object, loaded: Loaded, protocol: Protocol, _seed: int) -> Answers:
+        found = popularity_rows()[0].answer(SMALL, loaded, protocol, 0)
+        return dataclasses.replace(found, ranked=dataclasses.replace(found.ranked, ranks=found.ranked.ranks + 10))
+
+    monkeypatch.setattr(command, "QUICK", (SMALL,))
+    monkeypatch.setattr(command, "all_rows", lambda: [popularity_rows()[0]])
+    assert command.main(["--quick"]) == 0
+    monkeypatch.setattr(command, "all_rows", lambda: [Row("wrong", "", wrong)])
+    with pytest.raises(SystemExit, match=r"wrong: NDCG@10 is 0\.0"):
+        command.main(["--quick"])
+    assert not kept.read_text()
 
 
 def test_a_run_that_is_made_again_is_written_again(kept: Path) -> None:
