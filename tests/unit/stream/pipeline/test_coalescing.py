@@ -203,17 +203,22 @@ def test_replayed_plays_are_coalesced_too(pipeline: Pipeline) -> None:
 
 
 def test_a_queued_member_gets_one_coalesced_answer_too(serving: Serving) -> None:
-    log = PlayLog()
-    for user in serving.engine.cached_members():
-        serving.engine.forget(user)
-    pipeline = make_pipeline(serving, max_prefill_positions=4)
+    log, pipeline = PlayLog(), make_pipeline(serving, max_prefill_positions=4)
     for i in range(12):
         log.play(f"user-{i % 2}", i, 100.0 * i)
-    results = run(pipeline, log.records)
+    run(pipeline, log.records, coalesced=False)
+    while pipeline.num_queued_chunks:
+        answer_prefill(pipeline)
+    # Their keys and values are gone: two new plays of each cost a whole context, and are queued.
+    for member in serving.engine.cached_members():
+        serving.engine.forget(member)
+    results = run(pipeline, [log.play(f"user-{i % 2}", i, 2_000.0 + i) for i in range(4)])
+    assert pipeline.num_queued_chunks == 2
+    assert not [answer for result in results for answer in lists(result)]
     while pipeline.num_queued_chunks:
         results += answer_prefill(pipeline)
     found = sorted((answer for result in results for answer in lists(result)), key=lambda answer: answer.user_id)
     assert [(a.user_id, a.source.offset, a.coalesced) for a in found] == [
-        ("user-0", 10, Coalesced(6, 0)),
-        ("user-1", 11, Coalesced(6, 1)),
+        ("user-0", 14, Coalesced(2, 12)),
+        ("user-1", 15, Coalesced(2, 13)),
     ]
