@@ -16,7 +16,10 @@ from aiokafka.partitioner import murmur2
 from confluent_kafka import Producer
 
 from stream.local_kafka.broker import Broker
+from stream.wire.codec import decode_intent
 from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, start_serving, world_plays
+from tests.worlds.bundle_world import make_bundle
+from tests.worlds.tiny_world import TinyWorld
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -87,9 +90,10 @@ def test_a_subscriber_drops_repeats_and_what_is_older() -> None:
 
 @pytest.mark.timeout(240)
 def test_plays_are_sent_answered_and_each_answer_is_shown_once(
-    embedded_broker: Broker, make_serving_rig: ServingRigMaker, tmp_path: Path
+    embedded_broker: Broker, make_serving_rig: ServingRigMaker, world: TinyWorld, tmp_path: Path
 ) -> None:
-    rig, (bundle, _) = make_serving_rig(embedded_broker)
+    rig, _ = make_serving_rig(embedded_broker)
+    bundle = make_bundle(tmp_path / "store", world, world.model(3))  # one whose primary intents change with the plays
     plays = list(world_plays(rig, 60))
     place = ("--broker", embedded_broker.address, "--topic")
     sent = run_soundly(
@@ -114,4 +118,5 @@ def test_plays_are_sent_answered_and_each_answer_is_shown_once(
     )  # fmt: skip
     assert len(shown) == len(intents) == 60
     assert {line.split(":")[0] for line in shown} == {play["user_id"] for play in plays}
-    assert any(line.endswith("<- changed") for line in shown)
+    shifted = sum(decode_intent(intent.value).shifted for intent in intents)
+    assert sum(line.endswith("<- changed") for line in shown) == shifted > 0

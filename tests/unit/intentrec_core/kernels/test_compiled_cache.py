@@ -35,7 +35,7 @@ def test_the_cache_is_keyed_by_every_source_that_compiled_code_is_made_of() -> N
 def test_code_compiled_into_an_empty_cache_equals_the_model(tmp_path: Path) -> None:
     """A warm cache hides code that no longer compiles, or that compiles to something else, until the first cold start."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", PARITY],
+        [sys.executable, "-m", "pytest", "-q", "--timeout=280", "-p", "no:cacheprovider", "-p", "no:xdist", PARITY],
         env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
         cwd=ROOT,
         capture_output=True,
