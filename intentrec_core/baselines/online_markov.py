@@ -23,7 +23,7 @@ from intentrec_core.kernels.transitions import NONE
 
 #: Transitions kept, a power of two: 4 MiB.
 MAX_TRANSITIONS = 1 << 18
-#: Of one item at most so many newest transitions are looked at, so that what everybody plays does not cost milliseconds.
+#: The score uses at most this many of an item's newest transitions. Without a limit, a popular item would cost milliseconds.
 MAX_PER_ITEM = 128
 
 

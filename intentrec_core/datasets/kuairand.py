@@ -3,8 +3,8 @@
 It is the public set nearest to the paper's: durations and several kinds of actions. Every video that was shown is a play. Its
 action is the strongest of the member's signals (:data:`SIGNALS`), and "skip" where there was none; its duration is the play time.
 
-Read are the files log_standard_*.csv and video_features_basic_*.csv of the folder, or of its folder "data". The log of randomly
-shown videos is not read: nobody chose them.
+Read are the files log_standard_*.csv and video_features_basic_*.csv of the folder, or of its folder "data". The log of videos
+that were shown at random is not read: it is not what members see in service.
 
 Source: Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos", CIKM 2022.
 """

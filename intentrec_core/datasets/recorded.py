@@ -1,6 +1,6 @@
 """Public data sets that are read from a folder, because their terms or their hosts do not let a program fetch them.
 
-Whoever has them gives the folder that holds their folders (``--data-root``). Nothing of them is part of this package.
+``--data-root`` names the folder that holds one folder for each data set. The data are not part of this package.
 """
 
 from __future__ import annotations

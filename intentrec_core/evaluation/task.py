@@ -85,7 +85,7 @@ class Task:
         return len(self.targets)
 
     def is_new_member(self) -> NDArray[np.bool_]:
-        """Targets of members of whom nothing was learned. Shape: bool[N]."""
+        """Targets whose member has no play that was learned. Shape: bool[N]."""
         return (
             self._first_learned(self.data.members.member, len(self.data.members))[self.targets.member] >= self.learned
         )

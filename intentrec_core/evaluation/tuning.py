@@ -1,6 +1,6 @@
 """Chooses settings on a validation task, and says how much the choice matters: the mean and the spread of all that was tried.
 
-The best of many points is partly luck. Whoever reads a table sees from the mean beside the best how much of a lead is tuning. A
+The best of many points is partly luck. The mean beside the best shows how much of a lead is due to tuning. A
 choice at the edge of what was tried is named too: a better one may lie beyond.
 """
 

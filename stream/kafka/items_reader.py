@@ -140,9 +140,9 @@ class ItemsReader:
         that was deleted and made anew is read from its beginning, once it holds a record: before that nothing is known of what it
         will hold.
 
-        ``saw_lag`` is told about once a second, and before changes are yielded, how many records wait, and as of which time, in
-        seconds since 1970, all records are known. Changes count as known once the next ones are asked for. The number is NaN
-        while the topic is gone or holds no record, and while the broker fails.
+        ``saw_lag(num_waiting, as_of_s)`` is called about once a second, and before changes are yielded. ``num_waiting``: records
+        that the caller has not applied yet; NaN while the topic is gone or empty, or the broker fails. ``as_of_s``: every record
+        written before this time, in seconds since 1970, is applied. Changes count as applied when the caller asks for the next.
         """
         known, awaited = await self._consumer.position(self._source), None
         next_look_s = next_reread_s = 0.0

@@ -35,7 +35,9 @@ async def read_topic_id(client: AIOKafkaClient, topic: str) -> bytes | None:
         raise GroupCoordinatorNotAvailableError
     try:
         response = await client.send(node, _MetadataRequest(topic))
-    except NotImplementedError:  # raised for a broker whose newest version is below 10
+    except NotImplementedError:
+        # aiokafka raises this, before it sends anything, where the broker does not know the request's version: such a broker has
+        # no ids, and the topic is followed by its offsets alone.
         return None
     ((error_code, _, topic_id, *_),) = response.topics
     if error_code:
@@ -43,7 +45,7 @@ async def read_topic_id(client: AIOKafkaClient, topic: str) -> bytes | None:
     return None if topic_id == _NO_ID else topic_id
 
 
-class _Uuid(AbstractType[bytes]):  # type: ignore[misc]
+class _Uuid(AbstractType[bytes]):
     @classmethod
     def encode(cls, value: bytes) -> bytes:
         return value
@@ -56,7 +58,7 @@ class _Uuid(AbstractType[bytes]):  # type: ignore[misc]
 _TEXT, _TAGS = CompactString("utf-8"), ("tags", TaggedFields)
 
 
-class _MetadataResponse(Response):  # type: ignore[misc]
+class _MetadataResponse(Response):
     API_KEY, API_VERSION = 3, 10
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
@@ -95,7 +97,7 @@ class _MetadataResponse(Response):  # type: ignore[misc]
     )
 
 
-class _MetadataRequestV10(RequestStruct):  # type: ignore[misc]
+class _MetadataRequestV10(RequestStruct):
     API_KEY, API_VERSION, FLEXIBLE_VERSION = 3, 10, True
     RESPONSE_TYPE = _MetadataResponse
     SCHEMA = Schema(
@@ -107,7 +109,7 @@ class _MetadataRequestV10(RequestStruct):  # type: ignore[misc]
     )
 
 
-class _MetadataRequest(Request[_MetadataRequestV10]):  # type: ignore[misc]
+class _MetadataRequest(Request[_MetadataRequestV10]):
     API_KEY = 3
 
     def __init__(self, topic: str) -> None:

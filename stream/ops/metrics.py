@@ -121,8 +121,10 @@ class Metrics:
         self.catalogue_added_items.set(num_added)
 
     def read_items(self, num_waiting: float, as_of_s: float) -> None:
-        """Records how much of the items topic waits to be applied, NaN where that is not known, and as of which time, since 1970,
-        all of it is known.
+        """Records how far this worker is with the items topic.
+
+        ``num_waiting``: records that are not applied yet, NaN where that is not known. ``as_of_s``: every record written before
+        this time, in seconds since 1970, is applied.
         """
         self.catalogue_lag.set(num_waiting)
         self.catalogue_read.set(as_of_s)

@@ -16,6 +16,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +75,7 @@ class _NoShortTerm(nn.Module):
 def without_short_term(config: ModelConfig, domain: Domain, items: ItemFeatures) -> IntentRec:
     """IntentRec whose short-term interest is always 0."""
     model = IntentRec(config, domain, items)
-    model.short_term = _NoShortTerm(config.width)  # type: ignore[assignment]
+    model.add_module("short_term", _NoShortTerm(config.width))
     return model
 
 
@@ -131,7 +132,7 @@ def _one_head(name: str) -> Build:
 def _row(
     name: str,
     build: Build,
-    changes: Mapping[str, object],
+    changes: Mapping[str, Any],
     *,
     seeds: tuple[int, ...] = (0,),
     is_ours: bool = False,
@@ -142,7 +143,7 @@ def _row(
 
     def answer(measured: Measured, loaded: Loaded, protocol: Protocol, seed: int) -> Answers:
         budget = BUDGETS.get(measured.name, Budget())
-        model_config = dataclasses.replace(budget.model, **changes)  # type: ignore[arg-type]
+        model_config = dataclasses.replace(budget.model, **changes)
         return Learner(loaded, build, model_config, dataclasses.replace(budget.train, seed=seed)).answer(protocol)
 
     return Row(name, configuration, answer, NEURAL_CODE, seeds, is_ours, is_trained=True, data_sets=data_sets)

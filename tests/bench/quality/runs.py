@@ -65,12 +65,12 @@ class Runs:
     def keep(self, key: str, answers: Answers) -> None:
         """Keeps a run: whole, or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, object] = {"ranks": answers.ranked.ranks, "listed": answers.ranked.listed.astype(np.int32)}
+        arrays: dict[str, Any] = {"ranks": answers.ranked.ranks, "listed": answers.ranked.listed.astype(np.int32)}
         for name, outcomes in answers.heads.items():
             arrays |= {f"{name}/{part}": getattr(outcomes, part) for part in _OUTCOMES}
         partial = self.folder / f"{key}.{os.getpid()}.partial"
         with partial.open("wb") as file:
-            np.savez_compressed(file, note=answers.note, names=json.dumps(list(answers.heads)), **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(file, note=answers.note, names=json.dumps(list(answers.heads)), **arrays)
         partial.replace(self.path(key))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,8 +53,8 @@ def test_a_run_is_named_by_everything_that_decides_it(loaded: Loaded, protocol: 
     row = popularity_rows()[0]
     trained, threads = dataclasses.replace(row, is_trained=True), torch.get_num_threads()
 
-    def with_task(**changes: object) -> Protocol:
-        return dataclasses.replace(protocol, test=dataclasses.replace(protocol.test, **changes))  # type: ignore[arg-type]
+    def with_task(**changes: Any) -> Protocol:
+        return dataclasses.replace(protocol, test=dataclasses.replace(protocol.test, **changes))
 
     data = protocol.test.data
     keys = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -129,6 +131,6 @@ def test_what_was_observed_later_is_not_known_yet() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"lags": 0}, {"spread": 0}, {"decay": 0.0}, {"shrinkage": -1.0}, {"backoff": -0.1}])
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="allowed"):
-        MarkovSettings(**wrong)  # type: ignore[arg-type]
+        MarkovSettings(**wrong)
