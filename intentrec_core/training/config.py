@@ -43,8 +43,8 @@ class TrainConfig:
     ``num_negatives`` items are drawn per step to represent the whole catalogue
     (:mod:`intentrec_core.training.sampled_softmax`). 0 scores all items; None chooses by the size of the catalogue
     (:meth:`negatives`).
-    ``max_seconds`` ends training early, with the whole schedule compressed into that time. Such a run is not
-    repeatable.
+    ``max_seconds`` ends training early, with the whole schedule compressed into that time. It counts from the end of the first
+    step, which also loads and compiles what the others use. Such a run is not repeatable.
 
     Raises: ConfigError with the name, the value and the allowed range.
     """

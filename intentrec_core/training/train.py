@@ -201,6 +201,7 @@ class _Run:
     ) -> None:
         self._model, self._config, self._clock = model, config, clock
         self._began_s = clock()
+        self._budget_from_s: float | None = None  # time at which the first step is over
         self._features, self._members, self._windows = features, members, windows
         self.batches = WindowBatches(features, members, windows)
         self._counts = counts_for(model, features, members)
@@ -263,6 +264,8 @@ class _Run:
         for step, batch in enumerate(self.batches.shuffled(config.batch_windows, self._random), start=1):
             rate = self._set_rate(epoch, step)
             parts = self._step(batch.to(self._model.device))
+            if self._budget_from_s is None:
+                self._budget_from_s = self._clock()
             for name, value in {"total": parts.total, "item": parts.item, **parts.heads}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
             loss = {name: value / step for name, value in sums.items()}
@@ -305,12 +308,18 @@ class _Run:
 
     def _set_rate(self, epoch: int, step: int) -> float:
         steps = (epoch - 1 + step / self._steps) / self._config.epochs
-        done = run_done(steps, self._elapsed_s(), self._config.max_seconds)
+        done = run_done(steps, self._spent_s(), self._config.max_seconds)
         factor = rate_factor(done, warmup_ratio=self._config.warmup_ratio, final_ratio=self._config.final_ratio)
         return self._optimiser.set_rate(factor)
 
     def _elapsed_s(self) -> float:
         return self._clock() - self._began_s
 
+    def _spent_s(self) -> float:
+        """Seconds of the time limit that are spent. The first step is free: it loads and compiles, for seconds on a slow machine,
+        and a schedule that counted them would be over before the model learned anything.
+        """
+        return 0.0 if self._budget_from_s is None else self._clock() - self._budget_from_s
+
     def _out_of_time(self) -> bool:
-        return self._config.max_seconds is not None and self._elapsed_s() >= self._config.max_seconds
+        return self._config.max_seconds is not None and self._spent_s() >= self._config.max_seconds

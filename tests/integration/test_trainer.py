@@ -101,10 +101,8 @@ def test_plays_become_a_first_bundle_and_then_a_better_one_with_rows_for_new_ite
 
 
 @pytest.mark.slow
-def test_a_bad_model_is_refused_and_the_old_bundle_stays(broker: Broker, tmp_path: Path) -> None:
+def test_a_bad_model_is_refused_and_the_old_bundle_stays(settings: Settings) -> None:
     walk = WalkingWorld()
-    # All epochs, however slow the machine: against a model that learned nothing, a bad one is not certain to be worse.
-    settings = make_settings(broker, tmp_path, retrain_budget_s=60)
 
     async def scenario() -> None:
         await create_topics(settings)

@@ -48,7 +48,7 @@ def make_settings(broker: Broker, folder: Path, **overrides: object) -> Settings
         "device": "cpu",
         "metrics_port": 0,
         "retrain_interval_s": 2,
-        "retrain_budget_s": 4,
+        "retrain_budget_s": 60,  # all epochs, however slow the machine: a model cut short may be refused
         "retrain_min_plays": 400,
         "event_log_flush_s": 0.2,
     }

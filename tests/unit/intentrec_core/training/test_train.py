@@ -181,6 +181,17 @@ def test_the_learning_rate_falls_to_its_end_within_the_time_given(world: TinyWor
     assert rates[-1] < 0.05 * max(rates)
 
 
+def test_the_time_given_counts_from_the_end_of_the_first_step(world: TinyWorld) -> None:
+    """A first step that compiles for minutes leaves the schedule whole."""
+    seen: list[TrainingProgress] = []
+    config = dataclasses.replace(QUICK, max_seconds=100.0)
+    ticks = itertools.chain([0.0], itertools.count(600.0, 1e-6))
+    slow_start = trained(world, config, clock=lambda: next(ticks), progress=seen.append)
+    assert slow_start.stopped == "epochs"
+    assert seen[-1].elapsed_s >= 600.0
+    assert same(weights(slow_start.model), weights(trained(world, QUICK).model))
+
+
 def test_a_warm_start_goes_on_from_the_running_model_and_leaves_it_as_it_was(
     world: TinyWorld, running: Trained
 ) -> None:
