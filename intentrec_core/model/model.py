@@ -34,12 +34,18 @@ from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
 from intentrec_core.model.dropout import Dropout
 from intentrec_core.model.intent_score import label_scores, label_shares, scored_heads
+from intentrec_core.model.own_items import OwnItems, OwnOffsets
 
 FIELD_WIDTH = 16
 #: Why a model with counts is not served, and what to do.
 NEEDS_COUNTS = (
     "the model was trained with item_counts, and its scores need counts of plays, which are not served: train with "
     "ModelConfig(item_counts=False)"
+)
+#: Why no worker serves a model with own items, and what to do.
+NEEDS_OWN_ITEMS = (
+    "the model was trained with own_items, and its scores need the plays that a member has, which no worker scores with yet: "
+    "train with ModelConfig(own_items=False)"
 )
 
 
@@ -58,6 +64,8 @@ class ModelConfig:
     ``item_counts``: whether decayed counts of plays and the item's age add to its score too
     (:mod:`intentrec_core.features.play_counts`), taken every ``count_refresh_s`` seconds of event time. Such a model can be
     trained and evaluated. It cannot be served: workers have no counts to score with, so no bundle is built or loaded with it.
+    ``own_items``: whether the member's own plays add to the scores of their items (:mod:`intentrec_core.model.own_items`). No
+    bundle is built or loaded with it yet; :class:`~intentrec_core.engine.live.LiveEncoder` serves it.
 
     Raises: ConfigError with the value and the allowed range.
     """
@@ -71,6 +79,7 @@ class ModelConfig:
     intent_score: bool = True
     item_counts: bool = False
     count_refresh_s: int = 3600
+    own_items: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -191,6 +200,7 @@ class IntentRec(nn.Module):
     for a head that was trained, -inf for one that was not (:meth:`set_untrained_heads`).
     ``scored``: the numbers of the heads that add to the score of an item, and ``intent_beta`` f32[heads in the score]: how much
     each of them adds; None where none does. ``count_gate`` says from E how much each column of counts adds; None without counts.
+    ``own_items`` says what the member's plays add to the scores of their items; None where they add nothing.
     """
 
     static_codes: Tensor
@@ -226,6 +236,7 @@ class IntentRec(nn.Module):
         if self.count_gate is not None:
             nn.init.zeros_(self.count_gate.weight)
             nn.init.zeros_(self.count_gate.bias)
+        self.own_items = OwnItems(config.width, self.fields.width) if config.own_items else None
         self.register_buffer("primary_bias", torch.zeros(len(domain.heads)), persistent=False)
 
     @property
@@ -247,6 +258,13 @@ class IntentRec(nn.Module):
         self.primary_bias[torch.tensor(untrained)] = -torch.inf
 
     @property
+    def why_not_served(self) -> str | None:
+        """Why no worker can serve the model, and the remedy; None for one that is served."""
+        if self.count_gate is not None:
+            return NEEDS_COUNTS
+        return None if self.own_items is None else NEEDS_OWN_ITEMS
+
+    @property
     def num_rows(self) -> int:
         """Number of item rows, row 0 included."""
         return len(self.static_codes)
@@ -263,17 +281,33 @@ class IntentRec(nn.Module):
         """
         if attend is None:
             attend = FullAttend(batch.ts_s, self.domain.short_term_window_s)
-        row = batch.item_row
-        content = self.fields.content(self.static_codes[row], self._multi(row))
-        fields = self.fields(self.item(row), content, batch.codes)
+        fields = self._fields(batch)
         x = torch.cat([fields, self.short_term(fields, attend)], dim=-1)
         if self.intent_encoder is None or self.heads is None:
-            none = x.new_zeros(*row.shape, 0)
+            none = x.new_zeros(*batch.item_row.shape, 0)
             return ModelOutput(self.item_encoder(x, batch.ts_s, batch.gap_s, attend), (), none, none)
         intent = self.intent_encoder(x, batch.ts_s, batch.gap_s, attend)
         logits, mixed, alpha = self.heads(intent)
         item = self.item_encoder(torch.cat([x, mixed], dim=-1), batch.ts_s, batch.gap_s, attend)
         return ModelOutput(item, logits, mixed, alpha)
+
+    def _fields(self, batch: ContextBatch) -> Tensor:
+        """F of every play. Shape: f32[B, T, F]."""
+        row = batch.item_row
+        content = self.fields.content(self.static_codes[row], self._multi(row))
+        return self.fields(self.item(row), content, batch.codes)
+
+    def own_offsets(
+        self, item_BQW: Tensor, batch: ContextBatch, query_place_BQ: Tensor | None = None
+    ) -> OwnOffsets | None:
+        """What the plays of each context add to the scores of their items, for queries with these E: those of every play, or at
+        the plays ``query_place_BQ`` i64[B, Q] alone. None for a model without own items.
+        """
+        if self.own_items is None:
+            return None
+        if query_place_BQ is None:
+            query_place_BQ = torch.arange(item_BQW.shape[1], device=item_BQW.device).expand(item_BQW.shape[:2])
+        return self.own_items(item_BQW, query_place_BQ, self._fields(batch), batch.item_row, batch.ts_s)
 
     def item_weights(self) -> tuple[Tensor, Tensor]:
         """Weight w and bias b of every item. Row 0 is no item: its bias is -inf.

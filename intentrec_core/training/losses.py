@@ -58,12 +58,14 @@ def intentrec_loss(
     if model.count_gate is not None and counts is not None:
         gate = model.count_gate(output.item_BTW[:, :-1][taken])
         at = CountsAt(counts, batch.ts_s[:, 1:][taken].cpu().numpy(), query.device)
+    own = model.own_offsets(output.item_BTW[:, :-1], batch)
+    own = None if own is None else own.at(taken)
     if sampler is None:
         weight, bias = model.item_weights()
         columns = None if at is None else lambda which: at.columns(which=which)
-        item = item_cross_entropy(query, weight, model.item_labels(), bias, target, share, gate, columns)
+        item = item_cross_entropy(query, weight, model.item_labels(), bias, target, share, gate, columns, own)
     else:
-        item = (sampled_cross_entropy(model, query, target, sampler, gate, at) * share).sum()
+        item = (sampled_cross_entropy(model, query, target, sampler, gate, at, own) * share).sum()
     predicted = model.domain.heads if model.config.intent_stage else ()
     heads = {}
     for head, logit, labels in zip(

@@ -5,7 +5,7 @@ thousand items are drawn for the whole batch, and each is weighted by the invers
 that the estimated sum is right on average (importance sampling). Items are drawn in proportion to their plays, which is
 close to their share of the sum.
 
-Shapes: V item rows (row 0 no item), N targets, C drawn items, Q width of a query.
+Shapes: V item rows (row 0 no item), N targets, C drawn items, Q width of a query, S own items of a target.
 
 Source: "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model", IEEE
 Transactions on Neural Networks 2008; the correction by log q also in "Sampling-Bias-Corrected Neural Modeling for Large
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intentrec_core.model.model import IntentRec
+from intentrec_core.model.own_items import OwnOffsets
 from intentrec_core.plays.counts_at import CountsAt
 
 
@@ -57,12 +58,14 @@ def sampled_cross_entropy(
     sampler: ItemSampler,
     gate_NC: Tensor | None = None,
     counts: CountsAt | None = None,
+    own: OwnOffsets | None = None,
 ) -> Tensor:
-    """Cross-entropy of each target's row against a sample of all items.
+    """Cross-entropy of each target's row against a sample of all items. Own items, ``own`` [N, S], are all in the sum, exactly.
 
     Shapes: f32[N, Q], i64[N] (1 and more) -> f32[N].
     Cost: O((N + C) · Q) memory and O(N · C · Q) time; nothing grows with V. With counts, also one float for each target, drawn
-    item and column of counts: 131 MB for 3,200 targets and 2,048 drawn items.
+    item and column of counts: 131 MB for 3,200 targets and 2,048 drawn items. With own items, also one float for each target and
+    item that is anybody's own.
     """
     target_NQ, target_bias_N = _vectors_of(model, row_N)
     target_N = (query_NQ * target_NQ).sum(dim=-1) + target_bias_N
@@ -75,7 +78,33 @@ def sampled_cross_entropy(
         drawn_NC = drawn_NC + torch.bmm(gate_NC[:, None, :], counts.columns(row_C))[:, 0]
     # The target is part of the sum already: if it is also drawn, it would count twice.
     drawn_NC = drawn_NC.masked_fill(row_N[:, None] == row_C, float("-inf"))
-    return torch.logaddexp(target_N, drawn_NC.logsumexp(dim=-1)) - target_N
+    if own is None:
+        return torch.logaddexp(target_N, drawn_NC.logsumexp(dim=-1)) - target_N
+    target_N = target_N + (own.offset * (own.row == row_N[:, None])).sum(dim=-1)
+    others_NS = _own_logits(model, query_NQ, own, gate_NC, counts).masked_fill(own.row == row_N[:, None], float("-inf"))
+    drawn_NC = drawn_NC.masked_fill(_are_own(row_C, own), float("-inf"))
+    others_N = torch.cat([drawn_NC, others_NS], dim=1).logsumexp(dim=-1)
+    return torch.logaddexp(target_N, others_N) - target_N
+
+
+def _own_logits(
+    model: IntentRec, query_NQ: Tensor, own: OwnOffsets, gate_NC: Tensor | None, counts: CountsAt | None
+) -> Tensor:
+    """The whole scores of own items; -inf for row 0. Shape: f32[N, S]."""
+    row_R, nth_NS = torch.unique(own.row, return_inverse=True)
+    vector_RQ, bias_R = _vectors_of(model, row_R)
+    logit_NR = torch.addmm(bias_R, query_NQ, vector_RQ.T)
+    if gate_NC is not None and counts is not None:
+        logit_NR = logit_NR + torch.bmm(gate_NC[:, None, :], counts.columns(row_R))[:, 0]
+    return (logit_NR.gather(1, nth_NS) + own.offset).masked_fill(own.row == 0, float("-inf"))
+
+
+def _are_own(row_C: Tensor, own: OwnOffsets) -> Tensor:
+    """Which of the drawn rows are own items of each target. Shape: bool[N, C]."""
+    drawn_D, nth_C = torch.unique(row_C, return_inverse=True)
+    place_NS = torch.searchsorted(drawn_D, own.row).clamp_(max=len(drawn_D) - 1)
+    found_NS = (drawn_D[place_NS] == own.row).float()
+    return own.offset.new_zeros(len(own.row), len(drawn_D)).scatter_add_(1, place_NS, found_NS)[:, nth_C] > 0
 
 
 def _vectors_of(model: IntentRec, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,8 +53,8 @@ def test_a_bundle_comes_back_as_it_was_written(ref):
 
 def test_a_bundle_says_which_heads_were_not_trained(tmp_path):
     class Part(type(WORLD)):
-        def model(self, seed=0, *, intent_stage=True, item_counts=False):
-            made = super().model(seed, intent_stage=intent_stage, item_counts=item_counts)
+        def model(self, seed=0, **switches):
+            made = super().model(seed, **switches)
             made.set_untrained_heads(["genre", "age"])
             return made
 
@@ -94,12 +94,13 @@ def test_a_bundle_of_a_release_without_intents_in_the_score_serves_as_it_did(tmp
     torch.testing.assert_close(model.item_logits(model.queries(output)), weight @ item + bias)
 
 
-def test_a_bundle_whose_scores_need_counts_is_refused(tmp_path, files):
-    model = WORLD.model(item_counts=True)
+@pytest.mark.parametrize("needs", ["item_counts", "own_items"])
+def test_a_bundle_whose_scores_need_more_than_vectors_of_items_is_refused(tmp_path, files, needs):
+    model = WORLD.model(**{needs: True})
     weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    needs_counts = {bundle.WEIGHTS: save_arrays(weights), bundle.MODEL: json.dumps(model.config.to_dict()).encode()}
-    with pytest.raises(BundleError, match="item_counts") as refused:
-        load_bundle(write(tmp_path / "counts", files | needs_counts).path)
+    needs_more = {bundle.WEIGHTS: save_arrays(weights), bundle.MODEL: json.dumps(model.config.to_dict()).encode()}
+    with pytest.raises(BundleError, match=needs) as refused:
+        load_bundle(write(tmp_path / "more", files | needs_more).path)
     assert refused.value.fault is BundleFault.CODE_VERSION
 
 

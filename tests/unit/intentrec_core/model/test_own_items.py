@@ -1,0 +1,102 @@
+"""What a member's own plays add to scores: by definition, play by play, and from plays up to the moment alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from intentrec_core.features.columns import ContextBatch, collate
+from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.own_items import OwnOffsets
+from tests.worlds.naive_score import naive_own_offsets
+from tests.worlds.tiny_world import START_MS, TinyWorld
+
+WORLD = TinyWorld(num_items=6)
+MODEL = WORLD.model(own_items=True)
+#: Of float32 sums over 37 columns, in another order.
+TOLERANCE = 1e-5
+
+#: Item (the last is unknown), seconds since the play before, device and duration.
+plays = st.tuples(
+    st.integers(0, 6),
+    st.sampled_from([0, 1, 59, 3_600, 1_000_000]),
+    st.sampled_from(["tv", "phone", None]),
+    st.sampled_from([None, 5.0, 700.0]),
+)
+histories = st.lists(plays, min_size=1, max_size=12)
+
+
+def packed(history: list[tuple[int, int, str | None, float | None]]) -> bytes:
+    at_s = itertools.accumulate(gap_s for _, gap_s, _, _ in history)
+    return b"".join(
+        WORLD.layout.pack(f"item-{item}", f"e{number}", START_MS + 1000 * s, duration_s, {"device": device}).data
+        for number, ((item, _, device, duration_s), s) in enumerate(zip(history, at_s, strict=True))
+    )
+
+
+def batch_of(contexts: list[bytes]) -> ContextBatch:
+    return collate(WORLD.features.columns(contexts, [0] * len(contexts)))
+
+
+def by_row(offsets: OwnOffsets) -> np.ndarray:
+    """The offsets of one query, for every item: no item stands there twice."""
+    found = np.zeros(MODEL.num_rows)
+    rows, values = offsets.row.numpy(), offsets.offset.detach().numpy()
+    assert len(set(rows[rows > 0])) == (rows > 0).sum()
+    assert not values[rows == 0].any()
+    found[rows] = values
+    return found
+
+
+@given(st.lists(histories, min_size=1, max_size=3))
+@settings(max_examples=40, deadline=None)
+def test_every_play_of_a_batch_has_the_offsets_of_the_plays_up_to_it(
+    given_histories: list[list[tuple[int, int, str | None, float | None]]],
+) -> None:
+    contexts, size = [packed(history) for history in given_histories], WORLD.layout.size
+    batch = batch_of(contexts)
+    item_BTW = torch.randn(*batch.item_row.shape, MODEL.config.width)
+    offsets = MODEL.own_offsets(item_BTW, batch)
+    assert offsets is not None
+    for b, context in enumerate(contexts):
+        for t in range(len(context) // size):
+            before, item_W = context[: (t + 1) * size], item_BTW[b, t]
+            of_batch = by_row(offsets.at((b, t)))
+            wanted = naive_own_offsets(MODEL, WORLD.features, before, item_W.numpy())
+            np.testing.assert_allclose(of_batch, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+            of_step = MODEL.own_offsets(item_W[None, None], batch_of([before]), torch.tensor([[t]]))
+            assert of_step is not None
+            np.testing.assert_allclose(by_row(of_step.at((0, 0))), of_batch, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_an_untrained_gate_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = IntentRec(ModelConfig(width=16, intent_width=8, own_items=True), WORLD.domain, WORLD.table)
+    batch = batch_of([packed([(1, 0, "tv", None), (2, 60, "tv", None), (1, 60, None, 5.0)])])
+    offsets = model.own_offsets(model(batch).item_BTW, batch)
+    assert offsets is not None
+    assert (offsets.row > 0).any()
+    assert not offsets.offset.any()
+    assert IntentRec(ModelConfig(width=16), WORLD.domain, WORLD.table).own_offsets(torch.ones(1, 3, 16), batch) is None
+
+
+def test_the_gate_learns_at_once_and_the_keys_from_then_on() -> None:
+    torch.manual_seed(0)
+    model = IntentRec(ModelConfig(width=16, intent_width=8, own_items=True), WORLD.domain, WORLD.table)
+    batch = batch_of([packed([(1, 0, "tv", None), (2, 60, "tv", None), (1, 60, None, 5.0)])])
+    assert model.own_items is not None
+    gate, key = model.own_items.gate, model.own_items.key
+    for learns_keys in (False, True):
+        offsets = model.own_offsets(model(batch).item_BTW, batch)
+        assert offsets is not None
+        model.zero_grad()
+        torch.autograd.backward(offsets.offset.sum())
+        assert gate.weight.grad is not None
+        assert gate.weight.grad.any(dim=1).all()
+        assert key.weight.grad is not None
+        assert bool(key.weight.grad.any()) == learns_keys
+        torch.nn.init.normal_(gate.weight)
