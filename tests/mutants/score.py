@@ -17,6 +17,9 @@ TEST_SERVED = "tests/property/test_served_score.py"
 TEST_TRAIN = "tests/unit/intentrec_core/training/test_train.py"
 TEST_SAMPLED = "tests/unit/intentrec_core/training/test_sampled_softmax.py"
 TEST_FORMAT = "tests/unit/intentrec_core/bundle/test_format.py"
+OWN, SAME_ROW = "intentrec_core/model/own_items.py", "(row_BT[:, :, None] == row_BT[:, None, :])"
+TEST_OWN = "tests/unit/intentrec_core/model/test_own_items.py"
+TEST_LOSS = f"{TEST_TRAIN}::test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context"
 TEST_LISTS = "tests/parity/test_live_encoder_and_worker.py"
 
 SCORE = (
@@ -110,11 +113,11 @@ SCORE = (
         (
             Edit(
                 "intentrec_core/training/losses.py",
-                "sampled_cross_entropy(model, query, target, sampler, gate, at)",
-                "sampled_cross_entropy(model, query, target, sampler)",
+                "sampled_cross_entropy(model, query, target, sampler, gate, at, own)",
+                "sampled_cross_entropy(model, query, target, sampler, own=own)",
             ),
         ),
-        (f"{TEST_TRAIN}::test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context",),
+        (TEST_LOSS,),
     ),
     Mutant(
         "biases of a model with counts begin with the popularity of the training span",
@@ -157,7 +160,7 @@ SCORE = (
         (
             Edit(
                 CONTENTS,
-                'raise self._error(BundleFault.CODE_VERSION, f"{bundle.MODEL}: {NEEDS_COUNTS}")',
+                'raise self._error(BundleFault.CODE_VERSION, f"{bundle.MODEL}: {model.why_not_served}")',
                 "pass",
             ),
         ),
@@ -165,7 +168,52 @@ SCORE = (
     ),
     Mutant(
         "a bundle is built of a model whose scores need counts",
-        (Edit(CONTENTS, 'raise ConfigError(f"no bundle can be built: {NEEDS_COUNTS}")', "pass"),),
+        (Edit(CONTENTS, 'raise ConfigError(f"no bundle can be built: {model.why_not_served}")', "pass"),),
         (TEST_BUILDER,),
+    ),
+    Mutant(
+        "an untrained gate of own items changes scores",
+        (Edit(OWN, "        nn.init.zeros_(self.gate.weight)\n", ""),),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "an item that was played twice adds to its score twice",
+        (Edit(OWN, " & (next_place_BT[:, None] > now_BQ1)", ""),),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "plays after a target add to the score of their items",
+        (Edit(OWN, "(place <= now_BQ1) & ", ""),),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "how often an item was played counts later plays too",
+        (Edit(OWN, "(row_BT[:, :, None] == row_BT[:, None, :]) & (place <= place[:, None])", SAME_ROW),),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "the offsets of own items learn nothing",
+        (Edit(SOFTMAX, "        d_own = None if d_own is None else d_own * d_loss\n", "        d_own = None\n"),),
+        (TEST_PATHS,),
+    ),
+    Mutant(
+        "the sampled loss counts an own item that is drawn twice",
+        (Edit(SAMPLED, 'drawn_NC.masked_fill(_are_own(row_C, own), float("-inf"))', "drawn_NC"),),
+        (TEST_LOSS,),
+    ),
+    Mutant(
+        "the sampled loss scores the target without its offset",
+        (Edit(SAMPLED, "target_N = target_N + (own.offset * ", "target_N = target_N + (0 * own.offset * "),),
+        (TEST_LOSS,),
+    ),
+    Mutant(
+        "evaluation ranks without the own items that were trained",
+        (Edit(RANKS, "own.at(chunk_rows).add_to(scores)", "pass"),),
+        (TEST_RANKS,),
+    ),
+    Mutant(
+        "the library scores items without the member's own",
+        (Edit(LIVE, "        self._add_own(scores, query, plays)\n", ""),),
+        (TEST_SERVED,),
     ),
 )

@@ -101,7 +101,7 @@ BUDGETS: Mapping[str, Budget] = {
 
 
 def neural_rows() -> list[Row]:
-    """Every trained row: the baselines, the paper's V0 to V3, and ours with the learnt term of intents in the score."""
+    """Every trained row: the baselines, the paper's V0 to V3, and ours with the learnt terms of intents and own items."""
     three, world = (0, 1, 2), ("world", "world-without-intents")
     paper: Mapping[str, object] = {"intent_score": False}
     no_intent: Mapping[str, object] = {"intent_stage": False, "intent_score": False}
@@ -113,6 +113,7 @@ def neural_rows() -> list[Row]:
         _row("IntentRec V2: hierarchical", without_short_term, paper, seeds=three, is_ours=True),
         _row("IntentRec V3: with short-term", IntentRec, paper, seeds=three, is_ours=True),
         _row("V3 and intents in the score", IntentRec, {}, seeds=three, is_ours=True),
+        _row("V3 with intents and own items in the score", IntentRec, {"own_items": True}, seeds=three, is_ours=True),
         *(_row(f"V3 with one head: {head}", _one_head(head), paper, data_sets=world[:1]) for head in _heads("video")),
     ]
 
