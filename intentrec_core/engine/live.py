@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from intentrec_core.domain.spec import Domain, Filter, FilterKind
 from intentrec_core.engine.engine import Encoded, EncodeRequest, EngineStats, IncrementalEngine
 from intentrec_core.engine.member_key import MemberKey
+from intentrec_core.engine.own_scores import OwnScorer
 from intentrec_core.errors import ConfigError, DataError
-from intentrec_core.features.columns import collate
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
@@ -431,12 +431,12 @@ class _Ranker:
 
     @torch.inference_mode()
     def __init__(self, model: TrainedModel, layout: EventLayout) -> None:
-        self._network, self._features = model.network, model.features
+        self._own = OwnScorer(model.network, model.features) if model.network.own_items is not None else None
         vectors, bias = model.network.item_vectors()
         self._vectors_VQ: NDArray[np.float32] = vectors.float().cpu().numpy()
         self._bias_V: NDArray[np.float32] = bias.float().cpu().numpy()
         self._vocabulary, self._titles, self._layout = model.vocabulary, model.item_table.titles, layout
-        domain, self._scored = model.network.domain, model.network.scored
+        domain, self._scored, self._width = model.network.domain, model.network.scored, model.network.config.width
         self._betas = model.network.betas()[self._scored]
         self._available = np.ones(len(model.vocabulary), dtype=np.bool_)
         self._available[0] = False
@@ -459,7 +459,9 @@ class _Ranker:
         """The best items for a member who is predicted by ``query``, f32[Q]."""
         plays = self._layout.view(moment.context)[: moment.num_plays]
         scores = self._vectors_VQ @ query + self._bias_V
-        self._add_own(scores, query, plays)
+        if self._own is not None:
+            own = self._own.scores([plays.tobytes()], query[None, : self._width])
+            scores[own.row] += own.offset
         scores[~self._allowed(plays)] = -np.inf
         if hide_watched and self._layout.watched:
             evicted = np.frombuffer(moment.evicted_items, dtype="<u8")
@@ -468,18 +470,6 @@ class _Ranker:
         rows = _best_rows(scores, k)
         item_ids, titles = self._vocabulary.item_ids, self._titles
         return [ScoredItem(item_ids[row], titles[row], float(scores[row])) for row in rows.tolist()]
-
-    @torch.inference_mode()
-    def _add_own(self, scores: NDArray[np.float32], query: NDArray[np.float32], plays: NDArray[np.void]) -> None:
-        """Adds what the member's plays add to the scores of their items, in place. Shape: f32[V]."""
-        network = self._network
-        if network.own_items is None:
-            return
-        batch = collate(self._features.columns([plays.tobytes()], [0])).to(network.device)
-        item_BQW = torch.from_numpy(query[: network.config.width]).to(network.device)[None, None]
-        own = network.own_offsets(item_BQW, batch, batch.lengths[:, None] - 1)
-        assert own is not None
-        scores[own.row[0, 0].cpu().numpy()] += own.offset[0, 0].cpu().numpy()
 
     def _allowed(self, plays: NDArray[np.void]) -> NDArray[np.bool_]:
         """What may be shown, by the values that the member sent last, else the domain's default, else nothing. Shape: bool[V]."""

@@ -42,11 +42,6 @@ NEEDS_COUNTS = (
     "the model was trained with item_counts, and its scores need counts of plays, which are not served: train with "
     "ModelConfig(item_counts=False)"
 )
-#: Why no worker serves a model with own items, and what to do.
-NEEDS_OWN_ITEMS = (
-    "the model was trained with own_items, and its scores need the plays that a member has, which no worker scores with yet: "
-    "train with ModelConfig(own_items=False)"
-)
 
 
 class ItemFeatures(Protocol):
@@ -64,8 +59,7 @@ class ModelConfig:
     ``item_counts``: whether decayed counts of plays and the item's age add to its score too
     (:mod:`intentrec_core.features.play_counts`), taken every ``count_refresh_s`` seconds of event time. Such a model can be
     trained and evaluated. It cannot be served: workers have no counts to score with, so no bundle is built or loaded with it.
-    ``own_items``: whether the member's own plays add to the scores of their items (:mod:`intentrec_core.model.own_items`). No
-    bundle is built or loaded with it yet; :class:`~intentrec_core.engine.live.LiveEncoder` serves it.
+    ``own_items``: whether the member's own plays add to the scores of their items (:mod:`intentrec_core.model.own_items`).
 
     Raises: ConfigError with the value and the allowed range.
     """
@@ -258,13 +252,6 @@ class IntentRec(nn.Module):
         self.primary_bias[torch.tensor(untrained)] = -torch.inf
 
     @property
-    def why_not_served(self) -> str | None:
-        """Why no worker can serve the model, and the remedy; None for one that is served."""
-        if self.count_gate is not None:
-            return NEEDS_COUNTS
-        return None if self.own_items is None else NEEDS_OWN_ITEMS
-
-    @property
     def num_rows(self) -> int:
         """Number of item rows, row 0 included."""
         return len(self.static_codes)
@@ -308,6 +295,22 @@ class IntentRec(nn.Module):
         if query_place_BQ is None:
             query_place_BQ = torch.arange(item_BQW.shape[1], device=item_BQW.device).expand(item_BQW.shape[:2])
         return self.own_items(item_BQW, query_place_BQ, self._fields(batch), batch.item_row, batch.ts_s)
+
+    def own_key_shares(self) -> tuple[Tensor, list[Tensor]]:
+        """What each item, and each code of each of the play's own fields, adds to a key of :mod:`intentrec_core.model.own_items`
+        before its activation; the bias is in the items' share.
+
+        Shapes: f32[V, K]; one f32[L + 1, K] for each dynamic field.
+        Raises: ValueError for a model without own items.
+        """
+        if self.own_items is None:
+            raise ValueError("the model has no own items")
+        key, content = self.own_items.key, self.fields.content(self.static_codes, self._split(self.multi_labels))
+        tables = [embedding.weight for embedding in self.fields.dynamic]
+        widths = [self.config.width + self.fields.content_width, *[FIELD_WIDTH] * len(tables)]
+        of_item, *of_codes = key.weight.split(widths, dim=1)
+        items = functional.linear(torch.cat([self.item.weight, content], dim=-1), of_item, key.bias)
+        return items, [functional.linear(table, share) for table, share in zip(tables, of_codes, strict=True)]
 
     def item_weights(self) -> tuple[Tensor, Tensor]:
         """Weight w and bias b of every item. Row 0 is no item: its bias is -inf.

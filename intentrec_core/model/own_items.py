@@ -4,7 +4,7 @@
 
 g is a gate, linear in E and learnt from 0. The pair columns are 1 (an own item at all), log(1 + times played),
 log(1 + minutes since s), log(1 + other items played since s) and 1 for the newest play. The moment is that of the newest play,
-never the target's. The key is learnt from the fields of play s alone: what was played, and how.
+never the target's. The key is relu(linear) of the fields of play s alone: what was played, and how.
 
 All of it is a function of the plays held and the weights, nothing later; nothing of it is kept between plays.
 
@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 PAIR_COLUMNS = 5
 KEY_WIDTH = 32
@@ -64,7 +63,7 @@ class OwnItems(nn.Module):
         Cost: O(B · T · (F + T + Q)) time and memory.
         """
         gate_BQC = self.gate(item_BQW)
-        key_BTK = functional.gelu(self.key(fields_BTF))
+        key_BTK = torch.relu(self.key(fields_BTF))
         offset_BQT = torch.bmm(gate_BQC[..., PAIR_COLUMNS:], key_BTK.transpose(1, 2))
         newest_BQT = _newest_of_each_item(row_BT, query_place_BQ)
         columns = _pair_columns(row_BT, ts_BT, query_place_BQ, newest_BQT)

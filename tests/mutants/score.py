@@ -160,7 +160,7 @@ SCORE = (
         (
             Edit(
                 CONTENTS,
-                'raise self._error(BundleFault.CODE_VERSION, f"{bundle.MODEL}: {model.why_not_served}")',
+                'raise self._error(BundleFault.CODE_VERSION, f"{bundle.MODEL}: {NEEDS_COUNTS}")',
                 "pass",
             ),
         ),
@@ -168,7 +168,7 @@ SCORE = (
     ),
     Mutant(
         "a bundle is built of a model whose scores need counts",
-        (Edit(CONTENTS, 'raise ConfigError(f"no bundle can be built: {model.why_not_served}")', "pass"),),
+        (Edit(CONTENTS, 'raise ConfigError(f"no bundle can be built: {NEEDS_COUNTS}")', "pass"),),
         (TEST_BUILDER,),
     ),
     Mutant(
@@ -213,7 +213,7 @@ SCORE = (
     ),
     Mutant(
         "the library scores items without the member's own",
-        (Edit(LIVE, "        self._add_own(scores, query, plays)\n", ""),),
+        (Edit(LIVE, "            scores[own.row] += own.offset\n", ""),),
         (TEST_SERVED,),
     ),
 )

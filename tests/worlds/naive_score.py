@@ -86,11 +86,11 @@ def naive_own_offsets(
 
 
 def _naive_key(model: IntentRec, row: int, codes: NDArray[np.int64]) -> list[float]:
-    """The key of one play, from its item and its codes alone: x · Φ(x) of a linear layer."""
+    """The key of one play, from its item and its codes alone."""
     assert model.own_items is not None
     with torch.no_grad():
         multi = list(model.multi_labels[row].split([f.num_labels for f in model.domain.multi_fields]))
         content = model.fields.content(model.static_codes[row], multi)
         fields = model.fields(model.item.weight[row], content, torch.from_numpy(codes)).double()
         entered = (model.own_items.key.weight.double() @ fields + model.own_items.key.bias.double()).tolist()
-    return [x * 0.5 * (1.0 + math.erf(x / math.sqrt(2.0))) for x in entered]
+    return [max(0.0, x) for x in entered]

@@ -219,12 +219,6 @@ def test_a_model_that_needs_counts_is_not_served_without_them(tmp_path: Path, wa
         LiveEncoder(model_of(walk, needs_counts))
 
 
-def test_a_model_with_own_items_is_not_served_by_workers_yet(tmp_path: Path, walk: WalkingWorld) -> None:
-    own_items = IntentRec(replace(TINY_MODEL, own_items=True), walk.domain, walk.parts()[1]).eval()
-    with pytest.raises(ConfigError, match="no bundle can be built: the model was trained with own_items"):
-        build_bundle(tmp_path, model_of(walk, own_items), walk.plays(400))
-
-
 def test_no_bundle_is_built_without_plays(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:
     with pytest.raises(DataError, match="no plays"):
         build_bundle(tmp_path, model_of(walk, model), PLAYS.empty_table())
