@@ -79,7 +79,7 @@ def make_plan(vectors: Vectors, queries: Vectors, target: float = TARGET_RECALL)
     num_kept = int(np.quantile(true_places, (1.0 + target) / 2.0, method="higher")) + 1
     num_kept = min(len(order), max(_FEWEST_KEPT, num_kept))
     while True:
-        found = _cheapest(vectors[order[:num_kept]], judging, true_places, basis, target)
+        found = cheapest(vectors[order[:num_kept]], judging, true_places, basis, target)
         if found is not None:
             num_directions, num_candidates, recall = found
             return Plan(order[:num_kept], np.ascontiguousarray(basis[:, :num_directions]), num_candidates, recall)
@@ -110,7 +110,7 @@ def _directions(queries: Vectors) -> Vectors:
     return np.ascontiguousarray(directions[:, ::-1], dtype=np.float32)
 
 
-def _cheapest(
+def cheapest(
     kept: Vectors, queries: Vectors, true_places: Rows, basis: Vectors, target: float
 ) -> tuple[int, int, float] | None:
     """Directions, candidates and recall of the cheapest search of these items that reaches the target.

@@ -124,7 +124,7 @@ def write_bundle(
     try:
         for name in BUNDLE_FILES:
             _write(temporary / name, files[name])
-        entries = {name: _entry(temporary / name) for name in BUNDLE_FILES}
+        entries = {name: file_entry(temporary / name) for name in BUNDLE_FILES}
         manifest = Manifest(
             format=BUNDLE_FORMAT,
             version=content_version(entries),
@@ -212,7 +212,7 @@ def _verified(path: Path, known: Mapping[str, FileStamp]) -> tuple[Manifest, dic
             stamps[file] = _stamp(path / file)
             if stamps[file] == known.get(file):
                 continue
-            found = _entry(path / file)
+            found = file_entry(path / file)
         except FileNotFoundError as error:
             raise BundleError(BundleFault.MISSING_FILE, manifest.version, file) from error
         except OSError as error:
@@ -280,7 +280,8 @@ def _write(path: Path, content: bytes | Path) -> None:
         path.write_bytes(content)
 
 
-def _entry(path: Path) -> FileEntry:
+def file_entry(path: Path) -> FileEntry:
+    """What a manifest says of a file: its hash and its size. Reads the file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return FileEntry(digest.hexdigest(), file.tell())

@@ -12,7 +12,6 @@ popularity, golden queries. There is no pickle in it: reading a folder of unknow
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from intentrec_core.bundle.contents import ContentsReader, pack_model
-from intentrec_core.bundle.format import DOMAIN, ITEMS, MANIFEST, MODEL, VOCABULARY, WEIGHTS, FileEntry
+from intentrec_core.bundle.format import DOMAIN, ITEMS, MANIFEST, MODEL, VOCABULARY, WEIGHTS, FileEntry, file_entry
 from intentrec_core.device import resolve_device
 from intentrec_core.domain.spec import Domain
 from intentrec_core.durable_files import rename_durably
@@ -95,7 +94,7 @@ class Model:
         for name, content in files.items():
             if isinstance(content, bytes):
                 (folder / name).write_bytes(content)
-        entries = {name: _entry(folder / name) for name in MODEL_FILES}
+        entries = {name: file_entry(folder / name) for name in MODEL_FILES}
         card = _Card(format=MODEL_FORMAT, trained_until_ms=self.trained_until_ms, files=entries)
         text = msgspec.json.format(msgspec.json.encode(card, order="deterministic"), indent=2)
         (folder / CARD).write_bytes(text + b"\n")
@@ -121,7 +120,7 @@ def load_model(folder: str | Path, *, device: str = "auto") -> Model:
     card = _read_card(path)
     for name, expected in card.files.items():
         try:
-            found = _entry(path / name)
+            found = file_entry(path / name)
         except OSError as error:
             raise DataError(f"{path / name} cannot be read ({error}): save the model anew") from error
         if found != expected:
@@ -191,9 +190,3 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         replaced.rename(target)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _entry(path: Path) -> FileEntry:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileEntry(digest.hexdigest(), file.tell())

@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -61,6 +62,8 @@ class SwappingPipeline(Protocol):
     def swap(self, serving: Serving) -> int: ...
 
 
+LoadServing = Callable[[str, str, "Tables | None"], Serving]
+"""Loads a bundle from its version, its store's URL and the tables that are in memory already: see ``fetch_serving``."""
 OnInferenceThread = Callable[..., Awaitable[Any]]
 """Runs a function between two micro-batches: ``await on_inference_thread(function, *arguments)``."""
 
@@ -68,14 +71,24 @@ OnInferenceThread = Callable[..., Awaitable[Any]]
 class HotSwap:
     """Follows announcements and swaps to the announced bundle. An async context manager, owned by the event loop.
 
-    ``limits`` are those of the topics: a bundle whose messages would not fit is refused.
+    ``limits`` are those of the topics: a bundle whose messages would not fit is refused. ``follower`` and ``load`` are where
+    announcements and bundles come from: by default the topic and the store of ``settings``.
 
     ``first()`` returns the bundle that the pipeline is made with; ``run()`` then swaps bundles until it is cancelled.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, limits: TopicLimits = DEFAULT_LIMITS) -> None:
-        self._settings, self._metrics, self._limits = settings, metrics, limits
-        self._follower = AnnouncementFollower(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        limits: TopicLimits = DEFAULT_LIMITS,
+        *,
+        follower: AnnouncementFollower | None = None,
+        load: LoadServing | None = None,
+    ) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._follower = follower or AnnouncementFollower(settings)
+        self._load_serving = load or partial(fetch_serving, settings, limits)
         self._standby = ThreadPoolExecutor(max_workers=1, thread_name_prefix="standby")
         self._seen = 0
         self._wanted: tuple[Announcement, float] | None = None
@@ -243,39 +256,8 @@ class HotSwap:
         return await on_inference_thread(pipeline.swap, serving)
 
     async def _load(self, version: str, url: str, known: Tables | None = None) -> Serving:
-        """Fetches, verifies and loads a bundle; shares ``known`` tables if its files are the same.
-
-        Raises: BundleError for every fault of the bundle or its store, because another bundle can still serve; ConfigError when
-        device, pool or the configured URL cannot be used.
-        """
-        settings = self._settings
-
-        def load() -> Serving:
-            try:
-                store = BundleStore(url, settings.cache_dir)
-            except ConfigError as error:
-                if url == settings.bundle_url:
-                    raise
-                raise BundleError(
-                    BundleFault.UNREACHABLE, version, str(error)
-                ) from error  # the URL came with the announcement
-            try:
-                ref = store.fetch(version)
-                serving = load_serving(ref, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
-            except OSError as error:  # the cache's disk is full or read-only: retried, like an unreachable store
-                raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
-            check_message_sizes(
-                version,
-                serving.domain,
-                serving.vocabulary,
-                serving.items,
-                num_recommendations=settings.num_recommendations,
-                limits=self._limits,
-            )
-            return serving
-
         with _refusing(version, "load"):
-            return await self._in_standby(load)
+            return await self._in_standby(self._load_serving, version, url, known)
 
     def _candidates(self, announced: Announcement | None, refused: Collection[str]) -> list[tuple[str, str]]:
         """Versions that were not refused, with their URLs, in the order in which to try them; at most a few at a time."""
@@ -306,6 +288,37 @@ class HotSwap:
 
     async def _in_standby(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._standby, function, *arguments)
+
+
+def fetch_serving(
+    settings: Settings, limits: TopicLimits, version: str, url: str, known: Tables | None = None
+) -> Serving:
+    """Fetches, verifies and loads a bundle; shares ``known`` tables if its files are the same.
+
+    Raises: BundleError for every fault of the bundle or its store, because another bundle can still serve; ConfigError when
+    device, pool or the configured URL cannot be used.
+    """
+    try:
+        store = BundleStore(url, settings.cache_dir)
+    except ConfigError as error:
+        if url == settings.bundle_url:
+            raise
+        # The URL came with the announcement.
+        raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
+    try:
+        ref = store.fetch(version)
+        serving = load_serving(ref, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
+    except OSError as error:  # the cache's disk is full or read-only: retried, like an unreachable store
+        raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
+    check_message_sizes(
+        version,
+        serving.domain,
+        serving.vocabulary,
+        serving.items,
+        num_recommendations=settings.num_recommendations,
+        limits=limits,
+    )
+    return serving
 
 
 @contextlib.contextmanager

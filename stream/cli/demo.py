@@ -81,14 +81,14 @@ def demo(
     from stream.demo.run import ReplayPlan, run_demo
     from stream.kafka.replay import Pace
 
-    _unwind_on_signals()
+    unwind_on_signals()
     settings = options.settings(cache_dir=cache_dir, broker=broker)
     pace = Pace(rate=DEFAULT_RATE if rate is None and speed is None else rate, speed=speed)
     console = notes()
     print_step = _step_printer(console)
     with open_environment(broker=broker, retrain_interval_s=retrain, print_step=print_step) as environment:
         config = TrainConfig(seed=seed, max_seconds=train_seconds)
-        data_set, first_bundle = _prepare(environment, settings.cache_dir, config, fresh=fresh, print_step=print_step)
+        data_set, first_bundle = prepare(environment, settings.cache_dir, config, fresh=fresh, print_step=print_step)
         plan = ReplayPlan(
             title=f"IntentRec · {data_set.title} in time order",
             plays=data_set.rest(TRAINING_SHARE),
@@ -108,7 +108,7 @@ def demo(
         _report(result, print_step, as_json=as_json)
 
 
-def _unwind_on_signals() -> None:
+def unwind_on_signals() -> None:
     """A kill or a closed terminal must unwind like Ctrl-C: the context managers then stop every process that was started."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -125,7 +125,7 @@ def _step_printer(console: Console) -> PrintStep:
     return print_step
 
 
-def _prepare(
+def prepare(
     environment: DemoEnvironment, cache_dir: Path, config: TrainConfig, *, fresh: bool, print_step: PrintStep
 ) -> tuple[DataSet, str]:
     """Loads the data and announces a first bundle; returns both."""

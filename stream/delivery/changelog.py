@@ -79,8 +79,10 @@ class TransactionalWriter:
         marker: Callable[[int], Marker],
         publisher: Publisher | None,
         batch_bytes: int = BATCH_BYTES,
+        make_producer: Callable[..., AIOKafkaProducer] = AIOKafkaProducer,
     ) -> None:
         self._settings, self._batch_bytes = settings, batch_bytes
+        self._make_producer = make_producer
         self._partition = partition
         self._marker = marker
         self._publisher = publisher
@@ -90,7 +92,7 @@ class TransactionalWriter:
         """Raises the producer epoch: the previous owner can no longer commit, and its open transaction is aborted."""
         settings = self._settings
         wait_for_nodes()
-        self._producer = producer = AIOKafkaProducer(
+        self._producer = producer = self._make_producer(
             **settings.connection(),
             client_id=f"{settings.app_id}-changelog-{self._partition}",
             transactional_id=transactional_id(settings, self._partition),

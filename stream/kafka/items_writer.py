@@ -141,7 +141,7 @@ async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = Fal
         )
         written: dict[bytes, bytes | None] = {**plan.put, **dict.fromkeys(plan.withdraw)}
         while written:
-            await _write(settings, written.items())
+            await write_records(settings, written.items())
             # What was written by hand since the last look at the topic: the file must not undo it.
             written = await _overwritten_by_hand(written, topic.to_the_end())
     return plan
@@ -210,11 +210,11 @@ async def _write_one(settings: Settings, item: CatalogueItem) -> int:
             raise ValueError(f"an item_id of {len(key)} bytes; allowed: 1 to {MAX_ID_LENGTH}")
     except ValueError as error:
         raise ConfigError(f"item {item.item_id[:40]!r}: {error}") from error
-    (offset,) = await _write(settings, [(key, value)])
+    (offset,) = await write_records(settings, [(key, value)])
     return offset
 
 
-async def _write(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
+async def write_records(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
     """Writes records in their order, and returns their offsets once the broker has acknowledged all of them."""
     producer = await start_producer(settings)
     offsets: list[int] = []

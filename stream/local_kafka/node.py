@@ -70,14 +70,14 @@ def prepare(nodes: Sequence[KafkaNode]) -> list[list[str]]:
     bases = []
     for node in nodes:
         node.directory.mkdir(parents=True, exist_ok=True)
-        _write(_properties_path(node), _properties(node, nodes))
+        _write(_properties_path(node), server_properties(node, nodes))
         logging = _write(node.directory / "log4j2.properties", _LOGGING)
         bases.append([java, *_JAVA_OPTIONS, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath])
     new = [n for n, node in enumerate(nodes) if not (node.storage / "meta.properties").exists()]
     # 16 bytes in Kafka's encoding. The tool would take a leading "-" for an option.
     cluster_id = "k" + secrets.token_urlsafe(16)[1:]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda n: _format(bases[n], nodes[n], cluster_id), new))
+        list(pool.map(lambda n: format_storage(bases[n], nodes[n], cluster_id), new))
     return [[*base, "kafka.Kafka", str(_properties_path(node))] for base, node in zip(bases, nodes, strict=True)]
 
 
@@ -85,7 +85,8 @@ def _properties_path(node: KafkaNode) -> Path:
     return node.directory / "server.properties"
 
 
-def _properties(node: KafkaNode, nodes: Sequence[KafkaNode]) -> dict[str, str]:
+def server_properties(node: KafkaNode, nodes: Sequence[KafkaNode]) -> dict[str, str]:
+    """The configuration that ``node`` is started with, as one of ``nodes``."""
     # A single node can hold one copy only.
     copies, in_sync = (REPLICATION, MIN_IN_SYNC) if len(nodes) >= REPLICATION else (1, 1)
     listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller_port}
@@ -142,7 +143,8 @@ def _write(path: Path, properties: dict[str, str]) -> Path:
     return path
 
 
-def _format(base: list[str], node: KafkaNode, cluster_id: str) -> None:
+def format_storage(base: list[str], node: KafkaNode, cluster_id: str) -> None:
+    """Prepares the empty storage of a node. ``base`` is the java command. Raises: BrokerError when it cannot be prepared."""
     command = [*base, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(_properties_path(node))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_FORMAT_DEADLINE_S, check=False)
     if done.returncode:

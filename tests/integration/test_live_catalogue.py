@@ -103,7 +103,7 @@ def test_what_is_written_is_read_and_followed(
 def test_what_is_done_by_hand_while_a_file_is_copied_stands(
     make_rig: RigMaker, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, write = make_rig(broker).settings, items_writer._write
+    settings, write = make_rig(broker).settings, items_writer.write_records
 
     async def test() -> None:
         await sync_items(settings, write_items(tmp_path / "items.jsonl", [Item(f"m{i}", "Old") for i in range(10)]))
@@ -114,13 +114,13 @@ def test_what_is_done_by_hand_while_a_file_is_copied_stands(
 
         async def write_late(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
             """Writes after the next hands have written."""
-            monkeypatch.setattr(items_writer, "_write", write)
+            monkeypatch.setattr(items_writer, "write_records", write)
             for by_hand in meanwhile.pop(0) if meanwhile else ():
                 await by_hand
-            monkeypatch.setattr(items_writer, "_write", write_late)
+            monkeypatch.setattr(items_writer, "write_records", write_late)
             return await write(settings, records)
 
-        monkeypatch.setattr(items_writer, "_write", write_late)
+        monkeypatch.setattr(items_writer, "write_records", write_late)
         await sync_items(settings, write_items(tmp_path / "items.jsonl", [Item(f"m{i}", "New") for i in range(9)]))
         assert not meanwhile
         async with ItemsReader(settings) as topic:
@@ -136,7 +136,7 @@ def test_a_tombstone_withdraws_until_the_item_is_written_again_by_hand_or_by_a_f
     make_rig: RigMaker, embedded_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last write wins, whether the tombstone comes before a file is copied, meanwhile or afterwards."""
-    settings, write = make_rig(embedded_broker).settings, items_writer._write
+    settings, write = make_rig(embedded_broker).settings, items_writer.write_records
     before, meanwhile, afterwards, unchanged, put_after, put_before, withdrawn, of_hand = (f"m{i}" for i in range(8))
     rows = dict.fromkeys((before, meanwhile, afterwards, unchanged, put_after, put_before, withdrawn), "Old")
 
@@ -152,7 +152,7 @@ def test_a_tombstone_withdraws_until_the_item_is_written_again_by_hand_or_by_a_f
 
     async def write_late(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
         """Writes what a file changes after other programs and hands have written."""
-        monkeypatch.setattr(items_writer, "_write", write)
+        monkeypatch.setattr(items_writer, "write_records", write)
         await put_item(settings, Item(put_before, "By hand"))
         await bury(meanwhile, unchanged, put_after, put_before)
         await put_item(settings, Item(put_after, "By hand"))
@@ -164,7 +164,7 @@ def test_a_tombstone_withdraws_until_the_item_is_written_again_by_hand_or_by_a_f
         await bury(before, of_hand)
         await withdraw_item(settings, withdrawn)
         rows.update({item_id: "New" for item_id in rows if item_id != unchanged})
-        monkeypatch.setattr(items_writer, "_write", write_late)
+        monkeypatch.setattr(items_writer, "write_records", write_late)
         await sync()
         await bury(afterwards)
         file_wrote = {before: "New", meanwhile: "New", put_before: "New"}
@@ -225,12 +225,12 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
 @pytest.fixture
 def creating_broker(kafka_jars: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     """An Apache Kafka that creates a topic when a client asks for it, as Kafka does by default."""
-    properties = node._properties
+    properties = node.server_properties
 
     def by_default(*nodes: Any) -> dict[str, str]:
         return {**properties(*nodes), "auto.create.topics.enable": "true"}
 
-    monkeypatch.setattr(node, "_properties", by_default)
+    monkeypatch.setattr(node, "server_properties", by_default)
     with start_broker(engine="kafka", data_dir=tmp_path / "kafka") as broker:
         yield broker
 

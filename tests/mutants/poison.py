@@ -177,8 +177,8 @@ POISON = (
         (
             Edit(
                 HOT_SWAP,
-                "            except OSError as error:  # the cache's disk",
-                "            except ZeroDivisionError as error:  # the cache's disk",
+                "    except OSError as error:  # the cache's disk",
+                "    except ZeroDivisionError as error:  # the cache's disk",
             ),
         ),
         (f"{TEST_HOT_SWAP}::test_a_store_that_cannot_be_reached_is_asked_again",),

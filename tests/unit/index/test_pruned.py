@@ -177,7 +177,7 @@ def test_an_empty_batch_is_answered(built):
 
 def test_planning_ends_where_no_choice_finds_enough(monkeypatch):
     vectors, queries = world(num_items=1_000)
-    monkeypatch.setattr(pruning, "_cheapest", lambda *_: None)
+    monkeypatch.setattr(pruning, "cheapest", lambda *_: None)
     plan = make_plan(vectors, queries)
     assert len(plan.rows) == 1_000
     assert plan.basis.shape == (DIMENSION, DIMENSION)

@@ -212,13 +212,13 @@ def test_a_manifest_that_lists_other_files_is_refused(ref):
 @pytest.fixture
 def hashed(monkeypatch):
     """Names of the files that were hashed, in order."""
-    names, real = [], bundle._entry
+    names, real = [], bundle.file_entry
 
     def entry(path):
         names.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(bundle, "_entry", entry)
+    monkeypatch.setattr(bundle, "file_entry", entry)
     return names
 
 

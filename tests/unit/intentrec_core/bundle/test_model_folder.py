@@ -92,7 +92,7 @@ def rewrite(folder: Path, name: str, content: bytes) -> None:
     """Changes a file, and what the card says of it: somebody who made the folder by hand."""
     (folder / name).write_bytes(content)
     card = json.loads((folder / CARD).read_bytes())
-    entry = model_folder._entry(folder / name)
+    entry = model_folder.file_entry(folder / name)
     card["files"][name] = {"sha256": entry.sha256, "num_bytes": entry.num_bytes}
     (folder / CARD).write_text(json.dumps(card))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,13 +16,13 @@ from safetensors.numpy import save as save_arrays
 
 from intentrec_core.bundle import format as bundle
 from intentrec_core.errors import BundleError, BundleFault, DeviceLost
-from stream.bundles import hot_swap
 from stream.bundles.hot_swap import HotSwap
 from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.settings import Settings
 from stream.wire.messages import Announcement
+from tests.rigs.trainer_rig import until
 from tests.worlds.bundle_world import CREATED_AT, PlayLog, make_bundle, make_pipeline, make_serving
 from tests.worlds.pipeline_results import expect_full_recomputation, intents, lists, run, state
 from tests.worlds.tiny_world import DOMAIN, TinyWorld
@@ -76,57 +76,86 @@ def test_a_rollback_reuses_the_cache_except_for_members_with_a_late_play_since(
     assert first.engine.stats.hits == hits + 1
 
 
+class Announcements:
+    """Announcements of this test, in place of the topic's."""
+
+    def __init__(self, *bundles: str) -> None:
+        self._coming = asyncio.Queue[Announcement]()
+        self._sequence = 0
+        for version in bundles:
+            self.announce(version)
+
+    def announce(self, version: str, url: str = "file:///store") -> None:
+        self._sequence += 1
+        self._coming.put_nowait(Announcement(sequence=self._sequence, bundle=version, url=url, created_at=CREATED_AT))
+
+    async def follow(self) -> AsyncIterator[Announcement]:
+        while True:
+            yield await self._coming.get()
+
+
+async def on_this_thread(function: Callable[..., object], *arguments: object) -> object:
+    return function(*arguments)
+
+
 def test_a_device_that_is_lost_during_a_swap_ends_the_worker_with_its_own_error(
-    monkeypatch: pytest.MonkeyPatch,
+    servings: tuple[Serving, Serving],
 ) -> None:
-    async def lose(*_: object) -> None:
+    def lose(*_: object) -> Serving:
         raise DeviceLost("the device cuda:0 is lost")
 
     async def scenario() -> None:
-        swap = HotSwap(Settings.load(), Metrics())
-        monkeypatch.setattr(swap, "_follow", asyncio.Event().wait)
-        monkeypatch.setattr(swap, "_keep_up", lose)
+        swap = HotSwap(Settings.load(), Metrics(), follower=Announcements("b0123456789ab"), load=lose)
         with pytest.raises(DeviceLost):
-            await swap.run(None, None)
+            await swap.run(make_pipeline(servings[0]), on_this_thread)
 
-    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
     asyncio.run(scenario())
 
 
-def test_a_rollback_to_the_serving_bundle_aborts_a_migration_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_to_the_serving_bundle_aborts_a_migration_at_once() -> None:
     class Endless:
         """A pipeline whose members never finish migrating."""
 
         def __init__(self) -> None:
-            self.serving = SimpleNamespace(version="old")
+            self.serving, self.previous = SimpleNamespace(version="old", tables=None), None
             self.calls: list[str] = []
+            self.aborted = asyncio.Event()
+
+        def look_up(self, serving: object) -> None:
+            self.calls.append("look up")
+
+        def start_migration(self, serving: object) -> None:
+            self.calls.append("start")
 
         def step_migration(self) -> bool:
             self.calls.append("step")
+            if self.calls.count("step") == 3:
+                announcements.announce("old")
             return True
 
         def abort_migration(self) -> None:
             self.calls.append("abort")
+            self.aborted.set()
 
         def swap(self, serving: object) -> int:
             raise AssertionError
 
-    def announced(bundle: str, sequence: int) -> Announcement:
-        return Announcement(sequence=sequence, bundle=bundle, url="file:///store", created_at=CREATED_AT)
+    announcements = Announcements("coming")
 
     async def scenario() -> None:
-        swap, pipeline = HotSwap(Settings.load(), Metrics()), Endless()
+        pipeline = Endless()
+        coming = SimpleNamespace(version="coming")
+        swap = HotSwap(Settings.load(), Metrics(), follower=announcements, load=lambda *_: coming)
+        running = asyncio.create_task(swap.run(pipeline, on_this_thread))
+        async with asyncio.timeout(30):
+            await pipeline.aborted.wait()
+        running.cancel()
+        # The announcement is read while a step pauses: one more step may have begun by then.
+        assert pipeline.calls in (
+            ["look up", "start", "step", "step", "step", "abort"],
+            ["look up", "start", "step", "step", "step", "step", "abort"],
+        )
 
-        async def on_inference_thread(function: Callable[..., object], *arguments: object) -> object:
-            if len(pipeline.calls) == 2:
-                swap._wanted = (announced("old", 2), 0.0)
-            return function(*arguments)
-
-        swap._wanted = (announced("coming", 1), 0.0)
-        assert await swap._migrate(SimpleNamespace(version="coming"), pipeline, on_inference_thread) is None
-        assert pipeline.calls == ["step", "step", "step", "abort"]
-
-    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
     asyncio.run(scenario())
 
 
@@ -152,24 +181,21 @@ def test_a_bundle_that_cannot_be_prepared_is_refused_and_only_a_lost_device_ends
     def fail(_: Serving) -> None:
         raise error
 
-    async def load(*_: object) -> Serving:
-        return second
-
-    async def on_inference_thread(function: Callable[..., object], *arguments: object) -> object:
-        return function(*arguments)
-
     async def scenario() -> None:
-        swap = HotSwap(Settings.load(), Metrics())
-        monkeypatch.setattr(swap, "_load", load)
+        metrics = Metrics()
+        swap = HotSwap(Settings.load(), metrics, follower=Announcements(second.version), load=lambda *_: second)
         monkeypatch.setattr(pipeline, step, fail)
-        coming = Announcement(sequence=1, bundle=second.version, url="file:///store", created_at=CREATED_AT)
-        with pytest.raises(DeviceLost if isinstance(error, DeviceLost) else BundleError) as raised:
-            await swap._swap_to(coming, pipeline, on_inference_thread)
-        if isinstance(raised.value, BundleError):
-            assert raised.value.fault is BundleFault.CODE_VERSION
+        running = asyncio.create_task(swap.run(pipeline, on_this_thread))
+        if isinstance(error, DeviceLost):
+            with pytest.raises(DeviceLost):
+                await running
+        else:
+            refused = {"reason": BundleFault.CODE_VERSION}
+            sample = metrics.registry.get_sample_value
+            await until(lambda: sample("intentrec_bundle_rejections_total", refused), 30)
+            running.cancel()
         assert pipeline.serving is first
 
-    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
     asyncio.run(scenario())
 
 
@@ -261,22 +287,23 @@ def test_a_hot_swap_hashes_each_file_of_the_bundle_once(
 ) -> None:
     pipeline = make_pipeline(servings[0])
     ref = make_bundle(tmp_path / "store", world, world.model(3))
-    hashed, entry = [], bundle._entry
+    hashed, entry = [], bundle.file_entry
 
     def counted(path: Path) -> bundle.FileEntry:
         hashed.append(path.name)
         return entry(path)
 
-    async def on_this_thread(function: Callable[..., object], *arguments: object) -> object:
-        return function(*arguments)
-
     async def scenario() -> None:
         settings = Settings.load(bundle_url=str(tmp_path / "store"), cache_dir=tmp_path / "cache", device="cpu")
-        announced = Announcement(sequence=1, bundle=ref.version, url=settings.bundle_url, created_at=CREATED_AT)
-        assert await HotSwap(settings, Metrics())._swap_to(announced, pipeline, on_this_thread)
+        announcements = Announcements()
+        announcements.announce(ref.version, url=settings.bundle_url)
+        running = asyncio.create_task(
+            HotSwap(settings, Metrics(), follower=announcements).run(pipeline, on_this_thread)
+        )
+        await until(lambda: pipeline.serving.version == ref.version, 30)
+        running.cancel()
 
-    monkeypatch.setattr(bundle, "_entry", counted)
-    monkeypatch.setattr(hot_swap, "AnnouncementFollower", lambda settings: None)
+    monkeypatch.setattr(bundle, "file_entry", counted)
     asyncio.run(scenario())
     assert pipeline.serving.version == ref.version
     assert sorted(hashed) == sorted(bundle.BUNDLE_FILES)

@@ -53,8 +53,8 @@ def test_the_folder_is_kept_exactly_if_plays_are_missing(
     def no_processes(*_: object) -> Iterator[tuple[None, None]]:
         yield None, None
 
-    monkeypatch.setattr(demo, "_unwind_on_signals", lambda: None)
-    monkeypatch.setattr(demo, "_prepare", prepare)
+    monkeypatch.setattr(demo, "unwind_on_signals", lambda: None)
+    monkeypatch.setattr(demo, "prepare", prepare)
     monkeypatch.setattr(environment, "running_processes", no_processes)
     monkeypatch.setattr(run, "run_demo", lambda *_: result(num_applied))
     is_missing = num_applied < 20

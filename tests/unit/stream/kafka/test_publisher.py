@@ -153,8 +153,9 @@ def test_outputs_of_a_transaction_are_reported_once_it_is_committed_with_the_tim
     async def commit(fails: bytes) -> None:
         publisher = Publisher(FailingProducer(b""), TOPICS, on_published=seen.append, clock=lambda: now_s[0])
         await publisher.start()
-        writer, producer = TransactionalWriter(Settings(), 0, marker, publisher), Transaction(fails)
-        monkeypatch.setattr(writer, "_started", lambda: producer)
+        producer = Transaction(fails)
+        writer = TransactionalWriter(Settings(), 0, marker, publisher, make_producer=lambda **_: producer)
+        await writer.open()
         with contextlib.nullcontext() if not fails else pytest.raises(Exception, match="lost"):
             await writer.commit(Checkpoint(3, {}, [_output(b"1"), _output(b"2")]))
         assert producer.seen_before_the_commit <= 0
@@ -196,8 +197,8 @@ def test_a_connection_that_times_out_is_not_called_a_transaction_that_took_too_l
             raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
 
     async def scenario() -> None:
-        writer = TransactionalWriter(Settings(), 0, lambda _: None, None)
-        monkeypatch.setattr(writer, "_started", lambda: Producer(b""))
+        writer = TransactionalWriter(Settings(), 0, lambda _: None, None, make_producer=lambda **_: Producer(b""))
+        await writer.open()
         with pytest.raises(TimeoutError, match="Connection timed out"):
             await writer.commit(Checkpoint(3, {}))
 

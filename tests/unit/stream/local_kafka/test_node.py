@@ -15,7 +15,7 @@ from stream.local_kafka.ports import free_port
 def _no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_node, "find_java", lambda: "java")
     monkeypatch.setattr(kafka_node, "jars", lambda: Path("jars"))
-    monkeypatch.setattr(kafka_node, "_format", lambda base, node, cluster_id: node.storage.mkdir())
+    monkeypatch.setattr(kafka_node, "format_storage", lambda base, node, cluster_id: node.storage.mkdir())
 
 
 def _told(node: kafka_node.KafkaNode) -> dict[str, str]:
