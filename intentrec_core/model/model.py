@@ -306,9 +306,9 @@ class IntentRec(nn.Module):
         if self.own_items is None:
             raise ValueError("the model has no own items")
         key, content = self.own_items.key, self.fields.content(self.static_codes, self._split(self.multi_labels))
-        tables = [embedding.weight for embedding in self.fields.dynamic]
+        tables: list[Tensor] = [embedding.get_parameter("weight") for embedding in self.fields.dynamic]
         widths = [self.config.width + self.fields.content_width, *[FIELD_WIDTH] * len(tables)]
-        of_item, *of_codes = key.weight.split(widths, dim=1)
+        of_item, *of_codes = torch.split(key.weight, widths, dim=1)
         items = functional.linear(torch.cat([self.item.weight, content], dim=-1), of_item, key.bias)
         return items, [functional.linear(table, share) for table, share in zip(tables, of_codes, strict=True)]
 

@@ -218,8 +218,8 @@ def _merged(
     """The index's best together with the own items that may be shown, scored exactly."""
     shown = np.ones(len(own.row), dtype=np.bool_)
     ends = np.searchsorted(own.query, np.arange(len(hidden) + 1))
-    for query, (left_out, mask) in enumerate(zip(hidden, masks, strict=True)):
-        part = slice(ends[query], ends[query + 1])
+    for i, (left_out, mask) in enumerate(zip(hidden, masks, strict=True)):
+        part = slice(ends[i], ends[i + 1])
         if len(left_out):
             shown[part] &= ~np.isin(own.row[part], left_out)
         if mask is not None:

@@ -18,6 +18,7 @@ TEST_TRAIN = "tests/unit/intentrec_core/training/test_train.py"
 TEST_SAMPLED = "tests/unit/intentrec_core/training/test_sampled_softmax.py"
 TEST_FORMAT = "tests/unit/intentrec_core/bundle/test_format.py"
 OWN, SAME_ROW = "intentrec_core/model/own_items.py", "(row_BT[:, :, None] == row_BT[:, None, :])"
+OWN_SCORES = "intentrec_core/engine/own_scores.py"
 TEST_OWN = "tests/unit/intentrec_core/model/test_own_items.py"
 TEST_LOSS = f"{TEST_TRAIN}::test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context"
 TEST_LISTS = "tests/parity/test_live_encoder_and_worker.py"
@@ -210,6 +211,37 @@ SCORE = (
         "evaluation ranks without the own items that were trained",
         (Edit(RANKS, "own.at(chunk_rows).add_to(scores)", "pass"),),
         (TEST_RANKS,),
+    ),
+    Mutant(
+        "how often an item was played is not served",
+        (Edit(OWN_SCORES, "np.diff(places, prepend=-1)", "np.ones(len(places))"),),
+        (TEST_SERVED,),
+    ),
+    Mutant(
+        "a worker leaves own items out of its lists",
+        (
+            Edit(
+                RETRIEVAL,
+                "            if own is not None:\n                found = _merged",
+                "            if False:\n                found = _merged",
+            ),
+        ),
+        (TEST_LISTS,),
+    ),
+    Mutant(
+        "a worker ranks own items as the index does",
+        (Edit(RETRIEVAL, "queries[query]) + own.offset[shown]", "queries[query])"),),
+        (TEST_LISTS,),
+    ),
+    Mutant(
+        "a worker lists own items that are hidden",
+        (Edit(RETRIEVAL, "            shown[part] &= ~np.isin(own.row[part], left_out)\n", "            pass\n"),),
+        (TEST_LISTS,),
+    ),
+    Mutant(
+        "a worker lists own items that a filter does not allow",
+        (Edit(RETRIEVAL, "            shown[part] &= mask[own.row[part]]\n", "            pass\n"),),
+        (TEST_LISTS,),
     ),
     Mutant(
         "the library scores items without the member's own",
