@@ -263,10 +263,11 @@ def test_items_that_are_scored_beside_an_index_rank_as_in_it(kind, search, num_o
 
 @pytest.mark.parametrize("kind", [*KINDS, "pruned", "pq-refine"])
 def test_the_vectors_of_items_are_those_that_are_scored(kind):
-    vectors = np.random.default_rng(0).normal(size=(900, 8)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    vectors, asked = (rng.normal(size=(rows, 8)).astype(np.float32) for rows in (900, 256))
     rows = np.array([899, 1, 1])
-    np.testing.assert_array_equal(artifact.build(vectors, kind).vectors_of(rows), vectors[rows])
-    index = ExtendedIndex(artifact.build(vectors[:500], kind), vectors[500:])
+    np.testing.assert_array_equal(artifact.build(vectors, kind, asked).vectors_of(rows), vectors[rows])
+    index = ExtendedIndex(artifact.build(vectors[:500], kind, asked), vectors[500:])
     np.testing.assert_array_equal(index.vectors_of(np.array([500, 499, 899])), vectors[[500, 499, 899]])
 
 
