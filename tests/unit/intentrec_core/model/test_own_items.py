@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from intentrec_core.features.columns import ContextBatch, collate
 from intentrec_core.model.model import IntentRec, ModelConfig
-from intentrec_core.model.own_items import OwnOffsets
+from intentrec_core.model.own_items import PAIR_COLUMNS, OwnOffsets
 from tests.worlds.naive_score import naive_own_offsets
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
@@ -96,7 +96,9 @@ def test_the_gate_learns_at_once_and_the_keys_from_then_on() -> None:
         model.zero_grad()
         torch.autograd.backward(offsets.offset.sum())
         assert gate.weight.grad is not None
-        assert gate.weight.grad.any(dim=1).all()
+        learns = gate.weight.grad.any(dim=1)
+        assert learns[:PAIR_COLUMNS].all()
+        assert learns[PAIR_COLUMNS:].any()  # a key that is 0 for both items says nothing of them
         assert key.weight.grad is not None
         assert bool(key.weight.grad.any()) == learns_keys
         torch.nn.init.normal_(gate.weight)
