@@ -1,25 +1,28 @@
 """What the plays of members add to the scores of their items: :mod:`intentrec_core.model.own_items` of packed contexts, in NumPy.
 
     contexts ─ features ─ newest play of each item ─┬─ pair columns ─┐
-                                                    └─ key ──────────┴─ · gate of E ─▶ rows, offsets
+                                                    └─ key ──────────┴─ · gate of E, p ─▶ rows, offsets
 
 A key's layer is linear in the fields, so the share of each item and of each code is computed once for a model.
 
-Shapes: N contexts, P plays of all of them, D own items of all of them, V item rows, K width of a key.
+Shapes: N contexts, P plays of all of them, D own items of all of them, V item rows, K width of a key, G width of what the
+gate sees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from intentrec_core.engine.engine import Encoded
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec
-from intentrec_core.model.own_items import MINUTE_S
+from intentrec_core.model.own_items import MINUTE_S, seen_by_gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,12 @@ class OwnScores:
     query: NDArray[np.int64]
     row: NDArray[np.int64]
     offset: NDArray[np.float32]
+
+
+def seen(encoded: Encoded, rows: Any) -> NDArray[np.float32]:
+    """What the gate sees of some rows of an output. Shape: f32[N, G]."""
+    probabilities = [head[rows] for head in encoded.heads]
+    return np.concatenate(seen_by_gate(encoded.item_NW[rows], probabilities, np.log), axis=-1)
 
 
 class OwnScorer:
@@ -47,10 +56,10 @@ class OwnScorer:
         self._of_items_VK: NDArray[np.float32] = of_items.float().cpu().numpy()
         self._of_codes = [shares.float().cpu().numpy() for shares in of_codes]
         weight, bias = (tensor.float().cpu().numpy() for tensor in model.own_items.gate.parameters())
-        self._gate_WC, self._gate_bias_C = weight.T.copy(), bias.copy()
+        self._gate_GC, self._gate_bias_C = weight.T.copy(), bias.copy()
 
-    def scores(self, contexts: Sequence[bytes], item_NW: NDArray[np.float32]) -> OwnScores:
-        """Of contexts, each up to the play whose E is a row of ``item_NW``.
+    def scores(self, contexts: Sequence[bytes], seen_NG: NDArray[np.float32]) -> OwnScores:
+        """Of contexts, each up to the play whose output is a row of ``seen_NG``, as :func:`seen` gives it.
 
         Cost: O(P log P + D · K), in some 30 array operations.
         """
@@ -66,7 +75,7 @@ class OwnScorer:
         for shares, codes in zip(self._of_codes, columns.codes[newest].T, strict=True):
             entered += shares[codes]
         said = np.concatenate([np.stack(pair, axis=1).astype(np.float32), np.maximum(entered, 0)], axis=1)
-        gate = item_NW @ self._gate_WC + self._gate_bias_C
+        gate = seen_NG @ self._gate_GC + self._gate_bias_C
         return OwnScores(query, row, np.einsum("dc,dc->d", gate[query], said))
 
 

@@ -93,7 +93,7 @@ class ModelRanker:
             if decides_filter and heads:
                 targets.lifted[which] = lifted_by(model.domain, output, window, place - 1)
             item_NW, query_NQ = (x[window, place - 1] for x in (output.item_BTW, model.queries(output)))
-            own = model.own_offsets(output.item_BTW, on_device.context)
+            own = model.own_offsets(output, on_device.context)
             own = None if own is None else own.at((window, place - 1))
             ts_s = batch.context.ts_s[window, place].numpy()
             for low in range(0, len(which), chunk):

@@ -34,7 +34,7 @@ from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
 from intentrec_core.model.dropout import Dropout
 from intentrec_core.model.intent_score import label_scores, label_shares, scored_heads
-from intentrec_core.model.own_items import OwnItems, OwnOffsets
+from intentrec_core.model.own_items import OwnItems, OwnOffsets, seen_by_gate
 
 FIELD_WIDTH = 16
 #: Why a model with counts is not served, and what to do.
@@ -230,7 +230,8 @@ class IntentRec(nn.Module):
         if self.count_gate is not None:
             nn.init.zeros_(self.count_gate.weight)
             nn.init.zeros_(self.count_gate.bias)
-        self.own_items = OwnItems(config.width, self.fields.width) if config.own_items else None
+        labels = sum(head.num_labels for head in domain.heads) if config.intent_stage else 0
+        self.own_items = OwnItems(config.width + labels, self.fields.width) if config.own_items else None
         self.register_buffer("primary_bias", torch.zeros(len(domain.heads)), persistent=False)
 
     @property
@@ -285,16 +286,19 @@ class IntentRec(nn.Module):
         return self.fields(self.item(row), content, batch.codes)
 
     def own_offsets(
-        self, item_BQW: Tensor, batch: ContextBatch, query_place_BQ: Tensor | None = None
+        self, output: ModelOutput, batch: ContextBatch, query_place_BQ: Tensor | None = None
     ) -> OwnOffsets | None:
-        """What the plays of each context add to the scores of their items, for queries with these E: those of every play, or at
-        the plays ``query_place_BQ`` i64[B, Q] alone. None for a model without own items.
+        """What the plays of each context add to the scores of their items: for the outputs of all plays, or of those at
+        ``query_place_BQ`` i64[B, Q] alone. None for a model without own items.
         """
         if self.own_items is None:
             return None
         if query_place_BQ is None:
-            query_place_BQ = torch.arange(item_BQW.shape[1], device=item_BQW.device).expand(item_BQW.shape[:2])
-        return self.own_items(item_BQW, query_place_BQ, self._fields(batch), batch.item_row, batch.ts_s)
+            place = torch.arange(batch.item_row.shape[1], device=batch.item_row.device)
+            query_place_BQ = place.expand(batch.item_row.shape)
+        probabilities = [torch.softmax(logit.detach(), dim=-1) for logit in output.head_logits]
+        seen = torch.cat(seen_by_gate(output.item_BTW, probabilities, torch.log), dim=-1)
+        return self.own_items(seen, query_place_BQ, self._fields(batch), batch.item_row, batch.ts_s)
 
     def own_key_shares(self) -> tuple[Tensor, list[Tensor]]:
         """What each item, and each code of each of the play's own fields, adds to a key of :mod:`intentrec_core.model.own_items`

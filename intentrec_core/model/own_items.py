@@ -1,24 +1,30 @@
 """The member's own items in the score: which of what was played is likely to be played again, now.
 
-    score(i) += ⟨g(E), [pair(s), key(s)]⟩        for each item i among the plays held, s its newest play
+    score(i) += ⟨g(E, log p), [pair(s), key(s)]⟩        for each item i among the plays held, s its newest play
 
-g is a gate, linear in E and learnt from 0. The pair columns are 1 (an own item at all), log(1 + times played),
-log(1 + minutes since s), log(1 + other items played since s) and 1 for the newest play. The moment is that of the newest play,
-never the target's. The key is relu(linear) of the fields of play s alone: what was played, and how.
+g is a gate, linear in E and in the log probabilities of all heads, and learnt from 0: what is intended decides between going on,
+playing again and something new. No gradient reaches the heads from it, as from nothing else in the score.
+
+The pair columns are 1 (an own item at all), log(1 + times played), log(1 + minutes since s), log(1 + other items played since s)
+and 1 for the newest play. The moment is that of the newest play, never the target's. The key is relu(linear) of the fields of
+play s alone: what was played, and how.
 
 All of it is a function of the plays held and the weights, nothing later; nothing of it is kept between plays.
 
-Shapes: B contexts, T plays of a context, Q queries of a context, W width of E, F width of the fields.
+Shapes: B contexts, T plays of a context, Q queries of a context, G width of what the gate sees, F width of the
+fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from intentrec_core.model.intent_score import MIN_PROBABILITY, Array
 
 PAIR_COLUMNS = 5
 KEY_WIDTH = 32
@@ -44,25 +50,33 @@ class OwnOffsets:
         scores.scatter_add_(1, self.row, self.offset)
 
 
-class OwnItems(nn.Module):
-    """The gate and the keys. An untrained gate changes no score."""
+def seen_by_gate(item: Array, probabilities: Iterable[Array], log: Callable[[Array], Array]) -> list[Array]:
+    """What the gate sees, to be joined along the last axis: E, and the log probabilities of each head.
 
-    def __init__(self, width: int, fields_width: int) -> None:
+    ``log`` is the natural logarithm: ``torch.log`` or ``np.log``. Shapes: f32[..., W], f32[..., L] each.
+    """
+    return [item, *(log(cast(Any, p).clip(MIN_PROBABILITY)) for p in probabilities)]
+
+
+class OwnItems(nn.Module):
+    """The gate and the keys. An untrained gate changes no score. ``seen_width``: G, as :func:`seen_by_gate` gives it."""
+
+    def __init__(self, seen_width: int, fields_width: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, PAIR_COLUMNS + KEY_WIDTH)
+        self.gate = nn.Linear(seen_width, PAIR_COLUMNS + KEY_WIDTH)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
         self.key = nn.Linear(fields_width, KEY_WIDTH)
 
     def forward(
-        self, item_BQW: Tensor, query_place_BQ: Tensor, fields_BTF: Tensor, row_BT: Tensor, ts_BT: Tensor
+        self, seen_BQG: Tensor, query_place_BQ: Tensor, fields_BTF: Tensor, row_BT: Tensor, ts_BT: Tensor
     ) -> OwnOffsets:
-        """The offsets of queries at the plays ``query_place_BQ``, whose E is ``item_BQW``. Row 0 is no item.
+        """The offsets of queries at the plays ``query_place_BQ``, of which the gate sees ``seen_BQG``. Row 0 is no item.
 
         Shapes: row i64[B, T], ts f64[B, T] in seconds -> BQT.
         Cost: O(B · T · (F + T + Q)) time and memory.
         """
-        gate_BQC = self.gate(item_BQW)
+        gate_BQC = self.gate(seen_BQG)
         key_BTK = torch.relu(self.key(fields_BTF))
         offset_BQT = torch.bmm(gate_BQC[..., PAIR_COLUMNS:], key_BTK.transpose(1, 2))
         newest_BQT = _newest_of_each_item(row_BT, query_place_BQ)

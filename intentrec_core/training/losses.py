@@ -58,8 +58,8 @@ def intentrec_loss(
     if model.count_gate is not None and counts is not None:
         gate = model.count_gate(output.item_BTW[:, :-1][taken])
         at = CountsAt(counts, batch.ts_s[:, 1:][taken].cpu().numpy(), query.device)
-    own = model.own_offsets(output.item_BTW[:, :-1], batch)
-    own = None if own is None else own.at(taken)
+    own = model.own_offsets(output, batch)
+    own = None if own is None else own.at((slice(None), slice(-1))).at(taken)
     if sampler is None:
         weight, bias = model.item_weights()
         columns = None if at is None else lambda which: at.columns(which=which)

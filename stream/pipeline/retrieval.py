@@ -20,6 +20,7 @@ from index.base import PAD_ROW, Mask
 from index.candidates import merged
 from index.filters import HidingFilter
 from intentrec_core.domain.spec import Filter, FilterKind
+from intentrec_core.engine.own_scores import seen
 from intentrec_core.history.history import EventLayout, default_value
 from intentrec_core.model.intent_score import weighted_scores
 from stream.pipeline.batch_rows import BatchRows
@@ -128,7 +129,7 @@ class Retrieval:
         if own is None:
             return None
         contexts = [self._context(batch, row).tobytes() for row in rows.tolist()]
-        return own.scores(contexts, encoded.item_NW[rows])
+        return own.scores(contexts, seen(encoded, rows))
 
     def _label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """Probabilities of the labels that depend on the item alone; all 0 if the model predicts no intents."""

@@ -213,6 +213,17 @@ SCORE = (
         (TEST_RANKS,),
     ),
     Mutant(
+        "the gate of own items bends the heads",
+        (
+            Edit(
+                MODEL,
+                "[torch.softmax(logit.detach(), dim=-1) for logit in output.head_logits]",
+                "[torch.softmax(logit, dim=-1) for logit in output.head_logits]",
+            ),
+        ),
+        (TEST_OWN,),
+    ),
+    Mutant(
         "how often an item was played is not served",
         (Edit(OWN_SCORES, "np.diff(places, prepend=-1)", "np.ones(len(places))"),),
         (TEST_SERVED,),

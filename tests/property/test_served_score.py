@@ -167,7 +167,7 @@ def test_the_library_scores_own_items_as_they_were_trained(
         history.apply(layout, layout.pack(**play, attributes={}), number)
         encoded = recompute(model.network, model.features, [history.events])
         wanted = naive_scores(model.network, model.item_table, encoded)
-        wanted += naive_own_offsets(model.network, model.features, history.events, encoded.item_NW[0])
+        wanted += naive_own_offsets(model.network, model.features, history.events, encoded)
         listed = update.recommend(NUM_ITEMS)
         rows = [model.vocabulary.row(one.item_id) for one in listed]
         np.testing.assert_allclose([one.score for one in listed], wanted[rows], atol=TOLERANCE, rtol=0)

@@ -60,18 +60,19 @@ def naive_offsets(
 
 
 def naive_own_offsets(
-    model: IntentRec, features: FeatureBuilder, context: bytes, item_W: NDArray[np.float32]
+    model: IntentRec, features: FeatureBuilder, context: bytes, encoded: Encoded, row: int = 0
 ) -> NDArray[np.float64]:
-    """What the plays of a context add to the score of every item, after its last play, whose E is ``item_W``. Shape: f64[V]."""
+    """What the plays of a context add to the score of every item, after its last play, which is encoded. Shape: f64[V]."""
     own = model.own_items
     assert own is not None
     weight, bias = (tensor.detach().double().numpy() for tensor in own.gate.parameters())
-    gate = weight @ item_W.astype(np.float64) + bias
+    logs = [math.log(max(float(p), LEAST)) for head in encoded.heads for p in head[row]]
+    gate = weight @ np.array([*encoded.item_NW[row].tolist(), *logs]) + bias
     columns = features.columns([context], [0])
     rows, ts_s = columns.item_row.tolist(), columns.ts_s.tolist()
     offsets = np.zeros(model.num_rows)
     for item in set(rows) - {0}:
-        newest = max(place for place, row in enumerate(rows) if row == item)
+        newest = max(place for place, played in enumerate(rows) if played == item)
         lag_s = ts_s[-1] - ts_s[newest]
         since = set(rows[newest + 1 :]) - {0}
         pair = [

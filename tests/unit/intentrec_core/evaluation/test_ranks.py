@@ -95,7 +95,7 @@ def test_a_models_ranks_are_those_of_serving_play_by_play(
         if item_counts:
             scores += naive_offsets(model, encoded, all_plays, play.ts_ms / 1000)
         if own_items:
-            scores += naive_own_offsets(model, world.features, context, encoded.item_NW[0])
+            scores += naive_own_offsets(model, world.features, context, encoded)
         # Batched and single passes differ in the last bits, so near ties may change places: none does with this seed.
         assert found.ranks[i] == mid_rank(scores, targets.row[i], targets.candidate, hidden)
     assert targets.lifted.tolist() == lifted

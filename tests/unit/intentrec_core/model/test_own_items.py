@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from intentrec_core.engine.reference import recompute
 from intentrec_core.features.columns import ContextBatch, collate
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.model import IntentRec, ModelConfig, ModelOutput
 from intentrec_core.model.own_items import PAIR_COLUMNS, OwnOffsets
 from tests.worlds.naive_score import naive_own_offsets
 from tests.worlds.tiny_world import START_MS, TinyWorld
@@ -42,6 +44,13 @@ def batch_of(contexts: list[bytes]) -> ContextBatch:
     return collate(WORLD.features.columns(contexts, [0] * len(contexts)))
 
 
+def part_of(output: ModelOutput, b: int, t: int) -> ModelOutput:
+    """The output of one play, as a batch of one."""
+    one = (slice(b, b + 1), slice(t, t + 1))
+    logits = tuple(logit[one] for logit in output.head_logits)
+    return ModelOutput(output.item_BTW[one], logits, output.intent_BTP[one], output.alpha_BTM[one])
+
+
 def by_row(offsets: OwnOffsets) -> np.ndarray:
     """The offsets of one query, for every item: no item stands there twice."""
     found = np.zeros(MODEL.num_rows)
@@ -59,16 +68,17 @@ def test_every_play_of_a_batch_has_the_offsets_of_the_plays_up_to_it(
 ) -> None:
     contexts, size = [packed(history) for history in given_histories], WORLD.layout.size
     batch = batch_of(contexts)
-    item_BTW = torch.randn(*batch.item_row.shape, MODEL.config.width)
-    offsets = MODEL.own_offsets(item_BTW, batch)
+    with torch.no_grad():
+        output = MODEL(batch)
+        offsets = MODEL.own_offsets(output, batch)
     assert offsets is not None
     for b, context in enumerate(contexts):
         for t in range(len(context) // size):
-            before, item_W = context[: (t + 1) * size], item_BTW[b, t]
-            of_batch = by_row(offsets.at((b, t)))
-            wanted = naive_own_offsets(MODEL, WORLD.features, before, item_W.numpy())
+            before, of_batch = context[: (t + 1) * size], by_row(offsets.at((b, t)))
+            encoded = recompute(MODEL, WORLD.features, [before])
+            wanted = naive_own_offsets(MODEL, WORLD.features, before, encoded)
             np.testing.assert_allclose(of_batch, wanted, atol=TOLERANCE, rtol=TOLERANCE)
-            of_step = MODEL.own_offsets(item_W[None, None], batch_of([before]), torch.tensor([[t]]))
+            of_step = MODEL.own_offsets(part_of(output, b, t), batch_of([before]), torch.tensor([[t]]))
             assert of_step is not None
             np.testing.assert_allclose(by_row(of_step.at((0, 0))), of_batch, atol=TOLERANCE, rtol=TOLERANCE)
 
@@ -77,11 +87,12 @@ def test_an_untrained_gate_changes_nothing() -> None:
     torch.manual_seed(0)
     model = IntentRec(ModelConfig(width=16, intent_width=8, own_items=True), WORLD.domain, WORLD.table)
     batch = batch_of([packed([(1, 0, "tv", None), (2, 60, "tv", None), (1, 60, None, 5.0)])])
-    offsets = model.own_offsets(model(batch).item_BTW, batch)
+    offsets = model.own_offsets(model(batch), batch)
     assert offsets is not None
     assert (offsets.row > 0).any()
     assert not offsets.offset.any()
-    assert IntentRec(ModelConfig(width=16), WORLD.domain, WORLD.table).own_offsets(torch.ones(1, 3, 16), batch) is None
+    without = IntentRec(ModelConfig(width=16), WORLD.domain, WORLD.table)
+    assert without.own_offsets(without(batch), batch) is None
 
 
 def test_the_gate_learns_at_once_and_the_keys_from_then_on() -> None:
@@ -91,7 +102,7 @@ def test_the_gate_learns_at_once_and_the_keys_from_then_on() -> None:
     assert model.own_items is not None
     gate, key = model.own_items.gate, model.own_items.key
     for learns_keys in (False, True):
-        offsets = model.own_offsets(model(batch).item_BTW, batch)
+        offsets = model.own_offsets(model(batch), batch)
         assert offsets is not None
         model.zero_grad()
         torch.autograd.backward(offsets.offset.sum())
@@ -102,3 +113,18 @@ def test_the_gate_learns_at_once_and_the_keys_from_then_on() -> None:
         assert key.weight.grad is not None
         assert bool(key.weight.grad.any()) == learns_keys
         torch.nn.init.normal_(gate.weight)
+
+
+def test_no_gradient_reaches_the_heads_through_the_gate() -> None:
+    """With a gate that does not see E, which the heads' Z is an input of, nothing is left."""
+    model = copy.deepcopy(MODEL)
+    batch = batch_of([packed([(1, 0, "tv", None), (2, 60, "tv", None), (1, 60, None, 5.0)])])
+    assert model.own_items is not None
+    assert model.heads is not None
+    torch.nn.init.zeros_(model.own_items.gate.weight[:, : model.config.width].detach())
+    offsets = model.own_offsets(model(batch), batch)
+    assert offsets is not None
+    torch.autograd.backward(offsets.offset.sum())
+    assert not any(weights.grad is not None and weights.grad.any() for weights in model.heads.parameters())
+    assert model.own_items.gate.weight.grad is not None
+    assert model.own_items.gate.weight.grad[:, model.config.width :].any()

@@ -299,7 +299,7 @@ def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context
                 if item_counts:
                     scores += torch.from_numpy(naive_offsets(model, encoded, all_plays, target.ts_ms / 1000))
                 if own_items:
-                    scores += torch.from_numpy(naive_own_offsets(model, world.features, context, encoded.item_NW[0]))
+                    scores += torch.from_numpy(naive_own_offsets(model, world.features, context, encoded))
                 share = float(world.features.weights(np.array([target.duration_s or -1.0], dtype=np.float32))[0])
                 loss -= share * float(torch.log_softmax(scores, dim=-1)[row_])
                 weight += share
