@@ -124,7 +124,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         A partition whose position moved without a record (an aborted transaction) has an entry without records.
         """
         loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + (timeout or 0)
+        deadline_s = loop.time() + (timeout or 0)
         while True:
             before = _positions(consumer, active_partitions)
             # Without a timeout, the records and the positions before and after them are read in one step of this loop.
@@ -135,11 +135,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 for tp, start in before.items()
                 if tp in after and (tp in records or after[tp] != start)
             }
-            rest_s = give_up_s - loop.time()
-            if fetched or rest_s <= 0:
+            remaining_s = deadline_s - loop.time()
+            if fetched or remaining_s <= 0:
                 return fetched
             arrival = consumer._fetcher._create_fetch_waiter()
-            done, _ = await asyncio.wait([arrival], timeout=rest_s)
+            done, _ = await asyncio.wait([arrival], timeout=remaining_s)
             if not done:
                 arrival.cancel()
                 return {}

@@ -171,14 +171,14 @@ def test_dead_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run
     rig.wait_for_answers(1)
     rig.wait_for_outputs(3, rig.settings.dead_letter_topic)
     code, shown, _ = run("dlq", "list", "--json")
-    dead_letters = {letter["reason"]: letter for letter in map(json.loads, shown.splitlines())}
+    dead_letters = {found["reason"]: found for found in map(json.loads, shown.splitlines())}
     assert code == 0
     assert set(dead_letters) == {"malformed", "wrong_partition", "oversized"}
     assert [dead_letters[reason]["is_cut"] for reason in ("malformed", "wrong_partition", "oversized")] == [0, 0, 1]
     assert dead_letters["malformed"]["headers"] == {"trace": "t1"}
     assert "3 dead letters" in run("dlq", "list")[1]
-    assert '{"half' in run("dlq", "show", dead_letters["malformed"]["letter"])[1]
-    assert run("dlq", "show", dead_letters["malformed"]["letter"], "--raw")[1] == '{"half'
+    assert '{"half' in run("dlq", "show", dead_letters["malformed"]["dead_letter"])[1]
+    assert run("dlq", "show", dead_letters["malformed"]["dead_letter"], "--raw")[1] == '{"half'
     code, _, error = run("dlq", "show", "0:999")
     assert (code, "retention may have deleted it" in error) == (3, True)
 
@@ -191,7 +191,7 @@ def test_dead_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run
     rig.wait_for_outputs(4, rig.settings.dead_letter_topic)
     newest = json.loads(run("dlq", "list", "--json", "--limit", "1")[1])
     assert (newest["redrives"], newest["headers"]["trace"]) == (1, "t1")
-    assert newest["headers"]["intentrec-redrive-of"] == dead_letters["malformed"]["letter"]
+    assert newest["headers"]["intentrec-redrive-of"] == dead_letters["malformed"]["dead_letter"]
     said = run("dlq", "redrive", "--reason", "malformed", "--max-redrives", "1")[1]
     assert "1 left: was sent again and failed again" in said, said
     assert "1 left: sent again too often" in said, said

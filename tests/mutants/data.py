@@ -59,7 +59,7 @@ DATA = (
         (TEST_RETRAIN,),
     ),
     Mutant(
-        "a text where a number is declared is a fault of the program",
+        "a text where a number is declared is an internal error",
         (Edit("intentrec_core/plays/members.py", "            raise DataError(\n", "            raise ValueError(\n"),),
         (TEST_RETRAIN, "tests/unit/stream/cli/test_bundle_build.py"),
     ),
