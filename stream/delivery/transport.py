@@ -11,6 +11,7 @@ Faust spends four futures and two queues on each message; passing on whole fetch
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -75,6 +76,8 @@ class PlaysSink(Protocol):
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
+
+    logger = logging.getLogger("mode")  # else mode's own lines ("Starting...") would be logged under this module's name
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -197,6 +200,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
 class BatchConsumer(driver.Consumer):
     """Passes plays to a sink in batches; also the source consumer of every partition task."""
+
+    logger = logging.getLogger("mode")  # else mode's own lines ("Starting...") would be logged under this module's name
 
     _thread: BatchConsumerThread
 

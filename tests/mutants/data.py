@@ -85,7 +85,7 @@ DATA = (
     ),
     Mutant(
         "a fault in a training run leaves no result",
-        (Edit(RETRAIN, "    except Exception as error:\n", "    except IntentRecError as error:\n"),),
+        (Edit(RETRAIN, "    except Exception as error:  #", "    except IntentRecError as error:  #"),),
         (TEST_RETRAIN_PROCESS,),
     ),
     Mutant(
