@@ -53,15 +53,15 @@ def test_a_member_is_shown_verified_and_forgotten_while_a_worker_runs(rig: Rig, 
     with GroupView(rig.settings) as group:
         group.catches_up(rig)  # what is shown is the changelog, and a cut is made after the answers
     code, shown, _ = run("state", "show", "u7", "--json")
-    told = json.loads(shown)
+    printed = json.loads(shown)
     assert code == 0
-    assert (told["partition"], told["plays_applied"]) == (home_partition(b"u7", NUM_PARTITIONS), 10)
-    assert [p["index"] for p in told["plays"]] == list(range(10))
-    assert run("state", "show", "u7")[1].count(told["plays"][0]["item_hash"]) >= 1
+    assert (printed["partition"], printed["plays_applied"]) == (home_partition(b"u7", NUM_PARTITIONS), 10)
+    assert [p["index"] for p in printed["plays"]] == list(range(10))
+    assert run("state", "show", "u7")[1].count(printed["plays"][0]["item_hash"]) >= 1
 
     code, said, error = run("forget", "u7", "--yes", "--wait", "60")
     assert code == 0, error
-    assert re.search(rf"plays-{told['partition']} offset \d+", said)
+    assert re.search(rf"plays-{printed['partition']} offset \d+", said)
     code, _, error = run("state", "show", "u7")
     assert (code, "never played, or was forgotten" in error) == (3, True)
 
@@ -153,11 +153,11 @@ def test_verify_claims_nothing_of_members_whose_beginning_was_deleted(
     assert worker.terminate() == 0
     capsys.readouterr()
     assert root.run(["state", "verify", "--json"]) == 0
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {done["first_offset"] for done in told} == {60}
-    assert sum(done["num_same"] for done in told) == 40
-    assert sum(done["num_unknown"] for done in told) == 40
-    assert not any(done["differences"] for done in told)
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {done["first_offset"] for done in printed} == {60}
+    assert sum(done["num_same"] for done in printed) == 40
+    assert sum(done["num_unknown"] for done in printed) == 40
+    assert not any(done["differences"] for done in printed)
 
 
 def test_dead_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Commands) -> None:
