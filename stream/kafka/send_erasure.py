@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError, ConfigError
-from stream.kafka.replay import start_producer
+from stream.kafka.clients import start_producer
 from stream.kafka.topics import count_partitions
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.messages import MAX_ID_LENGTH
