@@ -77,6 +77,15 @@ class TrainerProcess:
         """Requests an orderly end, as SIGTERM does."""
         self._stop.set()
 
+    async def confirm_lead(self, token: str) -> None:
+        """Asks the broker whether this trainer leads; ``token`` differs each time.
+
+        Raises: BrokerError, Fenced as :meth:`LeaderLock.confirm`; BrokerError before it leads.
+        """
+        if self._lock is None:
+            raise BrokerError("this trainer does not lead yet")
+        await self._lock.confirm(token)
+
     async def run(self) -> None:
         """Works until stopped.
 
@@ -226,7 +235,7 @@ class TrainerProcess:
         """Announces the bundle of a run that passed the gate, as the last step: the bundle is complete in the store by now."""
         assert result.bundle is not None
         try:
-            await lock.confirm(result.bundle)
+            await self.confirm_lead(result.bundle)
             if self._serving is not serving:
                 # For example a rollback: the bundle that this one was compared with no longer serves.
                 return _failed(result, "another bundle was announced during the run; this one is dropped")
