@@ -18,7 +18,7 @@ from stream.delivery.restore import Restored
 from stream.delivery.retries import Retries
 from stream.delivery.start_offset import SourceFacts
 from stream.delivery.worker import PlaysWorker
-from stream.ops.metrics import Metrics
+from stream.ops.metrics import Metrics, ReopenReason
 from stream.wire.records import Fetched, PartitionResult, SourceRecord
 from tests.property.virtual_time import VirtualLoop, VirtualThread
 from tests.rigs.worker_bench import Broker, HangingPipeline, records, run_worker, until
@@ -60,6 +60,24 @@ def test_a_fetch_from_another_offset_reopens_the_partition(pipeline: HangingPipe
         assert metrics.registry.get_sample_value("intentrec_partitions_reopened_total", labels) == 1
 
     run_worker(pipeline, scenario, retries=at_once())
+
+
+def test_a_partition_whose_inference_failed_is_counted_as_such() -> None:
+    class Failing(HangingPipeline):
+        def encode(self, *_: Any, **__: Any) -> list[PartitionResult]:
+            raise RuntimeError("the search failed")
+
+    async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.num_opened == 2)
+        reopened = {
+            reason: metrics.registry.get_sample_value("intentrec_partitions_reopened_total", {"reason": reason})
+            for reason in ReopenReason
+        }
+        assert reopened == dict.fromkeys(ReopenReason, 0) | {ReopenReason.INFERENCE_FAILED: 1}
+
+    run_worker(Failing(), scenario, retries=at_once())
 
 
 def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(pipeline: HangingPipeline) -> None:
