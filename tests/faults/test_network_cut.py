@@ -185,9 +185,9 @@ def test_a_zombie_that_gave_its_plays_up_meanwhile_joins_again(
     zombie, heir = _two_workers(rig, proxy)
     cut_s = ACKNOWLEDGED_WITHIN_S + 30
     with GroupView(rig.settings) as group:
+        # The slow plays hold up all that follow: these wait, and no transaction is open when the network goes.
+        rig.produce(rig.plays(2 * NUM_PARTITIONS, item="slow:3:"))
         with Load(rig, Rig.plays, RATE):
-            rig.produce(rig.plays(2 * NUM_PARTITIONS, item="slow:0.3:"))
-            # More than wait in the time of a micro-batch: the slow plays hold them up.
             until(lambda: counted(zombie, "buffered_plays") > RATE / 10, 30, zombie)
             proxy.cut()
             time.sleep(cut_s)
