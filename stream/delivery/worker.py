@@ -385,6 +385,7 @@ class PlaysWorker:
     def _count_partitions(self) -> None:
         num_ready = len(self.fetchable())
         self.metrics.partitions(assigned=len(self._assigned), ready=num_ready)
-        if self.ready and not self._was_ready:
+        is_ready = self.joined and self.ready
+        if is_ready and not self._was_ready:
             logger.info("ready: all %d assigned partitions are served", num_ready)
-        self._was_ready = self.ready
+        self._was_ready = is_ready

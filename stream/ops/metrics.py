@@ -44,8 +44,8 @@ class PipelineStep(StrEnum):
 
     FOLD = "fold"
     ENCODE = "encode"
-    JUDGE = "judge"
     SEARCH = "search"
+    JUDGE = "judge"
     MESSAGES = "messages"
 
 
