@@ -1,8 +1,7 @@
 """Counts what is popular now: the reference for every prediction, and the fallback list for members without a known item.
 
-The counts begin with those of the bundle, which leave the window a week after the bundle's newest play, and this worker adds the plays
-that it folds. It sees its own partitions only; because members are spread over partitions by hash, its counts are a sample of all
-plays.
+The counts begin with those of the bundle, which leave the window a week after its newest play, and this worker adds the plays that
+it folds. It sees its own partitions only; because members are spread over partitions by hash, its counts are a sample of all plays.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ _PAD_ROW = -1
 class PopularNow:
     """Plays of the last 7 days of event time, by item row.
 
-    ``bundle_counts`` f32[V]: the bundle's plays of each item in the 7 days up to ``counted_at_s``. Where that is not known (-inf),
-    they are in no window: lists add them to the plays counted here.
+    ``bundle_counts`` f32[V]: the bundle's plays of each item in the 7 days up to ``counted_at_s``. Where that time is not known
+    (-inf), they are in no window: lists add them to the plays counted here.
     """
 
     def __init__(self, bundle_counts: NDArray[np.float32], counted_at_s: float) -> None:
