@@ -1,7 +1,7 @@
 """Counts what is popular now: the reference for every prediction, and the fallback list for members without a known item.
 
-The counts begin with those of the bundle, which leave the window a week after its newest play, and this worker adds the plays that
-it folds. It sees its own partitions only; because members are spread over partitions by hash, its counts are a sample of all plays.
+The counts begin with those of the bundle, which expire a week after its newest play, and this worker adds the plays that it folds.
+It sees its own partitions only; because members are spread over partitions by hash, its counts are a sample of all plays.
 """
 
 from __future__ import annotations

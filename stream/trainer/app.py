@@ -23,7 +23,7 @@ import msgspec
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from stream.bundles.announcements import AnnouncementFollower, announce
-from stream.kafka.broker_checks import uses_transactions
+from stream.kafka.broker_checks import supports_transactions
 from stream.ops.health import HealthServer
 from stream.ops.metrics import Metrics, TrainerOutcome
 from stream.ops.process_end import EXIT_NOT_DRAINED, run_until_signal
@@ -159,7 +159,7 @@ class TrainerProcess:
         self._not_ready = "waiting for the leader lock: another trainer may lead"
         # Detected from the broker, not from the workers' setting: only the embedded broker, on one machine, lacks transactions.
         logger.info("connecting to the broker %s", self.settings.broker)
-        can = await uses_transactions(self.settings.model_copy(update={"transactions": "auto"}))
+        can = await supports_transactions(self.settings)
         lock = leader_lock(self.settings, transactional=can)
         stack.push_async_callback(lock.release)
         logger.info("waiting for the lead: only one trainer of %s trains", self.settings.app_id)
