@@ -1,6 +1,6 @@
 """Counts what is popular now: the reference for every prediction, and the fallback list for members without a known item.
 
-The counts begin with those of the bundle, which expire a week after its newest play, and this worker adds the plays that it folds.
+The counts begin with those of the bundle, which expire a week after its newest play, and this worker adds what it folds.
 It sees its own partitions only; because members are spread over partitions by hash, its counts are a sample of all plays.
 """
 
