@@ -30,14 +30,13 @@ from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
+from intentrec_core.limits import MAX_DURATION_S, MAX_ID_BYTES
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import NEEDS_COUNTS, IntentRec
 from intentrec_core.plays.table import check_plays, play_rows
 from intentrec_core.times import END_MS, outside, unit_hint
 
-#: The limits that a play on the plays topic has, too.
-MAX_ID_BYTES = 256
-MAX_DURATION_S = 31_622_400.0
+#: The limit that a play on the plays topic has, too.
 MAX_TS_MS = END_MS
 
 _NUMPY_NUMBERS = (np.integer, np.floating, np.bool_)

@@ -44,6 +44,10 @@ class Membership(Enum):
     UNKNOWN = "unknown"
 
 
+class LogGap(BrokerError):
+    """The next play fetched of a partition is not the one that follows: plays were deleted, or the topic was made anew."""
+
+
 class SourceConsumer(Protocol):
     """The part of the plays consumer that a task needs."""
 

@@ -29,6 +29,7 @@ from tests.rigs.rig import NUM_PARTITIONS, Rig, Worker
 from tests.rigs.serving_rig import counted, until
 from tests.rigs.tcp_proxy import TcpProxy
 from tests.rigs.verdict import judge, read_all
+from tests.worlds.counting import ANSWERS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
@@ -94,7 +95,8 @@ def test_a_zombie_with_nothing_in_flight_joins_again_or_is_fenced(
     with GroupView(rig.settings) as group:
         proxy.cut()
         cut_at_s = time.monotonic()
-        time.sleep(1)  # no play in the answer to the fetch that is in flight
+        # The fetch in flight is answered by then, without a play.
+        time.sleep(1 + rig.settings.fetch_wait_ms / 1000)
         with Load(rig, Rig.plays, RATE):
             until(lambda: counted(successor, "partitions_ready") == NUM_PARTITIONS, 60, successor)
             taken_over_s = time.monotonic() - cut_at_s
@@ -143,11 +145,13 @@ def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
     cut_s = 90 if full_faults else 10
     with GroupView(rig.settings) as group:
         # What the zombie has answered and not committed when the network goes; nothing else, which it would give up in time.
-        num_published = counted(zombie, "outputs_published_total")
+        def num_published() -> float:
+            return sum(counted(worker, "outputs_published_total") for worker in (zombie, successor))
+
+        num_before, num_plays = num_published(), 10 * NUM_PARTITIONS
         switch.touch()
-        rig.produce(rig.plays(10 * NUM_PARTITIONS))
-        until(lambda: counted(zombie, "outputs_published_total") > num_published, 30, zombie)
-        time.sleep(1)
+        rig.produce(rig.plays(num_plays))
+        until(lambda: num_published() == num_before + len(ANSWERS) * num_plays, 30, zombie)
         proxy.cut()
         cut_at_s = time.monotonic()
         with Load(rig, Rig.plays, RATE):
@@ -181,9 +185,10 @@ def test_a_zombie_that_gave_its_plays_up_meanwhile_joins_again(
     zombie, successor = _two_workers(rig, proxy)
     cut_s = ACKNOWLEDGED_WITHIN_S + 30
     with GroupView(rig.settings) as group:
+        # The slow plays hold up all that follow: these wait, and no transaction is open when the network goes.
+        rig.produce(rig.plays(2 * NUM_PARTITIONS, item="slow:3:"))
         with Load(rig, Rig.plays, RATE):
-            rig.produce(rig.plays(2 * NUM_PARTITIONS, item="slow:0.3:"))
-            time.sleep(0.2)
+            until(lambda: counted(zombie, "buffered_plays") > RATE / 10, 30, zombie)
             proxy.cut()
             time.sleep(cut_s)
             until(lambda: "were not acknowledged" in zombie.log(), 30, zombie)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from intentrec_core.errors import Fenced, RecoveryTimeout, StateError
 from intentrec_core.history.changelog_codec import Marker, encode_changes
@@ -27,11 +28,11 @@ def rig(kafka_broker: Broker, make_rig: RigMaker) -> Rig:
     return make_rig(kafka_broker)
 
 
-def _writer(rig: Rig) -> TransactionalWriter:
+def _writer(rig: Rig, make_producer: Callable[..., AIOKafkaProducer] = AIOKafkaProducer) -> TransactionalWriter:
     def marker(next_offset: int) -> Marker:
         return Marker(num_partitions=NUM_PARTITIONS, next_offset=next_offset, fingerprint=rig.layout.domain.fingerprint)
 
-    return TransactionalWriter(rig.settings, 0, marker, None)
+    return TransactionalWriter(rig.settings, 0, marker, None, make_producer=make_producer)
 
 
 def _checkpoint(rig: Rig, history: History, offset: int, *, user: str = "u1", padding: int = 0) -> Checkpoint:
@@ -72,10 +73,16 @@ def test_a_zombies_checkpoint_is_refused_and_never_seen(rig: Rig) -> None:
 
 def test_what_a_dead_owner_left_open_is_aborted_by_the_next_owners_start(rig: Rig) -> None:
     async def scenario() -> None:
-        dead, successor = _writer(rig), _writer(rig)
+        producers: list[AIOKafkaProducer] = []
+
+        def make_producer(**options: Any) -> AIOKafkaProducer:
+            producers.append(AIOKafkaProducer(**options))
+            return producers[-1]
+
+        dead, successor = _writer(rig, make_producer), _writer(rig)
         await dead.open()
         await dead.commit(_checkpoint(rig, History(), 0))
-        producer = dead._started()
+        (producer,) = producers
         await producer.begin_transaction()
         await producer.send_and_wait(rig.settings.changelog_topic, b"half", b"u2\x00E\x00\x00", partition=0)
         await successor.open()

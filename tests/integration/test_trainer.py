@@ -37,6 +37,7 @@ from tests.rigs.trainer_rig import (
     running,
     send,
     until,
+    until_answered,
 )
 from tests.worlds.trainer_world import WalkingWorld
 
@@ -244,8 +245,8 @@ def test_a_read_only_event_log_makes_it_not_ready_until_it_can_be_written(settin
         metrics = Metrics()
         process = TrainerProcess(settings, metrics)
         async with running(process):
-            await until(lambda: process._not_ready and "event log" in process._not_ready)
-            assert await health(process, "/readyz") == (503, "the event log cannot be opened: Read-only file system")
+            refused = (503, "the event log cannot be opened: Read-only file system")
+            await until_answered(process, "/readyz", refused)
             await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,rw", root], check=True)
             await until(lambda: counted(metrics, "trainer_logged_plays_total") == 50)
             assert (await health(process, "/readyz"))[0] == 200

@@ -151,7 +151,7 @@ DATA = (
     ),
     Mutant(
         "a stored play with an id that is too long is sent",
-        (Edit(TEXTS, "pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_LENGTH))", "pc.equal(length, 0)"),),
+        (Edit(TEXTS, "pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_BYTES))", "pc.equal(length, 0)"),),
         (TEST_REPLAY,),
     ),
     Mutant(

@@ -137,6 +137,7 @@ def run_worker(
             broker,
             rebalance_timeout_s=REBALANCE_TIMEOUT_S,
             retries=retries,
+            clock=asyncio.get_running_loop().time,
         )
         async with worker:
             worker.partitions_assigned({0})
