@@ -21,7 +21,7 @@ from intentrec_core.errors import BrokerError, ConfigError, DataError
 from intentrec_core.features.attributes import ALLOWED
 from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
-from stream.kafka.items_reader import ItemsReader
+from stream.kafka.items_reader import ItemsReader, several_partitions
 from stream.kafka.replay import start_producer
 from stream.wire.catalogue_record import read_item
 from stream.wire.codec import encode
@@ -215,11 +215,17 @@ async def _write_one(settings: Settings, item: CatalogueItem) -> int:
 
 
 async def write_records(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
-    """Writes records in their order, and returns their offsets once the broker has acknowledged all of them."""
+    """Writes records in their order, and returns their offsets once the broker has acknowledged all of them.
+
+    Raises: BrokerError when the broker refuses them, or the topic has not one partition.
+    """
     producer = await start_producer(settings)
     offsets: list[int] = []
     sent: list[asyncio.Future[Any]] = []
     try:
+        num_partitions = len(await producer.partitions_for(settings.items_topic))
+        if num_partitions != 1:
+            raise several_partitions(settings, num_partitions)
         for key, value in records:
             sent.append(await producer.send(settings.items_topic, value, key=key, partition=0))
             if len(sent) >= _NUM_IN_FLIGHT:

@@ -71,7 +71,13 @@ INDEX = (
     ),
     Mutant(
         "an item that is in no inverted list is taken for what the memory held before",
-        (Edit("index/faiss_index.py", "np.full((len(own), self.faiss.d), np.nan,", "np.empty((len(own), self.faiss.d),"),),
+        (
+            Edit(
+                "index/faiss_index.py",
+                "np.full((len(own), self.faiss.d), np.nan,",
+                "np.empty((len(own), self.faiss.d),",
+            ),
+        ),
         (TEST_INDEX,),
     ),
     Mutant(
