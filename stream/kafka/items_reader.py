@@ -145,8 +145,11 @@ class ItemsReader:
         ``saw_lag(num_waiting, as_of_s)`` is called about once a second, and before changes are yielded. ``num_waiting``: records
         that the caller has not applied yet, those of open transactions included; NaN while the topic is gone, has not one
         partition or was made anew and holds no item, or the broker fails. ``as_of_s``: every record written before this time, in
-        seconds since 1970, is applied; but for what was in an open transaction when all of the topic was read first. Changes count
-        as applied when the caller asks for the next.
+        seconds since 1970, is applied, but for what a transaction held back that was open when the topic was read first. Changes
+        count as applied when the caller asks for the next.
+
+        The embedded broker gives the offset of its last batch's first record as the end: ``as_of_s`` can be ahead while a batch of
+        more than 512 records is applied.
         """
         known, awaited = await self._consumer.position(self._source), None
         next_look_s = next_reread_s = 0.0
@@ -266,7 +269,7 @@ class ItemsReader:
                     yield records
                 if exact:  # the last fetch may have gone past the end, and what is past it was not yielded
                     self._consumer.seek(source, self._end)
-            # An open transaction holds the end back. The first time is told all the same: it gets older until the transaction ends.
+            # An open transaction holds the end back. The first time is told all the same, and gets older until then.
             if written <= self._end or not self._as_of_s:
                 self._as_of_s = as_of_s
         except KafkaError as error:
@@ -302,6 +305,6 @@ class ItemsReader:
 def several_partitions(settings: Settings, num_partitions: int) -> BrokerError:
     """The error where the items topic has another number of partitions than one."""
     return BrokerError(
-        f"topic {settings.items_topic} on {settings.broker} has {num_partitions} partitions; allowed: one, because an offset says "
-        "what is known; delete it, then: intentrec topics, then intentrec items sync FILE"
+        f"topic {settings.items_topic} on {settings.broker} has {num_partitions} partitions; allowed: one, because an offset "
+        "says what is known; delete it, then: intentrec topics, then intentrec items sync FILE"
     )

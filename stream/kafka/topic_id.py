@@ -69,8 +69,9 @@ async def read_topic(client: AIOKafkaClient, topic: str) -> TopicNow:
 
 
 async def read_log_end(client: AIOKafkaClient, source: TopicPartition) -> int:
-    """The offset after the last record written, whether or not its transaction has ended. Waits while no broker leads the partition.
+    """The offset after the last record written, whether or not its transaction has ended.
 
+    Waits while no broker leads the partition.
     A consumer of committed records calls the first record of the oldest open transaction the end. On the embedded broker it is a
     lower bound.
 

@@ -323,7 +323,7 @@ def test_a_topic_of_several_partitions_is_refused(make_rig: RigMaker, embedded_b
 
 def test_a_topic_that_does_not_exist_is_named(make_rig: RigMaker, embedded_broker: Broker) -> None:
     settings = make_rig(embedded_broker).settings.model_copy(update={"items_topic": "no-such-items"})
-    with pytest.raises(BrokerError, match="topic no-such-items on .* does not exist; create it: intentrec topics"):
+    with pytest.raises(BrokerError, match=r"topic no-such-items on .* does not exist; create it: intentrec topics"):
         asyncio.run(read(settings))
 
 

@@ -219,6 +219,11 @@ LIVE_CATALOGUE = (
         ("tests/unit/stream/kafka/test_items_reader.py",),
     ),
     Mutant(
+        "a client whose topic is gone asks for it without end",
+        (Edit("stream/kafka/known_nodes.py", "            await asyncio.sleep(_PAUSE_S)\n", "            pass\n"),),
+        ("tests/unit/stream/kafka/test_known_nodes.py",),
+    ),
+    Mutant(
         "clients create the topics that they ask for",
         (Edit("stream/settings.py", "__defaults__ = (None, False)", "__defaults__ = (None, True)"),),
         (
