@@ -148,8 +148,8 @@ class ItemsReader:
         seconds since 1970, is applied, but for what a transaction held back that was open when the topic was read first. Changes
         count as applied when the caller asks for the next.
 
-        The embedded broker gives the offset of its last batch's first record as the end: ``as_of_s`` can be ahead while a batch of
-        more than 512 records is applied.
+        The embedded broker gives the offset of its last batch's first record as the end: ``as_of_s`` can be ahead while a batch
+        of more than 512 records is applied.
         """
         known, awaited = await self._consumer.position(self._source), None
         next_look_s = next_reread_s = 0.0

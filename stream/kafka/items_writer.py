@@ -196,7 +196,8 @@ async def put_item(settings: Settings, item: Item) -> int:
 
 
 async def withdraw_item(settings: Settings, item_id: str) -> int:
-    """Withdraws an item by hand; returns the offset of its record. A list with this or a higher offset does not have the item.
+    """Withdraws an item by hand; returns the offset of its record. While the topic is the same one, a list with
+    this or a higher offset does not have the item.
 
     Raises: as :func:`put_item`.
     """

@@ -51,11 +51,27 @@ LIVE_CATALOGUE = (
         (
             Edit(
                 "stream/pipeline/live_catalogue.py",
-                "held = self._entries.pop(item_hash, None)",
-                "held = self._entries.get(item_hash)",
+                "            self._entries.pop(item_hash, None)\n",
+                "",
             ),
         ),
         _PROPERTY,
+    ),
+    Mutant(
+        "what a topic that was made anew does not have stays in lists",
+        (
+            Edit(
+                "stream/pipeline/live_catalogue.py",
+                "dict.fromkeys(self._entries) | dict(changes.items) if changes.is_whole else changes.items",
+                "changes.items",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_live_catalogue.py", *_PROPERTY),
+    ),
+    Mutant(
+        "each record of an item that stays as it is changes the bundles",
+        (Edit("stream/pipeline/live_catalogue.py", "if held is not None and held.item == item:", "if False:"),),
+        ("tests/unit/stream/pipeline/test_live_catalogue.py",),
     ),
     Mutant(
         "a micro-batch is answered with what its bundle shows by then",
