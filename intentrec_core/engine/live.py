@@ -262,10 +262,10 @@ class LiveEncoder:
             output.intent_NP.setflags(write=False)
         return [self._update(play, place, encoded[place.run.wave]) for play, place in zip(given, places, strict=True)]
 
-    def replay(self, plays: pa.Table) -> int:
-        """Brings histories back: takes a table of plays as :func:`intentrec_core.fit` does, and answers none of them. A member's
-        context is encoded at the next play. Attributes that the domain does not read are left out. Returns how many plays
-        were added.
+    def add_history(self, plays: pa.Table) -> int:
+        """Adds a table of past plays, as :func:`intentrec_core.fit` takes it, without answering them. Returns how many were new.
+
+        A member's context is encoded at the next play. Attributes that the domain does not read are left out.
 
         Raises: DataError for a column or a play that is not valid, naming its row in event-time order: nothing has changed then.
         Cost: some 10 µs a play.

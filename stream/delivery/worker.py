@@ -247,7 +247,7 @@ class PlaysWorker:
             except Fenced as error:
                 # Another worker took the partition before it was released here: the group had declared this worker dead.
                 self._background.end_process(error)
-            except Exception as error:
+            except Exception as error:  # whatever a client raises: the next owner replays what is not committed
                 logger.warning(
                     "the last checkpoint of partition %d failed; its plays will be replayed: %r", task.partition, error
                 )
@@ -333,7 +333,7 @@ class PlaysWorker:
 
     # --- for the inference loop
 
-    def is_overloaded(self) -> bool:
+    def coalesces(self) -> bool:
         """Whether the next micro-batch takes all waiting plays, and is coalesced."""
         return self.overload.coalesces()
 

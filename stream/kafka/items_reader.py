@@ -59,7 +59,7 @@ class _Look:
 class ItemsReader:
     """An async context manager, owned by the event loop. :meth:`everything` or :meth:`changes` comes first, then :meth:`follow`.
 
-    Records that are no items are logged and counted; nobody can read what they say, so their items are withdrawn.
+    A record that cannot be read as an item is logged and counted, and its item is withdrawn.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -22,8 +22,8 @@ from intentrec_core.features.attributes import ALLOWED
 from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
 from intentrec_core.limits import MAX_ID_BYTES
+from stream.kafka.clients import start_producer
 from stream.kafka.items_reader import ItemsReader
-from stream.kafka.replay import start_producer
 from stream.wire.catalogue_record import read_item
 from stream.wire.codec import encode
 from stream.wire.messages import CatalogueItem

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError, ConfigError
 from intentrec_core.limits import MAX_ID_BYTES
-from stream.kafka.replay import start_producer
+from stream.kafka.clients import start_producer
 from stream.kafka.topics import count_partitions
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.routing import home_partition

@@ -35,7 +35,7 @@ class ItemChanges:
 def read_item(key: bytes | None, value: bytes | None) -> CatalogueItem | None:
     """The item in a record; None for a withdrawal.
 
-    Raises: ValueError with what is wrong. An item that nobody can read must not be shown: take it as withdrawn.
+    Raises: ValueError with what is wrong. Treat an unreadable item as withdrawn: it must not be shown.
     """
     if not key or len(key) > MAX_ID_BYTES:
         raise ValueError(f"a key of {len(key or b'')} bytes; allowed: an item_id of 1 to {MAX_ID_BYTES} bytes of UTF-8")

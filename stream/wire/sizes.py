@@ -82,7 +82,7 @@ DEFAULT_LIMITS = TopicLimits()
 
 
 def largest_intent_update(domain: Domain) -> int:
-    """Bytes of the largest intent update of a domain, whoever played what."""
+    """Bytes of the largest intent update of a domain, for any member and play."""
     probability = _LONGEST_PROBABILITY
     named = [(head.name, label) for head in domain.heads for label in head.label_names]
     head, label = max(named, key=lambda names: json_bytes(names[0]) + json_bytes(names[1]))
@@ -98,7 +98,7 @@ def largest_intent_update(domain: Domain) -> int:
 
 
 def largest_recommendation(domain: Domain, item_ids: Sequence[str], titles: Sequence[str], k: int) -> int:
-    """Bytes of the largest recommendation of ``k`` of these items, whoever played what. Titles of none: as if all were empty.
+    """Bytes of the largest recommendation of ``k`` of these items, for any member and play. Without titles, pass empty ones.
 
     Cost: encodes every item once.
     """

@@ -104,12 +104,12 @@ def run_trainer(
 
 def check_announced(settings: Settings, cache: Path) -> int:
     """Every bundle announced, and every one the store lists, can be fetched and served; returns how many were announced."""
-    told = asyncio.run(announcements(settings))
-    assert [a.sequence for a in told] == list(range(1, len(told) + 1))
+    announced_bundles = asyncio.run(announcements(settings))
+    assert [a.sequence for a in announced_bundles] == list(range(1, len(announced_bundles) + 1))
     store = BundleStore(settings.bundle_url, cache)
-    for version in {a.bundle for a in told} | {manifest.version for manifest in store.list()}:
+    for version in {a.bundle for a in announced_bundles} | {manifest.version for manifest in store.list()}:
         check_bundle(store.fetch(version).path)
-    return len(told)
+    return len(announced_bundles)
 
 
 def test_every_step_kills_at_a_function_of_today() -> None:
@@ -143,15 +143,15 @@ def test_killed_at_every_step_of_publishing_only_whole_bundles_are_announced(
             time.sleep(1.0)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
-    told = asyncio.run(announcements(settings))
-    assert told[1].parent == told[0].bundle
+    announced_bundles = asyncio.run(announcements(settings))
+    assert announced_bundles[1].parent == announced_bundles[0].bundle
     log = EventLog(settings.event_log_dir, settings.plays_topic)
     assert log.num_plays() == num_plays
     logged = Counter(log.plays().column("event_id").to_pylist())
     fault_row(
         f"trainer killed at every step of publishing, {broker.engine}",
         kills=len(steps),
-        bundles_announced=len(told),
+        bundles_announced=len(announced_bundles),
         plays=num_plays,
         plays_not_logged=num_plays - len(logged),
         plays_logged_twice=sum(logged.values()) - len(logged),

@@ -18,9 +18,9 @@ from intentrec_core.errors import BrokerError, DataError
 from intentrec_core.features.catalogue import Item
 from stream.cli import root
 from stream.kafka import items_reader, items_writer
+from stream.kafka.clients import start_producer
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.items_writer import put_item, sync_items, withdraw_item
-from stream.kafka.replay import start_producer
 from stream.kafka.topics import count_partitions, create_topics
 from stream.local_kafka import node
 from stream.local_kafka.broker import Broker, start_broker

@@ -28,7 +28,7 @@ REBALANCE_TIMEOUT_S = 2.0
 
 
 class HangingPipeline:
-    """Its first micro-batch hangs until told to go on."""
+    """Its first micro-batch hangs until it is let go on."""
 
     def __init__(self) -> None:
         self.go_on, self.began = threading.Event(), threading.Event()
