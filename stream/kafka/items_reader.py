@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPar
 
 from intentrec_core.errors import BrokerError
 from intentrec_core.features.catalogue import Item
-from stream.kafka.broker_checks import uses_transactions
+from stream.kafka.broker_checks import supports_transactions
 from stream.kafka.clients import close_consumer, reader
 from stream.kafka.topic_id import TopicNow, read_log_end, read_topic
 from stream.kafka.topic_reader import FETCH_BYTES, Records, read_until
@@ -58,7 +58,7 @@ class _Look:
 class ItemsReader:
     """An async context manager, owned by the event loop. :meth:`everything` or :meth:`changes` comes first, then :meth:`follow`.
 
-    Records that are no items are logged and counted; nobody can read what they say, so their items are withdrawn.
+    A record that cannot be read as an item is logged and counted, and its item is withdrawn.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -76,7 +76,7 @@ class ItemsReader:
         """
         settings = self._settings
         # Probed, whatever the transactions setting says: only a broker with transactions reports exact ends.
-        self._exact_ends = await uses_transactions(settings.model_copy(update={"transactions": "auto"}))
+        self._exact_ends = await supports_transactions(settings)
         # No reset by the client: it would go on in a topic that was made anew as if the records before were still there.
         self._consumer = reader(settings, "items", max_partition_fetch_bytes=FETCH_BYTES, auto_offset_reset="none")
         try:
