@@ -102,7 +102,7 @@ def withdraw(item_id: ItemId, broker: options.Broker = None) -> None:
     It stays withdrawn although a catalogue file has it, until it is put by hand. A
     record without a value, written by another program, does not hold against files.
     Recommendations whose catalogue_offset is at or past the printed offset do not
-    have it.
+    have it, while the topic is the same one.
     """
     from stream.kafka.items_writer import withdraw_item
 

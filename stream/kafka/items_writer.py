@@ -23,7 +23,7 @@ from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
 from intentrec_core.limits import MAX_ID_BYTES
 from stream.kafka.clients import start_producer
-from stream.kafka.items_reader import ItemsReader
+from stream.kafka.items_reader import ItemsReader, several_partitions
 from stream.wire.catalogue_record import read_item
 from stream.wire.codec import encode
 from stream.wire.messages import CatalogueItem
@@ -197,7 +197,8 @@ async def put_item(settings: Settings, item: Item) -> int:
 
 
 async def withdraw_item(settings: Settings, item_id: str) -> int:
-    """Withdraws an item by hand; returns the offset of its record. A list with this or a higher offset does not have the item.
+    """Withdraws an item by hand; returns the offset of its record. While the topic is the same one, a list with
+    this or a higher offset does not have the item.
 
     Raises: as :func:`put_item`.
     """
@@ -216,11 +217,17 @@ async def _write_one(settings: Settings, item: CatalogueItem) -> int:
 
 
 async def write_records(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
-    """Writes records in their order, and returns their offsets once the broker has acknowledged all of them."""
+    """Writes records in their order, and returns their offsets once the broker has acknowledged all of them.
+
+    Raises: BrokerError when the broker refuses them, or the topic has not one partition.
+    """
     producer = await start_producer(settings)
     offsets: list[int] = []
     sent: list[asyncio.Future[Any]] = []
     try:
+        num_partitions = len(await producer.partitions_for(settings.items_topic))
+        if num_partitions != 1:
+            raise several_partitions(settings, num_partitions)
         for key, value in records:
             sent.append(await producer.send(settings.items_topic, value, key=key, partition=0))
             if len(sent) >= _NUM_IN_FLIGHT:
