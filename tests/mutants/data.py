@@ -60,7 +60,7 @@ DATA = (
     ),
     Mutant(
         "a text where a number is declared is a fault of the program",
-        (Edit("intentrec_core/plays/members.py", "            raise DataError(\n", "            raise ValueError(\n"),),
+        (Edit("intentrec_core/plays/members.py", "        raise DataError(\n", "        raise ValueError(\n"),),
         (TEST_RETRAIN, "tests/unit/stream/cli/test_bundle_build.py"),
     ),
     Mutant(
