@@ -33,7 +33,7 @@ def main() -> None:
     model = intentrec.fit(known, catalogue, domain=domain, epochs=options.epochs)
 
     live = intentrec.LiveEncoder(model, cache_bytes=64 << 20)
-    live.replay(known)  # histories begin empty: members get back what they played before
+    live.add_history(known)  # histories begin empty: members get back what they played before
     print(f"{len(live):,} members have a history\n")
 
     for row in to_come.to_pylist():

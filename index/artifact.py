@@ -48,7 +48,7 @@ _CODES_MAGIC = b"intentrec-pq\n"
 #: The name of the digest in both.
 _DIGEST = "vectors"
 _OTHER_VECTORS = "it was made for other vectors than the bundle's; train a new bundle"
-#: From this many items on, codes can be made, and cost less than all vectors; docs/decisions 86.
+#: From this many items on, codes can be made, and cost less than all vectors; decision 86.
 PQ_FROM_ITEMS = MIN_ITEMS
 #: Codes that find a smaller share of the exact best ten are not chosen by ``auto``.
 _AUTO_RECALL = 0.99

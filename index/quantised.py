@@ -15,7 +15,7 @@ M, how much the length counts, and the number of candidates are the cheapest tha
 other sample queries.
 
 Source: product quantisation (Jégou et al., 2011), its balanced parts (Ge et al., 2013), fast scan (André et al., 2015);
-docs/decisions 86.
+decision 86.
 Shapes: V item rows (row 0 no item), D dimensions, N sample queries, P items with codes, R directions, M parts of a code.
 """
 

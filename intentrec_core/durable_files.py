@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the first error counts
             temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)

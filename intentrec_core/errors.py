@@ -2,15 +2,15 @@
 
     IntentRecError                  exit code 1
     ├── ConfigError                 exit code 2: a setting, a command-line option or a user's file is wrong
-    │   └── DomainError             ... a domain file is wrong: names the file, the field and the allowed values
-    ├── DataError                   exit code 3: a data set cannot be fetched, or does not match its checksum
+    │   ├── DomainError             ... a domain file is wrong: names the file, the field and the allowed values
+    │   └── TransportMismatch       ... the installed faust-streaming lacks a name that the batch transport overrides
+    ├── DataError                   exit code 3: data given or found cannot be used, or did not come in time
     ├── BundleError                 exit code 4: a bundle must not serve; carries a BundleFault
     ├── StateError                  exit code 5: ground state and log disagree; starting would lose or repeat plays
     │   └── RecoveryTimeout         ... the changelog was not read to its end before the deadline
     ├── BrokerError                 exit code 6: the broker cannot be started or reached
-    │   ├── Fenced                  ... another worker owns the partition now; this one must stop
-    │   └── TransportMismatch       ... the installed faust-streaming lacks a name that the batch transport overrides
-    ├── EngineError                 exit code 7: inference failed; the play goes to the dead letters, the state is correct
+    │   └── Fenced                  ... another worker owns the partition now; this one must stop
+    ├── EngineError                 exit code 7: inference cannot go on; what is not committed is read and answered again
     │   └── DeviceLost              ... the compute device is gone or broken; the process exits, no play is dropped
     └── NotDrained                  exit code 9: a process ended before all its work was durable; the work is done again
 
@@ -93,8 +93,12 @@ class DomainError(ConfigError):
         self.allowed = allowed
 
 
+class TransportMismatch(ConfigError):
+    """The installed faust-streaming lacks a private name that the batch transport overrides. Install a supported version."""
+
+
 class DataError(IntentRecError):
-    """A data set cannot be fetched, or its bytes do not match its checksum."""
+    """Data given or found cannot be used: plays, a catalogue, a saved model or a download; or a wait for data ran out."""
 
     exit_code = 3
 
@@ -131,12 +135,11 @@ class Fenced(BrokerError):
     """A newer owner of this partition exists. The newer owner's state is valid; this worker discards its own."""
 
 
-class TransportMismatch(BrokerError):
-    """The installed faust-streaming lacks a private name that the batch transport overrides. Install a supported version."""
-
-
 class EngineError(IntentRecError):
-    """Inference failed for a batch."""
+    """Inference cannot go on. Nothing uncommitted is acknowledged: the plays are read and answered again.
+
+    A single play that fails inference raises nothing: it goes to the dead letters.
+    """
 
     exit_code = 7
 

@@ -184,7 +184,8 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=100,
-        description="scale of what predicted intents add to an item's score: 1: as trained and as the gate judges; 0: nothing",
+        description="scale of what predicted intents add to an item's score: 1: as trained and as the gate judges; 0: nothing; "
+        "lists of popular items do not use it",
     )
 
     catalogue_source: Literal["none", "topic"] = Field(

@@ -112,7 +112,7 @@ class WorkerProcess:
             if self._worker is None and not work.done():
                 self.exit_code = 0  # no plays were accepted yet, so there is nothing to drain
                 work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):  # cancelled above
                 await work
             self.exit_code = 0
         except IntentRecError as error:

@@ -123,7 +123,7 @@ def write_bundle(
     temporary.mkdir()
     try:
         for name in BUNDLE_FILES:
-            _write(temporary / name, files[name])
+            write_file(temporary / name, files[name])
         entries = {name: file_entry(temporary / name) for name in BUNDLE_FILES}
         manifest = Manifest(
             format=BUNDLE_FORMAT,
@@ -273,7 +273,8 @@ def content_version(files: Mapping[str, FileEntry]) -> str:
     return "b" + hashlib.sha256(lines.encode()).hexdigest()[:12]
 
 
-def _write(path: Path, content: bytes | Path) -> None:
+def write_file(path: Path, content: bytes | Path) -> None:
+    """Writes one file of a bundle: bytes, or a copy of another file. :func:`place` makes it durable."""
     if isinstance(content, Path):
         shutil.copyfile(content, path)
     else:

@@ -193,7 +193,7 @@ class BundleStore:
         for version, files in self._files_by_version().items():
             for path in files:
                 if path.endswith(_PARTIAL) and any(written < before for written in self._times_written([path])):
-                    with self._reaching(version), suppress(FileNotFoundError):
+                    with self._reaching(version), suppress(FileNotFoundError):  # another publisher removed it
                         self._files.rm_file(path)
                     removed.append(f"{version}/{_name(path)}")
         return removed
@@ -232,7 +232,7 @@ class BundleStore:
                 self.cache
             ):  # else a folder that another process has made, but not locked yet, would be removed as a leftover
                 for left in self.cache.glob(f"{_FETCHING}*"):
-                    with suppress(OSError), _locked(left, wait=False):
+                    with suppress(OSError), _locked(left, wait=False):  # still locked: in use
                         shutil.rmtree(left, ignore_errors=True)
                 temporary = self.cache / f"{_FETCHING}{uuid.uuid4().hex}"
                 temporary.mkdir()
@@ -302,7 +302,7 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     # The folder itself is locked, not a file beside it: the lock goes with the folder and with the process.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError) if wait else nullcontext():
+        with suppress(OSError) if wait else nullcontext():  # no locks on this file system
             if not lock_descriptor(descriptor, blocking=wait):
                 raise BlockingIOError(f"{folder} is locked by another process")
         yield

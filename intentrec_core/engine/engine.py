@@ -74,7 +74,7 @@ class EngineStats:
 
 
 @dataclass(slots=True)
-class _Job:
+class _EncodeJob:
     """A request with the position it is encoded from, its slot, and the first output row it writes."""
 
     request: EncodeRequest
@@ -225,7 +225,7 @@ class IncrementalEngine:
             previous_primary_N=previous_primary_N,
         )
 
-    def _plan(self, requests: Sequence[EncodeRequest], first_rows: Sequence[int]) -> list[_Job]:
+    def _plan(self, requests: Sequence[EncodeRequest], first_rows: Sequence[int]) -> list[_EncodeJob]:
         """Finds or allocates a slot for every request. Slots are looked up first, which marks them as used, so that none
         of these is evicted here.
         """
@@ -242,7 +242,7 @@ class IncrementalEngine:
                 self.stats.misses += 1
             else:
                 self.stats.hits += 1
-            jobs.append(_Job(request, num_plays, start, slot, first_row))
+            jobs.append(_EncodeJob(request, num_plays, start, slot, first_row))
         return jobs
 
     def _reusable(self, request: EncodeRequest, slot: Slot | None, num_plays: int) -> int:
@@ -258,7 +258,7 @@ class IncrementalEngine:
         # again.
         return start if start == slot.length else max(0, start - 1)
 
-    def _run(self, jobs: list[_Job], out: StepOutput, previous_primary_N: NDArray[np.int64]) -> None:
+    def _run(self, jobs: list[_EncodeJob], out: StepOutput, previous_primary_N: NDArray[np.int64]) -> None:
         columns = self._features.columns([job.request.context for job in jobs], [job.start for job in jobs])
         ends = np.cumsum(columns.lengths)
         num_outputs = np.array([job.request.num_outputs for job in jobs])
@@ -286,9 +286,9 @@ def _tails(ends: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int6
     return np.repeat(ends - np.cumsum(sizes), sizes) + np.arange(int(sizes.sum()))
 
 
-def _passes(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+def _passes(jobs: Sequence[_EncodeJob]) -> Iterator[list[_EncodeJob]]:
     """Groups jobs into passes with a limited number of plays. A single context may exceed the limit."""
-    group: list[_Job] = []
+    group: list[_EncodeJob] = []
     num_new = 0
     for job in jobs:
         if group and num_new + job.num_new > MAX_POSITIONS:

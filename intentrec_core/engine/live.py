@@ -30,14 +30,13 @@ from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
+from intentrec_core.limits import MAX_DURATION_S, MAX_ID_BYTES
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import NEEDS_COUNTS, IntentRec
 from intentrec_core.plays.table import check_plays, play_rows
 from intentrec_core.times import END_MS, outside, unit_hint
 
-#: The limits that a play on the plays topic has, too.
-MAX_ID_BYTES = 256
-MAX_DURATION_S = 31_622_400.0
+#: The limit that a play on the plays topic has, too.
 MAX_TS_MS = END_MS
 
 _NUMPY_NUMBERS = (np.integer, np.floating, np.bool_)
@@ -263,10 +262,10 @@ class LiveEncoder:
             output.intent_NP.setflags(write=False)
         return [self._update(play, place, encoded[place.run.wave]) for play, place in zip(given, places, strict=True)]
 
-    def replay(self, plays: pa.Table) -> int:
-        """Brings histories back: takes a table of plays as :func:`intentrec_core.fit` does, and answers none of them. A member's
-        context is encoded at the next play. Attributes that the domain does not read are left out. Returns how many plays
-        were added.
+    def add_history(self, plays: pa.Table) -> int:
+        """Adds a table of past plays, as :func:`intentrec_core.fit` takes it, without answering them. Returns how many were new.
+
+        A member's context is encoded at the next play. Attributes that the domain does not read are left out.
 
         Raises: DataError for a column or a play that is not valid, naming its row in event-time order: nothing has changed then.
         Cost: some 10 µs a play.

@@ -29,13 +29,10 @@ from intentrec_core.domain.spec import value_text
 from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
 from intentrec_core.features.attributes import ALLOWED, CannotBeKept, plain, uniform
+from intentrec_core.limits import MAX_ID_BYTES, MAX_TITLE_LENGTH
 from intentrec_core.parquet import read_table
 
-#: The limit that plays have too: no play could refer to an item with a longer id.
-MAX_ITEM_ID_BYTES = 256
-_ALLOWED_IDS = (
-    f"a text of 1 to {MAX_ITEM_ID_BYTES} bytes of UTF-8, or a whole number (one with a point only below 2^53)"
-)
+_ALLOWED_IDS = f"a text of 1 to {MAX_ID_BYTES} bytes of UTF-8, or a whole number (one with a point only below 2^53)"
 #: From here on, numbers with a point do not hold every whole number.
 _END_OF_WHOLE = 2.0**53
 _ALLOWED_TITLES = "texts in UTF-8 and finite numbers"
@@ -46,8 +43,6 @@ _HALF_IN_TITLE = "half of a surrogate pair, which is no UTF-8"
 MAX_NAMES = 1_000
 _FORMATS = "a catalogue is Parquet (*.parquet) or JSON lines, one object a line"
 _NOT_ATTRIBUTES = ("item_id", "title")
-#: Characters of a title that lists show. A title is there to be displayed, and a list holds up to 500 of them.
-MAX_TITLE_LENGTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +330,7 @@ def _id(value: Any) -> Any:
 def _id_problem(item_id: Any) -> str:
     """Why a value is no id of an item; empty for an id."""
     try:
-        if isinstance(item_id, str) and 1 <= len(item_id.encode()) <= MAX_ITEM_ID_BYTES:
+        if isinstance(item_id, str) and 1 <= len(item_id.encode()) <= MAX_ID_BYTES:
             return ""
     except UnicodeEncodeError:
         pass

@@ -13,12 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from intentrec_core.errors import DataError
+from intentrec_core.limits import MAX_DURATION_S
 from intentrec_core.plays.text_columns import contexts, ids, names, utf8, without_nan
 from intentrec_core.plays.time_column import times_ms
 from intentrec_core.times import EARLIEST_MS, END_MS
 
-#: The limit that plays on the topic have, too: 366 days.
-MAX_DURATION_S = 31_622_400.0
 _ALLOWED_DURATIONS = f"allowed: seconds from 0 to {MAX_DURATION_S:,.0f}, or null for a missing one"
 _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 PLAYS = pa.schema(

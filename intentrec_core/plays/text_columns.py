@@ -13,11 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from intentrec_core.errors import DataError
+from intentrec_core.limits import MAX_CONTEXT_ENTRIES, MAX_ID_BYTES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH
 
-#: Limit of an id in bytes of UTF-8; of an action, a session and a name in the context in characters.
-MAX_ID_LENGTH = 256
-MAX_TEXT_LENGTH = 1024
-MAX_ENTRIES = 64
 #: From here on, numbers with a point do not hold every whole number.
 _END_OF_WHOLE = 2.0**53
 
@@ -32,8 +29,8 @@ def ids(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column as texts of 1 to 256 bytes. Raises: DataError with the first row that is none."""
     texts = _texts(name, column)
     length = pc.binary_length(texts)
-    wrong = pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_LENGTH))
-    _refuse(name, wrong, lambda row: f"{length[row]} bytes; allowed: 1 to {MAX_ID_LENGTH} bytes of UTF-8")
+    wrong = pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_BYTES))
+    _refuse(name, wrong, lambda row: f"{length[row]} bytes; allowed: 1 to {MAX_ID_BYTES} bytes of UTF-8")
     return texts
 
 
@@ -44,8 +41,8 @@ def names(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """
     texts = _texts(name, column)
     length = pc.utf8_length(texts)
-    wrong = pc.greater(length, MAX_ID_LENGTH)
-    _refuse(name, wrong, lambda row: f"{length[row]} characters; allowed: 1 to {MAX_ID_LENGTH}, or null if missing")
+    wrong = pc.greater(length, MAX_NAME_LENGTH)
+    _refuse(name, wrong, lambda row: f"{length[row]} characters; allowed: 1 to {MAX_NAME_LENGTH}, or null if missing")
     return pc.if_else(pc.equal(length, 0), pa.scalar(None, pa.string()), texts)
 
 
@@ -96,10 +93,10 @@ def _check_context(name: str, maps: pa.MapArray, first: int) -> None:
             raise DataError(f"{name}: row {row(at)}: {what}{found}")
     of_keys = pc.utf8_length(keys).to_numpy()
     of_values = pc.fill_null(pc.utf8_length(values), 0).to_numpy()
-    for at in np.flatnonzero(sizes > MAX_ENTRIES)[:1].tolist():
-        raise DataError(f"{name}: row {first + at}: {sizes[at]} entries; allowed: at most {MAX_ENTRIES}")
-    for at in np.flatnonzero((of_keys < 1) | (of_keys > MAX_ID_LENGTH))[:1].tolist():
-        raise DataError(f"{name}: row {row(at)}: a name of {of_keys[at]} characters; allowed: 1 to {MAX_ID_LENGTH}")
+    for at in np.flatnonzero(sizes > MAX_CONTEXT_ENTRIES)[:1].tolist():
+        raise DataError(f"{name}: row {first + at}: {sizes[at]} entries; allowed: at most {MAX_CONTEXT_ENTRIES}")
+    for at in np.flatnonzero((of_keys < 1) | (of_keys > MAX_NAME_LENGTH))[:1].tolist():
+        raise DataError(f"{name}: row {row(at)}: a name of {of_keys[at]} characters; allowed: 1 to {MAX_NAME_LENGTH}")
     for at in np.flatnonzero(of_values > MAX_TEXT_LENGTH)[:1].tolist():
         raise DataError(
             f"{name}: row {row(at)}: {keys[at].as_py()!r} has {of_values[at]:,} characters; allowed: at most "

@@ -85,7 +85,7 @@ def train(
         if not len(windows):
             raise DataError(_nothing_to_learn(members))
         model = _first_model(features, items, members, model_config, start, held_out_ms)
-        run = _Run(model.to(target_device), features, members, windows, config, held_out_ms, validation, clock)
+        run = _TrainingRun(model.to(target_device), features, members, windows, config, held_out_ms, validation, clock)
         _note_untrained_heads(model, run.batches, items, start)
         return run.all_epochs(progress, epoch_done)
 
@@ -185,7 +185,7 @@ class _HeldOut:
         return quality(found.ranks), mean_accuracy(found.correct)
 
 
-class _Run:
+class _TrainingRun:
     """One training run: the optimiser, the progress, and the best weights so far."""
 
     def __init__(

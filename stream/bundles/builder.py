@@ -35,10 +35,11 @@ from intentrec_core.bundle.model_folder import Model
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import BundleError, ConfigError, DataError
-from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
+from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import Vocabulary
 from intentrec_core.history.history import anchor, hash64
+from intentrec_core.limits import MAX_TITLE_LENGTH
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.drift import drift

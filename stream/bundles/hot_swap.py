@@ -183,7 +183,7 @@ class HotSwap:
             except BundleError as error:
                 self._refuse(error)
                 if error.fault is BundleFault.UNREACHABLE and not self._announced.is_set():
-                    with contextlib.suppress(TimeoutError):
+                    with contextlib.suppress(TimeoutError):  # time to try again
                         await asyncio.wait_for(self._announced.wait(), next(delays_s, _RETRY_S[-1]))
                     continue
             else:
@@ -328,7 +328,7 @@ def _refusing(version: str, step: str) -> Iterator[None]:
         yield
     except (BundleError, ConfigError, DeviceLost):
         raise
-    except Exception as error:
+    except Exception as error:  # whatever another version wrote: the bundle is refused, and the one in service stays
         logger.exception("bundle %s: this version of the code cannot %s it", version, step)
         detail = f"this version of the code cannot {step} it: {error!r}"
         raise BundleError(BundleFault.CODE_VERSION, version, detail) from error

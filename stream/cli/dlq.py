@@ -160,7 +160,7 @@ def redrive(
 
 
 async def _redrive(settings: Settings, run: Redrive) -> None:
-    from stream.kafka.replay import start_producer
+    from stream.kafka.clients import start_producer
 
     producer = await start_producer(settings)
     try:
@@ -224,7 +224,7 @@ def _as_json(dead_letter: StoredDeadLetter) -> dict[str, Any]:
     from intentrec_core.times import iso_time
 
     return {
-        "letter": dead_letter.place,
+        "dead_letter": dead_letter.place,
         "time": iso_time(dead_letter.timestamp_ms),
         "reason": dead_letter.reason,
         "detail": dead_letter.detail,

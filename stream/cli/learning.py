@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _PANEL = "Data and learning"
 
 Share = Annotated[float, typer.Option(min=0.01, max=1, help="Train on this share of the plays, the earliest ones.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the plays. Default: enough for MovieLens-100K.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the plays. Default: 15.")]
 Seconds = Annotated[
     float | None, typer.Option(help="Stop training after this many seconds. Such a run is not repeatable.")
 ]

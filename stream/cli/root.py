@@ -22,7 +22,7 @@ EXIT_CODES = """\
 4 bundle refused · 5 state and log disagree · 6 broker not available ·
 7 inference failed · 9 not drained · 70 internal error (please report) ·
 130 interrupted"""
-#: 1 to 7 are defined in intentrec_core.errors; 70 (EX_SOFTWARE) and 130 (128 + SIGINT) are Unix conventions.
+#: 1 to 9 are defined in intentrec_core.errors; 70 (EX_SOFTWARE) and 130 (128 + SIGINT) are Unix conventions.
 UNEXPECTED = 70
 INTERRUPTED = 130
 

@@ -89,5 +89,5 @@ def trainer(
 def _enable_logs() -> None:
     """Logs at INFO for operators: assignments, swaps, refused bundles, training runs."""
     for name in _OURS:
-        logger = logging.getLogger(name)
-        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+        package_logger = logging.getLogger(name)
+        package_logger.setLevel(min(package_logger.getEffectiveLevel(), logging.INFO))

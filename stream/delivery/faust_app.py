@@ -6,6 +6,7 @@ folder are off.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, cast
 
 import faust
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 class PlaysApp(faust.App):
     """A Faust app that creates no folders."""
+
+    logger = logging.getLogger("mode")  # else mode's own lines ("Starting...") would be logged under this module's name
 
     async def on_first_start(self) -> None:
         """Does nothing. Faust would create a data folder here; a worker's state is in memory and on the broker."""

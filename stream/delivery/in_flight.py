@@ -28,16 +28,13 @@ class InFlight:
     def __init__(self, *, max_plays: int, max_bytes: int) -> None:
         self._max_plays = max_plays
         self._max_bytes = max_bytes
-        self._partition_tasks: dict[PartitionTask, _TaskPlays] = {}
+        self._plays_of: dict[PartitionTask, _TaskPlays] = {}
 
     @property
     def has_capacity(self) -> bool:
         """Whether more may be fetched."""
-        tasks = self._partition_tasks.values()
-        return (
-            sum(task.num_plays for task in tasks) < self._max_plays
-            and sum(task.num_bytes for task in tasks) < self._max_bytes
-        )
+        held = self._plays_of.values()
+        return sum(h.num_plays for h in held) < self._max_plays and sum(h.num_bytes for h in held) < self._max_bytes
 
     def holds(self, task: PartitionTask) -> bool:
         """Whether a task has uncommitted plays."""
@@ -45,16 +42,16 @@ class InFlight:
 
     def num_plays(self, task: PartitionTask) -> int:
         """How many uncommitted plays a task has; 0 for one that has ended."""
-        held = self._partition_tasks.get(task)
+        held = self._plays_of.get(task)
         return 0 if held is None else held.num_plays
 
     def begin(self, task: PartitionTask) -> None:
         """Begins to count a new task, which has fetched nothing yet."""
-        self._partition_tasks[task] = _TaskPlays()
+        self._plays_of[task] = _TaskPlays()
 
     def fetched(self, task: PartitionTask, fetched: Fetched) -> None:
         """Counts a fetch of a task."""
-        held = self._partition_tasks[task]
+        held = self._plays_of[task]
         num_bytes = sum(len(record.value or b"") for record in fetched.records)
         held.num_plays += len(fetched.records)
         held.num_bytes += num_bytes
@@ -63,7 +60,7 @@ class InFlight:
 
     def committed(self, task: PartitionTask, num_plays: int, next_offset: int) -> None:
         """A checkpoint of all plays below ``next_offset`` is durable. A task that has ended is ignored."""
-        held = self._partition_tasks.get(task)
+        held = self._plays_of.get(task)
         if held is None:
             return
         held.num_plays -= num_plays
@@ -72,5 +69,5 @@ class InFlight:
 
     def end(self, task: PartitionTask) -> bool:
         """Stops counting a task that has ended; returns whether it had uncommitted plays."""
-        held = self._partition_tasks.pop(task, None)
+        held = self._plays_of.pop(task, None)
         return held is not None and held.num_plays > 0

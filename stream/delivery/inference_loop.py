@@ -79,7 +79,7 @@ class PlaysPipeline(Protocol[_EncodedT]):
 class ResultSink(Protocol):
     """Where results go: the worker, as the inference loop sees it. All of it runs on the event loop."""
 
-    def is_overloaded(self) -> bool:
+    def coalesces(self) -> bool:
         """Whether the next micro-batch takes all waiting plays, and is coalesced."""
         ...
 
@@ -114,7 +114,7 @@ class _Processed:
 
 
 @dataclass(slots=True, eq=False)
-class _Batch:
+class _MicroBatch:
     """A micro-batch between the buffer and the sink: its tasks, its results and receipts so far, and its queued chunks."""
 
     tasks: dict[int, PartitionTask]
@@ -129,7 +129,7 @@ class _Batch:
 class _Job:
     """Work on the threads: a micro-batch, or one of its queued chunks."""
 
-    batch: _Batch
+    batch: _MicroBatch
     processed: asyncio.Future[_Processed]
     is_chunk: bool = False
 
@@ -146,11 +146,11 @@ class InferenceLoop(Generic[_EncodedT]):
         self._slots = asyncio.Semaphore(NUM_SLOTS)
         #: In the inference thread's order, in which outputs of a member must be published.
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
-        self._with_chunks: deque[_Batch] = deque()
+        self._with_chunks: deque[_MicroBatch] = deque()
         self._chunk_is_on_thread = False
         self._prefill_has_capacity = asyncio.Event()
         self._prefill_has_capacity.set()
-        self._in_order: deque[_Batch] = deque()
+        self._in_order: deque[_MicroBatch] = deque()
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -172,7 +172,7 @@ class InferenceLoop(Generic[_EncodedT]):
             await self._buffer.wait_until_due()
             await self._slots.acquire()
             await self._prefill_has_capacity.wait()
-            coalesced = self._sink.is_overloaded()
+            coalesced = self._sink.coalesces()
             taken = self._buffer.take(everything=coalesced and self._pipeline.num_queued_chunks < _MANY_ARE_COLD)
             tasks = {partition: task for partition in taken if (task := self._sink.task_of(partition))}
             batch = {partition: taken[partition] for partition in tasks}
@@ -183,7 +183,7 @@ class InferenceLoop(Generic[_EncodedT]):
             for task in tasks.values():
                 task.begin_inference()
             processed = self._on_both_threads(partial(self._pipeline.encode, batch, coalesced=coalesced))
-            self._jobs.put_nowait(_Job(_Batch(tasks), processed))
+            self._jobs.put_nowait(_Job(_MicroBatch(tasks), processed))
 
     def _on_both_threads(self, encode: Callable[[], _EncodedT]) -> asyncio.Future[_Processed]:
         """Encodes on the inference thread and answers on the responder thread; both in the order of these calls."""
@@ -253,7 +253,7 @@ class InferenceLoop(Generic[_EncodedT]):
         else:
             self._prefill_has_capacity.clear()
 
-    def _publish(self, batch: _Batch, results: Sequence[PartitionResult]) -> None:
+    def _publish(self, batch: _MicroBatch, results: Sequence[PartitionResult]) -> None:
         for result in results:
             receipt = self._sink.publish(batch.tasks[result.partition], result.outputs)
             if receipt is not None:
@@ -261,7 +261,7 @@ class InferenceLoop(Generic[_EncodedT]):
         if not batch.has_failed:
             batch.results += results
 
-    def _failed(self, batch: _Batch, error: Exception) -> None:
+    def _failed(self, batch: _MicroBatch, error: Exception) -> None:
         # The pipeline answers every play or dead-letters it. If it raises, what it did to its state is unknown.
         logger.error("inference failed", exc_info=error)
         batch.has_failed = True
@@ -270,7 +270,7 @@ class InferenceLoop(Generic[_EncodedT]):
         for task in batch.tasks.values():
             self._sink.failed(task, failure)
 
-    def _done(self, batch: _Batch) -> None:
+    def _done(self, batch: _MicroBatch) -> None:
         """All outputs of a micro-batch were published: it goes into the next checkpoint, after the batches taken before it."""
         batch.is_done = True
         while self._in_order and self._in_order[0].is_done:

@@ -44,6 +44,10 @@ class Membership(Enum):
     UNKNOWN = "unknown"
 
 
+class LogGap(BrokerError):
+    """The next play fetched of a partition is not the one that follows: plays were deleted, or the topic was made anew."""
+
+
 class SourceConsumer(Protocol):
     """The part of the plays consumer that a task needs."""
 
@@ -120,7 +124,7 @@ class TaskOwner(Protocol):
 
 
 @dataclass(slots=True)
-class _Uncommitted:
+class _PendingCheckpoint:
     next_offset: int = -1
     num_plays: int = 0
     changes: dict[bytes, bytes | None] = field(default_factory=dict)
@@ -146,7 +150,7 @@ class PartitionTask:
         self._dependencies, self._owner = dependencies, owner
         self._writer: ChangelogWriter | None = None
         self._num_partitions = 0
-        self._uncommitted = _Uncommitted()
+        self._uncommitted = _PendingCheckpoint()
         self._committing = asyncio.Lock()
         self._has_uncommitted = asyncio.Event()
         self._idle = asyncio.Event()
@@ -283,7 +287,7 @@ class PartitionTask:
         if self._commits is not None:
             self._commits.cancel()
         self.output_stream.ended = True
-        self._uncommitted = _Uncommitted()
+        self._uncommitted = _PendingCheckpoint()
         try:
             if self._writer is not None:
                 await self._writer.close()
@@ -301,7 +305,7 @@ class PartitionTask:
                 raise
             # Not cancelled by this code: a client library did it (stream.kafka.clients).
             self._owner.commit_failed(self, BrokerError("a commit was cancelled from within"))
-        except Exception as error:
+        except Exception as error:  # whatever a client raises: the partition is opened again
             if self.phase is not TaskPhase.ENDED:
                 self._owner.commit_failed(self, error)
 
@@ -317,7 +321,7 @@ class PartitionTask:
                 raise
 
     async def _commit_checkpoint(self) -> None:
-        checkpoint, self._uncommitted = self._uncommitted, _Uncommitted()
+        checkpoint, self._uncommitted = self._uncommitted, _PendingCheckpoint()
         self._has_uncommitted.clear()
         if not checkpoint.num_plays or self._writer is None:
             return
@@ -325,7 +329,7 @@ class PartitionTask:
         # Outputs first, then state and offset: a play whose outputs are missing must be replayed.
         try:
             await asyncio.gather(*(receipt.future for receipt in checkpoint.receipts))
-        except Exception as error:
+        except Exception as error:  # whatever the producer raises: the plays are replayed
             raise PublishFailed(f"outputs of partition {self.partition} were not acknowledged: {error!r}") from error
         await self._writer.commit(Checkpoint(checkpoint.next_offset, checkpoint.changes, checkpoint.outputs))
         self.committed_offset = checkpoint.next_offset

@@ -58,11 +58,11 @@ class PlayBuffer:
             await self._has_plays.wait()
             if self.has_full_batch:
                 return
-            rest_s = self._oldest_s + self._deadline_s - self._clock()
-            if rest_s <= 0:
+            remaining_s = self._oldest_s + self._deadline_s - self._clock()
+            if remaining_s <= 0:
                 return
             try:
-                async with asyncio.timeout(rest_s):
+                async with asyncio.timeout(remaining_s):
                     await self._has_batch.wait()
             except TimeoutError:
                 if self.num_plays:

@@ -11,6 +11,7 @@ Faust spends four futures and two queues on each message; passing on whole fetch
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -76,6 +77,8 @@ class PlaysSink(Protocol):
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
 
+    logger = logging.getLogger("mode")  # else mode's own lines ("Starting...") would be logged under this module's name
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         #: Partitions in the order of their last turn.
@@ -124,7 +127,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         A partition whose position moved without a record (an aborted transaction) has an entry without records.
         """
         loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + (timeout or 0)
+        deadline_s = loop.time() + (timeout or 0)
         while True:
             before = _positions(consumer, active_partitions)
             # Without a timeout, the records and the positions before and after them are read in one step of this loop.
@@ -135,11 +138,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 for tp, start in before.items()
                 if tp in after and (tp in records or after[tp] != start)
             }
-            rest_s = give_up_s - loop.time()
-            if fetched or rest_s <= 0:
+            remaining_s = deadline_s - loop.time()
+            if fetched or remaining_s <= 0:
                 return fetched
             arrival = consumer._fetcher._create_fetch_waiter()
-            done, _ = await asyncio.wait([arrival], timeout=rest_s)
+            done, _ = await asyncio.wait([arrival], timeout=remaining_s)
             if not done:
                 arrival.cancel()
                 return {}
@@ -197,6 +200,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
 class BatchConsumer(driver.Consumer):
     """Passes plays to a sink in batches; also the source consumer of every partition task."""
+
+    logger = logging.getLogger("mode")  # else mode's own lines ("Starting...") would be logged under this module's name
 
     _thread: BatchConsumerThread
 

@@ -24,7 +24,7 @@ from stream.delivery.flow_control import FlowControl
 from stream.delivery.in_flight import InFlight
 from stream.delivery.inference_loop import InferenceLoop
 from stream.delivery.overload import Overload
-from stream.delivery.partition import Membership, PartitionTask, TaskDependencies
+from stream.delivery.partition import LogGap, Membership, PartitionTask, TaskDependencies
 from stream.delivery.play_buffer import PlayBuffer
 from stream.delivery.retries import MAX_FAILURES, Retries
 from stream.ops.liveness import WorkProgress
@@ -180,7 +180,7 @@ class PlaysWorker:
             gap = (
                 f"the fetcher of partition {task.partition} is at offset {fetched.start}, but {task.next_fetch} is next"
             )
-            self.failed(task, EngineError(gap))
+            self.failed(task, LogGap(gap))
             return
         task.next_fetch = fetched.end
         if fetched.records:
@@ -247,7 +247,7 @@ class PlaysWorker:
             except Fenced as error:
                 # Another worker took the partition before it was released here: the group had declared this worker dead.
                 self._background.end_process(error)
-            except Exception as error:
+            except Exception as error:  # whatever a client raises: the next owner replays what is not committed
                 logger.warning(
                     "the last checkpoint of partition %d failed; its plays will be replayed: %r", task.partition, error
                 )
@@ -333,7 +333,7 @@ class PlaysWorker:
 
     # --- for the inference loop
 
-    def is_overloaded(self) -> bool:
+    def coalesces(self) -> bool:
         """Whether the next micro-batch takes all waiting plays, and is coalesced."""
         return self.overload.coalesces()
 
@@ -385,6 +385,7 @@ class PlaysWorker:
     def _count_partitions(self) -> None:
         num_ready = len(self.fetchable())
         self.metrics.partitions(assigned=len(self._assigned), ready=num_ready)
-        if self.ready and not self._was_ready:
+        is_ready = self.joined and self.ready
+        if is_ready and not self._was_ready:
             logger.info("ready: all %d assigned partitions are served", num_ready)
-        self._was_ready = self.ready
+        self._was_ready = is_ready

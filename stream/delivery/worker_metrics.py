@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from intentrec_core.errors import EngineError, Fenced
+from stream.delivery.partition import LogGap
 from stream.kafka.publisher import PublishFailed
 from stream.ops.metrics import ReopenReason, TransactionOutcome
 
@@ -58,8 +59,10 @@ class WorkerMetrics:
             reason = ReopenReason.FENCED
         elif isinstance(error, PublishFailed):
             reason = ReopenReason.SEND_FAILED
-        elif isinstance(error, EngineError):
+        elif isinstance(error, LogGap):
             reason = ReopenReason.REWOUND
+        elif isinstance(error, EngineError):
+            reason = ReopenReason.INFERENCE_FAILED
         else:
             reason = ReopenReason.TRANSACTION_FAILED
         self._metrics.partitions_reopened.labels(reason).inc()

@@ -130,7 +130,7 @@ class Observer:
         """Stops reading. Raises: the error that ended reading early, if any."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):  # cancelled above
                 await self._task
         if self._consumer is not None:
             await close_consumer(self._consumer)

@@ -25,6 +25,14 @@ async def uses_transactions(settings: Settings) -> bool:
     """
     if settings.transactions != "auto":
         return settings.transactions == "on"
+    return await supports_transactions(settings)
+
+
+async def supports_transactions(settings: Settings) -> bool:
+    """Whether the broker supports transactions, whatever the setting ``transactions`` says.
+
+    Raises: as :func:`uses_transactions`.
+    """
     client = AIOKafkaClient(**settings.connection(), client_id=f"{settings.app_id}-probe")
     try:
         async with asyncio.timeout(_BROKER_DEADLINE_S):

@@ -1,4 +1,6 @@
-"""Kafka clients: the options that all consumers share, a consumer that reads a log from its beginning, and closing clients."""
+"""Kafka clients: the options that all consumers share, a consumer that reads a log from its beginning, a producer, and closing
+clients.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError, UnknownError, UnsupportedVersionError
 
 from intentrec_core.errors import BrokerError
 from stream.kafka.header_names import read_any_header_name
 from stream.kafka.known_nodes import wait_for_nodes
+from stream.kafka.topics import MAX_PLAY_RECORD_BYTES
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaProducer
-
     from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,34 @@ def reader(settings: Settings, name: str, **options: Any) -> AIOKafkaConsumer:
         **consumer_options(settings, name),
         group_id=None,
         **{"auto_offset_reset": "earliest", "fetch_max_wait_ms": _POLL_MS, **options},
+    )
+
+
+async def start_producer(settings: Settings) -> AIOKafkaProducer:
+    """A started producer with acks=all, idempotent if the broker supports it (the embedded broker does not).
+
+    Raises: BrokerError when the broker cannot be reached.
+    """
+    for idempotent in {"auto": (True, False), "on": (True,), "off": (False,)}[settings.transactions]:
+        producer = AIOKafkaProducer(
+            **settings.connection(),
+            enable_idempotence=idempotent,
+            acks="all",
+            linger_ms=2,
+            compression_type=None,
+            max_request_size=MAX_PLAY_RECORD_BYTES,
+        )
+        try:
+            await producer.start()
+        except (UnsupportedVersionError, UnknownError):  # the response of the embedded broker to InitProducerId
+            await producer.stop()
+        except KafkaError as error:
+            await producer.stop()
+            raise BrokerError(f"the broker {settings.broker} cannot be reached: {error!r}; is it up?") from error
+        else:
+            return producer
+    raise BrokerError(
+        f"the broker {settings.broker} does not support idempotent producers; set transactions to auto or off"
     )
 
 

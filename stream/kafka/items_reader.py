@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPar
 
 from intentrec_core.errors import BrokerError
 from intentrec_core.features.catalogue import Item
-from stream.kafka.broker_checks import uses_transactions
+from stream.kafka.broker_checks import supports_transactions
 from stream.kafka.clients import close_consumer, reader
 from stream.kafka.topic_id import read_topic_id
 from stream.kafka.topic_reader import FETCH_BYTES, Records, read_until
@@ -59,7 +59,7 @@ class _Look:
 class ItemsReader:
     """An async context manager, owned by the event loop. :meth:`everything` or :meth:`changes` comes first, then :meth:`follow`.
 
-    Records that are no items are logged and counted; nobody can read what they say, so their items are withdrawn.
+    A record that cannot be read as an item is logged and counted, and its item is withdrawn.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -77,7 +77,7 @@ class ItemsReader:
         """
         settings, topic = self._settings, self._source.topic
         # Probed, whatever the transactions setting says: only a broker with transactions reports exact ends.
-        self._exact_ends = await uses_transactions(settings.model_copy(update={"transactions": "auto"}))
+        self._exact_ends = await supports_transactions(settings)
         try:
             num_partitions = (await count_partitions(settings, topic)).get(topic)
         except KafkaError as error:

@@ -22,11 +22,12 @@ from intentrec_core.errors import BrokerError, ConfigError, DataError
 from intentrec_core.features.attributes import ALLOWED
 from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
+from intentrec_core.limits import MAX_ID_BYTES
+from stream.kafka.clients import start_producer
 from stream.kafka.items_reader import ItemsReader
-from stream.kafka.replay import start_producer
 from stream.wire.catalogue_record import read_item
 from stream.wire.codec import encode
-from stream.wire.messages import MAX_ID_LENGTH, CatalogueItem
+from stream.wire.messages import CatalogueItem
 
 if TYPE_CHECKING:
     from stream.kafka.topic_reader import Records
@@ -238,8 +239,8 @@ async def had_item(settings: Settings, item_id: str, offset: int) -> bool:
 async def _write_one(settings: Settings, item: CatalogueItem) -> int:
     try:
         key, value = item.item_id.encode(), _encoded(item)
-        if not 1 <= len(key) <= MAX_ID_LENGTH:
-            raise ValueError(f"an item_id of {len(key)} bytes; allowed: 1 to {MAX_ID_LENGTH}")
+        if not 1 <= len(key) <= MAX_ID_BYTES:
+            raise ValueError(f"an item_id of {len(key)} bytes; allowed: 1 to {MAX_ID_BYTES}")
     except ValueError as error:
         raise ConfigError(f"item {item.item_id[:40]!r}: {error}") from error
     (offset,) = await write_records(settings, [(key, value)])

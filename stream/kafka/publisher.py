@@ -217,7 +217,7 @@ class Publisher:
             for receipt in taken:
                 receipt.fail(BrokerError("the publisher was stopped"))
             raise
-        except Exception as error:
+        except Exception as error:  # whatever the producer raises: the receipts carry it
             # Also if the batch could not even be built: if this task ended, all later outputs of the queue would wait forever.
             for receipt in taken or [queue.chunks.popleft()[0]]:
                 receipt.fail(error)

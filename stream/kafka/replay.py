@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, UnknownError, UnsupportedVersionError
+from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError, ConfigError
-from stream.kafka.topics import MAX_PLAY_RECORD_BYTES
+from stream.kafka.clients import start_producer
 from stream.wire.codec import encode
 from stream.wire.messages import Play
 
@@ -155,32 +154,4 @@ def play_message(row: PlayRow) -> Play:
         context=None
         if row.context is None
         else {key: value for key, value in row.context.items() if value is not None},
-    )
-
-
-async def start_producer(settings: Settings) -> AIOKafkaProducer:
-    """A started producer with acks=all, idempotent if the broker supports it (the embedded broker does not).
-
-    Raises: BrokerError when the broker cannot be reached.
-    """
-    for idempotent in {"auto": (True, False), "on": (True,), "off": (False,)}[settings.transactions]:
-        producer = AIOKafkaProducer(
-            **settings.connection(),
-            enable_idempotence=idempotent,
-            acks="all",
-            linger_ms=2,
-            compression_type=None,
-            max_request_size=MAX_PLAY_RECORD_BYTES,
-        )
-        try:
-            await producer.start()
-        except (UnsupportedVersionError, UnknownError):  # the response of the embedded broker to InitProducerId
-            await producer.stop()
-        except KafkaError as error:
-            await producer.stop()
-            raise BrokerError(f"the broker {settings.broker} cannot be reached: {error!r}; is it up?") from error
-        else:
-            return producer
-    raise BrokerError(
-        f"the broker {settings.broker} does not support idempotent producers; set transactions to auto or off"
     )

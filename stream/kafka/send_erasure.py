@@ -12,10 +12,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError, ConfigError
-from stream.kafka.replay import start_producer
+from intentrec_core.limits import MAX_ID_BYTES
+from stream.kafka.clients import start_producer
 from stream.kafka.topics import count_partitions
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
-from stream.wire.messages import MAX_ID_LENGTH
 from stream.wire.routing import home_partition
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ async def send_forget(settings: Settings, user_id: str) -> dict[int, int]:
     Raises: ConfigError for an invalid user id; BrokerError when the broker does not accept the request.
     """
     key = user_id.encode(errors="surrogatepass")
-    if not 1 <= len(key) <= MAX_ID_LENGTH:
-        raise ConfigError(f"user id of {len(key)} bytes; allowed: 1 to {MAX_ID_LENGTH}")
+    if not 1 <= len(key) <= MAX_ID_BYTES:
+        raise ConfigError(f"user id of {len(key)} bytes; allowed: 1 to {MAX_ID_BYTES}")
     topic = settings.plays_topic
     try:
         counts = await count_partitions(settings, topic)

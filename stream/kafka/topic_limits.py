@@ -24,7 +24,7 @@ _LIMIT = "max.message.bytes"
 
 
 async def read_topic_limits(settings: Settings) -> TopicLimits:
-    """The limits of the topics that a worker writes to. A limit that the broker does not tell is taken to be the default.
+    """The limits of the topics that a worker writes to. A limit that the broker does not report is taken to be Kafka's default.
 
     Raises: BrokerError when the broker cannot be reached, or the topic of dead letters or late plays takes too small records.
     """
@@ -36,13 +36,13 @@ async def read_topic_limits(settings: Settings) -> TopicLimits:
         "changelog": settings.changelog_topic,
     }
     try:
-        told = await _described(settings, topics.values())
+        reported = await _described(settings, topics.values())
     except KafkaError as error:
         raise BrokerError(f"the limits of the topics on {settings.broker} cannot be read: {error!r}") from error
-    untold = [topic for topic in topics.values() if topic not in told]
-    if untold:
-        logger.info("%s of %s is not told by the broker: assuming the default", _LIMIT, ", ".join(untold))
-    limits = TopicLimits(**{name: told[topic] for name, topic in topics.items() if topic in told})
+    unreported = [topic for topic in topics.values() if topic not in reported]
+    if unreported:
+        logger.info("the broker does not report %s for %s; using the default", _LIMIT, ", ".join(unreported))
+    limits = TopicLimits(**{name: reported[topic] for name, topic in topics.items() if topic in reported})
     for name in ("dead_letter", "late"):
         if getattr(limits, name) < MIN_DEAD_LETTER_BYTES:
             raise BrokerError(

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
-from stream.kafka.broker_checks import uses_transactions
+from stream.kafka.broker_checks import supports_transactions
 from stream.kafka.clients import close_consumer, reader
 from stream.kafka.topics import count_partitions
 from stream.settings import Settings
@@ -74,7 +74,7 @@ class TopicReader:
 
     async def __aenter__(self) -> Self:
         # Probed, whatever the transactions setting says: only a broker with transactions reports exact ends.
-        self.exact_ends = await uses_transactions(self.settings.model_copy(update={"transactions": "auto"}))
+        self.exact_ends = await supports_transactions(self.settings)
         self._consumer = reader(self.settings, "reader", max_partition_fetch_bytes=FETCH_BYTES)
         try:
             await self._consumer.start()

@@ -44,8 +44,8 @@ class PipelineStep(StrEnum):
 
     FOLD = "fold"
     ENCODE = "encode"
-    JUDGE = "judge"
     SEARCH = "search"
+    JUDGE = "judge"
     MESSAGES = "messages"
 
 
@@ -82,8 +82,9 @@ class SyncOutcome(StrEnum):
 
 
 class ReopenReason(StrEnum):
-    """Why a partition's state was dropped and restored again."""
+    """Why a partition's state was dropped and restored again. ``rewound``: the log does not go on where the last fetch ended."""
 
+    INFERENCE_FAILED = "inference_failed"
     SEND_FAILED = "send_failed"
     TRANSACTION_FAILED = "transaction_failed"
     REWOUND = "rewound"

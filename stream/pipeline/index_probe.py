@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: One query in so many is asked again.
+#: One query in this many is searched again.
 PROBED_EVERY = 1000
 #: Probes that the ratio is of: 5,000 items of lists of ten.
 _KEPT_PROBES = 500

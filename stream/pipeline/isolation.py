@@ -49,7 +49,7 @@ class _PlacedRun(Struct, frozen=True, gc=False):
         return slice(self.first_row, self.first_row + self.run.num_outputs)
 
 
-_Encoded = list[tuple[Sequence[_PlacedRun], Encoded]]
+_EncodedCalls = list[tuple[Sequence[_PlacedRun], Encoded]]
 """The calls that succeeded, with the runs of each."""
 
 
@@ -70,12 +70,12 @@ class IsolatingEncoder:
     def encode(self, waves: Sequence[Sequence[ContextRun]], first_row: Sequence[int]) -> EncodeResult:
         """Encodes all runs. ``first_row`` of each run, in the order of the waves, as :func:`lay_out` numbers them.
 
-        Raises: DeviceLost, or EngineError when not even a context known to be good can be encoded: the process has to end,
-        and none of these plays may be acknowledged.
+        Raises: DeviceLost, or EngineError when not even a context known to be good can be encoded: none of these plays may
+        be acknowledged. The worker opens their partitions again, and ends after ten failures in a row.
         """
         first_rows = iter(first_row)
         placed = [[_PlacedRun(run, next(first_rows)) for run in runs] for runs in waves]
-        done: _Encoded = []
+        done: _EncodedCalls = []
         for runs in placed:
             apart = [p for p in runs if p.run.member in self._suspects] if self._suspects else []
             together = [p for p in runs if p.run.member not in self._suspects] if apart else runs
@@ -91,7 +91,7 @@ class IsolatingEncoder:
             self._forget_failed(placed, result.failed)
         return result
 
-    def _encode(self, runs: Sequence[_PlacedRun], done: _Encoded) -> None:
+    def _encode(self, runs: Sequence[_PlacedRun], done: _EncodedCalls) -> None:
         alone = runs[0] if len(runs) == 1 else None
         tries = self._max_tries if alone is not None and alone.run.num_outputs == 1 else 1
         for _ in range(tries):
@@ -147,7 +147,7 @@ def _request(run: ContextRun) -> EncodeRequest:
     return EncodeRequest(run.member, run.anchor, run.context, run.first_changed, run.num_outputs)
 
 
-def _assemble(done: _Encoded, num_rows: int) -> EncodeResult | None:
+def _assemble(done: _EncodedCalls, num_rows: int) -> EncodeResult | None:
     """Puts the results of all calls into one; None where no call succeeded. One call for all rows is taken as it is."""
     if not done:
         return None

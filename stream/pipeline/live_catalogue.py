@@ -43,7 +43,7 @@ class LiveCatalogue:
             held = self._entries.pop(item_hash, None)
             self._entries[item_hash] = _Entry(item, version)
             self.num_items += (item is not None) - (held is not None and held.item is not None)
-        # The version last: who reads it on another thread before it is there is given all of these changes by ``since``.
+        # Set the version last: a thread that still reads the old one gets these changes again from ``since``.
         self.offset, self.version = changes.offset, version
 
     def everything(self) -> CatalogueState:

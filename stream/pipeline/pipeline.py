@@ -98,8 +98,8 @@ class Pipeline:
         """
         encoded: list[EncodedBatch] = []
         try:
-            for part in split_at_erasures(batches):
-                folded = self._fold(part, coalesced)
+            for stretch in split_at_erasures(batches):
+                folded = self._fold(stretch, coalesced)
                 encoded.append(self._encode(self._prefill.enqueue(folded, self._bundles.cache)))
                 num_records = sum(partition.num_records for partition in folded.partitions)
                 self.metrics.plays_consumed.inc(num_records)

@@ -1,7 +1,7 @@
 """Counts what is popular now: the reference for every prediction, and the fallback list for members without a known item.
 
-The counts begin with those of the bundle, and this worker adds the plays that it folds. It sees its own partitions only; because
-members are spread over partitions by hash, its counts are a sample of all plays.
+The counts begin with those of the bundle, which expire a week after its newest play, and this worker adds what it folds.
+It sees its own partitions only; because members are spread over partitions by hash, its counts are a sample of all plays.
 """
 
 from __future__ import annotations
@@ -24,21 +24,25 @@ _PAD_ROW = -1
 class PopularNow:
     """Plays of the last 7 days of event time, by item row.
 
-    ``bundle_counts`` f32[V]: the bundle's plays of each item in the 7 days up to ``counted_at_s``.
+    ``bundle_counts`` f32[V]: the bundle's plays of each item in the 7 days up to ``counted_at_s``. Where that time is not known
+    (-inf), they are in no window: lists add them to the plays counted here.
     """
 
     def __init__(self, bundle_counts: NDArray[np.float32], counted_at_s: float) -> None:
         self.window = PopularWindow(WEEK_S, num_rows=len(bundle_counts))
         total = float(bundle_counts.sum())
         self.window.seed(np.ceil(bundle_counts * min(1.0, MAX_SEEDED_PLAYS / max(total, 1.0))), counted_at_s)
-        self._bundle_counts = bundle_counts
+        self._num_rows = len(bundle_counts)
+        self._undated_counts = bundle_counts if np.isneginf(counted_at_s) else None
         self._appeal: NDArray[np.float32] | None = None
         self._num_seen = 0
 
     def sharing_plays(self, bundle_counts: NDArray[np.float32]) -> PopularNow:
         """For another bundle with the same items in the same rows: the two share all plays that either of them adds."""
         other = copy(self)
-        other._bundle_counts, other._appeal = bundle_counts, None
+        other._num_rows, other._appeal = len(bundle_counts), None
+        if self._undated_counts is not None:
+            other._undated_counts = bundle_counts
         return other
 
     def add(self, item_rows: NDArray[np.int64], ts_s: NDArray[np.float64]) -> None:
@@ -85,7 +89,9 @@ class PopularNow:
 
     def _current_appeal(self) -> NDArray[np.float32]:
         if self._appeal is None or self.window.num_added - self._num_seen >= _REFRESH_PLAYS:
-            counts = self.window.counts(len(self._bundle_counts)) + self._bundle_counts
+            counts = self.window.counts(self._num_rows)
+            if self._undated_counts is not None:
+                counts += self._undated_counts
             self._appeal = np.log1p(counts, dtype=np.float32)
             self._num_seen = self.window.num_added
         return self._appeal

@@ -23,7 +23,7 @@ import msgspec
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from stream.bundles.announcements import AnnouncementFollower, announce
-from stream.kafka.broker_checks import uses_transactions
+from stream.kafka.broker_checks import supports_transactions
 from stream.ops.health import HealthServer
 from stream.ops.metrics import Metrics, TrainerOutcome
 from stream.ops.process_end import EXIT_NOT_DRAINED, run_until_signal
@@ -76,6 +76,15 @@ class TrainerProcess:
     def stop(self) -> None:
         """Requests an orderly end, as SIGTERM does."""
         self._stop.set()
+
+    async def confirm_lead(self, token: str) -> None:
+        """Asks the broker whether this trainer leads; ``token`` differs each time.
+
+        Raises: BrokerError, Fenced as :meth:`LeaderLock.confirm`; BrokerError before it leads.
+        """
+        if self._lock is None:
+            raise BrokerError("this trainer does not lead yet")
+        await self._lock.confirm(token)
 
     async def run(self) -> None:
         """Works until stopped.
@@ -150,7 +159,7 @@ class TrainerProcess:
         self._not_ready = "waiting for the leader lock: another trainer may lead"
         # Detected from the broker, not from the workers' setting: only the embedded broker, on one machine, lacks transactions.
         logger.info("connecting to the broker %s", self.settings.broker)
-        can = await uses_transactions(self.settings.model_copy(update={"transactions": "auto"}))
+        can = await supports_transactions(self.settings)
         lock = leader_lock(self.settings, transactional=can)
         stack.push_async_callback(lock.release)
         logger.info("waiting for the lead: only one trainer of %s trains", self.settings.app_id)
@@ -226,7 +235,7 @@ class TrainerProcess:
         """Announces the bundle of a run that passed the gate, as the last step: the bundle is complete in the store by now."""
         assert result.bundle is not None
         try:
-            await lock.confirm(result.bundle)
+            await self.confirm_lead(result.bundle)
             if self._serving is not serving:
                 # For example a rollback: the bundle that this one was compared with no longer serves.
                 return _failed(result, "another bundle was announced during the run; this one is dropped")

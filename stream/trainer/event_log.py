@@ -183,7 +183,7 @@ class EventLog:
     def _retried(self, read: Callable[[Mapping[int, Cover]], Result]) -> Result:
         """Reads again from a new listing if a merge removed a segment in between."""
         for _ in range(_RETRIES - 1):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # a merge removed it: list again
                 return read(self._covers())
         return read(self._covers())
 

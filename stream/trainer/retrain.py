@@ -309,9 +309,9 @@ def main(run: Callable[[RetrainJob], RetrainResult] = retrain) -> int:
         result = run(job)
     except (IntentRecError, OSError) as error:
         result = _failed(str(error))
-    except Exception as error:
-        logger.exception("a fault of the program")
-        result = _failed(f"a fault of the program: {error!r}; its log has the traceback")
+    except Exception as error:  # whatever a run raises: the trainer reports it and goes on with the next run
+        logger.exception("internal error (please report)")
+        result = _failed(f"internal error (please report): {error!r}; its log has the traceback")
     sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
     sys.stdout.buffer.flush()
     return 0

@@ -51,7 +51,7 @@ async def run_retrain(job: RetrainJob, command: Sequence[str] = COMMAND) -> Retr
         async with asyncio.timeout(deadline_s(job.budget_s)):
             assert process.stdin is not None
             assert process.stdout is not None
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError):  # it died; its exit code says so
                 process.stdin.write(msgspec.json.encode(job) + b"\n")  # stays open: the child exits when it closes
                 await process.stdin.drain()
             output = await process.stdout.read()
@@ -60,7 +60,7 @@ async def run_retrain(job: RetrainJob, command: Sequence[str] = COMMAND) -> Retr
         return _failed(f"killed after {deadline_s(job.budget_s):.0f} s")
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
                 process.kill()
             await process.wait()
     return _result(output, code)
@@ -80,7 +80,7 @@ async def _start(command: Sequence[str], scratch: Path) -> asyncio.subprocess.Pr
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch)},
     )
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # a lower priority is a courtesy, or the process has ended
         os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
     return process
 
@@ -88,7 +88,7 @@ async def _start(command: Sequence[str], scratch: Path) -> asyncio.subprocess.Pr
 def _result(output: bytes, code: int) -> RetrainResult:
     lines = output.splitlines()
     if code == 0 and lines:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError):  # no result: reported below
             return msgspec.json.decode(lines[-1], type=RetrainResult)
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return _failed(f"the training process ended without a result ({how}); see its log")

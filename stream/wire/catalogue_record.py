@@ -13,8 +13,9 @@ import msgspec
 
 from intentrec_core.features.catalogue import Item
 from intentrec_core.history.history import hash64
+from intentrec_core.limits import MAX_ID_BYTES
 from stream.wire.codec import decode_item
-from stream.wire.messages import MAX_ID_LENGTH, CatalogueItem
+from stream.wire.messages import CatalogueItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,10 @@ class ItemChanges:
 def read_item(key: bytes | None, value: bytes | None) -> CatalogueItem | None:
     """The item in a record; None for a withdrawal.
 
-    Raises: ValueError with what is wrong. An item that nobody can read must not be shown: take it as withdrawn.
+    Raises: ValueError with what is wrong. Treat an unreadable item as withdrawn: it must not be shown.
     """
-    if not key or len(key) > MAX_ID_LENGTH:
-        raise ValueError(
-            f"a key of {len(key or b'')} bytes; allowed: an item_id of 1 to {MAX_ID_LENGTH} bytes of UTF-8"
-        )
+    if not key or len(key) > MAX_ID_BYTES:
+        raise ValueError(f"a key of {len(key or b'')} bytes; allowed: an item_id of 1 to {MAX_ID_BYTES} bytes of UTF-8")
     if not value:
         return None
     try:

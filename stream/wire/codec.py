@@ -16,10 +16,10 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from intentrec_core.errors import RejectReason
+from intentrec_core.limits import MAX_ID_BYTES, MAX_NAME_LENGTH
 from intentrec_core.times import END_MS, outside, parse_time, unit_hint
 from stream.settings import MAX_PLAY_BYTES
 from stream.wire.messages import (
-    MAX_ID_LENGTH,
     PLAY_SCHEMA_VERSION,
     Announcement,
     CatalogueItem,
@@ -267,8 +267,8 @@ def _context_fault(value: bytes) -> str | None:
     except _UNREADABLE:
         return None
     for key, entry in context.items():
-        if not 1 <= len(key) <= MAX_ID_LENGTH:
-            return f"context has a key of {len(key)} characters ({key[:40]!r}); allowed: 1 to {MAX_ID_LENGTH}"
+        if not 1 <= len(key) <= MAX_NAME_LENGTH:
+            return f"context has a key of {len(key)} characters ({key[:40]!r}); allowed: 1 to {MAX_NAME_LENGTH}"
         try:
             _decode_entry(entry)
         except _UNREADABLE as error:
@@ -279,8 +279,8 @@ def _context_fault(value: bytes) -> str | None:
 def _too_long(play: Play) -> RejectedPlay | None:
     for name in ("user_id", "item_id", "event_id"):
         length = len(getattr(play, name).encode())
-        if length > MAX_ID_LENGTH:
-            return _rejected(RejectReason.INVALID_FIELD, f"{name} has {length} bytes; allowed: 1 to {MAX_ID_LENGTH}")
+        if length > MAX_ID_BYTES:
+            return _rejected(RejectReason.INVALID_FIELD, f"{name} has {length} bytes; allowed: 1 to {MAX_ID_BYTES}")
     return None
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from intentrec_core.errors import RejectReason
+from intentrec_core.limits import MAX_ID_BYTES
 from stream.wire.codec import RejectedPlay
-from stream.wire.messages import MAX_ID_LENGTH
 
 if TYPE_CHECKING:
     from stream.wire.records import SourceRecord
@@ -44,9 +44,9 @@ def read_erasure_request(record: SourceRecord) -> ErasureRequest | RejectedPlay:
         shown = ", ".join(map(repr, commands))[:100]
         return RejectedPlay(RejectReason.UNKNOWN_SCHEMA, f"{CONTROL_HEADER} is {shown}; allowed: forget, once")
     key = record.key or b""
-    if not 1 <= len(key) <= MAX_ID_LENGTH:
+    if not 1 <= len(key) <= MAX_ID_BYTES:
         return RejectedPlay(
-            RejectReason.INVALID_FIELD, f"a control record's key has {len(key)} bytes; allowed: 1 to {MAX_ID_LENGTH}"
+            RejectReason.INVALID_FIELD, f"a control record's key has {len(key)} bytes; allowed: 1 to {MAX_ID_BYTES}"
         )
     try:
         return ErasureRequest(key.decode())

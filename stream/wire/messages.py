@@ -1,7 +1,8 @@
 """The messages on the Kafka topics: plays in, recommendations and intent updates out, bundle announcements to workers.
 
-These types are the public contract. The published schemas (``deploy/contracts``) are generated from them, so the limits and
-the meaning of each field are written here once. A message only ever gains optional fields; readers ignore unknown fields.
+These types are the public contract. The published schemas (``deploy/contracts``) are generated from them, so the meaning of
+each field is written here once; limits that tables and the library share are in :mod:`intentrec_core.limits`. A message only ever
+gains optional fields; readers ignore unknown fields.
 
 This module does no parsing, checks no clock and does not know Kafka. :mod:`stream.wire.codec` turns messages into bytes.
 """
@@ -12,25 +13,19 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from intentrec_core.limits import MAX_CONTEXT_ENTRIES, MAX_DURATION_S, MAX_ID_BYTES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH
 from intentrec_core.times import END_MS
 
 PLAY_SCHEMA_VERSION = 1
 
-#: Limit of every id in UTF-8 bytes. Ids are keys and are written with every play, so an oversized id costs every consumer.
-MAX_ID_LENGTH = 256
-#: 366 days. A longer duration means that the producer sent milliseconds, or an end time, instead of seconds.
-MAX_DURATION_S = 31_622_400.0
 #: 2100-01-01, excluded. Epoch microseconds (16 digits) are far above it, so they are refused and not misread.
 MAX_TS_MS = END_MS
 #: Range of a 32-bit float: the member's history stores numbers of the context in 32 bits.
 MAX_NUMBER = 3.4e38
 #: Largest integer that every JSON reader represents exactly.
 MAX_INTEGER = 2**53
-MAX_TEXT_LENGTH = 1024
-#: Characters of a title in a recommendation; a longer one is cut when a bundle is loaded.
-MAX_TITLE_LENGTH = 1024
 
-Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, description="At most 256 bytes of UTF-8.")]
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="At most 256 bytes of UTF-8.")]
 IsoTime = Annotated[str, Meta(description="ISO 8601 in UTC with milliseconds.", examples=["2026-03-01T20:15:00.000Z"])]
 Number = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
@@ -62,7 +57,7 @@ class Play(Struct, frozen=True, omit_defaults=True, gc=False):
             str,
             Meta(
                 min_length=1,
-                max_length=MAX_ID_LENGTH,
+                max_length=MAX_NAME_LENGTH,
                 description="What the member did, for example watch; the domain file says which actions are used.",
             ),
         ]
@@ -80,9 +75,9 @@ class Play(Struct, frozen=True, omit_defaults=True, gc=False):
     ) = None
     context: (
         Annotated[
-            dict[Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)], ContextValue],
+            dict[Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)], ContextValue],
             Meta(
-                max_length=64,
+                max_length=MAX_CONTEXT_ENTRIES,
                 description="Further values by name; null is missing. The domain file says which of them are used.",
             ),
         ]

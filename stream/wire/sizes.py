@@ -21,10 +21,9 @@ from msgspec import UNSET
 
 from intentrec_core.domain.spec import Domain, FilterKind, json_bytes
 from intentrec_core.errors import HidingReason
+from intentrec_core.limits import MAX_ID_BYTES, MAX_TITLE_LENGTH
 from stream.wire.codec import encode_output
 from stream.wire.messages import (
-    MAX_ID_LENGTH,
-    MAX_TITLE_LENGTH,
     Coalesced,
     HiddenBy,
     IntentUpdate,
@@ -45,7 +44,7 @@ MIN_DEAD_LETTER_BYTES = 256 * 1024
 
 #: Kafka allows no longer name.
 _LONGEST_TOPIC = "t" * 249
-_LONGEST_ID = "\0" * MAX_ID_LENGTH
+_LONGEST_ID = "\0" * MAX_ID_BYTES
 _LARGEST_INTEGER = 2**63 - 1
 _LONGEST_SCORE = -3.4028234663852886e38
 _LONGEST_PROBABILITY = 0.12345
@@ -83,7 +82,7 @@ DEFAULT_LIMITS = TopicLimits()
 
 
 def largest_intent_update(domain: Domain) -> int:
-    """Bytes of the largest intent update of a domain, whoever played what."""
+    """Bytes of the largest intent update of a domain, for any member and play."""
     probability = _LONGEST_PROBABILITY
     named = [(head.name, label) for head in domain.heads for label in head.label_names]
     head, label = max(named, key=lambda names: json_bytes(names[0]) + json_bytes(names[1]))
@@ -99,7 +98,7 @@ def largest_intent_update(domain: Domain) -> int:
 
 
 def largest_recommendation(domain: Domain, item_ids: Sequence[str], titles: Sequence[str], k: int) -> int:
-    """Bytes of the largest recommendation of ``k`` of these items, whoever played what. Titles of none: as if all were empty.
+    """Bytes of the largest recommendation of ``k`` of these items, for any member and play. Without titles, pass empty ones.
 
     Cost: encodes every item once.
     """

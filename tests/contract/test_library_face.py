@@ -44,7 +44,7 @@ SIGNATURES = {
     "LiveEncoder": "(model, cache_bytes)",
     "LiveEncoder.play": "(self, user_id, item_id, *, ts_ms, event_id, duration_s, attributes)",
     "LiveEncoder.play_many": "(self, plays)",
-    "LiveEncoder.replay": "(self, plays)",
+    "LiveEncoder.add_history": "(self, plays)",
     "LiveEncoder.forget": "(self, user_id)",
     "LivePlay": "(*, user_id, item_id, ts_ms, event_id, duration_s, attributes)",
     "LiveUpdate.recommend": "(self, k, *, exclude_watched)",

@@ -107,7 +107,7 @@ def _failing(
         in_a_row[partition] += 1
         if when == AFTER:
             result = await call(client, *args, **options)
-            if point.method == "send_batch":  # the record batch is on the broker, and nobody is told
+            if point.method == "send_batch":  # the record batch is on the broker, and its answer is lost
                 await result
         logger.warning("%s failed %s", point.name, when)
         raise KafkaConnectionError(f"injected: {point.name} failed {when}")

@@ -1,10 +1,10 @@
 """A counting worker that hangs where TEST_HANGS says: in a restore, or in the fetching of plays.
 
 `python -m tests.faults.hanging_calls`. TEST_HANGS is ``restore`` (no record ever comes), ``restore thread`` (rebuilding the
-histories never ends, on a thread that nobody can cancel) or, once the file TEST_SWITCH is there, ``fetch`` (nothing is fetched
+histories never ends, on a thread that cannot be cancelled) or, once the file TEST_SWITCH is there, ``fetch`` (nothing is fetched
 any more, as was seen of consumers after a broker's restart; heartbeats go on), ``fetch of partition 0`` (the others go on),
-``commit`` (as long as the file is there, no transaction is committed) or ``checkpoint`` (...
-no checkpoint is begun).
+``commit`` (as long as the file is there, no transaction is committed) or ``checkpoint`` (as long as the file is there, no
+checkpoint is begun).
 """
 
 from __future__ import annotations

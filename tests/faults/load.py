@@ -39,7 +39,7 @@ START_WITHIN_S = 240
 #: Of the workers that were not stopped, what was answered is committed by then.
 _COMMITTED_WITHIN_S = 2.0
 _TRIES = 10
-#: Kafka tells nobody of a commit or a new leader: it has to be asked, and not too often.
+#: Kafka does not announce a commit or a new leader: it has to be asked, and not too often.
 _ASK_EVERY_S = 0.25
 _ANSWER_DEADLINE_S = 60.0
 

@@ -175,7 +175,7 @@ def test_bad_bundles_leave_the_old_one_serving(
 
     # One that starts while the newest announcement is bad looks for one that can serve.
     (overflowing,) = [ref for what, _, ref in bad if what == "weights that overflow"]
-    for newest in (NEVER_THERE, overflowing):  # nobody has played yet by whom the second one would be found out
+    for newest in (NEVER_THERE, overflowing):  # no play has shown yet that the second one overflows
         announce_bundle(rig, newest)
         late = start_serving(rig)
         wait_ready(late, 120)

@@ -37,7 +37,7 @@ def test_every_call_fails_before_and_after_its_effect(
         with Load(rig, Rig.plays, RATE):
             until(lambda: failed() == wanted, 300, worker)
         group.catches_up(rig)
-    # A commit whose answer was lost is counted by nobody; what was done twice is counted once.
+    # A commit whose answer was lost is not counted; what was done twice is counted once.
     until(lambda: counted(worker, "plays_total") > 0.8 * rig.num_sent, 30, worker)
     reopened = counted(worker, "partitions_reopened_total")
     applied = int(counted(worker, "plays_total"))

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from intentrec_core.features.catalogue import Item
+from stream.kafka.clients import start_producer
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.items_writer import put_item, withdraw_item
-from stream.kafka.replay import start_producer
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings
 from stream.wire.catalogue_record import ItemChanges, item_hash

@@ -52,7 +52,7 @@ class Disk:
         subprocess.run(["mount", "-o", f"remount,{options}", self.path], check=True)
 
     def fill(self) -> None:
-        """Takes what room is left."""
+        """Fills the rest of the disk."""
         with contextlib.suppress(OSError), (self.path / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(4096))

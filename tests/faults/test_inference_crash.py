@@ -45,7 +45,7 @@ def _start(rig: Rig, faults: dict[str, str], **environment: str) -> Worker:
 
 
 def _plays(rig: Rig, num: int) -> list[dict[str, Any]]:
-    """One in 97 crashes inference by one item, one in 131 by the other; nobody else plays these."""
+    """One in 97 crashes inference by one item, one in 131 by the other; no other member plays these."""
     plays = []
     for number, play in enumerate(world_plays(rig, num)):
         odd = [item for item, every in zip(FAULTS, (97, 131), strict=True) if number % every == every // 2]
@@ -150,7 +150,7 @@ def test_a_device_that_answers_nobody_ends_the_worker_and_the_next_one_answers_e
     healthy = start_serving(rig)
     rig.wait_for_answers(300, 120)
     assert healthy.terminate() == 0, healthy.log()[-3000:]
-    fault_row(f"an inference device that answers nobody ({how})", judge(rig.settings, rig.layout))
+    fault_row(f"an inference device that answers no play ({how})", judge(rig.settings, rig.layout))
 
 
 def _recommendations(rig: Rig) -> list[ReadBack]:

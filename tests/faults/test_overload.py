@@ -102,7 +102,7 @@ def test_twice_the_capacity(
 
         rate()  # encodes everybody for the first time
         capacity = max(rate(), rate())
-        memory_mb, lags, told, buffered = [resident_mb(worker)], [0], [0.0], [0.0]
+        memory_mb, lags, reported, buffered = [resident_mb(worker)], [0], [0.0], [0.0]
         with Load(rig, world_plays, 2 * capacity if full_faults else max(2 * capacity, MIN_RATE)) as load:
             began_s = time.monotonic()
             while (load_s := time.monotonic() - began_s) < lasts_s or (not overloaded and load_s < OVERLOADED_WITHIN_S):
@@ -111,7 +111,7 @@ def test_twice_the_capacity(
                 lags.append(group.lag())
                 overloaded = overloaded or min(lags[-3:]) > 2 * most_buffered
                 if samples := scrape(worker.metrics_port):
-                    told.append(samples.total("intentrec_lag_plays"))
+                    reported.append(samples.total("intentrec_lag_plays"))
                     buffered.append(samples.total("intentrec_buffered_plays"))
         drained_s = group.catches_up(rig, timeout_s=600)
         memory_mb.append(resident_mb(worker))
@@ -124,14 +124,14 @@ def test_twice_the_capacity(
         offered_plays_s=load.num_sent / load_s,
         served_plays_s=(load.num_sent - lags[-1]) / load_s,
         lag_highest=max(lags),
-        lag_told_highest=max(told),
+        lag_reported_highest=max(reported),
         drained_s=drained_s,
         buffered_highest=max(buffered),
         memory_mb_before=memory_mb[0],
         memory_mb_highest=max(memory_mb),
     )
     assert overloaded, "the worker was not overloaded: nothing was shown"
-    assert max(told) > 0
+    assert max(reported) > 0
     assert max(buffered) <= most_buffered
     assert max(memory_mb) - memory_mb[0] < MAX_GROWTH_MB
     assert worker.terminate() == 0

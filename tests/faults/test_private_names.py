@@ -24,10 +24,10 @@ def test_a_worker_names_what_is_gone_and_ends(
     worker = rig.start_worker(module="tests.faults.other_version", arguments=["worker"], TEST_GONE=gone)
     assert worker.wait(120) == TransportMismatch.exit_code, worker.log()[-3000:]
     assert "Traceback" not in worker.log()
-    (told,) = [line for line in worker.log().splitlines() if "has no _drain_messages in faust." in line]
-    assert "install faust-streaming>=" in told
+    (error,) = [line for line in worker.log().splitlines() if "has no _drain_messages in faust." in line]
+    assert "install faust-streaming>=" in error
     assert not rig.answers()
     assert not list(read_all(rig.settings, rig.settings.changelog_topic))
     with GroupView(rig.settings) as group:
         assert group.lag() == 20
-    fault_row("faust-streaming without a private name", exit_code=TransportMismatch.exit_code, told=told)
+    fault_row("faust-streaming without a private name", exit_code=TransportMismatch.exit_code, error=error)

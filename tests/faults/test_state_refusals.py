@@ -22,7 +22,7 @@ def _recreate(rig: Rig) -> None:
 @pytest.mark.kafka
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [(add_partitions, ("members have moved", "members would not be")), (_recreate, ("created anew",))],
     ids=["given more partitions", "created anew"],
 )
@@ -33,7 +33,7 @@ def test_the_plays_topic_changes_under_a_running_worker(
     full_faults: bool,
     request: pytest.FixtureRequest,
     change: Callable[[Rig], None],
-    told: tuple[str, ...],
+    expected: tuple[str, ...],
 ) -> None:
     if not full_faults:
         pytest.skip("aiokafka notices after a minute: with --full-faults")
@@ -46,6 +46,6 @@ def test_the_plays_topic_changes_under_a_running_worker(
     change(rig)
     assert worker.wait(240) == 5, worker.log()[-3000:]
     refusal = next(line for line in worker.log().splitlines() if line.startswith("error: "))
-    assert any(text in refusal for text in told), refusal
+    assert any(text in refusal for text in expected), refusal
     assert restored(rig.settings, rig.layout) == before, "nothing was written"
-    fault_row(f"plays topic {request.node.callspec.id} under a running worker", exit_code=5, told=refusal[7:])
+    fault_row(f"plays topic {request.node.callspec.id} under a running worker", exit_code=5, error=refusal[7:])

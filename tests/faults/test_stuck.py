@@ -34,9 +34,9 @@ def test_a_recovery_that_hangs_past_its_deadline_ends_the_process(
     assert stuck.wait(60) == 5, stuck.log()[-3000:]
     ended_s = time.monotonic() - told_s
     assert "raise recovery_deadline_s if its changelog is that large" in stuck.log()
-    heir = rig.start_worker()
+    successor = rig.start_worker()
     rig.wait_for_answers(400)
-    assert heir.terminate() == 0
+    assert successor.terminate() == 0
     fault_row(f"a recovery hangs ({where})", judge(rig.settings, rig.layout), exit_code=5, ended_s=ended_s)
 
 
@@ -50,7 +50,7 @@ def test_a_consumer_that_stops_progressing_fails_its_liveness(
     rig.wait_for_answers(200)
     switch.touch()
     time.sleep(rig.settings.progress_deadline_s + 1)
-    assert livez(stuck) == (200, "ok\n"), "with nothing to do nobody is stuck"
+    assert livez(stuck) == (200, "ok\n"), "with nothing to do, no worker is stuck"
     rig.produce(rig.plays(200))
     began_s = time.monotonic()
     until(lambda: livez(stuck)[0] == 503, 60, stuck)
@@ -71,7 +71,7 @@ def test_one_partition_that_stops_progressing_fails_the_liveness_whatever_the_ot
     wait_ready(stuck)
     with Load(rig, Rig.plays, rate=50):
         time.sleep(rig.settings.progress_deadline_s + 1)
-        assert livez(stuck) == (200, "ok\n"), "under load nobody is stuck"
+        assert livez(stuck) == (200, "ok\n"), "under load, no worker is stuck"
         switch.touch()
         until(lambda: counted(stuck, "plays_total") > 0, 60, stuck)
         began_s, num_before = time.monotonic(), counted(stuck, "plays_total")

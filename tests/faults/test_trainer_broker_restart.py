@@ -45,8 +45,7 @@ def test_a_broker_that_is_killed_and_back_costs_the_trainer_nothing(
             assert not task.done()
             assert await health(process, "/readyz") == (200, "ok")
             assert await health(process, "/livez") == (200, "ok")
-            assert process._lock is not None
-            await process._lock.confirm("still leads")
+            await process.confirm_lead("still leads")
         log = EventLog(settings.event_log_dir, settings.plays_topic)
         fault_row("broker kill -9 and restart under the trainer", plays=400, plays_logged=log.num_plays())
         assert log.num_plays() == 400

@@ -14,7 +14,7 @@ from stream.local_kafka.broker import Broker
 from stream.ops.metrics import Metrics
 from stream.trainer.app import TrainerProcess
 from tests.rigs.fault_report import FaultRow
-from tests.rigs.trainer_rig import health, make_settings, running, until
+from tests.rigs.trainer_rig import health, make_settings, running, until_answered
 
 
 @pytest.mark.timeout(300)
@@ -26,7 +26,7 @@ def test_a_second_trainer_ends_and_the_first_one_goes_on(broker: Broker, tmp_pat
         await create_topics(settings)
         first = TrainerProcess(settings, Metrics())
         async with running(first) as task:
-            await until(lambda: first._not_ready is None)
+            await until_answered(first, "/readyz", (200, "ok"))
             began_s = time.monotonic()
             with pytest.raises(Fenced, match="another trainer"):
                 await TrainerProcess(elsewhere, Metrics()).run()
@@ -36,7 +36,7 @@ def test_a_second_trainer_ends_and_the_first_one_goes_on(broker: Broker, tmp_pat
         # The lock is free again.
         second, began_s = TrainerProcess(elsewhere, Metrics()), time.monotonic()
         async with running(second):
-            await until(lambda: second._not_ready is None)
+            await until_answered(second, "/readyz", (200, "ok"))
             leads_s = time.monotonic() - began_s
         return ended_s, leads_s
 

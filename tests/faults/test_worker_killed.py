@@ -49,7 +49,7 @@ def test_kill_again_and_again(
                 workers[victim].send(signal.SIGKILL)
                 killed_s = time.monotonic()
                 workers[victim] = start_serving(rig)
-                # Plays for the partitions that nobody serves: until they are answered it has not caught up.
+                # Plays for the partitions that no worker serves: until they are answered it has not caught up.
                 time.sleep(1)
                 group.catches_up(rig, rate=RATE)
                 caught_up_s.append(time.monotonic() - killed_s)

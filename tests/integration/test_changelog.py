@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from intentrec_core.errors import Fenced, RecoveryTimeout, StateError
 from intentrec_core.history.changelog_codec import Marker, encode_changes
@@ -27,11 +28,11 @@ def rig(kafka_broker: Broker, make_rig: RigMaker) -> Rig:
     return make_rig(kafka_broker)
 
 
-def _writer(rig: Rig) -> TransactionalWriter:
+def _writer(rig: Rig, make_producer: Callable[..., AIOKafkaProducer] = AIOKafkaProducer) -> TransactionalWriter:
     def marker(next_offset: int) -> Marker:
         return Marker(num_partitions=NUM_PARTITIONS, next_offset=next_offset, fingerprint=rig.layout.domain.fingerprint)
 
-    return TransactionalWriter(rig.settings, 0, marker, None)
+    return TransactionalWriter(rig.settings, 0, marker, None, make_producer=make_producer)
 
 
 def _checkpoint(rig: Rig, history: History, offset: int, *, user: str = "u1", padding: int = 0) -> Checkpoint:
@@ -51,41 +52,47 @@ def _run(scenario: Callable[[], Awaitable[Any]]) -> Any:
 
 def test_a_zombies_checkpoint_is_refused_and_never_seen(rig: Rig) -> None:
     async def scenario() -> None:
-        zombie, heir = _writer(rig), _writer(rig)
+        zombie, successor = _writer(rig), _writer(rig)
         history = History()
         await zombie.open()
         await zombie.commit(_checkpoint(rig, history, 0))
         stale = _checkpoint(rig, history, 1)
-        await heir.open()
+        await successor.open()
         restored = await read_changelog(rig.settings, 0, rig.layout)
         with pytest.raises(Fenced):
             await zombie.commit(stale)
         assert restored.histories["u1"].count == 1
         assert (await read_changelog(rig.settings, 0, rig.layout)).histories == restored.histories
-        await heir.commit(_checkpoint(rig, restored.histories["u1"], 1))
+        await successor.commit(_checkpoint(rig, restored.histories["u1"], 1))
         assert (await read_changelog(rig.settings, 0, rig.layout)).histories["u1"].count == 2
         await zombie.close()
-        await heir.close()
+        await successor.close()
 
     _run(scenario)
 
 
 def test_what_a_dead_owner_left_open_is_aborted_by_the_next_owners_start(rig: Rig) -> None:
     async def scenario() -> None:
-        dead, heir = _writer(rig), _writer(rig)
+        producers: list[AIOKafkaProducer] = []
+
+        def make_producer(**options: Any) -> AIOKafkaProducer:
+            producers.append(AIOKafkaProducer(**options))
+            return producers[-1]
+
+        dead, successor = _writer(rig, make_producer), _writer(rig)
         await dead.open()
         await dead.commit(_checkpoint(rig, History(), 0))
-        producer = dead._started()
+        (producer,) = producers
         await producer.begin_transaction()
         await producer.send_and_wait(rig.settings.changelog_topic, b"half", b"u2\x00E\x00\x00", partition=0)
-        await heir.open()
+        await successor.open()
         async with asyncio.timeout(5):  # below the transaction's own timeout of 10 s
             restored = await read_changelog(rig.settings, 0, rig.layout)
         assert set(restored.histories) == {"u1"}
         assert restored.marker is not None
         assert restored.marker.next_offset == 1
         await dead.close()
-        await heir.close()
+        await successor.close()
 
     _run(scenario)
 

@@ -155,19 +155,21 @@ def test_a_stopped_worker_that_returns_is_fenced_and_ends(kafka_broker: Broker, 
     zombie = rig.start_worker()
     rig.produce(rig.plays(400))
     rig.wait_for_answers(400)
-    heir = rig.start_worker()
-    until(lambda: holds_partitions(heir) and serving([zombie, heir], NUM_PARTITIONS), START_WITHIN_S, heir)
+    successor = rig.start_worker()
+    until(
+        lambda: holds_partitions(successor) and serving([zombie, successor], NUM_PARTITIONS), START_WITHIN_S, successor
+    )
     rig.produce(rig.plays(1200))
     zombie.send(signal.SIGSTOP)
     rig.produce(rig.plays(1500), rate=500)
-    until(lambda: counted(heir, "partitions_ready") == NUM_PARTITIONS, 90, heir)  # past the session timeout
+    until(lambda: counted(successor, "partitions_ready") == NUM_PARTITIONS, 90, successor)  # past the session timeout
     rig.wait_for_answers(3100, 90)
     zombie.send(signal.SIGCONT)
     rig.produce(rig.plays(500), rate=200)
     rig.wait_for_answers(3600, 90)
-    until(lambda: zombie.process.poll() is not None or holds_partitions(zombie), 60, heir)
+    until(lambda: zombie.process.poll() is not None or holds_partitions(zombie), 60, successor)
     code = zombie.process.poll()
-    heir.terminate()
+    successor.terminate()
     assert len(rig.answers()) == 2 * 3600
     assert rig.state() == rig.oracle()
     assert code in (None, 6), zombie.log()[-3000:]

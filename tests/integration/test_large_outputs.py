@@ -11,10 +11,11 @@ import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from intentrec_core.errors import BrokerError, ConfigError, StateError
-from intentrec_core.features.catalogue import MAX_TITLE_LENGTH, Catalogue
+from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.vocabulary import ItemTable
+from intentrec_core.limits import MAX_TITLE_LENGTH
 from stream.bundles.announcements import announce
-from stream.kafka.replay import start_producer
+from stream.kafka.clients import start_producer
 from stream.kafka.topic_limits import check_changelog_limit, read_topic_limits
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings

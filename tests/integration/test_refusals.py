@@ -49,7 +49,7 @@ def add_partitions(rig: Rig) -> None:
 
 @pytest.mark.kafka
 @pytest.mark.parametrize(
-    ("break_it", "environment", "told"),
+    ("break_it", "environment", "expected"),
     [
         (lambda rig: recreate(rig, rig.settings.changelog_topic), {}, "no marker: it was emptied"),
         (lambda rig: recreate(rig, rig.settings.plays_topic), {}, "created anew"),
@@ -66,7 +66,7 @@ def test_disagreement_ends_the_worker_before_anything_is_written(
     request: pytest.FixtureRequest,
     break_it: Callable[[Rig], None],
     environment: dict[str, str],
-    told: str,
+    expected: str,
 ) -> None:
     rig = make_rig(kafka_broker)
     first = rig.start_worker()
@@ -77,9 +77,9 @@ def test_disagreement_ends_the_worker_before_anything_is_written(
     second = rig.start_worker(**environment)
     assert second.wait(60) == 5, second.log()[-2000:]
     refusal = next(line for line in second.log().splitlines() if line.startswith("error: "))
-    assert told in refusal
+    assert expected in refusal
     assert sum(rig.answers().values()) == 400, "nothing was answered again"
-    fault_row(f"refused at the start: {request.node.callspec.id}", exit_code=5, told=told)
+    fault_row(f"refused at the start: {request.node.callspec.id}", exit_code=5, error=expected)
 
 
 def test_plays_that_another_partitioner_placed_are_dead_lettered(

@@ -53,15 +53,15 @@ def test_a_member_is_shown_verified_and_forgotten_while_a_worker_runs(rig: Rig, 
     with GroupView(rig.settings) as group:
         group.catches_up(rig)  # what is shown is the changelog, and a cut is made after the answers
     code, shown, _ = run("state", "show", "u7", "--json")
-    told = json.loads(shown)
+    printed = json.loads(shown)
     assert code == 0
-    assert (told["partition"], told["plays_applied"]) == (home_partition(b"u7", NUM_PARTITIONS), 10)
-    assert [p["index"] for p in told["plays"]] == list(range(10))
-    assert run("state", "show", "u7")[1].count(told["plays"][0]["item_hash"]) >= 1
+    assert (printed["partition"], printed["plays_applied"]) == (home_partition(b"u7", NUM_PARTITIONS), 10)
+    assert [p["index"] for p in printed["plays"]] == list(range(10))
+    assert run("state", "show", "u7")[1].count(printed["plays"][0]["item_hash"]) >= 1
 
     code, said, error = run("forget", "u7", "--yes", "--wait", "60")
     assert code == 0, error
-    assert re.search(rf"plays-{told['partition']} offset \d+", said)
+    assert re.search(rf"plays-{printed['partition']} offset \d+", said)
     code, _, error = run("state", "show", "u7")
     assert (code, "never played, or was forgotten" in error) == (3, True)
 
@@ -153,11 +153,11 @@ def test_verify_claims_nothing_of_members_whose_beginning_was_deleted(
     assert worker.terminate() == 0
     capsys.readouterr()
     assert root.run(["state", "verify", "--json"]) == 0
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {done["first_offset"] for done in told} == {60}
-    assert sum(done["num_same"] for done in told) == 40
-    assert sum(done["num_unknown"] for done in told) == 40
-    assert not any(done["differences"] for done in told)
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {done["first_offset"] for done in printed} == {60}
+    assert sum(done["num_same"] for done in printed) == 40
+    assert sum(done["num_unknown"] for done in printed) == 40
+    assert not any(done["differences"] for done in printed)
 
 
 def test_dead_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run: Commands) -> None:
@@ -171,14 +171,14 @@ def test_dead_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run
     rig.wait_for_answers(1)
     rig.wait_for_outputs(3, rig.settings.dead_letter_topic)
     code, shown, _ = run("dlq", "list", "--json")
-    dead_letters = {letter["reason"]: letter for letter in map(json.loads, shown.splitlines())}
+    dead_letters = {found["reason"]: found for found in map(json.loads, shown.splitlines())}
     assert code == 0
     assert set(dead_letters) == {"malformed", "wrong_partition", "oversized"}
     assert [dead_letters[reason]["is_cut"] for reason in ("malformed", "wrong_partition", "oversized")] == [0, 0, 1]
     assert dead_letters["malformed"]["headers"] == {"trace": "t1"}
     assert "3 dead letters" in run("dlq", "list")[1]
-    assert '{"half' in run("dlq", "show", dead_letters["malformed"]["letter"])[1]
-    assert run("dlq", "show", dead_letters["malformed"]["letter"], "--raw")[1] == '{"half'
+    assert '{"half' in run("dlq", "show", dead_letters["malformed"]["dead_letter"])[1]
+    assert run("dlq", "show", dead_letters["malformed"]["dead_letter"], "--raw")[1] == '{"half'
     code, _, error = run("dlq", "show", "0:999")
     assert (code, "retention may have deleted it" in error) == (3, True)
 
@@ -191,7 +191,7 @@ def test_dead_letters_are_listed_shown_and_sent_again_with_a_count(rig: Rig, run
     rig.wait_for_outputs(4, rig.settings.dead_letter_topic)
     newest = json.loads(run("dlq", "list", "--json", "--limit", "1")[1])
     assert (newest["redrives"], newest["headers"]["trace"]) == (1, "t1")
-    assert newest["headers"]["intentrec-redrive-of"] == dead_letters["malformed"]["letter"]
+    assert newest["headers"]["intentrec-redrive-of"] == dead_letters["malformed"]["dead_letter"]
     said = run("dlq", "redrive", "--reason", "malformed", "--max-redrives", "1")[1]
     assert "1 left: was sent again and failed again" in said, said
     assert "1 left: sent again too often" in said, said

@@ -37,6 +37,7 @@ from tests.rigs.trainer_rig import (
     running,
     send,
     until,
+    until_answered,
 )
 from tests.worlds.trainer_world import WalkingWorld
 
@@ -87,11 +88,13 @@ def test_plays_become_a_first_bundle_and_then_a_better_one_with_rows_for_new_ite
             await until(lambda: counted(metrics, "trainer_logged_plays_total") == sent)
             await until(lambda: counted(metrics, "trainer_runs_total", outcome="published") >= 2)
         assert counted(metrics, "trainer_logged_plays_total") == sent
-        told = await announcements(settings)
-        assert [a.sequence for a in told] == list(range(1, len(told) + 1))
-        assert told[1].parent == first.bundle
+        announced = await announcements(settings)
+        assert [a.sequence for a in announced] == list(range(1, len(announced) + 1))
+        assert announced[1].parent == first.bundle
         # A fresh machine can fetch and serve what was announced.
-        loaded, _ = check_bundle(BundleStore(told[-1].url, tmp_path / "elsewhere").fetch(told[-1].bundle).path)
+        loaded, _ = check_bundle(
+            BundleStore(announced[-1].url, tmp_path / "elsewhere").fetch(announced[-1].bundle).path
+        )
         older, _ = check_bundle(BundleStore(first.url, tmp_path / "elsewhere").fetch(first.bundle).path)
         assert loaded.vocabulary.extends(older.vocabulary)
         assert (len(older.vocabulary), len(loaded.vocabulary)) == (21, 25)
@@ -242,8 +245,8 @@ def test_a_read_only_event_log_makes_it_not_ready_until_it_can_be_written(settin
         metrics = Metrics()
         process = TrainerProcess(settings, metrics)
         async with running(process):
-            await until(lambda: process._not_ready and "event log" in process._not_ready)
-            assert await health(process, "/readyz") == (503, "the event log cannot be opened: Read-only file system")
+            refused = (503, "the event log cannot be opened: Read-only file system")
+            await until_answered(process, "/readyz", refused)
             await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,rw", root], check=True)
             await until(lambda: counted(metrics, "trainer_logged_plays_total") == 50)
             assert (await health(process, "/readyz"))[0] == 200

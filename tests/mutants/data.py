@@ -59,7 +59,7 @@ DATA = (
         (TEST_RETRAIN,),
     ),
     Mutant(
-        "a text where a number is declared is a fault of the program",
+        "a text where a number is declared is an internal error",
         (Edit("intentrec_core/plays/members.py", "        raise DataError(\n", "        raise ValueError(\n"),),
         (TEST_RETRAIN, "tests/unit/stream/cli/test_bundle_build.py"),
     ),
@@ -85,7 +85,7 @@ DATA = (
     ),
     Mutant(
         "a fault in a training run leaves no result",
-        (Edit(RETRAIN, "    except Exception as error:\n", "    except IntentRecError as error:\n"),),
+        (Edit(RETRAIN, "    except Exception as error:  #", "    except IntentRecError as error:  #"),),
         (TEST_RETRAIN_PROCESS,),
     ),
     Mutant(
@@ -151,7 +151,7 @@ DATA = (
     ),
     Mutant(
         "a stored play with an id that is too long is sent",
-        (Edit(TEXTS, "pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_LENGTH))", "pc.equal(length, 0)"),),
+        (Edit(TEXTS, "pc.or_(pc.equal(length, 0), pc.greater(length, MAX_ID_BYTES))", "pc.equal(length, 0)"),),
         (TEST_REPLAY,),
     ),
     Mutant(
@@ -170,7 +170,7 @@ DATA = (
         (TEST_TABLE,),
     ),
     Mutant(
-        "a stored text that is no UTF-8 is a fault of the program",
+        "a stored text that is no UTF-8 is an internal error",
         (Edit(TEXTS, "texts.validate(full=True)", "texts.validate()"),),
         (TEST_TABLE,),
     ),

@@ -245,13 +245,13 @@ DELIVERY = (
         (
             Edit(
                 PARTITION,
-                "        checkpoint, self._uncommitted = self._uncommitted, _Uncommitted()\n",
+                "        checkpoint, self._uncommitted = self._uncommitted, _PendingCheckpoint()\n",
                 "        checkpoint = self._uncommitted\n",
             ),
             Edit(
                 PARTITION,
                 "        self.committed_offset = checkpoint.next_offset\n",
-                "        self.committed_offset = checkpoint.next_offset\n        self._uncommitted = _Uncommitted()\n",
+                "        self.committed_offset = checkpoint.next_offset\n        self._uncommitted = _PendingCheckpoint()\n",
             ),
         ),
         TWINS,

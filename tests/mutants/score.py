@@ -138,6 +138,17 @@ SCORE = (
         (TEST_BUILDER,),
     ),
     Mutant(
+        "the popular list counts a bundle's plays twice",
+        (
+            Edit(
+                "stream/pipeline/popular.py",
+                "bundle_counts if np.isneginf(counted_at_s) else None",
+                "bundle_counts",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_popular.py",),
+    ),
+    Mutant(
         "of several labels the popular list counts the mean",
         (Edit("stream/pipeline/popular.py", "probs @ (shares > 0).astype(np.float32).T", "probs @ shares.T"),),
         ("tests/unit/stream/pipeline/test_popular.py",),

@@ -1,4 +1,4 @@
-"""Faults in what operators are told: exit codes, readiness, lag, and what is left in a store."""
+"""Faults in what operators see: exit codes, readiness, lag, and what is left in a store."""
 
 from __future__ import annotations
 

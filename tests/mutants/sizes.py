@@ -38,7 +38,7 @@ SIZES_OF_OUTPUTS = (
     ),
     Mutant(
         "sizes: a control character in an id counts as one byte",
-        (Edit(SIZES, '_LONGEST_ID = "\\0" * MAX_ID_LENGTH', '_LONGEST_ID = "x" * MAX_ID_LENGTH'),),
+        (Edit(SIZES, '_LONGEST_ID = "\\0" * MAX_ID_BYTES', '_LONGEST_ID = "x" * MAX_ID_BYTES'),),
         (TEST_SIZES,),
     ),
     Mutant(

@@ -15,9 +15,9 @@ from intentrec_core.history.changelog_codec import Marker, Restorer
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.records import ID_HEADER
 from tests.property.scripted_broker import Entry, Log, is_committed
+from tests.worlds.expected_outputs import expected_outputs
 from tests.worlds.member_state import MemberState, naive_fold, naive_state, product_state
 from tests.worlds.naive_fold import NaiveRecord, partition_of
-from tests.worlds.owed_outputs import owed_outputs
 from tests.worlds.tiny_world import START_MS
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Fold = dict[str, MemberState]
 
 
 class Guarantee:
-    """Produces plays and knows what is owed for them; ``check`` holds at any instant, ``check_end`` when all is quiet."""
+    """Produces plays and knows which outputs they must have; ``check`` holds at any instant, ``check_end`` when all is quiet."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -37,11 +37,11 @@ class Guarantee:
         self._oracle = naive_fold(world.layout.domain, num)
         #: Of each partition, the state after so many plays.
         self._folds: list[list[Fold]] = [[{}] for _ in range(num)]
-        self._owed: list[list[set[bytes]]] = [[] for _ in range(num)]
+        self._expected: list[list[set[bytes]]] = [[] for _ in range(num)]
         #: What may be seen besides: without transactions a replay answers plays that were duplicates or
         #: late (docs/operations.md).
         self._tolerated: set[bytes] = set()
-        #: Of each partition, whose play is at an offset, if it is owed an answer.
+        #: Of each partition, whose play is at an offset, if it must be answered.
         self._answered: list[list[bytes | None]] = [[] for _ in range(num)]
         #: By user, the numbers of the plays sent, which their event ids name.
         self._events: defaultdict[int, list[int]] = defaultdict(list)
@@ -90,16 +90,16 @@ class Guarantee:
         else:
             fold[user] = naive_state(self._oracle, member, self._layout.domain)
         self._folds[partition].append(fold)
-        self._owed[partition].append(set(owed_outputs(record, outcome)))
+        self._expected[partition].append(set(expected_outputs(record, outcome)))
         self._answered[partition].append(key if outcome == "applied" else None)
         if outcome in ("duplicate", "late") and not self._world.transactional:
-            self._tolerated.update(owed_outputs(record, "applied"))
+            self._tolerated.update(expected_outputs(record, "applied"))
 
     def leave_a_gap(self, partition: int) -> None:
         """An offset that no subscriber is given: a producer's transaction ended there."""
         self._world.broker.log(self._settings.plays_topic, partition).end += 1
         self._folds[partition].append(self._folds[partition][-1])
-        self._owed[partition].append(set())
+        self._expected[partition].append(set())
         self._answered[partition].append(None)
 
     @property
@@ -127,10 +127,10 @@ class Guarantee:
                 assert histories == folds[committed], f"{where}: another state"
             else:
                 self._check_each(partition, histories, committed)
-            owed = set[bytes]().union(*self._owed[partition][:committed])
-            missing = owed - seen.keys() - named.keys()
+            expected = set[bytes]().union(*self._expected[partition][:committed])
+            missing = expected - seen.keys() - named.keys()
             assert not missing, f"{where}: committed without outputs {sorted(missing)}"
-        assert seen.keys() <= self._all_owed() | self._tolerated, "nobody is owed these outputs"
+        assert seen.keys() <= self._all_expected() | self._tolerated, "no record has these outputs"
         if self._world.settings.delivery == "exactly_once":
             assert set((seen + named).values()) <= {1}, "a subscriber of what is committed is answered a play twice"
 
@@ -146,7 +146,7 @@ class Guarantee:
         """Everything is committed and answered; after removing repeats, a subscriber sees each user's in source order."""
         self.check()
         assert self.caught_up
-        assert (self._seen().keys() | self.named().keys()) - self._tolerated == self._all_owed()
+        assert (self._seen().keys() | self.named().keys()) - self._tolerated == self._all_expected()
         for partition, folds in enumerate(self._folds):
             assert self._restored(partition)[0] == folds[-1]
         assert not self.out_of_order(), "an output came for the first time behind a later one of its user"
@@ -223,8 +223,8 @@ class Guarantee:
         logs: list[Log] = [log for topic in topics for log in self._world.broker.topic(topic)]
         return Counter(_id(entry) for log in logs for entry in log.entries if is_committed(entry))
 
-    def _all_owed(self) -> set[bytes]:
-        return set[bytes]().union(*(owed for partition in self._owed for owed in partition))
+    def _all_expected(self) -> set[bytes]:
+        return set[bytes]().union(*(expected for partition in self._expected for expected in partition))
 
 
 def _id(entry: Entry) -> bytes:

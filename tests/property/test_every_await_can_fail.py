@@ -123,7 +123,7 @@ def test_a_worker_is_told_to_stop_while_a_step_of_it_fails(
     steps = steps_of(mode, full_faults, part=0)
     for step in steps:
         run(mode, partial(stop, step=step))
-    fault_row(f"twin: told to stop at each call, {fate.value}, {mode}", schedules=len(steps))
+    fault_row(f"twin: stopped at each call, {fate.value}, {mode}", schedules=len(steps))
 
 
 @pytest.mark.parametrize("mode", ["kafka", "exactly_once"])

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -91,6 +91,18 @@ async def until(condition: Callable[[], object], deadline_s: float = 120.0) -> N
     while not condition():
         assert time.monotonic() < end, "it did not come true in time"
         await asyncio.sleep(0.1)
+
+
+async def until_answered(
+    process: TrainerProcess, path: str, answer: tuple[int, str], deadline_s: float = 120.0
+) -> None:
+    """Returns when a health path answers with this status and text."""
+    end, found = time.monotonic() + deadline_s, None
+    while found != answer:
+        assert time.monotonic() < end, f"{path} answers {found}"
+        await asyncio.sleep(0.1)
+        with suppress(aiohttp.ClientConnectionError):  # it has not begun to listen
+            found = await health(process, path)
 
 
 def counted(metrics: Metrics, name: str, **labels: str) -> float:

@@ -21,9 +21,9 @@ from intentrec_core.history.changelog_codec import Restorer
 from intentrec_core.history.history import EventLayout
 from stream.wire.messages import Coalesced
 from stream.wire.records import ID_HEADER
+from tests.worlds.expected_outputs import expected_outputs
 from tests.worlds.member_state import MemberState, naive_fold, naive_state, product_state
 from tests.worlds.naive_fold import NaiveFold, NaiveRecord, parse_play
-from tests.worlds.owed_outputs import owed_outputs
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -52,7 +52,7 @@ class Verdict:
     """All zero but ``plays``, ``members``, ``repeats`` and ``named`` when the guarantee held.
 
     ``lost`` and ``twice`` count plays over all members; ``wrong_states`` members whose history is not the oracle's in every
-    column. ``missing`` counts output ids that were owed and neither seen nor named, ``unowed`` ids nobody asked for,
+    column. ``missing`` counts expected output ids that were neither seen nor named, ``unexpected`` ids seen that no record has,
     ``repeats`` outputs beyond the first of their id, ``out_of_order`` outputs whose first appearance was behind a later one of
     the same member, and that none had named by then; ``named`` those that others stand for.
     """
@@ -63,7 +63,7 @@ class Verdict:
     twice: int
     wrong_states: int
     missing: int
-    unowed: int
+    unexpected: int
     repeats: int
     out_of_order: int
     named: int = 0
@@ -71,7 +71,9 @@ class Verdict:
     @property
     def holds(self) -> bool:
         """Whether nothing was lost, doubled, left out or put out of order."""
-        return not (self.lost or self.twice or self.wrong_states or self.missing or self.unowed or self.out_of_order)
+        return not (
+            self.lost or self.twice or self.wrong_states or self.missing or self.unexpected or self.out_of_order
+        )
 
     def figures(self) -> dict[str, int]:
         """By name, for a report."""
@@ -91,13 +93,13 @@ def judge(
     A worker answers before it commits: its last answer says nothing of the state.
 
     ``isolation`` is that of the outputs' subscriber; ``given_up`` are the plays, by partition and offset, that inference could
-    not answer: they are owed a dead letter instead. ``too_large``: the kinds of messages of a play that its topics do not take.
+    not answer: they have a dead letter instead. ``too_large``: the kinds of messages of a play that its topics do not take.
     The plays count those in the log, valid or not.
 
     Raises: TimeoutError naming the partitions that no checkpoint covers within ``_COMMITTED_WITHIN_S``.
     """
     oracle = _oracle(settings, layout)
-    owed: set[bytes] = set()
+    expected_ids: set[bytes] = set()
     owners: dict[tuple[int, int], bytes] = {}
     num_plays, last_offsets = 0, dict[int, int]()
     for record in read_all(settings, settings.plays_topic):
@@ -106,9 +108,9 @@ def judge(
         place = record.partition, record.offset
         outcome = oracle.add(as_naive(record))[0]
         if outcome == "applied" and place in given_up:
-            owed.update(owed_outputs(record, "rejected"))
+            expected_ids.update(expected_outputs(record, "rejected"))
             continue
-        owed.update(owed_outputs(record, outcome, (too_large or {}).get(place, ())))
+        expected_ids.update(expected_outputs(record, outcome, (too_large or {}).get(place, ())))
         if outcome == "applied":
             owners[place] = parse_play(record.value).user_id.encode()
     expected = _states(oracle, layout)
@@ -134,8 +136,8 @@ def judge(
         lost=sum(max(0, h.count - (found[u].count if u in found else 0)) for u, h in expected.items()),
         twice=sum(max(0, h.count - (expected[u].count if u in expected else 0)) for u, h in found.items()),
         wrong_states=sum(expected.get(u) != found.get(u) for u in expected.keys() | found.keys()),
-        missing=len(owed - seen.keys() - named),
-        unowed=len(seen.keys() - owed),
+        missing=len(expected_ids - seen.keys() - named),
+        unexpected=len(seen.keys() - expected_ids),
         repeats=sum(seen.values()) - len(seen),
         out_of_order=out_of_order,
         named=len(named),

@@ -28,7 +28,7 @@ REBALANCE_TIMEOUT_S = 2.0
 
 
 class HangingPipeline:
-    """Its first micro-batch hangs until told to go on."""
+    """Its first micro-batch hangs until it is let go on."""
 
     def __init__(self) -> None:
         self.go_on, self.began = threading.Event(), threading.Event()
@@ -137,6 +137,7 @@ def run_worker(
             broker,
             rebalance_timeout_s=REBALANCE_TIMEOUT_S,
             retries=retries,
+            clock=asyncio.get_running_loop().time,
         )
         async with worker:
             worker.partitions_assigned({0})

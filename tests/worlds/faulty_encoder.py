@@ -30,7 +30,7 @@ def device_lost() -> Exception:
 class FaultyEncoder:
     """The real encoder, but for contexts with new plays of certain item rows.
 
-    ``raises`` is asked about the new rows of a call and told how many contexts it has, ``error`` makes what is raised;
+    ``raises`` gets the new rows of a call and the number of its contexts, ``error`` makes what is raised;
     ``spoils`` are rows from which on a context's output is not finite.
     """
 

@@ -18,7 +18,7 @@ from tests.worlds.tiny_plays import watched_hashes
 
 class MemberState(NamedTuple):
     """What is compared. A play is its packed columns; the sessions are those of the newest evicted play, where there is one,
-    of the oldest and of the newest play held. ``evicted`` are event time and event hashes that repeats are told by.
+    of the oldest and of the newest play held. ``evicted`` are event time and event hashes that repeats are recognised by.
     """
 
     count: int

@@ -91,7 +91,7 @@ def partition_of(key: bytes, num_partitions: int) -> int:
 
 
 def anchor(k: int, n: int) -> int:
-    """Index of the first play of the context after the k-th (docs/decisions 2)."""
+    """Index of the first play of the context after the k-th (decision 2)."""
     return max(0, ((k - 1) // n - 1) * n)
 
 
@@ -219,7 +219,7 @@ class NaiveFold:
         return "applied", self._opens(member.applied, place)
 
     def plays(self, member: NaiveMember) -> list[NaivePlay]:
-        """The plays that a history holds: events[anchor(k):k] (docs/decisions 2), and no play besides."""
+        """The plays that a history holds: events[anchor(k):k] (decision 2), and no play besides."""
         return member.applied[anchor(member.num_applied, self.window) :]
 
     def watched_items(self, member: NaiveMember) -> list[str]:
@@ -232,7 +232,7 @@ class NaiveFold:
         return member.applied[num_evicted - 1] if num_evicted else None
 
     def remembered(self, member: NaiveMember) -> list[str]:
-        """Event ids of evicted plays that a repeat is told by: the first 4n at the newest one's event time."""
+        """Event ids of evicted plays that a repeat is recognised by: the first 4n at the newest one's event time."""
         newest = self.newest_evicted(member)
         evicted = member.applied[: anchor(member.num_applied, self.window)]
         return [play.event_id for play in evicted if newest and play.ts == newest.ts][: 4 * self.window]
@@ -244,7 +244,7 @@ class NaiveFold:
         return member.applied[place].ts
 
     def _erase(self, record: NaiveRecord) -> None:
-        """Drop the member with every play before the record; later plays begin anew (docs/decisions 32)."""
+        """Drop the member with every play before the record; later plays begin anew (decision 32)."""
         # asyncapi.json, ErasureRequest. The header alone makes a record a request: one that says anything but "forget",
         # or says it twice, is refused and is no play. A value is ignored.
         _need([value for name, value in record.headers if name == CONTROL_HEADER] == [b"forget"], "unknown_schema")

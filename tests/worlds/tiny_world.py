@@ -154,7 +154,7 @@ class TinyWorld:
         version: str = "b0",
         make_encoder: Callable[[IntentRec, int], Encoder] | None = None,
     ) -> IncrementalEngine:
-        """An engine with room for ``num_slots`` members or more."""
+        """An engine with slots for ``num_slots`` members or more."""
         return IncrementalEngine(
             model,
             self.features,

@@ -54,7 +54,7 @@ the table fills over several sittings; what was not run yet is named below each 
 - Coverage: share of the universe that stands in a list of ten. Diversity: 1 − cosine of attributes within a list. Popularity: how
   popular the listed items are beside those that were played (1: no bias). New members and new items: nothing of them was learned.
   Known members and the next two columns are NDCG@10.
-- Only figures that today's code gives are shown; a row whose code has changed since is named as not run.
+- Only figures that today's code gives are in the tables of this section; a row whose code has changed since is named as not run.
 - Not built: SASRec with counts, TransAct as the paper adapts it, V1 of V3's size, a grid for trained rows, the share of the way
   to the oracle, quality against refresh interval and event lag, and a printed line that each model's cache gives what a batch
   gives (tests of the encoders hold that for IntentRec). `intentrec eval` has the temporal split only: no leave-one-out, no

@@ -12,7 +12,7 @@ pytest_plugins = ["pytester"]
 TESTS = """
 from tests.rigs.verdict import Verdict
 
-GOOD = dict(plays=10, members=2, lost=0, twice=0, wrong_states=0, missing=0, unowed=0, repeats=3, out_of_order=0)
+GOOD = dict(plays=10, members=2, lost=0, twice=0, wrong_states=0, missing=0, unexpected=0, repeats=3, out_of_order=0)
 
 def test_holds(fault_row):
     fault_row("a cut", Verdict(**GOOD), caught_up_s=12.345)

@@ -53,7 +53,7 @@ class RecordingSink:
         if self._num_ended == 2:
             self.ended.set()
 
-    def is_overloaded(self) -> bool:
+    def coalesces(self) -> bool:
         return False
 
     def task_of(self, partition: int) -> PartitionTask:

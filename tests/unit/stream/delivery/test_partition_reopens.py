@@ -11,14 +11,16 @@ import pytest
 
 from intentrec_core.errors import BrokerError, DeviceLost
 from intentrec_core.history.changelog_codec import Marker
+from stream.delivery import inference_loop
 from stream.delivery.changelog import Checkpoint
 from stream.delivery.partition import Membership
 from stream.delivery.restore import Restored
 from stream.delivery.retries import Retries
 from stream.delivery.start_offset import SourceFacts
 from stream.delivery.worker import PlaysWorker
-from stream.ops.metrics import Metrics
+from stream.ops.metrics import Metrics, ReopenReason
 from stream.wire.records import Fetched, PartitionResult, SourceRecord
+from tests.property.virtual_time import VirtualLoop, VirtualThread
 from tests.rigs.worker_bench import Broker, HangingPipeline, records, run_worker, until
 
 
@@ -32,6 +34,14 @@ def pipeline() -> Iterator[HangingPipeline]:
     made = HangingPipeline()
     yield made
     made.go_on.set()
+
+
+@pytest.fixture
+def virtual_thread(monkeypatch: pytest.MonkeyPatch) -> VirtualThread:
+    """The inference thread and the responder thread of a worker on a VirtualLoop."""
+    thread = VirtualThread()
+    monkeypatch.setattr(inference_loop, "ThreadPoolExecutor", lambda *_, **__: thread)
+    return thread
 
 
 @pytest.mark.parametrize("start", [90, 106], ids=["too low", "too high"])
@@ -52,6 +62,24 @@ def test_a_fetch_from_another_offset_reopens_the_partition(pipeline: HangingPipe
     run_worker(pipeline, scenario, retries=at_once())
 
 
+def test_a_partition_whose_inference_failed_is_counted_as_such() -> None:
+    class Failing(HangingPipeline):
+        def encode(self, *_: Any, **__: Any) -> list[PartitionResult]:
+            raise RuntimeError("the search failed")
+
+    async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
+        await until(worker.fetchable)
+        worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        await until(lambda: broker.num_opened == 2)
+        reopened = {
+            reason: metrics.registry.get_sample_value("intentrec_partitions_reopened_total", {"reason": reason})
+            for reason in ReopenReason
+        }
+        assert reopened == dict.fromkeys(ReopenReason, 0) | {ReopenReason.INFERENCE_FAILED: 1}
+
+    run_worker(Failing(), scenario, retries=at_once())
+
+
 def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(pipeline: HangingPipeline) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, metrics: Metrics) -> None:
         def applied() -> float | None:
@@ -69,7 +97,7 @@ def test_plays_of_a_failed_checkpoint_are_counted_when_they_are_committed(pipeli
     run_worker(pipeline, scenario, retries=at_once())
 
 
-def test_the_last_checkpoint_does_not_pass_plays_whose_inference_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_checkpoint_does_not_pass_plays_whose_inference_failed(virtual_thread: VirtualThread) -> None:
     class Failing(HangingPipeline):
         """Its first micro-batch raises, the next one succeeds."""
 
@@ -85,25 +113,26 @@ def test_the_last_checkpoint_does_not_pass_plays_whose_inference_failed(monkeypa
             return results
 
     pipeline = Failing()
+    pipeline.go_on.set()
 
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         await until(worker.fetchable)
+        virtual_thread.next_s = lambda: 0.1
         task = worker.fetchable()[0]
         worker.accept(task, Fetched(100, records(100, 5), 105))
-        await asyncio.to_thread(pipeline.began.wait, 30)
+        await asyncio.sleep(0.01)  # the first micro-batch has its slot
         worker.accept(task, Fetched(105, records(105, 5), 110))
-        await asyncio.sleep(0.05)
-        revoked = asyncio.ensure_future(worker.partitions_revoked({0}))
-        await asyncio.sleep(0.05)
-        pipeline.go_on.set()
-        await revoked
+        await asyncio.sleep(0.01)
+        assert pipeline.num_batches == 0, "both are in inference when the partition is revoked"
+        await worker.partitions_revoked({0})
+        await asyncio.sleep(30)
         assert pipeline.num_batches == 2
         assert broker.committed == []
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, loop=VirtualLoop())
 
 
-def test_a_lost_device_ends_the_process_and_reopens_no_partition() -> None:
+def test_a_lost_device_ends_the_process_and_reopens_no_partition(virtual_thread: VirtualThread) -> None:
     class Lost(HangingPipeline):
         def encode(self, *_: Any, **__: Any) -> list[PartitionResult]:
             self.began.set()
@@ -116,14 +145,14 @@ def test_a_lost_device_ends_the_process_and_reopens_no_partition() -> None:
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
         assert isinstance(await worker.fatal, DeviceLost)
         assert not worker.ready
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(30)
         assert (broker.num_opened, broker.committed) == (1, [])
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, loop=VirtualLoop())
 
 
 def test_a_failed_opening_closes_nothing_of_the_next_task(
-    pipeline: HangingPipeline, monkeypatch: pytest.MonkeyPatch
+    pipeline: HangingPipeline, virtual_thread: VirtualThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     openings = 0
 
@@ -147,15 +176,17 @@ def test_a_failed_opening_closes_nothing_of_the_next_task(
         await until(worker.fetchable)
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
         await until(lambda: broker.committed == [105])
-        await asyncio.sleep(0.5)  # the failed opening may still be closing
+        await asyncio.sleep(30)  # the failed opening may still be closing
         assert openings == 3
         assert worker.fetchable()
         assert pipeline.opened == [0]
 
-    run_worker(pipeline, scenario)
+    run_worker(pipeline, scenario, loop=VirtualLoop())
 
 
-def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(pipeline: HangingPipeline) -> None:
+def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(
+    pipeline: HangingPipeline, virtual_thread: VirtualThread
+) -> None:
     async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
         pipeline.go_on.set()
         await until(worker.fetchable)
@@ -164,13 +195,13 @@ def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(pipelin
         worker.accept(task, Fetched(90, records(90, 5), 95))  # fails the task
         await until(lambda: worker.fetchable().get(0, task) is not task)
         assert not pipeline.began.is_set(), "the next task opened before the deadline"
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(10)
         assert broker.committed == []
         worker.accept(worker.fetchable()[0], Fetched(100, records(100, 3), 103))
         await until(lambda: broker.committed)
         assert broker.committed == [103]
 
-    run_worker(pipeline, scenario, retries=at_once(), batch_deadline_ms=1000)
+    run_worker(pipeline, scenario, loop=VirtualLoop(), retries=at_once(), batch_deadline_ms=1000)
 
 
 def test_failures_with_a_quiet_time_in_between_do_not_end_the_process(pipeline: HangingPipeline) -> None:

@@ -66,6 +66,20 @@ def test_a_revoke_returns_by_its_deadline_although_inference_hangs(
     run_worker(pipeline, scenario, loop=loop)
 
 
+def test_a_worker_says_that_it_is_ready_once_it_has_joined(
+    pipeline: HangingPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        worker.joined = False
+        await worker.partitions_revoked({0})  # Faust revokes before the first assignment
+        assert "ready" not in caplog.text
+        worker.partitions_assigned({0})
+        await until(lambda: "ready: all 1 assigned partitions are served" in caplog.text)
+
+    with caplog.at_level("INFO"):
+        run_worker(pipeline, scenario)
+
+
 def test_an_overloaded_worker_coalesces_all_waiting_plays_but_never_less_than_a_full_micro_batch(
     pipeline: HangingPipeline,
 ) -> None:

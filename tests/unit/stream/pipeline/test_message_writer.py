@@ -14,7 +14,7 @@ from stream.wire.codec import decode_recommendation
 from stream.wire.records import OutputKind, OutputRecord
 from stream.wire.sizes import OVERHEAD_BYTES, TopicLimits
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
-from tests.worlds.owed_outputs import owed_outputs
+from tests.worlds.expected_outputs import expected_outputs
 from tests.worlds.pipeline_results import intents, lists, of_kind, run, state
 from tests.worlds.tiny_world import TinyWorld
 
@@ -97,13 +97,13 @@ def test_a_message_that_cannot_fit_becomes_a_dead_letter_and_the_play_stays_in_t
     limits = TopicLimits(**{f"{kind}s": OVERHEAD_BYTES + mosts[kind] + 50 for kind in kinds})
     pipeline, records = make_pipeline(long_titles, limits=limits), plays(long_titles)
     result = run(pipeline, records)
-    owed = {
+    expected = {
         name
         for record in records
-        for name in owed_outputs(record, "applied", [kind.encode() for kind in kinds] if record.offset % 2 else ())
+        for name in expected_outputs(record, "applied", [kind.encode() for kind in kinds] if record.offset % 2 else ())
     }
-    assert {dict(output.headers)["intentrec-id"] for output in result.outputs} == owed
-    assert len(result.outputs) == len(owed), "one dead letter for both messages"
+    assert {dict(output.headers)["intentrec-id"] for output in result.outputs} == expected
+    assert len(result.outputs) == len(expected), "one dead letter for both messages"
     assert [output.source_offset for output in result.outputs] == sorted(o.source_offset for o in result.outputs)
     for dead in of_kind(result, OutputKind.DEAD_LETTER):
         headers = dict(dead.headers)

@@ -18,7 +18,7 @@ from stream.trainer.app import TrainerProcess
 def run(monkeypatch: pytest.MonkeyPatch, error: BrokerError | None) -> tuple[TrainerProcess, list[int]]:
     """A trainer whose broker hangs until it is stopped, or fails; and its exit code at the moment the end began."""
 
-    async def uses_transactions(_: Settings) -> bool:
+    async def supports_transactions(_: Settings) -> bool:
         if error is not None:
             raise error
         process.stop()
@@ -29,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, error: BrokerError | None) -> tuple[Tra
         process.on_ending = lambda: codes.append(process.exit_code)
         await process.run()
 
-    monkeypatch.setattr(app, "uses_transactions", uses_transactions)
+    monkeypatch.setattr(app, "supports_transactions", supports_transactions)
     process, codes = TrainerProcess(Settings(metrics_port=0), Metrics()), list[int]()
     if error is None:
         asyncio.run(scenario())

@@ -69,7 +69,7 @@ def test_a_fault_in_a_run_is_its_result_and_its_traceback_is_logged(
 ) -> None:
     result = asyncio.run(run_retrain(job, (sys.executable, "-c", FAULT)))
     assert result.outcome is TrainerOutcome.FAILED
-    assert "a fault of the program: ZeroDivisionError('by" in result.detail
+    assert "internal error (please report): ZeroDivisionError('by" in result.detail
     assert "Traceback (most recent call last)" in capfd.readouterr().err
 
 

@@ -15,8 +15,9 @@ from intentrec_core.domain.spec import Domain, Field, FieldKind, FieldSource, Fi
 from intentrec_core.domain.toml import MAX_NAMES_BYTES, parse_domain
 from intentrec_core.errors import DomainError, HidingReason
 from intentrec_core.features import catalogue
+from intentrec_core.limits import MAX_ID_BYTES
 from stream.kafka.publisher import BATCH_BYTES, max_batch_bytes
-from stream.wire import messages, sizes
+from stream.wire import sizes
 from stream.wire.codec import decode_recommendation, encode_output, with_latency
 from stream.wire.messages import (
     Coalesced,
@@ -46,7 +47,7 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,31}", fullmatch=True)
 
 def as_id(text: str) -> str:
     """An id of at most 256 bytes."""
-    return (text or "x").encode()[: messages.MAX_ID_LENGTH].decode(errors="ignore") or "x"
+    return (text or "x").encode()[:MAX_ID_BYTES].decode(errors="ignore") or "x"
 
 
 IDS = st.one_of(ODD, st.sampled_from("\0a😀").map(lambda character: character * 256)).map(as_id)
@@ -178,8 +179,7 @@ def test_lists_of_up_to_129_items_fit_whatever_the_catalogue_holds() -> None:
     assert largest_recommendation(domain, item_ids, [""] * 500, 500) <= most, "500 items fit without titles"
 
 
-def test_a_title_has_one_limit_everywhere() -> None:
-    assert catalogue.MAX_TITLE_LENGTH == messages.MAX_TITLE_LENGTH
+def test_a_long_title_is_cut() -> None:
     assert catalogue.shown_title("x" * 1024) == "x" * 1024
     assert catalogue.shown_title("x" * 1_200_000) == "x" * 1023 + "…"
 

@@ -1,6 +1,6 @@
-"""Which outputs a record of the plays topic is owed: the contract's ids, from the outcome that the naive fold gives.
+"""Which outputs a record of the plays topic must have: the contract's ids, from the outcome that the naive fold gives.
 
-An applied play whose message is larger than its topic takes is owed a dead letter in its place, one for both, and the other
+An applied play whose message is larger than its topic takes has a dead letter in its place, one for both, and the other
 message as always.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
-#: By outcome: the last parts of the ids (deploy/contracts/asyncapi.json, intentrec-id). Any other outcome is owed nothing.
+#: By outcome: the last parts of the ids (deploy/contracts/asyncapi.json, intentrec-id). Any other outcome has none.
 KINDS = {"applied": (b"recommendation", b"intent"), "rejected": (b"dead_letter",), "late": (b"late",)}
 
 
@@ -24,8 +24,8 @@ class Placed(Protocol):
     def offset(self) -> int: ...
 
 
-def owed_outputs(record: Placed, outcome: str, too_large: Collection[bytes] = ()) -> Iterator[bytes]:
-    """The ids of the outputs that a record with this outcome is owed; ``too_large`` are kinds that its topics do not take."""
+def expected_outputs(record: Placed, outcome: str, too_large: Collection[bytes] = ()) -> Iterator[bytes]:
+    """The ids of the outputs that a record with this outcome must have; ``too_large`` are kinds that its topics do not take."""
     kinds = KINDS.get(outcome, ())
     for kind in (
         *(k for k in kinds if k not in too_large),
