@@ -514,3 +514,9 @@ def test_the_commands_say_what_they_did(
     assert run("sync", str(file), "--allow-shrink")[1].startswith("0 items put, 25 withdrawn, 4 unchanged")
     assert run("put", "x" * 257)[0] == 2
     assert run("put", "m1", "--attributes", "[]")[0] == 2
+    for item_id, is_known in (("item-1", True), ("nope", False), ("nope", True)):
+        assert root.run(["items", "withdraw", item_id]) == 0
+        shown = capsys.readouterr()
+        assert shown.out.startswith("withdrawn: ")
+        said = f"warning: {settings.items_topic} did not have the item {item_id!r}: if the id is right, a file that brings it"
+        assert (said in shown.err) is not is_known
