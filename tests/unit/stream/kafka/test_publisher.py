@@ -46,6 +46,9 @@ class FailingProducer:
         self._fails = fails
         self.partitions: set[int] = {0}
 
+    async def start(self) -> None:
+        pass
+
     async def partitions_for(self, topic: str) -> set[int]:
         return self.partitions
 
