@@ -23,12 +23,12 @@ from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from intentrec_core.history.changelog_codec import Marker
 from stream.delivery.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
 from stream.delivery.faust_app import create_app, deliver_to, source_of
-from stream.delivery.lag_monitor import can_read_end_offsets, look_deadline_s, watch_lag
+from stream.delivery.lag_monitor import watch_lag
 from stream.delivery.partition import TaskDependencies
 from stream.delivery.restore import read_changelog
 from stream.delivery.worker import PlaysWorker
 from stream.delivery.worker_metrics import WorkerMetrics
-from stream.kafka.broker_checks import check_topics, uses_transactions
+from stream.kafka.broker_checks import can_read_end_offsets, check_topics, look_deadline_s, uses_transactions
 from stream.kafka.clients import mark_retrieved
 from stream.kafka.outputs_producer import OutputsProducer
 from stream.kafka.publisher import Publisher, max_batch_bytes

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from intentrec_core.errors import StateError
+from stream.wire.erasure_record import RESEND_ERASURES
 
 if TYPE_CHECKING:
     from intentrec_core.history.changelog_codec import Marker
 
 logger = logging.getLogger(__name__)
 
-#: Part of every report of missed records of the plays topic, because erasure requests are among these records.
-RESEND_ERASURES = "; erasure requests may have been among them: resend the erasure requests of that period"
 #: Allowed difference between the clocks of producers and workers.
 CLOCK_SLACK_MS = 5000
 
