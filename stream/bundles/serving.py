@@ -23,7 +23,7 @@ from intentrec_core.times import parse_time
 from stream.bundles.verification import load_verified
 
 #: The fact in the manifest with the event time up to which popularity was counted.
-COUNTED_UNTIL = "plays_until_ms"
+PLAYS_UNTIL = "plays_until_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
     """
     domain, items, manifest = loaded.domain, loaded.item_table, loaded.manifest
     features = FeatureBuilder(domain, loaded.vocabulary, items)
-    until_ms = manifest.facts.get(COUNTED_UNTIL)
+    until_ms = manifest.facts.get(PLAYS_UNTIL)
     label_heads = [m for m, head in enumerate(domain.heads) if head.is_item_label]
     return Serving(
         version=loaded.version,
