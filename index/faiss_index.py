@@ -75,13 +75,17 @@ class FaissIndex(RefinedIndex):
         return self.kind is IndexKind.FLAT
 
     def holds_its_vectors(self) -> bool:
-        """Whether FAISS's content equals the vectors, every one of them.
+        """Whether FAISS's content equals the vectors: each of them, and nothing else.
 
         Cost: reading both once, some 0.3 s for a million items.
         """
+        if self.kind is IndexKind.IVF and self.faiss.invlists.compute_ntotal() != self.num_items:
+            return False
         for low in range(0, self.num_items, _COMPARED_AT_ONCE):
             own = self.exact.vectors[1 + low : 1 + low + _COMPARED_AT_ONCE]
-            held = self.faiss.reconstruct_n(low, len(own))
+            # FAISS leaves the row of an item that is in no inverted list as it was, and so NaN, which equals nothing.
+            held = np.full((len(own), self.faiss.d), np.nan, dtype=np.float32)
+            self.faiss.reconstruct_n(low, len(own), held)
             # HNSW's further coordinate follows from the others, and may be rounded otherwise on another machine.
             if not np.array_equal(held[:, : self.dimension], own):
                 return False

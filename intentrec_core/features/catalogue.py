@@ -9,14 +9,18 @@ This module does not know rows, label codes or domains: the domain declares what
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -28,6 +32,10 @@ from intentrec_core.features.attributes import ALLOWED, CannotBeKept, plain, uni
 from intentrec_core.limits import MAX_ID_BYTES, MAX_TITLE_LENGTH
 from intentrec_core.parquet import read_table
 
+_ALLOWED_IDS = f"a text of 1 to {MAX_ID_BYTES} bytes of UTF-8, or a whole number (one with a point only below 2^53)"
+#: From here on, numbers with a point do not hold every whole number.
+_END_OF_WHOLE = 2.0**53
+_ALLOWED_TITLES = "texts in UTF-8 and finite numbers"
 #: Halves of surrogate pairs. JSON can spell one alone ("\\ud83d"), and no encoding can write it.
 _HALVES = re.compile("[\ud800-\udfff]")
 _HALF_IN_TITLE = "half of a surrogate pair, which is no UTF-8"
@@ -66,6 +74,8 @@ class LeftOut(NamedTuple):
             return f"{self.first}: {self.reason}{more}: the row is left out"
         if self.reason == _HALF_IN_TITLE:
             return f"{self.first}, title: {self.reason}{more}: shown as U+FFFD"
+        if self.allowed == _ALLOWED_TITLES:
+            return f"{self.first}, title: {self.reason}{more}: the item_id is shown; allowed: {self.allowed}"
         return f"{self.first}, attribute {self.attribute}: {self.reason}{more}: left out; allowed: {self.allowed}"
 
 
@@ -93,14 +103,19 @@ class Catalogue:
             kept.append(_kept(item, f"item {number}", found))
         self._hold(kept, found.left_out())
 
-    def _hold(self, items: list[Item], left_out: tuple[LeftOut, ...]) -> None:
+    def _hold(self, items: list[Item], left_out: tuple[LeftOut, ...], places: Sequence[str] = ()) -> None:
+        """``places``: of the items in their file."""
         items, unnamed = _within_names(items)
         self.items = items
         self.left_out = (*left_out, *unnamed)
         self._by_id: dict[str, Item] = {item.item_id: item for item in items}
         if len(self._by_id) < len(items):
             twice = next(item_id for item_id, num in Counter(item.item_id for item in items).items() if num > 1)
-            raise DataError(f"catalogue: item_id {twice!r} occurs twice: keep one row per item")
+            at = [at for at, item in enumerate(items) if item.item_id == twice][:2]
+            first, second = (places[i] if places else f"item {i}" for i in at)
+            raise DataError(
+                f"catalogue: item_id {twice!r} occurs twice, in {first} and {second}: keep one row per item"
+            )
 
     def __len__(self) -> int:
         return len(self.items)
@@ -171,16 +186,18 @@ class Catalogue:
 
         ``all_plain``: every value is known to be one that a bundle can hold, and is not looked at.
         """
-        found, kept = _Findings(), []
+        found, kept = _Findings(), list[Item]()
+        places: list[str] = []
         for place, row in rows:
             item_id: Any = None if isinstance(row, CannotBeKept) else _id(row.get("item_id"))
             problem = str(row) if isinstance(row, CannotBeKept) else _id_problem(item_id)
             if problem or isinstance(row, CannotBeKept):
                 found.add("", problem, place)
                 continue
+            places.append(place)
             if all_plain:
                 attributes = {n: value for n, value in row.items() if value is not None and n not in _NOT_ATTRIBUTES}
-                kept.append(Item(item_id, _title(row.get("title"), item_id), attributes))
+                kept.append(Item(item_id, _title(row.get("title"), item_id, place, found), attributes))
                 continue
             attributes = {name: value for name, value in row.items() if name not in _NOT_ATTRIBUTES}
             title: Any = row.get("title")
@@ -189,7 +206,7 @@ class Catalogue:
         if left_out and not kept:
             raise DataError(f"{left_out[0].line()}, and no other row is valid")
         catalogue = cls.__new__(cls)
-        catalogue._hold(kept, left_out)
+        catalogue._hold(kept, left_out, places)
         return catalogue
 
     def save(self, path: Path) -> None:
@@ -210,9 +227,10 @@ class Catalogue:
         try:
             if path.suffix == ".parquet":
                 return cls.from_table(read_table(path))
-            with path.open(encoding="utf-8-sig") as lines:
+            # Bytes that are no UTF-8 become halves of surrogate pairs, so that their line can be named.
+            with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
                 return cls._of_rows(_json_rows(lines))
-        except (OSError, UnicodeDecodeError, pa.ArrowException, DataError) as error:
+        except (OSError, pa.ArrowException, DataError) as error:
             raise DataError(f"{path}: {error}") from error
 
 
@@ -220,14 +238,18 @@ class _Findings:
     """Collects what is left out: the first place of each kind, and how many there are."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], tuple[str, int]] = {}
+        self._found: dict[tuple[str, str, str], tuple[str, int]] = {}
 
-    def add(self, attribute: str, reason: str, place: str) -> None:
-        first, num = self._found.get((attribute, reason), (place, 0))
-        self._found[attribute, reason] = (first, num + 1)
+    def add(self, attribute: str, reason: str, place: str, allowed: str = ALLOWED) -> None:
+        kind = attribute, reason, allowed
+        first, num = self._found.get(kind, (place, 0))
+        self._found[kind] = (first, num + 1)
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        return tuple(LeftOut(*kind, first, num) for kind, (first, num) in self._found.items())
+        return tuple(
+            LeftOut(attribute, reason, first, num, allowed)
+            for (attribute, reason, allowed), (first, num) in self._found.items()
+        )
 
 
 def _within_names(items: list[Item]) -> tuple[list[Item], tuple[LeftOut, ...]]:
@@ -266,26 +288,42 @@ def _kept(item: Item, place: str, found: _Findings) -> Item:
         same = same and kept is value and kept is not None
         if kept is not None:
             attributes[name] = kept
-    title = _title(item.title, item.item_id)
-    if "\ufffd" in title and title is not item.title and "\ufffd" not in str(item.title):
-        found.add("title", _HALF_IN_TITLE, f"{place}, item {item.item_id!r}")
+    title = _title(item.title, item.item_id, place, found)
     return item if same and title is item.title else Item(item.item_id, title, attributes)
 
 
-def _title(value: Any, item_id: str) -> str:
+def _title(value: Any, item_id: str, place: str, found: _Findings) -> str:
     """The title as it is shown: the id where there is none, and U+FFFD in place of what is no UTF-8."""
-    text = value if isinstance(value, str) else value_text(value) if _is_number(value) else ""
-    if not text.isascii():
-        text = _HALVES.sub("\ufffd", text)
-    return text or item_id
+    if not isinstance(value, str):
+        try:
+            value = _as_title(value)
+        except CannotBeKept as error:
+            found.add("title", str(error), f"{place}, item {item_id!r}", _ALLOWED_TITLES)
+            return item_id
+    if not value.isascii() and _HALVES.search(value):
+        found.add("title", _HALF_IN_TITLE, f"{place}, item {item_id!r}")
+        return _HALVES.sub("\ufffd", value)
+    return value or item_id
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value == value  # NaN is a missing value
+def _as_title(value: Any) -> str:
+    """A title that is no text; empty for a missing one. Raises: CannotBeKept for one that cannot be shown."""
+    kept = plain(value)
+    if isinstance(value, (list, tuple, np.ndarray, date, time, timedelta)):
+        raise CannotBeKept(f"a {type(value).__name__}")
+    if isinstance(kept, float) and not math.isfinite(kept):
+        raise CannotBeKept(f"{kept}, which is not finite")
+    return "" if kept is None else value_text(kept)
 
 
 def _id(value: Any) -> Any:
-    """An id as a text, which a whole number is in plays too."""
+    """An id as a text, which a whole number is in plays too, however it is written; any other value as it is."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _END_OF_WHOLE:
+        return str(int(value))
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return str(int(value))
+    if isinstance(value, bytes):
+        return value.decode(errors="surrogateescape")
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -296,7 +334,7 @@ def _id_problem(item_id: Any) -> str:
             return ""
     except UnicodeEncodeError:
         pass
-    return f"item_id is {ascii(item_id)[:60]}; allowed: a text of 1 to {MAX_ID_BYTES} bytes of UTF-8"
+    return f"item_id is {ascii(item_id)[:60]}; allowed: {_ALLOWED_IDS}"
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -338,6 +376,14 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any] | 
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        if not line.isascii():
+            try:
+                line.encode()
+            except UnicodeEncodeError as error:
+                wrong = line[error.start].encode(errors="surrogateescape")[0]
+                raise DataError(
+                    f"line {number}: character {error.start + 1} is the byte 0x{wrong:02x}, which is not UTF-8; allowed: UTF-8"
+                ) from error
         try:
             row = json.loads(line)
         except RecursionError:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from intentrec_core.errors import DataError
-from intentrec_core.history.history import MISSING_DURATION_S, EventLayout, hash64, text_hash
+from intentrec_core.history.history import MISSING_DURATION_S, AttributeColumn, EventLayout, hash64, text_hash
 from intentrec_core.times import iso_time
 
 
@@ -101,17 +101,34 @@ def _pack(layout: EventLayout, plays: pa.Table) -> NDArray[np.void]:
     packed["event_hash"] = np.fromiter(map(hash64, plays.column("event_id").to_pylist()), "<u8", plays.num_rows)
     packed["ts_ms"] = plays.column("ts_ms").to_numpy()
     packed["duration_s"] = pc.fill_null(plays.column("duration_s"), MISSING_DURATION_S).to_numpy()
-    for name, key, convert in layout.attributes:
-        values = attribute_column(plays, key)
-        try:
-            packed[name] = _by_distinct(values, convert, layout.dtype[name])
-        except ValueError as error:
-            row, value = _first_refused(values, convert)
-            place = key if key == "action" else f"context {key}"
-            raise DataError(
-                f"plays: {_play(plays, row)}, {place}: {repr(value)[:80]} is not a finite number; allowed: finite numbers"
-            ) from error
+    for attribute in layout.attributes:
+        packed[attribute.name] = _attribute(layout, attribute, plays, _play)
     return packed
+
+
+def check_attributes(layout: EventLayout, plays: pa.Table) -> None:
+    """Checks what the domain reads of actions and contexts, in a table whose rows are still those of the file.
+
+    Raises: DataError when a value that the domain reads as a number is not one, with its row and name.
+    """
+    for attribute in layout.attributes:
+        _attribute(layout, attribute, plays, lambda _, row: f"row {row}")
+
+
+def _attribute(
+    layout: EventLayout, attribute: AttributeColumn, plays: pa.Table, place: Callable[[pa.Table, int], str]
+) -> NDArray[Any]:
+    """The packed column of an attribute. ``place`` names a row of the table in an error."""
+    name, key, convert = attribute
+    values = attribute_column(plays, key)
+    try:
+        return _by_distinct(values, convert, layout.dtype[name])
+    except ValueError as error:
+        row, value = _first_refused(values, convert)
+        shown = key if key == "action" else f"context {key}"
+        raise DataError(
+            f"plays: {place(plays, row)}, {shown}: {repr(value)[:80]} is not a finite number; allowed: finite numbers"
+        ) from error
 
 
 def _play(plays: pa.Table, row: int) -> str:

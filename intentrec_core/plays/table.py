@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 
 from intentrec_core.errors import DataError
 from intentrec_core.limits import MAX_DURATION_S
-from intentrec_core.plays.text_columns import contexts, ids, names, without_nan
+from intentrec_core.plays.text_columns import contexts, ids, names, utf8, without_nan
 from intentrec_core.plays.time_column import times_ms
 from intentrec_core.times import EARLIEST_MS, END_MS
 
+_ALLOWED_DURATIONS = f"allowed: seconds from 0 to {MAX_DURATION_S:,.0f}, or null for a missing one"
 _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 PLAYS = pa.schema(
     [
@@ -78,9 +79,17 @@ def sort_plays(table: pa.Table) -> pa.Table:
 
 
 def check_plays(table: pa.Table, *, earliest_ms: int = EARLIEST_MS, end_ms: int = END_MS) -> pa.Table:
-    """The table in schema :data:`PLAYS` and event-time order. Missing optional columns are added as nulls, unknown columns
-    are dropped, and NaN is a missing value, as an empty action or session is. A timestamp or a date in ``ts_ms`` is converted by
-    its type, a text is read as ISO 8601.
+    """The table in schema :data:`PLAYS` and event-time order (:func:`in_schema`, :func:`sort_plays`).
+
+    Raises: as :func:`in_schema`.
+    """
+    return sort_plays(in_schema(table, earliest_ms=earliest_ms, end_ms=end_ms))
+
+
+def in_schema(table: pa.Table, *, earliest_ms: int = EARLIEST_MS, end_ms: int = END_MS) -> pa.Table:
+    """The table in schema :data:`PLAYS`, its rows in their order. Missing optional columns are added as nulls, unknown columns
+    are dropped, and NaN is a missing value, as an empty action, session or duration is. A timestamp or a date in ``ts_ms`` is
+    converted by its type, a text is read as ISO 8601.
 
     Raises: DataError with the name of a column that is missing, has the wrong type, or has nulls where none are
     allowed, and with the row of a time outside [``earliest_ms``, ``end_ms``), or of another value outside the limits that plays
@@ -103,15 +112,19 @@ def check_plays(table: pa.Table, *, earliest_ms: int = EARLIEST_MS, end_ms: int 
             columns.append(_CONVERT[field.name](f"plays: column {field.name}", column))
         except pa.ArrowException as error:
             raise DataError(f"plays: column {field.name} is {column.type}, must be {field.type}: {error}") from error
-    return sort_plays(pa.table(columns, schema=PLAYS))
+    return pa.table(columns, schema=PLAYS)
 
 
 def _durations(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column as seconds, without NaN, which means missing. A duration type is converted by its unit.
+    """The column as seconds, without NaN and empty texts, which mean missing. A duration type is converted by its unit.
 
-    Raises: DataError with the first row that is out of range.
+    Raises: DataError with the first row that is no number or out of range.
     """
-    if pa.types.is_duration(column.type):
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _is_text(column.type):
+        column = _numbers_of_texts(name, column)
+    elif pa.types.is_duration(column.type):
         column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), _PER_SECOND[column.type.unit])
     elif pa.types.is_integer(column.type):  # a direct cast to float32 refuses large integers
         column = column.cast(pa.float64(), safe=False)
@@ -119,11 +132,32 @@ def _durations(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     wrong = pc.fill_null(pc.or_(pc.less(column, 0.0), pc.greater(column, MAX_DURATION_S)), False)
     row = pc.index(wrong, True).as_py()
     if row >= 0:
-        raise DataError(
-            f"{name}: row {row}: {column[row].as_py():g}; "
-            f"allowed: seconds from 0 to {MAX_DURATION_S:,.0f}, or null for a missing one"
-        )
+        raise DataError(f"{name}: row {row}: {column[row].as_py():g}; {_ALLOWED_DURATIONS}")
     return column
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _numbers_of_texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    texts = pc.utf8_trim_whitespace(utf8(name, column))
+    texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    try:
+        return texts.cast(pa.float64())
+    except pa.ArrowInvalid:
+        row = next(row for row, text in enumerate(texts) if not _is_number(text))
+        raise DataError(
+            f"{name}: row {row}: {repr(texts[row].as_py())[:80]}, no number; {_ALLOWED_DURATIONS}"
+        ) from None
+
+
+def _is_number(text: pa.StringScalar) -> bool:
+    try:
+        text.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 _CONVERT: Mapping[str, Callable[[str, pa.ChunkedArray], pa.ChunkedArray]] = {

@@ -1,12 +1,12 @@
 """The texts of stored plays: ids, actions and contexts, within the limits that plays on the topic have.
 
-A whole number is the text of its digits, also in a column of numbers with a point, which is how pandas keeps whole numbers
-beside missing ones. NaN is missing. Every other text outside the limits is refused with its row.
+A whole number is the text of its digits, also in a column of numbers with a point or of decimals: so pandas keeps whole numbers
+beside missing ones. NaN is missing. Every other text outside the limits, and bytes that are no UTF-8, are refused with their row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +62,7 @@ def contexts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
             maps = pa.MapArray.from_arrays(
                 _from_zero(chunk.offsets), _entries(chunk, chunk.keys), _entries(chunk, numbers), mask=missing
             )
-        checked.append(maps.cast(kind))
+        checked.append(pc.cast(maps, options=_unchecked(kind)))
         _check_context(name, checked[-1], first)
         first += len(chunk)
     return pa.chunked_array(checked, kind)
@@ -84,12 +84,15 @@ def _check_context(name: str, maps: pa.MapArray, first: int) -> None:
     keys, values = _entries(maps, maps.keys), _entries(maps, maps.items)
     given = np.concatenate([[0], np.cumsum(values.is_valid().to_numpy(zero_copy_only=False))])
     sizes = np.diff(given[offsets])
-    of_keys = pc.utf8_length(keys).to_numpy()
-    of_values = pc.fill_null(pc.utf8_length(values), 0).to_numpy()
 
     def row(entry: int) -> int:
         return first + int(np.searchsorted(offsets, entry, side="right")) - 1
 
+    for of_all, what in ((keys, "a name, "), (values, "a value, ")):
+        for at, found in _first_not_utf8(of_all):
+            raise DataError(f"{name}: row {row(at)}: {what}{found}")
+    of_keys = pc.utf8_length(keys).to_numpy()
+    of_values = pc.fill_null(pc.utf8_length(values), 0).to_numpy()
     for at in np.flatnonzero(sizes > MAX_CONTEXT_ENTRIES)[:1].tolist():
         raise DataError(f"{name}: row {first + at}: {sizes[at]} entries; allowed: at most {MAX_CONTEXT_ENTRIES}")
     for at in np.flatnonzero((of_keys < 1) | (of_keys > MAX_NAME_LENGTH))[:1].tolist():
@@ -106,7 +109,41 @@ def _texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         allowed = "texts, or whole numbers below 2^53"
         _refuse(name, pc.invert(_is_whole(column)), lambda row: f"{column[row]}, a number; allowed: {allowed}")
         column = column.cast(pa.int64())
-    return column.cast(pa.string())
+    elif pa.types.is_decimal(column.type):
+        column = column.cast(pa.decimal256(76, max(column.type.scale, 0)))
+        is_whole = pc.equal(column, pc.floor(column))
+        _refuse(name, pc.invert(is_whole), lambda row: f"{column[row]}, a number; allowed: texts, or whole numbers")
+        column = column.cast(pa.decimal256(76, 0))
+    return utf8(name, column)
+
+
+def utf8(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as texts. Raises: DataError with the first row that is no UTF-8, which no reader of Parquet checks."""
+    texts = pc.cast(column, options=_unchecked(pa.string()))
+    first = 0
+    for chunk in texts.chunks:
+        for at, found in _first_not_utf8(chunk):
+            raise DataError(f"{name}: row {first + at}: {found}")
+        first += len(chunk)
+    return texts
+
+
+def _unchecked(kind: pa.DataType) -> pc.CastOptions:
+    """Arrow's own check of UTF-8 would not say which row it is."""
+    return pc.CastOptions(kind, allow_invalid_utf8=True)
+
+
+def _first_not_utf8(texts: pa.Array) -> Iterator[tuple[int, str]]:
+    """The place of the first text that is no UTF-8, and what is said of it."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        for at, value in enumerate(texts.cast(pa.binary()).to_pylist()):
+            try:
+                (value or b"").decode()
+            except UnicodeDecodeError:
+                yield at, f"{repr(value)[:80]} is not UTF-8; allowed: texts in UTF-8"
+                return
 
 
 def _numbers(values: pa.ChunkedArray) -> pa.Array:

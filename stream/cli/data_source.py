@@ -108,12 +108,16 @@ def _load_folder(folder: Path, domain: Domain) -> DataSet:
 def _read_plays(path: Path, domain: Domain) -> pa.Table:
     import pyarrow as pa
 
+    from intentrec_core.history.history import EventLayout
     from intentrec_core.parquet import read_table
-    from intentrec_core.plays.table import check_plays
+    from intentrec_core.plays.members import check_attributes
+    from intentrec_core.plays.table import in_schema, sort_plays
 
     end_ms = min(END_MS, time.time_ns() // 1_000_000 + domain.max_future_ms + 1)
     try:
-        return check_plays(read_table(path), earliest_ms=domain.earliest_ms, end_ms=end_ms)
+        plays = in_schema(read_table(path), earliest_ms=domain.earliest_ms, end_ms=end_ms)
+        check_attributes(EventLayout(domain), plays)
+        return sort_plays(plays)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     except DataError as error:

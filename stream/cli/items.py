@@ -49,7 +49,9 @@ def sync(
     ],
     allow_shrink: Annotated[
         bool,
-        typer.Option("--allow-shrink", help="Accept a file with less than 80 % of the items that it had before."),
+        typer.Option(
+            "--allow-shrink", help="Accept a file that lacks more than 20 % of the items, or an attribute of them."
+        ),
     ] = False,
     broker: options.Broker = None,
 ) -> None:
@@ -59,8 +61,9 @@ def sync(
     from this one are withdrawn. Items put by hand stay; if the file has them too, the
     newest write counts. Items withdrawn by hand stay withdrawn. While a row cannot be
     read, nothing is withdrawn, because it may be any item's. A file that is empty,
-    unreadable or lacks more than 20 % of them changes nothing (exit code 3). With
-    catalogue_source=topic the trainer does the same before each training run.
+    unreadable, lacks more than 20 % of them, or takes an attribute from more than
+    20 %, changes nothing (exit code 3). With catalogue_source=topic the trainer does
+    the same before each training run.
     """
     from stream.kafka.items_writer import sync_items
 
@@ -102,13 +105,21 @@ def withdraw(item_id: ItemId, broker: options.Broker = None) -> None:
     It stays withdrawn although a catalogue file has it, until it is put by hand. A
     record without a value, written by another program, does not hold against files.
     Recommendations whose catalogue_offset is at or past the printed offset do not
-    have it.
+    have it, while the topic is the same one. An id that the topic did not have is
+    withdrawn too, with a warning.
     """
-    from stream.kafka.items_writer import withdraw_item
+    from stream.kafka.items_writer import had_item, withdraw_item
 
     settings = options.settings(broker=broker)
     offset = asyncio.run(withdraw_item(settings, item_id))
     results().print(f"withdrawn: {settings.items_topic} offset {offset}", soft_wrap=True)
+    if not asyncio.run(had_item(settings, item_id, offset)):  # afterwards: it reads all of the topic
+        print_warnings(
+            [
+                f"{settings.items_topic} did not have the item {item_id!r}: if the id is right, a file that brings it does not "
+                "show it until it is put by hand (intentrec items put)"
+            ]
+        )
 
 
 @group.command(

@@ -22,9 +22,8 @@ from intentrec_core.errors import BrokerError
 from intentrec_core.features.catalogue import Item
 from stream.kafka.broker_checks import supports_transactions
 from stream.kafka.clients import close_consumer, reader
-from stream.kafka.topic_id import read_topic_id
+from stream.kafka.topic_id import TopicNow, read_log_end, read_topic
 from stream.kafka.topic_reader import FETCH_BYTES, Records, read_until
-from stream.kafka.topics import count_partitions
 from stream.wire.catalogue_record import ItemChanges, as_shown, item_hash, read_item
 from stream.wire.messages import CatalogueItem
 
@@ -49,9 +48,9 @@ _MAX_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The id of the topic, None where the broker has none, and the offset after its last record as of a time since 1970."""
+    """The topic, and the offset after its last record as of a time since 1970."""
 
-    topic_id: bytes | None
+    topic: TopicNow
     end: int
     at_s: float
 
@@ -75,24 +74,15 @@ class ItemsReader:
 
         Raises: BrokerError when the broker cannot be reached, or the topic does not exist as one partition.
         """
-        settings, topic = self._settings, self._source.topic
+        settings = self._settings
         # Probed, whatever the transactions setting says: only a broker with transactions reports exact ends.
         self._exact_ends = await supports_transactions(settings)
-        try:
-            num_partitions = (await count_partitions(settings, topic)).get(topic)
-        except KafkaError as error:
-            raise self._unreadable(error) from error
-        if num_partitions != 1:
-            raise BrokerError(
-                f"topic {topic} on {settings.broker} has {num_partitions or 'no'} partitions; allowed: one; "
-                "create it: intentrec topics"
-            )
         # No reset by the client: it would go on in a topic that was made anew as if the records before were still there.
         self._consumer = reader(settings, "items", max_partition_fetch_bytes=FETCH_BYTES, auto_offset_reset="none")
         try:
             await self._consumer.start()
             await self._rewind()
-        except (KafkaError, TimeoutError) as error:
+        except (KafkaError, BrokerError, TimeoutError) as error:
             await close_consumer(self._consumer)
             raise self._unreadable(error) from error
         return self
@@ -119,10 +109,22 @@ class ItemsReader:
         return items
 
     async def changes(self) -> ItemChanges:
-        """All items as of the end of the topic now.
+        """All items as of the end of the topic now, also where it was made anew since the reader connected, or meanwhile.
 
-        Raises: BrokerError when the broker fails.
+        Raises: BrokerError when the broker fails, or the topic does not exist as one partition.
         """
+        while True:
+            try:
+                if self._is_anew(await self._topic()):
+                    await self._rewind()
+                changes = await self._all()
+                if not self._is_anew(await self._topic()):
+                    return changes
+            except KafkaError as error:
+                raise self._unreadable(error) from error
+            await asyncio.sleep(_RETRY_S)
+
+    async def _all(self) -> ItemChanges:
         items: dict[int, Item | None] = {}
         offset, num_unreadable = -1, 0
         async for records in self.to_the_end():
@@ -137,12 +139,17 @@ class ItemsReader:
 
         Their offset is that of the last record read, the markers of transactions included: :meth:`changes` counts these too, and
         all workers that have read all of the topic know the same offset. A marker alone changes nothing but the offset. A topic
-        that was deleted and made anew is read from its beginning, once it holds a record: before that nothing is known of what it
-        will hold.
+        that was deleted and made anew is read from its beginning, once it holds an item: before that nothing is known of what it
+        will hold, but for what it withdraws.
 
         ``saw_lag(num_waiting, as_of_s)`` is called about once a second, and before changes are yielded. ``num_waiting``: records
-        that the caller has not applied yet; NaN while the topic is gone or empty, or the broker fails. ``as_of_s``: every record
-        written before this time, in seconds since 1970, is applied. Changes count as applied when the caller asks for the next.
+        that the caller has not applied yet, those of open transactions included; NaN while the topic is gone, has not one
+        partition or was made anew and holds no item, or the broker fails. ``as_of_s``: every record written before this time, in
+        seconds since 1970, is applied, but for what a transaction held back that was open when the topic was read first. Changes
+        count as applied when the caller asks for the next.
+
+        The embedded broker gives the offset of its last batch's first record as the end: ``as_of_s`` can be ahead while a batch
+        of more than 512 records is applied.
         """
         known, awaited = await self._consumer.position(self._source), None
         next_look_s = next_reread_s = 0.0
@@ -155,11 +162,10 @@ class ItemsReader:
                     continue
                 # After each fetch, so that nothing of a topic made anew is taken for a change of the one before.
                 look = await self._look()
-                # A broker without ids says nothing about it: during an upgrade some brokers have ids and others do not.
-                is_anew = None not in (look.topic_id, self._topic_id) and look.topic_id != self._topic_id
+                is_anew = self._is_anew(look.topic)
             except (OffsetOutOfRangeError, UnknownTopicOrPartitionError):
                 is_anew = True
-            except (KafkaError, TimeoutError) as error:
+            except (KafkaError, BrokerError, TimeoutError) as error:
                 saw_lag(math.nan, self._as_of_s)
                 self._warn(error)
                 self._consumer.seek(self._source, known)  # what was fetched before the failure is fetched again
@@ -168,12 +174,13 @@ class ItemsReader:
             if is_anew:
                 saw_lag(math.nan, self._as_of_s)
                 await asyncio.sleep(next_reread_s - time.monotonic())
-                yield await self._all_again()
+                async for changes in self._all_again():
+                    yield changes
                 next_reread_s = time.monotonic() + _REREAD_INTERVAL_S
                 known, awaited = await self._consumer.position(self._source), None
                 saw_lag(0, self._as_of_s)
                 continue
-            self._topic_id, self._warned = self._topic_id or look.topic_id, ""
+            self._topic_id, self._warned = self._topic_id or look.topic.topic_id, ""
             next_look_s = time.monotonic() + _LOOK_INTERVAL_S
             awaited = awaited or look
             if position != known:
@@ -184,17 +191,22 @@ class ItemsReader:
                 self._as_of_s, awaited = awaited.at_s, None
             saw_lag(max(0, look.end - known), self._as_of_s)
 
-    async def _all_again(self) -> ItemChanges:
-        """All items of the topic that there is now, once it holds a record."""
+    async def _all_again(self) -> AsyncIterator[ItemChanges]:
+        """All items of the topic that there is now, once it holds one; before that what it withdraws."""
+        withdrawn: ItemChanges | None = None
         while True:
             try:
                 async with asyncio.timeout(_LOOK_DEADLINE_S):
                     await self._rewind()
                 changes = await self.changes()
-                if changes.items:
+                if any(item is not None for item in changes.items.values()):
                     logger.warning("%s was made anew: all of it is read again", self._source.topic)
-                    return replace(changes, is_whole=True)
+                    yield replace(changes, is_whole=True)
+                    return
                 self._warn(None)
+                if changes.items and changes != withdrawn:
+                    withdrawn = changes
+                    yield changes
             except (KafkaError, BrokerError, TimeoutError) as error:
                 self._warn(error)
                 # A consumer asks for an assigned topic that is gone thousands of times a second.
@@ -202,12 +214,13 @@ class ItemsReader:
             await asyncio.sleep(_RETRY_S)
 
     def _warn(self, error: Exception | None) -> None:
-        """Says why the items cannot be read; None where the topic holds no record. At once where the cause is another one."""
+        """Says why the items cannot be read; None where the topic holds no item. At once where the cause is another one."""
         topic, broker = self._source.topic, self._settings.broker
         if error is not None and not isinstance(error, UnknownTopicOrPartitionError):
-            text = f"the items in topic {topic} on {broker} cannot be read; retrying: {error!r}"
+            fault = error if isinstance(error, BrokerError) else repr(error)
+            text = f"the items in topic {topic} on {broker} cannot be read; lists stay as they are; retrying: {fault}"
         else:
-            fault = "holds no record" if error is None else "does not exist"
+            fault = "holds no item" if error is None else "does not exist"
             remedy = (
                 "intentrec items sync FILE" if error is None else "intentrec topics, then intentrec items sync FILE"
             )
@@ -219,7 +232,7 @@ class ItemsReader:
     async def _rewind(self) -> None:
         """Goes to the beginning of the topic that there is now."""
         # The id first: of a topic that is made anew after this, the next look finds another one.
-        self._topic_id = await read_topic_id(self._consumer._client, self._source.topic)
+        self._topic_id = (await self._topic()).topic_id
         beginning = (await self._consumer.beginning_offsets([self._source]))[self._source]
         # Assigned anew, so that the consumer drops what it has fetched ahead.
         self._consumer.assign([self._source])
@@ -227,8 +240,18 @@ class ItemsReader:
 
     async def _look(self) -> _Look:
         async with asyncio.timeout(_LOOK_DEADLINE_S):
-            topic_id, at_s = await read_topic_id(self._consumer._client, self._source.topic), time.time()
-            return _Look(topic_id, (await self._consumer.end_offsets([self._source]))[self._source], at_s)
+            topic, at_s = await self._topic(), time.time()
+            return _Look(topic, await read_log_end(self._consumer._client, self._source), at_s)
+
+    async def _topic(self) -> TopicNow:
+        topic = await read_topic(self._consumer._client, self._source.topic)
+        if topic.num_partitions != 1:
+            raise several_partitions(self._settings, topic.num_partitions)
+        return topic
+
+    def _is_anew(self, topic: TopicNow) -> bool:
+        # A broker without ids says nothing about it: during an upgrade some brokers have ids and others do not.
+        return None not in (topic.topic_id, self._topic_id) and topic.topic_id != self._topic_id
 
     async def to_the_end(self) -> AsyncIterator[Records]:
         """The records from where reading ended before, at first from the beginning, up to the end of the topic as of now.
@@ -238,6 +261,7 @@ class ItemsReader:
         source, exact = self._source, self._exact_ends
         try:
             as_of_s = time.time()
+            written = await read_log_end(self._consumer._client, source)
             self._end = (await self._consumer.end_offsets([source]))[source]
             beginning = (await self._consumer.beginning_offsets([source]))[source]
             if not exact or beginning < self._end:
@@ -245,7 +269,9 @@ class ItemsReader:
                     yield records
                 if exact:  # the last fetch may have gone past the end, and what is past it was not yielded
                     self._consumer.seek(source, self._end)
-            self._as_of_s = as_of_s
+            # An open transaction holds the end back. The first time is told all the same, and gets older until then.
+            if written <= self._end or not self._as_of_s:
+                self._as_of_s = as_of_s
         except KafkaError as error:
             raise self._unreadable(error) from error
 
@@ -268,6 +294,17 @@ class ItemsReader:
             return error
 
     def _unreadable(self, error: BaseException) -> BrokerError:
-        return BrokerError(
-            f"the items in topic {self._source.topic} on {self._settings.broker} cannot be read: {error!r}; is the broker up?"
-        )
+        topic, broker = self._source.topic, self._settings.broker
+        if isinstance(error, BrokerError):
+            return error
+        if isinstance(error, UnknownTopicOrPartitionError):
+            return BrokerError(f"topic {topic} on {broker} does not exist; create it: intentrec topics")
+        return BrokerError(f"the items in topic {topic} on {broker} cannot be read: {error!r}; is the broker up?")
+
+
+def several_partitions(settings: Settings, num_partitions: int) -> BrokerError:
+    """The error where the items topic has another number of partitions than one."""
+    return BrokerError(
+        f"topic {settings.items_topic} on {settings.broker} has {num_partitions} partitions; allowed: one, because an offset "
+        "says what is known; delete it, then: intentrec topics, then intentrec items sync FILE"
+    )

@@ -8,7 +8,8 @@ The file is a writer like any other, and the topic holds the catalogue. Only a f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
 from intentrec_core.limits import MAX_ID_BYTES
 from stream.kafka.clients import start_producer
-from stream.kafka.items_reader import ItemsReader
+from stream.kafka.items_reader import ItemsReader, several_partitions
 from stream.wire.catalogue_record import read_item
 from stream.wire.codec import encode
 from stream.wire.messages import CatalogueItem
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 #: A file that has a smaller share than this of the items that a file put before is taken for a broken export.
 MIN_KEPT_RATIO = 0.8
+#: And so is one that takes an attribute from a larger share than this of the items: a filter that reads it would hide them.
+_MAX_LOST_PERCENT = 20
 #: Below Kafka's default limit on a record, 1 MiB with its headers.
 MAX_ITEM_BYTES = 1_000_000
 _NUM_IN_FLIGHT = 2_000
@@ -79,16 +82,21 @@ def plan_sync(
     """Compares the rows of a file with the items of the topic. ``left_out`` says what was not read of the file. If that is a
     whole row, nothing is withdrawn, because the row may have been any item's.
 
-    Raises: DataError when the file is empty, or has less than four fifths of the items that a file put before, by their ids, and
-    that is not allowed explicitly.
+    Raises: DataError when the file is empty; or, unless that is allowed explicitly, when it has less than four fifths of the
+    items that a file put before, by their ids, or takes an attribute from more than a fifth of the items that both have.
     """
     plan, num_same, seen = SyncPlan(), 0, set[str]()
+    had, has, num_both = Counter[str](), Counter[str](), 0
     for row in rows:
         seen.add(row.item_id)
         before = known.get(row.item_id)
         if before is not None and before.withdrawn:
             plan.held.append(row.item_id)
             continue
+        if before is not None:
+            num_both += 1
+            had.update(_given(before.attributes or {}))
+            has.update(_given(row.attributes))
         item = CatalogueItem(item_id=row.item_id, title=row.title, attributes=dict(row.attributes), written_by="file")
         try:
             value = _encoded(item)
@@ -110,9 +118,22 @@ def plan_sync(
             f"{file}: it has {num_kept} of the {len(of_file)} items on the topic that came from a file: one with less than "
             f"{MIN_KEPT_RATIO:.0%} of them changes nothing. If it is right: intentrec items sync --allow-shrink"
         )
+    lost = [name for name, num in had.items() if 100 * (num - has[name]) > _MAX_LOST_PERCENT * num_both]
+    if lost and not allow_shrink:
+        shown = [f"{name!a} in {has[name]}, on the topic in {had[name]}" for name in lost]
+        raise DataError(
+            f"{file}: of the {num_both} items that the topic has too, fewer have the attribute {_named(shown)}: a filter that "
+            f"reads it would hide the others. A file that takes it from more than {_MAX_LOST_PERCENT} % of them changes nothing: "
+            "give them a value. If the file is right: intentrec items sync --allow-shrink"
+        )
     if not _has_unread_rows(left_out):
         plan.withdraw.extend(item_id.encode() for item_id in of_file if item_id not in seen)
     return replace(plan, left_out=tuple(left_out), num_same=num_same)
+
+
+def _given(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the attributes that have a value."""
+    return (name for name, value in attributes.items() if value is not None and value not in ("", []))
 
 
 def _has_unread_rows(left_out: Sequence[LeftOut]) -> bool:
@@ -197,11 +218,23 @@ async def put_item(settings: Settings, item: Item) -> int:
 
 
 async def withdraw_item(settings: Settings, item_id: str) -> int:
-    """Withdraws an item by hand; returns the offset of its record. A list with this or a higher offset does not have the item.
+    """Withdraws an item by hand; returns the offset of its record. While the topic is the same one, a list with
+    this or a higher offset does not have the item.
 
     Raises: as :func:`put_item`.
     """
     return await _write_one(settings, CatalogueItem(item_id=item_id, withdrawn=True))
+
+
+async def had_item(settings: Settings, item_id: str, offset: int) -> bool:
+    """Whether the topic had the item before this offset, shown or withdrawn by hand. Raises: BrokerError."""
+    key, had = item_id.encode(), False
+    async with ItemsReader(settings) as topic:
+        async for records in topic.to_the_end():
+            for record in records:
+                if record.key == key and record.offset < offset:
+                    had = bool(record.value)
+    return had
 
 
 async def _write_one(settings: Settings, item: CatalogueItem) -> int:
@@ -216,11 +249,17 @@ async def _write_one(settings: Settings, item: CatalogueItem) -> int:
 
 
 async def write_records(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:
-    """Writes records in their order, and returns their offsets once the broker has acknowledged all of them."""
+    """Writes records in their order, and returns their offsets once the broker has acknowledged all of them.
+
+    Raises: BrokerError when the broker refuses them, or the topic has not one partition.
+    """
     producer = await start_producer(settings)
     offsets: list[int] = []
     sent: list[asyncio.Future[Any]] = []
     try:
+        num_partitions = len(await producer.partitions_for(settings.items_topic))
+        if num_partitions != 1:
+            raise several_partitions(settings, num_partitions)
         for key, value in records:
             sent.append(await producer.send(settings.items_topic, value, key=key, partition=0))
             if len(sent) >= _NUM_IN_FLIGHT:

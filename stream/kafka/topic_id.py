@@ -1,16 +1,24 @@
-"""Reads the id of a topic, which tells a topic from one that was deleted and made anew under the same name.
+"""What is true of a topic now: its id, which tells it from one that was deleted and made anew under its name, and where it ends.
 
 aiokafka's own metadata requests end before version 10, the first with ids. Apache Kafka has had them since 2.8.
 """
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
-from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
 if TYPE_CHECKING:
@@ -19,12 +27,22 @@ if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
 
 _NO_ID = bytes(16)
+_READ_UNCOMMITTED, _LATEST = 0, -1
+_RETRY_S = 0.1
 
 
-async def read_topic_id(client: AIOKafkaClient, topic: str) -> bytes | None:
-    """The 16 bytes that identify a topic of one partition as long as it exists; None where the broker has no ids.
+@dataclass(frozen=True, slots=True)
+class TopicNow:
+    """``topic_id``: the 16 bytes that identify a topic as long as it exists; None where the broker has no ids."""
 
-    Asked is the broker that leads the partition: others may not know yet that the topic was made anew.
+    topic_id: bytes | None
+    num_partitions: int
+
+
+async def read_topic(client: AIOKafkaClient, topic: str) -> TopicNow:
+    """The topic as it is now. ``client`` follows it, or all topics.
+
+    Asked is the broker that leads partition 0: others may not know yet that the topic was made anew.
 
     Raises: KafkaError when the broker cannot be reached, or there is no such topic.
     """
@@ -38,11 +56,40 @@ async def read_topic_id(client: AIOKafkaClient, topic: str) -> bytes | None:
     except NotImplementedError:
         # aiokafka raises this, before it sends anything, where the broker does not know the request's version: such a broker has
         # no ids, and the topic is followed by its offsets alone.
-        return None
-    ((error_code, _, topic_id, *_),) = response.topics
+        if not await client.force_metadata_update():
+            raise KafkaConnectionError from None
+        partitions = client.cluster.partitions_for_topic(topic)
+        if not partitions:
+            raise UnknownTopicOrPartitionError from None
+        return TopicNow(None, len(partitions))
+    ((error_code, _, topic_id, _, partitions, *_),) = response.topics
     if error_code:
         raise for_code(error_code)
-    return None if topic_id == _NO_ID else topic_id
+    return TopicNow(None if topic_id == _NO_ID else topic_id, len(partitions))
+
+
+async def read_log_end(client: AIOKafkaClient, source: TopicPartition) -> int:
+    """The offset after the last record written, whether or not its transaction has ended.
+
+    Waits while no broker leads the partition.
+    A consumer of committed records calls the first record of the oldest open transaction the end. On the embedded broker it is a
+    lower bound.
+
+    Raises: KafkaError when the broker cannot be reached, or there is no such topic.
+    """
+    request = OffsetRequest(-1, _READ_UNCOMMITTED, [(source.topic, [(source.partition, _LATEST)])])
+    while True:
+        node = client.cluster.leader_for_partition(source)
+        if node not in (None, -1):
+            response = await client.send(node, request)
+            ((_, ((_, error_code, _, end),)),) = response.topics
+            if not error_code:
+                return int(end)
+            error = for_code(error_code)
+            if error is UnknownTopicOrPartitionError or not error.retriable:
+                raise error
+        await client.force_metadata_update()
+        await asyncio.sleep(_RETRY_S)
 
 
 class _Uuid(AbstractType[bytes]):

@@ -280,7 +280,7 @@ class Metrics:
         self.catalogue_lag = create.gauge(
             "catalogue_lag_records",
             "Records of the items topic that wait: lists do not take them into account yet; NaN: it is gone, "
-            "or made anew and still empty, or cannot be read",
+            "has several partitions, was made anew and holds no item, or cannot be read",
         )
         self.catalogue_read = create.gauge(
             "catalogue_read_timestamp_seconds",

@@ -35,12 +35,18 @@ class LiveCatalogue:
         self._entries: dict[int, _Entry] = {}
 
     def apply(self, changes: ItemChanges) -> None:
-        """Takes changes over. Cost: O(changes), or of all items where the changes are all that the topic has."""
+        """Takes changes over. Cost: O(changes), or of all items where the changes are all that the topic has.
+
+        What is as it was before is no change to the bundles.
+        """
         version = self.version + 1
         items = dict.fromkeys(self._entries) | dict(changes.items) if changes.is_whole else changes.items
         for item_hash, item in items.items():
+            held = self._entries.get(item_hash)
+            if held is not None and held.item == item:
+                continue
             # The newest entry is the last one: ``since`` reads backwards and stops at the first that it knows.
-            held = self._entries.pop(item_hash, None)
+            self._entries.pop(item_hash, None)
             self._entries[item_hash] = _Entry(item, version)
             self.num_items += (item is not None) - (held is not None and held.item is not None)
         # Set the version last: a thread that still reads the old one gets these changes again from ``since``.

@@ -7,6 +7,7 @@ module checks only what one record shows by itself; the pipeline checks partitio
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,8 @@ _decode_item = msgspec.json.Decoder(CatalogueItem).decode
 _encode = msgspec.json.Encoder().encode
 #: What a decoder raises: DecodeError and the other two for bytes that no decoder of JSON takes.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+#: Halves of surrogate pairs, which JSON can spell alone ("\\ud83d").
+_HALVES = re.compile("[\ud800-\udfff]")
 #: The last field of an output as it is encoded, and where in a value its number begins, counted from the end.
 NO_LATENCY = b',"latency_s":0.000000}'
 _BEFORE_LATENCY = -len(b"0.000000}")
@@ -104,7 +107,7 @@ def decode_play(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> D
     except msgspec.ValidationError as error:
         return _invalid(record, str(error), earliest_ms, max_future_ms)
     except _UNREADABLE as error:
-        return _rejected(RejectReason.MALFORMED, str(error))
+        return _rejected(RejectReason.MALFORMED, _half_of_a_pair(value) or str(error))
     if play.schema_version != PLAY_SCHEMA_VERSION and play.schema_version is not None:
         return _unknown_schema(play.schema_version)
     user_id, ts_ms = play.user_id, play.ts
@@ -222,6 +225,25 @@ def _invalid(record: SourceRecord, detail: str, earliest_ms: int, max_future_ms:
     elif "`$.context" in detail:
         detail = _context_fault(value) or detail
     return _rejected(reason, detail)
+
+
+def _half_of_a_pair(value: bytes) -> str | None:
+    """Where a whole JSON object has half of a surrogate pair; None for anything else.
+
+    msgspec names no field. It reads on for the other half, and where the value ends first, it says that the value was truncated.
+    """
+    try:
+        play = json.loads(value)
+        context = play.pop("context", None)
+        entries = [(ascii(name)[1:-1], name, entry) for name, entry in play.items()]
+        if isinstance(context, dict):
+            entries += [(f"context[{key!a}]", key, entry) for key, entry in context.items()]
+        for place, *texts in entries:
+            if _HALVES.search(json.dumps(texts, ensure_ascii=False)):
+                return f"{place[:120]}: half of a surrogate pair, which is no UTF-8; allowed: texts in UTF-8"
+    except (ValueError, AttributeError, RecursionError):  # no whole JSON, or no object
+        pass
+    return None
 
 
 def _time_fault(value: bytes, earliest_ms: int, end_ms: int) -> str | None:

@@ -60,7 +60,7 @@ DATA = (
     ),
     Mutant(
         "a text where a number is declared is an internal error",
-        (Edit("intentrec_core/plays/members.py", "            raise DataError(\n", "            raise ValueError(\n"),),
+        (Edit("intentrec_core/plays/members.py", "        raise DataError(\n", "        raise ValueError(\n"),),
         (TEST_RETRAIN, "tests/unit/stream/cli/test_bundle_build.py"),
     ),
     Mutant(
@@ -168,5 +168,31 @@ DATA = (
         "a duration that is NaN is a duration",
         (Edit(TEXTS, "if is_number else column", "if False else column"),),
         (TEST_TABLE,),
+    ),
+    Mutant(
+        "a stored text that is no UTF-8 is an internal error",
+        (Edit(TEXTS, "texts.validate(full=True)", "texts.validate()"),),
+        (TEST_TABLE,),
+    ),
+    Mutant(
+        "replay sends a number that the worker refuses",
+        (Edit("stream/cli/data_source.py", "        check_attributes(EventLayout(domain), plays)\n", ""),),
+        ("tests/unit/stream/cli/test_cli.py",),
+    ),
+    Mutant(
+        "a file without the column that a filter reads empties all lists",
+        (Edit(ITEMS_WRITER, "_MAX_LOST_PERCENT = 20\n", "_MAX_LOST_PERCENT = 100\n"),),
+        (TEST_ITEMS_WRITER,),
+    ),
+    Mutant(
+        "a title that cannot be shown is lost in silence",
+        (
+            Edit(
+                CATALOGUE,
+                '            found.add("title", str(error), f"{place}, item {item_id!r}", _ALLOWED_TITLES)\n',
+                "",
+            ),
+        ),
+        (TEST_CATALOGUE,),
     ),
 )

@@ -70,6 +70,22 @@ INDEX = (
         (TEST_INDEX,),
     ),
     Mutant(
+        "an item that is in no inverted list is taken for what the memory held before",
+        (
+            Edit(
+                "index/faiss_index.py",
+                "np.full((len(own), self.faiss.d), np.nan,",
+                "np.empty((len(own), self.faiss.d),",
+            ),
+        ),
+        (TEST_INDEX,),
+    ),
+    Mutant(
+        "an item may be in the inverted lists twice",
+        (Edit("index/faiss_index.py", "self.faiss.invlists.compute_ntotal() != self.num_items", "False"),),
+        (TEST_INDEX,),
+    ),
+    Mutant(
         "one missed item sets off the alert on the index",
         (Edit(PROBE, "is_enough = wanted > 0 and len(probes) >= self._fewest", "is_enough = wanted > 0"),),
         (TEST_PROBE,),

@@ -51,11 +51,27 @@ LIVE_CATALOGUE = (
         (
             Edit(
                 "stream/pipeline/live_catalogue.py",
-                "held = self._entries.pop(item_hash, None)",
-                "held = self._entries.get(item_hash)",
+                "            self._entries.pop(item_hash, None)\n",
+                "",
             ),
         ),
         _PROPERTY,
+    ),
+    Mutant(
+        "what a topic that was made anew does not have stays in lists",
+        (
+            Edit(
+                "stream/pipeline/live_catalogue.py",
+                "dict.fromkeys(self._entries) | dict(changes.items) if changes.is_whole else changes.items",
+                "changes.items",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_live_catalogue.py", *_PROPERTY),
+    ),
+    Mutant(
+        "each record of an item that stays as it is changes the bundles",
+        (Edit("stream/pipeline/live_catalogue.py", "if held is not None and held.item == item:", "if False:"),),
+        ("tests/unit/stream/pipeline/test_live_catalogue.py",),
     ),
     Mutant(
         "a micro-batch is answered with what its bundle shows by then",
@@ -144,7 +160,7 @@ LIVE_CATALOGUE = (
     ),
     Mutant(
         "items of a topic that was deleted stay shown",
-        (Edit("stream/kafka/items_reader.py", "return replace(changes, is_whole=True)", "return changes"),),
+        (Edit("stream/kafka/items_reader.py", "yield replace(changes, is_whole=True)", "yield changes"),),
         ("tests/unit/stream/kafka/test_items_reader.py",),
     ),
     Mutant(
@@ -152,8 +168,8 @@ LIVE_CATALOGUE = (
         (
             Edit(
                 "stream/kafka/items_reader.py",
-                "is_anew = None not in (look.topic_id, self._topic_id) and look.topic_id != self._topic_id",
-                "is_anew = False",
+                "return None not in (topic.topic_id, self._topic_id) and topic.topic_id != self._topic_id",
+                "return False",
             ),
         ),
         (
@@ -163,7 +179,7 @@ LIVE_CATALOGUE = (
     ),
     Mutant(
         "a broker without topic ids makes a topic anew",
-        (Edit("stream/kafka/items_reader.py", "None not in (look.topic_id, self._topic_id) and ", ""),),
+        (Edit("stream/kafka/items_reader.py", "None not in (topic.topic_id, self._topic_id) and ", ""),),
         ("tests/unit/stream/kafka/test_items_reader.py",),
     ),
     Mutant(
@@ -173,8 +189,55 @@ LIVE_CATALOGUE = (
     ),
     Mutant(
         "a new topic without a record empties every list",
-        (Edit("stream/kafka/items_reader.py", "                if changes.items:\n", "                if True:\n"),),
+        (Edit("stream/kafka/items_reader.py", "any(item is not None for item in changes.items.values())", "True"),),
         ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a withdrawal as the first record of a new topic empties every list",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "any(item is not None for item in changes.items.values())",
+                "changes.items",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "what a new topic without an item withdraws stays shown",
+        (
+            Edit(
+                "stream/kafka/items_reader.py",
+                "                    yield changes\n            except",
+                "            except",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a worker seems to know what an open transaction holds back",
+        (Edit("stream/kafka/topic_id.py", "_READ_UNCOMMITTED, _LATEST = 0, -1", "_READ_UNCOMMITTED, _LATEST = 1, -1"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a worker that reads the catalogue again seems to know what an open transaction holds back",
+        (Edit("stream/kafka/items_reader.py", "if written <= self._end or not self._as_of_s:", "if True:"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "of a topic with several partitions only one counts",
+        (Edit("stream/kafka/items_reader.py", "if topic.num_partitions != 1:", "if not topic.num_partitions:"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a worker that waits for its first bundle takes what it fetched of the topic before for the new one's",
+        (Edit("stream/kafka/items_reader.py", "if not self._is_anew(await self._topic()):", "if True:"),),
+        ("tests/unit/stream/kafka/test_items_reader.py",),
+    ),
+    Mutant(
+        "a client whose topic is gone asks for it without end",
+        (Edit("stream/kafka/known_nodes.py", "            await asyncio.sleep(_PAUSE_S)\n", "            pass\n"),),
+        ("tests/unit/stream/kafka/test_known_nodes.py",),
     ),
     Mutant(
         "clients create the topics that they ask for",

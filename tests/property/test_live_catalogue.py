@@ -1,4 +1,4 @@
-"""Whatever is withdrawn, put, swapped, rolled back or restarted: a list has what the items topic has as of the offset it names.
+"""Whatever is withdrawn, put, made anew, swapped or restarted: a list has what the items topic has as of the offset it names.
 
 Two bundles with other vocabularies, plays of items that neither knows, items that appear while a bundle is on its way, changes
 while a micro-batch waits to be answered. Lists are as long as the catalogue, so that what is missing is seen as well.
@@ -7,7 +7,8 @@ while a micro-batch waits to be answered. Lists are as long as the catalogue, so
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -48,6 +49,7 @@ steps = st.lists(
         st.tuples(st.just("plays"), st.lists(st.tuples(st.sampled_from(USERS), item), min_size=1, max_size=5)),
         st.tuples(st.just("change"), changes),
         st.tuples(st.just("change before the answer"), changes),
+        st.tuples(st.just("make anew"), st.sets(item, min_size=1)),
         st.tuples(st.just("look up"), st.none()),
         st.tuples(st.just("begin"), st.none()),
         st.tuples(st.just("advance"), st.integers(1, 4)),
@@ -104,6 +106,13 @@ class Run:
                 self.items.withdraw(f"item-{number}", tombstone=how)
         self.pipeline.change_items(self.items.changes(first))
 
+    def make_anew(self, numbers: Collection[int]) -> None:
+        """The topic is deleted, and made anew with these items: its offsets begin again."""
+        self.items = ItemLog()
+        for number in sorted(numbers):
+            self.items.put(WORLDS[0].item(number))
+        self.pipeline.change_items(replace(self.items.changes(0), is_whole=True))
+
     def restart(self, rolls_back: bool) -> None:
         self.drain()
         histories = {user: h for user in USERS if (h := self.pipeline.history(0, user)) is not None}
@@ -154,6 +163,8 @@ def test_a_list_has_what_the_topic_has_as_of_its_offset(drawn: list[tuple[str, A
                     run.change(argument)
                 case "change before the answer":
                     run.play([(user, 2) for user in USERS], meanwhile=argument)
+                case "make anew":
+                    run.make_anew(argument)
                 case "look up" if not run.is_moving:
                     run.pipeline.look_up(coming)
                 case "begin" if not run.is_moving:

@@ -199,6 +199,31 @@ def test_an_index_file_of_other_vectors_is_refused(kind):
             artifact.from_bytes(data, one, "b1")
 
 
+@pytest.mark.parametrize("fault", ["missing", "doubled", "twice beside the others"])
+def test_an_index_file_whose_lists_lack_or_repeat_an_item_is_refused(fault, monkeypatch):
+    """Whatever is in the memory into which FAISS does not write: here the right vectors, as after a good load."""
+    rng = np.random.default_rng(10)
+    vectors = rng.normal(size=(900, 12)).astype(np.float32)
+    index = artifact.build(vectors, "ivf")
+    lists = index.faiss.invlists
+    length = lists.list_size(0)
+    assert length > 1
+    ids = faiss.rev_swig_ptr(lists.get_ids(0), length).copy()
+    codes = faiss.rev_swig_ptr(lists.get_codes(0), length * lists.code_size).copy()
+    if fault == "missing":
+        ids[0] = 10**6
+        lists.update_entries(0, 0, length, faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+    elif fault == "doubled":
+        ids[1], codes[lists.code_size : 2 * lists.code_size] = ids[0], codes[: lists.code_size]
+        lists.update_entries(0, 0, length, faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+    else:
+        lists.add_entries(0, 1, faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+    data = bytes(faiss.serialize_index(index.faiss).tobytes())
+    monkeypatch.setattr(np, "empty", lambda *_, **__: vectors[1:].copy())
+    with pytest.raises(BundleError, match="shape: index: it was made for other vectors"):
+        artifact.from_bytes(data, vectors)
+
+
 def test_a_file_that_faiss_wrote_is_served_as_it_always_was():
     """Bundles hold FAISS's own format for these kinds, whichever version of ours wrote them."""
     rng = np.random.default_rng(8)

@@ -111,6 +111,19 @@ def test_a_worker_that_does_not_know_the_items_topic_raises_an_alert(tmp_path: P
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_one_worker_without_items_raises_an_alert_although_others_have_them(tmp_path: Path) -> None:
+    """As after a restart while the topic is there and empty. A trainer has neither items nor a bundle that hides them."""
+    items = {"empty": (0, 1700), "full": (1700, 0), "some": (1690, 10), "other source": (0, 0)}
+    series = {
+        f'intentrec_catalogue_{name}{{instance="{instance}"}}': f"{value}+0x20"
+        for instance, values in items.items()
+        for name, value in zip(("items", "hidden_items"), values, strict=True)
+    }
+    empty = [{"instance": "empty"}]
+    check_alert(tmp_path, "IntentRecCatalogueEmpty", series, {"0m": [], "2m": empty, "15m": empty})
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 @pytest.mark.parametrize("reference", ["popular", "markov"])
 @pytest.mark.parametrize(
     ("ours", "theirs", "fires"), [(6.0, 9.0, True), (0.0, 1.0, True), (6.0, 6.2, False), (9.0, 6.0, False)]

@@ -21,6 +21,7 @@ from intentrec_core.errors import DataError
 from intentrec_core.features import attributes
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.plays.table import check_plays
 
 ITEMS = [
     Item("a", "Alpha", {"genres": ["x", "y"], "year": 1999, "live": True, "released": "2024-05-01"}),
@@ -97,8 +98,81 @@ def test_an_id_no_play_could_carry_is_refused(item_id: str) -> None:
 
 
 def test_an_id_that_stands_there_twice_is_refused() -> None:
-    with pytest.raises(DataError, match="'a' occurs twice"):
-        Catalogue([ITEMS[0], ITEMS[0]])
+    with pytest.raises(DataError, match="'a' occurs twice, in item 0 and item 2: keep one row per item"):
+        Catalogue([ITEMS[0], ITEMS[1], ITEMS[0]])
+
+
+@pytest.mark.parametrize("allow_nulls", [False, True])
+def test_the_rows_of_an_id_that_stands_there_twice_are_named(tmp_path: Path, allow_nulls: bool) -> None:
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a"}\n\n{"item_id": ""}\n{"item_id": "a"}\n', "utf-8")
+    with pytest.raises(
+        DataError, match=r"items\.jsonl: catalogue: item_id 'a' occurs twice, in line 1 and line 4: keep"
+    ):
+        Catalogue.load(tmp_path / "items.jsonl")
+    with pytest.raises(DataError, match="occurs twice, in row 1 and row 2"):
+        Catalogue.from_table(pa.table({"item_id": [None if allow_nulls else "b", "a", "a"], "year": [1, 2, 3]}))
+
+
+IDS = [
+    pa.array([7.0, 123456789012.0]),
+    pa.array([7, 123456789012]),
+    pa.array([Decimal("7.00"), Decimal("123456789012")], pa.decimal128(20, 2)),
+    pa.array([b"7", b"123456789012"]),
+]
+
+
+@pytest.mark.parametrize("ids", IDS, ids=lambda ids: str(ids.type))
+def test_an_id_reads_in_a_catalogue_as_in_plays(ids: pa.Array) -> None:
+    plays = check_plays(pa.table({"event_id": ids, "user_id": ids, "item_id": ids, "ts_ms": [631152000000] * 2}))
+    items = Catalogue.from_table(pa.table({"item_id": ids}))
+
+    assert [item.item_id for item in items] == plays.column("item_id").to_pylist() == ["7", "123456789012"]
+    assert items.left_out == ()
+
+
+def test_a_whole_number_with_a_point_is_an_id_in_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text('{"item_id": 7.0}\n', "utf-8")
+
+    assert Catalogue.load(tmp_path / "items.jsonl").items == [Item("7", "7")]
+
+
+@pytest.mark.parametrize(
+    ("titles", "shown", "said"),
+    [
+        (pa.array(["A", "B"]), ["A", "B"], []),
+        (pa.array([1984, None]), ["1984", "b"], []),
+        (pa.array([2.0, 2.5]), ["2", "2.5"], []),
+        (pa.array([Decimal("2.00"), Decimal("2.50")]), ["2", "2.5"], []),
+        (pa.array([b"A", b"B"]), ["A", "B"], []),
+        (pa.array([np.inf, np.nan]), ["a", "b"], ["inf, which is not finite"]),
+        (pa.array([np.inf, 1.5]), ["a", "1.5"], ["inf, which is not finite"]),
+        (pa.array([["A"], None]), ["a", "b"], ["a list"]),
+        (pa.array([date(2026, 3, 1), None]), ["a", "b"], ["a date"]),
+        (pa.array([b"\xff", b"B"]), ["a", "B"], ["bytes that are no UTF-8"]),
+        (
+            pa.array([b"\xff", b"B"]).view(pa.string()),
+            ["a", "B"],
+            ["not readable ('utf-8' codec can't decode byte 0xff"],
+        ),
+    ],
+)
+def test_a_title_that_cannot_be_shown_is_named(titles: pa.Array, shown: list[str], said: list[str]) -> None:
+    catalogue = Catalogue.from_table(pa.table({"item_id": ["a", "b"], "title": titles}))
+
+    assert [item.title for item in catalogue] == shown
+    lines = [found.line() for found in catalogue.left_out]
+    assert [line.startswith(f"row 0, item 'a', title: {text}") for line, text in zip(lines, said, strict=True)] == [
+        True for _ in said
+    ]
+
+
+def test_a_line_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    lines = [f'{{"item_id": "{i}", "title": "ü"}}\n'.encode() for i in range(2000)]
+    path.write_bytes(b"".join(lines) + b'{"item_id": "z", "title": "caf\xe9"}\n')
+
+    with pytest.raises(DataError, match=r"items\.jsonl: line 2001: character 31 is the byte 0xe9, which is not UTF-8"):
+        Catalogue.load(path)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +231,9 @@ TROUBLED = [
     (r'"title": "A", "tags": ["x", "\udc00"]', Item("a", "A"), "attribute tags: a text with half"),
     (r'"title": "A", "\ud83d": 1', Item("a", "A"), r"attribute \ud83d: a text with half"),
     (r'"title": "Fun \ud83d"', Item("a", "Fun \ufffd"), "title: half of a surrogate pair"),
+    ('"title": ["A"]', Item("a", "a"), "title: a list: the item_id is shown; allowed: texts in UTF-8 and finite"),
+    ('"title": {"en": "A"}', Item("a", "a"), "title: a nested value: the item_id is shown"),
+    ('"title": 1e400', Item("a", "a"), "title: inf, which is not finite: the item_id is shown"),
     (f'"title": "A", "n": {"9" * 2000}', Item("a", "A"), "attribute n: a whole number of more than 1,200 digits"),
 ]
 
@@ -181,8 +258,10 @@ def test_what_a_bundle_cannot_hold_costs_the_attribute_and_is_named(
     [
         (
             '{"item_id": true}',
-            "line 1: item_id is True; allowed: a text of 1 to 256 bytes of UTF-8: the row is left out",
+            "line 1: item_id is True; allowed: a text of 1 to 256 bytes of UTF-8, or a whole number (one with a point only "
+            "below 2^53): the row is left out",
         ),
+        ('{"item_id": 1e16}', "line 1: item_id is 1e+16; allowed"),
         (r'{"item_id": "\ud83d"}', r"line 1: item_id is '\ud83d'; allowed"),
         ('{"item_id": ""}', "line 1: item_id is ''; allowed"),
         ('{"title": "x"}', "line 1: item_id is None; allowed"),

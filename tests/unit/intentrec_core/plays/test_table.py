@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -160,3 +162,50 @@ def test_a_context_outside_the_limits_is_named_with_its_row(context: list[tuple[
         check_plays(play_columns(context=pa.chunked_array(chunks)))
     unset = pa.array([[(f"k{number}", None) for number in range(65)], None], kind)
     assert check_plays(play_columns(context=unset)).num_rows == 2
+
+
+def with_latin_1(kind: pa.DataType) -> pa.Array:
+    """Two values, of which the second is Latin-1."""
+    values = pa.array([b"fine", b"caf\xe9"], pa.binary())
+    return values.view(kind) if kind == pa.string() else values.cast(kind)
+
+
+SAID = re.escape(r"b'caf\xe9' is not UTF-8; allowed: texts in UTF-8")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("column", ["event_id", "user_id", "item_id", "action", "session_id"])
+def test_a_text_that_is_no_utf_8_is_refused_with_its_row(column: str, kind: pa.DataType) -> None:
+    bad = with_latin_1(kind)
+    tables = [play_columns(**{column: values}) for values in (bad.take(pa.array([0, 0])), bad)]
+    with pytest.raises(DataError, match=f"column {column}: row 3: {SAID}"):
+        check_plays(pa.concat_tables(tables))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+def test_a_name_or_value_of_the_context_that_is_no_utf_8_is_refused_with_its_row(kind: pa.DataType) -> None:
+    fine, bad = pa.array(["a", "b"]).cast(kind), with_latin_1(kind)
+    for keys, values, what in ((fine, bad, "a value"), (bad, fine, "a name")):
+        maps = pa.MapArray.from_arrays([0, 1, 2], keys, values)
+        with pytest.raises(DataError, match=f"column context: row 1: {what}, {SAID}"):
+            check_plays(play_columns(context=maps))
+
+
+@pytest.mark.parametrize("column", ["event_id", "user_id", "item_id", "action", "session_id"])
+def test_a_whole_decimal_is_the_text_of_its_digits(column: str) -> None:
+    for kind in (pa.decimal128(25, 2), pa.decimal256(60, 3)):
+        given = pa.array([Decimal("7.00"), Decimal("12345678901234567890")], kind)
+        read = check_plays(play_columns(**{column: given})).column(column).to_pylist()
+        assert read == ["7", "12345678901234567890"]
+    with pytest.raises(DataError, match=f"column {column}: row 1: 1.50, a number; allowed: texts, or whole numbers"):
+        check_plays(play_columns(**{column: pa.array([Decimal("7.00"), Decimal("1.50")])}))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_duration_that_is_a_text_is_a_number_or_missing_or_named_with_its_row(kind: pa.DataType) -> None:
+    given = pa.array(["1.5", ""]).cast(kind)
+    assert check_plays(play_columns(duration_s=given)).column("duration_s").to_pylist() == [1.5, None]
+    with pytest.raises(
+        DataError, match="column duration_s: row 1: 'x', no number; allowed: seconds from 0 to 31,622,400"
+    ):
+        check_plays(play_columns(duration_s=pa.array(["", "x"]).cast(kind)))

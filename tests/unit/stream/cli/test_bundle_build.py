@@ -73,14 +73,14 @@ def test_a_worker_serves_what_was_built_with_the_vectors_of_the_model(
     np.testing.assert_allclose(now.embedding, served.intent_NP[0], atol=1e-5)
 
 
-def test_a_text_where_a_number_is_declared_is_refused_with_its_play(
+def test_a_text_where_a_number_is_declared_is_refused_with_its_row(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [*WalkingWorld().rows(NUM_PLAYS)]
     rows[3] = rows[3]._replace(context={"max_maturity": "x"})
     pq.write_table(plays_table(rows), tmp_path / "plays.parquet")
     assert build(folder, str(tmp_path / "plays.parquet")) == 3
-    assert "plays: event_id 'event-3' of user" in capsys.readouterr().err
+    assert "plays: row 3, context max_maturity: 'x' is not a finite number" in capsys.readouterr().err
 
 
 def test_plays_that_are_not_named_are_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

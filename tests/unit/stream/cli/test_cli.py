@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from intentrec_core import errors
 from intentrec_core.bundle.contents import load_bundle
 from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.errors import DataError, IntentRecError
+from intentrec_core.plays.table import PlayRow, plays_table
 from stream.cli import root
-from stream.cli.data_source import load_data
+from stream.cli.data_source import load_data, load_plays
 
 COMMANDS = (
     "data", "train", "eval", "broker", "topics", "worker", "trainer", "replay", "simulate", "demo", "bundle",
@@ -198,6 +200,22 @@ def test_a_simulated_world_in_a_folder_is_a_data_set(tmp_path: Path, capsys: pyt
     assert (folder / "truth.parquet").is_file()
     assert data_set.earliest(0.5).num_rows + data_set.rest(0.5).num_rows == 300
     assert all(data_set.catalogue.get(item) for item in data_set.plays.column("item_id").to_pylist())
+
+
+def test_a_number_that_a_worker_would_refuse_is_named_with_its_row_before_anything_is_trained_or_sent(
+    tmp_path: Path,
+) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    rows = [
+        PlayRow(f"e{row}", "u", "i", now_ms - row, context={"episode": episode})  # the newest play first
+        for row, episode in enumerate(("1", None, "abc", "2"))
+    ]
+    pq.write_table(plays_table(rows), tmp_path / "plays.parquet")
+    (tmp_path / "items.jsonl").write_text('{"item_id": "i"}')
+    said = r"plays\.parquet: plays: row 2, context episode: 'abc' is not a finite number; allowed: finite numbers"
+    for load in (load_data, load_plays):
+        with pytest.raises(DataError, match=said):
+            load(str(tmp_path), tmp_path, lambda *_: None, load_domain("video"))
 
 
 def test_train_prints_the_data_profile_and_refuses_an_intent_without_labels(

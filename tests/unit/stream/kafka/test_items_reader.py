@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
+from aiokafka.protocol.offset import OffsetRequest
 
+from intentrec_core.errors import BrokerError
 from stream.kafka import items_reader
 from stream.kafka.items_reader import ItemsReader
 from stream.pipeline.live_catalogue import LiveCatalogue
@@ -24,7 +26,8 @@ class Consumer:
 
     It gets another record right after the first look at its end; a fetch returns it too, as a broker's does. A marker of a
     transaction is in the log, but in no fetch. ``topic_id``: all zeros, as a broker without ids has it; ``answers``: ids that are
-    told before it.
+    told before it; ``knows_requests``: whether the broker knows the request for ids. ``num_open``: records at the end whose
+    transaction has not ended.
     """
 
     def __init__(self) -> None:
@@ -35,16 +38,32 @@ class Consumer:
         self.failures: list[KafkaError] = []
         self.answers: list[bytes] = []
         self.is_assigned = True
+        self.num_partitions, self.num_open, self.knows_requests = 1, 0, True
         self._client = SimpleNamespace(
-            cluster=SimpleNamespace(leader_for_partition=lambda source: 1), get_random_node=lambda: 2, send=self._send
+            cluster=SimpleNamespace(
+                leader_for_partition=lambda source: 1, partitions_for_topic=lambda topic: {*range(self.num_partitions)}
+            ),
+            get_random_node=lambda: 2,
+            send=self._send,
+            force_metadata_update=self._update,
         )
+
+    async def _update(self) -> bool:
+        await asyncio.sleep(0)
+        return True
 
     async def _send(self, node: int, request: Any) -> Any:
         assert node == 1, "the leader's answer counts"
         if self.failures:
             raise self.failures.pop()
+        if isinstance(request, OffsetRequest):
+            error = 0 if self.num_partitions else UnknownTopicOrPartitionError.errno
+            end = len(self.log) - (self.num_open if request._isolation_level else 0)
+            return SimpleNamespace(topics=[("items", [(0, error, -1, end)])])
+        if not self.knows_requests:
+            raise NotImplementedError
         topic_id = self.answers.pop(0) if self.answers else self.topic_id
-        return SimpleNamespace(topics=[(0, "items", topic_id, False, [], 0, {})])
+        return SimpleNamespace(topics=[(0, "items", topic_id, False, [()] * self.num_partitions, 0, {})])
 
     def put(self, key: bytes, value: bytes | None) -> None:
         self.log.append(SimpleNamespace(offset=len(self.log), key=key, value=value))
@@ -53,7 +72,7 @@ class Consumer:
         self.log.append(None)
 
     async def end_offsets(self, sources: list[Any]) -> dict[Any, int]:
-        end = len(self.log)
+        end = len(self.log) - self.num_open
         if self.late:
             self.put(self.late.pop(), None)
         return dict.fromkeys(sources, end)
@@ -65,7 +84,7 @@ class Consumer:
         await asyncio.sleep(0)
         if self.at > len(self.log):
             raise OffsetOutOfRangeError({source: self.at})
-        found = self.log[self.at : self.at + max_records]
+        found = self.log[self.at : min(self.at + max_records, len(self.log) - self.num_open)]
         self.at += len(found)
         records = [record for record in found if record is not None]
         return {source: records} if records else {}
@@ -259,7 +278,7 @@ def test_a_new_topic_without_a_record_changes_nothing(
             consumer.failures.clear()
             consumer.log.clear()
             await turns(1000)
-            assert "holds no record" in caplog.text
+            assert "holds no item" in caplog.text
             assert not change.done()
             consumer.put(b"b", b'{"item_id": "b"}')
             changes = await change
@@ -270,7 +289,157 @@ def test_a_new_topic_without_a_record_changes_nothing(
     assert math.isnan(seen[-1][0])
     assert {as_of_s for _, as_of_s in seen} == {seen[0][1]}, "nothing is known of a later time"
     assert caplog.text.count("intentrec topics, then intentrec items sync FILE") == is_gone
-    assert caplog.text.count("holds no record") == 1
+    assert caplog.text.count("holds no item") == 1
+
+
+FIRST_RECORDS = {
+    "withdrawn by hand": b'{"item_id": "a", "withdrawn": true}',
+    "tombstone": None,
+    "unreadable": b"not JSON",
+}
+
+
+@pytest.mark.parametrize("value", FIRST_RECORDS.values(), ids=FIRST_RECORDS)
+def test_what_a_new_topic_without_an_item_withdraws_is_withdrawn_and_nothing_else(
+    value: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
+
+    async def test() -> None:
+        consumer, catalogue = Consumer(), LiveCatalogue()
+        consumer.late.clear()
+        reader = reading(consumer)
+        reader._topic_id = consumer.topic_id = OLD
+        consumer.put(b"a", b'{"item_id": "a"}')
+        consumer.put(b"b", b'{"item_id": "b"}')
+        catalogue.apply(await reader.changes())
+        consumer.topic_id = NEW
+        consumer.log.clear()
+        consumer.put(b"a", value)
+        following = reader.follow(unwatched)
+        async with asyncio.timeout(5):
+            catalogue.apply(await anext(following))
+            assert (catalogue.num_items, catalogue.offset) == (1, 0)
+            assert catalogue.everything().items[item_hash(b"a")] is None
+            change = asyncio.create_task(anext(following))
+            await turns(1000)
+            assert not change.done(), "told once"
+            consumer.put(b"c", b'{"item_id": "c"}')
+            catalogue.apply(await change)
+        assert {item.item_id for item in catalogue.everything().items.values() if item is not None} == {"c"}
+
+    asyncio.run(test())
+
+
+def test_what_an_open_transaction_holds_back_waits() -> None:
+    """A withdrawal after it is in no fetch: the broker gives out what is committed, up to the first open transaction."""
+    seen: list[tuple[float, float]] = []
+
+    async def test() -> None:
+        consumer = Consumer()
+        consumer.late.clear()
+        reader = reading(consumer)
+        consumer.put(b"a", b'{"item_id": "a"}')
+        await reader.changes()
+        began_s = reader._as_of_s
+        consumer.put(b"z", b'{"item_id": "z"}')
+        consumer.put(b"a", None)
+        consumer.num_open = 2
+        change = asyncio.create_task(anext(reader.follow(lambda *lag: seen.append(lag))))
+        async with asyncio.timeout(5):
+            await turns(100)
+            assert len(seen) > 2
+            assert set(seen[1:]) == {(2, began_s)}
+            await reader.changes()
+            assert reader._as_of_s == began_s
+            consumer.num_open = 0
+            assert item_hash(b"a") in (await change).items
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(items_reader, "_LOOK_INTERVAL_S", 0.0)
+        asyncio.run(test())
+
+
+@pytest.mark.parametrize("is_anew", [True, False], ids=["made anew", "partitions added"])
+def test_a_topic_with_several_partitions_is_not_read(
+    is_anew: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lists stay as they are, and the log says what to do."""
+    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
+    seen: list[float] = []
+
+    async def test() -> None:
+        consumer = Consumer()
+        consumer.late.clear()
+        reader = reading(consumer)
+        reader._topic_id = consumer.topic_id = OLD
+        consumer.put(b"a", b'{"item_id": "a"}')
+        await reader.changes()
+        consumer.num_partitions = 3
+        if is_anew:
+            consumer.topic_id = NEW
+            consumer.log.clear()
+        consumer.put(b"b", b'{"item_id": "b"}')
+        change = asyncio.create_task(anext(reader.follow(lambda num_waiting, _: seen.append(num_waiting))))
+        async with asyncio.timeout(5):
+            await turns(1000)
+            assert math.isnan(seen[-1])
+            assert not change.done()
+            with pytest.raises(BrokerError, match=r"has 3 partitions; allowed: one, .* intentrec topics"):
+                await reader.changes()
+            consumer.num_partitions = 1
+            assert (await change).is_whole == is_anew
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(test())
+    assert caplog.text.count("has 3 partitions") == 1
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_topic_that_is_made_anew_before_it_is_followed_is_read_from_its_beginning(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a worker waits for its first bundle."""
+    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
+
+    async def test() -> None:
+        consumer = Consumer()
+        consumer.late.clear()
+        reader = reading(consumer)
+        reader._topic_id, consumer.topic_id = OLD, NEW
+        consumer.answers = [OLD] if when == "while" else []
+        consumer.put(b"a", b'{"item_id": "a"}')
+        consumer.put(b"b", b'{"item_id": "b"}')
+        consumer.at = 1  # the first record was fetched ahead, of the topic before
+        assert (await reader.changes()).items.keys() == {item_hash(b"a"), item_hash(b"b")}
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("knows_requests", [True, False])
+def test_a_topic_that_is_gone_is_named_whether_or_not_the_broker_has_ids(
+    knows_requests: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
+
+    async def test() -> None:
+        consumer = Consumer()
+        consumer.late.clear()
+        reader = reading(consumer)
+        await reader.changes()
+        consumer.num_partitions, consumer.knows_requests = 0, knows_requests
+        if knows_requests:
+            consumer.failures += [UnknownTopicOrPartitionError()] * 10_000
+        change = asyncio.create_task(anext(reader.follow(unwatched)))
+        await turns(1000)
+        assert not consumer.is_assigned
+        with pytest.raises(BrokerError, match="does not exist; create it: intentrec topics"):
+            await reader.changes()
+        change.cancel()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(test())
+    assert caplog.text.count("does not exist; lists stay as they are until it is filled") == 1
 
 
 def lags(meanwhile: list[int]) -> tuple[list[float], list[float]]:

@@ -90,6 +90,32 @@ def test_a_file_more_than_a_fifth_smaller_changes_nothing() -> None:
     assert plan_sync("items.jsonl", rows(3), FIVE, allow_shrink=True).withdraw == [b"m3", b"m4"]
 
 
+@pytest.mark.parametrize("empty", [{}, {"regions": None}, {"regions": []}, {"regions": ""}])
+def test_a_file_that_lost_a_column_changes_nothing(empty: dict[str, Any]) -> None:
+    known = after({}, plan_sync("items.jsonl", rows(5, regions=["de"], year=1999), {}))
+    for num_lost in range(1, 6):
+        changed = [
+            Item(f"m{i}", f"T {i}", {"year": 1999, **(empty if i < num_lost else {"regions": ["de"]})})
+            for i in range(5)
+        ]
+        if num_lost == 1:
+            assert len(plan_sync("items.jsonl", changed, known).put) == 5, "a fifth is allowed"
+            continue
+        said = f"of the 5 items .* fewer have the attribute 'regions' in {5 - num_lost}, on the topic in 5: .*--allow-shrink$"
+        with pytest.raises(DataError, match=rf"^items\.jsonl: {said}"):
+            plan_sync("items.jsonl", changed, known)
+        assert len(plan_sync("items.jsonl", changed, known, allow_shrink=True).put) == 5
+
+
+def test_new_items_and_items_withdrawn_by_hand_may_lack_what_the_others_have() -> None:
+    known = after({}, plan_sync("items.jsonl", rows(5, regions=["de"]), {}))
+    known |= {f"w{i}": CatalogueItem(item_id=f"w{i}", withdrawn=True, attributes={"year": 1}) for i in range(9)}
+    new = [Item(f"n{i}", "New") for i in range(50)]
+    withdrawn = [Item(f"w{i}", "Withdrawn") for i in range(9)]
+
+    assert len(plan_sync("items.jsonl", [*rows(5, regions=["us"]), *new, *withdrawn], known).put) == 55
+
+
 def test_a_file_with_other_ids_changes_nothing() -> None:
     """It is as large as before, and would withdraw everything."""
     others = [Item(f"v2-{row.item_id}", row.title) for row in rows(5)]

@@ -314,3 +314,29 @@ def test_announcements_are_checked():
     for change in ({"sequence": 0}, {"bundle": ""}, {"url": None}):
         with pytest.raises(msgspec.ValidationError):
             codec.decode_announcement(json.dumps(json.loads(encode(sent)) | change).encode())
+
+
+@pytest.mark.parametrize(
+    ("last", "place"),
+    [
+        (r'"context": {"device": "\ud83d"}', "context['device']"),
+        (r'"context": {"a": "x", "\ud83d": 1}', r"context['\ud83d']"),
+        (r'"context": {"\ud83d": 1}', r"context['\ud83d']"),
+        (r'"user_id": "\ud83d"', "user_id"),
+        (r'"user_id": "\ud83d", "action": "of some length"', "user_id"),
+        (r'"\ud83d": 1', r"\ud83d"),
+    ],
+)
+def test_half_of_a_pair_is_named_wherever_it_stands_and_no_play_is_said_to_be_truncated(last: str, place: str) -> None:
+    value = f'{{"event_id": "e1", "item_id": "i1", "ts": {NOW_MS}, {last}}}'.encode()
+    play = decode_play(Record(value), EARLIEST_MS, MAX_FUTURE_MS)
+    assert play == RejectedPlay(
+        RejectReason.MALFORMED, f"{place}: half of a surrogate pair, which is no UTF-8; allowed: texts in UTF-8"
+    )
+
+
+@pytest.mark.parametrize("value", [b'{"event_id": "\\ud83d', b'{"event_id": "e1', b'{"context": {"device": "\\ud83d"}'])
+def test_a_play_that_is_cut_off_is_said_to_be(value: bytes) -> None:
+    assert decode_play(Record(value), EARLIEST_MS, MAX_FUTURE_MS) == RejectedPlay(
+        RejectReason.MALFORMED, "Input data was truncated"
+    )
