@@ -61,6 +61,7 @@ class OwnScorer:
     def scores(self, contexts: Sequence[bytes], seen_NG: NDArray[np.float32]) -> OwnScores:
         """Of contexts, each up to the play whose output is a row of ``seen_NG``, as :func:`seen` gives it.
 
+        To the bit the same whatever other contexts there are.
         Cost: O(P log P + D · K), in some 30 array operations.
         """
         columns = self._features.columns(contexts, [0] * len(contexts))
@@ -75,7 +76,9 @@ class OwnScorer:
         for shares, codes in zip(self._of_codes, columns.codes[newest].T, strict=True):
             entered += shares[codes]
         said = np.concatenate([np.stack(pair, axis=1).astype(np.float32), np.maximum(entered, 0)], axis=1)
-        gate = seen_NG @ self._gate_GC + self._gate_bias_C
+        gate = (
+            np.einsum("ng,gc->nc", seen_NG, self._gate_GC) + self._gate_bias_C
+        )  # BLAS would sum otherwise in each batch size
         return OwnScores(query, row, np.einsum("dc,dc->d", gate[query], said))
 
 

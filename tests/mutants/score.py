@@ -21,6 +21,7 @@ OWN, SAME_ROW = "intentrec_core/model/own_items.py", "(row_BT[:, :, None] == row
 OWN_SCORES = "intentrec_core/engine/own_scores.py"
 TEST_OWN = "tests/unit/intentrec_core/model/test_own_items.py"
 TEST_LOSS = f"{TEST_TRAIN}::test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context"
+TEST_RETRIEVAL = "tests/unit/stream/pipeline/test_retrieval.py"
 TEST_LISTS = "tests/parity/test_live_encoder_and_worker.py"
 
 SCORE = (
@@ -252,7 +253,7 @@ SCORE = (
     ),
     Mutant(
         "a worker ranks own items as the index does",
-        (Edit(RETRIEVAL, "queries[query]) + own.offset[shown]", "queries[query])"),),
+        (Edit(RETRIEVAL, "queries[own.query]) + own.offset", "queries[own.query])"),),
         (TEST_LISTS,),
     ),
     Mutant(
@@ -264,6 +265,21 @@ SCORE = (
         "a worker lists own items that a filter does not allow",
         (Edit(RETRIEVAL, "            shown[part] &= mask[own.row[part]]\n", "            pass\n"),),
         (TEST_LISTS,),
+    ),
+    Mutant(
+        "a worker scores own items of which every one is hidden",
+        (Edit(RETRIEVAL, "np.flatnonzero(~hides | (num_held > self._layout.watched))", "np.arange(len(contexts))"),),
+        (TEST_RETRIEVAL,),
+    ),
+    Mutant(
+        "a worker forgets own items that are older than those it hides",
+        (Edit(RETRIEVAL, "np.flatnonzero(~hides | (num_held > self._layout.watched))", "np.flatnonzero(~hides)"),),
+        (TEST_RETRIEVAL,),
+    ),
+    Mutant(
+        "offsets of own items depend on the size of the micro-batch",
+        (Edit(OWN_SCORES, 'np.einsum("ng,gc->nc", seen_NG, self._gate_GC)', "seen_NG @ self._gate_GC"),),
+        (TEST_OWN,),
     ),
     Mutant(
         "the library scores items without the member's own",

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from intentrec_core.engine.own_scores import OwnScorer
 from intentrec_core.engine.reference import recompute
 from intentrec_core.features.columns import ContextBatch, collate
 from intentrec_core.model.model import IntentRec, ModelConfig, ModelOutput
@@ -128,3 +129,22 @@ def test_no_gradient_reaches_the_heads_through_the_gate() -> None:
     assert not any(weights.grad is not None and weights.grad.any() for weights in model.heads.parameters())
     assert model.own_items.gate.weight.grad is not None
     assert model.own_items.gate.weight.grad[:, model.config.width :].any()
+
+
+def test_served_offsets_of_a_context_are_the_same_to_the_bit_alone_and_in_a_batch() -> None:
+    random, scorer = np.random.default_rng(0), OwnScorer(MODEL, WORLD.features)
+    contexts = [
+        packed(
+            [(int(random.integers(7)), int(random.integers(5_000)), "tv", 5.0) for _ in range(random.integers(1, 30))]
+        )
+        for _ in range(64)
+    ]
+    assert MODEL.own_items is not None
+    seen_NG = random.normal(size=(64, MODEL.own_items.gate.in_features)).astype(np.float32)
+    batch = scorer.scores(contexts, seen_NG)
+    for size in (1, 2, 3, 17, 63):
+        for n in range(0, 64, size):
+            part = scorer.scores(contexts[n : n + size], seen_NG[n : n + size])
+            same = (batch.query >= n) & (batch.query < n + size)
+            np.testing.assert_array_equal(part.row, batch.row[same])
+            np.testing.assert_array_equal(part.offset, batch.offset[same])
