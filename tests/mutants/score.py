@@ -115,8 +115,8 @@ SCORE = (
         (
             Edit(
                 "intentrec_core/training/losses.py",
-                "sampled_cross_entropy(model, query, target, sampler, gate, at, own)",
-                "sampled_cross_entropy(model, query, target, sampler, own=own)",
+                "sampled_cross_entropy(model, query, target, sampler, gate, at, logits)",
+                "sampled_cross_entropy(model, query, target, sampler, own=logits)",
             ),
         ),
         (TEST_LOSS,),
@@ -211,13 +211,28 @@ SCORE = (
     ),
     Mutant(
         "the sampled loss counts an own item that is drawn twice",
-        (Edit(SAMPLED, 'drawn_NC.masked_fill(_are_own(row_C, own), float("-inf"))', "drawn_NC"),),
+        (Edit(SAMPLED, 'drawn_NC.masked_fill(_are_own(row_C, own.offsets), float("-inf"))', "drawn_NC"),),
         (TEST_LOSS,),
     ),
     Mutant(
         "the sampled loss scores the target without its offset",
-        (Edit(SAMPLED, "target_N = target_N + (own.offset * ", "target_N = target_N + (0 * own.offset * "),),
+        (Edit(SAMPLED, "target_N + (own.offsets.offset * ", "target_N + (0 * own.offsets.offset * "),),
         (TEST_LOSS,),
+    ),
+    Mutant(
+        "the sampled loss scores own items without the counts",
+        (Edit(SAMPLED, "(gate_NC[of_target] * column_PC)", "(0 * gate_NC[of_target] * column_PC)"),),
+        (TEST_LOSS,),
+    ),
+    Mutant(
+        "own items are counted as of another target",
+        (Edit(SAMPLED, "counts.ts_s[of_target.cpu().numpy()]", "counts.ts_s[nth.cpu().numpy() % len(counts.ts_s)]"),),
+        (TEST_LOSS,),
+    ),
+    Mutant(
+        "an item that the encoder did not see is an own item in training",
+        (Edit("intentrec_core/training/train.py", "entered=entered,", "entered=batch.context,"),),
+        (f"{TEST_TRAIN}::test_an_item_that_the_encoder_did_not_see_is_no_own_item",),
     ),
     Mutant(
         "evaluation ranks without the own items that were trained",
@@ -259,7 +274,7 @@ SCORE = (
     Mutant(
         "a worker lists own items that are hidden",
         (Edit(RETRIEVAL, "            shown[part] &= ~np.isin(own.row[part], left_out)\n", "            pass\n"),),
-        (TEST_LISTS,),
+        (TEST_RETRIEVAL,),
     ),
     Mutant(
         "a worker lists own items that a filter does not allow",

@@ -24,6 +24,7 @@ from intentrec_core.plays.batches import WindowBatches
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import play_rows, plays_table
 from intentrec_core.plays.windows import cut_windows
+from intentrec_core.training import config as training_config
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.losses import intentrec_loss
 from intentrec_core.training.reports import Trained, TrainingProgress
@@ -262,6 +263,17 @@ def test_the_row_of_unknown_items_is_learned(world: TinyWorld) -> None:
     untrained = IntentRec(SMALL, world.domain, world.table).item.weight[0]
     assert torch.equal(still, untrained)
     assert not torch.equal(moved, untrained)
+
+
+def test_an_item_that_the_encoder_did_not_see_is_no_own_item(world: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every item is made unknown to the encoder, the gate of own items has nothing to learn from."""
+    monkeypatch.setitem(training_config._RANGES, "unknown_ratio", (0.0, 1.0))  # 1 is of no use but here
+    for unknown_ratio, learns in ((0.5, True), (1.0, False)):
+        config = dataclasses.replace(QUICK, epochs=1, unknown_ratio=unknown_ratio)
+        sizes = dataclasses.replace(SMALL, own_items=True)
+        model = train(PLAYS, world.features, world.table, config, model_config=sizes, device="cpu").model
+        assert model.own_items is not None
+        assert bool(model.own_items.gate.weight.any()) == learns
 
 
 def test_plays_before_the_span_are_context_only(world: TinyWorld) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,13 +61,17 @@ def test_own_items_that_were_not_among_the_last_watched_are_listed_with_their_of
     model = world.model(1, own_items=True)
     domain_text = DOMAIN.format(window=world.window).replace("watched = 24", "watched = 2")
     pipeline, num_own = make_pipeline(make_serving(tmp_path, world, model, domain_text=domain_text)), 0
+    played = dict[str, list[str]]()
     for record in random_plays(150).records:
         result = run(pipeline, [record])
         (update,), (listed,) = intents(result), lists(result)
+        last = played.setdefault(update.user_id, [])
+        last.append(msgspec.json.decode(record.value or b"")["item_id"])
         if hides(update):
             context = bytes(state(pipeline, update.user_id).events)
             encoded = recompute(model, world.features, [context])
             offsets = naive_own_offsets(model, world.features, context, encoded)
+            assert not {item.item_id for item in listed.items} & set(last[-2:])
             rows = [world.vocabulary.row(item.item_id) for item in listed.items]
             wanted = (naive_scores(model, world.table, encoded) + offsets)[rows]
             np.testing.assert_allclose([item.score for item in listed.items], wanted, atol=TOLERANCE, rtol=0)
