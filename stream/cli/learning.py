@@ -154,6 +154,9 @@ def evaluate(
     the plays after it. Prints HR@10, NDCG@10 and MRR with an interval over members, and
     the accuracy of each intent.
     """
+    if bundle is not None:
+        learning = {"epochs": epochs, "seconds": seconds, "width": width, "layers": layers, "own-items": own_items or None}
+        _refuse_with_a_bundle([name for name, value in learning.items() if value is not None])
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
     with bars() as report:
         data_set = _load(data, settings, report, data_root)
@@ -168,6 +171,11 @@ def evaluate(
     _print_comparison(compared)
     if as_json:
         print(json.dumps(compared.to_dict()))
+
+
+def _refuse_with_a_bundle(given: list[str]) -> None:
+    if given:
+        raise ConfigError(f"--{given[0]} is for training, and --bundle evaluates without it; leave out one of the two")
 
 
 def _load(source: str, settings: Settings, report: Report, data_root: Path | None) -> DataSet:

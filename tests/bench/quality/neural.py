@@ -95,7 +95,8 @@ class Budget:
         return json.dumps([self.model.to_dict(), dataclasses.asdict(self.train)], sort_keys=True)
 
 
-#: What is tried on the validation is the same for every row; the sizes that are larger than the default are the data's.
+#: Sizes, rate and the long schedule are the same for every row of a data set; a row with a ``shorter_schedule`` also tries that
+#: one on the validation. The sizes that are larger than the default are the data's.
 BUDGETS: Mapping[str, Budget] = {
     "beauty": Budget(
         train=TrainConfig(epochs=30, patience=3, batch_windows=128, learning_rate=2e-3, shuffle_ties=False)
