@@ -155,7 +155,13 @@ def evaluate(
     the accuracy of each intent.
     """
     if bundle is not None:
-        learning = {"epochs": epochs, "seconds": seconds, "width": width, "layers": layers, "own-items": own_items or None}
+        learning = {
+            "epochs": epochs,
+            "seconds": seconds,
+            "width": width,
+            "layers": layers,
+            "own-items": own_items or None,
+        }
         _refuse_with_a_bundle([name for name, value in learning.items() if value is not None])
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
     with bars() as report:
