@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from intentrec_core.bundle.model_folder import load_model as load
     from intentrec_core.datasets.movielens import MovieLens, load_movielens
     from intentrec_core.domain.toml import load_domain
-    from intentrec_core.engine.live import LiveEncoder, LiveOutcome, LivePlay, LiveUpdate, Primary, ScoredItem
+    from intentrec_core.engine.live import LiveEncoder, LiveUpdate, Primary, ScoredItem
+    from intentrec_core.engine.live_play import LiveOutcome, LivePlay
     from intentrec_core.errors import ConfigError, DataError, IntentRecError
     from intentrec_core.features.catalogue import Catalogue, Item
     from intentrec_core.model.model import ModelConfig
@@ -60,8 +61,8 @@ _PLACES = {
     "IntentRecError": ("errors", "IntentRecError"),
     "Item": ("features.catalogue", "Item"),
     "LiveEncoder": ("engine.live", "LiveEncoder"),
-    "LiveOutcome": ("engine.live", "LiveOutcome"),
-    "LivePlay": ("engine.live", "LivePlay"),
+    "LiveOutcome": ("engine.live_play", "LiveOutcome"),
+    "LivePlay": ("engine.live_play", "LivePlay"),
     "LiveUpdate": ("engine.live", "LiveUpdate"),
     "Model": ("bundle.model_folder", "Model"),
     "ModelConfig": ("model.model", "ModelConfig"),

@@ -16,6 +16,7 @@ from stream.bundles.hot_swap import HotSwap
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.topic_limits import check_changelog_limit, read_topic_limits
 from stream.ops.metrics import Metrics
+from stream.ops.process_end import first_to_end
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
@@ -80,18 +81,10 @@ async def _serving_parts(
     gc.freeze()
 
     async def follow_updates(worker: PlaysWorker) -> None:
-        following = [asyncio.create_task(hot_swap.run(pipeline, worker.on_inference_thread))]
+        following = [hot_swap.run(pipeline, worker.on_inference_thread)]
         if items is not None:
-            following.append(asyncio.create_task(_follow_items(items, pipeline, metrics, worker)))
-        try:
-            # The first to end does so with an error, and is raised as it is: its exit code is that of the process.
-            done, _ = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in following:
-                task.cancel()
-            await asyncio.gather(*following, return_exceptions=True)
+            following.append(_follow_items(items, pipeline, metrics, worker))
+        await first_to_end(*following)
 
     return WorkerParts(
         pipeline=pipeline,

@@ -23,16 +23,16 @@ from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from intentrec_core.history.changelog_codec import Marker
 from stream.delivery.changelog import ChangelogWriter, PlainWriter, TransactionalWriter
 from stream.delivery.faust_app import create_app, deliver_to, source_of
-from stream.delivery.lag_monitor import can_read_end_offsets, look_deadline_s, watch_lag
+from stream.delivery.lag_monitor import watch_lag
 from stream.delivery.partition import TaskDependencies
 from stream.delivery.restore import read_changelog
 from stream.delivery.worker import PlaysWorker
 from stream.delivery.worker_metrics import WorkerMetrics
-from stream.kafka.broker_checks import check_topics, uses_transactions
+from stream.kafka.broker_checks import can_read_end_offsets, check_topics, look_deadline_s, uses_transactions
 from stream.kafka.clients import mark_retrieved
 from stream.kafka.outputs_producer import OutputsProducer
 from stream.kafka.publisher import Publisher, max_batch_bytes
-from stream.ops.health import HealthServer
+from stream.ops.health import serve_health
 from stream.ops.process_end import EXIT_NOT_DRAINED, run_until_signal
 from stream.wire.records import OutputKind
 from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
@@ -99,12 +99,10 @@ class WorkerProcess:
 
         Raises: the IntentRecError that ended the process, after everything that can be closed in order was closed.
         """
-        settings, metrics = self.settings, self.metrics
-        health = HealthServer(
-            settings.metrics_host, settings.metrics_port, metrics.registry, live=self._live, ready=self._ready
-        )
-        self.health_port = await health.start()
-        logger.info("metrics and health are served on %s:%d", settings.metrics_host, self.health_port)
+        async with serve_health(self.settings, self.metrics, live=self._live, ready=self._ready) as self.health_port:
+            await self._until_stopped()
+
+    async def _until_stopped(self) -> None:
         stop, work = asyncio.create_task(self._stop.wait()), asyncio.create_task(self._work())
         try:
             await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
@@ -120,7 +118,6 @@ class WorkerProcess:
             raise
         finally:
             stop.cancel()
-            await health.stop()
 
     async def _work(self) -> None:
         settings = self.settings

@@ -11,11 +11,8 @@ Shapes: V item rows (row 0 no item), Q width of a query of the model, P width of
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,26 +21,17 @@ import torch
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, Filter, FilterKind
-from intentrec_core.engine.engine import Encoded, EncodeRequest, EngineStats, IncrementalEngine
-from intentrec_core.engine.member_key import MemberKey
+from intentrec_core.engine.engine import Encoded, EngineStats, IncrementalEngine
+from intentrec_core.engine.live_play import NO_ATTRIBUTES, LiveOutcome, LivePlay, in_builtins, problems
+from intentrec_core.engine.live_runs import LiveRuns, Place, live_key
 from intentrec_core.engine.own_scores import OwnScorer, seen
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.history.history import EventLayout, History, Outcome, PackedPlay, default_value
-from intentrec_core.limits import MAX_DURATION_S, MAX_ID_BYTES
+from intentrec_core.history.history import EventLayout, History, PackedPlay, default_value
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import NEEDS_COUNTS, IntentRec
 from intentrec_core.plays.table import check_plays, play_rows
-from intentrec_core.times import END_MS, outside, unit_hint
-
-#: The limit that a play on the plays topic has, too.
-MAX_TS_MS = END_MS
-
-_NUMPY_NUMBERS = (np.integer, np.floating, np.bool_)
-_NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
-#: There are no partitions here, and a member's key has one.
-_PARTITION = 0
 
 
 class TrainedModel(Protocol):
@@ -68,37 +56,6 @@ class TrainedModel(Protocol):
     def item_table(self) -> ItemTable:
         """What the domain reads of the items."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LivePlay:
-    """One member played one item.
-
-    ``user_id``, ``item_id`` and ``event_id`` are 1 to 256 bytes of UTF-8. An item that the model does not know is encoded as
-    unknown. ``ts_ms`` is when it was played, in whole milliseconds since 1970 (UTC), before 2100. ``duration_s`` is how long, in
-    seconds, 0 to 31,622,400 (366 days). ``attributes`` are further values by the keys that the domain reads: texts, finite
-    numbers, truth values, or None for missing. ``event_id`` names the play, and a repeated one changes nothing; without one,
-    a play of the same item in the same millisecond is the same play.
-    """
-
-    user_id: str
-    item_id: str
-    ts_ms: int
-    event_id: str | None = None
-    duration_s: float | None = None
-    attributes: Mapping[str, Any] = field(default_factory=lambda: _NO_ATTRIBUTES)
-
-
-class LiveOutcome(StrEnum):
-    """What became of a play.
-
-    ``applied``: it is in the history, in the order of event time. ``duplicate``: the history knows its event id. ``late``: it
-    is older than the newest play that has left the history, or as old and not known to be new. The latter two change nothing.
-    """
-
-    APPLIED = "applied"
-    DUPLICATE = "duplicate"
-    LATE = "late"
 
 
 class Primary(NamedTuple):
@@ -242,7 +199,7 @@ class LiveEncoder:
             ts_ms=ts_ms,
             event_id=event_id,
             duration_s=duration_s,
-            attributes=_NO_ATTRIBUTES if attributes is None else attributes,
+            attributes=NO_ATTRIBUTES if attributes is None else attributes,
         )
         return self.play_many([play])[0]
 
@@ -256,16 +213,16 @@ class LiveEncoder:
         then. EngineError (:class:`~intentrec_core.errors.DeviceLost`) when the device is lost: the histories hold the plays.
         Cost: one position of the encoders a play, and the whole context of a member who is not cached.
         """
-        given = [_in_builtins(play) for play in plays]
+        given = [in_builtins(play) for play in plays]
         packed = [self._packed(play, place) for place, play in enumerate(given)]
-        batch = _Batch(self._layout)
+        runs = LiveRuns(self._layout)
         places = []
         for play, data in zip(given, packed, strict=True):
             history = self._histories.setdefault(play.user_id, History())
             fold = history.apply(self._layout, data, self._next_offset)
             self._next_offset += 1
-            places.append(batch.take(play.user_id, history, fold.outcome, fold.position, fold.evicted))
-        encoded = [self._engine.encode([run.request() for run in wave]) for wave in batch.waves()]
+            places.append(runs.take(play.user_id, history, fold.outcome, fold.position, fold.evicted))
+        encoded = [self._engine.encode([run.request() for run in wave]) for wave in runs.waves()]
         for output in encoded:
             output.intent_NP.setflags(write=False)
         return [self._update(play, place, encoded[place.run.wave]) for play, place in zip(given, places, strict=True)]
@@ -299,7 +256,7 @@ class LiveEncoder:
             num_added += history.apply(self._layout, data, self._next_offset).outcome.changed
             self._next_offset += 1
         for user_id in dict.fromkeys(user_id for user_id, _ in packed):
-            self._engine.forget(MemberKey(_PARTITION, user_id))  # cached before these plays
+            self._engine.forget(live_key(user_id))  # cached before these plays
         return num_added
 
     def forget(self, user_id: str) -> bool:
@@ -307,13 +264,13 @@ class LiveEncoder:
 
         Updates returned earlier are not affected.
         """
-        self._engine.forget(MemberKey(_PARTITION, user_id))
+        self._engine.forget(live_key(user_id))
         return self._histories.pop(user_id, None) is not None
 
     def _packed(self, play: LivePlay, place: int) -> PackedPlay:
         """The play as histories hold it. Raises: DataError when it is not valid."""
         try:
-            problem = next(_problems(play, self.attribute_keys, self.domain.earliest_ms), None)
+            problem = next(problems(play, self.attribute_keys, self.domain.earliest_ms), None)
             if problem is None:
                 event_id = f"{play.item_id}@{play.ts_ms}" if play.event_id is None else play.event_id
                 return self._layout.pack(play.item_id, event_id, play.ts_ms, play.duration_s, play.attributes)
@@ -321,7 +278,7 @@ class LiveEncoder:
             problem = str(error)
         raise DataError(f"play {place} of user {play.user_id!r}: {problem}")
 
-    def _update(self, play: LivePlay, place: _Place, out: Encoded) -> LiveUpdate:
+    def _update(self, play: LivePlay, place: Place, out: Encoded) -> LiveUpdate:
         run, row = place.run, place.run.first_row + place.nth
         probabilities = [head[row] for head in out.heads]
         intents = {
@@ -349,87 +306,6 @@ class LiveEncoder:
             _moment=_Moment(run.context, run.num_plays - run.num_outputs + 1 + place.nth, run.evicted_items),
             _hides_watched=any(likeliest.get(r.unless_head) not in r.unless_values for r in self._watched_rules),
         )
-
-
-@dataclass(slots=True)
-class _Run:
-    """One member's context, encoded once, with outputs for its last ``num_outputs`` plays: in the ``wave``-th engine call."""
-
-    member: MemberKey
-    wave: int
-    anchor: int
-    context: bytes
-    num_plays: int
-    first_changed: int
-    evicted_items: bytes
-    num_outputs: int = 1
-    first_row: int = -1
-
-    def request(self) -> EncodeRequest:
-        """The run as the engine takes it."""
-        return EncodeRequest(self.member, self.anchor, self.context, self.first_changed, self.num_outputs)
-
-
-class _Place(NamedTuple):
-    """Where the answer to a play stands: output ``nth`` of a run."""
-
-    run: _Run
-    nth: int
-    outcome: LiveOutcome
-
-
-class _Batch:
-    """Folded plays grouped into runs, so that a member's plays are encoded in one pass where they can be.
-
-    Appended plays extend a run. An inserted play, or one that moves the anchor, starts a new run, because cached positions
-    change. The n-th run of a member is in wave n, and a wave is one engine call.
-    """
-
-    def __init__(self, layout: EventLayout) -> None:
-        self._layout = layout
-        self._waves: list[list[_Run]] = []
-        self._open: dict[str, _Run] = {}
-
-    def take(self, user_id: str, history: History, outcome: Outcome, position: int, evicted: int) -> _Place:
-        """Adds a play that was just folded into its member's history."""
-        run = self._open.get(user_id)
-        if not outcome.changed:
-            # Nothing changed: repeat the current answer.
-            said = LiveOutcome.DUPLICATE if outcome is Outcome.DUPLICATE else LiveOutcome.LATE
-            run = run or self._begin(user_id, history, history.num_events(self._layout))
-            return _Place(run, run.num_outputs - 1, said)
-        if run is None or outcome is not Outcome.APPENDED or evicted:
-            run = self._begin(user_id, history, 0 if evicted else position)
-        else:
-            run.context, run.num_plays = history.events, run.num_plays + 1
-            run.num_outputs += 1
-        return _Place(run, run.num_outputs - 1, LiveOutcome.APPLIED)
-
-    def waves(self) -> Iterator[list[_Run]]:
-        """The runs of each engine call; each run learns where its outputs stand."""
-        for wave in self._waves:
-            row = 0
-            for run in wave:
-                run.first_row = row
-                row += run.num_outputs
-            yield wave
-
-    def _begin(self, user_id: str, history: History, first_changed: int) -> _Run:
-        before = self._open.get(user_id)
-        run = _Run(
-            member=MemberKey(_PARTITION, user_id),
-            wave=0 if before is None else before.wave + 1,
-            anchor=history.anchor(self._layout),
-            context=history.events,
-            num_plays=history.num_events(self._layout),
-            first_changed=first_changed,
-            evicted_items=history.evicted_items,
-        )
-        if run.wave == len(self._waves):
-            self._waves.append([])
-        self._waves[run.wave].append(run)
-        self._open[user_id] = run
-        return run
 
 
 class _Ranker:
@@ -499,72 +375,3 @@ def _best_rows(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         candidates = np.arange(len(scores))
     candidates = candidates[np.isfinite(scores[candidates])]
     return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-
-
-def _problems(play: LivePlay, attribute_keys: Sequence[str], earliest_ms: int) -> Iterator[str]:
-    """What is wrong with a play, each with what is allowed."""
-    for name in ("user_id", "item_id", "event_id"):
-        value = getattr(play, name)
-        if not (name == "event_id" and value is None) and not _is_id(value):
-            yield f"{name} is {_shown(value)}; allowed: a text of 1 to {MAX_ID_BYTES} bytes of UTF-8"
-    if isinstance(play.ts_ms, bool) or not isinstance(play.ts_ms, int):
-        hint = unit_hint(play.ts_ms, earliest_ms) if isinstance(play.ts_ms, float) else ""
-        yield f"ts_ms is {_shown(play.ts_ms)}; allowed: whole milliseconds since 1970{hint}"
-    elif not earliest_ms <= play.ts_ms < MAX_TS_MS:
-        yield outside("ts_ms", play.ts_ms, play.ts_ms, earliest_ms)
-    if play.duration_s is not None and not (_is_number(play.duration_s) and 0 <= play.duration_s <= MAX_DURATION_S):
-        yield f"duration_s is {_shown(play.duration_s)}; allowed: seconds from 0 to {MAX_DURATION_S:,.0f}, or None"
-    if not isinstance(play.attributes, Mapping):
-        yield f"attributes is {_shown(play.attributes)}; allowed: a mapping of values by key"
-        return
-    for key, value in play.attributes.items():
-        if key not in attribute_keys:
-            read = ", ".join(attribute_keys) or "none"
-            hint = "; a duration is the argument duration_s" if key == "duration_s" else ""
-            yield f"attribute {_shown(key)} is not one that the domain reads; allowed: {read}{hint}"
-        elif isinstance(value, str) and not _is_unicode(value):
-            yield f"attribute {key} is {_shown(value)}, which is not valid Unicode; allowed: a text that UTF-8 can hold"
-        elif not (value is None or isinstance(value, str | bool) or _is_number(value)):
-            yield f"attribute {key} is {_shown(value)}; allowed: a text, a finite number, a truth value or None"
-
-
-def _in_builtins(play: LivePlay) -> LivePlay:
-    """The play with NumPy's numbers, which pandas holds too, as the numbers of Python that they are."""
-    attributes = play.attributes if isinstance(play.attributes, Mapping) else {}
-    if not any(isinstance(value, _NUMPY_NUMBERS) for value in (play.ts_ms, play.duration_s, *attributes.values())):
-        return play
-    return replace(
-        play,
-        ts_ms=_builtin(play.ts_ms),
-        duration_s=_builtin(play.duration_s),
-        attributes={key: _builtin(value) for key, value in attributes.items()},
-    )
-
-
-def _builtin(value: Any) -> Any:
-    return value.item() if isinstance(value, _NUMPY_NUMBERS) else value
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and _is_unicode(value) and 1 <= len(value.encode()) <= MAX_ID_BYTES
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: it has no half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_number(value: object) -> bool:
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"

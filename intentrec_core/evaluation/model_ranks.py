@@ -7,7 +7,7 @@ Shapes: N targets, B windows, T plays, V item rows, Q width of a query.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
 
 BATCH_WINDOWS = 32
-MAX_SCORES = 1 << 24
+MAX_MODEL_SCORES = 1 << 24
 """Scores held at once: 64 MiB as float32, whatever the catalogue's size."""
 
 
@@ -35,11 +35,13 @@ MAX_SCORES = 1 << 24
 class ModelRanks:
     """A model's results on each target.
 
-    Shapes: ranks f64[N]; heads: one set of outcomes per head, in the order of the domain; none without the intent stage.
+    Shapes: ranks f64[N]; heads: one set of outcomes per head, in the order of the domain; none without the intent stage;
+    lifted bool[N]: for which targets the watched filter was lifted.
     """
 
     ranks: NDArray[np.float64]
     heads: dict[str, HeadOutcomes]
+    lifted: NDArray[np.bool_]
 
     @property
     def correct(self) -> dict[str, NDArray[np.float64]]:
@@ -59,24 +61,31 @@ class ModelRanker:
         self._counts = counts
 
     @torch.no_grad()
-    def rank(self, model: IntentRec, targets: Targets, *, decides_filter: bool = True) -> ModelRanks:
+    def rank(self, model: IntentRec, targets: Targets) -> ModelRanks:
         """Ranks ``targets`` (those of the windows, in their order) with ``model``, which is left in evaluation mode.
 
-        If ``decides_filter`` is set and the model has heads, its predictions decide for which targets the watched
-        filter is lifted. This is stored in ``targets``, so that references ranked afterwards use the same filter.
+        If the model has heads, its predictions decide for which targets the watched filter is lifted, otherwise
+        ``targets.lifted``.
         """
         ranks = np.full(len(targets), np.inf)
         heads: dict[str, HeadOutcomes] = {}
-        for which, scores in self.scores(model, targets, heads, decides_filter=decides_filter):
-            ranks[which] = targets.ranks(which, scores)
-        return ModelRanks(ranks, heads)
+        decided = replace(targets, lifted=targets.lifted.copy())
+        for which, scores in self.scores(model, targets, heads, decided.lifted):
+            ranks[which] = decided.ranks(which, scores)
+        return ModelRanks(ranks, heads, decided.lifted)
 
     @torch.no_grad()
     def scores(
-        self, model: IntentRec, targets: Targets, heads: dict[str, HeadOutcomes], *, decides_filter: bool = True
+        self,
+        model: IntentRec,
+        targets: Targets,
+        heads: dict[str, HeadOutcomes],
+        lifted: NDArray[np.bool_] | None = None,
     ) -> Iterator[ScoredTargets]:
-        """Scores of all items at ``targets``, some targets at a time: i64[n], f32[n, V]. What the heads said is written into
-        ``heads`` meanwhile. See :meth:`rank`.
+        """Scores of all items at ``targets``, some targets at a time: i64[n], f32[n, V].
+
+        What the heads said is written into ``heads`` meanwhile, and into ``lifted`` (bool[N]), if given, where they lift the
+        watched filter; both are written for some targets before the scores of these are given.
         """
         model.eval()
         fields = model.domain.heads if model.config.intent_stage else ()
@@ -84,14 +93,14 @@ class ModelRanker:
         vector_VQ, bias_V = model.item_vectors()
         counts = counts_for(model, self._features, self._members)
         # Counts of a target take several times the memory of its scores.
-        chunk = max(1, (MAX_SCORES if counts is None else MAX_SCORES // 8) // len(bias_V))
+        chunk = max(1, (MAX_MODEL_SCORES if counts is None else MAX_MODEL_SCORES // 8) // len(bias_V))
         for batch in self._batches.ordered(BATCH_WINDOWS):
             on_device = batch.to(model.device)
             output = model(on_device.context)
             which, window, place = self._targets_of(batch)
             observe(heads, model, output, on_device, which, window, place)
-            if decides_filter and heads:
-                targets.lifted[which] = lifted_by(model.domain, output, window, place - 1)
+            if lifted is not None and heads:
+                lifted[which] = lifted_by(model.domain, output, window, place - 1)
             item_NW, query_NQ = (x[window, place - 1] for x in (output.item_BTW, model.queries(output)))
             own = model.own_offsets(output, on_device.context)
             own = None if own is None else own.at((window, place - 1))
@@ -149,7 +158,7 @@ class ScoredByModel:
         """See :class:`~intentrec_core.evaluation.rankers.Ranker`."""
         self.heads = {}
         ranker = ModelRanker(self.features, task.data.members, task.windows)
-        return ranker.scores(self.model, task.targets, self.heads, decides_filter=False)
+        return ranker.scores(self.model, task.targets, self.heads)
 
 
 def lifted_by(domain: Domain, output: ModelOutput, window: Tensor, place: Tensor) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ from intentrec_core.baselines.markov import MarkovSettings, Transitions, add_bac
 from intentrec_core.evaluation.task import Task
 
 #: Scores held at once: 16 MiB as float32, whatever the number of items.
-MAX_SCORES = 1 << 22
+MAX_REFERENCE_SCORES = 1 << 22
 #: Length of the lists that coverage and diversity are measured on.
 LIST_LENGTH = 20
 
@@ -132,5 +132,5 @@ class _Counts:
 
 
 def _chunks(order: NDArray[np.int64], num_rows: int) -> Iterator[NDArray[np.int64]]:
-    size = max(1, MAX_SCORES // num_rows)
+    size = max(1, MAX_REFERENCE_SCORES // num_rows)
     return (order[low : low + size] for low in range(0, len(order), size))

@@ -4,6 +4,7 @@ over members.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 
@@ -90,7 +91,10 @@ def compare(
     candidate = np.zeros(model.num_rows, dtype=np.bool_)
     candidate[all_rows[trained]] = True
     candidate[0] = False
+    ranker = ModelRanker(features, members, windows)
     targets = make_targets(members, windows, all_rows, candidate, filter_watched=filter_watched)
+    ours = ranker.rank(model, targets)
+    targets = dataclasses.replace(targets, lifted=ours.lifted)  # all rankers hide the same items
     data = EvaluationData.of(members, features, candidate)
     task = Task(
         data=data,
@@ -102,11 +106,9 @@ def compare(
         countable=data.place[targets.play],
         now_s=data.ts_s[targets.play],
     )
-    ranker = ModelRanker(features, members, windows)
-    ours = ranker.rank(model, targets)  # decides where the watched filter holds, for all rankers
     ranks = {names.INTENTREC: ours.ranks}
     if without_intent is not None:
-        ranks[names.NO_INTENT] = ranker.rank(without_intent, targets, decides_filter=False).ranks
+        ranks[names.NO_INTENT] = ranker.rank(without_intent, targets).ranks
     ranks |= {name: ranks_alone(reference, task) for name, reference in REFERENCES.items()}
     in_training = ModelRanker(features, members, cut_windows(members, until_ms=cut_ms)).label_shares(model)
     in_test = ranker.label_shares(model)

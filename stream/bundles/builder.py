@@ -49,6 +49,7 @@ from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.profile import DataProfile, measure
 from intentrec_core.times import iso_time
 from stream.bundles.message_sizes import check_message_sizes
+from stream.bundles.serving import PLAYS_UNTIL
 from stream.bundles.verification import load_verified
 from stream.settings import MAX_RECOMMENDATIONS
 from stream.wire.sizes import DEFAULT_LIMITS
@@ -66,7 +67,7 @@ _NEWEST_PLAYS = 20_000
 #: How a worker may scale the intents' share of the score: a plan made for one alone may miss what another one finds.
 PLANNED_BETAS = np.array([0.0, 0.5, 1.0], dtype=np.float32)
 
-PLAYS_UNTIL, TRAINED_UNTIL, DOMAIN_NAME = "plays_until_ms", "trained_until_ms", "domain"
+TRAINED_UNTIL, DOMAIN_NAME = "trained_until_ms", "domain"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from index.filters import FilterSet
 from intentrec_core.bundle.contents import LoadedBundle, Tables, item_label_heads
 from intentrec_core.bundle.format import BundleRef
 from intentrec_core.domain.spec import Domain, FilterKind
-from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
-from intentrec_core.engine.member_key import MemberKey
+from intentrec_core.engine.engine import IncrementalEngine
 from intentrec_core.engine.own_scores import OwnScorer
+from intentrec_core.engine.probe import UNKNOWN_ITEM, encode_probe
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -24,8 +24,7 @@ from intentrec_core.times import parse_time
 from stream.bundles.verification import load_verified
 
 #: The fact in the manifest with the event time up to which popularity was counted.
-COUNTED_UNTIL = "plays_until_ms"
-_PROBE = MemberKey(-1, "probe")
+PLAYS_UNTIL = "plays_until_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +100,9 @@ def load_serving(source: Path | BundleRef, *, device: str, pool_bytes: int, know
 
 def _check_encodes(serving: Serving) -> None:
     """Encodes one play: finite weights can still give numbers that are not finite, and a starting worker has no member to try."""
-    item_id = next(iter(serving.vocabulary.item_ids[1:]), _PROBE.user_id)
-    play = serving.features.layout.pack(
-        item_id=item_id, event_id=_PROBE.user_id, ts_ms=0, duration_s=None, attributes={}
-    )
-    encoded = serving.engine.encode([EncodeRequest(_PROBE, 0, play.data, 0)])
-    serving.engine.forget(_PROBE)
+    items = serving.vocabulary.item_ids
+    item_id = items[1] if len(items) > 1 else UNKNOWN_ITEM
+    encoded = encode_probe(serving.engine, serving.features.layout, item_id)
     if not np.isfinite(encoded.item_NW).all():
         raise BundleError(BundleFault.NOT_FINITE, serving.version, "cannot encode a play of one of its items")
 
@@ -126,7 +122,7 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
     """
     domain, items, manifest = loaded.domain, loaded.item_table, loaded.manifest
     features = FeatureBuilder(domain, loaded.vocabulary, items)
-    until_ms = manifest.facts.get(COUNTED_UNTIL)
+    until_ms = manifest.facts.get(PLAYS_UNTIL)
     label_heads = [m for m, head in enumerate(domain.heads) if head.is_item_label]
     return Serving(
         version=loaded.version,

@@ -79,10 +79,10 @@ class TransactionalWriter:
         marker: Callable[[int], Marker],
         publisher: Publisher | None,
         batch_bytes: int = BATCH_BYTES,
-        make_producer: Callable[..., AIOKafkaProducer] = AIOKafkaProducer,
+        make_producer: Callable[..., AIOKafkaProducer] | None = None,
     ) -> None:
         self._settings, self._batch_bytes = settings, batch_bytes
-        self._make_producer = make_producer
+        self._make_producer = make_producer or AIOKafkaProducer
         self._partition = partition
         self._marker = marker
         self._publisher = publisher

@@ -7,28 +7,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
-
-from stream.kafka.clients import close_consumer, reader
 
 if TYPE_CHECKING:
     from stream.delivery.partition import SourceConsumer
     from stream.delivery.worker import PlaysWorker
-    from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 #: An overload is noticed, and its end too, within this time. A look costs the broker one request.
 _INTERVAL_S = 1.0
-_LOOK_DEADLINE_S = 5.0
-#: A look that fails, and the probe of the broker after it, must end well before the progress deadline.
-_LOOKS_PER_DEADLINE = 5
-
-
-def look_deadline_s(settings: Settings) -> float:
-    """How long one comparison with the log ends may take."""
-    return min(_LOOK_DEADLINE_S, settings.progress_deadline_s / _LOOKS_PER_DEADLINE)
 
 
 async def watch_lag(
@@ -77,17 +65,3 @@ async def watch_lag(
         lags = {p: lag for p, lag in lags.items() if p in worker.assigned}
         worker.overload.saw_lag(sum(lags.values()))
         worker.metrics.lag(sum(lags.values()))
-
-
-async def can_read_end_offsets(settings: Settings, timeout_s: float, partitions: set[int]) -> bool:
-    """Whether a fresh client can read the end offsets of partitions of the plays topic."""
-    consumer = reader(settings, "probe")
-    try:
-        async with asyncio.timeout(timeout_s):
-            await consumer.start()
-            await consumer.end_offsets([TopicPartition(settings.plays_topic, number) for number in partitions or {0}])
-    except (TimeoutError, KafkaError):
-        return False
-    finally:
-        await close_consumer(consumer)
-    return True

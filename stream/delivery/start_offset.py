@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from intentrec_core.errors import StateError
+from stream.wire.erasure_record import RESEND_ERASURES
 
 if TYPE_CHECKING:
     from intentrec_core.history.changelog_codec import Marker
 
 logger = logging.getLogger(__name__)
 
-#: Part of every report of missed records of the plays topic, because erasure requests are among these records.
-RESEND_ERASURES = "; erasure requests may have been among them: resend the erasure requests of that period"
 #: Allowed difference between the clocks of producers and workers.
 CLOCK_SLACK_MS = 5000
 
@@ -54,19 +53,9 @@ def start_offset(
 
     Raises: StateError when state and log disagree; its message says what to do.
     """
-    where, committed = f"partition {partition}", facts.committed
+    where = f"partition {partition}"
     if marker is None:
-        if committed is not None:
-            raise StateError(
-                f"{where}: offset {committed} is committed, but the changelog has no marker: it was emptied, and later plays "
-                "would be folded into empty histories. Restore the changelog topic, or reset the group's offsets to the "
-                "beginning to fold all plays again"
-            )
-        if has_state and transactional:
-            raise StateError(
-                f"{where}: the changelog holds histories but no checkpoint marker: it belongs to another app, or is damaged. "
-                "Use another app_id, or empty the changelog topic"
-            )
+        _check_without_marker(facts, where, has_state=has_state, transactional=transactional)
         return facts.beginning
     if marker.num_partitions != facts.num_partitions:
         raise StateError(
@@ -76,30 +65,11 @@ def start_offset(
         )
     check_domain(marker, fingerprint, partition)
     # The embedded broker has no transactions. It counts the last batch of a log as one record, so its end proves nothing.
-    if transactional and max(marker.next_offset, committed or 0) > facts.end:
-        raise StateError(
-            f"{where}: the state reaches offset {max(marker.next_offset, committed or 0)}, but the plays topic ends at "
-            f"{facts.end}: the topic was created anew. "
-            "Use another app_id to fold the new topic from the beginning, or restore the old topic"
-        )
+    if transactional:
+        _check_end(facts, marker, where)
+    committed = facts.committed
     if committed is None:
-        # The group's offsets expire a week after the last commit; the marker was written together with them, and is still valid.
-        # They also vanish when the topic is deleted: if it was created again and filled, its first play is newer than the state.
-        if (
-            facts.first_ms is not None
-            and facts.beginning < marker.next_offset
-            and facts.first_ms > checkpoint_ms + CLOCK_SLACK_MS
-        ):
-            raise StateError(
-                f"{where}: the group has no committed offset, and the first play of the log (offset {facts.beginning}) is newer "
-                "than the state: the plays topic was created anew. Use another app_id to fold the new topic from "
-                f"the beginning. If it is still the old topic, set the group's offset to {marker.next_offset}"
-            )
-        logger.warning(
-            "%s: the group has no committed offset; continuing at offset %d of the last checkpoint",
-            where,
-            marker.next_offset,
-        )
+        _check_without_commit(facts, marker, where, checkpoint_ms)
         committed = marker.next_offset
     if committed > marker.next_offset:
         raise StateError(
@@ -119,6 +89,51 @@ def start_offset(
     # An offset below the marker's (embedded broker, or reset by hand) replays plays; each history recognises them by its last
     # source offset.
     return max(committed, facts.beginning)
+
+
+def _check_without_marker(facts: SourceFacts, where: str, *, has_state: bool, transactional: bool) -> None:
+    if facts.committed is not None:
+        raise StateError(
+            f"{where}: offset {facts.committed} is committed, but the changelog has no marker: it was emptied, and later plays "
+            "would be folded into empty histories. Restore the changelog topic, or reset the group's offsets to the "
+            "beginning to fold all plays again"
+        )
+    if has_state and transactional:
+        raise StateError(
+            f"{where}: the changelog holds histories but no checkpoint marker: it belongs to another app, or is damaged. "
+            "Use another app_id, or empty the changelog topic"
+        )
+
+
+def _check_end(facts: SourceFacts, marker: Marker, where: str) -> None:
+    reached = max(marker.next_offset, facts.committed or 0)
+    if reached > facts.end:
+        raise StateError(
+            f"{where}: the state reaches offset {reached}, but the plays topic ends at {facts.end}: the topic was created anew. "
+            "Use another app_id to fold the new topic from the beginning, or restore the old topic"
+        )
+
+
+def _check_without_commit(facts: SourceFacts, marker: Marker, where: str, checkpoint_ms: int) -> None:
+    """The group's offsets expire a week after the last commit; the marker was written together with them, and is still valid.
+
+    They also vanish when the topic is deleted: if it was created again and filled, its first play is newer than the state.
+    """
+    if (
+        facts.first_ms is not None
+        and facts.beginning < marker.next_offset
+        and facts.first_ms > checkpoint_ms + CLOCK_SLACK_MS
+    ):
+        raise StateError(
+            f"{where}: the group has no committed offset, and the first play of the log (offset {facts.beginning}) is newer "
+            "than the state: the plays topic was created anew. Use another app_id to fold the new topic from "
+            f"the beginning. If it is still the old topic, set the group's offset to {marker.next_offset}"
+        )
+    logger.warning(
+        "%s: the group has no committed offset; continuing at offset %d of the last checkpoint",
+        where,
+        marker.next_offset,
+    )
 
 
 def check_domain(marker: Marker, fingerprint: str, partition: int) -> None:

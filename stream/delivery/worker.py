@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from intentrec_core.errors import BrokerError, DeviceLost, EngineError, Fenced, IntentRecError, StateError
 from stream.delivery.background_tasks import BackgroundTasks
-from stream.delivery.flow_control import FlowControl
-from stream.delivery.in_flight import InFlight
+from stream.delivery.flow_control import FlowControl, InFlight
 from stream.delivery.inference_loop import InferenceLoop
 from stream.delivery.overload import Overload
 from stream.delivery.partition import LogGap, Membership, PartitionTask, TaskDependencies

@@ -23,9 +23,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import IntentRecError
+from stream.demo.child import Child
 from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import start_broker
-from stream.local_kafka.child import Child
 from stream.local_kafka.ports import free_port
 from stream.ops.scrape import is_ready
 from stream.settings import PREFIX, Settings

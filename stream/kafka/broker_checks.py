@@ -1,21 +1,28 @@
-"""Checks at start: whether the broker supports transactions, and whether the topics are as they must be."""
+"""Checks of the broker: at start, whether it supports transactions and whether the topics are as they must be; while a process
+runs, whether a fresh client can read what the process cannot.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
+from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from intentrec_core.errors import BrokerError, ConfigError, StateError
+from stream.kafka.clients import close_consumer, reader
 from stream.kafka.topics import count_partitions
 
 if TYPE_CHECKING:
     from stream.settings import Settings
 
 _BROKER_DEADLINE_S = 30.0
+_LOOK_DEADLINE_S = 5.0
+#: A look that fails, and the probe of the broker after it, must end well before the progress deadline.
+_LOOKS_PER_DEADLINE = 5
 
 
 async def uses_transactions(settings: Settings) -> bool:
@@ -80,3 +87,22 @@ async def check_topics(settings: Settings) -> int:
             "where their plays are. Use another app_id, create its topics, and process the plays from the beginning"
         )
     return plays
+
+
+def look_deadline_s(settings: Settings) -> float:
+    """How long one comparison with the log ends may take."""
+    return min(_LOOK_DEADLINE_S, settings.progress_deadline_s / _LOOKS_PER_DEADLINE)
+
+
+async def can_read_end_offsets(settings: Settings, timeout_s: float, partitions: set[int]) -> bool:
+    """Whether a fresh client can read the end offsets of partitions of the plays topic."""
+    consumer = reader(settings, "probe")
+    try:
+        async with asyncio.timeout(timeout_s):
+            await consumer.start()
+            await consumer.end_offsets([TopicPartition(settings.plays_topic, number) for number in partitions or {0}])
+    except (TimeoutError, KafkaError):
+        return False
+    finally:
+        await close_consumer(consumer)
+    return True

@@ -15,6 +15,7 @@ from typing import Literal, Self
 from intentrec_core.errors import BrokerError
 from stream.local_kafka.ports import HOST
 from stream.ops.child_guard import guarded
+from stream.ops.children import last_line
 
 Engine = Literal["embedded", "kafka"]
 
@@ -115,7 +116,9 @@ def wait_until_up(broker: Broker, ready: Callable[[], bool] = lambda: True) -> N
     while time.monotonic() < deadline:
         if not broker.running:
             broker.stop()
-            raise BrokerError(f"the {broker.engine} broker ended while starting: {_last_line(broker.log_path)}")
+            raise BrokerError(
+                f"the {broker.engine} broker ended while starting: {last_line(broker.log_path)} (log: {broker.log_path})"
+            )
         if _accepts(broker.port) and ready():
             return
         time.sleep(_LOOK_EVERY_S)  # no event reports that a port starts to listen, so poll; blocking is intended
@@ -129,8 +132,3 @@ def _accepts(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _last_line(log_path: Path) -> str:
-    lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
-    return (lines[-1][:200] + f" (log: {log_path})") if lines else f"no output (log: {log_path})"

@@ -5,13 +5,22 @@ It has its own port and listens on loopback by default. It exposes no data of me
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from intentrec_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stream.ops.metrics import Metrics
+    from stream.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 #: Returns None if the process is healthy, otherwise one line that describes the problem.
 Check = Callable[[], str | None]
@@ -64,6 +73,21 @@ class HealthServer:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         return _response(self._ready())
+
+
+@contextlib.asynccontextmanager
+async def serve_health(settings: Settings, metrics: Metrics, *, live: Check, ready: Check) -> AsyncIterator[int]:
+    """Serves a process's metrics and health at its ``metrics_host`` and ``metrics_port``, and gives the port.
+
+    Raises: as :meth:`HealthServer.start`.
+    """
+    health = HealthServer(settings.metrics_host, settings.metrics_port, metrics.registry, live=live, ready=ready)
+    port = await health.start()
+    logger.info("metrics and health are served on %s:%d", settings.metrics_host, port)
+    try:
+        yield port
+    finally:
+        await health.stop()
 
 
 def _response(problem: str | None) -> web.Response:

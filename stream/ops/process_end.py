@@ -13,8 +13,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from intentrec_core.errors import NotDrained
 from stream.ops.early_end import END_SIGNALS
@@ -74,6 +74,22 @@ async def run_until_signal(process: EndingProcess) -> None:
         for number in END_SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+
+
+async def first_to_end(*work: Coroutine[Any, Any, None]) -> None:
+    """Runs all coroutines until one ends or fails, then cancels the rest and waits for them.
+
+    Raises: the error of the one that failed, as it is: its exit code is that of the process.
+    """
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _force_exit(process: EndingProcess) -> None:

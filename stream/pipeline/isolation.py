@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 
 from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngine
 from intentrec_core.engine.member_key import MemberKey
+from intentrec_core.engine.probe import encode_probe
 from intentrec_core.errors import DeviceLost, EngineError
 from intentrec_core.history.history import EventLayout
 from stream.pipeline.folding import ContextRun
 
 T = TypeVar("T", bound=np.generic)
-
-#: No member has this key: partitions are not negative.
-_PROBE = MemberKey(-1, "probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +122,12 @@ class IsolatingEncoder:
         return _PlacedRun(earlier, placed.first_row), _PlacedRun(rest, placed.first_row + earlier.num_outputs)
 
     def _probe(self) -> Encoded:
-        good = self._layout.pack(
-            item_id=_PROBE.user_id, event_id=_PROBE.user_id, ts_ms=0, duration_s=None, attributes={}
-        )
         try:
-            return self.engine.encode([EncodeRequest(_PROBE, 0, good.data, 0)])
+            return encode_probe(self.engine, self._layout)
         except DeviceLost:
             raise
         except Exception as error:
             raise EngineError(f"inference fails for every context, even a known good one: {error}") from error
-        finally:
-            self.engine.forget(_PROBE)
 
     def _forget_failed(self, placed: Sequence[Sequence[_PlacedRun]], failed: NDArray[np.bool_]) -> None:
         for runs in placed:

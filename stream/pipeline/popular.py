@@ -12,13 +12,13 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
+from index.base import PAD_ROW
 from intentrec_core.baselines.popularity import WEEK_S, PopularWindow
 
 #: Seeding adds plays one at a time, at about 1 µs each; a bundle with more plays is scaled down to this many.
 MAX_SEEDED_PLAYS = 200_000
 #: The counts of a fallback list are at most this many plays old: computing them for a large catalogue takes milliseconds.
 _REFRESH_PLAYS = 1_024
-_PAD_ROW = -1
 
 
 class PopularNow:
@@ -81,10 +81,10 @@ class PopularNow:
         scores[:, 0] = -np.inf
         width = min(k, scores.shape[1])
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :width]
-        found = np.full((len(scores), k), _PAD_ROW, dtype=np.int64)
+        found = np.full((len(scores), k), PAD_ROW, dtype=np.int64)
         values = np.full((len(scores), k), -np.inf, dtype=np.float32)
         values[:, :width] = np.take_along_axis(scores, rows, axis=1)
-        found[:, :width] = np.where(np.isneginf(values[:, :width]), _PAD_ROW, rows)
+        found[:, :width] = np.where(np.isneginf(values[:, :width]), PAD_ROW, rows)
         return found, values
 
     def _current_appeal(self) -> NDArray[np.float32]:

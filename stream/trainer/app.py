@@ -24,9 +24,9 @@ from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from stream.bundles.announcements import AnnouncementFollower, announce
 from stream.kafka.broker_checks import supports_transactions
-from stream.ops.health import HealthServer
+from stream.ops.health import serve_health
 from stream.ops.metrics import Metrics, TrainerOutcome
-from stream.ops.process_end import EXIT_NOT_DRAINED, run_until_signal
+from stream.ops.process_end import EXIT_NOT_DRAINED, first_to_end, run_until_signal
 from stream.settings import Settings
 from stream.trainer.catalogue_export import export_catalogue
 from stream.trainer.event_log import EventLog
@@ -92,12 +92,7 @@ class TrainerProcess:
         Raises: the IntentRecError that ended the process, after everything that can be closed in order was closed.
         """
         settings = self.settings
-        health = HealthServer(
-            settings.metrics_host, settings.metrics_port, self.metrics.registry, live=self._live, ready=self._ready
-        )
-        self.health_port = await health.start()
-        logger.info("metrics and health are served on %s:%d", settings.metrics_host, self.health_port)
-        try:
+        async with serve_health(settings, self.metrics, live=self._live, ready=self._ready) as self.health_port:
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     await self._until_stopped(self._work(stack))
@@ -110,8 +105,6 @@ class TrainerProcess:
                     "reads them again; none are lost"
                 )
             self.exit_code = 0
-        finally:
-            await health.stop()
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         stopped = asyncio.create_task(self._stop.wait())
@@ -144,7 +137,7 @@ class TrainerProcess:
         self._follower, self._not_ready = follower, None
         serving = self._serving.bundle if self._serving else "no bundle yet"
         logger.info("ready: logging %s to %s; serving: %s", settings.plays_topic, settings.event_log_dir, serving)
-        await _first_to_end(
+        await first_to_end(
             follower.run(),
             follower.watch_lag(),
             self._follow_announcements(announced),
@@ -316,19 +309,6 @@ def _failed(result: RetrainResult, detail: str) -> RetrainResult:
 async def _raise_when_lost(lock: LeaderLock) -> None:
     await lock.lost.wait()
     await lock.confirm("")  # raises the reason
-
-
-async def _first_to_end(*work: Coroutine[Any, Any, None]) -> None:
-    """Runs all coroutines until one ends or fails, then cancels the rest and waits for them."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def run_trainer(settings: Settings, *, retrain_command: Sequence[str] = COMMAND) -> int:

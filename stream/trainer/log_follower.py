@@ -22,8 +22,7 @@ from intentrec_core.domain.spec import Domain, value_text
 from intentrec_core.errors import BrokerError, StateError
 from intentrec_core.history.history import EventLayout
 from intentrec_core.plays.table import PlayRow
-from stream.delivery.lag_monitor import can_read_end_offsets, look_deadline_s
-from stream.delivery.start_offset import RESEND_ERASURES
+from stream.kafka.broker_checks import can_read_end_offsets, look_deadline_s
 from stream.kafka.clients import close_consumer, consumer_options
 from stream.kafka.topics import count_partitions
 from stream.ops.liveness import Waiting
@@ -33,7 +32,7 @@ from stream.trainer.event_log import EventLog
 from stream.trainer.event_log_erasure import PendingErasure
 from stream.trainer.event_log_writer import EventLogWriter, LoggedPlay
 from stream.wire.codec import RejectedPlay, decode_play
-from stream.wire.erasure_record import ErasureRequest, is_erasure_request, read_erasure_request
+from stream.wire.erasure_record import RESEND_ERASURES, ErasureRequest, is_erasure_request, read_erasure_request
 from stream.wire.records import SourceRecord
 from stream.wire.routing import home_partition
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import msgspec
 
 from stream.ops.child_guard import guarded
+from stream.ops.children import child_environment
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.retrain_job import RetrainJob, RetrainResult
 
-_TREE = Path(__file__).resolve().parents[1]
 COMMAND = (sys.executable, "-m", "stream.trainer.retrain")
 #: Folder under the cache for the child's temporary files. Emptied before each run, because a killed run leaves its files.
 SCRATCH = "retraining"
@@ -71,14 +71,12 @@ def _scratch(job: RetrainJob) -> Path:
 
 
 async def _start(command: Sequence[str], scratch: Path) -> asyncio.subprocess.Process:
-    # The child imports this tree's packages, whatever the working folder is and whatever else is installed.
-    paths = [str(_TREE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = await asyncio.create_subprocess_exec(
         *guarded(command),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch)},
+        env=child_environment(TMPDIR=str(scratch)),
     )
     with contextlib.suppress(OSError):  # a lower priority is a courtesy, or the process has ended
         os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CONTROL_HEADER = "intentrec-control"
 FORGET = b"forget"
+#: Part of every report of missed records of the plays topic, because erasure requests are among these records.
+RESEND_ERASURES = "; erasure requests may have been among them: resend the erasure requests of that period"
 
 
 class ErasureRequest(Struct, frozen=True, gc=False):

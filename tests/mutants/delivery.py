@@ -302,8 +302,8 @@ DELIVERY = (
         (
             Edit(
                 START_OFFSET,
-                "    if marker is None:\n        if committed is not None:\n            raise",
-                "    if marker is None:\n        if committed is not None and not transactional:\n            raise",
+                "    if facts.committed is not None:\n        raise",
+                "    if facts.committed is not None and not transactional:\n        raise",
             ),
         ),
         ("tests/unit/stream/delivery/test_start_offset.py",),

@@ -87,8 +87,13 @@ EVALUATION = (
     ),
     Mutant(
         "a head of one model lifts the filter of all rankers",
-        (Edit(MODEL_RANKS, "self.heads, decides_filter=False)", "self.heads)"),),
+        (Edit(MODEL_RANKS, "task.targets, self.heads)", "task.targets, self.heads, task.targets.lifted)"),),
         (TEST_FIGURES,),
+    ),
+    Mutant(
+        "ranking with one model lifts the filter of the next ranker",
+        (Edit(MODEL_RANKS, "replace(targets, lifted=targets.lifted.copy())", "targets"),),
+        (TEST_RANKS,),
     ),
     Mutant(
         "only the last w plays of a history are hidden",

@@ -108,12 +108,12 @@ LIVENESS = (
         "a fetch that ends after a control record counts as in flight for good",
         (
             Edit(
-                "stream/delivery/in_flight.py",
+                "stream/delivery/flow_control.py",
                 "held.fetches.append((fetched.records[-1].offset + 1, num_bytes))",
                 "held.fetches.append((fetched.end, num_bytes))",
             ),
         ),
-        ("tests/unit/stream/delivery/test_in_flight.py",),
+        ("tests/unit/stream/delivery/test_flow_control.py",),
     ),
     Mutant(
         "plays in flight are not bounded",

@@ -13,6 +13,7 @@ from stream import worker_process
 from stream.delivery import changelog, inference_loop
 from stream.delivery.overload import Overload
 from stream.kafka import clients
+from stream.ops import health
 from stream.settings import Settings
 from tests.property.scripted_app import ScriptedApp
 from tests.property.scripted_clients import ScriptedProducer, ScriptedRecoveryConsumer
@@ -56,7 +57,7 @@ def scripted_world(**options: Any) -> Iterator[World]:
         async def num_partitions(_: Settings) -> int:
             return world.broker.num_partitions
 
-        patch.setattr(worker_process, "HealthServer", _NoHealth)
+        patch.setattr(health, "HealthServer", _NoHealth)
         patch.setattr(worker_process, "uses_transactions", transactional)
         patch.setattr(worker_process, "check_topics", num_partitions)
         patch.setattr(worker_process, "create_app", ScriptedApp)

@@ -6,6 +6,7 @@ The checker is confluent-kafka, another client than ours. The oracle is the naiv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker
 from stream.local_kafka.ports import free_port
 from stream.settings import Settings
-from tests.rigs.verdict import AT_ONCE, POLL_S, folded, restored
+from tests.rigs.verdict import ReadBack, folded, follow, restored
 from tests.worlds.member_state import MemberState
 
 NUM_PARTITIONS = 4
@@ -218,33 +219,10 @@ class Rig:
         self, topics: Sequence[str], isolation: str
     ) -> Iterator[tuple[dict[Place, Output], set[tuple[str, int]]]]:
         """What comes next on the topics, again and again, and which partitions have not been read to an end yet."""
-        options = {
-            "bootstrap.servers": self.broker.address,
-            "group.id": f"check-{uuid.uuid4().hex}",
-            "enable.auto.commit": False,
-            "isolation.level": isolation,
-            "enable.partition.eof": True,
-            "log_level": 0,
-            **AT_ONCE,
-        }
-        consumer = confluent_kafka.Consumer(options)
-        unread = {(topic, partition) for topic in topics for partition in range(NUM_PARTITIONS)}
-        try:
-            consumer.assign([confluent_kafka.TopicPartition(*place, 0) for place in sorted(unread)])
-            while True:
-                new: dict[Place, Output] = {}
-                for message in consumer.consume(1000, POLL_S):
-                    topic, partition, error = message.topic(), message.partition(), message.error()
-                    if error is None:
-                        output = Output(topic, message.key(), message.value(), dict(message.headers() or []))
-                        new[topic, partition, message.offset()] = output
-                    elif error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                        unread.discard((topic, partition))
-                    else:
-                        assert error.retriable(), str(error)
-                yield new, unread
-        finally:
-            consumer.close()
+        partitions = {(topic, partition) for topic in topics for partition in range(NUM_PARTITIONS)}
+        with contextlib.closing(follow(self.broker.address, partitions, isolation)) as polls:
+            for records, unread in polls:
+                yield {(r.topic, r.partition, r.offset): _output(r) for r in records}, unread
 
     def state(self) -> dict[str, MemberState]:
         """Every member's state as the changelog has it."""
@@ -253,6 +231,11 @@ class Rig:
     def oracle(self) -> dict[str, MemberState]:
         """Every member's state by the naive fold of the input log."""
         return {user: state for (_, user), state in folded(self.settings, self.layout).items()}
+
+
+def _output(record: ReadBack) -> Output:
+    assert record.value is not None
+    return Output(record.topic, record.key, record.value, dict(record.headers))
 
 
 def _must_succeed(error: Any, _: Any) -> None:

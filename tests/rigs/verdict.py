@@ -7,18 +7,19 @@ source offset. A play is answered, or named by the answer to a later play of its
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import confluent_kafka
 import msgspec
 
-from intentrec_core.history.changelog_codec import Restorer
-from intentrec_core.history.history import EventLayout
+from intentrec_core.history.changelog_codec import Marker, Restorer
+from intentrec_core.history.history import EventLayout, History
 from stream.wire.messages import Coalesced
 from stream.wire.records import ID_HEADER
 from tests.worlds.expected_outputs import expected_outputs
@@ -34,7 +35,7 @@ States = dict[tuple[int, str], MemberState]
 _READ_DEADLINE_S = 120.0
 #: What a client waits for by default: half a second for an empty answer to a fetch, which tells an end; half a second between two
 #: questions where a log begins; and a while before it asks again who leads a partition.
-AT_ONCE = {
+_AT_ONCE = {
     "auto.offset.reset": "earliest",  # assigned from 0, which retention may have deleted
     "fetch.wait.max.ms": 10,
     "topic.metadata.refresh.fast.interval.ms": 20,
@@ -173,17 +174,12 @@ def folded(settings: Settings, layout: EventLayout) -> States:
 
 def restored(settings: Settings, layout: EventLayout) -> States:
     """Every member's state as the changelog has it, read committed by a client that is not ours."""
-    states: States = {}
-    for partition, records in _by_partition(settings, settings.changelog_topic, "read_committed").items():
-        restorer = Restorer(layout)
-        for record in records:
-            if record.key is not None:
-                restorer.feed(record.key, record.value)
-        histories, _ = restorer.finish()
-        states |= {
-            (partition, user): product_state(history, layout) for user, history in histories.items() if history.count
-        }
-    return states
+    return {
+        (partition, user): product_state(history, layout)
+        for partition, (histories, _) in _changelog(settings, layout).items()
+        for user, history in histories.items()
+        if history.count
+    }
 
 
 def _wait_until_committed(settings: Settings, layout: EventLayout, last_offsets: Mapping[int, int]) -> None:
@@ -201,16 +197,17 @@ def _wait_until_committed(settings: Settings, layout: EventLayout, last_offsets:
 
 def _markers(settings: Settings, layout: EventLayout) -> dict[int, int]:
     """By partition, the first offset that is not in the state."""
-    markers: dict[int, int] = {}
-    for partition, records in _by_partition(settings, settings.changelog_topic, "read_committed").items():
-        restorer = Restorer(layout)
-        for record in records:
-            if record.key is not None:
-                restorer.feed(record.key, record.value)
-        _, marker = restorer.finish()
-        if marker is not None:
-            markers[partition] = marker.next_offset
-    return markers
+    markers = {partition: marker for partition, (_, marker) in _changelog(settings, layout).items()}
+    return {partition: marker.next_offset for partition, marker in markers.items() if marker is not None}
+
+
+def _changelog(settings: Settings, layout: EventLayout) -> dict[int, tuple[dict[str, History], Marker | None]]:
+    """By partition, the histories and the newest marker."""
+    restorers: dict[int, Restorer] = defaultdict(lambda: Restorer(layout))
+    for record in read_all(settings, settings.changelog_topic, "read_committed"):
+        if record.key is not None:
+            restorers[record.partition].feed(record.key, record.value)
+    return {partition: restorer.finish() for partition, restorer in restorers.items()}
 
 
 def _oracle(settings: Settings, layout: EventLayout) -> NaiveFold:
@@ -245,46 +242,53 @@ def read_all(settings: Settings, topic: str, isolation: str = "read_uncommitted"
 
     Raises: AssertionError when the broker does not deliver them in time.
     """
+    partitions = {(topic, partition) for partition in range(_num_partitions(settings, topic))}
+    idle_s = 0.0
+    with contextlib.closing(follow(settings.broker, partitions, isolation)) as polls:
+        for records, unread in polls:
+            yield from records
+            if not unread:
+                return
+            idle_s = 0.0 if records else idle_s + POLL_S
+            assert idle_s < _READ_DEADLINE_S, f"{topic} cannot be read to its end"
+
+
+def follow(
+    address: str, partitions: Collection[tuple[str, int]], isolation: str
+) -> Generator[tuple[list[ReadBack], set[tuple[str, int]]], None, None]:
+    """What comes next in the partitions of topics, again and again, and which have not been read to an end yet."""
     options = {
-        "bootstrap.servers": settings.broker,
+        "bootstrap.servers": address,
         "group.id": f"verdict-{uuid.uuid4().hex}",
         "enable.auto.commit": False,
         "isolation.level": isolation,
         "enable.partition.eof": True,
         "fetch.message.max.bytes": 16_000_000,
-        **AT_ONCE,
+        **_AT_ONCE,
         "log_level": 0,
     }
     consumer = confluent_kafka.Consumer(options)
+    unread = set(partitions)
     try:
-        partitions = range(_num_partitions(settings, topic))
-        consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for partition in partitions])
-        at_end: set[int] = set()
-        idle_s = 0.0
-        while len(at_end) < len(partitions):
-            messages = consumer.consume(2000, POLL_S)
-            idle_s = 0.0 if messages else idle_s + POLL_S
-            assert idle_s < _READ_DEADLINE_S, f"{topic} cannot be read to its end"
-            for message in messages:
-                error = message.error()
+        consumer.assign([confluent_kafka.TopicPartition(*place, 0) for place in sorted(unread)])
+        while True:
+            records: list[ReadBack] = []
+            for message in consumer.consume(2000, POLL_S):
+                topic, partition, error = message.topic(), message.partition(), message.error()
                 if error is None:
-                    yield ReadBack(
-                        topic, message.partition(), message.offset(), message.timestamp()[1], message.key(),
-                        message.value(), tuple(message.headers() or ()),
+                    records.append(
+                        ReadBack(
+                            topic, partition, message.offset(), message.timestamp()[1], message.key(), message.value(),
+                            tuple(message.headers() or ()),
+                        )
                     )  # fmt: skip
                 elif error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                    at_end.add(message.partition())
+                    unread.discard((topic, partition))
                 else:
                     assert error.retriable(), str(error)
+            yield records, unread
     finally:
         consumer.close()
-
-
-def _by_partition(settings: Settings, topic: str, isolation: str = "read_uncommitted") -> dict[int, list[ReadBack]]:
-    found: dict[int, list[ReadBack]] = defaultdict(list)
-    for record in read_all(settings, topic, isolation):
-        found[record.partition].append(record)
-    return found
 
 
 def _num_partitions(settings: Settings, topic: str) -> int:

@@ -19,7 +19,7 @@ from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.profile import measure
-from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
+from stream.bundles.serving import PLAYS_UNTIL, Serving, load_serving
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
@@ -86,7 +86,7 @@ def make_bundle(
             parent=parent,
             created_at=created_at,
             code_version="0.1.0",
-            facts={COUNTED_UNTIL: START_MS},
+            facts={PLAYS_UNTIL: START_MS},
         )
 
 

@@ -46,7 +46,7 @@ class CountingPipeline:
         self.histories: dict[int, dict[str, History]] = {}
         self._num_partitions = num_partitions
         self._metrics = metrics
-        #: Of a member whose answers are held back, one part each.
+        #: Whether a member is cold: its answers are queued for prefill, one chunk each.
         self.cold: Callable[[str], bool] = lambda member: False
         self._cache = SimpleNamespace(caches=lambda member: not self.cold(member), num_slots=1 << 20)
         self._prefill = PrefillQueue(1, layout.size)

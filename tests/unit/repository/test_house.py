@@ -18,9 +18,8 @@ PRODUCT = CORE + sorted((ROOT / "stream").rglob("*.py"))
 #: Of the environment only what is no setting of ours is read elsewhere: the search path of a child, Java's home.
 _MAY_READ_ENVIRONMENT = {
     "stream/settings.py",
-    "stream/local_kafka/child.py",
+    "stream/ops/children.py",
     "stream/local_kafka/jars.py",
-    "stream/trainer/retrain_process.py",
     "stream/demo/environment.py",
 }
 

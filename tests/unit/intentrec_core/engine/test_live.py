@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from intentrec_core import LiveEncoder, LivePlay, LiveUpdate
-from intentrec_core.engine import live as live_module
+from intentrec_core.engine import live_play
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.plays.table import PlayRow, plays_table
 from stream.wire import messages
@@ -37,7 +37,7 @@ def shown(update: LiveUpdate) -> set[str]:
 
 
 def test_the_limits_of_a_play_are_those_of_the_plays_topic() -> None:
-    assert live_module.MAX_TS_MS == messages.MAX_TS_MS
+    assert live_play.MAX_TS_MS == messages.MAX_TS_MS
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_a_models_ranks_are_those_of_serving_play_by_play(
             scores += naive_own_offsets(model, world.features, context, encoded)
         # Batched and single passes differ in the last bits, so near ties may change places: none does with this seed.
         assert found.ranks[i] == mid_rank(scores, targets.row[i], targets.candidate, hidden)
-    assert targets.lifted.tolist() == lifted
+    assert found.lifted.tolist() == lifted
     assert 0 < sum(lifted) < len(lifted)
 
 
@@ -119,11 +119,12 @@ def test_a_heads_accuracy_counts_true_labels_of_the_next_play(world: TinyWorld) 
 def test_a_model_without_intents_is_judged_by_the_other_models_filter(world: TinyWorld) -> None:
     halved = Halved(world)
     ranker = ModelRanker(world.features, halved.members, halved.windows)
-    ranker.rank(world.model(), halved.targets)
-    before = halved.targets.lifted.copy()
-    found = ranker.rank(world.model(intent_stage=False), halved.targets, decides_filter=False)
+    lifted = ranker.rank(world.model(), halved.targets).lifted
+    assert lifted.any()
+    assert not halved.targets.lifted.any(), "no ranking changes the targets of the next one"
+    found = ranker.rank(world.model(intent_stage=False), dataclasses.replace(halved.targets, lifted=lifted))
     assert found.correct == {}
-    assert halved.targets.lifted.tolist() == before.tolist()
+    assert found.lifted.tolist() == lifted.tolist()
 
 
 @pytest.mark.parametrize("window_s", [900.0, math.inf])
@@ -215,8 +216,8 @@ def test_a_small_budget_of_scores_changes_no_rank(world: TinyWorld, monkeypatch:
     ranker = ModelRanker(world.features, halved.members, halved.windows)
     popular = PopularityRanker(900.0)
     whole = (ranker.rank(model, halved.targets).ranks, ranks_alone(popular, halved.task))
-    monkeypatch.setattr("intentrec_core.evaluation.model_ranks.MAX_SCORES", 100)
-    monkeypatch.setattr("intentrec_core.evaluation.rankers.MAX_SCORES", 100)
+    monkeypatch.setattr("intentrec_core.evaluation.model_ranks.MAX_MODEL_SCORES", 100)
+    monkeypatch.setattr("intentrec_core.evaluation.rankers.MAX_REFERENCE_SCORES", 100)
     parts = (ranker.rank(model, halved.targets).ranks, ranks_alone(popular, halved.task))
     assert [p.tolist() for p in parts] == [w.tolist() for w in whole]
 

@@ -33,7 +33,6 @@ from intentrec_core.features.columns import collate
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
 from stream.bundles.builder import (
-    PLAYS_UNTIL,
     TRAINED_UNTIL,
     BuiltBundle,
     build_bundle,
@@ -43,7 +42,7 @@ from stream.bundles.builder import (
     planning_queries,
     popularity,
 )
-from stream.bundles.serving import load_serving
+from stream.bundles.serving import PLAYS_UNTIL, load_serving
 from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
 

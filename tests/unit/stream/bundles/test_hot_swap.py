@@ -17,7 +17,7 @@ from safetensors.numpy import save as save_arrays
 from intentrec_core.bundle import format as bundle
 from intentrec_core.errors import BundleError, BundleFault, DeviceLost
 from stream.bundles.hot_swap import HotSwap
-from stream.bundles.serving import COUNTED_UNTIL, Serving, load_serving
+from stream.bundles.serving import Serving, load_serving
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.settings import Settings
@@ -307,9 +307,3 @@ def test_a_hot_swap_hashes_each_file_of_the_bundle_once(
     asyncio.run(scenario())
     assert pipeline.serving.version == ref.version
     assert sorted(hashed) == sorted(bundle.BUNDLE_FILES)
-
-
-def test_the_trainer_writes_the_fact_that_serving_reads() -> None:
-    from stream.bundles.builder import PLAYS_UNTIL
-
-    assert PLAYS_UNTIL == COUNTED_UNTIL

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from stream.delivery.lag_monitor import can_read_end_offsets, look_deadline_s, watch_lag
+from stream.delivery.lag_monitor import watch_lag
+from stream.kafka.broker_checks import can_read_end_offsets, look_deadline_s
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings
 from tests.rigs.broker_fixtures import RigMaker

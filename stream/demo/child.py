@@ -22,6 +22,7 @@ from typing import Self
 
 from intentrec_core.errors import IntentRecError
 from stream.ops.child_guard import guarded
+from stream.ops.children import child_environment, last_line
 
 #: A worker exits at its own drain deadline of 20 s at the latest. After this longer time it is stuck.
 STOP_DEADLINE_S = 25.0
@@ -50,9 +51,6 @@ class Child:
     ) -> Self:
         """Runs ``python -m stream.cli ARGUMENTS`` with the environment of this process plus ``environment``."""
         command = guarded([sys.executable, "-m", "stream.cli", *arguments])
-        # The child imports the packages of this tree, whatever its working folder is and whatever else is installed.
-        root = str(Path(__file__).resolve().parents[2])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         with log_path.open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -60,7 +58,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"},
+                env=child_environment(**environment, PYTHONUNBUFFERED="1"),
             )
         return cls(name, log_path, process)
 
@@ -78,8 +76,7 @@ class Child:
 
     def last_line(self) -> str:
         """The last line of its log."""
-        lines = [line.strip() for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1][:300] if lines else "no output"
+        return last_line(self.log_path)
 
     def ask_to_stop(self) -> None:
         """Sends SIGTERM and returns immediately."""

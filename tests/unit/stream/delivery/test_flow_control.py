@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from stream.delivery.in_flight import InFlight
+from stream.delivery.flow_control import InFlight
 from stream.wire.records import Fetched
 
 
