@@ -60,6 +60,9 @@ class ItemIndex(Protocol):
         Raises: ValueError when a shape, a row or a number is not as described here.
         """
 
+    def vectors_of(self, rows: Rows) -> Vectors:
+        """The vectors of some items, as a search scores them. Shapes: i64[n], 1 to V - 1 -> f32[n, D]."""
+
 
 def checked_vectors(vectors: Vectors) -> Vectors:
     """Item vectors fit for an index: contiguous float32, with row 0 set to zeros (it is masked whenever vectors are

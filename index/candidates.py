@@ -207,6 +207,23 @@ def _collect(
     marks[0] = False
 
 
+def merged(rows: Rows, scores: Vectors, query: Rows, extra_row: Rows, extra_score: Vectors) -> tuple[Rows, Vectors]:
+    """The best k of a search's results and of further scored items, which are not among them: by score, then by row.
+
+    Shapes: rows i64[B, k] and scores f32[B, k] as a search returns them; of the further items the query i64[n], ascending, the
+    row i64[n] and the score f32[n] -> i64[B, k], f32[B, k].
+    Cost: three NumPy calls for each query with further items.
+    """
+    rows, scores, k = rows.copy(), scores.copy(), rows.shape[1]
+    bounds = np.searchsorted(query, np.arange(len(rows) + 1))
+    for b in np.unique(query).tolist():
+        own = slice(bounds[b], bounds[b + 1])
+        all_rows, all_scores = np.append(rows[b], extra_row[own]), np.append(scores[b], extra_score[own])
+        first = np.lexsort((all_rows, -all_scores))[:k]
+        rows[b], scores[b] = all_rows[first], all_scores[first]
+    return rows, scores
+
+
 def padded(found: list[Rows]) -> Rows:
     """Ragged rows as one array. Shape: i64[B, C], C at least 1."""
     rows = np.full((len(found), max(1, max((len(own) for own in found), default=0))), PAD_ROW, dtype=np.int64)

@@ -54,6 +54,10 @@ class ExactIndex:
         """D: the number of dimensions."""
         return int(self.vectors.shape[1])
 
+    def vectors_of(self, rows: Rows) -> Vectors:
+        """See :meth:`index.base.ItemIndex.vectors_of`."""
+        return self.vectors[rows]
+
     def search(
         self,
         queries: Vectors,

@@ -55,6 +55,14 @@ class ExtendedIndex:
         """D: the number of dimensions."""
         return self._base.dimension
 
+    def vectors_of(self, rows: Rows) -> Vectors:
+        """See :meth:`index.base.ItemIndex.vectors_of`."""
+        found = np.empty((len(rows), self.dimension), dtype=np.float32)
+        of_base = rows < self._num_base
+        found[of_base] = self._base.vectors_of(rows[of_base])
+        found[~of_base] = self._added.vectors_of(rows[~of_base] - (self._num_base - 1))
+        return found
+
     def search(
         self,
         queries: Vectors,

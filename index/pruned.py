@@ -77,6 +77,10 @@ class PrunedIndex:
         """D: the number of dimensions."""
         return self.exact.dimension
 
+    def vectors_of(self, rows: Rows) -> Vectors:
+        """See :meth:`index.base.ItemIndex.vectors_of`."""
+        return self.exact.vectors_of(rows)
+
     def search(
         self,
         queries: Vectors,

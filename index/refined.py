@@ -106,6 +106,10 @@ class RefinedIndex(ABC):
         """Whether the result is proven to be the exact one: rough scores are inner products up to rounding."""
         return False
 
+    def vectors_of(self, rows: Rows) -> Vectors:
+        """See :meth:`index.base.ItemIndex.vectors_of`."""
+        return self.exact.vectors_of(rows)
+
     def search(
         self,
         queries: Vectors,

@@ -24,6 +24,7 @@ from intentrec_core.domain.spec import Domain, Filter, FilterKind
 from intentrec_core.engine.engine import Encoded, EngineStats, IncrementalEngine
 from intentrec_core.engine.live_play import NO_ATTRIBUTES, LiveOutcome, LivePlay, in_builtins, problems
 from intentrec_core.engine.live_runs import LiveRuns, Place, live_key
+from intentrec_core.engine.own_scores import OwnScorer, seen
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -82,6 +83,13 @@ class _Moment:
     evicted_items: bytes
 
 
+class _Query(NamedTuple):
+    """What the items are scored with: ``vector`` f32[Q], and ``seen`` f32[1, G] by the gate of own items, None without these."""
+
+    vector: NDArray[np.float32]
+    seen: NDArray[np.float32] | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveUpdate:
     """The member's intents after one play.
@@ -101,7 +109,7 @@ class LiveUpdate:
     primary: Primary | None
     embedding: NDArray[np.float32]
     _ranker: _Ranker = field(repr=False)
-    _query: NDArray[np.float32] = field(repr=False)
+    _query: _Query = field(repr=False)
     _moment: _Moment = field(repr=False)
     _hides_watched: bool = field(repr=False)
 
@@ -305,6 +313,7 @@ class _Ranker:
 
     @torch.inference_mode()
     def __init__(self, model: TrainedModel, layout: EventLayout) -> None:
+        self._own = OwnScorer(model.network, model.features) if model.network.own_items is not None else None
         vectors, bias = model.network.item_vectors()
         self._vectors_VQ: NDArray[np.float32] = vectors.float().cpu().numpy()
         self._bias_V: NDArray[np.float32] = bias.float().cpu().numpy()
@@ -323,15 +332,18 @@ class _Ranker:
             else:
                 self._by_member.append((rule, column))
 
-    def query(self, out: Encoded, row: int) -> NDArray[np.float32]:
-        """What the items are scored with for one row of an output. Shape: f32[Q]."""
+    def query(self, out: Encoded, row: int) -> _Query:
+        """What the items are scored with for one row of an output."""
         scores = weighted_scores([out.heads[m][row] for m in self._scored], self._betas)
-        return np.concatenate([out.item_NW[row], *scores])
+        return _Query(np.concatenate([out.item_NW[row], *scores]), None if self._own is None else seen(out, [row]))
 
-    def best(self, query: NDArray[np.float32], moment: _Moment, k: int, *, hide_watched: bool) -> list[ScoredItem]:
-        """The best items for a member who is predicted by ``query``, f32[Q]."""
+    def best(self, query: _Query, moment: _Moment, k: int, *, hide_watched: bool) -> list[ScoredItem]:
+        """The best items for a member who is predicted by ``query``."""
         plays = self._layout.view(moment.context)[: moment.num_plays]
-        scores = self._vectors_VQ @ query + self._bias_V
+        scores = self._vectors_VQ @ query.vector + self._bias_V
+        if self._own is not None and query.seen is not None:
+            own = self._own.scores([plays.tobytes()], query.seen)
+            scores[own.row] += own.offset
         scores[~self._allowed(plays)] = -np.inf
         if hide_watched and self._layout.watched:
             evicted = np.frombuffer(moment.evicted_items, dtype="<u8")

@@ -102,6 +102,8 @@ class ModelRanker:
             if lifted is not None and heads:
                 lifted[which] = lifted_by(model.domain, output, window, place - 1)
             item_NW, query_NQ = (x[window, place - 1] for x in (output.item_BTW, model.queries(output)))
+            own = model.own_offsets(output, on_device.context)
+            own = None if own is None else own.at((window, place - 1))
             ts_s = batch.context.ts_s[window, place].numpy()
             for low in range(0, len(which), chunk):
                 chunk_rows = slice(low, low + chunk)
@@ -110,6 +112,8 @@ class ModelRanker:
                     gate_NC = model.count_gate(item_NW[chunk_rows])
                     column_NCV = CountsAt(counts, ts_s[chunk_rows], model.device).columns()
                     scores += torch.bmm(gate_NC[:, None, :], column_NCV)[:, 0]
+                if own is not None:
+                    own.at(chunk_rows).add_to(scores)
                 yield which[chunk_rows], scores
 
     @torch.no_grad()

@@ -34,6 +34,7 @@ from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
 from intentrec_core.model.dropout import Dropout
 from intentrec_core.model.intent_score import label_scores, label_shares, scored_heads
+from intentrec_core.model.own_items import OwnItems, OwnOffsets, seen_by_gate
 
 FIELD_WIDTH = 16
 #: Why a model with counts is not served, and what to do.
@@ -58,6 +59,7 @@ class ModelConfig:
     ``item_counts``: whether decayed counts of plays and the item's age add to its score too
     (:mod:`intentrec_core.features.play_counts`), taken every ``count_refresh_s`` seconds of event time. Such a model can be
     trained and evaluated. It cannot be served: workers have no counts to score with, so no bundle is built or loaded with it.
+    ``own_items``: whether the member's own plays add to the scores of their items (:mod:`intentrec_core.model.own_items`).
 
     Raises: ConfigError with the value and the allowed range.
     """
@@ -71,6 +73,7 @@ class ModelConfig:
     intent_score: bool = True
     item_counts: bool = False
     count_refresh_s: int = 3600
+    own_items: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -191,6 +194,7 @@ class IntentRec(nn.Module):
     for a head that was trained, -inf for one that was not (:meth:`set_untrained_heads`).
     ``scored``: the numbers of the heads that add to the score of an item, and ``intent_beta`` f32[heads in the score]: how much
     each of them adds; None where none does. ``count_gate`` says from E how much each column of counts adds; None without counts.
+    ``own_items`` says what the member's plays add to the scores of their items; None where they add nothing.
     """
 
     static_codes: Tensor
@@ -226,6 +230,8 @@ class IntentRec(nn.Module):
         if self.count_gate is not None:
             nn.init.zeros_(self.count_gate.weight)
             nn.init.zeros_(self.count_gate.bias)
+        labels = sum(head.num_labels for head in domain.heads) if config.intent_stage else 0
+        self.own_items = OwnItems(config.width + labels, self.fields.width) if config.own_items else None
         self.register_buffer("primary_bias", torch.zeros(len(domain.heads)), persistent=False)
 
     @property
@@ -263,17 +269,52 @@ class IntentRec(nn.Module):
         """
         if attend is None:
             attend = FullAttend(batch.ts_s, self.domain.short_term_window_s)
-        row = batch.item_row
-        content = self.fields.content(self.static_codes[row], self._multi(row))
-        fields = self.fields(self.item(row), content, batch.codes)
+        fields = self._fields(batch)
         x = torch.cat([fields, self.short_term(fields, attend)], dim=-1)
         if self.intent_encoder is None or self.heads is None:
-            none = x.new_zeros(*row.shape, 0)
+            none = x.new_zeros(*batch.item_row.shape, 0)
             return ModelOutput(self.item_encoder(x, batch.ts_s, batch.gap_s, attend), (), none, none)
         intent = self.intent_encoder(x, batch.ts_s, batch.gap_s, attend)
         logits, mixed, alpha = self.heads(intent)
         item = self.item_encoder(torch.cat([x, mixed], dim=-1), batch.ts_s, batch.gap_s, attend)
         return ModelOutput(item, logits, mixed, alpha)
+
+    def _fields(self, batch: ContextBatch) -> Tensor:
+        """F of every play. Shape: f32[B, T, F]."""
+        row = batch.item_row
+        content = self.fields.content(self.static_codes[row], self._multi(row))
+        return self.fields(self.item(row), content, batch.codes)
+
+    def own_offsets(
+        self, output: ModelOutput, batch: ContextBatch, query_place_BQ: Tensor | None = None
+    ) -> OwnOffsets | None:
+        """What the plays of each context add to the scores of their items: for the outputs of all plays, or of those at
+        ``query_place_BQ`` i64[B, Q] alone. None for a model without own items.
+        """
+        if self.own_items is None:
+            return None
+        if query_place_BQ is None:
+            place = torch.arange(batch.item_row.shape[1], device=batch.item_row.device)
+            query_place_BQ = place.expand(batch.item_row.shape)
+        probabilities = [torch.softmax(logit.detach(), dim=-1) for logit in output.head_logits]
+        seen = torch.cat(seen_by_gate(output.item_BTW, probabilities, torch.log), dim=-1)
+        return self.own_items(seen, query_place_BQ, self._fields(batch), batch.item_row, batch.ts_s)
+
+    def own_key_shares(self) -> tuple[Tensor, list[Tensor]]:
+        """What each item, and each code of each of the play's own fields, adds to a key of :mod:`intentrec_core.model.own_items`
+        before its activation; the bias is in the items' share.
+
+        Shapes: f32[V, K]; one f32[L + 1, K] for each dynamic field.
+        Raises: ValueError for a model without own items.
+        """
+        if self.own_items is None:
+            raise ValueError("the model has no own items")
+        key, content = self.own_items.key, self.fields.content(self.static_codes, self._split(self.multi_labels))
+        tables: list[Tensor] = [embedding.get_parameter("weight") for embedding in self.fields.dynamic]
+        widths = [self.config.width + self.fields.content_width, *[FIELD_WIDTH] * len(tables)]
+        of_item, *of_codes = torch.split(key.weight, widths, dim=1)
+        items = functional.linear(torch.cat([self.item.weight, content], dim=-1), of_item, key.bias)
+        return items, [functional.linear(table, share) for table, share in zip(tables, of_codes, strict=True)]
 
     def item_weights(self) -> tuple[Tensor, Tensor]:
         """Weight w and bias b of every item. Row 0 is no item: its bias is -inf.

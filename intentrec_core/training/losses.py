@@ -15,7 +15,7 @@ from intentrec_core.features.play_counts import PlayCounts
 from intentrec_core.model.model import IntentRec, ModelOutput
 from intentrec_core.plays.counts_at import CountsAt
 from intentrec_core.training.item_softmax import item_cross_entropy
-from intentrec_core.training.sampled_softmax import ItemSampler, sampled_cross_entropy
+from intentrec_core.training.sampled_softmax import ItemSampler, OwnLogits, logits_of_plays, sampled_cross_entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ def intentrec_loss(
     batch: ContextBatch,
     *,
     intent_weight: float,
+    entered: ContextBatch | None = None,
     first_target: Tensor | None = None,
     sampler: ItemSampler | None = None,
     counts: PlayCounts | None = None,
@@ -40,7 +41,8 @@ def intentrec_loss(
     """The loss of predicting play k + 1 at play k, for the plays of each context from ``first_target`` on.
 
     ``intent_weight`` is lambda. ``first_target`` (i64[B], default 1) excludes plays that are already targets of another
-    context. A target with an unknown item (row 0) has no item loss, but its labels count. With ``sampler``, the item
+    context. A target with an unknown item (row 0) has no item loss, but its labels count. ``entered``, by default ``batch``, is
+    what ``output`` was computed of: where an item was made unknown there, it is no own item either. With ``sampler``, the item
     loss is estimated from a sample of the items. ``counts`` are those that the model needs.
 
     Raises: ValueError when the model needs counts and there are none.
@@ -51,19 +53,26 @@ def intentrec_loss(
     first = torch.ones_like(batch.lengths) if first_target is None else first_target.clamp(min=1)
     taken = (place[None] < batch.lengths[:, None]) & (place[None] >= first[:, None])
     row = batch.item_row[:, 1:][taken]
-    query, target = model.queries(output)[:, :-1][taken], row.clamp(min=1)
+    query_BTQ = model.queries(output)[:, :-1]
+    query, target = query_BTQ[taken], row.clamp(min=1)
     weight = batch.weight[:, 1:][taken] * (row > 0)
     share = weight / weight.sum().clamp(min=1e-6)
     gate, at = None, None
     if model.count_gate is not None and counts is not None:
         gate = model.count_gate(output.item_BTW[:, :-1][taken])
         at = CountsAt(counts, batch.ts_s[:, 1:][taken].cpu().numpy(), query.device)
+    entered = batch if entered is None else entered
+    own = model.own_offsets(output, entered)
+    own = None if own is None else own.at((slice(None), slice(-1))).at(taken)
     if sampler is None:
         weight, bias = model.item_weights()
         columns = None if at is None else lambda which: at.columns(which=which)
-        item = item_cross_entropy(query, weight, model.item_labels(), bias, target, share, gate, columns)
+        item = item_cross_entropy(query, weight, model.item_labels(), bias, target, share, gate, columns, own)
     else:
-        item = (sampled_cross_entropy(model, query, target, sampler, gate, at) * share).sum()
+        logits = None
+        if own is not None:
+            logits = OwnLogits(own, logits_of_plays(model, query_BTQ, entered.item_row)[taken])
+        item = (sampled_cross_entropy(model, query, target, sampler, gate, at, logits) * share).sum()
     predicted = model.domain.heads if model.config.intent_stage else ()
     heads = {}
     for head, logit, labels in zip(

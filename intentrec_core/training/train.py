@@ -278,12 +278,14 @@ class _TrainingRun:
     def _step(self, batch: WindowBatch) -> LossParts:
         window_s, dropout = self._model.domain.short_term_window_s, self._model.config.dropout
         attend = TrainingAttend(batch.context.ts_s, window_s, dropout)
-        output = self._model(self._with_unknowns(batch.context), attend)
+        entered = self._with_unknowns(batch.context)
+        output = self._model(entered, attend)
         parts = intentrec_loss(
             self._model,
             output,
             batch.context,
             intent_weight=self._config.intent_weight,
+            entered=entered,
             first_target=batch.first_target,
             sampler=self._sampler,
             counts=self._counts,

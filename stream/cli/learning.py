@@ -18,6 +18,7 @@ from stream.cli.progress import Report, bars, notes, print_warnings, results
 if TYPE_CHECKING:
     from intentrec_core.bundle.model_folder import Model
     from intentrec_core.evaluation.comparison import Comparison
+    from intentrec_core.model.model import ModelConfig
     from intentrec_core.training.config import TrainConfig
     from intentrec_core.training.reports import EpochReport, TrainingProgress
     from stream.cli.data_source import DataSet
@@ -32,6 +33,12 @@ Seconds = Annotated[
 ]
 Width = Annotated[int | None, typer.Option(help="Width of the model.")]
 Layers = Annotated[int | None, typer.Option(help="Layers in each of the two encoders.")]
+OwnItems = Annotated[
+    bool,
+    typer.Option(
+        "--own-items", help="Learn which of their own items members play again. It pays where members repeat items."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object on the last line.")]
 
 
@@ -61,6 +68,7 @@ def train(
     seconds: Seconds = None,
     width: Width = None,
     layers: Layers = None,
+    own_items: OwnItems = False,
     seed: options.Seed = 0,
     device: options.Device = None,
     bundles: options.Bundles = None,
@@ -102,11 +110,11 @@ def train(
         data_set = _load(data, settings, report, data_root)
     _check_index(settings, data_set, share)
     _print_profile(settings, data_set, share)
-    config = _config(epochs, seconds, seed)
-    model = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
+    config, model_config = _config(epochs, seconds, seed), _model_config(width, layers, own_items=own_items)
+    model = _learn(settings, data_set, share, config, model_config)
     metrics: dict[str, Any] = {}
     if references and share < 1:
-        compared = _compare(settings, data_set, share, config, width, layers, model)
+        compared = _compare(settings, data_set, share, config, model_config, model)
         _print_comparison(compared)
         metrics = _headline(compared)
     with bars() as report:
@@ -132,6 +140,7 @@ def evaluate(
     seconds: Seconds = None,
     width: Width = None,
     layers: Layers = None,
+    own_items: OwnItems = False,
     seed: options.Seed = 0,
     device: options.Device = None,
     bundles: options.Bundles = None,
@@ -145,6 +154,15 @@ def evaluate(
     the plays after it. Prints HR@10, NDCG@10 and MRR with an interval over members, and
     the accuracy of each intent.
     """
+    if bundle is not None:
+        learning = {
+            "epochs": epochs,
+            "seconds": seconds,
+            "width": width,
+            "layers": layers,
+            "own-items": own_items or None,
+        }
+        _refuse_with_a_bundle([name for name, value in learning.items() if value is not None])
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
     with bars() as report:
         data_set = _load(data, settings, report, data_root)
@@ -153,12 +171,17 @@ def evaluate(
 
         compared = compare_bundle(settings, bundle, data_set, seed)
     else:
-        config = _config(epochs, seconds, seed)
-        model = _learn(settings, data_set, share, config, width, layers, intent_stage=True)
-        compared = _compare(settings, data_set, share, config, width, layers, model)
+        config, model_config = _config(epochs, seconds, seed), _model_config(width, layers, own_items=own_items)
+        model = _learn(settings, data_set, share, config, model_config)
+        compared = _compare(settings, data_set, share, config, model_config, model)
     _print_comparison(compared)
     if as_json:
         print(json.dumps(compared.to_dict()))
+
+
+def _refuse_with_a_bundle(given: list[str]) -> None:
+    if given:
+        raise ConfigError(f"--{given[0]} is for training, and --bundle evaluates without it; leave out one of the two")
 
 
 def _load(source: str, settings: Settings, report: Report, data_root: Path | None) -> DataSet:
@@ -206,27 +229,22 @@ def _config(epochs: int | None, seconds: float | None, seed: int) -> TrainConfig
     return TrainConfig(seed=seed, **{name: value for name, value in given.items() if value is not None})
 
 
-def _learn(
-    settings: Settings,
-    data_set: DataSet,
-    share: float,
-    config: TrainConfig,
-    width: int | None,
-    layers: int | None,
-    *,
-    intent_stage: bool,
-) -> Model:
+def _model_config(width: int | None, layers: int | None, *, own_items: bool) -> ModelConfig:
     from intentrec_core.model.model import ModelConfig
+
+    sizes: dict[str, Any] = {"width": width, "num_layers": layers}
+    return ModelConfig(own_items=own_items, **{name: value for name, value in sizes.items() if value is not None})
+
+
+def _learn(
+    settings: Settings, data_set: DataSet, share: float, config: TrainConfig, model_config: ModelConfig
+) -> Model:
     from intentrec_core.training.first_model import fit
 
     plays = data_set.earliest(share)
     if not plays.num_rows:
         raise ConfigError(f"--share {share} of {data_set.plays.num_rows:,} plays is no play; choose a larger share")
-    sizes: dict[str, Any] = {"width": width, "num_layers": layers}
-    model_config = dataclasses.replace(
-        ModelConfig(intent_stage=intent_stage), **{name: value for name, value in sizes.items() if value is not None}
-    )
-    title = "training IntentRec" if intent_stage else "training the reference without the intent stage"
+    title = "training IntentRec" if model_config.intent_stage else "training the reference without the intent stage"
     with training_bars(f"{title} on {plays.num_rows:,} plays", show_curve=True) as (progress, epoch_done):
         return fit(
             plays,
@@ -263,13 +281,12 @@ def _compare(
     data_set: DataSet,
     share: float,
     config: TrainConfig,
-    width: int | None,
-    layers: int | None,
+    model_config: ModelConfig,
     model: Model,
 ) -> Comparison:
     from intentrec_core.training.first_model import compare_with_references
 
-    without = _learn(settings, data_set, share, config, width, layers, intent_stage=False)
+    without = _learn(settings, data_set, share, config, dataclasses.replace(model_config, intent_stage=False))
     cut_ms = data_set.rest(share).column("ts_ms")[0].as_py()
     with bars() as report:
         report("ranking every item for every later play", 0, 0)

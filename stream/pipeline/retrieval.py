@@ -1,6 +1,6 @@
 """Turns encoded rows into ranked items: conditioned on the intents, and filtered as of each play.
 
-    E, p ─ query ─ index ──────────────────────────────────────────▶ rows, scores
+    E, p ─ query ─ index ─ own items, scored exactly beside it ─────▶ rows, scores
              └ the bundle knows no item of the context: what is popular now, conditioned on the intents
 
 Shapes: N rows of the batch, k items a list, V item rows, M heads.
@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 
 from index import conditioning
 from index.base import PAD_ROW, Mask
+from index.candidates import merged
 from index.filters import HidingFilter
 from intentrec_core.domain.spec import Filter, FilterKind
+from intentrec_core.engine.own_scores import OwnScores, seen
 from intentrec_core.history.history import EventLayout, default_value
 from intentrec_core.model.intent_score import weighted_scores
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.watched import WatchedRows
 
 if TYPE_CHECKING:
+    from index.base import ItemIndex
     from index.filters import FilterSet
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
@@ -98,9 +101,15 @@ class Retrieval:
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
             hidden, masks = [excluded[i] for i in picked], [allowed[i] for i in picked]
-            found = items.index.search(queries, self._k, excluded=hidden, allowed=masks, included=included)
+            own = self._own_scores(batch, encoded, rows, hides[rows])
+            if own is not None:
+                own = _shown_only(own, hidden, masks)
+            others = hidden if own is None else _with_own(hidden, own)
+            found = items.index.search(queries, self._k, excluded=others, allowed=masks, included=included)
+            self._probe.offer(items.index, queries, found, others, masks)
+            if own is not None:
+                found = _merged(found, own, items.index, queries)
             ranked.rows[rows], ranked.scores[rows] = found
-            self._probe.offer(items.index, queries, found, hidden, masks)
         rows = np.flatnonzero(ranked.popular)
         if len(rows):
             picked = rows.tolist()
@@ -114,6 +123,23 @@ class Retrieval:
             )
         empty = np.flatnonzero(~unanswered & (ranked.rows[:, 0] == PAD_ROW))
         return replace(ranked, hidden_by=self._hidden_by(empty, values, items.filters)) if len(empty) else ranked
+
+    def _own_scores(
+        self, batch: BatchRows, encoded: Encoded, rows: NDArray[np.int64], hides: NDArray[np.bool_]
+    ) -> OwnScores | None:
+        """What the plays of each of ``rows`` add to the scores of their items, where not every play held is hidden; None where
+        that is nowhere, and for a model without own items. Shape: hides bool[len(rows)].
+        """
+        own = self._serving.own
+        if own is None:
+            return None
+        contexts = [self._context(batch, row) for row in rows.tolist()]
+        num_held = np.array([len(plays) for plays in contexts])
+        places = np.flatnonzero(~hides | (num_held > self._layout.watched))
+        if not len(places):
+            return None
+        found = own.scores([contexts[place].tobytes() for place in places.tolist()], seen(encoded, rows[places]))
+        return replace(found, query=places[found.query])
 
     def _label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """Probabilities of the labels that depend on the item alone; all 0 if the model predicts no intents."""
@@ -184,6 +210,36 @@ class Retrieval:
         run = batch.runs[batch.run[row]]
         plays = self._layout.view(run.context)
         return plays[: len(plays) - run.num_outputs + int(batch.nth[row]) + 1]
+
+
+def _shown_only(own: OwnScores, hidden: Sequence[NDArray[np.int64]], masks: Sequence[Mask | None]) -> OwnScores:
+    """The own items that may be shown."""
+    shown = np.ones(len(own.row), dtype=np.bool_)
+    ends = np.searchsorted(own.query, np.arange(len(hidden) + 1))
+    for i, (left_out, mask) in enumerate(zip(hidden, masks, strict=True)):
+        part = slice(ends[i], ends[i + 1])
+        if len(left_out):
+            shown[part] &= ~np.isin(own.row[part], left_out)
+        if mask is not None:
+            shown[part] &= mask[own.row[part]]
+    return OwnScores(own.query[shown], own.row[shown], own.offset[shown])
+
+
+def _with_own(hidden: Sequence[NDArray[np.int64]], own: OwnScores) -> list[NDArray[np.int64]]:
+    """The rows that the index leaves out for each query: hidden ones, and own items, which are scored beside it."""
+    ends = np.searchsorted(own.query, np.arange(len(hidden)), side="right")
+    return [np.concatenate(both) for both in zip(hidden, np.split(own.row, ends[:-1]), strict=True)]
+
+
+def _merged(
+    found: tuple[NDArray[np.int64], NDArray[np.float32]],
+    own: OwnScores,
+    index: ItemIndex,
+    queries: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The index's best together with the own items, which are scored exactly."""
+    scores = np.einsum("nd,nd->n", index.vectors_of(own.row), queries[own.query]) + own.offset
+    return merged(*found, own.query, own.row, scores)
 
 
 def _hidden(labels: Sequence[str], unless: Sequence[str]) -> NDArray[np.bool_]:

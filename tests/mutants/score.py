@@ -17,6 +17,11 @@ TEST_SERVED = "tests/property/test_served_score.py"
 TEST_TRAIN = "tests/unit/intentrec_core/training/test_train.py"
 TEST_SAMPLED = "tests/unit/intentrec_core/training/test_sampled_softmax.py"
 TEST_FORMAT = "tests/unit/intentrec_core/bundle/test_format.py"
+OWN, SAME_ROW = "intentrec_core/model/own_items.py", "(row_BT[:, :, None] == row_BT[:, None, :])"
+OWN_SCORES = "intentrec_core/engine/own_scores.py"
+TEST_OWN = "tests/unit/intentrec_core/model/test_own_items.py"
+TEST_LOSS = f"{TEST_TRAIN}::test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context"
+TEST_RETRIEVAL = "tests/unit/stream/pipeline/test_retrieval.py"
 TEST_LISTS = "tests/parity/test_live_encoder_and_worker.py"
 
 SCORE = (
@@ -110,11 +115,11 @@ SCORE = (
         (
             Edit(
                 "intentrec_core/training/losses.py",
-                "sampled_cross_entropy(model, query, target, sampler, gate, at)",
-                "sampled_cross_entropy(model, query, target, sampler)",
+                "sampled_cross_entropy(model, query, target, sampler, gate, at, logits)",
+                "sampled_cross_entropy(model, query, target, sampler, own=logits)",
             ),
         ),
-        (f"{TEST_TRAIN}::test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context",),
+        (TEST_LOSS,),
     ),
     Mutant(
         "biases of a model with counts begin with the popularity of the training span",
@@ -178,5 +183,122 @@ SCORE = (
         "a bundle is built of a model whose scores need counts",
         (Edit(CONTENTS, 'raise ConfigError(f"no bundle can be built: {NEEDS_COUNTS}")', "pass"),),
         (TEST_BUILDER,),
+    ),
+    Mutant(
+        "an untrained gate of own items changes scores",
+        (Edit(OWN, "        nn.init.zeros_(self.gate.weight)\n", ""),),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "an item that was played twice adds to its score twice",
+        (Edit(OWN, " & (next_place_BT[:, None] > now_BQ1)", ""),),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "plays after a target add to the score of their items",
+        (Edit(OWN, "(place <= now_BQ1) & ", ""),),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "how often an item was played counts later plays too",
+        (Edit(OWN, "(row_BT[:, :, None] == row_BT[:, None, :]) & (place <= place[:, None])", SAME_ROW),),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "the offsets of own items learn nothing",
+        (Edit(SOFTMAX, "        d_own = None if d_own is None else d_own * d_loss\n", "        d_own = None\n"),),
+        (TEST_PATHS,),
+    ),
+    Mutant(
+        "the sampled loss counts an own item that is drawn twice",
+        (Edit(SAMPLED, 'drawn_NC.masked_fill(_are_own(row_C, own.offsets), float("-inf"))', "drawn_NC"),),
+        (TEST_LOSS,),
+    ),
+    Mutant(
+        "the sampled loss scores the target without its offset",
+        (Edit(SAMPLED, "target_N + (own.offsets.offset * ", "target_N + (0 * own.offsets.offset * "),),
+        (TEST_LOSS,),
+    ),
+    Mutant(
+        "the sampled loss scores own items without the counts",
+        (Edit(SAMPLED, "(gate_NC[of_target] * column_PC)", "(0 * gate_NC[of_target] * column_PC)"),),
+        (TEST_LOSS,),
+    ),
+    Mutant(
+        "own items are counted as of another target",
+        (Edit(SAMPLED, "counts.ts_s[of_target.cpu().numpy()]", "counts.ts_s[nth.cpu().numpy() % len(counts.ts_s)]"),),
+        (TEST_LOSS,),
+    ),
+    Mutant(
+        "an item that the encoder did not see is an own item in training",
+        (Edit("intentrec_core/training/train.py", "entered=entered,", "entered=batch.context,"),),
+        (f"{TEST_TRAIN}::test_an_item_that_the_encoder_did_not_see_is_no_own_item",),
+    ),
+    Mutant(
+        "evaluation ranks without the own items that were trained",
+        (Edit(RANKS, "own.at(chunk_rows).add_to(scores)", "pass"),),
+        (TEST_RANKS,),
+    ),
+    Mutant(
+        "the gate of own items bends the heads",
+        (
+            Edit(
+                MODEL,
+                "[torch.softmax(logit.detach(), dim=-1) for logit in output.head_logits]",
+                "[torch.softmax(logit, dim=-1) for logit in output.head_logits]",
+            ),
+        ),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "how often an item was played is not served",
+        (Edit(OWN_SCORES, "np.diff(places, prepend=-1)", "np.ones(len(places))"),),
+        (TEST_SERVED,),
+    ),
+    Mutant(
+        "a worker leaves own items out of its lists",
+        (
+            Edit(
+                RETRIEVAL,
+                "            if own is not None:\n                found = _merged",
+                "            if False:\n                found = _merged",
+            ),
+        ),
+        (TEST_LISTS,),
+    ),
+    Mutant(
+        "a worker ranks own items as the index does",
+        (Edit(RETRIEVAL, "queries[own.query]) + own.offset", "queries[own.query])"),),
+        (TEST_LISTS,),
+    ),
+    Mutant(
+        "a worker lists own items that are hidden",
+        (Edit(RETRIEVAL, "            shown[part] &= ~np.isin(own.row[part], left_out)\n", "            pass\n"),),
+        (TEST_RETRIEVAL,),
+    ),
+    Mutant(
+        "a worker lists own items that a filter does not allow",
+        (Edit(RETRIEVAL, "            shown[part] &= mask[own.row[part]]\n", "            pass\n"),),
+        (TEST_LISTS,),
+    ),
+    Mutant(
+        "a worker scores own items of which every one is hidden",
+        (Edit(RETRIEVAL, "np.flatnonzero(~hides | (num_held > self._layout.watched))", "np.arange(len(contexts))"),),
+        (TEST_RETRIEVAL,),
+    ),
+    Mutant(
+        "a worker forgets own items that are older than those it hides",
+        (Edit(RETRIEVAL, "np.flatnonzero(~hides | (num_held > self._layout.watched))", "np.flatnonzero(~hides)"),),
+        (TEST_RETRIEVAL,),
+    ),
+    Mutant(
+        "offsets of own items depend on the size of the micro-batch",
+        (Edit(OWN_SCORES, 'np.einsum("ng,gc->nc", seen_NG, self._gate_GC)', "seen_NG @ self._gate_GC"),),
+        (TEST_OWN,),
+    ),
+    Mutant(
+        "the library scores items without the member's own",
+        (Edit(LIVE, "            scores[own.row] += own.offset\n", ""),),
+        (TEST_SERVED,),
     ),
 )

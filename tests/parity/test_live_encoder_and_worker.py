@@ -65,8 +65,9 @@ def compare(update: LiveUpdate, published: IntentUpdate, listed: Recommendation)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_library_answers_as_a_worker_does(world: TinyWorld, tmp_path: Path, seed: int) -> None:
-    log, model = random_log(120, seed), tiny_model(world)
+@pytest.mark.parametrize("own_items", [False, True])
+def test_the_library_answers_as_a_worker_does(world: TinyWorld, tmp_path: Path, seed: int, own_items: bool) -> None:
+    log, model = random_log(120, seed), tiny_model(world, own_items=own_items)
     live = LiveEncoder(model, cache_bytes=2 * slot_bytes(model.network))
     updates = live.play_many([live_play(record) for record in log.records])
     result = run(make_pipeline(make_serving(tmp_path, world, model.network)), log.records)

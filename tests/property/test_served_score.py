@@ -26,10 +26,10 @@ from intentrec_core.engine.reference import recompute
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.columns import collate
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.history.history import EventLayout
+from intentrec_core.history.history import EventLayout, History
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec, ModelConfig
-from tests.worlds.naive_score import naive_scores
+from tests.worlds.naive_score import naive_own_offsets, naive_scores
 from tests.worlds.tiny_world import START_MS
 
 TOLERANCE = 1e-3
@@ -64,7 +64,9 @@ attributes = st.fixed_dictionaries(
 )
 
 
-def drawn_model(heads: list[str], items: list[dict[str, object]], betas: list[float], seed: int) -> Model:
+def drawn_model(
+    heads: list[str], items: list[dict[str, object]], betas: list[float], seed: int, *, own_items: bool = False
+) -> Model:
     """A model with random weights over a drawn domain and catalogue."""
     fields = [
         f'[[field]]\nname = "{name}"\n{text}\nintent = {str(name in heads).lower()}' for name, text in FIELDS.items()
@@ -75,7 +77,8 @@ def drawn_model(heads: list[str], items: list[dict[str, object]], betas: list[fl
     vocabulary = Vocabulary.build(f"item-{i}" for i in range(NUM_ITEMS))
     table = ItemTable(domain, vocabulary, catalogue)
     torch.manual_seed(seed)
-    network = IntentRec(ModelConfig(width=16, num_heads=2, intent_width=8, dropout=0.0), domain, table).eval()
+    sizes = ModelConfig(width=16, num_heads=2, intent_width=8, dropout=0.0, own_items=own_items)
+    network = IntentRec(sizes, domain, table).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             # Heads far from uniform: sure of one label, and some labels below the least probability.
@@ -143,3 +146,28 @@ def test_the_served_score_is_the_trained_logit(
     listed = update.recommend(NUM_ITEMS)
     rows_listed = [model.vocabulary.row(item.item_id) for item in listed]
     np.testing.assert_allclose([item.score for item in listed], wanted[rows_listed], atol=TOLERANCE, rtol=0)
+
+
+@given(
+    items=st.lists(attributes, min_size=NUM_ITEMS, max_size=NUM_ITEMS),
+    plays=st.lists(st.tuples(st.integers(0, NUM_ITEMS), st.sampled_from([0, 30, 90_000])), min_size=1, max_size=14),
+    seed=st.integers(0, 3),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_library_scores_own_items_as_they_were_trained(
+    items: list[dict[str, object]], plays: list[tuple[int, int]], seed: int
+) -> None:
+    model = drawn_model(["genre", "contact"], items, [0.3] * 3, seed, own_items=True)
+    live, layout = LiveEncoder(model, cache_bytes=slot_bytes(model.network)), EventLayout(model.domain)
+    history, ts_ms = History(), START_MS
+    for number, (item, gap_s) in enumerate(plays):
+        ts_ms += 1000 * gap_s
+        play = {"item_id": f"item-{item}", "event_id": f"e{number}", "ts_ms": ts_ms, "duration_s": None}
+        update = live.play_many([LivePlay(user_id="ann", **play)])[0]
+        history.apply(layout, layout.pack(**play, attributes={}), number)
+        encoded = recompute(model.network, model.features, [history.events])
+        wanted = naive_scores(model.network, model.item_table, encoded)
+        wanted += naive_own_offsets(model.network, model.features, history.events, encoded)
+        listed = update.recommend(NUM_ITEMS)
+        rows = [model.vocabulary.row(one.item_id) for one in listed]
+        np.testing.assert_allclose([one.score for one in listed], wanted[rows], atol=TOLERANCE, rtol=0)

@@ -6,10 +6,10 @@ from intentrec_core.bundle.model_folder import Model
 from tests.worlds.tiny_world import DOMAIN, START_MS, TinyWorld
 
 
-def tiny_model(world: TinyWorld, seed: int = 1, *, intent_stage: bool = True) -> Model:
+def tiny_model(world: TinyWorld, seed: int = 1, *, intent_stage: bool = True, own_items: bool = False) -> Model:
     """A model with random weights."""
     return Model(
-        network=world.model(seed, intent_stage=intent_stage),
+        network=world.model(seed, intent_stage=intent_stage, own_items=own_items),
         domain_text=DOMAIN.format(window=world.window),
         vocabulary=world.vocabulary,
         catalogue=world.catalogue,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import FieldSource
 from intentrec_core.engine.engine import Encoded
+from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable
 from intentrec_core.model.model import IntentRec
 
@@ -55,3 +57,41 @@ def naive_offsets(
     gate = weight @ encoded.item_NW[row].astype(np.float64) + bias
     refresh_s = model.config.count_refresh_s
     return np.array([gate @ naive_columns(given_plays, item, moment_s, refresh_s) for item in range(model.num_rows)])
+
+
+def naive_own_offsets(
+    model: IntentRec, features: FeatureBuilder, context: bytes, encoded: Encoded, row: int = 0
+) -> NDArray[np.float64]:
+    """What the plays of a context add to the score of every item, after its last play, which is encoded. Shape: f64[V]."""
+    own = model.own_items
+    assert own is not None
+    weight, bias = (tensor.detach().double().numpy() for tensor in own.gate.parameters())
+    logs = [math.log(max(float(p), LEAST)) for head in encoded.heads for p in head[row]]
+    gate = weight @ np.array([*encoded.item_NW[row].tolist(), *logs]) + bias
+    columns = features.columns([context], [0])
+    rows, ts_s = columns.item_row.tolist(), columns.ts_s.tolist()
+    offsets = np.zeros(model.num_rows)
+    for item in set(rows) - {0}:
+        newest = max(place for place, played in enumerate(rows) if played == item)
+        lag_s = ts_s[-1] - ts_s[newest]
+        since = set(rows[newest + 1 :]) - {0}
+        pair = [
+            1.0,
+            math.log1p(rows.count(item)),
+            math.log1p(lag_s / 60.0),
+            math.log1p(len(since)),
+            float(newest == len(rows) - 1),
+        ]
+        offsets[item] = gate @ [*pair, *_naive_key(model, item, columns.codes[newest])]
+    return offsets
+
+
+def _naive_key(model: IntentRec, row: int, codes: NDArray[np.int64]) -> list[float]:
+    """The key of one play, from its item and its codes alone."""
+    assert model.own_items is not None
+    with torch.no_grad():
+        multi = list(model.multi_labels[row].split([f.num_labels for f in model.domain.multi_fields]))
+        content = model.fields.content(model.static_codes[row], multi)
+        fields = model.fields(model.item.weight[row], content, torch.from_numpy(codes)).double()
+        entered = (model.own_items.key.weight.double() @ fields + model.own_items.key.bias.double()).tolist()
+    return [max(0.0, x) for x in entered]

@@ -127,7 +127,9 @@ class TinyWorld:
         }
         return Item(f"item-{i}", f"Title {i}", attributes)
 
-    def model(self, seed: int = 0, *, intent_stage: bool = True, item_counts: bool = False) -> IntentRec:
+    def model(
+        self, seed: int = 0, *, intent_stage: bool = True, item_counts: bool = False, own_items: bool = False
+    ) -> IntentRec:
         """A model with random weights, biases and slopes."""
         torch.manual_seed(seed)
         config = ModelConfig(
@@ -139,6 +141,7 @@ class TinyWorld:
             intent_stage=intent_stage,
             item_counts=item_counts,
             count_refresh_s=90,
+            own_items=own_items,
         )
         model = IntentRec(config, self.domain, self.table)
         with torch.no_grad():

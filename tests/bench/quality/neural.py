@@ -1,6 +1,7 @@
 """Rows that are trained: baselines and IntentRec, with one budget, chosen on validation.
 
-A row is trained on what lies before the validation, and the epoch with the best NDCG@10 there is chosen; training stops early.
+A row is trained on what lies before the validation, and the epoch with the best NDCG@10 there is chosen; training stops early. A
+row that learns in few epochs tries a shorter schedule too.
 For the test it is trained again, by the same schedule up to that epoch, on everything before the test (leave-one-out: not again,
 as published). In a stream, validation and test alike, it is refreshed as the trainer does it: from the weights before, with the
 trainer's epochs and rate, on every play so far.
@@ -57,6 +58,9 @@ NEURAL_CODE = (
     "tests/bench/quality/neural.py",
 )
 
+#: Epochs of a schedule for what is learnt in few of them: where a long one is stopped early, the rate is near its peak.
+SHORTER_SCHEDULE = 6
+
 Build = Callable[[ModelConfig, Domain, ItemFeatures], IntentRec]
 
 
@@ -91,7 +95,8 @@ class Budget:
         return json.dumps([self.model.to_dict(), dataclasses.asdict(self.train)], sort_keys=True)
 
 
-#: What is tried on the validation is the same for every row; the sizes that are larger than the default are the data's.
+#: Sizes, rate and the long schedule are the same for every row of a data set; a row with a ``shorter_schedule`` also tries that
+#: one on the validation. The sizes that are larger than the default are the data's.
 BUDGETS: Mapping[str, Budget] = {
     "beauty": Budget(
         train=TrainConfig(epochs=30, patience=3, batch_windows=128, learning_rate=2e-3, shuffle_ties=False)
@@ -101,7 +106,7 @@ BUDGETS: Mapping[str, Budget] = {
 
 
 def neural_rows() -> list[Row]:
-    """Every trained row: the baselines, the paper's V0 to V3, and ours with the learnt term of intents in the score."""
+    """Every trained row: the baselines, the paper's V0 to V3, and ours with the learnt terms of intents and own items."""
     three, world = (0, 1, 2), ("world", "world-without-intents")
     paper: Mapping[str, object] = {"intent_score": False}
     no_intent: Mapping[str, object] = {"intent_stage": False, "intent_score": False}
@@ -113,6 +118,14 @@ def neural_rows() -> list[Row]:
         _row("IntentRec V2: hierarchical", without_short_term, paper, seeds=three, is_ours=True),
         _row("IntentRec V3: with short-term", IntentRec, paper, seeds=three, is_ours=True),
         _row("V3 and intents in the score", IntentRec, {}, seeds=three, is_ours=True),
+        _row(
+            "V3 with intents and own items in the score",
+            IntentRec,
+            {"own_items": True},
+            seeds=three,
+            is_ours=True,
+            shorter_schedule=SHORTER_SCHEDULE,
+        ),
         *(_row(f"V3 with one head: {head}", _one_head(head), paper, data_sets=world[:1]) for head in _heads("video")),
     ]
 
@@ -137,14 +150,18 @@ def _row(
     seeds: tuple[int, ...] = (0,),
     is_ours: bool = False,
     data_sets: tuple[str, ...] | None = None,
+    shorter_schedule: int | None = None,
 ) -> Row:
     budgets = {data: budget.text() for data, budget in BUDGETS.items()} | {"else": Budget().text()}
-    configuration = json.dumps([name, dict(changes), budgets], sort_keys=True)
+    configuration = json.dumps(
+        [name, dict(changes), budgets, *([shorter_schedule] if shorter_schedule else [])], sort_keys=True
+    )
 
     def answer(measured: Measured, loaded: Loaded, protocol: Protocol, seed: int) -> Answers:
         budget = BUDGETS.get(measured.name, Budget())
         model_config = dataclasses.replace(budget.model, **changes)
-        return Learner(loaded, build, model_config, dataclasses.replace(budget.train, seed=seed)).answer(protocol)
+        config = dataclasses.replace(budget.train, seed=seed)
+        return Learner(loaded, build, model_config, config, shorter_schedule).answer(protocol)
 
     return Row(name, configuration, answer, NEURAL_CODE, seeds, is_ours, is_trained=True, data_sets=data_sets)
 
@@ -172,25 +189,40 @@ class Learned:
 
 
 class Learner:
-    """Trains one row on one data set."""
+    """Trains one row on one data set. With ``shorter_schedule``, a schedule of so many epochs is tried too."""
 
-    def __init__(self, loaded: Loaded, build: Build, model: ModelConfig, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        build: Build,
+        model: ModelConfig,
+        config: TrainConfig,
+        shorter_schedule: int | None = None,
+    ) -> None:
         self._loaded, self._build, self._model, self._config = loaded, build, model, config
+        self._schedules = (config.epochs,) if shorter_schedule is None else (config.epochs, shorter_schedule)
         self._domain = loaded.data.features.domain
 
     def answer(self, protocol: Protocol) -> Answers:
-        """Chooses the epoch on the validation and answers the test."""
+        """Chooses the epoch, and the schedule where two are tried, on the validation and answers the test."""
         known = self.known(protocol.validation)
-        chosen = self.first(known, self._config, _Validation(self, known, protocol.validation))
-        best = chosen.curve[chosen.best_epoch - 1].validation
-        assert best is not None
-        epochs = f"epoch {chosen.best_epoch} of {len(chosen.curve)}"
-        note = f"{num_weights(chosen.model)}, NDCG@10 on validation {best.ndcg_at_10:.4f} at {epochs}"
+        validation, tried = _Validation(self, known, protocol.validation), list[tuple[float, int, Trained, str]]()
+        for epochs in self._schedules:
+            found = self.first(known, dataclasses.replace(self._config, epochs=epochs), validation)
+            best = found.curve[found.best_epoch - 1].validation
+            assert best is not None
+            said = f"NDCG@10 on validation {best.ndcg_at_10:.4f} at epoch {found.best_epoch} of {len(found.curve)}"
+            tried.append((best.ndcg_at_10, epochs, found, said))
+        _, schedule, chosen, said = max(tried, key=lambda one: one[0])
+        note = f"{num_weights(chosen.model)}, {said}"
+        if len(tried) > 1:
+            others = ", ".join(f"{said} with one of {epochs}" for _, epochs, _, said in tried if epochs != schedule)
+            note += f" of a schedule of {schedule} ({others})"
         if not protocol.test.learnable.all():  # leave-one-out: the test is asked of what the validation chose
             learned = Learned(chosen.model, known)
             return self._answers(learned, protocol.test, note + self._zeroed(learned, protocol.test))
         known = self.known(protocol.test)
-        config = dataclasses.replace(self._config, last_epoch=chosen.best_epoch)
+        config = dataclasses.replace(self._config, epochs=schedule, last_epoch=chosen.best_epoch)
         answers = self.streamed(Learned(self.first(known, config).model, known), protocol.test)
         num_refreshes = len(np.unique(protocol.test.learned)) - 1
         refreshed = f"; {num_refreshes} refreshes of {WARM_EPOCHS} epochs each" if num_refreshes else ""

@@ -11,14 +11,16 @@ import torch
 
 from intentrec_core.baselines.sequence_models import SASRec
 from intentrec_core.evaluation.metrics import Quality, quality
-from intentrec_core.evaluation.protocols import leave_one_out, streaming
+from intentrec_core.evaluation.protocols import leave_one_out, streaming, temporal
 from intentrec_core.evaluation.task import EvaluationData
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.plays.members import pack_members
 from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.reports import Trained
+from intentrec_core.training.train import Validation
 from tests.bench.quality.data_sets import QUICK, Loaded, world_plays
-from tests.bench.quality.neural import Build, Learner, grown
+from tests.bench.quality.neural import Build, Known, Learner, grown
 
 CONFIG = ModelConfig(width=8, num_heads=1, intent_width=4, dropout=0.0, intent_score=False)
 TRAIN = TrainConfig(epochs=2, patience=2)
@@ -124,3 +126,27 @@ def test_the_epoch_that_was_chosen_is_the_one_that_is_asked(loaded: Loaded) -> N
     torch.testing.assert_close(whole["item.weight"], seen[1]["item.weight"])
     shorter = own.first(known, dataclasses.replace(TRAIN, epochs=2)).model.state_dict()
     assert not torch.equal(shorter["item.weight"], whole["item.weight"])
+
+
+def test_of_two_schedules_the_better_on_the_validation_is_trained_again(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = temporal(loaded.data, test_ratio=0.3)
+    trained: list[tuple[int, int | None, float]] = []
+    first = Learner.first
+
+    def noted(self: Learner, known: Known, config: TrainConfig, validation: Validation | None = None) -> Trained:
+        found = first(self, known, config, validation)
+        best = found.curve[found.best_epoch - 1].validation
+        trained.append((config.epochs, config.last_epoch, best.ndcg_at_10 if best else np.nan))
+        return found
+
+    monkeypatch.setattr(Learner, "first", noted)
+    note = Learner(loaded, SASRec, CONFIG, dataclasses.replace(TRAIN, epochs=12, patience=12), 1).answer(protocol).note
+    (long, _, of_long), (short, _, of_short), (again, last_epoch, _) = trained
+    assert (long, short) == (12, 1)
+    assert of_long != of_short
+    assert again == (12 if of_long > of_short else 1)
+    assert last_epoch is not None
+    assert f"{max(of_long, of_short):.4f} at epoch {last_epoch} of" in note
+    assert f"{min(of_long, of_short):.4f} at epoch" in note

@@ -13,7 +13,9 @@ from safetensors.numpy import load, save
 
 from index import artifact
 from index.base import PAD_ROW
+from index.candidates import merged
 from index.exact import ExactIndex
+from index.extended import ExtendedIndex
 from index.faiss_index import FaissIndex
 from index.recall import recall_at_k
 from intentrec_core.errors import BundleError, BundleFault
@@ -266,6 +268,32 @@ def test_index_files_that_cannot_be_read_are_refused(tmp_path):
     with pytest.raises(BundleError) as not_finite:
         artifact.from_bytes(artifact.to_bytes(ExactIndex(vectors)), vectors * np.nan)
     assert not_finite.value.fault is BundleFault.NOT_FINITE
+
+
+@pytest.mark.parametrize("kind", EQUAL_TO_EXACT)
+@settings(max_examples=60, deadline=None)
+@given(search=searches(), num_own=st.integers(0, 8))
+def test_items_that_are_scored_beside_an_index_rank_as_in_it(kind, search, num_own):
+    vectors, queries, k, excluded, _ = search
+    index, rng = artifact.build(vectors, kind), np.random.default_rng(num_own)
+    items = np.arange(1, len(vectors))
+    own = [rng.permutation(np.setdiff1d(items, hidden))[:num_own] for hidden in excluded]
+    query, row = np.repeat(np.arange(len(own)), [len(rows) for rows in own]), np.concatenate([items[:0], *own])
+    scores = np.einsum("nd,nd->n", index.vectors_of(row), queries[query])
+    left_out = [np.append(hidden, rows) for hidden, rows in zip(excluded, own, strict=True)]
+    found = merged(*index.search(queries, k, excluded=left_out), query, row, scores)
+    for got, wanted in zip(found, index.search(queries, k, excluded=excluded), strict=True):
+        assert got.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "pruned", "pq-refine"])
+def test_the_vectors_of_items_are_those_that_are_scored(kind):
+    rng = np.random.default_rng(0)
+    vectors, asked = (rng.normal(size=(rows, 8)).astype(np.float32) for rows in (900, 256))
+    rows = np.array([899, 1, 1])
+    np.testing.assert_array_equal(artifact.build(vectors, kind, asked).vectors_of(rows), vectors[rows])
+    index = ExtendedIndex(artifact.build(vectors[:700], kind, asked), vectors[700:])
+    np.testing.assert_array_equal(index.vectors_of(np.array([700, 699, 899])), vectors[[700, 699, 899]])
 
 
 def test_row_zero_may_hold_anything_and_is_never_found():

@@ -53,8 +53,8 @@ def test_a_bundle_comes_back_as_it_was_written(ref):
 
 def test_a_bundle_says_which_heads_were_not_trained(tmp_path):
     class Part(type(WORLD)):
-        def model(self, seed=0, *, intent_stage=True, item_counts=False):
-            made = super().model(seed, intent_stage=intent_stage, item_counts=item_counts)
+        def model(self, seed=0, **switches):
+            made = super().model(seed, **switches)
             made.set_untrained_heads(["genre", "age"])
             return made
 

@@ -21,7 +21,7 @@ from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.table import PlayRow, play_rows
 from intentrec_core.plays.windows import Windows, cut_windows
-from tests.worlds.naive_score import naive_offsets, naive_scores
+from tests.worlds.naive_score import naive_offsets, naive_own_offsets, naive_scores
 from tests.worlds.tiny_plays import random_plays, served_histories
 from tests.worlds.tiny_world import TinyWorld
 
@@ -72,12 +72,13 @@ def mid_rank(scores: np.ndarray, row: int, candidate: np.ndarray, hidden: set[in
     return 1 + sum(s > scores[row] for s in others) + sum(s == scores[row] for s in others) / 2
 
 
-@pytest.mark.parametrize("item_counts", [False, True])
+@pytest.mark.parametrize(("item_counts", "own_items"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("filter_watched", [True, False])
 def test_a_models_ranks_are_those_of_serving_play_by_play(
-    world: TinyWorld, filter_watched: bool, item_counts: bool
+    world: TinyWorld, filter_watched: bool, item_counts: bool, own_items: bool
 ) -> None:
-    halved, model = Halved(world, filter_watched=filter_watched), world.model(item_counts=item_counts)
+    halved = Halved(world, filter_watched=filter_watched)
+    model = world.model(item_counts=item_counts, own_items=own_items)
     all_plays = [(world.vocabulary.row(p.item_id), p.ts_ms / 1000) for p in PLAYS]
     targets = halved.targets
     found = ModelRanker(world.features, halved.members, halved.windows).rank(model, targets)
@@ -93,6 +94,8 @@ def test_a_models_ranks_are_those_of_serving_play_by_play(
         scores = naive_scores(model, world.table, encoded)
         if item_counts:
             scores += naive_offsets(model, encoded, all_plays, play.ts_ms / 1000)
+        if own_items:
+            scores += naive_own_offsets(model, world.features, context, encoded)
         # Batched and single passes differ in the last bits, so near ties may change places: none does with this seed.
         assert found.ranks[i] == mid_rank(scores, targets.row[i], targets.candidate, hidden)
     assert found.lifted.tolist() == lifted

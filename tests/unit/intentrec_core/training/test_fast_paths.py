@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from intentrec_core.model.attention import FullAttend
 from intentrec_core.model.dropout import Dropout, keep_mask
+from intentrec_core.model.own_items import OwnOffsets
 from intentrec_core.training import attend, item_softmax
 from intentrec_core.training.attend import TrainingAttend
 from intentrec_core.training.item_softmax import item_cross_entropy
@@ -54,6 +55,25 @@ def test_columns_of_each_play_are_part_of_the_loss_over_items(monkeypatch: pytes
     expected = (functional.cross_entropy(logits, row, reduction="none") * share).sum()
     torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
     inputs = (query, weight, bias, gate)
+    for got, wanted in zip(gradients(found, *inputs), gradients(expected, *inputs), strict=True):
+        torch.testing.assert_close(got, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_offsets_of_own_items_are_part_of_the_loss_over_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_softmax, "MIN_CHUNK_PLAYS", 5)
+    monkeypatch.setattr(item_softmax, "CHUNK_SCORES", 1)
+    torch.manual_seed(0)
+    query, weight, bias, offset = (
+        torch.randn(*size, requires_grad=True) for size in ((17, 8), (30, 8), (30,), (17, 4))
+    )
+    own_row = torch.stack([torch.randperm(29)[:4] + 1 for _ in range(17)])
+    row, share, labels = own_row[:, 0].clone(), torch.rand(17), weight.new_zeros(30, 0)
+    row[:9] = torch.randint(1, 30, (9,))
+    found = item_cross_entropy(query, weight, labels, bias, row, share, own=OwnOffsets(own_row, offset))
+    logits = functional.linear(query, weight, bias).scatter_add(1, own_row, offset)
+    expected = (functional.cross_entropy(logits, row, reduction="none") * share).sum()
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    inputs = (query, weight, bias, offset)
     for got, wanted in zip(gradients(found, *inputs), gradients(expected, *inputs), strict=True):
         torch.testing.assert_close(got, wanted, atol=TOLERANCE, rtol=TOLERANCE)
 

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from intentrec_core.errors import ConfigError
 from intentrec_core.evaluation.report import evaluate
+from intentrec_core.features.columns import collate
 from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.features.play_counts import PlayCounts
 from intentrec_core.model.model import ModelConfig
 from intentrec_core.plays.counts_at import CountsAt
 from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.losses import intentrec_loss
 from intentrec_core.training.sampled_softmax import ItemSampler, sampled_cross_entropy
 from intentrec_core.training.train import train
 from tests.worlds.tiny_plays import cycling_plays
@@ -107,3 +110,23 @@ def test_large_catalogues_are_sampled_unless_told_otherwise() -> None:
         TrainConfig(num_negatives=-1)
     with pytest.raises(ValueError, match="needs at least one item"):
         ItemSampler(np.zeros(1, dtype=np.int64), 3, CPU)
+
+
+def test_with_own_items_the_cost_of_a_batch_grows_with_its_contexts_and_not_with_their_square() -> None:
+    """Each context plays other items. Operations of the loss, without those of the encoder."""
+    world, sampler = TinyWorld(num_items=400), ItemSampler(np.ones(401, dtype=np.int64), 4, CPU)
+    model, done = world.model(own_items=True), {}
+    for num_contexts in (8, 32):
+        contexts = [
+            b"".join(
+                world.layout.pack(f"item-{12 * b + t}", f"e{t}", START_MS + 60_000 * t, 90.0, {}).data
+                for t in range(12)
+            )
+            for b in range(num_contexts)
+        ]
+        batch = collate(world.features.columns(contexts, [0] * num_contexts))
+        output = model(batch)
+        with FlopCounterMode(display=False) as counter:
+            intentrec_loss(model, output, batch, intent_weight=1.0, sampler=sampler)
+        done[num_contexts] = counter.get_total_flops()
+    assert 0 < done[32] <= 4 * done[8]

@@ -24,12 +24,13 @@ from intentrec_core.plays.batches import WindowBatches
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import play_rows, plays_table
 from intentrec_core.plays.windows import cut_windows
+from intentrec_core.training import config as training_config
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.losses import intentrec_loss
 from intentrec_core.training.reports import Trained, TrainingProgress
 from intentrec_core.training.schedule import rate_factor, run_done
 from intentrec_core.training.train import heads_without_labels, train
-from tests.worlds.naive_score import naive_offsets, naive_scores
+from tests.worlds.naive_score import naive_offsets, naive_own_offsets, naive_scores
 from tests.worlds.tiny_plays import cycling_plays, random_plays, row, served_histories
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
@@ -116,6 +117,24 @@ def test_what_is_popular_now_is_learnt_by_the_gate_and_not_by_heart(world: TinyW
         found = train(plays.slice(0, 1000), world.features, world.table, config, model_config=sizes, device="cpu").model
         quality[item_counts] = evaluate(found, world.features, plays, from_ms=later_ms, filter_watched=False).quality
     assert quality[True].hr_at_10 > 0.7 > quality[False].hr_at_10
+
+
+def test_which_own_item_comes_again_is_learnt_by_the_gate_and_not_by_heart(world: TinyWorld) -> None:
+    """Every member plays two items in turn, others than in training: only the own plays tell which."""
+    random = np.random.default_rng(0)
+    pairs = random.permuted(np.tile(np.arange(30), (120, 1)), axis=1)[:, :2]
+    rows = [
+        row(member, int(pairs[member, k % 2]), 60.0 * (121 * k + member)) for k in range(8) for member in range(120)
+    ]
+    plays, config = plays_table(rows), TrainConfig(epochs=6, batch_windows=8, learning_rate=1e-2)
+    known = plays.filter(pc.is_in(plays.column("user_id"), pa.array([f"user-{member}" for member in range(60)])))
+    others = plays.filter(pc.invert(pc.is_in(plays.column("user_id"), known.column("user_id").combine_chunks())))
+    quality = {}
+    for own_items in (True, False):
+        sizes = dataclasses.replace(SMALL, own_items=own_items)
+        model = train(known, world.features, world.table, config, model_config=sizes, device="cpu").model
+        quality[own_items] = evaluate(model, world.features, others, from_ms=START_MS, filter_watched=False).quality
+    assert quality[True].mrr > 0.8 > 0.5 > quality[False].mrr
 
 
 def test_how_much_intents_add_to_the_score_is_learnt_from_nothing(world: TinyWorld, running: Trained) -> None:
@@ -246,18 +265,39 @@ def test_the_row_of_unknown_items_is_learned(world: TinyWorld) -> None:
     assert not torch.equal(moved, untrained)
 
 
+def test_an_item_that_the_encoder_did_not_see_is_no_own_item(world: TinyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every item is made unknown to the encoder, the gate of own items has nothing to learn from."""
+    monkeypatch.setitem(training_config._RANGES, "unknown_ratio", (0.0, 1.0))  # 1 is of no use but here
+    for unknown_ratio, learns in ((0.5, True), (1.0, False)):
+        config = dataclasses.replace(QUICK, epochs=1, unknown_ratio=unknown_ratio)
+        sizes = dataclasses.replace(SMALL, own_items=True)
+        model = train(PLAYS, world.features, world.table, config, model_config=sizes, device="cpu").model
+        assert model.own_items is not None
+        assert bool(model.own_items.gate.weight.any()) == learns
+
+
 def test_plays_before_the_span_are_context_only(world: TinyWorld) -> None:
     middle = START_MS + 60_000 * LENGTH // 2
     found = trained(world, dataclasses.replace(QUICK, epochs=1), from_ms=middle)
     assert found.num_targets == int((PLAYS.column("ts_ms").to_numpy() >= middle).sum())
 
 
-@pytest.mark.parametrize(("item_counts", "negatives"), [(False, 0), (True, 0), (True, 60_000)])
+@pytest.mark.parametrize(
+    ("item_counts", "own_items", "negatives"),
+    [
+        (False, False, 0),
+        (True, False, 0),
+        (True, False, 60_000),
+        (False, True, 0),
+        (False, True, 60_000),
+        (True, True, 60_000),
+    ],
+)
 def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context(
-    world: TinyWorld, item_counts: bool, negatives: int
+    world: TinyWorld, item_counts: bool, own_items: bool, negatives: int
 ) -> None:
     table = random_plays(members=3, plays=60)
-    plays, model = list(play_rows(table)), world.model(item_counts=item_counts)
+    plays, model = list(play_rows(table)), world.model(item_counts=item_counts, own_items=own_items)
     all_plays = [(world.vocabulary.row(p.item_id), p.ts_ms / 1000) for p in plays]
     from_ms = plays[30].ts_ms
     loss = weight = 0.0
@@ -270,6 +310,8 @@ def test_the_loss_is_that_of_the_targets_alone_each_seen_from_its_served_context
                 scores = torch.from_numpy(naive_scores(model, world.table, encoded))
                 if item_counts:
                     scores += torch.from_numpy(naive_offsets(model, encoded, all_plays, target.ts_ms / 1000))
+                if own_items:
+                    scores += torch.from_numpy(naive_own_offsets(model, world.features, context, encoded))
                 share = float(world.features.weights(np.array([target.duration_s or -1.0], dtype=np.float32))[0])
                 loss -= share * float(torch.log_softmax(scores, dim=-1)[row_])
                 weight += share

@@ -106,6 +106,8 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("state", "verify", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
         (("bundle", "rollback", "b01", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
         (("eval", "--bundle", "b01"), 2, "no bundle at"),
+        (("eval", "--bundle", "b01", "--own-items"), 2, "--own-items is for training"),
+        (("eval", "--bundle", "b01", "--epochs", "3"), 2, "--epochs is for training"),
         (("forget", "x" * 300, "--yes"), 2, "allowed: 1 to 256"),
         (("forget", "a\\", "--escaped", "--yes"), 2, "a JSON string without its quotes"),
         (("forget", "\\ud83d", "--escaped", "--yes"), 2, "a JSON string without its quotes"),
@@ -320,6 +322,7 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
         "1",
         "--device",
         "cpu",
+        "--own-items",
     )
     assert run("train", *small) == 0
     shown = capsys.readouterr().out
@@ -329,6 +332,7 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
     assert "nothing to do" in capsys.readouterr().out
     assert run("bundle", "list") == 0
     version = next(word for word in capsys.readouterr().out.split() if word.startswith("b") and len(word) == 13)
+    assert load_bundle(store / version).model.config.own_items
     assert run("bundle", "inspect", version) == 0
     assert "weights.safetensors" in capsys.readouterr().out
     assert run("bundle", "profile", version) == 0

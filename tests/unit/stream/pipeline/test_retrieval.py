@@ -1,0 +1,79 @@
+"""Own items beside the index: scored where they may be shown, and only there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.engine.own_scores import OwnScorer, OwnScores
+from intentrec_core.engine.reference import recompute
+from stream.wire.messages import IntentUpdate
+from tests.worlds.bundle_world import PlayLog, make_pipeline, make_serving
+from tests.worlds.naive_score import naive_own_offsets, naive_scores
+from tests.worlds.pipeline_results import intents, lists, run, state
+from tests.worlds.tiny_world import DOMAIN, TinyWorld
+
+#: As for scores elsewhere: sums of 20 products of values that agree within 1e-4.
+TOLERANCE = 1e-3
+
+
+class CountingScorer(OwnScorer):
+    """Counts the contexts that it scores."""
+
+    num_contexts = 0
+
+    def scores(self, contexts: Sequence[bytes], seen_NG: NDArray[np.float32]) -> OwnScores:
+        self.num_contexts += len(contexts)
+        return super().scores(contexts, seen_NG)
+
+
+def hides(update: IntentUpdate) -> bool:
+    """Whether watched items are hidden: all but "continue" hides them."""
+    return max(update.intents["action"].items(), key=lambda one: one[1])[0] != "continue"
+
+
+def random_plays(num_plays: int) -> PlayLog:
+    random, log = np.random.default_rng(5), PlayLog()
+    for number in range(num_plays):
+        log.play(f"member-{random.integers(6)}", int(random.integers(12)), 60.0 * number)
+    return log
+
+
+def test_own_items_are_not_scored_where_every_play_held_is_hidden(world: TinyWorld, tmp_path: Path) -> None:
+    model = world.model(1, own_items=True)
+    serving, scorer = make_serving(tmp_path, world, model), CountingScorer(model, world.features)
+    pipeline = make_pipeline(dataclasses.replace(serving, own=scorer))
+    updates = [update for record in random_plays(150).records for update in intents(run(pipeline, [record]))]
+    hiding = sum(hides(update) for update in updates)
+    assert 0 < hiding < len(updates)
+    assert scorer.num_contexts == len(updates) - hiding
+
+
+def test_own_items_that_were_not_among_the_last_watched_are_listed_with_their_offsets(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    """The watched filter hides the last two plays; the context holds more."""
+    model = world.model(1, own_items=True)
+    domain_text = DOMAIN.format(window=world.window).replace("watched = 24", "watched = 2")
+    pipeline, num_own = make_pipeline(make_serving(tmp_path, world, model, domain_text=domain_text)), 0
+    played = dict[str, list[str]]()
+    for record in random_plays(150).records:
+        result = run(pipeline, [record])
+        (update,), (listed,) = intents(result), lists(result)
+        last = played.setdefault(update.user_id, [])
+        last.append(msgspec.json.decode(record.value or b"")["item_id"])
+        if hides(update):
+            context = bytes(state(pipeline, update.user_id).events)
+            encoded = recompute(model, world.features, [context])
+            offsets = naive_own_offsets(model, world.features, context, encoded)
+            assert not {item.item_id for item in listed.items} & set(last[-2:])
+            rows = [world.vocabulary.row(item.item_id) for item in listed.items]
+            wanted = (naive_scores(model, world.table, encoded) + offsets)[rows]
+            np.testing.assert_allclose([item.score for item in listed.items], wanted, atol=TOLERANCE, rtol=0)
+            num_own += int((np.abs(offsets[rows]) > 10 * TOLERANCE).sum())
+    assert num_own > 20
