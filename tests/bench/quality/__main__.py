@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -29,11 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit code."""
     options = _options(arguments)
     history = History(None if options.quick else HISTORY_FILE, again=options.again)
-    torch.set_num_threads(options.threads)
-    if options.quick:
-        with tempfile.TemporaryDirectory() as folder:
-            return _tables(options, history, Runs(Path(folder)))
-    return _tables(options, history, Runs())
+    with _threads(options.threads):
+        if options.quick:
+            with tempfile.TemporaryDirectory() as folder:
+                return _tables(options, history, Runs(Path(folder)))
+        return _tables(options, history, Runs())
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _tables(options: argparse.Namespace, history: History, runs: Runs) -> int:
