@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -40,12 +41,22 @@ def with_titles(title: Callable[[int], str]) -> TinyWorld:
 
 
 def limit(settings: Settings, topic: str, max_bytes: int) -> None:
-    """Sets max.message.bytes of a topic."""
+    """Sets max.message.bytes of a topic. The broker says so soon after the controller has it: waited for."""
     entry = ConfigEntry("max.message.bytes", str(max_bytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": settings.broker, "log_level": 0})
     for altered in admin.incremental_alter_configs([resource]).values():
         altered.result()
+    deadline_s = time.monotonic() + 30
+    while limit_of(admin, topic) != max_bytes:
+        assert time.monotonic() < deadline_s, f"the broker does not report max.message.bytes {max_bytes} of {topic}"
+        time.sleep(0.05)  # a broker reports no change of a topic by itself
+
+
+def limit_of(admin: AdminClient, topic: str) -> int:
+    """The max.message.bytes of a topic that the broker reports."""
+    (described,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()
+    return int(described.result()["max.message.bytes"].value)
 
 
 def plays_with_long_ids(rig: Rig, num: int) -> Iterator[dict[str, Any]]:
