@@ -71,7 +71,9 @@ class OwnItems(nn.Module):
     def forward(
         self, seen_BQG: Tensor, query_place_BQ: Tensor, fields_BTF: Tensor, row_BT: Tensor, ts_BT: Tensor
     ) -> OwnOffsets:
-        """The offsets of queries at the plays ``query_place_BQ``, of which the gate sees ``seen_BQG``. Row 0 is no item.
+        """The offsets of a member's own items, for Q queries of each of B contexts. Row 0 is no item.
+
+        ``query_place_BQ``: the play at which each query is made. ``seen_BQG``: the gate's input at that play.
 
         Shapes: row i64[B, T], ts f64[B, T] in seconds -> BQT.
         Cost: O(B · T · (F + T + Q)) time and memory.

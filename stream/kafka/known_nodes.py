@@ -4,8 +4,8 @@ aiokafka asserts that a client knows a node when it looks for a coordinator. For
 none. The AssertionError would end a consumer's membership of its group for good, or fail a partition with "Did we not perform
 bootstrap?". With this module the look-up fails like one that the broker cannot answer yet, which aiokafka retries.
 
-A client whose topic does not exist, or whose partition nobody leads, asks for metadata, and again as soon as it is told so:
-hundreds of times a second. With this module it is told after a pause, and a warning names the topic once.
+While a topic does not exist, or no broker leads a partition, aiokafka requests metadata again as soon as an answer says so:
+hundreds of times a second. With this module the answer reaches it after a pause, and one warning names the topic.
 """
 
 from __future__ import annotations

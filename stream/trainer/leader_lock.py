@@ -38,7 +38,7 @@ ACQUIRE_DEADLINE_S = 90.0
 CONFIRM_DEADLINE_S = 15.0
 
 
-class _LeaderAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka has no types
+class _LeaderAssignor(AbstractPartitionAssignor):
     """Assigns everything to one member: to the newest claim of leadership, else to the first member by name."""
 
     name = "leader"
@@ -126,7 +126,7 @@ class MachineLock:
         self._lock.release()
 
 
-class GroupLock(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+class GroupLock(ConsumerRebalanceListener):
     """A lock for all trainers of an app, held by membership of a consumer group."""
 
     def __init__(self, settings: Settings) -> None:

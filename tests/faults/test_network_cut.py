@@ -95,7 +95,8 @@ def test_a_zombie_with_nothing_in_flight_joins_again_or_is_fenced(
     with GroupView(rig.settings) as group:
         proxy.cut()
         cut_at_s = time.monotonic()
-        # The fetch in flight is answered by then, without a play.
+        # The broker answers the zombie's last fetch within fetch_wait_ms; a play sent earlier would be in that answer, in flight.
+        # The cut hides the answer from this test, so time is all there is to wait for.
         time.sleep(1 + rig.settings.fetch_wait_ms / 1000)
         with Load(rig, Rig.plays, RATE):
             until(lambda: counted(successor, "partitions_ready") == NUM_PARTITIONS, 60, successor)

@@ -41,7 +41,7 @@ def with_titles(title: Callable[[int], str]) -> TinyWorld:
 
 
 def limit(settings: Settings, topic: str, max_bytes: int) -> None:
-    """Sets max.message.bytes of a topic. The broker says so soon after the controller has it: waited for."""
+    """Sets max.message.bytes of a topic. Returns when the broker reports it: the controller knows it earlier."""
     entry = ConfigEntry("max.message.bytes", str(max_bytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": settings.broker, "log_level": 0})
@@ -50,7 +50,7 @@ def limit(settings: Settings, topic: str, max_bytes: int) -> None:
     deadline_s = time.monotonic() + 30
     while limit_of(admin, topic) != max_bytes:
         assert time.monotonic() < deadline_s, f"the broker does not report max.message.bytes {max_bytes} of {topic}"
-        time.sleep(0.05)  # a broker reports no change of a topic by itself
+        time.sleep(0.05)  # Kafka notifies no client of a changed limit, so poll
 
 
 def limit_of(admin: AdminClient, topic: str) -> int:

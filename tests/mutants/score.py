@@ -282,7 +282,7 @@ SCORE = (
         (TEST_LISTS,),
     ),
     Mutant(
-        "a worker scores own items of which every one is hidden",
+        "a worker scores own items although all of them are hidden",
         (Edit(RETRIEVAL, "np.flatnonzero(~hides | (num_held > self._layout.watched))", "np.arange(len(contexts))"),),
         (TEST_RETRIEVAL,),
     ),

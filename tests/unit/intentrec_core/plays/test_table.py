@@ -165,7 +165,7 @@ def test_a_context_outside_the_limits_is_named_with_its_row(context: list[tuple[
 
 
 def with_latin_1(kind: pa.DataType) -> pa.Array:
-    """Two values, of which the second is Latin-1."""
+    """Two values; the second one is in Latin-1."""
     values = pa.array([b"fine", b"caf\xe9"], pa.binary())
     return values.view(kind) if kind == pa.string() else values.cast(kind)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,16 +25,16 @@ from stream.wire.catalogue_record import item_hash
 class Consumer:
     """A log whose end reading meets in the worst moment.
 
-    It gets another record right after the first look at its end; a fetch returns it too, as a broker's does. A marker of a
+    It gets a record right after a look at its end; a fetch returns it too, as a broker's does. A marker of a
     transaction is in the log, but in no fetch. ``topic_id``: all zeros, as a broker without ids has it; ``answers``: ids that are
-    told before it; ``knows_requests``: whether the broker knows the request for ids. ``num_open``: records at the end whose
-    transaction has not ended.
+    answered before it; ``knows_requests``: whether the broker knows the request for ids. ``num_open``: records at the end whose
+    transaction has not ended. ``late``: keys of the records without a value that come after a look at the end, one a look.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, late: Sequence[bytes] = (b"a",)) -> None:
         self.log: list[Any] = []
         self.at = 0
-        self.late: list[bytes] = [b"a"]
+        self.late = list(late)
         self.topic_id = bytes(16)
         self.failures: list[KafkaError] = []
         self.answers: list[bytes] = []
@@ -61,7 +62,7 @@ class Consumer:
             end = len(self.log) - (self.num_open if request._isolation_level else 0)
             return SimpleNamespace(topics=[("items", [(0, error, -1, end)])])
         if not self.knows_requests:
-            raise NotImplementedError
+            raise NotImplementedError  # as aiokafka does where a broker does not know the request
         topic_id = self.answers.pop(0) if self.answers else self.topic_id
         return SimpleNamespace(topics=[(0, "items", topic_id, False, [()] * self.num_partitions, 0, {})])
 
@@ -113,6 +114,12 @@ def reading(consumer: Any, *, exact: bool = True) -> ItemsReader:
     return reader
 
 
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is tried again at once."""
+    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_no_change_is_lost_between_reading_to_the_end_and_following(exact: bool) -> None:
     async def test() -> None:
@@ -156,8 +163,7 @@ def test_what_a_topic_that_was_made_anew_does_not_have_is_withdrawn(num_new: int
     """By a broker without ids it is noticed where it has less records than before."""
 
     async def test() -> None:
-        consumer, catalogue = Consumer(), LiveCatalogue()
-        consumer.late.clear()
+        consumer, catalogue = Consumer(late=()), LiveCatalogue()
         reader = reading(consumer)
         for item_id in (b"a", b"b", b"c", b"d"):
             consumer.put(item_id, b'{"item_id": "%s"}' % item_id)
@@ -181,8 +187,7 @@ def test_what_a_topic_that_was_made_anew_does_not_have_is_withdrawn(num_new: int
 
 def test_a_look_at_the_broker_that_fails_loses_no_change() -> None:
     async def test() -> None:
-        consumer = Consumer()
-        consumer.late.clear()
+        consumer = Consumer(late=())
         reader = reading(consumer)
         await reader.changes()
         consumer.put(b"a", b'{"item_id": "a"}')
@@ -204,8 +209,7 @@ def test_brokers_without_topic_ids_make_no_topic_anew(known: bytes | None) -> No
     """As during an upgrade, when the partition moves to brokers with ids and back."""
 
     async def test() -> None:
-        consumer = Consumer()
-        consumer.late.clear()
+        consumer = Consumer(late=())
         reader = reading(consumer)
         reader._topic_id = known
         consumer.put(b"a", b'{"item_id": "a"}')
@@ -229,8 +233,7 @@ def test_a_broker_that_contradicts_itself_keeps_no_worker_busy(monkeypatch: pyte
         await sleep(0)
 
     async def test() -> None:
-        consumer = Consumer()
-        consumer.late.clear()
+        consumer = Consumer(late=())
         reader = reading(consumer)
         reader._topic_id, consumer.topic_id = OLD, NEW
         consumer.put(b"a", b'{"item_id": "a"}')
@@ -252,16 +255,13 @@ async def turns(num: int) -> None:
 
 
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone first", "made anew at once"])
-def test_a_new_topic_without_a_record_changes_nothing(
-    is_gone: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.usefixtures("no_pause")
+def test_a_new_topic_without_a_record_changes_nothing(is_gone: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Empty lists for the time until it is filled help no member. That nothing is known is told, and warned of once."""
-    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
     seen: list[tuple[float, float]] = []
 
     async def test() -> None:
-        consumer = Consumer()
-        consumer.late.clear()
+        consumer = Consumer(late=())
         reader = reading(consumer)
         reader._topic_id = OLD
         consumer.put(b"a", b'{"item_id": "a"}')
@@ -300,14 +300,10 @@ FIRST_RECORDS = {
 
 
 @pytest.mark.parametrize("value", FIRST_RECORDS.values(), ids=FIRST_RECORDS)
-def test_what_a_new_topic_without_an_item_withdraws_is_withdrawn_and_nothing_else(
-    value: bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
-
+@pytest.mark.usefixtures("no_pause")
+def test_what_a_new_topic_without_an_item_withdraws_is_withdrawn_and_nothing_else(value: bytes | None) -> None:
     async def test() -> None:
-        consumer, catalogue = Consumer(), LiveCatalogue()
-        consumer.late.clear()
+        consumer, catalogue = Consumer(late=()), LiveCatalogue()
         reader = reading(consumer)
         reader._topic_id = consumer.topic_id = OLD
         consumer.put(b"a", b'{"item_id": "a"}')
@@ -336,8 +332,7 @@ def test_what_an_open_transaction_holds_back_waits() -> None:
     seen: list[tuple[float, float]] = []
 
     async def test() -> None:
-        consumer = Consumer()
-        consumer.late.clear()
+        consumer = Consumer(late=())
         reader = reading(consumer)
         consumer.put(b"a", b'{"item_id": "a"}')
         await reader.changes()
@@ -361,16 +356,13 @@ def test_what_an_open_transaction_holds_back_waits() -> None:
 
 
 @pytest.mark.parametrize("is_anew", [True, False], ids=["made anew", "partitions added"])
-def test_a_topic_with_several_partitions_is_not_read(
-    is_anew: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.usefixtures("no_pause")
+def test_a_topic_with_several_partitions_is_not_read(is_anew: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Lists stay as they are, and the log says what to do."""
-    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
     seen: list[float] = []
 
     async def test() -> None:
-        consumer = Consumer()
-        consumer.late.clear()
+        consumer = Consumer(late=())
         reader = reading(consumer)
         reader._topic_id = consumer.topic_id = OLD
         consumer.put(b"a", b'{"item_id": "a"}')
@@ -396,15 +388,12 @@ def test_a_topic_with_several_partitions_is_not_read(
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
-def test_a_topic_that_is_made_anew_before_it_is_followed_is_read_from_its_beginning(
-    when: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_pause")
+def test_a_topic_that_is_made_anew_before_it_is_followed_is_read_from_its_beginning(when: str) -> None:
     """As while a worker waits for its first bundle."""
-    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
 
     async def test() -> None:
-        consumer = Consumer()
-        consumer.late.clear()
+        consumer = Consumer(late=())
         reader = reading(consumer)
         reader._topic_id, consumer.topic_id = OLD, NEW
         consumer.answers = [OLD] if when == "while" else []
@@ -417,14 +406,12 @@ def test_a_topic_that_is_made_anew_before_it_is_followed_is_read_from_its_beginn
 
 
 @pytest.mark.parametrize("knows_requests", [True, False])
+@pytest.mark.usefixtures("no_pause")
 def test_a_topic_that_is_gone_is_named_whether_or_not_the_broker_has_ids(
-    knows_requests: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    knows_requests: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(items_reader, "_RETRY_S", 0.0)
-
     async def test() -> None:
-        consumer = Consumer()
-        consumer.late.clear()
+        consumer = Consumer(late=())
         reader = reading(consumer)
         await reader.changes()
         consumer.num_partitions, consumer.knows_requests = 0, knows_requests
@@ -450,8 +437,7 @@ def lags(meanwhile: list[int]) -> tuple[list[float], list[float]]:
     seen: list[tuple[float, float]] = []
 
     async def test() -> None:
-        consumer = Consumer()
-        consumer.late.clear()
+        consumer = Consumer(late=())
         reader = reading(consumer)
         await reader.changes()
         for _ in range(7):
