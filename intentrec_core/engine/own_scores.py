@@ -75,11 +75,10 @@ class OwnScorer:
         entered = self._of_items_VK[row]
         for shares, codes in zip(self._of_codes, columns.codes[newest].T, strict=True):
             entered += shares[codes]
-        said = np.concatenate([np.stack(pair, axis=1).astype(np.float32), np.maximum(entered, 0)], axis=1)
-        gate = (
-            np.einsum("ng,gc->nc", seen_NG, self._gate_GC) + self._gate_bias_C
-        )  # BLAS would sum otherwise in each batch size
-        return OwnScores(query, row, np.einsum("dc,dc->d", gate[query], said))
+        columns_DC = np.concatenate([np.stack(pair, axis=1).astype(np.float32), np.maximum(entered, 0)], axis=1)
+        # Not "@": BLAS sums in another order for another number of contexts.
+        gate_NC = np.einsum("ng,gc->nc", seen_NG, self._gate_GC) + self._gate_bias_C
+        return OwnScores(query, row, np.einsum("dc,dc->d", gate_NC[query], columns_DC))
 
 
 def _newest_of_each_item(

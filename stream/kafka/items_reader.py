@@ -269,7 +269,7 @@ class ItemsReader:
                     yield records
                 if exact:  # the last fetch may have gone past the end, and what is past it was not yielded
                     self._consumer.seek(source, self._end)
-            # An open transaction holds the end back. The first time is told all the same, and gets older until then.
+            # An open transaction holds the end back. A reader without a time takes this one: its age shows how long it waits.
             if written <= self._end or not self._as_of_s:
                 self._as_of_s = as_of_s
         except KafkaError as error:
