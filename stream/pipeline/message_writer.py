@@ -30,14 +30,11 @@ from stream.wire.sizes import with_short_titles
 
 if TYPE_CHECKING:
     from index.filters import HidingFilter
-    from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
     from stream.ops.metrics import Metrics
-    from stream.pipeline.batch_rows import BatchRows
-    from stream.pipeline.coalescing import CoalescedPlays, Coalescing
+    from stream.pipeline.answered_rows import AnsweredRows
+    from stream.pipeline.coalescing import CoalescedPlays
     from stream.pipeline.config import PipelineConfig
-    from stream.pipeline.folding import FoldedPartition
-    from stream.pipeline.retrieval import RankedItems
     from stream.pipeline.shown_items import ShownItems
     from stream.wire.deferred_counts import DeferredCounts
 
@@ -48,8 +45,9 @@ _KINDS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """A batch's outputs as plain Python values, converted once for all rows. ``shifted``, ``opened``: of the row's play."""
+    """A slice's outputs as plain Python values, converted once for all rows. ``shifted``, ``opened``: of the row's play."""
 
+    shown: ShownItems
     items: list[list[int]]
     scores: list[list[float]]
     popular: list[bool]
@@ -82,36 +80,21 @@ class MessageWriter:
         self._labels = [_object(labels) for _, labels in heads]
         self._heads = _object([name for name, _ in heads])
 
-    def write(
-        self,
-        partitions: Sequence[FoldedPartition],
-        rows_of: Sequence[Sequence[int]],
-        rows: BatchRows,
-        encoded: Encoded,
-        items: ShownItems,
-        ranked: RankedItems,
-        failed: NDArray[np.bool_],
-        coalescing: Coalescing,
-        counts: Sequence[DeferredCounts],
-    ) -> list[list[OutputRecord]]:
-        """The outputs of each partition's answers, in source order. ``counts``: by partition; raised once it is committed.
-
-        Shapes: ``rows_of`` the row of each answer, by partition; ``failed`` bool[N].
-        """
-        columns = self._columns(rows, encoded, ranked)
-        times = iter(_iso_times([answer.play.ts_ms for partition in partitions for answer in partition.answers]))
-        given_up = failed.tolist()
+    def write(self, answered: AnsweredRows) -> list[list[OutputRecord]]:
+        """The outputs of each partition's answers, in source order. Failed answers get a dead letter, coalesced ones nothing."""
+        partitions, columns, failed = answered.partitions, self._columns(answered), answered.failed.tolist()
+        event_times = iter(_iso_times([answer.play.ts_ms for partition in partitions for answer in partition.answers]))
         written: list[list[OutputRecord]] = []
-        for partition, its_rows, coalesced, its_counts in zip(
-            partitions, rows_of, coalescing.coalesced, counts, strict=True
+        for partition, rows, coalesced, counts in zip(
+            partitions, answered.rows_of, answered.coalescing.coalesced, answered.counts, strict=True
         ):
             outputs: list[OutputRecord] = []
-            for answer, row, earlier in zip(partition.answers, its_rows, coalesced, strict=True):
-                event_time = next(times)
-                if given_up[row]:
+            for answer, row, earlier in zip(partition.answers, rows, coalesced, strict=True):
+                event_time = next(event_times)
+                if failed[row]:
                     outputs.append(self._given_up(answer))
                 elif earlier is not None:
-                    self._answer(answer, earlier, columns, items, row, event_time, outputs, its_counts)
+                    outputs += self._answer(answer, earlier, columns, row, event_time, counts)
             written.append(outputs)
         return written
 
@@ -120,17 +103,17 @@ class MessageWriter:
         answer: PendingAnswer,
         earlier: CoalescedPlays,
         columns: _Columns,
-        shown: ShownItems,
         row: int,
         event_time: str,
-        outputs: list[OutputRecord],
         counts: DeferredCounts,
-    ) -> None:
+    ) -> list[OutputRecord]:
+        """The outputs of one answer, which stands for the ``earlier`` plays too."""
         play, record = answer.play, answer.record
         user_id, event_id, bundle = play.user_id, play.event_id, self._version
         session = session_id(user_id, columns.session_ms[row])
         source = Source(record.topic, record.partition, record.offset)
         coalesced = Coalesced(1 + len(earlier), earlier[0][0].record.offset) if earlier else UNSET
+        shown, outputs = columns.shown, list[OutputRecord]()
         item_ids, titles = shown.item_ids, shown.titles
         catalogue_offset = UNSET if shown.catalogue_offset is None else shown.catalogue_offset
         recommendation = Recommendation(
@@ -177,6 +160,7 @@ class MessageWriter:
             if value is not None:
                 headers = ((ID_HEADER, output_id(record, kind)),)
                 outputs.append(OutputRecord(kind, key, value, headers, offset, timestamp_ms))
+        return outputs
 
     def _fitted(
         self,
@@ -213,10 +197,12 @@ class MessageWriter:
         head, label, head_name, label_name = self._flat[columns.primary[row]]
         return PrimaryIntent(head_name, label_name, columns.heads[head][row][label])
 
-    def _columns(self, batch: BatchRows, encoded: Encoded, ranked: RankedItems) -> _Columns:
-        sessions = batch.sessions
+    def _columns(self, answered: AnsweredRows) -> _Columns:
+        rows, encoded, ranked = answered.rows, answered.encoded, answered.ranked
+        sessions = rows.sessions
         has_changed = (encoded.primary_N != encoded.previous_primary_N) & (encoded.previous_primary_N >= 0)
         return _Columns(
+            shown=answered.items,
             items=ranked.rows[:, : self._k].tolist(),
             scores=_rounded(ranked.scores[:, : self._k]),
             popular=ranked.popular.tolist(),
@@ -228,8 +214,8 @@ class MessageWriter:
             shifted=(has_changed & ~sessions.opened).tolist(),
             session_ms=sessions.start_ms.tolist(),
             opened=sessions.opened.tolist(),
-            event_hash=batch.plays["event_hash"].tolist(),
-            session_event=batch.session_event.tolist(),
+            event_hash=rows.plays["event_hash"].tolist(),
+            session_event=rows.session_event.tolist(),
         )
 
     def _given_up(self, answer: PendingAnswer) -> OutputRecord:

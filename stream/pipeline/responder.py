@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from intentrec_core.errors import RejectReason
 from stream.ops.metrics import Metrics, PipelineStep, PlayOutcome
+from stream.pipeline.answered_rows import AnsweredRows
 from stream.pipeline.coalescing import Coalescing, coalesce
 from stream.pipeline.index_probe import IndexProbe
 from stream.pipeline.live_quality.predictions import CUTOFF
 from stream.pipeline.live_quality.scorer import PredictionScorer
 from stream.pipeline.message_writer import MessageWriter
-from stream.pipeline.retrieval import RankedItems, Retrieval
+from stream.pipeline.retrieval import Retrieval
 from stream.pipeline.step_timer import timed
 from stream.pipeline.watched import WatchedCache
 from stream.wire.deferred_counts import DeferredCounts
@@ -109,10 +107,22 @@ class Responder:
 
     def answer(self, encoded_slice: EncodedSlice) -> list[PartitionAnswers]:
         """Answers a slice, partition by partition. Slices come in the order in which they were encoded."""
+        answered = self._ranked(encoded_slice)
+        with timed(self._metrics, PipelineStep.JUDGE):
+            self._scorer.score(answered)
+        with timed(self._metrics, PipelineStep.MESSAGES):
+            outputs = self._writer.write(answered)
+        self._count(answered)
+        return [
+            PartitionAnswers(partition.partition, own, counts)
+            for partition, own, counts in zip(answered.partitions, outputs, answered.counts, strict=True)
+        ]
+
+    def _ranked(self, encoded_slice: EncodedSlice) -> AnsweredRows:
+        """Decides which plays get outputs, and ranks the items for each row."""
         partitions, rows = encoded_slice.folded.partitions, encoded_slice.rows
         encoded, failed, items = encoded_slice.result.encoded, encoded_slice.result.failed, encoded_slice.items
         rows_of = rows.of(partition.answers for partition in partitions)
-        counts = [DeferredCounts() for _ in partitions]
         if encoded_slice.folded.coalesced:
             coalescing = coalesce(partitions, rows_of, failed)
         else:
@@ -120,29 +130,17 @@ class Responder:
         with timed(self._metrics, PipelineStep.SEARCH):
             watched = self._watched.of(rows, items)
             ranked = self._retrieval.search(rows, encoded, items, watched, coalescing.unanswered, self._scorer.popular)
-        with timed(self._metrics, PipelineStep.JUDGE):
-            self._scorer.score(partitions, rows_of, counts, rows, encoded, ranked, watched, coalescing.unanswered)
-        with timed(self._metrics, PipelineStep.MESSAGES):
-            outputs = self._writer.write(partitions, rows_of, rows, encoded, items, ranked, failed, coalescing, counts)
-        self._count(counts, rows_of, ranked, failed, coalescing)
-        return [
-            PartitionAnswers(partition.partition, own, its_counts)
-            for partition, own, its_counts in zip(partitions, outputs, counts, strict=True)
-        ]
+        counts = [DeferredCounts() for _ in partitions]
+        return AnsweredRows(partitions, rows_of, counts, rows, encoded, failed, coalescing, items, watched, ranked)
 
-    def _count(
-        self,
-        counts: Sequence[DeferredCounts],
-        rows_of: Sequence[Sequence[int]],
-        ranked: RankedItems,
-        failed: NDArray[np.bool_],
-        coalescing: Coalescing,
-    ) -> None:
-        metrics = self._metrics
-        for its_counts, rows, num_coalesced in zip(counts, rows_of, coalescing.num_coalesced, strict=True):
+    def _count(self, answered: AnsweredRows) -> None:
+        metrics, ranked, failed, coalescing = self._metrics, answered.ranked, answered.failed, answered.coalescing
+        for counts, rows, num_coalesced in zip(
+            answered.counts, answered.rows_of, coalescing.num_coalesced, strict=True
+        ):
             if failed.any():
-                its_counts.add(metrics.plays_rejected, RejectReason.INFERENCE_FAILED, amount=int(failed[rows].sum()))
-            its_counts.add(metrics.coalesced_plays, amount=num_coalesced)
+                counts.add(metrics.plays_rejected, RejectReason.INFERENCE_FAILED, amount=int(failed[rows].sum()))
+            counts.add(metrics.coalesced_plays, amount=num_coalesced)
         metrics.fallbacks.inc(int(ranked.popular.sum()))
         for hiding in ranked.hidden_by.values():
             for rule in hiding:

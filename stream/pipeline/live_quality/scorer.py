@@ -4,11 +4,9 @@ which items follow which.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.base import PAD_ROW
 from intentrec_core.engine.member_key import MemberKey
@@ -19,14 +17,10 @@ from stream.pipeline.live_quality.predictions import CUTOFF, Predictions, Predic
 from stream.pipeline.popular import PopularNow
 
 if TYPE_CHECKING:
-    from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
     from stream.ops.metrics import Metrics
-    from stream.pipeline.batch_rows import BatchRows
-    from stream.pipeline.folding import FoldedPartition
-    from stream.pipeline.retrieval import RankedItems
+    from stream.pipeline.answered_rows import AnsweredRows
     from stream.pipeline.watched import WatchedRows
-    from stream.wire.deferred_counts import DeferredCounts
 
 
 class PredictionScorer:
@@ -61,34 +55,21 @@ class PredictionScorer:
         """Drops a member's prediction."""
         self._tracker.forget(member)
 
-    def score(
-        self,
-        partitions: Sequence[FoldedPartition],
-        rows_of: Sequence[Sequence[int]],
-        counts: Sequence[DeferredCounts],
-        batch: BatchRows,
-        encoded: Encoded,
-        ranked: RankedItems,
-        watched: Sequence[WatchedRows],
-        unanswered: NDArray[np.bool_],
-    ) -> None:
-        """Scores the prediction before each appended play into its partition's ``counts``; then adds the plays to the references.
-
-        Shapes: rows_of the row of each answer, by partition; watched i64[any] for each row; unanswered bool[N].
-        """
-        serving = self._serving
+    def score(self, answered: AnsweredRows) -> None:
+        """Scores the prediction before each appended play into its partition's counts; then adds the plays to the references."""
+        serving, batch, ranked = self._serving, answered.rows, answered.ranked
         predicted = Predictions.empty(len(batch), len(serving.domain.heads))
         # Rows of items that are new to the bundle mean nothing to the next one: such an item is a miss, as if unknown.
         known = ranked.rows[:, :CUTOFF] < len(serving.vocabulary)
         predicted.items[:] = np.where(known, ranked.rows[:, :CUTOFF], PAD_ROW)
-        for m, head in enumerate(encoded.heads):
+        for m, head in enumerate(answered.encoded.heads):
             predicted.labels[:, m] = head.argmax(axis=1)
-        predicted.bundle[~unanswered] = self._tracker.bundle_number(serving.version)
+        predicted.bundle[~answered.coalescing.unanswered] = self._tracker.bundle_number(serving.version)
         previous = self._tracker.previous(batch, predicted)
         appended: list[tuple[int, int]] = []
         inserted_items: list[str] = []
         inserted_ms: list[int] = []
-        for number, (partition, rows) in enumerate(zip(partitions, rows_of, strict=True)):
+        for number, (partition, rows) in enumerate(zip(answered.partitions, answered.rows_of, strict=True)):
             for answer, row in zip(partition.answers, rows, strict=True):
                 if answer.outcome is Outcome.APPENDED:
                     appended.append((row, number))
@@ -101,7 +82,7 @@ class PredictionScorer:
         last_rows = self._markov.last_rows(batch, added, serving)
         if len(scored):
             item_row = batch.item_row[scored]
-            seen_before = [self._of_bundle(watched[row][:-1]) for row in scored.tolist()]
+            seen_before = [self._of_bundle(answered.watched[row][:-1]) for row in scored.tolist()]
             hidden = seen_before if serving.hides_watched else None
             last = [own for own, is_scored in zip(last_rows, has_prediction.tolist(), strict=True) if is_scored]
             window = self.popular.window
@@ -111,7 +92,9 @@ class PredictionScorer:
             )
             ts_s = batch.plays["ts_ms"][scored] / 1000.0
             observed_labels = observed_labels_of(batch, scored, serving)
-            self._tracker.count(counts, partition_of, previous.take(scored), item_row, observed_labels, hits, ts_s)
+            self._tracker.count(
+                answered.counts, partition_of, previous.take(scored), item_row, observed_labels, hits, ts_s
+            )
         self._markov.learn(batch, added, last_rows, serving)
         inserted_rows = np.array([serving.vocabulary.row(item_id) for item_id in inserted_items], dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array(inserted_ms, dtype=np.int64)])
