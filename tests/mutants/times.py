@@ -57,13 +57,7 @@ TIMES_AND_NULLS = (
     ),
     Mutant(
         "times: limits of stored plays not checked",
-        (
-            Edit(
-                COLUMN,
-                "    if len(wrong):\n        row = int(wrong[0])\n        where",
-                "    if False:\n        row = 0\n        where",
-            ),
-        ),
+        (Edit(COLUMN, "    if len(wrong):\n        raise _refused(", "    if False:\n        raise _refused("),),
         (TEST_COLUMN,),
     ),
     Mutant(
