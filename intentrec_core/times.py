@@ -23,10 +23,11 @@ END_MS = 4_102_444_800_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _DAY_MS = 86_400_000
+_MILLISECONDS = "milliseconds (ms)"
 #: By how much a number of each unit is multiplied, and then divided, to be milliseconds. Whole numbers stay exact.
 _UNITS = {
     "seconds (s)": (1000, 1),
-    "milliseconds (ms)": (1, 1),
+    _MILLISECONDS: (1, 1),
     "microseconds (µs)": (1, 1000),
     "nanoseconds (ns)": (1, 1_000_000),
 }
@@ -35,11 +36,12 @@ _PARTS = re.compile(
     r"[0-9W-]{7,10}[^0-9](?P<hour>\d\d)(?P<rest>(:?\d\d(:?(?P<second>\d\d)([.,]\d+)?)?)?)(?P<offset>[Zz]|[+-].+)?",
     re.ASCII,
 )
-_WHOLE = re.compile(r"[+-]?[0-9]+")
+_WHOLE = re.compile(r"[+-]?[0-9]+(\.0+)?")
 
 
 def parse_time(text: str) -> int:
-    """Milliseconds since 1970 of a text: ISO 8601 (UTC if it has no offset), or digits, which are milliseconds as they are.
+    """Milliseconds since 1970 of a text: ISO 8601 (UTC if it has no offset), or digits, which are milliseconds as they are, also
+    with a point and zeros after it.
 
     Finer digits than milliseconds are cut off. 24:00 is midnight at the end of its day. A leap second, 23:59:60 in UTC, is
     the second after it, as in POSIX.
@@ -70,6 +72,8 @@ def fitting_unit(number: float, earliest_ms: int, end_ms: int = END_MS) -> str |
 def unit_hint(number: float, earliest_ms: int, end_ms: int = END_MS) -> str:
     """The end of a sentence about a number that is no time in milliseconds: the unit in which it would be one."""
     unit = fitting_unit(number, earliest_ms, end_ms)
+    if unit == _MILLISECONDS and number != int(number):  # it is in milliseconds, and has a fraction of one
+        return ""
     return f"; it would fit in {unit}" if unit else ""
 
 
@@ -114,13 +118,13 @@ def _since_1970_ms(moment: datetime) -> int:
 
 def _digits(text: str) -> int:
     try:
-        return int(text)
+        return int(text.partition(".")[0])
     except ValueError:  # Python reads no number of more than 4,300 digits
         raise ValueError(_unread(text)) from None
 
 
 def _parse_rare(text: str) -> int:
-    """A signed whole number, or the ISO 8601 that Python 3.11 does not read: 24:00, leap seconds, a lower-case z."""
+    """A whole number with a sign or a point, or the ISO 8601 that Python does not read: 24:00, leap seconds, a lower-case z."""
     if _WHOLE.fullmatch(text):
         return _digits(text)
     parts = _PARTS.fullmatch(text)

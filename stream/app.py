@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from stream.bundles.hot_swap import HotSwap
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.topic_limits import check_changelog_limit, read_topic_limits
+from stream.kafka.unread_attributes import UnreadAttributes
 from stream.ops.metrics import Metrics
 from stream.ops.process_end import first_to_end
 from stream.pipeline.live_catalogue import LiveCatalogue
@@ -63,7 +64,8 @@ async def _serving_parts(
     limits: TopicLimits,
 ) -> WorkerParts:
     serving = await hot_swap.first()
-    catalogue = None if items is None else await _whole_catalogue(items, metrics)
+    unread = UnreadAttributes(settings.items_topic, serving.domain, metrics)
+    catalogue = None if items is None else await _whole_catalogue(items, metrics, unread)
     config = PipelineConfig(
         num_partitions=num_partitions,
         plays_partitioner=settings.plays_partitioner,
@@ -83,7 +85,7 @@ async def _serving_parts(
     async def follow_updates(worker: PlaysWorker) -> None:
         following = [hot_swap.run(pipeline, worker.on_inference_thread)]
         if items is not None:
-            following.append(_follow_items(items, pipeline, metrics, worker))
+            following.append(_follow_items(items, pipeline, metrics, unread, worker))
         await first_to_end(*following)
 
     return WorkerParts(
@@ -95,17 +97,21 @@ async def _serving_parts(
     )
 
 
-async def _whole_catalogue(items: ItemsReader, metrics: Metrics) -> LiveCatalogue:
+async def _whole_catalogue(items: ItemsReader, metrics: Metrics, unread: UnreadAttributes) -> LiveCatalogue:
     """The catalogue as of the end of the topic now."""
     catalogue, changes = LiveCatalogue(), await items.changes()
     metrics.catalogue_unreadable.inc(changes.num_unreadable)
+    unread.look(changes)
     catalogue.apply(changes)
     return catalogue
 
 
-async def _follow_items(items: ItemsReader, pipeline: Pipeline, metrics: Metrics, worker: PlaysWorker) -> None:
+async def _follow_items(
+    items: ItemsReader, pipeline: Pipeline, metrics: Metrics, unread: UnreadAttributes, worker: PlaysWorker
+) -> None:
     async for changes in items.follow(metrics.read_items):
         metrics.catalogue_unreadable.inc(changes.num_unreadable)
+        unread.look(changes)
         await worker.on_inference_thread(pipeline.change_items, changes)
         # What a file writes comes in thousands: gathered for a moment, it costs the inference thread a few copies less.
         await asyncio.sleep(_GATHER_S)

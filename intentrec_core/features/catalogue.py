@@ -30,11 +30,9 @@ from intentrec_core.durable_files import replacing
 from intentrec_core.errors import DataError
 from intentrec_core.features.attributes import ALLOWED, CannotBeKept, plain, uniform
 from intentrec_core.limits import MAX_ID_BYTES, MAX_TITLE_LENGTH
-from intentrec_core.parquet import read_table
+from intentrec_core.parquet import end_of_whole, read_table
+from intentrec_core.times import LOWEST_EARLIEST_MS, unit_hint
 
-_ALLOWED_IDS = f"a text of 1 to {MAX_ID_BYTES} bytes of UTF-8, or a whole number (one with a point only below 2^53)"
-#: From here on, numbers with a point do not hold every whole number.
-_END_OF_WHOLE = 2.0**53
 _ALLOWED_TITLES = "texts in UTF-8 and finite numbers"
 #: Halves of surrogate pairs. JSON can spell one alone ("\\ud83d"), and no encoding can write it.
 _HALVES = re.compile("[\ud800-\udfff]")
@@ -43,6 +41,9 @@ _HALF_IN_TITLE = "half of a surrogate pair, which is no UTF-8"
 MAX_NAMES = 1_000
 _FORMATS = "a catalogue is Parquet (*.parquet) or JSON lines, one object a line"
 _NOT_ATTRIBUTES = ("item_id", "title")
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+#: The years 1 to 9999, which Python knows, in seconds since 1970.
+_FIRST_S, _END_S = -62_135_596_800, 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Catalogue:
         found = _Findings()
         kept = []
         for number, item in enumerate(items):
-            problem = _id_problem(item.item_id)
+            problem = _id_problem(item.item_id, end_of_whole(pa.float64()))
             if problem:
                 raise DataError(f"catalogue: {problem}")
             kept.append(_kept(item, f"item {number}", found))
@@ -170,27 +171,34 @@ class Catalogue:
         """
         if "item_id" not in table.schema.names:
             raise DataError(f"catalogue: no column item_id among {', '.join(table.schema.names)}")
+        end_of_ids = end_of_whole(table.schema.field("item_id").type)
         columns = [_cells(column) for column in table.columns]
         names = table.schema.names
         rows = (dict(zip(names, row, strict=True)) for row in zip(*(cells for cells, _ in columns), strict=True))
         return cls._of_rows(
             ((f"row {number}", row) for number, row in enumerate(rows)),
+            end_of_ids=end_of_ids,
             all_plain=all(is_plain for _, is_plain in columns),
         )
 
     @classmethod
     def _of_rows(
-        cls, rows: Iterable[tuple[str, Mapping[str, Any] | CannotBeKept]], *, all_plain: bool = False
+        cls,
+        rows: Iterable[tuple[str, Mapping[str, Any] | CannotBeKept]],
+        *,
+        end_of_ids: int = end_of_whole(pa.float64()),
+        all_plain: bool = False,
     ) -> Catalogue:
         """A catalogue of rows, each with its place in the file. Rows without a valid id are left out.
 
-        ``all_plain``: every value is known to be one that a bundle can hold, and is not looked at.
+        ``end_of_ids``: from here on, ids that are numbers with a point cannot be told apart. ``all_plain``: every value is known
+        to be one that a bundle can hold, and is not looked at.
         """
         found, kept = _Findings(), list[Item]()
         places: list[str] = []
         for place, row in rows:
-            item_id: Any = None if isinstance(row, CannotBeKept) else _id(row.get("item_id"))
-            problem = str(row) if isinstance(row, CannotBeKept) else _id_problem(item_id)
+            item_id: Any = None if isinstance(row, CannotBeKept) else _id(row.get("item_id"), end_of_ids)
+            problem = str(row) if isinstance(row, CannotBeKept) else _id_problem(item_id, end_of_ids)
             if problem or isinstance(row, CannotBeKept):
                 found.add("", problem, place)
                 continue
@@ -316,9 +324,9 @@ def _as_title(value: Any) -> str:
     return "" if kept is None else value_text(kept)
 
 
-def _id(value: Any) -> Any:
+def _id(value: Any, end_of_whole: int) -> Any:
     """An id as a text, which a whole number is in plays too, however it is written; any other value as it is."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < _END_OF_WHOLE:
+    if isinstance(value, float) and value.is_integer() and abs(value) < end_of_whole:
         return str(int(value))
     if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
         return str(int(value))
@@ -327,14 +335,17 @@ def _id(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _id_problem(item_id: Any) -> str:
+def _id_problem(item_id: Any, end_of_whole: int) -> str:
     """Why a value is no id of an item; empty for an id."""
     try:
         if isinstance(item_id, str) and 1 <= len(item_id.encode()) <= MAX_ID_BYTES:
             return ""
     except UnicodeEncodeError:
         pass
-    return f"item_id is {ascii(item_id)[:60]}; allowed: {_ALLOWED_IDS}"
+    return (
+        f"item_id is {ascii(item_id)[:60]}; allowed: a text of 1 to {MAX_ID_BYTES} bytes of UTF-8, or a whole number (one with a "
+        f"point only below 2^{end_of_whole.bit_length() - 1})"
+    )
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -350,12 +361,28 @@ def _cells(column: pa.ChunkedArray) -> tuple[list[Any], bool]:
     """The column's values, and whether all are known to be plain ones. A value that Python has no form for, as a date
     after 9999, is replaced by the exception that says so.
     """
-    if pa.types.is_timestamp(column.type):  # Python has no nanoseconds, and not every name of a time zone
-        column = column.cast(pa.timestamp("us", "UTC" if column.type.tz else None), safe=False)
+    if pa.types.is_timestamp(column.type):
+        return _moments(column), False
     try:
         return column.to_pylist(), _is_plain(column.type) and not _may_have_nan(column)
     except (ValueError, OverflowError, pa.ArrowException):
         return [_cell(scalar) for scalar in column], False
+
+
+def _moments(column: pa.ChunkedArray) -> list[Any]:
+    """Values of a timestamp type, and exceptions for those outside the years that Python knows: these are in another unit."""
+    kind = column.type
+    numbers, per_s = column.cast(pa.int64()), _PER_SECOND[kind.unit]
+    is_readable = pc.and_(
+        pc.greater_equal(numbers, max(_FIRST_S * per_s, -(2**63))), pc.less(numbers, min(_END_S * per_s, 2**63 - 1))
+    )
+    readable = pc.if_else(is_readable, column, pa.scalar(None, kind))
+    # Python has no nanoseconds, and not every name of a time zone.
+    moments = readable.cast(pa.timestamp("us", "UTC" if kind.tz else None), safe=kind.unit != "ns").to_pylist()
+    for row in np.flatnonzero(pc.invert(pc.fill_null(is_readable, True)).to_numpy()).tolist():
+        hint = unit_hint(numbers[row].as_py(), LOWEST_EARLIEST_MS)
+        moments[row] = ValueError(f"{kind} outside the years 1 to 9999{hint}")
+    return moments
 
 
 def _may_have_nan(column: pa.ChunkedArray) -> bool:

@@ -1,13 +1,14 @@
-"""Release times of a catalogue, which the rule time_since_release reads: checked when a catalogue is read to train on.
+"""Release times of a catalogue, which the rule time_since_release reads: checked when a catalogue is read to train on, and when
+an item changes while a bundle serves.
 
 A number is seconds since 1970, and a text is ISO 8601. A number that is no release in seconds was meant in another unit, or is a
 mistake. A few of them cost these items their release. More mean that the whole column is in another unit, and ages in such a unit
-would all be alike: the catalogue is refused, with the unit that would fit.
+would all be alike: the catalogue is refused, with the unit that would fit. An item that changes costs its own release alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from intentrec_core.domain.spec import Domain, Rule
@@ -29,31 +30,46 @@ _FIRST_DAYS = 2_100
 #: Seconds that were taken for milliseconds end here, in 1970: so do those taken for anything finer.
 _MISTAKEN_S = END_MS / 1e6
 _QUARTER_HOUR_S = 900
+_DAY_LENGTH = len("2026-03-01")
+_OTHER_UNIT = ", which would fit as a number of another unit than the column's type says"
 
 
 def check_release_times(catalogue: Catalogue, domain: Domain) -> Catalogue:
     """The catalogue without releases that are no times, which its ``left_out`` names. ``domain`` says what is a release.
 
     Raises: DataError when these are all releases, or more than 1 in 20, with the first item, the attribute, how many there are,
-    what is allowed, and the unit that would fit.
+    what is allowed, and the unit that would fit. Releases that were left out when the catalogue was made count as such.
     """
-    for key in sorted({field.key for field in domain.fields if field.rule is Rule.TIME_SINCE_RELEASE}):
-        problems = {item.item_id: problem for item in catalogue if (problem := _problem(item.attributes, key))}
-        if not problems:
-            continue
-        first, problem = next(iter(problems.items()))
-        num = sum(item.attributes.get(key) is not None for item in catalogue)
-        if len(problems) == num or len(problems) > MAX_BAD_RATIO * num:
+    checked = without_bad_releases(catalogue, release_keys(domain))
+    for key in release_keys(domain):
+        bad = [found for found in checked.left_out if found.attribute == key]
+        num_bad = sum(found.num for found in bad)
+        num = num_bad + sum(item.attributes.get(key) is not None for item in checked)
+        if bad and (num_bad == num or num_bad > MAX_BAD_RATIO * num):
             raise DataError(
-                f"catalogue: item {first!r}: {key} is {problem}; releases that are no times: {len(problems):,} of {num:,}; "
+                f"catalogue: {bad[0].first}: {key} is {bad[0].reason}; releases that are no times: {num_bad:,} of {num:,}; "
                 f"allowed: {_ALLOWED}"
             )
-        left_out = LeftOut(key, problem, f"item {first!r}", len(problems), _ALLOWED)
-        catalogue = catalogue.without(key, problems, [left_out])
+    return checked
+
+
+def release_keys(domain: Domain) -> list[str]:
+    """The attributes that a domain reads as releases."""
+    return sorted({field.key for field in domain.fields if field.rule is Rule.TIME_SINCE_RELEASE})
+
+
+def without_bad_releases(catalogue: Catalogue, keys: Iterable[str]) -> Catalogue:
+    """The catalogue without releases that are no times, however many there are. Its ``left_out`` names them."""
+    for key in keys:
+        problems = {item.item_id: problem for item in catalogue if (problem := release_problem(item.attributes, key))}
+        if problems:
+            first, problem = next(iter(problems.items()))
+            left_out = LeftOut(key, problem, f"item {first!r}", len(problems), _ALLOWED)
+            catalogue = catalogue.without(key, problems, [left_out])
     return catalogue
 
 
-def _problem(attributes: Mapping[str, Any], key: str) -> str | None:
+def release_problem(attributes: Mapping[str, Any], key: str) -> str | None:
     """What is wrong with a release, with the unit that would fit; None if nothing is, or if it is missing."""
     value = attributes.get(key)
     if isinstance(value, (list, tuple)) and len(value) == 1:
@@ -87,7 +103,11 @@ def _number_problem(number: float, shown: str) -> str | None:
 
 def _moment_problem(text: str) -> str | None:
     at_s = release_s(text)
-    # Seconds in a column of a finer timestamp type are odd moments of January and February 1970.
-    if at_s is None or not 0 < at_s < _MISTAKEN_S or at_s % _QUARTER_HOUR_S == 0:
+    if at_s is None:
         return None
-    return f"{text}, which would fit as a number of another unit than the column's type says"
+    # Milliseconds in a column of seconds are moments of the third millennium and later; a day alone is of no such column.
+    if not FIRST_RELEASE_MS <= 1000.0 * at_s < END_MS:
+        in_other_unit = len(text) > _DAY_LENGTH and fitting_unit(at_s, _EARLIEST_HINT_MS)
+        return f"{text}{_OTHER_UNIT}" if in_other_unit else text
+    # Seconds in a column of a finer timestamp type are odd moments of January and February 1970.
+    return f"{text}{_OTHER_UNIT}" if 0 < at_s < _MISTAKEN_S and at_s % _QUARTER_HOUR_S else None

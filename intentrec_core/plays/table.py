@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from intentrec_core.errors import DataError
 from intentrec_core.limits import MAX_DURATION_S
-from intentrec_core.plays.text_columns import contexts, ids, names, utf8, without_nan
+from intentrec_core.plays.text_columns import contexts, ids, is_text, names, utf8, without_nan
 from intentrec_core.plays.time_column import times_ms
 from intentrec_core.times import EARLIEST_MS, END_MS
 
@@ -102,7 +102,10 @@ def in_schema(table: pa.Table, *, earliest_ms: int = EARLIEST_MS, end_ms: int = 
                 raise DataError(f"plays: column {field.name} is missing: it is required")
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
-        column = without_nan(table.column(field.name))
+        column = table.column(field.name)
+        if pa.types.is_dictionary(column.type):  # its values can be null or NaN, too
+            column = column.cast(column.type.value_type)
+        column = without_nan(column)
         if not field.nullable and column.null_count:
             raise DataError(f"plays: column {field.name} has {column.null_count} nulls: it is required in every row")
         if field.name == "ts_ms":
@@ -120,9 +123,7 @@ def _durations(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
     Raises: DataError with the first row that is no number or out of range.
     """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if _is_text(column.type):
+    if is_text(column.type):
         column = _numbers_of_texts(name, column)
     elif pa.types.is_duration(column.type):
         column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), _PER_SECOND[column.type.unit])
@@ -134,10 +135,6 @@ def _durations(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if row >= 0:
         raise DataError(f"{name}: row {row}: {column[row].as_py():g}; {_ALLOWED_DURATIONS}")
     return column
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _numbers_of_texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,8 +1,8 @@
 """The texts of stored plays: ids, actions and contexts, within the limits that plays on the topic have.
 
 A whole number is the text of its digits, also in a column of numbers with a point or of decimals: so pandas keeps whole numbers
-beside missing ones. NaN is missing. A column of truth values or times is refused. Every other text outside the limits, and bytes
-that are no UTF-8, are refused with their row.
+beside missing ones. One that the column's type cannot tell from its neighbours is refused. NaN is missing. A column of truth
+values or times is refused. Every other text outside the limits, and bytes that are no UTF-8, are refused with their row.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ import pyarrow.compute as pc
 
 from intentrec_core.errors import DataError
 from intentrec_core.limits import MAX_CONTEXT_ENTRIES, MAX_ID_BYTES, MAX_NAME_LENGTH, MAX_TEXT_LENGTH
-
-#: From here on, numbers with a point do not hold every whole number.
-_END_OF_WHOLE = 2.0**53
+from intentrec_core.parquet import end_of_whole
 
 
 def without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column with nulls for NaN, by which pandas writes a missing value, whatever the column is."""
-    is_number = pa.types.is_float32(column.type) or pa.types.is_float64(column.type)
+    is_number = pa.types.is_floating(column.type)
     return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column) if is_number else column
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether it is a type of texts, or of bytes, in which some writers store texts."""
+    types = pa.types
+    texts = types.is_string, types.is_large_string, types.is_string_view
+    return any(is_kind(kind) for is_kind in (*texts, types.is_binary, types.is_large_binary, types.is_binary_view))
 
 
 def ids(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -106,13 +111,16 @@ def _check_context(name: str, maps: pa.MapArray, first: int) -> None:
 
 
 def _texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    kind = column.type
     if pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
         # Arrow would write texts for them that no producer means.
         raise DataError(f"{name} is {kind}; allowed: texts, or whole numbers")
-    if pa.types.is_floating(column.type):
-        allowed = "texts, or whole numbers below 2^53"
-        _refuse(name, pc.invert(_is_whole(column)), lambda row: f"{column[row]}, a number; allowed: {allowed}")
+    if pa.types.is_floating(kind):
+        end = end_of_whole(kind)
+        allowed = f"texts, or whole numbers below {end:,}, up to which a column of type {kind} holds all"
+        column = column.cast(pa.float64())
+        is_whole = _is_whole(column, end)
+        _refuse(name, pc.invert(is_whole), lambda row: f"{column[row]}, a number; allowed: {allowed}")
         column = column.cast(pa.int64())
     elif pa.types.is_decimal(column.type):
         column = column.cast(pa.decimal256(76, max(column.type.scale, 0)))
@@ -154,13 +162,13 @@ def _first_not_utf8(texts: pa.Array) -> Iterator[tuple[int, str]]:
 def _numbers(values: pa.ChunkedArray) -> pa.Array:
     """Numbers with a point as texts: a whole one without its point, and null for NaN."""
     values = without_nan(values.cast(pa.float64()))
-    whole = pc.fill_null(_is_whole(values), False)
+    whole = pc.fill_null(_is_whole(values, end_of_whole(pa.float64())), False)
     digits = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())
     return pc.if_else(whole, digits, values.cast(pa.string())).combine_chunks()
 
 
-def _is_whole(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), _END_OF_WHOLE))
+def _is_whole(values: pa.ChunkedArray, end: int) -> pa.ChunkedArray:
+    return pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), float(end)))
 
 
 def _refuse(name: str, wrong: pa.ChunkedArray, why: Callable[[int], str]) -> None:

@@ -300,6 +300,10 @@ class Metrics:
         self.catalogue_unreadable = create.counter(
             "catalogue_unreadable_total", "Records of the items topic that are no items; their items are withdrawn"
         )
+        self.catalogue_cut_items = create.gauge(
+            "catalogue_cut_items",
+            "Items that are shown without an attribute whose value in the items topic cannot be read",
+        )
         self.catalogue_syncs = create.counter(
             "catalogue_syncs_total", "Copies of the catalogue file to the items topic by outcome", outcome=SyncOutcome
         )

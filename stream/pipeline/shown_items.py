@@ -30,6 +30,7 @@ from index.conditioning import augment
 from index.extended import ExtendedIndex
 from intentrec_core.bundle.contents import new_item_vectors
 from intentrec_core.features.catalogue import Catalogue, Item, shown_title
+from intentrec_core.features.release_times import release_keys, without_bad_releases
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from stream.bundles.serving import filters_of
 
@@ -168,7 +169,9 @@ class ShownItems:
                     item_ids[row] = item.item_id
         # A withdrawn item is in the table for its row alone: no data of it counts.
         items = [item or Item(item_ids[row], titles[row]) for row, item in changed.items()]
-        table = ItemTable(self.serving.domain, Vocabulary([item.item_id for item in items]), Catalogue(items))
+        domain = self.serving.domain
+        catalogue = without_bad_releases(Catalogue(items), release_keys(domain))
+        table = ItemTable(domain, Vocabulary([item.item_id for item in items]), catalogue)
         shown = np.concatenate([self.shown, np.zeros(num_rows - len(self.shown), dtype=np.bool_)])
         shown[rows] = new
         filters = self.filters.replaced(rows, filters_of(table), new, num_rows)

@@ -16,10 +16,11 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from intentrec_core.errors import RejectReason
-from intentrec_core.limits import MAX_ID_BYTES, MAX_NAME_LENGTH
+from intentrec_core.limits import MAX_CONTEXT_ENTRIES, MAX_ID_BYTES, MAX_NAME_LENGTH
 from intentrec_core.times import END_MS, outside, parse_time, unit_hint
 from stream.settings import MAX_PLAY_BYTES
 from stream.wire.messages import (
+    MAX_TIME_LENGTH,
     PLAY_SCHEMA_VERSION,
     Announcement,
     CatalogueItem,
@@ -90,7 +91,8 @@ def decode_play(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> D
     """Decodes and validates one play.
 
     ``earliest_ms``: the earliest event time, in milliseconds since 1970. ``max_future_ms``: how far event time may be ahead of
-    the record's timestamp. A record without a timestamp (0 or negative) is exempt from the second, and 2100 is its limit.
+    the record's timestamp. A record without a timestamp (0 or negative) is exempt from the second, and 2100 is its limit. One
+    whose timestamp is in 2100 or later is refused: that number is in another unit than milliseconds, and would bound nothing.
 
     Raises: nothing, whatever the bytes are.
     Cost: about 1 µs.
@@ -115,22 +117,26 @@ def decode_play(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> D
         too_long = _too_long(play)
         if too_long is not None:
             return too_long
-    if isinstance(ts_ms, str):
+    if type(ts_ms) is not int:  # isinstance takes longer to say no
         try:
-            ts_ms = parse_time(ts_ms)
+            ts_ms = parse_time(ts_ms) if isinstance(ts_ms, str) else int(ts_ms)
         except ValueError as error:
             return _rejected(RejectReason.INVALID_FIELD, f"ts {error}")
-        if ts_ms >= END_MS:  # of a number msgspec checks it
-            return _out_of_range(record, play.ts, ts_ms, earliest_ms, max_future_ms)
-    if ts_ms < earliest_ms:
-        return _out_of_range(record, play.ts, ts_ms, earliest_ms, max_future_ms)
-    timestamp = record.timestamp
-    if ts_ms > timestamp + max_future_ms and timestamp > 0:
-        return _from_the_future(ts_ms, timestamp, earliest_ms, max_future_ms)
+    if not earliest_ms <= ts_ms <= record.timestamp + max_future_ms < END_MS:
+        beyond_limits = _beyond_limits(record, play.ts, ts_ms, earliest_ms, max_future_ms)
+        if beyond_limits is not None:
+            return beyond_limits
     key = record.key
     if key is not None and key != user_id.encode():
         return _rejected(RejectReason.KEY_MISMATCH, "the record's key is not user_id in UTF-8")
-    attributes: dict[str, Any] = play.context or {}
+    attributes: dict[str, Any] | None = play.context
+    if not attributes:
+        attributes = {}
+    elif len(attributes) > MAX_CONTEXT_ENTRIES:
+        num_given = sum(entry is not None for entry in attributes.values())
+        if num_given > MAX_CONTEXT_ENTRIES:
+            detail = f"context has {num_given} entries that are not null; allowed: at most {MAX_CONTEXT_ENTRIES}"
+            return _rejected(RejectReason.INVALID_FIELD, detail)
     if play.action is not None:
         attributes["action"] = play.action
     return DecodedPlay(play.event_id, user_id, play.item_id, ts_ms, play.duration_s, play.session_id, attributes)
@@ -193,19 +199,22 @@ def _end_ms(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> int:
     return min(END_MS, timestamp + max_future_ms + 1) if timestamp > earliest_ms else END_MS
 
 
-def _out_of_range(
-    record: SourceRecord, shown: int | str, ts_ms: int, earliest_ms: int, max_future_ms: int
-) -> RejectedPlay:
-    detail = outside("ts", shown, ts_ms, earliest_ms, _end_ms(record, earliest_ms, max_future_ms))
-    return _rejected(RejectReason.OUT_OF_RANGE, detail)
-
-
-def _from_the_future(ts_ms: int, timestamp: int, earliest_ms: int, max_future_ms: int) -> RejectedPlay:
+def _beyond_limits(
+    record: SourceRecord, shown: float | str, ts_ms: int, earliest_ms: int, max_future_ms: int
+) -> RejectedPlay | None:
+    """Why a play is rejected that is early or late, or whose record has no timestamp that bounds it; None where it is taken."""
+    timestamp = record.timestamp
+    if not earliest_ms <= ts_ms < END_MS:
+        end_ms = _end_ms(record, earliest_ms, max_future_ms)
+        return _rejected(RejectReason.OUT_OF_RANGE, outside("ts", shown, ts_ms, earliest_ms, end_ms))
+    of_record = outside("the timestamp of the record", timestamp, timestamp, earliest_ms)
+    if timestamp >= END_MS:
+        return _rejected(RejectReason.OUT_OF_RANGE, of_record)
+    if timestamp <= 0 or ts_ms <= timestamp + max_future_ms:
+        return None
     ahead_s = (ts_ms - timestamp) / 1000
     detail = f"ts is {ahead_s:.0f} s ahead of the record; allowed: {max_future_ms / 1000:g}"
-    if timestamp < earliest_ms:
-        detail += f"; {outside('the timestamp of the record', timestamp, timestamp, earliest_ms)}"
-    return _rejected(RejectReason.FUTURE, detail)
+    return _rejected(RejectReason.FUTURE, f"{detail}; {of_record}" if timestamp < earliest_ms else detail)
 
 
 def _invalid(record: SourceRecord, detail: str, earliest_ms: int, max_future_ms: int) -> RejectedPlay:
@@ -247,16 +256,22 @@ def _half_of_a_pair(value: bytes) -> str | None:
 
 
 def _time_fault(value: bytes, earliest_ms: int, end_ms: int) -> str | None:
-    """What is wrong with a ``ts`` that is a number; None for anything else."""
+    """What is wrong with a ``ts`` that is a number or a text; None for anything else."""
     try:
         ts = msgspec.json.decode(_decode_raw_time(value).ts)
     except _UNREADABLE:
         return None
-    if isinstance(ts, float):
+    if isinstance(ts, float) and not ts.is_integer():
         hint = unit_hint(ts, earliest_ms, end_ms)
-        return f"ts is {ts!r}, a number with a point; allowed: whole milliseconds since 1970 without a point{hint}"
-    if isinstance(ts, int) and not isinstance(ts, bool):
-        return outside("ts", ts, ts, earliest_ms, end_ms)
+        return f"ts is {ts!r}, a number with a point; allowed: whole milliseconds since 1970{hint}"
+    if isinstance(ts, str):
+        try:
+            parse_time(ts)
+        except ValueError as error:
+            return f"ts {error}"
+        return f"ts has {len(ts)} characters; allowed: 1 to {MAX_TIME_LENGTH}"
+    if isinstance(ts, (int, float)) and not isinstance(ts, bool):
+        return outside("ts", ts, int(ts), earliest_ms, end_ms)
     return None
 
 

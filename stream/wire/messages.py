@@ -20,6 +20,8 @@ PLAY_SCHEMA_VERSION = 1
 
 #: 2100-01-01, excluded. Epoch microseconds (16 digits) are far above it, so they are refused and not misread.
 MAX_TS_MS = END_MS
+#: Of a time that is a text, in characters.
+MAX_TIME_LENGTH = 64
 #: Range of a 32-bit float: the member's history stores numbers of the context in 32 bits.
 MAX_NUMBER = 3.4e38
 #: Largest integer that every JSON reader represents exactly.
@@ -44,11 +46,13 @@ class Play(Struct, frozen=True, omit_defaults=True, gc=False):
     user_id: Annotated[Id, Meta(description="The member who played the item. At most 256 bytes of UTF-8.")]
     item_id: Annotated[Id, Meta(description="The item that was played. At most 256 bytes of UTF-8.")]
     ts: Annotated[
-        Annotated[int, Meta(ge=0, lt=MAX_TS_MS)] | Annotated[str, Meta(min_length=10, max_length=64)],
+        Annotated[int, Meta(ge=0, lt=MAX_TS_MS)]
+        | Annotated[float, Meta(ge=0.0, lt=MAX_TS_MS, multiple_of=1.0)]
+        | Annotated[str, Meta(min_length=1, max_length=MAX_TIME_LENGTH)],
         Meta(
-            description="When the item was played: milliseconds since 1970 (UTC) without a decimal point, also as a text of "
-            "digits, or ISO 8601 (UTC if it has no offset). Not before the domain's earliest (1990-01-01 unless it says "
-            "otherwise), before 2100, and at most a small tolerance later than the timestamp of the Kafka record.",
+            description="When the item was played: whole milliseconds since 1970 (UTC), also as a text of digits, or ISO 8601 "
+            "(UTC if it has no offset). Not before the domain's earliest (1990-01-01 unless it says otherwise), before 2100, and "
+            "at most a small tolerance later than the timestamp of the Kafka record.",
             examples=[1_772_396_100_000, "2026-03-01T20:15:00.000Z"],
         ),
     ]
@@ -77,8 +81,8 @@ class Play(Struct, frozen=True, omit_defaults=True, gc=False):
         Annotated[
             dict[Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)], ContextValue],
             Meta(
-                max_length=MAX_CONTEXT_ENTRIES,
-                description="Further values by name; null is missing. The domain file says which of them are used.",
+                description=f"Further values by name, at most {MAX_CONTEXT_ENTRIES} that are not null; null is missing. "
+                "The domain file says which of them are used.",
             ),
         ]
         | None

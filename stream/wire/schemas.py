@@ -20,9 +20,9 @@ from stream.settings import Settings
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
 from stream.wire.messages import Announcement, CatalogueItem, IntentUpdate, Play, Recommendation
 
-#: Every new optional field raises the minor version, and so does a null that is accepted now. There is no new major version: a
+#: Every new optional field raises the minor version, and so does a value that is accepted now. There is no new major version: a
 #: breaking change gets a new topic.
-CONTRACT_VERSION = "1.3.0"
+CONTRACT_VERSION = "1.4.0"
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "contracts"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -33,7 +33,6 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "announcement": Announcement,
     "item": CatalogueItem,
 }
-_NULL = {"type": "null"}
 #: Keywords that explain a schema and constrain nothing.
 _WORDS = frozenset({"description", "examples", "title"})
 
@@ -261,9 +260,9 @@ def _headers(properties: Mapping[str, Any], required: list[str] | None = None) -
 def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, received: bool = False) -> list[str]:
     """The changes of a message's JSON Schema that are more than a new optional field, as lines of text.
 
-    Texts (titles, descriptions, examples) may change freely, and a message that the worker receives may be null in more places.
-    Nothing else about an existing field may change: a worker could refuse a producer's message, or a subscriber could receive
-    something it does not expect.
+    Texts (titles, descriptions, examples) may change freely, and in a message that the worker receives a field may take more
+    values. Nothing else about an existing field may change: a worker could refuse a producer's message, or a subscriber could
+    receive something it does not expect.
     """
     problems = []
     for name, before in old["$defs"].items():
@@ -274,7 +273,7 @@ def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, received
         for field, schema in before["properties"].items():
             if field not in after["properties"]:
                 problems.append(f"{name}.{field} is gone")
-            elif not _is_same(_without_words(schema), _without_words(after["properties"][field]), or_null=received):
+            elif not _is_same(_without_words(schema), _without_words(after["properties"][field]), or_wider=received):
                 problems.append(f"{name}.{field} has changed")
         was, is_ = set(before.get("required", ())), set(after.get("required", ()))
         problems += [f"{name}.{field} is required now" for field in sorted(is_ - was)]
@@ -285,20 +284,31 @@ def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, received
     return problems
 
 
-def _is_same(before: Any, after: Any, *, or_null: bool) -> bool:
-    """Whether two schemas are equal, or ``after`` only takes null as well."""
+def _is_same(before: Any, after: Any, *, or_wider: bool) -> bool:
+    """Whether two schemas are equal, or ``after`` takes more: other types, null among them, shorter texts, more entries."""
     if before == after:
         return True
     if isinstance(before, Mapping) and isinstance(after, Mapping):
-        choices = after.get("anyOf", [])
-        if or_null and _NULL in choices and _NULL not in before.get("anyOf", []):
-            others = [choice for choice in choices if choice != _NULL]
-            rest = {key: value for key, value in after.items() if key != "anyOf"}
-            after = rest | (others[0] if len(others) == 1 else {"anyOf": others})
-        return before.keys() == after.keys() and all(_is_same(before[k], after[k], or_null=or_null) for k in before)
+        if or_wider and ("anyOf" in before or "anyOf" in after):
+            takes = _choices(after)
+            return all(any(_is_same(one, other, or_wider=True) for other in takes) for one in _choices(before))
+        lost = before.keys() - after.keys()
+        if not after.keys() <= before.keys() or (lost and not (or_wider and lost == {"maxProperties"})):
+            return False
+        return all(
+            (or_wider and key == "minLength" and after[key] <= before[key])
+            or _is_same(before[key], after[key], or_wider=or_wider)
+            for key in after
+        )
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return all(_is_same(one, other, or_null=or_null) for one, other in zip(before, after, strict=True))
+        return all(_is_same(one, other, or_wider=or_wider) for one, other in zip(before, after, strict=True))
     return False
+
+
+def _choices(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The schemas that each allow a value by themselves."""
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return [rest | choice for choice in schema.get("anyOf", [{}])]
 
 
 def _without_words(schema: Any) -> Any:

@@ -27,6 +27,7 @@ INSTRUMENTS = {
     "catalogue_read_timestamp_seconds": "gauge",
     "catalogue_syncs": "counter outcome",
     "catalogue_unreadable": "counter",
+    "catalogue_cut_items": "gauge",
     "changelog_bytes": "counter",
     "coalesced_plays": "counter",
     "cut_lists": "counter",

@@ -165,6 +165,20 @@ DATA = (
         (TEST_PROFILE,),
     ),
     Mutant(
+        "ids of 32 bits that are one number are one id",
+        (Edit("intentrec_core/parquet.py", "32: 2**24,", "32: 2**53,"),),
+        (TEST_TABLE, TEST_CATALOGUE),
+    ),
+    Mutant(
+        "a null in a dictionary is no null",
+        (
+            Edit(
+                "intentrec_core/plays/table.py", "        if pa.types.is_dictionary(column.type):", "        if False:"
+            ),
+        ),
+        (TEST_TABLE,),
+    ),
+    Mutant(
         "a duration that is NaN is a duration",
         (Edit(TEXTS, "if is_number else column", "if False else column"),),
         (TEST_TABLE,),

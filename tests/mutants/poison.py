@@ -71,7 +71,7 @@ POISON = (
     ),
     Mutant(
         "set aside: plays of the future folded in",
-        (Edit(CODEC, "    if ts_ms > timestamp + max_future_ms and timestamp > 0:\n", "    if False:\n"),),
+        (Edit(CODEC, "    if timestamp <= 0 or ts_ms <= timestamp + max_future_ms:\n", "    if True:\n"),),
         (TEST_CODEC,),
     ),
     Mutant(

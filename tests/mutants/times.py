@@ -14,6 +14,10 @@ FOLLOWER, REPLAY, WORLD = (
 
 TEST_TIMES, TEST_CODEC = "tests/unit/intentrec_core/test_times.py", "tests/unit/stream/wire/test_codec.py"
 TEST_COLUMN = "tests/unit/intentrec_core/plays/test_time_column.py"
+CATALOGUE, TEST_CATALOGUE = (
+    "intentrec_core/features/catalogue.py",
+    "tests/unit/intentrec_core/features/test_catalogue.py",
+)
 TEST_RELEASES = "tests/unit/intentrec_core/features/test_release_times.py"
 TEST_BOTH = "tests/property/test_trainer_reads_as_the_worker.py"
 
@@ -25,7 +29,10 @@ TIMES_AND_NULLS = (
     ),
     Mutant(
         "times: seconds taken for milliseconds",
-        (Edit(CODEC, "    if ts_ms < earliest_ms:\n", "    if False:\n"),),
+        (
+            Edit(CODEC, "    if not earliest_ms <= ts_ms <= record", "    if not ts_ms <= record"),
+            Edit(CODEC, "    if not earliest_ms <= ts_ms < END_MS:\n", "    if ts_ms >= END_MS:\n"),
+        ),
         (TEST_CODEC,),
     ),
     Mutant(
@@ -50,19 +57,78 @@ TIMES_AND_NULLS = (
     ),
     Mutant(
         "times: limits of stored plays not checked",
-        (
-            Edit(
-                COLUMN,
-                "    if len(wrong):\n        row = int(wrong[0])\n        where",
-                "    if False:\n        row = 0\n        where",
-            ),
-        ),
+        (Edit(COLUMN, "    if len(wrong):\n        raise _refused(", "    if False:\n        raise _refused("),),
         (TEST_COLUMN,),
     ),
     Mutant(
         "times: releases in milliseconds taken for seconds",
         (Edit(RELEASES, "    if FIRST_RELEASE_MS <= 1000.0 * at_s < END_MS:\n", "    if True:\n"),),
         (TEST_RELEASES,),
+    ),
+    Mutant(
+        "times: a timestamp of the record in a finer unit bounds nothing",
+        (
+            Edit(
+                CODEC,
+                "ts_ms <= record.timestamp + max_future_ms < END_MS:",
+                "ts_ms <= record.timestamp + max_future_ms:",
+            ),
+            Edit(CODEC, "    if timestamp >= END_MS:\n", "    if False:\n"),
+        ),
+        (TEST_CODEC,),
+    ),
+    Mutant(
+        "times: numbers of 32 bits, which are minutes apart, taken for milliseconds",
+        (Edit(COLUMN, "    if pa.types.is_float64(kind) or", "    if pa.types.is_floating(kind) or"),),
+        (TEST_COLUMN,),
+    ),
+    Mutant(
+        "times: a fraction of a millisecond said to fit in milliseconds",
+        (Edit(TIMES, "    if unit == _MILLISECONDS and number != int(number):", "    if False:"),),
+        (TEST_COLUMN,),
+    ),
+    Mutant(
+        "times: a timestamp of a catalogue that overflows is any date",
+        (
+            Edit(
+                CATALOGUE,
+                "    readable = pc.if_else(is_readable, column, pa.scalar(None, kind))\n",
+                "    readable = column\n",
+            ),
+        ),
+        (TEST_CATALOGUE,),
+    ),
+    Mutant(
+        "times: releases of the years after 2100 taken",
+        (Edit(RELEASES, "    if not FIRST_RELEASE_MS <= 1000.0 * at_s < END_MS:\n", "    if False:\n"),),
+        (TEST_RELEASES,),
+    ),
+    Mutant(
+        "times: a whole column of releases that cannot be read passes",
+        (
+            Edit(
+                RELEASES,
+                "        bad = [found for found in checked.left_out if",
+                "        bad = [found for found in () if",
+            ),
+        ),
+        (TEST_RELEASES,),
+    ),
+    Mutant(
+        "times: a release of a live item in another unit is the newest of all",
+        (
+            Edit(
+                "stream/pipeline/shown_items.py",
+                "without_bad_releases(Catalogue(items), release_keys(domain))",
+                "without_bad_releases(Catalogue(items), ())",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_shown_items.py",),
+    ),
+    Mutant(
+        "nulls: counted among the entries of a context",
+        (Edit(CODEC, "sum(entry is not None for entry in attributes.values())", "len(attributes)"),),
+        (TEST_CODEC,),
     ),
     Mutant(
         "times: a simulated world goes on in the future",

@@ -98,9 +98,11 @@ NUMBERS_OF_TIME = st.builds(
         "us": ts_ms * 1000,
         "ns": ts_ms * 10**6,
         "float s": ts_ms / 1000,
+        "float ms": float(ts_ms),
+        "half ms": ts_ms + 0.5,
     }[unit],
     MOMENTS_MS,
-    st.sampled_from(["s", "ms", "ms", "ms", "us", "ns", "float s"]),
+    st.sampled_from(["s", "ms", "ms", "ms", "us", "ns", "float s", "float ms", "float ms", "half ms"]),
 )
 CLOCKS = st.builds(
     "2026-03-{:02}{}{}{}".format,
@@ -123,6 +125,10 @@ CLOCKS = st.builds(
     st.sampled_from(["", "Z", "z", "+01:00", "+0100", "-23:59", "+24:00", "ZZ"]),
 )
 TIMES = NUMBERS_OF_TIME | NUMBERS_OF_TIME.map(str) | CLOCKS | st.text(max_size=70) | st.none() | st.booleans()
+#: Of the record: as it is, missing, in another unit, and around 2100.
+TIMESTAMPS = st.sampled_from(
+    [NOW_MS, NOW_MS, NOW_MS, 0, -1, NOW_MS // 1000, NOW_MS * 1000, 4_102_444_799_999, 4_102_444_800_000]
+)
 KEYS = st.sampled_from(["limit", "max_maturity", "region", "action", "duration_s", ""])
 PLAY: dict[str, Any] = {"event_id": "e", "user_id": "ann", "item_id": "i", "ts": NOW_MS}
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
@@ -136,6 +142,11 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "context": st.none()
     | st.dictionaries(
         st.sampled_from(["limit", "max_maturity", "region", "action", "duration_s", "other", ""]), VALUES, max_size=3
+    )
+    | st.builds(
+        lambda num, num_nulls: {f"k{at}": None if at < num_nulls else at for at in range(num)},
+        st.sampled_from([64, 65, 100]),
+        st.sampled_from([0, 1, 35, 36]),
     ),
 }
 
@@ -154,7 +165,7 @@ def check(document: dict[str, Any], timestamp: int = NOW_MS) -> None:
     assert pack_members(LAYOUT, plays_table([logged.play])).events.tobytes() == histories["ann"].events
 
 
-@given(data=st.data(), timestamp=st.sampled_from([NOW_MS, NOW_MS, NOW_MS, 0, -1, NOW_MS // 1000]))
+@given(data=st.data(), timestamp=TIMESTAMPS)
 @settings(max_examples=500)
 def test_of_any_record_the_three_say_the_same(data: st.DataObject, timestamp: int) -> None:
     document = dict(PLAY)

@@ -118,7 +118,8 @@ def parse_play(value: bytes | None) -> NaivePlay:
     for optional in (action, fields.get("session_id")):
         _need(optional is None or bool(_text(optional, 1, 256)), "optional text")
     _need(duration is None or (_is_number(duration) and 0 <= duration <= 31_622_400), "duration_s")
-    _need(context is None or (isinstance(context, dict) and len(context) <= 64), "context")
+    _need(context is None or isinstance(context, dict), "context")
+    _need(sum(entry is not None for entry in (context or {}).values()) <= 64, "context")  # messages.md: null is missing
     for name, entry in (context or {}).items():
         _text(name, 1, 256)
         # messages.md, "A play", context: an integer has other limits than a number
@@ -136,11 +137,11 @@ def parse_play(value: bytes | None) -> NaivePlay:
 def parse_time(ts: Any) -> int:
     """Event time in milliseconds; ValueError where it is no time from 1970 to 2100."""
     if isinstance(ts, str):
-        text = _text(ts, 10, 64)
-        # messages.md, ts: digits are milliseconds, with a sign or without one
-        ms = int(text) if re.fullmatch("[+-]?[0-9]+", text) else _iso_ms(text)
+        text = _text(ts, 1, 64)
+        # messages.md, ts: digits are milliseconds, with a sign or without one, with a point and zeros or without them
+        ms = int(text.split(".")[0]) if re.fullmatch(r"[+-]?[0-9]+(\.0+)?", text) else _iso_ms(text)
     else:
-        _need(_is_integer(ts), "ts")
+        _need(_is_number(ts) and ts == int(ts), "ts")  # messages.md, ts: 1.0 is the integer 1
         ms = int(ts)
     _need(0 <= ms < END_OF_TIME_MS, "out_of_range")
     return ms
@@ -262,7 +263,8 @@ class NaiveFold:
         # messages.md, ts: not before the domain's earliest
         _need(play.ts >= self.earliest_ms, "out_of_range")
         # ARCHITECTURE, "What never happens": by the record's own timestamp. The tolerance itself is allowed. A record
-        # without a timestamp is held to nothing.
+        # without a timestamp is held to nothing. messages.md: one with a timestamp of 2100 or later is no time at all.
+        _need(record.timestamp_ms < END_OF_TIME_MS, "out_of_range")
         _need(record.timestamp_ms <= 0 or play.ts <= record.timestamp_ms + self.max_future_ms, "future")
         for name in self.numbers:
             number = play.context.get(name)
@@ -345,5 +347,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_integer(value: Any) -> bool:
-    # messages.md, "A play", ts: a JSON number with a point is refused, even 1.0
+    # messages.md, "A play", context: an integer is written without a point
     return isinstance(value, int) and not isinstance(value, bool)

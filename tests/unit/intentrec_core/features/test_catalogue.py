@@ -316,6 +316,43 @@ def test_names_of_attributes_beyond_the_first_thousand_are_left_out(tmp_path: Pa
     assert catalogue.merged([]).left_out == ()
 
 
+@pytest.mark.parametrize(("kind", "bits"), [(pa.float16(), 11), (pa.float32(), 24), (pa.float64(), 53)])
+def test_ids_that_a_type_of_numbers_cannot_tell_apart_cost_the_row(kind: pa.DataType, bits: int) -> None:
+    end = 2**bits
+    catalogue = Catalogue.from_table(pa.table({"item_id": pa.array([end - 1, end, end + 2]).cast(kind, safe=False)}))
+    assert [item.item_id for item in catalogue] == [str(end - 1)]
+    assert len(catalogue.left_out) == 2
+    assert f"one with a point only below 2^{bits}" in catalogue.left_out[0].line()
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "hint"),
+    [
+        ("s", 1_577_836_800_000, "; it would fit in milliseconds (ms)"),
+        ("s", 1_577_836_800_000_000, "; it would fit in microseconds (µs)"),
+        ("ms", 1_577_836_800_000_000, "; it would fit in microseconds (µs)"),
+        ("us", 1_577_836_800_000_000_000, "; it would fit in nanoseconds (ns)"),
+        ("s", 2**62, ""),
+        ("s", -(2**62), ""),
+        ("ms", -(2**63), ""),
+        ("s", 253_402_300_800, "; it would fit in milliseconds (ms)"),
+    ],
+)
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_a_timestamp_that_is_none_in_the_unit_of_its_type_is_left_out_and_the_unit_named(
+    kind: str, number: int, hint: str, zone: str | None
+) -> None:
+    """Arrow lets a number overflow into any date, and Python knows no year after 9999."""
+    last = (253_402_300_800 - 1) * {"s": 1, "ms": 10**3, "us": 10**6}[kind]
+    columns = {"item_id": ["a", "b", "c"], "released": pa.array([last, number, None], pa.timestamp(kind, zone))}
+    catalogue = Catalogue.from_table(pa.table(columns))
+    offset = "" if zone is None else "+00:00"
+    assert [item.attributes for item in catalogue] == [{"released": f"9999-12-31T23:59:59{offset}"}, {}, {}]
+    (line,) = [found.line() for found in catalogue.left_out]
+    assert line.startswith(f"row 1, item 'b', attribute released: not readable (timestamp[{kind}")
+    assert f"] outside the years 1 to 9999{hint}): left out" in line
+
+
 def test_parquet_columns_of_foreign_types_become_plain_values(tmp_path: Path) -> None:
     columns = {
         "item_id": ["a", "b"],

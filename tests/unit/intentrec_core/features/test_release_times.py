@@ -74,6 +74,10 @@ def test_seconds_pass_and_other_units_are_named(at_s: int) -> None:
         (["1577836800000"], "in milliseconds"),
         ("1970-01-01T00:00:01.577836", "as a number of another unit than the column's type says"),
         ("1970-01-19T06:17:16.800", "as a number of another unit"),
+        ("8706-01-16T00:00:00", "8706-01-16T00:00:00, which would fit as a number of another unit"),
+        ("9999-12-31", "released is 9999-12-31; releases that are no times: 1 of 1; allowed"),
+        ("1799-12-31T23:59:59", "released is 1799-12-31T23:59:59; releases"),
+        ("2100-01-01", "released is 2100-01-01; releases"),
         (float("inf"), "released is inf; releases that are no times: 1 of 1; allowed: a date"),
         (10**400, "released is '1000000000"),
     ],
@@ -100,6 +104,40 @@ def test_bad_releases_are_counted_against_the_releases_there_are() -> None:
     assert len(check_release_times(catalogue(*["2020-01-01"] * 38, -1, -1), VIDEO).left_out) == 1
     with pytest.raises(DataError, match="no times: 2 of 39; allowed"):
         check_release_times(catalogue(*["2020-01-01"] * 37, *[None] * 60, -1, -1), VIDEO)
+
+
+def test_releases_that_were_left_out_when_the_file_was_read_count_as_bad_ones(tmp_path: Path) -> None:
+    """Of a column in another unit than its type says, none is left to be looked at."""
+    for num_bad, num in ((1, 20), (2, 21), (20, 20)):
+        numbers = [RELEASED_S * 10**6] * num_bad + [RELEASED_S] * (num - num_bad)
+        ids = [f"m{number}" for number in range(num)]
+        items = Catalogue.from_table(pa.table({"item_id": ids, KEY: pa.array(numbers, pa.timestamp("s"))}))
+        if num_bad == 1:
+            checked = check_release_times(items, VIDEO)
+            assert (checked.items, checked.left_out) == (items.items, items.left_out)
+            continue
+        with pytest.raises(DataError) as raised:
+            check_release_times(items, VIDEO)
+        assert "item 'm0': released is not readable (timestamp[s] outside the years 1 to 9999; it would" in str(
+            raised.value
+        )
+        assert f"fit in microseconds (µs)); releases that are no times: {num_bad} of {num}; allowed" in str(
+            raised.value
+        )
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("typed", ["s", "ms", "us", "ns"])
+@given(at_s=st.integers(400 * 86_400, 4_102_444_799).filter(lambda at_s: at_s % 900))
+def test_of_every_unit_in_every_type_a_release_is_right_or_refused(unit: str, typed: str, at_s: int) -> None:
+    factors = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+    column = pa.array([at_s * factors[unit]], pa.timestamp(typed))
+    items = Catalogue.from_table(pa.table({"item_id": ["m"], KEY: column}))
+    if unit == typed:
+        assert release_s(check_release_times(items, VIDEO).items[0].attributes[KEY]) == at_s
+        return
+    with pytest.raises(DataError, match=r"would fit (in|as a number of another unit)"):
+        check_release_times(items, VIDEO)
 
 
 @pytest.mark.parametrize("value", [None, "soon", "", True, float("nan"), [], ["a", "b"], 0, -86_400, "1970-01-01"])

@@ -127,6 +127,29 @@ def test_an_id_is_a_text_or_a_whole_number_of_1_to_256_bytes(column: str) -> Non
 
 
 @pytest.mark.parametrize("column", ["event_id", "user_id", "item_id", "action", "session_id"])
+@pytest.mark.parametrize(("kind", "end"), [(pa.float16(), 2**11), (pa.float32(), 2**24), (pa.float64(), 2**53)])
+def test_ids_that_a_type_of_numbers_cannot_tell_apart_are_refused(column: str, kind: pa.DataType, end: int) -> None:
+    """A column of 32 bits has one number for 16777216 and 16777217, and two members would be one."""
+    given = pa.array([1.0 - end, end - 1.0]).cast(kind, safe=False)
+    for values in [given] if kind == pa.float16() else [given, given.dictionary_encode()]:
+        table = check_plays(play_columns(**{column: values}))
+        assert table.column(column).to_pylist() == [str(1 - end), str(end - 1)]
+    for number in (end, end + 1):
+        values = pa.array([7, number], pa.int64()).cast(kind, safe=False)
+        with pytest.raises(
+            DataError, match=f"{column}: row 1: .*, a number; allowed: .*whole numbers below {end:,}, up"
+        ):
+            check_plays(play_columns(**{column: values}))
+
+
+def test_a_null_or_nan_in_a_dictionary_is_one() -> None:
+    for column, values in (("ts_ms", ["2026-03-01", None]), ("user_id", [7.0, math.nan]), ("item_id", ["i", None])):
+        given = pa.DictionaryArray.from_arrays([0, 1], pa.array(values))
+        with pytest.raises(DataError, match=f"column {column} has 1 nulls"):
+            check_plays(play_columns(**{column: given}))
+
+
+@pytest.mark.parametrize("column", ["event_id", "user_id", "item_id", "action", "session_id"])
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -253,6 +253,34 @@ def test_which_new_items_are_shown_follows_from_the_catalogue_alone(
             }
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("release_s", START_MS),
+        ("release_s", str(START_MS)),
+        ("release_s", "8706-01-16T00:00:00"),
+        ("release_s", {"at": 1}),
+        ("genre", [["drama"]]),
+    ],
+)
+@pytest.mark.parametrize("number", [4, 30], ids=["of the bundle", "new to it"])
+def test_an_attribute_that_cannot_be_read_is_missing_and_its_item_is_shown(
+    serving: Serving, world: TinyWorld, name: str, value: Any, number: int
+) -> None:
+    """A release in milliseconds would otherwise be the newest of all."""
+    item = world.item(number)
+    labels = []
+    for attributes in ({**item.attributes, name: value}, {k: v for k, v in item.attributes.items() if k != name}):
+        catalogue = LiveCatalogue()
+        catalogue.apply(ItemChanges({hash64(item.item_id): Item(item.item_id, "Title", attributes)}, 7))
+        shown = ShownItems.of_catalogue(serving, catalogue)
+        (row,) = np.flatnonzero(shown.shown)
+        assert shown.item_ids[row] == item.item_id
+        labels.append([own[row] for own in shown.labels])
+    for cut, missing in zip(*labels, strict=True):
+        np.testing.assert_array_equal(cut, missing)
+
+
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 anything = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner))
 

@@ -82,6 +82,8 @@ def test_fields_that_are_not_known_are_ignored():
         ("2026-03-01t20:15:00z", NOW_MS),
         ("2026-02-28T24:00", NOW_MS - 72_900_000),
         ("1772396100000", NOW_MS),  # in digits
+        ("1772396100000.0", NOW_MS),
+        ("+1772396100000.000", NOW_MS),
         ("2016-12-31T23:59:60.5Z", 1_483_228_800_500),
         ("1990-01-01", EARLIEST_MS),
     ],
@@ -101,9 +103,17 @@ AS_SECONDS = "1970-01-21T12:19:56.100Z; allowed: 1990-01-01 up to 2026-03-01T20:
         (NOW_MS * 10**3, RejectReason.OUT_OF_RANGE, "it would fit in microseconds (µs)"),
         (NOW_MS * 10**6, RejectReason.OUT_OF_RANGE, "it would fit in nanoseconds (ns)"),
         (str(NOW_MS * 10**6), RejectReason.OUT_OF_RANGE, "it would fit in nanoseconds (ns)"),
-        (1_772_396_100.5, RejectReason.INVALID_FIELD, "without a point; it would fit in seconds (s)"),
+        (1_772_396_100.5, RejectReason.INVALID_FIELD, "milliseconds since 1970; it would fit in seconds (s)"),
         ("1772396100.5", RejectReason.INVALID_FIELD, "in digits; it would fit in seconds (s)"),
-        (float(NOW_MS), RejectReason.INVALID_FIELD, "without a point; it would fit in milliseconds (ms)"),
+        (1_772_396_100.0, RejectReason.OUT_OF_RANGE, f"ts is 1772396100.0, in milliseconds {AS_SECONDS}"),
+        ("1772396100.0", RejectReason.OUT_OF_RANGE, f"ts is '1772396100.0', in milliseconds {AS_SECONDS}"),
+        (NOW_MS * 1e3, RejectReason.OUT_OF_RANGE, "it would fit in microseconds (µs)"),
+        (-1.0, RejectReason.OUT_OF_RANGE, "ts is -1.0, in milliseconds 1969-12-31T23:59:59.999Z; allowed: 1990-01-01"),
+        ("20260301", RejectReason.OUT_OF_RANGE, "it would fit as YYYYMMDD: write 2026-03-01"),
+        ("177239610", RejectReason.OUT_OF_RANGE, "ts is '177239610', in milliseconds 1970-01-03"),
+        ("", RejectReason.INVALID_FIELD, "ts '' cannot be read; allowed: ISO 8601"),
+        ("soon", RejectReason.INVALID_FIELD, "ts 'soon' cannot be read; allowed: ISO 8601"),
+        ("0" * 65, RejectReason.INVALID_FIELD, "ts has 65 characters; allowed: 1 to 64"),
         (EARLIEST_MS - 1, RejectReason.OUT_OF_RANGE, "1989-12-31T23:59:59.999Z; allowed: 1990-01-01 up to"),
         (5, RejectReason.OUT_OF_RANGE, "allowed: 1990-01-01 up to"),
         (NOW_MS * 10**9, RejectReason.OUT_OF_RANGE, "after year 9999; allowed: 1990-01-01 up to"),
@@ -119,6 +129,33 @@ def test_a_time_in_another_unit_is_refused_with_the_unit_that_would_fit(ts, reje
     assert play.reason is rejected
     assert detail in play.detail
     assert len(play.detail) <= 200
+
+
+@pytest.mark.parametrize("ts", [float(NOW_MS), f"{NOW_MS}.0"])
+def test_a_whole_number_with_a_point_is_a_whole_number(ts):
+    """A producer that keeps its times in 64 bits with a point writes them so; stored plays may have it too."""
+    play = decode(ts=ts)
+    assert (play.ts_ms, type(play.ts_ms)) == (NOW_MS, int)
+
+
+@pytest.mark.parametrize("ts", [NOW_MS + 0.5, f"{NOW_MS}.5"])
+def test_a_fraction_of_a_millisecond_is_refused_without_a_unit_that_it_is_in(ts):
+    assert (reason(ts=ts), "it would fit" in decode(ts=ts).detail) == (RejectReason.INVALID_FIELD, False)
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(10**3, "microseconds (µs)"), (10**6, "nanoseconds (ns)")])
+@pytest.mark.parametrize("ts", [NOW_MS, NOW_MS + 200 * 86_400_000])
+def test_a_record_whose_own_timestamp_is_in_a_finer_unit_bounds_nothing_and_is_refused(ts, factor, unit):
+    play = decode(ts=ts, timestamp=NOW_MS * factor)
+    assert play.reason is RejectReason.OUT_OF_RANGE
+    assert play.detail.startswith(f"the timestamp of the record is {NOW_MS * factor}, in milliseconds ")
+    assert play.detail.endswith(f"allowed: 1990-01-01 up to 2100-01-01; it would fit in {unit}")
+
+
+def test_a_record_of_2099_is_one():
+    assert decode(timestamp=4_102_444_799_999).ts_ms == NOW_MS
+    assert decode(ts=4_102_444_799_999, timestamp=4_102_444_799_999).ts_ms == 4_102_444_799_999
+    assert reason(timestamp=4_102_444_800_000) is RejectReason.OUT_OF_RANGE
 
 
 def test_a_record_whose_own_timestamp_is_in_seconds_is_told_so():
@@ -155,6 +192,19 @@ def test_null_is_missing():
 )
 def test_a_context_that_is_refused_names_its_key(context, detail):
     assert detail in decode(context=context).detail
+
+
+@pytest.mark.parametrize("num_nulls", [0, 1, 1000])
+def test_of_a_context_the_entries_that_are_not_null_are_counted(num_nulls):
+    """A producer that writes every key it knows is not refused for those without a value."""
+    nulls = {f"n{number}": None for number in range(num_nulls)}
+    given_64 = {f"k{number}": number for number in range(64)}
+    play = decode(context=nulls | given_64, action="watch")
+    assert {key: value for key, value in play.attributes.items() if value is not None} == given_64 | {"action": "watch"}
+    play = decode(context=nulls | given_64 | {"one more": 0})
+    assert play == RejectedPlay(
+        RejectReason.INVALID_FIELD, "context has 65 entries that are not null; allowed: at most 64"
+    )
 
 
 def test_what_is_not_a_json_object_of_the_right_types():
@@ -222,7 +272,7 @@ def test_fields_of_another_type_or_form():
     for change in (
         {"ts": "yesterday"},
         {"ts": "2026-13-01T00:00:00Z"},
-        {"ts": "177239610"},
+        {"ts": "17723961O"},
         {"ts": 1.5},
         {"ts": True},
         {"duration_s": "12"},
