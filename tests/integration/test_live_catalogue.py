@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,10 @@ pytestmark = pytest.mark.timeout(240)
 
 
 def write_items(path: Path, items: list[Item]) -> Path:
-    """A catalogue file in JSON lines."""
-    path.write_text("".join(json.dumps({"item_id": i.item_id, "title": i.title, **i.attributes}) + "\n" for i in items))
+    """A catalogue file in JSON lines. Items that say nothing of it may be shown to anybody."""
+    anybody = {"available": True, "maturity": 0}
+    rows = ({"item_id": i.item_id, "title": i.title, **anybody, **i.attributes} for i in items)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
@@ -97,6 +100,36 @@ def test_what_is_written_is_read_and_followed(
             await sync_items(settings, tmp_path / "missing.jsonl")
         async with ItemsReader(settings) as topic:
             assert await topic.everything() == items, "a refused file changes nothing"
+
+    asyncio.run(test())
+
+
+def test_what_was_put_by_hand_stands_until_its_row_in_the_file_changes(
+    make_rig: RigMaker, embedded_broker: Broker, world: TinyWorld, tmp_path: Path
+) -> None:
+    settings, file = make_rig(embedded_broker).settings, tmp_path / "items.jsonl"
+    first, second, *others = world.items
+    closed = Item(first.item_id, "Corrected", {**first.attributes, "available": False})
+
+    async def shown(items: list[Item]) -> tuple[str, str | None]:
+        plan = await sync_items(settings, write_items(file, items))
+        async with ItemsReader(settings) as topic:
+            found = (await topic.everything())[first.item_id]
+        return plan.line(), found.title
+
+    async def test() -> None:
+        await sync_items(settings, write_items(file, world.items))
+        await put_item(settings, closed)
+        line, title = await shown(world.items)
+        assert (line.partition(" (")[0], title) == (
+            "0 items put, 0 withdrawn, 29 unchanged, 1 put by hand before and left so, since their rows are as before",
+            "Corrected",
+        )
+        await put_item(settings, replace(closed, title="Corrected again"))
+        assert (await shown(world.items))[1] == "Corrected again"
+        line, title = await shown([replace(first, title="A new row"), second, *others])
+        assert "1 of them over what was put by hand" in line
+        assert title == "A new row"
 
     asyncio.run(test())
 
