@@ -171,8 +171,8 @@ class BundleStore:
         Raises: BundleError (unreachable) with what refuses.
         """
         cache, _ = fsspec.core.url_to_fs(f"file://{self.cache.absolute()}")
-        for name, files, folder in (
-            ("the cache", cache, str(self.cache.absolute())),
+        for where, files, folder in (
+            (f"the cache ({self.cache})", cache, str(self.cache.absolute())),
             (self.url, self._files, self._root.rstrip("/")),
         ):
             try:
@@ -181,7 +181,6 @@ class BundleStore:
                 Exception
             ) as error:  # stores raise their clients' own types, and NotImplementedError where none can write
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
-                where = f"{name} ({folder})" if files is cache else name
                 detail = (
                     f"{where} takes no files: {reason}; give it room and permissions, or choose another folder or URL"
                 )

@@ -80,9 +80,9 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
 
     ``num_repeats``: plays left out because they repeat an event id of their member. ``num_described``: items that are in the
     catalogue, and ``attributes`` are the names of what it says of them. ``num_durations``: plays with a duration, whose median is
-    ``median_duration_s`` (seconds; 0 without one), and ``num_usual_durations`` of them last just as long as the most frequent one,
-    ``usual_duration_s``. ``shown``:
-    the share of the items that all filters together let through (without ``watched``), as a mean over the plays.
+    ``median_duration_s`` (seconds; 0 without one), and ``num_usual_durations`` of them are the most frequent
+    one, ``usual_duration_s``. ``shown``: the share of the items that all filters together let through (without ``watched``), as a
+    mean over the plays.
     """
 
     format: int

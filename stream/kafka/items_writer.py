@@ -50,9 +50,9 @@ _MAX_NAMED = 5
 class SyncPlan:
     """What a file changes: ``put`` values by key, and keys to ``withdraw``.
 
-    ``held``: ids that the file has and that were withdrawn by hand, and so stay withdrawn. ``kept``: ids that were put by hand, and
-    stay so because their rows are those of the last sync; ``noted`` are the same items by key, where the digest of the row has to
-    be added. ``over_hand``: ids that were put by hand and are put now, because their rows have changed. ``unfit``: rows that no record can
+    ``held``: ids that the file has and that were withdrawn by hand, and so stay withdrawn. ``kept``: ids that were put by hand
+    and stay so, because their rows are those of the last sync; of these, ``noted`` are records that get the digest of the row.
+    ``over_hand``: ids that were put by hand and are put now, because their rows have changed. ``unfit``: rows that no record can
     hold, by id, with the reason; what the topic has of them stays. ``left_out``: what was not read of the file.
     """
 
@@ -74,7 +74,10 @@ class SyncPlan:
         if self.kept:
             text += f", {len(self.kept)} put by hand before and left so, since their rows are as before ({_named(self.kept)})"
         if self.over_hand:
-            text += f", {len(self.over_hand)} of them over what was put by hand, since their rows changed ({_named(self.over_hand)})"
+            text += (
+                f", {len(self.over_hand)} of them over what was put by hand, since their rows changed "
+                f"({_named(self.over_hand)})"
+            )
         if self.unfit:
             reasons = [f"{item_id}: {reason}" for item_id, reason in self.unfit.items()]
             text += f", {len(self.unfit)} left out because no record can hold them ({_named(reasons)})"
@@ -96,8 +99,8 @@ def plan_sync(
     whole row, nothing is withdrawn, because the row may have been any item's. ``filters`` are the domain's.
 
     Raises: DataError when the file is empty; or, unless that is allowed explicitly, when it has less than four fifths of the
-    items that a file put before, by their ids, takes an attribute from more than a fifth of the items that both have, has data
-    for a filter at less than four fifths of those that had some, or has none.
+    items that a file put before, by their ids, takes an attribute from more than a fifth of the items that both have, or would
+    hide by a filter more than a fifth of those that it can show, or all items.
     """
     plan, num_same, seen = SyncPlan(), 0, set[str]()
     compared = _Compared(filters, known.values())
@@ -181,11 +184,13 @@ class _Compared:
         for rule in self._filters:
             name, had, has = f"filter {rule.kind.value} {rule.key}", self._passed[rule.key], self._passes[rule.key]
             if self._num_rows and not self._in_file[rule.key]:
-                return f"{name} would hide every item: no row has {_data_of(rule)} for it, so nothing was changed: correct the data"
+                return (
+                    f"{name} would hide every item: no row has {_data_of(rule)}; nothing was changed: correct the data"
+                )
             if 100 * (had - has) > _MAX_LOST_PERCENT * had:
                 return (
-                    f"{name} would hide {had - has} of the {had} items of the topic that it can show, because their rows have not "
-                    f"{_data_of(rule)}: a file that does so to more than {_MAX_LOST_PERCENT} % of them changes nothing: correct the "
+                    f"{name} would hide {had - has} of the {had} items of the topic that it can show: their rows do not have "
+                    f"{_data_of(rule)}. A file that hides more than {_MAX_LOST_PERCENT} % of them changes nothing: correct the "
                     "data"
                 )
         lost = [
@@ -239,10 +244,10 @@ def _has_unread_rows(left_out: Sequence[LeftOut]) -> bool:
 async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = False) -> SyncPlan:
     """Makes the topic hold the rows of a catalogue file, and returns what was changed.
 
-    Items that were put by hand stay, unless the file has a row for them that is not as it was then: then the file counts. An item that was withdrawn by
-    hand stays withdrawn until it is put by hand; so does what is written by hand while the file is copied. A record without a
-    value withdraws an item until the next write, whenever it comes: a file that has the item puts it again. Killed in between,
-    the next call does the rest.
+    Items that were put by hand stay, unless the file has a row for them that has changed since it was last copied: then the file
+    counts. An item that was withdrawn by hand stays withdrawn until it is put by hand; so does what is written by hand while the
+    file is copied. A record without a value withdraws an item until the next write, whenever it comes: a file that has the item
+    puts it again. Killed in between, the next call does the rest.
 
     Raises: DataError when the file cannot be read or must not be believed: then nothing is changed; BrokerError.
     """

@@ -48,16 +48,14 @@ from tests.rigs.trainer_rig import counted as trainer_counted
 from tests.rigs.trainer_rig import make_settings, running, send
 from tests.rigs.trainer_rig import until as until_true
 from tests.worlds.tiny_world import TinyWorld
-from tests.worlds.trainer_world import WalkingWorld
+from tests.worlds.trainer_world import DOMAIN_TEXT, WalkingWorld
 
 pytestmark = pytest.mark.timeout(240)
 
 
 def write_items(path: Path, items: list[Item]) -> Path:
-    """A catalogue file in JSON lines. Items that say nothing of it may be shown to anybody."""
-    anybody = {"available": True, "maturity": 0}
-    rows = ({"item_id": i.item_id, "title": i.title, **anybody, **i.attributes} for i in items)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    """A catalogue file in JSON lines."""
+    path.write_text("".join(json.dumps({"item_id": i.item_id, "title": i.title, **i.attributes}) + "\n" for i in items))
     return path
 
 
@@ -69,7 +67,9 @@ async def read(settings: Settings) -> ItemChanges:
 def test_what_is_written_is_read_and_followed(
     make_rig: RigMaker, broker: Broker, world: TinyWorld, tmp_path: Path
 ) -> None:
-    settings = make_rig(broker).settings
+    domain = tmp_path / "tiny.toml"
+    domain.write_text(DOMAIN_TEXT)
+    settings = make_rig(broker).settings.model_copy(update={"domain": str(domain)})
 
     async def test() -> None:
         assert await read(settings) == ItemChanges({}, -1)
@@ -96,6 +96,9 @@ def test_what_is_written_is_read_and_followed(
             await sync_items(settings, write_items(file, world.items[:10]))
         with pytest.raises(DataError, match="no items"):
             await sync_items(settings, write_items(file, []))
+        hidden = [replace(item, attributes={**item.attributes, "available": "yes"}) for item in world.items]
+        with pytest.raises(DataError, match="filter available available would hide every item"):
+            await sync_items(settings, write_items(file, hidden))
         with pytest.raises(DataError, match="missing"):
             await sync_items(settings, tmp_path / "missing.jsonl")
         async with ItemsReader(settings) as topic:

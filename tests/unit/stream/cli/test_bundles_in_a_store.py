@@ -123,7 +123,7 @@ def test_a_store_is_tried_before_the_work_and_nothing_of_it_stays(store, tmp_pat
     [
         ("{}/file/store", "{}/cache", "file/store takes no files: NotADirectoryError"),
         ("{}/store", "{}/file/cache", r"the cache \(.*file/cache/bundles\) takes no files: NotADirectoryError"),
-        ("http://127.0.0.1:1/store", "{}/cache", "store takes no files: NotImplementedError"),
+        ("http://127.0.0.1:1/store", "{}/cache", "store takes no files: ClientConnectorError"),
     ],
 )
 def test_a_store_that_takes_no_files_is_named_with_the_reason(tmp_path, url, cache, said):
