@@ -130,6 +130,7 @@ def test_what_was_put_by_hand_stands_until_its_row_in_the_file_changes(
         )
         await put_item(settings, replace(closed, title="Corrected again"))
         assert (await shown(world.items))[1] == "Corrected again"
+        await put_item(settings, replace(closed, title="Corrected before the row changes"))
         line, title = await shown([replace(first, title="A new row"), second, *others])
         assert "1 of them over what was put by hand" in line
         assert title == "A new row"
