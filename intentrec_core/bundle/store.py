@@ -164,6 +164,28 @@ class BundleStore:
                 self._files.mv(partial, target)
         return manifest
 
+    def check_writable(self) -> None:
+        """Checks, before any work, that a bundle can be built in the cache and published: writes a small file into both, renames
+        it and removes it. Folders that were not there are removed again.
+
+        Raises: BundleError (unreachable) with what refuses.
+        """
+        cache, _ = fsspec.core.url_to_fs(f"file://{self.cache.absolute()}")
+        for where, files, folder in (
+            (f"the cache ({self.cache})", cache, str(self.cache.absolute())),
+            (self.url, self._files, self._root.rstrip("/")),
+        ):
+            try:
+                _try_to_write(files, folder)
+            except (
+                Exception
+            ) as error:  # stores raise their clients' own types, and NotImplementedError where none can write
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
+                detail = (
+                    f"{where} takes no files: {reason}; give it room and permissions, or choose another folder or URL"
+                )
+                raise BundleError(BundleFault.UNREACHABLE, "*", detail) from error
+
     def unfinished(self) -> Mapping[str, datetime]:
         """Half published bundles, which no reader takes for whole: their versions, and when each was last written to.
 
@@ -287,6 +309,30 @@ class BundleStore:
         except OSError as error:
             detail = f"{self.url}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise BundleError(BundleFault.UNREACHABLE, version, detail) from error
+
+
+def _try_to_write(files: Any, folder: str) -> None:
+    """Does with a small file what publishing does with a bundle's, and leaves nothing behind."""
+    files.invalidate_cache()
+    absent = []
+    parent = folder
+    while parent.strip("/") and parent not in absent and not files.exists(parent):
+        absent.append(parent)
+        parent = files._parent(parent)
+    probe = f"{folder}/.probe-{uuid.uuid4().hex}"
+    partial = f"{probe}{_PARTIAL}"
+    try:
+        files.makedirs(folder, exist_ok=True)
+        files.pipe_file(partial, b"probe")
+        files.mv(partial, probe)
+        files.rm_file(probe)
+    finally:
+        for path in (partial, probe):
+            with suppress(Exception):  # it was renamed or removed, or cannot be
+                files.rm_file(path)
+        for path in absent:
+            with suppress(Exception):  # a store without folders, or another publisher uses it
+                files.rmdir(path)
 
 
 def _name(path: str) -> str:

@@ -22,6 +22,10 @@ DAY_S = 86_400
 CONSTANT_RATIO = 0.99
 #: Below this share, a known label or value is the exception.
 RARE_RATIO = 0.05
+#: Above this share, empty lists are more than a few members who have only begun.
+EMPTY_RATIO = 0.01
+#: Up to this share, items above every member's limit may be those that no member of a sample may see.
+ABOVE_LIMITS_RATIO = 0.5
 #: Above this share, values that nothing reads are no typing mistakes in single rows.
 UNREAD_RATIO = 0.01
 
@@ -72,14 +76,29 @@ def _of_plays(domain: Domain, profile: DataProfile) -> Iterator[Finding]:
             f"{profile.num_repeats:,} of {total:,} plays repeat an event_id of their member and count as the same play: "
             "give each play its own event_id"
         )
-    if domain.duration_weight is not DurationWeight.NONE and not profile.num_durations and profile.num_plays:
-        yield _warning(
-            'no play has a duration_s, by which [duration_weight] weights plays: send it, or declare kind = "none"'
-        )
+    if domain.duration_weight is not DurationWeight.NONE and profile.num_plays:
+        yield from _of_durations(profile)
     if profile.median_duration_s > DAY_S:
         yield _warning(
             f"half of the plays last {profile.median_duration_s:,.0f} s or more, which is over a day: duration_s is in seconds; "
             "divide milliseconds by 1,000"
+        )
+
+
+def _of_durations(profile: DataProfile) -> Iterator[Finding]:
+    """Durations that weight nothing, or hardly a play."""
+    remedy = 'send what each play lasted, or declare kind = "none"'
+    known = profile.num_durations
+    if not known:
+        yield _warning(f"no play has a duration_s, by which [duration_weight] weights plays: {remedy}")
+    elif known < RARE_RATIO * profile.num_plays:
+        yield _warning(
+            f"{known:,} of {profile.num_plays:,} plays have a duration_s, by which [duration_weight] weights plays: {remedy}"
+        )
+    elif profile.num_plays > 1 and profile.num_usual_durations >= CONSTANT_RATIO * known:
+        yield _warning(
+            f"duration_s is {profile.usual_duration_s:g} at {profile.num_usual_durations:,} of {known:,} plays, so that "
+            f"[duration_weight] weights them all alike: {remedy}"
         )
 
 
@@ -91,9 +110,9 @@ def _of_field(field: Field, seen: FieldProfile, profile: DataProfile) -> Iterato
     if not num_known:
         yield Finding(field.intent, f"{name} has no known label at any play: {_why_unknown(field, seen, profile)}")
         return
-    # Of a field that is no intent, a missing label says something too.
+    # Of a field that is no intent, a missing label says something too, if there are some.
     always = _always(field, seen, num_known)
-    if always and (field.intent or not seen.plays[0]):
+    if always and (field.intent or seen.plays[0] <= (1 - CONSTANT_RATIO) * profile.num_plays):
         yield Finding(
             field.intent and profile.num_plays >= ENOUGH_PLAYS,
             f"{name} has the same {always}, {_all(num_known)} where it is known: {_remedy(field)}",
@@ -199,6 +218,7 @@ def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Itera
         yield Finding(True, f"{name} hides every item: it {what}; correct the data, or leave the filter out")
     else:
         yield from _of_empty_plays(name, rule, seen, profile)
+        yield from _of_share(name, rule, seen, profile)
         hidden = profile.num_items - seen.num_items
         if hidden > RARE_RATIO * profile.num_items:
             yield _warning(
@@ -211,18 +231,35 @@ def _of_filter(rule: Filter, seen: FilterProfile, profile: DataProfile) -> Itera
             )
 
 
+def _of_share(name: str, rule: Filter, seen: FilterProfile, profile: DataProfile) -> Iterator[Finding]:
+    """A filter that hides nothing, hardly shows anything, or has items that no play's value lets through."""
+    # That all items that were played are available says nothing: else they would not have been played.
+    if seen.shown == 1.0 and rule.event_key and profile.num_plays >= ENOUGH_PLAYS:
+        yield _warning(
+            f"{name} hides no item at any play: check that {rule.key!r} says which items may be shown, or leave the filter out"
+        )
+    elif seen.shown <= RARE_RATIO:
+        yield _warning(f"{name} shows {seen.shown:.1%} of the items, as a mean over the plays: check {rule.key!r}")
+    few = ABOVE_LIMITS_RATIO if rule.kind is FilterKind.AT_MOST else RARE_RATIO
+    if seen.num_unreached > few * profile.num_items:
+        yield _warning(
+            f"{name} shows {seen.num_unreached:,} of {profile.num_items:,} items at no play, for instance those with "
+            f"{', '.join(seen.unreached)}: no context.{rule.event_key} in the plays lets them through; allowed: {_data_of(rule)}"
+        )
+
+
 def _of_empty_plays(name: str, rule: Filter, seen: FilterProfile, profile: DataProfile) -> Iterator[Finding]:
     """Plays at which a filter hides every item, because the member had sent no value, or one that lets none through."""
     if not rule.event_key:
         return
     not_sent = profile.num_plays - seen.num_plays
-    if not_sent > RARE_RATIO * profile.num_plays:
+    if not_sent > EMPTY_RATIO * profile.num_plays:
         yield _warning(
             f"{name} hides every item at {not_sent:,} of {profile.num_plays:,} plays: their members had not sent "
             f"context.{rule.event_key} yet; send it, or give the filter a default"
         )
     sent_in_vain = seen.num_empty - not_sent
-    if sent_in_vain > RARE_RATIO * profile.num_plays:
+    if sent_in_vain > EMPTY_RATIO * profile.num_plays:
         yield _warning(
             f"{name} hides every item at {sent_in_vain:,} of {profile.num_plays:,} plays: no item has data for the value of "
             f"context.{rule.event_key} that their members had sent; check that plays and items spell it the same"

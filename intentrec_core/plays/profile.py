@@ -61,6 +61,7 @@ class FilterProfile(msgspec.Struct, frozen=True, kw_only=True):
     ``num_items``: items with data for it; ``num_unread`` more have a value that is none, as ``examples``. ``num_plays``: plays
     up to which the member has sent a value; all of them where none is needed, or a default is declared. ``num_empty``: plays at
     which it lets no item through. ``shown``: the share of the items that it lets through, as a mean over the plays.
+    ``num_unreached``: items with data that it lets through at no play, with the data of some as ``unreached``.
     """
 
     name: str
@@ -70,6 +71,8 @@ class FilterProfile(msgspec.Struct, frozen=True, kw_only=True):
     num_empty: int = 0
     num_unread: int = 0
     examples: tuple[str, ...] = ()
+    num_unreached: int = 0
+    unreached: tuple[str, ...] = ()
 
 
 class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +80,9 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
 
     ``num_repeats``: plays left out because they repeat an event id of their member. ``num_described``: items that are in the
     catalogue, and ``attributes`` are the names of what it says of them. ``num_durations``: plays with a duration, whose median is
-    ``median_duration_s`` (seconds; 0 without one). ``shown``:
-    the share of the items that all filters together let through (without ``watched``), as a mean over the plays.
+    ``median_duration_s`` (seconds; 0 without one), and ``num_usual_durations`` of them are the most frequent
+    one, ``usual_duration_s``. ``shown``: the share of the items that all filters together let through (without ``watched``), as a
+    mean over the plays.
     """
 
     format: int
@@ -95,6 +99,8 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
     filters: tuple[FilterProfile, ...]
     shown: float
     median_duration_s: float = 0.0
+    usual_duration_s: float = 0.0
+    num_usual_durations: int = 0
 
     def field(self, name: str) -> FieldProfile:
         """The profile of one field. Raises: StopIteration when there is none of this name."""
@@ -141,6 +147,8 @@ def measure(features: FeatureBuilder, items: ItemTable, plays: pa.Table) -> Data
     times_ms = members.events["ts_ms"]
     until_ms = int(times_ms.max(initial=0))
     durations = members.events["duration_s"][members.events["duration_s"] >= 0]
+    lasted, times = np.unique(durations, return_counts=True)
+    usual = int(times.argmax()) if len(durations) else 0
     filters = _Filters(domain, items, members)
     return DataProfile(
         format=PROFILE_FORMAT,
@@ -151,6 +159,8 @@ def measure(features: FeatureBuilder, items: ItemTable, plays: pa.Table) -> Data
         num_repeats=members.num_repeats,
         num_durations=len(durations),
         median_duration_s=float(np.median(durations)) if len(durations) else 0.0,
+        usual_duration_s=float(lasted[usual]) if len(durations) else 0.0,
+        num_usual_durations=int(times[usual]) if len(durations) else 0,
         from_ms=int(times_ms.min(initial=until_ms)),
         until_ms=until_ms,
         attributes=items.attribute_names(),
@@ -225,6 +235,8 @@ class _Filters:
             has_data = self._has_data(place)
             raw = self._items.values(rule.key)[1:]
             unread = _counted(value for value, has in zip(raw, has_data, strict=True) if not has)
+            data = self._columns[place][1:].tolist() if self._is_number(place) else raw
+            unreached = _counted(value for value, missed in zip(data, self._unreached(place), strict=True) if missed)
             sent = self._sent.get(place)
             yield FilterProfile(
                 name=rule.key,
@@ -234,6 +246,8 @@ class _Filters:
                 shown=self._shown([place]),
                 num_unread=sum(unread.values()),
                 examples=_examples(unread),
+                num_unreached=sum(unreached.values()),
+                unreached=_examples(unreached),
             )
 
     def shown(self) -> float:
@@ -287,6 +301,19 @@ class _Filters:
             return int((~(sent >= np.nanmin(column[1:], initial=np.inf))).sum())
         found = [key for key, members in column.items() if members[1:].any()]
         return int((~np.isin(sent, np.array(found, dtype=sent.dtype))).sum())
+
+    def _unreached(self, place: int) -> NDArray[np.bool_]:
+        """The items with data that the filter lets through at no play. Shape: bool[V - 1]."""
+        column, sent = self._columns[place], self._sent.get(place)
+        if sent is None or not _is_sent(sent).any():
+            return np.zeros(len(self._items) - 1, dtype=np.bool_)
+        if self._is_number(place):
+            return np.asarray(column[1:] > np.nanmax(sent))
+        missed = self._has_data(place)
+        for value in np.unique(sent).tolist():
+            if value in column:
+                missed &= ~column[value][1:]
+        return missed
 
     def _is_number(self, place: int) -> bool:
         return self._filters[place].kind is FilterKind.AT_MOST

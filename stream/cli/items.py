@@ -58,12 +58,12 @@ def sync(
     """Make the topic hold the rows of a catalogue file.
 
     Rows that are new or differ are put. Items that came from a file and are missing
-    from this one are withdrawn. Items put by hand stay; if the file has them too, the
-    newest write counts. Items withdrawn by hand stay withdrawn. While a row cannot be
-    read, nothing is withdrawn, because it may be any item's. A file that is empty,
-    unreadable, lacks more than 20 % of them, or takes an attribute from more than
-    20 %, changes nothing (exit code 3). With catalogue_source=topic the trainer does
-    the same before each training run.
+    from this one are withdrawn. Items put by hand stay, until their rows in the file
+    change. Items withdrawn by hand stay withdrawn. While a row cannot be read, nothing
+    is withdrawn, because it may be any item's. A file that is empty, unreadable, lacks
+    more than 20 % of them, takes an attribute from more than 20 %, or would hide more
+    than 20 % by a filter of the domain, changes nothing (exit code 3). With
+    catalogue_source=topic the trainer does the same before each training run.
     """
     from stream.kafka.items_writer import sync_items
 
@@ -88,7 +88,8 @@ def put(
 ) -> None:
     """Put one item by hand: all of it, in place of what the topic has of it.
 
-    It stays when a catalogue file that is copied to the topic does not have it.
+    It stays when a catalogue file that is copied to the topic does not have it, or has
+    it as before: only a row that changes replaces it.
     """
     from intentrec_core.features.catalogue import Item
     from stream.kafka.items_writer import put_item

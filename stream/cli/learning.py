@@ -97,7 +97,7 @@ def train(
     misspelt key, and ends the command.
     """
     from intentrec_core.plays.drift import warnings as drift_warnings
-    from stream.cli.bundle_store import announce_bundle, newest_bundle, publish_bundle
+    from stream.cli.bundle_store import announce_bundle, newest_announced, newest_bundle, open_store, publish_bundle
 
     settings = options.settings(
         domain=domain, device=device, bundle_url=bundles, broker=broker, cache_dir=cache_dir, index=index
@@ -106,6 +106,9 @@ def train(
     if if_missing and (present := newest_bundle(settings)) is not None:
         out.print(f"{settings.bundle_url} has bundle {present}: nothing to do", soft_wrap=True)
         return
+    open_store(settings).check_writable()
+    if announce:
+        newest_announced(settings)  # a broker that is away, or lacks the topic, is found before the work
     with bars() as report:
         data_set = _load(data, settings, report, data_root)
     _check_index(settings, data_set, share)

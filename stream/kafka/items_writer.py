@@ -8,6 +8,8 @@ The file is a writer like any other, and the topic holds the catalogue. Only a f
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiokafka.errors import KafkaError
 
+from intentrec_core.domain.spec import Filter, FilterKind
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import BrokerError, ConfigError, DataError
-from intentrec_core.features.attributes import ALLOWED
+from intentrec_core.features.attributes import ALLOWED, number, texts, truth
 from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
 from intentrec_core.limits import MAX_ID_BYTES
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 #: A file that has a smaller share than this of the items that a file put before is taken for a broken export.
 MIN_KEPT_RATIO = 0.8
-#: And so is one that takes an attribute from a larger share than this of the items: a filter that reads it would hide them.
+#: And so is one that takes an attribute from a larger share than this of the items, or hides so many more by a filter.
 _MAX_LOST_PERCENT = 20
 #: Below Kafka's default limit on a record, 1 MiB with its headers.
 MAX_ITEM_BYTES = 1_000_000
@@ -47,13 +50,18 @@ _MAX_NAMED = 5
 class SyncPlan:
     """What a file changes: ``put`` values by key, and keys to ``withdraw``.
 
-    ``held``: ids that the file has and that were withdrawn by hand, and so stay withdrawn. ``unfit``: rows that no record can
+    ``held``: ids that the file has and that were withdrawn by hand, and so stay withdrawn. ``kept``: ids that were put by hand
+    and stay so, because their rows are those of the last sync; of these, ``noted`` are records that get the digest of the row.
+    ``over_hand``: ids that were put by hand and are put now, because their rows have changed. ``unfit``: rows that no record can
     hold, by id, with the reason; what the topic has of them stays. ``left_out``: what was not read of the file.
     """
 
     put: dict[bytes, bytes] = field(default_factory=dict)
     withdraw: list[bytes] = field(default_factory=list)
+    noted: dict[bytes, bytes] = field(default_factory=dict)
     held: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    over_hand: list[str] = field(default_factory=list)
     unfit: dict[str, str] = field(default_factory=dict)
     left_out: Sequence[LeftOut] = ()
     num_same: int = 0
@@ -63,6 +71,13 @@ class SyncPlan:
         text = f"{len(self.put)} items put, {len(self.withdraw)} withdrawn, {self.num_same} unchanged"
         if self.held:
             text += f", {len(self.held)} withdrawn by hand before and left so ({_named(self.held)})"
+        if self.kept:
+            text += f", {len(self.kept)} put by hand before and left so, since their rows are as before ({_named(self.kept)})"
+        if self.over_hand:
+            text += (
+                f", {len(self.over_hand)} of them over what was put by hand, since their rows changed "
+                f"({_named(self.over_hand)})"
+            )
         if self.unfit:
             reasons = [f"{item_id}: {reason}" for item_id, reason in self.unfit.items()]
             text += f", {len(self.unfit)} left out because no record can hold them ({_named(reasons)})"
@@ -77,32 +92,39 @@ def plan_sync(
     known: Mapping[str, CatalogueItem],
     *,
     left_out: Sequence[LeftOut] = (),
+    filters: Sequence[Filter] = (),
     allow_shrink: bool = False,
 ) -> SyncPlan:
     """Compares the rows of a file with the items of the topic. ``left_out`` says what was not read of the file. If that is a
-    whole row, nothing is withdrawn, because the row may have been any item's.
+    whole row, nothing is withdrawn, because the row may have been any item's. ``filters`` are the domain's.
 
     Raises: DataError when the file is empty; or, unless that is allowed explicitly, when it has less than four fifths of the
-    items that a file put before, by their ids, or takes an attribute from more than a fifth of the items that both have.
+    items that a file put before, by their ids, takes an attribute from more than a fifth of the items that both have, or would
+    hide by a filter more than a fifth of those that it can show, or all items.
     """
     plan, num_same, seen = SyncPlan(), 0, set[str]()
-    had, has, num_both = Counter[str](), Counter[str](), 0
+    compared = _Compared(filters, known.values())
     for row in rows:
         seen.add(row.item_id)
         before = known.get(row.item_id)
         if before is not None and before.withdrawn:
             plan.held.append(row.item_id)
             continue
-        if before is not None:
-            num_both += 1
-            had.update(_given(before.attributes or {}))
-            has.update(_given(row.attributes))
         item = CatalogueItem(item_id=row.item_id, title=row.title, attributes=dict(row.attributes), written_by="file")
         try:
             value = _encoded(item)
         except ValueError as error:
             plan.unfit[row.item_id] = str(error)
             continue
+        if before is not None and before.written_by != "file":
+            digest = _row_digest(item)
+            if before.file_row in (None, digest):  # unknown: put by another program, or by an earlier release
+                plan.kept.append(row.item_id)
+                if before.file_row is None:
+                    plan.noted[row.item_id.encode()] = _encoded(msgspec.structs.replace(before, file_row=digest))
+                continue
+            plan.over_hand.append(row.item_id)
+        compared.add(before, row.attributes)
         if before is not None and _encoded(before) == value:
             num_same += 1
         else:
@@ -118,22 +140,101 @@ def plan_sync(
             f"{file}: it has {num_kept} of the {len(of_file)} items on the topic that came from a file: one with less than "
             f"{MIN_KEPT_RATIO:.0%} of them changes nothing. If it is right: intentrec items sync --allow-shrink"
         )
-    lost = [name for name, num in had.items() if 100 * (num - has[name]) > _MAX_LOST_PERCENT * num_both]
-    if lost and not allow_shrink:
-        shown = [f"{name!a} in {has[name]}, on the topic in {had[name]}" for name in lost]
-        raise DataError(
-            f"{file}: of the {num_both} items that the topic has too, fewer have the attribute {_named(shown)}: a filter that "
-            f"reads it would hide the others. A file that takes it from more than {_MAX_LOST_PERCENT} % of them changes nothing: "
-            "give them a value. If the file is right: intentrec items sync --allow-shrink"
-        )
+    problem = compared.problem()
+    if problem and not allow_shrink:
+        raise DataError(f"{file}: {problem}. If the file is right: intentrec items sync --allow-shrink")
     if not _has_unread_rows(left_out):
         plan.withdraw.extend(item_id.encode() for item_id in of_file if item_id not in seen)
     return replace(plan, left_out=tuple(left_out), num_same=num_same)
 
 
+class _Compared:
+    """What the rows of a file say, against what the topic says of the same items: attribute by attribute, and for each filter
+    whether it could let the item through.
+    """
+
+    def __init__(self, filters: Sequence[Filter], known: Iterable[CatalogueItem]) -> None:
+        self._filters = [rule for rule in filters if rule.kind is not FilterKind.WATCHED]
+        #: By attribute of a ``contains`` filter, the values on the topic: a value that no item had is one that no member names.
+        self._values: dict[str, set[str]] = {
+            rule.key: set() for rule in self._filters if rule.kind is FilterKind.CONTAINS
+        }
+        for item in known:
+            for key, values in self._values.items():
+                values.update(_named_values((item.attributes or {}).get(key)))
+        self._num_rows = self._num_both = 0
+        self._had, self._has = Counter[str](), Counter[str]()
+        self._passed, self._passes, self._in_file = Counter[str](), Counter[str](), Counter[str]()
+
+    def add(self, before: CatalogueItem | None, attributes: Mapping[str, Any]) -> None:
+        """Counts a row, and the item of the topic that it would replace."""
+        passes = [rule.key for rule in self._filters if self._can_pass(rule, attributes)]
+        self._num_rows += 1
+        self._in_file.update(passes)
+        if before is not None:
+            was = before.attributes or {}
+            self._num_both += 1
+            self._had.update(_given(was))
+            self._has.update(_given(attributes))
+            self._passed.update(rule.key for rule in self._filters if self._can_pass(rule, was))
+            self._passes.update(passes)
+
+    def problem(self) -> str:
+        """Why the file must not be believed; empty when it may be."""
+        for rule in self._filters:
+            name, had, has = f"filter {rule.kind.value} {rule.key}", self._passed[rule.key], self._passes[rule.key]
+            if self._num_rows and not self._in_file[rule.key]:
+                return (
+                    f"{name} would hide every item: no row has {_data_of(rule)}; nothing was changed: correct the data"
+                )
+            if 100 * (had - has) > _MAX_LOST_PERCENT * had:
+                return (
+                    f"{name} would hide {had - has} of the {had} items of the topic that it can show: their rows do not have "
+                    f"{_data_of(rule)}. A file that hides more than {_MAX_LOST_PERCENT} % of them changes nothing: correct the "
+                    "data"
+                )
+        lost = [
+            name
+            for name, num in self._had.items()
+            if 100 * (num - self._has[name]) > _MAX_LOST_PERCENT * self._num_both
+        ]
+        if not lost:
+            return ""
+        shown = [f"{name!a} in {self._has[name]}, on the topic in {self._had[name]}" for name in lost]
+        return (
+            f"of the {self._num_both} items that the topic has too, fewer have the attribute {_named(shown)}: a filter that "
+            f"reads it would hide the others. A file that takes it from more than {_MAX_LOST_PERCENT} % of them changes nothing: "
+            "give them a value"
+        )
+
+    def _can_pass(self, rule: Filter, attributes: Mapping[str, Any]) -> bool:
+        """Whether the filter shows an item of these attributes to any member."""
+        value = attributes.get(rule.key)
+        if rule.kind is FilterKind.AVAILABLE:
+            return truth(value) is True
+        if rule.kind is FilterKind.AT_MOST:
+            return not math.isnan(number(value))
+        values, known = _named_values(value), self._values[rule.key]
+        return bool(values) and (not known or not known.isdisjoint(values))
+
+
+def _data_of(rule: Filter) -> str:
+    """What an item needs so that a filter can show it."""
+    return {
+        FilterKind.AVAILABLE: "true or 1",
+        FilterKind.AT_MOST: "a number",
+        FilterKind.CONTAINS: "a text, or a list of texts, that the topic's items have too",
+        FilterKind.WATCHED: "",
+    }[rule.kind]
+
+
+def _named_values(value: Any) -> set[str]:
+    return {text for text in texts(value) if text.strip()}
+
+
 def _given(attributes: Mapping[str, Any]) -> Iterator[str]:
     """The names of the attributes that have a value."""
-    return (name for name, value in attributes.items() if value is not None and value not in ("", []))
+    return (name for name, value in attributes.items() if _named_values(value))
 
 
 def _has_unread_rows(left_out: Sequence[LeftOut]) -> bool:
@@ -143,25 +244,32 @@ def _has_unread_rows(left_out: Sequence[LeftOut]) -> bool:
 async def sync_items(settings: Settings, file: Path, *, allow_shrink: bool = False) -> SyncPlan:
     """Makes the topic hold the rows of a catalogue file, and returns what was changed.
 
-    Items that were put by hand stay, unless the file has them too: then the newest write counts. An item that was withdrawn by
-    hand stays withdrawn until it is put by hand; so does what is written by hand while the file is copied. A record without a
-    value withdraws an item until the next write, whenever it comes: a file that has the item puts it again. Killed in between,
-    the next call does the rest.
+    Items that were put by hand stay, unless the file has a row for them that has changed since it was last copied: then the file
+    counts. An item that was withdrawn by hand stays withdrawn until it is put by hand; so does what is written by hand while the
+    file is copied. A record without a value withdraws an item until the next write, whenever it comes: a file that has the item
+    puts it again. Killed in between, the next call does the rest.
 
     Raises: DataError when the file cannot be read or must not be believed: then nothing is changed; BrokerError.
     """
     catalogue = await asyncio.to_thread(Catalogue.load, file)
+    domain = load_domain(settings.domain)
     try:
-        catalogue = check_release_times(catalogue, load_domain(settings.domain))
+        catalogue = check_release_times(catalogue, domain)
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
     async with ItemsReader(settings) as topic:
         known = await topic.everything()
         left_out = catalogue.left_out
         plan = await asyncio.to_thread(
-            plan_sync, str(file), catalogue, known, left_out=left_out, allow_shrink=allow_shrink
+            plan_sync,
+            str(file),
+            catalogue,
+            known,
+            left_out=left_out,
+            filters=domain.filters,
+            allow_shrink=allow_shrink,
         )
-        written: dict[bytes, bytes | None] = {**plan.put, **dict.fromkeys(plan.withdraw)}
+        written: dict[bytes, bytes | None] = {**plan.put, **plan.noted, **dict.fromkeys(plan.withdraw)}
         while written:
             await write_records(settings, written.items())
             # What was written by hand since the last look at the topic: the file must not undo it.
@@ -212,9 +320,11 @@ async def put_item(settings: Settings, item: Item) -> int:
     for found in catalogue.left_out:
         raise ConfigError(f"item {item.item_id!r}, {found.attribute}: {found.reason}; allowed: {ALLOWED}")
     (item,) = catalogue
-    return await _write_one(
-        settings, CatalogueItem(item_id=item.item_id, title=item.title, attributes=dict(item.attributes))
-    )
+    put = CatalogueItem(item_id=item.item_id, title=item.title, attributes=dict(item.attributes))
+    _record(put)
+    async with ItemsReader(settings) as topic:
+        before = (await topic.everything()).get(item.item_id)
+    return await _write_one(settings, msgspec.structs.replace(put, file_row=_file_row(before)))
 
 
 async def withdraw_item(settings: Settings, item_id: str) -> int:
@@ -237,15 +347,33 @@ async def had_item(settings: Settings, item_id: str, offset: int) -> bool:
     return had
 
 
+def _file_row(before: CatalogueItem | None) -> str | None:
+    """What a record by hand keeps of the file's row, of the record that it replaces."""
+    if before is None:
+        return ""
+    return _row_digest(before) if before.written_by == "file" and not before.withdrawn else before.file_row
+
+
+def _row_digest(item: CatalogueItem) -> str:
+    """A digest of title and attributes, in whatever order the file has them."""
+    row = msgspec.json.encode([item.title, item.attributes], order="sorted")
+    return hashlib.blake2b(row, digest_size=8).hexdigest()
+
+
 async def _write_one(settings: Settings, item: CatalogueItem) -> int:
+    (offset,) = await write_records(settings, [_record(item)])
+    return offset
+
+
+def _record(item: CatalogueItem) -> tuple[bytes, bytes]:
+    """Key and value of a record that is written by hand. Raises: ConfigError."""
     try:
         key, value = item.item_id.encode(), _encoded(item)
         if not 1 <= len(key) <= MAX_ID_BYTES:
             raise ValueError(f"an item_id of {len(key)} bytes; allowed: 1 to {MAX_ID_BYTES}")
     except ValueError as error:
         raise ConfigError(f"item {item.item_id[:40]!r}: {error}") from error
-    (offset,) = await write_records(settings, [(key, value)])
-    return offset
+    return key, value
 
 
 async def write_records(settings: Settings, records: Iterable[tuple[bytes, bytes | None]]) -> list[int]:

@@ -88,19 +88,16 @@ def retrain(job: RetrainJob) -> RetrainResult:
     known = plays.filter(pc.less(plays.column("ts_ms"), cut_ms))
     if not known.num_rows:
         return _skipped("all plays have the same event time: none is left to train on", num_new)
-    inputs = _inputs(job, running, known)
-    result = RetrainResult(
-        outcome=TrainerOutcome.GATED,
-        detail="",
-        parent=running.version if running else None,
-        num_new_plays=num_new,
-        num_new_items=inputs.num_new_items,
-    )
+    store.check_writable()
+    parent = running.version if running else None
+    result = RetrainResult(outcome=TrainerOutcome.GATED, detail="", parent=parent, num_new_plays=num_new)
     try:
+        inputs = _inputs(job, running, known)
         profile = measure(inputs.features, inputs.item_table, plays)
     except DataError as error:
         return msgspec.structs.replace(result, reason=GateReason.DATA, detail=str(error))
-    result = msgspec.structs.replace(result, drift=_drift(inputs.features.domain, running, profile))
+    moved = _drift(inputs.features.domain, running, profile)
+    result = msgspec.structs.replace(result, num_new_items=inputs.num_new_items, drift=moved)
     meaningless = errors(inputs.features.domain, profile)
     if meaningless:
         return msgspec.structs.replace(result, reason=GateReason.DATA, detail="; ".join(meaningless))

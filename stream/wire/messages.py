@@ -282,3 +282,10 @@ class CatalogueItem(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
             description="The item is withdrawn, as by a record without a value, and stays so although a catalogue file has it."
         ),
     ] = False
+    file_row: Annotated[
+        str | None,
+        Meta(
+            description="Of an item put by hand: a digest of its row in the catalogue file as it was then; empty if it had none. "
+            "While the row stays so, the item stays as it was put. Absent: the next copy of a file writes it."
+        ),
+    ] = None

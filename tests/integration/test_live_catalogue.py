@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from tests.rigs.trainer_rig import counted as trainer_counted
 from tests.rigs.trainer_rig import make_settings, running, send
 from tests.rigs.trainer_rig import until as until_true
 from tests.worlds.tiny_world import TinyWorld
-from tests.worlds.trainer_world import WalkingWorld
+from tests.worlds.trainer_world import DOMAIN_TEXT, WalkingWorld
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -66,7 +67,9 @@ async def read(settings: Settings) -> ItemChanges:
 def test_what_is_written_is_read_and_followed(
     make_rig: RigMaker, broker: Broker, world: TinyWorld, tmp_path: Path
 ) -> None:
-    settings = make_rig(broker).settings
+    domain = tmp_path / "tiny.toml"
+    domain.write_text(DOMAIN_TEXT)
+    settings = make_rig(broker).settings.model_copy(update={"domain": str(domain)})
 
     async def test() -> None:
         assert await read(settings) == ItemChanges({}, -1)
@@ -93,10 +96,44 @@ def test_what_is_written_is_read_and_followed(
             await sync_items(settings, write_items(file, world.items[:10]))
         with pytest.raises(DataError, match="no items"):
             await sync_items(settings, write_items(file, []))
+        hidden = [replace(item, attributes={**item.attributes, "available": "yes"}) for item in world.items]
+        with pytest.raises(DataError, match="filter available available would hide every item"):
+            await sync_items(settings, write_items(file, hidden))
         with pytest.raises(DataError, match="missing"):
             await sync_items(settings, tmp_path / "missing.jsonl")
         async with ItemsReader(settings) as topic:
             assert await topic.everything() == items, "a refused file changes nothing"
+
+    asyncio.run(test())
+
+
+def test_what_was_put_by_hand_stands_until_its_row_in_the_file_changes(
+    make_rig: RigMaker, embedded_broker: Broker, world: TinyWorld, tmp_path: Path
+) -> None:
+    settings, file = make_rig(embedded_broker).settings, tmp_path / "items.jsonl"
+    first, second, *others = world.items
+    closed = Item(first.item_id, "Corrected", {**first.attributes, "available": False})
+
+    async def shown(items: list[Item]) -> tuple[str, str | None]:
+        plan = await sync_items(settings, write_items(file, items))
+        async with ItemsReader(settings) as topic:
+            found = (await topic.everything())[first.item_id]
+        return plan.line(), found.title
+
+    async def test() -> None:
+        await sync_items(settings, write_items(file, world.items))
+        await put_item(settings, closed)
+        line, title = await shown(world.items)
+        assert (line.partition(" (")[0], title) == (
+            "0 items put, 0 withdrawn, 29 unchanged, 1 put by hand before and left so, since their rows are as before",
+            "Corrected",
+        )
+        await put_item(settings, replace(closed, title="Corrected again"))
+        assert (await shown(world.items))[1] == "Corrected again"
+        await put_item(settings, replace(closed, title="Corrected before the row changes"))
+        line, title = await shown([replace(first, title="A new row"), second, *others])
+        assert "1 of them over what was put by hand" in line
+        assert title == "A new row"
 
     asyncio.run(test())
 

@@ -25,6 +25,14 @@ RELEASE_TIMES, TEST_RELEASE_TIMES = (
     "tests/unit/intentrec_core/features/test_release_times.py",
 )
 ITEMS_WRITER, TEST_ITEMS_WRITER = "stream/kafka/items_writer.py", "tests/unit/stream/kafka/test_items_writer.py"
+TEST_LIVE_CATALOGUE = "tests/integration/test_live_catalogue.py"
+LEARNING, BUNDLE_STORE, TEST_CLI = (
+    "stream/cli/learning.py",
+    "stream/cli/bundle_store.py",
+    "tests/unit/stream/cli/test_cli.py",
+)
+STORE, TEST_STORE = "intentrec_core/bundle/store.py", "tests/unit/stream/cli/test_bundles_in_a_store.py"
+BUILDER, TEST_BUILDER = "stream/bundles/builder.py", "tests/unit/stream/bundles/test_builder.py"
 TEST_RETRAIN_PROCESS = "tests/unit/stream/trainer/test_retrain_process.py"
 TEST_TRAIN, TEST_TABLE = (
     "tests/unit/intentrec_core/training/test_train.py",
@@ -143,6 +151,87 @@ DATA = (
             ),
         ),
         (TEST_PROFILE,),
+    ),
+    Mutant(
+        "a field that is constant but for one play passes",
+        (Edit(FINDINGS, "seen.plays[0] <= (1 - CONSTANT_RATIO) * profile.num_plays", "not seen.plays[0]"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "durations that are all alike pass",
+        (Edit(FINDINGS, "profile.num_usual_durations >= CONSTANT_RATIO * known", "False"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "items that a filter shows to nobody pass",
+        (Edit(FINDINGS, "if seen.num_unreached > few", "if False and seen.num_unreached > few"),),
+        (TEST_PROFILE,),
+    ),
+    Mutant(
+        "a catalogue file may hide everything by a filter",
+        (Edit(ITEMS_WRITER, "            filters=domain.filters,\n", ""),),
+        (TEST_LIVE_CATALOGUE,),
+    ),
+    Mutant(
+        "a row that is as it was is written over what was put by hand",
+        (Edit(ITEMS_WRITER, "before.file_row in (None, digest)", "before.file_row is None"),),
+        (TEST_ITEMS_WRITER, TEST_LIVE_CATALOGUE),
+    ),
+    Mutant(
+        "what is put by hand does not say what the file had",
+        (Edit(ITEMS_WRITER, "file_row=_file_row(before)", "file_row=None"),),
+        (TEST_LIVE_CATALOGUE,),
+    ),
+    Mutant(
+        "a catalogue that cannot be used fails the run",
+        (
+            Edit(
+                RETRAIN,
+                "    try:\n        inputs = _inputs(job, running, known)\n",
+                "    inputs = _inputs(job, running, known)\n    try:\n",
+            ),
+        ),
+        (TEST_RETRAIN,),
+    ),
+    Mutant(
+        "the trainer leaves half bundles in the store",
+        (Edit(RETRAIN, "    remove_leftovers(store)\n", ""),),
+        (TEST_RETRAIN,),
+    ),
+    Mutant(
+        "the command train leaves half bundles in the store",
+        (Edit(BUNDLE_STORE, "    remove_leftovers(store)\n", ""),),
+        (TEST_CLI,),
+    ),
+    Mutant(
+        "an index that cannot be built is found after training",
+        (Edit(LEARNING, "    _check_index(settings, data_set, share)\n", ""),),
+        (TEST_CLI,),
+    ),
+    Mutant(
+        "a store that takes no bundle is found after training",
+        (Edit(LEARNING, "    open_store(settings).check_writable()\n", ""),),
+        (TEST_CLI,),
+    ),
+    Mutant(
+        "a broker that is away is found after training",
+        (Edit(LEARNING, "        newest_announced(settings)  #", "        pass  #"),),
+        (TEST_CLI,),
+    ),
+    Mutant(
+        "the trainer finds after training that a store takes no bundle",
+        (Edit(RETRAIN, "    store.check_writable()\n", ""),),
+        (TEST_RETRAIN,),
+    ),
+    Mutant(
+        "what a store is tried with stays there",
+        (Edit(STORE, "        for path in absent:\n", "        for path in ():\n"),),
+        (TEST_STORE,),
+    ),
+    Mutant(
+        "a bundle is built whose messages cannot be sent",
+        (Edit(BUILDER, "    check_message_sizes(\n", "    (lambda *_, **__: None)(\n"),),
+        (TEST_BUILDER,),
     ),
     Mutant(
         "a stored play with an empty action is sent",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -58,3 +62,13 @@ def fault_of(call, *arguments, **keywords):
     with pytest.raises(BundleError) as refused:
         call(*arguments, **keywords)
     return refused.value.fault
+
+
+def half_bundle(store: Path, age_s: float) -> Path:
+    """What a publisher that was killed so long ago has left in a store; returns its folder."""
+    folder = store / "b0123456789ab"
+    folder.mkdir(parents=True)
+    left = folder / bundle.WEIGHTS
+    left.write_bytes(b"half")
+    os.utime(left, (time.time() - age_s,) * 2)
+    return folder

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,7 +102,7 @@ def item(number: int) -> dict[str, Any]:
 def play(number: int) -> dict[str, Any]:
     return {
         "action": "buy" if number % 5 == 0 else "look",
-        "duration_s": 60.0,
+        "duration_s": 60.0 + number % 7,
         "device": "tv" if number % 2 else "phone",
         "max_maturity": "2",
         "region": "fr" if number % 4 == 0 else "de",
@@ -262,6 +264,12 @@ def test_an_intent_that_is_the_same_at_nearly_all_plays_is_a_warning() -> None:
     assert "intent action has the same label, 'look', at nearly all 240 plays where it is known" in found[0].text
 
 
+def once_in(num: int, first: Change, others: Change) -> Change:
+    """The change ``first`` for one of ``num`` rows, and ``others`` for the rest."""
+    numbers = itertools.count()
+    return lambda row: (others if next(numbers) % num else first)(row)
+
+
 def some(changed: Change, name: str, *values: Any) -> Change:
     """The change for rows that have one of these values only."""
     return lambda row: changed(row) if row[name] in values else row
@@ -280,8 +288,50 @@ DOUBTFUL: list[tuple[Change, Change, str]] = [
         same,
         "intent price_band: 2 items have a value for 'price' that is none of its labels",
     ),
-    (same, with_(duration_s=3_600_000.0), "half of the plays last 3,600,000 s or more, which is over a day"),
+    (
+        same,
+        lambda row: row | {"duration_s": row["duration_s"] * 60_000},
+        "half of the plays last 3,780,000 s or more, which is over a day",
+    ),
     (same, without("duration_s"), "no play has a duration_s, by which [duration_weight] weights plays"),
+    (
+        same,
+        with_(duration_s=0.0),
+        "duration_s is 0 at 240 of 240 plays, so that [duration_weight] weights them all alike",
+    ),
+    (same, with_(duration_s=42.5), "duration_s is 42.5 at 240 of 240 plays, so that"),
+    (
+        same,
+        once_in(240, with_(duration_s=7.0), with_(duration_s=42.0)),
+        "duration_s is 42 at 239 of 240 plays, so that",
+    ),
+    (same, once_in(240, same, without("duration_s")), "1 of 240 plays have a duration_s, by which"),
+    (
+        same,
+        once_in(240, without("device"), with_(device="tv")),
+        "field device has the same label, 'tv', at all 239 plays where",
+    ),
+    (
+        with_(maturity=0),
+        same,
+        "filter at_most maturity hides no item at any play: check that 'maturity' says which items may be shown",
+    ),
+    (with_(regions="de"), with_(region="de"), "filter contains regions hides no item at any play"),
+    (
+        once_in(2, with_(regions=["DE,AT"]), with_(regions=["de", "fr"])),
+        same,
+        "filter contains regions shows 6 of 12 items at no play, for instance those with ['DE,AT']: no context.region",
+    ),
+    (
+        once_in(3, with_(maturity=2), with_(maturity=18)),
+        same,
+        "filter at_most maturity shows 8 of 12 items at no play, for instance those with 18.0: no context.max_maturity",
+    ),
+    (
+        same,
+        once_in(25, with_(region="DE"), with_(region="de")),
+        "filter contains regions hides every item at 10 of 240 plays: no item has data for the value of context.region that",
+    ),
     (
         same,
         some(with_(region="DE"), "region", "fr"),
@@ -312,6 +362,16 @@ def test_members_who_have_not_sent_what_a_filter_needs_are_counted() -> None:
         "filter contains regions hides every item at 30 of 240 plays: their members had not sent context.region yet; send it, or "
         "give the filter a default"
     ]
+
+
+@pytest.mark.parametrize(("share", "is_said"), [(0.05, True), (0.051, False)])
+def test_a_filter_that_shows_a_twentieth_or_less_is_said(share: float, is_said: bool) -> None:
+    measured, _ = profile()
+    in_stock, *others = measured.filters
+    hardly = msgspec.structs.replace(measured, filters=(msgspec.structs.replace(in_stock, shown=share), *others))
+    said = [finding.text for finding in findings(parse_domain(DOMAIN, "kiosk.toml"), hardly)]
+    line = "filter available in_stock shows 5.0% of the items, as a mean over the plays: check 'in_stock'"
+    assert said == ([line] if is_said else [])
 
 
 def test_a_rare_value_that_lets_items_through_is_found_behind_many_that_do_not() -> None:
@@ -346,11 +406,17 @@ def test_an_attribute_that_items_have_is_not_called_missing(items: Change, said:
     assert not any("no item that was played has the attribute" in finding.text for finding in found)
 
 
+def test_items_that_were_played_may_all_be_available() -> None:
+    assert profile(with_(in_stock=True))[1] == []
+
+
 def test_a_filters_default_holds_for_members_who_have_sent_nothing() -> None:
     declared = 'event_key = "region"\n'
     measured, found = profile(plays=without("region"), domain=DOMAIN.replace(declared, f'{declared}default = "fr"\n'))
 
-    assert found == []
+    assert [finding.text.partition(":")[0] for finding in found] == [
+        "filter contains regions shows 6 of 12 items at no play, for instance those with ['de']"
+    ]
     assert measured.filters[2].num_plays == 240
     assert measured.filters[2].shown == pytest.approx(6 / 12)
 

@@ -32,6 +32,7 @@ from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.columns import collate
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
+from stream.bundles import builder
 from stream.bundles.builder import (
     TRAINED_UNTIL,
     BuiltBundle,
@@ -43,6 +44,7 @@ from stream.bundles.builder import (
     popularity,
 )
 from stream.bundles.serving import PLAYS_UNTIL, load_serving
+from stream.wire.sizes import OVERHEAD_BYTES, TopicLimits, largest_intent_update
 from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
 
@@ -114,6 +116,18 @@ def test_a_bundle_of_data_that_make_a_filter_meaningless_is_not_built(
     ):
         build_bundle(tmp_path, model_of(walk, model), plays)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_whose_messages_cannot_be_sent_is_refused_when_it_is_built(
+    tmp_path: Path, walk: WalkingWorld, model: IntentRec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = largest_intent_update(walk.domain) + OVERHEAD_BYTES
+    monkeypatch.setattr(builder, "DEFAULT_LIMITS", TopicLimits(intents=room))
+    build(tmp_path / "whole", walk, model)
+    monkeypatch.setattr(builder, "DEFAULT_LIMITS", TopicLimits(intents=room - 1))
+    with pytest.raises(BundleError, match="an intent update can take") as raised:
+        build(tmp_path / "too large", walk, model)
+    assert raised.value.fault is BundleFault.MESSAGE_SIZE
 
 
 @pytest.mark.parametrize("kind", ["exact", "flat", "hnsw", "ivf"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,39 @@ def test_publishing_removes_what_is_a_day_old(tmp_path, ref):
         os.utime(path, (path.stat().st_mtime - 100_000,) * 2)
     remove_leftovers(store)
     assert store.unfinished() == {}
+
+
+@pytest.mark.parametrize("has_bundle", [False, True])
+def test_a_store_is_tried_before_the_work_and_nothing_of_it_stays(store, tmp_path, ref, has_bundle):
+    if has_bundle:
+        store.publish(ref)
+    before = [
+        store._files.find(tmp_path.name, withdirs=True),
+        sorted(tmp_path.rglob("*")),
+        store._files.exists(store._root),
+    ]
+    store.check_writable()
+    store._files.invalidate_cache()
+    assert [
+        store._files.find(tmp_path.name, withdirs=True), sorted(tmp_path.rglob("*")), store._files.exists(store._root)
+    ] == before  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("url", "cache", "said"),
+    [
+        ("{}/file/store", "{}/cache", "file/store takes no files: NotADirectoryError"),
+        ("{}/store", "{}/file/cache", r"the cache \(.*file/cache/bundles\) takes no files: NotADirectoryError"),
+        ("http://127.0.0.1:1/store", "{}/cache", "store takes no files: ClientConnectorError"),
+    ],
+)
+def test_a_store_that_takes_no_files_is_named_with_the_reason(tmp_path, url, cache, said):
+    (tmp_path / "file").write_text("")
+    store = BundleStore(url.format(tmp_path), Path(cache.format(tmp_path)))
+    with pytest.raises(BundleError, match=said) as raised:
+        store.check_writable()
+    assert raised.value.fault is BundleFault.UNREACHABLE
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_first_characters_of_a_version_are_enough_if_no_other_starts_with_them(store, tmp_path, files, ref):

@@ -17,10 +17,11 @@ from typer.main import get_command
 from intentrec_core import errors
 from intentrec_core.bundle.contents import load_bundle
 from intentrec_core.domain.toml import domain_text, load_domain
-from intentrec_core.errors import DataError, IntentRecError
+from intentrec_core.errors import BrokerError, BundleError, ConfigError, DataError, IntentRecError
 from intentrec_core.plays.table import PlayRow, plays_table
 from stream.cli import root
 from stream.cli.data_source import load_data, load_plays
+from tests.worlds.bundle_files import half_bundle
 
 COMMANDS = (
     "data", "train", "eval", "broker", "topics", "worker", "trainer", "replay", "simulate", "demo", "bundle",
@@ -244,6 +245,31 @@ def test_train_prints_the_data_profile_and_refuses_an_intent_without_labels(
     )
 
 
+def test_a_store_or_a_broker_that_cannot_take_the_bundle_is_found_before_the_plays_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    full = tmp_path / "file" / "store"
+    assert run("train", "--data", "nowhere", "--bundles", str(full)) == BundleError.exit_code
+    assert f"{full} takes no files: NotADirectoryError" in capsys.readouterr().err
+    away = ("--announce", "--broker", "127.0.0.1:1")
+    assert run("train", "--data", "nowhere", *away) == BrokerError.exit_code
+    assert not (tmp_path / "bundles").exists(), "what was tried leaves nothing behind"
+
+
+def test_an_index_that_the_plays_are_too_few_for_is_refused_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = str(tmp_path / "world")
+    assert run("simulate", "--out", world, "--plays", "300", "--users", "20", "--items", "200") == 0
+    capsys.readouterr()
+    tiny = ("--epochs", "1", "--width", "16", "--layers", "1", "--device", "cpu", "--no-references")
+    assert run("train", "--data", world, "--domain", "video", *tiny, "--index", "pruned") == ConfigError.exit_code
+    shown = capsys.readouterr()
+    assert "known at" not in shown.out, "the profile comes before the first epoch"
+    assert "intentrec: index pruned needs" in shown.err
+
+
 def test_train_reads_prices_however_a_table_holds_them_and_names_what_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,6 +298,7 @@ def test_train_reads_prices_however_a_table_holds_them_and_names_what_it_leaves_
         if kind == "foreign":
             _spell_otherwise(world / "items.parquet")
         monkeypatch.setenv("INTENTREC_BUNDLE_URL", str(tmp_path / kind))
+        half_bundle(tmp_path / kind, age_s=100_000)  # left by a publisher that was killed a day ago
         capsys.readouterr()
         assert run("train", *small, "--no-references") == 0
         shown = capsys.readouterr()

@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from intentrec_core.domain.spec import Filter, FilterKind
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue, Item, LeftOut
 from intentrec_core.features.release_times import check_release_times
-from stream.kafka.items_writer import MAX_ITEM_BYTES, SyncPlan, plan_sync, put_item, sync_items
+from stream.kafka.items_writer import MAX_ITEM_BYTES, SyncPlan, _file_row, plan_sync, put_item, sync_items
 from stream.settings import Settings
 from stream.wire.codec import decode_item
 from stream.wire.messages import CatalogueItem
@@ -27,7 +28,8 @@ def rows(num: int, **attributes: Any) -> list[Item]:
 
 def after(known: Mapping[str, CatalogueItem], plan: SyncPlan) -> dict[str, CatalogueItem]:
     """The items on the topic once the plan is written."""
-    items = {**known, **{key.decode(): decode_item(value) for key, value in plan.put.items()}}
+    written = {**plan.put, **plan.noted}
+    items = {**known, **{key.decode(): decode_item(value) for key, value in written.items()}}
     return {item_id: item for item_id, item in items.items() if item_id.encode() not in plan.withdraw}
 
 
@@ -57,10 +59,54 @@ def test_items_put_by_hand_stay_where_the_file_does_not_have_them() -> None:
     assert after({**FIVE, "hand": HAND}, plan_sync("items.jsonl", rows(5), {**FIVE, "hand": HAND}))["hand"] == HAND
 
 
-def test_of_a_hand_and_a_file_the_last_write_counts() -> None:
+def by_hand(title: str, before: CatalogueItem | None) -> CatalogueItem:
+    """What ``items put`` writes over a record of the topic."""
+    return CatalogueItem(item_id="m1", title=title, file_row=_file_row(before))
+
+
+def other_order(row: Item) -> Item:
+    return Item(row.item_id, row.title, dict(reversed(row.attributes.items())))
+
+
+def test_what_was_put_by_hand_stays_until_its_row_in_the_file_changes() -> None:
+    file = rows(5, year=1999, genres=["Drama"])
+    known = after({}, plan_sync("items.jsonl", file, {}))
+    known["m1"] = by_hand("Corrected", known["m1"])
+    for same in (file, [other_order(row) for row in file]):
+        plan = plan_sync("items.jsonl", same, known)
+        assert plan.kept == ["m1"]
+        assert b"m1" not in plan.put
+        assert not plan.noted
+        assert "1 put by hand before and left so, since their rows are as before (m1)" in plan.line()
+    known["m1"] = by_hand("Corrected again", known["m1"])
+    changed = [file[0], Item("m1", "Title 1", {"year": 2000, "genres": ["Drama"]}), *file[2:]]
+    plan = plan_sync("items.jsonl", changed, known)
+    assert plan.over_hand == ["m1"]
+    assert "1 items put, 0 withdrawn, 4 unchanged, 1 of them over what was put by hand" in plan.line()
+    synced = after(known, plan)
+    assert (synced["m1"].title, synced["m1"].written_by, synced["m1"].file_row) == ("Title 1", "file", None)
+
+
+def test_a_file_that_gets_a_row_for_an_item_put_by_hand_is_the_last_write() -> None:
+    known = {**FIVE, "m5": CatalogueItem(item_id="m5", title="By hand", file_row=_file_row(None))}
+    assert after(known, plan_sync("items.jsonl", rows(6), known))["m5"].title == "Title 5"
+
+
+def test_what_another_program_put_stays_until_the_row_changes_from_the_next_sync_on() -> None:
+    """So do the records of earlier releases: none says what the file had then."""
     known = {**FIVE, "m1": CatalogueItem(item_id="m1", title="Corrected")}
-    synced = after(known, plan_sync("items.jsonl", rows(5), known))
-    assert (synced["m1"].title, synced["m1"].written_by) == ("Title 1", "file")
+    plan = plan_sync("items.jsonl", rows(5), known)
+    assert (list(plan.noted), list(plan.put), plan.kept) == ([b"m1"], [], ["m1"])
+    known = after(known, plan)
+    assert (known["m1"].title, known["m1"].written_by) == ("Corrected", "hand")
+    assert not plan_sync("items.jsonl", rows(5), known).noted
+    assert after(known, plan_sync("items.jsonl", rows(5, year=1), known))["m1"].attributes == {"year": 1}
+
+
+def test_an_item_withdrawn_by_hand_and_put_again_by_hand_stays() -> None:
+    withdrawn = CatalogueItem(item_id="m1", withdrawn=True)
+    known = {**FIVE, "m1": by_hand("Back", withdrawn)}
+    assert after(known, plan_sync("items.jsonl", rows(5), known))["m1"].title == "Back"
 
 
 def test_what_was_withdrawn_by_hand_is_not_put_again_by_a_file() -> None:
@@ -105,6 +151,66 @@ def test_a_file_that_lost_a_column_changes_nothing(empty: dict[str, Any]) -> Non
         with pytest.raises(DataError, match=rf"^items\.jsonl: {said}"):
             plan_sync("items.jsonl", changed, known)
         assert len(plan_sync("items.jsonl", changed, known, allow_shrink=True).put) == 5
+
+
+FILTERS = (
+    Filter(kind=FilterKind.AVAILABLE, key="in_stock"),
+    Filter(kind=FilterKind.AT_MOST, key="maturity", event_key="max_maturity"),
+    Filter(kind=FilterKind.CONTAINS, key="regions", event_key="region"),
+)
+MAY_BE_SHOWN: dict[str, Any] = {"in_stock": True, "maturity": 6, "regions": ["DE", "AT"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("in_stock", "yes"), ("in_stock", False), ("in_stock", 0), ("in_stock", [True, False]),
+        ("maturity", "PG"), ("maturity", True), ("maturity", [6, 12]),
+        ("regions", "DE,AT"), ("regions", " "), ("regions", [None]), ("regions", ["de"]),
+    ],
+)  # fmt: skip
+def test_a_file_by_which_a_filter_would_hide_more_than_a_fifth_changes_nothing(name: str, value: Any) -> None:
+    known = after({}, plan_sync("items.jsonl", rows(10, **MAY_BE_SHOWN), {}, filters=FILTERS))
+    for num_hidden in (2, 3, 10):
+        hidden = [
+            Item(row.item_id, row.title, {**row.attributes, name: value}) for row in rows(num_hidden, **MAY_BE_SHOWN)
+        ]
+        changed = [*hidden, *rows(10, **MAY_BE_SHOWN)[num_hidden:]]
+        allowed = plan_sync("items.jsonl", changed, known, filters=FILTERS, allow_shrink=True)
+        assert len(allowed.put) == num_hidden
+        if num_hidden == 2:
+            assert plan_sync("items.jsonl", changed, known, filters=FILTERS) == allowed, "a fifth is allowed"
+            continue
+        with pytest.raises(DataError, match=rf"^items\.jsonl: filter [a-z_]+ {name} would hide .*--allow-shrink$"):
+            plan_sync("items.jsonl", changed, known, filters=FILTERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("in_stock", "yes"), ("maturity", "PG"), ("regions", " "), ("regions", None)]
+)
+def test_a_first_file_that_a_filter_would_hide_whole_changes_nothing(name: str, value: Any) -> None:
+    with pytest.raises(DataError, match=rf"^items\.jsonl: filter [a-z_]+ {name} would hide every item: no row has "):
+        plan_sync("items.jsonl", rows(5, **{**MAY_BE_SHOWN, name: value}), {}, filters=FILTERS)
+    one = [*rows(4, **{**MAY_BE_SHOWN, name: value}), Item("m4", "T", MAY_BE_SHOWN)]
+    assert len(plan_sync("items.jsonl", one, {}, filters=FILTERS).put) == 5
+
+
+def test_the_last_items_that_a_filter_shows_are_not_hidden_by_a_file() -> None:
+    """They are a small part of the items, and all that anybody sees."""
+    closed = {**MAY_BE_SHOWN, "in_stock": False}
+    file = [*rows(99, **closed), Item("m99", "T", MAY_BE_SHOWN)]
+    known = after({}, plan_sync("items.jsonl", file, {}, filters=FILTERS))
+    with pytest.raises(DataError, match="available in_stock would hide"):
+        plan_sync("items.jsonl", [*rows(99, **closed), Item("m99", "T", closed)], known, filters=FILTERS)
+    new = Item("new", "T", MAY_BE_SHOWN)
+    with pytest.raises(DataError, match="would hide 1 of the 1 items of the topic that it can show"):
+        plan_sync("items.jsonl", [*rows(99, **closed), Item("m99", "T", closed), new], known, filters=FILTERS)
+
+
+def test_data_that_a_filter_reads_however_they_are_spelled_hide_nothing() -> None:
+    known = after({}, plan_sync("items.jsonl", rows(5, **MAY_BE_SHOWN), {}, filters=FILTERS))
+    spelled = rows(5, in_stock="1", maturity="12.0", regions="AT")
+    assert len(plan_sync("items.jsonl", spelled, known, filters=FILTERS).put) == 5
 
 
 def test_new_items_and_items_withdrawn_by_hand_may_lack_what_the_others_have() -> None:

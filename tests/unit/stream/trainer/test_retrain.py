@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from intentrec_core.bundle.contents import LoadedBundle
 from intentrec_core.bundle.format import BUNDLE_FILES, WEIGHTS
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.domain.toml import parse_domain
-from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.errors import BundleError, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.vocabulary import ItemTable
 from intentrec_core.plays.table import plays_table
@@ -24,6 +25,7 @@ from stream.trainer import retrain as subject
 from stream.trainer.event_log_writer import backfill
 from stream.trainer.retrain import held_out_from, retrain, rows_for
 from stream.trainer.retrain_job import GateReason, RetrainJob
+from tests.worlds.bundle_files import half_bundle
 from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
 
@@ -88,7 +90,9 @@ def published(job: RetrainJob) -> LoadedBundle:
 
 def test_a_first_bundle_and_a_warm_one_with_rows_for_new_items(job: RetrainJob, tmp_path: Path) -> None:
     log_plays(job, 600)
+    half = half_bundle(tmp_path / "store", age_s=100_000)
     first = published(job)
+    assert not half.exists(), "a publisher that was killed left it a day ago"
     assert first.manifest.parent is None
     assert first.manifest.facts[TRAINED_UNTIL] == START_MS + 450 * 30_000  # a quarter is held out
     log_plays(job, 1_200)
@@ -224,14 +228,39 @@ def test_plays_that_an_older_trainer_logged_in_another_unit_are_not_trained_on(j
     assert (result.outcome, result.detail) == (TrainerOutcome.SKIPPED, "299 new plays; a run needs 300")
 
 
-def test_releases_in_another_unit_end_the_run_with_the_file_and_the_unit(job: RetrainJob, tmp_path: Path) -> None:
+RELEASE = '"item_id": "item-1", "title": "One", "released": '
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (f"{{{RELEASE}1577836800000}}\n", r"items\.jsonl: .*item 'item-1': released is 1577836800000.* milliseconds"),
+        (f"{{{RELEASE}1}}\n{{{RELEASE}1}}\n", r"items\.jsonl: .*'item-1'"),
+        ('{"title": "which item is it?"}\n', r"items\.jsonl: "),
+    ],
+    ids=["releases in another unit", "an id twice", "no ids"],
+)
+def test_a_catalogue_that_cannot_be_used_gates_the_run_with_the_file_and_the_reason(
+    job: RetrainJob, tmp_path: Path, rows: str, said: str
+) -> None:
     log_plays(job, 600)
     domain, items = Path(job.domain), tmp_path / "items.jsonl"
     release = 'rule = "time_since_release"\nkey = "released"\nedges = [30.0]\n'
     domain.write_text(f'{DOMAIN_TEXT}\n[[field]]\nname = "age_now"\nkind = "bucketed"\nsource = "rule"\n{release}')
-    items.write_text('{"item_id": "item-1", "title": "One", "released": 1577836800000}\n')
-    with pytest.raises(DataError, match=r"items\.jsonl: .*item 'item-1': released is 1577836800000.* milliseconds"):
-        retrain(msgspec.structs.replace(job, catalogue=str(items)))
+    items.write_text(rows)
+    result = retrain(msgspec.structs.replace(job, catalogue=str(items)))
+    assert (result.outcome, result.reason) == (TrainerOutcome.GATED, GateReason.DATA)
+    assert re.match(f".*{said}", result.detail)
+
+
+def test_a_store_that_takes_no_files_is_found_before_training(
+    job: RetrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_plays(job, 600)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(subject, "train", None)
+    with pytest.raises(BundleError, match="file/store takes no files"):
+        retrain(msgspec.structs.replace(job, bundle_url=str(tmp_path / "file" / "store")))
 
 
 def test_held_out_plays_are_the_newest_quarter_of_the_new_ones_within_limits() -> None:
