@@ -236,8 +236,8 @@ class Settings(BaseSettings):
         5,
         ge=1,
         le=3600,
-        description="seconds between two tables of counts on item_counts_topic; train --item-counts learns from counts that are as "
-        "old",
+        description="seconds between two tables of counts on item_counts_topic; train --item-counts learns from counts that are "
+        "as old",
     )
     gate_margin: float = Field(
         0.02, ge=0, le=1, description="how much worse than the serving bundle a new one may be, relative to its metrics"

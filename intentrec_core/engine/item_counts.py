@@ -1,6 +1,6 @@
 """What is popular now, kept play by play: the decayed counts of :mod:`intentrec_core.features.play_counts` as plays come.
 
-    plays ─ fold ─▶ CountFold: sums of each item as of its newest play ─ packed, by blocks of items ─▶ ItemCounts: columns as of now
+    plays ─ fold ─▶ CountFold: sums of each item as of its newest play ─ packed, in blocks ─▶ ItemCounts: columns as of now
 
 A sum only decays between two plays of its item, so an item without new plays is not touched, and its block stays as it is.
 Plays may come in any order of event time. Another order of the same plays gives the same sums but for rounding, within 1e-9 of
@@ -11,8 +11,8 @@ Shapes: N items, P plays, C columns: one per decay, and the age (:mod:`intentrec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from intentrec_core.kernels.decayed_counts import fold_events, sums_at
 
 #: Items in one block: 56 kB, far below the size of a record that any broker takes.
 BLOCK_ITEMS = 1024
-#: One item: the hash of its id, the times of its first and its newest play in milliseconds since 1970, and its sums as of the newest.
+#: One item: the hash of its id, the times of its first and its newest play in milliseconds since 1970, and its sums as of the
+#: newest.
 ENTRY = np.dtype([("item_hash", "<u8"), ("first_ms", "<i8"), ("newest_ms", "<i8"), ("sums", "<f8", (len(DECAYS_S),))])
 #: Which of the sums is that of a week.
 WEEK = 2
@@ -105,7 +106,7 @@ class ItemCounts:
     """A table of counts as of one event time: what the columns of its items are.
 
     ``sequence``: rises with every table. ``at_ms``: the newest event time folded, which the columns are of.
-    ``offsets``: by partition of the plays topic, the offset after the last play that is counted.
+    ``written_s``: when it was written, in seconds since 1970.
     Shapes: hashes u64[N], ascending; columns f32[N, C] as of :meth:`PlayCounts.columns`; week f64[N], the sums of a week.
     """
 
@@ -114,10 +115,10 @@ class ItemCounts:
     hashes: NDArray[np.uint64]
     columns: NDArray[np.float32]
     week: NDArray[np.float64]
-    offsets: Mapping[int, int] = field(default_factory=dict)
+    written_s: float
 
     @classmethod
-    def of(cls, blocks: Sequence[bytes], sequence: int, at_ms: int, offsets: Mapping[int, int]) -> ItemCounts:
+    def of(cls, blocks: Sequence[bytes], sequence: int, at_ms: int, written_s: float) -> ItemCounts:
         """The table that packed blocks hold.
 
         Raises: ValueError where a block is no whole number of entries, or a number is none that plays give.
@@ -134,16 +135,25 @@ class ItemCounts:
             columns[:, :-1], columns[:, -1] = np.log1p(sums), np.log1p(age_days)
         if not np.isfinite(columns).all() or (columns < 0).any() or (hashes[1:] == hashes[:-1]).any():
             raise ValueError("an item is there twice, or a sum or a time is none that plays give")
-        return cls(sequence, at_ms, hashes, columns, sums[:, WEEK].copy(), offsets)
+        return cls(sequence, at_ms, hashes, columns, sums[:, WEEK].copy(), written_s)
 
-    def places(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def columns_of(self, hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """The columns of items, all 0 for one that was not played. Shapes: u64[R] -> f32[R, C]."""
+        found = np.zeros((len(hashes), NUM_COLUMNS), dtype=np.float32)
+        place = self._places(hashes)
+        found[place >= 0] = self.columns[place[place >= 0]]
+        return found
+
+    def week_of(self, hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """Plays of items, decayed by a week, 0 for one that was not played. Shapes: u64[R] -> f64[R]."""
+        found = np.zeros(len(hashes))
+        place = self._places(hashes)
+        found[place >= 0] = self.week[place[place >= 0]]
+        return found
+
+    def _places(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Where the items with these hashes are in the table, -1 for items that were not played. Shapes: u64[R] -> i64[R]."""
         if not len(self.hashes):
             return np.full(len(hashes), -1, dtype=np.int64)
         place = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
         return np.where(self.hashes[place] == hashes, place, -1)
-
-    def columns_of(self, hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """The columns of items, all 0 for one that was not played. Shapes: u64[R] -> f32[R, C]."""
-        place = self.places(hashes)
-        return np.where(place[:, None] >= 0, self.columns[place] if len(self.hashes) else np.float32(0), np.float32(0))

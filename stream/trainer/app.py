@@ -135,9 +135,7 @@ class TrainerProcess:
         announced = await stack.enter_async_context(AnnouncementFollower(settings))
         self._note_announcements(*await announced.read())
         counter, counts_writer = await self._begin_counting()
-        follower = LogFollower(
-            settings, domain, writer, self.metrics, self._set_log_error, on_plays=counter.take
-        )
+        follower = LogFollower(settings, domain, writer, self.metrics, self._set_log_error, on_plays=counter.take)
         stack.push_async_callback(self._stop_following, follower)
         await follower.start()
         self._follower, self._not_ready = follower, None
@@ -190,7 +188,9 @@ class TrainerProcess:
             newest = await reader.to_the_end()
         log = EventLog(settings.event_log_dir, settings.plays_topic)
         goes_on = await asyncio.to_thread(counter.begin, newest, log)
-        logger.info("counting plays: %d items, %s", len(counter.fold), "from the newest table on" if goes_on else "anew")
+        logger.info(
+            "counting plays: %d items, %s", len(counter.fold), "from the newest table on" if goes_on else "anew"
+        )
         continues = newest if goes_on else None
         return counter, CountsWriter(
             settings, self.metrics, counter, continues, reader.last_sequence, self.confirm_lead

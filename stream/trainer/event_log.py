@@ -178,8 +178,8 @@ class EventLog:
         return table.select(PLAYS.names).take(pa.array(order)).combine_chunks()
 
     def in_log_order(self, since: Mapping[int, int]) -> Iterator[tuple[int, pa.Table, int]]:
-        """The plays of each partition in the order of their offsets, from an offset on (0 where none is given), with repeats of an
-        event id: partition, a table with ``offset``, ``user_id``, ``event_id``, ``item_id`` and ``ts_ms``, and the offset after it.
+        """The plays of each partition in the order of their offsets, from an offset on (0 where none is given), with repeats of
+        an event id: partition, a table with ``offset``, ``user_id``, ``event_id``, ``item_id`` and ``ts_ms``, and the end.
 
         Raises: DataError naming the segment that cannot be read; FileNotFoundError where segments are merged meanwhile.
         Cost: memory for one segment.

@@ -104,8 +104,8 @@ class LogFollower:
     """Copies the topic into the log until cancelled. Owned by the event loop.
 
     ``on_log_error`` is called with one line when the log cannot be written, and with None once it can be written again.
-    ``on_plays`` is called with the plays read from a partition, and the offset after them; plays that the log has already may come
-    again.
+    ``on_plays`` is called with the plays read from a partition, and the offset after them; plays that the log has already may
+    come again.
     """
 
     def __init__(

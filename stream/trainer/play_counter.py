@@ -69,5 +69,3 @@ class PlayCounter:
         if len(seen) > 2 * REPEAT_OFFSETS:
             kept = {play: offset for play, offset in seen.items() if next_offset - offset <= REPEAT_OFFSETS}
             self._seen[partition] = kept
-
-

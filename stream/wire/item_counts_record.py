@@ -13,6 +13,7 @@ record of each key. So the head names its blocks by their hashes, and a table is
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +21,13 @@ from dataclasses import dataclass
 import msgspec
 import xxhash
 
+from intentrec_core.engine.item_counts import ItemCounts
 from intentrec_core.features.count_columns import DECAYS_S
+from intentrec_core.times import parse_time
 from stream.wire.codec import decode_counts_head
 from stream.wire.messages import ItemCountsHead
+
+logger = logging.getLogger(__name__)
 
 HEAD_KEY = b"head"
 _BLOCK_KEY = re.compile(rb"block-([0-9]{1,9})")
@@ -86,3 +91,13 @@ class CountsAssembly:
             return False
         self.newest, self.num_incomplete = PackedCounts(head, [block for _, block in held]), 0
         return True
+
+
+def read_table(packed: PackedCounts) -> ItemCounts | None:
+    """A complete table as its columns; None, with a warning, where a number in it is none that plays give."""
+    head = packed.head
+    try:
+        return ItemCounts.of(packed.blocks, head.sequence, head.event_time_ms, parse_time(head.written_at) / 1000.0)
+    except ValueError as error:
+        logger.warning("table %d of counts is left out: %s", head.sequence, error)
+        return None

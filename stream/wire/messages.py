@@ -306,8 +306,8 @@ class ItemCountsHead(Struct, frozen=True, kw_only=True, gc=False):
     offsets: Annotated[
         dict[str, int],
         Meta(
-            description="By partition of the plays topic, the offset after the last play that is counted. Partition -1: plays older "
-            "than the topic, numbered in their own order."
+            description="By partition of the plays topic, the offset after the last play that is counted. Partition -1: plays "
+            "older than the topic, numbered in their own order."
         ),
     ]
     decays_s: Annotated[list[float], Meta(description="Seconds after which each of an item's sums has fallen to 1/e.")]

@@ -243,9 +243,9 @@ def _messages() -> dict[str, Any]:
             "summary": "Counts of plays of some of the items; a table begins to count with its head.",
             "contentType": "application/octet-stream",
             "payload": {
-                "description": f"Entries of {ENTRY.itemsize} bytes, little-endian: xxh3-64 of the item_id, the times of the item's first "
-                "and newest play in milliseconds since 1970 (64-bit integers), and a sum for each of the head's decays_s (64-bit "
-                "floats) as of the newest play."
+                "description": f"Entries of {ENTRY.itemsize} bytes, little-endian: xxh3-64 of the item_id, the times of its "
+                "first and newest play in milliseconds since 1970 (64-bit integers), and a sum for each of the head's decays_s "
+                "(64-bit floats) as of the newest play."
             },
             "bindings": {"kafka": {"key": {"type": "string", "pattern": "^block-[0-9]+$"}}},
         },

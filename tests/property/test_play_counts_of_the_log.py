@@ -27,7 +27,7 @@ TOLERANCE = 1e-9
 NUM_PARTITIONS = 2
 START_MS = 1_772_323_200_000
 
-#: A play of an item at a time by its number; a repeat of one of the last plays; the log's next flush; a table; an end of the trainer.
+#: A play of an item at a time; a repeat of one of the last plays; a flush of the log; a table; an end of the trainer.
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("play"), st.integers(0, NUM_PARTITIONS - 1), st.integers(0, 4), st.integers(0, 10**9)),

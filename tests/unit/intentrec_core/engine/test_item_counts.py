@@ -1,4 +1,4 @@
-"""Counts kept play by play are those that training computes at once, in whatever order plays come and wherever folding was cut."""
+"""Counts kept play by play are those that training computes at once, in whatever order plays come, wherever folding was cut."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAYS = st.lists(st.tuples(st.integers(1, NUM_ITEMS), st.integers(0, 90 * 86_400
 
 
 def table(fold: CountFold, at_ms: int) -> ItemCounts:
-    return ItemCounts.of([fold.block(number) for number in range(fold.num_blocks)], 1, at_ms, {})
+    return ItemCounts.of([fold.block(number) for number in range(fold.num_blocks)], 1, at_ms, 0.0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,7 +38,10 @@ def test_sums_of_plays_in_any_order_are_those_of_training(
         found = table(fold, 1000 * moment_s).columns_of(np.arange(NUM_ITEMS + 2, dtype=np.uint64))
     finally:
         item_counts.BLOCK_ITEMS = before
-    rows, ts_s = np.array([item for item, _ in plays]), np.array([START_S + at_s for _, at_s in plays], dtype=np.float64)
+    rows, ts_s = (
+        np.array([item for item, _ in plays]),
+        np.array([START_S + at_s for _, at_s in plays], dtype=np.float64),
+    )
     trained = PlayCounts(rows, ts_s, NUM_ITEMS + 2, refresh_s=1).columns(np.array([float(moment_s)]))[0].T
     np.testing.assert_allclose(found, trained, rtol=1e-5, atol=1e-7)
     assert fold.newest_ms == 1000 * (START_S + max(at_s for _, at_s in plays))
@@ -68,6 +71,6 @@ def test_a_table_that_plays_do_not_give_is_refused(broken: str) -> None:
     else:
         entries["first_ms"][0] = 90_000_000_000
     with pytest.raises(ValueError, match="is there twice, or a sum"):
-        ItemCounts.of([entries.tobytes()], 1, 2000, {})
+        ItemCounts.of([entries.tobytes()], 1, 2000, 0.0)
     with pytest.raises(ValueError, match="multiple of element size"):
-        ItemCounts.of([entries.tobytes()[:-1]], 1, 2000, {})
+        ItemCounts.of([entries.tobytes()[:-1]], 1, 2000, 0.0)
