@@ -67,9 +67,13 @@ class BundleSwitch:
     @property
     def responders(self) -> tuple[Responder, ...]:
         """The responders of all bundles that serve a member now."""
-        if self._migration is None:
-            return (self._current.responder,)
-        return self._current.responder, self._migration.coming.responder
+        return tuple(runner.responder for runner in self._runners)
+
+    @property
+    def _runners(self) -> tuple[BundleRunner, ...]:
+        """The runners of all bundles that serve a member now. May be asked from another thread."""
+        migration = self._migration
+        return (self._current,) if migration is None else (self._current, migration.coming)
 
     @property
     def cache(self) -> SlotCache:
@@ -127,21 +131,19 @@ class BundleSwitch:
         """Applies changes of the catalogue to the bundles that serve; those that come or come back are made with them."""
         assert self._catalogue is not None
         self._catalogue.apply(changes)
-        for runner in (self._current, *([] if self._migration is None else [self._migration.coming])):
+        for runner in self._runners:
             runner.items = runner.items.changed(self._catalogue.since(runner.items.version))
         self._count_items()
 
     def look_up_counts(self, table: ItemCounts) -> list[BundleCounts]:
         """A table as the bundles that serve have it, for :meth:`change_counts`. May run on another thread, one call at a time."""
-        migration = self._migration
-        serving = [self._current.serving, *([] if migration is None else [migration.coming.serving])]
-        return [BundleCounts.of(one, table) for one in serving]
+        return [BundleCounts.of(runner.serving, table) for runner in self._runners]
 
     def change_counts(self, table: ItemCounts, looked_up: Sequence[BundleCounts]) -> None:
         """Serves with another table of counts. A bundle that came after the look-up takes it now."""
         self._table = table
         known = {id(counts.serving): counts for counts in looked_up}
-        for runner in (self._current, *([] if self._migration is None else [self._migration.coming])):
+        for runner in self._runners:
             runner.counts = known.get(id(runner.serving)) or BundleCounts.of(runner.serving, table)
 
     def start(self, coming: BundleRunner, queued: Iterable[MemberKey]) -> None:

@@ -168,4 +168,5 @@ _LONGEST_FIELDS: dict[str, Any] = {
     "source": Source(_LONGEST_TOPIC, 2**31 - 1, _LARGEST_INTEGER),
     "coalesced": Coalesced(_LARGEST_INTEGER, _LARGEST_INTEGER),
     "catalogue_offset": _LARGEST_INTEGER,
+    "counts_sequence": _LARGEST_INTEGER,
 }

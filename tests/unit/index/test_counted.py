@@ -81,6 +81,10 @@ def test_with_few_candidates_most_of_the_best_are_found_and_the_exact_search_say
     assert exact is not None
     assert exact.search(queries, K)[0].tolist() == [naive(index, query, set()) for query in queries]
     assert 0.5 < recall_at_k(index, exact, queries, K) < 1.0
+    few = np.random.default_rng(6).random(NUM_ITEMS + 1) < 0.2
+    hidden = set(np.flatnonzero(~few).tolist())
+    found, _ = index.search(queries, K, allowed=[few] * len(queries))
+    assert found.tolist() == [naive(index, query, hidden) for query in queries], "a strong filter is searched exactly"
 
 
 def test_the_highest_rows_of_each_column_and_the_newest_items() -> None:
