@@ -15,23 +15,21 @@ of the index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.base import PAD_ROW, ItemIndex, Mask, Rows, Vectors, check_search, picked
-from index.candidates import MIN_ALLOWED_RATIO, allowed_ratios
+from index.candidates import MIN_ALLOWED_RATIO, allowed_ratios, best
 from index.exact import ExactIndex
-from intentrec_core.kernels.dense import compiled, f32
+from index.extended import each, each_mask
 
 #: Rows taken from each end of each column.
 PER_COLUMN = 256
 #: F, where not more items are asked for.
-DEPTH = 64
+DEPTH = 32
 #: Rows whose vectors are copied at once for an exact search: some 30 MB.
 _ROWS_AT_ONCE = 65_536
-_NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 def highest_rows(columns: Vectors, rows: Rows | None = None, per_column: int = PER_COLUMN) -> Rows:
@@ -42,19 +40,13 @@ def highest_rows(columns: Vectors, rows: Rows | None = None, per_column: int = P
     """
     known = np.arange(1, len(columns)) if rows is None else rows
     known = known[columns[known].any(axis=1)]
-    best: list[Rows] = []
+    found: list[Rows] = []
     for values in (*columns[known].T, -columns[known, -1]):
         if len(values) > per_column:
-            best.append(known[np.argpartition(-values, per_column)[:per_column]])
+            found.append(known[np.argpartition(-values, per_column)[:per_column]])
         else:
-            best.append(known)
-    return np.unique(np.concatenate(best))
-
-
-def compile_search() -> None:
-    """Compiles what a search calls: seconds where numba's cache is empty."""
-    index = CountedIndex(ExactIndex(np.ones((2, 1), dtype=np.float32)), np.ones((2, 1), dtype=np.float32), _NO_ROWS)
-    index.search(np.ones((1, 2), dtype=np.float32), 1)
+            found.append(known)
+    return np.unique(np.concatenate(found))
 
 
 class CountedIndex:
@@ -69,7 +61,10 @@ class CountedIndex:
         if columns.ndim != 2 or len(columns) != base.num_items + 1:
             raise ValueError(f"columns have shape {columns.shape}; allowed: [{base.num_items + 1}, C]")
         self._base, self._columns, self._highest = base, columns, highest
-        self._highest_vectors = self.vectors_of(highest)
+        self._among_highest = self._exact_of(highest)
+        #: By row its place among the highest, from 1 on; 0 for any other.
+        self._place = np.zeros(len(columns), dtype=np.int32)
+        self._place[highest] = np.arange(1, len(highest) + 1)
 
     @property
     def base(self) -> ItemIndex:
@@ -107,11 +102,36 @@ class CountedIndex:
         """See :meth:`index.base.ItemIndex.search`."""
         queries = check_search(self, queries, k, excluded, allowed, included)
         few = allowed_ratios(self.num_items, len(queries), allowed) < MIN_ALLOWED_RATIO
-        rows, scores = _nothing(len(queries), k)
+        rows = np.full((len(queries), k), PAD_ROW, dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         for members, search in ((np.flatnonzero(~few), self._best_candidates), (np.flatnonzero(few), self.all_of)):
             if len(members):
                 filters = picked(excluded, members), picked(allowed, members), picked(included, members)
                 rows[members], scores[members] = search(queries[members], k, *filters)
+        return rows, scores
+
+    def all_of(
+        self,
+        queries: Vectors,
+        k: int,
+        excluded: Sequence[Rows] | None = None,
+        allowed: Sequence[Mask | None] | None = None,
+        included: Sequence[Rows] | None = None,
+    ) -> tuple[Rows, Vectors]:
+        """The best k of all items that are allowed, each scored. ``included`` has no effect."""
+        rows = np.full((len(queries), k), PAD_ROW, dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        for mask, members in _by_mask(len(queries), allowed):
+            shown = np.arange(1, self.num_items + 1) if mask is None else np.flatnonzero(mask)
+            shown = shown[shown > 0]
+            own, hidden = queries[members], picked(excluded, members)
+            found = rows[members], scores[members]
+            for start in range(0, len(shown), _ROWS_AT_ONCE):
+                part = shown[start : start + _ROWS_AT_ONCE]
+                left_out = None if hidden is None else [_places(part, gone) for gone in hidden]
+                places, part_scores = self._exact_of(part).search(own, k, excluded=left_out)
+                found = _merged(found, (_named(part, places), part_scores), k)
+            rows[members], scores[members] = found
         return rows, scores
 
     def _best_candidates(
@@ -126,64 +146,26 @@ class CountedIndex:
         candidates, _ = self._base.search(
             queries[:, :split], max(k, DEPTH), excluded=excluded, allowed=allowed, included=included
         )
-        found = _nothing(len(queries), k)
-        for mask, members in _by_mask(len(queries), allowed):
-            own = candidates[members]
-            vectors = self.vectors_of(np.maximum(own, 0).reshape(-1))
-            hidden = picked(excluded, members)
-            self._keep_best(found, members, queries, own, vectors, self._highest, self._highest_vectors, hidden, mask)
-        return found
-
-    def all_of(
-        self,
-        queries: Vectors,
-        k: int,
-        excluded: Sequence[Rows] | None = None,
-        allowed: Sequence[Mask | None] | None = None,
-        included: Sequence[Rows] | None = None,
-    ) -> tuple[Rows, Vectors]:
-        """The best k of all items that are allowed, each scored. ``included`` has no effect."""
-        found = _nothing(len(queries), k)
-        for mask, members in _by_mask(len(queries), allowed):
-            rows = np.arange(1, len(self._columns)) if mask is None else np.flatnonzero(mask)
-            none = np.zeros((len(members), 0), dtype=np.int64)
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                part = rows[start : start + _ROWS_AT_ONCE]
-                vectors, hidden = self.vectors_of(part), picked(excluded, members)
-                self._keep_best(found, members, queries, none, vectors[:0], part, vectors, hidden, mask)
-        return found
-
-    def _keep_best(
-        self,
-        found: tuple[Rows, Vectors],
-        members: NDArray[np.intp],
-        queries: Vectors,
-        candidates: Rows,
-        vectors: Vectors,
-        shared: Rows,
-        shared_vectors: Vectors,
-        excluded: Sequence[Rows] | None,
-        mask: Mask | None,
-    ) -> None:
-        """Keeps the best of each query's own candidates, and of those that all queries share. Shapes: candidates i64[B, F]."""
-        hidden = [_NO_ROWS] * len(members) if excluded is None else [rows.astype(np.int64) for rows in excluded]
-        ends = np.cumsum([len(rows) for rows in hidden])
-        marks = np.zeros(len(self._columns), dtype=np.bool_) if mask is None else ~mask
-        marks[0] = True
-        rows, scores = found[0][members], found[1][members]
-        _keep_best(
-            queries[members],
-            candidates,
-            vectors,
-            shared,
-            shared_vectors,
-            np.concatenate(hidden) if hidden else _NO_ROWS,
-            ends,
-            marks,
-            rows,
-            scores,
+        candidates.sort(axis=1)  # items with equal scores are in row order
+        is_own = (candidates > 0) & (self._place[candidates] == 0)
+        own = candidates[is_own]
+        places, scores = best(
+            self._with_row_0(own), queries, np.arange(1, len(own) + 1), np.cumsum(is_own.sum(axis=1)), k
         )
-        found[0][members], found[1][members] = rows, scores
+        highest = self._among_highest.search(
+            queries,
+            k,
+            excluded=each(excluded, lambda rows: self._place[rows[self._place[rows] > 0]].astype(np.int64)),
+            allowed=each_mask(allowed, lambda mask: np.concatenate([[False], mask[self._highest]])),
+        )
+        return _merged((_named(own, places), scores), (_named(self._highest, highest[0]), highest[1]), k)
+
+    def _exact_of(self, rows: Rows) -> ExactIndex:
+        """An exact index of some rows, which it knows by their places from 1 on."""
+        return ExactIndex(self._with_row_0(rows))
+
+    def _with_row_0(self, rows: Rows) -> Vectors:
+        return np.concatenate([np.zeros((1, self.dimension), dtype=np.float32), self.vectors_of(rows)])
 
 
 class _Exact:
@@ -191,7 +173,18 @@ class _Exact:
 
     def __init__(self, index: CountedIndex) -> None:
         self._index = index
-        self.num_items, self.dimension, self.vectors_of = index.num_items, index.dimension, index.vectors_of
+
+    @property
+    def num_items(self) -> int:
+        return self._index.num_items
+
+    @property
+    def dimension(self) -> int:
+        return self._index.dimension
+
+    def vectors_of(self, rows: Rows) -> Vectors:
+        """See :meth:`index.base.ItemIndex.vectors_of`."""
+        return self._index.vectors_of(rows)
 
     def search(
         self,
@@ -207,11 +200,6 @@ class _Exact:
         return self._index.all_of(queries, k, excluded, allowed)
 
 
-def _nothing(num_queries: int, k: int) -> tuple[Rows, Vectors]:
-    rows = np.full((num_queries, k), PAD_ROW, dtype=np.int64)
-    return rows, np.full((num_queries, k), -np.inf, dtype=np.float32)
-
-
 def _by_mask(num_queries: int, allowed: Sequence[Mask | None] | None) -> list[tuple[Mask | None, NDArray[np.intp]]]:
     """Queries by the mask that they share."""
     if allowed is None:
@@ -222,62 +210,20 @@ def _by_mask(num_queries: int, allowed: Sequence[Mask | None] | None) -> list[tu
     return [(mask, np.array(members, dtype=np.intp)) for mask, members in groups.values()]
 
 
-@compiled
-def _keep_best(
-    queries: Any,
-    candidates: Any,
-    vectors: Any,
-    shared: Any,
-    shared_vectors: Any,
-    hidden: Any,
-    hidden_ends: Any,
-    marks: Any,
-    found: Any,
-    scores: Any,
-) -> None:
-    """A mark says that a row is hidden, or was scored for this query."""
-    own, num_shared = candidates.shape[1], shared.shape[0]
-    for b in range(queries.shape[0]):
-        hidden_from = hidden_ends[b - 1] if b else 0
-        num = 0
-        while num < found.shape[1] and found[b, num] > 0:
-            num += 1
-        # Marks that this query sets are cleared after it: -1 for a row that was marked before.
-        cleared = np.empty(hidden_ends[b] - hidden_from + own, dtype=np.int64)
-        num_cleared = 0
-        for place in range(hidden_from, hidden_ends[b]):
-            if not marks[hidden[place]]:
-                marks[hidden[place]] = True
-                cleared[num_cleared] = hidden[place]
-                num_cleared += 1
-        for place in range(own + num_shared):
-            row = candidates[b, place] if place < own else shared[place - own]
-            if row <= 0 or marks[row]:
-                continue
-            if place < own:
-                marks[row] = True
-                cleared[num_cleared] = row
-                num_cleared += 1
-                num = _insert(vectors[b * own + place], row, queries[b], num, found[b], scores[b])
-            else:
-                num = _insert(shared_vectors[place - own], row, queries[b], num, found[b], scores[b])
-        for place in range(num_cleared):
-            marks[cleared[place]] = False
+def _places(rows: Rows, some: Rows) -> Rows:
+    """The places, from 1 on, that some rows have among ``rows``, which ascend; of those that are not among them nothing."""
+    at = np.searchsorted(rows, some)
+    at = at[rows[np.minimum(at, len(rows) - 1)] == some]
+    return at + 1
 
 
-@compiled
-def _insert(vector: Any, row: Any, query: Any, num: Any, found: Any, scores: Any) -> Any:
-    """Scores a row, and keeps it among the ``num`` best so far, by score and then by row; returns their number."""
-    score = f32(0)
-    for d in range(query.shape[0]):
-        score += vector[d] * query[d]
-    k, place = found.shape[0], num
-    while place and (score > scores[place - 1] or (score == scores[place - 1] and row < found[place - 1])):
-        place -= 1
-    if place == k:
-        return num
-    num = min(num + 1, k)
-    for later in range(num - 1, place, -1):
-        found[later], scores[later] = found[later - 1], scores[later - 1]
-    found[place], scores[place] = row, score
-    return num
+def _named(rows: Rows, places: Rows) -> Rows:
+    """The rows at places from 1 on, padding as it is."""
+    return np.where(places > 0, np.append(PAD_ROW, rows)[np.maximum(places, 0)], PAD_ROW)
+
+
+def _merged(one: tuple[Rows, Vectors], other: tuple[Rows, Vectors], k: int) -> tuple[Rows, Vectors]:
+    """The best k of two results with different rows: by score, then by row."""
+    rows, scores = np.concatenate([one[0], other[0]], axis=1), np.concatenate([one[1], other[1]], axis=1)
+    first = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return np.take_along_axis(rows, first, axis=1), np.take_along_axis(scores, first, axis=1)

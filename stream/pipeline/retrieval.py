@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from index import conditioning
 from index.base import PAD_ROW, Mask
 from index.candidates import merged
-from index.counted import compile_search
 from index.filters import HidingFilter
 from intentrec_core.domain.spec import Filter, FilterKind
 from intentrec_core.engine.own_scores import OwnScores, seen
@@ -62,8 +61,6 @@ class Retrieval:
 
     def __init__(self, serving: Serving, *, k: int, beta: float, probe: IndexProbe) -> None:
         self._serving, self._k, self._probe = serving, k, probe
-        if serving.counts is not None:
-            compile_search()
         self._counted: tuple[tuple[object, ...], CountedIndex] | None = None
         self._betas = np.float32(beta) * serving.label_betas
         domain = serving.domain

@@ -68,7 +68,7 @@ ITEM_COUNTS = (
     ),
     Mutant(
         "items with high counts are found only where the vectors find them",
-        (Edit(_COUNTED, "self._highest = base, columns, highest\n", "self._highest = base, columns, highest[:0]\n"),),
+        (Edit(_COUNTED, "known = known[columns[known].any(axis=1)]", "known = known[:0]"),),
         _TEST_INDEX,
     ),
     Mutant(
@@ -100,7 +100,7 @@ ITEM_COUNTS = (
     ),
     Mutant(
         "an item with high counts is listed although it is hidden",
-        (Edit(_COUNTED, "if row <= 0 or marks[row]:", "if row <= 0 or (marks[row] and place < own):"),),
+        (Edit(_COUNTED, "self._place[rows[self._place[rows] > 0]].astype(np.int64)", "rows[:0]"),),
         _TEST_INDEX,
     ),
 )
