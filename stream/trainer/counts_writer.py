@@ -115,6 +115,8 @@ class CountsWriter:
             written_at=iso_time(time.time_ns() // 1_000_000),
         )
         await self._confirm(f"counts-{head.sequence}")
+        # Used up, whatever the broker answers: a head that failed may be on the topic all the same.
+        self._sequence = head.sequence
         sent: list[asyncio.Future[Any]] = []
         for number, block in blocks.items():
             sent.append(await producer.send(self._topic, block, key=block_key(number), partition=0))
@@ -123,7 +125,7 @@ class CountsWriter:
                 sent.clear()
         await asyncio.gather(*sent)
         await producer.send_and_wait(self._topic, encode(head), key=HEAD_KEY, partition=0)
-        self._sequence, self._head_s, self._written = head.sequence, now_s, hashes
+        self._head_s, self._written = now_s, hashes
         self._unwritten.clear()
         if is_whole:
             self._whole_s = now_s

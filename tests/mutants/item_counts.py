@@ -57,6 +57,22 @@ ITEM_COUNTS = (
         _TEST_WRITER,
     ),
     Mutant(
+        "a number is used again after a head whose write failed",
+        (
+            Edit(
+                _WRITER,
+                "        self._sequence = head.sequence\n        sent:",
+                "        sent:",
+            ),
+            Edit(
+                _WRITER,
+                "        self._head_s, self._written = now",
+                "        self._sequence = head.sequence\n        self._head_s, self._written = now",
+            ),
+        ),
+        _TEST_WRITER,
+    ),
+    Mutant(
         "a trainer that lost the lead writes a table",
         (Edit(_WRITER, '        await self._confirm(f"counts-{head.sequence}")\n', ""),),
         _TEST_WRITER,
