@@ -4,7 +4,7 @@
             └──────────── inference thread ─────────────┘   └─────────── responder thread ───────────┘
 
 Synchronous. It knows no Kafka client and no event loop, and reads a clock only to time its steps: what comes out is a function
-of the records, the state and the bundle.
+of the records, the state and the bundle, and of the catalogue and the counts of plays where it has them.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
 
-from intentrec_core.errors import BrokerError
+from intentrec_core.errors import BrokerError, Fenced
 from intentrec_core.features.count_columns import DECAYS_S
 from intentrec_core.times import iso_time
 from stream.kafka.clients import close_producer, start_producer
@@ -68,7 +68,8 @@ class CountsWriter:
     async def run(self) -> None:
         """Writes a table every ``item_counts_refresh_s`` seconds until cancelled.
 
-        Raises: Fenced where another trainer leads.
+        Where the lead is not confirmed nothing is written. Whether the process ends is for the lock to say: a commit also fails while
+        the group takes in another trainer.
         """
         async with contextlib.AsyncExitStack() as stack:
             producer: AIOKafkaProducer | None = None
@@ -80,7 +81,7 @@ class CountsWriter:
                         stack.push_async_callback(close_producer, producer)
                     await self._write(producer)
                     self._is_failing = False
-                except (KafkaError, BrokerError) as error:
+                except (KafkaError, BrokerError, Fenced) as error:
                     if not self._is_failing:
                         logger.warning("counts cannot be written to %s, will retry: %r", self._topic, error)
                     self._is_failing = True
