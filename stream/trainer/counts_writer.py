@@ -68,8 +68,8 @@ class CountsWriter:
     async def run(self) -> None:
         """Writes a table every ``item_counts_refresh_s`` seconds until cancelled.
 
-        Where the lead is not confirmed nothing is written. Whether the process ends is for the lock to say: a commit also fails while
-        the group takes in another trainer.
+        Where the lead is not confirmed nothing is written. Whether the process ends is for the lock to say: a commit also fails
+        while the group takes in another trainer.
         """
         async with contextlib.AsyncExitStack() as stack:
             producer: AIOKafkaProducer | None = None
