@@ -77,12 +77,12 @@ class ExtendedIndex:
         base = self._base.search(
             queries,
             k,
-            excluded=_each(excluded, self._of_base),
-            allowed=_each_mask(allowed, lambda mask: mask[: self._num_base]),
-            included=_each(included, self._of_base),
+            excluded=each(excluded, self._of_base),
+            allowed=each_mask(allowed, lambda mask: mask[: self._num_base]),
+            included=each(included, self._of_base),
         )
         added = self._added.search(
-            queries, k, excluded=_each(excluded, self._of_added), allowed=_each_mask(allowed, self._mask_of_added)
+            queries, k, excluded=each(excluded, self._of_added), allowed=each_mask(allowed, self._mask_of_added)
         )
         shifted = np.where(added[0] == PAD_ROW, PAD_ROW, added[0] + self._num_base - 1)
         rows = np.concatenate([base[0], shifted], axis=1)
@@ -103,12 +103,13 @@ class ExtendedIndex:
         return own
 
 
-def _each(lists: Sequence[Rows] | None, take: Callable[[Rows], Rows]) -> list[Rows] | None:
+def each(lists: Sequence[Rows] | None, take: Callable[[Rows], Rows]) -> list[Rows] | None:
+    """What ``take`` makes of each query's rows."""
     return None if lists is None else [take(rows) for rows in lists]
 
 
-def _each_mask(masks: Sequence[Mask | None] | None, take: Callable[[Mask], Mask]) -> list[Mask | None] | None:
-    """One object for one mask: an index searches together the queries that share it."""
+def each_mask(masks: Sequence[Mask | None] | None, take: Callable[[Mask], Mask]) -> list[Mask | None] | None:
+    """What ``take`` makes of each query's mask. One object for one mask: an index searches together the queries that share it."""
     if masks is None:
         return None
     taken = {id(mask): take(mask) for mask in masks if mask is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from index.base import ItemIndex, Rows, Vectors
+from index.counted import CountedIndex
 from index.extended import ExtendedIndex
 
 
@@ -36,6 +37,8 @@ def count_found(rows: Rows, scores: Vectors, true_rows: Rows, true_scores: Vecto
 
 def exact_search_of(index: ItemIndex) -> ItemIndex | None:
     """The exact index over the same items; None where ``index`` is exact itself, or has none."""
+    if isinstance(index, CountedIndex):
+        return index.exact
     if isinstance(index, ExtendedIndex):
         of_base = exact_search_of(index.base)
         return None if of_base is None else index.over(of_base)

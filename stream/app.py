@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from stream.bundles.hot_swap import HotSwap
+from stream.kafka.item_counts_reader import ItemCountsReader
 from stream.kafka.items_reader import ItemsReader
 from stream.kafka.topic_limits import check_changelog_limit, read_topic_limits
 from stream.kafka.unread_attributes import UnreadAttributes
@@ -20,9 +21,11 @@ from stream.ops.metrics import Metrics
 from stream.ops.process_end import first_to_end
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
+from stream.wire.item_counts_record import read_table
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
 if TYPE_CHECKING:
+    from intentrec_core.engine.item_counts import ItemCounts
     from stream.delivery.worker import PlaysWorker
     from stream.settings import Settings
     from stream.wire.sizes import TopicLimits
@@ -47,7 +50,8 @@ def run_worker(settings: Settings) -> int:
                 hot_swap = await stack.enter_async_context(HotSwap(settings, metrics, limits))
                 follows = settings.catalogue_source == "topic"
                 items = await stack.enter_async_context(ItemsReader(settings)) if follows else None
-                yield await _serving_parts(settings, metrics, hot_swap, items, num_partitions, limits)
+                counts = await stack.enter_async_context(ItemCountsReader(settings))
+                yield await _serving_parts(settings, metrics, hot_swap, items, counts, num_partitions, limits)
 
         await run_until_signal(WorkerProcess(settings, metrics, make_parts))
 
@@ -60,6 +64,7 @@ async def _serving_parts(
     metrics: Metrics,
     hot_swap: HotSwap,
     items: ItemsReader | None,
+    counts: ItemCountsReader,
     num_partitions: int,
     limits: TopicLimits,
 ) -> WorkerParts:
@@ -76,14 +81,17 @@ async def _serving_parts(
         changelog_schema=settings.changelog_schema,
     )
     # The pipeline is built here; from the first partition on, only the inference thread uses it.
-    pipeline = Pipeline(serving, config, metrics, catalogue)
+    pipeline = Pipeline(serving, config, metrics, catalogue, await _newest_table(counts, metrics))
     check_changelog_limit(settings, pipeline.layout, limits)
     # Modules, compiled functions and the bundle stay alive: a full collection would stop all threads for 140 ms for nothing.
     gc.collect()
     gc.freeze()
 
     async def follow_updates(worker: PlaysWorker) -> None:
-        following = [hot_swap.run(pipeline, worker.on_inference_thread)]
+        following = [
+            hot_swap.run(pipeline, worker.on_inference_thread),
+            _follow_counts(counts, pipeline, metrics, worker),
+        ]
         if items is not None:
             following.append(_follow_items(items, pipeline, metrics, unread, worker))
         await first_to_end(*following)
@@ -115,3 +123,26 @@ async def _follow_items(
         await worker.on_inference_thread(pipeline.change_items, changes)
         # What a file writes comes in thousands: gathered for a moment, it costs the inference thread a few copies less.
         await asyncio.sleep(_GATHER_S)
+
+
+async def _newest_table(counts: ItemCountsReader, metrics: Metrics) -> ItemCounts | None:
+    """The newest table of counts as of the end of the topic now; None where there is none."""
+    packed = await counts.to_the_end()
+    table = None if packed is None else await asyncio.to_thread(read_table, packed)
+    _note_table(table, metrics)
+    return table
+
+
+async def _follow_counts(counts: ItemCountsReader, pipeline: Pipeline, metrics: Metrics, worker: PlaysWorker) -> None:
+    async for packed in counts.follow():
+        table = await asyncio.to_thread(read_table, packed)
+        if table is not None:
+            looked_up = await asyncio.to_thread(pipeline.look_up_counts, table)
+            await worker.on_inference_thread(pipeline.change_counts, table, looked_up)
+            _note_table(table, metrics)
+
+
+def _note_table(table: ItemCounts | None, metrics: Metrics) -> None:
+    if table is not None:
+        metrics.item_counts_sequence.set(table.sequence)
+        metrics.item_counts_written.set(table.written_s)

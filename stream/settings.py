@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     late_topic: str = Field("plays.late", description="topic of the plays that arrived too late to be folded in")
     model_updates_topic: str = Field("model-updates", description="topic of the bundle announcements")
     items_topic: str = Field("items", description="topic of the catalogue's items; see catalogue_source")
+    item_counts_topic: str = Field(
+        "item-counts", description="topic of the decayed counts of plays: what is popular now; the trainer writes it"
+    )
     changelog_topic: str = Field("", description="topic of the members' histories; default: <app_id>-history")
     changelog_schema: int = Field(
         2,
@@ -230,6 +233,13 @@ class Settings(BaseSettings):
     )
     event_log_dir: Path = Field(Path(".intentrec/event-log"), description="folder of the trainer's log of plays")
     event_log_flush_s: float = Field(5.0, gt=0, le=3600, description="seconds between writes to the event log")
+    item_counts_refresh_s: int = Field(
+        5,
+        ge=1,
+        le=3600,
+        description="seconds between two tables of counts on item_counts_topic; train --item-counts learns from counts that are "
+        "as old",
+    )
     gate_margin: float = Field(
         0.02, ge=0, le=1, description="how much worse than the serving bundle a new one may be, relative to its metrics"
     )
@@ -276,6 +286,7 @@ class Settings(BaseSettings):
             self.late_topic,
             self.model_updates_topic,
             self.items_topic,
+            self.item_counts_topic,
         )
 
     @classmethod

@@ -12,6 +12,7 @@ Shapes: N plays, V item rows, row 0 the unknown item.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,18 @@ from intentrec_core.kernels.transitions import NONE
 MAX_TRANSITIONS = 1 << 18
 #: The score uses at most this many of an item's newest transitions. Without a limit, a popular item would cost milliseconds.
 MAX_PER_ITEM = 128
+
+
+class RankedCounts(Protocol):
+    """What is popular: :class:`~intentrec_core.baselines.popularity.PopularWindow` is one."""
+
+    def __len__(self) -> int:
+        """All plays counted."""
+        ...
+
+    def counts_and_order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Plays of each row, and the rows by their plays, most first, both read-only. Shapes: i64[R], i64[R]."""
+        ...
 
 
 class OnlineMarkov:
@@ -92,7 +105,7 @@ class OnlineMarkov:
         rows: NDArray[np.int64],
         last_rows: Sequence[NDArray[np.int64]],
         k: int,
-        popular: PopularWindow,
+        popular: RankedCounts,
         excluded: Sequence[NDArray[np.int64]] | None = None,
     ) -> NDArray[np.bool_]:
         """For each row, whether it is among the ``k`` best after the plays ``last_rows`` (oldest first, any number).

@@ -31,7 +31,7 @@ from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataErr
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.intent_score import label_shares
-from intentrec_core.model.model import NEEDS_COUNTS, IntentRec, ModelConfig
+from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.plays.profile import DataProfile
 
 #: Allowed difference between stored item vectors and those computed from the weights, relative to the largest value:
@@ -125,12 +125,7 @@ def item_label_heads(domain: Domain) -> tuple[Field, ...]:
 
 @torch.inference_mode()
 def item_vectors(model: IntentRec, item_table: ItemTable, at_s: float) -> ItemVectors:
-    """The vectors of a model's items, with labels as of ``at_s`` (seconds since 1970). Row 0 is zeros.
-
-    Raises: ConfigError for a model whose scores need counts of plays too.
-    """
-    if model.count_gate is not None:
-        raise ConfigError(f"no bundle can be built: {NEEDS_COUNTS}")
+    """The vectors of a model's items, with labels as of ``at_s`` (seconds since 1970). Row 0 is zeros."""
     weights, bias = (tensor.float().cpu().numpy().copy() for tensor in model.item_weights())
     weights[0], bias[0] = 0.0, 0.0
     return ItemVectors(weights, bias, _labels(item_table, at_s))
@@ -284,9 +279,7 @@ class ContentsReader:
         return model.eval()
 
     def vectors(self, model: IntentRec) -> ItemVectors:
-        """The item vectors, which must be those of the weights, and all that a score needs."""
-        if model.count_gate is not None:
-            raise self._error(BundleFault.CODE_VERSION, f"{bundle.MODEL}: {NEEDS_COUNTS}")
+        """The item vectors, which must be those of the weights."""
         arrays = self._arrays(bundle.VECTORS)
         heads = item_label_heads(model.domain)
         num_rows = model.num_rows

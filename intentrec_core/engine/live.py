@@ -30,7 +30,7 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, PackedPlay, default_value
 from intentrec_core.model.intent_score import weighted_scores
-from intentrec_core.model.model import NEEDS_COUNTS, IntentRec
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import check_plays, play_rows
 
 
@@ -145,7 +145,10 @@ class LiveEncoder:
         self.domain: Domain = model.network.domain
         self._layout = EventLayout(self.domain)
         if model.network.count_gate is not None:
-            raise ConfigError(NEEDS_COUNTS)
+            raise ConfigError(
+                "the model was trained with item_counts, and LiveEncoder has no counts of plays: serve it by workers, or train "
+                "with ModelConfig(item_counts=False)"
+            )
         try:
             self._engine = IncrementalEngine(model.network, model.features, pool_bytes=cache_bytes, version="live")
         except ConfigError as error:

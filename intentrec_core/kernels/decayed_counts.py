@@ -14,6 +14,12 @@ from intentrec_core.kernels.dense import compiled
 
 
 @compiled
+def _decayed(count: Any, since_s: Any, at_s: Any, decay_s: Any) -> Any:
+    """What is left at a time of a count as of an earlier one."""
+    return count * math.exp((since_s - at_s) / decay_s)
+
+
+@compiled
 def sums_after_events(at_s: Any, begin: Any, decays_s: Any, sums: Any) -> None:
     """The decayed count of each event's row right after the event, itself included. Shapes: f64[P], f64[D] -> f64[P, D]."""
     for row in range(begin.shape[0] - 1):
@@ -21,8 +27,33 @@ def sums_after_events(at_s: Any, begin: Any, decays_s: Any, sums: Any) -> None:
             for d in range(decays_s.shape[0]):
                 before = 0.0
                 if event > begin[row]:
-                    before = sums[event - 1, d] * math.exp((at_s[event - 1] - at_s[event]) / decays_s[d])
+                    before = _decayed(sums[event - 1, d], at_s[event - 1], at_s[event], decays_s[d])
                 sums[event, d] = before + 1.0
+
+
+@compiled
+def fold_events(row: Any, at_ms: Any, decays_s: Any, first_ms: Any, newest_ms: Any, sums: Any) -> None:
+    """Adds events to the decayed counts of their rows, each as of the row's newest event, in whatever order events come.
+
+    A row without events yet has the time of its first one as ``newest_ms`` and ``first_ms``, and sums of 0.
+    Shapes: row i64[P], at i64[P] in milliseconds; of R rows first and newest i64[R], sums f64[R, D], which change.
+    """
+    for event in range(row.shape[0]):
+        r, at = row[event], at_ms[event]
+        newest = max(at, newest_ms[r])
+        for d in range(decays_s.shape[0]):
+            before = _decayed(sums[r, d], newest_ms[r] / 1000.0, newest / 1000.0, decays_s[d])
+            sums[r, d] = before + _decayed(1.0, at / 1000.0, newest / 1000.0, decays_s[d])
+        newest_ms[r] = newest
+        first_ms[r] = min(at, first_ms[r])
+
+
+@compiled
+def sums_at(newest_ms: Any, sums: Any, at_ms: Any, decays_s: Any, found: Any) -> None:
+    """The counts of :func:`fold_events` as of one time, not before any newest event. Shapes: i64[R], f64[R, D] -> f64[R, D]."""
+    for r in range(sums.shape[0]):
+        for d in range(decays_s.shape[0]):
+            found[r, d] = _decayed(sums[r, d], newest_ms[r] / 1000.0, at_ms / 1000.0, decays_s[d])
 
 
 @compiled

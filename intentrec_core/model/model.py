@@ -57,8 +57,8 @@ class ModelConfig:
 
     ``intent_stage``: whether intents are predicted first. ``intent_score``: whether they also add to the score of an item.
     ``item_counts``: whether decayed counts of plays and the item's age add to its score too
-    (:mod:`intentrec_core.features.play_counts`), taken every ``count_refresh_s`` seconds of event time. Such a model can be
-    trained and evaluated. It cannot be served: workers have no counts to score with, so no bundle is built or loaded with it.
+    (:mod:`intentrec_core.features.play_counts`), taken every ``count_refresh_s`` seconds of event time. A worker takes the counts
+    of the topic item-counts; ``LiveEncoder`` has none.
     ``own_items``: whether the member's own plays add to the scores of their items (:mod:`intentrec_core.model.own_items`).
 
     Raises: ConfigError with the value and the allowed range.

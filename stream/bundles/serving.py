@@ -14,6 +14,7 @@ from index.filters import FilterSet
 from intentrec_core.bundle.contents import LoadedBundle, Tables, item_label_heads
 from intentrec_core.bundle.format import BundleRef
 from intentrec_core.domain.spec import Domain, FilterKind
+from intentrec_core.engine.count_scores import CountGate
 from intentrec_core.engine.engine import IncrementalEngine
 from intentrec_core.engine.own_scores import OwnScorer
 from intentrec_core.engine.probe import UNKNOWN_ITEM, encode_probe
@@ -33,7 +34,8 @@ class Serving:
 
     ``labels`` f32[V, L]: the item labels of each head whose label depends on the item alone; ``label_heads``: the numbers of
     these heads in the domain; ``label_betas`` f32[heads]: how much each of them adds to the score of an item. ``own``:
-    what a member's plays add to the scores of their items; None for a model in which they add nothing. ``popularity``
+    what a member's plays add to the scores of their items; ``counts``: how much counts of plays add to them; None for a model
+    in which they add nothing. ``popularity``
     f32[V]: plays in the 7 days up to ``counted_at_s``, which is -inf if the bundle does not state it.
     """
 
@@ -48,6 +50,7 @@ class Serving:
     label_heads: Sequence[int]
     label_betas: NDArray[np.float32]
     own: OwnScorer | None
+    counts: CountGate | None
     popularity: NDArray[np.float32]
     counted_at_s: float
 
@@ -136,6 +139,7 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
         label_heads=label_heads,
         label_betas=loaded.model.betas()[label_heads],
         own=OwnScorer(loaded.model, features) if loaded.model.own_items is not None else None,
+        counts=CountGate(loaded.model) if loaded.model.count_gate is not None else None,
         popularity=loaded.popularity,
         counted_at_s=until_ms / 1000.0 if isinstance(until_ms, int | float) else float("-inf"),
     )

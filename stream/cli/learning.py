@@ -39,6 +39,13 @@ OwnItems = Annotated[
         "--own-items", help="Learn which of their own items members play again. It pays where members repeat items."
     ),
 ]
+ItemCounts = Annotated[
+    bool,
+    typer.Option(
+        "--item-counts",
+        help="Learn how much it matters what is popular now. Workers score with the counts that a trainer writes.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object on the last line.")]
 
 
@@ -69,6 +76,7 @@ def train(
     width: Width = None,
     layers: Layers = None,
     own_items: OwnItems = False,
+    item_counts: ItemCounts = False,
     seed: options.Seed = 0,
     device: options.Device = None,
     bundles: options.Bundles = None,
@@ -113,7 +121,8 @@ def train(
         data_set = _load(data, settings, report, data_root)
     _check_index(settings, data_set, share)
     _print_profile(settings, data_set, share)
-    config, model_config = _config(epochs, seconds, seed), _model_config(width, layers, own_items=own_items)
+    config = _config(epochs, seconds, seed)
+    model_config = _model_config(settings, width, layers, own_items=own_items, item_counts=item_counts)
     model = _learn(settings, data_set, share, config, model_config)
     metrics: dict[str, Any] = {}
     if references and share < 1:
@@ -144,6 +153,7 @@ def evaluate(
     width: Width = None,
     layers: Layers = None,
     own_items: OwnItems = False,
+    item_counts: ItemCounts = False,
     seed: options.Seed = 0,
     device: options.Device = None,
     bundles: options.Bundles = None,
@@ -164,6 +174,7 @@ def evaluate(
             "width": width,
             "layers": layers,
             "own-items": own_items or None,
+            "item-counts": item_counts or None,
         }
         _refuse_with_a_bundle([name for name, value in learning.items() if value is not None])
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
@@ -174,7 +185,8 @@ def evaluate(
 
         compared = compare_bundle(settings, bundle, data_set, seed)
     else:
-        config, model_config = _config(epochs, seconds, seed), _model_config(width, layers, own_items=own_items)
+        config = _config(epochs, seconds, seed)
+        model_config = _model_config(settings, width, layers, own_items=own_items, item_counts=item_counts)
         model = _learn(settings, data_set, share, config, model_config)
         compared = _compare(settings, data_set, share, config, model_config, model)
     _print_comparison(compared)
@@ -232,11 +244,16 @@ def _config(epochs: int | None, seconds: float | None, seed: int) -> TrainConfig
     return TrainConfig(seed=seed, **{name: value for name, value in given.items() if value is not None})
 
 
-def _model_config(width: int | None, layers: int | None, *, own_items: bool) -> ModelConfig:
+def _model_config(
+    settings: Settings, width: int | None, layers: int | None, *, own_items: bool, item_counts: bool
+) -> ModelConfig:
     from intentrec_core.model.model import ModelConfig
 
     sizes: dict[str, Any] = {"width": width, "num_layers": layers}
-    return ModelConfig(own_items=own_items, **{name: value for name, value in sizes.items() if value is not None})
+    if item_counts:  # as old as those that a worker has
+        sizes["count_refresh_s"] = settings.item_counts_refresh_s
+    given = {name: value for name, value in sizes.items() if value is not None}
+    return ModelConfig(own_items=own_items, item_counts=item_counts, **given)
 
 
 def _learn(

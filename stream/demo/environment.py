@@ -93,6 +93,7 @@ def open_environment(
             "dead_letter_topic": f"{prefix}plays.dlq",
             "late_topic": f"{prefix}plays.late",
             "model_updates_topic": f"{prefix}model-updates",
+            "item_counts_topic": f"{prefix}item-counts",
             "bundle_url": str(folder / "bundles"),
             "event_log_dir": str(folder / "event-log"),
             "cache_dir": str(folder / "cache"),

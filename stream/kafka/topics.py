@@ -6,6 +6,7 @@ recommendations, intents   keyed by user; the number of partitions may differ, e
 plays.dlq, plays.late      kept for a month
 model-updates    compacted, ONE partition, so that announcements have one order
 items            compacted, ONE partition: an offset says how much of the catalogue a message knows
+item-counts      compacted, ONE partition: blocks of a table, then the head that makes it complete
 """
 
 from __future__ import annotations
@@ -93,6 +94,13 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             fixed_partitions=True,
         ),
         TopicSpec(name=settings.items_topic, num_partitions=1, config=compacted, fixed_partitions=True),
+        # Small segments: the newest one is never compacted, and a worker that starts reads all that is there.
+        TopicSpec(
+            name=settings.item_counts_topic,
+            num_partitions=1,
+            config={**compacted, "segment.bytes": str(32 * 1024 * 1024)},
+            fixed_partitions=True,
+        ),
     ]
 
 

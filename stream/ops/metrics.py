@@ -104,6 +104,7 @@ class Metrics:
         self._create_engine(create)
         self._create_bundles(create)
         self._create_catalogue(create)
+        self._create_item_counts(create)
         self._create_live_quality(create)
         self._create_trainer(create)
 
@@ -306,6 +307,15 @@ class Metrics:
         )
         self.catalogue_syncs = create.counter(
             "catalogue_syncs_total", "Copies of the catalogue file to the items topic by outcome", outcome=SyncOutcome
+        )
+
+    def _create_item_counts(self, create: _Factory) -> None:
+        self.item_counts_sequence = create.gauge(
+            "item_counts_sequence",
+            "Sequence number of the newest table of counts of plays: written by this trainer, or used by this worker; 0: none",
+        )
+        self.item_counts_written = create.gauge(
+            "item_counts_timestamp_seconds", "When that table was written, as Unix time; 0: there is none"
         )
 
     def _create_live_quality(self, create: _Factory) -> None:

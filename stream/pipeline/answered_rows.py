@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from intentrec_core.engine.engine import Encoded
     from stream.pipeline.batch_rows import BatchRows
+    from stream.pipeline.bundle_counts import BundleCounts
     from stream.pipeline.coalescing import Coalescing
     from stream.pipeline.folding import FoldedPartition
     from stream.pipeline.retrieval import RankedItems
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 class AnsweredRows:
     """The answers of a slice, partition by partition, and what is known of each of the slice's N rows.
 
-    ``counts``: by partition; added to the metrics once the partition's records are committed.
+    ``counts``: by partition; added to the metrics once the partition's records are committed. ``item_counts``: the table of
+    counts of plays that the lists were made with.
     Shapes: ``rows_of`` the row of each answer, by partition; ``watched`` i64[any] for each row; ``failed`` bool[N].
     """
 
@@ -38,3 +40,4 @@ class AnsweredRows:
     items: ShownItems
     watched: Sequence[WatchedRows]
     ranked: RankedItems
+    item_counts: BundleCounts | None = None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from intentrec_core.engine.member_key import MemberKey
     from intentrec_core.history.history import EventLayout
     from stream.bundles.serving import Serving
+    from stream.pipeline.bundle_counts import BundleCounts
     from stream.pipeline.config import PipelineConfig
     from stream.pipeline.folding import FoldedBatch
     from stream.pipeline.shown_items import ShownItems
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 class BundleRunner:
     """Owned by the inference thread, except for ``responder``.
 
-    ``items``: what it shows; another object after each change of the catalogue. ``before``: the runner whose members migrate to
-    this one.
+    ``items``: what it shows; another object after each change of the catalogue. ``counts``: the newest table of counts, None
+    before the first. ``before``: the runner whose members migrate to this one.
 
     Raises: whatever is wrong with the bundle, before anything has changed.
     """
@@ -37,8 +38,9 @@ class BundleRunner:
         metrics: Metrics,
         items: ShownItems,
         before: BundleRunner | None = None,
+        counts: BundleCounts | None = None,
     ) -> None:
-        self.items = items
+        self.items, self.counts = items, counts
         self.serving, self.engine = serving, serving.engine
         self.responder: Responder = Responder(
             serving, config, layout, metrics, None if before is None else before.responder
@@ -62,7 +64,7 @@ class BundleRunner:
         now = EngineCounts.of(self.serving)
         now.count(self._metrics, since=self._counted)
         self._counted = now
-        return EncodedSlice(batch, rows, result, self.responder, self.items)
+        return EncodedSlice(batch, rows, result, self.responder, self.items, self.counts)
 
     def leave_uncounted(self) -> None:
         """Leaves out of the metrics what the engine has done since the last micro-batch, because it was not for a play."""

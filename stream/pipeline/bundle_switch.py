@@ -8,16 +8,18 @@ At any moment one bundle serves a member, and a member moves between two micro-b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from intentrec_core.errors import BundleError, BundleFault
+from stream.pipeline.bundle_counts import BundleCounts
 from stream.pipeline.bundle_runner import BundleRunner
 from stream.pipeline.migration import MemberMigration
 from stream.pipeline.shown_items import ShownItems
 from stream.pipeline.stale_members import StaleMembers
 
 if TYPE_CHECKING:
+    from intentrec_core.engine.item_counts import ItemCounts
     from intentrec_core.engine.member_key import MemberKey
     from intentrec_core.history.history import EventLayout, History
     from stream.bundles.serving import Serving
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 class BundleSwitch:
     """Owned by the inference thread.
 
-    ``history_of`` a member is None where there is none. ``catalogue`` is None where bundles show their own items. ``previous`` is
-    kept in memory, so that a rollback loads nothing.
+    ``history_of`` a member is None where there is none. ``catalogue`` is None where bundles show their own items. ``table``: the
+    counts of plays; None before the first. ``previous`` is kept in memory, so that a rollback loads nothing.
     """
 
     def __init__(
@@ -45,14 +47,17 @@ class BundleSwitch:
         metrics: Metrics,
         history_of: Callable[[MemberKey], History | None],
         catalogue: LiveCatalogue | None = None,
+        table: ItemCounts | None = None,
     ) -> None:
-        self._catalogue = catalogue
+        self._catalogue, self._table = catalogue, table
         self._looked_up: ShownItems | None = None
+        self._looked_up_counts: BundleCounts | None = None
         self._config, self._layout, self._metrics, self._history_of = config, layout, metrics, history_of
         self._stale = StaleMembers(max(serving.engine.num_slots, 1024))
         self._migration: MemberMigration | None = None
         self.previous: Serving | None = None
-        self._serve(BundleRunner(serving, config, layout, metrics, self._items_of(serving)))
+        items, counts = self._items_of(serving), self._counts_of(serving)
+        self._serve(BundleRunner(serving, config, layout, metrics, items, counts=counts))
 
     @property
     def serving(self) -> Serving:
@@ -62,9 +67,13 @@ class BundleSwitch:
     @property
     def responders(self) -> tuple[Responder, ...]:
         """The responders of all bundles that serve a member now."""
-        if self._migration is None:
-            return (self._current.responder,)
-        return self._current.responder, self._migration.coming.responder
+        return tuple(runner.responder for runner in self._runners)
+
+    @property
+    def _runners(self) -> tuple[BundleRunner, ...]:
+        """The runners of all bundles that serve a member now. May be asked from another thread."""
+        migration = self._migration
+        return (self._current,) if migration is None else (self._current, migration.coming)
 
     @property
     def cache(self) -> SlotCache:
@@ -100,27 +109,42 @@ class BundleSwitch:
         """
         # First: nothing of a bundle that is refused may stay in memory.
         looked_up, self._looked_up = self._looked_up, None
+        counts, self._looked_up_counts = self._looked_up_counts, None
         if serving.domain.fingerprint != self.serving.domain.fingerprint:
             detail = "declares other ground state than the histories hold"
             raise BundleError(BundleFault.DOMAIN, serving.version, detail)
         items = self._items_of(serving, looked_up)
-        return BundleRunner(serving, self._config, self._layout, self._metrics, items, self._current)
+        if counts is None or counts.serving is not serving:
+            counts = self._counts_of(serving)
+        return BundleRunner(serving, self._config, self._layout, self._metrics, items, self._current, counts)
 
     def look_up(self, serving: Serving) -> None:
         """Looks up the items of a bundle that is about to come, so that :meth:`prepare` has only the newest changes to apply.
 
-        The one method that may run on another thread, one call at a time.
+        May run on another thread, one call at a time.
         """
         if self._catalogue is not None:
             self._looked_up = ShownItems.of_catalogue(serving, self._catalogue)
+        self._looked_up_counts = self._counts_of(serving)
 
     def change_items(self, changes: ItemChanges) -> None:
         """Applies changes of the catalogue to the bundles that serve; those that come or come back are made with them."""
         assert self._catalogue is not None
         self._catalogue.apply(changes)
-        for runner in (self._current, *([] if self._migration is None else [self._migration.coming])):
+        for runner in self._runners:
             runner.items = runner.items.changed(self._catalogue.since(runner.items.version))
         self._count_items()
+
+    def look_up_counts(self, table: ItemCounts) -> list[BundleCounts]:
+        """A table as the bundles that serve have it, for :meth:`change_counts`. May run on another thread, one call at a time."""
+        return [BundleCounts.of(runner.serving, table) for runner in self._runners]
+
+    def change_counts(self, table: ItemCounts, looked_up: Sequence[BundleCounts]) -> None:
+        """Serves with another table of counts. A bundle that came after the look-up takes it now."""
+        self._table = table
+        known = {id(counts.serving): counts for counts in looked_up}
+        for runner in self._runners:
+            runner.counts = known.get(id(runner.serving)) or BundleCounts.of(runner.serving, table)
 
     def start(self, coming: BundleRunner, queued: Iterable[MemberKey]) -> None:
         """Begins to migrate members to a coming bundle. ``queued`` members have answers that are not encoded yet."""
@@ -175,6 +199,9 @@ class BundleSwitch:
         if looked_up is None or looked_up.serving is not serving:
             return ShownItems.of_catalogue(serving, self._catalogue)
         return looked_up.changed(self._catalogue.since(looked_up.version))
+
+    def _counts_of(self, serving: Serving) -> BundleCounts | None:
+        return None if self._table is None else BundleCounts.of(serving, self._table)
 
     def _count_items(self) -> None:
         if self._catalogue is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from index.base import ItemIndex, Mask, Rows, Vectors
+from index.counted import CountedIndex
 from index.extended import ExtendedIndex
 from index.recall import count_found, exact_search_of
 
@@ -74,7 +75,9 @@ class IndexProbe:
             try:
                 true_rows, true_scores = exact.search(query, rows.shape[1], excluded=hidden, allowed=masks)
                 counts = count_found(rows, scores, true_rows, true_scores)
-                own = index.base if isinstance(index, ExtendedIndex) else index
+                own = index
+                while isinstance(own, ExtendedIndex | CountedIndex):
+                    own = own.base
                 probes = self._probes.setdefault(own, deque(maxlen=_KEPT_PROBES))
                 probes.append(counts)
                 wanted = sum(num for num, _ in probes)

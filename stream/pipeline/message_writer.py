@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import UNSET, defstruct
+from msgspec import UNSET, UnsetType, defstruct
 from numpy.typing import NDArray
 
 from index.base import PAD_ROW
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.ops.metrics import Metrics
     from stream.pipeline.answered_rows import AnsweredRows
+    from stream.pipeline.bundle_counts import BundleCounts
     from stream.pipeline.coalescing import CoalescedPlays
     from stream.pipeline.config import PipelineConfig
     from stream.pipeline.shown_items import ShownItems
@@ -48,6 +49,7 @@ class _Columns:
     """A slice's outputs as plain Python values, converted once for all rows. ``shifted``, ``opened``: of the row's play."""
 
     shown: ShownItems
+    counts: BundleCounts | None
     items: list[list[int]]
     scores: list[list[float]]
     popular: list[bool]
@@ -72,6 +74,7 @@ class MessageWriter:
 
     def __init__(self, serving: Serving, config: PipelineConfig, metrics: Metrics) -> None:
         self._version = serving.version
+        self._uses_counts = serving.counts is not None
         self._k, self._max_tries = config.num_recommendations, config.max_tries
         self._limits, self._metrics = config.limits, metrics
         self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
@@ -132,6 +135,7 @@ class MessageWriter:
             hidden_by=_hidden_by(columns.hidden_by[row]) if row in columns.hidden_by else UNSET,
             coalesced=coalesced,
             catalogue_offset=catalogue_offset,
+            counts_sequence=self._counts_sequence(columns, row),
         )
         intent = IntentUpdate(
             user_id=user_id,
@@ -191,6 +195,10 @@ class MessageWriter:
             outputs.append(rejected(answer.record, RejectReason.OUTPUT_TOO_LARGE, detail, self._limits))
         return fitted
 
+    def _counts_sequence(self, columns: _Columns, row: int) -> int | UnsetType:
+        is_used = columns.counts is not None and (self._uses_counts or columns.popular[row])
+        return columns.counts.table.sequence if columns.counts is not None and is_used else UNSET
+
     def _primary(self, columns: _Columns, row: int) -> PrimaryIntent | None:
         if columns.primary[row] < 0:
             return None
@@ -203,6 +211,7 @@ class MessageWriter:
         has_changed = (encoded.primary_N != encoded.previous_primary_N) & (encoded.previous_primary_N >= 0)
         return _Columns(
             shown=answered.items,
+            counts=answered.item_counts,
             items=ranked.rows[:, : self._k].tolist(),
             scores=_rounded(ranked.scores[:, : self._k]),
             popular=ranked.popular.tolist(),

@@ -4,7 +4,7 @@
             └──────────── inference thread ─────────────┘   └─────────── responder thread ───────────┘
 
 Synchronous. It knows no Kafka client and no event loop, and reads a clock only to time its steps: what comes out is a function
-of the records, the state and the bundle.
+of the records, the state and the bundle, and of the catalogue and the counts of plays where it has them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from stream.wire.erasure_record import split_at_erasures
 from stream.wire.records import PartitionResult, SourceRecord
 
 if TYPE_CHECKING:
+    from intentrec_core.engine.item_counts import ItemCounts
     from stream.bundles.serving import Serving
+    from stream.pipeline.bundle_counts import BundleCounts
     from stream.pipeline.live_catalogue import LiveCatalogue
     from stream.wire.catalogue_record import ItemChanges
 
@@ -37,13 +39,20 @@ class Pipeline:
     """Folds plays into histories and answers each one.
 
     Not thread safe. One thread calls everything here except :meth:`respond`, which one thread, the same or another one, calls
-    with what :meth:`encode` and :meth:`encode_prefill` returned, in their order; and :meth:`look_up`, which any thread may call.
+    with what :meth:`encode` and :meth:`encode_prefill` returned, in their order; and the two ``look_up`` methods, which any
+    thread may call.
 
-    ``catalogue``: the items that may be shown, whatever bundle serves; None: each bundle shows its own.
+    ``catalogue``: the items that may be shown, whatever bundle serves; None: each bundle shows its own. ``counts``: the newest
+    table of counts of plays; None: there is none yet.
     """
 
     def __init__(
-        self, serving: Serving, config: PipelineConfig, metrics: Metrics, catalogue: LiveCatalogue | None = None
+        self,
+        serving: Serving,
+        config: PipelineConfig,
+        metrics: Metrics,
+        catalogue: LiveCatalogue | None = None,
+        counts: ItemCounts | None = None,
     ) -> None:
         self.config = config
         self.metrics = metrics
@@ -51,7 +60,7 @@ class Pipeline:
         self._states: dict[int, dict[str, History]] = {}
         self._prefill = PrefillQueue(config.max_prefill_positions, self.layout.size)
         self._forgotten: list[MemberKey] = []
-        self._bundles = BundleSwitch(serving, config, self.layout, metrics, self._history_of, catalogue)
+        self._bundles = BundleSwitch(serving, config, self.layout, metrics, self._history_of, catalogue, counts)
 
     @property
     def serving(self) -> Serving:
@@ -140,6 +149,14 @@ class Pipeline:
     def change_items(self, changes: ItemChanges) -> None:
         """Applies changes of the catalogue to all bundles: from the next micro-batch on, no list has a withdrawn item."""
         self._bundles.change_items(changes)
+
+    def look_up_counts(self, table: ItemCounts) -> list[BundleCounts]:
+        """Prepares :meth:`change_counts`. On any thread, one call at a time."""
+        return self._bundles.look_up_counts(table)
+
+    def change_counts(self, table: ItemCounts, looked_up: Sequence[BundleCounts]) -> None:
+        """Answers with another table of counts from the next micro-batch on. ``looked_up``: what :meth:`look_up_counts` gave."""
+        self._bundles.change_counts(table, looked_up)
 
     def look_up(self, serving: Serving) -> None:
         """Prepares :meth:`start_migration`, which would have to look up all items of the bundle otherwise. On any thread, one

@@ -1,7 +1,9 @@
-"""Counts what is popular now: the reference for every prediction, and the fallback list for members without a known item.
+"""What is popular now: the reference for every prediction, and the fallback list for members without a known item.
 
-The counts begin with those of the bundle, which expire a week after its newest play, and this worker adds what it folds.
-It sees its own partitions only; because members are spread over partitions by hash, its counts are a sample of all plays.
+Where the trainer writes tables of counts, all of it is in the newest one (:class:`PopularTable`). Until there is one, a worker
+counts by itself (:class:`PopularNow`): its counts begin with those of the bundle, which expire a week after its newest play, and
+it adds what it folds. It sees its own partitions only; because members are spread over partitions by hash, its counts are a
+sample of all plays.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from intentrec_core.baselines.popularity import WEEK_S, PopularWindow
 MAX_SEEDED_PLAYS = 200_000
 #: The counts of a fallback list are at most this many plays old: computing them for a large catalogue takes milliseconds.
 _REFRESH_PLAYS = 1_024
+#: Decayed plays are counted in parts of one, as whole numbers: the Markov chain beside the model counts in these.
+_PARTS = 1_000
 
 
 class PopularNow:
@@ -51,43 +55,8 @@ class PopularNow:
         for row, at_s in zip(item_rows.tolist(), ts_s.tolist(), strict=True):
             add(row, at_s)
 
-    def ranked(
-        self,
-        label_probs: Sequence[NDArray[np.float32]],
-        labels: Sequence[NDArray[np.float32]],
-        k: int,
-        *,
-        num_rows: int | None = None,
-        excluded: Sequence[NDArray[np.int64]],
-        allowed: Sequence[NDArray[np.bool_] | None],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The ``k`` best items by log(1 + plays) + Σ over heads of the probability of the item's labels, of several their sum.
-
-        Each head changes the popularity of an item by a factor of at most e; without intents, the list is plain popularity.
-        ``num_rows``: those of the bundle (the default) and, after them, of items that are new to it, which have no plays.
-
-        Shapes: label_probs f32[N, L] and labels f32[V, L] (above 0: the item has it) for each head, excluded i64[any] and allowed
-        bool[V] for each row -> rows i64[N, k] (-1 padded), scores f32[N, k] (-inf padded).
-        """
-        appeal = self._current_appeal()
-        scores = np.zeros((len(excluded), num_rows or len(appeal)), dtype=np.float32)
-        scores[:, : len(appeal)] = appeal
-        for probs, shares in zip(label_probs, labels, strict=True):
-            scores += probs @ (shares > 0).astype(np.float32).T
-        for i, (hidden, mask) in enumerate(zip(excluded, allowed, strict=True)):
-            scores[i, hidden] = -np.inf
-            if mask is not None:
-                scores[i, ~mask] = -np.inf
-        scores[:, 0] = -np.inf
-        width = min(k, scores.shape[1])
-        rows = np.argsort(-scores, axis=1, kind="stable")[:, :width]
-        found = np.full((len(scores), k), PAD_ROW, dtype=np.int64)
-        values = np.full((len(scores), k), -np.inf, dtype=np.float32)
-        values[:, :width] = np.take_along_axis(scores, rows, axis=1)
-        found[:, :width] = np.where(np.isneginf(values[:, :width]), PAD_ROW, rows)
-        return found, values
-
-    def _current_appeal(self) -> NDArray[np.float32]:
+    def appeal(self) -> NDArray[np.float32]:
+        """log(1 + plays) of the bundle's items. Shape: f32[V]."""
         if self._appeal is None or self.window.num_added - self._num_seen >= _REFRESH_PLAYS:
             counts = self.window.counts(self._num_rows)
             if self._undated_counts is not None:
@@ -95,3 +64,83 @@ class PopularNow:
             self._appeal = np.log1p(counts, dtype=np.float32)
             self._num_seen = self.window.num_added
         return self._appeal
+
+
+class PopularTable:
+    """What a table of counts says: plays of each row, decayed by a week. ``week`` f64[V]; row 0 is no item.
+
+    It ranks as :class:`~intentrec_core.baselines.popularity.PopularWindow` does. Cost: a sort of V numbers.
+    """
+
+    def __init__(self, week: NDArray[np.float64]) -> None:
+        self.week = week
+        self._counts = np.rint(week * _PARTS).astype(np.int64)
+        self._order = np.argsort(-self._counts, kind="stable")
+        self._place = np.empty_like(self._order)
+        self._place[self._order] = np.arange(len(self._order))
+        self._num_played = int(np.count_nonzero(self._counts))
+        self._total = int(self._counts.sum())
+        for values in (self._counts, self._order):
+            values.setflags(write=False)
+
+    def __len__(self) -> int:
+        """All plays, in the unit of the counts."""
+        return self._total
+
+    def counts_and_order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Thousandths of plays by row, and the rows by their plays, most first. Shapes: i64[V], i64[V]."""
+        return self._counts, self._order
+
+    def among_top(
+        self, rows: NDArray[np.int64], k: int, excluded: Sequence[NDArray[np.int64]] | None = None
+    ) -> NDArray[np.bool_]:
+        """For each row, whether it is among the ``k`` most played, with the ``excluded`` rows given for it left out.
+
+        Shapes: rows i64[N], excluded i64[any] per row -> bool[N].
+        """
+        at = self._place[rows]
+        among = (
+            (rows > 0) & (at < self._num_played) & (at < k + (max(map(len, excluded), default=0) if excluded else 0))
+        )
+        for i in np.flatnonzero(among).tolist():
+            own = np.unique(excluded[i]) if excluded is not None else rows[:0]
+            num_above = int((self._place[own[own < len(self._place)]] < at[i]).sum())
+            among[i] = rows[i] not in own and at[i] - num_above < k
+        return among
+
+
+def ranked(
+    appeal: NDArray[np.float32],
+    label_probs: Sequence[NDArray[np.float32]],
+    labels: Sequence[NDArray[np.float32]],
+    k: int,
+    *,
+    num_rows: int | None = None,
+    excluded: Sequence[NDArray[np.int64]],
+    allowed: Sequence[NDArray[np.bool_] | None],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The ``k`` best items by their appeal, log(1 + plays), + Σ over heads of the probability of the item's labels, of several
+    their sum.
+
+    Each head changes the popularity of an item by a factor of at most e; without intents, the list is plain popularity.
+    ``num_rows``: of all items (default: those with an appeal); those without an appeal have no plays.
+
+    Shapes: appeal f32[at most V]; label_probs f32[N, L] and labels f32[V, L] (above 0: the item has it) for each head, excluded
+    i64[any] and allowed bool[V] for each row -> rows i64[N, k] (-1 padded), scores f32[N, k] (-inf padded).
+    """
+    scores = np.zeros((len(excluded), num_rows or len(appeal)), dtype=np.float32)
+    scores[:, : len(appeal)] = appeal
+    for probs, shares in zip(label_probs, labels, strict=True):
+        scores += probs @ (shares > 0).astype(np.float32).T
+    for i, (hidden, mask) in enumerate(zip(excluded, allowed, strict=True)):
+        scores[i, hidden] = -np.inf
+        if mask is not None:
+            scores[i, ~mask] = -np.inf
+    scores[:, 0] = -np.inf
+    width = min(k, scores.shape[1])
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :width]
+    found = np.full((len(scores), k), PAD_ROW, dtype=np.int64)
+    values = np.full((len(scores), k), -np.inf, dtype=np.float32)
+    values[:, :width] = np.take_along_axis(scores, rows, axis=1)
+    found[:, :width] = np.where(np.isneginf(values[:, :width]), PAD_ROW, rows)
+    return found, values

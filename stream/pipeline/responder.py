@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from intentrec_core.history.history import EventLayout
     from stream.bundles.serving import Serving
     from stream.pipeline.batch_rows import BatchRows
+    from stream.pipeline.bundle_counts import BundleCounts
     from stream.pipeline.config import PipelineConfig
     from stream.pipeline.folding import FoldedBatch, FoldedPartition
     from stream.pipeline.isolation import EncodeResult
@@ -42,13 +43,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSlice:
-    """The part of a micro-batch that one bundle has encoded, that bundle's responder, and the items that it shows."""
+    """The part of a micro-batch that one bundle has encoded, that bundle's responder, the items that it shows, and the table of
+    counts that they are ranked by; None where there is none.
+    """
 
     folded: FoldedBatch
     rows: BatchRows
     result: EncodeResult
     responder: Responder
     items: ShownItems
+    counts: BundleCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +133,23 @@ class Responder:
             coalescing = Coalescing.none(partitions, failed)
         with timed(self._metrics, PipelineStep.SEARCH):
             watched = self._watched.of(rows, items)
-            ranked = self._retrieval.search(rows, encoded, items, watched, coalescing.unanswered, self._scorer.popular)
+            ranked = self._retrieval.search(
+                rows, encoded, items, watched, coalescing.unanswered, self._scorer.popular, encoded_slice.counts
+            )
         counts = [DeferredCounts() for _ in partitions]
-        return AnsweredRows(partitions, rows_of, counts, rows, encoded, failed, coalescing, items, watched, ranked)
+        return AnsweredRows(
+            partitions,
+            rows_of,
+            counts,
+            rows,
+            encoded,
+            failed,
+            coalescing,
+            items,
+            watched,
+            ranked,
+            encoded_slice.counts,
+        )
 
     def _count(self, answered: AnsweredRows) -> None:
         metrics, ranked, failed, coalescing = self._metrics, answered.ranked, answered.failed, answered.coalescing

@@ -1,6 +1,6 @@
 """Turns encoded rows into ranked items: conditioned on the intents, and filtered as of each play.
 
-    E, p ─ query ─ index ─ own items, scored exactly beside it ─────▶ rows, scores
+    E, p ─ query ─ index, counts of plays as further columns ─ own items, scored exactly beside it ─────▶ rows, scores
              └ the bundle knows no item of the context: what is popular now, conditioned on the intents
 
 Shapes: N rows of the batch, k items a list, V item rows, M heads.
@@ -24,13 +24,16 @@ from intentrec_core.engine.own_scores import OwnScores, seen
 from intentrec_core.history.history import EventLayout, default_value
 from intentrec_core.model.intent_score import weighted_scores
 from stream.pipeline.batch_rows import BatchRows
+from stream.pipeline.popular import ranked as by_appeal
 from stream.pipeline.watched import WatchedRows
 
 if TYPE_CHECKING:
     from index.base import ItemIndex
+    from index.counted import CountedIndex
     from index.filters import FilterSet
     from intentrec_core.engine.engine import Encoded
     from stream.bundles.serving import Serving
+    from stream.pipeline.bundle_counts import BundleCounts
     from stream.pipeline.index_probe import IndexProbe
     from stream.pipeline.popular import PopularNow
     from stream.pipeline.shown_items import ShownItems
@@ -58,6 +61,7 @@ class Retrieval:
 
     def __init__(self, serving: Serving, *, k: int, beta: float, probe: IndexProbe) -> None:
         self._serving, self._k, self._probe = serving, k, probe
+        self._counted: tuple[tuple[object, ...], CountedIndex] | None = None
         self._betas = np.float32(beta) * serving.label_betas
         domain = serving.domain
         self._layout = EventLayout(domain)
@@ -81,8 +85,9 @@ class Retrieval:
         watched: Sequence[WatchedRows],
         unanswered: NDArray[np.bool_],
         popular: PopularNow,
+        counts: BundleCounts | None = None,
     ) -> RankedItems:
-        """Ranks ``items`` for every row that is not ``unanswered``. Shape: bool[N]."""
+        """Ranks ``items`` for every row that is not ``unanswered``, by a table of counts where there is one. Shape: bool[N]."""
         num = len(batch)
         hides = self._hides(encoded)
         values = self._member_values(batch)
@@ -97,6 +102,10 @@ class Retrieval:
         if len(rows):
             scores = weighted_scores(self._label_probs(encoded, rows), self._betas)
             queries = conditioning.query(encoded.item_NW[rows], scores)
+            index = items.index
+            if self._serving.counts is not None and counts is not None:
+                index = self._index(items, counts)
+                queries = np.concatenate([queries, self._serving.counts.weights(encoded.item_NW[rows])], axis=1)
             picked = rows.tolist()
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
@@ -105,15 +114,16 @@ class Retrieval:
             if own is not None:
                 own = _shown_only(own, hidden, masks)
             others = hidden if own is None else _with_own(hidden, own)
-            found = items.index.search(queries, self._k, excluded=others, allowed=masks, included=included)
-            self._probe.offer(items.index, queries, found, others, masks)
+            found = index.search(queries, self._k, excluded=others, allowed=masks, included=included)
+            self._probe.offer(index, queries, found, others, masks)
             if own is not None:
-                found = _merged(found, own, items.index, queries)
+                found = _merged(found, own, index, queries)
             ranked.rows[rows], ranked.scores[rows] = found
         rows = np.flatnonzero(ranked.popular)
         if len(rows):
             picked = rows.tolist()
-            ranked.rows[rows], ranked.scores[rows] = popular.ranked(
+            ranked.rows[rows], ranked.scores[rows] = by_appeal(
+                popular.appeal() if counts is None else counts.appeal(items),
                 self._label_probs(encoded, rows),
                 items.labels,
                 self._k,
@@ -123,6 +133,13 @@ class Retrieval:
             )
         empty = np.flatnonzero(~unanswered & (ranked.rows[:, 0] == PAD_ROW))
         return replace(ranked, hidden_by=self._hidden_by(empty, values, items.filters)) if len(empty) else ranked
+
+    def _index(self, items: ShownItems, counts: BundleCounts) -> CountedIndex:
+        """The index of the items with their counts, made once for a table and a state of the catalogue."""
+        of = (counts, items.index, items.added)
+        if self._counted is None or any(one is not other for one, other in zip(of, self._counted[0], strict=True)):
+            self._counted = of, counts.index(items)
+        return self._counted[1]
 
     def _own_scores(
         self, batch: BatchRows, encoded: Encoded, rows: NDArray[np.int64], hides: NDArray[np.bool_]

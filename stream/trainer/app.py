@@ -24,15 +24,18 @@ from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from stream.bundles.announcements import AnnouncementFollower, announce
 from stream.kafka.broker_checks import supports_transactions
+from stream.kafka.item_counts_reader import ItemCountsReader
 from stream.ops.health import serve_health
 from stream.ops.metrics import Metrics, TrainerOutcome
 from stream.ops.process_end import EXIT_NOT_DRAINED, first_to_end, run_until_signal
 from stream.settings import Settings
 from stream.trainer.catalogue_export import export_catalogue
+from stream.trainer.counts_writer import CountsWriter
 from stream.trainer.event_log import EventLog
 from stream.trainer.event_log_writer import EventLogWriter
 from stream.trainer.leader_lock import LeaderLock, leader_lock
 from stream.trainer.log_follower import LogFollower
+from stream.trainer.play_counter import PlayCounter
 from stream.trainer.retrain_job import GateReason, RetrainJob, RetrainResult
 from stream.trainer.retrain_process import COMMAND, run_retrain
 from stream.wire.messages import Announcement
@@ -131,7 +134,8 @@ class TrainerProcess:
         stack.callback(writer.close)
         announced = await stack.enter_async_context(AnnouncementFollower(settings))
         self._note_announcements(*await announced.read())
-        follower = LogFollower(settings, domain, writer, self.metrics, self._set_log_error)
+        counter, counts_writer = await self._begin_counting()
+        follower = LogFollower(settings, domain, writer, self.metrics, self._set_log_error, on_plays=counter.take)
         stack.push_async_callback(self._stop_following, follower)
         await follower.start()
         self._follower, self._not_ready = follower, None
@@ -142,6 +146,7 @@ class TrainerProcess:
             follower.watch_lag(),
             self._follow_announcements(announced),
             self._retrain_on_schedule(lock, follower),
+            counts_writer.run(),
             _raise_when_lost(lock),
         )
 
@@ -170,6 +175,26 @@ class TrainerProcess:
                 self._not_ready = f"the event log cannot be opened: {error.strerror or error}"
                 logger.warning("%s; retrying", self._not_ready)
                 await asyncio.sleep(_RETRY_S)
+
+    # --- counts of plays
+
+    async def _begin_counting(self) -> tuple[PlayCounter, CountsWriter]:
+        """Goes on from the newest table on the topic.
+
+        Raises: BrokerError when the topic cannot be read; DataError when the log cannot.
+        """
+        settings, counter = self.settings, PlayCounter()
+        async with ItemCountsReader(settings) as reader:
+            newest = await reader.to_the_end()
+        log = EventLog(settings.event_log_dir, settings.plays_topic)
+        goes_on = await asyncio.to_thread(counter.begin, newest, log)
+        logger.info(
+            "counting plays: %d items, %s", len(counter.fold), "from the newest table on" if goes_on else "anew"
+        )
+        continues = newest if goes_on else None
+        return counter, CountsWriter(
+            settings, self.metrics, counter, continues, reader.last_sequence, self.confirm_lead
+        )
 
     # --- announcements
 

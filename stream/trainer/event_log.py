@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -176,6 +176,19 @@ class EventLog:
         if max_plays is not None:
             order = order[max(0, len(order) - max_plays) :]
         return table.select(PLAYS.names).take(pa.array(order)).combine_chunks()
+
+    def in_log_order(self, since: Mapping[int, int]) -> Iterator[tuple[int, pa.Table, int]]:
+        """The plays of each partition in the order of their offsets, from an offset on (0 where none is given), with repeats of
+        an event id: partition, a table with ``offset``, ``user_id``, ``event_id``, ``item_id`` and ``ts_ms``, and the end.
+
+        Raises: DataError naming the segment that cannot be read; FileNotFoundError where segments are merged meanwhile.
+        Cost: memory for one segment.
+        """
+        columns = ["offset", "user_id", "event_id", "item_id", "ts_ms"]
+        for segment, start in _taken(self._covers()):
+            first = max(start, since.get(segment.partition, 0))
+            if first < segment.next_offset:
+                yield segment.partition, _read(segment, columns, first), segment.next_offset
 
     def _covers(self) -> dict[int, Cover]:
         return cover(list_segments(self.root, self.topic))

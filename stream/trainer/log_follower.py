@@ -104,6 +104,8 @@ class LogFollower:
     """Copies the topic into the log until cancelled. Owned by the event loop.
 
     ``on_log_error`` is called with one line when the log cannot be written, and with None once it can be written again.
+    ``on_plays`` is called with the plays read from a partition, and the offset after them; plays that the log has already may
+    come again.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class LogFollower:
         metrics: Metrics,
         on_log_error: Callable[[str | None], None],
         *,
+        on_plays: Callable[[int, Sequence[LoggedPlay], int], None] = lambda partition, plays, next_offset: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -122,6 +125,7 @@ class LogFollower:
         self._writer = writer
         self._metrics = metrics
         self._on_log_error = on_log_error
+        self._on_plays = on_plays
         self._flush_interval_s = settings.event_log_flush_s
         self._clock = clock
         self._last_flush_s = clock()
@@ -271,12 +275,16 @@ class LogFollower:
         plays: list[LoggedPlay] = []
         for record in records:
             if (user_id := self._reader.erased_user(record)) is not None:
-                self._writer.append(partition, plays, record.offset + 1)
+                self._take(partition, plays, record.offset + 1)
                 self._writer.erase(PendingErasure(partition, record.offset, user_id))
                 plays = []
             elif (play := self._reader.read(record)) is not None:
                 plays.append(play)
-        self._writer.append(partition, plays, records[-1].offset + 1)
+        self._take(partition, plays, records[-1].offset + 1)
+
+    def _take(self, partition: int, plays: Sequence[LoggedPlay], next_offset: int) -> None:
+        self._writer.append(partition, plays, next_offset)
+        self._on_plays(partition, plays, next_offset)
 
     async def _resume(self) -> None:
         counts = await count_partitions(self._settings, self._topic)

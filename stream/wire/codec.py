@@ -26,6 +26,7 @@ from stream.wire.messages import (
     CatalogueItem,
     ContextValue,
     IntentUpdate,
+    ItemCountsHead,
     Play,
     Recommendation,
 )
@@ -77,6 +78,7 @@ _decode_recommendation = msgspec.json.Decoder(Recommendation).decode
 _decode_intent = msgspec.json.Decoder(IntentUpdate).decode
 _decode_announcement = msgspec.json.Decoder(Announcement).decode
 _decode_item = msgspec.json.Decoder(CatalogueItem).decode
+_decode_counts_head = msgspec.json.Decoder(ItemCountsHead).decode
 _encode = msgspec.json.Encoder().encode
 #: What a decoder raises: DecodeError and the other two for bytes that no decoder of JSON takes.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -142,7 +144,7 @@ def decode_play(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> D
     return DecodedPlay(play.event_id, user_id, play.item_id, ts_ms, play.duration_s, play.session_id, attributes)
 
 
-def encode(message: Play | Recommendation | IntentUpdate | Announcement | CatalogueItem) -> bytes:
+def encode(message: Play | Recommendation | IntentUpdate | Announcement | CatalogueItem | ItemCountsHead) -> bytes:
     """A complete message as JSON."""
     return _encode(message)
 
@@ -191,6 +193,11 @@ def decode_announcement(value: bytes) -> Announcement:
 def decode_item(value: bytes) -> CatalogueItem:
     """Decodes an item of the catalogue. Raises: msgspec.DecodeError when the bytes are not one."""
     return _decode_item(value)
+
+
+def decode_counts_head(value: bytes) -> ItemCountsHead:
+    """Decodes the head of a table of counts. Raises: msgspec.DecodeError when the bytes are not one."""
+    return _decode_counts_head(value)
 
 
 def _end_ms(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> int:

@@ -132,6 +132,16 @@ CatalogueOffset = Annotated[
 ]
 
 
+CountsSequence = Annotated[
+    int,
+    Meta(
+        ge=1,
+        description="Sequence number of the table of the item-counts topic that this list was made with. Absent if it was made "
+        "without one.",
+    ),
+]
+
+
 class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a recommendation."""
 
@@ -188,6 +198,7 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
     ] = UNSET
     coalesced: AnsweredTogether | UnsetType = UNSET
     catalogue_offset: CatalogueOffset | UnsetType = UNSET
+    counts_sequence: CountsSequence | UnsetType = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -289,3 +300,31 @@ class CatalogueItem(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
             "While the row stays so, the item stays as it was put. Absent: the next copy of a file writes it."
         ),
     ] = None
+
+
+class ItemCountsHead(Struct, frozen=True, kw_only=True, gc=False):
+    """Makes a table of counts of plays complete: its blocks are the newest records of their keys before this one. A reader whose
+    blocks have other hashes takes no table.
+    """
+
+    sequence: Annotated[
+        int, Meta(ge=1, description="Increases with every table; readers refuse a number that is not higher.")
+    ]
+    event_time_ms: Annotated[
+        int,
+        Meta(description="The newest event time that is counted, in milliseconds since 1970: the table is as of then."),
+    ]
+    offsets: Annotated[
+        dict[str, int],
+        Meta(
+            description="By partition of the plays topic, the offset after the last play that is counted. Partition -1: plays "
+            "older than the topic, numbered in their own order."
+        ),
+    ]
+    decays_s: Annotated[list[float], Meta(description="Seconds after which each of an item's sums has fallen to 1/e.")]
+    num_items: Annotated[int, Meta(ge=0, description="Items in all blocks together.")]
+    blocks: Annotated[
+        list[str],
+        Meta(description="xxh3-64 of the value of each block, as 16 hexadecimal digits, in the order of the blocks."),
+    ]
+    written_at: Annotated[IsoTime, Meta(description="When the table was written: ISO 8601 in UTC with milliseconds.")]

@@ -15,10 +15,12 @@ from typing import Any
 
 import msgspec
 
+from intentrec_core.engine.item_counts import ENTRY
 from intentrec_core.errors import RejectReason
 from stream.settings import Settings
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
-from stream.wire.messages import Announcement, CatalogueItem, IntentUpdate, Play, Recommendation
+from stream.wire.item_counts_record import HEAD_KEY
+from stream.wire.messages import Announcement, CatalogueItem, IntentUpdate, ItemCountsHead, Play, Recommendation
 
 #: Every new optional field raises the minor version, and so does a value that is accepted now. There is no new major version: a
 #: breaking change gets a new topic.
@@ -32,6 +34,7 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "intent-update": IntentUpdate,
     "announcement": Announcement,
     "item": CatalogueItem,
+    "item-counts-head": ItemCountsHead,
 }
 #: Keywords that explain a schema and constrain nothing.
 _WORDS = frozenset({"description", "examples", "title"})
@@ -175,9 +178,15 @@ _CHANNELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "The catalogue: with catalogue_source=topic, an item is shown if and only if it is here. Compacted; one partition.",
         {"partitions": 1, "topicConfiguration": {"cleanup.policy": ["compact"]}},
     ),
+    "item_counts": (
+        "item-counts-head",
+        "receive",
+        "What is popular now: decayed counts of plays by item. The trainer sends, workers receive. Compacted; one partition.",
+        {"partitions": 1, "topicConfiguration": {"cleanup.policy": ["compact"]}},
+    ),
 }
 """By setting name without ``_topic``: message, the worker's action, description, Kafka channel binding."""
-_ALSO = {"plays": ("forget",), "items": ("withdrawal",)}
+_ALSO = {"plays": ("forget",), "items": ("withdrawal",), "item_counts": ("item-counts-block",)}
 """Additional messages of a channel."""
 
 
@@ -221,6 +230,23 @@ def _messages() -> dict[str, Any]:
             "summary": "The item of this key is in no list from here on. A catalogue file that has it may put it again.",
             "payload": {"type": "null", "description": "No value."},
             "bindings": {"kafka": {"key": _ITEM_KEY}},
+        },
+        "item-counts-head": _message(
+            "ItemCountsHead",
+            "Makes a table of counts of plays complete.",
+            None,
+            key={"type": "string", "const": HEAD_KEY.decode()},
+        ),
+        "item-counts-block": {
+            "title": "ItemCountsBlock",
+            "summary": "Counts of plays of some of the items; a table begins to count with its head.",
+            "contentType": "application/octet-stream",
+            "payload": {
+                "description": f"Entries of {ENTRY.itemsize} bytes, little-endian: xxh3-64 of the item_id, the times of its "
+                "first and newest play in milliseconds since 1970 (64-bit integers), and a sum for each of the head's decays_s "
+                "(64-bit floats) as of the newest play."
+            },
+            "bindings": {"kafka": {"key": {"type": "string", "pattern": "^block-[0-9]+$"}}},
         },
         "late-play": _message(
             "Play",

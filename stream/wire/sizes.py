@@ -150,7 +150,9 @@ def cut_text(text: str, max_bytes: int) -> str:
 
 
 def _longest_list(hidden_by: list[HiddenBy] | msgspec.UnsetType) -> Recommendation:
-    return Recommendation(**_LONGEST_FIELDS, items=[], fallback="popular", hidden_by=hidden_by)
+    return Recommendation(
+        **_LONGEST_FIELDS, items=[], fallback="popular", hidden_by=hidden_by, counts_sequence=_LARGEST_INTEGER
+    )
 
 
 def _longest_reasons(domain: Domain) -> list[HiddenBy]:

@@ -96,6 +96,7 @@ def row_settings(broker: str, row: str, folder: Path, *, plays_topic: str, num_p
         dead_letter_topic=f"{row}-dlq",
         late_topic=f"{row}-late",
         model_updates_topic=f"{row}-updates",
+        item_counts_topic=f"{row}-counts",
         num_partitions=num_partitions,
         domain=str(domain),
         bundle_url=str(folder / "bundles"),

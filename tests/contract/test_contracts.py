@@ -18,6 +18,7 @@ from stream.wire.erasure_record import CONTROL_HEADER, FORGET, ErasureRequest, r
 from stream.wire.messages import (
     Announcement,
     IntentUpdate,
+    ItemCountsHead,
     Play,
     PrimaryIntent,
     Recommendation,
@@ -48,6 +49,15 @@ INTENT = IntentUpdate(
 )
 ANNOUNCEMENT = Announcement(
     sequence=7, bundle="b0123456789ab", url="s3://models/intentrec", created_at="2026-03-01T20:15:00.000Z"
+)
+COUNTS_HEAD = ItemCountsHead(
+    sequence=7,
+    event_time_ms=1_772_396_100_000,
+    offsets={"-1": 40, "0": 41},
+    decays_s=[3600.0],
+    num_items=1,
+    blocks=["0123456789abcdef"],
+    written_at="2026-03-01T20:15:00.000Z",
 )
 
 
@@ -92,6 +102,7 @@ def test_real_outputs_are_valid():
     without_intents = msgspec.structs.replace(INTENT, intents={}, weights={}, primary=None)
     check("intent-update", with_latency(encode_output(without_intents), -0.5))
     check("announcement", encode(ANNOUNCEMENT))
+    check("item-counts-head", encode(COUNTS_HEAD))
 
 
 PLAY = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "ts": 1_772_396_100_000}

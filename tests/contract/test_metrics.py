@@ -41,6 +41,8 @@ INSTRUMENTS = {
     "forgotten_members": "counter",
     "hidden_lists": "counter filter reason",
     "index_recall_ratio": "gauge",
+    "item_counts_sequence": "gauge",
+    "item_counts_timestamp_seconds": "gauge",
     "judged_hits": "counter bundle",
     "judged_intents": "counter bundle head",
     "judged_intents_right": "counter bundle head",

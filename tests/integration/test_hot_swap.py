@@ -47,6 +47,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
         dead_letter_topic=f"dlq-{name}",
         late_topic=f"late-{name}",
         model_updates_topic=f"updates-{name}",
+        item_counts_topic=f"counts-{name}",
         num_partitions=1,
         bundle_url=str(tmp_path / "store"),
         cache_dir=tmp_path / "cache",

@@ -8,6 +8,7 @@ from tests.mutants.device import DEVICE
 from tests.mutants.evaluation import EVALUATION
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
+from tests.mutants.item_counts import ITEM_COUNTS
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
 from tests.mutants.live_quality import LIVE_QUALITY
 from tests.mutants.liveness import LIVENESS
@@ -38,6 +39,7 @@ MUTANTS = (
     *MIGRATION,
     *DATA,
     *LIVE_CATALOGUE,
+    *ITEM_COUNTS,
     *INDEX,
     *EVALUATION,
     *LIVE_QUALITY,

@@ -92,7 +92,7 @@ INDEX = (
     ),
     Mutant(
         "each item that is added begins the ratio of the index anew",
-        (Edit(PROBE, "own = index.base if isinstance(index, ExtendedIndex) else index", "own = index"),),
+        (Edit(PROBE, "isinstance(own, ExtendedIndex | CountedIndex)", "isinstance(own, CountedIndex)"),),
         (TEST_PROBE,),
     ),
 )

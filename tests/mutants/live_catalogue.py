@@ -13,8 +13,8 @@ LIVE_CATALOGUE = (
         (
             Edit(
                 _SWITCH,
-                "(self._current, *([] if self._migration is None else [self._migration.coming])):",
-                "(self._current,):",
+                "for runner in self._runners:\n            runner.items",
+                "for runner in self._runners[:1]:\n            runner.items",
             ),
         ),
         _PROPERTY,

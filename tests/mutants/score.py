@@ -169,22 +169,6 @@ SCORE = (
         (TEST_RANKS,),
     ),
     Mutant(
-        "a bundle whose scores need counts is loaded without",
-        (
-            Edit(
-                CONTENTS,
-                'raise self._error(BundleFault.CODE_VERSION, f"{bundle.MODEL}: {NEEDS_COUNTS}")',
-                "pass",
-            ),
-        ),
-        (TEST_FORMAT,),
-    ),
-    Mutant(
-        "a bundle is built of a model whose scores need counts",
-        (Edit(CONTENTS, 'raise ConfigError(f"no bundle can be built: {NEEDS_COUNTS}")', "pass"),),
-        (TEST_BUILDER,),
-    ),
-    Mutant(
         "an untrained gate of own items changes scores",
         (Edit(OWN, "        nn.init.zeros_(self.gate.weight)\n", ""),),
         (TEST_OWN,),

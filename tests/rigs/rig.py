@@ -100,6 +100,7 @@ class Rig:
             late_topic=f"{name}-late",
             model_updates_topic=f"{name}-updates",
             items_topic=f"{name}-items",
+            item_counts_topic=f"{name}-counts",
             num_partitions=NUM_PARTITIONS,
             **({"session_timeout_s": 6, "rebalance_timeout_s": 10} | self.options),
         )

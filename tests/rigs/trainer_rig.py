@@ -34,7 +34,7 @@ def make_settings(broker: Broker, folder: Path, **overrides: object) -> Settings
     domain.write_text(DOMAIN_TEXT)
     WalkingWorld(num_items=24).catalogue.save(items)
     name = f"t{os.urandom(4).hex()}"
-    topics = ("plays", "recommendations", "intents", "dead_letter", "late", "model_updates", "items")
+    topics = ("plays", "recommendations", "intents", "dead_letter", "late", "model_updates", "items", "item_counts")
     given: dict[str, object] = {f"{topic}_topic": f"{name}.{topic}" for topic in topics}
     given |= {
         "broker": broker.address,

@@ -16,6 +16,8 @@ from index.conditioning import augment, query
 from index.golden import golden_bytes
 from intentrec_core.bundle.contents import item_vectors, pack_files
 from intentrec_core.bundle.format import BundleRef, write_bundle
+from intentrec_core.engine.item_counts import CountFold, ItemCounts
+from intentrec_core.history.history import hash64
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.profile import measure
@@ -127,10 +129,23 @@ class PlayLog:
         return record
 
 
+def count_table(plays: Sequence[tuple[str, float]], at_s: float, sequence: int = 1) -> ItemCounts:
+    """The table of plays (item id, seconds after the world began), as of ``at_s``."""
+    fold = CountFold()
+    fold.add([hash64(item) for item, _ in plays], [START_MS + int(1000 * played_s) for _, played_s in plays])
+    blocks = [fold.block(number) for number in range(fold.num_blocks)]
+    return ItemCounts.of(blocks, sequence, START_MS + int(1000 * at_s), 0.0)
+
+
 def make_pipeline(
-    serving: Serving, metrics: Metrics | None = None, catalogue: LiveCatalogue | None = None, **config: Any
+    serving: Serving,
+    metrics: Metrics | None = None,
+    catalogue: LiveCatalogue | None = None,
+    counts: ItemCounts | None = None,
+    **config: Any,
 ) -> Pipeline:
     """A pipeline with partition 0 open and empty."""
-    pipeline = Pipeline(serving, PipelineConfig(**({"num_partitions": 1} | config)), metrics or Metrics(), catalogue)
+    given = PipelineConfig(**({"num_partitions": 1} | config))
+    pipeline = Pipeline(serving, given, metrics or Metrics(), catalogue, counts)
     pipeline.open_partition(0, {})
     return pipeline

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.baselines.online_markov import OnlineMarkov
+from intentrec_core.baselines.online_markov import OnlineMarkov, RankedCounts
 
 if TYPE_CHECKING:
-    from intentrec_core.baselines.popularity import PopularWindow
     from stream.bundles.serving import Serving
     from stream.pipeline.batch_rows import BatchRows
     from stream.pipeline.folding import ContextRun
@@ -47,7 +46,7 @@ class MarkovReference:
         item_row: NDArray[np.int64],
         last_rows: Sequence[NDArray[np.int64]],
         k: int,
-        popular: PopularWindow,
+        popular: RankedCounts,
         hidden: Sequence[NDArray[np.int64]] | None,
     ) -> NDArray[np.bool_]:
         """Whether each item is among the ``k`` that follow. Shapes: i64[N], N times i64[any] -> bool[N]."""

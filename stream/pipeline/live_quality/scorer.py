@@ -85,7 +85,7 @@ class PredictionScorer:
             seen_before = [self._of_bundle(answered.watched[row][:-1]) for row in scored.tolist()]
             hidden = seen_before if serving.hides_watched else None
             last = [own for own, is_scored in zip(last_rows, has_prediction.tolist(), strict=True) if is_scored]
-            window = self.popular.window
+            window = self.popular.window if answered.item_counts is None else answered.item_counts.popular
             hits = ReferenceHits(
                 popular=window.among_top(item_row, CUTOFF, hidden),
                 markov=self._markov.hits(item_row, last, CUTOFF, window, hidden),

@@ -111,6 +111,15 @@ def test_a_worker_that_does_not_know_the_items_topic_raises_an_alert(tmp_path: P
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_counts_that_grow_old_raise_an_alert(tmp_path: Path) -> None:
+    """A worker whose trainer writes, one whose trainer ended after two minutes, and one without counts."""
+    written = {"up to date": "0+60x30", "alone": "0 60 120x28", "without": "0x30"}
+    series = {f'intentrec_item_counts_timestamp_seconds{{instance="{name}"}}': v for name, v in written.items()}
+    alone = [{"instance": "alone"}]
+    check_alert(tmp_path, "IntentRecCountsOld", series, {"11m": [], "15m": alone, "25m": alone})
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 def test_one_worker_without_items_raises_an_alert_although_others_have_them(tmp_path: Path) -> None:
     """As after a restart while the topic is there and empty. A trainer has neither items nor a bundle that hides them."""
     items = {"empty": (0, 1700), "full": (1700, 0), "some": (1690, 10), "other source": (0, 0)}

@@ -94,15 +94,6 @@ def test_a_bundle_of_a_release_without_intents_in_the_score_serves_as_it_did(tmp
     torch.testing.assert_close(model.item_logits(model.queries(output)), weight @ item + bias)
 
 
-def test_a_bundle_whose_scores_need_counts_is_refused(tmp_path, files):
-    model = WORLD.model(item_counts=True)
-    weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    needs_counts = {bundle.WEIGHTS: save_arrays(weights), bundle.MODEL: json.dumps(model.config.to_dict()).encode()}
-    with pytest.raises(BundleError, match="item_counts") as refused:
-        load_bundle(write(tmp_path / "counts", files | needs_counts).path)
-    assert refused.value.fault is BundleFault.CODE_VERSION
-
-
 def test_the_version_is_a_function_of_the_content_alone(tmp_path, files, ref):
     again = write(tmp_path / "elsewhere", files, parent="b000000000000", created_at="2030-01-01T00:00:00Z")
     other = write(tmp_path / "elsewhere", files | {bundle.INDEX: b"another"})

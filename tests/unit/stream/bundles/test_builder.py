@@ -222,14 +222,17 @@ def test_popularity_counts_the_last_seven_days_of_event_time(walk: WalkingWorld)
     assert {row: count for row, count in enumerate(counts.tolist()) if count} == {3: 1.0, 4: 1.0}
 
 
-def test_a_model_that_needs_counts_is_not_served_without_them(tmp_path: Path, walk: WalkingWorld) -> None:
+def test_a_bundle_of_a_model_with_counts_has_its_gate(tmp_path: Path, walk: WalkingWorld) -> None:
     sizes = replace(TINY_MODEL, item_counts=True)
-    needs_counts = IntentRec(sizes, walk.domain, walk.parts()[1]).eval()
-    said = "the model was trained with item_counts, and its scores need counts of plays"
-    with pytest.raises(ConfigError, match=f"no bundle can be built: {said}"):
-        build_bundle(tmp_path, model_of(walk, needs_counts), walk.plays(400))
-    with pytest.raises(ConfigError, match=said):
-        LiveEncoder(model_of(walk, needs_counts))
+    network = IntentRec(sizes, walk.domain, walk.parts()[1]).eval()
+    assert network.count_gate is not None
+    torch.nn.init.constant_(network.count_gate.bias, 0.5)
+    built = build_bundle(tmp_path, model_of(walk, network), walk.plays(400))
+    serving = load_serving(built.ref.path, device="cpu", pool_bytes=1 << 20)
+    assert serving.counts is not None
+    np.testing.assert_array_equal(serving.counts.weights(np.zeros((2, sizes.width), dtype=np.float32)), 0.5)
+    with pytest.raises(ConfigError, match="LiveEncoder has no counts of plays"):
+        LiveEncoder(model_of(walk, network))
 
 
 def test_no_bundle_is_built_without_plays(tmp_path: Path, walk: WalkingWorld, model: IntentRec) -> None:

@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from intentrec_core.baselines.popularity import WEEK_S
-from stream.pipeline.popular import MAX_SEEDED_PLAYS, PopularNow
+from stream.pipeline.popular import MAX_SEEDED_PLAYS, PopularNow, ranked
 
 NONE = np.zeros(0, dtype=np.int64)
 
@@ -15,7 +15,7 @@ NONE = np.zeros(0, dtype=np.int64)
 def rows_of(
     popular: PopularNow, k: int = 3, excluded: np.ndarray = NONE, allowed: np.ndarray | None = None
 ) -> list[int]:
-    return popular.ranked([], [], k, excluded=[excluded], allowed=[allowed])[0][0].tolist()
+    return ranked(popular.appeal(), [], [], k, excluded=[excluded], allowed=[allowed])[0][0].tolist()
 
 
 def test_a_bundle_s_counts_and_live_plays_add_up() -> None:
@@ -28,7 +28,7 @@ def test_a_bundle_s_counts_and_live_plays_add_up() -> None:
 def test_filters_hold_and_short_lists_are_padded() -> None:
     popular = PopularNow(np.array([0, 5, 3, 1], dtype=np.float32), 0.0)
     allowed = np.array([True, True, True, False])
-    rows, scores = popular.ranked([], [], 3, excluded=[np.array([1])], allowed=[allowed])
+    rows, scores = ranked(popular.appeal(), [], [], 3, excluded=[np.array([1])], allowed=[allowed])
     assert rows.tolist() == [[2, -1, -1]]
     assert np.isneginf(scores[0, 1:]).all()
 
@@ -37,15 +37,15 @@ def test_intents_decide_between_equally_popular_items() -> None:
     popular = PopularNow(np.array([0, 5, 5, 5], dtype=np.float32), 0.0)
     labels = np.array([[0, 0], [1, 0], [0, 1], [0, 0]], dtype=np.float32)
     probabilities = np.array([[0.2, 0.8], [0.9, 0.1]], dtype=np.float32)
-    rows, _ = popular.ranked([probabilities], [labels], 3, excluded=[NONE, NONE], allowed=[None, None])
+    rows, _ = ranked(popular.appeal(), [probabilities], [labels], 3, excluded=[NONE, NONE], allowed=[None, None])
     assert rows.tolist() == [[2, 1, 3], [1, 2, 3]]
 
 
 def test_several_labels_of_an_item_count_with_their_sum() -> None:
     popular = PopularNow(np.array([0, 10, 11], dtype=np.float32), 0.0)
     shares = np.array([[0, 0], [0.5, 0.5], [1, 0]], dtype=np.float32)
-    rows, scores = popular.ranked(
-        [np.array([[0.5, 0.5]], dtype=np.float32)], [shares], 2, excluded=[NONE], allowed=[None]
+    rows, scores = ranked(
+        popular.appeal(), [np.array([[0.5, 0.5]], dtype=np.float32)], [shares], 2, excluded=[NONE], allowed=[None]
     )
     assert rows.tolist() == [[1, 2]]
     np.testing.assert_allclose(scores[0], [np.log1p(10.0) + 1.0, np.log1p(11.0) + 0.5], rtol=1e-6)

@@ -131,7 +131,9 @@ def test_every_field_of_a_message_has_its_longest_text_in_the_largest_one() -> N
     """A field that is added to a message has to be added to the largest one, or the largest one is no bound."""
     longest = sizes._longest_list([])
     assert [name for name in longest.__struct_fields__ if getattr(longest, name) is UNSET] == ["latency_s"]
-    assert {*sizes._LONGEST_FIELDS, "items", "fallback", "hidden_by", "latency_s"} == set(longest.__struct_fields__)
+    assert {*sizes._LONGEST_FIELDS, "items", "fallback", "hidden_by", "counts_sequence", "latency_s"} == set(
+        longest.__struct_fields__
+    )
     assert set(IntentUpdate.__struct_fields__) == {
         *sizes._LONGEST_FIELDS, "session_opened", "intents", "weights", "primary", "shifted", "latency_s"
     }  # fmt: skip
