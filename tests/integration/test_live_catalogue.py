@@ -22,7 +22,7 @@ from stream.cli import root
 from stream.kafka import items_reader, items_writer
 from stream.kafka.clients import start_producer
 from stream.kafka.items_reader import ItemsReader
-from stream.kafka.items_writer import put_item, sync_items, withdraw_item
+from stream.kafka.items_writer import put_item, sync_items, withdraw_item, write_records
 from stream.kafka.topics import count_partitions, create_topics
 from stream.local_kafka import node
 from stream.local_kafka.broker import Broker, start_broker
@@ -444,6 +444,15 @@ def test_a_withdrawn_item_stays_away_through_swap_rollback_and_restart(
     assert titles[new.item_id] == new.title, "on lists before anybody played it"
     assert offset < retitled < put == answers["u1"].catalogue_offset
 
+    # Of another producer: a release in milliseconds, and a label in a list of lists.
+    unread = {**new.attributes, "available": True, "release_s": 1_704_067_200_000, "genre": [["drama"]]}
+    item = {"item_id": new.item_id, "title": "Unread", "attributes": unread}
+    (cut,) = asyncio.run(write_records(settings, [(new.item_id.encode(), json.dumps(item).encode())]))
+    follows(worker, cut)
+    assert "Unread" in {item.title for answer in lists.play().values() for item in answer.items}, "it stays shown"
+    assert counted(worker, "catalogue_cut_items") == 1
+    assert worker.log().count(f"item {new.item_id!r} is shown without attributes that cannot be read") == 1
+
     for bundle in (second, first):
         announce_bundle(rig, bundle)
         until(lambda version=bundle.version: serves(worker, version), ANSWERS_WITHIN_S, worker)
@@ -454,6 +463,7 @@ def test_a_withdrawn_item_stays_away_through_swap_rollback_and_restart(
     ready_s = time.time()
     assert counted(worker, "catalogue_hidden_items") == 1
     assert counted(worker, "catalogue_added_items") == 1
+    assert counted(worker, "catalogue_cut_items") == 1
     until(lambda: counted(worker, "catalogue_read_timestamp_seconds") > ready_s, ANSWERS_WITHIN_S, worker)
     assert counted(worker, "catalogue_lag_records") == 0
     assert worker.terminate() == 0, worker.log()[-2000:]

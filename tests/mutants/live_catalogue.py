@@ -132,6 +132,28 @@ LIVE_CATALOGUE = (
         ("tests/integration/test_live_catalogue.py::test_a_record_that_is_no_item_hides_the_item_of_its_key",),
     ),
     Mutant(
+        "an item without an attribute that cannot be read is named with every change",
+        (
+            Edit(
+                "stream/kafka/unread_attributes.py",
+                "            elif item_hash not in self._items:\n",
+                "            else:\n",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_unread_attributes.py",),
+    ),
+    Mutant(
+        "an item whose attributes can be read again counts on",
+        (
+            Edit(
+                "stream/kafka/unread_attributes.py",
+                "                self._items.discard(item_hash)\n",
+                "                pass\n",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_unread_attributes.py",),
+    ),
+    Mutant(
         "a bundle that is looked up while a change is applied takes it for known",
         (
             Edit(

@@ -12,6 +12,8 @@ FOLLOWER, REPLAY, WORLD = (
     "intentrec_core/simulation/simulate.py",
 )
 
+MESSAGES, TEXT_COLUMNS = "stream/wire/messages.py", "intentrec_core/plays/text_columns.py"
+
 TEST_TIMES, TEST_CODEC = "tests/unit/intentrec_core/test_times.py", "tests/unit/stream/wire/test_codec.py"
 TEST_COLUMN = "tests/unit/intentrec_core/plays/test_time_column.py"
 CATALOGUE, TEST_CATALOGUE = (
@@ -76,6 +78,26 @@ TIMES_AND_NULLS = (
             Edit(CODEC, "    if timestamp >= END_MS:\n", "    if False:\n"),
         ),
         (TEST_CODEC,),
+    ),
+    Mutant(
+        "times: a text in a column of bytes is no text",
+        (Edit(TEXT_COLUMNS, "(*texts, types.is_binary, types.is_large_binary, types.is_binary_view)", "texts"),),
+        (TEST_COLUMN,),
+    ),
+    Mutant(
+        "times: a whole number with a point refused on the topic",
+        (Edit(MESSAGES, "        | Annotated[float, Meta(ge=0.0, lt=MAX_TS_MS, multiple_of=1.0)]\n", ""),),
+        (TEST_CODEC, TEST_BOTH),
+    ),
+    Mutant(
+        "times: a short text refused without a word on times",
+        (Edit(MESSAGES, "min_length=1, max_length=MAX_TIME_LENGTH", "min_length=10, max_length=MAX_TIME_LENGTH"),),
+        (TEST_CODEC,),
+    ),
+    Mutant(
+        "times: beyond 64 bits without a row",
+        (Edit(COLUMN, "if not earliest_ms <= ts_ms < end_ms]", "if ts_ms]"),),
+        (TEST_COLUMN,),
     ),
     Mutant(
         "times: numbers of 32 bits, which are minutes apart, taken for milliseconds",
