@@ -1,7 +1,7 @@
-"""Members' intents as a map: intent embeddings (Z) in clusters, each named by what its members play next (the paper's Figure 6).
+"""Members' intents as a map: intent embeddings (Z) in clusters, each named by what its members play next (paper, Figure 6).
 
-Clusters are those of K-means with K-means++ seeding (Arthur and Vassilvitskii, SODA 2007); the map is the plane of the two largest
-principal components.
+Clusters are those of K-means with K-means++ seeding (Arthur and Vassilvitskii, SODA 2007); the map is the plane of the two
+largest principal components.
 
 Shapes: N plays, P width of Z, K clusters, L labels of a head.
 """
@@ -20,6 +20,8 @@ MAX_PLAYS, MAX_SHOWN = 20_000, 1_500
 ROUNDS, TRIES = 50, 4
 #: A label counts as typical of a cluster if at least this share of the cluster's plays have it.
 MIN_SHARE = 0.05
+#: A cluster is called by labels that at least this share of its plays have, where there are such.
+MIN_NAMED = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,8 @@ class TypicalItem:
 
 @dataclass(frozen=True, slots=True)
 class IntentCluster:
-    """A cluster of intents. ``name``: unlike those of the others. ``share``: of all plays. ``center``: on the map; ``intent``: the
-    center itself (P numbers).
+    """A cluster of intents. ``name``: unlike those of the others. ``share``: of all plays. ``center``: on the map; ``intent``:
+    the center itself (P numbers).
     """
 
     name: str
@@ -164,7 +166,9 @@ def plane(z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float
     axes = np.zeros((2, z.shape[1]))
     num = min(2, z.shape[1])
     axes[:num] = vectors[:, ::-1][:, :num].T
-    axes *= np.where(axes[np.arange(2), np.abs(axes).argmax(axis=1)] < 0, -1.0, 1.0)[:, None]  # one sign on every machine
+    axes *= np.where(axes[np.arange(2), np.abs(axes).argmax(axis=1)] < 0, -1.0, 1.0)[
+        :, None
+    ]  # one sign on every machine
     total = float(values.sum())
     return middle, axes, float(values[::-1][:num].sum()) / total if total > 0 else 0.0
 
@@ -201,17 +205,22 @@ def _typical_items(
 
 
 def _names(typical: Sequence[Sequence[TypicalLabel]]) -> list[str]:
-    """A name for each cluster from its most telling labels: as few as make it unlike the others, at least two."""
-    for num in range(2, 5):
-        names = [_name(labels[:num]) for labels in typical]
-        if len(set(names)) == len(names):
-            return names
-    seen: dict[str, int] = {}
-    unique = []
-    for name in (_name(labels[:3]) for labels in typical):
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return unique
+    """A name for each cluster: its two most telling labels, of two heads where it can be; more where another's are the same."""
+    ordered = [_one_of_each_head_first(labels) for labels in typical]
+    num_labels = [2] * len(ordered)
+    names = [_name(labels[:2]) for labels in ordered]
+    for _ in range(4):
+        for number, name in enumerate(names):
+            num_labels[number] += names.count(name) > 1
+        names = [_name(labels[:num]) for labels, num in zip(ordered, num_labels, strict=True)]
+    return [name if names.count(name) == 1 else f"{name} (no. {i + 1})" for i, name in enumerate(names)]
+
+
+def _one_of_each_head_first(labels: Sequence[TypicalLabel]) -> list[TypicalLabel]:
+    """Labels in the order in which a name takes them. Those that few of the cluster's plays have come last."""
+    frequent = [label for label in labels if label.share >= MIN_NAMED]
+    first = {label.head: label for label in reversed(frequent)}
+    return sorted(labels, key=lambda label: (label not in frequent, first.get(label.head) is not label))
 
 
 def _name(labels: Sequence[TypicalLabel]) -> str:

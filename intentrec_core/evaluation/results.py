@@ -82,11 +82,14 @@ class CalibrationBin:
 @dataclass(frozen=True, slots=True)
 class HeadResult:
     """Figures of one intent over the plays whose label is known (:class:`~intentrec_core.evaluation.heads.HeadQuality`), as
-    means over seeds; ``bins`` and ``plays`` are those of the first seed.
+    means over seeds; ``bins`` and ``plays`` are those of the first seed. ``has_several_labels``: a play can have more than one,
+    and the head is right with any of them; its probabilities are those of one label, so they are lower than how often it is
+    right.
     """
 
     name: str
     plays: int
+    has_several_labels: bool
     accuracy: float | None
     macro_f1: float | None
     ece: float | None
@@ -182,3 +185,14 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: no NaN and no infinity among them."""
         return {"format": FORMAT, "universe": self.universe, "masking": self.masking} | asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How quality falls as weights or events get older: NDCG@10 of each series at the same places, such as refresh intervals,
+    freshest first. None where one was not measured.
+    """
+
+    title: str
+    places: tuple[str, ...]
+    series: tuple[tuple[str, tuple[Figure, ...]], ...]

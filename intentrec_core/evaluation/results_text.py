@@ -61,7 +61,12 @@ def above(row: RowResult) -> str:
     if MAIN not in row.above:
         return ""
     by, p = row.above[MAIN].by, row.above[MAIN].p
-    return f"{_percent(by.value)}  ({_percent(by.low)} to {_percent(by.high)}), p {p:.4f}"
+    return f"{_percent(by.value)}  ({_percent(by.low)} to {_percent(by.high)}), p {chance(p)}"
+
+
+def chance(p: float) -> str:
+    """A p value with three digits after the point."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _percent(value: float | None) -> str:
@@ -84,7 +89,7 @@ def _heads(found: Evaluation) -> Iterator[str]:
     rows = [(row, head) for row in found.rows for head in row.heads]
     if rows:
         yield ""
-        yield f"{'intent':28} {'accuracy':>9} {'macro-F1':>9} {'ECE':>9} {'skill':>9}   skill: errors avoided, of the label of last time"
+        yield f"{'intent':28} {'accuracy':>9} {'macro-F1':>9} {'ECE':>9} {'skill':>9}   (skill: over the label of last time)"
     for row, head in rows:
         name = head.name if row is found.rows[0] else f"{head.name}, {row.name}"
         figures = (head.accuracy, head.macro_f1, head.ece, head.skill)

@@ -121,9 +121,7 @@ def _popular(name: str, window_s: float) -> Contender:
     )
 
 
-def _chain(
-    name: str, choose: Callable[..., Tuned[MarkovRanker]], lags: int, *, tunes: bool, online: bool
-) -> Contender:
+def _chain(name: str, choose: Callable[..., Tuned[MarkovRanker]], lags: int, *, tunes: bool, online: bool) -> Contender:
     def answer(protocol: Protocol, _seed: int) -> Answered:
         if not tunes:
             plain = MarkovRanker(dataclasses.replace(MarkovRanker().settings, lags=lags), online)

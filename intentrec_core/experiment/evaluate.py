@@ -163,6 +163,14 @@ def _heads(of_seeds: Sequence[Answered]) -> tuple[HeadResult, ...]:
         found = [head_quality(answered.answers.heads[name]) for answered in of_seeds]
         if not np.isnan(found[0].accuracy):
             means = {part: finite(float(np.mean([getattr(q, part) for q in found]))) for part in HeadQuality.__slots__}
-            num = int(outcomes.observed.any(axis=1).sum())
-            results.append(HeadResult(name=name, plays=num, bins=calibration_bins(outcomes), **means))
+            num_labels = outcomes.observed.sum(axis=1)
+            results.append(
+                HeadResult(
+                    name=name,
+                    plays=int((num_labels > 0).sum()),
+                    has_several_labels=bool((num_labels > 1).any()),
+                    bins=calibration_bins(outcomes),
+                    **means,
+                )
+            )
     return tuple(results)

@@ -116,7 +116,9 @@ class Learner:
         """Answers the test task. Without ``chooses_epoch`` it trains for all epochs, and the validation is not looked at."""
         if not chooses_epoch:
             known = self.known(protocol.test)
-            trained = self._first(known, self._config, None, f"training {self._title} on {known.plays.num_rows:,} plays")
+            trained = self._first(
+                known, self._config, None, f"training {self._title} on {known.plays.num_rows:,} plays"
+            )
             answers, learned = self._streamed(Learned(trained.model, known.vocabulary), protocol.test)
             note = f"all {len(trained.curve)} epochs, chosen on nothing"
             return Run(answers, learned, trained.curve, trained.best_epoch, note + self._refreshes(protocol.test))

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _PANEL = "Data and learning"
 
 
-
 class ProtocolChoice(StrEnum):
     """The protocols of ``intentrec eval`` (:class:`intentrec_core.experiment.named_protocols.ProtocolName`)."""
 
@@ -65,9 +64,9 @@ def register(app: typer.Typer) -> None:
     app.command(
         "eval",
         rich_help_panel=_PANEL,
-        epilog="[bold]Examples[/bold]\n\n  intentrec eval                             MovieLens-100K, learn 70 %, ask for the rest\n\n"
+        epilog="[bold]Examples[/bold]\n\n  intentrec eval                     MovieLens-100K: learn 70 %, ask for the rest\n\n"
         "  intentrec eval --protocol stream --report report.html --data world --domain video\n\n"
-        "  intentrec eval --bundle latest             an existing bundle, on the plays after its training",
+        "  intentrec eval --bundle latest     an existing bundle, on the plays after its training",
     )(evaluate)
 
 
@@ -170,12 +169,16 @@ def evaluate(
     ] = True,
     hide_played: Annotated[
         bool | None,
-        typer.Option("--hide-played/--show-played", help="Hide what a member played before. Default: as the domain does."),
+        typer.Option(
+            "--hide-played/--show-played", help="Hide what a member played before. Default: as the domain does."
+        ),
     ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
-            "--against", metavar="MODEL", help="Train it too: no-intent (default), multi-task, sasrec, gru, none. Repeatable."
+            "--against",
+            metavar="MODEL",
+            help="Train it too: no-intent (default), multi-task, sasrec, gru, none. Repeatable.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Train with so many seeds, from --seed on.")] = 1,
