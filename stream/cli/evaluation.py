@@ -138,6 +138,17 @@ def print_evaluation(found: Evaluation) -> None:
         out.print(line, markup=False, soft_wrap=True)
 
 
+def check_report(path: Path) -> None:
+    """Refuses a report that has no place, before anything is trained.
+
+    Raises: ConfigError naming the folder.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"--report {path}: there is no folder {path.parent}; make it, or name another file")
+    if path.is_dir():
+        raise ConfigError(f"--report {path} is a folder; name a file, such as {path / 'report.html'}")
+
+
 def write_report(path: Path, found: Evaluated) -> None:
     """Writes the report, whole or not at all.
 

@@ -204,7 +204,14 @@ def evaluate(
     before it is learned, with the weights refreshed as the trainer does it. Epochs and
     settings are chosen on a validation before the test.
     """
-    from stream.cli.evaluation import Asked, evaluate_bundle, evaluate_models, print_evaluation, write_report
+    from stream.cli.evaluation import (
+        Asked,
+        check_report,
+        evaluate_bundle,
+        evaluate_models,
+        print_evaluation,
+        write_report,
+    )
 
     if bundle is not None:
         learning = {
@@ -219,6 +226,8 @@ def evaluate(
         }
         _refuse_with_a_bundle([name for name, value in learning.items() if value is not None])
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
+    if report is not None:
+        check_report(report)
     with bars() as loading:
         data_set = _load(data, settings, loading, data_root)
     asked = Asked(

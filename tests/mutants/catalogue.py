@@ -6,6 +6,7 @@ from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.evaluation import EVALUATION
+from tests.mutants.experiment import EXPERIMENT
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
@@ -40,6 +41,7 @@ MUTANTS = (
     *LIVE_CATALOGUE,
     *INDEX,
     *EVALUATION,
+    *EXPERIMENT,
     *LIVE_QUALITY,
     *SCORE,
 )

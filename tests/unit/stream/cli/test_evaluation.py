@@ -128,9 +128,9 @@ def test_what_cannot_be_asked_is_refused(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_report_that_cannot_be_written_is_named(
-    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("file", "message"), [("absent/report.html", "there is no folder"), ("", "is a folder")])
+def test_a_report_without_a_place_is_refused_before_anything_is_trained(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, message: str
 ) -> None:
-    given = ["eval", "--data", str(world), "--no-validation", "--epochs", "1", "--against", "none", *SMALL]
-    assert root.run([*given, "--report", str(tmp_path / "absent" / "report.html")]) == 2
-    assert "report.html cannot be written" in " ".join(capsys.readouterr().err.split())
+    assert root.run(["eval", "--data", str(world), *SMALL, "--report", str(tmp_path / file)]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
