@@ -21,7 +21,7 @@ from intentrec_core.experiment.named_protocols import ProtocolName, after_traini
 from intentrec_core.plays.findings import refuse_meaningless
 from intentrec_core.plays.profile import measure
 from stream.cli.bundle_store import trained_bundle
-from stream.cli.progress import bars, notes, results
+from stream.cli.progress import bars, notes, results, training_bars
 from stream.trainer.retrain import WARM_EPOCHS, WARM_LEARNING_RATE
 
 if TYPE_CHECKING:
@@ -64,8 +64,6 @@ class _Bars:
     @contextmanager
     def training(self, title: str) -> Iterator[Callbacks]:
         """See :class:`~intentrec_core.experiment.watch.Watch`."""
-        from stream.cli.learning import training_bars
-
         with training_bars(title, show_curve=True) as callbacks:
             yield callbacks
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,14 +12,13 @@ import typer
 
 from intentrec_core.errors import ConfigError
 from stream.cli import options
-from stream.cli.progress import Report, bars, notes, print_warnings, results
+from stream.cli.progress import Report, bars, print_warnings, results, training_bars
 
 if TYPE_CHECKING:
     from intentrec_core.bundle.model_folder import Model
     from intentrec_core.evaluation.comparison import Comparison
     from intentrec_core.model.model import ModelConfig
     from intentrec_core.training.config import TrainConfig
-    from intentrec_core.training.reports import EpochReport, TrainingProgress
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
 
@@ -329,24 +326,6 @@ def _learn(
             progress=progress,
             epoch_done=epoch_done,
         )
-
-
-@contextmanager
-def training_bars(
-    title: str, *, show_curve: bool
-) -> Iterator[tuple[Callable[[TrainingProgress], None], Callable[[EpochReport], None]]]:
-    """Callbacks for a training run: a progress bar over all steps, and one line of the learning curve per epoch."""
-    console = notes()
-    with bars() as report:
-
-        def progress(at: TrainingProgress) -> None:
-            report(title, (at.epoch - 1) * at.num_steps + at.step, at.num_epochs * at.num_steps)
-
-        def epoch_done(point: EpochReport) -> None:
-            if show_curve:
-                console.print(point.line(), style="dim", soft_wrap=True)
-
-        yield progress, epoch_done
 
 
 def _compare(

@@ -63,7 +63,6 @@ svg text.badge-number { fill: #101318; font-weight: 700; font-size: 12.5px; }
 .two { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 6px 34px; }
 .two > div { min-width: 0; }
 .example { border-top: 1px solid var(--rule); margin-top: 16px; padding-top: 6px; }
-td.bars { width: 130px; }
 details { margin: 10px 0 0; } summary { cursor: pointer; color: var(--ours); }
 dl { display: grid; grid-template-columns: minmax(110px, max-content) 1fr; gap: 4px 18px; margin: 8px 0; }
 dt { font-weight: 600; } dd { margin: 0; max-width: 75ch; }
