@@ -1,6 +1,6 @@
-"""Asks every contender, and makes figures of what they answered: the one harness behind ``intentrec eval``.
+"""Asks every ranker, and makes figures of what they answered: the one harness behind ``intentrec eval``.
 
-    data ─ protocol ─▶ validation task, test task ─ contenders ─▶ answers play by play ─▶ means, intervals, comparisons
+    data ─ protocol ─▶ validation task, test task ─ rankers ─▶ answers play by play ─▶ means, intervals, comparisons
 
 Seeds are averaged for each play first; then members are resampled, the same ones for both rows of a comparison.
 
@@ -34,7 +34,7 @@ from intentrec_core.evaluation.results import (
     finite,
 )
 from intentrec_core.evaluation.task import Task
-from intentrec_core.experiment.contenders import Answered, Contender
+from intentrec_core.experiment.compared_rankers import Answered, ComparedRanker
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.watch import Silent, Watch
 
@@ -56,34 +56,34 @@ class Experiment:
 def evaluate(
     data: ExperimentData,
     protocol: Protocol,
-    contenders: Sequence[Contender],
+    rankers: Sequence[ComparedRanker],
     *,
     seeds: Sequence[int] = (0,),
     chooses: bool = True,
     knows_time: bool = True,
     watch: Watch | None = None,
 ) -> Experiment:
-    """Asks every contender, the first of which is IntentRec, once for each seed where it has seeds.
+    """Asks every ranker, the first of which is IntentRec, once for each seed where it has seeds.
 
     ``chooses``: whether the validation was used; ``knows_time``: what the protocol was made with. Both are only stated.
 
-    Raises: ValueError without a contender or a seed.
+    Raises: ValueError without a ranker or a seed.
     """
-    if not contenders or not seeds:
-        raise ValueError("an evaluation needs a contender and a seed: give at least one of each")
+    if not rankers or not seeds:
+        raise ValueError("an evaluation needs a ranker and a seed: give at least one of each")
     watch = watch or Silent()
     attributes = attribute_table(data.table)
-    given: list[tuple[Contender, dict[int, Answered], PlayValues]] = []
-    for contender in contenders:
-        watch.step(f"asking {contender.name}")
-        of_seeds = {seed: contender.answer(protocol, seed) for seed in (seeds if contender.has_seeds else seeds[:1])}
+    given: list[tuple[ComparedRanker, dict[int, Answered], PlayValues]] = []
+    for ranker in rankers:
+        watch.step(f"asking {ranker.name}")
+        of_seeds = {seed: ranker.answer(protocol, seed) for seed in (seeds if ranker.has_seeds else seeds[:1])}
         values = [play_metrics(found.answers.ranked, protocol.test, attributes) for found in of_seeds.values()]
-        given.append((contender, of_seeds, {name: mean_of_seeds([v[name] for v in values]) for name in values[0]}))
+        given.append((ranker, of_seeds, {name: mean_of_seeds([v[name] for v in values]) for name in values[0]}))
     watch.step("resampling members")
     ours = given[0][2]
     rows = tuple(
-        _row(contender, of_seeds, values, None if contender is contenders[0] else ours, protocol.test, attributes)
-        for contender, of_seeds, values in given
+        _row(ranker, of_seeds, values, None if ranker is rankers[0] else ours, protocol.test, attributes)
+        for ranker, of_seeds, values in given
     )
     result = Evaluation(
         data=data.facts(),
@@ -112,7 +112,7 @@ def task_facts(task: Task) -> TaskFacts:
 
 
 def _row(
-    contender: Contender,
+    ranker: ComparedRanker,
     of_seeds: Mapping[int, Answered],
     values: PlayValues,
     ours: PlayValues | None,
@@ -126,8 +126,8 @@ def _row(
     metrics[COVERAGE] = Figure(float(np.mean(covered)))
     choices = dict.fromkeys(answered.choice for answered in of_seeds.values())
     return RowResult(
-        name=contender.name,
-        kind=contender.kind,
+        name=ranker.name,
+        kind=ranker.kind,
         metrics=metrics,
         above={} if ours is None else dict(_above(ours, values, member)),
         choice="; ".join(filter(None, choices)),

@@ -12,7 +12,7 @@ from intentrec_core.evaluation.attention_examples import AttentionExample, atten
 from intentrec_core.evaluation.intent_map import IntentMap, intent_map
 from intentrec_core.evaluation.model_ranks import BATCH_WINDOWS
 from intentrec_core.evaluation.task import Task
-from intentrec_core.experiment.contenders import Answered
+from intentrec_core.experiment.compared_rankers import Answered
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec

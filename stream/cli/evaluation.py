@@ -12,7 +12,7 @@ from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import ConfigError
 from intentrec_core.evaluation.html.page import report_page
 from intentrec_core.evaluation.results_text import lines
-from intentrec_core.experiment.contenders import Budget, Contender, counting, given_model, models
+from intentrec_core.experiment.compared_rankers import Budget, ComparedRanker, counting, given_model, models
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.evaluate import Experiment, evaluate
 from intentrec_core.experiment.insight import look_into
@@ -106,8 +106,8 @@ def evaluate_models(
         chooses_epoch=asked.chooses,
         device=settings.device,
     )
-    contenders = [*models(data, budget, others, _Bars()), *_counting(asked)]
-    return _run(data, protocol, contenders, asked, range(config.seed, config.seed + num_seeds))
+    rankers = [*models(data, budget, others, _Bars()), *_counting(asked)]
+    return _run(data, protocol, rankers, asked, range(config.seed, config.seed + num_seeds))
 
 
 def evaluate_bundle(settings: Settings, data_set: DataSet, version: str, asked: Asked) -> Evaluated:
@@ -125,8 +125,8 @@ def evaluate_bundle(settings: Settings, data_set: DataSet, version: str, asked: 
         known_items=loaded.vocabulary.item_ids[1:],
     )
     protocol = after_training(data.asked, trained_until_ms, knows_time=asked.knows_time)
-    contenders = [given_model(data, Learned(loaded.model, loaded.vocabulary)), *_counting(asked)]
-    return _run(data, protocol, contenders, asked, range(1))
+    rankers = [given_model(data, Learned(loaded.model, loaded.vocabulary)), *_counting(asked)]
+    return _run(data, protocol, rankers, asked, range(1))
 
 
 def print_evaluation(found: Evaluation) -> None:
@@ -165,14 +165,14 @@ def write_report(path: Path, found: Evaluated) -> None:
     results().print(f"report: {path}", markup=False, soft_wrap=True)
 
 
-def _counting(asked: Asked) -> list[Contender]:
+def _counting(asked: Asked) -> list[ComparedRanker]:
     return counting(tunes=asked.chooses, is_online=asked.protocol != ProtocolName.LEAVE_ONE_OUT)
 
 
 def _run(
-    data: ExperimentData, protocol: Protocol, contenders: Sequence[Contender], asked: Asked, seeds: range
+    data: ExperimentData, protocol: Protocol, rankers: Sequence[ComparedRanker], asked: Asked, seeds: range
 ) -> Evaluated:
     experiment = evaluate(
-        data, protocol, contenders, seeds=seeds, chooses=asked.chooses, knows_time=asked.knows_time, watch=_Bars()
+        data, protocol, rankers, seeds=seeds, chooses=asked.chooses, knows_time=asked.knows_time, watch=_Bars()
     )
     return Evaluated(experiment, data, protocol)

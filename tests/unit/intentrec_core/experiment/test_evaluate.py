@@ -16,7 +16,7 @@ from intentrec_core.evaluation.protocols import Protocol, temporal
 from intentrec_core.evaluation.rankers import Ranked
 from intentrec_core.evaluation.results import MAIN, Evaluation
 from intentrec_core.evaluation.results_text import lines
-from intentrec_core.experiment.contenders import Answered, Budget, Contender, counting, models
+from intentrec_core.experiment.compared_rankers import Answered, Budget, ComparedRanker, counting, models
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.evaluate import evaluate
 from intentrec_core.experiment.learner import Answers, Refresh
@@ -38,7 +38,7 @@ def protocol(data: ExperimentData) -> Protocol:
     return temporal(data.asked, test_ratio=0.3)
 
 
-def drawn(protocol: Protocol, kind: str, good: float, seeds: bool) -> Contender:
+def drawn(protocol: Protocol, kind: str, good: float, seeds: bool) -> ComparedRanker:
     """A ranker whose ranks are drawn at random, small ones with chance ``good``."""
 
     def answer(asked: Protocol, seed: int) -> Answered:
@@ -46,20 +46,20 @@ def drawn(protocol: Protocol, kind: str, good: float, seeds: bool) -> Contender:
         ranks = np.where(random.random(num) < good, 1.0 + random.integers(5, size=num), np.inf)
         return Answered(Answers(Ranked(ranks, np.ones((num, 20), dtype=np.int64)), {}), choice=f"seed {seed}")
 
-    return Contender(f"{kind} {good}", kind, answer, has_seeds=seeds)
+    return ComparedRanker(f"{kind} {good}", kind, answer, has_seeds=seeds)
 
 
 def test_seeds_are_averaged_play_by_play_before_members_are_drawn(data: ExperimentData, protocol: Protocol) -> None:
-    contenders = [drawn(protocol, "ours", 0.6, seeds=True), drawn(protocol, "counts", 0.4, seeds=False)]
-    found = evaluate(data, protocol, contenders, seeds=(4, 5)).evaluation
+    rankers = [drawn(protocol, "ours", 0.6, seeds=True), drawn(protocol, "counts", 0.4, seeds=False)]
+    found = evaluate(data, protocol, rankers, seeds=(4, 5)).evaluation
     ours, theirs = found.rows
-    of_seeds = [gains(contenders[0].answer(protocol, seed).answers.ranked.ranks) for seed in (4, 5)]
+    of_seeds = [gains(rankers[0].answer(protocol, seed).answers.ranked.ranks) for seed in (4, 5)]
     mean = mean_of_seeds(of_seeds)
     assert ours.metrics[MAIN].value == pytest.approx(mean.mean())
     assert [run.seed for run in ours.seeds] == [4, 5]
     assert [run.metrics[MAIN] for run in ours.seeds] == pytest.approx([g.mean() for g in of_seeds])
     assert [run.seed for run in theirs.seeds] == [4], "what is not trained has no seeds"
-    other = gains(contenders[1].answer(protocol, 4).answers.ranked.ranks)
+    other = gains(rankers[1].answer(protocol, 4).answers.ranked.ranks)
     lift = lift_interval(mean, other, protocol.test.targets.member)
     by = theirs.above[MAIN].by
     assert (by.value, by.low, by.high) == (lift.estimate, lift.low, lift.high)
@@ -69,8 +69,8 @@ def test_seeds_are_averaged_play_by_play_before_members_are_drawn(data: Experime
 
 def test_the_json_has_no_number_that_json_has_not(data: ExperimentData, protocol: Protocol) -> None:
     """A row that never hits makes the lift over it infinite."""
-    contenders = [drawn(protocol, "ours", 0.6, seeds=False), drawn(protocol, "counts", 0.0, seeds=False)]
-    found = evaluate(data, protocol, contenders).evaluation
+    rankers = [drawn(protocol, "ours", 0.6, seeds=False), drawn(protocol, "counts", 0.0, seeds=False)]
+    found = evaluate(data, protocol, rankers).evaluation
     assert found.rows[1].above[MAIN].by.value is None
     again = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert again["rows"][1]["above"][MAIN]["by"]["value"] is None
@@ -83,7 +83,7 @@ def test_chains_are_chosen_on_the_validation_and_say_so(data: ExperimentData, pr
     assert "mean" in first.choice
     plain = counting(tunes=False)[4].answer(protocol, 0)
     assert plain.choice.startswith("not chosen: lags 1")
-    online = [contender.name for contender in counting(tunes=False) if "online" in contender.name]
+    online = [ranker.name for ranker in counting(tunes=False) if "online" in ranker.name]
     assert len(online) == 2
     assert not [c for c in counting(tunes=False, is_online=False) if "online" in c.name]
 

@@ -9,7 +9,7 @@ import torch
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.evaluation.attention_examples import MAX_PLAYS, RecordingAttend, attention_example
 from intentrec_core.evaluation.protocols import Protocol, temporal
-from intentrec_core.experiment.contenders import Answered
+from intentrec_core.experiment.compared_rankers import Answered
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.insight import MIN_PLAYS, NUM_EXAMPLES, intents_before, look_into
 from intentrec_core.experiment.learner import Learned, answered

@@ -29,7 +29,7 @@ PATIENCE = 3
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a contender gave on the test. ``choice``: what was chosen on the validation, in words. Of one that is trained also the
+    """What a ranker gave on the test. ``choice``: what was chosen on the validation, in words. Of one that is trained also the
     curve that its epoch was chosen on, how many epochs the answer is of, and the model itself.
     """
 
@@ -41,7 +41,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class ComparedRanker:
     """One row. ``kind``: "ours", "trained" or "counts"; see :class:`~intentrec_core.evaluation.results.RowResult`."""
 
     name: str
@@ -52,7 +52,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What every trained contender gets. Without ``chooses_epoch`` it is trained for all epochs."""
+    """What every trained ranker gets. Without ``chooses_epoch`` it is trained for all epochs."""
 
     model: ModelConfig
     train: TrainConfig
@@ -71,7 +71,7 @@ OTHER_MODELS: Mapping[str, tuple[str, Build, Mapping[str, Any]]] = {
 }
 
 
-def models(data: ExperimentData, budget: Budget, others: Sequence[str], watch: Watch) -> list[Contender]:
+def models(data: ExperimentData, budget: Budget, others: Sequence[str], watch: Watch) -> list[ComparedRanker]:
     """IntentRec, and the models of these names.
 
     Raises: ConfigError for a name that is not in :data:`OTHER_MODELS`.
@@ -86,17 +86,17 @@ def models(data: ExperimentData, budget: Budget, others: Sequence[str], watch: W
     return found
 
 
-def given_model(data: ExperimentData, learned: Learned) -> Contender:
+def given_model(data: ExperimentData, learned: Learned) -> ComparedRanker:
     """A model that was trained elsewhere, as it is."""
 
     def answer(protocol: Protocol, _seed: int) -> Answered:
         found = answered(learned, data, protocol.test)
         return Answered(found, learned=Learned(learned.model, learned.vocabulary))
 
-    return Contender(names.INTENTREC, "ours", answer)
+    return ComparedRanker(names.INTENTREC, "ours", answer)
 
 
-def counting(*, tunes: bool, is_online: bool = True) -> list[Contender]:
+def counting(*, tunes: bool, is_online: bool = True) -> list[ComparedRanker]:
     """Popularity and Markov chains. With ``tunes`` every setting of a chain is chosen on the validation; the plain settings are
     used otherwise. ``is_online``: whether chains that learn every play at once are among them (not in leave-one-out, where what
     is learned is fixed).
@@ -115,13 +115,15 @@ def counting(*, tunes: bool, is_online: bool = True) -> list[Contender]:
     return found
 
 
-def _popular(name: str, window_s: float) -> Contender:
-    return Contender(
+def _popular(name: str, window_s: float) -> ComparedRanker:
+    return ComparedRanker(
         name, "counts", lambda protocol, _: Answered(Answers(rank(PopularityRanker(window_s), protocol.test), {}))
     )
 
 
-def _chain(name: str, choose: Callable[..., Tuned[MarkovRanker]], lags: int, *, tunes: bool, online: bool) -> Contender:
+def _chain(
+    name: str, choose: Callable[..., Tuned[MarkovRanker]], lags: int, *, tunes: bool, online: bool
+) -> ComparedRanker:
     def answer(protocol: Protocol, _seed: int) -> Answered:
         if not tunes:
             plain = MarkovRanker(dataclasses.replace(MarkovRanker().settings, lags=lags), online)
@@ -129,7 +131,7 @@ def _chain(name: str, choose: Callable[..., Tuned[MarkovRanker]], lags: int, *, 
         tuned = choose(protocol.validation, online=online)
         return Answered(_ranked(tuned.best, protocol.test), tuned.line())
 
-    return Contender(name, "counts", answer)
+    return ComparedRanker(name, "counts", answer)
 
 
 def _ranked(ranker: MarkovRanker, task: Task) -> Answers:
@@ -145,7 +147,7 @@ def _trained(
     watch: Watch,
     *,
     kind: str,
-) -> Contender:
+) -> ComparedRanker:
     model = dataclasses.replace(budget.model, **changes)
 
     def answer(protocol: Protocol, seed: int) -> Answered:
@@ -154,4 +156,4 @@ def _trained(
         run = learner.run(protocol, chooses_epoch=budget.chooses_epoch)
         return Answered(run.answers, run.note, run.curve, run.best_epoch, run.learned)
 
-    return Contender(title, kind, answer, has_seeds=True)
+    return ComparedRanker(title, kind, answer, has_seeds=True)
