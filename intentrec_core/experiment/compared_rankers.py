@@ -151,7 +151,7 @@ def _trained(
     model = dataclasses.replace(budget.model, **changes)
 
     def answer(protocol: Protocol, seed: int) -> Answered:
-        config = dataclasses.replace(budget.train, seed=seed)
+        config = dataclasses.replace(budget.train, seed=seed, patience=PATIENCE)
         learner = Learner(data, build, model, config, budget.refresh, title=title, device=budget.device, watch=watch)
         run = learner.run(protocol, chooses_epoch=budget.chooses_epoch)
         return Answered(run.answers, run.note, run.curve, run.best_epoch, run.learned)

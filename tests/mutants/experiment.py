@@ -21,6 +21,11 @@ EXPERIMENT = (
         (TEST_LEARNER,),
     ),
     Mutant(
+        "training goes on long after its best epoch",
+        (Edit("intentrec_core/experiment/compared_rankers.py", ", patience=PATIENCE)", ")"),),
+        (TEST_EVALUATE,),
+    ),
+    Mutant(
         "the epoch is chosen on the test",
         (Edit(LEARNER, "known.vocabulary, protocol.validation)", "known.vocabulary, protocol.test)"),),
         (TEST_LEARNER,),

@@ -12,11 +12,11 @@ from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.evaluation.calibration import calibration_bins
 from intentrec_core.evaluation.heads import HeadOutcomes, head_quality
 from intentrec_core.evaluation.metrics import gains, lift_interval, mean_of_seeds
-from intentrec_core.evaluation.protocols import Protocol, temporal
+from intentrec_core.evaluation.protocols import Protocol, leave_one_out, temporal
 from intentrec_core.evaluation.rankers import Ranked
 from intentrec_core.evaluation.results import MAIN, Evaluation
 from intentrec_core.evaluation.results_text import lines
-from intentrec_core.experiment.compared_rankers import Answered, Budget, ComparedRanker, counting, models
+from intentrec_core.experiment.compared_rankers import PATIENCE, Answered, Budget, ComparedRanker, counting, models
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.evaluate import evaluate
 from intentrec_core.experiment.learner import Answers, Refresh
@@ -86,6 +86,17 @@ def test_chains_are_chosen_on_the_validation_and_say_so(data: ExperimentData, pr
     online = [ranker.name for ranker in counting(tunes=False) if "online" in ranker.name]
     assert len(online) == 2
     assert not [c for c in counting(tunes=False, is_online=False) if "online" in c.name]
+
+
+def test_every_model_stops_three_epochs_after_its_best(data: ExperimentData) -> None:
+    sizes = ModelConfig(width=8, num_heads=1, intent_width=4, dropout=0.0)
+    budget = Budget(sizes, TrainConfig(epochs=40, patience=40, learning_rate=0.03), Refresh(1, 1e-3), device="cpu")
+    ours, *others = models(data, budget, ["gru", "no-intent"], Silent())
+    assert (ours.kind, [one.kind for one in others]) == ("ours", ["trained", "trained"])
+    for one in (ours, others[0]):
+        found = one.answer(leave_one_out(data.asked), 0)
+        assert found.epochs is not None
+        assert len(found.curve) == found.epochs + PATIENCE == found.epochs + 3 < 40
 
 
 def test_a_model_to_compare_with_is_a_known_one(data: ExperimentData) -> None:
