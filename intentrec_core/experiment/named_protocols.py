@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from intentrec_core.errors import DataError
 from intentrec_core.evaluation.protocols import Protocol, leave_one_out, streaming, temporal
 from intentrec_core.evaluation.task import EvaluationData
-
-
-class ProtocolName(StrEnum):
-    """See :mod:`intentrec_core.evaluation.protocols`."""
-
-    TEMPORAL = "temporal"
-    LEAVE_ONE_OUT = "leave-one-out"
-    STREAM = "stream"
+from intentrec_core.experiment.protocol_names import ProtocolName
 
 
 def make_protocol(

@@ -17,7 +17,8 @@ from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.evaluate import Experiment, evaluate
 from intentrec_core.experiment.insight import look_into
 from intentrec_core.experiment.learner import Learned, Refresh
-from intentrec_core.experiment.named_protocols import ProtocolName, after_training, make_protocol
+from intentrec_core.experiment.named_protocols import after_training, make_protocol
+from intentrec_core.experiment.protocol_names import ProtocolName
 from intentrec_core.plays.findings import refuse_meaningless
 from intentrec_core.plays.profile import measure
 from stream.cli.bundle_store import trained_bundle
@@ -41,7 +42,7 @@ NONE = "none"
 class Asked:
     """What the options say about the protocol."""
 
-    protocol: str
+    protocol: ProtocolName
     share: float
     refresh_plays: int
     chooses: bool
@@ -94,10 +95,9 @@ def evaluate_models(
     data = ExperimentData.of(
         data_set.title, domain, data_set.plays, data_set.catalogue, hides_played=asked.hides_played
     )
-    name = ProtocolName(asked.protocol)
     refuse_meaningless(domain, measure(data.asked.features, data.table, data.plays), settings.domain)
     protocol = make_protocol(
-        name, data.asked, share=asked.share, refresh_plays=asked.refresh_plays, knows_time=asked.knows_time
+        asked.protocol, data.asked, share=asked.share, refresh_plays=asked.refresh_plays, knows_time=asked.knows_time
     )
     budget = Budget(
         model_config,
@@ -166,7 +166,7 @@ def write_report(path: Path, found: Evaluated) -> None:
 
 
 def _counting(asked: Asked) -> list[ComparedRanker]:
-    return counting(tunes=asked.chooses, is_online=asked.protocol != ProtocolName.LEAVE_ONE_OUT)
+    return counting(tunes=asked.chooses, is_online=asked.protocol is not ProtocolName.LEAVE_ONE_OUT)
 
 
 def _run(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from intentrec_core.errors import ConfigError
+from intentrec_core.experiment.protocol_names import ProtocolName
 from stream.cli import options
 from stream.cli.progress import Report, bars, print_warnings, results, training_bars
 
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 _PANEL = "Data and learning"
-
-
-class ProtocolChoice(StrEnum):
-    """The protocols of ``intentrec eval`` (:class:`intentrec_core.experiment.named_protocols.ProtocolName`)."""
-
-    TEMPORAL = "temporal"
-    LEAVE_ONE_OUT = "leave-one-out"
-    STREAM = "stream"
 
 
 Share = Annotated[float, typer.Option(min=0.01, max=1, help="Train on this share of the plays, the earliest ones.")]
@@ -144,9 +136,9 @@ def evaluate(
         typer.Option(metavar="VERSION|latest", help="Evaluate this bundle instead of training a model."),
     ] = None,
     protocol: Annotated[
-        ProtocolChoice,
+        ProtocolName,
         typer.Option("--protocol", help="Which plays are predicted, and what is known at each: docs/evaluation.md."),
-    ] = ProtocolChoice.TEMPORAL,
+    ] = ProtocolName.TEMPORAL,
     share: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="The earliest plays, before the test: this share of all.")
     ] = 0.7,
@@ -219,7 +211,7 @@ def evaluate(
             "own-items": own_items or None,
             "against": against,
             "seeds": seeds if seeds > 1 else None,
-            "protocol": protocol.value if protocol is not ProtocolChoice.TEMPORAL else None,
+            "protocol": protocol.value if protocol is not ProtocolName.TEMPORAL else None,
         }
         _refuse_with_a_bundle([name for name, value in learning.items() if value is not None])
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
@@ -228,7 +220,7 @@ def evaluate(
     with bars() as loading:
         data_set = _load(data, settings, loading, data_root)
     asked = Asked(
-        protocol=protocol.value,
+        protocol=protocol,
         share=share,
         refresh_plays=refresh_plays,
         chooses=validation,

@@ -20,7 +20,8 @@ from intentrec_core.experiment.compared_rankers import PATIENCE, Answered, Budge
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.evaluate import evaluate
 from intentrec_core.experiment.learner import Answers, Refresh
-from intentrec_core.experiment.named_protocols import ProtocolName, after_training, make_protocol
+from intentrec_core.experiment.named_protocols import after_training, make_protocol
+from intentrec_core.experiment.protocol_names import ProtocolName
 from intentrec_core.experiment.watch import Silent
 from intentrec_core.model.model import ModelConfig
 from intentrec_core.training.config import TrainConfig
