@@ -17,6 +17,7 @@ POPULAR_EVER = "popular of all time"
 MARKOV_FIRST = "Markov, last play"
 MARKOV = "Markov, last 5 plays"
 MARKOV_WIDE = "Markov, pairs 5 apart"
+MARKOV_FIRST_ONLINE = "Markov, last play, online"
 MARKOV_ONLINE = "Markov, last 5, online"
 MARKOV_WIDE_ONLINE = "Markov, 5 apart, online"
 

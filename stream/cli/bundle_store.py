@@ -1,4 +1,4 @@
-"""What commands do with the bundle store: build a bundle into it, announce one, find one, evaluate one."""
+"""What commands do with the bundle store: build a bundle into it, announce one, find one, load one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from intentrec_core.bundle.contents import LoadedBundle
     from intentrec_core.bundle.format import Manifest
     from intentrec_core.bundle.model_folder import Model
     from intentrec_core.bundle.store import BundleStore
     from intentrec_core.domain.spec import Domain
-    from intentrec_core.evaluation.comparison import Comparison
     from intentrec_core.plays.profile import DataProfile
     from stream.bundles.builder import BuiltBundle
-    from stream.cli.data_source import DataSet
     from stream.settings import Settings
 
 LATEST = "latest"
@@ -153,17 +152,14 @@ def newest_announced(settings: Settings) -> str | None:
     return asyncio.run(read())
 
 
-def compare_bundle(settings: Settings, version: str, data_set: DataSet, seed: int) -> Comparison:
-    """Evaluates a bundle on the plays after those it was trained on.
+def trained_bundle(settings: Settings, version: str) -> tuple[LoadedBundle, int]:
+    """A bundle, checked whole, and the event time up to which it has learned, excluded (milliseconds since 1970).
 
-    Raises: BundleError when it does not verify; DataError when no play comes after its training.
+    Raises: BundleError when it does not verify; ConfigError when the store has none of this version.
     """
-    from intentrec_core.evaluation.report import compare
-    from intentrec_core.features.features import FeatureBuilder
     from stream.bundles.builder import TRAINED_UNTIL, check_bundle
 
     store = open_store(settings)
     loaded, _ = check_bundle(store.fetch(resolve(store, version)))
     trained_until: Any = loaded.manifest.facts[TRAINED_UNTIL]
-    features = FeatureBuilder(loaded.domain, loaded.vocabulary, loaded.item_table)
-    return compare(loaded.model, features, data_set.plays, cut_ms=int(trained_until), seed=seed)
+    return loaded, int(trained_until)

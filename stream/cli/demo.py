@@ -14,7 +14,7 @@ import typer
 
 from intentrec_core.errors import NotDrained
 from stream.cli import options
-from stream.cli.progress import bars, notes
+from stream.cli.progress import bars, notes, training_bars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,7 +132,6 @@ def prepare(
     from intentrec_core.domain.toml import load_domain
     from stream.cli.bundle_store import announce_bundle
     from stream.cli.data_source import MOVIELENS, load_data
-    from stream.cli.learning import training_bars
     from stream.demo.first_bundle import first_bundle
 
     with bars(in_bytes=True) as report:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from intentrec_core.errors import ConfigError
+from intentrec_core.experiment.protocol_names import ProtocolName
 from stream.cli import options
-from stream.cli.progress import Report, bars, notes, print_warnings, results
+from stream.cli.progress import Report, bars, print_warnings, results, training_bars
 
 if TYPE_CHECKING:
     from intentrec_core.bundle.model_folder import Model
     from intentrec_core.evaluation.comparison import Comparison
     from intentrec_core.model.model import ModelConfig
     from intentrec_core.training.config import TrainConfig
-    from intentrec_core.training.reports import EpochReport, TrainingProgress
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
 
 _PANEL = "Data and learning"
+
 
 Share = Annotated[float, typer.Option(min=0.01, max=1, help="Train on this share of the plays, the earliest ones.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the plays. Default: 15.")]
@@ -61,8 +60,9 @@ def register(app: typer.Typer) -> None:
     app.command(
         "eval",
         rich_help_panel=_PANEL,
-        epilog="[bold]Examples[/bold]\n\n  intentrec eval                    train IntentRec and its reference, compare\n\n"
-        "  intentrec eval --bundle latest    evaluate an existing bundle on the plays after its training",
+        epilog="[bold]Examples[/bold]\n\n  intentrec eval                     MovieLens-100K: learn 70 %, ask for the rest\n\n"
+        "  intentrec eval --protocol stream --report report.html --data world --domain video\n\n"
+        "  intentrec eval --bundle latest     an existing bundle, on the plays after its training",
     )(evaluate)
 
 
@@ -147,7 +147,42 @@ def evaluate(
         str | None,
         typer.Option(metavar="VERSION|latest", help="Evaluate this bundle instead of training a model."),
     ] = None,
-    share: Share = 0.7,
+    protocol: Annotated[
+        ProtocolName,
+        typer.Option("--protocol", help="Which plays are predicted, and what is known at each: docs/evaluation.md."),
+    ] = ProtocolName.TEMPORAL,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="The earliest plays, before the test: this share of all.")
+    ] = 0.7,
+    refresh_plays: Annotated[
+        int, typer.Option(min=1, help="Refresh the weights every so many plays, with --protocol stream.")
+    ] = 4_000,
+    validation: Annotated[
+        bool,
+        typer.Option(
+            "--validation/--no-validation",
+            help="Choose the epoch and the chains' settings on plays before the test. Without it: all epochs, plain settings.",
+        ),
+    ] = True,
+    target_time: Annotated[
+        bool,
+        typer.Option("--known-time/--unknown-time", help="Counts as of the play asked for, or of the play before it."),
+    ] = True,
+    hide_played: Annotated[
+        bool | None,
+        typer.Option(
+            "--hide-played/--show-played", help="Hide what a member played before. Default: as the domain does."
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="MODEL",
+            help="Train it too: no-intent (default), multi-task, sasrec, gru, none. Repeatable.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Train with so many seeds, from --seed on.")] = 1,
     epochs: Epochs = None,
     seconds: Seconds = None,
     width: Width = None,
@@ -158,15 +193,28 @@ def evaluate(
     device: options.Device = None,
     bundles: options.Bundles = None,
     cache_dir: options.CacheDir = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the results, with pictures, as one HTML file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Rank every item for every later play, and compare IntentRec with popularity, Markov
-    and itself without the intent stage.
+    chains and other models, all by one protocol.
 
-    One global split in time: the models train on the plays before it and are tested on
-    the plays after it. Prints HR@10, NDCG@10 and MRR with an interval over members, and
-    the accuracy of each intent.
+    temporal learns what is before one moment and is asked for all plays after it;
+    leave-one-out is asked for each member's last play; stream is asked for every play
+    before it is learned, with the weights refreshed as the trainer does it. Epochs and
+    settings are chosen on a validation before the test.
     """
+    from stream.cli.evaluation import (
+        Asked,
+        check_report,
+        evaluate_bundle,
+        evaluate_models,
+        print_evaluation,
+        write_report,
+    )
+
     if bundle is not None:
         learning = {
             "epochs": epochs,
@@ -175,23 +223,37 @@ def evaluate(
             "layers": layers,
             "own-items": own_items or None,
             "item-counts": item_counts or None,
+            "against": against,
+            "seeds": seeds if seeds > 1 else None,
+            "protocol": protocol.value if protocol is not ProtocolName.TEMPORAL else None,
         }
         _refuse_with_a_bundle([name for name, value in learning.items() if value is not None])
     settings = options.settings(domain=domain, device=device, bundle_url=bundles, cache_dir=cache_dir)
-    with bars() as report:
-        data_set = _load(data, settings, report, data_root)
+    if report is not None:
+        check_report(report)
+    with bars() as loading:
+        data_set = _load(data, settings, loading, data_root)
+    asked = Asked(
+        protocol=protocol,
+        share=share,
+        refresh_plays=refresh_plays,
+        chooses=validation,
+        knows_time=target_time,
+        hides_played=hide_played,
+    )
     if bundle is not None:
-        from stream.cli.bundle_store import compare_bundle
-
-        compared = compare_bundle(settings, bundle, data_set, seed)
+        found = evaluate_bundle(settings, data_set, bundle, asked)
     else:
         config = _config(epochs, seconds, seed)
         model_config = _model_config(settings, width, layers, own_items=own_items, item_counts=item_counts)
-        model = _learn(settings, data_set, share, config, model_config)
-        compared = _compare(settings, data_set, share, config, model_config, model)
-    _print_comparison(compared)
+        found = evaluate_models(
+            settings, data_set, asked, config, model_config, against=against or ["no-intent"], num_seeds=seeds
+        )
+    print_evaluation(found.experiment.evaluation)
+    if report is not None:
+        write_report(report, found)
     if as_json:
-        print(json.dumps(compared.to_dict()))
+        print(json.dumps(found.experiment.evaluation.to_dict()))
 
 
 def _refuse_with_a_bundle(given: list[str]) -> None:
@@ -276,24 +338,6 @@ def _learn(
             progress=progress,
             epoch_done=epoch_done,
         )
-
-
-@contextmanager
-def training_bars(
-    title: str, *, show_curve: bool
-) -> Iterator[tuple[Callable[[TrainingProgress], None], Callable[[EpochReport], None]]]:
-    """Callbacks for a training run: a progress bar over all steps, and one line of the learning curve per epoch."""
-    console = notes()
-    with bars() as report:
-
-        def progress(at: TrainingProgress) -> None:
-            report(title, (at.epoch - 1) * at.num_steps + at.step, at.num_epochs * at.num_steps)
-
-        def epoch_done(point: EpochReport) -> None:
-            if show_curve:
-                console.print(point.line(), style="dim", soft_wrap=True)
-
-        yield progress, epoch_done
 
 
 def _compare(

@@ -8,10 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
+
+if TYPE_CHECKING:
+    from intentrec_core.training.reports import EpochReport, TrainingProgress
 
 Report = Callable[[str, int, int], None]
 """Called with a title, the amount done and the total (0: unknown)."""
@@ -70,3 +74,21 @@ def bars(*, in_bytes: bool = False) -> Iterator[Report]:
             progress.update(tasks[title], completed=done, total=total or None)
 
         yield report
+
+
+@contextmanager
+def training_bars(
+    title: str, *, show_curve: bool
+) -> Iterator[tuple[Callable[[TrainingProgress], None], Callable[[EpochReport], None]]]:
+    """Callbacks for a training run: a progress bar over all steps, and one line of the learning curve per epoch."""
+    console = notes()
+    with bars() as report:
+
+        def progress(at: TrainingProgress) -> None:
+            report(title, (at.epoch - 1) * at.num_steps + at.step, at.num_epochs * at.num_steps)
+
+        def epoch_done(point: EpochReport) -> None:
+            if show_curve:
+                console.print(point.line(), style="dim", soft_wrap=True)
+
+        yield progress, epoch_done

@@ -6,6 +6,7 @@ from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.evaluation import EVALUATION
+from tests.mutants.experiment import EXPERIMENT
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
 from tests.mutants.item_counts import ITEM_COUNTS
@@ -42,6 +43,7 @@ MUTANTS = (
     *ITEM_COUNTS,
     *INDEX,
     *EVALUATION,
+    *EXPERIMENT,
     *LIVE_QUALITY,
     *SCORE,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from intentrec_core.datasets.named import RECORDED_SETS, is_present, load_record
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.evaluation.protocols import Protocol, leave_one_out, streaming, temporal
 from intentrec_core.evaluation.task import EvaluationData
+from intentrec_core.experiment.data import digest
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -77,15 +77,6 @@ class Measured:
         features = FeatureBuilder(domain, vocabulary, table)
         data = EvaluationData.of(members, features, universe, hides_history=self.hides_history)
         return Loaded(self.name, self.domain, plays, catalogue, digest(plays, catalogue), data, vocabulary, table)
-
-
-def digest(plays: pa.Table, catalogue: Catalogue) -> str:
-    """A hash of what the data say: the first 12 digits of SHA-256 over every value of plays and catalogue."""
-    found = hashlib.sha256()
-    for table in (plays, catalogue.to_table()):
-        for name in table.schema.names:
-            found.update(f"{name}\0{table.column(name).to_pylist()!r}\0".encode())
-    return found.hexdigest()[:12]
 
 
 def world_plays(num_plays: int, members: int, items: int, *, informative: bool = True) -> tuple[pa.Table, Catalogue]:

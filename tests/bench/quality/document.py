@@ -58,8 +58,8 @@ the table fills over several sittings; what was not run yet is named below each 
 - Only figures that today's code gives are in the tables of this section; a row whose code has changed since is named as not run.
 - Not built: SASRec with counts, TransAct as the paper adapts it, V1 of V3's size, a grid for trained rows, the share of the way
   to the oracle, quality against refresh interval and event lag, and a printed line that each model's cache gives what a batch
-  gives (tests of the encoders hold that for IntentRec). `intentrec eval` has the temporal split only: no leave-one-out, no
-  stream, no validation and no early stop by default, and it hides what a worker remembers, not the whole history.
+  gives (tests of the encoders hold that for IntentRec). `intentrec eval` asks by the same protocols
+  ([evaluation](evaluation.md)).
 - No public data set at hand has both durations and action types. The simulated world has both, and so has KuaiRand-Pure, which is
   measured where its folder is there."""
 

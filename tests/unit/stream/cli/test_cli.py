@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -366,8 +367,11 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
     assert "intent  genre            known at 100.0% of plays" in capsys.readouterr().out
     assert run("bundle", "verify", "latest") == 0
     assert "sound" in capsys.readouterr().out
-    assert run("eval", "--bundle", "latest", "--data", str(world), "--json") == 0
-    assert capsys.readouterr().out.rstrip().endswith("}")
+    report = tmp_path / "report.html"
+    assert run("eval", "--bundle", "latest", "--data", str(world), "--json", "--report", str(report)) == 0
+    found = json.loads(capsys.readouterr().out.rstrip().split("\n")[-1])
+    assert [row["kind"] for row in found["rows"]] == ["ours", *["counts"] * 8]
+    assert f"{found['rows'][0]['metrics']['mrr']['value']:.4f}" in report.read_text("utf-8")
     weights = store / version / "weights.safetensors"
     damaged = bytearray(weights.read_bytes())
     damaged[len(damaged) // 2] ^= 1
