@@ -19,6 +19,7 @@ from tests.bench.harness import HISTORY
 from tests.bench.quality import figures
 from tests.bench.quality.data_sets import DATA_SETS, QUICK, Loaded, Measured
 from tests.bench.quality.figures import HistoryRow, PlayValues, Source
+from tests.bench.quality.oracle import ORACLE, TOLD
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.rows import Answers, Row
 from tests.bench.quality.runs import Runs, hashed, row_hash, run_key
@@ -128,7 +129,7 @@ def _table(
     ours = [row.name for row in rows if row.is_ours and row.name in averaged]
     for name in ours:
         for other in averaged:
-            if other != name:
+            if other not in (name, ORACLE, TOLD):
                 (one, values), (two, theirs) = averaged[name], averaged[other]
                 code = figures.pair_hash(one.code, two.code)
                 pair = Source(loaded, protocol, name, figures.MEAN, hashed(one.run, two.run), code)

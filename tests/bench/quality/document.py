@@ -9,7 +9,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from tests.bench.quality.data_sets import DATA_SETS, Measured
-from tests.bench.quality.figures import MAIN, MEAN, pair_hash
+from tests.bench.quality.figures import COMPARED, MAIN, MEAN, pair_hash
+from tests.bench.quality.oracle import HIDDEN_INTENT, ORACLE
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published_lines
 from tests.bench.quality.runs import row_hash
@@ -18,6 +19,9 @@ HistoryRow = Mapping[str, object]
 #: By model, seed and metric.
 Found = dict[tuple[str, object, str], HistoryRow]
 
+V1, V2 = "IntentRec V1: plain multi-task", "IntentRec V2: hierarchical"
+WITHOUT_INTENTS = "world-without-intents"
+NO_PROBE = "no row that was run since it is asked"
 RANKING = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 LISTS = (
     ("coverage@10", "coverage"),
@@ -122,6 +126,9 @@ def _protocol(measured: Measured, protocol: str, rows: Sequence[HistoryRow]) -> 
         yield f"| {model} | {' | '.join(_cell(found.get((model, seed, metric))) for metric, _ in LISTS)} |"
     yield from _heads(found, shown)
     yield from _comparisons(rows)
+    yield from _ceiling(found, shown)
+    if measured.name == WITHOUT_INTENTS:
+        yield from _no_gain(rows)
     notes = [(model, s, found[model, s, "note"]) for model, s, metric in found if metric == "note"]
     if notes:
         yield ""
@@ -163,6 +170,61 @@ def _comparisons(rows: Sequence[HistoryRow]) -> Iterator[str]:
         yield f"| {model} | {of} | {other} | {by} | {interval} | {float(str(row['p'])):.4f} |"
 
 
+def _ceiling(found: Found, shown: Mapping[str, object]) -> Iterator[str]:
+    """How far each row is on the way from the best Markov chain to the oracle, and how much of the hidden intent its Z knows."""
+    gain = {model: _value(found[model, seed, MAIN]) for model, seed in shown.items()}
+    chains = [model for model in gain if model.startswith("Markov")]
+    if ORACLE not in gain or not chains:
+        return
+    best = max(chains, key=gain.__getitem__)
+    way = {
+        model: (value - gain[best]) / (gain[ORACLE] - gain[best])
+        for model, value in gain.items()
+        if not model.startswith(("Markov", "popular", ORACLE))
+    }
+    yield ""
+    yield (
+        f"- Share of the way from the best Markov chain ({best}, {gain[best]:.4f}) to the oracle ({gain[ORACLE]:.4f}), NDCG@10: "
+        + ("; ".join(f"{model} {share:.0%}" for model, share in way.items()) or "no row yet")
+        + "."
+    )
+    known = {model: _mean_of_seeds(found, model, f"{HIDDEN_INTENT}: accuracy") for model in shown}
+    if (ceiling := known[ORACLE]) is not None:
+        probed = {model: value for model, value in known.items() if value is not None and not model.startswith(ORACLE)}
+        yield (
+            f"- Accuracy of the next play's hidden intent: the oracle {ceiling:.4f}; by a linear probe on Z "
+            + (
+                "; ".join(f"{model} {value:.4f}, {value / ceiling:.0%} of it" for model, value in probed.items())
+                or NO_PROBE
+            )
+            + "."
+        )
+
+
+def _no_gain(rows: Sequence[HistoryRow]) -> Iterator[str]:
+    """Whether the hierarchy gains over plain multi-task where intents say nothing: then the gain would not be due to intents."""
+    pairs = {(row["model"], row["other"], row["metric"]): row for row in rows if row.get("other") is not None}
+    yield ""
+    for metric in COMPARED:
+        what = f"Intents say nothing here, so V2 has to show no gain over V1, {_metric_title(metric)}"
+        row = pairs.get((V2, V1, f"{metric} above"))
+        if row is None or row["value"] is None:
+            yield f"- {what}: not run with today's code."
+            continue
+        by, p = _value(row), float(str(row["p"]))
+        verdict = "**a gain: FAIL**" if by > 0 and p < 0.05 else "no gain: PASS"
+        yield f"- {what}: {by:+.1%} ({row['low']:+.1%} to {row['high']:+.1%}), p = {p:.4f}: {verdict}."
+
+
+def _mean_of_seeds(found: Found, model: str, metric: str) -> float | None:
+    values = [_value(row) for (name, _, named), row in found.items() if (name, named) == (model, metric)]
+    return statistics.fmean(values) if values else None
+
+
+def _value(row: HistoryRow) -> float:
+    return float(str(row["value"]))
+
+
 def _seed(found: Found, model: str) -> object:
     """The mean over seeds where there is one, else the only seed."""
     seeds = [seed for name, seed, metric in found if name == model and metric == MAIN]
@@ -180,7 +242,7 @@ def _seeds(found: Found, model: str) -> str:
 def _cell(row: HistoryRow | None) -> str:
     if row is None:
         return "–"
-    value = float(str(row["value"]))
+    value = _value(row)
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
 
 
