@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tests.bench.quality.data_sets import DATA_SETS, Measured
 from tests.bench.quality.figures import COMPARED, MAIN, MEAN, pair_hash
+from tests.bench.quality.freshness import FIRST_RATIO, LAGS, PREFIX, REFRESHES, freshness_rows
 from tests.bench.quality.oracle import HIDDEN_INTENT, ORACLE
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published_lines
@@ -44,10 +45,10 @@ the table fills over several sittings; what was not run yet is named below each 
 - Choices are made on the validation by NDCG@10. Of a Markov chain every setting is chosen: one after another, until none changes;
   the mean and the spread of what was tried, and the settings at an edge of it, stand beside the choice. Of trained rows only the
   epoch is chosen: sizes, learning rate, dropout and batch are the same for all rows of a data set, and those of most were tuned
-  for IntentRec on MovieLens-100K. The row with own items alone also chooses between that schedule and one of 6 epochs, which the
-  other rows were not offered; each of its notes gives what the common schedule has on the validation. No baseline has own items.
+  for IntentRec on MovieLens-100K. Rows with own items, ours and baselines, also choose between that schedule and one of 6 epochs,
+  which the other rows are not offered; each of their notes gives what the common schedule has on the validation.
 - Trained rows have the same width and layers, not the same number of weights: each note gives its own, with those of the items
-  apart. Without these, V3 has about 1.5 times as many as V1 and twice those of SASRec.
+  apart. Without these, V3 has about 1.5 times as many as V1 and twice those of SASRec; "V1 of V3's size" has more layers.
 - For the test, a row is trained again by the same schedule up to the chosen epoch. In a stream, validation and test alike, it is
   refreshed as the trainer does it: three epochs over everything so far, at the trainer's rate, and no gate. Leave-one-out asks
   what the validation chose.
@@ -60,10 +61,17 @@ the table fills over several sittings; what was not run yet is named below each 
   popular the listed items are beside those that were played (1: no bias). New members and new items: nothing of them was learned.
   Known members and the next two columns are NDCG@10.
 - Only figures that today's code gives are in the tables of this section; a row whose code has changed since is named as not run.
-- Not built: SASRec with counts, TransAct as the paper adapts it, V1 of V3's size, a grid for trained rows, the share of the way
-  to the oracle, quality against refresh interval and event lag, and a printed line that each model's cache gives what a batch
-  gives (tests of the encoders hold that for IntentRec). `intentrec eval` has the temporal split only: no leave-one-out, no
-  stream, no validation and no early stop by default, and it hides what a worker remembers, not the whole history.
+- The oracle is the simulated process's own distribution of the next play, by a forward filter that knows the process and sees of
+  a member what a model sees. It infers tastes; the one that is told them is above what anybody can reach. Neither learns a thing.
+  The accuracy with which it tells the next play's hidden intent is the ceiling of a linear probe on Z, which is fitted on the
+  plays that the model has learned.
+- "incremental = batch" in the note of a trained row: plays of some members go through the cache one by one, and the scores of all
+  items are compared with those of the batch, of the model that was asked. Only V3 and what is built on it have a cache.
+- Freshness: "counts of the last refresh" are as old as what is learned. With a lag of n plays, the member's last n have not
+  arrived; with one of an hour, nobody's. Rows of the lag table are never refreshed, and asked where earlier plays have arrived.
+- Not built: SASRec with counts, TransAct as the paper adapts it, and a grid for trained rows. `intentrec eval` has the temporal
+  split only: no leave-one-out, no stream, no validation and no early stop by default, and it hides what a worker remembers, not
+  the whole history.
 - No public data set at hand has both durations and action types. The simulated world has both, and so has KuaiRand-Pure, which is
   measured where its folder is there."""
 
@@ -71,7 +79,7 @@ the table fills over several sittings; what was not run yet is named below each 
 def tables(rows: Sequence[HistoryRow]) -> list[str]:
     """The lines of the section."""
     lines = HEAD.split("\n")
-    code = {row.name: row_hash(row) for row in all_rows()}
+    code = {row.name: row_hash(row) for row in (*all_rows(), *freshness_rows())}
     rows = [row for row in rows if is_current(row, code)]
     for measured in DATA_SETS:
         of_data = [row for row in rows if row.get("data") == measured.name]
@@ -86,7 +94,9 @@ def tables(rows: Sequence[HistoryRow]) -> list[str]:
         )
         lines.append(f"Data `{digest}`; domain `{measured.domain}`; {hidden}.")
         for protocol in dict.fromkeys(str(row["protocol"]) for row in of_data):
-            lines += _protocol(measured, protocol, [row for row in of_data if row["protocol"] == protocol])
+            if not protocol.startswith(PREFIX):
+                lines += _protocol(measured, protocol, [row for row in of_data if row["protocol"] == protocol])
+        lines += _freshness(measured, [row for row in of_data if str(row["protocol"]).startswith(PREFIX)])
         lines += published_lines(measured.name, RANKING)
     return lines
 
@@ -139,6 +149,35 @@ def _protocol(measured: Measured, protocol: str, rows: Sequence[HistoryRow]) -> 
     ]
     if missing:
         yield from ("", f"Not run with today's code: {'; '.join(missing)}.")
+
+
+def _freshness(measured: Measured, rows: Sequence[HistoryRow]) -> Iterator[str]:
+    """NDCG@10 by refresh and by lag, the mean over seeds where there are several."""
+    if measured.name not in FIRST_RATIO:
+        return
+    yield from ("", "#### Freshness, NDCG@10", "")
+    newest = {row["protocol"]: row["tasks"] for row in rows}
+    found = {
+        (str(row["model"]), str(row["protocol"]).removeprefix(PREFIX), row["seed"]): row
+        for row in rows
+        if row["metric"] == MAIN and row.get("other") is None and row["tasks"] == newest[row["protocol"]]
+    }
+    models = [row.name for row in freshness_rows()]
+    for columns in (REFRESHES, LAGS):
+        shown = [model for model in models if any((model, column, 0) in found for column in columns)]
+        if shown:
+            yield f"| model | {' | '.join(columns)} |"
+            yield "|---" * (len(columns) + 1) + "|"
+            for model in shown:
+                cells = [_cell(found.get((model, column, MEAN)) or found.get((model, column, 0))) for column in columns]
+                yield f"| {model} | {' | '.join(cells)} |"
+            yield ""
+    missing = [
+        row.name
+        for row in freshness_rows()
+        if not all((row.name, c, 0) in found for c in (*REFRESHES, *LAGS) if row.protocols(f"{PREFIX}{c}"))
+    ]
+    yield f"Not run with today's code, or not whole: {'; '.join(missing)}." if missing else ""
 
 
 def _heads(found: Found, shown: Mapping[str, object]) -> Iterator[str]:

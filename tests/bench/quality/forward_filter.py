@@ -350,9 +350,9 @@ class Arrivals:
         """How likely a member who has left begins another session before the record ends, and if so, at an early hour."""
         begun = self._expected(last_ms + self._gap_ms)
         still = shares @ np.exp(-activity[:, None] * np.maximum(self._sum - begun, 0.0))
-        returned = -np.diff(still)
+        returned = np.maximum(-np.diff(still), 0.0)
         total = float(returned.sum())
-        return total, float(returned[self._early[region]].sum()) / max(total, 1e-300)
+        return total, float(returned[self._early[region]].sum()) / total if total > 0.0 else 0.0
 
     def likelihood(self, last_ms: int | None, start_ms: int, activity: Floats) -> Floats:
         """How likely each activity makes a session begin then and not before. Shape: as ``activity``."""
