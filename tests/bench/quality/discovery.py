@@ -37,38 +37,55 @@ LIKING_STEPS = np.array([-2, -1, 0, 1, 2])
 #: How likely each of these likings is: a uniform one, by the trapezoidal rule.
 LIKING_SHARES = np.array([0.125, 0.25, 0.25, 0.25, 0.125])
 _LOW, _POINTS = -30.0, 56
-_FIRST, _LAST = np.exp(-11.5), np.exp(4.0)
+_LOG_FIRST, _LAST = -11.5, np.exp(4.0)
+#: A draw that is reached less often than this is left out of forecasts.
+_NEGLIGIBLE = 1e-6
 _NUM_CLASSES = 2 * NUM_NICHES
 
 
 @compiled
-def _sums(begin: int, end: int, order: Any, share: Any, kind: Any, log_s: Any, allowed: Any, sums: Any) -> float:
+def _transforms(begin: int, end: int, order: Any, log_s: Any, may_show: Any, first: Any, transforms: Any) -> None:
+    """exp(−t s) of each item that may be shown, from the point ``first`` i64[any] on: before it 1, and after the last 0.
+
+    Shape: transforms f64[any, points].
+    """
+    growth = np.exp(STEP)
+    for at in range(begin, end):
+        x, own = order[at], at - begin
+        if not may_show[x]:
+            continue
+        first[own] = min(max(int(np.ceil((_LOG_FIRST - _LOW - log_s[x]) / STEP)), 0), _POINTS)
+        z = np.exp(_LOW + STEP * first[own] + log_s[x])
+        for j in range(first[own], _POINTS):
+            transforms[own, j] = np.exp(-z) if z <= _LAST else 0.0
+            z *= growth
+
+
+@compiled
+def _sums(
+    begin: int, end: int, order: Any, share: Any, kind: Any, allowed: Any, first: Any, transforms: Any, sums: Any
+) -> float:
     """Σ q exp(−t s) by class of item, at all points. Returns the share of forbidden items."""
     sums[:] = 0.0
     forbidden = 1.0
-    growth = np.exp(STEP)
     for at in range(begin, end):
-        x = order[at]
+        x, own = order[at], at - begin
         if not allowed[x]:
             continue
         forbidden -= share[x]
-        first = int(np.ceil((np.log(_FIRST) - _LOW - log_s[x]) / STEP))
-        first = min(max(first, 0), _POINTS)
-        for j in range(first):
+        for j in range(first[own]):
             sums[kind[x], j] += share[x]
-        z = np.exp(_LOW + STEP * first + log_s[x])
-        for j in range(first, _POINTS):
-            if z > _LAST:
-                break
-            sums[kind[x], j] += share[x] * np.exp(-z)
-            z *= growth
+        for j in range(first[own], _POINTS):
+            sums[kind[x], j] += share[x] * transforms[own, j]
     return max(forbidden, 0.0)
 
 
 @compiled
-def _powers(sums: Any, forbidden: float, others: int, steps: Any, powers: Any) -> None:
-    """F(t) ** others for every niche and liking. Shape: f64[N, L, points]."""
+def _powers(sums: Any, forbidden: float, others: int, niche: Any, steps: Any, powers: Any) -> None:
+    """F(t) ** others for every niche that is possible, and every liking. Shape: f64[N, L, points]."""
     for n in range(NUM_NICHES):
+        if niche[n] == 0.0:
+            continue
         for liked in range(len(steps)):
             for j in range(_POINTS):
                 total = forbidden
@@ -87,16 +104,12 @@ def _power_at(powers: Any, n: int, liked: int, j: int) -> float:
 
 
 @compiled
-def _integral(log_s: float, curve: Any) -> float:
-    """∫ z exp(−z) · curve over log z. Shape: f64[points]."""
+def _integral(log_s: float, first: int, transform: Any, curve: Any) -> float:
+    """∫ z exp(−z) · curve over log z. Shapes: f64[points] twice."""
     total, growth = 0.0, np.exp(STEP)
-    first = int(np.ceil((np.log(_FIRST) - _LOW - log_s) / STEP))
-    first = min(max(first, 0), _POINTS)
     z = np.exp(_LOW + STEP * first + log_s)
     for j in range(first, _POINTS):
-        if z > _LAST:
-            break
-        total += z * np.exp(-z) * curve[j]
+        total += z * transform[j] * curve[j]
         z *= growth
     return total * STEP
 
@@ -123,27 +136,35 @@ def _add_discoveries(
     sums = np.empty((_NUM_CLASSES, _POINTS))
     powers = np.empty((NUM_NICHES, len(steps), _POINTS))
     curve = np.empty((_NUM_CLASSES, _POINTS))
+    most = np.max(begin[1:] - begin[:-1])
+    first, transforms = np.empty(most, dtype=np.int64), np.empty((most, _POINTS))
     for i in range(len(log_s)):
         for g in range(len(begin) - 1):
             reached = genre_share[i, g]
+            if reached >= _NEGLIGIBLE:
+                _transforms(begin[g], begin[g + 1], order, log_s[i], allowed[2], first, transforms)
             for draw in range(len(candidates)):
-                if reached < 1e-7:
+                if reached < _NEGLIGIBLE:
                     break
-                forbidden = _sums(begin[g], begin[g + 1], order, shares[draw], kind, log_s[i], allowed[draw], sums)
-                _powers(sums, forbidden, candidates[draw] - 1, steps, powers)
+                forbidden = _sums(
+                    begin[g], begin[g + 1], order, shares[draw], kind, allowed[draw], first, transforms, sums
+                )
+                _powers(sums, forbidden, candidates[draw] - 1, niche[g], steps, powers)
                 for c in range(_NUM_CLASSES):
                     for j in range(_POINTS):
                         total = 0.0
                         for n in range(NUM_NICHES):
+                            if niche[g, n] == 0.0:
+                                continue
                             for liked in range(len(steps)):
                                 back = (NICHE_STEPS if c // 2 == n else 0) + (steps[liked] if c % 2 else 0)
                                 total += niche[g, n] * liking[liked] * _power_at(powers, n, liked, j - back)
                         curve[c, j] = total
                 for at in range(begin[g], begin[g + 1]):
-                    x = order[at]
+                    x, own = order[at], at - begin[g]
                     if allowed[draw, x]:
-                        one = candidates[draw] * shares[draw, x] * _integral(log_s[i, x], curve[kind[x]])
-                        found[draw // 2, i, x] += reached * one
+                        one = _integral(log_s[i, x], first[own], transforms[own], curve[kind[x]])
+                        found[draw // 2, i, x] += reached * candidates[draw] * shares[draw, x] * one
                 reached *= forbidden ** candidates[draw]
 
 
@@ -157,30 +178,39 @@ def _likelihood(
     kind: Any,
     log_s: Any,
     allowed: Any,
+    niche: Any,
     steps: Any,
     candidates: Any,
     found: Any,
 ) -> None:
-    """Of one item of a genre [begin, end), given intent, niche and liking. Shape: found f64[2, I, N, L]."""
+    """Of one item of a genre [begin, end), given intent, niche and liking; 0 for niches that are impossible.
+
+    Shape: found f64[2, I, N, L].
+    """
     sums = np.empty((_NUM_CLASSES, _POINTS))
     powers = np.empty((NUM_NICHES, len(steps), _POINTS))
     curve = np.empty(_POINTS)
+    first, transforms = np.empty(end - begin, dtype=np.int64), np.empty((end - begin, _POINTS))
+    own = 0
+    while order[begin + own] != x:
+        own += 1
     for i in range(len(log_s)):
         reached = 1.0
+        _transforms(begin, end, order, log_s[i], allowed[2], first, transforms)
         for draw in range(len(candidates)):
-            if reached < 1e-7:
+            if reached == 0.0:
                 break
-            forbidden = _sums(begin, end, order, shares[draw], kind, log_s[i], allowed[draw], sums)
-            _powers(sums, forbidden, candidates[draw] - 1, steps, powers)
+            forbidden = _sums(begin, end, order, shares[draw], kind, allowed[draw], first, transforms, sums)
+            _powers(sums, forbidden, candidates[draw] - 1, niche, steps, powers)
             for n in range(NUM_NICHES):
+                if niche[n] == 0.0 or not allowed[draw, x]:
+                    continue
                 for liked in range(len(steps)):
                     back = (NICHE_STEPS if kind[x] // 2 == n else 0) + (steps[liked] if kind[x] % 2 else 0)
-                    if not allowed[draw, x]:
-                        continue
                     for j in range(_POINTS):
                         curve[j] = _power_at(powers, n, liked, j - back)
-                    one = candidates[draw] * shares[draw, x] * _integral(log_s[i, x], curve)
-                    found[draw // 2, i, n, liked] += reached * one
+                    one = _integral(log_s[i, x], first[own], transforms[own], curve)
+                    found[draw // 2, i, n, liked] += reached * candidates[draw] * shares[draw, x] * one
             reached *= forbidden ** candidates[draw]
 
 
@@ -283,6 +313,7 @@ class Discovery:
             self._kind,
             self._log_s(now, tastes.known_liking, self._order[begin:end]),
             now.allowed,
+            tastes.niche[self.genre[item]],
             tastes.steps,
             self._candidates,
             found,

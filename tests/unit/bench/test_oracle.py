@@ -180,6 +180,17 @@ def test_its_probabilities_are_frequencies(loaded: Loaded, protocol: Protocol, s
     assert abs(off) < 4.0 * np.sqrt(variance)
 
 
+def test_who_has_just_left_as_the_record_ends_does_not_return(seen: SeenWorld) -> None:
+    arrivals = ForwardFilter(seen.world, seen.end_ms, told=True).arrivals
+    region = int(seen.world.members.region(np.array([0]))[0])
+    activity, shares = np.array([0.5, 2.0]), np.array([0.5, 0.5])
+    assert arrivals.returns(region, seen.end_ms - 1, activity, shares) == (0.0, 0.0)
+    early, late = (
+        arrivals.returns(region, at_ms, activity, shares)[0] for at_ms in (seen.world.start_ms, seen.end_ms - 10**7)
+    )
+    assert early > late > 0.0
+
+
 def test_data_that_are_not_of_the_world_are_refused(loaded: Loaded) -> None:
     other = dataclasses.replace(SMALL, world=lambda: simulated(2_000, 71, 200))
     with pytest.raises(ValueError, match="are not those of its world"):
