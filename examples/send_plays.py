@@ -16,9 +16,22 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Producer
+
+
+def send(producer: Producer, topic: str, key: bytes, value: bytes, delivered: Callable[[Any, Any], None]) -> None:
+    """Queues a record. Where the producer's queue is full, waits for acknowledgements."""
+    while True:
+        try:
+            producer.produce(topic, key=key, value=value, on_delivery=delivered)
+        except BufferError:
+            producer.poll(0.5)
+        else:
+            producer.poll(0)
+            return
 
 
 def main() -> int:
@@ -45,8 +58,7 @@ def main() -> int:
     for line in sys.stdin:
         if line.strip():
             key = json.loads(line)["user_id"].encode()
-            producer.produce(options.topic, key=key, value=line.strip().encode(), on_delivery=delivered)
-            producer.poll(0)
+            send(producer, options.topic, key, line.strip().encode(), delivered)
     outcomes["unknown"] = producer.flush(30)
     print(f"{outcomes['sent']} plays sent, {outcomes['refused']} refused, {outcomes['unknown']} not acknowledged")
     return 0 if outcomes.total() == outcomes["sent"] else 1

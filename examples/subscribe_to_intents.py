@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 Message = dict[str, Any]
 
@@ -57,6 +57,13 @@ def new_updates(consumer: Consumer, *, until_end: bool) -> Iterator[Message]:
             yield message
 
 
+def rewind(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    """Starts at the beginning of each partition, whatever the group has committed."""
+    for partition in partitions:
+        partition.offset = OFFSET_BEGINNING
+    consumer.assign(partitions)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", default="127.0.0.1:9092")
@@ -69,13 +76,17 @@ def main() -> None:
         {
             "bootstrap.servers": options.broker,
             "group.id": options.group,
-            "auto.offset.reset": "earliest" if options.from_beginning else "latest",
+            "auto.offset.reset": "latest",
+            "enable.auto.commit": not options.from_beginning,
             "enable.partition.eof": options.from_beginning,
             # Of a worker with delivery=exactly_once, a transaction that was aborted is never shown.
             "isolation.level": "read_committed",
         }
     )
-    consumer.subscribe([options.topic])
+    if options.from_beginning:
+        consumer.subscribe([options.topic], on_assign=rewind)
+    else:
+        consumer.subscribe([options.topic])
     try:
         for message in new_updates(consumer, until_end=options.from_beginning):
             primary = message["primary"]

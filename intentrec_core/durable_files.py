@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException:  # an interrupt too: half a file must not stay
         with contextlib.suppress(OSError):  # the first error counts
             temporary.unlink(missing_ok=True)
         raise

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from intentrec_core.datasets.download import default_cache_dir
 from intentrec_core.errors import ConfigError
 
 PREFIX = "INTENTREC_"
@@ -130,7 +131,7 @@ class Settings(BaseSettings):
     domain: str = Field("movielens", description="name of a built-in domain, or path of a domain file")
     bundle_url: str = Field(".intentrec/bundles", description="bundle store: a folder or any fsspec URL")
     cache_dir: Path = Field(
-        default_factory=lambda: Path.home() / ".cache" / "intentrec",
+        default_factory=default_cache_dir,
         description="local folder for fetched bundles, data sets and scratch files",
     )
     device: str = Field(

@@ -25,6 +25,11 @@ CHUNK_BYTES = 1 << 16
 PIP_TIMEOUT_S = 300.0
 
 
+def default_cache_dir() -> Path:
+    """Where data sets are kept unless another folder is given: ``~/.cache/intentrec``."""
+    return Path.home() / ".cache" / "intentrec"
+
+
 def no_progress(what: str, done_bytes: int, total_bytes: int) -> None:
     """Ignores progress."""
 

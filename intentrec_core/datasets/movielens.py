@@ -17,7 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from intentrec_core.datasets import movielens_archive as archive
-from intentrec_core.datasets.download import Progress, download_distribution, download_url, no_progress
+from intentrec_core.datasets.download import (
+    Progress,
+    default_cache_dir,
+    download_distribution,
+    download_url,
+    no_progress,
+)
 from intentrec_core.durable_files import replacing, write_durably
 from intentrec_core.errors import DataError
 from intentrec_core.features.catalogue import Catalogue
@@ -115,8 +121,7 @@ def load_movielens(cache_dir: str | Path | None = None, *, progress: Progress = 
     Raises: DataError with every source's reason and the remedy.
     Cost: as :func:`fetch_movielens`.
     """
-    folder = Path.home() / ".cache" / "intentrec" if cache_dir is None else Path(cache_dir)
-    return fetch_movielens(folder, progress=progress)
+    return fetch_movielens(default_cache_dir() if cache_dir is None else Path(cache_dir), progress=progress)
 
 
 def _read_cache(folder: Path) -> MovieLens | None:

@@ -211,7 +211,7 @@ class IncrementalEngine:
                 jobs = self._plan([requests[i] for i in chunk], [int(rows[i]) for i in chunk])
                 for group in _passes(jobs):
                     self._run(group, out, previous_primary_N)
-        except BaseException:
+        except BaseException:  # slots that are partly written must not be read
             for member in members:
                 self.forget(member)
             raise

@@ -1,7 +1,8 @@
 """The texts of stored plays: ids, actions and contexts, within the limits that plays on the topic have.
 
 A whole number is the text of its digits, also in a column of numbers with a point or of decimals: so pandas keeps whole numbers
-beside missing ones. NaN is missing. Every other text outside the limits, and bytes that are no UTF-8, are refused with their row.
+beside missing ones. NaN is missing. A column of truth values or times is refused. Every other text outside the limits, and bytes
+that are no UTF-8, are refused with their row.
 """
 
 from __future__ import annotations
@@ -105,6 +106,10 @@ def _check_context(name: str, maps: pa.MapArray, first: int) -> None:
 
 
 def _texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
+        # Arrow would write texts for them that no producer means.
+        raise DataError(f"{name} is {kind}; allowed: texts, or whole numbers")
     if pa.types.is_floating(column.type):
         allowed = "texts, or whole numbers below 2^53"
         _refuse(name, pc.invert(_is_whole(column)), lambda row: f"{column[row]}, a number; allowed: {allowed}")

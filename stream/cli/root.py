@@ -90,7 +90,7 @@ def run(
         if isinstance(error, DeviceLost):
             _exit_at_once(error.exit_code)
         return error.exit_code
-    except Exception as error:
+    except Exception as error:  # users get one line, whatever it is
         if debug:
             traceback.print_exc()
         print_error(f"internal error: {type(error).__name__}: {error}; run again with --debug and report the output")

@@ -24,6 +24,7 @@ class PlayBuffer:
         self._deadline_s = deadline_s
         self._clock = clock
         self._waiting: dict[int, deque[SourceRecord]] = {}
+        #: No play that waits came before this time.
         self._oldest_s = 0.0
         self._has_plays = asyncio.Event()
         self._has_batch = asyncio.Event()
@@ -88,7 +89,6 @@ class PlayBuffer:
             if partition in self._waiting:
                 self._waiting[partition] = self._waiting.pop(partition)
         self._shrink(num_taken)
-        self._oldest_s = self._clock()
         return batch
 
     def _shrink(self, num: int) -> None:

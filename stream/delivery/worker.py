@@ -45,6 +45,8 @@ _NUM_OPENING = 8
 #: Part of the rebalance timeout: the last checkpoint must be committed before the group removes this worker and another owner
 #: fences it.
 _REVOKE_RATIO = 0.5
+#: The coordinator announces nothing to a worker that it does not answer.
+_ASK_AGAIN_S = 1.0
 #: A new task would fail in the same way.
 _FINAL = (StateError, DeviceLost)
 
@@ -292,7 +294,7 @@ class PlaysWorker:
             return None
         failures = self._retries.failed(partition)
         logger.warning("partition %d failed (%d in a row), opening it again: %r", partition, failures, error)
-        if failures > MAX_FAILURES:
+        if failures >= MAX_FAILURES:
             return self._background.end_process(
                 EngineError(f"partition {partition} failed {failures} times without progress, last: {error!r}")
             )
@@ -310,7 +312,7 @@ class PlaysWorker:
             membership = await self._dependencies.source.membership(partition)
             if membership is not Membership.UNKNOWN:
                 return membership is Membership.YES
-            await asyncio.sleep(1)
+            await asyncio.sleep(_ASK_AGAIN_S)
         return False
 
     def _turn(self, partition: int) -> asyncio.Lock:

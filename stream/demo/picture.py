@@ -172,7 +172,7 @@ async def _newest_messages(
         while time.monotonic() < deadline_s:
             if observer.recommendations.fresh >= num_expected <= observer.intents.fresh:
                 break
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # the observer only counts
     finally:
         await observer.stop()
     return tuple(newest[kind] for kind in (Recommendation, IntentUpdate) if kind in newest)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _BROKER_DEADLINE_S = 30.0
 _LOOK_DEADLINE_S = 5.0
+_TRY_AGAIN_S = 0.5
 #: A look that fails, and the probe of the broker after it, must end well before the progress deadline.
 _LOOKS_PER_DEADLINE = 5
 
@@ -62,7 +63,7 @@ async def _can_init_producer(client: AIOKafkaClient) -> bool:
         if response.error_code == 0:
             return True
         if for_code(response.error_code).retriable:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(_TRY_AGAIN_S)
     return False
 
 

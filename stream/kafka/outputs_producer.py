@@ -66,7 +66,7 @@ class OutputsProducer:
         renewed = self._make()
         try:
             await renewed.start()
-        except BaseException:
+        except BaseException:  # a cancellation too: what a producer has begun must be closed
             await close_producer(renewed)
             raise
         logger.warning("a batch of outputs failed; continuing with a new producer")

@@ -11,6 +11,7 @@ items            compacted, ONE partition: an offset says how much of the catalo
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ _MAX_DEAD_LETTER_BYTES = str(DEFAULT_LIMITS.dead_letter)
 #: a worker with a wrong clock could otherwise neither publish nor commit.
 _WRITTEN_BY_US = {"message.timestamp.type": "LogAppendTime"}
 _CREATE_DEADLINE_S = 30.0
+_KNOWN_WITHIN_S, _ASK_AGAIN_S = 60.0, 0.1
 #: Default replication: one copy on each node, at most three. Kafka's own default is one copy, however many nodes there are.
 _MAX_COPIES = 3
 
@@ -154,11 +156,14 @@ async def _create_topics(settings: Settings) -> list[str]:
 
 async def _wait_until_known(admin: AIOKafkaAdminClient, specs: list[TopicSpec]) -> None:
     names = [spec.name for spec in specs]
-    counts: dict[str, int] = {}
-    while len(counts) < len(names):
-        counts = await _counts(admin, names)
-        if len(counts) < len(names):
-            await asyncio.sleep(0.1)
+    deadline_s = time.monotonic() + _KNOWN_WITHIN_S
+    while len(counts := await _counts(admin, names)) < len(names):
+        if time.monotonic() > deadline_s:
+            missing = ", ".join(name for name in names if name not in counts)
+            raise BrokerError(
+                f"created, but not known to the broker after {_KNOWN_WITHIN_S:.0f} s: {missing}; try again"
+            )
+        await asyncio.sleep(_ASK_AGAIN_S)  # Kafka does not announce when a topic has its leaders
     wanted = {spec.name: spec for spec in specs}
     # The plays topic is the reference: another team may have created it, and the other topics must match it.
     plays = specs[0]

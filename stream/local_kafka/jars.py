@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from intentrec_core.datasets.download import default_cache_dir
 from intentrec_core.errors import BrokerError
 
 MIN_JAVA = 17
@@ -42,7 +43,7 @@ def jars(cache: Path | None = None) -> Path:
     Raises: BrokerError when Maven is missing or cannot fetch them.
     """
     version = kafka_version()
-    folder = (cache or Path.home() / ".cache" / "intentrec") / "kafka" / version
+    folder = (cache or default_cache_dir()) / "kafka" / version
     if not folder.is_dir():
         _fetch(folder)
     return folder

@@ -38,7 +38,7 @@ def main(parent: int, command: list[str]) -> int:
     while child.poll() is None:
         if os.getppid() != parent:
             child.kill()
-        time.sleep(0.2)
+        time.sleep(0.2)  # no signal says that a parent has died
     return child.returncode
 
 

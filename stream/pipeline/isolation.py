@@ -69,7 +69,7 @@ class IsolatingEncoder:
         """Encodes all runs. ``first_row`` of each run, in the order of the waves, as :func:`lay_out` numbers them.
 
         Raises: DeviceLost, or EngineError when not even a context known to be good can be encoded: none of these plays may
-        be acknowledged. The worker opens their partitions again, and ends after ten failures in a row.
+        be acknowledged. The worker opens their partitions again, and ends at the tenth failure in a row.
         """
         first_rows = iter(first_row)
         placed = [[_PlacedRun(run, next(first_rows)) for run in runs] for runs in waves]
@@ -126,7 +126,7 @@ class IsolatingEncoder:
             return encode_probe(self.engine, self._layout)
         except DeviceLost:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever the device raises: this context is known to be good
             raise EngineError(f"inference fails for every context, even a known good one: {error}") from error
 
     def _forget_failed(self, placed: Sequence[Sequence[_PlacedRun]], failed: NDArray[np.bool_]) -> None:

@@ -131,7 +131,7 @@ class Pipeline:
         for number, batch in enumerate(encoded):
             try:
                 results += respond(batch, self.metrics)
-            except BaseException:
+            except BaseException:  # of batches that are not answered, members are still forgotten
                 for later in encoded[number + 1 :]:
                     forget(later)
                 raise

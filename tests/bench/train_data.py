@@ -1,7 +1,7 @@
 """The plays that both programs of the train bench learn from, in one CSV file that each can read.
 
 MovieLens-100K is fetched as ``intentrec data movielens-100k`` does. The Amazon Beauty reviews (2014, 5-core) have no licence that
-would let them be shipped or fetched here: whoever has them names their folder in BENCH_BEAUTY_FOLDER. Read there is
+would let them be shipped or fetched here: BENCH_BEAUTY_FOLDER names the folder that has them. Read there is
 beauty_events_with_time.csv.gz: columns user, item, timestamp (seconds), one review a row.
 """
 

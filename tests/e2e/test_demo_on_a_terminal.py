@@ -100,7 +100,7 @@ def test_make_demo_draws_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     environment |= {"DEMO_MARK": mark, "TERM": "xterm-256color", "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     environment.pop("COLUMNS", None)
     environment.pop("LINES", None)
-    # The installation of whoever runs this test is taken as it is: installing has tests of its own.
+    # The installation that runs this test is taken as it is: installing has tests of its own.
     terminal = Terminal(["make", "demo", "DEMO_ARGS=--train-seconds 4", "--assume-old=.venv/installed"], environment)
     try:
         assert terminal.read_until("recommended next", 250), terminal.shown[-3000:]

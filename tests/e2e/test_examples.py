@@ -112,11 +112,10 @@ def test_plays_are_sent_answered_and_each_answer_is_shown_once(
     for repeat in intents[-10:]:
         producer.produce(rig.settings.intents_topic, key=repeat.key, value=repeat.value)
     assert producer.flush(30) == 0
-    shown = run_soundly(
-        "subscribe_to_intents.py", *place, rig.settings.intents_topic, "--group", f"{rig.settings.app_id}-ui",
-        "--from-beginning", cwd=tmp_path,
-    )  # fmt: skip
+    subscribe = (*place, rig.settings.intents_topic, "--group", f"{rig.settings.app_id}-ui", "--from-beginning")
+    shown = run_soundly("subscribe_to_intents.py", *subscribe, cwd=tmp_path)
     assert len(shown) == len(intents) == 60
     assert {line.split(":")[0] for line in shown} == {play["user_id"] for play in plays}
+    assert run_soundly("subscribe_to_intents.py", *subscribe, cwd=tmp_path) == shown, "the second time as the first"
     shifted = sum(decode_intent(intent.value).shifted for intent in intents)
     assert sum(line.endswith("<- changed") for line in shown) == shifted > 0

@@ -1,4 +1,7 @@
-"""Every command in README.md runs, and the library's lines do."""
+"""README.md's commands run, and the library's lines do.
+
+Elsewhere: `make demo` in test_demo_on_a_terminal, `make kafka` and `intentrec broker` in tests/integration/test_broker.py.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,10 @@ OURS = [command for command in COMMANDS if command.startswith(".venv/bin/intentr
 MAKE = [command for command in COMMANDS if command.startswith("make ")]
 #: Writes a folder of plays, as the text says.
 WRITE_FOLDER = re.findall(r"`\.venv/bin/intentrec (simulate [^`]+)`", README)[0]
+#: Shows the answers.
+SUBSCRIBE = re.findall(r"`\.venv/bin/python (examples/[^`]+)`", README)[0].split()
+#: Makes a bundle of the saved model and announces it.
+BUILD = re.findall(r"`\.venv/bin/intentrec (bundle build [^`]+)`", README)[0].split()
 #: Options that shorten the training.
 TRAIN_BRIEFLY = ["--epochs", "1", "--no-references"]
 NUM_SEEN = 20
@@ -74,9 +81,15 @@ def test_ones_own_events_are_answered(tmp_path: Path) -> None:
             wait_until_ready(port)
             run(replay, tmp_path, settings)
             seen = asyncio.run(recommended(broker.address))
+            shown = subprocess.run(
+                [sys.executable, str(ROOT / SUBSCRIBE[0]), *SUBSCRIBE[1:], "--broker", broker.address],
+                cwd=tmp_path, capture_output=True, text=True, timeout=110,
+            )  # fmt: skip
             with started(trainer, tmp_path, settings):
                 wait_until_ready(trainer_port)
     assert seen >= NUM_SEEN
+    assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout.splitlines()) >= NUM_SEEN
 
 
 @pytest.mark.slow
@@ -95,7 +108,7 @@ def test_the_headless_demo_prints_json_on_its_last_line() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_librarys_lines_run(tmp_path: Path) -> None:
+def test_the_librarys_lines_run_and_workers_can_serve_what_they_save(tmp_path: Path) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", README, re.S)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -104,6 +117,11 @@ def test_the_librarys_lines_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert (tmp_path / "model").is_dir()
+    with start_broker(engine="embedded", data_dir=tmp_path) as broker:
+        settings = {"INTENTREC_BROKER": broker.address}
+        run(["topics"], tmp_path, settings)
+        run(BUILD, tmp_path, settings)
+    assert list((tmp_path / ".intentrec" / "bundles").iterdir())
 
 
 def run(arguments: list[str], folder: Path, settings: dict[str, str]) -> None:

@@ -1,8 +1,8 @@
 """Runs every fault at its full scale, a file of tests at a time: `python -m tests.faults [WORDS] [--part K/N] [--resume]`.
 
 What each file came to is kept in .intentrec/faults.jsonl as it comes, with its rows of the fault table. With ``--resume`` a file
-is run again only when it failed, or when any source has changed since. At the end one table shows every file whose name holds
-all WORDS, whatever part it is in; its rows are written to .intentrec/fault-report.jsonl.
+is run again only when it failed, or when any source has changed since. A file fails if all its tests were skipped. At the end one
+table shows every file whose name holds all WORDS, whatever part it is in; its rows are written to .intentrec/fault-report.jsonl.
 
 Exit code 0 when each file of the table passed, 1 when one failed or has not been run on these sources.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,10 +31,14 @@ ELSEWHERE = (
     "tests/property/test_every_await_can_fail.py",
     "tests/property/test_delivery_machine.py",
 )
+#: Which Apache Kafka they run on.
+KAFKA = "deploy/kafka/pom.xml"
 #: Far more than the slowest file needs on an idle machine; its tests have time limits of their own.
 _DEADLINE_S = 5400
 #: Of what a file that failed has printed.
 _KEPT_CHARACTERS = 4000
+#: In pytest's last line.
+_PASSED, _SKIPPED = re.compile(r"\b\d+ passed\b"), re.compile(r"\b(\d+) skipped\b")
 
 #: Runs a file of tests and writes its rows to a file: pytest's exit code, and what it printed.
 RunFile = Callable[[str, Path], tuple[int, str]]
@@ -66,7 +71,7 @@ def sources(root: Path) -> str:
     packages = ["intentrec_core", "index", "stream", *(f"tests/{name}" for name in of_tests)]
     files = [path for name in packages for path in (root / name).rglob("*") if path.suffix in (".py", ".toml", ".json")]
     return source_key(
-        [*files, root / "tests" / "conftest.py", root / "pyproject.toml", root / "deploy" / "locks" / "dev.txt"]
+        [*files, *(root / name for name in ("tests/conftest.py", "pyproject.toml", "deploy/locks/dev.txt", KAFKA))]
     )
 
 
@@ -78,8 +83,12 @@ def run_files(files: Sequence[str], log: OutcomeLog, key: str, run_file: RunFile
             report = Path(folder, "report.jsonl")
             code, output = run_file(file, report)
             rows = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
-        outcome: dict[str, Any] = {"passed": code == 0, "seconds": time.monotonic() - began_s, "rows": rows}
-        if code != 0:
+        skipped = sum(map(int, _SKIPPED.findall(output)))
+        passed = code == 0 and bool(_PASSED.search(output))  # not where every test was skipped
+        outcome: dict[str, Any] = {
+            "passed": passed, "skipped": skipped, "seconds": time.monotonic() - began_s, "rows": rows
+        }  # fmt: skip
+        if not passed:
             outcome["output"] = output[-_KEPT_CHARACTERS:]
         log.add(file, key, outcome)
         print(_line(file, outcome), flush=True)
@@ -122,7 +131,8 @@ def _passed(outcome: dict[str, Any] | None) -> bool:
 def _line(file: str, outcome: dict[str, Any] | None) -> str:
     if outcome is None:
         return f"{'':8}  {file:<60} not run"
-    return f"{outcome['seconds']:6.0f} s  {file:<60} {'passed' if outcome['passed'] else 'FAILED'}"
+    skipped = f", {outcome['skipped']} skipped" if outcome["skipped"] else ""
+    return f"{outcome['seconds']:6.0f} s  {file:<60} {'passed' if outcome['passed'] else 'FAILED'}{skipped}"
 
 
 def _pytest(file: str, report: Path) -> tuple[int, str]:

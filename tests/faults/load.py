@@ -45,7 +45,7 @@ _ANSWER_DEADLINE_S = 60.0
 
 
 class Load:
-    """Produces ``rate`` plays a second from entry to exit; all are acknowledged on exit.
+    """Produces ``rate`` plays a second from entry to exit; all are acknowledged on exit. The rate may be changed meanwhile.
 
     Raises on exit: whatever kept the producer from it.
     """
@@ -70,9 +70,12 @@ class Load:
 
     def _run(self) -> None:
         try:
-            began_s = time.monotonic()
+            last_s, owed = time.monotonic(), 0.0
             while not self._stop.wait(_TICK_S):
-                due = int(self.rate * (time.monotonic() - began_s)) - self.num_sent
+                now_s = time.monotonic()
+                owed += self.rate * (now_s - last_s)
+                last_s, due = now_s, int(owed)
+                owed -= due
                 for play in self._plays(self._rig, due):
                     self._rig.send(play["user_id"].encode(), json.dumps(play).encode())
                 self.num_sent += due

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from functools import partial
 
 import pytest
@@ -13,7 +12,7 @@ from stream.wire.codec import decode_intent, decode_recommendation
 from tests.faults.jumping_clock import OFFSETS_S
 from tests.faults.load import START_WITHIN_S, GroupView, Load, holds_partitions, serving
 from tests.rigs.fault_report import FaultRow
-from tests.rigs.rig import NUM_PARTITIONS
+from tests.rigs.rig import NUM_PARTITIONS, Worker
 from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
 from tests.rigs.verdict import judge
 
@@ -30,11 +29,14 @@ def test_clock_jumps(
     jumping, steady = rig.start_worker(module="tests.faults.jumping_clock", arguments=["worker"]), start_serving(rig)
     until(partial(serving, [jumping, steady], NUM_PARTITIONS), START_WITHIN_S, jumping)
     assert holds_partitions(jumping)
+    num_published = 15 * RATE if full_faults else RATE / 2
     with GroupView(rig.settings) as group:
         with Load(rig, world_plays, RATE):
             for _ in OFFSETS_S:  # all of them and back
+                until_num = counted(jumping, "outputs_published_total") + num_published
                 jumping.send(signal.SIGUSR1)
-                time.sleep(15 if full_faults else 2)
+                # Publishes with this clock, for a while.
+                until(partial(_has_published, jumping, until_num), 120, jumping)
             group.catches_up(rig, rate=RATE)
         group.catches_up(rig)
     recommended = [decode_recommendation(o.value).latency_s for o in rig.outputs(rig.settings.recommendations_topic)]
@@ -56,3 +58,7 @@ def test_clock_jumps(
     assert counted(jumping, "publication_latency_seconds_sum") >= 0
     assert reopened == 0
     assert jumping.terminate() == 0
+
+
+def _has_published(worker: Worker, num: float) -> bool:
+    return counted(worker, "outputs_published_total") > num

@@ -114,7 +114,7 @@ def test_forgotten_under_load_while_workers_are_killed(
     settings, old = rig.settings, range(NUM_OWN)
     configure_to_compact_at_once(settings.broker, settings.changelog_topic)
     workers = [rig.start_worker(), rig.start_worker()]
-    num_orders = 0
+    num_requests = 0
     with GroupView(settings) as group:
         for user in (GONE, BACK):
             rig.produce(own_plays(rig, user, 0, NUM_OWN))
@@ -132,7 +132,7 @@ def test_forgotten_under_load_while_workers_are_killed(
             for number in range(10 if full_faults else 1):
                 rig.produce(own_plays(rig, BACK, NUM_OWN + 3 * number, 3))
                 asyncio.run(send_forget(settings, BACK))
-                num_orders += 1
+                num_requests += 1
                 workers[number % 2].send(signal.SIGKILL)
                 workers[number % 2] = rig.start_worker()
                 rig.produce(own_plays(rig, BACK, NUM_OWN + 3 * number + 1, 2))
@@ -151,19 +151,19 @@ def test_forgotten_under_load_while_workers_are_killed(
     fault_row(
         "members forgotten, workers killed",
         verdict,
-        orders=1 + num_orders,
-        kills=num_orders,
+        requests=1 + num_requests,
+        kills=num_requests,
         gone_from_changelog_s=gone_s,
     )
     assert GONE not in kept
-    last = NUM_OWN + 3 * (num_orders - 1)
+    last = NUM_OWN + 3 * (num_requests - 1)
     assert kept[BACK] == {f"{BACK}-event-{number}" for number in (last + 1, last + 2)}
     assert rig.state()[BACK].count == 2
     assert GONE not in rig.state()
 
 
 def _left(broker: Broker, settings: Settings, old: range) -> list[bytes]:
-    """What is still found in the changelog's files of plays from before the orders, and of the member who stays away."""
+    """What is still found in the changelog's files of plays from before the requests, and of the member who stays away."""
     wanted = {GONE: [GONE.encode(), *traces(GONE, old)], BACK: traces(BACK, old)}
     held = {user: changelog_bytes(broker, settings, user) for user in wanted}
     return [trace for user, searched in wanted.items() for trace in searched if trace in held[user]]
@@ -217,7 +217,7 @@ print("done", calls)
 
 
 @pytest.mark.timeout(300)
-def test_killed_at_every_step_of_carrying_out_an_order(tmp_path: Path, full_faults: bool) -> None:
+def test_killed_at_every_step_of_carrying_out_a_request(tmp_path: Path, full_faults: bool) -> None:
     def run(root: Path, die_at: int) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", KILLED, str(root), str(die_at)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -16,6 +16,7 @@ from tests.rigs.fault_report import FaultRow
 from tests.rigs.rig import NUM_PARTITIONS
 from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, start_serving, until, world_plays
 from tests.rigs.verdict import judge
+from tests.worlds.counting import SLOW_SAID
 
 RATE = 100.0
 
@@ -54,7 +55,7 @@ def test_sigterm_with_a_hung_batch(broker: Broker, make_rig: RigMaker, fault_row
         rig.produce(rig.plays(100))
         group.catches_up(rig)
         rig.produce(rig.plays(1, item="slow:9:"))
-        time.sleep(1)
+        until(lambda: SLOW_SAID in worker.log(), 60, worker)
         rig.produce(rig.plays(100))
         began_s = time.monotonic()
         worker.send(signal.SIGTERM)

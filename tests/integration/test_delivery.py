@@ -11,11 +11,12 @@ from itertools import cycle
 import pytest
 
 from stream.local_kafka.broker import Broker
-from tests.faults.load import START_WITHIN_S, holds_partitions, serving
+from tests.faults.load import START_WITHIN_S, GroupView, holds_partitions, serving
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.rig import NUM_PARTITIONS
 from tests.rigs.serving_rig import counted, until, wait_ready
 from tests.rigs.verdict import read_all
+from tests.worlds.counting import SLOW_SAID
 from tests.worlds.naive_fold import partition_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -92,13 +93,16 @@ def test_sigterm_under_load_drains_and_replays_nothing(broker: Broker, make_rig:
     worker = rig.start_worker()
     rig.produce(rig.plays(200))
     rig.wait_for_answers(200)
+    rig.produce(rig.plays(1, item="slow:5:"))
+    until(lambda: SLOW_SAID in worker.log(), 60, worker)
     rig.produce(rig.plays(20_000))
-    time.sleep(0.3)
     started_s = time.monotonic()
     assert worker.terminate() == 0
     assert time.monotonic() - started_s < 30
+    with GroupView(rig.settings) as group:
+        assert group.lag() > 0, "it ended under load"
     second = rig.start_worker()
-    rig.wait_for_answers(20_200, 120)
+    rig.wait_for_answers(20_201, 120)
     wait_ready(second)
     assert second.terminate() == 0
     assert set(rig.answers().values()) == {1}

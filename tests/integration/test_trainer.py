@@ -309,7 +309,7 @@ def test_a_signal_in_the_middle_of_a_training_run_ends_it_in_seconds(
             if "hanging" in line:
                 break
         asyncio.run(send(settings, walk.rows(30, first=500)))
-        time.sleep(1.0)
+        asyncio.run(until(lambda: len(logged_events(settings)) == 530))
         process.send_signal(number)
         began_s = time.monotonic()
         assert process.wait(timeout=20) == 0

@@ -23,7 +23,7 @@ REPAIR = (
         (TEST_FORGET,),
     ),
     Mutant(
-        "forgotten: a replayed order drops what began behind it",
+        "forgotten: a replayed request erases the history that began after it",
         (Edit(FOLDING, "if history is None or record.offset <= history.last_offset:", "if history is None:"),),
         (TEST_FORGET,),
     ),
@@ -44,12 +44,12 @@ REPAIR = (
         (TEST_FORGET,),
     ),
     Mutant(
-        "forgotten: the micro-batch goes on behind the order",
+        "forgotten: records after the request are folded in its batch",
         (Edit(CONTROL, "    if not any(map(is_erasure_request, ", "    if True or not any(map(is_erasure_request, "),),
         (TEST_FORGET,),
     ),
     Mutant(
-        "forgotten: an order in the wrong partition is followed",
+        "forgotten: a request in the wrong partition is carried out",
         (
             Edit(
                 FOLDING,
@@ -60,7 +60,7 @@ REPAIR = (
         (TEST_FORGET,),
     ),
     Mutant(
-        "forgotten: the order is noted after the segment that covers it",
+        "forgotten: the request is noted after the segment that covers it",
         (
             Edit(LOG_WRITER, "        while self._erasures:  # before", "        while False:  # before"),
             Edit(
@@ -75,7 +75,7 @@ REPAIR = (
         (TEST_FORGOTTEN_PLAYS,),
     ),
     Mutant(
-        "forgotten: plays behind the order leave the event log too",
+        "forgotten: plays after the request leave the event log too",
         (Edit(LOG_ERASURE, '(plays.column("offset").to_numpy() < before[member])', "(before[member] >= 0)"),),
         (TEST_FORGOTTEN_PLAYS,),
     ),
@@ -85,7 +85,7 @@ REPAIR = (
         (TEST_FORGOTTEN_PLAYS,),
     ),
     Mutant(
-        "forgotten: the trainer follows orders that the worker refuses",
+        "forgotten: the trainer carries out requests that the worker refuses",
         (
             Edit(
                 "stream/trainer/log_follower.py",

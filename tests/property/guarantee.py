@@ -48,7 +48,7 @@ class Guarantee:
         self._highest: Counter[int] = Counter()
         self._ends = [0] * num
         self.num_plays = 0
-        world.broker.on_cut = self._check_at_checkpoint
+        world.broker.on_checkpoint = self._check_at_checkpoint
 
     def produce(self, user: int, *, event: int | None = None, late_s: float = 0.0, value: bytes | None = None) -> None:
         """One more play: of a user, with the id of an earlier one, ``late_s`` seconds back, or bytes that are no play."""
@@ -72,7 +72,7 @@ class Guarantee:
         self.produce(user, event=sent[-(1 + self.num_plays % 4) % len(sent)] if sent else None)
 
     def forget(self, user: int) -> None:
-        """The order to forget a member."""
+        """An erasure request."""
         at_ms = START_MS + 1000 * self.num_plays
         self._append(f"u{user}".encode(), at_ms, None, ((CONTROL_HEADER, FORGET),))
 

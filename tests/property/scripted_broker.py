@@ -127,7 +127,7 @@ class ScriptedBroker:
         self.steps: list[str] = []
         self.fates: list[str] = []
         #: Called whenever committed state or offsets became another.
-        self.on_cut: Callable[[], None] = lambda: None
+        self.on_checkpoint: Callable[[], None] = lambda: None
         self._epochs: Counter[str] = Counter()
         self._transactions: dict[str, Transaction] = {}
         self._arrivals: defaultdict[object, float] = defaultdict(float)
@@ -221,7 +221,7 @@ class ScriptedBroker:
             log.end += 1
         if state == "committed":
             self.offsets |= transaction.offsets
-            self.on_cut()
+            self.on_checkpoint()
 
 
 def _answer(answer: asyncio.Future[Any], error: Exception | None, result: object) -> None:

@@ -211,7 +211,7 @@ class ScriptedPlays:
         return heard is not Heartbeat.UNKNOWN
 
     def take(self, partitions: set[int]) -> dict[TP, Fetched]:
-        """What is fetched next; positions move with it, over records that nobody is given too."""
+        """What is fetched next; positions move with it, also over records that are given to no one."""
         fetched = {}
         for partition in sorted(partitions & self.positions.keys()):
             start, log = self.positions[partition], self._broker.log(self._topic, partition)
@@ -250,7 +250,7 @@ class ScriptedPlays:
             if not self._world.group.knows(coordinator.member_id, coordinator.generation):
                 raise IllegalGenerationError
             self._broker.offsets |= {source.partition: offset for source, offset in offsets.items()}
-            self._broker.on_cut()
+            self._broker.on_checkpoint()
 
         await self._call("commit offset", commit)
 
@@ -266,7 +266,7 @@ def _pass_on(sending: asyncio.Future[None], acknowledged: asyncio.Future[None]) 
         acknowledged.cancel()
     elif error is not None:
         acknowledged.set_exception(error)
-        acknowledged.exception()  # whoever waits for it is told; nobody has to
+        acknowledged.exception()  # it is raised where it is awaited, and need not be awaited
     else:
         acknowledged.set_result(None)
 

@@ -37,7 +37,7 @@ def current_process() -> ScriptedProcess:
 
 
 def running_process() -> ScriptedProcess | None:
-    """The same; None where it is nobody's."""
+    """The same; None where it has no owner."""
     return _CURRENT.get(None)
 
 
@@ -120,7 +120,7 @@ class ScriptedProcess:
         try:
             self.world.loop.create_task(self._main(), name=self.name)
         finally:
-            _CURRENT.set(None)  # nobody's code runs
+            _CURRENT.set(None)  # no code of a worker runs
 
     def stop(self) -> None:
         """SIGTERM."""

@@ -1,7 +1,8 @@
 """Whatever happens during a migration, every message is a full recomputation by the bundle it names.
 
-Plays in order and late, orders to forget, answers held back, partitions closed and opened again, takeovers begun, advanced, given
-up, ended and begun back, in any order. Besides: a member's bundle changes in one direction only, and every play is answered once.
+Plays in order and out of order, erasure requests, queued prefill, partitions closed and opened again, migrations started,
+advanced, aborted, finished and rolled back, in any sequence. Besides: a member's bundle changes in one direction only, and every
+play is answered once.
 """
 
 from __future__ import annotations

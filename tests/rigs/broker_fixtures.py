@@ -20,13 +20,14 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker
 
 
 @pytest.fixture(scope="session")
-def kafka_jars() -> None:
-    """Skips where Java or Kafka's jars cannot be had. A Kafka that does not start is an error, not a skip."""
+def kafka_jars(request: pytest.FixtureRequest) -> None:
+    """Skips where Java or Kafka's jars cannot be had; fails with ``--full-faults``, or where a Kafka does not start."""
     try:
         find_java()
         jars()
     except BrokerError as error:
-        pytest.skip(f"no Apache Kafka here: {error}")
+        give_up = pytest.fail if request.config.getoption("--full-faults") else pytest.skip
+        give_up(f"no Apache Kafka here: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,7 @@ async def until(done: Callable[[], Any]) -> None:
 
 
 async def keep_the_loop_busy(seconds: float) -> None:
-    """Blocks the event loop, as a callback that computes does; whoever is on another thread goes on."""
+    """Blocks the event loop, as a callback that computes does; other threads go on."""
     asyncio.get_running_loop().call_soon(time.sleep, seconds)
     await asyncio.sleep(0)
 

@@ -117,7 +117,7 @@ class PlayLog:
         return self.raw(msgspec.json.encode(document), user.encode())
 
     def forget(self, user: str) -> Record:
-        """Appends the order to forget a member."""
+        """Appends an erasure request."""
         return self.raw(None, user.encode(), ((CONTROL_HEADER, FORGET),))
 
     def raw(self, value: bytes | None, key: bytes | None = None, headers: tuple[tuple[str, bytes], ...] = ()) -> Record:

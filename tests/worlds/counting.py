@@ -32,6 +32,10 @@ from stream.wire.erasure_record import split_at_erasures
 from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, PartitionResult, SourceRecord, output_id
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
+logger = logging.getLogger(__name__)
+
+#: In the log, before a slow answer.
+SLOW_SAID = "a slow answer begins"
 ANSWERS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 
@@ -105,6 +109,7 @@ class CountingPipeline:
         if "poison" in answer.play.item_id:
             raise RuntimeError("poisoned")
         if "slow" in answer.play.item_id:
+            logger.info(SLOW_SAID)
             time.sleep(float(answer.play.item_id.split(":")[1]))
         # Of the run and not of the history, which can be forgotten by now.
         run = answer.run

@@ -125,7 +125,7 @@ def test_the_data_are_named_by_every_value() -> None:
 def test_the_simulated_world_is_never_changed(
     plays: int, members: int, items: int, informative: bool, expected: str
 ) -> None:
-    """A figure of one world says nothing of another: whoever changes the simulation begins a new world, and keeps this one."""
+    """A figure of one world says nothing of another: a changed simulation is a new world beside this one."""
     assert digest(*world_plays(plays, members, items, informative=informative)) == expected
 
 

@@ -25,7 +25,7 @@ class Tests:
         self.run.append(file)
         passed = file not in self.failing
         report.write_text(json.dumps({"fault": f"fault of {file}", "test": "t", "passed": passed, "lost": 0}) + "\n")
-        return (0, "") if passed else (1, "what it printed")
+        return (0, "3 passed, 1 skipped in 2 s") if passed else (1, "what it printed")
 
 
 def test_every_fault_of_the_table_is_there() -> None:
@@ -51,6 +51,13 @@ def test_what_each_file_came_to_is_kept_and_shown(tmp_path: Path, capsys: pytest
     faults.run_files(FILES[1:], log, "k", Tests())
     assert faults.print_table(FILES, log, "k", report) == 0
     assert faults.print_table(FILES, log, "other sources", report) == 1
+
+
+def test_a_file_whose_tests_were_all_skipped_has_not_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = OutcomeLog(tmp_path / "faults.jsonl")
+    faults.run_files(FILES[:1], log, "k", lambda *_: (0, "2 skipped in 1 s"))
+    assert faults.print_table(FILES[:1], log, "k", tmp_path / "report.jsonl") == 1
+    assert "FAILED, 2 skipped" in capsys.readouterr().out
 
 
 def test_a_run_goes_on_with_what_has_not_passed(

@@ -143,7 +143,7 @@ def test_an_alert_says_when_a_reference_is_better_for_an_hour(
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 @pytest.mark.parametrize(("worst", "fires"), [("0.979", True), ("0.981", False), ("NaN", False)])
 def test_an_alert_says_when_the_index_of_one_worker_misses_items(worst: str, fires: bool, tmp_path: Path) -> None:
-    """A worker that has not probed enough says nothing, and hides nobody."""
+    """A worker that has not probed enough says nothing, and hides no other worker."""
     ratios = {"worst": worst, "good": "1", "new": "NaN"}
     series = {f'intentrec_index_recall_ratio{{instance="{name}"}}': f"{ratio}+0x60" for name, ratio in ratios.items()}
     check_alert(tmp_path, "IntentRecIndexMisses", series, {"29m": [], "40m": [{}] if fires else []})

@@ -126,6 +126,22 @@ def test_an_id_is_a_text_or_a_whole_number_of_1_to_256_bytes(column: str) -> Non
             check_plays(play_columns(**{column: pa.array([7.0, number])}))
 
 
+@pytest.mark.parametrize("column", ["event_id", "user_id", "item_id", "action", "session_id"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pa.array([True, False]),
+        pa.array([True, False]).dictionary_encode(),
+        pa.array([NOW_MS, NOW_MS], pa.timestamp("ms")),
+        pa.array([1, 2], pa.date32()),
+    ],
+    ids=["bool", "dictionary of bools", "timestamp", "date"],
+)
+def test_truth_values_and_times_are_no_texts(column: str, wrong: pa.Array) -> None:
+    with pytest.raises(DataError, match=rf"^plays: column {column} is .*; allowed: texts, or whole numbers$"):
+        check_plays(play_columns(**{column: wrong}))
+
+
 @pytest.mark.parametrize("column", ["action", "session_id"])
 def test_an_empty_action_or_session_and_nan_are_missing(column: str) -> None:
     for given, read in (

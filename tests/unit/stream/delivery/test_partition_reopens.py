@@ -15,7 +15,7 @@ from stream.delivery import inference_loop
 from stream.delivery.changelog import Checkpoint
 from stream.delivery.partition import Membership
 from stream.delivery.restore import Restored
-from stream.delivery.retries import Retries
+from stream.delivery.retries import MAX_FAILURES, Retries
 from stream.delivery.start_offset import SourceFacts
 from stream.delivery.worker import PlaysWorker
 from stream.ops.metrics import Metrics, ReopenReason
@@ -202,6 +202,24 @@ def test_plays_that_waited_for_inference_are_not_passed_to_the_next_task(
         assert broker.committed == [103]
 
     run_worker(pipeline, scenario, loop=VirtualLoop(), retries=at_once(), batch_deadline_ms=1000)
+
+
+@pytest.mark.parametrize("num_failures", [MAX_FAILURES - 1, MAX_FAILURES])
+def test_the_tenth_failure_in_a_row_ends_the_process(pipeline: HangingPipeline, num_failures: int) -> None:
+    async def scenario(worker: PlaysWorker, broker: Broker, _: Metrics) -> None:
+        pipeline.go_on.set()
+        broker.num_failures = num_failures
+        for num_opened in range(1, min(num_failures + 1, MAX_FAILURES) + 1):
+            await until(lambda num=num_opened: broker.num_opened == num and worker.fetchable())
+            worker.accept(worker.fetchable()[0], Fetched(100, records(100, 5), 105))
+        if num_failures < MAX_FAILURES:
+            await until(lambda: broker.committed)
+            assert not worker.fatal.done()
+        else:
+            assert "failed 10 times without progress" in str(await worker.fatal)
+            assert not broker.committed
+
+    run_worker(pipeline, scenario, retries=at_once())
 
 
 def test_failures_with_a_quiet_time_in_between_do_not_end_the_process(pipeline: HangingPipeline) -> None:

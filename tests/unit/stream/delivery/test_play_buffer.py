@@ -44,6 +44,22 @@ def test_a_full_batch_is_due_at_once_and_a_partial_one_at_the_deadline() -> None
     asyncio.run(scenario())
 
 
+def test_what_a_full_batch_leaves_is_due_when_its_own_deadline_is_over() -> None:
+    async def scenario() -> None:
+        clock = FakeClock()
+        buffer = PlayBuffer(max_batch=4, deadline_s=10.0, clock=clock)
+        buffer.add(0, _plays(0, 5))
+        clock.now_s = 9.0
+        assert len(buffer.take()[0]) == 4
+        clock.now_s = 10.0
+        waiting = asyncio.ensure_future(buffer.wait_until_due())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert waiting.done(), "it came 10 s ago"
+
+    asyncio.run(scenario())
+
+
 def test_a_partition_with_a_backlog_does_not_starve_the_others() -> None:
     async def scenario() -> None:
         buffer = PlayBuffer(max_batch=8, deadline_s=1, clock=FakeClock())

@@ -39,7 +39,7 @@ def offsets(consumer: Consumer, end: int, **options: Any) -> list[list[int]]:
     async def read() -> list[list[int]]:
         return [
             [record.offset for record in chunk]
-            async for chunk in read_until(consumer, SOURCE, end, **options)  # type: ignore[arg-type]
+            async for chunk in read_until(consumer, SOURCE, end, **options)  # type: ignore[arg-type]  # stands for a consumer
         ]
 
     return asyncio.run(read())

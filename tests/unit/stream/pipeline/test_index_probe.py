@@ -1,4 +1,4 @@
-"""The live probe of the index: which queries it asks again, what it says, and that it is in nobody's way."""
+"""The live probe of the index: which queries it asks again, what it says, and that it delays no answer."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Interrupted(dict[int, Any]):
         self.catalogue = catalogue
         self.seen: list[CatalogueState] = []
 
-    def items(self) -> Iterator[tuple[int, Any]]:  # type: ignore[override]
+    def items(self) -> Iterator[tuple[int, Any]]:  # type: ignore[override]  # a view in dict, an iterator here
         for change in super().items():
             self.seen.append(self.catalogue.everything())
             yield change

@@ -114,7 +114,7 @@ def test_the_popular_reference_uses_earlier_plays_only(world: TinyWorld, tmp_pat
 def test_the_markov_reference_uses_earlier_plays_only(world: TinyWorld, tmp_path: Path) -> None:
     serving = make_serving(tmp_path, world, world.model(1), popularity=[0.0] * 31)
     pipeline, log = make_pipeline(serving), PlayLog()
-    # Every member plays 0, 1, 2 …, one member after another: of the first nobody knows what follows, of the others it is known.
+    # Every member plays 0, 1, 2 …, one member after another: nothing follows the first plays yet, the others are known.
     for user in range(3):
         for i in range(6):
             run(pipeline, [log.play(f"user-{user}", i, 1_000.0 * user + 100.0 * i)])
