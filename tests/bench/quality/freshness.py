@@ -79,7 +79,7 @@ def freshness_rows() -> list[Row]:
         live = _asks(lambda _, window_s=window_s: PopularityRanker(window_s))
         rows.append(_row(f"popular, {name}, live counts", live))
         rows.append(_row(f"popular, {name}, counts of the last refresh", live, is_stale=True))
-    for name, online in (("refreshed", False), ("online", True)):
+    for name, online in (("as of the refresh", False), ("live", True)):
         tuned = _once(lambda protocol, online=online: last_plays(protocol.validation, online=online).best)
         rows.append(_row(f"Markov, last 5, {name}", _asks(tuned)))
     (chosen,) = (row for row in neural_rows() if row.name == CHOSEN)

@@ -236,7 +236,7 @@ def test_freshness_is_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     cells = live.split(" | ")[1:]
     assert len({cell.removesuffix(" |") for cell in cells}) == 1, "live counts need no refresh"
     assert old.split(" | ")[1:] != cells
-    assert "Markov, last 5, refreshed" in table.partition("not whole: ")[2]
+    assert "Markov, last 5, as of the refresh" in table.partition("not whole: ")[2]
     assert "#### Freshness, refreshed never" not in text
 
 
