@@ -105,7 +105,7 @@ EVALUATION = (
         (TEST_ORACLE,),
     ),
     Mutant(
-        "the oracle does not know that a session goes on only with the likelihood of its intent",
+        "the oracle learns nothing of an intent from a session that goes on",
         (
             Edit(
                 FILTER,
