@@ -98,7 +98,7 @@ class Choice:
         slots["last_item"], slots["intent"] = item, played["intent"]
         traits = self.items.traits(item)
         first = np.flatnonzero((move == Move.NEW) | (move == Move.GLANCE))
-        for word, bit in self._contact_bits(item[first]):
+        for word, bit in self.contact_bits(item[first]):
             slots["contacts"][first, word] |= bit
         may_advance = traits.trait() if self.script.only_trait_advances else np.ones(len(item), dtype=np.bool_)
         begun = np.flatnonzero(played["kept"].astype(np.bool_) & may_advance)
@@ -116,7 +116,7 @@ class Choice:
         slots["finished"][finished, slots["num_finished"][finished] % NUM_FINISHED] = item[finished]
         slots["num_finished"][finished] += 1
 
-    def _contact_bits(self, items: Ints) -> Iterator[tuple[Ints, Bits]]:
+    def contact_bits(self, items: Ints) -> Iterator[tuple[Ints, Bits]]:
         """The word and the bit of both places of each item in a filter of contacts."""
         hashed = self._draws.bits(Stream.CONTACT, items)
         for first in (0, 32):
@@ -176,7 +176,7 @@ class Choice:
             allowed &= MATURITIES[traits.maturity()] <= self.members.max_maturity(members)[:, None]
         if not may_repeat:
             contacts, rows = now.slots["contacts"], np.arange(len(item))[:, None]
-            (word, bit), (second_word, second_bit) = self._contact_bits(item)
+            (word, bit), (second_word, second_bit) = self.contact_bits(item)
             allowed &= ((contacts[rows, word] & bit) == 0) | ((contacts[rows, second_word] & second_bit) == 0)
         noise = -np.log(-np.log(derive(words, Stream.TASTE_NOISE) * 0.999998 + 1e-6))
         last = now.slots["last_item"].astype(np.int64)

@@ -38,6 +38,8 @@ SLOT_DTYPE = np.dtype(
 SLOT_BYTES = SLOT_DTYPE.itemsize
 
 PEAK_ACTIVITY = 3.0
+#: How likely a session begins with the last intent of the one before it.
+KEPT_INTENT = 0.35
 _REGION_SHARES = np.cumsum([0.34, 0.14, 0.12, 0.10, 0.10, 0.10, 0.06, 0.04])
 _UTC_HOURS = np.array([-6, 0, 1, 1, -3, 5, 9, 9])
 
@@ -96,24 +98,36 @@ class SimulatedMembers:
 
         Shapes: f64[N, H], rows sum to 1.
         """
-        return 0.75 * self.script.switch[intents] + 0.25 * self.preference(members)
+        return self.switched(intents, self.preference(members))
+
+    def switched(self, intents: Ints, preference: Floats) -> Floats:
+        """P for given preferences. Shapes: i64[N], f64[N, H] -> f64[N, H]."""
+        return 0.75 * self.script.switch[intents] + 0.25 * preference
 
     def opening(self, members: Ints, previous: Ints, ts_s: Floats) -> Floats:
         """The distribution of a session's first hidden intent, given the last one of the previous session (-1 none).
 
-        With probability 0.35 the intent is kept; otherwise it is drawn from π, in which the intents of the special
+        With probability KEPT_INTENT the intent is kept; otherwise it is drawn from π, in which the intents of the special
         audience (kids) have three times their weight at that audience's hours.
 
         Shapes: f64[N, H], rows sum to 1.
         """
-        hour = self.local_hour(members, ts_s)
-        is_early = ((hour >= 7) & (hour < 9)) | ((hour >= 15) & (hour < 19))
-        weights = self.preference(members)
+        weights = self.opened(self.preference(members), self.is_early(members, ts_s))
+        kept = np.where(previous >= 0, KEPT_INTENT, 0.0)[:, None]
+        return kept * np.eye(self.script.num_intents)[np.maximum(previous, 0)] + (1.0 - kept) * weights
+
+    def opened(self, preference: Floats, is_early: NDArray[np.bool_]) -> Floats:
+        """The part of :meth:`opening` that is drawn from π, for given preferences. Shapes: f64[N, H], bool[N] -> f64[N, H]."""
+        weights = preference.copy()
         for name in self.script.audience_intents:
             weights[:, self.script.intents.index(name)] *= np.where(is_early, 3.0, 0.3)
         weights /= weights.sum(axis=1, keepdims=True)
-        kept = np.where(previous >= 0, 0.35, 0.0)[:, None]
-        return kept * np.eye(self.script.num_intents)[np.maximum(previous, 0)] + (1.0 - kept) * weights
+        return weights
+
+    def is_early(self, members: Ints, ts_s: Floats) -> NDArray[np.bool_]:
+        """Whether it is an hour of the special audience at the member's place."""
+        hour = self.local_hour(members, ts_s)
+        return np.asarray(((hour >= 7) & (hour < 9)) | ((hour >= 15) & (hour < 19)))
 
     def favourite(self, members: Ints, pools: Ints, last_genre: Ints, units: Floats) -> Ints:
         """The genre of a new item. Shape: i64[N], indices into ``script.genres``."""

@@ -109,9 +109,7 @@ class Sessions:
 
     def _arrivals(self, end_ms: int) -> Started:
         """Members who begin a session in this tick: by activity, subscribed, not in a session, none for a session gap."""
-        hour = (self.now_ms + self._tick_ms / 2) / 3_600_000 % 24
-        by_hour = 1.0 + 0.5 * np.cos(2 * np.pi * (hour - 20.0) / 24.0)
-        self._due_arrivals += self._sessions_per_s * by_hour * self._tick_ms / 1000.0
+        self._due_arrivals += self._sessions_per_s * by_hour(self.now_ms + self._tick_ms / 2) * self._tick_ms / 1000.0
         wanted = int(self._due_arrivals)
         self._due_arrivals -= wanted
         members, starts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
@@ -193,6 +191,11 @@ class Sessions:
         for name in ("item", "move", "stage", "kept", "watched_s"):
             sessions[name] = getattr(chosen, name)
         sessions["due_ms"] = np.where(chosen.item >= 0, start_ms + (1000 * chosen.watched_s).astype(np.int64), _NEVER)
+
+
+def by_hour(at_ms: float) -> float:
+    """How many sessions begin at this time of the day, relative to the mean."""
+    return 1.0 + 0.5 * float(np.cos(2 * np.pi * (at_ms / 3_600_000 % 24 - 20.0) / 24.0))
 
 
 def mean_session_plays(script: WorldScript) -> float:

@@ -9,7 +9,9 @@ TARGETS, METRICS = "intentrec_core/evaluation/targets.py", "intentrec_core/evalu
 HEADS, TUNING = "intentrec_core/evaluation/heads.py", "intentrec_core/evaluation/tuning.py"
 MODEL_RANKS, TRAIN = "intentrec_core/evaluation/model_ranks.py", "intentrec_core/training/train.py"
 NEURAL, RUNS = "tests/bench/quality/neural.py", "tests/bench/quality/runs.py"
-DOCUMENT = "tests/bench/quality/document.py"
+DOCUMENT, CHECKS = "tests/bench/quality/document.py", "tests/bench/quality/checks.py"
+DISCOVERY, FILTER = "tests/bench/quality/discovery.py", "tests/bench/quality/forward_filter.py"
+FRESHNESS = "tests/bench/quality/freshness.py"
 
 TEST_PROTOCOLS = "tests/unit/intentrec_core/evaluation/test_protocols.py"
 TEST_RANKS, TEST_FIGURES = (
@@ -17,6 +19,7 @@ TEST_RANKS, TEST_FIGURES = (
     "tests/unit/intentrec_core/evaluation/test_figures.py",
 )
 TEST_QUALITY, TEST_TRAINED = "tests/unit/bench/test_quality.py", "tests/unit/bench/test_quality_trained.py"
+TEST_ORACLE, TEST_CHECKS = "tests/unit/bench/test_oracle.py", "tests/unit/bench/test_quality_checks.py"
 TEST_GOLDEN = "tests/unit/intentrec_core/evaluation/test_golden.py"
 
 SEQUENCE_MODELS, TEST_SEQUENCE_MODELS = (
@@ -84,6 +87,53 @@ EVALUATION = (
         "figures of other code stand in the document",
         (Edit(DOCUMENT, "if is_current(row, code)", "if True"),),
         (TEST_QUALITY,),
+    ),
+    Mutant(
+        "the oracle has seen the play that it is asked for",
+        (
+            Edit(
+                FILTER,
+                "            if wanted:\n                yield belief.forecast()\n            belief.see(play)",
+                "            belief.see(play)\n            if wanted:\n                yield belief.forecast()",
+            ),
+        ),
+        (TEST_ORACLE,),
+    ),
+    Mutant(
+        "the oracle lets one candidate less compete",
+        (Edit(DISCOVERY, "= total**others", "= total ** (others - 1)"),),
+        (TEST_ORACLE,),
+    ),
+    Mutant(
+        "the oracle learns nothing of an intent from a session that goes on",
+        (
+            Edit(
+                FILTER,
+                "weight = self._continued(self.weight * script.stay[:, None])",
+                "weight = self._continued(self.weight)",
+            ),
+        ),
+        (TEST_ORACLE,),
+    ),
+    Mutant(
+        "the probe reads a Z that has seen the play",
+        (Edit(CHECKS, "z_BTP[row, first - 1 : length - 1]", "z_BTP[row, first:length]"),),
+        (TEST_CHECKS,),
+    ),
+    Mutant(
+        "a cache that gives other scores passes",
+        (Edit(CHECKS, "if found.largest < EQUAL", "if True"),),
+        (TEST_CHECKS,),
+    ),
+    Mutant(
+        "plays that have not arrived are known",
+        (Edit(FRESHNESS, "return play - int(lag[0])", "return play"),),
+        (TEST_CHECKS,),
+    ),
+    Mutant(
+        "a gain where intents say nothing passes",
+        (Edit(DOCUMENT, "if by > 0 and p < 0.05", "if False"),),
+        (TEST_CHECKS,),
     ),
     Mutant(
         "a head of one model lifts the filter of all rankers",

@@ -5,6 +5,10 @@
     python -m tests.bench.quality --only world --rows Markov        some of it
 
 - data_sets.py says what is measured on, rows.py with what, plan.py which of them together.
+- oracle.py, forward_filter.py and discovery.py are the ceiling of the simulated world: what its process itself plays next.
+- checks.py looks at each trained model: incremental = batch, and a probe of the hidden intent.
+- fair.py gives baselines what ours has.
+- freshness.py asks what refreshes and late plays change.
 - runs.py makes one run and keeps it under a hash of configuration, code and seed, so the table fills over several sittings.
 - figures.py turns finished runs into rows of tests/bench/history/quality.jsonl; document.py turns these into docs/quality.md.
 """

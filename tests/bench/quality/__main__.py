@@ -19,6 +19,8 @@ from tests.bench.harness import HISTORY
 from tests.bench.quality import figures
 from tests.bench.quality.data_sets import DATA_SETS, QUICK, Loaded, Measured
 from tests.bench.quality.figures import HistoryRow, PlayValues, Source
+from tests.bench.quality.freshness import freshness_protocols, freshness_rows
+from tests.bench.quality.oracle import ORACLE, TOLD
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.rows import Answers, Row
 from tests.bench.quality.runs import Runs, hashed, row_hash, run_key
@@ -48,7 +50,10 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def _tables(options: argparse.Namespace, history: History, runs: Runs) -> int:
-    rows = [row for row in all_rows() if not options.rows or any(words in row.name for words in options.rows)]
+    rows, fresh = (
+        [row for row in every if not options.rows or any(words in row.name for words in options.rows)]
+        for every in (all_rows(), freshness_rows())
+    )
     data_sets = [m for m in (QUICK if options.quick else DATA_SETS) if not options.only or m.name in options.only]
     for measured in data_sets:
         if not measured.is_present(options.data_root):
@@ -58,6 +63,8 @@ def _tables(options: argparse.Namespace, history: History, runs: Runs) -> int:
         print(f"{measured.title}: data {loaded.digest}, ranked are {loaded.universe}", flush=True)
         for make in measured.protocols:
             _table(measured, loaded, make(loaded.data), rows, options, history, runs)
+        for protocol in freshness_protocols(measured, loaded.data) if fresh else ():
+            _table(measured, loaded, protocol, fresh, options, history, runs)
     return 0
 
 
@@ -128,7 +135,7 @@ def _table(
     ours = [row.name for row in rows if row.is_ours and row.name in averaged]
     for name in ours:
         for other in averaged:
-            if other != name:
+            if other not in (name, ORACLE, TOLD):
                 (one, values), (two, theirs) = averaged[name], averaged[other]
                 code = figures.pair_hash(one.code, two.code)
                 pair = Source(loaded, protocol, name, figures.MEAN, hashed(one.run, two.run), code)

@@ -51,7 +51,8 @@ class Loaded:
 class Measured:
     """A data set and the protocols that it is measured by.
 
-    ``hides_history``: whether items that a member has played are hidden from every ranker.
+    ``hides_history``: whether items that a member has played are hidden from every ranker. ``world`` makes the simulated world
+    that the plays are the first of.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Measured:
     protocols: tuple[Callable[[EvaluationData], Protocol], ...]
     hides_history: bool
     recorded: str | None = None
+    world: Callable[[], World] | None = None
 
     def is_present(self, data_root: Path | None) -> bool:
         """Whether it can be loaded here."""
@@ -79,10 +81,15 @@ class Measured:
         return Loaded(self.name, self.domain, plays, catalogue, digest(plays, catalogue), data, vocabulary, table)
 
 
-def world_plays(num_plays: int, members: int, items: int, *, informative: bool = True) -> tuple[pa.Table, Catalogue]:
-    """A simulated world of video, with the table's seed."""
+def simulated(num_plays: int, members: int, items: int, *, informative: bool = True) -> World:
+    """A simulated world of video, with the table's seed, of which so many plays are taken."""
     start_ms = start_in_the_past(num_plays, members)
-    world = World("video", members, items, WORLD_SEED, informative=informative, start_ms=start_ms)
+    return World("video", members, items, WORLD_SEED, informative=informative, start_ms=start_ms)
+
+
+def world_plays(num_plays: int, members: int, items: int, *, informative: bool = True) -> tuple[pa.Table, Catalogue]:
+    """The plays of a simulated world and its catalogue by then."""
+    world = simulated(num_plays, members, items, informative=informative)
     plays, _ = world.table(num_plays)
     return plays, Catalogue(world.catalogue(int(plays.column("ts_ms")[-1].as_py()) + 1))
 
@@ -120,6 +127,7 @@ DATA_SETS = (
             lambda data: streaming(data, refresh_plays=4_000, first_ratio=0.7),
         ),
         hides_history=False,
+        world=lambda: simulated(WORLD_PLAYS, WORLD_MEMBERS, WORLD_ITEMS),
     ),
     Measured(
         name="world-without-intents",
@@ -189,5 +197,6 @@ QUICK = (
             leave_one_out,
         ),
         hides_history=False,
+        world=lambda: simulated(QUICK_PLAYS, QUICK_MEMBERS, QUICK_ITEMS),
     ),
 )

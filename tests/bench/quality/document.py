@@ -9,7 +9,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from tests.bench.quality.data_sets import DATA_SETS, Measured
-from tests.bench.quality.figures import MAIN, MEAN, pair_hash
+from tests.bench.quality.figures import COMPARED, MAIN, MEAN, pair_hash
+from tests.bench.quality.freshness import FIRST_RATIO, LAGS, PREFIX, REFRESHES, freshness_rows
+from tests.bench.quality.oracle import HIDDEN_INTENT, ORACLE
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published_lines
 from tests.bench.quality.runs import row_hash
@@ -18,6 +20,9 @@ HistoryRow = Mapping[str, object]
 #: By model, seed and metric.
 Found = dict[tuple[str, object, str], HistoryRow]
 
+V1, V2 = "IntentRec V1: plain multi-task", "IntentRec V2: hierarchical"
+WITHOUT_INTENTS = "world-without-intents"
+NO_PROBE = "no row that was run since it is asked"
 RANKING = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 LISTS = (
     ("coverage@10", "coverage"),
@@ -40,10 +45,10 @@ the table fills over several sittings; what was not run yet is named below each 
 - Choices are made on the validation by NDCG@10. Of a Markov chain every setting is chosen: one after another, until none changes;
   the mean and the spread of what was tried, and the settings at an edge of it, stand beside the choice. Of trained rows only the
   epoch is chosen: sizes, learning rate, dropout and batch are the same for all rows of a data set, and those of most were tuned
-  for IntentRec on MovieLens-100K. The row with own items alone also chooses between that schedule and one of 6 epochs, which the
-  other rows were not offered; each of its notes gives what the common schedule has on the validation. No baseline has own items.
+  for IntentRec on MovieLens-100K. Rows with own items, ours and baselines, also choose between that schedule and one of 6 epochs,
+  which the other rows are not offered; each of their notes gives what the common schedule has on the validation.
 - Trained rows have the same width and layers, not the same number of weights: each note gives its own, with those of the items
-  apart. Without these, V3 has about 1.5 times as many as V1 and twice those of SASRec.
+  apart. Without these, V3 has about 1.5 times as many as V1 and twice those of SASRec; "V1 of V3's size" has more layers.
 - For the test, a row is trained again by the same schedule up to the chosen epoch. In a stream, validation and test alike, it is
   refreshed as the trainer does it: three epochs over everything so far, at the trainer's rate, and no gate. Leave-one-out asks
   what the validation chose.
@@ -56,10 +61,16 @@ the table fills over several sittings; what was not run yet is named below each 
   popular the listed items are beside those that were played (1: no bias). New members and new items: nothing of them was learned.
   Known members and the next two columns are NDCG@10.
 - Only figures that today's code gives are in the tables of this section; a row whose code has changed since is named as not run.
-- Not built: SASRec with counts, TransAct as the paper adapts it, V1 of V3's size, a grid for trained rows, the share of the way
-  to the oracle, quality against refresh interval and event lag, and a printed line that each model's cache gives what a batch
-  gives (tests of the encoders hold that for IntentRec). `intentrec eval` asks by the same protocols
-  ([evaluation](evaluation.md)).
+- The oracle is the simulated process's own distribution of the next play, by a forward filter that knows the process and sees of
+  a member what a model sees. It infers tastes; the one that is told them is above what anybody can reach. Neither learns a thing.
+  The accuracy with which it tells the next play's hidden intent is the ceiling of a linear probe on Z, which is fitted on the
+  plays that the model has learned.
+- "incremental = batch" in the note of a trained row: plays of some members go through the cache one by one, and the scores of all
+  items are compared with those of the batch, of the model that was asked. Only V3 and what is built on it have a cache.
+- Freshness: "counts of the last refresh" are as old as what is learned. With a lag of n plays, the member's last n have not
+  arrived; with one of an hour, nobody's. Rows of the lag table are never refreshed, and asked where earlier plays have arrived.
+- Not built: SASRec with counts, TransAct as the paper adapts it, and a grid for trained rows. `intentrec eval` asks by the same
+  protocols ([evaluation](evaluation.md)).
 - No public data set at hand has both durations and action types. The simulated world has both, and so has KuaiRand-Pure, which is
   measured where its folder is there."""
 
@@ -67,7 +78,7 @@ the table fills over several sittings; what was not run yet is named below each 
 def tables(rows: Sequence[HistoryRow]) -> list[str]:
     """The lines of the section."""
     lines = HEAD.split("\n")
-    code = {row.name: row_hash(row) for row in all_rows()}
+    code = {row.name: row_hash(row) for row in (*all_rows(), *freshness_rows())}
     rows = [row for row in rows if is_current(row, code)]
     for measured in DATA_SETS:
         of_data = [row for row in rows if row.get("data") == measured.name]
@@ -82,7 +93,9 @@ def tables(rows: Sequence[HistoryRow]) -> list[str]:
         )
         lines.append(f"Data `{digest}`; domain `{measured.domain}`; {hidden}.")
         for protocol in dict.fromkeys(str(row["protocol"]) for row in of_data):
-            lines += _protocol(measured, protocol, [row for row in of_data if row["protocol"] == protocol])
+            if not protocol.startswith(PREFIX):
+                lines += _protocol(measured, protocol, [row for row in of_data if row["protocol"] == protocol])
+        lines += _freshness(measured, [row for row in of_data if str(row["protocol"]).startswith(PREFIX)])
         lines += published_lines(measured.name, RANKING)
     return lines
 
@@ -122,6 +135,9 @@ def _protocol(measured: Measured, protocol: str, rows: Sequence[HistoryRow]) -> 
         yield f"| {model} | {' | '.join(_cell(found.get((model, seed, metric))) for metric, _ in LISTS)} |"
     yield from _heads(found, shown)
     yield from _comparisons(rows)
+    yield from _ceiling(found, shown)
+    if measured.name == WITHOUT_INTENTS:
+        yield from _no_gain(rows)
     notes = [(model, s, found[model, s, "note"]) for model, s, metric in found if metric == "note"]
     if notes:
         yield ""
@@ -132,6 +148,35 @@ def _protocol(measured: Measured, protocol: str, rows: Sequence[HistoryRow]) -> 
     ]
     if missing:
         yield from ("", f"Not run with today's code: {'; '.join(missing)}.")
+
+
+def _freshness(measured: Measured, rows: Sequence[HistoryRow]) -> Iterator[str]:
+    """NDCG@10 by refresh and by lag, the mean over seeds where there are several."""
+    if measured.name not in FIRST_RATIO:
+        return
+    yield from ("", "#### Freshness, NDCG@10", "")
+    newest = {row["protocol"]: row["tasks"] for row in rows}
+    found = {
+        (str(row["model"]), str(row["protocol"]).removeprefix(PREFIX), row["seed"]): row
+        for row in rows
+        if row["metric"] == MAIN and row.get("other") is None and row["tasks"] == newest[row["protocol"]]
+    }
+    models = [row.name for row in freshness_rows()]
+    for columns in (REFRESHES, LAGS):
+        shown = [model for model in models if any((model, column, 0) in found for column in columns)]
+        if shown:
+            yield f"| model | {' | '.join(columns)} |"
+            yield "|---" * (len(columns) + 1) + "|"
+            for model in shown:
+                cells = [_cell(found.get((model, column, MEAN)) or found.get((model, column, 0))) for column in columns]
+                yield f"| {model} | {' | '.join(cells)} |"
+            yield ""
+    missing = [
+        row.name
+        for row in freshness_rows()
+        if not all((row.name, c, 0) in found for c in (*REFRESHES, *LAGS) if row.protocols(f"{PREFIX}{c}"))
+    ]
+    yield f"Not run with today's code, or not whole: {'; '.join(missing)}." if missing else ""
 
 
 def _heads(found: Found, shown: Mapping[str, object]) -> Iterator[str]:
@@ -163,6 +208,61 @@ def _comparisons(rows: Sequence[HistoryRow]) -> Iterator[str]:
         yield f"| {model} | {of} | {other} | {by} | {interval} | {float(str(row['p'])):.4f} |"
 
 
+def _ceiling(found: Found, shown: Mapping[str, object]) -> Iterator[str]:
+    """How far each row is on the way from the best Markov chain to the oracle, and how much of the hidden intent its Z knows."""
+    gain = {model: _value(found[model, seed, MAIN]) for model, seed in shown.items()}
+    chains = [model for model in gain if model.startswith("Markov")]
+    if ORACLE not in gain or not chains:
+        return
+    best = max(chains, key=gain.__getitem__)
+    way = {
+        model: (value - gain[best]) / (gain[ORACLE] - gain[best])
+        for model, value in gain.items()
+        if not model.startswith(("Markov", "popular", ORACLE))
+    }
+    yield ""
+    yield (
+        f"- Share of the way from the best Markov chain ({best}, {gain[best]:.4f}) to the oracle ({gain[ORACLE]:.4f}), NDCG@10: "
+        + ("; ".join(f"{model} {share:.0%}" for model, share in way.items()) or "no row yet")
+        + "."
+    )
+    known = {model: _mean_of_seeds(found, model, f"{HIDDEN_INTENT}: accuracy") for model in shown}
+    if (ceiling := known[ORACLE]) is not None:
+        probed = {model: value for model, value in known.items() if value is not None and not model.startswith(ORACLE)}
+        yield (
+            f"- Accuracy of the next play's hidden intent: the oracle {ceiling:.4f}; by a linear probe on Z "
+            + (
+                "; ".join(f"{model} {value:.4f}, {value / ceiling:.0%} of it" for model, value in probed.items())
+                or NO_PROBE
+            )
+            + "."
+        )
+
+
+def _no_gain(rows: Sequence[HistoryRow]) -> Iterator[str]:
+    """Whether the hierarchy gains over plain multi-task where intents say nothing: then the gain would not be due to intents."""
+    pairs = {(row["model"], row["other"], row["metric"]): row for row in rows if row.get("other") is not None}
+    yield ""
+    for metric in COMPARED:
+        what = f"Intents say nothing here, so V2 has to show no gain over V1, {_metric_title(metric)}"
+        row = pairs.get((V2, V1, f"{metric} above"))
+        if row is None or row["value"] is None:
+            yield f"- {what}: not run with today's code."
+            continue
+        by, p = _value(row), float(str(row["p"]))
+        verdict = "**a gain: FAIL**" if by > 0 and p < 0.05 else "no gain: PASS"
+        yield f"- {what}: {by:+.1%} ({row['low']:+.1%} to {row['high']:+.1%}), p = {p:.4f}: {verdict}."
+
+
+def _mean_of_seeds(found: Found, model: str, metric: str) -> float | None:
+    values = [_value(row) for (name, _, named), row in found.items() if (name, named) == (model, metric)]
+    return statistics.fmean(values) if values else None
+
+
+def _value(row: HistoryRow) -> float:
+    return float(str(row["value"]))
+
+
 def _seed(found: Found, model: str) -> object:
     """The mean over seeds where there is one, else the only seed."""
     seeds = [seed for name, seed, metric in found if name == model and metric == MAIN]
@@ -180,7 +280,7 @@ def _seeds(found: Found, model: str) -> str:
 def _cell(row: HistoryRow | None) -> str:
     if row is None:
         return "–"
-    value = float(str(row["value"]))
+    value = _value(row)
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
 
 

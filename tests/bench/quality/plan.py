@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from tests.bench.quality.checks import checked
+from tests.bench.quality.fair import fair_rows
 from tests.bench.quality.neural import neural_rows
+from tests.bench.quality.oracle import oracle_rows
 from tests.bench.quality.rows import Row, markov_rows, popularity_rows
 
 
 def all_rows() -> list[Row]:
-    """Popularity, Markov chains, trained baselines, IntentRec."""
-    return [*popularity_rows(), *markov_rows(), *neural_rows()]
+    """Popularity, Markov chains, trained baselines, IntentRec, the oracle."""
+    trained = [*neural_rows(), *fair_rows()]
+    return [*popularity_rows(), *markov_rows(), *(checked(row) for row in trained), *oracle_rows()]

@@ -31,6 +31,7 @@ from tests.bench.quality.data_sets import (
     digest,
     world_plays,
 )
+from tests.bench.quality.freshness import freshness_rows
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published
 from tests.bench.quality.rows import Answers, Row, popularity_rows
@@ -306,7 +307,7 @@ def test_every_published_figure_is_in_the_document_with_its_source() -> None:
 
 
 def test_every_row_has_a_name_of_its_own_and_code_that_is_there() -> None:
-    rows = all_rows()
+    rows = [*all_rows(), *freshness_rows()]
     assert len({row.name for row in rows}) == len(rows)
     for row in rows:
         assert len(code_hash(row.code)) == 64
