@@ -6,6 +6,7 @@ from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.evaluation import EVALUATION
+from tests.mutants.first_models import FIRST_MODELS
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
@@ -37,6 +38,7 @@ MUTANTS = (
     *DEVICE,
     *MIGRATION,
     *DATA,
+    *FIRST_MODELS,
     *LIVE_CATALOGUE,
     *INDEX,
     *EVALUATION,
