@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
@@ -21,6 +21,9 @@ from intentrec_core.times import EARLIEST_MS
 
 _TRUTH_NAMES = {"true", "false"}
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", re.ASCII)
+#: Passes over the plays that train a first model, where neither its domain nor its caller says otherwise.
+DEFAULT_EPOCHS = 15
+MAX_EPOCHS = 10_000
 #: Longer texts spell no number that a domain declares: they are not parsed for each play that has one.
 _LONGEST_NUMBER = 24
 
@@ -143,11 +146,23 @@ class Filter:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstModelDefaults:
+    """How a first model of the domain is trained where its caller does not say: ``epochs`` passes over the plays, and whether the
+    member's own items are a part of the score. A model that is refreshed stays what it is.
+    """
+
+    epochs: int = DEFAULT_EPOCHS
+    own_items: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Domain:
     """A validated domain declaration.
 
     Units: names ending in ``_s`` are seconds, ``earliest_ms`` is milliseconds since 1970 (UTC). ``window`` (n) and
     ``watched`` (w) are numbers of plays. The time of a play lies between ``earliest_ms`` and ``max_future_s`` after its record.
+    ``first_model`` is no part of what the domain is: two domains that differ in it alone are equal, with the same bundles and
+    histories.
     """
 
     name: str
@@ -163,6 +178,7 @@ class Domain:
     duration_scale_s: float = 600.0
     duration_weight_min: float = 0.2
     duration_weight_max: float = 3.0
+    first_model: FirstModelDefaults = field(default_factory=FirstModelDefaults, compare=False)
 
     @property
     def max_future_ms(self) -> int:

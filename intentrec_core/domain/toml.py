@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from intentrec_core.domain.spec import (
+    DEFAULT_EPOCHS,
+    MAX_EPOCHS,
     Domain,
     DurationWeight,
     Field,
@@ -20,6 +22,7 @@ from intentrec_core.domain.spec import (
     FieldSource,
     Filter,
     FilterKind,
+    FirstModelDefaults,
     Rule,
     json_bytes,
 )
@@ -84,6 +87,7 @@ def parse_domain(text: str, file: str) -> Domain:
         raise DomainError(file, "(file)", f"not TOML: {error}", "a TOML document") from error
     history = table.table("history")
     weight = table.table("duration_weight", required=False)
+    first_model = table.table("first_model", required=False)
     fields = tuple(_field(row) for row in table.rows("field", required=True))
     filters = tuple(_filter(row, fields) for row in table.rows("filter"))
     domain = Domain(
@@ -100,8 +104,12 @@ def parse_domain(text: str, file: str) -> Domain:
         duration_scale_s=weight.number("scale_s", 1e-3, 1e9, default=600.0),
         duration_weight_min=weight.number("min", 0, 1e3, default=0.2),
         duration_weight_max=weight.number("max", 0, 1e3, default=3.0),
+        first_model=FirstModelDefaults(
+            epochs=first_model.integer("epochs", 1, MAX_EPOCHS, default=DEFAULT_EPOCHS),
+            own_items=first_model.flag("own_items"),
+        ),
     )
-    for part in (table, history, weight):
+    for part in (table, history, weight, first_model):
         part.refuse_unknown()
     names = [field.name for field in fields]
     for name in names:

@@ -75,6 +75,15 @@ class ModelConfig:
     count_refresh_s: int = 3600
     own_items: bool = False
 
+    @classmethod
+    def for_domain(cls, domain: Domain, **given: Any) -> ModelConfig:
+        """Sizes and parts of a first model: those ``given``, then what the domain declares, then the defaults. None: not given.
+
+        Raises: ConfigError with the value and the allowed range.
+        """
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return cls(**{"own_items": domain.first_model.own_items} | chosen)
+
     def __post_init__(self) -> None:
         for name, low, high in (
             ("width", 8, 4096),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from intentrec_core.domain.spec import DEFAULT_EPOCHS, MAX_EPOCHS, Domain
 from intentrec_core.errors import ConfigError
 
 _RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, 10_000),
-    "last_epoch": (1, 10_000),
+    "epochs": (1, MAX_EPOCHS),
+    "last_epoch": (1, MAX_EPOCHS),
     "batch_windows": (1, 65_536),
     "learning_rate": (1e-7, 1.0),
     "warmup_ratio": (0.0, 1.0),
@@ -49,7 +51,7 @@ class TrainConfig:
     Raises: ConfigError with the name, the value and the allowed range.
     """
 
-    epochs: int = 15
+    epochs: int = DEFAULT_EPOCHS
     last_epoch: int | None = None
     batch_windows: int = 16
     learning_rate: float = 5e-3
@@ -65,6 +67,15 @@ class TrainConfig:
     num_negatives: int | None = None
     max_seconds: float | None = None
     seed: int = 0
+
+    @classmethod
+    def for_domain(cls, domain: Domain, **given: Any) -> TrainConfig:
+        """Settings of a first model's run: those ``given``, then what the domain declares, then the defaults. None: not given.
+
+        Raises: ConfigError with the name, the value and the allowed range.
+        """
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return cls(**{"epochs": domain.first_model.epochs} | chosen)
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():

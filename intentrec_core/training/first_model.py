@@ -65,8 +65,10 @@ def fit(
     text to text).
     ``domain`` is the name of a shipped domain (movielens, video, shop …) or the path of a domain file. ``config`` is a
     :class:`~intentrec_core.training.config.TrainConfig`, whose ``epochs`` and ``seed`` the arguments of that name replace;
-    ``model_config`` is a :class:`~intentrec_core.model.model.ModelConfig`. ``device`` is ``auto`` (CUDA where there is one),
-    ``cpu``, ``cuda`` or ``cuda:N``. ``progress`` is called after each step, ``epoch_done`` after each epoch.
+    ``model_config`` is a :class:`~intentrec_core.model.model.ModelConfig`. One that is not given is what ``[first_model]`` of the
+    domain declares. One that is given is taken as it is; ``for_domain`` of its class makes one of what is declared and given.
+    ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``. ``progress`` is called after each step,
+    ``epoch_done`` after each epoch.
 
     Rows go to the items that were played, in the order of their first play; an item without an entry in the catalogue has its
     id for a title and no fields. One seed gives one model on one machine, on the CPU and without ``config.max_seconds``.
@@ -79,7 +81,7 @@ def fit(
     """
     text = domain_text(domain)
     declared = parse_domain(text, str(domain))
-    settings = config or TrainConfig()
+    settings = config or TrainConfig.for_domain(declared)
     if epochs is not None:
         settings = dataclasses.replace(settings, epochs=epochs)
     if seed is not None:
@@ -135,7 +137,7 @@ def learn(
         features,
         table,
         config,
-        model_config=model_config or ModelConfig(),
+        model_config=model_config or ModelConfig.for_domain(domain),
         device=device,
         progress=progress,
         epoch_done=epoch_done,

@@ -19,7 +19,6 @@ from stream.cli.progress import bars, notes, training_bars
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from intentrec_core.training.config import TrainConfig
     from stream.cli.data_source import DataSet
     from stream.demo.console.snapshot import DemoSnapshot
     from stream.demo.environment import DemoEnvironment, PrintStep
@@ -76,7 +75,6 @@ def demo(
     order, much faster than they happened. It runs the production processes at small
     scale; all of them end with the demo.
     """
-    from intentrec_core.training.config import TrainConfig
     from stream.demo.environment import open_environment, running_processes
     from stream.demo.run import ReplayPlan, run_demo
     from stream.kafka.replay import Pace
@@ -87,8 +85,14 @@ def demo(
     console = notes()
     print_step = _step_printer(console)
     with open_environment(broker=broker, retrain_interval_s=retrain, print_step=print_step) as environment:
-        config = TrainConfig(seed=seed, max_seconds=train_seconds)
-        data_set, first_bundle = prepare(environment, settings.cache_dir, config, fresh=fresh, print_step=print_step)
+        data_set, first_bundle = prepare(
+            environment,
+            settings.cache_dir,
+            seed=seed,
+            train_seconds=train_seconds,
+            fresh=fresh,
+            print_step=print_step,
+        )
         plan = ReplayPlan(
             title=f"IntentRec · {data_set.title} in time order",
             plays=data_set.rest(TRAINING_SHARE),
@@ -126,7 +130,13 @@ def _step_printer(console: Console) -> PrintStep:
 
 
 def prepare(
-    environment: DemoEnvironment, cache_dir: Path, config: TrainConfig, *, fresh: bool, print_step: PrintStep
+    environment: DemoEnvironment,
+    cache_dir: Path,
+    *,
+    seed: int,
+    train_seconds: float,
+    fresh: bool,
+    print_step: PrintStep,
 ) -> tuple[DataSet, str]:
     """Loads the data and announces a first bundle; returns both."""
     from intentrec_core.domain.toml import load_domain
@@ -145,7 +155,8 @@ def prepare(
             environment.settings,
             plays,
             data_set.catalogue,
-            config,
+            seed=seed,
+            max_seconds=train_seconds,
             cache_dir=cache_dir,
             fresh=fresh,
             progress=progress,

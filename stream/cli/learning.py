@@ -26,16 +26,19 @@ _PANEL = "Data and learning"
 
 
 Share = Annotated[float, typer.Option(min=0.01, max=1, help="Train on this share of the plays, the earliest ones.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the plays. Default: 15.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Passes over the plays. Default: what the domain declares, or 15.")
+]
 Seconds = Annotated[
     float | None, typer.Option(help="Stop training after this many seconds. Such a run is not repeatable.")
 ]
 Width = Annotated[int | None, typer.Option(help="Width of the model.")]
 Layers = Annotated[int | None, typer.Option(help="Layers in each of the two encoders.")]
 OwnItems = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--own-items", help="Learn which of their own items members play again. It pays where members repeat items."
+        "--own-items/--no-own-items",
+        help="Learn which of their own items members play again. Default: what the domain declares, or no.",
     ),
 ]
 ItemCounts = Annotated[
@@ -75,7 +78,7 @@ def train(
     seconds: Seconds = None,
     width: Width = None,
     layers: Layers = None,
-    own_items: OwnItems = False,
+    own_items: OwnItems = None,
     item_counts: ItemCounts = False,
     seed: options.Seed = 0,
     device: options.Device = None,
@@ -121,8 +124,8 @@ def train(
         data_set = _load(data, settings, report, data_root)
     _check_index(settings, data_set, share)
     _print_profile(settings, data_set, share)
-    config = _config(epochs, seconds, seed)
-    model_config = _model_config(settings, width, layers, own_items=own_items, item_counts=item_counts)
+    config = _config(settings, seed=seed, epochs=epochs, max_seconds=seconds)
+    model_config = _model_config(settings, width=width, num_layers=layers, own_items=own_items, item_counts=item_counts)
     model = _learn(settings, data_set, share, config, model_config)
     metrics: dict[str, Any] = {}
     if references and share < 1:
@@ -187,7 +190,7 @@ def evaluate(
     seconds: Seconds = None,
     width: Width = None,
     layers: Layers = None,
-    own_items: OwnItems = False,
+    own_items: OwnItems = None,
     item_counts: ItemCounts = False,
     seed: options.Seed = 0,
     device: options.Device = None,
@@ -221,7 +224,7 @@ def evaluate(
             "seconds": seconds,
             "width": width,
             "layers": layers,
-            "own-items": own_items or None,
+            "own-items": own_items,
             "item-counts": item_counts or None,
             "against": against,
             "seeds": seeds if seeds > 1 else None,
@@ -244,8 +247,10 @@ def evaluate(
     if bundle is not None:
         found = evaluate_bundle(settings, data_set, bundle, asked)
     else:
-        config = _config(epochs, seconds, seed)
-        model_config = _model_config(settings, width, layers, own_items=own_items, item_counts=item_counts)
+        config = _config(settings, seed=seed, epochs=epochs, max_seconds=seconds)
+        model_config = _model_config(
+            settings, width=width, num_layers=layers, own_items=own_items, item_counts=item_counts
+        )
         found = evaluate_models(
             settings, data_set, asked, config, model_config, against=against or ["no-intent"], num_seeds=seeds
         )
@@ -299,23 +304,20 @@ def _print_profile(settings: Settings, data_set: DataSet, share: float) -> None:
     refuse_meaningless(domain, profile, settings.domain)
 
 
-def _config(epochs: int | None, seconds: float | None, seed: int) -> TrainConfig:
+def _config(settings: Settings, **given: Any) -> TrainConfig:
+    from intentrec_core.domain.toml import load_domain
     from intentrec_core.training.config import TrainConfig
 
-    given: dict[str, Any] = {"epochs": epochs, "max_seconds": seconds}
-    return TrainConfig(seed=seed, **{name: value for name, value in given.items() if value is not None})
+    return TrainConfig.for_domain(load_domain(settings.domain), **given)
 
 
-def _model_config(
-    settings: Settings, width: int | None, layers: int | None, *, own_items: bool, item_counts: bool
-) -> ModelConfig:
+def _model_config(settings: Settings, *, item_counts: bool, **given: Any) -> ModelConfig:
+    from intentrec_core.domain.toml import load_domain
     from intentrec_core.model.model import ModelConfig
 
-    sizes: dict[str, Any] = {"width": width, "num_layers": layers}
     if item_counts:  # as old as those that a worker has
-        sizes["count_refresh_s"] = settings.item_counts_refresh_s
-    given = {name: value for name, value in sizes.items() if value is not None}
-    return ModelConfig(own_items=own_items, item_counts=item_counts, **given)
+        given["count_refresh_s"] = settings.item_counts_refresh_s
+    return ModelConfig.for_domain(load_domain(settings.domain), item_counts=item_counts, **given)
 
 
 def _learn(
@@ -327,6 +329,7 @@ def _learn(
     if not plays.num_rows:
         raise ConfigError(f"--share {share} of {data_set.plays.num_rows:,} plays is no play; choose a larger share")
     title = "training IntentRec" if model_config.intent_stage else "training the reference without the intent stage"
+    title += " with own items" if model_config.own_items else ""
     with training_bars(f"{title} on {plays.num_rows:,} plays", show_curve=True) as (progress, epoch_done):
         return fit(
             plays,

@@ -18,7 +18,7 @@ import index
 import intentrec_core
 from intentrec_core.bundle.format import BundleRef
 from intentrec_core.bundle.store import BundleStore
-from intentrec_core.domain.toml import domain_text
+from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.errors import BundleError
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.first_model import fit
@@ -36,17 +36,21 @@ def first_bundle(
     settings: Settings,
     plays: pa.Table,
     catalogue: Catalogue,
-    config: TrainConfig,
     *,
+    seed: int,
+    max_seconds: float,
     cache_dir: Path,
     fresh: bool,
     progress: ProgressCallback,
 ) -> tuple[str, bool]:
     """Puts a bundle trained on ``plays`` into the store; returns its version, and whether it was trained now.
 
+    It is trained as the domain declares for a first model, in ``max_seconds`` at most.
+
     Raises: BundleError if the trained bundle does not verify.
     """
     store = BundleStore(settings.bundle_url, settings.cache_dir)
+    config = TrainConfig.for_domain(load_domain(settings.domain), seed=seed, max_seconds=max_seconds)
     folder = cache_dir / _FOLDER / _key(settings, plays, config)
     cached = None if fresh else _cached_bundle(folder)
     if cached is None:

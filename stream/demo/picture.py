@@ -28,7 +28,6 @@ from intentrec_core.datasets.movielens import fetch_movielens
 from intentrec_core.evaluation.split import temporal_split
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.simulation.simulate import World
-from intentrec_core.training.config import TrainConfig
 from stream.bundles.announcements import announce
 from stream.demo.console.screen import Screen
 from stream.demo.console.snapshot import DemoPhase, DemoSnapshot
@@ -146,10 +145,16 @@ def _with_domain(environment: DemoEnvironment, domain: str) -> DemoEnvironment:
 def _announce_first(
     environment: DemoEnvironment, plays: pa.Table, catalogue: Catalogue, train_s: float, cache_dir: Path
 ) -> str:
-    config = TrainConfig(seed=0, max_seconds=train_s)
     settings = environment.settings
     version, _ = first_bundle(
-        settings, plays, catalogue, config, cache_dir=cache_dir, fresh=False, progress=lambda _: None
+        settings,
+        plays,
+        catalogue,
+        seed=0,
+        max_seconds=train_s,
+        cache_dir=cache_dir,
+        fresh=False,
+        progress=lambda _: None,
     )
     asyncio.run(announce(settings, bundle=version, url=settings.bundle_url))
     return version

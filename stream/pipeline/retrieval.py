@@ -68,6 +68,7 @@ class Retrieval:
         rules = {f.event_key: f for f in domain.event_filters}
         self._member_rules = [rules[key] for key in serving.filters.member_keys]
         watched = [f for f in domain.filters if f.kind is FilterKind.WATCHED]
+        self._hides_whole_context = self._layout.watched >= domain.context_size
         names = [head.name for head in domain.heads] if serving.has_intents else []
         self._hides_always = any(rule.unless_head not in names for rule in watched)
         #: For each watched filter with an exception: its head, and the labels of the head for which watched items stay hidden.
@@ -148,7 +149,7 @@ class Retrieval:
         that is nowhere, and for a model without own items. Shape: hides bool[len(rows)].
         """
         own = self._serving.own
-        if own is None:
+        if own is None or (self._hides_whole_context and hides.all()):
             return None
         contexts = [self._context(batch, row) for row in rows.tolist()]
         num_held = np.array([len(plays) for plays in contexts])

@@ -28,13 +28,13 @@ from intentrec_core.bundle.contents import LoadedBundle
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.domain.spec import Domain
-from intentrec_core.domain.toml import domain_text, parse_domain
+from intentrec_core.domain.toml import domain_text, load_domain, parse_domain
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, IntentRecError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.release_times import check_release_times
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.model.model import IntentRec
+from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.plays.drift import drift
 from intentrec_core.plays.findings import errors
 from intentrec_core.plays.members import pack_members
@@ -156,12 +156,13 @@ def _drift(domain: Domain, running: LoadedBundle | None, profile: DataProfile) -
 
 
 def _train_candidate(job: RetrainJob, running: LoadedBundle | None, inputs: Inputs, plays: pa.Table) -> IntentRec:
-    """Trains on ``plays``, starting from the running bundle's model if there is one."""
+    """Trains on ``plays``, starting from the running bundle's model if there is one, which stays what it is."""
     trained = train(
         plays,
         inputs.features,
         inputs.item_table,
         train_config(job, warm=running is not None),
+        model_config=None if running else ModelConfig.for_domain(inputs.features.domain),
         start=running.model if running else None,
         device=job.device,
         epoch_done=lambda report: logger.info("%s", report.line()),
@@ -256,9 +257,11 @@ def rows_for(
 
 
 def train_config(job: RetrainJob, *, warm: bool) -> TrainConfig:
-    """A short run at a low learning rate from the running bundle, or a full first run; both within the time budget."""
+    """A short run at a low learning rate from the running bundle, or a full first run as the domain declares it; both within the
+    time budget.
+    """
     if not warm:
-        return TrainConfig(max_seconds=job.budget_s, seed=job.seed)
+        return TrainConfig.for_domain(load_domain(job.domain), max_seconds=job.budget_s, seed=job.seed)
     return TrainConfig(epochs=WARM_EPOCHS, learning_rate=WARM_LEARNING_RATE, max_seconds=job.budget_s, seed=job.seed)
 
 

@@ -7,6 +7,7 @@ from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.evaluation import EVALUATION
 from tests.mutants.experiment import EXPERIMENT
+from tests.mutants.first_models import FIRST_MODELS
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
 from tests.mutants.item_counts import ITEM_COUNTS
@@ -39,6 +40,7 @@ MUTANTS = (
     *DEVICE,
     *MIGRATION,
     *DATA,
+    *FIRST_MODELS,
     *LIVE_CATALOGUE,
     *ITEM_COUNTS,
     *INDEX,

@@ -271,6 +271,17 @@ SCORE = (
         (TEST_RETRIEVAL,),
     ),
     Mutant(
+        "own items older than what the filter hides are not scored",
+        (
+            Edit(
+                RETRIEVAL,
+                "if own is None or (self._hides_whole_context and hides.all()):",
+                "if own is None or hides.all():",
+            ),
+        ),
+        (TEST_RETRIEVAL,),
+    ),
+    Mutant(
         "a worker forgets own items that are older than those it hides",
         (Edit(RETRIEVAL, "np.flatnonzero(~hides | (num_held > self._layout.watched))", "np.flatnonzero(~hides)"),),
         (TEST_RETRIEVAL,),

@@ -7,6 +7,7 @@ which plays are asked and what is known at each of them, not of a protocol's nam
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.domain.toml import domain_text
+from intentrec_core.domain.spec import FirstModelDefaults
+from intentrec_core.domain.toml import load_domain
 from intentrec_core.evaluation.heads import HeadOutcomes
 from intentrec_core.evaluation.protocols import Protocol
 from intentrec_core.evaluation.rankers import Ranked
@@ -86,9 +88,11 @@ def run_key(loaded: Loaded, protocol: Protocol, row: Row, seed: int) -> str:
 def tasks_hash(loaded: Loaded, protocol: Protocol, *, with_times: bool = True) -> str:
     """A hash of what is asked and what is known: data, domain, universe and filter, plays, and what may be learned at each.
 
-    Without ``with_times``, what is known of the time of a list is left out: a trained row does not use it.
+    What the domain declares for a first model is left out: every row has its own settings. Without ``with_times``, what is known
+    of the time of a list is left out too: a trained row does not use it.
     """
-    found = hashlib.sha256(f"{loaded.digest}\0{domain_text(loaded.domain)}\0{loaded.data.hides_history}\0".encode())
+    domain = dataclasses.replace(load_domain(loaded.domain), first_model=FirstModelDefaults())
+    found = hashlib.sha256(f"{loaded.digest}\0{domain}\0{loaded.data.hides_history}\0".encode())
     found.update(loaded.data.universe.tobytes())
     for task in (protocol.validation, protocol.test):
         for values in _asked(task, with_times):

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from intentrec_core.baselines.popularity import WEEK_S
+from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.evaluation.protocols import Protocol, streaming, temporal
 from intentrec_core.evaluation.rankers import PopularityRanker, ranks_alone
 from tests.bench import report
@@ -32,6 +33,7 @@ from tests.bench.quality.data_sets import (
     world_plays,
 )
 from tests.bench.quality.freshness import freshness_rows
+from tests.bench.quality.neural import neural_rows
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published
 from tests.bench.quality.rows import Answers, Row, popularity_rows
@@ -83,6 +85,19 @@ def test_a_run_is_named_by_everything_that_decides_it(loaded: Loaded, protocol: 
         assert run_key(loaded, protocol, row, 0) == keys[0]
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_run_does_not_depend_on_what_the_domain_declares_for_a_first_model(
+    loaded: Loaded, protocol: Protocol, tmp_path: Path
+) -> None:
+    keys = []
+    for epochs in (1, 2):
+        path = tmp_path / f"{epochs}.toml"
+        text = re.sub(r"^epochs = \d+", f"epochs = {epochs}", domain_text(SMALL.domain), flags=re.M)
+        path.write_text(text, "utf-8")
+        assert load_domain(path).first_model.epochs == epochs
+        keys.append(run_key(dataclasses.replace(loaded, domain=str(path)), protocol, neural_rows()[0], 0))
+    assert keys[0] == keys[1] == run_key(loaded, protocol, neural_rows()[0], 0)
 
 
 def test_two_streams_that_begin_elsewhere_are_two_runs(loaded: Loaded) -> None:

@@ -101,7 +101,7 @@ def test_the_page_on_data_has_every_column_and_choice() -> None:
         assert re.search(rf"`[^`]*\b{choice.value}\b[^`]*`", DATA), choice
 
 
-@pytest.mark.parametrize("table", ["history", "duration_weight", "field", "filter"])
+@pytest.mark.parametrize("table", ["history", "duration_weight", "first_model", "field", "filter"])
 def test_the_page_on_data_has_every_key_of_a_domain_file(table: str) -> None:
     text = re.sub(rf"^(\[+{table}\]+)$", r"\1\nmisspelt = 1", domain_text("video"), count=1, flags=re.M)
     with pytest.raises(DomainError, match="misspelt") as refused:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from intentrec_core.domain.spec import FieldKind
-from intentrec_core.domain.toml import load_domain, parse_domain, shipped_domains
+from intentrec_core.domain.spec import FieldKind, FirstModelDefaults
+from intentrec_core.domain.toml import domain_text, load_domain, parse_domain, shipped_domains
 from intentrec_core.errors import ConfigError, DomainError
 from intentrec_core.history.history import EventLayout
+from intentrec_core.model.model import ModelConfig
+from intentrec_core.training.config import TrainConfig
 from tests.rigs.changelog_bytes import BUDGET_BYTES, NUM_PLAYS, written_bytes
 
 VALID = """
@@ -43,6 +46,7 @@ unless_values = ["skip"]
 """
 
 AT_MOST = "[[filter]]\nkind = 'at_most'\nkey = 'm'\nevent_key = 'm'\n"
+FIRST_MODEL = "[first_model]\nepochs = 3\nown_items = true\n"
 CONTAINS = "[[filter]]\nkind = 'contains'\nkey = 'r'\nevent_key = 'r'\n"
 
 MISTAKES = [
@@ -57,6 +61,11 @@ MISTAKES = [
         "history.earliest",
         "a date such as 1990-01-01, from 1971-01-01",
     ),
+    ("window = 8", "window = 8\n[first_model]\nepochs = 0", "first_model.epochs", "a whole number, 1 to 10000"),
+    ("window = 8", "window = 8\n[first_model]\nepochs = 2.5", "first_model.epochs", "a whole number, 1 to 10000"),
+    ("window = 8", 'window = 8\n[first_model]\nown_items = "yes"', "first_model.own_items", "true or false"),
+    ("window = 8", "window = 8\n[first_model]\nwidth = 64", "first_model.width", "epochs, own_items"),
+    ("[history]", "first_model = 6\n[history]", "first_model", "a table"),
     ("window = 8", 'window = 8\nearliest = "soon"', "history.earliest", "a date such as 1990-01-01"),
     ("window = 8", "window = 8\nearliest = 1970-12-31", "history.earliest", "from 1971-01-01 up to 2100-01-01"),
     ("window = 8", "window = 8\nearliest = 2100-01-01", "history.earliest", "from 1971-01-01 up to 2100-01-01"),
@@ -133,6 +142,32 @@ def test_valid_text_is_parsed_with_defaults() -> None:
     assert domain.fields[1].label_names == ("new", "recent", "old")
     assert domain.fields[2].key == "action"
     assert domain.multi_fields[0].kind is FieldKind.MULTI_LABEL
+
+
+def test_a_first_model_is_trained_as_the_domain_says_or_else_as_in_every_domain() -> None:
+    declared, silent = (parse_domain(VALID + more, "mine.toml") for more in (FIRST_MODEL, ""))
+
+    assert declared.first_model == FirstModelDefaults(epochs=3, own_items=True)
+    assert silent.first_model == FirstModelDefaults()
+    assert (TrainConfig.for_domain(declared).epochs, ModelConfig.for_domain(declared).own_items) == (3, True)
+    assert (TrainConfig.for_domain(silent), ModelConfig.for_domain(silent)) == (TrainConfig(), ModelConfig())
+    given = TrainConfig.for_domain(declared, epochs=7, seed=2, max_seconds=None)
+    assert given == TrainConfig(epochs=7, seed=2)
+    assert ModelConfig.for_domain(declared, own_items=False, width=None) == ModelConfig()
+    assert ModelConfig.for_domain(declared, own_items=None, width=32) == ModelConfig(own_items=True, width=32)
+
+
+@pytest.mark.parametrize("name", shipped_domains())
+def test_how_a_first_model_is_trained_is_no_part_of_the_histories_nor_of_what_the_domain_is(name: str) -> None:
+    text = re.sub(r"^\[first_model\]\n(?:.*\n)*?(?=\[)", "", domain_text(name), flags=re.M)
+    assert "first_model" not in text
+
+    silent, declared = (parse_domain(text + more, f"{name}.toml") for more in ("", FIRST_MODEL))
+
+    for domain in (load_domain(name), declared):
+        assert domain == silent, "bundles of before and after go together"
+        assert domain.fingerprint == silent.fingerprint
+        assert EventLayout(domain).dtype == EventLayout(silent).dtype
 
 
 def test_what_holds_for_a_member_who_has_said_nothing_is_no_part_of_the_histories() -> None:

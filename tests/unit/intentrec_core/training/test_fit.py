@@ -64,6 +64,33 @@ def test_epochs_and_seed_stand_in_for_those_of_the_config(domain: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "epochs", "own_items"),
+    [
+        ({}, 2, True),
+        ({"epochs": 1}, 1, True),
+        ({"config": TrainConfig(epochs=1)}, 1, True),
+        ({"model_config": TINY_MODEL}, 2, False),
+    ],
+    ids=["nothing", "epochs", "a config", "a model's config"],
+)
+def test_what_is_not_given_is_what_the_domain_declares(
+    domain: Path, given: dict[str, Any], epochs: int, own_items: bool
+) -> None:
+    domain.write_text(f"{DOMAIN_TEXT}[first_model]\nepochs = 2\nown_items = true\n")
+    reports: list[int] = []
+    model = intentrec.fit(
+        WALK.plays(60),
+        WALK.catalogue,
+        domain=domain,
+        device="cpu",
+        epoch_done=lambda report: reports.append(report.epoch),
+        **given,
+    )
+    assert len(reports) == epochs
+    assert model.network.config.own_items == own_items
+
+
+@pytest.mark.parametrize(
     ("change", "error", "said"),
     [
         (lambda plays: plays.slice(0, 0), DataError, "no plays to learn from"),

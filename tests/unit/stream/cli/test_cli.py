@@ -109,6 +109,7 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("bundle", "rollback", "b01", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
         (("eval", "--bundle", "b01"), 2, "no bundle at"),
         (("eval", "--bundle", "b01", "--own-items"), 2, "--own-items is for training"),
+        (("eval", "--bundle", "b01", "--no-own-items"), 2, "--own-items is for training"),
         (("eval", "--bundle", "b01", "--epochs", "3"), 2, "--epochs is for training"),
         (("forget", "x" * 300, "--yes"), 2, "allowed: 1 to 256"),
         (("forget", "a\\", "--escaped", "--yes"), 2, "a JSON string without its quotes"),
@@ -350,7 +351,6 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
         "1",
         "--device",
         "cpu",
-        "--own-items",
     )
     assert run("train", *small) == 0
     shown = capsys.readouterr().out

@@ -16,6 +16,7 @@ from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import BundleError, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.vocabulary import ItemTable
+from intentrec_core.model.model import ModelConfig
 from intentrec_core.plays.table import plays_table
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
@@ -30,6 +31,7 @@ from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
 
 WALK = WalkingWorld(num_items=24)
+TRAIN_CONFIG = subject.train_config
 #: Items that are played before the catalogue has them.
 UNDESCRIBED = ("item-21", "item-22")
 
@@ -113,6 +115,35 @@ def test_a_first_bundle_and_a_warm_one_with_rows_for_new_items(job: RetrainJob, 
     assert second.catalogue().get("unplayed") is None
     assert second.manifest.facts["num_new_items"] == 4
     assert 0.0 < second.manifest.metrics["held_out_hr_at_10"] <= 1.0
+
+
+def test_a_first_bundle_is_trained_as_the_domain_declares(job: RetrainJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[TrainConfig] = []
+
+    def noted(plays: object, features: object, items: object, config: TrainConfig, **options: object) -> object:
+        runs.append(config)
+        return train(plays, features, items, config, **options)
+
+    monkeypatch.setattr(subject, "train", noted)
+    monkeypatch.setattr(subject, "train_config", TRAIN_CONFIG)
+    Path(job.domain).write_text(f"{DOMAIN_TEXT}[first_model]\nepochs = 2\nown_items = true\n")
+    log_plays(job, 400)
+    assert published(job).model.config == ModelConfig(own_items=True)
+    (config,) = runs
+    assert (config.epochs, config.max_seconds) == (2, job.budget_s)
+
+
+def test_a_bundle_without_own_items_is_refreshed_without_them_though_the_domain_now_declares_them(
+    job: RetrainJob,
+) -> None:
+    log_plays(job, 600)
+    first = published(job)
+    assert not first.model.config.own_items
+    Path(job.domain).write_text(f"{DOMAIN_TEXT}[first_model]\nown_items = true\n")
+    log_plays(job, 1_200)
+    second = published(msgspec.structs.replace(job, running=((first.version, job.bundle_url),)))
+    assert second.manifest.parent == first.version
+    assert second.model.config == first.model.config
 
 
 def test_too_few_new_plays_are_no_reason_to_train(job: RetrainJob) -> None:
