@@ -58,8 +58,8 @@ FIRST_MODELS = (
         (
             Edit(
                 LEARNING,
-                "ModelConfig.for_domain(load_domain(settings.domain), **given)",
-                'ModelConfig.for_domain(load_domain(settings.domain), **given | {"own_items": bool(given["own_items"])})',
+                "load_domain(settings.domain), item_counts=item_counts, **given)",
+                'load_domain(settings.domain), item_counts=item_counts, **given | {"own_items": bool(given["own_items"])})',
             ),
         ),
         (TEST_ARRIVES,),

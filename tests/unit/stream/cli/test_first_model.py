@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.errors import DataError
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.experiment import learner
+from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.simulation.simulate import World
 from intentrec_core.training import first_model
 from intentrec_core.training.config import TrainConfig
@@ -28,12 +30,14 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Settled]:
     runs: list[Settled] = []
 
     def end(_members: object, _features: object, _table: object, config: TrainConfig, **options: object) -> None:
-        model_config = options["model_config"]
+        start = options.get("start")  # `eval` makes the model before it is trained, and has a patience of its own
+        model_config = start.config if isinstance(start, IntentRec) else options["model_config"]
         assert isinstance(model_config, ModelConfig)
-        runs.append((config, model_config))
+        runs.append((dataclasses.replace(config, patience=TrainConfig().patience), model_config))
         raise DataError("nothing is trained here")
 
     monkeypatch.setattr(first_model, "train", end)
+    monkeypatch.setattr(learner, "train", end)
     return runs
 
 
