@@ -116,6 +116,7 @@ def test_plays_are_sent_answered_and_each_answer_is_shown_once(
     shown = run_soundly("subscribe_to_intents.py", *subscribe, cwd=tmp_path)
     assert len(shown) == len(intents) == 60
     assert {line.split(":")[0] for line in shown} == {play["user_id"] for play in plays}
-    assert run_soundly("subscribe_to_intents.py", *subscribe, cwd=tmp_path) == shown, "the second time as the first"
+    again = run_soundly("subscribe_to_intents.py", *subscribe, cwd=tmp_path)
+    assert sorted(again) == sorted(shown), "the second time as the first, in another order of partitions"
     shifted = sum(decode_intent(intent.value).shifted for intent in intents)
     assert sum(line.endswith("<- changed") for line in shown) == shifted > 0
