@@ -28,7 +28,6 @@ from tests.worlds.trainer_world import WalkingWorld
 #: Where the child (the training run) or the trainer itself is killed, in the order of publishing: before or after a call of a
 #: function, by the number of the call.
 FILE_SYSTEM = "fsspec.implementations.local:LocalFileSystem"
-PRODUCER = "aiokafka:AIOKafkaProducer"
 NUM_FILES = len(BUNDLE_FILES) + 1  # and the manifest, which is published last
 Kills = dict[str, dict[str, int]]
 CHILD_STEPS: dict[str, Kills] = {
@@ -39,11 +38,9 @@ CHILD_STEPS: dict[str, Kills] = {
     "whole in the store": {f"{FILE_SYSTEM}.mv": {"after": NUM_FILES}},
 }
 TRAINER_STEPS: dict[str, Kills] = {
-    "result heard": {
-        f"stream.trainer.leader_lock:{lock}.confirm": {"before": 1} for lock in ("GroupLock", "MachineLock")
-    },
-    "before the announcement": {f"{PRODUCER}.send_and_wait": {"before": 1}},
-    "announced, not known": {f"{PRODUCER}.send_and_wait": {"after": 1}},
+    "result heard": {"stream.trainer.app:TrainerProcess._announce": {"before": 1}},
+    "before the announcement": {"stream.trainer.app:announce": {"before": 1}},
+    "announced, not known": {"stream.trainer.app:announce": {"after": 1}},
 }
 MORTAL = """
 import inspect, json, os, re, signal, sys

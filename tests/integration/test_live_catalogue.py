@@ -554,7 +554,7 @@ def test_the_commands_say_what_they_did(
     assert "28 more" in text
     code, text = run("list", "--json")
     listed = {row["item_id"]: row for row in map(json.loads, text.splitlines())}
-    assert listed["new"] == {"item_id": "new", "title": "A new one", "attributes": {"year": 2001}}
+    assert listed["new"] == {"item_id": "new", "title": "A new one", "attributes": {"year": 2001}, "file_row": ""}
     write_items(file, world.items[:5])
     code, text = run("sync", str(file))
     assert (code, "--allow-shrink" in text) == (3, True)
