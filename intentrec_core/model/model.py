@@ -37,11 +37,6 @@ from intentrec_core.model.intent_score import label_scores, label_shares, scored
 from intentrec_core.model.own_items import OwnItems, OwnOffsets, seen_by_gate
 
 FIELD_WIDTH = 16
-#: Why a model with counts is not served, and what to do.
-NEEDS_COUNTS = (
-    "the model was trained with item_counts, and its scores need counts of plays, which are not served: train with "
-    "ModelConfig(item_counts=False)"
-)
 
 
 class ItemFeatures(Protocol):
