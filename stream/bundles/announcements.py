@@ -61,6 +61,9 @@ class AnnouncementFollower:
         except (TimeoutError, KafkaError) as error:
             await close_consumer(self._consumer)
             raise self._unreachable(error) from error
+        except BaseException:  # a cancellation too: what was begun must be closed
+            await close_consumer(self._consumer)
+            raise
         return self
 
     async def __aexit__(

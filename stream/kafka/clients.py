@@ -73,6 +73,9 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
         except KafkaError as error:
             await producer.stop()
             raise BrokerError(f"the broker {settings.broker} cannot be reached: {error!r}; is it up?") from error
+        except BaseException:  # a cancellation too: what was begun must be closed
+            await close_producer(producer)
+            raise
         else:
             return producer
     raise BrokerError(

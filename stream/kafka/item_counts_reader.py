@@ -62,6 +62,9 @@ class ItemCountsReader:
         except (TimeoutError, KafkaError) as error:
             await close_consumer(self._consumer)
             raise self._unreadable(error) from error
+        except BaseException:  # a cancellation too: what was begun must be closed
+            await close_consumer(self._consumer)
+            raise
         return self
 
     async def __aexit__(

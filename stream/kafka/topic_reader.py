@@ -81,6 +81,9 @@ class TopicReader:
         except KafkaError as error:
             await close_consumer(self._consumer)
             raise self._unreadable(error) from error
+        except BaseException:  # a cancellation too: what was begun must be closed
+            await close_consumer(self._consumer)
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

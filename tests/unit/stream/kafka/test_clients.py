@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from stream.kafka.clients import close_consumer, consumer_options
+import pytest
+
+from stream.bundles import announcements
+from stream.bundles.announcements import AnnouncementFollower
+from stream.kafka import clients
+from stream.kafka.clients import close_consumer, consumer_options, start_producer
 from stream.settings import Settings
 
 
@@ -32,5 +38,37 @@ def test_a_consumer_that_stops_badly_is_closed_and_cancels_nobody() -> None:
         consumer = Consumer()
         await close_consumer(consumer)
         assert consumer.closed
+
+    asyncio.run(scenario())
+
+
+class Hanging:
+    """A client that does not come to connect."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.began, self.stopped = asyncio.Event(), False
+
+    async def start(self) -> None:
+        self.began.set()
+        await asyncio.sleep(3600)
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.mark.parametrize("of", ["a producer", "a consumer"])
+def test_a_client_whose_start_is_cancelled_is_closed(monkeypatch: pytest.MonkeyPatch, of: str) -> None:
+    async def scenario() -> None:
+        client = Hanging()
+        monkeypatch.setattr(clients, "AIOKafkaProducer", lambda **_: client)
+        monkeypatch.setattr(announcements, "reader", lambda *_, **__: client)
+        settings = Settings(broker="127.0.0.1:1")
+        begins: Any = start_producer(settings) if of == "a producer" else AnnouncementFollower(settings).__aenter__()
+        starting = asyncio.ensure_future(begins)
+        await client.began.wait()
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert client.stopped
 
     asyncio.run(scenario())
