@@ -1,4 +1,4 @@
-"""Gateways on a real broker, in the test's own process or in one of their own. Messages are written to the topics as workers do."""
+"""Gateways on a real broker, in the test's process or in one of their own. Messages are written to the topics as workers do."""
 
 from __future__ import annotations
 
