@@ -25,7 +25,8 @@ from stream.wire.messages import (
     RecommendedItem,
     Source,
 )
-from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, output_id
+from stream.wire.output_headers import OutputHeaders
+from stream.wire.records import OutputKind, OutputRecord
 from stream.wire.sizes import with_short_titles
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class MessageWriter:
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
         self._labels = [_object(labels) for _, labels in heads]
         self._heads = _object([name for name, _ in heads])
+        self._headers = OutputHeaders(config.source)
 
     def write(self, answered: AnsweredRows) -> list[list[OutputRecord]]:
         """The outputs of each partition's answers, in source order. Failed answers get a dead letter, coalesced ones nothing."""
@@ -136,7 +138,9 @@ class MessageWriter:
             coalesced=coalesced,
             catalogue_offset=catalogue_offset,
             counts_sequence=self._counts_sequence(columns, row),
+            recommendation_id=f"{source.partition}-{source.offset}-{bundle}",
         )
+        shifted = _shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row]
         intent = IntentUpdate(
             user_id=user_id,
             session_id=session,
@@ -151,7 +155,7 @@ class MessageWriter:
             ),
             weights=self._heads(*columns.alpha[row]),
             primary=self._primary(columns, row),
-            shifted=_shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row],
+            shifted=shifted,
             coalesced=coalesced,
             catalogue_offset=catalogue_offset,
         )
@@ -160,9 +164,9 @@ class MessageWriter:
         if len(whole[0]) > self._max_bytes[0] or len(whole[1]) > self._max_bytes[1]:
             values = self._fitted(recommendation, whole, answer, outputs, counts)
         key, offset, timestamp_ms = user_id.encode(), record.offset, record.timestamp
-        for kind, value in zip(_KINDS, values, strict=True):
+        headers_of = self._headers.of(record, user_id, event_time, shifted)
+        for kind, value, headers in zip(_KINDS, values, headers_of, strict=True):
             if value is not None:
-                headers = ((ID_HEADER, output_id(record, kind)),)
                 outputs.append(OutputRecord(kind, key, value, headers, offset, timestamp_ms))
         return outputs
 

@@ -199,6 +199,16 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
     coalesced: AnsweredTogether | UnsetType = UNSET
     catalogue_offset: CatalogueOffset | UnsetType = UNSET
     counts_sequence: CountsSequence | UnsetType = UNSET
+    recommendation_id: (
+        Annotated[
+            str,
+            Meta(
+                description="Names this list: <partition>-<offset>-<bundle>; another bundle's list for the same play has another "
+                "one. Keep it with what is shown, to attribute later plays to the list."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 

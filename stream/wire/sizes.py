@@ -36,9 +36,10 @@ from stream.wire.records import OutputKind
 
 #: Kafka's default for max.message.bytes: 1 MiB of records, and the framing of a batch.
 KAFKA_MAX_MESSAGE_BYTES = 1_048_588
-#: What a topic must take besides a message's value: the key (256 bytes), intentrec-id (305), the framing of record and batch
+#: What a topic must take besides a message's value: the key and ce_subject (256 bytes each), intentrec-id and ce_id (305 each),
+#: traceparent and tracestate (640), other headers (260), names and framing of all headers (260), the framing of record and batch
 #: (100), and the digits of ``latency_s``, which is measured later (24). The rest is room.
-OVERHEAD_BYTES = 1024
+OVERHEAD_BYTES = 3072
 #: A dead letter keeps at least 64 KiB each of value, key and the producer's headers, and has a few headers of ours.
 MIN_DEAD_LETTER_BYTES = 256 * 1024
 
@@ -46,6 +47,7 @@ MIN_DEAD_LETTER_BYTES = 256 * 1024
 _LONGEST_TOPIC = "t" * 249
 _LONGEST_ID = "\0" * MAX_ID_BYTES
 _LARGEST_INTEGER = 2**63 - 1
+_LARGEST_PARTITION = 2**31 - 1
 _LONGEST_SCORE = -3.4028234663852886e38
 _LONGEST_PROBABILITY = 0.12345
 _MARK = "…"
@@ -151,7 +153,12 @@ def cut_text(text: str, max_bytes: int) -> str:
 
 def _longest_list(hidden_by: list[HiddenBy] | msgspec.UnsetType) -> Recommendation:
     return Recommendation(
-        **_LONGEST_FIELDS, items=[], fallback="popular", hidden_by=hidden_by, counts_sequence=_LARGEST_INTEGER
+        **_LONGEST_FIELDS,
+        items=[],
+        fallback="popular",
+        hidden_by=hidden_by,
+        counts_sequence=_LARGEST_INTEGER,
+        recommendation_id=f"{_LARGEST_PARTITION}-{_LARGEST_INTEGER}-{_LONGEST_FIELDS['bundle']}",
     )
 
 
@@ -167,7 +174,7 @@ _LONGEST_FIELDS: dict[str, Any] = {
     "event_id": _LONGEST_ID,
     "event_time": "2099-12-31T23:59:59.999Z",
     "bundle": "b" + "f" * 12,
-    "source": Source(_LONGEST_TOPIC, 2**31 - 1, _LARGEST_INTEGER),
+    "source": Source(_LONGEST_TOPIC, _LARGEST_PARTITION, _LARGEST_INTEGER),
     "coalesced": Coalesced(_LARGEST_INTEGER, _LARGEST_INTEGER),
     "catalogue_offset": _LARGEST_INTEGER,
 }

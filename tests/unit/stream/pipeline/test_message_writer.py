@@ -41,6 +41,39 @@ def test_an_object_is_the_same_json_whether_its_names_need_escaping_or_not() -> 
 
 
 @pytest.fixture(scope="module")
+def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Serving:
+    return make_serving(tmp_path_factory.mktemp("bundles"), world, world.model(1))
+
+
+def test_a_list_is_named_by_its_play_and_its_bundle(serving: Serving) -> None:
+    result = run(make_pipeline(serving), plays(serving))
+    assert [answer.recommendation_id for answer in lists(result)] == [f"0-{i}-{serving.version}" for i in range(6)]
+
+
+def test_headers_say_what_the_messages_say_and_the_trace_of_the_play(serving: Serving) -> None:
+    parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    log = PlayLog()
+    for i in range(40):
+        log.play(("ann", "ben")[i % 2], i * i % 17, 100.0 * i)
+    records = log.records
+    records[3] = replace(records[3], headers=(("traceparent", parent), ("tracestate", b"a=1"), ("other", b"x")))
+    result = run(make_pipeline(serving, source="/intentrec/app"), records)
+    shifts = [answer.shifted for answer in intents(result)]
+    assert set(shifts) == {False, True}, "this world has both"
+    headers = [dict(output.headers) for output in of_kind(result, OutputKind.INTENT)]
+    assert [h["intentrec-shifted"] for h in headers] == [b"true" if shifted else b"false" for shifted in shifts]
+    for output in result.outputs:
+        message, own = msgspec.json.decode(output.value), dict(output.headers)
+        assert own["ce_id"] == own["intentrec-id"]
+        assert own["ce_source"] == b"/intentrec/app"
+        assert own["ce_subject"].decode() == message["user_id"] == output.key.decode()
+        assert own["ce_time"].decode() == message["event_time"]
+        traced = {name: own[name] for name in own if name.startswith("trace")}
+        assert traced == ({"traceparent": parent, "tracestate": b"a=1"} if output.source_offset == 3 else {})
+        assert "other" not in own
+
+
+@pytest.fixture(scope="module")
 def long_titles(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Serving:
     serving = make_serving(tmp_path_factory.mktemp("bundles"), world, world.model(1))
     titles = [title if row % 2 else "x" * 1000 for row, title in enumerate(serving.items.titles)]
