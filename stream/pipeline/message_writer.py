@@ -64,6 +64,8 @@ class _Columns:
     opened: list[bool]
     event_hash: list[int]
     session_event: list[int]
+    embeddings: list[bytes | UnsetType]
+    queries: list[bytes | UnsetType]
 
 
 class MessageWriter:
@@ -78,6 +80,7 @@ class MessageWriter:
         self._uses_counts = serving.counts is not None
         self._k, self._max_tries = config.num_recommendations, config.max_tries
         self._limits, self._metrics = config.limits, metrics
+        self._publishes_embedding = config.publish_embedding and serving.has_intents
         self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
@@ -139,6 +142,7 @@ class MessageWriter:
             catalogue_offset=catalogue_offset,
             counts_sequence=self._counts_sequence(columns, row),
             recommendation_id=f"{source.partition}-{source.offset}-{bundle}",
+            query=columns.queries[row],
         )
         shifted = _shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row]
         intent = IntentUpdate(
@@ -158,6 +162,7 @@ class MessageWriter:
             shifted=shifted,
             coalesced=coalesced,
             catalogue_offset=catalogue_offset,
+            embedding=columns.embeddings[row],
         )
         whole = encode_output(recommendation), encode_output(intent)
         values: Sequence[bytes | None] = whole
@@ -229,6 +234,8 @@ class MessageWriter:
             opened=sessions.opened.tolist(),
             event_hash=rows.plays["event_hash"].tolist(),
             session_event=rows.session_event.tolist(),
+            embeddings=_vectors(encoded.intent_NP if self._publishes_embedding else None, len(rows)),
+            queries=_vectors(ranked.queries, len(rows), absent=ranked.popular),
         )
 
     def _given_up(self, answer: PendingAnswer) -> OutputRecord:
@@ -284,6 +291,19 @@ def _object(names: Sequence[str]) -> Callable[..., Any]:
 
 def _rounded(values: NDArray[np.float32]) -> list[Any]:
     return np.round(values.astype(np.float64), _DIGITS).tolist()
+
+
+def _vectors(
+    vectors: NDArray[np.float32] | None, num: int, absent: NDArray[np.bool_] | None = None
+) -> list[bytes | UnsetType]:
+    """Each row's vector as the bytes of a message; nothing for all rows if they are not published, and for ``absent`` ones."""
+    if vectors is None:
+        return [UNSET] * num
+    packed, size = vectors.astype("<f4", copy=False).tobytes(), 4 * vectors.shape[1]
+    rows: list[bytes | UnsetType] = [packed[start : start + size] for start in range(0, len(packed), size)]
+    for row in () if absent is None else np.flatnonzero(absent).tolist():
+        rows[row] = UNSET
+    return rows
 
 
 def _iso_times(ts_ms: Sequence[int]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import msgspec
@@ -53,6 +54,7 @@ RECOMMENDATION = Recommendation(
     items=[RecommendedItem("m7", "Heat (1995)", 3.25), RecommendedItem("m19", "Ronin (1998)", 2.5)],
     counts_sequence=812,
     recommendation_id=f"3-41-{_BUNDLE}",
+    query=struct.pack("<6f", 0.5, -1.25, 0.75, 1.0, 0.25, -0.125),
 )
 INTENT_UPDATE = IntentUpdate(
     **_SHARED,
@@ -61,6 +63,7 @@ INTENT_UPDATE = IntentUpdate(
     weights={"genre": 0.625, "action": 0.375},
     primary=PrimaryIntent("genre", "Crime", 0.75),
     shifted=False,
+    embedding=struct.pack("<2f", -0.5, 0.75),
 )
 ANNOUNCEMENT = Announcement(
     sequence=7, bundle=_BUNDLE, url="s3://models/intentrec", parent="b00000000abcd", created_at=_TIME

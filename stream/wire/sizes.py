@@ -83,8 +83,8 @@ class TopicLimits:
 DEFAULT_LIMITS = TopicLimits()
 
 
-def largest_intent_update(domain: Domain) -> int:
-    """Bytes of the largest intent update of a domain, for any member and play."""
+def largest_intent_update(domain: Domain, embedding_width: int = 0) -> int:
+    """Bytes of the largest intent update of a domain, for any member and play. ``embedding_width``: 0 if none is published."""
     probability = _LONGEST_PROBABILITY
     named = [(head.name, label) for head in domain.heads for label in head.label_names]
     head, label = max(named, key=lambda names: json_bytes(names[0]) + json_bytes(names[1]))
@@ -95,25 +95,31 @@ def largest_intent_update(domain: Domain) -> int:
         weights=dict.fromkeys((head.name for head in domain.heads), probability),
         primary=PrimaryIntent(head, label, probability),
         shifted=False,
+        embedding=_longest_vector(embedding_width),
     )
     return len(encode_output(message))
 
 
-def largest_recommendation(domain: Domain, item_ids: Sequence[str], titles: Sequence[str], k: int) -> int:
+def largest_recommendation(
+    domain: Domain, item_ids: Sequence[str], titles: Sequence[str], k: int, query_width: int = 0
+) -> int:
     """Bytes of the largest recommendation of ``k`` of these items, for any member and play. Without titles, pass empty ones.
+    ``query_width``: 0 if no query is published.
 
     Cost: encodes every item once.
     """
-    empty = len(encode_output(_longest_list(UNSET)))
-    hidden = len(encode_output(_longest_list(_longest_reasons(domain))))
+    query = _longest_vector(query_width)
+    empty = len(encode_output(_longest_list(UNSET, query)))
+    hidden = len(encode_output(_longest_list(_longest_reasons(domain), query)))
     sizes = (entry_bytes(item_id, title) for item_id, title in zip(item_ids, titles, strict=True))
     # A comma follows every item but the last.
     return max(hidden, empty + sum(size + 1 for size in heapq.nlargest(k, sizes)))
 
 
-def fits_whatever_the_items(domain: Domain, k: int, max_bytes: int) -> bool:
+def fits_whatever_the_items(domain: Domain, k: int, max_bytes: int, query_width: int = 0) -> bool:
     """Whether no recommendation of ``k`` items can exceed ``max_bytes``, whatever the catalogue holds. Cost: none."""
-    return largest_recommendation(domain, [_LONGEST_ID] * k, ["\0" * MAX_TITLE_LENGTH] * k, k) <= max_bytes
+    longest = largest_recommendation(domain, [_LONGEST_ID] * k, ["\0" * MAX_TITLE_LENGTH] * k, k, query_width)
+    return longest <= max_bytes
 
 
 def entry_bytes(item_id: str, title: str) -> int:
@@ -151,7 +157,13 @@ def cut_text(text: str, max_bytes: int) -> str:
     return text[:low] + _MARK
 
 
-def _longest_list(hidden_by: list[HiddenBy] | msgspec.UnsetType) -> Recommendation:
+def _longest_vector(width: int) -> bytes | msgspec.UnsetType:
+    return bytes(4 * width) if width else UNSET
+
+
+def _longest_list(
+    hidden_by: list[HiddenBy] | msgspec.UnsetType, query: bytes | msgspec.UnsetType = UNSET
+) -> Recommendation:
     return Recommendation(
         **_LONGEST_FIELDS,
         items=[],
@@ -159,6 +171,7 @@ def _longest_list(hidden_by: list[HiddenBy] | msgspec.UnsetType) -> Recommendati
         hidden_by=hidden_by,
         counts_sequence=_LARGEST_INTEGER,
         recommendation_id=f"{_LARGEST_PARTITION}-{_LARGEST_INTEGER}-{_LONGEST_FIELDS['bundle']}",
+        query=query,
     )
 
 

@@ -13,6 +13,7 @@ MESSAGES, WRITER, HEADERS, SIZES = (
 TEST_HEADERS = "tests/unit/stream/wire/test_output_headers.py"
 TEST_WRITER = "tests/unit/stream/pipeline/test_message_writer.py"
 TEST_SIZES = "tests/unit/stream/wire/test_sizes.py"
+TEST_BUNDLES = "tests/unit/stream/bundles/test_message_sizes.py"
 TEST_CONTRACTS = "tests/contract/test_contracts.py"
 
 OUTPUT_MESSAGES = (
@@ -44,6 +45,26 @@ OUTPUT_MESSAGES = (
     Mutant(
         "messages: lists of two bundles for one play have one name",
         (Edit(WRITER, "{source.partition}-{source.offset}-{bundle}", "{source.partition}-{source.offset}"),),
+        (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: queries are published though nobody asked",
+        (Edit("stream/pipeline/retrieval.py", "            if self._keeps_queries:\n", "            if True:\n"),),
+        (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: a popular list has a query that it was not searched with",
+        (Edit(WRITER, ", absent=ranked.popular)", ")"),),
+        (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: the vectors of a message are not counted before a bundle serves",
+        (Edit(SIZES, "    return bytes(4 * width) if width else UNSET\n", "    return UNSET\n"),),
+        (TEST_BUNDLES,),
+    ),
+    Mutant(
+        "messages: a vector in another byte order",
+        (Edit(WRITER, '"<f4"', '">f4"'),),
         (TEST_WRITER,),
     ),
     Mutant(

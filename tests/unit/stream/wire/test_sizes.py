@@ -108,8 +108,9 @@ def test_no_intent_update_is_larger_than_the_largest(data: st.DataObject) -> Non
         weights={h.name: probabilities(data.draw) for h in domain.heads},
         primary=PrimaryIntent(head.name, data.draw(st.sampled_from(head.label_names)), probabilities(data.draw)),
         shifted=data.draw(st.booleans()),
+        embedding=data.draw(st.just(UNSET) | st.binary(min_size=28, max_size=28)),
     )
-    assert len(encode_output(message)) <= largest_intent_update(domain)
+    assert len(encode_output(message)) <= largest_intent_update(domain, 7 if message.embedding else 0)
 
 
 @settings(max_examples=150)
@@ -132,14 +133,15 @@ def test_no_recommendation_is_larger_than_the_largest(data: st.DataObject) -> No
         fallback=data.draw(st.sampled_from(["none", "popular"])),
         hidden_by=UNSET if listed else hiding,
         recommendation_id=f"{shared['source'].partition}-{shared['source'].offset}-{shared['bundle']}",
+        query=data.draw(st.just(UNSET) | st.binary(min_size=28, max_size=28)),
     )
-    largest = largest_recommendation(domain, *map(list, zip(*catalogued, strict=True)), k)
+    largest = largest_recommendation(domain, *map(list, zip(*catalogued, strict=True)), k, 7 if message.query else 0)
     assert len(encode_output(message)) <= largest
 
 
 def test_every_field_of_a_message_has_its_longest_text_in_the_largest_one() -> None:
     """A field that is added to a message has to be added to the largest one, or the largest one is no bound."""
-    longest = sizes._longest_list([])
+    longest = sizes._longest_list([], bytes(4))
     assert [name for name in longest.__struct_fields__ if getattr(longest, name) is UNSET] == ["latency_s"]
     assert {
         *sizes._LONGEST_FIELDS,
@@ -148,10 +150,11 @@ def test_every_field_of_a_message_has_its_longest_text_in_the_largest_one() -> N
         "hidden_by",
         "counts_sequence",
         "recommendation_id",
+        "query",
         "latency_s",
     } == set(longest.__struct_fields__)
     assert set(IntentUpdate.__struct_fields__) == {
-        *sizes._LONGEST_FIELDS, "session_opened", "intents", "weights", "primary", "shifted", "latency_s"
+        *sizes._LONGEST_FIELDS, "session_opened", "intents", "weights", "primary", "shifted", "embedding", "latency_s"
     }  # fmt: skip
 
 
