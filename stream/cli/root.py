@@ -14,7 +14,20 @@ from typing import NoReturn
 import typer
 
 from intentrec_core.errors import DeviceLost, IntentRecError
-from stream.cli import bundles, data, demo, dlq, items, kafka_setup, learning, services, state, traffic
+from stream.cli import (
+    bundles,
+    data,
+    demo,
+    dlq,
+    domain,
+    importing,
+    items,
+    kafka_setup,
+    learning,
+    services,
+    state,
+    traffic,
+)
 from stream.cli.progress import print_error
 
 EXIT_CODES = """\
@@ -49,6 +62,8 @@ def _root(
 
 
 demo.register(app)
+importing.register(app)
+domain.register(app)
 learning.register(app)
 data.register(app)
 traffic.register(app)

@@ -15,6 +15,7 @@ from tests.mutants.live_catalogue import LIVE_CATALOGUE
 from tests.mutants.live_quality import LIVE_QUALITY
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.migration import MIGRATION
+from tests.mutants.own_data import OWN_DATA
 from tests.mutants.partition_tasks import PARTITION_TASKS
 from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
@@ -40,6 +41,7 @@ MUTANTS = (
     *DEVICE,
     *MIGRATION,
     *DATA,
+    *OWN_DATA,
     *FIRST_MODELS,
     *LIVE_CATALOGUE,
     *ITEM_COUNTS,
