@@ -19,6 +19,7 @@ from stream.cli import (
     data,
     demo,
     dlq,
+    doctor,
     domain,
     importing,
     items,
@@ -49,7 +50,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -73,6 +73,7 @@ bundles.register(app)
 items.register(app)
 dlq.register(app)
 state.register(app)
+doctor.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
