@@ -21,6 +21,7 @@ from stream.cli import (
     dlq,
     doctor,
     domain,
+    explain,
     importing,
     items,
     kafka_setup,
@@ -73,6 +74,7 @@ bundles.register(app)
 items.register(app)
 dlq.register(app)
 state.register(app)
+explain.register(app)
 doctor.register(app)
 
 

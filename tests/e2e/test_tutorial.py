@@ -28,7 +28,7 @@ TRAIN_BRIEFLY = ["--epochs", "1", "--width", "16", "--layers", "1", "--device", 
 
 def test_the_tutorial_names_every_step_in_its_order() -> None:
     steps = [command[1] for command in COMMANDS if command[0] == INTENTREC]
-    assert steps == ["import", "import", "domain", "broker", "topics", "train", "worker", "replay"]
+    assert steps == ["import", "import", "domain", "broker", "topics", "train", "worker", "doctor", "replay", "explain"]
 
 
 @pytest.mark.slow
@@ -38,7 +38,7 @@ def test_from_a_csv_file_to_live_intents(tmp_path: Path) -> None:
     write_items(tmp_path / "items.csv")
     ours = [command[1:] for command in COMMANDS if command[0] == INTENTREC]
     (look,) = [command[1:] for command in COMMANDS if command[0] == ".venv/bin/python"]
-    (dry_run, import_, init, _, topics, train, worker, replay) = ours
+    dry_run, import_, init, _, topics, train, worker, doctor, replay, explain = ours
     with start_broker(engine="embedded", data_dir=tmp_path) as broker:
         port = free_port()
         settings = {
@@ -52,12 +52,16 @@ def test_from_a_csv_file_to_live_intents(tmp_path: Path) -> None:
             run(command, tmp_path, settings)
         with started(worker, tmp_path, settings):
             wait_until_ready(port)
+            run(doctor, tmp_path, settings)
             run(replay[: replay.index("--rate")], tmp_path, settings)  # as fast as possible
             assert asyncio.run(recommended(broker.address)) > 0
             shown = subprocess.run(
                 [sys.executable, str(ROOT / look[0]), *look[1:], "--broker", broker.address],
                 cwd=tmp_path, env=environment(settings), capture_output=True, text=True, timeout=110,
             )  # fmt: skip
-    assert shown.returncode == 0, shown.stderr
+            assert shown.returncode == 0, shown.stderr
+            user = shown.stdout.splitlines()[0].partition(":")[0]
+        # The worker has ended: what it has answered is committed.
+        run([*explain[:-1], user], tmp_path, settings)
     assert 0.2 * num_events < len(shown.stdout.splitlines()) <= 0.31 * num_events
     assert re.search(r"^\d+: (action|category|tags|price|listed|contact) = ", shown.stdout, re.M)

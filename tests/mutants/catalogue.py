@@ -7,6 +7,7 @@ from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.evaluation import EVALUATION
 from tests.mutants.experiment import EXPERIMENT
+from tests.mutants.explain import EXPLANATIONS
 from tests.mutants.first_models import FIRST_MODELS
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
@@ -36,6 +37,7 @@ MUTANTS = (
     *TIMES_AND_NULLS,
     *FOLD_RULES,
     *REPAIR,
+    *EXPLANATIONS,
     *POISON,
     *SIZES_OF_OUTPUTS,
     *DEVICE,
