@@ -41,6 +41,12 @@ A setting is read from the environment under the prefix `INTENTREC_`. A command 
 unknown name with the prefix is refused (exit code 2), and so is a value outside the limits. An empty value means the default.
 
 """
+COMPLETION = """\
+## Shell completion
+
+`intentrec --install-completion` makes bash, zsh, fish or PowerShell complete commands and options with the Tab key, from the next
+shell on. `intentrec --show-completion` prints what it would install.
+"""
 #: Limits of a field by the name that pydantic gives them.
 _LIMITS = (("ge", "≥ {}"), ("gt", "> {}"), ("le", "≤ {}"), ("lt", "< {}"), ("pattern", "`{}`"))
 
@@ -57,6 +63,7 @@ def build() -> str:
         "## Alerts\n\nThe rules are in [alerts.yml](../deploy/prometheus/alerts.yml).\n\n"
         + _table(("alert", "severity", "summary", "impact on members", "first action"), _alerts())
     )
+    parts.append(COMPLETION)
     codes = [(f"`{number}`", meaning) for number, meaning in _exit_codes()]
     parts.append("## Exit codes\n\n" + _table(("code", "meaning"), codes))
     reasons = "\n".join(f"- `{reason.value}`" for reason in RejectReason)

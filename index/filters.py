@@ -181,6 +181,14 @@ class FilterSet:
                 alone.append(_hiding(rule, HidingReason.NO_ITEM))
         return tuple(alone) or tuple(_hiding(rule, HidingReason.TOGETHER) for rule in self._rules)
 
+    def hiding_rows(self, values: Mapping[str, float | int | None]) -> dict[str, Mask]:
+        """The items that each filter hides from a member with these values, by the filter's name. Shape: bool[V] each."""
+        found: dict[str, Mask] = {}
+        for name, rule, column in zip(self.names, self._rules, self._columns, strict=True):
+            passing = _passing(rule.kind, column, _known(values.get(rule.event_key)))
+            found[name] = self._shown & ~np.broadcast_to(passing, self._shown.shape)
+        return found
+
 
 def _hiding(rule: FilterRule, reason: HidingReason) -> HidingFilter:
     return HidingFilter(str(rule.kind), rule.key, rule.event_key, reason)

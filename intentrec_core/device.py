@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
-from intentrec_core.errors import ConfigError
+from intentrec_core.errors import ConfigError, EngineError
+
+
+class DeviceMemory(NamedTuple):
+    """A CUDA device's name and memory, in bytes."""
+
+    name: str
+    free_bytes: int
+    total_bytes: int
 
 
 def resolve_device(name: str) -> torch.device:
@@ -20,3 +30,17 @@ def resolve_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
+
+
+def device_memory(device: torch.device) -> DeviceMemory | None:
+    """What a CUDA device has; None for the CPU.
+
+    Raises: EngineError when the device or its driver does not answer.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        return DeviceMemory(torch.cuda.get_device_name(device), free, total)
+    except RuntimeError as error:
+        raise EngineError(f"{device} does not answer: {error}; see the machine's driver log") from error

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from intentrec_core.features.columns import collate
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.attention import FullAttend
 from intentrec_core.model.model import IntentRec
@@ -77,6 +78,19 @@ class RecordingAttend(FullAttend):
 
 
 @torch.no_grad()
+def newest_attention(model: IntentRec, features: FeatureBuilder, context: bytes) -> NDArray[np.float64]:
+    """The share of attention that each play of a context gets at its newest one, as in :func:`attention_example`.
+
+    Shape: f64[T], oldest first; the sum is 1.
+    """
+    model.eval()
+    batch = collate(features.columns([context], [0])).to(model.device)
+    attend = RecordingAttend(batch.ts_s, model.domain.short_term_window_s)
+    model(batch, attend)
+    return _share(attend, batch.item_row.shape[1] - 1)
+
+
+@torch.no_grad()
 def attention_example(
     model: IntentRec,
     features: FeatureBuilder,
@@ -99,7 +113,7 @@ def attention_example(
     output = model(batch.context, attend)
     row, ts_s = batch.context.item_row[0].cpu().numpy(), batch.context.ts_s[0].cpu().numpy()
     last = len(row) - 2  # the play before the one that is predicted
-    share = attend.probabilities[max(attend.probabilities)][0, :, last, : last + 1].mean(dim=0).double().cpu().numpy()
+    share = _share(attend, last)
     shown = range(last, max(-1, last - MAX_PLAYS), -1)
     num_older = last + 1 - len(shown)
     truth = model.head_targets(batch.context)
@@ -126,6 +140,13 @@ def attention_example(
         next_title=_title(titles, row[last + 1]),
         rank=float(rank) if np.isfinite(rank) else None,
     )
+
+
+def _share(attend: RecordingAttend, last: int) -> NDArray[np.float64]:
+    """The attention of the last layer at place ``last`` of the one context, as a mean over its attention heads."""
+    of_heads = attend.probabilities[max(attend.probabilities)][0, :, last, : last + 1]
+    share: NDArray[np.float64] = of_heads.mean(dim=0).double().cpu().numpy()
+    return share
 
 
 def _title(titles: Sequence[str], row: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intentrec_core.errors import ConfigError, DataError
-from intentrec_core.times import END_MS
+from intentrec_core.times import EARLIEST_MS, END_MS
 from stream.cli.progress import Report
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from intentrec_core.features.catalogue import Catalogue
 
 MOVIELENS = "movielens-100k"
+#: As far as a play may lie in the future where no domain says otherwise.
+MAX_FUTURE_MS = 300_000
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,30 @@ def load_plays(source: str, cache_dir: Path, report: Report, domain: Domain) -> 
     return _read_plays(path / "plays.parquet" if path.is_dir() else path, domain)
 
 
+def load_any_folder(folder: Path) -> DataSet:
+    """Reads a folder for which there is no domain yet: its times are possible in a domain that says nothing of them.
+
+    Raises: DataError when it cannot be read; ConfigError when there is no such folder.
+    """
+    from intentrec_core.features.catalogue import Catalogue
+
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder: write one with `intentrec import`")
+    return DataSet(folder.name, _read_plays(folder / "plays.parquet", None), Catalogue.load(_items_of(folder)))
+
+
+def _items_of(folder: Path) -> Path:
+    items = next((path for name in ("items.parquet", "items.jsonl") if (path := folder / name).is_file()), None)
+    if items is None:
+        raise DataError(f"{folder}: add items.parquet or items.jsonl, with one row per item: item_id and title")
+    return items
+
+
 def _load_folder(folder: Path, domain: Domain) -> DataSet:
     from intentrec_core.features.catalogue import Catalogue
     from intentrec_core.features.release_times import check_release_times
 
-    items = next((path for name in ("items.parquet", "items.jsonl") if (path := folder / name).is_file()), None)
-    if items is None:
-        raise DataError(f"{folder}: add items.parquet or items.jsonl, with one row per item: item_id and title")
+    items = _items_of(folder)
     plays, catalogue = _read_plays(folder / "plays.parquet", domain), Catalogue.load(items)
     try:
         catalogue = check_release_times(catalogue, domain)
@@ -105,7 +124,8 @@ def _load_folder(folder: Path, domain: Domain) -> DataSet:
     return DataSet(folder.name, plays, catalogue)
 
 
-def _read_plays(path: Path, domain: Domain) -> pa.Table:
+def _read_plays(path: Path, domain: Domain | None) -> pa.Table:
+    """Plays in time order; without a domain, what it would read of them is not looked at."""
     import pyarrow as pa
 
     from intentrec_core.history.history import EventLayout
@@ -113,10 +133,12 @@ def _read_plays(path: Path, domain: Domain) -> pa.Table:
     from intentrec_core.plays.members import check_attributes
     from intentrec_core.plays.table import in_schema, sort_plays
 
-    end_ms = min(END_MS, time.time_ns() // 1_000_000 + domain.max_future_ms + 1)
+    earliest_ms, max_future_ms = (domain.earliest_ms, domain.max_future_ms) if domain else (EARLIEST_MS, MAX_FUTURE_MS)
+    end_ms = min(END_MS, time.time_ns() // 1_000_000 + max_future_ms + 1)
     try:
-        plays = in_schema(read_table(path), earliest_ms=domain.earliest_ms, end_ms=end_ms)
-        check_attributes(EventLayout(domain), plays)
+        plays = in_schema(read_table(path), earliest_ms=earliest_ms, end_ms=end_ms)
+        if domain is not None:
+            check_attributes(EventLayout(domain), plays)
         return sort_plays(plays)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}") from error

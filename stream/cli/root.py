@@ -14,7 +14,22 @@ from typing import NoReturn
 import typer
 
 from intentrec_core.errors import DeviceLost, IntentRecError
-from stream.cli import bundles, data, demo, dlq, items, kafka_setup, learning, services, state, traffic
+from stream.cli import (
+    bundles,
+    data,
+    demo,
+    dlq,
+    doctor,
+    domain,
+    explain,
+    importing,
+    items,
+    kafka_setup,
+    learning,
+    services,
+    state,
+    traffic,
+)
 from stream.cli.progress import print_error
 
 EXIT_CODES = """\
@@ -36,7 +51,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -49,6 +63,8 @@ def _root(
 
 
 demo.register(app)
+importing.register(app)
+domain.register(app)
 learning.register(app)
 data.register(app)
 traffic.register(app)
@@ -58,6 +74,8 @@ bundles.register(app)
 items.register(app)
 dlq.register(app)
 state.register(app)
+explain.register(app)
+doctor.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -66,11 +66,13 @@ def show(
     Only hashes of ids are stored (xxh3, 64 bits). Workers may keep running; plays that
     they have not committed yet (up to 0.5 s by default) are not shown.
     """
-    settings, user = options.settings(broker=broker, domain=domain), _user_id(user, escaped=escaped)
+    from stream.repair.state_view import find_member
+
+    settings, user = options.settings(broker=broker, domain=domain), given_user(user, escaped=escaped)
     layout = _layout(settings)
     with bars() as report:
         report(f"reading {settings.changelog_topic} on {settings.broker}", 0, 0)
-        partition, history = asyncio.run(_find(settings, layout, user))
+        partition, history = asyncio.run(find_member(settings, layout, user))
     shown = _as_json(layout, user, partition, history)
     if as_json:
         sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
@@ -143,7 +145,7 @@ def forget(
     """
     from stream.kafka.send_erasure import is_followed, send_forget
 
-    settings, user = options.settings(broker=broker), _user_id(user, escaped=escaped)
+    settings, user = options.settings(broker=broker), given_user(user, escaped=escaped)
     if not yes and not typer.confirm(f"Erase {user!r} on {settings.broker}? This cannot be undone", err=True):
         raise ConfigError("not confirmed: nothing was sent")
     sent = asyncio.run(send_forget(settings, user))
@@ -165,7 +167,7 @@ def forget(
         )
 
 
-def _user_id(given: str, *, escaped: bool) -> str:
+def given_user(given: str, *, escaped: bool) -> str:
     """The user id that an argument of the command line names.
 
     Raises: ConfigError when it is no text, which the id of a play always is.
@@ -199,23 +201,6 @@ def _layout(settings: Settings) -> EventLayout:
     from intentrec_core.history.history import EventLayout
 
     return EventLayout(load_domain(settings.domain))
-
-
-async def _find(settings: Settings, layout: EventLayout, user: str) -> tuple[int, History]:
-    from stream.kafka.topic_reader import TopicReader
-    from stream.repair.state_view import snapshot
-    from stream.wire.routing import home_partition
-
-    async with TopicReader(settings) as reader:
-        num_partitions = await reader.num_partitions(settings.changelog_topic)
-        murmur2 = settings.plays_partitioner == "murmur2"
-        places = [home_partition(user.encode(), num_partitions)] if murmur2 else range(num_partitions)
-        for partition in places:
-            found = (await snapshot(reader, layout, partition, user)).histories.get(user)
-            if found is not None and found.count:
-                return partition, found
-    where = f"partition {places[0]}" if murmur2 else "any partition"
-    raise DataError(f"{user!r} has no history in {where} of {settings.changelog_topic}: never played, or was forgotten")
 
 
 def _as_json(layout: EventLayout, user: str, partition: int, history: History) -> dict[str, Any]:

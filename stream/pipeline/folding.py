@@ -299,17 +299,21 @@ class Folder:
         return PendingAnswer(record, play, _REPLAYED, run, 0)
 
     def _new_run(self, member: _Member, first_changed: int) -> ContextRun:
-        history = member.history
-        first = anchor(history.count, self._layout.window)
-        carried = first and history.continues_evicted_session(self._layout)
-        carried_ms = history.evicted_session_ms if carried else NOTHING_CARRIED
-        run = ContextRun(member.key, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
+        run = context_run(member.key, member.history, self._layout, first_changed)
         member.run = run
         member.wave += 1
         if member.wave == len(self._waves):
             self._waves.append([])
         self._waves[member.wave].append(run)
         return run
+
+
+def context_run(member: MemberKey, history: History, layout: EventLayout, first_changed: int = 0) -> ContextRun:
+    """The run that encodes what a history holds, with an output for its newest play."""
+    first = anchor(history.count, layout.window)
+    carried = first and history.continues_evicted_session(layout)
+    carried_ms = history.evicted_session_ms if carried else NOTHING_CARRIED
+    return ContextRun(member, first, history.events, first_changed, 1, history.evicted_items, carried_ms)
 
 
 def rejected(record: SourceRecord, reason: RejectReason, detail: str, limits: TopicLimits) -> OutputRecord:

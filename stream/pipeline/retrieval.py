@@ -96,8 +96,8 @@ class Retrieval:
     ) -> RankedItems:
         """Ranks ``items`` for every row that is not ``unanswered``, by a table of counts where there is one. Shape: bool[N]."""
         num = len(batch)
-        hides = self._hides(encoded)
-        values = self._member_values(batch)
+        hides = self.hides(encoded)
+        values = self.member_values(batch)
         allowed = self._allowed(values, items.filters)
         ranked = RankedItems(
             np.full((num, self._k), PAD_ROW, dtype=np.int64),
@@ -107,7 +107,7 @@ class Retrieval:
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
         rows = np.flatnonzero(~unanswered & ~ranked.popular)
         if len(rows):
-            scores = weighted_scores(self._label_probs(encoded, rows), self._betas)
+            scores = weighted_scores(self.label_probs(encoded, rows), self._betas)
             queries = conditioning.query(encoded.item_NW[rows], scores)
             index = items.index
             if self._serving.counts is not None and counts is not None:
@@ -117,7 +117,7 @@ class Retrieval:
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
             hidden, masks = [excluded[i] for i in picked], [allowed[i] for i in picked]
-            own = self._own_scores(batch, encoded, rows, hides[rows])
+            own = self.own_scores(batch, encoded, rows, hides[rows])
             if own is not None:
                 own = _shown_only(own, hidden, masks)
             others = hidden if own is None else _with_own(hidden, own)
@@ -135,7 +135,7 @@ class Retrieval:
             picked = rows.tolist()
             ranked.rows[rows], ranked.scores[rows] = by_appeal(
                 popular.appeal() if counts is None else counts.appeal(items),
-                self._label_probs(encoded, rows),
+                self.label_probs(encoded, rows),
                 items.labels,
                 self._k,
                 num_rows=len(items.titles),
@@ -152,7 +152,7 @@ class Retrieval:
             self._counted = of, counts.index(items)
         return self._counted[1]
 
-    def _own_scores(
+    def own_scores(
         self, batch: BatchRows, encoded: Encoded, rows: NDArray[np.int64], hides: NDArray[np.bool_]
     ) -> OwnScores | None:
         """What the plays of each of ``rows`` add to the scores of their items, where not every play held is hidden; None where
@@ -169,14 +169,14 @@ class Retrieval:
         found = own.scores([contexts[place].tobytes() for place in places.tolist()], seen(encoded, rows[places]))
         return replace(found, query=places[found.query])
 
-    def _label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    def label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """Probabilities of the labels that depend on the item alone; all 0 if the model predicts no intents."""
         serving = self._serving
         if not encoded.heads:
             return [np.zeros((len(rows), labels.shape[1]), dtype=np.float32) for labels in serving.labels]
         return [encoded.heads[m][rows] for m in serving.label_heads]
 
-    def _hides(self, encoded: Encoded) -> NDArray[np.bool_]:
+    def hides(self, encoded: Encoded) -> NDArray[np.bool_]:
         """Whether watched items are hidden, by the likeliest label of the heads that the filters use. Shape: bool[N]."""
         hides = np.full(len(encoded.item_NW), self._hides_always)
         for head, hidden_labels in self._hiding_labels:
@@ -215,7 +215,11 @@ class Retrieval:
     def _by_key(self, values: _Values) -> dict[str, float | int | None]:
         return dict(zip(self._serving.filters.member_keys, values, strict=True))
 
-    def _member_values(self, batch: BatchRows) -> list[_Values]:
+    def values_by_key(self, batch: BatchRows, row: int) -> dict[str, float | int | None]:
+        """The member's values as of a row's play, by the filter's ``event_key``."""
+        return self._by_key(self.member_values(batch)[row])
+
+    def member_values(self, batch: BatchRows) -> list[_Values]:
         """The member's values as of each row's play, in the order of the filters that read one."""
         if not self._member_rules:
             return [()] * len(batch)

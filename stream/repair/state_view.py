@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from intentrec_core.domain.spec import FieldKind, FilterKind
+from intentrec_core.errors import DataError
 from intentrec_core.history.changelog_codec import MARKER_KEY, Marker, Restorer, user_of
 from intentrec_core.history.history import EventLayout, History
 from intentrec_core.times import iso_time
 from stream.delivery.restore import unpack
 from stream.kafka.topic_reader import TopicReader
+from stream.wire.routing import home_partition
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,25 @@ async def snapshot(
             if wanted is None or record.key == MARKER_KEY or user_of(record.key) == wanted:
                 restorer.feed(record.key, record.value)
     return StateSnapshot(*unpack(restorer, layout, partition))
+
+
+async def find_member(settings: Settings, layout: EventLayout, user_id: str) -> tuple[int, History]:
+    """The partition where a member's plays are, and what is committed of the history.
+
+    Raises: DataError when the member has none; as :func:`snapshot`.
+    """
+    async with TopicReader(settings) as reader:
+        num_partitions = await reader.num_partitions(settings.changelog_topic)
+        murmur2 = settings.plays_partitioner == "murmur2"
+        places = [home_partition(user_id.encode(), num_partitions)] if murmur2 else range(num_partitions)
+        for partition in places:
+            found = (await snapshot(reader, layout, partition, user_id)).histories.get(user_id)
+            if found is not None and found.count:
+                return partition, found
+    where = f"partition {places[0]}" if murmur2 else "any partition"
+    raise DataError(
+        f"{user_id!r} has no history in {where} of {settings.changelog_topic}: never played, or was forgotten"
+    )
 
 
 def held_plays(layout: EventLayout, history: History) -> list[dict[str, Any]]:

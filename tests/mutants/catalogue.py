@@ -7,6 +7,7 @@ from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
 from tests.mutants.evaluation import EVALUATION
 from tests.mutants.experiment import EXPERIMENT
+from tests.mutants.explain import EXPLANATIONS
 from tests.mutants.first_models import FIRST_MODELS
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.index import INDEX
@@ -16,6 +17,7 @@ from tests.mutants.live_quality import LIVE_QUALITY
 from tests.mutants.liveness import LIVENESS
 from tests.mutants.messages import OUTPUT_MESSAGES
 from tests.mutants.migration import MIGRATION
+from tests.mutants.own_data import OWN_DATA
 from tests.mutants.partition_tasks import PARTITION_TASKS
 from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
@@ -36,12 +38,14 @@ MUTANTS = (
     *TIMES_AND_NULLS,
     *FOLD_RULES,
     *REPAIR,
+    *EXPLANATIONS,
     *POISON,
     *SIZES_OF_OUTPUTS,
     *OUTPUT_MESSAGES,
     *DEVICE,
     *MIGRATION,
     *DATA,
+    *OWN_DATA,
     *FIRST_MODELS,
     *LIVE_CATALOGUE,
     *ITEM_COUNTS,

@@ -25,11 +25,12 @@ from stream.cli.data_source import load_data, load_plays
 from tests.worlds.bundle_files import half_bundle
 
 COMMANDS = (
-    "data", "train", "eval", "broker", "topics", "worker", "trainer", "replay", "simulate", "demo", "bundle",
-    "dlq", "state", "forget",
+    "data", "import", "domain", "train", "eval", "broker", "topics", "worker", "trainer", "replay", "simulate", "demo", "bundle",
+    "dlq", "state", "forget", "doctor", "explain",
 )  # fmt: skip
 NESTED = (
     ("data", "movielens-100k"),
+    ("domain", "init"),
     ("bundle", "build"),
     ("bundle", "list"),
     ("bundle", "inspect"),
@@ -42,7 +43,7 @@ NESTED = (
     ("state", "show"),
     ("state", "verify"),
 )
-LEAVES = [(name,) for name in COMMANDS if name not in ("data", "bundle", "dlq", "state")] + list(NESTED)
+LEAVES = [(name,) for name in COMMANDS if name not in ("data", "domain", "bundle", "dlq", "state")] + list(NESTED)
 
 
 def run(*arguments: str) -> int:

@@ -1,0 +1,49 @@
+"""Cells of a foreign table as texts and as numbers, a column at a time; what is neither is null."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from intentrec_core.plays.text_columns import is_text, number_texts
+
+NUMBER = r"^\s*-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\s*$"
+#: Below 9·10^18, which 64 bits hold.
+_WHOLE = r"^\s*-?[0-8]?\d{1,18}\s*$"
+
+
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column without dictionaries, and with null for NaN."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type):
+        return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    return column
+
+
+def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as texts, which may be no UTF-8; an empty one is null."""
+    column = plain_column(column)
+    kind = column.type
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return pa.chunked_array([number_texts(column)])
+    if is_text(kind):
+        texts = pc.cast(column, options=pc.CastOptions(pa.string(), allow_invalid_utf8=True))
+        return pc.if_else(pc.equal(pc.binary_length(texts), 0), pa.scalar(None, pa.string()), texts)
+    return column.cast(pa.string())
+
+
+def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as numbers of 64 bits, whole ones where every cell is one; null for what is no number."""
+    column = plain_column(column)
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return column
+    if pa.types.is_decimal(kind):
+        return column.cast(pa.float64())
+    if not is_text(kind):
+        return pa.chunked_array([pa.nulls(len(column), pa.float64())])
+    texts = pc.cast(column, options=pc.CastOptions(pa.string(), allow_invalid_utf8=True))
+    numbers = pc.if_else(pc.match_substring_regex(texts, NUMBER), texts, pa.scalar(None, pa.string()))
+    is_whole = pc.all(pc.match_substring_regex(numbers, _WHOLE)).as_py()
+    return pc.utf8_trim_whitespace(numbers).cast(pa.int64() if is_whole else pa.float64())

@@ -1,0 +1,349 @@
+"""Plays of a foreign table, block by block, into a file of schema PLAYS.
+
+    block ── roles, times, durations ──▶ candidate rows ── in_schema ──▶ plays.parquet
+                       └────────────────────────┴──▶ rejected rows, with the reason
+
+A row is taken if and only if `train`, `eval` and `replay` take it: the last check is theirs. One block is in memory at a time,
+and 8 bytes a row for counting repeats.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from intentrec_core.durable_files import replacing
+from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.history.history import hash64
+from intentrec_core.limits import MAX_CONTEXT_ENTRIES
+from intentrec_core.own_data.cells import as_numbers, as_texts, plain_column
+from intentrec_core.own_data.column_roles import PLAY_NAMES, REQUIRED, Roles, check_column, check_no_lists, find_roles
+from intentrec_core.own_data.foreign_table import ForeignTable, RowBlock
+from intentrec_core.own_data.item_columns import columns_of_items
+from intentrec_core.own_data.rejected_rows import RejectedRow, RejectedRows
+from intentrec_core.own_data.time_units import TimeReader, TimeUnit, tell_times
+from intentrec_core.plays.table import PLAYS, in_schema
+from intentrec_core.times import EARLIEST_MS
+
+#: By what the end of a column's name says a duration is divided to be seconds.
+_PER_SECOND = (
+    (re.compile(r"^ms|_ms$|Ms$|millis"), 1_000.0),
+    (re.compile(r"(minutes|mins)$", re.IGNORECASE), 1 / 60),
+)
+_OPEN_QUOTE = "is a quote not closed? Where quotes are characters as any other, --quote none"
+_OUTSIDE = "a value outside the limits"
+_PLACE = re.compile(r"^plays: column (\w+): row 0: ")
+#: Parts of distinct values are merged when there are so many.
+_NUM_PARTS = 32
+
+Report = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaysLayout:
+    """What each column of a table of plays is. ``duration_per_s``: by what its durations are divided. ``of_items``: columns that
+    say something of the item, and go to the catalogue. ``context``: the others, in the table's order. ``lists``: columns of
+    lists or nested values, which a play cannot have. ``leave_out``: columns that are not wanted.
+    """
+
+    roles: Roles
+    time: TimeReader
+    duration_per_s: float
+    of_items: tuple[str, ...]
+    context: tuple[str, ...]
+    lists: tuple[str, ...]
+    leave_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedPlays:
+    """What was taken. ``num_repeats``: plays whose member has another one with the same event id; they count once. ``items``: the
+    column item_id of all items played, and a column for each of ``of_items``. Units: milliseconds since 1970.
+    """
+
+    num_plays: int
+    num_members: int
+    num_repeats: int
+    from_ms: int
+    until_ms: int
+    items: pa.Table
+
+
+def lay_out_plays(
+    table: ForeignTable,
+    given: Mapping[str, str | None],
+    *,
+    end_ms: int,
+    leave_out: Sequence[str] = (),
+    of_items: Sequence[str] | None = (),
+    time_unit: TimeUnit | None = None,
+    time_format: str = "",
+) -> tuple[PlaysLayout, RowBlock]:
+    """What each column is, told by the first rows, and these rows. ``given`` has a column for each role that is known;
+    ``of_items`` None: told from the plays. A play at ``end_ms`` (milliseconds since 1970) or later is none.
+
+    Raises: ConfigError for a column that is not there, or a part of a play without one; DataError when no row can be read, or no
+    time.
+    """
+    sample = table.sample()
+    names, file = sample.table.schema.names, table.path.name
+    roles = find_roles(file, names, PLAY_NAMES, given, REQUIRED, leave_out)
+    check_no_lists(file, roles, sample.table.schema)
+    for name in of_items or ():
+        check_column(file, "--of-item", name, names)
+        if name not in roles.others:
+            raise ConfigError(
+                f"--of-item {name}: {file}: it is the {_role_of(roles, name)} of a play: name another column for that"
+            )
+    time = tell_times(
+        file,
+        roles.columns["time"],
+        sample.table.column(roles.columns["time"]),
+        earliest_ms=EARLIEST_MS,
+        end_ms=end_ms,
+        unit=time_unit,
+        format=time_format,
+    )
+    lists = tuple(name for name in roles.others if pa.types.is_nested(sample.table.schema.field(name).type))
+    others = tuple(name for name in roles.others if name not in lists)
+    if of_items is None:
+        users, items = (sample.table.column(roles.columns[role]) for role in ("user", "item"))
+        of_items = columns_of_items(users, items, {name: sample.table.column(name) for name in others})
+    context = tuple(name for name in others if name not in of_items)
+    if len(context) > MAX_CONTEXT_ENTRIES:
+        raise ConfigError(
+            f"{file}: {len(context)} columns would be context of each play; allowed: {MAX_CONTEXT_ENTRIES}: leave some out with "
+            "--leave-out COLUMN"
+        )
+    duration = roles.get("duration") or ""
+    per_s = next((per_s for ending, per_s in _PER_SECOND if ending.search(duration)), 1.0)
+    layout = PlaysLayout(
+        roles=roles,
+        time=time,
+        duration_per_s=per_s,
+        of_items=tuple(of_items),
+        context=context,
+        lists=lists,
+        leave_out=tuple(leave_out),
+    )
+    return layout, sample
+
+
+def import_plays(
+    table: ForeignTable, layout: PlaysLayout, path: Path, rejected: RejectedRows, report: Report = lambda _: None
+) -> ImportedPlays:
+    """Writes the plays of a table to ``path``, in the order of the table. ``report`` gets the number of rows done.
+
+    Raises: DataError when the table cannot be read on, or no row of it is a play; OSError when a file cannot be written.
+    """
+    tally = _Tally(layout.of_items)
+    with replacing(path) as file, pq.ParquetWriter(file, PLAYS, compression="zstd") as writer:
+        for block in table.blocks(rejected.add):
+            rows, taken = _candidates(block, layout, rejected)
+            plays, at = _in_schema(rows, taken, block, layout.time, rejected)
+            if plays.num_rows:
+                writer.write_table(plays)
+                tally.add(plays, block.table.take(pa.array(at)), layout.of_items)
+            report(tally.num_plays + rejected.num)
+        if not tally.num_plays:
+            raise DataError(
+                f"{table.path.name}: no row is a play: {'; '.join(rejected.lines()[:3]) or 'it has no rows'}"
+            )
+    return tally.found()
+
+
+def _role_of(roles: Roles, column: str) -> str:
+    return next(role for role, name in roles.columns.items() if name == column).replace("_", " ")
+
+
+def _candidates(block: RowBlock, layout: PlaysLayout, rejected: RejectedRows) -> tuple[pa.Table, NDArray[np.int64]]:
+    """The rows that have a user, an item and a time, as columns of PLAYS that are not checked yet; and their places."""
+    table, num, roles = block.table, block.table.num_rows, layout.roles
+    found = {role: _column(table, name) for role, name in roles.columns.items()}
+    texts = {role: as_texts(found[role]) for role in found if role not in ("time", "duration")}
+    times = layout.time.read(found["time"])
+    durations = as_numbers(found["duration"]).cast(pa.float64()) if "duration" in found else None
+    sieve = _Sieve(block, rejected)
+    _sift(sieve, layout, found, texts, times, durations)
+    nothing = pa.chunked_array([pa.nulls(num, pa.string())])
+    seconds = nothing if durations is None else pc.divide(durations, layout.duration_per_s)
+    others = {name: as_texts(table.column(name)) for name in _context_of(table, layout)}
+    ids = found.get("event_id")
+    if ids is None:
+        said = [texts[role] for role in ("user", "item", "action", "session") if role in texts]
+        ids = _content_ids([*said, times, seconds, *(others[name] for name in sorted(others))])
+    rows = pa.table(
+        {
+            "event_id": plain_column(ids),
+            "user_id": plain_column(found["user"]),
+            "item_id": plain_column(found["item"]),
+            "ts_ms": times,
+            "action": texts.get("action", nothing),
+            "duration_s": seconds,
+            "session_id": texts.get("session", nothing),
+            "context": _contexts(others, num),
+        }
+    )
+    taken = np.flatnonzero(~sieve.wrong)
+    return rows.take(pa.array(taken)) if len(taken) < num else rows, taken
+
+
+def _sift(
+    sieve: _Sieve,
+    layout: PlaysLayout,
+    found: Mapping[str, pa.ChunkedArray],
+    texts: Mapping[str, pa.ChunkedArray],
+    times: pa.ChunkedArray,
+    durations: pa.ChunkedArray | None,
+) -> None:
+    """Rejects rows without a user, an item, a time or an event id, and those whose time or duration cannot be read."""
+    name_of = layout.roles.columns
+    for role, cells in texts.items():
+        if role in ("user", "item", "event_id"):
+            sieve.reject(cells.is_null(), f"no {role.replace('_', ' ')}", _says(f"{name_of[role]} is empty"))
+        has_break = pc.match_substring(cells.cast(pa.binary()), b"\n")
+        sieve.reject(
+            has_break, "a line break in an id or a name", _says(f"{name_of[role]} has a line break: {_OPEN_QUOTE}")
+        )
+    when = name_of["time"]
+    sieve.reject(plain_column(found["time"]).is_null(), "no time", _says(f"{when} is empty"))
+    sieve.reject(times.is_null(), "a time that cannot be read", lambda row: layout.time.why_not(row[when]))
+    if durations is not None:
+        lasted = name_of["duration"]
+        wrong = pc.and_(durations.is_null(), pc.is_valid(as_texts(found["duration"])))
+        sieve.reject(wrong, "a duration that is no number", lambda row: f"{lasted} is {_shown(row[lasted])}, no number")
+
+
+class _Sieve:
+    """Rejects rows of a block, each for the first thing that is wrong with it. ``wrong`` bool[N]: what was rejected."""
+
+    def __init__(self, block: RowBlock, rejected: RejectedRows) -> None:
+        self._block, self._rejected = block, rejected
+        self.wrong = np.zeros(block.table.num_rows, dtype=np.bool_)
+
+    def reject(self, found: pa.ChunkedArray, kind: str, reason: Callable[[dict[str, Any]], str]) -> None:
+        """Rejects the rows that are ``found``; ``reason`` says why of the values of a row."""
+        new = np.asarray(pc.fill_null(found, False)) & ~self.wrong
+        for row in np.flatnonzero(new).tolist():
+            values = self._block.values(row)
+            self._rejected.add(RejectedRow(int(self._block.numbers[row]), kind, reason(values), values))
+        self.wrong |= new
+
+
+def _says(text: str) -> Callable[[dict[str, Any]], str]:
+    return lambda _: text
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column; nulls where this block of JSON lines does not have it."""
+    return (
+        table.column(name) if name in table.schema.names else pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+    )
+
+
+def _context_of(table: pa.Table, layout: PlaysLayout) -> list[str]:
+    """The columns of this block that are context. JSON lines may have names that the first block has not."""
+    known = {*layout.roles.columns.values(), *layout.of_items, *layout.lists, *layout.leave_out}
+    return [field.name for field in table.schema if field.name not in known and not pa.types.is_nested(field.type)]
+
+
+def _in_schema(
+    rows: pa.Table, taken: NDArray[np.int64], block: RowBlock, time: TimeReader, rejected: RejectedRows
+) -> tuple[pa.Table, NDArray[np.int64]]:
+    """The rows that `train` takes, in schema PLAYS, and their places in the block; the others are rejected with its reason."""
+    if not rows.num_rows:
+        return PLAYS.empty_table(), taken
+    try:
+        return in_schema(rows, earliest_ms=time.earliest_ms, end_ms=time.end_ms), taken
+    except DataError as error:
+        if rows.num_rows == 1:
+            number, values = int(block.numbers[taken[0]]), block.values(int(taken[0]))
+            rejected.add(RejectedRow(number, _OUTSIDE, _PLACE.sub(r"\1: ", str(error)), values))
+            return PLAYS.empty_table(), taken[:0]
+    half = rows.num_rows // 2
+    parts = [
+        _in_schema(rows.slice(start, length), taken[start : start + length], block, time, rejected)
+        for start, length in ((0, half), (half, rows.num_rows - half))
+    ]
+    return pa.concat_tables([plays for plays, _ in parts]), np.concatenate([at for _, at in parts])
+
+
+def _content_ids(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """An event id from everything that a row says: the same row has the same id in every import, so that it counts once."""
+    parts = [as_texts(column).cast(pa.binary()) for column in columns]
+    joined = pc.binary_join_element_wise(*parts, b"\x1f", null_handling="replace", null_replacement=b"")
+    return pa.chunked_array([pa.array([f"{hash64(text):016x}" for text in joined.to_pylist()])])
+
+
+def _contexts(columns: Mapping[str, pa.ChunkedArray], num: int) -> pa.Array:
+    """The columns as one context a row, without the cells that are empty."""
+    if not columns:
+        return pa.nulls(num, PLAYS.field("context").type)
+    is_given = np.stack([column.is_valid().to_numpy() for column in columns.values()], axis=1)
+    offsets = np.concatenate([[0], np.cumsum(is_given.sum(axis=1))]).astype(np.int32)
+    place = np.arange(num)[:, None] + num * np.arange(len(columns))
+    keys = np.broadcast_to(np.arange(len(columns)), is_given.shape)[is_given]
+    values = pa.concat_arrays([chunk for column in columns.values() for chunk in column.chunks]).take(
+        pa.array(place[is_given])
+    )
+    return pa.MapArray.from_arrays(pa.array(offsets), pa.array(list(columns), pa.string()).take(pa.array(keys)), values)
+
+
+def _shown(value: Any) -> str:
+    return repr(value.decode(errors="backslashreplace") if isinstance(value, bytes) else value)[:60]
+
+
+class _Tally:
+    """Counts what was taken, and collects the items."""
+
+    def __init__(self, of_items: Sequence[str]) -> None:
+        self.num_plays, self._from_ms, self._until_ms = 0, 2**62, -(2**62)
+        self._events: list[NDArray[np.uint64]] = []
+        self._users: list[pa.Array] = []
+        self._items: list[pa.Table] = []
+        self._of_items = tuple(of_items)
+
+    def add(self, plays: pa.Table, source: pa.Table, of_items: Sequence[str]) -> None:
+        """Counts plays in schema PLAYS; ``source`` has the rows they are of."""
+        times = plays.column("ts_ms")
+        self.num_plays += plays.num_rows
+        self._from_ms = min(self._from_ms, pc.min(times).as_py())
+        self._until_ms = max(self._until_ms, pc.max(times).as_py())
+        events = pc.binary_join_element_wise(plays.column("user_id"), plays.column("event_id"), "\x1f").to_pylist()
+        self._events.append(np.fromiter(map(hash64, events), np.uint64, len(events)))
+        self._users = _merged([*self._users, pc.unique(plays.column("user_id"))])
+        columns = {name: as_texts(_column(source, name)) for name in of_items}
+        self._items.append(_newest(pa.table({"item_id": plays.column("item_id"), **columns})))
+        if len(self._items) > _NUM_PARTS:
+            self._items = [_newest(pa.concat_tables(self._items))]
+
+    def found(self) -> ImportedPlays:
+        """Everything that was counted."""
+        return ImportedPlays(
+            num_plays=self.num_plays,
+            num_members=len(pc.unique(pa.chunked_array(self._users))),
+            num_repeats=self.num_plays - len(np.unique(np.concatenate(self._events))),
+            from_ms=self._from_ms,
+            until_ms=self._until_ms,
+            items=_newest(pa.concat_tables(self._items)),
+        )
+
+
+def _merged(parts: list[pa.Array]) -> list[pa.Array]:
+    return parts if len(parts) <= _NUM_PARTS else [pc.unique(pa.chunked_array(parts))]
+
+
+def _newest(items: pa.Table) -> pa.Table:
+    """One row an item, with the last value of each other column that is not null."""
+    others = [name for name in items.schema.names if name != "item_id"]
+    grouped = items.group_by("item_id", use_threads=False).aggregate([(name, "last") for name in others])
+    return grouped.select(["item_id", *(f"{name}_last" for name in others)]).rename_columns(["item_id", *others])

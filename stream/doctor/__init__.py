@@ -1,0 +1,1 @@
+"""What is wrong with an installation, from broker to disk, and the remedy of each thing."""

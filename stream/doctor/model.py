@@ -1,0 +1,120 @@
+"""Checks of what is served: the domain, the catalogue, the bundles in the store, and the one that is announced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from intentrec_core.bundle.store import BundleStore
+from intentrec_core.domain.spec import Domain, FieldSource, Rule
+from intentrec_core.domain.toml import load_domain
+from intentrec_core.errors import IntentRecError
+from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.release_times import check_release_times
+from stream.bundles.announcements import AnnouncementFollower, newest
+from stream.bundles.builder import check_bundle
+from stream.doctor.check import Checks, one_line
+
+if TYPE_CHECKING:
+    from intentrec_core.bundle.format import Manifest
+    from stream.settings import Settings
+
+
+def check_model(settings: Settings, checks: Checks, topics: Collection[str]) -> None:
+    """Adds what is found of domain, catalogue and bundles. ``topics`` are those on the broker."""
+    domain = _check_domain(settings, checks)
+    if domain is not None:
+        _check_catalogue(settings, checks, domain)
+    can_know = settings.model_updates_topic in topics
+    manifests = _check_store(settings, checks)
+    if can_know and manifests:
+        _check_announced(settings, checks, domain)
+
+
+def _check_domain(settings: Settings, checks: Checks) -> Domain | None:
+    try:
+        domain = load_domain(settings.domain)
+    except IntentRecError as error:
+        checks.refused("domain", error)
+        return None
+    heads = ", ".join(head.name for head in domain.heads)
+    checks.ok("domain", f"{domain.name}: intents {heads}; {len(domain.fields)} fields, {len(domain.filters)} filters")
+    return domain
+
+
+def _check_catalogue(settings: Settings, checks: Checks, domain: Domain) -> None:
+    fields = {
+        field.key
+        for field in domain.fields
+        if field.source is FieldSource.CATALOGUE or field.rule is Rule.TIME_SINCE_RELEASE
+    }
+    keys = sorted(fields | {filter_.key for filter_ in domain.filters if filter_.key})
+    if settings.catalogue is None:
+        if keys:
+            remedy = "set INTENTREC_CATALOGUE to the items file"
+            checks.warn(
+                "catalogue",
+                f"no file, and the domain reads {', '.join(keys)}: a trainer knows nothing of new items",
+                remedy,
+            )
+        return
+    try:
+        catalogue = check_release_times(Catalogue.load(settings.catalogue), domain)
+    except IntentRecError as error:
+        checks.fail("catalogue", one_line(error), "correct the file that INTENTREC_CATALOGUE names")
+        return
+    for left_out in catalogue.left_out:
+        checks.warn("catalogue", left_out.line(), "correct the file")
+    num = max(1, len(catalogue))
+    rare = [key for key in keys if sum(key in item.attributes for item in catalogue) < num / 2]
+    if rare:
+        remedy = "check the keys in the domain file, or the columns of the catalogue"
+        checks.warn("catalogue", f"most of its {len(catalogue):,} items lack {', '.join(rare)}", remedy)
+    else:
+        checks.ok("catalogue", f"{settings.catalogue}: {len(catalogue):,} items")
+
+
+def _check_store(settings: Settings, checks: Checks) -> Sequence[Manifest]:
+    store = BundleStore(settings.bundle_url, settings.cache_dir)
+    try:
+        if "://" in settings.bundle_url:  # of a folder, the disk is looked at
+            store.check_writable()
+        manifests = store.list()
+    except IntentRecError as error:
+        checks.fail("bundles", one_line(error), "see that the store can be reached and written to")
+        return ()
+    if not manifests:
+        checks.warn("bundles", f"none in {settings.bundle_url}: a worker waits for one", "intentrec train --announce")
+        return ()
+    newest_one = f"the newest {manifests[0].version} of {manifests[0].created_at[:16]}"
+    checks.ok("bundles", f"{len(manifests)} in {settings.bundle_url}, {newest_one}")
+    return manifests
+
+
+def _check_announced(settings: Settings, checks: Checks, domain: Domain | None) -> None:
+    area, store = "announced bundle", BundleStore(settings.bundle_url, settings.cache_dir)
+    try:
+        version = asyncio.run(_announced(settings))
+        if version is None:
+            checks.warn(area, "none: a worker waits for one", "intentrec bundle rollback VERSION announces a bundle")
+            return
+        loaded, _ = check_bundle(store.fetch(version))
+    except IntentRecError as error:
+        remedy = "intentrec bundle rollback VERSION announces another one; intentrec bundle list shows them"
+        checks.fail(area, one_line(error), remedy)
+        return
+    if domain is not None and loaded.domain != domain:
+        same = loaded.domain.name == domain.name
+        what = (
+            f"of another version of {domain.name}" if same else f"of the domain {loaded.domain.name}, not {domain.name}"
+        )
+        checks.fail(area, f"{version} is {what}: a worker refuses it", "give --domain as for train, or train again")
+    else:
+        checks.ok(area, f"{version}: {len(loaded.vocabulary) - 1:,} items, whole and verified")
+
+
+async def _announced(settings: Settings) -> str | None:
+    async with AnnouncementFollower(settings) as follower:
+        announcement = newest(await follower.read())
+    return announcement.bundle if announcement else None

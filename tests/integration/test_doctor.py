@@ -1,0 +1,208 @@
+"""`intentrec doctor` on real brokers: what is well is ok, what was broken is named with its remedy, and nothing is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from stream.doctor.broker import check_broker, topic_configs
+from stream.doctor.check import Check, Checks, CheckStatus
+from stream.local_kafka.broker import Broker
+from stream.settings import Settings
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.command_line import commands_with
+from tests.rigs.rig import Rig
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle
+
+Found = dict[str, tuple[str, str, str]]
+
+
+def examined(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
+) -> tuple[int, Found]:
+    """The command's exit code, and status, finding and remedy of each area."""
+    code, out, _ = commands_with(rig.settings, monkeypatch, capsys, columns=200)("doctor", "--json", *options)
+    report: dict[str, Any] = json.loads(out)
+    found: Found = {}
+    for check in report["checks"]:  # the first thing that is said of an area
+        found.setdefault(check["area"], (check["status"], check["found"], check["remedy"]))
+    assert code == bool(report["errors"]), report
+    return code, found
+
+
+def topics_of(settings: Settings) -> set[str]:
+    async def read() -> set[str]:
+        admin = AIOKafkaAdminClient(**settings.connection())
+        await admin.start()
+        try:
+            return set(await admin.list_topics())
+        finally:
+            await admin.close()
+
+    return asyncio.run(read())
+
+
+def on_broker(settings: Settings, request: Any) -> None:
+    async def ask() -> None:
+        admin = AIOKafkaAdminClient(**settings.connection())
+        await admin.start()
+        try:
+            await request(admin)
+        finally:
+            await admin.close()
+
+    asyncio.run(ask())
+
+
+def test_what_is_well_is_ok(
+    broker: Broker,
+    make_serving_rig: ServingRigMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rig, (bundle, _) = make_serving_rig(broker)
+    announce_bundle(rig, bundle)
+    before = topics_of(rig.settings)
+    code, found = examined(rig, monkeypatch, capsys)
+    assert code == 0, [(area, *what) for area, what in found.items() if what[0] == "error"]
+    assert found["announced bundle"][0] == "ok"
+    assert found["domain"][0] == found["clock"][0] == "ok"
+    for topic in rig.settings.topics:
+        status, text, _ = found[f"topic {topic}"]
+        assert status == "ok", text
+    is_kafka = found["broker"][0] == "ok"
+    if is_kafka:
+        assert found["workers"][:2] == ("warning", f"none in group {rig.settings.app_id}: plays wait")
+    made = {topic for topic in topics_of(rig.settings) - before if rig.settings.app_id in topic}
+    assert made == set() or (
+        not is_kafka and all("-doctor-" in topic for topic in made)
+    )  # the embedded one deletes no topic
+
+
+def test_missing_topics_are_named_and_not_created(
+    broker: Broker, make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = make_rig(broker, changelog_topic="", domain="video")
+    missing = f"{rig.settings.app_id}-never"
+    monkeypatch.setenv("INTENTREC_INTENTS_TOPIC", missing)
+    rig.settings = rig.settings.model_copy(update={"intents_topic": missing})
+    code, found = examined(rig, monkeypatch, capsys)
+    assert code == 1
+    assert found["topics"] == ("error", f"missing: {missing}", "create them: intentrec topics")
+    assert missing not in topics_of(rig.settings)
+
+
+def test_a_changelog_of_other_partitions_is_an_error(
+    broker: Broker, make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = make_rig(broker, domain="video")
+    other = f"{rig.settings.app_id}-other"
+    on_broker(
+        rig.settings, lambda admin: admin.create_topics([NewTopic(other, num_partitions=3, replication_factor=1)])
+    )
+    while other not in topics_of(rig.settings):
+        time.sleep(0.1)
+    rig.settings = rig.settings.model_copy(update={"changelog_topic": other})
+    monkeypatch.setenv("INTENTREC_CHANGELOG_TOPIC", other)
+    code, found = examined(rig, monkeypatch, capsys)
+    assert code == 1
+    status, text, remedy = found[f"topic {other}"]
+    assert (status, text) == ("error", "3 partitions, not 4: state would not be where it is read")
+    assert "use another app_id" in remedy
+
+
+@pytest.mark.kafka
+def test_a_changelog_that_is_not_compacted_is_an_error(
+    kafka_broker: Broker, make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = make_rig(kafka_broker, domain="video")
+    topic = rig.settings.changelog_topic
+
+    async def keep_nothing_compact(admin: AIOKafkaAdminClient) -> None:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": "delete"})])
+        while (await topic_configs(admin, [topic]))[topic]["cleanup.policy"] != "delete":  # noqa: ASYNC110  (Kafka does not announce it)
+            await asyncio.sleep(0.1)
+
+    on_broker(rig.settings, keep_nothing_compact)
+    code, found = examined(rig, monkeypatch, capsys)
+    assert code == 1
+    assert found[f"topic {topic}"] == (
+        "error",
+        "cleanup.policy is delete, not compact",
+        f"kafka-configs --alter --topic {topic} --add-config cleanup.policy=compact",
+    )
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("off_s", "status"), [(0.0, CheckStatus.OK), (-7.0, CheckStatus.WARNING), (3600.0, CheckStatus.ERROR)]
+)
+def test_the_brokers_clock_is_compared_with_ours(
+    kafka_broker: Broker, make_rig: RigMaker, off_s: float, status: CheckStatus
+) -> None:
+    checks = Checks()
+    asyncio.run(check_broker(make_rig(kafka_broker).settings, checks, lambda: time.time() - off_s))
+    (clock,) = [check for check in checks.found if check.area == "clock"]
+    assert clock.status is status, clock.found
+    if off_s:
+        direction = "ahead of" if off_s > 0 else "behind"
+        assert f"{abs(off_s):.1f} s {direction} this one" in clock.found or abs(off_s) == 7.0
+
+
+def test_a_bundle_of_another_domain_is_an_error(
+    embedded_broker: Broker,
+    make_serving_rig: ServingRigMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rig, (bundle, _) = make_serving_rig(embedded_broker)
+    announce_bundle(rig, bundle)
+    code, found = examined(rig, monkeypatch, capsys, "--domain", "video")
+    assert code == 1
+    assert found["announced bundle"][0] == "error"
+    assert "not video: a worker refuses it" in found["announced bundle"][1]
+    next((tmp_path / "store").rglob(f"{bundle.version}/index*")).write_bytes(b"x")
+    shutil.rmtree(tmp_path / "cache")
+    code, found = examined(rig, monkeypatch, capsys)
+    assert found["announced bundle"][0] == "error"
+    assert "bundle rollback VERSION" in found["announced bundle"][2]
+
+
+def test_no_broker_no_domain_and_no_device_are_three_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings.load(
+        broker="127.0.0.1:9",
+        domain=str(tmp_path / "none.toml"),
+        bundle_url=str(tmp_path / "store"),
+        cache_dir=tmp_path,
+        event_log_dir=tmp_path / "log",
+        pool_bytes=1 << 50,
+        catalogue=tmp_path / "none.parquet",
+    )
+    code, out, _ = commands_with(settings, monkeypatch, capsys, columns=200)("doctor")
+    assert code == 1
+    lines = out.splitlines()
+    assert any(
+        line.startswith("error") and "no broker at 127.0.0.1:9" in line and "intentrec broker" in line for line in lines
+    )
+    assert any(line.startswith("error") and "none.toml" in line for line in lines)
+    assert any(line.startswith("warning") and "memory" in line and "INTENTREC_POOL_BYTES" in line for line in lines)
+    assert lines[-1].startswith("2 errors, ")
+
+
+def test_a_refusal_is_split_into_what_was_found_and_the_remedy() -> None:
+    checks = Checks()
+    checks.refused("GPU", ValueError("device cuda: this machine has no CUDA device; use auto or cpu"))
+    assert checks.found == [
+        Check("GPU", CheckStatus.ERROR, "device cuda: this machine has no CUDA device", "use auto or cpu")
+    ]
