@@ -192,6 +192,19 @@ class Settings(BaseSettings):
         "what own items add is not scaled by it, and lists of popular items do not use it",
     )
 
+    publish_embedding: bool = Field(
+        False,
+        description="recommendations have the query vector and intent updates the intent embedding; the gateway's rank needs the "
+        "query",
+    )
+    publish_reasons: bool = Field(
+        False, description="items of a recommendation have a reason: continue, intent, because_of, new or popular"
+    )
+    rows: str = Field(
+        "",
+        description="rows file, or the name of a shipped one (video, movielens): recommendations have these rows, in the order "
+        "of the intents; empty: none",
+    )
     catalogue_source: Literal["none", "topic"] = Field(
         "none",
         description="which items may be shown: none: those of the serving bundle, as it was built; topic: those of "

@@ -14,19 +14,25 @@ from index.base import PAD_ROW
 from intentrec_core.errors import RejectReason
 from intentrec_core.history.history import Outcome, hash64
 from stream.pipeline.folding import PendingAnswer, rejected
+from stream.pipeline.page_rows import PageRows
+from stream.pipeline.reasons import Reasons
 from stream.pipeline.sessions import session_id
 from stream.wire.codec import encode_output
 from stream.wire.messages import (
+    ClosedSession,
     Coalesced,
     HiddenBy,
     IntentUpdate,
+    PageRow,
     PrimaryIntent,
+    Reason,
     Recommendation,
     RecommendedItem,
     Source,
 )
-from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, output_id
-from stream.wire.sizes import with_short_titles
+from stream.wire.output_headers import OutputHeaders
+from stream.wire.records import OutputKind, OutputRecord
+from stream.wire.sizes import closed_label, with_short_titles
 
 if TYPE_CHECKING:
     from index.filters import HidingFilter
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from stream.pipeline.bundle_counts import BundleCounts
     from stream.pipeline.coalescing import CoalescedPlays
     from stream.pipeline.config import PipelineConfig
+    from stream.pipeline.sessions import ClosedSessions
     from stream.pipeline.shown_items import ShownItems
     from stream.wire.deferred_counts import DeferredCounts
 
@@ -60,9 +67,14 @@ class _Columns:
     previous_primary: list[int]
     shifted: list[bool]
     session_ms: list[int]
+    before: ClosedSessions
     opened: list[bool]
     event_hash: list[int]
     session_event: list[int]
+    embeddings: list[bytes | UnsetType]
+    queries: list[bytes | UnsetType]
+    reasons: Sequence[Sequence[Reason | UnsetType]]
+    page_rows: Sequence[list[PageRow] | UnsetType]
 
 
 class MessageWriter:
@@ -77,11 +89,18 @@ class MessageWriter:
         self._uses_counts = serving.counts is not None
         self._k, self._max_tries = config.num_recommendations, config.max_tries
         self._limits, self._metrics = config.limits, metrics
+        self._publishes_query = config.publish_embedding
+        self._publishes_embedding = config.publish_embedding and serving.has_intents
+        self._reasons = Reasons(serving, self._k) if config.publish_reasons else None
+        self._page_rows = PageRows(serving, config.rows) if config.rows else None
+        self._is_explained = self._reasons is not None or self._page_rows is not None
         self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
+        self._closed_labels = [closed_label(name, label) for _, _, name, label in self._flat]
         self._labels = [_object(labels) for _, labels in heads]
         self._heads = _object([name for name, _ in heads])
+        self._headers = OutputHeaders(config.source)
 
     def write(self, answered: AnsweredRows) -> list[list[OutputRecord]]:
         """The outputs of each partition's answers, in source order. Failed answers get a dead letter, coalesced ones nothing."""
@@ -127,8 +146,10 @@ class MessageWriter:
             bundle=bundle,
             source=source,
             items=[
-                RecommendedItem(item_ids[item], titles[item], score)
-                for item, score in zip(columns.items[row], columns.scores[row], strict=True)
+                RecommendedItem(item_ids[item], titles[item], score, reason)
+                for item, score, reason in zip(
+                    columns.items[row], columns.scores[row], columns.reasons[row], strict=True
+                )
                 if item != PAD_ROW
             ],
             fallback="popular" if columns.popular[row] else "none",
@@ -136,12 +157,16 @@ class MessageWriter:
             coalesced=coalesced,
             catalogue_offset=catalogue_offset,
             counts_sequence=self._counts_sequence(columns, row),
+            recommendation_id=f"{source.partition}-{source.offset}-{bundle}",
+            rows=columns.page_rows[row],
+            query=columns.queries[row],
         )
+        opener = self._opener(answer, columns, row, earlier)
+        shifted = _shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row]
         intent = IntentUpdate(
             user_id=user_id,
             session_id=session,
-            session_opened=_opened(answer, columns, row)
-            or any(_opens_session_of(row, its_row, its_answer, columns) for its_answer, its_row in earlier),
+            session_opened=opener is not None,
             event_id=event_id,
             event_time=event_time,
             bundle=bundle,
@@ -151,18 +176,20 @@ class MessageWriter:
             ),
             weights=self._heads(*columns.alpha[row]),
             primary=self._primary(columns, row),
-            shifted=_shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row],
+            shifted=shifted,
             coalesced=coalesced,
             catalogue_offset=catalogue_offset,
+            closed_session=UNSET if opener is None else self._closed_session(user_id, columns, row, *opener),
+            embedding=columns.embeddings[row],
         )
         whole = encode_output(recommendation), encode_output(intent)
         values: Sequence[bytes | None] = whole
         if len(whole[0]) > self._max_bytes[0] or len(whole[1]) > self._max_bytes[1]:
             values = self._fitted(recommendation, whole, answer, outputs, counts)
         key, offset, timestamp_ms = user_id.encode(), record.offset, record.timestamp
-        for kind, value in zip(_KINDS, values, strict=True):
+        headers_of = self._headers.of(record, user_id, event_time, shifted)
+        for kind, value, headers in zip(_KINDS, values, headers_of, strict=True):
             if value is not None:
-                headers = ((ID_HEADER, output_id(record, kind)),)
                 outputs.append(OutputRecord(kind, key, value, headers, offset, timestamp_ms))
         return outputs
 
@@ -196,8 +223,35 @@ class MessageWriter:
         return fitted
 
     def _counts_sequence(self, columns: _Columns, row: int) -> int | UnsetType:
-        is_used = columns.counts is not None and (self._uses_counts or columns.popular[row])
+        is_used = self._uses_counts or columns.popular[row] or self._is_explained
         return columns.counts.table.sequence if columns.counts is not None and is_used else UNSET
+
+    @staticmethod
+    def _opener(
+        answer: PendingAnswer, columns: _Columns, row: int, earlier: CoalescedPlays
+    ) -> tuple[PendingAnswer, int] | None:
+        """Of the answered plays the one that opened the session which the output at ``row`` names, and its row; None if none."""
+        if _opened(answer, columns, row):
+            return answer, row
+        opening = (one for one in earlier if _opens_session_of(row, one[1], one[0], columns)) if earlier else ()
+        return next(iter(opening), None)
+
+    def _closed_session(
+        self, user_id: str, columns: _Columns, row: int, opener: PendingAnswer, its_row: int
+    ) -> ClosedSession | UnsetType:
+        """The session before that of ``row``, which a play opened that has the row ``its_row``."""
+        before = columns.before
+        if not before.held[row]:
+            return UNSET
+        start_ms, num_plays = int(before.start_ms[row]), int(before.num_plays[row])
+        # What an inserted play is answered with is the newest play's, and so is the primary intent before it.
+        primary = -1 if opener.outcome is Outcome.INSERTED else columns.previous_primary[its_row]
+        return ClosedSession(
+            session_id(user_id, start_ms),
+            (int(before.end_ms[row]) - start_ms) / 1000,
+            num_plays or UNSET,
+            UNSET if primary < 0 else self._closed_labels[primary],
+        )
 
     def _primary(self, columns: _Columns, row: int) -> PrimaryIntent | None:
         if columns.primary[row] < 0:
@@ -222,9 +276,14 @@ class MessageWriter:
             previous_primary=encoded.previous_primary_N.tolist(),
             shifted=(has_changed & ~sessions.opened).tolist(),
             session_ms=sessions.start_ms.tolist(),
+            before=sessions.before,
             opened=sessions.opened.tolist(),
             event_hash=rows.plays["event_hash"].tolist(),
             session_event=rows.session_event.tolist(),
+            embeddings=_vectors(encoded.intent_NP if self._publishes_embedding else None, len(rows)),
+            queries=_vectors(ranked.queries if self._publishes_query else None, len(rows), absent=ranked.popular),
+            reasons=[[UNSET] * self._k] * len(rows) if self._reasons is None else self._reasons.of(answered),
+            page_rows=[UNSET] * len(rows) if self._page_rows is None else self._page_rows.of(answered),
         )
 
     def _given_up(self, answer: PendingAnswer) -> OutputRecord:
@@ -280,6 +339,19 @@ def _object(names: Sequence[str]) -> Callable[..., Any]:
 
 def _rounded(values: NDArray[np.float32]) -> list[Any]:
     return np.round(values.astype(np.float64), _DIGITS).tolist()
+
+
+def _vectors(
+    vectors: NDArray[np.float32] | None, num: int, absent: NDArray[np.bool_] | None = None
+) -> list[bytes | UnsetType]:
+    """Each row's vector as the bytes of a message; nothing for all rows if they are not published, and for ``absent`` ones."""
+    if vectors is None:
+        return [UNSET] * num
+    packed, size = vectors.astype("<f4", copy=False).tobytes(), 4 * vectors.shape[1]
+    rows: list[bytes | UnsetType] = [packed[start : start + size] for start in range(0, len(packed), size)]
+    for row in () if absent is None else np.flatnonzero(absent).tolist():
+        rows[row] = UNSET
+    return rows
 
 
 def _iso_times(ts_ms: Sequence[int]) -> list[str]:

@@ -21,6 +21,7 @@ from stream.pipeline.index_probe import IndexProbe
 from stream.pipeline.live_quality.predictions import CUTOFF
 from stream.pipeline.live_quality.scorer import PredictionScorer
 from stream.pipeline.message_writer import MessageWriter
+from stream.pipeline.page_rows import POOL
 from stream.pipeline.retrieval import Retrieval
 from stream.pipeline.step_timer import timed
 from stream.pipeline.watched import WatchedCache
@@ -98,7 +99,11 @@ class Responder:
         self._watched = WatchedCache(layout, serving.vocabulary, max(serving.engine.num_slots, 1024))
         self._probe: IndexProbe = IndexProbe(metrics.index_recall) if before is None else before._probe
         self._retrieval = Retrieval(
-            serving, k=max(CUTOFF, config.num_recommendations), beta=config.beta, probe=self._probe
+            serving,
+            k=max(CUTOFF, config.num_recommendations, POOL if config.rows else 0),
+            beta=config.beta,
+            probe=self._probe,
+            keeps_queries=config.publish_embedding or config.publish_reasons,
         )
         self._writer = MessageWriter(serving, config, metrics)
         metrics.filters(serving.filters.names)

@@ -142,6 +142,27 @@ CountsSequence = Annotated[
 ]
 
 
+Vector = Annotated[bytes, Meta(description="Base64 of 32-bit floats, little-endian.")]
+
+
+class Reason(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Why an item is recommended."""
+
+    because: Annotated[
+        str,
+        Meta(
+            description="continue: the member has played it. new: first played within the last 7 days. intent: what a predicted "
+            "intent adds lifts its score most (head, label). popular: how popular it is lifts it most, or fallback is popular. "
+            "because_of: what the member has played lifts it most; the nearest of the newest plays is named (item_id, "
+            "title). More may be added."
+        ),
+    ]
+    head: Annotated[str, Meta(description="Of intent: name of the intent head.")] | UnsetType = UNSET
+    label: Annotated[str, Meta(description="Of intent: the label that adds most.")] | UnsetType = UNSET
+    item_id: Annotated[str, Meta(description="Of because_of: the item that the member has played.")] | UnsetType = UNSET
+    title: Annotated[str, Meta(description="Of because_of: the title of that item, for display.")] | UnsetType = UNSET
+
+
 class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a recommendation."""
 
@@ -150,6 +171,41 @@ class RecommendedItem(Struct, frozen=True, gc=False):
         str, Meta(description="Title of the item, for display; at most 1,024 characters, … ends a cut one.")
     ]
     score: Annotated[float, Meta(description="Higher is better; comparable only with scores in the same message.")]
+    reason: (
+        Annotated[
+            Reason,
+            Meta(
+                description="Why this item is on the list. Absent without publish_reasons, and if the list would be too large."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class RowItem(Struct, frozen=True, gc=False):
+    """An item of a row."""
+
+    item_id: str
+    title: Annotated[str, Meta(description="Title of the item, for display.")]
+
+
+class PageRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A row of the page to show this member, as the rows file of the workers declares it."""
+
+    kind: Annotated[
+        str, Meta(description="continue, intent, because_of, popular or new, as in the rows file. More may be added.")
+    ]
+    title: Annotated[str, Meta(description="Title of the row, for display: the rows file's template filled in.")]
+    weight: Annotated[
+        float,
+        Meta(
+            description="How much the row matters now: weight of its intent times probability of its label, or as declared."
+        ),
+    ]
+    items: Annotated[list[RowItem], Meta(description="Best item first. No item is on a page twice.")]
+    head: Annotated[str, Meta(description="Name of the intent head that the row follows.")] | UnsetType = UNSET
+    label: Annotated[str, Meta(description="Label of this head that the row follows.")] | UnsetType = UNSET
+    item_id: Annotated[str, Meta(description="Of because_of: the item that the member has played.")] | UnsetType = UNSET
 
 
 class HiddenBy(Struct, frozen=True, gc=False):
@@ -199,6 +255,38 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
     coalesced: AnsweredTogether | UnsetType = UNSET
     catalogue_offset: CatalogueOffset | UnsetType = UNSET
     counts_sequence: CountsSequence | UnsetType = UNSET
+    recommendation_id: (
+        Annotated[
+            str,
+            Meta(
+                description="Names this list: <partition>-<offset>-<bundle>; another bundle's list for the same play has another "
+                "one. Keep it with what is shown, to attribute later plays to the list."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    rows: (
+        Annotated[
+            list[PageRow],
+            Meta(
+                description="The rows of the member's page, first row first. Empty if no row has enough items. Absent without a "
+                "rows file, and if the message would be too large."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    query: (
+        Annotated[
+            Vector,
+            Meta(
+                description="The vector that the items were searched with: its inner product with an item's vector in the index "
+                "of bundle is its score, up to what the member's own plays add. Base64 of 32-bit floats, little-endian: as "
+                "many as the index has dimensions, and after them, where counts of plays are a part of the score, their weights. "
+                "Absent without publish_embedding, and if fallback is popular."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -208,6 +296,36 @@ class PrimaryIntent(Struct, frozen=True, gc=False):
     head: Annotated[str, Meta(description="Name of the intent head.")]
     label: Annotated[str, Meta(description="The most likely label of this head.")]
     probability: Probability
+
+
+class IntentLabel(Struct, frozen=True, gc=False):
+    """A label of an intent head."""
+
+    head: Annotated[str, Meta(description="Name of the intent head.")]
+    label: Annotated[str, Meta(description="A label of this head.")]
+
+
+class ClosedSession(Struct, frozen=True, gc=False):
+    """The member's session before the one that this play opened. A play that comes out of order later can still change it."""
+
+    session_id: SessionId
+    seconds: Annotated[float, Meta(ge=0.0, description="From its first to its last play, by event time.")]
+    plays: (
+        Annotated[
+            int, Meta(ge=1, description="Number of its plays. Absent if the history no longer holds all of them.")
+        ]
+        | UnsetType
+    ) = UNSET
+    intent: (
+        Annotated[
+            IntentLabel,
+            Meta(
+                description="Its strongest intent: the primary intent after its last play. Absent if the bundle predicts no "
+                "intents, if a play out of order opened the session after it, and if the names take more than 1,024 bytes."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
@@ -246,6 +364,26 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
     ]
     coalesced: AnsweredTogether | UnsetType = UNSET
     catalogue_offset: CatalogueOffset | UnsetType = UNSET
+    closed_session: (
+        Annotated[
+            ClosedSession,
+            Meta(
+                description="With session_opened: the member's session before it. Absent if there is none, or the history holds "
+                "no play of it any more."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    embedding: (
+        Annotated[
+            Vector,
+            Meta(
+                description="The intent embedding Z after this play, to be compared with embeddings of the same bundle only. "
+                "Base64 of 32-bit floats, little-endian. Absent without publish_embedding, and if the bundle predicts no intents."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 

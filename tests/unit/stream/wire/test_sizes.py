@@ -20,24 +20,36 @@ from stream.kafka.publisher import BATCH_BYTES, max_batch_bytes
 from stream.wire import sizes
 from stream.wire.codec import decode_recommendation, encode_output, with_latency
 from stream.wire.messages import (
+    ClosedSession,
     Coalesced,
     HiddenBy,
+    IntentLabel,
     IntentUpdate,
     PrimaryIntent,
+    Reason,
     Recommendation,
     RecommendedItem,
     Source,
 )
-from stream.wire.records import ID_HEADER, OutputKind
+from stream.wire.output_headers import (
+    MAX_TRACE_PARENT_BYTES,
+    MAX_TRACE_STATE_BYTES,
+    TRACE_PARENT,
+    TRACE_STATE,
+    OutputHeaders,
+)
+from stream.wire.records import OutputKind
 from stream.wire.sizes import (
     DEFAULT_LIMITS,
     TopicLimits,
+    closed_label,
     cut_text,
     fits_whatever_the_items,
     largest_intent_update,
     largest_recommendation,
     with_short_titles,
 )
+from tests.worlds.bundle_world import Record
 
 #: Every kind of character by the bytes it takes in JSON: 1, 2 (escaped and not), 3, 4 and 6.
 CHARACTERS = st.sampled_from('a"\\\n\0\x7fé…😀')
@@ -100,8 +112,15 @@ def test_no_intent_update_is_larger_than_the_largest(data: st.DataObject) -> Non
         weights={h.name: probabilities(data.draw) for h in domain.heads},
         primary=PrimaryIntent(head.name, data.draw(st.sampled_from(head.label_names)), probabilities(data.draw)),
         shifted=data.draw(st.booleans()),
+        embedding=data.draw(st.just(UNSET) | st.binary(min_size=28, max_size=28)),
+        closed_session=ClosedSession(
+            f"{data.draw(st.integers(0, 2**64 - 1)):016x}",
+            data.draw(st.integers(0, 4_102_444_800_000)) / 1000,
+            data.draw(st.integers(1, 2**63 - 1)),
+            closed_label(head.name, data.draw(st.sampled_from(head.label_names))),
+        ),
     )
-    assert len(encode_output(message)) <= largest_intent_update(domain)
+    assert len(encode_output(message)) <= largest_intent_update(domain, 7 if message.embedding else 0)
 
 
 @settings(max_examples=150)
@@ -117,26 +136,45 @@ def test_no_recommendation_is_larger_than_the_largest(data: st.DataObject) -> No
         for f in domain.filters
         if f.kind is not FilterKind.WATCHED
     ]
+    shared = data.draw(shared_fields())
     message = Recommendation(
-        **data.draw(shared_fields()),
+        **shared,
         items=[RecommendedItem(item_id, title, data.draw(scores)) for item_id, title in listed],
         fallback=data.draw(st.sampled_from(["none", "popular"])),
         hidden_by=UNSET if listed else hiding,
+        recommendation_id=f"{shared['source'].partition}-{shared['source'].offset}-{shared['bundle']}",
+        query=data.draw(st.just(UNSET) | st.binary(min_size=28, max_size=28)),
     )
-    largest = largest_recommendation(domain, *map(list, zip(*catalogued, strict=True)), k)
+    largest = largest_recommendation(domain, *map(list, zip(*catalogued, strict=True)), k, 7 if message.query else 0)
     assert len(encode_output(message)) <= largest
 
 
 def test_every_field_of_a_message_has_its_longest_text_in_the_largest_one() -> None:
     """A field that is added to a message has to be added to the largest one, or the largest one is no bound."""
-    longest = sizes._longest_list([])
-    assert [name for name in longest.__struct_fields__ if getattr(longest, name) is UNSET] == ["latency_s"]
-    assert {*sizes._LONGEST_FIELDS, "items", "fallback", "hidden_by", "counts_sequence", "latency_s"} == set(
-        longest.__struct_fields__
-    )
+    longest = sizes._longest_list([], bytes(4))
+    # Rows are left out of a message that would be too large with them.
+    assert [name for name in longest.__struct_fields__ if getattr(longest, name) is UNSET] == ["rows", "latency_s"]
+    assert {
+        *sizes._LONGEST_FIELDS,
+        "items",
+        "fallback",
+        "hidden_by",
+        "counts_sequence",
+        "recommendation_id",
+        "rows",
+        "query",
+        "latency_s",
+    } == set(longest.__struct_fields__)
     assert set(IntentUpdate.__struct_fields__) == {
-        *sizes._LONGEST_FIELDS, "session_opened", "intents", "weights", "primary", "shifted", "latency_s"
+        *sizes._LONGEST_FIELDS, "session_opened", "intents", "weights", "primary", "shifted", "closed_session", "embedding",
+        "latency_s",
     }  # fmt: skip
+
+
+def test_a_closed_session_names_no_label_that_fills_a_message() -> None:
+    assert closed_label("genre", "é" * 500) == IntentLabel("genre", "é" * 500)
+    assert closed_label("genre", "é" * 510) is UNSET
+    assert closed_label("genre", "\0" * 200) is UNSET, "a control character is 6 bytes of JSON"
 
 
 def domain_text(labels: list[str]) -> str:
@@ -209,6 +247,19 @@ def test_a_list_with_short_titles_has_the_same_items_and_fits(items: list[tuple[
         assert item.title == title or title.startswith(item.title.removesuffix("…"))
 
 
+def test_reasons_are_left_out_before_a_title_is_cut() -> None:
+    item = RecommendedItem("a", "x" * 1000, 1.5, Reason("because_of", item_id="b", title="y" * 500))
+    message = Recommendation(
+        user_id="u", session_id="s", event_id="e", event_time="t", bundle="b", source=Source("plays", 0, 1),
+        items=[item, RecommendedItem("c", "z", 1.0)],
+    )  # fmt: skip
+    short = with_short_titles(message, len(encode_output(message)) - 1)
+    assert short is not None
+    assert decode_recommendation(with_latency(short, 0.5)).items == [
+        RecommendedItem("a", "x" * 1000, 1.5), RecommendedItem("c", "z", 1.0)
+    ]  # fmt: skip
+
+
 def test_titles_that_fit_stay_whole_and_a_long_one_keeps_what_fits() -> None:
     message = Recommendation(
         user_id="u", session_id="s", event_id="e", event_time="t", bundle="b", source=Source("plays", 0, 1),
@@ -237,12 +288,20 @@ def test_a_cut_text_is_the_longest_beginning_that_fits(text: str, max_bytes: int
 def test_the_overhead_covers_key_headers_and_framing() -> None:
     from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-    longest_id = b"%b-%d-%d-recommendation" % (b"t" * 249, 2**31 - 1, 2**63 - 1)
-    builder = DefaultRecordBatchBuilder(2, 0, 1, 2**40, 7, 0, 10**9)
+    parent = b"01-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01-"
+    trace = (
+        (TRACE_PARENT, parent.ljust(MAX_TRACE_PARENT_BYTES, b"c")),
+        (TRACE_STATE, b"s" * MAX_TRACE_STATE_BYTES),
+    )
+    play = Record(2**63 - 1, None, None, 2**31 - 1, "t" * 249, headers=trace)
+    longest_source = f"/intentrec/{'a' * 100}"  # settings allow an app_id of 100 characters
     value = b"v" * 1_000_000
-    builder.append(0, 1_772_396_100_000, b"k" * 256, value, [(ID_HEADER, longest_id)])
-    latency = 24 - len(b"0.000000")  # digits that the publisher may add
-    assert len(builder.build()) + latency <= len(value) + sizes.OVERHEAD_BYTES
+    for headers in OutputHeaders(longest_source).of(play, "u" * 256, "2099-12-31T23:59:59.999Z", shifted=False):
+        builder = DefaultRecordBatchBuilder(2, 0, 1, 2**40, 7, 0, 10**9)
+        builder.append(0, 1_772_396_100_000, b"k" * 256, value, list(headers))
+        latency = 24 - len(b"0.000000")  # digits that the publisher may add
+        assert dict(headers).keys() >= {"intentrec-id", "ce_subject", TRACE_PARENT, TRACE_STATE}
+        assert len(builder.build()) + latency <= len(value) + sizes.OVERHEAD_BYTES
 
 
 def test_a_smaller_topic_leaves_less_and_the_smallest_one_bounds_a_batch() -> None:
