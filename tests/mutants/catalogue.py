@@ -10,6 +10,7 @@ from tests.mutants.experiment import EXPERIMENT
 from tests.mutants.explain import EXPLANATIONS
 from tests.mutants.first_models import FIRST_MODELS
 from tests.mutants.folding import FOLD_RULES
+from tests.mutants.gateway import GATEWAYS
 from tests.mutants.index import INDEX
 from tests.mutants.item_counts import ITEM_COUNTS
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
@@ -54,4 +55,5 @@ MUTANTS = (
     *EXPERIMENT,
     *LIVE_QUALITY,
     *SCORE,
+    *GATEWAYS,
 )
