@@ -105,7 +105,8 @@ def _check_announced(settings: Settings, checks: Checks, domain: Domain | None) 
         checks.fail(area, one_line(error), remedy)
         return
     if domain is not None and loaded.domain.fingerprint != domain.fingerprint:
-        what = f"{version} is of the domain {loaded.domain.name}, whose histories mean something else than those of {settings.domain}"
+        other = f"whose histories mean something else than those of {settings.domain}"
+        what = f"{version} is of the domain {loaded.domain.name}, {other}"
         checks.fail(area, f"{what}: workers refuse what a trainer makes with it", "give --domain as for train")
     elif domain is not None and loaded.domain != domain:
         what = f"{version} was trained with another version of {settings.domain}: a worker serves as it was trained"
