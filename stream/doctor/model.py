@@ -104,12 +104,13 @@ def _check_announced(settings: Settings, checks: Checks, domain: Domain | None) 
         remedy = "intentrec bundle rollback VERSION announces another one; intentrec bundle list shows them"
         checks.fail(area, one_line(error), remedy)
         return
-    if domain is not None and loaded.domain != domain:
-        same = loaded.domain.name == domain.name
-        what = (
-            f"of another version of {domain.name}" if same else f"of the domain {loaded.domain.name}, not {domain.name}"
-        )
-        checks.fail(area, f"{version} is {what}: a worker refuses it", "give --domain as for train, or train again")
+    if domain is not None and loaded.domain.fingerprint != domain.fingerprint:
+        other = f"whose histories mean something else than those of {settings.domain}"
+        what = f"{version} is of the domain {loaded.domain.name}, {other}"
+        checks.fail(area, f"{what}: workers refuse what a trainer makes with it", "give --domain as for train")
+    elif domain is not None and loaded.domain != domain:
+        what = f"{version} was trained with another version of {settings.domain}: a worker serves as it was trained"
+        checks.warn(area, what, "train again for the file to count")
     else:
         checks.ok(area, f"{version}: {len(loaded.vocabulary) - 1:,} items, whole and verified")
 

@@ -36,7 +36,13 @@ EXPLANATIONS = (
     ),
     Mutant(
         "doctor: a bundle of another domain passes",
-        (Edit(MODEL, "    if domain is not None and loaded.domain != domain:\n", "    if False:\n"),),
+        (
+            Edit(
+                MODEL,
+                "    if domain is not None and loaded.domain.fingerprint != domain.fingerprint:\n",
+                "    if False:\n",
+            ),
+        ),
         (f"{TEST_DOCTOR}::test_a_bundle_of_another_domain_is_an_error",),
     ),
     Mutant(

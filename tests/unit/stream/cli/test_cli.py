@@ -73,6 +73,18 @@ def test_every_command_teaches_by_example(command: tuple[str, ...], capsys: pyte
     assert f"intentrec {' '.join(command)}" in shown
 
 
+def test_the_shell_completes_commands_and_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What bash asks, once `intentrec --install-completion` has told it how."""
+    monkeypatch.setenv("_INTENTREC_COMPLETE", "complete_bash")
+    for words, wanted in (("do", ["doctor", "domain"]), ("import --leave", ["--leave-out"])):
+        monkeypatch.setenv("COMP_WORDS", f"intentrec {words}")
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+        assert run() == 0
+        assert capsys.readouterr().out.split() == wanted
+
+
 def test_every_example_is_accepted_by_the_parser() -> None:
     tree = get_command(root.app)
     shown: list[str] = []
