@@ -1,0 +1,70 @@
+// What one play changed: the intents and the list after it, against those before.
+
+/** The largest changes of probability between two intent updates, as {head, label, from, to}, largest first. */
+export function intentChanges(before, after, most = 3, least = 0.01) {
+  if (!before) return [];
+  const all = [];
+  for (const [head, labels] of Object.entries(after.intents)) {
+    for (const [label, to] of Object.entries(labels)) {
+      const from = before.intents[head]?.[label];
+      if (from !== undefined && Math.abs(to - from) >= least) all.push({ head, label, from, to });
+    }
+  }
+  return all.sort((a, b) => Math.abs(b.to - b.from) - Math.abs(a.to - a.from)).slice(0, most);
+}
+
+/** What happened to a list: how many titles are new in it, which one climbed most, and which one leads. */
+export function listChanges(before, after) {
+  const ranks = new Map((before ?? []).map((item, at) => [item.item_id, at + 1]));
+  if (!ranks.size) return { entered: 0, climber: null, leader: null };
+  let climber = null;
+  after.forEach((item, at) => {
+    const from = ranks.get(item.item_id);
+    if (from && from - (at + 1) > (climber ? climber.from - climber.to : 0)) climber = { item, from, to: at + 1 };
+  });
+  const entered = after.filter((item) => !ranks.has(item.item_id)).length;
+  const leader = after.length && after[0].item_id !== before[0]?.item_id ? after[0] : null;
+  return { entered, climber, leader };
+}
+
+/** The rows of a recommendation; without any, its list as one row. */
+export function rowsOf(recommendation) {
+  if (!recommendation) return [];
+  if (recommendation.rows?.length) {
+    const items = new Map(recommendation.items.map((item) => [item.item_id, item]));
+    return recommendation.rows.map((row, at) => ({
+      key: row.row ?? row.id ?? row.name ?? row.title ?? String(at),
+      title: row.title ?? "",
+      items: (row.items ?? []).map((item) => (typeof item === "string" ? (items.get(item) ?? { item_id: item, title: item }) : item)),
+    }));
+  }
+  const title = recommendation.fallback === "popular" ? "Popular now" : "Recommended now";
+  return [{ key: "list", title, items: recommendation.items, isList: true }];
+}
+
+/** Why an item is shown, in words; null where the message gives no reason. */
+export function reasonOf(item) {
+  const reason = item.reason;
+  if (!reason) return null;
+  const what = reason.label ?? reason.title ?? reason.item?.title;
+  switch (reason.because) {
+    case "continue":
+      return "You hold it";
+    case "intent":
+      return what ? `In the mood for ${what}` : "Fits the mood";
+    case "because_of":
+      return what ? `Because of ${what}` : "Like what you played";
+    case "popular":
+      return what ? `Popular in ${what}` : "Popular now";
+    case "new":
+      return "New";
+    default:
+      return what ?? null;
+  }
+}
+
+/** Moves of the rows between two recommendations: by key, how many places each row climbed (positive) or fell. */
+export function rowMoves(before, after) {
+  const places = new Map(before.map((row, at) => [row.key, at]));
+  return new Map(after.map((row, at) => [row.key, places.has(row.key) ? places.get(row.key) - at : null]));
+}
