@@ -142,6 +142,20 @@ class FilterSet:
                 self._masks.popitem(last=False)
         return mask
 
+    def shown_to_some(self) -> Mask:
+        """The items that some member may be shown: they pass every rule that reads no value of the member, and no data of theirs
+        is missing. Shape: bool[V].
+
+        Cost: O(V) for each filter.
+        """
+        mask = self._static.copy()
+        for rule, column in zip(self._rules, self._columns, strict=True):
+            if rule.kind == "at_most":
+                mask &= ~np.isnan(column)
+            elif rule.kind == "contains":
+                mask &= np.any([*column.values()], axis=0) if column else np.False_
+        return mask
+
     @property
     def names(self) -> tuple[str, ...]:
         """The filters as :attr:`HidingFilter.name` gives them, in the order of the rules."""

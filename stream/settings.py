@@ -214,6 +214,51 @@ class Settings(BaseSettings):
         60.0, gt=0, description="/livez fails when a partition with work has made no progress for this long"
     )
 
+    # --- the gateway
+    gateway_host: str = Field(
+        "127.0.0.1", description="address that the gateway serves; another one than loopback needs gateway_key_file"
+    )
+    gateway_port: int = Field(9470, ge=0, le=65535, description="port that the gateway serves; 0: any free port")
+    gateway_address: str = Field(
+        "",
+        pattern=r"^(https?://[^/]+)?$",
+        description="URL at which other gateways reach this one; default: http://<gateway_host>:<gateway_port>",
+    )
+    gateway_key_file: Path | None = Field(
+        None,
+        description="file with the key of bearer tokens: a JWKS or JWK, a public key in PEM, or a secret for HS256; default: no "
+        "tokens, and loopback alone is served",
+    )
+    gateway_audience: str = Field("", description="aud that a bearer token must name; default: any")
+    gateway_cors: str = Field(
+        "", description="origins of pages that may call the gateway, separated by commas: https://app.example.com"
+    )
+    gateway_rate: float = Field(
+        50, ge=0, description="requests a second of one client, and twice as many at once; 0: no limit"
+    )
+    gateway_operator_rate: float = Field(
+        0, ge=0, description="the same for tokens of operators, and for everybody where there is no key"
+    )
+    gateway_read_back_s: float = Field(
+        3600, ge=0, description="how far back a gateway reads the messages of a partition that it takes over"
+    )
+    # About 4 kB a member: two messages, and those of the bundle before.
+    gateway_max_members: int = Field(
+        100_000, ge=1, description="members in a gateway's memory; those that changed longest ago go first"
+    )
+    gateway_max_bytes: int = Field(
+        512 * 1024 * 1024, ge=1024 * 1024, description="the same bound in bytes of messages, roughly"
+    )
+    gateway_max_streams: int = Field(10_000, ge=1, description="streams that a gateway holds open")
+    gateway_heartbeat_s: float = Field(
+        15, ge=0.1, le=60, description="seconds after which a stream without events sends a comment"
+    )
+    gateway_scrape: str = Field(
+        "",
+        description="metrics addresses of workers and trainers that /v1/status shows, separated by commas: "
+        "http://127.0.0.1:9464",
+    )
+
     # --- the trainer
     retrain_interval_s: float = Field(3600.0, gt=0, description="seconds between training runs")
     retrain_budget_s: float | None = Field(

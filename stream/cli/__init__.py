@@ -10,7 +10,7 @@ from stream.ops.early_end import end_at_once_until_running
 __all__ = ["main"]
 
 #: The commands that end with 0 on SIGTERM, whatever they are doing.
-_SERVICES = ("worker", "trainer")
+_SERVICES = ("worker", "trainer", "gateway")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

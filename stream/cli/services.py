@@ -1,4 +1,4 @@
-"""``intentrec worker`` and ``intentrec trainer``: the two production processes."""
+"""``intentrec worker``, ``intentrec trainer`` and ``intentrec gateway``: the production processes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ def register(app: typer.Typer) -> None:
         rich_help_panel=_PANEL,
         epilog="[bold]Examples[/bold]\n\n  intentrec trainer --interval 3600 --metrics-port 9466",
     )(trainer)
+    app.command(
+        "gateway",
+        rich_help_panel=_PANEL,
+        epilog="[bold]Examples[/bold]\n\n  intentrec gateway --domain video\n\n"
+        "  curl http://127.0.0.1:9470/v1/users/u7/recommendations?k=3\n\n"
+        "  intentrec gateway --port 9471 --metrics-port 9468     a second one; they share the members",
+    )(gateway)
 
 
 def worker(
@@ -82,6 +89,35 @@ def trainer(
             metrics_port=metrics_port,
             retrain_interval_s=interval,
             event_log_dir=event_log,
+        )
+    )
+
+
+def gateway(
+    broker: options.Broker = None,
+    domain: options.Domain = None,
+    bundles: options.Bundles = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to serve; another one than loopback needs INTENTREC_GATEWAY_KEY_FILE.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to serve. 0: any free port. Default: 9470.")] = None,
+    metrics_port: options.MetricsPort = None,
+) -> None:
+    """Serve the newest intents and recommendations of each member over HTTP, and their
+    changes as events, to UI services. The page of the API is /docs."""
+    _enable_logs()
+    logger.info("gateway: importing the libraries")
+
+    from stream.gateway.process import run_gateway
+
+    run_gateway(
+        options.settings(
+            broker=broker,
+            domain=domain,
+            bundle_url=bundles,
+            gateway_host=host,
+            gateway_port=port,
+            metrics_port=metrics_port,
         )
     )
 

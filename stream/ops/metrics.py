@@ -91,6 +91,52 @@ class ReopenReason(StrEnum):
     FENCED = "fenced"
 
 
+class GatewayPath(StrEnum):
+    """What a request to a gateway asks for."""
+
+    INTENTS = "intents"
+    RECOMMENDATIONS = "recommendations"
+    ROWS = "rows"
+    STREAM = "stream"
+    RANK = "rank"
+    TICKETS = "tickets"
+    PLAYS = "plays"
+    ITEMS = "items"
+    OPERATORS = "operators"
+    OTHER = "other"
+
+
+class RequestOutcome(StrEnum):
+    """How a request to a gateway was answered: ``refused`` by a status of 4xx, ``failed`` by one of 5xx."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class ReadOutcome(StrEnum):
+    """What became of a message that a gateway read. ``stale``: at or below the member's newest one."""
+
+    TAKEN = "taken"
+    STALE = "stale"
+    UNREADABLE = "unreadable"
+
+
+class SentPlay(StrEnum):
+    """What became of a play that was posted to a gateway. ``failed``: the broker did not take it in time."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class ForwardOutcome(StrEnum):
+    """What became of a request that a gateway passed on to another."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+
+
 class Metrics:
     """All metrics of one process, on one registry. Each test makes its own."""
 
@@ -107,6 +153,7 @@ class Metrics:
         self._create_item_counts(create)
         self._create_live_quality(create)
         self._create_trainer(create)
+        self._create_gateway(create)
 
     def serves(self, bundle: str, created_s: float) -> None:
         """Records the bundle that serves from now on. Units: ``created_s`` in seconds since 1970."""
@@ -349,6 +396,38 @@ class Metrics:
             "Judged intents whose observed label was the most common one of the last 7 days",
             "bundle",
             "head",
+        )
+
+    def _create_gateway(self, create: _Factory) -> None:
+        self.gateway_requests = create.counter(
+            "gateway_requests_total", "Requests to the gateway", path=GatewayPath, outcome=RequestOutcome
+        )
+        self.gateway_request_seconds = create.seconds(
+            "gateway_request",
+            "Duration of a request to the gateway until its response begins",
+            STAGE_BUCKETS_S,
+            path=GatewayPath,
+        )
+        self.gateway_messages = create.counter(
+            "gateway_messages_total", "Messages that the gateway read from the output topics", outcome=ReadOutcome
+        )
+        self.gateway_members = create.gauge(
+            "gateway_members", "Members whose newest messages the gateway has in memory"
+        )
+        self.gateway_bytes = create.gauge("gateway_bytes", "Bytes of these messages, roughly")
+        self.gateway_evicted_members = create.counter(
+            "gateway_evicted_members_total", "Members that left the gateway's memory because it was full"
+        )
+        self.gateway_partitions_ready = create.gauge(
+            "gateway_partitions_ready", "Partitions of the output topics whose members the gateway answers for"
+        )
+        self.gateway_streams = create.gauge("gateway_streams", "Streams that the gateway holds open")
+        self.gateway_skipped_events = create.counter(
+            "gateway_skipped_events_total", "Messages that a slow stream did not send, because a newer one had come"
+        )
+        self.gateway_plays = create.counter("gateway_plays_total", "Plays posted to the gateway", outcome=SentPlay)
+        self.gateway_forwarded = create.counter(
+            "gateway_forwarded_total", "Requests passed on to the gateway that has their member", outcome=ForwardOutcome
         )
 
     def _create_trainer(self, create: _Factory) -> None:

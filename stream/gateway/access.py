@@ -1,0 +1,212 @@
+"""Who may do what: bearer tokens (JWT) of members and operators, and tickets that open one stream.
+
+Without a key there are no tokens: everybody who reaches the gateway may do everything, so it serves loopback alone. With one, the
+``sub`` of a token is the user id that it reads and posts for, and nothing else, unless its ``scope`` has ``intentrec:operator``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, Key, KeySet, OctKey, OKPKey, RSAKey
+from msgspec import Struct
+
+from intentrec_core.errors import ConfigError
+from stream.gateway.problems import Problem, ProblemKind
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+OPERATOR_SCOPE = "intentrec:operator"
+#: A ticket is for a stream that is opened at once.
+TICKET_S = 30
+#: Tickets that wait to be used; the oldest is forgotten beyond it.
+_MAX_TICKETS = 100_000
+#: Verified tokens that are not verified again before they expire. Checking a signature takes as long as all else of a request.
+_MAX_TOKENS = 10_000
+_MIN_SECRET_BYTES = 32
+_MAX_TOKEN_LENGTH = 8192
+
+
+class Caller(Struct, frozen=True):
+    """Who sends a request. ``user_id``: of a member's token, and None of a gateway without a key."""
+
+    user_id: str | None = None
+    is_operator: bool = False
+
+    def check_reaches(self, user_id: str) -> None:
+        """Raises: Problem (other_member) for a member that is not the caller's own."""
+        if not self.is_operator and self.user_id != user_id:
+            raise Problem(
+                ProblemKind.OTHER_MEMBER, f"this token is of {self.user_id!r} (its sub); ask with one of {user_id!r}"
+            )
+
+    def check_operates(self) -> None:
+        """Raises: Problem (operators_only)."""
+        if not self.is_operator:
+            raise Problem(ProblemKind.OPERATORS_ONLY, f"this path needs a token whose scope has {OPERATOR_SCOPE}")
+
+
+EVERYBODY = Caller(is_operator=True)
+
+
+class Access:
+    """Checks tokens with the key of the settings. Safe from one thread.
+
+    Raises: ConfigError when the key file is no key, or there is none and the address is not loopback.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._keys = None if settings.gateway_key_file is None else _read_keys(settings.gateway_key_file)
+        self._algorithms = sorted({_algorithm(key) for key in self._keys.keys}) if self._keys is not None else []
+        audience = settings.gateway_audience
+        claims: dict[str, Any] = {"exp": {"essential": True}, "sub": {"essential": True}}
+        if audience:
+            claims["aud"] = {"essential": True, "value": audience}
+        self._claims = jwt.JWTClaimsRegistry(now=lambda: int(self._clock()), **claims)
+        self._verified: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        if self._keys is None and not is_loopback(settings.gateway_host):
+            raise ConfigError(
+                f"gateway_host is {settings.gateway_host}, which others can reach: set gateway_key_file, so that a member's "
+                "token is asked for, or serve 127.0.0.1"
+            )
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether there is a key."""
+        return self._keys is not None
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Who sends a request with this ``Authorization`` header.
+
+        Raises: Problem (no_token, invalid_token).
+        """
+        if self._keys is None:
+            return EVERYBODY
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise Problem(ProblemKind.NO_TOKEN, "send Authorization: Bearer and a JWT; for EventSource, a ticket")
+        known = self._verified.get(token)
+        if known is not None and self._clock() < known[1]:
+            return known[0]
+        caller, expires_s = self._verify(token)
+        self._verified[token] = caller, expires_s
+        if len(self._verified) > _MAX_TOKENS:
+            self._verified.popitem(last=False)
+        return caller
+
+    def _verify(self, token: str) -> tuple[Caller, float]:
+        if len(token) > _MAX_TOKEN_LENGTH:
+            raise Problem(ProblemKind.INVALID_TOKEN, f"it has {len(token)} characters; allowed: {_MAX_TOKEN_LENGTH}")
+        assert self._keys is not None
+        try:
+            claims = jwt.decode(token, self._keys, algorithms=self._algorithms).claims
+            self._claims.validate(claims)
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            allowed = ", ".join(self._algorithms)
+            raise Problem(ProblemKind.INVALID_TOKEN, f"{error}; allowed: {allowed} with exp and sub") from None
+        user_id, scope = claims["sub"], claims.get("scope", "")
+        if not isinstance(user_id, str) or not user_id:
+            raise Problem(ProblemKind.INVALID_TOKEN, "its sub is no text: it must be the user_id")
+        is_operator = isinstance(scope, str) and OPERATOR_SCOPE in scope.split()
+        return Caller(user_id, is_operator), float(claims["exp"])
+
+
+class Tickets:
+    """Tickets of the members of this gateway: each opens one stream, once, within TICKET_S. Owned by the event loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._open: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    def issue(self, user_id: str) -> str:
+        """A ticket for the stream of a member."""
+        now_s = self._clock()
+        while self._open and (next(iter(self._open.values()))[1] <= now_s or len(self._open) >= _MAX_TICKETS):
+            self._open.popitem(last=False)
+        ticket = secrets.token_urlsafe(24)
+        self._open[ticket] = user_id, now_s + TICKET_S
+        return ticket
+
+    def use(self, ticket: str, user_id: str) -> None:
+        """Uses a ticket up.
+
+        Raises: Problem (invalid_ticket) when it is unknown, used, run out, or another member's.
+        """
+        owner, until_s = self._open.pop(ticket, (None, 0.0))
+        if owner != user_id or until_s <= self._clock():
+            raise Problem(
+                ProblemKind.INVALID_TICKET,
+                f"a ticket opens one stream of its member, once, within {TICKET_S} s: get another one, POST …/tickets",
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _read_keys(path: Path) -> KeySet:
+    """The keys of a file: a JWKS or one JWK (JSON), a PEM public key, or the bytes of a secret.
+
+    Raises: ConfigError naming the file and what is allowed.
+    """
+    try:
+        data = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"gateway_key_file {path} cannot be read: {error.strerror}") from None
+    try:
+        keys = _parse_keys(data)
+        for key in keys.keys:
+            _algorithm(key)
+    except (JoseError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"gateway_key_file {path}: {' '.join(str(error).split())}; allowed: a JWKS or a JWK (oct, RSA, EC P-256, Ed25519), a "
+            f"public key in PEM, or a secret of at least {_MIN_SECRET_BYTES} bytes"
+        ) from None
+    return keys
+
+
+def _parse_keys(data: bytes) -> KeySet:
+    if data.startswith(b"{"):
+        document = json.loads(data)
+        return KeySet.import_key_set(document if "keys" in document else {"keys": [document]})
+    if data.startswith(b"-----BEGIN"):
+        for kind in (RSAKey, ECKey, OKPKey):
+            try:
+                return KeySet([kind.import_key(data)])
+            except (JoseError, ValueError, TypeError):
+                continue
+        raise ValueError("it is no RSA, EC or Ed25519 key")
+    if len(data) < _MIN_SECRET_BYTES:
+        raise ValueError(f"a secret of {len(data)} bytes is too short")
+    return KeySet([OctKey.import_key(data)])
+
+
+def _algorithm(key: Key) -> str:
+    """The one algorithm that a key is used with: a token does not choose it. Raises: ValueError for any other key."""
+    if isinstance(key, OctKey):
+        if len(key.raw_value) < _MIN_SECRET_BYTES:
+            raise ValueError(f"a secret of {len(key.raw_value)} bytes is too short")
+        return "HS256"
+    if isinstance(key, RSAKey):
+        return "RS256"
+    if isinstance(key, ECKey) and key.curve_name == "P-256":
+        return "ES256"
+    if isinstance(key, OKPKey) and key.curve_name == "Ed25519":
+        return "EdDSA"
+    raise ValueError(f"a key of type {key.key_type} cannot be used")

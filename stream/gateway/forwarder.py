@@ -1,0 +1,98 @@
+"""Passes requests on to the gateway that has their member: one hop, never two, and streams as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+from starlette.responses import Response
+from yarl import URL
+
+from stream.gateway.event_stream import EVENT_STREAM, EventStream
+from stream.gateway.problems import Problem, ProblemKind
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+logger = logging.getLogger(__name__)
+
+#: Says that a request was passed on: the gateway that gets it answers it, or nobody does.
+FORWARDED = "Intentrec-Forwarded"
+_PASSED_ON = ("Authorization", "Content-Type", "Last-Event-ID", "Accept", "Traceparent", "Tracestate")
+_PASSED_BACK = ("Content-Type", "Cache-Control", "Retry-After", "WWW-Authenticate")
+_CONNECT_S = 2.0
+_ANSWER_S = 10.0
+#: A stream sends a heartbeat at least this often, whatever the setting is; without one its gateway is gone.
+_SILENCE_S = 120.0
+
+
+class Forwarder:
+    """An async context manager, owned by the event loop."""
+
+    def __init__(self, on_forwarded: Callable[[bool], None] = lambda ok: None) -> None:
+        self._on_forwarded = on_forwarded
+
+    async def __aenter__(self) -> Self:
+        """Opens the connections' pool."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        self._session = aiohttp.ClientSession(
+            timeout=timeout,
+            connector=aiohttp.TCPConnector(limit=0),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the connections."""
+        await self._session.close()
+
+    async def forward(self, request: Request, owner: str, body: bytes | None = None) -> Response:
+        """The answer of the gateway at ``owner``, a stream as it comes.
+
+        Raises: Problem (no_owner) when the request was passed on before, or the gateway does not answer.
+        """
+        if FORWARDED in request.headers:
+            raise Problem(ProblemKind.NO_OWNER, "the gateways do not agree who has this member yet: ask again")
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                response = await self._ask(request, owner, body)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._on_forwarded(False)
+            logger.warning("the gateway %s does not answer: %r", owner, error)
+            raise Problem(ProblemKind.NO_OWNER, f"the gateway {owner} does not answer; it is being replaced") from None
+        self._on_forwarded(True)
+        return response
+
+    async def _ask(self, request: Request, owner: str, body: bytes | None) -> Response:
+        raw_path = request.scope["raw_path"].partition(b"?")[0].decode("ascii")
+        query = request.scope["query_string"].decode("ascii")
+        url = URL(f"{owner}{raw_path}{'?' + query if query else ''}", encoded=True)
+        headers = {name: value for name in _PASSED_ON if (value := request.headers.get(name)) is not None}
+        headers[FORWARDED] = "1"
+        answer = await self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
+        back = {name: value for name in _PASSED_BACK if (value := answer.headers.get(name)) is not None}
+        if answer.content_type == EVENT_STREAM:
+            stream = EventStream(_chunks(answer), on_gone=answer.close, on_end=answer.close)
+            stream.status_code = answer.status
+            stream.headers.update(back)
+            return stream
+        async with answer:
+            return Response(await answer.read(), status_code=answer.status, headers=back)
+
+
+async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """What a gateway streams, as it comes. Where it is suddenly gone, the stream just ends: a half event counts for nothing, and
+    the reader connects again.
+    """
+    try:
+        async for chunk in answer.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        logger.info("a stream that was passed on has broken: %r", error)

@@ -1,0 +1,118 @@
+"""Sends plays for clients: checked as a worker checks them, with key and partition set, and acknowledged by the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from msgspec import Struct
+
+from intentrec_core.errors import BrokerError, RejectReason
+from intentrec_core.history.history import EventLayout
+from stream.gateway.answers import PlayAnswer
+from stream.kafka.clients import close_producer, start_producer
+from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
+from stream.wire.routing import home_partition
+
+if TYPE_CHECKING:
+    from intentrec_core.domain.spec import Domain
+    from stream.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: A client waits this long for the broker at most. The play may still come after it: sent again, it is a duplicate.
+SEND_DEADLINE_S = 10.0
+
+
+class _Sent(Struct, frozen=True):
+    """A play as the record that a worker would read."""
+
+    value: bytes
+    timestamp: int
+    topic: str = ""
+    partition: int = 0
+    offset: int = 0
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class PlayCheck:
+    """Checks plays with a domain, by the rules of :func:`stream.wire.codec.decode_play` and of the member's history."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain, self._layout = domain, EventLayout(domain)
+
+    def check(self, value: bytes, now_ms: int) -> DecodedPlay | RejectedPlay:
+        """The play in a body, or why a worker would reject it."""
+        domain = self._domain
+        play = decode_play(_Sent(value, now_ms), domain.earliest_ms, domain.max_future_ms)
+        if isinstance(play, DecodedPlay):
+            try:
+                self._layout.pack(play.item_id, play.event_id, play.ts_ms, play.duration_s, play.attributes)
+            except ValueError as error:
+                return RejectedPlay(RejectReason.INVALID_FIELD, str(error))
+        return play
+
+
+class PlaySender:
+    """An async context manager, owned by the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+        self._renewing = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Connects. Raises: BrokerError when the broker cannot be reached."""
+        self._producer = await start_producer(self._settings)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Delivers what was begun, and disconnects."""
+        if self._producer is not None:
+            await close_producer(self._producer)
+
+    async def send(self, play: DecodedPlay, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> PlayAnswer:
+        """Sends a checked play; returns once the broker has it.
+
+        Raises: BrokerError when it did not take it in time. The play may have been sent all the same.
+        """
+        topic, key = self._settings.plays_topic, play.user_id.encode()
+        try:
+            async with asyncio.timeout(SEND_DEADLINE_S):
+                producer = await self._started()
+                partition = home_partition(key, len(await producer.partitions_for(topic)))
+                sent = await producer.send_and_wait(
+                    topic,
+                    value,
+                    key=key,
+                    partition=partition,
+                    headers=list(headers),
+                    timestamp_ms=time.time_ns() // 1_000_000,
+                )
+        except (KafkaError, TimeoutError) as error:
+            await self._drop()
+            raise BrokerError(f"the play was not acknowledged: {error!r}") from error
+        return PlayAnswer(event_id=play.event_id, topic=topic, partition=sent.partition, offset=sent.offset)
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._renewing:
+            if self._producer is None:
+                self._producer = await start_producer(self._settings)
+            return self._producer
+
+    async def _drop(self) -> None:
+        """The next play is sent by a new producer: after a batch that failed, an idempotent one is refused everything."""
+        async with self._renewing:
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            logger.warning("a play could not be sent; going on with a new producer")
+            await close_producer(producer)
