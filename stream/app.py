@@ -79,6 +79,8 @@ async def _serving_parts(
         max_prefill_positions=settings.max_prefill_positions,
         limits=limits,
         changelog_schema=settings.changelog_schema,
+        source=f"/intentrec/{settings.app_id}",
+        publish_embedding=settings.publish_embedding,
     )
     # The pipeline is built here; from the first partition on, only the inference thread uses it.
     pipeline = Pipeline(serving, config, metrics, catalogue, await _newest_table(counts, metrics))

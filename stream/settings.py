@@ -192,6 +192,11 @@ class Settings(BaseSettings):
         "what own items add is not scaled by it, and lists of popular items do not use it",
     )
 
+    publish_embedding: bool = Field(
+        False,
+        description="recommendations have the query vector and intent updates the intent embedding; the gateway's rank needs the "
+        "query",
+    )
     catalogue_source: Literal["none", "topic"] = Field(
         "none",
         description="which items may be shown: none: those of the serving bundle, as it was built; topic: those of "

@@ -25,6 +25,11 @@ class CountGate:
         weight, bias = (tensor.float().cpu().numpy() for tensor in model.count_gate.parameters())
         self._weight_WC, self._bias_C = weight.T.copy(), bias.copy()
 
+    @property
+    def num_columns(self) -> int:
+        """C."""
+        return len(self._bias_C)
+
     def weights(self, item_NW: NDArray[np.float32]) -> NDArray[np.float32]:
         """g(E) of some outputs; to the bit the same whatever other rows there are. Shapes: f32[N, W] -> f32[N, C]."""
         # Not "@": BLAS sums in another order for another number of rows.

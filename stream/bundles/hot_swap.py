@@ -317,6 +317,8 @@ def fetch_serving(
         serving.items,
         num_recommendations=settings.num_recommendations,
         limits=limits,
+        embedding_width=serving.embedding_width if settings.publish_embedding else 0,
+        query_width=serving.query_width if settings.publish_embedding else 0,
     )
     return serving
 

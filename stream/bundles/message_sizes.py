@@ -27,15 +27,19 @@ def check_message_sizes(
     *,
     num_recommendations: int,
     limits: TopicLimits,
+    embedding_width: int = 0,
+    query_width: int = 0,
 ) -> None:
     """Checks the largest intent update and the largest list of ``num_recommendations`` items of a bundle, whatever members play.
+
+    ``embedding_width`` and ``query_width``: of the vectors in each message; 0 where they are not published.
 
     Warns where only titles make a list too large: they will be cut.
 
     Raises: BundleError (message_size) where a message could not be sent.
     Cost: none for lists of up to 129 items on topics with Kafka's default limit; else encodes every item twice.
     """
-    intent_bytes, most = largest_intent_update(domain), limits.of(OutputKind.INTENT)
+    intent_bytes, most = largest_intent_update(domain, embedding_width), limits.of(OutputKind.INTENT)
     if intent_bytes > most:
         detail = (
             f"an intent update can take {intent_bytes} bytes, its topic takes {most}: raise the topic's max.message.bytes, or "
@@ -43,17 +47,17 @@ def check_message_sizes(
         )
         raise BundleError(BundleFault.MESSAGE_SIZE, version, detail)
     most = limits.of(OutputKind.RECOMMENDATION)
-    if fits_whatever_the_items(domain, num_recommendations, most):
+    if fits_whatever_the_items(domain, num_recommendations, most, query_width):
         return
     item_ids, titles = vocabulary.item_ids[1:], items.titles[1:]
-    bare_bytes = largest_recommendation(domain, item_ids, [""] * len(item_ids), num_recommendations)
+    bare_bytes = largest_recommendation(domain, item_ids, [""] * len(item_ids), num_recommendations, query_width)
     if bare_bytes > most:
         detail = (
             f"a recommendation of {num_recommendations} items can take {bare_bytes} bytes without titles, its topic takes "
             f"{most}: raise the topic's max.message.bytes, or lower num_recommendations"
         )
         raise BundleError(BundleFault.MESSAGE_SIZE, version, detail)
-    whole_bytes = largest_recommendation(domain, item_ids, titles, num_recommendations)
+    whole_bytes = largest_recommendation(domain, item_ids, titles, num_recommendations, query_width)
     if whole_bytes > most:
         longest = max(range(len(titles)), key=lambda i: entry_bytes("", titles[i]))
         logger.warning(

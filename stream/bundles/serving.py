@@ -75,6 +75,16 @@ class Serving:
         return self.engine.model.config.intent_stage
 
     @property
+    def embedding_width(self) -> int:
+        """Width of the intent embedding; 0 if the model predicts no intents."""
+        return self.engine.model.config.intent_width if self.has_intents else 0
+
+    @property
+    def query_width(self) -> int:
+        """Width of a query: the dimensions of the index, and the columns of counts where they are a part of the score."""
+        return self.index.dimension + (0 if self.counts is None else self.counts.num_columns)
+
+    @property
     def hides_watched(self) -> bool:
         """Whether a filter of the domain hides watched items."""
         return any(rule.kind is FilterKind.WATCHED for rule in self.domain.filters)

@@ -14,7 +14,8 @@ from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 class PipelineConfig:
     """``num_partitions`` of the plays topic. A play that crashes inference is tried ``max_tries`` times by itself before it goes
     to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`. ``changelog_schema`` as in
-    :mod:`intentrec_core.history.changelog_codec`. ``limits`` are those of the topics.
+    :mod:`intentrec_core.history.changelog_codec`. ``limits`` are those of the topics. ``source`` as in
+    :mod:`stream.wire.output_headers`. ``publish_embedding``: messages have the query vector and the intent embedding.
 
     Raises: ConfigError naming the value and what is allowed.
     """
@@ -27,6 +28,8 @@ class PipelineConfig:
     max_prefill_positions: int = 0
     changelog_schema: int = SCHEMA_VERSION
     limits: TopicLimits = DEFAULT_LIMITS
+    source: str = "/intentrec"
+    publish_embedding: bool = False
 
     def __post_init__(self) -> None:
         lows = {"num_partitions": 1, "num_recommendations": 1, "max_tries": 1, "beta": 0, "max_prefill_positions": 0}

@@ -25,7 +25,8 @@ from stream.wire.messages import (
     RecommendedItem,
     Source,
 )
-from stream.wire.records import ID_HEADER, OutputKind, OutputRecord, output_id
+from stream.wire.output_headers import OutputHeaders
+from stream.wire.records import OutputKind, OutputRecord
 from stream.wire.sizes import with_short_titles
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class _Columns:
     opened: list[bool]
     event_hash: list[int]
     session_event: list[int]
+    embeddings: list[bytes | UnsetType]
+    queries: list[bytes | UnsetType]
 
 
 class MessageWriter:
@@ -77,11 +80,13 @@ class MessageWriter:
         self._uses_counts = serving.counts is not None
         self._k, self._max_tries = config.num_recommendations, config.max_tries
         self._limits, self._metrics = config.limits, metrics
+        self._publishes_embedding = config.publish_embedding and serving.has_intents
         self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
         self._labels = [_object(labels) for _, labels in heads]
         self._heads = _object([name for name, _ in heads])
+        self._headers = OutputHeaders(config.source)
 
     def write(self, answered: AnsweredRows) -> list[list[OutputRecord]]:
         """The outputs of each partition's answers, in source order. Failed answers get a dead letter, coalesced ones nothing."""
@@ -136,7 +141,10 @@ class MessageWriter:
             coalesced=coalesced,
             catalogue_offset=catalogue_offset,
             counts_sequence=self._counts_sequence(columns, row),
+            recommendation_id=f"{source.partition}-{source.offset}-{bundle}",
+            query=columns.queries[row],
         )
+        shifted = _shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row]
         intent = IntentUpdate(
             user_id=user_id,
             session_id=session,
@@ -151,18 +159,19 @@ class MessageWriter:
             ),
             weights=self._heads(*columns.alpha[row]),
             primary=self._primary(columns, row),
-            shifted=_shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row],
+            shifted=shifted,
             coalesced=coalesced,
             catalogue_offset=catalogue_offset,
+            embedding=columns.embeddings[row],
         )
         whole = encode_output(recommendation), encode_output(intent)
         values: Sequence[bytes | None] = whole
         if len(whole[0]) > self._max_bytes[0] or len(whole[1]) > self._max_bytes[1]:
             values = self._fitted(recommendation, whole, answer, outputs, counts)
         key, offset, timestamp_ms = user_id.encode(), record.offset, record.timestamp
-        for kind, value in zip(_KINDS, values, strict=True):
+        headers_of = self._headers.of(record, user_id, event_time, shifted)
+        for kind, value, headers in zip(_KINDS, values, headers_of, strict=True):
             if value is not None:
-                headers = ((ID_HEADER, output_id(record, kind)),)
                 outputs.append(OutputRecord(kind, key, value, headers, offset, timestamp_ms))
         return outputs
 
@@ -225,6 +234,8 @@ class MessageWriter:
             opened=sessions.opened.tolist(),
             event_hash=rows.plays["event_hash"].tolist(),
             session_event=rows.session_event.tolist(),
+            embeddings=_vectors(encoded.intent_NP if self._publishes_embedding else None, len(rows)),
+            queries=_vectors(ranked.queries, len(rows), absent=ranked.popular),
         )
 
     def _given_up(self, answer: PendingAnswer) -> OutputRecord:
@@ -280,6 +291,19 @@ def _object(names: Sequence[str]) -> Callable[..., Any]:
 
 def _rounded(values: NDArray[np.float32]) -> list[Any]:
     return np.round(values.astype(np.float64), _DIGITS).tolist()
+
+
+def _vectors(
+    vectors: NDArray[np.float32] | None, num: int, absent: NDArray[np.bool_] | None = None
+) -> list[bytes | UnsetType]:
+    """Each row's vector as the bytes of a message; nothing for all rows if they are not published, and for ``absent`` ones."""
+    if vectors is None:
+        return [UNSET] * num
+    packed, size = vectors.astype("<f4", copy=False).tobytes(), 4 * vectors.shape[1]
+    rows: list[bytes | UnsetType] = [packed[start : start + size] for start in range(0, len(packed), size)]
+    for row in () if absent is None else np.flatnonzero(absent).tolist():
+        rows[row] = UNSET
+    return rows
 
 
 def _iso_times(ts_ms: Sequence[int]) -> list[str]:

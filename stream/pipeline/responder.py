@@ -98,7 +98,11 @@ class Responder:
         self._watched = WatchedCache(layout, serving.vocabulary, max(serving.engine.num_slots, 1024))
         self._probe: IndexProbe = IndexProbe(metrics.index_recall) if before is None else before._probe
         self._retrieval = Retrieval(
-            serving, k=max(CUTOFF, config.num_recommendations), beta=config.beta, probe=self._probe
+            serving,
+            k=max(CUTOFF, config.num_recommendations),
+            beta=config.beta,
+            probe=self._probe,
+            keeps_queries=config.publish_embedding,
         )
         self._writer = MessageWriter(serving, config, metrics)
         metrics.filters(serving.filters.names)

@@ -47,20 +47,26 @@ _Values = tuple[float | int | None, ...]
 class RankedItems:
     """Shapes: rows i64[N, k] (-1 padded), scores f32[N, k], popular bool[N]: whether the list is the popular fallback.
 
-    ``hidden_by``: the filters that hide every item, by row, for rows whose list is empty for that reason.
+    ``hidden_by``: the filters that hide every item, by row, for rows whose list is empty for that reason. ``queries``: what the
+    rows were searched with, f32[N, Q], 0 for a row that was not; None where they are not kept.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     popular: NDArray[np.bool_]
     hidden_by: Mapping[int, Sequence[HidingFilter]] = field(default_factory=dict)
+    queries: NDArray[np.float32] | None = None
 
 
 class Retrieval:
-    """Ranks ``k`` items for each row, with one bundle. ``beta`` scales how much intents add to the score of an item."""
+    """Ranks ``k`` items for each row, with one bundle. ``beta`` scales how much intents add to the score of an item.
+    ``keeps_queries``: whether the result has the queries too.
+    """
 
-    def __init__(self, serving: Serving, *, k: int, beta: float, probe: IndexProbe) -> None:
-        self._serving, self._k, self._probe = serving, k, probe
+    def __init__(
+        self, serving: Serving, *, k: int, beta: float, probe: IndexProbe, keeps_queries: bool = False
+    ) -> None:
+        self._serving, self._k, self._probe, self._keeps_queries = serving, k, probe, keeps_queries
         self._counted: tuple[tuple[object, ...], CountedIndex] | None = None
         self._betas = np.float32(beta) * serving.label_betas
         domain = serving.domain
@@ -120,6 +126,10 @@ class Retrieval:
             if own is not None:
                 found = _merged(found, own, index, queries)
             ranked.rows[rows], ranked.scores[rows] = found
+            if self._keeps_queries:
+                kept = np.zeros((num, queries.shape[1]), dtype=np.float32)
+                kept[rows] = queries
+                ranked = replace(ranked, queries=kept)
         rows = np.flatnonzero(ranked.popular)
         if len(rows):
             picked = rows.tolist()

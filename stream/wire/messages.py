@@ -142,6 +142,9 @@ CountsSequence = Annotated[
 ]
 
 
+Vector = Annotated[bytes, Meta(description="Base64 of 32-bit floats, little-endian.")]
+
+
 class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a recommendation."""
 
@@ -199,6 +202,28 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
     coalesced: AnsweredTogether | UnsetType = UNSET
     catalogue_offset: CatalogueOffset | UnsetType = UNSET
     counts_sequence: CountsSequence | UnsetType = UNSET
+    recommendation_id: (
+        Annotated[
+            str,
+            Meta(
+                description="Names this list: <partition>-<offset>-<bundle>; another bundle's list for the same play has another "
+                "one. Keep it with what is shown, to attribute later plays to the list."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    query: (
+        Annotated[
+            Vector,
+            Meta(
+                description="The vector that the items were searched with: its inner product with an item's vector in the index "
+                "of bundle is its score, up to what the member's own plays add. Base64 of 32-bit floats, little-endian: as "
+                "many as the index has dimensions, and after them, where counts of plays are a part of the score, their weights. "
+                "Absent without publish_embedding, and if fallback is popular."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 
@@ -246,6 +271,16 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
     ]
     coalesced: AnsweredTogether | UnsetType = UNSET
     catalogue_offset: CatalogueOffset | UnsetType = UNSET
+    embedding: (
+        Annotated[
+            Vector,
+            Meta(
+                description="The intent embedding Z after this play, to be compared with embeddings of the same bundle only. "
+                "Base64 of 32-bit floats, little-endian. Absent without publish_embedding, and if the bundle predicts no intents."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -19,12 +19,24 @@ from intentrec_core.engine.item_counts import ENTRY
 from intentrec_core.errors import RejectReason
 from stream.settings import Settings
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET
+from stream.wire.examples import example_headers, example_values
 from stream.wire.item_counts_record import HEAD_KEY
 from stream.wire.messages import Announcement, CatalogueItem, IntentUpdate, ItemCountsHead, Play, Recommendation
+from stream.wire.output_headers import (
+    CONTENT_TYPE,
+    EVENT_TYPES,
+    MAX_TRACE_PARENT_BYTES,
+    MAX_TRACE_STATE_BYTES,
+    MEDIA_TYPE,
+    SHIFTED_HEADER,
+    SPEC_VERSION,
+    TRACE_PARENT,
+    TRACE_STATE,
+)
 
 #: Every new optional field raises the minor version, and so does a value that is accepted now. There is no new major version: a
 #: breaking change gets a new topic.
-CONTRACT_VERSION = "1.4.0"
+CONTRACT_VERSION = "1.5.0"
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "contracts"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -50,6 +62,26 @@ _ID_HEADER = {
         "description": "<topic>-<partition>-<offset>-<kind>, from the position of the play; a repeated output has the same id.",
     }
 }
+_TRACE_HEADERS = {
+    TRACE_PARENT: {
+        "type": "string",
+        "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}",
+        "maxLength": MAX_TRACE_PARENT_BYTES,
+        "description": "W3C Trace Context. What the play carries, its recommendation and its intent update carry.",
+    },
+    TRACE_STATE: {
+        "type": "string",
+        "maxLength": MAX_TRACE_STATE_BYTES,
+        "description": "W3C Trace Context; carried with a traceparent only.",
+    },
+}
+_SHIFTED_HEADER = {
+    SHIFTED_HEADER: {
+        "type": "string",
+        "enum": ["true", "false"],
+        "description": "The field shifted of the intent update.",
+    }
+}
 _REDRIVE_HEADERS = {
     "intentrec-redrives": {
         "type": "string",
@@ -62,6 +94,8 @@ _REDRIVE_HEADERS = {
         "description": "<partition>:<offset> of the dead letter from which the play was redriven.",
     },
 }
+#: Of a CloudEvent: the headers that every one of our events has.
+_EVENT_ATTRIBUTES = ("ce_specversion", "ce_type", "ce_source", "ce_id", "ce_time", CONTENT_TYPE)
 _CUT_HEADERS = {
     "intentrec-length": {
         "type": "string",
@@ -139,9 +173,10 @@ def asyncapi() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",
+        "servers": _servers(),
         "channels": channels,
         "operations": operations,
-        "components": {"messages": _messages(), "schemas": schemas},
+        "components": {"messages": _messages(), "schemas": schemas, "securitySchemes": _SECURITY_SCHEMES},
     }
 
 
@@ -190,6 +225,31 @@ _ALSO = {"plays": ("forget",), "items": ("withdrawal",), "item_counts": ("item-c
 """Additional messages of a channel."""
 
 
+_SECURITY_SCHEMES = {
+    "plain": {
+        "type": "plain",
+        "description": "SASL PLAIN: sasl_mechanism=PLAIN, with sasl_username and sasl_password.",
+    },
+    "scram-sha-256": {"type": "scramSha256", "description": "sasl_mechanism=SCRAM-SHA-256."},
+    "scram-sha-512": {"type": "scramSha512", "description": "sasl_mechanism=SCRAM-SHA-512."},
+}
+
+
+def _servers() -> dict[str, Any]:
+    """The brokers as a worker can connect to them, by security_protocol."""
+    host = Settings.model_fields["broker"].default
+    sasl = [{"$ref": f"#/components/securitySchemes/{name}"} for name in _SECURITY_SCHEMES]
+    servers: dict[str, Any] = {}
+    for security in get_args(Settings.model_fields["security_protocol"].annotation):
+        servers[security.lower().replace("_", "-")] = {
+            "host": host,
+            "protocol": "kafka-secure" if security.endswith("SSL") else "kafka",
+            "description": f"security_protocol={security}; the address is the default of the setting broker.",
+            **({"security": sasl} if security.startswith("SASL") else {}),
+        }
+    return servers
+
+
 def _messages() -> dict[str, Any]:
     reasons = {
         "type": "string",
@@ -207,9 +267,10 @@ def _messages() -> dict[str, Any]:
         "intentrec-key-sha256": {"type": "string", "description": "SHA-256 of the complete oversized key, in hex."},
     }
     dead |= _CUT_HEADERS | _REDRIVE_HEADERS
-    outputs = _headers(_ID_HEADER)
-    return {
-        "play": _message("Play", "A member played an item.", {"type": "object", "properties": dict(_REDRIVE_HEADERS)}),
+    of_plays = {"type": "object", "properties": _REDRIVE_HEADERS | _TRACE_HEADERS}
+    recommendation, intent_update = (_event_headers(EVENT_TYPES[kind]) for kind in EVENT_TYPES)
+    messages = {
+        "play": _message("Play", "A member played an item.", of_plays),
         "forget": {
             "title": "ErasureRequest",
             "summary": "Erase the member of this key, with every play before this record. Later plays begin a new history.",
@@ -221,8 +282,14 @@ def _messages() -> dict[str, Any]:
             "payload": {"type": "null", "description": "No value. The worker sends no reply."},
             "bindings": {"kafka": {"key": _KEY}},
         },
-        "recommendation": _message("Recommendation", "The items to show this member after this play.", outputs),
-        "intent-update": _message("IntentUpdate", "The intent predicted for this member after this play.", outputs),
+        "recommendation": _message(
+            "Recommendation", "The items to show this member after this play.", _headers(recommendation)
+        ),
+        "intent-update": _message(
+            "IntentUpdate",
+            "The intent predicted for this member after this play.",
+            _headers(_SHIFTED_HEADER | intent_update, [SHIFTED_HEADER]),
+        ),
         "announcement": _message("Announcement", "The bundle to serve from now on.", None, key=None),
         "item": _message("CatalogueItem", "An item as it is from now on.", None, key=_ITEM_KEY),
         "withdrawal": {
@@ -251,16 +318,42 @@ def _messages() -> dict[str, Any]:
         "late-play": _message(
             "Play",
             "A play that arrived too late to be added to the history.",
-            _headers(_ID_HEADER | _ORIGIN_HEADERS | _CUT_HEADERS),
+            _headers(_ORIGIN_HEADERS | _CUT_HEADERS),
         ),
         "dead-letter": {
             "title": "DeadLetter",
             "summary": "A play that could not be processed: its original key, value and headers, and the reason.",
             "contentType": "application/octet-stream",
-            "headers": _headers(_ID_HEADER | _ORIGIN_HEADERS | dead, ["intentrec-error"]),
+            "headers": _headers(_ORIGIN_HEADERS | dead, ["intentrec-error"]),
             "payload": {"description": "Any bytes."},
         },
     }
+    headers = example_headers()
+    for name, value in example_values().items():
+        messages[name]["examples"] = [
+            {"headers": headers[name], "payload": value} if name in headers else {"payload": value}
+        ]
+    return messages
+
+
+def _event_headers(event_type: str) -> dict[str, Any]:
+    """The headers of a CloudEvent in binary content mode, besides those that each of our outputs has."""
+    return {
+        "ce_specversion": {"type": "string", "const": SPEC_VERSION, "description": "CloudEvents, binary content mode."},
+        "ce_type": {"type": "string", "const": event_type, "description": "Kind of the event."},
+        "ce_source": {
+            "type": "string",
+            "format": "uri-reference",
+            "description": "/intentrec/<app_id> of the workers. With ce_id it names the event.",
+        },
+        "ce_id": {"type": "string", "description": "As intentrec-id."},
+        "ce_time": {"type": "string", "format": "date-time", "description": "As event_time: when the item was played."},
+        "ce_subject": {
+            "type": "string",
+            "description": "user_id; absent if it has characters that CloudEvents does not allow in a text.",
+        },
+        CONTENT_TYPE: {"type": "string", "const": MEDIA_TYPE, "description": "The attribute datacontenttype."},
+    } | _TRACE_HEADERS
 
 
 def _message(
@@ -279,8 +372,9 @@ def _message(
 
 
 def _headers(properties: Mapping[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    origin = [name for name in _ORIGIN_HEADERS if name in properties]
-    return {"type": "object", "properties": dict(properties), "required": ["intentrec-id", *origin, *(required or [])]}
+    always = [name for name in (*_ORIGIN_HEADERS, *_EVENT_ATTRIBUTES) if name in properties]
+    properties = _ID_HEADER | dict(properties)
+    return {"type": "object", "properties": properties, "required": ["intentrec-id", *always, *(required or [])]}
 
 
 def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, received: bool = False) -> list[str]:

@@ -36,9 +36,10 @@ from stream.wire.records import OutputKind
 
 #: Kafka's default for max.message.bytes: 1 MiB of records, and the framing of a batch.
 KAFKA_MAX_MESSAGE_BYTES = 1_048_588
-#: What a topic must take besides a message's value: the key (256 bytes), intentrec-id (305), the framing of record and batch
+#: What a topic must take besides a message's value: the key and ce_subject (256 bytes each), intentrec-id and ce_id (305 each),
+#: traceparent and tracestate (640), other headers (260), names and framing of all headers (260), the framing of record and batch
 #: (100), and the digits of ``latency_s``, which is measured later (24). The rest is room.
-OVERHEAD_BYTES = 1024
+OVERHEAD_BYTES = 3072
 #: A dead letter keeps at least 64 KiB each of value, key and the producer's headers, and has a few headers of ours.
 MIN_DEAD_LETTER_BYTES = 256 * 1024
 
@@ -46,6 +47,7 @@ MIN_DEAD_LETTER_BYTES = 256 * 1024
 _LONGEST_TOPIC = "t" * 249
 _LONGEST_ID = "\0" * MAX_ID_BYTES
 _LARGEST_INTEGER = 2**63 - 1
+_LARGEST_PARTITION = 2**31 - 1
 _LONGEST_SCORE = -3.4028234663852886e38
 _LONGEST_PROBABILITY = 0.12345
 _MARK = "…"
@@ -81,8 +83,8 @@ class TopicLimits:
 DEFAULT_LIMITS = TopicLimits()
 
 
-def largest_intent_update(domain: Domain) -> int:
-    """Bytes of the largest intent update of a domain, for any member and play."""
+def largest_intent_update(domain: Domain, embedding_width: int = 0) -> int:
+    """Bytes of the largest intent update of a domain, for any member and play. ``embedding_width``: 0 if none is published."""
     probability = _LONGEST_PROBABILITY
     named = [(head.name, label) for head in domain.heads for label in head.label_names]
     head, label = max(named, key=lambda names: json_bytes(names[0]) + json_bytes(names[1]))
@@ -93,25 +95,31 @@ def largest_intent_update(domain: Domain) -> int:
         weights=dict.fromkeys((head.name for head in domain.heads), probability),
         primary=PrimaryIntent(head, label, probability),
         shifted=False,
+        embedding=_longest_vector(embedding_width),
     )
     return len(encode_output(message))
 
 
-def largest_recommendation(domain: Domain, item_ids: Sequence[str], titles: Sequence[str], k: int) -> int:
+def largest_recommendation(
+    domain: Domain, item_ids: Sequence[str], titles: Sequence[str], k: int, query_width: int = 0
+) -> int:
     """Bytes of the largest recommendation of ``k`` of these items, for any member and play. Without titles, pass empty ones.
+    ``query_width``: 0 if no query is published.
 
     Cost: encodes every item once.
     """
-    empty = len(encode_output(_longest_list(UNSET)))
-    hidden = len(encode_output(_longest_list(_longest_reasons(domain))))
+    query = _longest_vector(query_width)
+    empty = len(encode_output(_longest_list(UNSET, query)))
+    hidden = len(encode_output(_longest_list(_longest_reasons(domain), query)))
     sizes = (entry_bytes(item_id, title) for item_id, title in zip(item_ids, titles, strict=True))
     # A comma follows every item but the last.
     return max(hidden, empty + sum(size + 1 for size in heapq.nlargest(k, sizes)))
 
 
-def fits_whatever_the_items(domain: Domain, k: int, max_bytes: int) -> bool:
+def fits_whatever_the_items(domain: Domain, k: int, max_bytes: int, query_width: int = 0) -> bool:
     """Whether no recommendation of ``k`` items can exceed ``max_bytes``, whatever the catalogue holds. Cost: none."""
-    return largest_recommendation(domain, [_LONGEST_ID] * k, ["\0" * MAX_TITLE_LENGTH] * k, k) <= max_bytes
+    longest = largest_recommendation(domain, [_LONGEST_ID] * k, ["\0" * MAX_TITLE_LENGTH] * k, k, query_width)
+    return longest <= max_bytes
 
 
 def entry_bytes(item_id: str, title: str) -> int:
@@ -149,9 +157,21 @@ def cut_text(text: str, max_bytes: int) -> str:
     return text[:low] + _MARK
 
 
-def _longest_list(hidden_by: list[HiddenBy] | msgspec.UnsetType) -> Recommendation:
+def _longest_vector(width: int) -> bytes | msgspec.UnsetType:
+    return bytes(4 * width) if width else UNSET
+
+
+def _longest_list(
+    hidden_by: list[HiddenBy] | msgspec.UnsetType, query: bytes | msgspec.UnsetType = UNSET
+) -> Recommendation:
     return Recommendation(
-        **_LONGEST_FIELDS, items=[], fallback="popular", hidden_by=hidden_by, counts_sequence=_LARGEST_INTEGER
+        **_LONGEST_FIELDS,
+        items=[],
+        fallback="popular",
+        hidden_by=hidden_by,
+        counts_sequence=_LARGEST_INTEGER,
+        recommendation_id=f"{_LARGEST_PARTITION}-{_LARGEST_INTEGER}-{_LONGEST_FIELDS['bundle']}",
+        query=query,
     )
 
 
@@ -167,7 +187,7 @@ _LONGEST_FIELDS: dict[str, Any] = {
     "event_id": _LONGEST_ID,
     "event_time": "2099-12-31T23:59:59.999Z",
     "bundle": "b" + "f" * 12,
-    "source": Source(_LONGEST_TOPIC, 2**31 - 1, _LARGEST_INTEGER),
+    "source": Source(_LONGEST_TOPIC, _LARGEST_PARTITION, _LARGEST_INTEGER),
     "coalesced": Coalesced(_LARGEST_INTEGER, _LARGEST_INTEGER),
     "catalogue_offset": _LARGEST_INTEGER,
 }

@@ -15,6 +15,7 @@ from stream.wire import schemas as contracts
 from stream.wire.codec import DecodedPlay, decode_play, encode, encode_output, with_latency
 from stream.wire.dead_letter import REDRIVE_OF_HEADER, REDRIVES_HEADER, dead_letter
 from stream.wire.erasure_record import CONTROL_HEADER, FORGET, ErasureRequest, read_erasure_request
+from stream.wire.examples import example_headers, example_values
 from stream.wire.messages import (
     Announcement,
     IntentUpdate,
@@ -25,8 +26,9 @@ from stream.wire.messages import (
     RecommendedItem,
     Source,
 )
+from tests.contract.keep_release import release_texts
 
-FIRST_RELEASE = Path(__file__).parent / "first_release"
+RELEASED = Path(__file__).parent / "released"
 SOURCE = Source("plays", 3, 41)
 SHARED = {
     "user_id": "u1",
@@ -85,10 +87,77 @@ def test_the_committed_contracts_are_what_the_code_generates():
     assert committed == contracts.generate(), "run: make contracts"
 
 
-@pytest.mark.parametrize("name", list(contracts.MESSAGES))
-def test_messages_grew_by_optional_fields_only_since_the_first_release(name):
-    old = json.loads((FIRST_RELEASE / f"{name}.schema.json").read_text("utf-8"))
+def released():
+    """Each message of each version of the contract that is kept, by version and name."""
+    found = (path.relative_to(RELEASED) for path in sorted(RELEASED.glob("*/*.schema.json")))
+    return [(path.parts[0], path.name.removesuffix(".schema.json")) for path in found]
+
+
+def kept(version, name):
+    return json.loads((RELEASED / version / f"{name}.json").read_text("utf-8"))
+
+
+def kept_schema(version, name):
+    return kept(version, f"{name}.schema")
+
+
+@pytest.mark.parametrize(("version", "name"), released())
+def test_messages_grew_by_optional_fields_only_since_every_release(version, name):
+    old = kept_schema(version, name)
     assert contracts.breaking_changes(old, schema(name), received=name in ("play", "item")) == []
+
+
+@pytest.mark.parametrize(("version", "name"), released())
+def test_messages_of_every_release_are_read_whole(version, name):
+    """A golden message was written by the code of its version, with every field that it had."""
+    old = kept(version, name)
+    read = msgspec.to_builtins(msgspec.json.decode(json.dumps(old), type=contracts.MESSAGES[name]))
+    assert {field: read[field] for field in old if field in read} == old
+    check(name, json.dumps(old))
+
+
+@pytest.mark.parametrize(("version", "name"), released())
+def test_a_reader_of_any_release_takes_the_messages_of_today(version, name):
+    jsonschema.validate(example_values()[name], kept_schema(version, name), jsonschema.Draft202012Validator)
+
+
+def test_the_contract_of_this_version_is_kept():
+    """What is released as a version never changes: a change raises CONTRACT_VERSION."""
+    current = RELEASED / contracts.CONTRACT_VERSION
+    texts = {path.name: path.read_text("utf-8") for path in current.iterdir()}
+    assert texts == release_texts(), "raise CONTRACT_VERSION, and run: python -m tests.contract.keep_release"
+
+
+@pytest.mark.parametrize("name", list(contracts.MESSAGES))
+def test_the_examples_are_valid_and_are_read_as_they_are_written(name):
+    value = example_values()[name]
+    check(name, json.dumps(value))
+    read = msgspec.json.decode(json.dumps(value), type=contracts.MESSAGES[name])
+    assert json.loads(msgspec.json.encode(read)) == value
+    declared = documented(name)
+    assert [example["payload"] for example in declared["examples"]] == [value]
+
+
+def test_the_headers_of_the_examples_are_the_declared_ones():
+    for name, headers in example_headers().items():
+        declared = documented(name)["headers"]
+        jsonschema.validate(headers, declared)
+        assert set(declared["required"] if name != "play" else ()) <= set(headers) <= set(declared["properties"])
+        assert documented(name)["examples"][0]["headers"] == headers
+
+
+def test_an_erasure_request_has_no_other_header():
+    assert set(documented("forget")["headers"]["properties"]) == {CONTROL_HEADER}
+
+
+def test_every_way_to_connect_is_a_server_with_its_security():
+    document = json.loads((contracts.FOLDER / "asyncapi.json").read_text("utf-8"))
+    servers = document["servers"]
+    assert set(servers) == {"plaintext", "ssl", "sasl-plaintext", "sasl-ssl"}
+    assert {name for name, server in servers.items() if "security" in server} == {"sasl-plaintext", "sasl-ssl"}
+    assert {name for name, server in servers.items() if server["protocol"] == "kafka-secure"} == {"ssl", "sasl-ssl"}
+    schemes = {scheme["type"] for scheme in document["components"]["securitySchemes"].values()}
+    assert schemes == {"plain", "scramSha256", "scramSha512"}
 
 
 @pytest.mark.parametrize("name", list(contracts.MESSAGES))
@@ -195,7 +264,7 @@ def test_the_asyncapi_document_is_whole():
 
 
 def test_more_values_may_be_accepted_but_no_fewer_and_no_others_sent():
-    old, new = json.loads((FIRST_RELEASE / "play.schema.json").read_text("utf-8")), schema("play")
+    old, new = kept_schema("1.0.0", "play"), schema("play")
     widened = ["Play.ts has changed", "Play.context has changed", "Play.schema_version has changed"]
     assert contracts.breaking_changes(old, new, received=True) == []
     assert contracts.breaking_changes(old, new) == widened
@@ -249,7 +318,9 @@ def test_the_headers_that_are_told_are_those_the_code_reads_and_writes():
     assert messages["forget"]["headers"]["properties"][CONTROL_HEADER]["const"].encode() == FORGET
     order = Record(None, key=b"ann", headers=[(CONTROL_HEADER, FORGET)])
     assert read_erasure_request(order) == ErasureRequest("ann")
-    assert set(messages["play"]["headers"]["properties"]) == {REDRIVES_HEADER, REDRIVE_OF_HEADER}
+    assert set(messages["play"]["headers"]["properties"]) == {
+        REDRIVES_HEADER, REDRIVE_OF_HEADER, "traceparent", "tracestate"
+    }  # fmt: skip
     letter = dead_letter(
         Record(b"{", headers=[(REDRIVES_HEADER, b"2"), (REDRIVE_OF_HEADER, b"3:41")]), RejectReason.MALFORMED
     )

@@ -14,6 +14,7 @@ from tests.mutants.item_counts import ITEM_COUNTS
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
 from tests.mutants.live_quality import LIVE_QUALITY
 from tests.mutants.liveness import LIVENESS
+from tests.mutants.messages import OUTPUT_MESSAGES
 from tests.mutants.migration import MIGRATION
 from tests.mutants.partition_tasks import PARTITION_TASKS
 from tests.mutants.poison import POISON
@@ -37,6 +38,7 @@ MUTANTS = (
     *REPAIR,
     *POISON,
     *SIZES_OF_OUTPUTS,
+    *OUTPUT_MESSAGES,
     *DEVICE,
     *MIGRATION,
     *DATA,

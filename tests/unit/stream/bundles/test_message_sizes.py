@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 
@@ -38,6 +39,27 @@ def test_a_usual_bundle_fits_at_the_longest_list_without_a_word(
     check(world)
     check(world, with_title(world, "x" * 1_200_000))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("room", [0, -1])
+def test_published_vectors_count(world: TinyWorld, room: int) -> None:
+    item_ids = world.vocabulary.item_ids[1:]
+    bare = largest_recommendation(world.domain, item_ids, [""] * len(item_ids), 10, 4096)
+    assert bare > 4 * 4096 + largest_recommendation(world.domain, item_ids, [""] * len(item_ids), 10)
+    whole = largest_intent_update(world.domain, 4096)
+    for intents, lists in ((whole + room, 10**6), (10**6, bare + room)):
+        limits = TopicLimits(intents=intents + OVERHEAD_BYTES, recommendations=lists + OVERHEAD_BYTES)
+        with nullcontext() if not room else pytest.raises(BundleError, match=r"message.bytes"):
+            check_message_sizes(
+                "b1",
+                world.domain,
+                world.vocabulary,
+                world.table,
+                num_recommendations=10,
+                limits=limits,
+                embedding_width=4096,
+                query_width=4096,
+            )
 
 
 @pytest.mark.parametrize("room", [0, -1])

@@ -72,7 +72,7 @@ def test_the_last_play_of_a_member_is_answered_and_names_the_others(pipeline: Pi
     alone = msgspec.UNSET
     assert runs == [("cho", 3, alone), ("ann", 4, Coalesced(3, 0)), ("ben", 5, Coalesced(2, 1))]
     assert [(a.user_id, a.source.offset, a.coalesced) for a in intents(result)] == runs
-    assert result.outputs[2].headers == (("intentrec-id", b"plays-0-4-recommendation"),)
+    assert result.outputs[2].headers[0] == ("intentrec-id", b"plays-0-4-recommendation")
     assert count(pipeline, "coalesced_plays") == 3
     assert result.outcomes.num_applied == 6
 

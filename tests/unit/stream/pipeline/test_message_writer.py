@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
+from intentrec_core.engine.reference import recompute
 from stream.bundles.serving import Serving
 from stream.pipeline.message_writer import _object
 from stream.wire.codec import decode_recommendation
-from stream.wire.records import OutputKind, OutputRecord
+from stream.wire.records import OutputKind, OutputRecord, PartitionResult
 from stream.wire.sizes import OVERHEAD_BYTES, TopicLimits
-from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
+from tests.worlds.bundle_world import PlayLog, Record, count_table, make_pipeline, make_serving
 from tests.worlds.expected_outputs import expected_outputs
 from tests.worlds.pipeline_results import intents, lists, of_kind, run, state
 from tests.worlds.tiny_world import TinyWorld
 
+UNKNOWN_PLAY = PlayLog().play("cho", "an item of no bundle", 700.0).value
 ODD = ('12" single', "back\\slash", "line\nbreak")
 
 
@@ -38,6 +41,104 @@ def test_an_object_is_the_same_json_whether_its_names_need_escaping_or_not() -> 
         assert msgspec.json.decode(msgspec.json.encode(_object(names)(1, 2.5))) == dict(
             zip(names, (1, 2.5), strict=True)
         )
+
+
+@pytest.fixture(scope="module")
+def serving(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Serving:
+    return make_serving(tmp_path_factory.mktemp("bundles"), world, world.model(1))
+
+
+def test_a_list_is_named_by_its_play_and_its_bundle(serving: Serving) -> None:
+    result = run(make_pipeline(serving), plays(serving))
+    assert [answer.recommendation_id for answer in lists(result)] == [f"0-{i}-{serving.version}" for i in range(6)]
+
+
+def test_headers_say_what_the_messages_say_and_the_trace_of_the_play(serving: Serving) -> None:
+    parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    log = PlayLog()
+    for i in range(40):
+        log.play(("ann", "ben")[i % 2], i * i % 17, 100.0 * i)
+    records = log.records
+    records[3] = replace(records[3], headers=(("traceparent", parent), ("tracestate", b"a=1"), ("other", b"x")))
+    result = run(make_pipeline(serving, source="/intentrec/app"), records)
+    shifts = [answer.shifted for answer in intents(result)]
+    assert set(shifts) == {False, True}, "this world has both"
+    headers = [dict(output.headers) for output in of_kind(result, OutputKind.INTENT)]
+    assert [h["intentrec-shifted"] for h in headers] == [b"true" if shifted else b"false" for shifted in shifts]
+    for output in result.outputs:
+        message, own = msgspec.json.decode(output.value), dict(output.headers)
+        assert own["ce_id"] == own["intentrec-id"]
+        assert own["ce_source"] == b"/intentrec/app"
+        assert own["ce_subject"].decode() == message["user_id"] == output.key.decode()
+        assert own["ce_time"].decode() == message["event_time"]
+        traced = {name: own[name] for name in own if name.startswith("trace")}
+        assert traced == ({"traceparent": parent, "tracestate": b"a=1"} if output.source_offset == 3 else {})
+        assert "other" not in own
+
+
+def floats(packed: bytes | msgspec.UnsetType) -> np.ndarray:
+    assert isinstance(packed, bytes)
+    return np.frombuffer(packed, dtype="<f4")
+
+
+def with_vectors(serving: Serving) -> tuple[PartitionResult, list[Record]]:
+    records = [*plays(serving), replace(plays(serving)[0], offset=6, value=UNKNOWN_PLAY, key=b"cho")]
+    return run(make_pipeline(serving, publish_embedding=True), records), records
+
+
+def test_a_published_query_gives_the_scores_of_its_list(serving: Serving) -> None:
+    """What the gateway makes of it: the inner product with an item's vector is the item's score."""
+    result, _ = with_vectors(serving)
+    *predicted, newcomer = lists(result)
+    row_of = {item_id: row for row, item_id in enumerate(serving.vocabulary.item_ids)}
+    for answer in predicted:
+        query = floats(answer.query)
+        assert len(query) == serving.query_width == serving.index.dimension
+        rows = np.array([row_of[item.item_id] for item in answer.items])
+        scores = serving.index.vectors_of(rows) @ query
+        np.testing.assert_allclose(scores, [item.score for item in answer.items], atol=2e-5)
+    assert newcomer.fallback == "popular"
+    assert newcomer.query is msgspec.UNSET, "popular items are not searched by a query"
+
+
+def test_a_published_embedding_is_z_of_the_context(serving: Serving) -> None:
+    result, records = with_vectors(serving)
+    pipeline = make_pipeline(serving)
+    run(pipeline, records)
+    newest = {answer.user_id: answer for answer in intents(result)}
+    for user in ("ann", "ben"):
+        history = pipeline.history(0, user)
+        assert history is not None
+        exact = recompute(serving.engine.model, serving.features, [history.events]).intent_NP[0]
+        assert len(exact) == serving.embedding_width
+        np.testing.assert_allclose(floats(newest[user].embedding), exact, atol=1e-4)
+
+
+def test_no_vector_is_published_unless_asked_for(serving: Serving) -> None:
+    for output in run(make_pipeline(serving), plays(serving)).outputs:
+        assert not {"query", "embedding"} & msgspec.json.decode(output.value).keys()
+
+
+def test_a_model_without_intents_publishes_a_query_and_no_embedding(world: TinyWorld, tmp_path: Path) -> None:
+    serving = make_serving(tmp_path, world, world.model(1, intent_stage=False))
+    result = run(make_pipeline(serving, publish_embedding=True), plays(serving))
+    assert {answer.embedding for answer in intents(result)} == {msgspec.UNSET}
+    assert {len(floats(answer.query)) for answer in lists(result)} == {serving.query_width}
+
+
+def test_with_counts_a_query_ends_with_their_weights(world: TinyWorld, tmp_path: Path) -> None:
+    serving = make_serving(tmp_path, world, world.model(1, item_counts=True))
+    counts = count_table([("item-3", 10.0), ("item-4", 20.0)], at_s=30.0)
+    result = run(make_pipeline(serving, counts=counts, publish_embedding=True), plays(serving))
+    assert serving.counts is not None
+    row_of = {item_id: row for row, item_id in enumerate(serving.vocabulary.item_ids)}
+    columns = counts.columns_of(serving.vocabulary.hashes)
+    for answer in lists(result):
+        query = floats(answer.query)
+        assert len(query) == serving.query_width == serving.index.dimension + serving.counts.num_columns
+        rows = np.array([row_of[item.item_id] for item in answer.items])
+        vectors = np.concatenate([serving.index.vectors_of(rows), columns[rows]], axis=1)
+        np.testing.assert_allclose(vectors @ query, [item.score for item in answer.items], atol=2e-5)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def test_every_play_is_answered_in_source_order_under_its_own_ids(pipeline: Pipe
     result = run(pipeline, log.records)
     assert [o.source_offset for o in result.outputs] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     assert [o.key for o in result.outputs[:4]] == [b"ann", b"ann", b"ben", b"ben"]
-    assert result.outputs[3].headers == (("intentrec-id", b"plays-0-1-intent"),)
+    assert result.outputs[3].headers[0] == ("intentrec-id", b"plays-0-1-intent")
     assert [a.event_id for a in lists(result)] == [f"event-{i}" for i in range(6)]
     assert {a.bundle for a in lists(result)} == {a.bundle for a in intents(result)} == {pipeline.serving.version}
     assert result.next_offset == 6

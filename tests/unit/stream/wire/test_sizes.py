@@ -28,7 +28,14 @@ from stream.wire.messages import (
     RecommendedItem,
     Source,
 )
-from stream.wire.records import ID_HEADER, OutputKind
+from stream.wire.output_headers import (
+    MAX_TRACE_PARENT_BYTES,
+    MAX_TRACE_STATE_BYTES,
+    TRACE_PARENT,
+    TRACE_STATE,
+    OutputHeaders,
+)
+from stream.wire.records import OutputKind
 from stream.wire.sizes import (
     DEFAULT_LIMITS,
     TopicLimits,
@@ -38,6 +45,7 @@ from stream.wire.sizes import (
     largest_recommendation,
     with_short_titles,
 )
+from tests.worlds.bundle_world import Record
 
 #: Every kind of character by the bytes it takes in JSON: 1, 2 (escaped and not), 3, 4 and 6.
 CHARACTERS = st.sampled_from('a"\\\n\0\x7fé…😀')
@@ -100,8 +108,9 @@ def test_no_intent_update_is_larger_than_the_largest(data: st.DataObject) -> Non
         weights={h.name: probabilities(data.draw) for h in domain.heads},
         primary=PrimaryIntent(head.name, data.draw(st.sampled_from(head.label_names)), probabilities(data.draw)),
         shifted=data.draw(st.booleans()),
+        embedding=data.draw(st.just(UNSET) | st.binary(min_size=28, max_size=28)),
     )
-    assert len(encode_output(message)) <= largest_intent_update(domain)
+    assert len(encode_output(message)) <= largest_intent_update(domain, 7 if message.embedding else 0)
 
 
 @settings(max_examples=150)
@@ -117,25 +126,35 @@ def test_no_recommendation_is_larger_than_the_largest(data: st.DataObject) -> No
         for f in domain.filters
         if f.kind is not FilterKind.WATCHED
     ]
+    shared = data.draw(shared_fields())
     message = Recommendation(
-        **data.draw(shared_fields()),
+        **shared,
         items=[RecommendedItem(item_id, title, data.draw(scores)) for item_id, title in listed],
         fallback=data.draw(st.sampled_from(["none", "popular"])),
         hidden_by=UNSET if listed else hiding,
+        recommendation_id=f"{shared['source'].partition}-{shared['source'].offset}-{shared['bundle']}",
+        query=data.draw(st.just(UNSET) | st.binary(min_size=28, max_size=28)),
     )
-    largest = largest_recommendation(domain, *map(list, zip(*catalogued, strict=True)), k)
+    largest = largest_recommendation(domain, *map(list, zip(*catalogued, strict=True)), k, 7 if message.query else 0)
     assert len(encode_output(message)) <= largest
 
 
 def test_every_field_of_a_message_has_its_longest_text_in_the_largest_one() -> None:
     """A field that is added to a message has to be added to the largest one, or the largest one is no bound."""
-    longest = sizes._longest_list([])
+    longest = sizes._longest_list([], bytes(4))
     assert [name for name in longest.__struct_fields__ if getattr(longest, name) is UNSET] == ["latency_s"]
-    assert {*sizes._LONGEST_FIELDS, "items", "fallback", "hidden_by", "counts_sequence", "latency_s"} == set(
-        longest.__struct_fields__
-    )
+    assert {
+        *sizes._LONGEST_FIELDS,
+        "items",
+        "fallback",
+        "hidden_by",
+        "counts_sequence",
+        "recommendation_id",
+        "query",
+        "latency_s",
+    } == set(longest.__struct_fields__)
     assert set(IntentUpdate.__struct_fields__) == {
-        *sizes._LONGEST_FIELDS, "session_opened", "intents", "weights", "primary", "shifted", "latency_s"
+        *sizes._LONGEST_FIELDS, "session_opened", "intents", "weights", "primary", "shifted", "embedding", "latency_s"
     }  # fmt: skip
 
 
@@ -237,12 +256,20 @@ def test_a_cut_text_is_the_longest_beginning_that_fits(text: str, max_bytes: int
 def test_the_overhead_covers_key_headers_and_framing() -> None:
     from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-    longest_id = b"%b-%d-%d-recommendation" % (b"t" * 249, 2**31 - 1, 2**63 - 1)
-    builder = DefaultRecordBatchBuilder(2, 0, 1, 2**40, 7, 0, 10**9)
+    parent = b"01-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01-"
+    trace = (
+        (TRACE_PARENT, parent.ljust(MAX_TRACE_PARENT_BYTES, b"c")),
+        (TRACE_STATE, b"s" * MAX_TRACE_STATE_BYTES),
+    )
+    play = Record(2**63 - 1, None, None, 2**31 - 1, "t" * 249, headers=trace)
+    longest_source = f"/intentrec/{'a' * 100}"  # settings allow an app_id of 100 characters
     value = b"v" * 1_000_000
-    builder.append(0, 1_772_396_100_000, b"k" * 256, value, [(ID_HEADER, longest_id)])
-    latency = 24 - len(b"0.000000")  # digits that the publisher may add
-    assert len(builder.build()) + latency <= len(value) + sizes.OVERHEAD_BYTES
+    for headers in OutputHeaders(longest_source).of(play, "u" * 256, "2099-12-31T23:59:59.999Z", shifted=False):
+        builder = DefaultRecordBatchBuilder(2, 0, 1, 2**40, 7, 0, 10**9)
+        builder.append(0, 1_772_396_100_000, b"k" * 256, value, list(headers))
+        latency = 24 - len(b"0.000000")  # digits that the publisher may add
+        assert dict(headers).keys() >= {"intentrec-id", "ce_subject", TRACE_PARENT, TRACE_STATE}
+        assert len(builder.build()) + latency <= len(value) + sizes.OVERHEAD_BYTES
 
 
 def test_a_smaller_topic_leaves_less_and_the_smallest_one_bounds_a_batch() -> None:

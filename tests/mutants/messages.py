@@ -1,0 +1,75 @@
+"""Messages and their headers: what subscribers filter, trace and attribute by."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant
+
+MESSAGES, WRITER, HEADERS, SIZES = (
+    "stream/wire/messages.py",
+    "stream/pipeline/message_writer.py",
+    "stream/wire/output_headers.py",
+    "stream/wire/sizes.py",
+)
+TEST_HEADERS = "tests/unit/stream/wire/test_output_headers.py"
+TEST_WRITER = "tests/unit/stream/pipeline/test_message_writer.py"
+TEST_SIZES = "tests/unit/stream/wire/test_sizes.py"
+TEST_BUNDLES = "tests/unit/stream/bundles/test_message_sizes.py"
+TEST_CONTRACTS = "tests/contract/test_contracts.py"
+
+OUTPUT_MESSAGES = (
+    Mutant(
+        "messages: the trace of a play ends at the worker",
+        (Edit(HEADERS, "        if record.headers:\n", "        if False:\n"),),
+        (TEST_HEADERS,),
+    ),
+    Mutant(
+        "messages: the header says that no primary intent shifts",
+        (Edit(HEADERS, "self._shifted[shifted], ", "self._shifted[False], "),),
+        (TEST_HEADERS,),
+    ),
+    Mutant(
+        "messages: a subject that is no text",
+        (Edit(HEADERS, "user_id.isprintable() or not _NO_TEXT.search(user_id)", "True"),),
+        (TEST_HEADERS,),
+    ),
+    Mutant(
+        "messages: a trace state of any length",
+        (Edit(HEADERS, "len(state) > MAX_TRACE_STATE_BYTES or ", ""),),
+        (TEST_HEADERS,),
+    ),
+    Mutant(
+        "messages: headers are larger than the room that is left for them",
+        (Edit(SIZES, "OVERHEAD_BYTES = 3072\n", "OVERHEAD_BYTES = 1024\n"),),
+        (TEST_SIZES,),
+    ),
+    Mutant(
+        "messages: lists of two bundles for one play have one name",
+        (Edit(WRITER, "{source.partition}-{source.offset}-{bundle}", "{source.partition}-{source.offset}"),),
+        (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: queries are published though nobody asked",
+        (Edit("stream/pipeline/retrieval.py", "            if self._keeps_queries:\n", "            if True:\n"),),
+        (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: a popular list has a query that it was not searched with",
+        (Edit(WRITER, ", absent=ranked.popular)", ")"),),
+        (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: the vectors of a message are not counted before a bundle serves",
+        (Edit(SIZES, "    return bytes(4 * width) if width else UNSET\n", "    return UNSET\n"),),
+        (TEST_BUNDLES,),
+    ),
+    Mutant(
+        "messages: a vector in another byte order",
+        (Edit(WRITER, '"<f4"', '">f4"'),),
+        (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: a value that readers do not know",
+        (Edit(MESSAGES, 'Literal["none", "popular"]', 'Literal["none", "popular", "trending"]'),),
+        (TEST_CONTRACTS,),
+    ),
+)
