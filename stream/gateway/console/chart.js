@@ -1,15 +1,16 @@
 // A line chart over time as SVG, with a readout, marks for events, and its table.
 
 import { h, setText, svg } from "./dom.js";
-import { clock } from "./format.js";
+import { clock, duration } from "./format.js";
 
 const HEIGHT = 168;
 const PAD = { top: 10, right: 8, bottom: 22, left: 46 };
-const SPAN_MS = 5 * 60 * 1000;
+const LONGEST_MS = 5 * 60 * 1000;
+const SHORTEST_MS = 60 * 1000;
 const MAX_TABLE_ROWS = 30;
 
 /**
- * A chart of `series`: [{name, tone, of(sample)}], of the last five minutes. `write` turns a value into text. `update(samples, marks)`
+ * A chart of `series`: [{name, tone, of(sample)}], of the last five minutes, or as long as there are samples. `write` turns a value into text. `update(samples, marks)`
  * draws samples {t, …} and marks {t, label}; a value that is null is a gap.
  */
 export function lineChart({ title, series, write, floor = 0 }) {
@@ -45,20 +46,20 @@ export function lineChart({ title, series, write, floor = 0 }) {
   function draw() {
     const width = Math.max(240, plot.clientWidth || 480);
     const until = samples.at(-1)?.t ?? Date.now();
-    const shown = samples.filter((sample) => until - sample.t <= SPAN_MS);
+    const spanMs = Math.min(LONGEST_MS, Math.max(SHORTEST_MS, until - (samples[0]?.t ?? until)));
+    const shown = samples.filter((sample) => until - sample.t <= spanMs);
     const top = tidy(Math.max(floor, ...shown.flatMap((sample) => series.map((each) => each.of(sample) ?? 0))));
-    const x = (t) => width - PAD.right - ((until - t) / SPAN_MS) * (width - PAD.left - PAD.right);
+    const x = (t) => width - PAD.right - ((until - t) / spanMs) * (width - PAD.left - PAD.right);
     const y = (value) => HEIGHT - PAD.bottom - (value / top) * (HEIGHT - PAD.top - PAD.bottom);
     const parts = [0, top / 2, top].map((value) => [
       svg("line", { class: "grid", x1: PAD.left, x2: width - PAD.right, y1: y(value), y2: y(value) }),
       svg("text", { x: PAD.left - 8, y: y(value) + 4, "text-anchor": "end" }, write(value)),
     ]);
-    for (const minutes of [4, 2, 0]) {
-      const at = x(until - minutes * 60000);
-      const anchor = minutes ? "middle" : "end";
-      parts.push(svg("text", { x: at, y: HEIGHT - 5, "text-anchor": anchor }, minutes ? `−${minutes} min` : "now"));
+    for (const share of [1, 0.5, 0]) {
+      const [at, anchor] = [x(until - share * spanMs), share === 1 ? "start" : share ? "middle" : "end"];
+      parts.push(svg("text", { x: at, y: HEIGHT - 5, "text-anchor": anchor }, share ? `${duration((share * spanMs) / 1000)} ago` : "now"));
     }
-    for (const mark of marks.filter(({ t }) => until - t <= SPAN_MS && t <= until)) {
+    for (const mark of marks.filter(({ t }) => until - t <= spanMs && t <= until)) {
       const at = x(mark.t);
       const isLate = at > width - 90;
       parts.push(svg("line", { class: "mark", x1: at, x2: at, y1: PAD.top, y2: HEIGHT - PAD.bottom }));

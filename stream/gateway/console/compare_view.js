@@ -3,7 +3,7 @@
 import { path, request } from "./api.js";
 import { h, reconcile, setText } from "./dom.js";
 import { follow } from "./events.js";
-import { bundleName, duration, percent, plural, words } from "./format.js";
+import { bundleName, duration, intentName, percent, plural, words } from "./format.js";
 
 const SHOWN = 10;
 const MAX_INTENT_ROWS = 12;
@@ -78,11 +78,11 @@ export function compareView(root, { userId, health, signal, go, connection }) {
       key: ({ head, label }) => `${head} ${label}`,
       create: ({ head, label }) => {
         const cells = [h("td"), h("td"), h("td")];
-        return Object.assign(h("tr", {}, h("th", { scope: "row" }, label, " ", h("span", { class: "quiet" }, words(head))), cells), { cells });
+        return Object.assign(h("tr", {}, h("th", { scope: "row" }, label, " ", h("span", { class: "quiet" }, words(head))), cells), { fields: cells });
       },
-      update: ({ cells }, { one, other }) => {
+      update: ({ fields }, { one, other }) => {
         const points = Math.round((other - one) * 100);
-        [percent(one), percent(other), points ? `${points > 0 ? "+" : "−"}${Math.abs(points)} points` : "same"].forEach((text, at) => setText(cells[at], text));
+        [percent(one), percent(other), points ? `${points > 0 ? "+" : "−"}${Math.abs(points)} points` : "same"].forEach((text, at) => setText(fields[at], text));
       },
     });
   }
@@ -150,7 +150,7 @@ async function ask(each, userId, signal) {
 function showList(each, other) {
   const { recommendation, intents, problem } = each;
   const primary = intents?.primary;
-  setText(each.mood, primary ? `${primary.label}, ${percent(primary.probability)}` : "");
+  setText(each.mood, primary ? `${intentName(primary)}, ${percent(primary.probability)}` : "");
   setText(each.when, problem || (recommendation ? `Answer to play ${recommendation.event_id}, after ${duration(recommendation.latency_s)}` : "Loading…"));
   const ranks = new Map((other.recommendation?.items ?? []).map(({ item_id }, at) => [item_id, at + 1]));
   const items = (recommendation?.items ?? []).slice(0, SHOWN).map((item, at) => ({ item, rank: at + 1, there: ranks.get(item.item_id) }));

@@ -45,6 +45,22 @@ export function words(name) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+/** A label of an intent by itself. A label without letters says nothing without its intent: "Rating 3". */
+export function intentName({ head, label }) {
+  return /\p{L}/u.test(label) ? label : `${words(head)} ${label}`;
+}
+
+/** The likeliest label of each intent but the primary one, by weight, as {head, label, probability}. */
+export function otherIntents({ intents, weights, primary }) {
+  return Object.keys(intents)
+    .filter((head) => head !== primary?.head && Object.keys(intents[head]).length)
+    .sort((a, b) => (weights?.[b] ?? 0) - (weights?.[a] ?? 0))
+    .map((head) => {
+      const [label, probability] = Object.entries(intents[head]).reduce((best, each) => (each[1] > best[1] ? each : best));
+      return { head, label, probability };
+    });
+}
+
 /** "1 play", "2 plays". */
 export function plural(count, noun) {
   return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;

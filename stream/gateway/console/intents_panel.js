@@ -5,19 +5,26 @@ import { percent, words } from "./format.js";
 import { hueOf } from "./hues.js";
 
 const SHOWN = 5;
+/** Few probabilities are above a half: until one is, a full bar is a half. It never goes back, so that a bar that shrinks has fallen. */
+const HALF = 0.5;
 
 /** The panel. `update(intents, before)` shows an intent update; bars have a mark where they stood before. */
 export function intentsPanel() {
   const attention = h("div", { class: "attention", role: "img" });
   const heads = h("div", { class: "heads", data: { testid: "intents" } });
+  const scale = h("p", { class: "quiet" });
+  let full = HALF;
   const empty = h("p", { class: "empty" }, "Nothing is known of this member yet. The first play opens a session, and the intents appear here.");
-  const element = h("section", { class: "panel intents", "aria-labelledby": "intents-title" }, h("h2", { id: "intents-title" }, "Intents"), empty, attention, heads);
+  const element = h("section", { class: "panel intents", "aria-labelledby": "intents-title" }, h("h2", { id: "intents-title" }, "Intents"), empty, attention, heads, scale);
   return {
     element,
     update(intents, before) {
       empty.hidden = Boolean(intents);
-      attention.hidden = heads.hidden = !intents;
+      attention.hidden = heads.hidden = scale.hidden = !intents;
       if (!intents) return;
+      if (Object.values(intents.intents).some((labels) => Math.max(...Object.values(labels)) > HALF)) full = 1;
+      setStyle(heads, { "--full": full });
+      setText(scale, `A full bar is ${percent(full)}; the dark mark is where it stood before.`);
       const byWeight = Object.keys(intents.intents).sort((a, b) => (intents.weights[b] ?? 0) - (intents.weights[a] ?? 0));
       setAttribute(attention, "aria-label", `How much each intent matters now: ${byWeight.map((head) => `${words(head)} ${percent(intents.weights[head] ?? 0)}`).join(", ")}`);
       reconcile(attention, byWeight, {

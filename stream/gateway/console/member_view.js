@@ -5,7 +5,7 @@ import { rowsOf } from "./changes.js";
 import { showDetails } from "./details.js";
 import { h, setAttribute, setStyle, setText } from "./dom.js";
 import { follow } from "./events.js";
-import { bundleName, duration, percent, words } from "./format.js";
+import { bundleName, duration, intentName, otherIntents, percent, words } from "./format.js";
 import { hueOf } from "./hues.js";
 import { intentsPanel } from "./intents_panel.js";
 import { MemberState } from "./member_state.js";
@@ -37,7 +37,7 @@ export function memberView(root, { userId, signal, go, connection, announce }) {
 
   function draw() {
     const verb = isPlayed ? "Play" : "Details of";
-    hero.update(state);
+    hero.update(state, isPlayed);
     rows.update(state.recommendation, state.recommendationBefore, state.intents?.intents, verb);
     intents.update(state.intents, state.intentsBefore);
     plays.update(state.plays);
@@ -62,7 +62,7 @@ export function memberView(root, { userId, signal, go, connection, announce }) {
     if (!newest?.isOwn || performance.now() - spokenMs < SPOKEN_EVERY_MS) return;
     spokenMs = performance.now();
     const first = rowsOf(state.recommendation)[0];
-    announce(`${newest.item.title} played. In the mood for ${state.intents?.primary?.label ?? "nothing yet"}. First row: ${first?.title ?? "none"}.`);
+    announce(`${newest.item.title} played. Wants now: ${state.intents?.primary ? intentName(state.intents.primary) : "nothing yet"}. First row: ${first?.title ?? "none"}.`);
   }
 
   // Intents and list of one play come one after the other: they are drawn as one picture.
@@ -113,13 +113,13 @@ function heroOf() {
   );
   return {
     element,
-    update({ intents, recommendation, plays, newest }) {
+    update({ intents, recommendation, plays, newest }, isPlayed) {
       const primary = intents?.primary;
       const names = primary ? Object.keys(intents.intents[primary.head]) : [];
       setStyle(element, { "--hue": primary ? hueOf(names, primary.label) : 250 });
-      setText(lead, primary ? "In the mood for" : "Nothing is known yet");
-      setText(label, primary ? primary.label : "Popular titles for a start");
-      setText(about, primary ? `${words(primary.head)}: ${percent(primary.probability)} likely for the next play${intents.shifted ? ", and it has just changed" : ""}` : "The first play opens a session. Press a title.");
+      setText(lead, primary ? "Wants now" : "Nothing is known yet");
+      setText(label, primary ? intentName(primary) : "Popular titles for a start");
+      setText(about, primary ? aboutIntents(intents) : `The first play opens a session. ${isPlayed ? "Press a title." : "Be this member, and press a title."}`);
       const ownPlay = plays.find((play) => play.seenAfterS !== undefined);
       setText(latency, duration(ownPlay?.seenAfterS));
       setText(pipeline, duration(newest?.latencyS));
@@ -127,6 +127,12 @@ function heroOf() {
       setAttribute(element, "data-known", Boolean(primary));
     },
   };
+}
+
+function aboutIntents(intents) {
+  const { primary, shifted } = intents;
+  const first = `${words(primary.head)}, ${percent(primary.probability)} likely for the next play${shifted ? "; it has just changed" : ""}`;
+  return [first, ...otherIntents(intents).map((other) => `${words(other.head)}: ${other.label} ${percent(other.probability)}`)].join(" · ");
 }
 
 function memberBar({ userId, isPlayed, go, onPlayed }) {
@@ -151,7 +157,7 @@ function memberBar({ userId, isPlayed, go, onPlayed }) {
       h("button", { type: "submit", class: "plain" }, "Show"),
     ),
     h("button", { type: "button", class: "plain", on: { click: () => go(newMember()) } }, "New member"),
-    h("label", { class: "switch", for: "be" }, switched, h("span", {}, "Be this member: a press on a title plays it")),
+    h("label", { class: "switch", for: "be" }, switched, h("span", {}, "Be this member")),
   );
 }
 

@@ -1,7 +1,7 @@
 // The session's plays as they come, each with what it changed.
 
-import { h, reconcile, setText } from "./dom.js";
-import { duration, moment, percent, plural } from "./format.js";
+import { h, reconcile, setAttribute, setText } from "./dom.js";
+import { duration, intentName, moment, percent, plural } from "./format.js";
 
 const MAX_SHOWN = 30;
 
@@ -27,7 +27,7 @@ export function playsPanel() {
           reconcile(parts.changes, changeTexts(play), {
             key: ([name]) => name,
             create: () => h("li"),
-            update: (line, [, text]) => setText(line, text),
+            update: (line, [, text, tone]) => (setText(line, text), setAttribute(line, "class", tone)),
           });
         },
       });
@@ -54,9 +54,10 @@ function whenText(play) {
 function changeTexts(play) {
   const texts = [];
   if (play.coalesced) texts.push(["coalesced", `answers ${plural(play.coalesced, "play")} together`]);
-  if (play.shifted && play.primary) texts.push(["shifted", `intent moved to ${play.primary.label}`]);
+  if (play.shifted && play.primary) texts.push(["shifted", `intent moved to ${intentName(play.primary)}`]);
   for (const { head, label, from, to } of play.intentChanges ?? []) {
-    texts.push([`${head} ${label}`, `${label} ${to > from ? "▲" : "▼"} ${percent(from)} → ${percent(to)}`]);
+    const isRise = to > from;
+    texts.push([`${head} ${label}`, `${intentName({ head, label })} ${isRise ? "▲" : "▼"} ${percent(from)} → ${percent(to)}`, isRise ? "rise" : "fall"]);
   }
   const { entered = 0, climber, leader } = play.listChanges ?? {};
   if (leader) texts.push(["leader", `first is now ${leader.title ?? leader.item_id}`]);

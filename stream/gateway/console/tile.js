@@ -1,9 +1,9 @@
 // A title as a button: its name, what describes it, and why it is shown.
 
-import { itemOf, labelsOfItem } from "./catalogue.js";
+import { itemOf } from "./catalogue.js";
 import { reasonOf } from "./changes.js";
 import { h, setAttribute, setStyle, setText } from "./dom.js";
-import { leadingLabel } from "./hues.js";
+import { labelsOfItem, leadingLabel } from "./hues.js";
 
 const MAX_LABELS = 2;
 
@@ -41,7 +41,7 @@ function describe(element, known) {
   setText(parts.verb, `${verb} `);
   setText(parts.rank, rank ? String(rank) : "");
   setText(parts.move, move > 0 ? `▲ ${move}` : move < 0 ? `▼ ${-move}` : move === null ? "new" : "");
-  setAttribute(parts.move, "class", `move ${move > 0 || move === null ? "up" : "down"}`);
+  setAttribute(parts.move, "class", `move ${move > 0 ? "up" : move < 0 ? "down" : ""}`);
   setText(parts.title, item.title ?? item.item_id);
   setText(parts.about, labels.join(" · "));
   setText(parts.reason, reasonOf(item) ?? "");
