@@ -91,8 +91,9 @@ layers: $(INSTALLED) ## check the layers between packages with import-linter
 check: lint types layers fast ## run all fast checks: under 90 s
 
 .PHONY: contracts
-contracts: $(INSTALLED) ## generate AsyncAPI and JSON Schema from the code
+contracts: $(INSTALLED) ## generate AsyncAPI, JSON Schema and OpenAPI from the code
 	@$(BIN)/python -m stream.wire.schemas
+	@$(BIN)/python -m stream.gateway.contract
 
 .PHONY: documents
 documents: $(INSTALLED) ## write the generated documents anew: reference, benchmarks, quality, index of decisions

@@ -75,7 +75,7 @@ class GatewayProcess:
             with contextlib.closing(listening):
                 self.port = int(listening.getsockname()[1])
                 async with serve_health(
-                    self.settings, self.metrics, live=lambda: None, ready=self._not_ready
+                    self.settings, self.metrics, live=lambda: None, ready=self.not_ready
                 ) as self.health_port:
                     await self._until_stopped(self._serve(access, play_check, listening))
         except IntentRecError as error:
@@ -143,7 +143,7 @@ class GatewayProcess:
                 play_check=play_check,
                 status=status,
                 is_ready=reader.is_ready,
-                not_ready=self._not_ready,
+                not_ready=self.not_ready,
             )
             self._watch(gateway, reader)
             server = _Server(
@@ -203,7 +203,8 @@ class GatewayProcess:
         outcome = ForwardOutcome.ANSWERED if is_answered else ForwardOutcome.FAILED
         self.metrics.gateway_forwarded.labels(outcome).inc()
 
-    def _not_ready(self) -> str | None:
+    def not_ready(self) -> str | None:
+        """Why the gateway cannot answer for all of its members; None if it can."""
         if self._stop.is_set():
             return "stopping"
         if self._gateway is None:

@@ -10,7 +10,7 @@ from stream.gateway.problems import Problem, ProblemKind
 
 #: Clients whose requests are counted; of more than these, the one that was quiet longest is forgotten.
 _MAX_CLIENTS = 100_000
-_BURST_S = 2.0
+_BURST_S, _ROUNDING_S = 2.0, 1e-6
 
 
 class RequestRates:
@@ -32,7 +32,7 @@ class RequestRates:
         due_s = max(self._due_s.get(client, now_s), now_s)
         ahead_s = due_s + step_s - now_s
         burst_s = max(_BURST_S, step_s)
-        if ahead_s > burst_s:
+        if ahead_s > burst_s + _ROUNDING_S:
             raise Problem(
                 ProblemKind.TOO_MANY_REQUESTS,
                 f"allowed: {self._per_s:g} requests a second, and {self._per_s * burst_s:g} at once",

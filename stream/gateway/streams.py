@@ -7,6 +7,7 @@ same memory however slow its reader is: two references, and what the socket buff
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 
@@ -15,6 +16,7 @@ from stream.gateway.member_states import Kind, MemberState, Newest
 #: How soon a browser connects again after its stream ended.
 RETRY = b"retry: 1000\n\n"
 HEARTBEAT = b": heartbeat\n\n"
+_ID = re.compile(r"[0-9]{1,10}" + len(Kind) * r"-(x|[0-9]{1,19})")
 #: Messages that wait in a stream of all members: a few seconds of what it may send.
 _MAX_WAITING = 1000
 
@@ -31,11 +33,10 @@ class Cursor:
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """The inverse of ``str()``; the beginning for anything else, because an id that is not ours names nothing."""
-        parts = text.split("-")
-        if len(parts) != 1 + len(Kind) or not parts[0].isdecimal() or len(text) > 64:
+        if not _ID.fullmatch(text):
             return cls()
-        sent = {kind: int(part) for kind, part in zip(Kind, parts[1:], strict=True) if part.isdecimal()}
-        return cls(int(parts[0]), sent)
+        partition, *offsets = text.split("-")
+        return cls(int(partition), {kind: int(sent) for kind, sent in zip(Kind, offsets, strict=True) if sent != "x"})
 
     def __str__(self) -> str:
         return "-".join([str(self.partition), *(str(self.offsets.get(kind, "x")) for kind in Kind)])

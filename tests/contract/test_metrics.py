@@ -39,6 +39,17 @@ INSTRUMENTS = {
     "engine_slots_used": "gauge",
     "fallbacks": "counter",
     "forgotten_members": "counter",
+    "gateway_bytes": "gauge",
+    "gateway_evicted_members": "counter",
+    "gateway_forwarded": "counter outcome",
+    "gateway_members": "gauge",
+    "gateway_messages": "counter outcome",
+    "gateway_partitions_ready": "gauge",
+    "gateway_plays": "counter outcome",
+    "gateway_request_seconds": "histogram path",
+    "gateway_requests": "counter path outcome",
+    "gateway_skipped_events": "counter",
+    "gateway_streams": "gauge",
     "hidden_lists": "counter filter reason",
     "index_recall_ratio": "gauge",
     "item_counts_sequence": "gauge",
@@ -100,7 +111,7 @@ def test_names_types_and_labels_are_frozen() -> None:
 
 def test_nothing_about_a_member_or_an_item_is_a_label() -> None:
     labels = {label for text in instruments(Metrics()).values() for label in text.split()[1:]}
-    assert labels == {"bundle", "field", "filter", "head", "kind", "outcome", "reason", "result", "stage"}
+    assert labels == {"bundle", "field", "filter", "head", "kind", "outcome", "path", "reason", "result", "stage"}
 
 
 def test_each_value_of_an_enum_is_there_before_it_happens() -> None:

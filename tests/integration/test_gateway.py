@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
 from stream.local_kafka.broker import Broker
+from stream.wire.routing import home_partition
 from tests.rigs.broker_fixtures import RigMaker
-from tests.rigs.gateway_rig import messages, running, stream, until
-from tests.rigs.rig import Rig
+from tests.rigs.gateway_rig import RunningGateway, a_process_of_its_own, messages, running, stream, until
+from tests.rigs.rig import NUM_PARTITIONS, Rig
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,22 +41,17 @@ def test_the_newest_messages_of_a_member_are_answered_as_they_are(rig: Rig) -> N
                 assert cut == found | {"items": found["items"][:2]}
                 assert (await gateway.get("/v1/users/a%2F%C3%BC/intents"))["primary"]["label"] == "drama"
                 offset = await written.answer("a/ü")
-                await until(lambda: _has(gateway, "/v1/users/a%2F%C3%BC/intents", f"e{offset}"))
+                await until(lambda: gateway.answers("/v1/users/a%2F%C3%BC/intents", f"e{offset}"))
 
     asyncio.run(body())
-
-
-async def _has(gateway: Any, path: str, event_id: str) -> bool:
-    status, found = await gateway.ask(path)
-    return status == 200 and found["event_id"] == event_id
 
 
 def test_a_stream_begins_with_the_state_and_goes_on_with_changes(rig: Rig) -> None:
     async def body() -> None:
         async with messages(rig.settings) as written, running(rig.settings) as gateway:
             await written.answer("u")
-            await until(lambda: _has(gateway, "/v1/users/u/intents", "e0"))
-            await until(lambda: _has(gateway, "/v1/users/u/recommendations", "e0"))
+            await until(lambda: gateway.answers("/v1/users/u/intents", "e0"))
+            await until(lambda: gateway.answers("/v1/users/u/recommendations", "e0"))
             async with stream(gateway, "/v1/users/u/stream") as events:
                 first, second = await events.next(), await events.next()
                 assert [first.kind, second.kind] == ["intents", "recommendations"]
@@ -62,3 +66,234 @@ def test_a_stream_begins_with_the_state_and_goes_on_with_changes(rig: Rig) -> No
                 assert (await events.next()).data["event_id"] == f"e{offset}"
 
     asyncio.run(body())
+
+
+def test_a_member_nobody_has_seen_gets_what_is_popular_marked_so(
+    embedded_broker: Broker, make_serving_rig: ServingRigMaker
+) -> None:
+    rig, (bundle, _) = make_serving_rig(embedded_broker)
+    announce_bundle(rig, bundle)
+
+    async def body() -> None:
+        async with running(rig.settings) as gateway:
+            status, found = await gateway.ask("/v1/users/new/intents")
+            assert (status, found["type"]) == (404, "urn:intentrec:problem:unknown-member")
+            await until(lambda: _answers(gateway, "/v1/users/new/recommendations"))
+            popular = await gateway.get("/v1/users/new/recommendations?k=3")
+            # A filter of this domain reads a value of the member and has no default: it hides every item, and says so.
+            hiding = {"filter": "at_most", "key": "maturity", "reason": "member_unknown", "value": "max_maturity"}
+            assert popular == {
+                "user_id": "new",
+                "known": False,
+                "bundle": bundle.version,
+                "fallback": "popular",
+                "items": [],
+                "hidden_by": [hiding],
+            }
+            first = (await gateway.get("/v1/items?q=ITEM+7&limit=5"))["items"][0]
+            assert (await gateway.get(f"/v1/items/{first['item_id']}")) == first
+            similar = await gateway.get(f"/v1/items/{first['item_id']}/similar?k=3")
+            scores = [item["score"] for item in similar["items"]]
+            assert len(scores) == 3
+            assert scores == sorted(scores, reverse=True)
+            assert first["item_id"] not in [item["item_id"] for item in similar["items"]]
+            assert (await gateway.ask("/v1/items/nope/similar"))[0] == 404
+
+    asyncio.run(body())
+
+
+async def _answers(gateway: Any, path: str) -> bool:
+    status, _ = await gateway.ask(path)
+    return status == 200
+
+
+def test_a_token_of_one_member_never_reaches_another(rig: Rig, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("s" * 40)
+    ours, theirs, operator = (_token(key, sub) for sub in ("a", "b", "service intentrec:operator"))
+
+    async def body() -> None:
+        async with messages(rig.settings) as written, running(rig.settings, gateway_key_file=key) as gateway:
+            await written.answer("a")
+            await until(lambda: _answers_with(gateway, "/v1/users/a/intents", ours))
+            for path in ("intents", "recommendations", "stream"):
+                assert await _problem(gateway, f"/v1/users/a/{path}", theirs) == (403, "other-member")
+                assert await _problem(gateway, f"/v1/users/a/{path}", None) == (401, "no-token")
+            assert await _problem(gateway, "/v1/users/a/tickets", theirs, method="POST") == (403, "other-member")
+            play = {"event_id": "e", "user_id": "a", "item_id": "i", "ts": rig.began_ms}
+            assert await _problem(gateway, "/v1/plays", theirs, method="POST", json=play) == (403, "other-member")
+            for path in ("/v1/users", "/v1/updates", "/v1/status"):
+                assert await _problem(gateway, path, ours) == (403, "operators-only")
+            assert await _answers_with(gateway, "/v1/users/a/intents", operator)
+            assert await _answers_with(gateway, "/v1/status", operator)
+            with pytest.raises(AssertionError):
+                await gateway.get("/v1/users/a/intents", headers={"Authorization": "Bearer x"})
+
+    asyncio.run(body())
+    assert not rig.outputs(rig.settings.plays_topic), "no play may have been sent"
+
+
+def test_a_ticket_opens_one_stream_of_its_member_once(rig: Rig, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("s" * 40)
+
+    async def body() -> None:
+        async with messages(rig.settings) as written, running(rig.settings, gateway_key_file=key) as gateway:
+            await written.answer("a")
+            token = {"Authorization": f"Bearer {_token(key, 'a')}"}
+            _, found = await gateway.ask("/v1/users/a/tickets", "POST", headers=token)
+            path = f"/v1/users/{{}}/stream?ticket={found['ticket']}"
+            async with stream(gateway, path.format("a")) as events:
+                assert (await events.next()).data["user_id"] == "a"
+            assert await _problem(gateway, path.format("a"), None) == (401, "invalid-ticket")
+            _, found = await gateway.ask("/v1/users/a/tickets", "POST", headers=token)
+            other = f"/v1/users/b/stream?ticket={found['ticket']}"
+            assert await _problem(gateway, other, None) == (401, "invalid-ticket")
+
+    asyncio.run(body())
+
+
+def test_a_play_is_in_the_topic_with_key_and_partition_before_the_client_is_told(rig: Rig) -> None:
+    async def body() -> dict[str, Any]:
+        async with running(rig.settings) as gateway:
+            play = {"event_id": "e1", "user_id": "ü", "item_id": "i1", "ts": rig.began_ms, "later": True}
+            status, sent = await gateway.ask("/v1/plays", "POST", json=play, headers={"traceparent": "00-ab-cd-01"})
+            assert (status, sent["event_id"], sent["topic"]) == (202, "e1", rig.settings.plays_topic)
+            assert sent["partition"] == home_partition("ü".encode(), NUM_PARTITIONS)
+            return sent
+
+    sent = asyncio.run(body())
+    (record,) = rig.outputs(rig.settings.plays_topic)
+    assert (record.key, json.loads(record.value)["event_id"]) == ("ü".encode(), "e1")
+    assert record.headers == {"traceparent": b"00-ab-cd-01"}
+    assert sent["offset"] == 0
+
+
+#: What a worker would reject, and how the gateway says so. The last one says more about itself than it may.
+REJECTED = [
+    (b"", 400, "empty"),
+    (b"{", 400, "malformed"),
+    (b"x" * 1_000_001, 413, None),
+    (b'{"event_id":"e","user_id":"u","item_id":"i","ts":1}', 422, "out_of_range"),
+    (b'{"event_id":"e","user_id":"u","item_id":"i","ts":"2099-01-01"}', 422, "future"),
+    (b'{"event_id":"e","user_id":"u","ts":1772396100000}', 422, "invalid_field"),
+    (b'{"event_id":"e","user_id":"u","item_id":"i","ts":1772396100000,"schema_version":2}', 422, "unknown_schema"),
+]
+
+
+def test_a_play_that_a_worker_would_reject_is_refused_with_its_reason_and_not_sent(rig: Rig) -> None:
+    async def body() -> None:
+        async with running(rig.settings) as gateway:
+            for value, status, reason in REJECTED:
+                found = await gateway.ask("/v1/plays", "POST", data=value)
+                assert (found[0], found[1].get("reason")) == (status, reason), found
+
+    asyncio.run(body())
+    assert not rig.outputs(rig.settings.plays_topic)
+
+
+def test_two_gateways_share_the_members_and_one_takes_over_when_the_other_is_killed(rig: Rig) -> None:
+    async def body() -> None:
+        users = [f"u{n}" for n in range(12)]
+        async with messages(rig.settings) as written, running(rig.settings) as first:
+            for user in users:
+                await written.answer(user)
+            async with a_process_of_its_own(rig) as (second, process):
+                await until(lambda: _have(2, first, second))
+                taken = set(await second.partitions())
+                there = [user for user in users if home_partition(user.encode(), NUM_PARTITIONS) in taken]
+                assert 0 < len(there) < len(users)
+                for gateway in (first, second):
+                    for user in users:
+                        found = await gateway.get(f"/v1/users/{user}/recommendations?k=1")
+                        assert (found["user_id"], len(found["items"])) == (user, 1)
+                headers = {"Intentrec-Forwarded": "1"}
+                path = f"/v1/users/{there[0]}"
+                assert await _problem(first, f"{path}/intents", None, headers=headers) == (503, "no-owner")
+                async with stream(first, f"{path}/stream") as events:
+                    seen = [await events.next(), await events.next()]
+                    offset = await written.answer(there[0])
+                    seen += [await events.next(), await events.next()]
+                    assert {event.data["event_id"] for event in seen[2:]} == {f"e{offset}"}
+                    process.send(signal.SIGKILL)
+                    assert await events.next() is None
+            # EventSource comes back at once, and again and again: until the member has a new owner, its streams just end.
+            async with stream(first, f"{path}/stream?last_event_id={seen[-1].id}") as events:
+                assert (await events.next()).data == {"reason": "moved"}
+            offset = await written.answer(there[0])
+            await until(lambda: first.answers(f"{path}/intents", f"e{offset}"))
+            await until(lambda: first.answers(f"{path}/recommendations", f"e{offset}"))
+            async with stream(first, f"{path}/stream?last_event_id={seen[-1].id}") as events:
+                assert [(await events.next()).data["event_id"] for _ in range(2)] == [f"e{offset}"] * 2
+            assert len(await first.partitions()) == NUM_PARTITIONS
+
+    asyncio.run(body())
+
+
+async def _have(num: int, *gateways: RunningGateway) -> bool:
+    return {len(await gateway.partitions()) for gateway in gateways} == {num}
+
+
+def test_the_page_of_the_api_needs_nothing_from_elsewhere(rig: Rig) -> None:
+    async def body() -> None:
+        async with running(rig.settings) as gateway:
+            async with gateway.client.get(gateway.url + "/docs") as answer:
+                page, policy = await answer.text(), answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+            assert "data:," in sources
+            assert len(sources) == 4
+            for source in sources:
+                if source != "data:,":
+                    assert source.startswith("/"), source
+                    async with gateway.client.get(gateway.url + source) as answer:
+                        assert answer.status == 200
+            assert (await gateway.get("/v1/openapi.json"))["openapi"].startswith("3.1")
+
+    asyncio.run(body())
+
+
+def test_it_ends_with_0_on_sigterm_and_says_goodbye_to_its_streams(rig: Rig) -> None:
+    async def body() -> None:
+        async with a_process_of_its_own(rig) as (gateway, process):
+            async with stream(gateway, "/v1/users/u/stream") as events:
+                process.send(signal.SIGTERM)
+                assert (await events.next()).data == {"reason": "stopping"}
+                assert await events.next() is None
+            assert process.wait() == 0, process.log()[-3000:]
+
+    asyncio.run(body())
+
+
+def test_without_a_key_it_refuses_to_serve_others(rig: Rig) -> None:
+    process = rig.start_worker(module="stream.cli", arguments=["gateway", "--host", "0.0.0.0"])
+    assert process.wait(90) == 2
+    assert "set gateway_key_file" in process.log()
+
+
+async def _answers_with(gateway: RunningGateway, path: str, token: str) -> bool:
+    status, _ = await gateway.ask(path, headers={"Authorization": f"Bearer {token}"})
+    return status == 200
+
+
+async def _problem(
+    gateway: RunningGateway,
+    path: str,
+    token: str | None,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    **options: Any,
+) -> tuple[int, str]:
+    """Status and kind of the problem that a request is answered with."""
+    given = (headers or {}) | ({} if token is None else {"Authorization": f"Bearer {token}"})
+    async with gateway.client.request(method, gateway.url + path, headers=given, **options) as answer:
+        assert answer.headers["Content-Type"] == "application/problem+json", await answer.text()
+        found = await answer.json(content_type=None)
+        assert found["status"] == answer.status
+        return answer.status, found["type"].rpartition(":")[2]
+
+
+def _token(key: Path, sub_and_scope: str) -> str:
+    sub, _, scope = sub_and_scope.partition(" ")
+    claims = {"sub": sub, "scope": scope, "exp": int(time.time()) + 600}
+    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(key.read_bytes()))

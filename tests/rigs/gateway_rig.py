@@ -1,4 +1,4 @@
-"""Gateways in the test's own process, on a real broker: their HTTP is real, and messages are written to the topics as a worker does."""
+"""Gateways on a real broker, in the test's process or in one of their own. Messages are written to the topics as workers do."""
 
 from __future__ import annotations
 
@@ -14,25 +14,21 @@ import aiohttp
 from aiokafka import AIOKafkaProducer
 
 from stream.gateway.process import GatewayProcess
+from stream.local_kafka.ports import free_port
 from stream.ops.metrics import Metrics
 from stream.settings import Settings
 from stream.wire.routing import home_partition
-from tests.rigs.rig import NUM_PARTITIONS
+from tests.rigs.rig import ANSWERS_WITHIN_S, NUM_PARTITIONS, Rig, Worker
 
 WITHIN_S = 40.0
 
 
-@dataclass
+@dataclass(eq=False)
 class RunningGateway:
-    """A gateway that serves, and the task that runs it."""
+    """A gateway at a URL."""
 
-    process: GatewayProcess
-    task: asyncio.Task[None]
+    url: str
     client: aiohttp.ClientSession
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.process.port}"
 
     async def ask(self, path: str, method: str = "GET", **options: Any) -> tuple[int, Any]:
         """Status and JSON of a request."""
@@ -45,31 +41,49 @@ class RunningGateway:
         assert status == 200, found
         return found
 
-    async def kill(self) -> None:
-        """Ends it without a word to anybody, as far as that goes inside one process: the group notices by its timeout."""
-        self.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.task
+    async def partitions(self) -> list[int]:
+        """The partitions that it has, once it knows their members; none before."""
+        try:
+            _, found = await self.ask("/v1/status")
+        except aiohttp.ClientError:
+            return []
+        gateway = found["gateway"]
+        return gateway["partitions"] if gateway["ready"] else []
+
+    async def answers(self, path: str, event_id: str) -> bool:
+        """Whether a path of a member tells of this play by now."""
+        status, found = await self.ask(path)
+        return bool(status == 200 and found["event_id"] == event_id)
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, *, ready: bool = True, **options: Any) -> AsyncIterator[RunningGateway]:
-    """A gateway with these settings, ended at the end."""
+async def running(settings: Settings, **options: Any) -> AsyncIterator[RunningGateway]:
+    """A gateway with these settings in this process, ready; ended at the end."""
     own = settings.model_copy(
-        update={"gateway_port": 0, "metrics_port": 0, "gateway_heartbeat_s": 0.5, "gateway_read_back_s": 3600.0} | options
+        update={"gateway_port": 0, "metrics_port": 0, "gateway_heartbeat_s": 0.5, "gateway_read_back_s": 3600.0}
+        | options
     )
     process = GatewayProcess(own, Metrics())
     task = asyncio.create_task(process.run())
     async with aiohttp.ClientSession() as client:
-        gateway = RunningGateway(process, task, client)
         try:
-            if ready:
-                await until(lambda: process._not_ready() is None, task)
-            yield gateway
+            await until(lambda: process.not_ready() is None, task)
+            yield RunningGateway(f"http://127.0.0.1:{process.port}", client)
         finally:
             process.stop()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+@contextlib.asynccontextmanager
+async def a_process_of_its_own(rig: Rig, **environment: str) -> AsyncIterator[tuple[RunningGateway, Worker]]:
+    """A gateway as ``intentrec gateway`` runs it, ready."""
+    port = free_port()
+    process = rig.start_worker(module="stream.cli", arguments=["gateway", "--port", str(port)], **environment)
+    async with aiohttp.ClientSession() as client:
+        gateway = RunningGateway(f"http://127.0.0.1:{port}", client)
+        await until(gateway.partitions, within_s=ANSWERS_WITHIN_S)
+        yield gateway, process
 
 
 async def until(holds: Callable[[], Any], *tasks: asyncio.Task[None], within_s: float = WITHIN_S) -> Any:
@@ -97,7 +111,9 @@ class Messages:
     producer: AIOKafkaProducer
     offsets: dict[int, int] = field(default_factory=dict)
 
-    async def answer(self, user_id: str, *, bundle: str = "b000000000001", offset: int | None = None, **fields: Any) -> int:
+    async def answer(
+        self, user_id: str, *, bundle: str = "b000000000001", offset: int | None = None, **fields: Any
+    ) -> int:
         """Both answers to a play of the member; returns its offset."""
         partition = home_partition(user_id.encode(), NUM_PARTITIONS)
         if offset is None:
