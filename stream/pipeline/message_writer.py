@@ -17,6 +17,7 @@ from stream.pipeline.folding import PendingAnswer, rejected
 from stream.pipeline.sessions import session_id
 from stream.wire.codec import encode_output
 from stream.wire.messages import (
+    ClosedSession,
     Coalesced,
     HiddenBy,
     IntentUpdate,
@@ -27,7 +28,7 @@ from stream.wire.messages import (
 )
 from stream.wire.output_headers import OutputHeaders
 from stream.wire.records import OutputKind, OutputRecord
-from stream.wire.sizes import with_short_titles
+from stream.wire.sizes import closed_label, with_short_titles
 
 if TYPE_CHECKING:
     from index.filters import HidingFilter
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from stream.pipeline.bundle_counts import BundleCounts
     from stream.pipeline.coalescing import CoalescedPlays
     from stream.pipeline.config import PipelineConfig
+    from stream.pipeline.sessions import ClosedSessions
     from stream.pipeline.shown_items import ShownItems
     from stream.wire.deferred_counts import DeferredCounts
 
@@ -61,6 +63,7 @@ class _Columns:
     previous_primary: list[int]
     shifted: list[bool]
     session_ms: list[int]
+    before: ClosedSessions
     opened: list[bool]
     event_hash: list[int]
     session_event: list[int]
@@ -84,6 +87,7 @@ class MessageWriter:
         self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
+        self._closed_labels = [closed_label(name, label) for _, _, name, label in self._flat]
         self._labels = [_object(labels) for _, labels in heads]
         self._heads = _object([name for name, _ in heads])
         self._headers = OutputHeaders(config.source)
@@ -144,12 +148,12 @@ class MessageWriter:
             recommendation_id=f"{source.partition}-{source.offset}-{bundle}",
             query=columns.queries[row],
         )
+        opener = self._opener(answer, columns, row, earlier)
         shifted = _shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row]
         intent = IntentUpdate(
             user_id=user_id,
             session_id=session,
-            session_opened=_opened(answer, columns, row)
-            or any(_opens_session_of(row, its_row, its_answer, columns) for its_answer, its_row in earlier),
+            session_opened=opener is not None,
             event_id=event_id,
             event_time=event_time,
             bundle=bundle,
@@ -162,6 +166,7 @@ class MessageWriter:
             shifted=shifted,
             coalesced=coalesced,
             catalogue_offset=catalogue_offset,
+            closed_session=UNSET if opener is None else self._closed_session(user_id, columns, row, *opener),
             embedding=columns.embeddings[row],
         )
         whole = encode_output(recommendation), encode_output(intent)
@@ -208,6 +213,33 @@ class MessageWriter:
         is_used = columns.counts is not None and (self._uses_counts or columns.popular[row])
         return columns.counts.table.sequence if columns.counts is not None and is_used else UNSET
 
+    @staticmethod
+    def _opener(
+        answer: PendingAnswer, columns: _Columns, row: int, earlier: CoalescedPlays
+    ) -> tuple[PendingAnswer, int] | None:
+        """Of the answered plays the one that opened the session which the output at ``row`` names, and its row; None if none."""
+        if _opened(answer, columns, row):
+            return answer, row
+        opening = (one for one in earlier if _opens_session_of(row, one[1], one[0], columns)) if earlier else ()
+        return next(iter(opening), None)
+
+    def _closed_session(
+        self, user_id: str, columns: _Columns, row: int, opener: PendingAnswer, its_row: int
+    ) -> ClosedSession | UnsetType:
+        """The session before that of ``row``, which a play opened that has the row ``its_row``."""
+        before = columns.before
+        if not before.held[row]:
+            return UNSET
+        start_ms, num_plays = int(before.start_ms[row]), int(before.num_plays[row])
+        # What an inserted play is answered with is the newest play's, and so is the primary intent before it.
+        primary = -1 if opener.outcome is Outcome.INSERTED else columns.previous_primary[its_row]
+        return ClosedSession(
+            session_id(user_id, start_ms),
+            (int(before.end_ms[row]) - start_ms) / 1000,
+            num_plays or UNSET,
+            UNSET if primary < 0 else self._closed_labels[primary],
+        )
+
     def _primary(self, columns: _Columns, row: int) -> PrimaryIntent | None:
         if columns.primary[row] < 0:
             return None
@@ -231,6 +263,7 @@ class MessageWriter:
             previous_primary=encoded.previous_primary_N.tolist(),
             shifted=(has_changed & ~sessions.opened).tolist(),
             session_ms=sessions.start_ms.tolist(),
+            before=sessions.before,
             opened=sessions.opened.tolist(),
             event_hash=rows.plays["event_hash"].tolist(),
             session_event=rows.session_event.tolist(),

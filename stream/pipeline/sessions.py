@@ -22,8 +22,24 @@ def session_id(user_id: str, start_ms: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedSessions:
+    """For some plays: the session before the one that the play belongs to.
+
+    Shapes: held bool[N], whether a play of it is held; start_ms and end_ms i64[N], event times of its first and its last play;
+    num_plays i64[N], 0 where some of them are evicted: nothing says how many they were. The rest has no meaning where it is not
+    held.
+    """
+
+    held: NDArray[np.bool_]
+    start_ms: NDArray[np.int64]
+    end_ms: NDArray[np.int64]
+    num_plays: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class SessionStarts:
-    """For some plays: when the session of each began, where the play that opened it is, and whether the play itself did.
+    """For some plays: when the session of each began, where the play that opened it is, whether the play itself did, and the
+    session before it.
 
     Shapes: start_ms i64[N], opener i64[N] places among all T plays, -1 where an evicted play opened it; opened bool[N].
     """
@@ -31,6 +47,7 @@ class SessionStarts:
     start_ms: NDArray[np.int64]
     opener: NDArray[np.int64]
     opened: NDArray[np.bool_]
+    before: ClosedSessions
 
 
 def session_starts(
@@ -57,4 +74,14 @@ def session_starts(
     began_ms[context_starts[carried]] = carried_ms[carried]
     opened[context_starts[carried]] = False
     first = start[places]
-    return SessionStarts(began_ms[first], np.where(opened[first], first, -1), opened[places])
+    is_context_start = np.zeros(len(ts_ms), dtype=bool)
+    is_context_start[context_starts] = True
+    last_before = np.maximum(first - 1, 0)
+    first_before = start[last_before]
+    before = ClosedSessions(
+        held=~is_context_start[first],
+        start_ms=began_ms[first_before],
+        end_ms=ts_ms[last_before],
+        num_plays=np.where(opened[first_before], first - first_before, 0),
+    )
+    return SessionStarts(began_ms[first], np.where(opened[first], first, -1), opened[places], before)

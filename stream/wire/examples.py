@@ -12,6 +12,8 @@ from stream.wire.codec import encode, encode_output, with_latency
 from stream.wire.messages import (
     Announcement,
     CatalogueItem,
+    ClosedSession,
+    IntentLabel,
     IntentUpdate,
     ItemCountsHead,
     Play,
@@ -63,6 +65,7 @@ INTENT_UPDATE = IntentUpdate(
     weights={"genre": 0.625, "action": 0.375},
     primary=PrimaryIntent("genre", "Crime", 0.75),
     shifted=False,
+    closed_session=ClosedSession("1f2e3d4c5b6a7988", 5400.25, 12, IntentLabel("genre", "Comedy")),
     embedding=struct.pack("<2f", -0.5, 0.75),
 )
 ANNOUNCEMENT = Announcement(

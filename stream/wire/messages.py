@@ -235,6 +235,36 @@ class PrimaryIntent(Struct, frozen=True, gc=False):
     probability: Probability
 
 
+class IntentLabel(Struct, frozen=True, gc=False):
+    """A label of an intent head."""
+
+    head: Annotated[str, Meta(description="Name of the intent head.")]
+    label: Annotated[str, Meta(description="A label of this head.")]
+
+
+class ClosedSession(Struct, frozen=True, gc=False):
+    """The member's session before the one that this play opened. A play that comes out of order later can still change it."""
+
+    session_id: SessionId
+    seconds: Annotated[float, Meta(ge=0.0, description="From its first to its last play, by event time.")]
+    plays: (
+        Annotated[
+            int, Meta(ge=1, description="Number of its plays. Absent if the history no longer holds all of them.")
+        ]
+        | UnsetType
+    ) = UNSET
+    intent: (
+        Annotated[
+            IntentLabel,
+            Meta(
+                description="Its strongest intent: the primary intent after its last play. Absent if the bundle predicts no "
+                "intents, if a play out of order opened the session after it, and if the names take more than 1,024 bytes."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
 class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
     """The intent predicted for this member after this play. The record's key is user_id in UTF-8."""
 
@@ -271,6 +301,16 @@ class IntentUpdate(Struct, frozen=True, kw_only=True, gc=False):
     ]
     coalesced: AnsweredTogether | UnsetType = UNSET
     catalogue_offset: CatalogueOffset | UnsetType = UNSET
+    closed_session: (
+        Annotated[
+            ClosedSession,
+            Meta(
+                description="With session_opened: the member's session before it. Absent if there is none, or the history holds "
+                "no play of it any more."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     embedding: (
         Annotated[
             Vector,

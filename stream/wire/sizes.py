@@ -24,8 +24,10 @@ from intentrec_core.errors import HidingReason
 from intentrec_core.limits import MAX_ID_BYTES, MAX_TITLE_LENGTH
 from stream.wire.codec import encode_output
 from stream.wire.messages import (
+    ClosedSession,
     Coalesced,
     HiddenBy,
+    IntentLabel,
     IntentUpdate,
     PrimaryIntent,
     Recommendation,
@@ -49,7 +51,12 @@ _LONGEST_ID = "\0" * MAX_ID_BYTES
 _LARGEST_INTEGER = 2**63 - 1
 _LARGEST_PARTITION = 2**31 - 1
 _LONGEST_SCORE = -3.4028234663852886e38
+#: Of a closed session's intent, head and label in JSON: a label may take most of a message, which would have to name it again.
+_MAX_CLOSED_LABEL_BYTES = 1024
+_LONGEST_CLOSED_LABEL = IntentLabel("x" * _MAX_CLOSED_LABEL_BYTES, "")
 _LONGEST_PROBABILITY = 0.12345
+#: Between the earliest and the last event time that is allowed; more digits than any of them in milliseconds has.
+_LONGEST_SECONDS = 12345678901.123
 _MARK = "…"
 
 
@@ -95,9 +102,16 @@ def largest_intent_update(domain: Domain, embedding_width: int = 0) -> int:
         weights=dict.fromkeys((head.name for head in domain.heads), probability),
         primary=PrimaryIntent(head, label, probability),
         shifted=False,
+        closed_session=ClosedSession("f" * 16, _LONGEST_SECONDS, _LARGEST_INTEGER, _LONGEST_CLOSED_LABEL),
         embedding=_longest_vector(embedding_width),
     )
     return len(encode_output(message))
+
+
+def closed_label(head: str, label: str) -> IntentLabel | msgspec.UnsetType:
+    """The intent of a closed session; nothing if its names are too long to be named again in every message."""
+    is_short = json_bytes(head) + json_bytes(label) <= _MAX_CLOSED_LABEL_BYTES
+    return IntentLabel(head, label) if is_short else UNSET
 
 
 def largest_recommendation(

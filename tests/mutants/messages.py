@@ -13,6 +13,7 @@ MESSAGES, WRITER, HEADERS, SIZES = (
 TEST_HEADERS = "tests/unit/stream/wire/test_output_headers.py"
 TEST_WRITER = "tests/unit/stream/pipeline/test_message_writer.py"
 TEST_SIZES = "tests/unit/stream/wire/test_sizes.py"
+TEST_SESSIONS = "tests/unit/stream/pipeline/test_sessions.py"
 TEST_BUNDLES = "tests/unit/stream/bundles/test_message_sizes.py"
 TEST_CONTRACTS = "tests/contract/test_contracts.py"
 
@@ -66,6 +67,43 @@ OUTPUT_MESSAGES = (
         "messages: a vector in another byte order",
         (Edit(WRITER, '"<f4"', '">f4"'),),
         (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: a closed session counts only the plays that are still held",
+        (
+            Edit(
+                "stream/pipeline/sessions.py",
+                "np.where(opened[first_before], first - first_before, 0)",
+                "first - first_before",
+            ),
+        ),
+        (TEST_SESSIONS, TEST_WRITER),
+    ),
+    Mutant(
+        "messages: a session of another member is closed",
+        (Edit("stream/pipeline/sessions.py", "held=~is_context_start[first]", "held=first > 0"),),
+        (TEST_SESSIONS, TEST_WRITER),
+    ),
+    Mutant(
+        "messages: an inserted play closes a session with the intent of another play",
+        (Edit(WRITER, "-1 if opener.outcome is Outcome.INSERTED else columns", "columns"),),
+        (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: plays answered together close a session with the intent of the last of them",
+        (Edit(WRITER, "columns.previous_primary[its_row]\n", "columns.previous_primary[row]\n"),),
+        (TEST_WRITER,),
+    ),
+    Mutant(
+        "messages: a label that fills a message is named twice",
+        (
+            Edit(
+                SIZES,
+                "    return IntentLabel(head, label) if is_short else UNSET\n",
+                "    return IntentLabel(head, label)\n",
+            ),
+        ),
+        (TEST_SIZES,),
     ),
     Mutant(
         "messages: a value that readers do not know",

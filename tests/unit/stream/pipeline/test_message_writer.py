@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.engine.reference import recompute
+from intentrec_core.history.history import History
 from stream.bundles.serving import Serving
 from stream.pipeline.message_writer import _object
 from stream.wire.codec import decode_recommendation
+from stream.wire.messages import ClosedSession, IntentLabel
 from stream.wire.records import OutputKind, OutputRecord, PartitionResult
 from stream.wire.sizes import OVERHEAD_BYTES, TopicLimits
 from tests.worlds.bundle_world import PlayLog, Record, count_table, make_pipeline, make_serving
@@ -139,6 +144,88 @@ def test_with_counts_a_query_ends_with_their_weights(world: TinyWorld, tmp_path:
         rows = np.array([row_of[item.item_id] for item in answer.items])
         vectors = np.concatenate([serving.index.vectors_of(rows), columns[rows]], axis=1)
         np.testing.assert_allclose(vectors @ query, [item.score for item in answer.items], atol=2e-5)
+
+
+HOUR_S = 3600.0
+
+
+def closed_sessions(result: PartitionResult) -> list[ClosedSession | msgspec.UnsetType]:
+    assert {answer.session_opened for answer in intents(result) if answer.closed_session} <= {True}
+    return [answer.closed_session for answer in intents(result)]
+
+
+def played_at(serving: Serving, *times_s: float) -> list[Record]:
+    for member in serving.engine.cached_members():
+        serving.engine.forget(member)
+    log = PlayLog()
+    for i, at_s in enumerate(times_s):
+        log.play("ann", 5 * i % 29, at_s)
+    return log.records
+
+
+def test_the_message_that_opens_a_session_says_what_the_one_before_it_was(serving: Serving) -> None:
+    result = run(make_pipeline(serving), played_at(serving, 0.0, 60.0, 90.5, HOUR_S, 3 * HOUR_S))
+    first, _, third, fourth, fifth = intents(result)
+    none = msgspec.UNSET
+    assert third.primary is not None
+    assert fourth.primary is not None
+    assert closed_sessions(result) == [
+        none, none, none,
+        ClosedSession(first.session_id, 90.5, 3, IntentLabel(third.primary.head, third.primary.label)),
+        ClosedSession(fourth.session_id, 0.0, 1, IntentLabel(fourth.primary.head, fourth.primary.label)),
+    ]  # fmt: skip
+    assert fifth.session_opened
+
+
+def test_a_closed_session_that_began_with_evicted_plays_has_no_number_of_plays(serving: Serving) -> None:
+    """The window is 4 plays: the ninth evicts the first four, and the tenth opens a session."""
+    result = run(make_pipeline(serving), played_at(serving, *(60.0 * i for i in range(9)), HOUR_S))
+    first, *_, last_of_it, opener = intents(result)
+    assert last_of_it.primary is not None
+    intent = IntentLabel(last_of_it.primary.head, last_of_it.primary.label)
+    assert opener.closed_session == ClosedSession(first.session_id, 480.0, msgspec.UNSET, intent)
+
+
+def test_plays_that_are_answered_together_name_the_session_before_theirs(world: TinyWorld, tmp_path: Path) -> None:
+    serving = make_serving(tmp_path, world, world.model(3))
+    records = played_at(serving, 0.0, 60.0, 120.0, HOUR_S, HOUR_S + 60, HOUR_S + 120)
+    alone = intents(run(make_pipeline(serving), records))
+    assert alone[2].primary is not None
+    assert alone[4].primary is not None
+    assert alone[2].primary.label != alone[4].primary.label, "this world tells the two apart"
+    pipeline = make_pipeline(serving)
+    pipeline.open_partition(0, {"ann": history_of(serving, records[:3])})
+    (result,) = pipeline.process({0: records[3:]}, coalesced=True)
+    (answer,) = intents(result)
+    assert answer.event_id == alone[5].event_id
+    assert answer.closed_session == alone[3].closed_session
+
+
+def test_an_inserted_play_that_opens_the_session_names_no_intent_before_it(serving: Serving) -> None:
+    result = run(make_pipeline(serving), played_at(serving, 0.0, 60.0, 2 * HOUR_S, 2 * HOUR_S - 60))
+    first, _, _, inserted = intents(result)
+    assert inserted.session_opened
+    assert inserted.closed_session == ClosedSession(first.session_id, 60.0, 2)
+
+
+def history_of(serving: Serving, records: Sequence[Record]) -> History:
+    pipeline = make_pipeline(serving)
+    run(pipeline, records)
+    return deepcopy(state(pipeline, "ann"))
+
+
+@pytest.mark.parametrize("opener", [3, 10, 17])
+def test_a_closed_session_is_the_same_after_a_restart(serving: Serving, opener: int) -> None:
+    """Also where the keys and values of the member are lost: all of it is in the history."""
+    times_s = [at_s + 4 * HOUR_S * (i >= opener) for i, at_s in enumerate(60.0 * n for n in range(20))]
+    records = played_at(serving, *times_s)
+    expected = closed_sessions(run(make_pipeline(serving), records))
+    assert [closed is msgspec.UNSET for closed in expected] == [i != opener for i in range(20)]
+    for cut in (opener - 1, opener):
+        restored = make_pipeline(serving)
+        restored.open_partition(0, {"ann": history_of(serving, records[:cut])})
+        serving.engine.forget(MemberKey(0, "ann"))
+        assert closed_sessions(run(restored, records[cut:])) == expected[cut:]
 
 
 @pytest.fixture(scope="module")

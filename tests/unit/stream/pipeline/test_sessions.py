@@ -6,6 +6,8 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from intentrec_core.history.history import History
 from stream.pipeline.sessions import NOTHING_CARRIED, session_id, session_starts
@@ -37,6 +39,12 @@ def test_concatenated_contexts_do_not_share_sessions() -> None:
     assert starts.opened.tolist() == [True, False, False, False]
 
 
+def test_no_session_of_another_context_is_the_one_before() -> None:
+    ts_ms = np.array([0, 2 * GAP_MS, 0, 2 * GAP_MS + 5])
+    before = session_starts(ts_ms, np.array([0, 2]), np.full(2, NOTHING_CARRIED), GAP_MS, np.arange(4)).before
+    assert before.held.tolist() == [False, True, False, True]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_starts_equal_those_of_the_history(world: TinyWorld, seed: int) -> None:
     rng, history, clock_s = random.Random(seed), History(), 0.0
@@ -49,3 +57,35 @@ def test_starts_equal_those_of_the_history(world: TinyWorld, seed: int) -> None:
         starts = session_starts(ts_ms, np.array([0]), np.array([carried]), world.layout.gap_ms, places)
         expected = [history.session_start_ms(world.layout, position) for position in places.tolist()]
         assert starts.start_ms.tolist() == expected
+
+
+def naive_sessions(ts_ms: list[int]) -> list[list[int]]:
+    """The event times of each session."""
+    sessions: list[list[int]] = []
+    for at, before_ms in zip(ts_ms, [None, *ts_ms], strict=False):
+        if before_ms is None or at - before_ms > GAP_MS:
+            sessions.append([])
+        sessions[-1].append(at)
+    return sessions
+
+
+@given(
+    gaps=st.lists(st.sampled_from([1, GAP_MS, GAP_MS + 1, 3 * GAP_MS]), min_size=1, max_size=20),
+    first=st.integers(0, 19),
+)
+def test_the_session_before_is_what_the_plays_held_say(gaps: list[int], first: int) -> None:
+    """``first``: the first play that is held; those before it are evicted."""
+    ts_ms = np.cumsum(gaps)
+    first = min(first, len(gaps) - 1)
+    sessions = naive_sessions(ts_ms.tolist())
+    (own,) = (session for session in sessions if int(ts_ms[first]) in session)
+    carried = NOTHING_CARRIED if own[0] == ts_ms[first] else own[0]
+    held = ts_ms[first:]
+    before = session_starts(held, np.array([0]), np.array([carried]), GAP_MS, np.arange(len(held))).before
+    for place, at in enumerate(held.tolist()):
+        (number,) = (n for n, session in enumerate(sessions) if at in session)
+        closed = sessions[number - 1] if number else []
+        assert before.held[place] == any(ms >= held[0] for ms in closed)
+        if before.held[place]:
+            assert (before.start_ms[place], before.end_ms[place]) == (closed[0], closed[-1])
+            assert before.num_plays[place] == (len(closed) if closed[0] >= held[0] else 0)

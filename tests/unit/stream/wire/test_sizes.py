@@ -20,8 +20,10 @@ from stream.kafka.publisher import BATCH_BYTES, max_batch_bytes
 from stream.wire import sizes
 from stream.wire.codec import decode_recommendation, encode_output, with_latency
 from stream.wire.messages import (
+    ClosedSession,
     Coalesced,
     HiddenBy,
+    IntentLabel,
     IntentUpdate,
     PrimaryIntent,
     Recommendation,
@@ -39,6 +41,7 @@ from stream.wire.records import OutputKind
 from stream.wire.sizes import (
     DEFAULT_LIMITS,
     TopicLimits,
+    closed_label,
     cut_text,
     fits_whatever_the_items,
     largest_intent_update,
@@ -109,6 +112,12 @@ def test_no_intent_update_is_larger_than_the_largest(data: st.DataObject) -> Non
         primary=PrimaryIntent(head.name, data.draw(st.sampled_from(head.label_names)), probabilities(data.draw)),
         shifted=data.draw(st.booleans()),
         embedding=data.draw(st.just(UNSET) | st.binary(min_size=28, max_size=28)),
+        closed_session=ClosedSession(
+            f"{data.draw(st.integers(0, 2**64 - 1)):016x}",
+            data.draw(st.integers(0, 4_102_444_800_000)) / 1000,
+            data.draw(st.integers(1, 2**63 - 1)),
+            closed_label(head.name, data.draw(st.sampled_from(head.label_names))),
+        ),
     )
     assert len(encode_output(message)) <= largest_intent_update(domain, 7 if message.embedding else 0)
 
@@ -154,8 +163,15 @@ def test_every_field_of_a_message_has_its_longest_text_in_the_largest_one() -> N
         "latency_s",
     } == set(longest.__struct_fields__)
     assert set(IntentUpdate.__struct_fields__) == {
-        *sizes._LONGEST_FIELDS, "session_opened", "intents", "weights", "primary", "shifted", "embedding", "latency_s"
+        *sizes._LONGEST_FIELDS, "session_opened", "intents", "weights", "primary", "shifted", "closed_session", "embedding",
+        "latency_s",
     }  # fmt: skip
+
+
+def test_a_closed_session_names_no_label_that_fills_a_message() -> None:
+    assert closed_label("genre", "é" * 500) == IntentLabel("genre", "é" * 500)
+    assert closed_label("genre", "é" * 510) is UNSET
+    assert closed_label("genre", "\0" * 200) is UNSET, "a control character is 6 bytes of JSON"
 
 
 def domain_text(labels: list[str]) -> str:
