@@ -49,6 +49,10 @@ kafka: $(INSTALLED) ## run Apache Kafka from its jars on 127.0.0.1:9092 until Ct
 test: $(INSTALLED) ## run every test
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TEST_ARGS)
 
+.PHONY: e2e
+e2e: $(INSTALLED) ## show the console in Chromium, on a real gateway and worker; screenshots in .intentrec/console
+	@$(BIN)/python -m pytest -q -n0 -m browser tests/browser $(TEST_ARGS)
+
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## run every fault at its full scale and print the table (an hour or two; PART=1/3, RESUME=1; FAULTS="overload")
 	@$(BIN)/python -m tests.faults --part $(PART) $(if $(RESUME),--resume) $(FAULTS)
