@@ -44,7 +44,9 @@ def answered(page: Page) -> Locator:
 
 
 def choose_genre(page: Page, genre: str) -> None:
-    page.get_by_role("button", name=genre, exact=True).click()
+    chip = page.get_by_role("button", name=genre, exact=True)
+    if chip.get_attribute("aria-pressed") != "true":
+        chip.click()
     page.wait_for_function(
         "genre => [...document.querySelectorAll('[data-testid=picker] .about')].every((each) => each.textContent === genre)",
         arg=genre,
