@@ -258,6 +258,13 @@ class Settings(BaseSettings):
     gateway_heartbeat_s: float = Field(
         15, ge=0.1, le=60, description="seconds after which a stream without events sends a comment"
     )
+    gateway_store: SecretStr | None = Field(
+        None,
+        description="URL of a Valkey or Redis server that keeps the newest messages too: redis://127.0.0.1:6379/0; never logged",
+    )
+    gateway_store_keep_s: float = Field(
+        7 * 24 * 3600, ge=1, description="how long gateway_store keeps the messages of a member who does not play"
+    )
     gateway_scrape: str = Field(
         "",
         description="metrics addresses of workers and trainers that /v1/status shows, separated by commas: "

@@ -101,6 +101,9 @@ def gateway(
         str | None, typer.Option(help="Address to serve; another one than loopback needs INTENTREC_GATEWAY_KEY_FILE.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to serve. 0: any free port. Default: 9470.")] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Valkey or Redis that keeps the newest messages too: redis://…")
+    ] = None,
     metrics_port: options.MetricsPort = None,
 ) -> None:
     """Serve the newest intents and recommendations of each member over HTTP, and their
@@ -117,6 +120,7 @@ def gateway(
             bundle_url=bundles,
             gateway_host=host,
             gateway_port=port,
+            gateway_store=store,
             metrics_port=metrics_port,
         )
     )

@@ -35,6 +35,19 @@ class PopularAnswer(Struct, frozen=True, kw_only=True):
     ] = UNSET
 
 
+class RowsAnswer(Struct, frozen=True, kw_only=True):
+    """The rows of a member's page, as the newest recommendation has them."""
+
+    user_id: str
+    session_id: str
+    event_id: Annotated[str, Meta(description="event_id of the play as of which this is.")]
+    event_time: IsoTime
+    bundle: BundleVersion
+    source: Source
+    recommendation_id: str | UnsetType = UNSET
+    rows: Annotated[list[dict[str, Any]], Meta(description="As in the message, first row first.")]
+
+
 class StoredItem(Struct, frozen=True, kw_only=True):
     """An item of the announced bundle."""
 

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from stream.gateway import item_paths, member_paths, operator_paths, play_paths
+from stream.gateway import item_paths, member_paths, operator_paths, play_paths, rank_paths
 from stream.gateway.console import add_console
 from stream.gateway.counted_requests import CountedRequests
 from stream.gateway.openapi import openapi
@@ -33,7 +33,7 @@ _PAGE = """<!doctype html>
 """
 #: No validator: it is a service of others.
 _SCRIPT = 'SwaggerUIBundle({url: "/v1/openapi.json", dom_id: "#page", validatorUrl: null});\n'
-_ROUTERS = (member_paths.router, play_paths.router, item_paths.router, operator_paths.router)
+_ROUTERS = (member_paths.router, rank_paths.router, play_paths.router, item_paths.router, operator_paths.router)
 
 
 def create_app(gateway: Gateway) -> FastAPI:

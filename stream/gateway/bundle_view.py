@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from index.conditioning import augment
 from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.features.release_times import release_keys, without_bad_releases
 from intentrec_core.features.vocabulary import ItemTable
 from intentrec_core.history.history import default_value
@@ -56,6 +57,7 @@ class BundleView:
     directions: NDArray[np.float32]
     popularity: NDArray[np.float32]
     appeal: NDArray[np.float64]
+    counts: ItemCounts | None = None
 
     @classmethod
     def of(cls, loaded: LoadedBundle) -> BundleView:
@@ -98,7 +100,7 @@ class BundleView:
     def with_counts(self, table: ItemCounts) -> BundleView:
         """With what a table of counts says is popular. Cost: 0.1 µs an item."""
         week = table.week_of(self.vocabulary.hashes)
-        return replace(self, appeal=np.log1p(week))
+        return replace(self, appeal=np.log1p(week), counts=table)
 
     def row(self, item_id: str) -> int:
         """The row of an item that is shown; 0 if there is none."""
@@ -139,8 +141,18 @@ class BundleView:
         return _best(np.where(shown, self.appeal, -np.inf), limit)
 
     def scores(self, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of items for a published query. Shapes: i64[R], f32[D'] -> f32[R]."""
-        scores: NDArray[np.float32] = self.vectors[rows] @ query
+        """Scores of items for a published query, which has the weights of the counts' columns after the D' numbers where counts
+        are a part of the score. Shapes: i64[R], f32[D' or D' + C] -> f32[R].
+
+        Raises: ValueError for a query of another width.
+        """
+        width = self.vectors.shape[1]
+        weights = query[width:]
+        if len(query) < width or len(weights) not in (0, NUM_COLUMNS):
+            raise ValueError(f"it has {len(query)} numbers; allowed: {width}, or {width + NUM_COLUMNS} with counts")
+        scores: NDArray[np.float32] = self.vectors[rows] @ query[:width]
+        if len(weights) and self.counts is not None:
+            scores += self.counts.columns_of(self.vocabulary.hashes[rows]) @ weights
         return scores
 
     def allowed(self, values: MemberValues) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stream.gateway.forwarder import Forwarder
     from stream.gateway.ownership import Ownership
     from stream.gateway.plays import PlayCheck, PlaySender
+    from stream.gateway.state_store import StateStore
     from stream.gateway.status import PipelineStatus
     from stream.ops.metrics import Metrics
     from stream.settings import Settings
@@ -43,6 +44,7 @@ class Gateway:
     forwarder: Forwarder
     plays: PlaySender
     status: PipelineStatus
+    store: StateStore | None = None
     play_check: PlayCheck
     is_ready: Callable[[int], bool]
     not_ready: Callable[[], str | None]
@@ -55,5 +57,11 @@ class Gateway:
         rates.check(address if caller.user_id is None else f"sub {caller.user_id}")
 
     async def member(self, user_id: str) -> MemberState | None:
-        """What is known of a member of this gateway."""
-        return self.states.get(user_id)
+        """What is known of a member of this gateway; the store is asked for one who is not in memory."""
+        member = self.states.get(user_id)
+        if member is None and self.store is not None:
+            partition, key = self.ownership.partition_of(user_id), user_id.encode()
+            for kind, value in (await self.store.get(user_id)).items():
+                self.states.take(kind, partition, key, value)
+            member = self.states.get(user_id)
+        return member

@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw
 from starlette.responses import Response
 
 from stream.gateway.access import TICKET_S, Caller
-from stream.gateway.answers import PopularAnswer, TicketAnswer
+from stream.gateway.answers import PopularAnswer, RowsAnswer, TicketAnswer
 from stream.gateway.bundle_view import BundleView
 from stream.gateway.event_stream import EVENT_STREAM, EventStream
 from stream.gateway.gateway import Gateway
@@ -56,8 +56,7 @@ async def intents(
     def answer(member: MemberState | None) -> Response:
         message = None if member is None else _message(member, Kind.INTENTS, bundle)
         if message is None:
-            detail = f"no play of {user_id!r} has been answered, as far as this gateway knows"
-            raise Problem(ProblemKind.UNKNOWN_MEMBER, detail)
+            raise _unknown(user_id)
         return _json(message.value)
 
     return await at_owner(request, user_id, answer)
@@ -93,6 +92,32 @@ async def recommendations(
         if message is None:
             return _json(_encode(popular_answer(user_id, current_view(request), k or DEFAULT_K)))
         return _json(message.value if k is None else _cut(message.value, k))
+
+    return await at_owner(request, user_id, answer)
+
+
+@router.get(
+    "/v1/users/{user_id:path}/rows",
+    summary="The rows of a member's page",
+    responses={
+        200: json_answer("The rows, and the play and bundle that they are of.", RowsAnswer),
+        **statuses_of(*COMMON, ProblemKind.UNKNOWN_MEMBER, ProblemKind.ROWS_OFF),
+    },
+)
+async def rows(request: Request, user_id: UserId, caller: Annotated[Caller, Depends(checked_caller)]) -> Response:
+    """The rows of the member's newest recommendation, in the order in which they are shown."""
+    caller.check_reaches(user_id)
+
+    def answer(member: MemberState | None) -> Response:
+        message = None if member is None else member.newest.get(Kind.RECOMMENDATIONS)
+        if message is None:
+            raise _unknown(user_id)
+        fields = _decode_object(message.value)
+        if "rows" not in fields:
+            raise Problem(
+                ProblemKind.ROWS_OFF, "the domain declares no rows: add [[rows]] to the domain file of the workers"
+            )
+        return _json(_encode({name: fields[name] for name in RowsAnswer.__struct_fields__ if name in fields}))
 
     return await at_owner(request, user_id, answer)
 
@@ -176,6 +201,12 @@ def recommended(view: BundleView, rows: list[int], scores: list[float]) -> list[
     """Items as lists have them."""
     ids, titles = view.vocabulary.item_ids, view.titles
     return [RecommendedItem(ids[row], titles[row], round(score, 5)) for row, score in zip(rows, scores, strict=True)]
+
+
+def _unknown(user_id: str) -> Problem:
+    return Problem(
+        ProblemKind.UNKNOWN_MEMBER, f"no play of {user_id!r} has been answered, as far as this gateway knows"
+    )
 
 
 def _message(member: MemberState, kind: Kind, bundle: str | None) -> Newest | None:

@@ -28,6 +28,7 @@ from stream.gateway.ownership import Ownership
 from stream.gateway.plays import PlayCheck, PlaySender
 from stream.gateway.rates import RequestRates
 from stream.gateway.state_reader import StateReader
+from stream.gateway.state_store import StateStore
 from stream.gateway.status import PipelineStatus
 from stream.gateway.streams import Streams
 from stream.kafka.topics import count_partitions
@@ -106,8 +107,12 @@ class GatewayProcess:
         streams = Streams(metrics.gateway_skipped_events.inc)
         status = PipelineStatus([url for url in settings.gateway_scrape.split(",") if url])
 
+        store = None if settings.gateway_store is None else StateStore(settings, metrics.gateway_store_failures.inc)
+
         def on_taken(kind: Kind, member: MemberState, message: Newest) -> None:
             streams.offer(kind, member, message)
+            if store is not None:
+                store.put(kind, member.user_id, message)
             if kind is Kind.RECOMMENDATIONS:
                 status.read(message)
 
@@ -125,6 +130,8 @@ class GatewayProcess:
             settings, ownership, states, on_moved=on_moved, on_read=lambda _, outcome: self._count_read(outcome)
         )
         async with contextlib.AsyncExitStack() as stack:
+            if store is not None:
+                await stack.enter_async_context(store)
             bundles = await stack.enter_async_context(BundleFollower(settings))
             forwarder = await stack.enter_async_context(Forwarder(self._count_forwarded))
             gateway = self._gateway = Gateway(
@@ -142,6 +149,7 @@ class GatewayProcess:
                 plays=await stack.enter_async_context(PlaySender(settings)),
                 play_check=play_check,
                 status=status,
+                store=store,
                 is_ready=reader.is_ready,
                 not_ready=self.not_ready,
             )
@@ -163,7 +171,8 @@ class GatewayProcess:
             stack.push_async_callback(_stop_server, server, serving)
             logger.info("serving %s; joining the group %s-gateway", ownership.address, settings.app_id)
             self._reader = await stack.enter_async_context(reader)
-            await first_to_end(reader.run(), bundles.run(), _raise_when_done(serving))
+            running = [reader.run(), bundles.run(), _raise_when_done(serving)]
+            await first_to_end(*running, *([] if store is None else [store.run()]))
 
     async def _partitions(self) -> int:
         """The number of partitions of both output topics.

@@ -52,7 +52,7 @@ class Cursor:
         self.offsets[kind] = message.offset
 
 
-class Slot:
+class StreamSlot:
     """What one stream has to send next."""
 
     __slots__ = ("end_reason", "pending", "wake")
@@ -85,7 +85,7 @@ class Slot:
         return True
 
 
-class SlotOfAll(Slot):
+class SlotOfAllMembers(StreamSlot):
     """What a stream of all members has to send next: the newest message of each kind and member, of those that changed last.
 
     ``num_skipped``: messages that were not sent, since the last time that the reader was told.
@@ -112,31 +112,31 @@ class Streams:
     """The open streams by member. Owned by the event loop."""
 
     def __init__(self, on_skipped: Callable[[], None] = lambda: None) -> None:
-        self._slots: dict[str, set[Slot]] = {}
-        self._of_all: set[SlotOfAll] = set()
+        self._slots: dict[str, set[StreamSlot]] = {}
+        self._of_all: set[SlotOfAllMembers] = set()
         self._on_skipped = on_skipped
         self.num_open = 0
 
-    def open_all(self) -> SlotOfAll:
+    def open_all(self) -> SlotOfAllMembers:
         """A slot that gets the messages of all members from now on."""
-        slot = SlotOfAll()
+        slot = SlotOfAllMembers()
         self._of_all.add(slot)
         self.num_open += 1
         return slot
 
-    def close_all(self, slot: SlotOfAll) -> None:
+    def close_all(self, slot: SlotOfAllMembers) -> None:
         """The stream of such a slot has ended."""
         self._of_all.remove(slot)
         self.num_open -= 1
 
-    def open(self, user_id: str) -> Slot:
+    def open(self, user_id: str) -> StreamSlot:
         """A slot that gets the member's messages from now on."""
-        slot = Slot()
+        slot = StreamSlot()
         self._slots.setdefault(user_id, set()).add(slot)
         self.num_open += 1
         return slot
 
-    def close(self, user_id: str, slot: Slot) -> None:
+    def close(self, user_id: str, slot: StreamSlot) -> None:
         """The stream of a slot has ended."""
         slots = self._slots[user_id]
         slots.remove(slot)
@@ -177,7 +177,7 @@ def bye(reason: str) -> bytes:
 
 
 async def events_of(
-    slot: Slot, cursor: Cursor, newest: Iterable[tuple[Kind, Newest]], heartbeat_s: float
+    slot: StreamSlot, cursor: Cursor, newest: Iterable[tuple[Kind, Newest]], heartbeat_s: float
 ) -> AsyncIterator[bytes]:
     """The bytes of a member's stream, from the state as it is (``newest``) on, until its slot is ended."""
     for kind, message in newest:
@@ -200,7 +200,7 @@ async def events_of(
             yield HEARTBEAT
 
 
-async def events_of_all(slot: SlotOfAll, per_s: int, heartbeat_s: float) -> AsyncIterator[bytes]:
+async def events_of_all(slot: SlotOfAllMembers, per_s: int, heartbeat_s: float) -> AsyncIterator[bytes]:
     """The bytes of a stream of all members: at most ``per_s`` messages a second, until its slot is ended."""
     yield RETRY
     while True:

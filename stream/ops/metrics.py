@@ -426,6 +426,10 @@ class Metrics:
             "gateway_skipped_events_total", "Messages that a slow stream did not send, because a newer one had come"
         )
         self.gateway_plays = create.counter("gateway_plays_total", "Plays posted to the gateway", outcome=SentPlay)
+        self.gateway_store_failures = create.counter(
+            "gateway_store_failures_total",
+            "Reads and writes of gateway_store that failed; the gateway goes on without it",
+        )
         self.gateway_forwarded = create.counter(
             "gateway_forwarded_total", "Requests passed on to the gateway that has their member", outcome=ForwardOutcome
         )

@@ -49,6 +49,7 @@ INSTRUMENTS = {
     "gateway_request_seconds": "histogram path",
     "gateway_requests": "counter path outcome",
     "gateway_skipped_events": "counter",
+    "gateway_store_failures": "counter",
     "gateway_streams": "gauge",
     "hidden_lists": "counter filter reason",
     "index_recall_ratio": "gauge",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 import signal
@@ -10,13 +11,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from intentrec_core.bundle.contents import load_bundle
+from stream.gateway.bundle_view import BundleView
 from stream.local_kafka.broker import Broker
 from stream.wire.routing import home_partition
 from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.contract_caller import call_by_the_contract
 from tests.rigs.gateway_rig import RunningGateway, a_process_of_its_own, messages, running, stream, until
 from tests.rigs.rig import NUM_PARTITIONS, Rig
 from tests.rigs.serving_rig import ServingRigMaker, announce_bundle
@@ -297,3 +302,107 @@ def _token(key: Path, sub_and_scope: str) -> str:
     sub, _, scope = sub_and_scope.partition(" ")
     claims = {"sub": sub, "scope": scope, "exp": int(time.time()) + 600}
     return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(key.read_bytes()))
+
+
+def test_rank_and_rows_say_what_to_do_where_messages_lack_them(
+    embedded_broker: Broker, make_serving_rig: ServingRigMaker
+) -> None:
+    rig, (bundle, _) = make_serving_rig(embedded_broker)
+    announce_bundle(rig, bundle)
+    view = BundleView.of(load_bundle(bundle.path))
+    is_shown = view.allowed({"max_maturity": 9.0})
+    shown, hidden = (
+        [view.vocabulary.item_ids[row] for row in np.flatnonzero(is_shown)[:5]],
+        view.vocabulary.item_ids[next(row for row in range(1, len(is_shown)) if not is_shown[row])],
+    )
+    vector = np.random.default_rng(1).normal(size=view.vectors.shape[1]).astype("<f4")
+
+    async def body() -> None:
+        async with messages(rig.settings) as written, running(rig.settings, gateway_rate=0) as gateway:
+            ranked = {"method": "POST", "json": {"items": [*shown, hidden, "nope", shown[0]]}}
+            assert await _problem(gateway, "/v1/users/u/rank", None, **ranked) == (404, "unknown-member")
+            await written.answer("u", bundle=bundle.version)
+            await until(lambda: gateway.answers("/v1/users/u/recommendations", "e0"))
+            assert await _problem(gateway, "/v1/users/u/rank", None, **ranked) == (409, "query-off")
+            assert await _problem(gateway, "/v1/users/u/rows", None) == (409, "rows-off")
+            query = base64.b64encode(vector.tobytes()).decode()
+            rows = [{"row": "popular", "title": "Popular", "items": []}]
+            fields = {"query": query, "filter_values": {"max_maturity": 9}, "rows": rows}
+            await written.answer("u", bundle="b0000000000ff", **fields)
+            await until(lambda: gateway.answers("/v1/users/u/recommendations", "e1"))
+            assert await _problem(gateway, "/v1/users/u/rank", None, **ranked) == (409, "other-bundle")
+            await written.answer("u", bundle=bundle.version, **fields)
+            await until(lambda: gateway.answers("/v1/users/u/recommendations", "e2"))
+            await until(lambda: _is_loaded(gateway, bundle.version))
+            _, found = await gateway.ask("/v1/users/u/rank", **ranked)
+            scores = {item: float(view.vectors[view.vocabulary.row(item)] @ vector) for item in shown}
+            best = sorted(scores, key=lambda item: -scores[item])
+            assert [item["item_id"] for item in found["items"]] == best
+            assert (found["filtered"], found["unknown"]) == ([hidden], ["nope"])
+            assert found["source"]["offset"] == 2
+            assert (await gateway.get("/v1/users/u/rows"))["rows"] == rows
+            before = await gateway.get("/v1/users/u/recommendations?bundle=b0000000000ff")
+            assert before["event_id"] == "e1"
+            other = "/v1/users/u/intents?bundle=b00000000dead"
+            assert await _problem(gateway, other, None) == (404, "unknown-bundle")
+            for bad in ({"items": []}, {"items": ["x"] * 1001}, {"items": "x"}, {}):
+                refused = await _problem(gateway, "/v1/users/u/rank", None, method="POST", json=bad)
+                assert refused == (400, "invalid-request")
+
+    asyncio.run(body())
+
+
+async def _is_loaded(gateway: RunningGateway, version: str) -> bool:
+    bundle = (await gateway.get("/v1/status"))["bundle"]
+    return bool(bundle["version"] == version and bundle["loaded"])
+
+
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")  # schemathesis's own
+def test_schemathesis_finds_nothing(embedded_broker: Broker, make_serving_rig: ServingRigMaker) -> None:
+    """Requests made from the contract, and answers held to it: with a member, a bundle, and everything else unknown."""
+    rig, (bundle, _) = make_serving_rig(embedded_broker)
+    announce_bundle(rig, bundle)
+
+    async def body() -> None:
+        async with messages(rig.settings) as written, running(rig.settings) as gateway:
+            await written.answer("u", bundle=bundle.version)
+            await until(lambda: _is_loaded(gateway, bundle.version))
+            await until(lambda: gateway.answers("/v1/users/u/recommendations", "e0"))
+            found = await asyncio.to_thread(call_by_the_contract, gateway.url)
+            assert not found, "\n".join(found)
+
+    asyncio.run(body())
+
+
+def test_limits_of_a_members_token_and_other_origins(rig: Rig, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("s" * 40)
+    options: dict[str, Any] = {
+        "gateway_key_file": key,
+        "gateway_rate": 0.5,
+        "gateway_max_streams": 1,
+        "gateway_cors": "https://app.example",
+    }
+
+    async def body() -> None:
+        async with running(rig.settings, **options) as gateway:
+            token, operator = _token(key, "a"), _token(key, "o intentrec:operator")
+            assert await _problem(gateway, "/v1/users/a/intents", token) == (404, "unknown-member")
+            async with gateway.client.get(
+                gateway.url + "/v1/users/a/intents", headers={"Authorization": f"Bearer {token}"}
+            ) as answer:
+                assert (answer.status, answer.headers["Retry-After"]) == (429, "2")
+            for _ in range(5):
+                assert await _problem(gateway, "/v1/users/a/intents", operator) == (404, "unknown-member")
+            async with stream(gateway, "/v1/users/a/stream", Authorization=f"Bearer {operator}"):
+                assert await _problem(gateway, "/v1/users/b/stream", operator) == (503, "too-many-streams")
+            asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+            for origin, allowed in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
+                async with gateway.client.options(
+                    gateway.url + "/v1/users/a/intents", headers=asked | {"Origin": origin}
+                ) as answer:
+                    assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+            async with gateway.client.get(gateway.url + "/v1/openapi.json") as answer:
+                assert answer.headers["Cache-Control"] == "no-store"
+
+    asyncio.run(body())

@@ -53,7 +53,7 @@ class RunningGateway:
     async def answers(self, path: str, event_id: str) -> bool:
         """Whether a path of a member tells of this play by now."""
         status, found = await self.ask(path)
-        return bool(status == 200 and found["event_id"] == event_id)
+        return bool(status == 200 and found.get("event_id") == event_id)
 
 
 @contextlib.asynccontextmanager
