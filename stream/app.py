@@ -81,6 +81,7 @@ async def _serving_parts(
         changelog_schema=settings.changelog_schema,
         source=f"/intentrec/{settings.app_id}",
         publish_embedding=settings.publish_embedding,
+        publish_reasons=settings.publish_reasons,
     )
     # The pipeline is built here; from the first partition on, only the inference thread uses it.
     pipeline = Pipeline(serving, config, metrics, catalogue, await _newest_table(counts, metrics))

@@ -197,6 +197,9 @@ class Settings(BaseSettings):
         description="recommendations have the query vector and intent updates the intent embedding; the gateway's rank needs the "
         "query",
     )
+    publish_reasons: bool = Field(
+        False, description="items of a recommendation have a reason: continue, intent, because_of, new or popular"
+    )
     catalogue_source: Literal["none", "topic"] = Field(
         "none",
         description="which items may be shown: none: those of the serving bundle, as it was built; topic: those of "

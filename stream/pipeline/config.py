@@ -16,6 +16,7 @@ class PipelineConfig:
     to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`. ``changelog_schema`` as in
     :mod:`intentrec_core.history.changelog_codec`. ``limits`` are those of the topics. ``source`` as in
     :mod:`stream.wire.output_headers`. ``publish_embedding``: messages have the query vector and the intent embedding.
+    ``publish_reasons``: the items of a list have reasons.
 
     Raises: ConfigError naming the value and what is allowed.
     """
@@ -30,6 +31,7 @@ class PipelineConfig:
     limits: TopicLimits = DEFAULT_LIMITS
     source: str = "/intentrec"
     publish_embedding: bool = False
+    publish_reasons: bool = False
 
     def __post_init__(self) -> None:
         lows = {"num_partitions": 1, "num_recommendations": 1, "max_tries": 1, "beta": 0, "max_prefill_positions": 0}

@@ -14,6 +14,7 @@ from index.base import PAD_ROW
 from intentrec_core.errors import RejectReason
 from intentrec_core.history.history import Outcome, hash64
 from stream.pipeline.folding import PendingAnswer, rejected
+from stream.pipeline.reasons import Reasons
 from stream.pipeline.sessions import session_id
 from stream.wire.codec import encode_output
 from stream.wire.messages import (
@@ -22,6 +23,7 @@ from stream.wire.messages import (
     HiddenBy,
     IntentUpdate,
     PrimaryIntent,
+    Reason,
     Recommendation,
     RecommendedItem,
     Source,
@@ -69,6 +71,7 @@ class _Columns:
     session_event: list[int]
     embeddings: list[bytes | UnsetType]
     queries: list[bytes | UnsetType]
+    reasons: Sequence[Sequence[Reason | UnsetType]]
 
 
 class MessageWriter:
@@ -83,7 +86,9 @@ class MessageWriter:
         self._uses_counts = serving.counts is not None
         self._k, self._max_tries = config.num_recommendations, config.max_tries
         self._limits, self._metrics = config.limits, metrics
+        self._publishes_query = config.publish_embedding
         self._publishes_embedding = config.publish_embedding and serving.has_intents
+        self._reasons = Reasons(serving, self._k) if config.publish_reasons else None
         self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
@@ -136,8 +141,10 @@ class MessageWriter:
             bundle=bundle,
             source=source,
             items=[
-                RecommendedItem(item_ids[item], titles[item], score)
-                for item, score in zip(columns.items[row], columns.scores[row], strict=True)
+                RecommendedItem(item_ids[item], titles[item], score, reason)
+                for item, score, reason in zip(
+                    columns.items[row], columns.scores[row], columns.reasons[row], strict=True
+                )
                 if item != PAD_ROW
             ],
             fallback="popular" if columns.popular[row] else "none",
@@ -210,7 +217,7 @@ class MessageWriter:
         return fitted
 
     def _counts_sequence(self, columns: _Columns, row: int) -> int | UnsetType:
-        is_used = columns.counts is not None and (self._uses_counts or columns.popular[row])
+        is_used = self._uses_counts or columns.popular[row] or self._reasons is not None
         return columns.counts.table.sequence if columns.counts is not None and is_used else UNSET
 
     @staticmethod
@@ -268,7 +275,8 @@ class MessageWriter:
             event_hash=rows.plays["event_hash"].tolist(),
             session_event=rows.session_event.tolist(),
             embeddings=_vectors(encoded.intent_NP if self._publishes_embedding else None, len(rows)),
-            queries=_vectors(ranked.queries, len(rows), absent=ranked.popular),
+            queries=_vectors(ranked.queries if self._publishes_query else None, len(rows), absent=ranked.popular),
+            reasons=[[UNSET] * self._k] * len(rows) if self._reasons is None else self._reasons.of(answered),
         )
 
     def _given_up(self, answer: PendingAnswer) -> OutputRecord:

@@ -102,7 +102,7 @@ class Responder:
             k=max(CUTOFF, config.num_recommendations),
             beta=config.beta,
             probe=self._probe,
-            keeps_queries=config.publish_embedding,
+            keeps_queries=config.publish_embedding or config.publish_reasons,
         )
         self._writer = MessageWriter(serving, config, metrics)
         metrics.filters(serving.filters.names)

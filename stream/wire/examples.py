@@ -18,6 +18,7 @@ from stream.wire.messages import (
     ItemCountsHead,
     Play,
     PrimaryIntent,
+    Reason,
     Recommendation,
     RecommendedItem,
     Source,
@@ -53,7 +54,10 @@ PLAY = Play(
 )
 RECOMMENDATION = Recommendation(
     **_SHARED,
-    items=[RecommendedItem("m7", "Heat (1995)", 3.25), RecommendedItem("m19", "Ronin (1998)", 2.5)],
+    items=[
+        RecommendedItem("m7", "Heat (1995)", 3.25, Reason("intent", "genre", "Crime")),
+        RecommendedItem("m19", "Ronin (1998)", 2.5, Reason("because_of", item_id="m42", title="The Insider (1999)")),
+    ],
     counts_sequence=812,
     recommendation_id=f"3-41-{_BUNDLE}",
     query=struct.pack("<6f", 0.5, -1.25, 0.75, 1.0, 0.25, -0.125),

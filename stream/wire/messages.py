@@ -145,6 +145,24 @@ CountsSequence = Annotated[
 Vector = Annotated[bytes, Meta(description="Base64 of 32-bit floats, little-endian.")]
 
 
+class Reason(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Why an item is recommended."""
+
+    because: Annotated[
+        str,
+        Meta(
+            description="continue: the member has played it. new: first played within the last 7 days. intent: what a predicted "
+            "intent adds lifts its score most (head, label). popular: how popular it is lifts it most, or fallback is popular. "
+            "because_of: what the member has played lifts it most; the nearest of the newest plays is named (item_id, "
+            "title). More may be added."
+        ),
+    ]
+    head: Annotated[str, Meta(description="Of intent: name of the intent head.")] | UnsetType = UNSET
+    label: Annotated[str, Meta(description="Of intent: the label that adds most.")] | UnsetType = UNSET
+    item_id: Annotated[str, Meta(description="Of because_of: the item that the member has played.")] | UnsetType = UNSET
+    title: Annotated[str, Meta(description="Of because_of: the title of that item, for display.")] | UnsetType = UNSET
+
+
 class RecommendedItem(Struct, frozen=True, gc=False):
     """One item of a recommendation."""
 
@@ -153,6 +171,15 @@ class RecommendedItem(Struct, frozen=True, gc=False):
         str, Meta(description="Title of the item, for display; at most 1,024 characters, … ends a cut one.")
     ]
     score: Annotated[float, Meta(description="Higher is better; comparable only with scores in the same message.")]
+    reason: (
+        Annotated[
+            Reason,
+            Meta(
+                description="Why this item is on the list. Absent without publish_reasons, and if the list would be too large."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class HiddenBy(Struct, frozen=True, gc=False):

@@ -10,6 +10,8 @@ MESSAGES, WRITER, HEADERS, SIZES = (
     "stream/wire/output_headers.py",
     "stream/wire/sizes.py",
 )
+REASONS = "stream/pipeline/reasons.py"
+TEST_REASONS = "tests/unit/stream/pipeline/test_reasons.py"
 TEST_HEADERS = "tests/unit/stream/wire/test_output_headers.py"
 TEST_WRITER = "tests/unit/stream/pipeline/test_message_writer.py"
 TEST_SIZES = "tests/unit/stream/wire/test_sizes.py"
@@ -50,7 +52,7 @@ OUTPUT_MESSAGES = (
     ),
     Mutant(
         "messages: queries are published though nobody asked",
-        (Edit("stream/pipeline/retrieval.py", "            if self._keeps_queries:\n", "            if True:\n"),),
+        (Edit(WRITER, "ranked.queries if self._publishes_query else None", "ranked.queries"),),
         (TEST_WRITER,),
     ),
     Mutant(
@@ -103,6 +105,31 @@ OUTPUT_MESSAGES = (
                 "    return IntentLabel(head, label)\n",
             ),
         ),
+        (TEST_SIZES,),
+    ),
+    Mutant(
+        "messages: a part of a score counts as it is, not against that of an average item",
+        (Edit(REASONS, "(vectors - self._average_D) * query", "vectors * query"),),
+        (TEST_REASONS,),
+    ),
+    Mutant(
+        "messages: the reason names an item that was withdrawn",
+        (Edit(REASONS, "        held_RH[~answered.items.shown[held_RH]] = 0\n", ""),),
+        (TEST_REASONS,),
+    ),
+    Mutant(
+        "messages: the intent names a label that the item has not",
+        (Edit(REASONS, "np.where(has, vectors[:, own] * query[:, own], -np.inf).argmax", "query[:, own].argmax"),),
+        (TEST_REASONS,),
+    ),
+    Mutant(
+        "messages: an item that nobody played is new",
+        (Edit(REASONS, "columns.any(axis=1) & ", ""),),
+        (TEST_REASONS,),
+    ),
+    Mutant(
+        "messages: titles are cut where leaving reasons out is enough",
+        (Edit(SIZES, "    if items and len(plain) <= max_bytes:\n", "    if False:\n"),),
         (TEST_SIZES,),
     ),
     Mutant(

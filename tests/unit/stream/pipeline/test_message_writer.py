@@ -119,8 +119,9 @@ def test_a_published_embedding_is_z_of_the_context(serving: Serving) -> None:
         np.testing.assert_allclose(floats(newest[user].embedding), exact, atol=1e-4)
 
 
-def test_no_vector_is_published_unless_asked_for(serving: Serving) -> None:
-    for output in run(make_pipeline(serving), plays(serving)).outputs:
+@pytest.mark.parametrize("reasons", [False, True])
+def test_no_vector_is_published_unless_asked_for(serving: Serving, reasons: bool) -> None:
+    for output in run(make_pipeline(serving, publish_reasons=reasons), plays(serving)).outputs:
         assert not {"query", "embedding"} & msgspec.json.decode(output.value).keys()
 
 

@@ -26,6 +26,7 @@ from stream.wire.messages import (
     IntentLabel,
     IntentUpdate,
     PrimaryIntent,
+    Reason,
     Recommendation,
     RecommendedItem,
     Source,
@@ -242,6 +243,19 @@ def test_a_list_with_short_titles_has_the_same_items_and_fits(items: list[tuple[
     assert [(item.item_id, item.score) for item in found.items] == [(item_id, 1.5) for item_id, _ in items]
     for item, (_, title) in zip(found.items, items, strict=True):
         assert item.title == title or title.startswith(item.title.removesuffix("…"))
+
+
+def test_reasons_are_left_out_before_a_title_is_cut() -> None:
+    item = RecommendedItem("a", "x" * 1000, 1.5, Reason("because_of", item_id="b", title="y" * 500))
+    message = Recommendation(
+        user_id="u", session_id="s", event_id="e", event_time="t", bundle="b", source=Source("plays", 0, 1),
+        items=[item, RecommendedItem("c", "z", 1.0)],
+    )  # fmt: skip
+    short = with_short_titles(message, len(encode_output(message)) - 1)
+    assert short is not None
+    assert decode_recommendation(with_latency(short, 0.5)).items == [
+        RecommendedItem("a", "x" * 1000, 1.5), RecommendedItem("c", "z", 1.0)
+    ]  # fmt: skip
 
 
 def test_titles_that_fit_stay_whole_and_a_long_one_keeps_what_fits() -> None:
