@@ -53,18 +53,32 @@ edges = [60, 1800]
 [[filter]]
 kind = "watched"
 """
-_ADJECTIVES = ("Quiet", "Last", "Second", "Silver", "Long", "Open", "Lost", "Early", "Paper", "Northern", "Hidden", "Slow")
+_ADJECTIVES = (
+    "Quiet",
+    "Last",
+    "Second",
+    "Silver",
+    "Long",
+    "Open",
+    "Lost",
+    "Early",
+    "Paper",
+    "Northern",
+    "Hidden",
+    "Slow",
+)
 _NOUNS = {"Comedy": "Wedding", "Drama": "Letter", "Horror": "Cellar", "Western": "Trail"}
 _START_MS = 1_750_000_000_000
 
 
 def titles() -> Catalogue:
     """The items: a dozen of each genre, of 1960 to 2010."""
-    return Catalogue(
-        Item(f"{genre.lower()}-{number}", f"The {adjective} {_NOUNS[genre]}", {"genres": [genre], "year": 1960 + 5 * ((number * 7) % 11)})
-        for genre in GENRES
-        for number, adjective in enumerate(_ADJECTIVES)
-    )  # fmt: skip
+    return Catalogue(_item(genre, number) for genre in GENRES for number in range(TITLES_EACH))
+
+
+def _item(genre: str, number: int) -> Item:
+    attributes = {"genres": [genre], "year": 1960 + 5 * ((number * 7) % 11)}
+    return Item(f"{genre.lower()}-{number}", f"The {_ADJECTIVES[number]} {_NOUNS[genre]}", attributes)
 
 
 def plays(num_members: int = 80, num_each: int = 30, seed: int = 0) -> pa.Table:

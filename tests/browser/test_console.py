@@ -167,7 +167,12 @@ def test_everyone_is_shown_as_their_plays_come(cinema_system: Cinema, open_page:
     page = open_page("#/everyone", color_scheme="dark")
     rows = [row._asdict() for row in cinema._rows(num_members=12, num_each=6, seed=9)]
     cinema_system.rig.produce(
-        {"event_id": row["event_id"] + "-live", "user_id": row["user_id"], "item_id": row["item_id"], "ts": row["ts_ms"]}
+        {
+            "event_id": row["event_id"] + "-live",
+            "user_id": row["user_id"],
+            "item_id": row["item_id"],
+            "ts": row["ts_ms"],
+        }
         for row in rows
     )
     for member in range(12):
@@ -205,7 +210,9 @@ def test_who_wants_no_motion_gets_none(open_page: PageMaker) -> None:
     tiles(page).first.wait_for()
     page.evaluate("() => { Element.prototype.animate = () => { throw new Error('it moves'); }; }")
     play(page, "Drama", 2)
-    assert page.locator(".bar .fill").first.evaluate("bar => parseFloat(getComputedStyle(bar).transitionDuration)") < 0.001
+    assert (
+        page.locator(".bar .fill").first.evaluate("bar => parseFloat(getComputedStyle(bar).transitionDuration)") < 0.001
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -227,7 +234,11 @@ def test_axe_finds_nothing_serious(open_page: PageMaker, view: str, scheme: str)
 
 
 def _place(rule: dict[str, Any]) -> dict[str, Any]:
-    return {"rule": rule["id"], "at": [node["html"][:160] for node in rule["nodes"][:4]], "why": rule["nodes"][0]["failureSummary"]}
+    return {
+        "rule": rule["id"],
+        "at": [node["html"][:160] for node in rule["nodes"][:4]],
+        "why": rule["nodes"][0]["failureSummary"],
+    }
 
 
 @pytest.mark.parametrize("view", ["member", "everyone", "compare", "pipeline"])

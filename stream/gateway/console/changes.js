@@ -1,5 +1,7 @@
 // What one play changed: the intents and the list after it, against those before.
 
+import { intentName } from "./format.js";
+
 /** The largest changes of probability between two intent updates, as {head, label, from, to}, largest first. */
 export function intentChanges(before, after, most = 3, least = 0.01) {
   if (!before) return [];
@@ -46,16 +48,16 @@ export function rowsOf(recommendation) {
 export function reasonOf(item) {
   const reason = item.reason;
   if (!reason) return null;
-  const what = reason.label ?? reason.title ?? reason.item?.title;
+  const what = reason.label ?? reason.title ?? reason.item_id;
   switch (reason.because) {
     case "continue":
-      return "You hold it";
+      return "You played it";
     case "intent":
-      return what ? `In the mood for ${what}` : "Fits the mood";
+      return what ? `For ${intentName(reason)}` : "Fits the intent";
     case "because_of":
       return what ? `Because of ${what}` : "Like what you played";
     case "popular":
-      return what ? `Popular in ${what}` : "Popular now";
+      return "Popular now";
     case "new":
       return "New";
     default:

@@ -17,7 +17,7 @@ export function pipelineView(root, { health, signal }) {
     tile("Members", () => [number(health.total("intentrec_members") ?? health.status.gateway.members), `${number(health.status.gateway.streams)} streams open`]),
   ];
   const charts = [
-    lineChart({ title: "Plays a second", write: (value) => number(value), series: [{ name: "plays", tone: "one", of: (sample) => sample.playsPerS }] }),
+    lineChart({ title: "Plays a second", write: (value) => number(value, value < 10 && !Number.isInteger(value) ? 1 : 0), series: [{ name: "plays", tone: "one", of: (sample) => sample.playsPerS }] }),
     lineChart({
       title: "Latency, play to answer",
       write: duration,

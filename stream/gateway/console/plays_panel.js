@@ -38,9 +38,8 @@ export function playsPanel() {
 function sessionText({ opened, closed }) {
   if (!opened) return "";
   if (!closed) return "New session";
-  const strongest = closed.primary ?? closed.intent ?? closed.strongest_intent;
-  const label = strongest?.label ?? "";
-  return `New session. The one before: ${plural(closed.plays, "play")} in ${duration(closed.seconds)}${label ? `, mostly ${label}` : ""}`;
+  const count = closed.plays === undefined ? "" : `${plural(closed.plays, "play")} in `;
+  return `New session. The one before: ${count}${duration(closed.seconds)}${closed.intent ? `, in the end ${intentName(closed.intent)}` : ""}`;
 }
 
 function whenText(play) {
