@@ -111,7 +111,7 @@ PageMaker = Callable[..., "sync_api.Page"]
 
 @pytest.fixture
 def open_page(browser: sync_api.Browser, cinema_system: Cinema) -> Iterator[PageMaker]:
-    """Opens a page in a browser of its own. The test fails where a page reports an error, breaks its policy or asks another host."""
+    """Opens a page in a browser of its own. The test fails where a page has an error, breaks its policy or asks another host."""
     contexts: list[sync_api.BrowserContext] = []
     wrong: list[str] = []
 

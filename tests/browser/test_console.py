@@ -176,7 +176,7 @@ def test_everyone_is_shown_as_their_plays_come(cinema_system: Cinema, open_page:
         for row in rows
     )
     for member in range(12):
-        page.locator(f".card[href$='/learnt-{member}']").wait_for()
+        page.locator(f".card[href$='/learnt-{member}'] ol li").first.wait_for()
     page.get_by_text("different titles in the last").wait_for()
     page.get_by_role("button", name="Pause").click()
     assert page.get_by_role("button", name="Go on").get_attribute("aria-pressed") == "true"

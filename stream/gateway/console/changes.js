@@ -33,11 +33,12 @@ export function listChanges(before, after) {
 export function rowsOf(recommendation) {
   if (!recommendation) return [];
   if (recommendation.rows?.length) {
-    const items = new Map(recommendation.items.map((item) => [item.item_id, item]));
-    return recommendation.rows.map((row, at) => ({
-      key: row.row ?? row.id ?? row.name ?? row.title ?? String(at),
-      title: row.title ?? "",
-      items: (row.items ?? []).map((item) => (typeof item === "string" ? (items.get(item) ?? { item_id: item, title: item }) : item)),
+    const listed = new Map(recommendation.items.map((item) => [item.item_id, item]));
+    return recommendation.rows.map((row) => ({
+      key: [row.kind, row.head, row.label, row.item_id].filter(Boolean).join(" "),
+      title: row.title,
+      weight: row.weight,
+      items: row.items.map((item) => ({ ...listed.get(item.item_id), ...item })),
     }));
   }
   const title = recommendation.fallback === "popular" ? "Popular now" : "Recommended now";

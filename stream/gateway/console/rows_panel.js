@@ -2,7 +2,7 @@
 
 import { rowMoves, rowsOf } from "./changes.js";
 import { h, reconcile, roam, setAttribute, setText } from "./dom.js";
-import { words } from "./format.js";
+import { percent } from "./format.js";
 import { moves, tiles } from "./tile.js";
 
 /** The panel. `update(recommendation, before, intents, verb)` shows a recommendation, and what moved since the one before. */
@@ -24,7 +24,8 @@ export function rowsPanel(onPick) {
           const past = byKey.get(row.key);
           const moved = moves(past?.items, row.items);
           const by = climbed.get(row.key);
-          setText(element.heading, row.title || words(row.key));
+          setText(element.heading, row.title);
+          setText(element.weight, row.weight === undefined ? "" : percent(row.weight));
           setText(element.moved, by > 0 ? "moved up" : past || !before ? "" : "new row");
           setAttribute(element, "class", row.isList ? "row list" : "row");
           const entries = row.items.map((item, at) => ({ item, intents, verb, rank: row.isList ? at + 1 : null, move: moved.get(item.item_id) }));
@@ -41,10 +42,11 @@ export function rowsPanel(onPick) {
 
 function makeRow() {
   const heading = h("h2");
+  const weight = h("span", { class: "quiet", title: "How much this row matters now" });
   const moved = h("span", { class: "moved" });
   const items = h("ul", { class: "tiles" });
-  const element = h("section", { class: "row" }, h("header", {}, heading, moved), items);
-  return Object.assign(element, { heading, moved, items, stops: roam(items, "button") });
+  const element = h("section", { class: "row" }, h("header", {}, heading, weight, moved), items);
+  return Object.assign(element, { heading, weight, moved, items, stops: roam(items, "button") });
 }
 
 function whyEmpty(recommendation) {

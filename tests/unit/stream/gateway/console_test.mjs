@@ -48,6 +48,10 @@ test("rows are those of the message, and its list is one row without any", () =>
   assert.deepEqual(rowsOf({ items }).map(({ key, title }) => [key, title]), [["list", "Recommended now"]]);
   assert.equal(rowsOf({ items, fallback: "popular" })[0].title, "Popular now");
   assert.deepEqual(rowsOf(null), []);
+  const row = { kind: "intent", head: "genre", label: "Drama", title: "For Drama", weight: 0.2, items: [{ item_id: "b", title: "Title b" }] };
+  const [found] = rowsOf({ items, rows: [row] });
+  assert.deepEqual([found.key, found.title, found.items[0].score], ["intent genre Drama", "For Drama", 1]);
+  assert.equal(rowsOf({ items, rows: [] })[0].key, "list");
   const before = [{ key: "x" }, { key: "y" }];
   assert.deepEqual([...rowMoves(before, [{ key: "y" }, { key: "z" }, { key: "x" }])], [["y", 1], ["z", null], ["x", -2]]);
 });
