@@ -53,6 +53,11 @@ test: $(INSTALLED) ## run every test
 e2e: $(INSTALLED) ## show the console in Chromium, on a real gateway and worker; screenshots in .intentrec/console
 	@$(BIN)/python -m pytest -q -n0 -m browser tests/browser $(TEST_ARGS)
 
+.PHONY: console-picture
+console-picture: $(INSTALLED) ## show the console in Chromium and write docs/console.png
+	@$(BIN)/python -m pytest -q -n0 -m browser tests/browser -k raise_its_bar
+	@cp .intentrec/console/picture.png docs/console.png
+
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## run every fault at its full scale and print the table (an hour or two; PART=1/3, RESUME=1; FAULTS="overload")
 	@$(BIN)/python -m tests.faults --part $(PART) $(if $(RESUME),--resume) $(FAULTS)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 DURATION = re.compile(r"^(\d+ ms|[\d.]+ s)$")
+#: What reaches beyond a phone's screen, outside of what scrolls by itself.
+TOO_WIDE = """() => [...document.querySelectorAll("body *")]
+  .filter((each) => each.getBoundingClientRect().right > 390.5 && !each.closest(".scroller, .tiles"))
+  .map((each) => `${each.tagName}.${each.className} ${each.getBoundingClientRect().right}`).slice(0, 8)"""
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 
 
@@ -77,6 +81,7 @@ def test_titles_of_a_genre_raise_its_bar_and_reorder_the_screen(open_page: PageM
     assert "New session" in page.locator("[data-testid=plays] > li").last.inner_text()
     assert "Horror ▲" in page.get_by_test_id("plays").inner_text()
     _keep(page, "member-desktop")
+    page.screenshot(path=SCREENSHOTS / "picture.png", clip={"x": 0, "y": 0, "width": 1360, "height": 880})
 
 
 def test_two_members_in_two_browsers_see_nothing_of_each_other(open_page: PageMaker) -> None:
@@ -250,7 +255,7 @@ def test_a_phone_shows_every_view_without_scrolling_sideways(open_page: PageMake
     if view != "member":
         page.get_by_role("link", name=view.capitalize()).click()
         page.locator({"everyone": ".card", "compare": ".ranked li", "pipeline": ".kpis"}[view]).first.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, page.evaluate(TOO_WIDE)
     page.evaluate("scrollTo(0, 0)")
     _keep(page, f"{view}-phone")
 

@@ -34,6 +34,22 @@ export function keepToken(token) {
   sessionStorage.setItem(TOKEN, token.trim());
 }
 
+/** Whose token is kept: {userId, isOperator}; null without one that can be read. The gateway checks it, this does not. */
+export function tokenOwner() {
+  try {
+    const payload = sessionStorage.getItem(TOKEN).split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const claims = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (char) => char.charCodeAt(0))));
+    return {
+      userId: claims.sub,
+      isOperator: String(claims.scope ?? "")
+        .split(" ")
+        .includes("intentrec:operator"),
+    };
+  } catch {
+    return null;
+  }
+}
+
 /** Calls `listener` whenever the gateway asks for a token, or for another one. */
 export function onTokenNeeded(listener) {
   addEventListener("intentrec-token-needed", listener);

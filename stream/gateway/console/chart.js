@@ -4,7 +4,7 @@ import { h, setText, svg } from "./dom.js";
 import { clock, duration } from "./format.js";
 
 const HEIGHT = 168;
-const PAD = { top: 10, right: 8, bottom: 22, left: 46 };
+const PAD = { top: 18, right: 8, bottom: 22, left: 46 };
 const LONGEST_MS = 5 * 60 * 1000;
 const SHORTEST_MS = 60 * 1000;
 const MAX_TABLE_ROWS = 30;
@@ -14,7 +14,12 @@ const MAX_TABLE_ROWS = 30;
  * draws samples {t, …} and marks {t, label}; a value that is null is a gap.
  */
 export function lineChart({ title, series, write, floor = 0 }) {
-  const plot = svg("svg", { class: "plot", role: "img", tabindex: "0", "aria-label": `${title}. The same figures are in the table below it.` });
+  const plot = svg("svg", {
+    class: "plot",
+    role: "img",
+    tabindex: "0",
+    "aria-label": `${title}. The same figures are in the table below it.`,
+  });
   const now = series.map(() => h("strong"));
   const keys = series.map((each, at) => h("li", { class: `key ${each.tone}` }, each.name, " ", now[at]));
   const when = h("span", { class: "quiet" });
@@ -29,7 +34,16 @@ export function lineChart({ title, series, write, floor = 0 }) {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Time"), series.map((each) => h("th", { scope: "col" }, each.name)))),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            h("th", { scope: "col" }, "Time"),
+            series.map((each) => h("th", { scope: "col" }, each.name)),
+          ),
+        ),
         rows,
       ),
     ),
@@ -57,17 +71,38 @@ export function lineChart({ title, series, write, floor = 0 }) {
     ]);
     for (const share of [1, 0.5, 0]) {
       const [at, anchor] = [x(until - share * spanMs), share === 1 ? "start" : share ? "middle" : "end"];
-      parts.push(svg("text", { x: at, y: HEIGHT - 5, "text-anchor": anchor }, share ? `${duration((share * spanMs) / 1000)} ago` : "now"));
+      parts.push(
+        svg(
+          "text",
+          { x: at, y: HEIGHT - 5, "text-anchor": anchor },
+          share ? `${duration((share * spanMs) / 1000)} ago` : "now",
+        ),
+      );
     }
     for (const mark of marks.filter(({ t }) => until - t <= spanMs && t <= until)) {
       const at = x(mark.t);
       const isLate = at > width - 90;
       parts.push(svg("line", { class: "mark", x1: at, x2: at, y1: PAD.top, y2: HEIGHT - PAD.bottom }));
-      parts.push(svg("text", { class: "mark", x: at + (isLate ? -5 : 5), y: PAD.top + 8, "text-anchor": isLate ? "end" : "start" }, mark.label));
+      parts.push(
+        svg(
+          "text",
+          { class: "mark", x: at + (isLate ? -5 : 5), y: PAD.top - 7, "text-anchor": isLate ? "end" : "start" },
+          mark.label,
+        ),
+      );
     }
     for (const each of series) parts.push(svg("path", { class: `line ${each.tone}`, d: line(shown, each.of, x, y) }));
-    const readout = chosen === null ? shown.at(-1) : shown.reduce((best, sample) => (Math.abs(x(sample.t) - chosen) < Math.abs(x(best.t) - chosen) ? sample : best), shown[0]);
-    if (chosen !== null && readout) parts.push(svg("line", { class: "cursor", x1: x(readout.t), x2: x(readout.t), y1: PAD.top, y2: HEIGHT - PAD.bottom }));
+    const readout =
+      chosen === null
+        ? shown.at(-1)
+        : shown.reduce(
+            (best, sample) => (Math.abs(x(sample.t) - chosen) < Math.abs(x(best.t) - chosen) ? sample : best),
+            shown[0],
+          );
+    if (chosen !== null && readout)
+      parts.push(
+        svg("line", { class: "cursor", x1: x(readout.t), x2: x(readout.t), y1: PAD.top, y2: HEIGHT - PAD.bottom }),
+      );
     plot.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     plot.replaceChildren(...parts.flat());
     series.forEach((each, at) => setText(now[at], readout ? write(each.of(readout)) : write(null)));
@@ -79,7 +114,14 @@ export function lineChart({ title, series, write, floor = 0 }) {
     const step = Math.ceil(shown.length / MAX_TABLE_ROWS);
     const picked = shown.filter((_, at) => (shown.length - 1 - at) % step === 0).reverse();
     rows.replaceChildren(
-      ...picked.map((sample) => h("tr", {}, h("th", { scope: "row" }, clock(sample.t)), series.map((each) => h("td", {}, write(each.of(sample)))))),
+      ...picked.map((sample) =>
+        h(
+          "tr",
+          {},
+          h("th", { scope: "row" }, clock(sample.t)),
+          series.map((each) => h("td", {}, write(each.of(sample)))),
+        ),
+      ),
     );
   }
 

@@ -10,7 +10,14 @@ const MAX_INTENT_ROWS = 12;
 
 /** The view, until `signal` is aborted. */
 export function compareView(root, { userId, health, signal, go, connection }) {
-  const input = h("input", { id: "compared", value: userId, required: true, maxlength: "256", autocomplete: "off", spellcheck: "false" });
+  const input = h("input", {
+    id: "compared",
+    value: userId,
+    required: true,
+    maxlength: "256",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
   const sides = [side("Left bundle"), side("Right bundle")];
   const agreement = h("p", { class: "lead", role: "status" });
   const intents = h("tbody");
@@ -19,7 +26,16 @@ export function compareView(root, { userId, health, signal, go, connection }) {
     "section",
     { class: "panel", "aria-labelledby": "intents-of-both", hidden: true },
     h("h2", { id: "intents-of-both" }, "Intents of both"),
-    h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Intents of both bundles" }, h("table", { class: "data" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Label"), heads, h("th", { scope: "col" }, "Difference"))), intents)),
+    h(
+      "div",
+      { class: "scroller", tabindex: "0", role: "region", "aria-label": "Intents of both bundles" },
+      h(
+        "table",
+        { class: "data" },
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Label"), heads, h("th", { scope: "col" }, "Difference"))),
+        intents,
+      ),
+    ),
   );
   root.replaceChildren(
     h("h1", { tabindex: "-1" }, "Two bundles, one member"),
@@ -28,14 +44,21 @@ export function compareView(root, { userId, health, signal, go, connection }) {
       { class: "toolbar" },
       h(
         "form",
-        { class: "field inline", on: { submit: (event) => (event.preventDefault(), go(compareHash(input.value.trim()))) } },
+        {
+          class: "field inline",
+          on: { submit: (event) => (event.preventDefault(), go(compareHash(input.value.trim()))) },
+        },
         h("label", { for: "compared" }, "Member"),
         input,
         h("button", { type: "submit", class: "plain" }, "Compare"),
       ),
     ),
     agreement,
-    h("div", { class: "compare" }, sides.map(({ element }) => element)),
+    h(
+      "div",
+      { class: "compare" },
+      sides.map(({ element }) => element),
+    ),
     table,
   );
   for (const each of sides) each.select.addEventListener("change", () => ((each.isChosen = true), load()));
@@ -58,7 +81,10 @@ export function compareView(root, { userId, health, signal, go, connection }) {
     if (both) {
       const ids = new Set(left.recommendation.items.slice(0, SHOWN).map(({ item_id }) => item_id));
       const shared = right.recommendation.items.slice(0, SHOWN).filter(({ item_id }) => ids.has(item_id)).length;
-      setText(agreement, `${shared} of the first ${Math.min(SHOWN, left.recommendation.items.length)} titles are in both lists.`);
+      setText(
+        agreement,
+        `${shared} of the first ${Math.min(SHOWN, left.recommendation.items.length)} titles are in both lists.`,
+      );
     } else setText(agreement, userId ? "" : "Name a member.");
     table.hidden = !(left.intents && right.intents);
     if (!table.hidden) showIntents(left.intents, right.intents);
@@ -78,11 +104,16 @@ export function compareView(root, { userId, health, signal, go, connection }) {
       key: ({ head, label }) => `${head} ${label}`,
       create: ({ head, label }) => {
         const cells = [h("td"), h("td"), h("td")];
-        return Object.assign(h("tr", {}, h("th", { scope: "row" }, label, " ", h("span", { class: "quiet" }, words(head))), cells), { fields: cells });
+        return Object.assign(
+          h("tr", {}, h("th", { scope: "row" }, label, " ", h("span", { class: "quiet" }, words(head))), cells),
+          { fields: cells },
+        );
       },
       update: ({ fields }, { one, other }) => {
         const points = Math.round((other - one) * 100);
-        [percent(one), percent(other), points ? `${points > 0 ? "+" : "−"}${Math.abs(points)} points` : "same"].forEach((text, at) => setText(fields[at], text));
+        [percent(one), percent(other), points ? `${points > 0 ? "+" : "−"}${Math.abs(points)} points` : "same"].forEach(
+          (text, at) => setText(fields[at], text),
+        );
       },
     });
   }
@@ -103,7 +134,14 @@ function side(name) {
   const when = h("p", { class: "quiet" });
   const mood = h("p", { class: "mood" });
   const items = h("ol", { class: "ranked" });
-  const element = h("section", { class: "panel", "aria-label": name }, h("div", { class: "field inline" }, h("label", { for: id }, name), select), mood, when, items);
+  const element = h(
+    "section",
+    { class: "panel", "aria-label": name },
+    h("div", { class: "field inline" }, h("label", { for: id }, name), select),
+    mood,
+    when,
+    items,
+  );
   return { element, select, when, mood, items, recommendation: null, intents: null, problem: "", isChosen: false };
 }
 
@@ -151,9 +189,17 @@ function showList(each, other) {
   const { recommendation, intents, problem } = each;
   const primary = intents?.primary;
   setText(each.mood, primary ? `${intentName(primary)}, ${percent(primary.probability)}` : "");
-  setText(each.when, problem || (recommendation ? `Answer to play ${recommendation.event_id}, after ${duration(recommendation.latency_s)}` : "Loading…"));
+  setText(
+    each.when,
+    problem ||
+      (recommendation
+        ? `Answer to play ${recommendation.event_id}, after ${duration(recommendation.latency_s)}`
+        : "Loading…"),
+  );
   const ranks = new Map((other.recommendation?.items ?? []).map(({ item_id }, at) => [item_id, at + 1]));
-  const items = (recommendation?.items ?? []).slice(0, SHOWN).map((item, at) => ({ item, rank: at + 1, there: ranks.get(item.item_id) }));
+  const items = (recommendation?.items ?? [])
+    .slice(0, SHOWN)
+    .map((item, at) => ({ item, rank: at + 1, there: ranks.get(item.item_id) }));
   reconcile(each.items, items, {
     key: ({ item }) => item.item_id,
     create: () => {
@@ -163,7 +209,16 @@ function showList(each, other) {
     update: ({ parts }, { item, rank, there }) => {
       setText(parts[0], item.title ?? item.item_id);
       const by = there - rank;
-      setText(parts[1], !other.recommendation ? "" : !there ? "only here" : by === 0 ? "same place" : `${plural(Math.abs(by), "place")} ${by > 0 ? "higher" : "lower"} here`);
+      setText(
+        parts[1],
+        !other.recommendation
+          ? ""
+          : !there
+            ? "only here"
+            : by === 0
+              ? "same place"
+              : `${plural(Math.abs(by), "place")} ${by > 0 ? "higher" : "lower"} here`,
+      );
     },
   });
 }

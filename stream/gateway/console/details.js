@@ -22,14 +22,22 @@ export async function showDetails(item, { userId, onPlay }) {
       "div",
       { class: "actions" },
       h("button", { type: "button", class: "plain", on: { click: close } }, "Close"),
-      h("button", { type: "button", class: "strong", on: { click: () => (close(), onPlay(item)) } }, `Play as ${userId}`),
+      h(
+        "button",
+        { type: "button", class: "strong", on: { click: () => (close(), onPlay(item)) } },
+        `Play as ${userId}`,
+      ),
     ),
   );
   document.body.append(dialog);
   dialog.showModal();
   try {
     const { items } = await request(path`/v1/items/${item.item_id}/similar?k=${SIMILAR}`);
-    similar.replaceChildren(...items.map((near) => h("li", {}, near.title ?? near.item_id, " ", h("span", { class: "quiet" }, near.score.toFixed(2)))));
+    similar.replaceChildren(
+      ...items.map((near) =>
+        h("li", {}, near.title ?? near.item_id, " ", h("span", { class: "quiet" }, near.score.toFixed(2))),
+      ),
+    );
     if (!items.length) similar.replaceChildren(h("li", { class: "quiet" }, "None."));
   } catch (error) {
     similar.replaceChildren(h("li", { class: "quiet" }, error.message));
@@ -38,5 +46,14 @@ export async function showDetails(item, { userId, onPlay }) {
 
 function attributeList(item) {
   const pairs = Object.entries({ item_id: item.item_id, ...item.attributes });
-  return h("dl", { class: "pairs" }, pairs.map(([name, value]) => [h("dt", {}, words(name)), h("dd", {}, Array.isArray(value) ? value.join(", ") : String(value))]).flat());
+  return h(
+    "dl",
+    { class: "pairs" },
+    pairs
+      .map(([name, value]) => [
+        h("dt", {}, words(name)),
+        h("dd", {}, Array.isArray(value) ? value.join(", ") : String(value)),
+      ])
+      .flat(),
+  );
 }

@@ -20,7 +20,8 @@ function fill(element, props, children) {
   for (const [name, value] of Object.entries(props)) {
     if (name === "style") setStyle(element, value);
     else if (name === "data") Object.assign(element.dataset, value);
-    else if (name === "on") for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
+    else if (name === "on")
+      for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
     else setAttribute(element, name, value);
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
@@ -50,7 +51,9 @@ export function setText(element, text) {
  */
 export function reconcile(parent, entries, { key, create, update = () => {} }) {
   const before = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  const places = calm.matches ? null : new Map([...before.values()].map((child) => [child, child.getBoundingClientRect()]));
+  const places = calm.matches
+    ? null
+    : new Map([...before.values()].map((child) => [child, child.getBoundingClientRect()]));
   const focused = document.activeElement;
   const kept = new Set();
   let next = parent.firstElementChild;
@@ -92,7 +95,14 @@ export function roam(list, selector) {
   list.addEventListener("keydown", (event) => {
     const all = stops();
     const at = all.indexOf(document.activeElement);
-    const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
+    const to = {
+      ArrowRight: at + 1,
+      ArrowDown: at + 1,
+      ArrowLeft: at - 1,
+      ArrowUp: at - 1,
+      Home: 0,
+      End: all.length - 1,
+    }[event.key];
     if (at < 0 || to === undefined || !all[to]) return;
     event.preventDefault();
     all[to].focus();

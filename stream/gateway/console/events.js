@@ -6,6 +6,8 @@ const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 5000;
 /** Heartbeats come every 15 s: a stream that is silent for longer than two of them is dead, and its socket does not know it. */
 const SILENCE_MS = 40000;
+/** A browser opens six connections to a host: a tab that nobody looks at gives its stream back after a while. */
+const UNSEEN_MS = 60000;
 
 /** Cuts text into events: {id, event, data}. An `id` stays until the next one, as in EventSource. */
 export class EventParser {
@@ -23,7 +25,9 @@ export class EventParser {
 
   #take(line) {
     if (line === "") {
-      const whole = this.#data.length ? { id: this.#id, event: this.#event || "message", data: this.#data.join("\n") } : null;
+      const whole = this.#data.length
+        ? { id: this.#id, event: this.#event || "message", data: this.#data.join("\n") }
+        : null;
       this.#event = "";
       this.#data = [];
       return whole;
@@ -47,6 +51,7 @@ export async function follow(path, { onEvent, onState, signal }) {
   let waitMs = FIRST_WAIT_MS;
   onState("connecting");
   while (!signal.aborted) {
+    await seen(signal);
     let problem = null;
     try {
       for await (const { id, event, data } of events(path, lastId, signal, () => onState("live"))) {
@@ -68,6 +73,7 @@ export async function follow(path, { onEvent, onState, signal }) {
 async function* events(path, lastId, signal, onOpen) {
   const watchdog = new AbortController();
   const stop = () => watchdog.abort();
+  const unwatch = whenUnseen(stop);
   signal.addEventListener("abort", stop);
   let timer = setTimeout(stop, SILENCE_MS);
   try {
@@ -91,9 +97,39 @@ async function* events(path, lastId, signal, onOpen) {
     }
   } finally {
     clearTimeout(timer);
+    unwatch();
     signal.removeEventListener("abort", stop);
     stop();
   }
+}
+
+/** Calls `listener` once the tab has been hidden for a while; returns what ends the watch. */
+function whenUnseen(listener) {
+  let timer = null;
+  const look = () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(listener, UNSEEN_MS);
+  };
+  document.addEventListener("visibilitychange", look);
+  look();
+  return () => {
+    clearTimeout(timer);
+    document.removeEventListener("visibilitychange", look);
+  };
+}
+
+/** Resolves while the tab is not hidden, or when `signal` is aborted. */
+function seen(signal) {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (document.hidden && !signal.aborted) return;
+      document.removeEventListener("visibilitychange", look);
+      resolve();
+    };
+    document.addEventListener("visibilitychange", look);
+    signal.addEventListener("abort", look, { once: true });
+    look();
+  });
 }
 
 /** Resolves after some time, or at once when `signal` is aborted. */

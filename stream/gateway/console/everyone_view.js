@@ -22,7 +22,11 @@ export function everyoneView(root, { signal, connection }) {
   let [isPaused, skipped, seen] = [false, 0, 0];
 
   const cards = h("ul", { class: "cards", data: { testid: "everyone" } });
-  const pause = h("button", { type: "button", class: "plain", "aria-pressed": "false", on: { click: togglePause } }, "Pause");
+  const pause = h(
+    "button",
+    { type: "button", class: "plain", "aria-pressed": "false", on: { click: togglePause } },
+    "Pause",
+  );
   const note = h("p", { class: "quiet" });
   const moods = h("div", { class: "heads" });
   const empty = h("p", { class: "empty" }, "Members appear here as their plays come.");
@@ -83,7 +87,12 @@ export function everyoneView(root, { signal, connection }) {
     drawMoods(shown);
     const titles = new Set(lists.flat()).size;
     const sample = lists.length ? `${number(titles)} different titles in the last ${number(lists.length)} lists` : "";
-    setText(note, [sample, skipped ? `${number(skipped)} updates left out: they come faster than ${PER_S} a second` : ""].filter(Boolean).join(" · "));
+    setText(
+      note,
+      [sample, skipped ? `${number(skipped)} updates left out: they come faster than ${PER_S} a second` : ""]
+        .filter(Boolean)
+        .join(" · "),
+    );
   }
 
   function drawMoods(shown) {
@@ -91,17 +100,27 @@ export function everyoneView(root, { signal, connection }) {
       key: ({ head }) => head,
       create: ({ head }) => {
         const body = h("tbody");
-        const columns = h("tr", {}, ["Label", "Share", "Members"].map((text) => h("th", { scope: "col" }, text)));
-        return Object.assign(h("table", { class: "bars" }, h("caption", {}, words(head)), h("thead", { class: "unseen" }, columns), body), { body });
+        const columns = h(
+          "tr",
+          {},
+          ["Label", "Share", "Members"].map((text) => h("th", { scope: "col" }, text)),
+        );
+        return Object.assign(
+          h("table", { class: "bars" }, h("caption", {}, words(head)), h("thead", { class: "unseen" }, columns), body),
+          { body },
+        );
       },
-      update: ({ body }, { labels }) => reconcile(body, labels, { key: ({ label }) => label, create: makeMood, update: updateMood }),
+      update: ({ body }, { labels }) =>
+        reconcile(body, labels, { key: ({ label }) => label, create: makeMood, update: updateMood }),
     });
   }
 
   const timer = setInterval(draw, DRAW_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
   follow(`/v1/updates?per_s=${PER_S}`, { signal, onState: connection, onEvent: take });
-  recall(signal, (userId) => (members.has(userId) || slots.length >= MAX_CARDS ? null : place({ userId, at: 0 }))).catch(() => {}); // the stream says what is wrong
+  recall(signal, (userId) =>
+    members.has(userId) || slots.length >= MAX_CARDS ? null : place({ userId, at: 0 }),
+  ).catch(() => {}); // the stream says what is wrong
 }
 
 /** Fills cards with what is known of the members that changed last, one after the other. */
@@ -110,7 +129,9 @@ async function recall(signal, place) {
   for (const { user_id: userId } of users) {
     const member = place(userId);
     if (!member) continue;
-    const [intents, recommendation] = await Promise.all(["intents", "recommendations"].map((kind) => request(path`/v1/users/${userId}/${kind}`, { signal })));
+    const [intents, recommendation] = await Promise.all(
+      ["intents", "recommendations"].map((kind) => request(path`/v1/users/${userId}/${kind}`, { signal })),
+    );
     if (member.at) continue; // a newer message came meanwhile
     Object.assign(member, { intents, items: recommendation.items, latencyS: recommendation.latency_s, at: 0.5 });
   }
@@ -124,7 +145,11 @@ function countMoods(members) {
     for (const { head, label } of [...(intents.primary ? [intents.primary] : []), ...otherIntents(intents)]) {
       if (!heads.has(head)) heads.set(head, new Map());
       const counts = heads.get(head);
-      counts.set(label, { label, hue: hueOf(Object.keys(intents.intents[head]), label), count: (counts.get(label)?.count ?? 0) + 1 });
+      counts.set(label, {
+        label,
+        hue: hueOf(Object.keys(intents.intents[head]), label),
+        count: (counts.get(label)?.count ?? 0) + 1,
+      });
     }
   }
   return [...heads]
@@ -138,7 +163,10 @@ function countMoods(members) {
 function makeMood({ label }) {
   const bar = h("span", { class: "bar" }, h("span", { class: "fill" }));
   const figure = h("td", { class: "figure" });
-  return Object.assign(h("tr", {}, h("th", { scope: "row" }, label), h("td", { class: "track", "aria-hidden": "true" }, bar), figure), { bar, figure });
+  return Object.assign(
+    h("tr", {}, h("th", { scope: "row" }, label), h("td", { class: "track", "aria-hidden": "true" }, bar), figure),
+    { bar, figure },
+  );
 }
 
 function updateMood(row, { share, hue, count }) {
@@ -147,9 +175,25 @@ function updateMood(row, { share, hue, count }) {
 }
 
 function makeCard({ userId }) {
-  const parts = { mood: h("span", { class: "mood" }), share: h("span", { class: "quiet" }), titles: h("ol"), latency: h("span", { class: "quiet" }) };
+  const parts = {
+    mood: h("span", { class: "mood" }),
+    share: h("span", { class: "quiet" }),
+    titles: h("ol"),
+    latency: h("span", { class: "quiet" }),
+  };
   const name = h("span", { class: "who" }, userId);
-  const card = h("li", {}, h("a", { class: "card", href: memberHash(userId) }, h("span", { class: "card-top" }, name, parts.latency), parts.mood, parts.share, parts.titles));
+  const card = h(
+    "li",
+    {},
+    h(
+      "a",
+      { class: "card", href: memberHash(userId) },
+      h("span", { class: "card-top" }, name, parts.latency),
+      parts.mood,
+      parts.share,
+      parts.titles,
+    ),
+  );
   return Object.assign(card, { parts });
 }
 
@@ -161,7 +205,12 @@ function updateCard(card, member) {
   const names = primary ? Object.keys(member.intents.intents[primary.head] ?? {}) : [];
   setStyle(card, { "--hue": primary && names.length ? hueOf(names, primary.label) : 250 });
   setText(parts.mood, primary ? intentName(primary) : "No intent yet");
-  setText(parts.share, primary ? [percent(primary.probability), ...otherIntents(member.intents).map(({ label }) => label)].join(" · ") : "");
+  setText(
+    parts.share,
+    primary
+      ? [percent(primary.probability), ...otherIntents(member.intents).map(({ label }) => label)].join(" · ")
+      : "",
+  );
   setText(parts.latency, member.latencyS === undefined ? "" : duration(member.latencyS));
   reconcile(parts.titles, (member.items ?? []).slice(0, TITLES), {
     key: (item) => item.item_id,

@@ -19,7 +19,9 @@ export function duration(seconds) {
 
 /** A count or a rate. */
 export function number(value, digits = 0) {
-  return Number.isFinite(value) ? value.toLocaleString("en-GB", { maximumFractionDigits: digits, minimumFractionDigits: digits }) : NOTHING;
+  return Number.isFinite(value)
+    ? value.toLocaleString("en-GB", { maximumFractionDigits: digits, minimumFractionDigits: digits })
+    : NOTHING;
 }
 
 /** The time of day of a moment in milliseconds. */
@@ -31,7 +33,14 @@ export function clock(ms) {
 export function moment(iso) {
   const at = new Date(iso);
   if (Number.isNaN(at.getTime())) return String(iso);
-  return at.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZone: "UTC" });
+  return at.toLocaleString("en-GB", {
+    day: "numeric",
+    month: "short",
+    year: "numeric",
+    hour: "2-digit",
+    minute: "2-digit",
+    timeZone: "UTC",
+  });
 }
 
 /** The short name of a bundle. */
@@ -56,7 +65,9 @@ export function otherIntents({ intents, weights, primary }) {
     .filter((head) => head !== primary?.head && Object.keys(intents[head]).length)
     .sort((a, b) => (weights?.[b] ?? 0) - (weights?.[a] ?? 0))
     .map((head) => {
-      const [label, probability] = Object.entries(intents[head]).reduce((best, each) => (each[1] > best[1] ? each : best));
+      const [label, probability] = Object.entries(intents[head]).reduce((best, each) =>
+        each[1] > best[1] ? each : best,
+      );
       return { head, label, probability };
     });
 }

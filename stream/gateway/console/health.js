@@ -30,7 +30,8 @@ export class Health extends EventTarget {
     const grown = {};
     for (const process of status.processes) {
       for (const name of COUNTERS) {
-        for (const { labels, value } of process.metrics?.[name] ?? []) this.#count(grown, process.url, name, labels, value);
+        for (const { labels, value } of process.metrics?.[name] ?? [])
+          this.#count(grown, process.url, name, labels, value);
       }
     }
     const before = this.samples.at(-1)?.totals ?? {};
@@ -40,7 +41,9 @@ export class Health extends EventTarget {
     this.samples.push({ t: nowMs, totals, ...this.#readings(status) });
     while (this.samples.length > 2 && nowMs - this.samples[0].t > SPAN_MS) this.samples.shift();
     const sample = this.samples.at(-1);
-    sample.playsPerS = status.processes.length ? this.#rate("intentrec_plays_consumed_total", nowMs) : status.updates.per_s;
+    sample.playsPerS = status.processes.length
+      ? this.#rate("intentrec_plays_consumed_total", nowMs)
+      : status.updates.per_s;
     sample.quality = this.quality();
     this.problem = null;
     this.dispatchEvent(new Event("status"));
@@ -88,7 +91,9 @@ export class Health extends EventTarget {
 
   /** The largest value of a gauge over all processes; null where none has it. */
   largest(name) {
-    const values = (this.status?.processes ?? []).flatMap((process) => (process.metrics?.[name] ?? []).map(({ value }) => value));
+    const values = (this.status?.processes ?? []).flatMap((process) =>
+      (process.metrics?.[name] ?? []).map(({ value }) => value),
+    );
     return values.length ? Math.max(...values.filter(Number.isFinite)) : null;
   }
 

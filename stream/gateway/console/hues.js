@@ -12,7 +12,8 @@ export function hueOf(labels, label) {
 export function labelsOfItem(item) {
   const found = [];
   for (const [name, value] of Object.entries(item?.attributes ?? {})) {
-    for (const label of Array.isArray(value) ? value : [value]) if (typeof label === "string") found.push({ name, label });
+    for (const label of Array.isArray(value) ? value : [value])
+      if (typeof label === "string") found.push({ name, label });
   }
   return found;
 }

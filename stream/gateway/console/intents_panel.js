@@ -14,8 +14,20 @@ export function intentsPanel() {
   const heads = h("div", { class: "heads", data: { testid: "intents" } });
   const scale = h("p", { class: "quiet" });
   let full = HALF;
-  const empty = h("p", { class: "empty" }, "Nothing is known of this member yet. The first play opens a session, and the intents appear here.");
-  const element = h("section", { class: "panel intents", "aria-labelledby": "intents-title" }, h("h2", { id: "intents-title" }, "Intents"), empty, attention, heads, scale);
+  const empty = h(
+    "p",
+    { class: "empty" },
+    "Nothing is known of this member yet. The first play opens a session, and the intents appear here.",
+  );
+  const element = h(
+    "section",
+    { class: "panel intents", "aria-labelledby": "intents-title" },
+    h("h2", { id: "intents-title" }, "Intents"),
+    empty,
+    attention,
+    heads,
+    scale,
+  );
   return {
     element,
     update(intents, before) {
@@ -25,8 +37,14 @@ export function intentsPanel() {
       if (Object.values(intents.intents).some((labels) => Math.max(...Object.values(labels)) > HALF)) full = 1;
       setStyle(heads, { "--full": full });
       setText(scale, `A full bar is ${percent(full)}; the dark mark is where it stood before.`);
-      const byWeight = Object.keys(intents.intents).sort((a, b) => (intents.weights[b] ?? 0) - (intents.weights[a] ?? 0));
-      setAttribute(attention, "aria-label", `How much each intent matters now: ${byWeight.map((head) => `${words(head)} ${percent(intents.weights[head] ?? 0)}`).join(", ")}`);
+      const byWeight = Object.keys(intents.intents).sort(
+        (a, b) => (intents.weights[b] ?? 0) - (intents.weights[a] ?? 0),
+      );
+      setAttribute(
+        attention,
+        "aria-label",
+        `How much each intent matters now: ${byWeight.map((head) => `${words(head)} ${percent(intents.weights[head] ?? 0)}`).join(", ")}`,
+      );
       reconcile(attention, byWeight, {
         key: (head) => head,
         create: () => h("span", { class: "part" }, h("span")),
@@ -53,7 +71,15 @@ function makeHead(head) {
     "table",
     { class: "bars" },
     h("caption", {}, name, weight),
-    h("thead", { class: "unseen" }, h("tr", {}, ["Label", "Share", "Probability"].map((text) => h("th", { scope: "col" }, text)))),
+    h(
+      "thead",
+      { class: "unseen" },
+      h(
+        "tr",
+        {},
+        ["Label", "Share", "Probability"].map((text) => h("th", { scope: "col" }, text)),
+      ),
+    ),
     body,
   );
   const element = h("div", { class: "head" }, table, more);
@@ -78,7 +104,14 @@ function updateHead(element, head, intents, before) {
   reconcile(element.body, element.isWhole ? sorted : sorted.slice(0, SHOWN), {
     key: (label) => label,
     create: makeBar,
-    update: (row, label) => updateBar(row, { label, names, to: labels[label], from: before?.intents[head]?.[label], isPrimary: label === primary }),
+    update: (row, label) =>
+      updateBar(row, {
+        label,
+        names,
+        to: labels[label],
+        from: before?.intents[head]?.[label],
+        isPrimary: label === primary,
+      }),
   });
 }
 
@@ -86,7 +119,11 @@ function makeBar() {
   const label = h("th", { scope: "row" });
   const bar = h("span", { class: "bar" }, h("span", { class: "fill" }), h("span", { class: "was" }));
   const text = h("td", { class: "figure" });
-  return Object.assign(h("tr", {}, label, h("td", { class: "track", "aria-hidden": "true" }, bar), text), { label, bar, text });
+  return Object.assign(h("tr", {}, label, h("td", { class: "track", "aria-hidden": "true" }, bar), text), {
+    label,
+    bar,
+    text,
+  });
 }
 
 function updateBar(row, { label, names, to, from, isPrimary }) {

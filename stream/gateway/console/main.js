@@ -1,6 +1,6 @@
 // The console: one page, four views, and the public HTTP API of the gateway it comes from.
 
-import { keepToken, onTokenNeeded, request } from "./api.js";
+import { keepToken, onTokenNeeded, request, tokenOwner } from "./api.js";
 import { compareHash, compareView } from "./compare_view.js";
 import { setText } from "./dom.js";
 import { pause } from "./events.js";
@@ -12,6 +12,10 @@ import { pipelineView } from "./pipeline_view.js";
 import { followTheme } from "./theme.js";
 
 const STATUS_EVERY_MS = 2000;
+/** Status is for operators: a member's own token stays one. */
+const REFUSED_EVERY_MS = 60000;
+/** A stream that is moved to another gateway is away for a moment. */
+const AWAY_MS = 1500;
 const SPEAK_AFTER_MS = 50;
 
 const by = (id) => document.getElementById(id);
@@ -25,7 +29,13 @@ function show() {
   view.abort();
   view = new AbortController();
   const { signal } = view;
-  const shared = { signal, health, go, announce, connection: (state, problem) => signal.aborted || showConnection(state, problem) };
+  const shared = {
+    signal,
+    health,
+    go,
+    announce,
+    connection: (state, problem) => signal.aborted || showConnection(state, problem),
+  };
   if (userId) lastMember = userId;
   const root = by("view");
   if (name === "member" && userId) memberView(root, { ...shared, userId });
@@ -33,12 +43,19 @@ function show() {
   else if (name === "compare" && (userId || !lastMember)) compareView(root, { ...shared, userId });
   else if (name === "compare") return location.replace(compareHash(lastMember));
   else if (name === "pipeline") pipelineView(root, shared);
-  else return location.replace(lastMember ? memberHash(lastMember) : newMember());
+  else return location.replace(firstMember());
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash.startsWith(`#/${name}`)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   document.title = `${name === "member" ? `Member ${userId}` : name.charAt(0).toUpperCase() + name.slice(1)} · IntentRec`;
+}
+
+/** The member of before, or that of the token, or a new one. */
+function firstMember() {
+  const owner = tokenOwner();
+  if (owner && !owner.isOperator) return memberHash(owner.userId);
+  return lastMember ? memberHash(lastMember) : newMember();
 }
 
 function safely(text) {
@@ -62,6 +79,7 @@ function announce(text) {
 
 const CONNECTIONS = { connecting: "Connecting", live: "Live", away: "Reconnecting" };
 let liveMs = null;
+let noticeTimer = null;
 
 function showConnection(state, problem) {
   const pill = by("connection");
@@ -69,7 +87,9 @@ function showConnection(state, problem) {
   setText(pill, CONNECTIONS[state]);
   if (state === "live") liveMs = Date.now();
   const notice = by("notice");
-  notice.hidden = state !== "away";
+  clearTimeout(noticeTimer);
+  if (state !== "away") notice.hidden = true;
+  else noticeTimer = setTimeout(() => (notice.hidden = false), problem || !liveMs ? 0 : AWAY_MS);
   const since = liveMs ? ` What you see is as of ${clock(liveMs)}.` : "";
   setText(notice, problem ? `${problem.message}. Trying again.` : `The gateway does not answer. Trying again.${since}`);
 }
@@ -87,7 +107,7 @@ async function watchHealth() {
       }
       setText(by("bundle"), health.servingBundle() ? `bundle ${bundleName(health.servingBundle())}` : "");
     }
-    await pause(STATUS_EVERY_MS);
+    await pause(health.problem?.status === 403 ? REFUSED_EVERY_MS : STATUS_EVERY_MS);
   }
 }
 
@@ -100,7 +120,8 @@ by("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   keepToken(by("token").value);
   by("token-dialog").close();
-  show();
+  if (tokenOwner()?.isOperator) show();
+  else go(firstMember());
 });
 addEventListener("hashchange", () => {
   show();

@@ -18,7 +18,9 @@ export class MemberState {
 
   /** Takes a message. Returns false for one that repeats what is known. */
   take(kind, message, nowMs) {
-    return kind === "intents" ? this.#takeIntents(message, nowMs) : kind === "recommendations" && this.#takeRecommendation(message, nowMs);
+    return kind === "intents"
+      ? this.#takeIntents(message, nowMs)
+      : kind === "recommendations" && this.#takeRecommendation(message, nowMs);
   }
 
   #takeIntents(message, nowMs) {

@@ -32,7 +32,13 @@ export function memberView(root, { userId, signal, go, connection, announce }) {
   root.replaceChildren(
     bar,
     hero.element,
-    h("div", { class: "member" }, rows.element, h("div", { class: "rail" }, intents.element, plays.element), titles.element),
+    h(
+      "div",
+      { class: "member" },
+      rows.element,
+      h("div", { class: "rail" }, intents.element, plays.element),
+      titles.element,
+    ),
   );
 
   function draw() {
@@ -62,7 +68,9 @@ export function memberView(root, { userId, signal, go, connection, announce }) {
     if (!newest?.isOwn || performance.now() - spokenMs < SPOKEN_EVERY_MS) return;
     spokenMs = performance.now();
     const first = rowsOf(state.recommendation)[0];
-    announce(`${newest.item.title} played. Wants now: ${state.intents?.primary ? intentName(state.intents.primary) : "nothing yet"}. First row: ${first?.title ?? "none"}.`);
+    announce(
+      `${newest.item.title} played. Wants now: ${state.intents?.primary ? intentName(state.intents.primary) : "nothing yet"}. First row: ${first?.title ?? "none"}.`,
+    );
   }
 
   // Intents and list of one play come one after the other: they are drawn as one picture.
@@ -109,7 +117,13 @@ function heroOf() {
     "section",
     { class: "hero", "aria-label": "Now" },
     h("div", {}, lead, label, about),
-    h("dl", { class: "figures" }, figure("Play to answer", pipeline), figure("Click to screen", latency), figure("Bundle", bundle)),
+    h(
+      "dl",
+      { class: "figures" },
+      figure("Play to answer", pipeline),
+      figure("Click to screen", latency),
+      figure("Bundle", bundle),
+    ),
   );
   return {
     element,
@@ -119,7 +133,12 @@ function heroOf() {
       setStyle(element, { "--hue": primary ? hueOf(names, primary.label) : 250 });
       setText(lead, primary ? "Wants now" : "Nothing is known yet");
       setText(label, primary ? intentName(primary) : "Popular titles for a start");
-      setText(about, primary ? aboutIntents(intents) : `The first play opens a session. ${isPlayed ? "Press a title." : "Be this member, and press a title."}`);
+      setText(
+        about,
+        primary
+          ? aboutIntents(intents)
+          : `The first play opens a session. ${isPlayed ? "Press a title." : "Be this member, and press a title."}`,
+      );
       const ownPlay = plays.find((play) => play.seenAfterS !== undefined);
       setText(latency, duration(ownPlay?.seenAfterS));
       setText(pipeline, duration(newest?.latencyS));
@@ -132,11 +151,22 @@ function heroOf() {
 function aboutIntents(intents) {
   const { primary, shifted } = intents;
   const first = `${words(primary.head)}, ${percent(primary.probability)} likely for the next play${shifted ? "; it has just changed" : ""}`;
-  return [first, ...otherIntents(intents).map((other) => `${words(other.head)}: ${other.label} ${percent(other.probability)}`)].join(" · ");
+  return [
+    first,
+    ...otherIntents(intents).map((other) => `${words(other.head)}: ${other.label} ${percent(other.probability)}`),
+  ].join(" · ");
 }
 
 function memberBar({ userId, isPlayed, go, onPlayed }) {
-  const input = h("input", { id: "member", value: userId, autocomplete: "off", spellcheck: "false", list: "members", maxlength: "256", required: true });
+  const input = h("input", {
+    id: "member",
+    value: userId,
+    autocomplete: "off",
+    spellcheck: "false",
+    list: "members",
+    maxlength: "256",
+    required: true,
+  });
   const switched = h("input", { type: "checkbox", role: "switch", id: "be" });
   switched.checked = isPlayed;
   switched.addEventListener("change", () => {
@@ -150,7 +180,10 @@ function memberBar({ userId, isPlayed, go, onPlayed }) {
     { class: "toolbar" },
     h(
       "form",
-      { class: "field inline", on: { submit: (event) => (event.preventDefault(), go(memberHash(input.value.trim()))) } },
+      {
+        class: "field inline",
+        on: { submit: (event) => (event.preventDefault(), go(memberHash(input.value.trim()))) },
+      },
       h("label", { for: "member" }, "Member"),
       input,
       known,

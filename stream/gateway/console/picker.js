@@ -12,7 +12,13 @@ const TYPING_MS = 250;
 
 /** The panel. `onPick(item)` is called with the title that is pressed; `update(intents, verb)` keeps the tiles in step. */
 export function picker(onPick, signal) {
-  const search = h("input", { type: "search", id: "search", placeholder: "Title or id", autocomplete: "off", "aria-keyshortcuts": "/" });
+  const search = h("input", {
+    type: "search",
+    id: "search",
+    placeholder: "Title or id",
+    autocomplete: "off",
+    "aria-keyshortcuts": "/",
+  });
   const labels = h("div", { class: "chips", role: "group", "aria-label": "Labels" });
   const items = h("ul", { class: "tiles wrap", data: { testid: "picker" } });
   const note = h("p", { class: "quiet", role: "status" });
@@ -23,7 +29,11 @@ export function picker(onPick, signal) {
     "details",
     { class: "more" },
     h("summary", {}, "Sent with each play"),
-    h("label", { for: "attributes" }, "One name=value a line: action, duration_s, and whatever the domain reads from a play"),
+    h(
+      "label",
+      { for: "attributes" },
+      "One name=value a line: action, duration_s, and whatever the domain reads from a play",
+    ),
     attributes,
   );
   const element = h(
@@ -42,14 +52,23 @@ export function picker(onPick, signal) {
   let typing = null;
 
   function draw() {
-    reconcile(items, shown.slice(0, SHOWN).map((item) => ({ item, intents, verb, rank: null, move: 0 })), tile);
+    reconcile(
+      items,
+      shown.slice(0, SHOWN).map((item) => ({ item, intents, verb, rank: null, move: 0 })),
+      tile,
+    );
     stops.settle();
   }
 
   function drawLabels() {
     reconcile(labels, commonLabels(popular, intents), {
       key: (label) => label,
-      create: (label) => h("button", { type: "button", class: "chip", on: { click: () => choose(chosen === label ? null : label) } }, label),
+      create: (label) =>
+        h(
+          "button",
+          { type: "button", class: "chip", on: { click: () => choose(chosen === label ? null : label) } },
+          label,
+        ),
       update: (chip, label) => chip.setAttribute("aria-pressed", String(chosen === label)),
     });
   }

@@ -10,14 +10,28 @@ export function playsPanel() {
   const list = h("ol", { class: "plays", data: { testid: "plays" } });
   const empty = h("p", { class: "empty" }, "Plays appear here as they come.");
   return {
-    element: h("section", { class: "panel", "aria-labelledby": "plays-title" }, h("h2", { id: "plays-title" }, "Plays"), empty, list),
+    element: h(
+      "section",
+      { class: "panel", "aria-labelledby": "plays-title" },
+      h("h2", { id: "plays-title" }, "Plays"),
+      empty,
+      list,
+    ),
     update(plays) {
       empty.hidden = plays.length > 0;
       reconcile(list, plays.slice(0, MAX_SHOWN), {
         key: (play) => play.eventId,
         create: () => {
-          const parts = { session: h("p", { class: "session" }), title: h("strong"), when: h("span", { class: "quiet" }), changes: h("ul", { class: "changes" }) };
-          return Object.assign(h("li", {}, parts.session, h("p", { class: "line" }, parts.title, parts.when), parts.changes), { parts });
+          const parts = {
+            session: h("p", { class: "session" }),
+            title: h("strong"),
+            when: h("span", { class: "quiet" }),
+            changes: h("ul", { class: "changes" }),
+          };
+          return Object.assign(
+            h("li", {}, parts.session, h("p", { class: "line" }, parts.title, parts.when), parts.changes),
+            { parts },
+          );
         },
         update: ({ parts }, play) => {
           parts.session.hidden = !play.opened;
@@ -56,11 +70,16 @@ function changeTexts(play) {
   if (play.shifted && play.primary) texts.push(["shifted", `intent moved to ${intentName(play.primary)}`]);
   for (const { head, label, from, to } of play.intentChanges ?? []) {
     const isRise = to > from;
-    texts.push([`${head} ${label}`, `${intentName({ head, label })} ${isRise ? "▲" : "▼"} ${percent(from)} → ${percent(to)}`, isRise ? "rise" : "fall"]);
+    texts.push([
+      `${head} ${label}`,
+      `${intentName({ head, label })} ${isRise ? "▲" : "▼"} ${percent(from)} → ${percent(to)}`,
+      isRise ? "rise" : "fall",
+    ]);
   }
   const { entered = 0, climber, leader } = play.listChanges ?? {};
   if (leader) texts.push(["leader", `first is now ${leader.title ?? leader.item_id}`]);
-  else if (climber) texts.push(["climber", `${climber.item.title ?? climber.item.item_id}: ${climber.from} → ${climber.to}`]);
+  else if (climber)
+    texts.push(["climber", `${climber.item.title ?? climber.item.item_id}: ${climber.from} → ${climber.to}`]);
   if (entered) texts.push(["entered", `${plural(entered, "new title")} in the list`]);
   if (play.foundAt) texts.push(["found", `was number ${play.foundAt} of the list before`]);
   return texts;

@@ -17,22 +17,32 @@ export function rowsPanel(onPick) {
       const last = before ? rowsOf(before) : [];
       const climbed = rowMoves(last, now);
       const byKey = new Map(last.map((row) => [row.key, row]));
-      reconcile(rows, now.filter((row) => row.items.length), {
-        key: (row) => row.key,
-        create: makeRow,
-        update: (element, row) => {
-          const past = byKey.get(row.key);
-          const moved = moves(past?.items, row.items);
-          const by = climbed.get(row.key);
-          setText(element.heading, row.title);
-          setText(element.weight, row.weight === undefined ? "" : percent(row.weight));
-          setText(element.moved, by > 0 ? "moved up" : past || !before ? "" : "new row");
-          setAttribute(element, "class", row.isList ? "row list" : "row");
-          const entries = row.items.map((item, at) => ({ item, intents, verb, rank: row.isList ? at + 1 : null, move: moved.get(item.item_id) }));
-          reconcile(element.items, entries, tile);
-          element.stops.settle();
+      reconcile(
+        rows,
+        now.filter((row) => row.items.length),
+        {
+          key: (row) => row.key,
+          create: makeRow,
+          update: (element, row) => {
+            const past = byKey.get(row.key);
+            const moved = moves(past?.items, row.items);
+            const by = climbed.get(row.key);
+            setText(element.heading, row.title);
+            setText(element.weight, row.weight === undefined ? "" : percent(row.weight));
+            setText(element.moved, by > 0 ? "moved up" : past || !before ? "" : "new row");
+            setAttribute(element, "class", row.isList ? "row list" : "row");
+            const entries = row.items.map((item, at) => ({
+              item,
+              intents,
+              verb,
+              rank: row.isList ? at + 1 : null,
+              move: moved.get(item.item_id),
+            }));
+            reconcile(element.items, entries, tile);
+            element.stops.settle();
+          },
         },
-      });
+      );
       const why = whyEmpty(recommendation);
       empty.hidden = !why;
       setText(empty, why);

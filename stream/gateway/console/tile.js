@@ -12,7 +12,11 @@ export function tiles(onPick) {
   return {
     key: ({ item }) => item.item_id,
     create: () => {
-      const parts = { rank: h("span", { class: "rank" }), move: h("span", { class: "move" }), title: h("span", { class: "name" }) };
+      const parts = {
+        rank: h("span", { class: "rank" }),
+        move: h("span", { class: "move" }),
+        title: h("span", { class: "name" }),
+      };
       parts.about = h("span", { class: "about" });
       parts.reason = h("span", { class: "reason" });
       parts.verb = h("span", { class: "unseen" });
@@ -26,7 +30,10 @@ export function tiles(onPick) {
     update: (element, entry) => {
       const isSame = element.entry?.item.item_id === entry.item.item_id;
       element.entry = entry;
-      describe(element, itemOf(entry.item.item_id, isSame ? undefined : () => describe(element, itemOf(entry.item.item_id))));
+      describe(
+        element,
+        itemOf(entry.item.item_id, isSame ? undefined : () => describe(element, itemOf(entry.item.item_id))),
+      );
     },
   };
 }
@@ -52,5 +59,7 @@ function describe(element, known) {
 /** By item id, how many places an item climbed between two lists; null for an item that is new in the list. */
 export function moves(before, after) {
   const ranks = new Map((before ?? []).map((item, at) => [item.item_id, at]));
-  return new Map(after.map((item, at) => [item.item_id, ranks.has(item.item_id) ? ranks.get(item.item_id) - at : before ? null : 0]));
+  return new Map(
+    after.map((item, at) => [item.item_id, ranks.has(item.item_id) ? ranks.get(item.item_id) - at : before ? null : 0]),
+  );
 }

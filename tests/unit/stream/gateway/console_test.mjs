@@ -14,7 +14,8 @@ import { makePlay, parseAttributes } from "./player.js";
 const item = (id, more = {}) => ({ item_id: id, title: `Title ${id}`, score: 1, ...more });
 
 test("events are cut wherever the network cuts them", () => {
-  const text = 'retry: 1000\n\nid: 3-1-x\nevent: intents\ndata: {"a":\ndata: 1}\n\n: heartbeat\n\nevent: bye\r\ndata: {}\r\n\r\n';
+  const text =
+    'retry: 1000\n\nid: 3-1-x\nevent: intents\ndata: {"a":\ndata: 1}\n\n: heartbeat\n\nevent: bye\r\ndata: {}\r\n\r\n';
   const expected = [
     { id: "3-1-x", event: "intents", data: '{"a":\n1}' },
     { id: "3-1-x", event: "bye", data: "{}" },
@@ -31,7 +32,10 @@ test("the largest changes of an update come first, and small ones are left out",
   const before = { intents: { genre: { Drama: 0.5, Comedy: 0.3, War: 0.2 } } };
   const after = { intents: { genre: { Drama: 0.2, Comedy: 0.595, War: 0.205 }, era: { new: 1 } } };
   const found = intentChanges(before, after);
-  assert.deepEqual(found.map(({ label }) => label), ["Drama", "Comedy"]);
+  assert.deepEqual(
+    found.map(({ label }) => label),
+    ["Drama", "Comedy"],
+  );
   assert.deepEqual(intentChanges(null, after), []);
 });
 
@@ -45,30 +49,57 @@ test("a list tells its new titles, its climber and its leader", () => {
 
 test("rows are those of the message, and its list is one row without any", () => {
   const items = [item("a"), item("b")];
-  assert.deepEqual(rowsOf({ items }).map(({ key, title }) => [key, title]), [["list", "Recommended now"]]);
+  assert.deepEqual(
+    rowsOf({ items }).map(({ key, title }) => [key, title]),
+    [["list", "Recommended now"]],
+  );
   assert.equal(rowsOf({ items, fallback: "popular" })[0].title, "Popular now");
   assert.deepEqual(rowsOf(null), []);
-  const row = { kind: "intent", head: "genre", label: "Drama", title: "For Drama", weight: 0.2, items: [{ item_id: "b", title: "Title b" }] };
+  const row = {
+    kind: "intent",
+    head: "genre",
+    label: "Drama",
+    title: "For Drama",
+    weight: 0.2,
+    items: [{ item_id: "b", title: "Title b" }],
+  };
   const [found] = rowsOf({ items, rows: [row] });
   assert.deepEqual([found.key, found.title, found.items[0].score], ["intent genre Drama", "For Drama", 1]);
   assert.equal(rowsOf({ items, rows: [] })[0].key, "list");
   const before = [{ key: "x" }, { key: "y" }];
-  assert.deepEqual([...rowMoves(before, [{ key: "y" }, { key: "z" }, { key: "x" }])], [["y", 1], ["z", null], ["x", -2]]);
+  assert.deepEqual(
+    [...rowMoves(before, [{ key: "y" }, { key: "z" }, { key: "x" }])],
+    [
+      ["y", 1],
+      ["z", null],
+      ["x", -2],
+    ],
+  );
 });
 
 test("a reason is said in words, and an unknown one is not made up", () => {
   assert.equal(reasonOf(item("a")), null);
   assert.equal(reasonOf(item("a", { reason: { because: "intent", head: "genre", label: "Drama" } })), "For Drama");
-  assert.equal(reasonOf(item("a", { reason: { because: "because_of", item_id: "b", title: "Heat" } })), "Because of Heat");
+  assert.equal(
+    reasonOf(item("a", { reason: { because: "because_of", item_id: "b", title: "Heat" } })),
+    "Because of Heat",
+  );
   assert.equal(reasonOf(item("a", { reason: { because: "later" } })), null);
 });
 
 test("a label without letters is named with its intent", () => {
   assert.equal(intentName({ head: "rating", label: "3" }), "Rating 3");
   assert.equal(intentName({ head: "genre", label: "Drama" }), "Drama");
-  const update = { intents: { a: { x: 0.4, y: 0.6 }, b: { z: 1 } }, weights: { a: 0.1, b: 0.9 }, primary: { head: "b", label: "z" } };
+  const update = {
+    intents: { a: { x: 0.4, y: 0.6 }, b: { z: 1 } },
+    weights: { a: 0.1, b: 0.9 },
+    primary: { head: "b", label: "z" },
+  };
   assert.deepEqual(otherIntents(update), [{ head: "a", label: "y", probability: 0.6 }]);
-  assert.deepEqual([duration(0.0312), duration(4.25), duration(600), duration(undefined)], ["31 ms", "4.3 s", "10 min", "–"]);
+  assert.deepEqual(
+    [duration(0.0312), duration(4.25), duration(600), duration(undefined)],
+    ["31 ms", "4.3 s", "10 min", "–"],
+  );
 });
 
 test("a title has the hue of its likeliest label", () => {
@@ -79,7 +110,13 @@ test("a title has the hue of its likeliest label", () => {
 });
 
 function message(offset, more = {}) {
-  return { event_id: `e${offset}`, event_time: "2026-03-01T20:15:00.000Z", source: { partition: 0, offset }, latency_s: 0.03, ...more };
+  return {
+    event_id: `e${offset}`,
+    event_time: "2026-03-01T20:15:00.000Z",
+    source: { partition: 0, offset },
+    latency_s: 0.03,
+    ...more,
+  };
 }
 
 test("a member's state takes each message once, and times the plays that were sent from here", () => {
@@ -96,7 +133,11 @@ test("a member's state takes each message once, and times the plays that were se
 });
 
 test("a play says what was typed, and nothing else", () => {
-  assert.deepEqual(parseAttributes("rating=5, device = tv\nnonsense\naction=watch\nempty="), { rating: 5, device: "tv", action: "watch" });
+  assert.deepEqual(parseAttributes("rating=5, device = tv\nnonsense\naction=watch\nempty="), {
+    rating: 5,
+    device: "tv",
+    action: "watch",
+  });
   const play = makePlay("u", "i", { action: "watch", rating: 5, duration_s: 60 });
   assert.deepEqual([play.action, play.duration_s, play.context], ["watch", 60, { rating: 5 }]);
   assert.deepEqual(Object.keys(makePlay("u", "i", {})).sort(), ["event_id", "item_id", "ts", "user_id"]);
@@ -131,7 +172,13 @@ test("a worker that began anew, and a new bundle, take nothing back and add noth
   health.take(status(50, 30, "b2"), 2000);
   assert.equal(health.samples.at(-1).playsPerS, 75);
   assert.equal(health.quality().judged, 130);
-  assert.deepEqual(health.swaps.map(({ bundle, isFirst }) => [bundle, isFirst]), [["b1", true], ["b2", false]]);
+  assert.deepEqual(
+    health.swaps.map(({ bundle, isFirst }) => [bundle, isFirst]),
+    [
+      ["b1", true],
+      ["b2", false],
+    ],
+  );
   assert.equal(health.qualityOf("b2").judged, 30);
 });
 
