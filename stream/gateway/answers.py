@@ -48,6 +48,26 @@ class RowsAnswer(Struct, frozen=True, kw_only=True):
     rows: Annotated[list[dict[str, Any]], Meta(description="As in the message, first row first.")]
 
 
+class PopularRow(Struct, frozen=True, kw_only=True):
+    """A row of what is popular, as a message has it."""
+
+    kind: Literal["popular"] = "popular"
+    title: str = "Popular now"
+    weight: float = 1.0
+    items: list[RecommendedItem]
+
+
+class PopularRowsAnswer(Struct, frozen=True, kw_only=True):
+    """One row of what is popular, for a member of whom nothing is known; none where filters hide every item."""
+
+    user_id: str
+    known: Annotated[
+        Literal[False], Meta(description="No play of this member has been answered, as far as is known.")
+    ] = False
+    bundle: BundleVersion
+    rows: list[PopularRow]
+
+
 class StoredItem(Struct, frozen=True, kw_only=True):
     """An item of the announced bundle."""
 

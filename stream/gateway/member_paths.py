@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw
 from starlette.responses import Response
 
 from stream.gateway.access import TICKET_S, Caller
-from stream.gateway.answers import PopularAnswer, RowsAnswer, TicketAnswer
+from stream.gateway.answers import PopularAnswer, PopularRow, PopularRowsAnswer, RowsAnswer, TicketAnswer
 from stream.gateway.bundle_view import BundleView
 from stream.gateway.event_stream import EVENT_STREAM, EventStream
 from stream.gateway.gateway import Gateway
@@ -100,8 +100,12 @@ async def recommendations(
     "/v1/users/{user_id:path}/rows",
     summary="The rows of a member's page",
     responses={
-        200: json_answer("The rows, and the play and bundle that they are of.", RowsAnswer),
-        **statuses_of(*COMMON, ProblemKind.UNKNOWN_MEMBER, ProblemKind.ROWS_OFF),
+        200: json_answer(
+            "The rows, and the play and bundle that they are of; of a member nobody has seen, one row of what is popular.",
+            RowsAnswer,
+            PopularRowsAnswer,
+        ),
+        **statuses_of(*COMMON, ProblemKind.ROWS_OFF, ProblemKind.NO_BUNDLE),
     },
 )
 async def rows(request: Request, user_id: UserId, caller: Annotated[Caller, Depends(checked_caller)]) -> Response:
@@ -111,11 +115,15 @@ async def rows(request: Request, user_id: UserId, caller: Annotated[Caller, Depe
     def answer(member: MemberState | None) -> Response:
         message = None if member is None else member.newest.get(Kind.RECOMMENDATIONS)
         if message is None:
-            raise _unknown(user_id)
+            popular = popular_answer(user_id, current_view(request), DEFAULT_K)
+            rows = [PopularRow(items=popular.items)] if popular.items else []
+            return _json(_encode(PopularRowsAnswer(user_id=user_id, bundle=popular.bundle, rows=rows)))
         fields = _decode_object(message.value)
         if "rows" not in fields:
             raise Problem(
-                ProblemKind.ROWS_OFF, "the domain declares no rows: add [[rows]] to the domain file of the workers"
+                ProblemKind.ROWS_OFF,
+                "the newest recommendation has no rows: declare [[rows]] in the domain file, let the workers publish them "
+                "(publish_rows), and wait for the member's next play",
             )
         return _json(_encode({name: fields[name] for name in RowsAnswer.__struct_fields__ if name in fields}))
 

@@ -248,7 +248,9 @@ def _listen(settings: Settings) -> socket.socket:
     """A listening socket. Raises: ConfigError when the port is in use or the host is not an address of this machine."""
     host, port = settings.gateway_host, settings.gateway_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol: of a socket that names none asyncio does not know that it is TCP, leaves Nagle's algorithm on, and the
+    # second part of every answer waits 40 ms for the acknowledgement of the first.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))

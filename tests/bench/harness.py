@@ -23,7 +23,7 @@ from pathlib import Path
 from intentrec_core.errors import ConfigError
 from tests.bench.bars import table
 
-BENCHES = ("engine", "worker", "latency", "index", "recovery", "train", "gpu", "capacity")
+BENCHES = ("engine", "worker", "latency", "index", "recovery", "train", "gateway", "gpu", "capacity")
 #: Those whose rows are kept: the others compute.
 MEASURED = frozenset(BENCHES) - {"capacity"}
 #: Their versions stand in every row: figures change with them.

@@ -36,6 +36,7 @@ BENCHES = {
     "index": ("Search", "index"),
     "recovery": ("Restoring state", "recovery"),
     "train": ("Training", "train"),
+    "gateway": ("The gateway", "gateway"),
     "gpu": ("The engine on a GPU", "gpu"),
 }
 #: By bench: key of a figure, what it is, and its unit.
@@ -74,6 +75,21 @@ FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("swap_p99_ms", "the same while members move to a new bundle, p99", "ms"),
         ("passthrough_p50_ms", "pass-through at the same rate, p50", "ms"),
         ("passthrough_p99_ms", "pass-through at the same rate, p99", "ms"),
+    ),
+    "gateway": (
+        ("get_gateway_p50_ms", "GET of a member's list, 4 connections, p50", "ms"),
+        ("get_gateway_p99_ms", "the same, p99", "ms"),
+        ("get_gateway_per_s", "the same, requests", "requests/s"),
+        ("get_plain_p50_ms", "a plain Starlette handler that returns the same bytes, p50", "ms"),
+        ("get_plain_p99_ms", "the same, p99", "ms"),
+        ("get_plain_per_s", "the same, requests", "requests/s"),
+        ("streams", "streams held open", ""),
+        ("bytes_a_stream", "memory of the gateway a stream", "bytes"),
+        ("events_per_s", "updates a second that reach all of their readers", "events/s"),
+        ("topic_p50_ms", "play to list on the topic, 100 plays/s, p50", "ms"),
+        ("topic_p99_ms", "the same, p99", "ms"),
+        ("event_p50_ms", "play to the list's event on a stream, p50", "ms"),
+        ("event_p99_ms", "the same, p99", "ms"),
     ),
     "index": (
         ("auto_10k_us_8", "a query at 10,000 items, by 8", "µs"),

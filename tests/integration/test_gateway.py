@@ -95,6 +95,8 @@ def test_a_member_nobody_has_seen_gets_what_is_popular_marked_so(
                 "items": [],
                 "hidden_by": [hiding],
             }
+            rows = await gateway.get("/v1/users/new/rows")
+            assert rows == {"user_id": "new", "known": False, "bundle": bundle.version, "rows": []}
             first = (await gateway.get("/v1/items?q=ITEM+7&limit=5"))["items"][0]
             assert (await gateway.get(f"/v1/items/{first['item_id']}")) == first
             similar = await gateway.get(f"/v1/items/{first['item_id']}/similar?k=3")

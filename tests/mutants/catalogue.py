@@ -9,6 +9,7 @@ from tests.mutants.evaluation import EVALUATION
 from tests.mutants.experiment import EXPERIMENT
 from tests.mutants.first_models import FIRST_MODELS
 from tests.mutants.folding import FOLD_RULES
+from tests.mutants.gateway import GATEWAYS
 from tests.mutants.index import INDEX
 from tests.mutants.item_counts import ITEM_COUNTS
 from tests.mutants.live_catalogue import LIVE_CATALOGUE
@@ -50,4 +51,5 @@ MUTANTS = (
     *EXPERIMENT,
     *LIVE_QUALITY,
     *SCORE,
+    *GATEWAYS,
 )
