@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
-from stream.gateway.console import FILES
+from stream.gateway.console import FILES, add_console
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node here")
@@ -23,6 +26,41 @@ def test_modules_that_draw_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert re.search(r"^# pass [1-9]\d*$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", ["/", "/console/", "/console/main.js", "/console/page.css", "/console/icon.svg"])
+def test_its_policy_allows_its_own_files_alone(path: str) -> None:
+    app = FastAPI()
+    add_console(app)
+    headers = asyncio.run(_headers(app, path))
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert policy.pop("default-src") == "'none'"
+    assert set(policy.values()) == {"'self'", "'none'"}
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert headers["cache-control"] == "no-cache"
+    assert headers["etag"]
+
+
+async def _headers(app: FastAPI, path: str) -> dict[str, str]:
+    """The headers of a file that is served."""
+    sent: list[Any] = []
+
+    requests = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Any:
+        await asyncio.sleep(0)
+        return requests.pop() if requests else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(
+        {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": [], "query_string": b""},
+        receive,
+        send,
+    )
+    assert sent[0]["status"] == 200
+    return {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 
 def test_every_module_is_used_and_every_import_is_there() -> None:
