@@ -21,6 +21,7 @@ from stream.ops.metrics import Metrics
 from stream.ops.process_end import first_to_end
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline, PipelineConfig
+from stream.pipeline.row_rules import check_row_rules, load_row_rules
 from stream.wire.item_counts_record import read_table
 from stream.worker_process import WorkerParts, WorkerProcess, run_until_signal
 
@@ -68,7 +69,9 @@ async def _serving_parts(
     num_partitions: int,
     limits: TopicLimits,
 ) -> WorkerParts:
+    rows = load_row_rules(settings.rows) if settings.rows else ()
     serving = await hot_swap.first()
+    check_row_rules(rows, serving.domain, settings.rows)
     unread = UnreadAttributes(settings.items_topic, serving.domain, metrics)
     catalogue = None if items is None else await _whole_catalogue(items, metrics, unread)
     config = PipelineConfig(
@@ -82,6 +85,7 @@ async def _serving_parts(
         source=f"/intentrec/{settings.app_id}",
         publish_embedding=settings.publish_embedding,
         publish_reasons=settings.publish_reasons,
+        rows=rows,
     )
     # The pipeline is built here; from the first partition on, only the inference thread uses it.
     pipeline = Pipeline(serving, config, metrics, catalogue, await _newest_table(counts, metrics))

@@ -200,6 +200,11 @@ class Settings(BaseSettings):
     publish_reasons: bool = Field(
         False, description="items of a recommendation have a reason: continue, intent, because_of, new or popular"
     )
+    rows: str = Field(
+        "",
+        description="rows file, or the name of a shipped one (video, movielens): recommendations have these rows, in the order "
+        "of the intents; empty: none",
+    )
     catalogue_source: Literal["none", "topic"] = Field(
         "none",
         description="which items may be shown: none: those of the serving bundle, as it was built; topic: those of "

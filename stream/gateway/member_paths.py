@@ -158,7 +158,7 @@ async def stream(
     """The newest state of each kind, now and at each change. Who reads slowly gets the newest state and misses those between."""
     gateway = gateway_of(request)
     if ticket is None:
-        checked_caller(request).check_reaches(user_id)
+        (await checked_caller(request)).check_reaches(user_id)
     elif gateway.access.needs_token:
         gateway.count(Caller(), request)
     last_id = last_event_id_header or last_event_id or ""

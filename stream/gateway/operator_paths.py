@@ -48,7 +48,7 @@ class _IntentHead(Struct, gc=False):
 _decode_head = msgspec.json.Decoder(_IntentHead).decode
 
 
-def operator(caller: Annotated[Caller, Depends(checked_caller)]) -> Caller:
+async def operator(caller: Annotated[Caller, Depends(checked_caller)]) -> Caller:
     """A caller that reaches every member. Raises: Problem (operators_only)."""
     caller.check_operates()
     return caller

@@ -47,7 +47,10 @@ _ANSWER_S = 5.0
 
 
 class GatewayProcess:
-    """Owned by the running event loop; ``run`` is called once. ``port``: where it serves, once it does."""
+    """Owned by the running event loop; ``run`` is called once.
+
+    ``port``: where it serves, once it does; ``gateway``: its parts, once it is connected.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
@@ -57,7 +60,7 @@ class GatewayProcess:
         #: A gateway holds nothing that could be lost: it reads everything again.
         self.exit_code = EXIT_NOT_DRAINED
         self._stop = asyncio.Event()
-        self._gateway: Gateway | None = None
+        self.gateway: Gateway | None = None
         self._reader: StateReader | None = None
 
     def stop(self) -> None:
@@ -90,9 +93,9 @@ class GatewayProcess:
             await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.on_ending()
-            if self._gateway is not None:
-                self._gateway.is_ending = True
-                self._gateway.streams.end_all("stopping")
+            if self.gateway is not None:
+                self.gateway.is_ending = True
+                self.gateway.streams.end_all("stopping")
             stopped.cancel()
             working.cancel()
             await asyncio.wait({stopped, working})
@@ -134,7 +137,7 @@ class GatewayProcess:
                 await stack.enter_async_context(store)
             bundles = await stack.enter_async_context(BundleFollower(settings))
             forwarder = await stack.enter_async_context(Forwarder(self._count_forwarded))
-            gateway = self._gateway = Gateway(
+            gateway = self.gateway = Gateway(
                 settings=settings,
                 metrics=metrics,
                 access=access,
@@ -216,11 +219,11 @@ class GatewayProcess:
         """Why the gateway cannot answer for all of its members; None if it can."""
         if self._stop.is_set():
             return "stopping"
-        if self._gateway is None:
+        if self.gateway is None:
             return "not connected to the broker yet"
         if self._reader is None or not self._reader.is_member:
             return "not in the group yet"
-        behind = self._gateway.ownership.own - set(self._reader.ready_partitions)
+        behind = self.gateway.ownership.own - set(self._reader.ready_partitions)
         return f"partition {', '.join(map(str, sorted(behind)))} is being read" if behind else None
 
 

@@ -38,8 +38,8 @@ def gateway_of(request: Request) -> Gateway:
     return found
 
 
-def checked_caller(request: Request) -> Caller:
-    """Who sends a request; the request is counted.
+async def checked_caller(request: Request) -> Caller:
+    """Who sends a request; the request is counted. A coroutine, because FastAPI runs other dependencies on a thread each.
 
     Raises: Problem (no_token, invalid_token, too_many_requests).
     """

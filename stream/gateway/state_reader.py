@@ -35,6 +35,8 @@ _POLL_MS = 200
 _RETRY_S = 1.0
 #: Some milliseconds of work between two turns of the event loop, so that requests go on while an hour is read back.
 _MAX_RECORDS = 1000
+#: Kafka's lowest. A gateway that is taken for dead too early loses nothing but the time to read its partitions back.
+_SESSION_TIMEOUT_S = 6.0
 #: Members of the group have nothing to finish before they join again: they do so at their next heartbeat.
 _REBALANCE_TIMEOUT_S, _HEARTBEAT_S = 4.0, 1.0
 
@@ -75,7 +77,7 @@ class StateReader:
             group_id=f"{settings.app_id}-gateway",
             auto_offset_reset="earliest",
             partition_assignment_strategy=(sharing_assignor(self._ownership, topics),),
-            session_timeout_ms=int(settings.session_timeout_s * 1000),
+            session_timeout_ms=int(_SESSION_TIMEOUT_S * 1000),
             heartbeat_interval_ms=int(_HEARTBEAT_S * 1000),
             rebalance_timeout_ms=int(_REBALANCE_TIMEOUT_S * 1000),
             fetch_max_wait_ms=_POLL_MS,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from intentrec_core.errors import ConfigError
 from intentrec_core.history.changelog_codec import SCHEMA_VERSION
+from stream.pipeline.row_rules import RowRule
 from stream.wire.sizes import DEFAULT_LIMITS, TopicLimits
 
 
@@ -16,7 +17,7 @@ class PipelineConfig:
     to the dead letters. ``max_prefill_positions`` as in :mod:`stream.pipeline.prefill`. ``changelog_schema`` as in
     :mod:`intentrec_core.history.changelog_codec`. ``limits`` are those of the topics. ``source`` as in
     :mod:`stream.wire.output_headers`. ``publish_embedding``: messages have the query vector and the intent embedding.
-    ``publish_reasons``: the items of a list have reasons.
+    ``publish_reasons``: the items of a list have reasons. ``rows``: the rows that a list has.
 
     Raises: ConfigError naming the value and what is allowed.
     """
@@ -32,6 +33,7 @@ class PipelineConfig:
     source: str = "/intentrec"
     publish_embedding: bool = False
     publish_reasons: bool = False
+    rows: tuple[RowRule, ...] = ()
 
     def __post_init__(self) -> None:
         lows = {"num_partitions": 1, "num_recommendations": 1, "max_tries": 1, "beta": 0, "max_prefill_positions": 0}

@@ -14,6 +14,7 @@ from index.base import PAD_ROW
 from intentrec_core.errors import RejectReason
 from intentrec_core.history.history import Outcome, hash64
 from stream.pipeline.folding import PendingAnswer, rejected
+from stream.pipeline.page_rows import PageRows
 from stream.pipeline.reasons import Reasons
 from stream.pipeline.sessions import session_id
 from stream.wire.codec import encode_output
@@ -22,6 +23,7 @@ from stream.wire.messages import (
     Coalesced,
     HiddenBy,
     IntentUpdate,
+    PageRow,
     PrimaryIntent,
     Reason,
     Recommendation,
@@ -72,6 +74,7 @@ class _Columns:
     embeddings: list[bytes | UnsetType]
     queries: list[bytes | UnsetType]
     reasons: Sequence[Sequence[Reason | UnsetType]]
+    page_rows: Sequence[list[PageRow] | UnsetType]
 
 
 class MessageWriter:
@@ -89,6 +92,8 @@ class MessageWriter:
         self._publishes_query = config.publish_embedding
         self._publishes_embedding = config.publish_embedding and serving.has_intents
         self._reasons = Reasons(serving, self._k) if config.publish_reasons else None
+        self._page_rows = PageRows(serving, config.rows) if config.rows else None
+        self._is_explained = self._reasons is not None or self._page_rows is not None
         self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
         self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
@@ -153,6 +158,7 @@ class MessageWriter:
             catalogue_offset=catalogue_offset,
             counts_sequence=self._counts_sequence(columns, row),
             recommendation_id=f"{source.partition}-{source.offset}-{bundle}",
+            rows=columns.page_rows[row],
             query=columns.queries[row],
         )
         opener = self._opener(answer, columns, row, earlier)
@@ -217,7 +223,7 @@ class MessageWriter:
         return fitted
 
     def _counts_sequence(self, columns: _Columns, row: int) -> int | UnsetType:
-        is_used = self._uses_counts or columns.popular[row] or self._reasons is not None
+        is_used = self._uses_counts or columns.popular[row] or self._is_explained
         return columns.counts.table.sequence if columns.counts is not None and is_used else UNSET
 
     @staticmethod
@@ -277,6 +283,7 @@ class MessageWriter:
             embeddings=_vectors(encoded.intent_NP if self._publishes_embedding else None, len(rows)),
             queries=_vectors(ranked.queries if self._publishes_query else None, len(rows), absent=ranked.popular),
             reasons=[[UNSET] * self._k] * len(rows) if self._reasons is None else self._reasons.of(answered),
+            page_rows=[UNSET] * len(rows) if self._page_rows is None else self._page_rows.of(answered),
         )
 
     def _given_up(self, answer: PendingAnswer) -> OutputRecord:

@@ -53,9 +53,8 @@ class Reasons:
         self._width = serving.engine.model.config.width
         step = max(1, len(serving.vocabulary) // _NUM_AVERAGED)
         self._averaged = np.arange(1, len(serving.vocabulary), step, dtype=np.int64)
-        self._average_D = (
-            serving.index.vectors_of(self._averaged).mean(axis=0) if len(self._averaged) else np.float32(0)
-        )
+        averaged = serving.index.vectors_of(self._averaged)
+        self._average_D: NDArray[np.float32] = averaged.sum(axis=0) / np.float32(max(1, len(averaged)))
         self._average_counts: tuple[ItemCounts, NDArray[np.float32]] | None = None
         heads = [serving.domain.heads[m] for m in serving.label_heads] if serving.has_intents else []
         ends = np.cumsum([self._width + 1, *(labels.shape[1] for labels in serving.labels)]).tolist()
@@ -75,7 +74,7 @@ class Reasons:
         parts, label_n = self._parts(answered, at_row, item_n)
         largest_n = parts.argmax(axis=0) if len(item_n) else item_n
         largest_n[ranked.popular[at_row]] = 1
-        new_n = self._new(answered, item_n)
+        new_n = first_played_lately(answered, item_n)
         nearest_n = self._nearest(answered, at_row, item_n, largest_n == 0)
         held = [set(rows.tolist()) for rows in answered.watched]
         named: dict[int, Reason] = {}
@@ -128,14 +127,6 @@ class Reasons:
             parts.append(part)
         return np.stack(parts), label_n
 
-    def _new(self, answered: AnsweredRows, item_n: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each item was first played within 7 days, as of the table of counts."""
-        if answered.item_counts is None:
-            return np.zeros(len(item_n), dtype=np.bool_)
-        columns = answered.item_counts.table.columns_of(_hashes(answered.items, item_n))
-        is_new: NDArray[np.bool_] = columns.any(axis=1) & (columns[:, -1] <= _NEW_AGE)
-        return is_new
-
     def _nearest(
         self, answered: AnsweredRows, at_row: NDArray[np.intp], item_n: NDArray[np.int64], wanted: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
@@ -170,6 +161,15 @@ class Reasons:
             columns = table.columns_of(self._serving.vocabulary.hashes[self._averaged])
             self._average_counts = table, columns.mean(axis=0)
         return self._average_counts[1]
+
+
+def first_played_lately(answered: AnsweredRows, item_n: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each item was first played within 7 days, as of the table of counts."""
+    if answered.item_counts is None:
+        return np.zeros(len(item_n), dtype=np.bool_)
+    columns = answered.item_counts.table.columns_of(_hashes(answered.items, item_n))
+    is_new: NDArray[np.bool_] = columns.any(axis=1) & (columns[:, -1] <= _NEW_AGE)
+    return is_new
 
 
 def _hashes(items: ShownItems, item_n: NDArray[np.int64]) -> NDArray[np.uint64]:

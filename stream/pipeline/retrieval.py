@@ -48,7 +48,8 @@ class RankedItems:
     """Shapes: rows i64[N, k] (-1 padded), scores f32[N, k], popular bool[N]: whether the list is the popular fallback.
 
     ``hidden_by``: the filters that hide every item, by row, for rows whose list is empty for that reason. ``queries``: what the
-    rows were searched with, f32[N, Q], 0 for a row that was not; None where they are not kept.
+    rows were searched with, f32[N, Q], 0 for a row that was not; None where they are not kept. ``allowed``: what the filters show
+    to each row's member, watched items included.
     """
 
     rows: NDArray[np.int64]
@@ -56,6 +57,7 @@ class RankedItems:
     popular: NDArray[np.bool_]
     hidden_by: Mapping[int, Sequence[HidingFilter]] = field(default_factory=dict)
     queries: NDArray[np.float32] | None = None
+    allowed: Sequence[Mask | None] = ()
 
 
 class Retrieval:
@@ -103,6 +105,7 @@ class Retrieval:
             np.full((num, self._k), PAD_ROW, dtype=np.int64),
             np.full((num, self._k), -np.inf, dtype=np.float32),
             ~unanswered & ~self._known(batch),
+            allowed=allowed,
         )
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
         rows = np.flatnonzero(~unanswered & ~ranked.popular)

@@ -16,11 +16,13 @@ from stream.wire.messages import (
     IntentLabel,
     IntentUpdate,
     ItemCountsHead,
+    PageRow,
     Play,
     PrimaryIntent,
     Reason,
     Recommendation,
     RecommendedItem,
+    RowItem,
     Source,
 )
 from stream.wire.output_headers import OutputHeaders
@@ -60,6 +62,16 @@ RECOMMENDATION = Recommendation(
     ],
     counts_sequence=812,
     recommendation_id=f"3-41-{_BUNDLE}",
+    rows=[
+        PageRow(
+            kind="intent",
+            title="Because you are in the mood for Crime",
+            weight=0.46875,
+            items=[RowItem("m7", "Heat (1995)"), RowItem("m19", "Ronin (1998)"), RowItem("m8", "Fargo (1996)")],
+            head="genre",
+            label="Crime",
+        )
+    ],
     query=struct.pack("<6f", 0.5, -1.25, 0.75, 1.0, 0.25, -0.125),
 )
 INTENT_UPDATE = IntentUpdate(

@@ -182,6 +182,32 @@ class RecommendedItem(Struct, frozen=True, gc=False):
     ) = UNSET
 
 
+class RowItem(Struct, frozen=True, gc=False):
+    """An item of a row."""
+
+    item_id: str
+    title: Annotated[str, Meta(description="Title of the item, for display.")]
+
+
+class PageRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A row of the page to show this member, as the rows file of the workers declares it."""
+
+    kind: Annotated[
+        str, Meta(description="continue, intent, because_of, popular or new, as in the rows file. More may be added.")
+    ]
+    title: Annotated[str, Meta(description="Title of the row, for display: the rows file's template filled in.")]
+    weight: Annotated[
+        float,
+        Meta(
+            description="How much the row matters now: weight of its intent times probability of its label, or as declared."
+        ),
+    ]
+    items: Annotated[list[RowItem], Meta(description="Best item first. No item is on a page twice.")]
+    head: Annotated[str, Meta(description="Name of the intent head that the row follows.")] | UnsetType = UNSET
+    label: Annotated[str, Meta(description="Label of this head that the row follows.")] | UnsetType = UNSET
+    item_id: Annotated[str, Meta(description="Of because_of: the item that the member has played.")] | UnsetType = UNSET
+
+
 class HiddenBy(Struct, frozen=True, gc=False):
     """A filter of the domain that hides every item from this member, alone or together with others."""
 
@@ -235,6 +261,16 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
             Meta(
                 description="Names this list: <partition>-<offset>-<bundle>; another bundle's list for the same play has another "
                 "one. Keep it with what is shown, to attribute later plays to the list."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    rows: (
+        Annotated[
+            list[PageRow],
+            Meta(
+                description="The rows of the member's page, first row first. Empty if no row has enough items. Absent without a "
+                "rows file, and if the message would be too large."
             ),
         ]
         | UnsetType

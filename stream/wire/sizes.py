@@ -142,13 +142,14 @@ def entry_bytes(item_id: str, title: str) -> int:
 
 
 def with_short_titles(message: Recommendation, max_bytes: int) -> bytes | None:
-    """The recommendation as JSON in at most ``max_bytes``: without reasons, and if that is not enough, with each title cut to an
-    equal share of what is left for titles.
+    """The recommendation as JSON in at most ``max_bytes``: without reasons and rows, and if that is not enough, with each title
+    cut to an equal share of what is left for titles.
 
     None if it does not fit without any title either.
     """
     items = [RecommendedItem(i.item_id, i.title, i.score) for i in message.items]
-    plain = encode_output(msgspec.structs.replace(message, items=items))
+    message = msgspec.structs.replace(message, items=items, rows=UNSET)
+    plain = encode_output(message)
     if items and len(plain) <= max_bytes:
         return plain
     bare = msgspec.structs.replace(message, items=[RecommendedItem(i.item_id, "", i.score) for i in items])

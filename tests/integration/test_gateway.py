@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -408,3 +409,29 @@ def test_limits_of_a_members_token_and_other_origins(rig: Rig, tmp_path: Path) -
                 assert answer.headers["Cache-Control"] == "no-store"
 
     asyncio.run(body())
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_the_commands_of_the_document_do_what_it_says(rig: Rig) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/gateway.md").read_text("utf-8")
+    commands = re.findall(r"^curl .*$", text, re.M)
+    assert len(commands) == 3
+
+    async def body() -> list[str]:
+        async with messages(rig.settings) as written, running(rig.settings) as gateway:
+            await written.answer("u7")
+            await until(lambda: gateway.answers("/v1/users/u7/recommendations", "e0"))
+            await until(lambda: gateway.answers("/v1/users/u7/intents", "e0"))
+            said = []
+            for command in commands:
+                own = command.replace("http://127.0.0.1:9470", gateway.url).replace("curl ", "curl -s --max-time 2 ")
+                process = await asyncio.create_subprocess_shell(own, stdout=asyncio.subprocess.PIPE)
+                said.append((await process.communicate())[0].decode())
+            return said
+
+    recommended, streamed, posted = asyncio.run(body())
+    assert [item["item_id"] for item in json.loads(recommended)["items"]] == ["item-1", "item-2", "item-3"]
+    assert streamed.startswith("retry: 1000\n\nid: ")
+    assert "event: intents\ndata: {" in streamed
+    assert "event: recommendations\ndata: {" in streamed
+    assert json.loads(posted)["event_id"] == "e1"

@@ -25,8 +25,8 @@ GATEWAYS = (
         (
             Edit(
                 f"{GATEWAY}/member_paths.py",
-                "checked_caller(request).check_reaches(user_id)\n    elif",
-                "checked_caller(request)\n    elif",
+                "(await checked_caller(request)).check_reaches(user_id)\n    elif",
+                "await checked_caller(request)\n    elif",
             ),
         ),
         (TEST_TOKENS,),

@@ -12,6 +12,9 @@ MESSAGES, WRITER, HEADERS, SIZES = (
 )
 REASONS = "stream/pipeline/reasons.py"
 TEST_REASONS = "tests/unit/stream/pipeline/test_reasons.py"
+PAGE_ROWS, ROW_ORDER = "stream/pipeline/page_rows.py", "stream/wire/row_order.py"
+TEST_PAGE_ROWS = "tests/unit/stream/pipeline/test_page_rows.py"
+TEST_ROW_ORDER = "tests/unit/stream/wire/test_row_order.py"
 TEST_HEADERS = "tests/unit/stream/wire/test_output_headers.py"
 TEST_WRITER = "tests/unit/stream/pipeline/test_message_writer.py"
 TEST_SIZES = "tests/unit/stream/wire/test_sizes.py"
@@ -131,6 +134,36 @@ OUTPUT_MESSAGES = (
         "messages: titles are cut where leaving reasons out is enough",
         (Edit(SIZES, "    if items and len(plain) <= max_bytes:\n", "    if False:\n"),),
         (TEST_SIZES,),
+    ),
+    Mutant(
+        "rows: an item is in every row that it fits",
+        (Edit(PAGE_ROWS, "                used.update(chosen)\n", ""),),
+        (TEST_PAGE_ROWS,),
+    ),
+    Mutant(
+        "rows: what a member holds is shown although a filter hides it",
+        (Edit(PAGE_ROWS, "found = held if mask is None else held[mask[held]]", "found = held"),),
+        (TEST_PAGE_ROWS,),
+    ),
+    Mutant(
+        "rows: the declared order, whatever the member is in the mood for",
+        (Edit(PAGE_ROWS, "in by_weight(planned, lambda each: each.weight):", "in planned:"),),
+        (TEST_PAGE_ROWS,),
+    ),
+    Mutant(
+        "rows: a row jumps for any difference",
+        (Edit(ROW_ORDER, "weight(row) > MARGIN * weight", "weight(row) > weight"),),
+        (TEST_ROW_ORDER,),
+    ),
+    Mutant(
+        "rows: a screen forgets the order that it shows",
+        (Edit(ROW_ORDER, "sorted(rows, key=lambda row: place.get(name(row), len(place)))", "rows"),),
+        (TEST_ROW_ORDER,),
+    ),
+    Mutant(
+        "rows: they make a message too large",
+        (Edit(SIZES, "items=items, rows=UNSET)", "items=items)"),),
+        (TEST_PAGE_ROWS,),
     ),
     Mutant(
         "messages: a value that readers do not know",

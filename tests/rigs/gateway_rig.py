@@ -29,6 +29,13 @@ class RunningGateway:
 
     url: str
     client: aiohttp.ClientSession
+    process: GatewayProcess | None = None
+
+    def end_streams(self) -> None:
+        """Ends all streams as if their members had moved; of a gateway in this process."""
+        assert self.process is not None
+        assert self.process.gateway is not None
+        self.process.gateway.streams.end_all("moved")
 
     async def ask(self, path: str, method: str = "GET", **options: Any) -> tuple[int, Any]:
         """Status and JSON of a request."""
@@ -68,7 +75,7 @@ async def running(settings: Settings, **options: Any) -> AsyncIterator[RunningGa
     async with aiohttp.ClientSession() as client:
         try:
             await until(lambda: process.not_ready() is None, task)
-            yield RunningGateway(f"http://127.0.0.1:{process.port}", client)
+            yield RunningGateway(f"http://127.0.0.1:{process.port}", client, process)
         finally:
             process.stop()
             with contextlib.suppress(asyncio.CancelledError):
