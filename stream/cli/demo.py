@@ -107,8 +107,8 @@ def demo(
         title = f"IntentRec · {data_set.title} in time order"
         with contextlib.ExitStack() as stack:
             has_page = not headless if page is None else page
-            reasons = {"publish_reasons": "true"} if has_page else {}
-            worker, trainer = stack.enter_context(running_processes(environment, print_step, **reasons))
+            shown = {"rows": environment.settings.domain, "publish_reasons": "true"} if has_page else {}
+            worker, trainer = stack.enter_context(running_processes(environment, print_step, **shown))
             if has_page:
                 address = stack.enter_context(running_gateway(environment, (worker, trainer), print_step))
                 title = f"{title} · {address}"

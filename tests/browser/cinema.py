@@ -53,6 +53,23 @@ edges = [60, 1800]
 [[filter]]
 kind = "watched"
 """
+ROWS = """
+[[rows]]
+kind = "intent"
+title = "In the mood for {label}"
+head = "genre"
+at_most = 4
+size = 6
+
+[[rows]]
+kind = "because_of"
+title = "Because you saw {title}"
+weight = 0.05
+
+[[rows]]
+kind = "popular"
+title = "Popular now"
+"""
 _ADJECTIVES = (
     "Quiet",
     "Last",

@@ -81,7 +81,9 @@ def cinema_system(chromium: str, embedded_broker: Broker, tmp_path_factory: pyte
     domain = folder / "cinema.toml"
     domain.write_text(cinema.DOMAIN)
     places = {"domain": str(domain), "bundle_url": str(folder / "store"), "cache_dir": folder / "cache"}
-    rig = Rig(embedded_broker, folder, places | {"device": "cpu"})
+    rows = folder / "rows.toml"
+    rows.write_text(cinema.ROWS)
+    rig = Rig(embedded_broker, folder, places | {"device": "cpu", "rows": str(rows), "publish_reasons": True})
     try:
         bundles = tuple(cinema.train_bundle(rig.settings, folder / f"built-{seed}", seed) for seed in (1, 2))
         asyncio.run(announce(rig.settings, bundle=bundles[0], url=rig.settings.bundle_url))

@@ -71,9 +71,12 @@ def test_titles_of_a_genre_raise_its_bar_and_reorder_the_screen(open_page: PageM
     tiles(page).first.wait_for()
     play(page, "Comedy", 2)
     before, order = probability(page, "Horror"), shown_titles(page)
+    rows = page.locator("[data-testid=rows] h2")
+    assert rows.first.inner_text() == "In the mood for Comedy"
     play(page, "Horror", 3)
     assert probability(page, "Horror") > before + 0.1
     assert page.locator("tr[data-label='Horror']").evaluate("row => row === row.parentElement.firstElementChild")
+    assert rows.first.inner_text() == "In the mood for Horror"
     assert shown_titles(page) != order
     assert sum("Cellar" in title for title in shown_titles(page)[:5]) > sum("Cellar" in title for title in order[:5])
     assert DURATION.match(page.get_by_test_id("latency").inner_text())

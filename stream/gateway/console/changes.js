@@ -45,6 +45,24 @@ export function rowsOf(recommendation) {
   return [{ key: "list", title, items: recommendation.items, isList: true }];
 }
 
+/** A row passes the row above it only if it weighs more than this many times as much. */
+const MARGIN = 1.25;
+
+/**
+ * The rows of a new page, with those that are `shown` (their keys, first row first) in their places as long as no other weighs clearly
+ * more: the rule of stream/wire/row_order.py.
+ */
+export function steady(shown, rows) {
+  const place = (row) => (shown.includes(row.key) ? shown.indexOf(row.key) : shown.length);
+  const ordered = [];
+  for (const row of [...rows].sort((a, b) => place(a) - place(b))) {
+    let at = ordered.length;
+    while (at && row.weight > MARGIN * ordered[at - 1].weight) at -= 1;
+    ordered.splice(at, 0, row);
+  }
+  return ordered;
+}
+
 /** Why an item is shown, in words; null where the message gives no reason. */
 export function reasonOf(item) {
   const reason = item.reason;

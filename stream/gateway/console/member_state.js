@@ -9,7 +9,6 @@ export class MemberState {
   intents = null;
   intentsBefore = null;
   recommendation = null;
-  recommendationBefore = null;
   plays = [];
 
   constructor(userId) {
@@ -40,7 +39,7 @@ export class MemberState {
   #takeRecommendation(message, nowMs) {
     if (isOld(this.recommendation, message)) return false;
     const before = this.recommendation;
-    [this.recommendationBefore, this.recommendation] = [before, message];
+    this.recommendation = message;
     if (message.event_id === undefined) return true; // what is popular, of a member nobody has seen
     const entry = this.#entry(message, nowMs, { listChanges: listChanges(before?.items, message.items) });
     const at = before?.items.findIndex(({ item_id }) => item_id === entry.item?.item_id) ?? -1;

@@ -44,7 +44,7 @@ export function memberView(root, { userId, signal, go, connection, announce }) {
   function draw() {
     const verb = isPlayed ? "Play" : "Details of";
     hero.update(state, isPlayed);
-    rows.update(state.recommendation, state.recommendationBefore, state.intents?.intents, verb);
+    rows.update(state.recommendation, state.intents?.intents, verb);
     intents.update(state.intents, state.intentsBefore);
     plays.update(state.plays);
     titles.update(state.intents?.intents, verb);

@@ -1,48 +1,49 @@
 // The home screen: rows of titles that move as the intent moves.
 
-import { rowMoves, rowsOf } from "./changes.js";
+import { reasonOf, rowMoves, rowsOf, steady } from "./changes.js";
 import { h, reconcile, roam, setAttribute, setText } from "./dom.js";
 import { percent } from "./format.js";
 import { moves, tiles } from "./tile.js";
 
-/** The panel. `update(recommendation, before, intents, verb)` shows a recommendation, and what moved since the one before. */
+/** The panel. `update(recommendation, intents, verb)` shows a recommendation, and what moved since the one before. */
 export function rowsPanel(onPick) {
   const rows = h("div", { class: "rows", data: { testid: "rows" } });
   const empty = h("p", { class: "empty", hidden: true });
   const tile = tiles(onPick);
+  // The rows on the screen, those before, and the message that they are made of.
+  let [shown, past, made] = [[], [], null];
   return {
     element: h("section", { class: "home", "aria-label": "Home screen" }, rows, empty),
-    update(recommendation, before, intents, verb) {
-      const now = rowsOf(recommendation);
-      const last = before ? rowsOf(before) : [];
-      const climbed = rowMoves(last, now);
-      const byKey = new Map(last.map((row) => [row.key, row]));
-      reconcile(
-        rows,
-        now.filter((row) => row.items.length),
-        {
-          key: (row) => row.key,
-          create: makeRow,
-          update: (element, row) => {
-            const past = byKey.get(row.key);
-            const moved = moves(past?.items, row.items);
-            const by = climbed.get(row.key);
-            setText(element.heading, row.title);
-            setText(element.weight, row.weight === undefined ? "" : percent(row.weight));
-            setText(element.moved, by > 0 ? "moved up" : past || !before ? "" : "new row");
-            setAttribute(element, "class", row.isList ? "row list" : "row");
-            const entries = row.items.map((item, at) => ({
-              item,
-              intents,
-              verb,
-              rank: row.isList ? at + 1 : null,
-              move: moved.get(item.item_id),
-            }));
-            reconcile(element.items, entries, tile);
-            element.stops.settle();
-          },
+    update(recommendation, intents, verb) {
+      if (recommendation !== made) {
+        const whole = rowsOf(recommendation).filter((row) => row.items.length);
+        const keys = shown.map((row) => row.key);
+        [shown, past, made] = [steady(keys, whole), shown, recommendation];
+      }
+      const climbed = rowMoves(past, shown);
+      const byKey = new Map(past.map((row) => [row.key, row]));
+      reconcile(rows, shown, {
+        key: (row) => row.key,
+        create: makeRow,
+        update: (element, row) => {
+          const moved = moves(byKey.get(row.key)?.items, row.items);
+          const by = climbed.get(row.key);
+          setText(element.heading, row.title);
+          setText(element.weight, row.weight === undefined ? "" : percent(row.weight));
+          setText(element.moved, by > 0 ? "moved up" : by === null && past.length ? "new row" : "");
+          setAttribute(element, "class", row.isList ? "row list" : "row");
+          const entries = row.items.map((item, at) => ({
+            item,
+            intents,
+            verb,
+            rank: row.isList ? at + 1 : null,
+            reason: row.isList ? reasonOf(item) : null,
+            move: moved.get(item.item_id),
+          }));
+          reconcile(element.items, entries, tile);
+          element.stops.settle();
         },
-      );
+      });
       const why = whyEmpty(recommendation);
       empty.hidden = !why;
       setText(empty, why);

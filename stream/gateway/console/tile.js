@@ -1,13 +1,12 @@
 // A title as a button: its name, what describes it, and why it is shown.
 
 import { itemOf } from "./catalogue.js";
-import { reasonOf } from "./changes.js";
 import { h, setAttribute, setStyle, setText } from "./dom.js";
 import { labelsOfItem, leadingLabel } from "./hues.js";
 
 const MAX_LABELS = 2;
 
-/** For reconcile(): tiles of entries {item, intents, rank, move, verb}, in a list. `onPick(item)` is called when one is pressed. */
+/** For reconcile(): tiles of entries {item, intents, rank, move, verb, reason}, in a list. `onPick(item)` is called when one is pressed. */
 export function tiles(onPick) {
   return {
     key: ({ item }) => item.item_id,
@@ -40,7 +39,7 @@ export function tiles(onPick) {
 
 function describe(element, known) {
   const { parts, button, entry } = element;
-  const { item, intents, rank, move, verb } = entry;
+  const { item, intents, rank, move, verb, reason } = entry;
   const whole = { ...known, ...item, attributes: item.attributes ?? known?.attributes };
   const lead = leadingLabel(whole, intents);
   const others = labelsOfItem(whole).map(({ label }) => label);
@@ -51,7 +50,7 @@ function describe(element, known) {
   setAttribute(parts.move, "class", `move ${move > 0 ? "up" : move < 0 ? "down" : ""}`);
   setText(parts.title, item.title ?? item.item_id);
   setText(parts.about, labels.join(" · "));
-  setText(parts.reason, reasonOf(item) ?? "");
+  setText(parts.reason, reason ?? "");
   setAttribute(button, "data-tinted", lead !== null);
   setStyle(button, { "--hue": lead?.hue ?? 250 });
 }

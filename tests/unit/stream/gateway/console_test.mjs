@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { intentChanges, listChanges, reasonOf, rowMoves, rowsOf } from "./changes.js";
+import { intentChanges, listChanges, reasonOf, rowMoves, rowsOf, steady } from "./changes.js";
 import { EventParser } from "./events.js";
 import { duration, intentName, otherIntents } from "./format.js";
 import { Health } from "./health.js";
@@ -75,6 +75,15 @@ test("rows are those of the message, and its list is one row without any", () =>
       ["x", -2],
     ],
   );
+});
+
+test("a row passes the one above it only if it weighs clearly more", () => {
+  const row = (key, weight) => ({ key, weight });
+  const keys = (shown, ...rows) => steady(shown, rows).map(({ key }) => key);
+  assert.deepEqual(keys([], row("a", 0.2), row("b", 0.24), row("c", 0.32)), ["c", "a", "b"]);
+  assert.deepEqual(keys(["c", "b", "a"], row("a", 0.2), row("b", 0.24), row("c", 0.2)), ["c", "b", "a"]);
+  assert.deepEqual(keys(["c", "b", "a"], row("a", 0.4), row("b", 0.24), row("d", 0.2)), ["a", "b", "d"]);
+  assert.deepEqual(steady(["list"], [{ key: "list" }]), [{ key: "list" }]);
 });
 
 test("a reason is said in words, and an unknown one is not made up", () => {
