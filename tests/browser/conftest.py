@@ -27,7 +27,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 #: Where screenshots are kept, to be looked at.
 SCREENSHOTS = Path(__file__).resolve().parents[2] / ".intentrec" / "console"
 #: Nothing here takes longer than some seconds; a busy machine may take many times as long.
-ANSWER_MS = 30_000
+ANSWER_MS = 90_000
 
 
 @dataclass
@@ -117,16 +117,16 @@ def open_page(browser: sync_api.Browser, cinema_system: Cinema) -> Iterator[Page
     contexts: list[sync_api.BrowserContext] = []
     wrong: list[str] = []
 
-    def open_page(hash_: str = "", **options: object) -> sync_api.Page:
+    def open_page(hash_: str = "", *, url: str = cinema_system.url, **options: object) -> sync_api.Page:
         context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}} | options)
         context.set_default_timeout(ANSWER_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        page.on("request", lambda request: request.url.startswith(cinema_system.url) or wrong.append(request.url))
+        page.on("request", lambda request: request.url.startswith(url) or wrong.append(request.url))
         # A request that fails is a line of the console too: an unknown member is 404, and a killed gateway refuses.
         page.on("console", lambda message: _is_wrong(message) and wrong.append(message.text))
-        page.goto(f"{cinema_system.url}/{hash_}")
+        page.goto(f"{url}/{hash_}")
         return page
 
     yield open_page

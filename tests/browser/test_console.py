@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
+from stream.local_kafka.ports import free_port
+from stream.ops.scrape import is_ready
 from tests.browser import cinema
 from tests.browser.conftest import ANSWER_MS, SCREENSHOTS, Cinema, PageMaker
 from tests.rigs.rig import ANSWERS_WITHIN_S
+from tests.rigs.serving_rig import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 DURATION = re.compile(r"^(\d+ ms|[\d.]+ s)$")
 #: What reaches beyond a phone's screen, outside of what scrolls by itself.
@@ -169,6 +176,31 @@ def test_a_second_bundle_is_compared_and_its_swap_is_marked(cinema_system: Cinem
     finally:
         cinema_system.announce(first)
         health.locator("#bundle", has_text=first[:9]).wait_for()
+
+
+def test_a_token_is_asked_for_and_shows_its_member_alone(
+    cinema_system: Cinema, open_page: PageMaker, tmp_path: Path
+) -> None:
+    key, port = tmp_path / "key", free_port()
+    key.write_text("s" * 40)
+    claims = {"sub": "zoë/1", "exp": int(time.time()) + 600}
+    token = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(key.read_bytes()))
+    gateway = cinema_system.rig.start_worker(
+        module="stream.cli",
+        arguments=["gateway", "--port", str(port)],
+        INTENTREC_APP_ID=f"{cinema_system.rig.settings.app_id}-keyed",
+        INTENTREC_GATEWAY_KEY_FILE=str(key),
+    )
+    until(lambda: is_ready(gateway.metrics_port), ANSWERS_WITHIN_S, gateway)
+    page = open_page(url=f"http://127.0.0.1:{port}")
+    page.get_by_label("Token (JWT)").fill(token)
+    page.get_by_role("button", name="Use it").click()
+    page.wait_for_function("() => document.getElementById('member')?.value === 'zoë/1'")
+    page.get_by_label("Be this member").check()
+    play(page, "Drama", 1)
+    page.get_by_role("link", name="Everyone").click()
+    page.get_by_text("this path needs a token whose scope has").wait_for()
+    gateway.terminate()
 
 
 def test_everyone_is_shown_as_their_plays_come(cinema_system: Cinema, open_page: PageMaker) -> None:
