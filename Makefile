@@ -29,7 +29,7 @@ export PYTHON
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): deploy/locks/dev.txt deploy/locks/uv.txt deploy/venv/install.sh pyproject.toml
 	@deploy/venv/install.sh $(VENV)
@@ -48,6 +48,15 @@ kafka: $(INSTALLED) ## run Apache Kafka from its jars on 127.0.0.1:9092 until Ct
 .PHONY: test
 test: $(INSTALLED) ## run every test
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TEST_ARGS)
+
+.PHONY: e2e
+e2e: $(INSTALLED) ## show the console in Chromium, on a real gateway and worker; screenshots in .intentrec/console
+	@$(BIN)/python -m pytest -q -n0 -m browser tests/browser $(TEST_ARGS)
+
+.PHONY: console-picture
+console-picture: $(INSTALLED) ## show the console in Chromium and write docs/console.png
+	@$(BIN)/python -m pytest -q -n0 -m browser tests/browser -k raise_its_bar
+	@cp .intentrec/console/picture.png docs/console.png
 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## run every fault at its full scale and print the table (an hour or two; PART=1/3, RESUME=1; FAULTS="overload")

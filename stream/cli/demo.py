@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
+import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,7 +46,16 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    headless: Annotated[bool, typer.Option("--headless", help="No live view: print a line every few seconds.")] = False,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="No live view and no page: print a line every few seconds.")
+    ] = False,
+    page: Annotated[
+        bool | None,
+        typer.Option(
+            "--page/--no-page",
+            help="Serve the live console, and open it where there is a display. Default: without --headless.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")
     ] = False,
@@ -71,11 +82,11 @@ def demo(
     retrained.
 
     Starts an embedded broker, downloads MovieLens-100K, trains a first bundle on its
-    earliest 70 %, starts a worker and a trainer, and replays the other plays in time
-    order, much faster than they happened. It runs the production processes at small
+    earliest 70 %, starts a worker, a trainer and a gateway with the live console, and
+    replays the other plays in time order, much faster than they happened. It runs the production processes at small
     scale; all of them end with the demo.
     """
-    from stream.demo.environment import open_environment, running_processes
+    from stream.demo.environment import open_environment, running_gateway, running_processes
     from stream.demo.run import ReplayPlan, run_demo
     from stream.kafka.replay import Pace
 
@@ -93,23 +104,35 @@ def demo(
             fresh=fresh,
             print_step=print_step,
         )
-        plan = ReplayPlan(
-            title=f"IntentRec · {data_set.title} in time order",
-            plays=data_set.rest(TRAINING_SHARE),
-            catalogue=data_set.catalogue,
-            pace=pace,
-            seconds=seconds,
-            num_members=members,
-            seed=seed,
-            first_bundle=first_bundle,
-        )
-        with (
-            running_processes(environment, print_step) as (worker, trainer),
-            _live_view(headless, console) as draw,
-        ):
+        title = f"IntentRec · {data_set.title} in time order"
+        with contextlib.ExitStack() as stack:
+            has_page = not headless if page is None else page
+            shown = {"rows": environment.settings.domain, "publish_reasons": "true"} if has_page else {}
+            worker, trainer = stack.enter_context(running_processes(environment, print_step, **shown))
+            if has_page:
+                address = stack.enter_context(running_gateway(environment, (worker, trainer), print_step))
+                title = f"{title} · {address}"
+                _open_browser(address)
+            plan = ReplayPlan(
+                title=title,
+                plays=data_set.rest(TRAINING_SHARE),
+                catalogue=data_set.catalogue,
+                pace=pace,
+                seconds=seconds,
+                num_members=members,
+                seed=seed,
+                first_bundle=first_bundle,
+            )
+            draw = stack.enter_context(_live_view(headless, console))
             result = run_demo(plan, environment, worker, trainer, draw)
         # Within the environment: where plays are missing, its folder with the logs is kept.
         _report(result, print_step, as_json=as_json)
+
+
+def _open_browser(address: str) -> None:
+    """Opens the page where a person can see it. A browser in the terminal would draw over the live view."""
+    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(address)
 
 
 def unwind_on_signals() -> None:

@@ -1,6 +1,6 @@
-"""The demo's environment: broker, topics, worker and trainer, started in order and always stopped again.
+"""The demo's environment: broker, topics, worker, trainer and gateway, started in order and always stopped again.
 
-    broker → topics → data → first bundle → its announcement → worker and trainer → ready
+    broker → topics → data → first bundle → its announcement → worker and trainer → ready → gateway → ready
 
 All files of a run (bundles, event log, logs) are in one folder, which is removed at the end unless the run failed.
 """
@@ -12,9 +12,10 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -57,9 +58,12 @@ class DemoEnvironment:
     folder: Path
     embedded: bool
 
-    def child(self, name: str, *, metrics_port: int) -> Child:
-        """Starts the command ``name`` as a process of this environment, with one torch thread: all processes share few cores."""
-        environment = {PREFIX + key.upper(): value for key, value in self.overrides.items()}
+    def child(self, name: str, *, metrics_port: int, **settings: str) -> Child:
+        """Starts the command ``name`` as a process of this environment, with one torch thread: all processes share few cores.
+
+        ``settings``: those that this process alone has.
+        """
+        environment = {PREFIX + key.upper(): value for key, value in (self.overrides | settings).items()}
         environment[PREFIX + "METRICS_PORT"] = str(metrics_port)
         environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
         return Child.start(name, [name], log_path=self.folder / f"{name}.log", environment=environment)
@@ -112,20 +116,48 @@ def open_environment(
 
 @contextlib.contextmanager
 def running_processes(
-    environment: DemoEnvironment, print_step: PrintStep
+    environment: DemoEnvironment, print_step: PrintStep, **worker_settings: str
 ) -> Iterator[tuple[MonitoredProcess, MonitoredProcess]]:
     """Starts worker and trainer, and yields both once the worker is ready to serve; both stop when the block ends."""
     worker_port, trainer_port = free_port(), free_port()
     with contextlib.ExitStack() as stack:
         trainer = environment.child("trainer", metrics_port=trainer_port)
         stack.callback(trainer.stop)
-        worker = environment.child("worker", metrics_port=worker_port)
+        worker = environment.child("worker", metrics_port=worker_port, **worker_settings)
         stack.callback(worker.stop)
         # Signal both before waiting for either, so that they stop in parallel.
         stack.callback(trainer.ask_to_stop)
         _wait_until_ready(worker, worker_port)
         print_step("worker ready, trainer logging the plays")
         yield MonitoredProcess(worker, worker_port), MonitoredProcess(trainer, trainer_port)
+
+
+@contextlib.contextmanager
+def running_gateway(
+    environment: DemoEnvironment, watched: Sequence[MonitoredProcess], print_step: PrintStep
+) -> Iterator[str]:
+    """Starts a gateway, whose page shows the figures of the ``watched`` processes, and yields its address once it is ready."""
+    metrics_port, port = free_port(), _port_of_choice(environment.settings.gateway_port)
+    scraped = ",".join(f"http://127.0.0.1:{process.metrics_port}" for process in watched)
+    gateway = environment.child("gateway", metrics_port=metrics_port, gateway_port=str(port), gateway_scrape=scraped)
+    try:
+        _wait_until_ready(gateway, metrics_port)
+        address = f"http://127.0.0.1:{port}"
+        print_step(f"live console: {address}")
+        yield address
+    finally:
+        gateway.stop()
+
+
+def _port_of_choice(port: int) -> int:
+    """The port if it is free, so that the address is the one that documents name; else any free port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return free_port()
+    return port
 
 
 def _wait_until_ready(child: Child, port: int) -> None:

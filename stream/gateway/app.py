@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from stream.gateway import item_paths, member_paths, operator_paths, play_paths, rank_paths
+from stream.gateway.console import add_console
 from stream.gateway.counted_requests import CountedRequests
 from stream.gateway.openapi import openapi
 from stream.gateway.problems import Problem, ProblemKind
@@ -65,6 +66,7 @@ def make_app() -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _failed)
     _add_page(app)
+    add_console(app)
     return app
 
 

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import termios
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -104,6 +105,10 @@ def test_make_demo_draws_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     terminal = Terminal(["make", "demo", "DEMO_ARGS=--train-seconds 4", "--assume-old=.venv/installed"], environment)
     try:
         assert terminal.read_until("recommended next", 250), terminal.shown[-3000:]
+        found = re.search(r"live console: (http://127\.0\.0\.1:\d+)", _ESCAPES.sub("", terminal.shown))
+        assert found, terminal.shown[:3000]
+        with urllib.request.urlopen(found[1], timeout=30) as page:
+            assert "<title>IntentRec</title>" in page.read().decode()
         for shown in ("plays/s", "latency p50", "popular, last 7 days", "Weights", "member", "weight"):
             assert terminal.read_until(shown, 30), shown
         assert len(marked(mark)) >= 4

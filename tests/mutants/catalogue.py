@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.console import CONSOLES
 from tests.mutants.data import DATA
 from tests.mutants.delivery import DELIVERY
 from tests.mutants.device import DEVICE
@@ -56,4 +57,5 @@ MUTANTS = (
     *LIVE_QUALITY,
     *SCORE,
     *GATEWAYS,
+    *CONSOLES,
 )

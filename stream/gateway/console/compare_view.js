@@ -1,0 +1,224 @@
+// Two bundles for one member, side by side: what each would show, and what each thinks the member wants.
+
+import { path, request } from "./api.js";
+import { h, reconcile, setText } from "./dom.js";
+import { follow } from "./events.js";
+import { bundleName, duration, intentName, percent, plural, words } from "./format.js";
+
+const SHOWN = 10;
+const MAX_INTENT_ROWS = 12;
+
+/** The view, until `signal` is aborted. */
+export function compareView(root, { userId, health, signal, go, connection }) {
+  const input = h("input", {
+    id: "compared",
+    value: userId,
+    required: true,
+    maxlength: "256",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
+  const sides = [side("Left bundle"), side("Right bundle")];
+  const agreement = h("p", { class: "lead", role: "status" });
+  const intents = h("tbody");
+  const heads = sides.map(() => h("th", { scope: "col" }));
+  const table = h(
+    "section",
+    { class: "panel", "aria-labelledby": "intents-of-both", hidden: true },
+    h("h2", { id: "intents-of-both" }, "Intents of both"),
+    h(
+      "div",
+      { class: "scroller", tabindex: "0", role: "region", "aria-label": "Intents of both bundles" },
+      h(
+        "table",
+        { class: "data" },
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Label"), heads, h("th", { scope: "col" }, "Difference"))),
+        intents,
+      ),
+    ),
+  );
+  root.replaceChildren(
+    h("h1", { tabindex: "-1" }, "Two bundles, one member"),
+    h(
+      "div",
+      { class: "toolbar" },
+      h(
+        "form",
+        {
+          class: "field inline",
+          on: { submit: (event) => (event.preventDefault(), go(compareHash(input.value.trim()))) },
+        },
+        h("label", { for: "compared" }, "Member"),
+        input,
+        h("button", { type: "submit", class: "plain" }, "Compare"),
+      ),
+    ),
+    agreement,
+    h(
+      "div",
+      { class: "compare" },
+      sides.map(({ element }) => element),
+    ),
+    table,
+  );
+  for (const each of sides) each.select.addEventListener("change", () => ((each.isChosen = true), load()));
+
+  let loading = false;
+  async function load() {
+    if (loading || signal.aborted || !userId) return;
+    loading = true;
+    offer(sides, health);
+    await Promise.all(sides.map((each) => ask(each, userId, signal)));
+    loading = false;
+    if (!signal.aborted) draw();
+  }
+
+  function draw() {
+    const [left, right] = sides;
+    showList(left, right);
+    showList(right, left);
+    const both = left.recommendation && right.recommendation;
+    if (both) {
+      const ids = new Set(left.recommendation.items.slice(0, SHOWN).map(({ item_id }) => item_id));
+      const shared = right.recommendation.items.slice(0, SHOWN).filter(({ item_id }) => ids.has(item_id)).length;
+      setText(
+        agreement,
+        `${shared} of the first ${Math.min(SHOWN, left.recommendation.items.length)} titles are in both lists.`,
+      );
+    } else setText(agreement, userId ? "" : "Name a member.");
+    table.hidden = !(left.intents && right.intents);
+    if (!table.hidden) showIntents(left.intents, right.intents);
+  }
+
+  function showIntents(left, right) {
+    heads.forEach((cell, at) => setText(cell, bundleName(sides[at].select.value)));
+    const pairs = [];
+    for (const [head, labels] of Object.entries(left.intents)) {
+      for (const [label, one] of Object.entries(labels)) {
+        const other = right.intents[head]?.[label];
+        if (other !== undefined) pairs.push({ head, label, one, other });
+      }
+    }
+    pairs.sort((a, b) => Math.max(b.one, b.other) - Math.max(a.one, a.other));
+    reconcile(intents, pairs.slice(0, MAX_INTENT_ROWS), {
+      key: ({ head, label }) => `${head} ${label}`,
+      create: ({ head, label }) => {
+        const cells = [h("td"), h("td"), h("td")];
+        return Object.assign(
+          h("tr", {}, h("th", { scope: "row" }, label, " ", h("span", { class: "quiet" }, words(head))), cells),
+          { fields: cells },
+        );
+      },
+      update: ({ fields }, { one, other }) => {
+        const points = Math.round((other - one) * 100);
+        [percent(one), percent(other), points ? `${points > 0 ? "+" : "−"}${Math.abs(points)} points` : "same"].forEach(
+          (text, at) => setText(fields[at], text),
+        );
+      },
+    });
+  }
+
+  load();
+  if (userId) follow(path`/v1/users/${userId}/stream`, { signal, onState: connection, onEvent: load });
+  health.addEventListener("status", load, { signal, once: true });
+}
+
+/** Where a member is compared. */
+export function compareHash(userId) {
+  return `#/compare/${encodeURIComponent(userId)}`;
+}
+
+function side(name) {
+  const id = `bundle-${name.split(" ")[0].toLowerCase()}`;
+  const select = h("select", { id });
+  const when = h("p", { class: "quiet" });
+  const mood = h("p", { class: "mood" });
+  const items = h("ol", { class: "ranked" });
+  const element = h(
+    "section",
+    { class: "panel", "aria-label": name },
+    h("div", { class: "field inline" }, h("label", { for: id }, name), select),
+    mood,
+    when,
+    items,
+  );
+  return { element, select, when, mood, items, recommendation: null, intents: null, problem: "", isChosen: false };
+}
+
+/** Offers the announced bundles; at first the serving one on the right, and the one before on the left. */
+function offer(sides, health) {
+  const versions = [...new Set((health.status?.announcements ?? []).map(({ bundle }) => bundle))].reverse();
+  const serving = health.servingBundle();
+  if (serving && !versions.includes(serving)) versions.unshift(serving);
+  for (const [at, { select, isChosen }] of sides.entries()) {
+    const chosen = isChosen ? select.value : null;
+    reconcile(select, versions, {
+      key: (version) => version,
+      create: (version) => h("option", { value: version }),
+      update: (option, version) => setText(option, version === serving ? `${version} (serving)` : version),
+    });
+    const place = versions.indexOf(serving);
+    select.value = chosen ?? (at === 1 ? serving : (versions[place + 1] ?? serving)) ?? "";
+  }
+}
+
+async function ask(each, userId, signal) {
+  const bundle = each.select.value;
+  [each.recommendation, each.intents, each.problem] = [null, null, ""];
+  if (!bundle) {
+    each.problem = "No bundle is announced yet.";
+    return;
+  }
+  try {
+    [each.recommendation, each.intents] = await Promise.all([
+      request(path`/v1/users/${userId}/recommendations?bundle=${bundle}`, { signal }),
+      request(path`/v1/users/${userId}/intents?bundle=${bundle}`, { signal }),
+    ]);
+  } catch (error) {
+    if (signal.aborted) return;
+    each.problem =
+      error.type === "unknown-bundle"
+        ? "This bundle has answered no play of this member. The gateway keeps the newest answer of the serving bundle and of the one before it."
+        : error.type === "unknown-member"
+          ? "Nothing is known of this member yet: play a title first."
+          : error.message;
+  }
+}
+
+function showList(each, other) {
+  const { recommendation, intents, problem } = each;
+  const primary = intents?.primary;
+  setText(each.mood, primary ? `${intentName(primary)}, ${percent(primary.probability)}` : "");
+  setText(
+    each.when,
+    problem ||
+      (recommendation
+        ? `Answer to play ${recommendation.event_id}, after ${duration(recommendation.latency_s)}`
+        : "Loading…"),
+  );
+  const ranks = new Map((other.recommendation?.items ?? []).map(({ item_id }, at) => [item_id, at + 1]));
+  const items = (recommendation?.items ?? [])
+    .slice(0, SHOWN)
+    .map((item, at) => ({ item, rank: at + 1, there: ranks.get(item.item_id) }));
+  reconcile(each.items, items, {
+    key: ({ item }) => item.item_id,
+    create: () => {
+      const parts = [h("span", { class: "name" }), h("span", { class: "quiet" })];
+      return Object.assign(h("li", {}, parts), { parts });
+    },
+    update: ({ parts }, { item, rank, there }) => {
+      setText(parts[0], item.title ?? item.item_id);
+      const by = there - rank;
+      setText(
+        parts[1],
+        !other.recommendation
+          ? ""
+          : !there
+            ? "only here"
+            : by === 0
+              ? "same place"
+              : `${plural(Math.abs(by), "place")} ${by > 0 ? "higher" : "lower"} here`,
+      );
+    },
+  });
+}
