@@ -253,7 +253,7 @@ def _clock_rules(seen: DataStudy) -> Iterator[_Table]:
 
 
 def _filters(seen: DataStudy) -> Iterator[_Table]:
-    """Filters that can be switched on: they lose nothing that was played."""
+    """Filters that the data speak for: nothing is played twice, or nearly every item says whether it is available."""
     if seen.repeats < _FEW_REPEATS:
         yield _Table(
             values={"kind": "watched"},

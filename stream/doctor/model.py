@@ -14,7 +14,7 @@ from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.release_times import check_release_times
 from stream.bundles.announcements import AnnouncementFollower, newest
 from stream.bundles.builder import check_bundle
-from stream.doctor.check import Checks, one_line
+from stream.doctor.check import Checks, counted, one_line
 
 if TYPE_CHECKING:
     from intentrec_core.bundle.format import Manifest
@@ -39,7 +39,10 @@ def _check_domain(settings: Settings, checks: Checks) -> Domain | None:
         checks.refused("domain", error)
         return None
     heads = ", ".join(head.name for head in domain.heads)
-    checks.ok("domain", f"{domain.name}: intents {heads}; {len(domain.fields)} fields, {len(domain.filters)} filters")
+    checks.ok(
+        "domain",
+        f"{domain.name}: intents {heads}; {counted(len(domain.fields), 'field')}, {counted(len(domain.filters), 'filter')}",
+    )
     return domain
 
 

@@ -117,7 +117,7 @@ def test_whole_numbers_that_are_called_an_id_are_labels() -> None:
     assert field.values[0] == "1000"
 
 
-def test_filters_hide_nothing_that_was_played() -> None:
+def test_a_filter_is_switched_on_where_the_data_say_so() -> None:
     draft = drafted(*shop())
     assert {filter_.kind for filter_ in draft.domain.filters} == {FilterKind.AVAILABLE}
     assert 'kind = "watched"' in draft.text
