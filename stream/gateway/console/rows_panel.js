@@ -29,8 +29,8 @@ export function rowsPanel(onPick) {
           const moved = moves(byKey.get(row.key)?.items, row.items);
           const by = climbed.get(row.key);
           setText(element.heading, row.title);
-          setText(element.weight, row.weight === undefined ? "" : percent(row.weight));
-          setText(element.moved, by > 0 ? "moved up" : by === null && past.length ? "new row" : "");
+          setText(element.weight, row.weight ? percent(row.weight) : "");
+          setText(element.moved, by > 0 ? "moved up" : by === null && past.some((each) => !each.isList) ? "new row" : "");
           setAttribute(element, "class", row.isList ? "row list" : "row");
           const entries = row.items.map((item, at) => ({
             item,

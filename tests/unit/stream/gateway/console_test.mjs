@@ -170,6 +170,7 @@ test("counters become rates, from the first answer on", () => {
   health.take(status(10_200, 440), 2000);
   assert.equal(health.samples.at(-1).playsPerS, 100);
   assert.deepEqual([health.quality().judged, health.quality().model], [40, 0.25]);
+  assert.equal(health.qualityOf("b1").judged, 40, "since the page was opened");
   const [{ stage, busy }] = health.stages();
   assert.deepEqual([stage, busy.toFixed(6)], ["encode", "0.100000"]);
 });
