@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+import re
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -11,7 +12,6 @@ from fastapi import APIRouter, Depends, Request
 from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import Response
 
-from intentrec_core.history.history import text_hash
 from stream.gateway.access import Caller
 from stream.gateway.answers import RankAnswer, RankRequest
 from stream.gateway.bundle_view import BundleView
@@ -36,9 +36,10 @@ class _Queried(Struct, gc=False):
     bundle: str
     source: Source
     query: bytes | UnsetType = UNSET
-    filter_values: dict[str, float | str] = {}
+    filter_values: dict[str, float | str] | UnsetType = UNSET
 
 
+_HASH = re.compile("[0-9a-f]{16}")
 _decode_query = msgspec.json.Decoder(_Queried).decode
 _decode_request = msgspec.json.Decoder(RankRequest).decode
 
@@ -103,7 +104,8 @@ def ranked(user_id: str, queried: _Queried, view: BundleView, items: list[str]) 
     assert queried.query is not UNSET
     items = list(dict.fromkeys(items))
     rows = np.array([view.row(item_id) for item_id in items], dtype=np.int64)
-    allowed = view.allowed(view.default_values() | {key: _value(value) for key, value in queried.filter_values.items()})
+    published = {} if queried.filter_values is UNSET else queried.filter_values
+    allowed = view.allowed(view.default_values() | {key: _value(value) for key, value in published.items()})
     is_shown = allowed[rows]
     shown = rows[is_shown]
     try:
@@ -123,5 +125,8 @@ def ranked(user_id: str, queried: _Queried, view: BundleView, items: list[str]) 
     )
 
 
-def _value(value: float | str) -> Any:
-    return text_hash(value) if isinstance(value, str) else value
+def _value(value: float | str) -> float | int | None:
+    """A published value as filters take it; None, which hides every item, for one that is none."""
+    if isinstance(value, str):
+        return int(value, 16) if _HASH.fullmatch(value) else None
+    return value

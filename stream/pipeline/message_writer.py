@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from stream.pipeline.bundle_counts import BundleCounts
     from stream.pipeline.coalescing import CoalescedPlays
     from stream.pipeline.config import PipelineConfig
+    from stream.pipeline.retrieval import RankedItems
     from stream.pipeline.sessions import ClosedSessions
     from stream.pipeline.shown_items import ShownItems
     from stream.wire.deferred_counts import DeferredCounts
@@ -73,6 +74,7 @@ class _Columns:
     session_event: list[int]
     embeddings: list[bytes | UnsetType]
     queries: list[bytes | UnsetType]
+    filter_values: list[dict[str, float | str] | UnsetType]
     reasons: Sequence[Sequence[Reason | UnsetType]]
     page_rows: Sequence[list[PageRow] | UnsetType]
 
@@ -90,6 +92,7 @@ class MessageWriter:
         self._k, self._max_tries = config.num_recommendations, config.max_tries
         self._limits, self._metrics = config.limits, metrics
         self._publishes_query = config.publish_embedding
+        self._member_keys = serving.filters.member_keys
         self._publishes_embedding = config.publish_embedding and serving.has_intents
         self._reasons = Reasons(serving, self._k) if config.publish_reasons else None
         self._page_rows = PageRows(serving, config.rows) if config.rows else None
@@ -160,6 +163,7 @@ class MessageWriter:
             recommendation_id=f"{source.partition}-{source.offset}-{bundle}",
             rows=columns.page_rows[row],
             query=columns.queries[row],
+            filter_values=columns.filter_values[row],
         )
         opener = self._opener(answer, columns, row, earlier)
         shifted = _shifted_since(earlier[0][1], columns, row) if earlier else columns.shifted[row]
@@ -282,9 +286,19 @@ class MessageWriter:
             session_event=rows.session_event.tolist(),
             embeddings=_vectors(encoded.intent_NP if self._publishes_embedding else None, len(rows)),
             queries=_vectors(ranked.queries if self._publishes_query else None, len(rows), absent=ranked.popular),
+            filter_values=self._filter_values(ranked),
             reasons=[[UNSET] * self._k] * len(rows) if self._reasons is None else self._reasons.of(answered),
             page_rows=[UNSET] * len(rows) if self._page_rows is None else self._page_rows.of(answered),
         )
+
+    def _filter_values(self, ranked: RankedItems) -> list[dict[str, float | str] | UnsetType]:
+        """What the filters compare items with, for each row that has a query."""
+        if not self._publishes_query or not self._member_keys or ranked.member_values is None:
+            return [UNSET] * len(ranked.popular)
+        return [
+            UNSET if popular else _by_key(self._member_keys, values)
+            for values, popular in zip(ranked.member_values, ranked.popular.tolist(), strict=True)
+        ]
 
     def _given_up(self, answer: PendingAnswer) -> OutputRecord:
         return rejected(
@@ -294,6 +308,12 @@ class MessageWriter:
             "there is nothing to redrive; fix the bundle",
             self._limits,
         )
+
+
+def _by_key(keys: Sequence[str], values: Sequence[float | int | None]) -> dict[str, float | str]:
+    """Numbers as they are, and hashes of texts as 16 hexadecimal digits."""
+    known = zip(keys, values, strict=True)
+    return {k: f"{value:016x}" if isinstance(value, int) else value for k, value in known if value is not None}
 
 
 def _hidden_by(filters: Sequence[HidingFilter]) -> list[HiddenBy]:

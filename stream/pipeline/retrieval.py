@@ -48,8 +48,8 @@ class RankedItems:
     """Shapes: rows i64[N, k] (-1 padded), scores f32[N, k], popular bool[N]: whether the list is the popular fallback.
 
     ``hidden_by``: the filters that hide every item, by row, for rows whose list is empty for that reason. ``queries``: what the
-    rows were searched with, f32[N, Q], 0 for a row that was not; None where they are not kept. ``allowed``: what the filters show
-    to each row's member, watched items included.
+    rows were searched with, f32[N, Q], 0 for a row that was not, and ``member_values``: what the member's plays say for each
+    filter; None where they are not kept. ``allowed``: what the filters show to each row's member, watched items included.
     """
 
     rows: NDArray[np.int64]
@@ -57,6 +57,7 @@ class RankedItems:
     popular: NDArray[np.bool_]
     hidden_by: Mapping[int, Sequence[HidingFilter]] = field(default_factory=dict)
     queries: NDArray[np.float32] | None = None
+    member_values: Sequence[_Values] | None = None
     allowed: Sequence[Mask | None] = ()
 
 
@@ -132,7 +133,7 @@ class Retrieval:
             if self._keeps_queries:
                 kept = np.zeros((num, queries.shape[1]), dtype=np.float32)
                 kept[rows] = queries
-                ranked = replace(ranked, queries=kept)
+                ranked = replace(ranked, queries=kept, member_values=values)
         rows = np.flatnonzero(ranked.popular)
         if len(rows):
             picked = rows.tolist()

@@ -73,6 +73,7 @@ RECOMMENDATION = Recommendation(
         )
     ],
     query=struct.pack("<6f", 0.5, -1.25, 0.75, 1.0, 0.25, -0.125),
+    filter_values={"max_maturity": 4.0},
 )
 INTENT_UPDATE = IntentUpdate(
     **_SHARED,

@@ -287,6 +287,18 @@ class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
         ]
         | UnsetType
     ) = UNSET
+    filter_values: (
+        Annotated[
+            dict[str, float | str],
+            Meta(
+                description="What the domain's filters compare items with for this member, by the key of play.context: the "
+                "newest number, or the xxh3-64 of the newest text as 16 hexadecimal digits; the domain's default where no play "
+                "has named one. A key without either is left out: its filter hides every item. Present with query, if filters "
+                "read values."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     latency_s: LatencySeconds | UnsetType = UNSET
 
 

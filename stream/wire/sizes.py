@@ -123,8 +123,9 @@ def largest_recommendation(
     Cost: encodes every item once.
     """
     query = _longest_vector(query_width)
-    empty = len(encode_output(_longest_list(UNSET, query)))
-    hidden = len(encode_output(_longest_list(_longest_reasons(domain), query)))
+    values = _longest_values(domain) if query_width else UNSET
+    empty = len(encode_output(_longest_list(UNSET, query, values)))
+    hidden = len(encode_output(_longest_list(_longest_reasons(domain), query, values)))
     sizes = (entry_bytes(item_id, title) for item_id, title in zip(item_ids, titles, strict=True))
     # A comma follows every item but the last.
     return max(hidden, empty + sum(size + 1 for size in heapq.nlargest(k, sizes)))
@@ -181,7 +182,9 @@ def _longest_vector(width: int) -> bytes | msgspec.UnsetType:
 
 
 def _longest_list(
-    hidden_by: list[HiddenBy] | msgspec.UnsetType, query: bytes | msgspec.UnsetType = UNSET
+    hidden_by: list[HiddenBy] | msgspec.UnsetType,
+    query: bytes | msgspec.UnsetType = UNSET,
+    filter_values: dict[str, float | str] | msgspec.UnsetType = UNSET,
 ) -> Recommendation:
     return Recommendation(
         **_LONGEST_FIELDS,
@@ -191,7 +194,13 @@ def _longest_list(
         counts_sequence=_LARGEST_INTEGER,
         recommendation_id=f"{_LARGEST_PARTITION}-{_LARGEST_INTEGER}-{_LONGEST_FIELDS['bundle']}",
         query=query,
+        filter_values=filter_values,
     )
+
+
+def _longest_values(domain: Domain) -> dict[str, float | str] | msgspec.UnsetType:
+    keys = [f.event_key for f in domain.event_filters]
+    return dict.fromkeys(keys, _LONGEST_SCORE) if keys else UNSET
 
 
 def _longest_reasons(domain: Domain) -> list[HiddenBy]:

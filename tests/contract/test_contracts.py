@@ -84,6 +84,7 @@ class Record:
 
 def test_the_committed_contracts_are_what_the_code_generates():
     committed = {path.name: path.read_text("utf-8") for path in contracts.FOLDER.iterdir()}
+    del committed["openapi.json"]  # the gateway's: test_gateway_contract
     assert committed == contracts.generate(), "run: make contracts"
 
 

@@ -24,10 +24,11 @@ from stream.wire.routing import home_partition
 from tests.rigs.broker_fixtures import RigMaker
 from tests.rigs.contract_caller import call_by_the_contract
 from tests.rigs.gateway_rig import RunningGateway, a_process_of_its_own, messages, running, stream, until
-from tests.rigs.rig import NUM_PARTITIONS, Rig
-from tests.rigs.serving_rig import ServingRigMaker, announce_bundle
+from tests.rigs.rig import ANSWERS_WITHIN_S, NUM_PARTITIONS, Rig
+from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, start_serving
+from tests.worlds.tiny_world import START_MS
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
@@ -435,3 +436,47 @@ def test_the_commands_of_the_document_do_what_it_says(rig: Rig) -> None:
     assert "event: intents\ndata: {" in streamed
     assert "event: recommendations\ndata: {" in streamed
     assert json.loads(posted)["event_id"] == "e1"
+
+
+def test_a_play_that_is_posted_comes_back_from_a_worker_on_the_stream_and_ranks_as_the_list(
+    embedded_broker: Broker, make_serving_rig: ServingRigMaker
+) -> None:
+    """The whole path, with the real worker: the query and the filters' values that it publishes give its own list again."""
+    rig, (bundle, _) = make_serving_rig(embedded_broker, publish_embedding=True, num_recommendations=8)
+    announce_bundle(rig, bundle)
+    worker = start_serving(rig)
+
+    async def body() -> None:
+        async with running(rig.settings) as gateway, stream(gateway, "/v1/users/u/stream") as events:
+            for number, item in enumerate(("item-3", "item-8", "item-12")):
+                play = {
+                    "event_id": f"e{number}",
+                    "user_id": "u",
+                    "item_id": item,
+                    "ts": START_MS + 10_000 * number,
+                    "duration_s": 90,
+                    "context": {"device": "tv", "max_maturity": 4},
+                }
+                status, sent = await gateway.ask("/v1/plays", "POST", json=play)
+                assert status == 202, sent
+            found = None
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                while found is None or found["event_id"] != "e2":
+                    event = await events.next(ANSWERS_WITHIN_S)
+                    assert event is not None
+                    found = event.data if event.kind == "recommendations" else found
+            await until(lambda: _is_loaded(gateway, bundle.version))
+            assert found["filter_values"] == {"max_maturity": 4.0}
+            listed = found["items"]
+            assert len(listed) == 8
+            candidates = [item["item_id"] for item in reversed(listed)]
+            _, ranked = await gateway.ask("/v1/users/u/rank", "POST", json={"items": [*candidates, "item-3"]})
+            assert ranked["event_id"] == "e2"
+            order = [item["item_id"] for item in ranked["items"] if item["item_id"] != "item-3"]
+            assert order == [item["item_id"] for item in listed]
+            scores = {item["item_id"]: item["score"] for item in ranked["items"]}
+            for item in listed:
+                assert scores[item["item_id"]] == pytest.approx(item["score"], abs=2e-4)
+
+    asyncio.run(body())
+    assert worker.terminate() == 0, worker.log()[-2000:]

@@ -177,10 +177,10 @@ class EventReader:
         self.answer = answer
         self.comments = 0
 
-    async def next(self) -> Event | None:
+    async def next(self, within_s: float = WITHIN_S) -> Event | None:
         """The next event; None at the end of the stream."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(within_s):
             while True:
                 line = (await self.answer.content.readline()).decode()
                 if not line:

@@ -15,7 +15,7 @@ from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.engine.reference import recompute
 from intentrec_core.history.history import History
 from stream.bundles.serving import Serving
-from stream.pipeline.message_writer import _object
+from stream.pipeline.message_writer import _by_key, _object
 from stream.wire.codec import decode_recommendation
 from stream.wire.messages import ClosedSession, IntentLabel
 from stream.wire.records import OutputKind, OutputRecord, PartitionResult
@@ -106,6 +106,15 @@ def test_a_published_query_gives_the_scores_of_its_list(serving: Serving) -> Non
     assert newcomer.query is msgspec.UNSET, "popular items are not searched by a query"
 
 
+def test_what_filters_compare_with_goes_with_a_query(serving: Serving) -> None:
+    result, _ = with_vectors(serving)
+    *predicted, newcomer = lists(result)
+    assert predicted
+    assert all(answer.filter_values == {"max_maturity": 4.0} for answer in predicted)
+    assert newcomer.filter_values is msgspec.UNSET
+    assert _by_key(["a", "b", "c"], [4.5, 255, None]) == {"a": 4.5, "b": "00000000000000ff"}
+
+
 def test_a_published_embedding_is_z_of_the_context(serving: Serving) -> None:
     result, records = with_vectors(serving)
     pipeline = make_pipeline(serving)
@@ -122,7 +131,7 @@ def test_a_published_embedding_is_z_of_the_context(serving: Serving) -> None:
 @pytest.mark.parametrize("reasons", [False, True])
 def test_no_vector_is_published_unless_asked_for(serving: Serving, reasons: bool) -> None:
     for output in run(make_pipeline(serving, publish_reasons=reasons), plays(serving)).outputs:
-        assert not {"query", "embedding"} & msgspec.json.decode(output.value).keys()
+        assert not {"query", "filter_values", "embedding"} & msgspec.json.decode(output.value).keys()
 
 
 def test_a_model_without_intents_publishes_a_query_and_no_embedding(world: TinyWorld, tmp_path: Path) -> None:

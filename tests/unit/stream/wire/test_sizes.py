@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from intentrec_core.domain.spec import Domain, Field, FieldKind, FieldSource, Filter, FilterKind, json_bytes
 from intentrec_core.domain.toml import MAX_NAMES_BYTES, parse_domain
@@ -145,13 +145,16 @@ def test_no_recommendation_is_larger_than_the_largest(data: st.DataObject) -> No
         recommendation_id=f"{shared['source'].partition}-{shared['source'].offset}-{shared['bundle']}",
         query=data.draw(st.just(UNSET) | st.binary(min_size=28, max_size=28)),
     )
+    if message.query:
+        values = {f.event_key: data.draw(scores | st.just("f" * 16)) for f in domain.event_filters}
+        message = structs.replace(message, filter_values=values or UNSET)
     largest = largest_recommendation(domain, *map(list, zip(*catalogued, strict=True)), k, 7 if message.query else 0)
     assert len(encode_output(message)) <= largest
 
 
 def test_every_field_of_a_message_has_its_longest_text_in_the_largest_one() -> None:
     """A field that is added to a message has to be added to the largest one, or the largest one is no bound."""
-    longest = sizes._longest_list([], bytes(4))
+    longest = sizes._longest_list([], bytes(4), {})
     # Rows are left out of a message that would be too large with them.
     assert [name for name in longest.__struct_fields__ if getattr(longest, name) is UNSET] == ["rows", "latency_s"]
     assert {
@@ -163,6 +166,7 @@ def test_every_field_of_a_message_has_its_longest_text_in_the_largest_one() -> N
         "recommendation_id",
         "rows",
         "query",
+        "filter_values",
         "latency_s",
     } == set(longest.__struct_fields__)
     assert set(IntentUpdate.__struct_fields__) == {
