@@ -91,7 +91,9 @@ def test_titles_of_a_genre_raise_its_bar_and_reorder_the_screen(open_page: PageM
     assert "New session" in page.locator("[data-testid=plays] > li").last.inner_text()
     assert "Horror ▲" in page.get_by_test_id("plays").inner_text()
     _keep(page, "member-desktop")
-    page.screenshot(path=SCREENSHOTS / "picture.png", clip={"x": 0, "y": 0, "width": 1360, "height": 880})
+    page.screenshot(
+        path=SCREENSHOTS / "picture.png", full_page=True, clip={"x": 0, "y": 0, "width": 1360, "height": 880}
+    )
 
 
 def test_two_members_in_two_browsers_see_nothing_of_each_other(open_page: PageMaker) -> None:
