@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -130,9 +131,16 @@ def test_rows_follow_the_weights_of_the_intents(serving: Serving) -> None:
             else:
                 assert row.weight == {"because_of": 0.1, "popular": 0.0, "new": 0.3}[row.kind]
         weights = [row.weight for row in answer.rows]
-        assert all(below <= MARGIN * above for above, below in pairwise(weights))
+        assert all(below <= MARGIN * above for above, below in combinations(weights, 2))
         orders.add(tuple(row.label or row.kind for row in answer.rows))
     assert len(orders) > 1, "the order is not always the same"
+
+
+def test_an_intent_row_is_of_the_likeliest_label_however_small_the_lead(serving: Serving) -> None:
+    rule = RowRule(kind=RowKind.INTENT, title="{label}", head="genre", at_most=1, size=1)
+    result = run(make_pipeline(serving, counts=TABLE, rows=(rule,)), plays(serving))
+    shown = [row.label for answer in lists(result) for row in answer.rows]
+    assert shown == [max(update.intents["genre"].items(), key=itemgetter(1))[0] for update in intents(result)]
 
 
 def test_no_row_shows_what_the_filters_hide(serving: Serving, world: TinyWorld) -> None:
