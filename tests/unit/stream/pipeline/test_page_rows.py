@@ -176,9 +176,13 @@ def test_rows_that_would_make_a_message_too_large_are_left_out(serving: Serving)
     plain = run(make_pipeline(serving), plays(serving))
     largest = max(len(output.value) for output in plain.outputs if output.kind == "recommendation")
     limits = TopicLimits(recommendations=largest + OVERHEAD_BYTES + 30)
-    bounded = lists(run(make_pipeline(serving, rows=RULES, limits=limits), plays(serving)))
+    pipeline = make_pipeline(serving, rows=RULES, limits=limits)
+    bounded = lists(run(pipeline, plays(serving)))
     assert [answer.items for answer in bounded] == [answer.items for answer in lists(plain)]
     assert all(answer.rows is msgspec.UNSET for answer in bounded)
+    (cut,) = [metric for metric in pipeline.metrics.registry.collect() if metric.name == "intentrec_cut_lists"]
+    assert cut.samples[0].value > 0
+    assert "without reasons and rows" in cut.documentation, "no title of theirs was cut"
 
 
 def test_a_newcomer_gets_a_page_too(serving: Serving) -> None:
