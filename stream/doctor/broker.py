@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
-from intentrec_core.errors import IntentRecError
+from intentrec_core.errors import BrokerError, IntentRecError
 from stream.doctor.check import Checks, counted, one_line
 from stream.kafka.broker_checks import supports_transactions
 from stream.kafka.clients import close_consumer, close_producer, reader
@@ -31,21 +31,27 @@ _CLOCK_WARNS_S, _CLOCK_FAILS_S = 0.5, 60.0
 #: A configuration that guarantees depend on; others are a matter of taste.
 _REQUIRED = ("cleanup.policy", "message.timestamp.type")
 _START = "start one (intentrec broker), or name it with --broker or INTENTREC_BROKER"
+_LOOK_AT_BROKER = "see the broker's log, and which rights this user has on it"
 
 
 async def check_broker(settings: Settings, checks: Checks, now_s: Callable[[], float] = time.time) -> frozenset[str]:
     """Adds what is found on the broker, and returns the names of its topics. ``now_s`` is this machine's clock."""
     try:
+        transactions = await supports_transactions(settings)  # has a deadline of its own
         async with asyncio.timeout(_DEADLINE_S):
-            transactions = await supports_transactions(settings)
             admin = AIOKafkaAdminClient(**settings.connection())
             try:
                 await admin.start()
                 return await _check(settings, checks, admin, transactions, now_s)
             finally:
                 await admin.close()
-    except (TimeoutError, KafkaError, OSError, IntentRecError) as error:
+    except BrokerError as error:  # nothing answered at its address
         checks.fail("broker", one_line(error).partition("; ")[0], _START)
+    except IntentRecError as error:
+        checks.refused("broker", error)
+    except (TimeoutError, KafkaError, OSError) as error:
+        what = f"not all within {_DEADLINE_S:g} s" if isinstance(error, TimeoutError) else f"refuses: {one_line(error)}"
+        checks.fail("broker", f"{settings.broker} answers, but {what}", _LOOK_AT_BROKER)
     return frozenset()
 
 

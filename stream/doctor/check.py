@@ -43,11 +43,14 @@ class Checks:
         self.found.append(Check(area, CheckStatus.ERROR, found, remedy))
 
     def refused(self, area: str, error: Exception) -> None:
-        """An error whose message says what was found and, after the last semicolon or colon, what to do."""
+        """An error whose message says what was found, then what is allowed or what to do: after ``allowed:``, or else after the
+        last semicolon, or else after the last colon.
+        """
         text = one_line(error)
-        at = max(text.rfind("; "), text.rfind(": "))
-        found, remedy = (text[:at], text[at + 2 :]) if at > 0 else (text, "see docs/operations.md")
-        self.fail(area, found, remedy)
+        at = next((at for sign in ("allowed: ", "; ", ": ") if (at := text.rfind(sign)) > 0), len(text))
+        found = text[:at].rstrip(" ;,:")
+        remedy = text[at:].lstrip(" ;:")
+        self.fail(area, found, remedy or "see docs/operations.md")
 
 
 def one_line(error: BaseException) -> str:

@@ -122,8 +122,8 @@ async def rows(request: Request, user_id: UserId, caller: Annotated[Caller, Depe
         if "rows" not in fields:
             raise Problem(
                 ProblemKind.ROWS_OFF,
-                "the newest recommendation has no rows: declare [[rows]] in the domain file, let the workers publish them "
-                "(publish_rows), and wait for the member's next play",
+                "the newest recommendation has no rows: set INTENTREC_ROWS of the workers to a rows file, restart them, and "
+                "wait for the member's next play",
             )
         return _json(_encode({name: fields[name] for name in RowsAnswer.__struct_fields__ if name in fields}))
 

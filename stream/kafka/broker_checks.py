@@ -51,7 +51,9 @@ async def supports_transactions(settings: Settings) -> bool:
     finally:
         await client.close()
     if settings.delivery == "exactly_once" and not can:
-        raise ConfigError(f"delivery=exactly_once needs a broker with transactions; {settings.broker} has none")
+        raise ConfigError(
+            f"delivery=exactly_once: {settings.broker} has no transactions; use delivery=at_least_once, or Apache Kafka"
+        )
     return can
 
 

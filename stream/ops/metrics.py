@@ -256,7 +256,8 @@ class Metrics:
             "short_lists_total", "Recommendations with fewer items than configured, because the filters left no more"
         )
         self.cut_lists = create.counter(
-            "cut_lists_total", "Recommendations whose titles were cut, because the topic takes no larger message"
+            "cut_lists_total",
+            "Recommendations sent without reasons and rows, or with titles cut too, because the topic takes no larger message",
         )
         self.hidden_lists = create.counter(
             "hidden_lists_total",

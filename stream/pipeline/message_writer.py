@@ -205,7 +205,9 @@ class MessageWriter:
         outputs: list[OutputRecord],
         counts: DeferredCounts,
     ) -> list[bytes | None]:
-        """The messages that fit, titles cut; None for one that does not, with a dead letter in its place."""
+        """The messages that fit: a list without reasons and rows, with titles cut if need be. None for one that does not, with a
+        dead letter in its place.
+        """
         fitted: list[bytes | None] = [
             value if len(value) <= most else None for value, most in zip(values, self._max_bytes, strict=True)
         ]

@@ -135,8 +135,8 @@ class PageRows:
             label = names.index(rule.label)
             yield _Planned(rule, weights[label], label)
             return
-        likely = by_weight(range(len(names)), lambda label: weights[label])[: rule.at_most]
-        for label in sorted(likely):  # the page's order has a margin of its own
+        likely = sorted(range(len(names)), key=lambda label: -weights[label])[: rule.at_most]
+        for label in sorted(likely):  # in the order of the domain; the page's order has a margin
             yield _Planned(rule, weights[label], label)
 
     def _nearest(self, answered: AnsweredRows, pool: NDArray[np.int64], anchor: int) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """The order of the rows of a page: the heaviest first, but for changes that mean nothing.
 
-A row passes the row above it only if it weighs more than :data:`MARGIN` times as much. Where the rows come in the order in which
-they are shown, a row goes up at one ratio and down again only at its inverse: what is on a screen does not jump to and fro.
+A row goes above an earlier one only if it weighs more than :data:`MARGIN` times as much; then above the topmost of those,
+and so past those between. So no row weighs clearly more than any row above it. Where the rows come in the order in which they are
+shown, a row goes up at one ratio and down again only at its inverse: what is on a screen does not jump to and fro.
 
 A worker orders from the declared order, so that its messages depend on nothing that was shown before. Whoever draws a screen
 orders again from what it shows (:func:`steady`).
@@ -22,9 +23,8 @@ def by_weight(rows: Sequence[Row], weight: Callable[[Row], float]) -> list[Row]:
     """The rows, given in the order that counts where weights are about the same. Cost: O(n²) for n rows."""
     ordered: list[Row] = []
     for row in rows:
-        place = len(ordered)
-        while place and weight(row) > MARGIN * weight(ordered[place - 1]):
-            place -= 1
+        lighter = (place for place, above in enumerate(ordered) if weight(row) > MARGIN * weight(above))
+        place = next(lighter, len(ordered))
         ordered.insert(place, row)
     return ordered
 

@@ -154,6 +154,20 @@ def test_the_brokers_clock_is_compared_with_ours(
         assert f"{abs(off_s):.1f} s {direction} this one" in clock.found or abs(off_s) == 7.0
 
 
+def test_a_broker_that_cannot_do_what_is_set_is_not_one_to_start(embedded_broker: Broker, make_rig: RigMaker) -> None:
+    settings = make_rig(embedded_broker, domain="video").settings.model_copy(update={"delivery": "exactly_once"})
+    found = Checks()
+    asyncio.run(check_broker(settings, found))
+    assert found.found == [
+        Check(
+            "broker",
+            CheckStatus.ERROR,
+            f"delivery=exactly_once: {settings.broker} has no transactions",
+            "use delivery=at_least_once, or Apache Kafka",
+        )
+    ]
+
+
 def test_a_bundle_of_another_domain_is_an_error(
     embedded_broker: Broker,
     make_serving_rig: ServingRigMaker,
@@ -202,9 +216,29 @@ def test_no_broker_no_domain_and_no_device_are_three_errors(
     assert lines[-1].startswith("2 errors, ")
 
 
-def test_a_refusal_is_split_into_what_was_found_and_the_remedy() -> None:
+@pytest.mark.parametrize(
+    ("text", "found", "remedy"),
+    [
+        (
+            "device cuda: this machine has no CUDA device; use auto or cpu",
+            "device cuda: this machine has no CUDA device",
+            "use auto or cpu",
+        ),
+        ("none.toml: No such file: write one", "none.toml: No such file", "write one"),
+        (
+            "my.toml: size: is 0; allowed: one of: 1; 2",
+            "my.toml: size: is 0",
+            "allowed: one of: 1; 2",
+        ),
+        (
+            "a: is 3, b: is 4; correct them as in docs/data.md: keys",
+            "a: is 3, b: is 4",
+            "correct them as in docs/data.md: keys",
+        ),
+        ("not one sign", "not one sign", "see docs/operations.md"),
+    ],
+)
+def test_a_refusal_is_split_into_what_was_found_and_the_remedy(text: str, found: str, remedy: str) -> None:
     checks = Checks()
-    checks.refused("GPU", ValueError("device cuda: this machine has no CUDA device; use auto or cpu"))
-    assert checks.found == [
-        Check("GPU", CheckStatus.ERROR, "device cuda: this machine has no CUDA device", "use auto or cpu")
-    ]
+    checks.refused("GPU", ValueError(text))
+    assert checks.found == [Check("GPU", CheckStatus.ERROR, found, remedy)]

@@ -152,7 +152,7 @@ OUTPUT_MESSAGES = (
     ),
     Mutant(
         "rows: a row jumps for any difference",
-        (Edit(ROW_ORDER, "weight(row) > MARGIN * weight", "weight(row) > weight"),),
+        (Edit(ROW_ORDER, "weight(row) > MARGIN * weight(above)", "weight(row) > weight(above)"),),
         (TEST_ROW_ORDER,),
     ),
     Mutant(

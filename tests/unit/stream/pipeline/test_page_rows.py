@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -130,9 +131,16 @@ def test_rows_follow_the_weights_of_the_intents(serving: Serving) -> None:
             else:
                 assert row.weight == {"because_of": 0.1, "popular": 0.0, "new": 0.3}[row.kind]
         weights = [row.weight for row in answer.rows]
-        assert all(below <= MARGIN * above for above, below in pairwise(weights))
+        assert all(below <= MARGIN * above for above, below in combinations(weights, 2))
         orders.add(tuple(row.label or row.kind for row in answer.rows))
     assert len(orders) > 1, "the order is not always the same"
+
+
+def test_an_intent_row_is_of_the_likeliest_label_however_small_the_lead(serving: Serving) -> None:
+    rule = RowRule(kind=RowKind.INTENT, title="{label}", head="genre", at_most=1, size=1)
+    result = run(make_pipeline(serving, counts=TABLE, rows=(rule,)), plays(serving))
+    shown = [row.label for answer in lists(result) for row in answer.rows]
+    assert shown == [max(update.intents["genre"].items(), key=itemgetter(1))[0] for update in intents(result)]
 
 
 def test_no_row_shows_what_the_filters_hide(serving: Serving, world: TinyWorld) -> None:
@@ -168,9 +176,13 @@ def test_rows_that_would_make_a_message_too_large_are_left_out(serving: Serving)
     plain = run(make_pipeline(serving), plays(serving))
     largest = max(len(output.value) for output in plain.outputs if output.kind == "recommendation")
     limits = TopicLimits(recommendations=largest + OVERHEAD_BYTES + 30)
-    bounded = lists(run(make_pipeline(serving, rows=RULES, limits=limits), plays(serving)))
+    pipeline = make_pipeline(serving, rows=RULES, limits=limits)
+    bounded = lists(run(pipeline, plays(serving)))
     assert [answer.items for answer in bounded] == [answer.items for answer in lists(plain)]
     assert all(answer.rows is msgspec.UNSET for answer in bounded)
+    (cut,) = [metric for metric in pipeline.metrics.registry.collect() if metric.name == "intentrec_cut_lists"]
+    assert cut.samples[0].value > 0
+    assert "without reasons and rows" in cut.documentation, "no title of theirs was cut"
 
 
 def test_a_newcomer_gets_a_page_too(serving: Serving) -> None:
