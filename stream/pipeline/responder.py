@@ -18,11 +18,9 @@ from stream.ops.metrics import Metrics, PipelineStep, PlayOutcome
 from stream.pipeline.answered_rows import AnsweredRows
 from stream.pipeline.coalescing import Coalescing, coalesce
 from stream.pipeline.index_probe import IndexProbe
-from stream.pipeline.live_quality.predictions import CUTOFF
 from stream.pipeline.live_quality.scorer import PredictionScorer
 from stream.pipeline.message_writer import MessageWriter
-from stream.pipeline.page_rows import POOL
-from stream.pipeline.retrieval import Retrieval
+from stream.pipeline.retrieval import Retrieval, num_searched
 from stream.pipeline.step_timer import timed
 from stream.pipeline.watched import WatchedCache
 from stream.wire.deferred_counts import DeferredCounts
@@ -100,7 +98,7 @@ class Responder:
         self._probe: IndexProbe = IndexProbe(metrics.index_recall) if before is None else before._probe
         self._retrieval = Retrieval(
             serving,
-            k=max(CUTOFF, config.num_recommendations, POOL if config.rows else 0),
+            k=num_searched(config.num_recommendations, has_rows=bool(config.rows)),
             beta=config.beta,
             probe=self._probe,
             keeps_queries=config.publish_embedding or config.publish_reasons,

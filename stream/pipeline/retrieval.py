@@ -24,6 +24,8 @@ from intentrec_core.engine.own_scores import OwnScores, seen
 from intentrec_core.history.history import EventLayout, default_value
 from intentrec_core.model.intent_score import weighted_scores
 from stream.pipeline.batch_rows import BatchRows
+from stream.pipeline.live_quality.predictions import CUTOFF
+from stream.pipeline.page_rows import POOL
 from stream.pipeline.popular import ranked as by_appeal
 from stream.pipeline.watched import WatchedRows
 
@@ -59,6 +61,11 @@ class RankedItems:
     queries: NDArray[np.float32] | None = None
     member_values: Sequence[_Values] | None = None
     allowed: Sequence[Mask | None] = ()
+
+
+def num_searched(num_recommendations: int, *, has_rows: bool) -> int:
+    """How many items a worker looks for, for each list: also what the live quality judges and what fills the rows of a page."""
+    return max(CUTOFF, num_recommendations, POOL if has_rows else 0)
 
 
 class Retrieval:

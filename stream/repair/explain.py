@@ -33,9 +33,8 @@ from stream.pipeline.bundle_counts import BundleCounts
 from stream.pipeline.folding import context_run
 from stream.pipeline.index_probe import IndexProbe
 from stream.pipeline.live_catalogue import LiveCatalogue
-from stream.pipeline.live_quality.predictions import CUTOFF
 from stream.pipeline.popular import PopularNow
-from stream.pipeline.retrieval import Retrieval
+from stream.pipeline.retrieval import Retrieval, num_searched
 from stream.pipeline.score_parts import ScoreParts, score_parts
 from stream.pipeline.shown_items import ShownItems
 from stream.pipeline.watched import WatchedCache
@@ -143,7 +142,8 @@ def explained(
     watched = WatchedCache(layout, serving.vocabulary, 1).of(batch, items)
     k = settings.num_recommendations
     # As many as a worker looks for: of an approximate index, that can matter.
-    retrieval = Retrieval(serving, k=max(CUTOFF, k), beta=settings.beta, probe=IndexProbe(Metrics().index_recall))
+    searched = num_searched(k, has_rows=bool(settings.rows))
+    retrieval = Retrieval(serving, k=searched, beta=settings.beta, probe=IndexProbe(Metrics().index_recall))
     popular = PopularNow(serving.popularity, serving.counted_at_s)
     unanswered = np.zeros(1, dtype=np.bool_)
     ranked = retrieval.search(batch, encoded, items, watched, unanswered, popular, counts)

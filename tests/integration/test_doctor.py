@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+import stream.doctor.broker as doctor_broker
 from stream.doctor.broker import check_broker, topic_configs
 from stream.doctor.check import Check, Checks, CheckStatus
 from stream.local_kafka.broker import Broker
@@ -152,6 +154,52 @@ def test_the_brokers_clock_is_compared_with_ours(
     if off_s:
         direction = "ahead of" if off_s > 0 else "behind"
         assert f"{abs(off_s):.1f} s {direction} this one" in clock.found or abs(off_s) == 7.0
+
+
+@pytest.mark.kafka
+def test_the_topic_of_the_clock_wants_no_more_copies_in_sync_than_it_has(
+    kafka_broker: Broker, make_rig: RigMaker
+) -> None:
+    """Whatever the default of the cluster is: a broker that wants two would refuse every record of a topic of one copy."""
+    settings = make_rig(kafka_broker, domain="video").settings
+    wanted: list[str] = []
+
+    async def set_default(admin: AIOKafkaAdminClient, copies: str) -> None:
+        node = (await admin.describe_cluster())["brokers"][0]["node_id"]
+        await admin.alter_configs(
+            [ConfigResource(ConfigResourceType.BROKER, str(node), {"min.insync.replicas": copies})]
+        )
+
+    async def look(admin: AIOKafkaAdminClient) -> None:
+        (topic,) = [name for name in await admin.list_topics() if name.startswith(f"{settings.app_id}-doctor-")]
+        wanted.append((await topic_configs(admin, [topic]))[topic]["min.insync.replicas"])
+
+    def now_s() -> float:  # is asked while the topic is there
+        with ThreadPoolExecutor(1) as other:
+            other.submit(on_broker, settings, look).result()
+        return time.time()
+
+    try:
+        on_broker(settings, lambda admin: set_default(admin, "2"))
+        asyncio.run(check_broker(settings, Checks(), now_s))
+    finally:
+        on_broker(settings, lambda admin: set_default(admin, "1"))
+    assert wanted == ["1", "1"]
+
+
+@pytest.mark.kafka
+def test_a_clock_that_cannot_be_read_in_time_hides_nothing_else(
+    kafka_broker: Broker, make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_broker, "_CLOCK_DEADLINE_S", 0.0)
+    found = Checks()
+    asyncio.run(check_broker(make_rig(kafka_broker, domain="video").settings, found))
+    status = {check.area: check.status for check in found.found}
+    assert (status["broker"], status["clock"], status["workers"]) == (
+        CheckStatus.OK,
+        CheckStatus.WARNING,
+        CheckStatus.WARNING,
+    )
 
 
 def test_a_broker_that_cannot_do_what_is_set_is_not_one_to_start(embedded_broker: Broker, make_rig: RigMaker) -> None:

@@ -5,6 +5,7 @@ named with its filter.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,7 +15,10 @@ from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.features.catalogue import Item
 from stream.pipeline.bundle_counts import BundleCounts
 from stream.pipeline.live_catalogue import LiveCatalogue
+from stream.pipeline.page_rows import POOL
 from stream.pipeline.pipeline import Pipeline
+from stream.pipeline.retrieval import Retrieval
+from stream.pipeline.row_rules import RowKind, RowRule
 from stream.pipeline.shown_items import ShownItems
 from stream.repair.explain import Explanation, explained
 from stream.settings import Settings
@@ -31,13 +35,19 @@ TOLERANCE = 1e-4
 
 
 def explanation(
-    pipeline: Pipeline, user: str, *, counted: bool = False, catalogue: LiveCatalogue | None = None
+    pipeline: Pipeline,
+    user: str,
+    *,
+    counted: bool = False,
+    catalogue: LiveCatalogue | None = None,
+    settings: Settings | None = None,
 ) -> Explanation:
     serving = pipeline.serving
     items = ShownItems.of_bundle(serving) if catalogue is None else ShownItems.of_catalogue(serving, catalogue)
     counts = BundleCounts.of(serving, TABLE) if counted else None
     history = state(pipeline, user)
-    return explained(Settings(), serving, pipeline.layout, history, MemberKey(0, user), items, counts, [])
+    member = MemberKey(0, user)
+    return explained(settings or Settings(), serving, pipeline.layout, history, member, items, counts, [])
 
 
 def expect_published(found: Explanation, listed: Recommendation, update: IntentUpdate) -> None:
@@ -130,3 +140,21 @@ def test_a_list_of_popular_items_has_the_parts_of_popularity(world: TinyWorld, t
     expect_published(found, listed, update)
     assert found.plays[0].item_id == ""
     assert "popular" in found.items[0].parts
+
+
+def test_an_explanation_looks_for_as_many_items_as_a_worker_with_rows(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an approximate index, another number can find other items."""
+    searched, search = list[int](), Retrieval.search
+
+    def recorded(retrieval: Retrieval, *inputs: Any) -> Any:
+        searched.append(retrieval._k)
+        return search(retrieval, *inputs)
+
+    monkeypatch.setattr(Retrieval, "search", recorded)
+    rule = RowRule(kind=RowKind.POPULAR, title="Popular now")
+    pipeline = make_pipeline(make_serving(tmp_path, world, world.model(1)), rows=(rule,))
+    run(pipeline, [PlayLog().play("ann", 3, 60.0)])
+    explanation(pipeline, "ann", settings=Settings(rows="movielens"))
+    assert searched == [POOL, POOL]
