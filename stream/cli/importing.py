@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -9,18 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intentrec_core.durable_files import TEMPORARY_PREFIX, sync
 from intentrec_core.errors import ConfigError, DataError
 from stream.cli.data_source import MAX_FUTURE_MS
 from stream.cli.progress import bars, print_warnings, results
 from stream.cli.tables import print_table, printable
 
 if TYPE_CHECKING:
+    from intentrec_core.features.catalogue import Catalogue
     from intentrec_core.own_data.foreign_table import CsvOptions, ForeignTable, RowBlock
     from intentrec_core.own_data.import_items import ItemsLayout
     from intentrec_core.own_data.import_plays import ImportedPlays, PlaysLayout
     from intentrec_core.own_data.rejected_rows import RejectedRows
 
 PLAYS, ITEMS = "plays.parquet", "items.parquet"
+#: Where a folder may have its items.
+_ITEM_FILES = (ITEMS, "items.jsonl")
 REJECTED_PLAYS, REJECTED_ITEMS = "plays.rejected.jsonl", "items.rejected.jsonl"
 _EXAMPLE_LENGTH = 40
 
@@ -56,7 +61,7 @@ def import_tables(
     ],
     items: Annotated[
         Path | None,
-        typer.Argument(metavar="ITEMS", help="The same of items, one row each. Without it, items have no titles."),
+        typer.Argument(metavar="ITEMS", help="The same of items, one row each. Without it, those of FOLDER are kept."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write.")] = Path("my-data"),
     user: Annotated[str | None, _column("--user", "Who played.")] = None,
@@ -103,23 +108,28 @@ def import_tables(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what each column was taken for, and write nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the plays that FOLDER has.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the plays that FOLDER has, and with ITEMS its items.")
+    ] = False,
 ) -> None:
     """Make of a table of plays, and one of items, the folder that train, eval, replay and
     the trainer read.
 
     Columns are found by their names, and shown; options correct them. Rows that cannot
-    be taken are counted, and kept with the reason in plays.rejected.jsonl. Files larger
-    than memory are no problem. Without ITEMS, columns of PLAYS that say something of the
-    item (a category, a brand) become its attributes.
+    be taken are counted, and kept with the reason in plays.rejected.jsonl. PLAYS may be
+    larger than memory, ITEMS may not. Without ITEMS, and where FOLDER has no items yet,
+    columns of PLAYS that say something of the item (a category, a brand) become its
+    attributes.
     """
     from intentrec_core.own_data.foreign_table import CsvOptions, ForeignTable
     from intentrec_core.own_data.import_items import lay_out_items
     from intentrec_core.own_data.import_plays import lay_out_plays
     from intentrec_core.own_data.time_units import TimeUnit
 
-    if (out / PLAYS).exists() and not (force or dry_run):
-        raise ConfigError(f"{out / PLAYS} is there already: give --force to replace it, or another --out")
+    items_there = next((out / name for name in _ITEM_FILES if (out / name).exists()), None)
+    replaced = out / PLAYS if (out / PLAYS).exists() else items_there if items is not None else None
+    if replaced is not None and not (force or dry_run):
+        raise ConfigError(f"{replaced} is there already: give --force to replace it, or another --out")
     if items is None and (item_id or title or lists):
         raise ConfigError("--item-id, --title and --list are of ITEMS, which was not given")
     written = _csv_options(separator, quote, encoding, header)
@@ -132,7 +142,7 @@ def import_tables(
         given | {"duration": duration, "session": session},
         end_ms=time.time_ns() // 1_000_000 + MAX_FUTURE_MS,
         leave_out=leave_out or (),
-        of_items=of_item or (None if items is None else ()),
+        of_items=of_item or (None if items is None and items_there is None else ()),
         time_unit=TimeUnit(time_unit.value) if time_unit is not None else None,
         time_format=time_format,
     )
@@ -144,8 +154,10 @@ def import_tables(
         items_layout, items_sample = lay_out_items(tables[1], known, lists=_separators(lists or []))
         results().print(f"\n{items}: {tables[1].line}", markup=False, soft_wrap=True)
         _print_items(items_layout, items_sample)
+    elif items_there is not None:
+        results().print(f"items: {items_there} is kept; delete it to have them made of the plays", soft_wrap=True)
     if not dry_run:
-        _import(tables, layout, items_layout, out)
+        _import(tables, layout, items_layout, items_there, out)
 
 
 def _csv_options(separator: str | None, quote: str, encoding: str | None, header: bool) -> CsvOptions:
@@ -213,27 +225,32 @@ def _example(sample: RowBlock, name: str) -> str:
     return text if len(text) <= _EXAMPLE_LENGTH else f"{text[:_EXAMPLE_LENGTH]}…"
 
 
-def _import(tables: list[ForeignTable], layout: PlaysLayout, items_layout: ItemsLayout | None, out: Path) -> None:
-    from intentrec_core.own_data.import_items import import_items, items_of_plays
+def _import(
+    tables: list[ForeignTable],
+    layout: PlaysLayout,
+    items_layout: ItemsLayout | None,
+    items_there: Path | None,
+    out: Path,
+) -> None:
     from intentrec_core.own_data.import_plays import import_plays
     from intentrec_core.own_data.rejected_rows import RejectedRows
 
+    rejected, rejected_items = RejectedRows(out / REJECTED_PLAYS), RejectedRows(out / REJECTED_ITEMS)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with bars() as report, RejectedRows(out / REJECTED_PLAYS) as rejected:
-            title = f"importing {tables[0].path}"
-            found = import_plays(tables[0], layout, out / PLAYS, rejected, lambda rows: report(title, rows, 0))
-        _print_imported(found, rejected)
-        if items_layout is None:
-            catalogue, num_repeats = items_of_plays(found.items, out / ITEMS), 0
-        else:
-            with bars() as report, RejectedRows(out / REJECTED_ITEMS) as rejected_items:
-                report(f"importing {tables[1].path}", 0, 0)
-                imported = import_items(tables[1], items_layout, out / ITEMS, rejected_items)
-            catalogue, num_repeats = imported.catalogue, imported.num_repeats
-            _print_rejected(rejected_items)
+        with tempfile.TemporaryDirectory(dir=out, prefix=TEMPORARY_PREFIX) as name, rejected:
+            complete = Path(name)
+            with bars() as report:
+                title = f"importing {tables[0].path}"
+                found = import_plays(tables[0], layout, complete / PLAYS, rejected, lambda rows: report(title, rows, 0))
+            catalogue, num_repeats = _catalogue(tables, found, items_layout, items_there, rejected_items, complete)
+            for file in complete.iterdir():  # only now: plays stand beside their own items, or beside those before
+                file.replace(out / file.name)
+            sync(out)
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error}; free its disk or choose another folder") from error
+    _print_imported(found, rejected)
+    _print_rejected(rejected_items)
     print_warnings(left_out.line() for left_out in catalogue.left_out)
     played = found.items.column("item_id").to_pylist()
     described = sum(catalogue.get(item_id) is not None for item_id in played)
@@ -248,6 +265,28 @@ def _import(tables: list[ForeignTable], layout: PlaysLayout, items_layout: Items
             ["most items played are not among the items: check that both files have the same ids, or --item-id"]
         )
     out_.print(f"next: intentrec domain init {out} --out {out / 'domain.toml'}", soft_wrap=True)
+
+
+def _catalogue(
+    tables: list[ForeignTable],
+    found: ImportedPlays,
+    layout: ItemsLayout | None,
+    items_there: Path | None,
+    rejected: RejectedRows,
+    complete: Path,
+) -> tuple[Catalogue, int]:
+    """The items, and how many rows a later one of the same item replaced. What is new is written to the folder ``complete``."""
+    from intentrec_core.features.catalogue import Catalogue
+    from intentrec_core.own_data.import_items import import_items, items_of_plays
+
+    if layout is not None:
+        with bars() as report, rejected:
+            report(f"importing {tables[1].path}", 0, 0)
+            imported = import_items(tables[1], layout, complete / ITEMS, rejected)
+        return imported.catalogue, imported.num_repeats
+    if items_there is not None:
+        return Catalogue.load(items_there), 0
+    return items_of_plays(found.items, complete / ITEMS), 0
 
 
 def _print_imported(found: ImportedPlays, rejected: RejectedRows) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from intentrec_core.domain.toml import load_domain
+from intentrec_core.features.catalogue import Catalogue
 from stream.cli import root
-from stream.cli.data_source import load_data
+from stream.cli.data_source import load_any_folder, load_data
 from tests.worlds.retail_events import write_events, write_items
 
 
@@ -78,6 +80,38 @@ def test_what_is_there_is_replaced_only_by_force(
     assert root.run(init) == 0
     assert root.run(init) == 2
     assert "give --force to replace it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["items.parquet", "items.jsonl"])
+def test_items_that_are_there_are_kept_by_an_import_of_plays_alone(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    folder = tmp_path / "my"
+    kept = Catalogue.from_table(pa.table({"item_id": ["1"], "title": ["By hand"]}))
+    folder.mkdir()
+    if name == "items.parquet":
+        kept.save(folder / name)
+    else:
+        (folder / name).write_text('{"item_id": "1", "title": "By hand"}\n')
+    assert root.run(["import", str(files[0]), "--out", str(folder)]) == 0
+    assert f"{name} is kept; delete it" in shown(capsys)
+    assert root.run(["import", str(files[0]), "--out", str(folder), "--force"]) == 0
+    assert load_any_folder(folder).catalogue == kept
+    (folder / "plays.parquet").unlink()
+    assert root.run(["import", *map(str, files), "--out", str(folder)]) == 2
+    assert f"{name} is there already: give --force to replace it" in capsys.readouterr().err
+    assert root.run(["import", *map(str, files), "--out", str(folder), "--force"]) == 0
+    assert len(load_any_folder(folder).catalogue) > 1
+
+
+def test_plays_are_replaced_only_together_with_their_items(files: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "my"
+    assert root.run(["import", *map(str, files), "--out", str(folder)]) == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files[0].write_text("timestamp,visitorid,event,itemid\n1433221332117,1,view,3\noops\n")
+    files[1].write_text("itemid;name\n;nothing\n")
+    assert root.run(["import", *map(str, files), "--out", str(folder), "--force"]) == 3
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(
