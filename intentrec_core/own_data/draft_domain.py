@@ -384,8 +384,9 @@ def _sorted(labels: Sequence[str]) -> list[str]:
 def _free_name(key: str, taken: set[str]) -> str:
     """A name for a field after its key: lower-case letters, digits and _, at most 32, and not taken."""
     name = re.sub(r"[^a-z0-9]+", "_", key.lower()).strip("_")
-    name = (name if name[:1].isalpha() else f"field_{name}").rstrip("_")[:28]
+    name = name if name[:1].isalpha() else f"field_{name}"
     name = f"field_{name}" if name in RESERVED_NAMES or name.startswith("filter_") else name
+    name = name[:28].rstrip("_")
     return next(
         free for number in range(1, 10_000) if (free := name if number == 1 else f"{name[:26]}_{number}") not in taken
     )

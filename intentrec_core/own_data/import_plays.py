@@ -9,6 +9,7 @@ and 8 bytes a row for counting repeats.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,11 +35,9 @@ from intentrec_core.own_data.time_units import TimeReader, TimeUnit, tell_times
 from intentrec_core.plays.table import PLAYS, in_schema
 from intentrec_core.times import EARLIEST_MS
 
-#: By what the end of a column's name says a duration is divided to be seconds.
-_PER_SECOND = (
-    (re.compile(r"^ms|_ms$|Ms$|millis"), 1_000.0),
-    (re.compile(r"(minutes|mins)$", re.IGNORECASE), 1 / 60),
-)
+#: By what a duration is divided to be seconds, as its column's name says, in lower case and without signs.
+_PER_SECOND = ((re.compile(r"^ms|ms$|millis"), 1_000.0), (re.compile(r"(minutes|mins)$"), 1 / 60))
+_SIGNS = re.compile(r"[^a-z0-9]")
 _OPEN_QUOTE = "is a quote not closed? Where quotes are characters as any other, --quote none"
 _OUTSIDE = "a value outside the limits"
 _PLACE = re.compile(r"^plays: column (\w+): row 0: ")
@@ -124,7 +123,7 @@ def lay_out_plays(
             f"{file}: {len(context)} columns would be context of each play; allowed: {MAX_CONTEXT_ENTRIES}: leave some out with "
             "--leave-out COLUMN"
         )
-    duration = roles.get("duration") or ""
+    duration = _SIGNS.sub("", (roles.get("duration") or "").lower())
     per_s = next((per_s for ending, per_s in _PER_SECOND if ending.search(duration)), 1.0)
     layout = PlaysLayout(
         roles=roles,
@@ -179,8 +178,7 @@ def _candidates(block: RowBlock, layout: PlaysLayout, rejected: RejectedRows) ->
     others = {name: as_texts(table.column(name)) for name in _context_of(table, layout)}
     ids = found.get("event_id")
     if ids is None:
-        said = [texts[role] for role in ("user", "item", "action", "session") if role in texts]
-        ids = _content_ids([*said, times, seconds, *(others[name] for name in sorted(others))])
+        ids = _content_ids(table)
     rows = pa.table(
         {
             "event_id": plain_column(ids),
@@ -277,11 +275,30 @@ def _in_schema(
     return pa.concat_tables([plays for plays, _ in parts]), np.concatenate([at for _, at in parts])
 
 
-def _content_ids(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
-    """An event id from everything that a row says: the same row has the same id in every import, so that it counts once."""
-    parts = [as_texts(column).cast(pa.binary()) for column in columns]
-    joined = pc.binary_join_element_wise(*parts, b"\x1f", null_handling="replace", null_replacement=b"")
+def _content_ids(table: pa.Table) -> pa.ChunkedArray:
+    """An event id from all cells of a row that are not empty, with their names: the same row has the same id in every import,
+    so that it counts once. Neither what its columns are taken for matters, nor which columns the rows around it have.
+    """
+    cells = [
+        pc.binary_join_element_wise(f"{name}=".encode(), _cell_texts(table.column(name)).cast(pa.binary()), b"")
+        for name in sorted(table.schema.names)
+    ]
+    joined = pc.binary_join_element_wise(*cells, b"\x1f", null_handling="skip")
     return pa.chunked_array([pa.array([f"{hash64(text):016x}" for text in joined.to_pylist()])])
+
+
+def _cell_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Cells of any type as texts; a list of one text is as this text."""
+    if not pa.types.is_nested(column.type):
+        return as_texts(column)
+    return pa.chunked_array([pa.array([_nested_text(cell) for cell in column.to_pylist()], pa.string())])
+
+
+def _nested_text(cell: Any) -> str | None:
+    if cell is None:
+        return None
+    entries = cell if isinstance(cell, list) else [cell]
+    return "\x1e".join(entry if isinstance(entry, str) else json.dumps(entry, default=str) for entry in entries)
 
 
 def _contexts(columns: Mapping[str, pa.ChunkedArray], num: int) -> pa.Array:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from intentrec_core.errors import ConfigError, DataError
-from intentrec_core.own_data.cells import as_numbers, plain_column
+from intentrec_core.own_data.cells import as_numbers, as_texts, plain_column
 from intentrec_core.plays.text_columns import is_text
 from intentrec_core.times import fitting_unit, outside, parse_time, unit_hint
 
@@ -75,7 +75,7 @@ class TimeReader:
         elif self.unit is TimeUnit.TYPED:
             times = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
         else:
-            parsed = [self._of_text(text) for text in column.cast(pa.binary()).to_pylist()]
+            parsed = [self._of_text(text) for text in as_texts(column).cast(pa.binary()).to_pylist()]
             times = pa.chunked_array([pa.array(parsed, pa.int64())])
         fits = pc.and_(pc.greater_equal(times, self.earliest_ms), pc.less(times, self.end_ms))
         return pc.if_else(fits, times, pa.scalar(None, pa.int64()))

@@ -197,8 +197,9 @@ def _print_plays(layout: PlaysLayout, sample: RowBlock) -> None:
         rows.append(("–", "event id", "made of the row", ""))
     print_table(("column", "taken for", "because", "first value"), rows)
     results().print(f"times: {layout.time.line}", markup=False, soft_wrap=True)
-    if "duration" in roles.columns and layout.duration_per_s != 1:
-        unit = "milliseconds" if layout.duration_per_s > 1 else "minutes"
+    if "duration" in roles.columns:
+        per_s = layout.duration_per_s
+        unit = "milliseconds" if per_s > 1 else "minutes" if per_s < 1 else "seconds"
         results().print(f"durations: {unit}, by the name of their column", soft_wrap=True)
 
 

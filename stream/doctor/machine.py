@@ -29,7 +29,14 @@ def check_machine(settings: Settings, checks: Checks) -> None:
     if "://" not in settings.bundle_url:
         folders["bundles"] = Path(settings.bundle_url)
     for name, folder in folders.items():
-        _check_disk(checks, name, folder)
+        try:
+            _check_disk(checks, name, folder)
+        except OSError as error:  # a folder above it that this user may not enter
+            checks.fail(
+                f"disk of the {name}",
+                f"{folder}: {error.strerror}",
+                "give this user the right, or choose another folder",
+            )
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     pool = f"{settings.pool_bytes / _GIB:.2f} GiB for keys and values of members, of {total / _GIB:.1f} GiB"
     if settings.pool_bytes > _POOL_SHARE * total:

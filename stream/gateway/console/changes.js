@@ -45,7 +45,7 @@ export function rowsOf(recommendation) {
   return [{ key: "list", title, items: recommendation.items, isList: true }];
 }
 
-/** A row passes the row above it only if it weighs more than this many times as much. */
+/** A row goes above the topmost row that it outweighs by more than this factor. */
 const MARGIN = 1.25;
 
 /**
@@ -56,9 +56,8 @@ export function steady(shown, rows) {
   const place = (row) => (shown.includes(row.key) ? shown.indexOf(row.key) : shown.length);
   const ordered = [];
   for (const row of [...rows].sort((a, b) => place(a) - place(b))) {
-    let at = ordered.length;
-    while (at && row.weight > MARGIN * ordered[at - 1].weight) at -= 1;
-    ordered.splice(at, 0, row);
+    const at = ordered.findIndex((above) => row.weight > MARGIN * above.weight);
+    ordered.splice(at < 0 ? ordered.length : at, 0, row);
   }
   return ordered;
 }

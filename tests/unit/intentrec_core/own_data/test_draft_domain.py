@@ -14,7 +14,7 @@ from intentrec_core.domain.spec import FieldKind, FilterKind, Rule
 from intentrec_core.errors import DataError
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.own_data.column_study import ColumnSource, study
-from intentrec_core.own_data.draft_domain import Draft, draft_domain
+from intentrec_core.own_data.draft_domain import Draft, _free_name, draft_domain
 from intentrec_core.plays.table import PlayRow, check_plays, plays_table
 
 T, DAY_MS = 1_433_221_332_117, 86_400_000
@@ -188,3 +188,13 @@ def test_the_study_names_where_a_column_comes_from() -> None:
         ("category", ColumnSource.ITEM),
         ("contact", ColumnSource.RULE),
     } <= found
+
+
+@pytest.mark.parametrize(
+    "key", ["filter_of_a_very_long_column_name", "1st_column_with_a_long_name_indeed", "action" * 9]
+)
+def test_a_name_of_a_field_fits_whatever_its_column_is_called(key: str) -> None:
+    name = _free_name(key, set())
+    assert len(name) <= 32
+    assert not name.startswith("filter_")
+    assert len(_free_name(key, {name})) <= 32

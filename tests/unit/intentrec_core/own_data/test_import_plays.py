@@ -180,6 +180,12 @@ def test_times_written_another_way_are_read_by_their_format(tmp_path: Path) -> N
     assert Imported(path, time_format="%d.%m.%Y %H:%M").column("ts_ms") == [T // 60_000 * 60_000]
 
 
+def test_dates_that_are_whole_numbers_are_read_by_their_format(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"time": [20150602], "user": ["u"], "item": ["i"]}), tmp_path / "plays.parquet")
+    done = Imported(tmp_path / "plays.parquet", time_format="%Y%m%d")
+    assert done.column("ts_ms") == [T // 86_400_000 * 86_400_000]
+
+
 def test_a_row_in_another_unit_is_rejected_with_the_unit_that_fits(tmp_path: Path) -> None:
     done = Imported(written(tmp_path, f"time,user,item\n{T},u,i\n{T + 1},u,j\n{T // 1000},u,k\n{END_MS},u,l\n"))
     assert done.column("item_id") == ["i", "j"]
@@ -233,6 +239,33 @@ def test_the_same_row_is_the_same_play_in_every_import(tmp_path: Path) -> None:
     assert first.column("event_id")[0] == first.column("event_id")[2] != first.column("event_id")[1]
     again = Imported(written(tmp_path, HEADER + other + row))
     assert again.column("event_id") == first.column("event_id")[1:]
+
+
+def test_the_id_of_a_row_depends_on_nothing_but_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"ts": T, "user": "u", "item": "i", "price": 7, "tags": ["a"]},
+        {"ts": T + 1, "user": "u", "item": "j", "late": "x", "price": 7.5, "tags": "b"},
+    ]
+    path = written(tmp_path, "\n".join(map(json.dumps, rows)), "plays.jsonl")
+    ids = Imported(path).column("event_id")
+    assert len(set(ids)) == 2
+    assert Imported(path, leave_out=["price"]).column("event_id") == ids
+    assert Imported(path, of_items=["price"]).column("event_id") == ids
+    assert Imported(path, given={"session": "price"}).column("event_id") == ids
+    monkeypatch.setattr(foreign_table, "_BLOCK_ROWS", 1)
+    assert Imported(path).column("event_id") == ids
+    said = [{"ts": T, "user": "u", "item": "i", name: "x"} for name in ("a", "b")]
+    assert Imported(written(tmp_path, "\n".join(map(json.dumps, said)), "names.jsonl")).found.num_repeats == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [("DURATION_MS", 1.5), ("durationms", 1.5), ("playTimeMs", 1.5), ("msPlayed", 1.5), ("durationMillis", 1.5),
+     ("Duration_Minutes", 90_000), ("duration_s", 1_500), ("durations", 1_500)],
+)  # fmt: skip
+def test_the_name_of_a_duration_says_its_unit_however_it_is_spelled(tmp_path: Path, name: str, seconds: float) -> None:
+    path = written(tmp_path, f"time,user,item,{name}\n{T},u,i,1500\n")
+    assert Imported(path, given={"duration": name}).column("duration_s") == [seconds]
 
 
 def test_event_ids_of_the_file_are_kept(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""What the doctor says of this machine where it cannot even look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stream.doctor.check import Checks, CheckStatus
+from stream.doctor.machine import check_machine
+from stream.settings import Settings
+
+
+def test_a_folder_that_cannot_be_looked_at_is_a_finding_and_the_rest_is_examined() -> None:
+    """A name that is too long stands for a folder that this user may not enter: root, as who tests often run, may enter all."""
+    checks = Checks()
+    check_machine(Settings(cache_dir=Path("/" + 300 * "x")), checks)
+    found = {check.area: check for check in checks.found}
+    assert found["disk of the cache"].status is CheckStatus.ERROR
+    assert "too long" in found["disk of the cache"].found
+    assert {"disk of the event log", "memory", "GPU"} <= set(found)
