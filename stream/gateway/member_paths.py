@@ -242,9 +242,12 @@ def _opened(gateway: Gateway, user_id: str, member: MemberState | None, cursor: 
 
 
 def _cut(value: bytes, k: int) -> bytes:
-    """A recommendation with its first ``k`` items."""
+    """A recommendation with its first ``k`` items; as it is, where it has no list of items."""
     message: dict[str, Any] = _decode_object(value)
-    items = _decode_list(message["items"])
+    try:
+        items = _decode_list(message["items"])
+    except (KeyError, msgspec.DecodeError):
+        return value
     return value if len(items) <= k else _encode(message | {"items": items[:k]})
 
 
