@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from joserfc import jwt
 from joserfc.errors import JoseError, SecurityWarning
-from joserfc.jwk import ECKey, Key, KeySet, OctKey, OKPKey, RSAKey
+from joserfc.jwk import ECKey, JWKRegistry, Key, KeySet, OctKey, OKPKey, RSAKey
 from msgspec import Struct
 
 from intentrec_core.errors import ConfigError
@@ -68,8 +68,9 @@ class Access:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._keys = None if settings.gateway_key_file is None else _read_keys(settings.gateway_key_file)
-        self._algorithms = sorted({name for key in self._keys or () for name in _algorithms(key)})
+        keys = [] if settings.gateway_key_file is None else _read_keys(settings.gateway_key_file)
+        self._keys = _verifying(keys) if keys else None
+        self._algorithms = sorted({name for key in keys for name in _algorithms(key)})
         audience = settings.gateway_audience
         claims: dict[str, Any] = {"exp": {"essential": True}, "sub": {"essential": True}}
         if audience:
@@ -163,22 +164,27 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _read_keys(path: Path) -> KeySet:
+def _verifying(keys: list[Key]) -> Key | KeySet:
+    """What tokens are checked with. A single key without a name is for every token: which ``kid`` that has says nothing."""
+    return keys[0] if len(keys) == 1 and keys[0].kid is None else KeySet(keys)
+
+
+def _read_keys(path: Path) -> list[Key]:
     """The keys of a file: a JWKS or one JWK (JSON), a PEM public key, or the bytes of a secret.
 
     Raises: ConfigError naming the file and what is allowed.
     """
     try:
-        data = path.read_bytes().strip()
+        data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"gateway_key_file {path} cannot be read: {error.strerror}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)  # of short secrets, which are refused below
             keys = _parse_keys(data)
-        if not keys.keys:
+        if not keys:
             raise ValueError("it has no key")
-        for key in keys.keys:
+        for key in keys:
             _algorithms(key)
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
@@ -188,20 +194,24 @@ def _read_keys(path: Path) -> KeySet:
     return keys
 
 
-def _parse_keys(data: bytes) -> KeySet:
-    if data.startswith(b"{"):
-        document = json.loads(data)
-        return KeySet.import_key_set(document if "keys" in document else {"keys": [document]})
-    if data.startswith(b"-----BEGIN"):
+def _parse_keys(data: bytes) -> list[Key]:
+    text = data.strip()
+    if text.startswith(b"{"):
+        document = json.loads(text)
+        return [JWKRegistry.import_key(key) for key in document.get("keys", [document])]
+    if text.startswith(b"-----BEGIN"):
         for kind in (RSAKey, ECKey, OKPKey):
             try:
-                return KeySet([kind.import_key(data)])
+                return [kind.import_key(text)]
             except (JoseError, ValueError, TypeError):
                 continue
         raise ValueError("it is no RSA, EC or Ed25519 key")
-    if len(data) < _MIN_SECRET_BYTES:
-        raise ValueError(f"a secret of {len(data)} bytes is too short")
-    return KeySet([OctKey.import_key(data)])
+    secret = data.removesuffix(b"\n").removesuffix(
+        b"\r"
+    )  # the end of a line that an editor wrote; all else is the secret's
+    if len(secret) < _MIN_SECRET_BYTES:
+        raise ValueError(f"a secret of {len(secret)} bytes is too short")
+    return [OctKey.import_key(secret)]
 
 
 def _algorithms(key: Key) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from stream.gateway import item_paths, member_paths, operator_paths, play_paths, rank_paths
 from stream.gateway.console import add_console
 from stream.gateway.counted_requests import CountedRequests
+from stream.gateway.foreign_pages import ForeignPages
 from stream.gateway.openapi import openapi
 from stream.gateway.problems import Problem, ProblemKind
 from stream.gateway.safe_responses import SafeResponses
@@ -50,6 +51,8 @@ def create_app(gateway: Gateway) -> FastAPI:
             expose_headers=["Retry-After"],
             max_age=600,
         )
+    if not gateway.access.needs_token:
+        app.add_middleware(ForeignPages, origins=origins, address=gateway.ownership.address)
     app.add_middleware(SafeResponses)
     app.add_middleware(CountedRequests, metrics=gateway.metrics)
     return app

@@ -159,13 +159,11 @@ async def stream(
     gateway = gateway_of(request)
     if ticket is None:
         (await checked_caller(request)).check_reaches(user_id)
-    elif gateway.access.needs_token:
-        gateway.count(Caller(), request)
     last_id = last_event_id_header or last_event_id or ""
 
     def answer(member: MemberState | None) -> Response:
         if ticket is not None:
-            gateway.tickets.use(ticket, user_id)
+            _use(gateway, request, ticket, user_id)
         return _opened(gateway, user_id, member, Cursor.parse(last_id))
 
     try:
@@ -225,6 +223,21 @@ def _message(member: MemberState, kind: Kind, bundle: str | None) -> Newest | No
     return message
 
 
+def _use(gateway: Gateway, request: Request, ticket: str, user_id: str) -> None:
+    """Uses a ticket up, and counts the request as one of its member; a wrong one as one of its address.
+
+    Raises: Problem (invalid_ticket, too_many_requests).
+    """
+    try:
+        gateway.tickets.use(ticket, user_id)
+    except Problem:
+        if gateway.access.needs_token:
+            gateway.count(Caller(), request)
+        raise
+    if gateway.access.needs_token:
+        gateway.count(Caller(user_id), request)
+
+
 def _opened(gateway: Gateway, user_id: str, member: MemberState | None, cursor: Cursor) -> Response:
     if gateway.streams.num_open >= gateway.settings.gateway_max_streams:
         raise Problem(
@@ -242,9 +255,12 @@ def _opened(gateway: Gateway, user_id: str, member: MemberState | None, cursor: 
 
 
 def _cut(value: bytes, k: int) -> bytes:
-    """A recommendation with its first ``k`` items."""
+    """A recommendation with its first ``k`` items; as it is, where it has no list of items."""
     message: dict[str, Any] = _decode_object(value)
-    items = _decode_list(message["items"])
+    try:
+        items = _decode_list(message["items"])
+    except (KeyError, msgspec.DecodeError):
+        return value
     return value if len(items) <= k else _encode(message | {"items": items[:k]})
 
 

@@ -115,7 +115,7 @@ class MemberStates:
         """Takes a record of a topic; ``partition``: of that topic. Cost: 3 µs."""
         try:
             head = _decode_head(value or b"")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return ReadOutcome.UNREADABLE
         if key is None or key != head.user_id.encode():
             return ReadOutcome.UNREADABLE

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 
 from stream.gateway import answers
-from stream.gateway.problems import ProblemDetails
+from stream.gateway.problems import ProblemDetails, ProblemKind, problem_response
 from stream.wire.messages import IntentUpdate, Play, Recommendation
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ def openapi(app: FastAPI) -> dict[str, Any]:
                 "HTTPValidationError"
             ):  # FastAPI's own; here it is a problem with status 400
                 del operation["responses"]["422"]
+            forbidden = operation["responses"].setdefault("403", problem_response())
+            kinds = [kind for kind in (forbidden["description"], ProblemKind.FOREIGN_PAGE) if kind]
+            forbidden["description"] = ", ".join(kinds)
             operation["security"] = [{"token": []}, {}]
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     document["components"] = {

@@ -22,7 +22,7 @@ from stream.gateway.answers import (
 )
 from stream.gateway.event_stream import EVENT_STREAM, EventStream
 from stream.gateway.gateway import Gateway
-from stream.gateway.member_states import Kind
+from stream.gateway.member_states import Kind, MemberState
 from stream.gateway.openapi import json_answer
 from stream.gateway.problems import ProblemKind, statuses_of
 from stream.gateway.requests import checked_caller, gateway_of
@@ -65,21 +65,26 @@ async def users(
     limit: Annotated[int, Query(ge=1, le=500, description="At most so many members.")] = 20,
 ) -> Response:
     """The members of this gateway whose state changed last."""
-    found = []
-    for member in gateway_of(request).states.newest_first(limit):
-        message = member.newest.get(Kind.INTENTS)
-        if message is not None:
-            head = _decode_head(message.value)
-            found.append(
-                MemberSummary(
-                    user_id=member.user_id,
-                    session_id=head.session_id,
-                    event_time=head.event_time,
-                    bundle=message.bundle,
-                    primary=head.primary,
-                )
-            )
-    return _json(MembersAnswer(users=found))
+    found = [_summary(member) for member in gateway_of(request).states.newest_first(limit)]
+    return _json(MembersAnswer(users=[summary for summary in found if summary is not None]))
+
+
+def _summary(member: MemberState) -> MemberSummary | None:
+    """What is told of a member; None without an intent update, or with one that lacks what every worker writes."""
+    message = member.newest.get(Kind.INTENTS)
+    if message is None:
+        return None
+    try:
+        head = _decode_head(message.value)
+    except msgspec.DecodeError:
+        return None
+    return MemberSummary(
+        user_id=member.user_id,
+        session_id=head.session_id,
+        event_time=head.event_time,
+        bundle=message.bundle,
+        primary=head.primary,
+    )
 
 
 @router.get(

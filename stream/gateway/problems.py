@@ -23,6 +23,7 @@ class ProblemKind(StrEnum):
     NO_TOKEN = "no-token"
     INVALID_TOKEN = "invalid-token"
     INVALID_TICKET = "invalid-ticket"
+    FOREIGN_PAGE = "foreign-page"
     OTHER_MEMBER = "other-member"
     OPERATORS_ONLY = "operators-only"
     UNKNOWN_MEMBER = "unknown-member"
@@ -49,6 +50,7 @@ _TITLES = {
     ProblemKind.NO_TOKEN: (401, "A token is needed"),
     ProblemKind.INVALID_TOKEN: (401, "The token is not valid"),
     ProblemKind.INVALID_TICKET: (401, "The ticket is not valid"),
+    ProblemKind.FOREIGN_PAGE: (403, "Without a key, only this machine is answered"),
     ProblemKind.OTHER_MEMBER: (403, "The token is of another member"),
     ProblemKind.OPERATORS_ONLY: (403, "The token is not an operator's"),
     ProblemKind.UNKNOWN_MEMBER: (404, "Nothing is known of this member"),

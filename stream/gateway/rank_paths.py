@@ -80,7 +80,12 @@ def _queried(gateway: Gateway, user_id: str, member: MemberState | None) -> tupl
         raise Problem(
             ProblemKind.UNKNOWN_MEMBER, f"no play of {user_id!r} has been answered, as far as this gateway knows"
         )
-    queried = _decode_query(message.value)
+    try:
+        queried = _decode_query(message.value)
+    except msgspec.DecodeError as error:
+        raise Problem(
+            ProblemKind.QUERY_OFF, f"the newest recommendation is none that a worker writes: {error}; wait for another"
+        ) from None
     if queried.query is UNSET:
         raise Problem(
             ProblemKind.QUERY_OFF,

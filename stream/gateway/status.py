@@ -54,7 +54,10 @@ class PipelineStatus:
             self._seconds[-1] = second, num + 1
         else:
             self._seconds.append((second, 1))
-        latency_s = _decode_latency(message.value).latency_s
+        try:
+            latency_s = _decode_latency(message.value).latency_s
+        except msgspec.DecodeError:  # no number: the message is passed on all the same, as it is
+            return
         if latency_s is not UNSET:
             self._latencies.add(latency_s)
 

@@ -12,7 +12,10 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from stream.gateway.member_states import Kind, MemberState, Newest
+from stream.gateway.problems import Problem, ProblemKind
 
+#: Open streams of one member: tabs and devices of a person, so that one token cannot take every stream.
+MAX_OF_MEMBER = 20
 #: How soon a browser connects again after its stream ended.
 RETRY = b"retry: 1000\n\n"
 HEARTBEAT = b": heartbeat\n\n"
@@ -130,7 +133,12 @@ class Streams:
         self.num_open -= 1
 
     def open(self, user_id: str) -> StreamSlot:
-        """A slot that gets the member's messages from now on."""
+        """A slot that gets the member's messages from now on.
+
+        Raises: Problem (too_many_streams) where the member has as many as one may have.
+        """
+        if len(self._slots.get(user_id, ())) >= MAX_OF_MEMBER:
+            raise Problem(ProblemKind.TOO_MANY_STREAMS, f"{MAX_OF_MEMBER} of this member are open: close one")
         slot = StreamSlot()
         self._slots.setdefault(user_id, set()).add(slot)
         self.num_open += 1

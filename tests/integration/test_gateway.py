@@ -194,7 +194,7 @@ def test_a_play_that_a_worker_would_reject_is_refused_with_its_reason_and_not_se
     async def body() -> None:
         async with running(rig.settings) as gateway:
             for value, status, reason in REJECTED:
-                found = await gateway.ask("/v1/plays", "POST", data=value)
+                found = await gateway.ask("/v1/plays", "POST", data=value, headers={"Content-Type": "application/json"})
                 assert (found[0], found[1].get("reason")) == (status, reason), found
 
     asyncio.run(body())

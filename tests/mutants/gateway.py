@@ -25,8 +25,8 @@ GATEWAYS = (
         (
             Edit(
                 f"{GATEWAY}/member_paths.py",
-                "(await checked_caller(request)).check_reaches(user_id)\n    elif",
-                "await checked_caller(request)\n    elif",
+                "(await checked_caller(request)).check_reaches(user_id)\n    last_id",
+                "await checked_caller(request)\n    last_id",
             ),
         ),
         (TEST_TOKENS,),

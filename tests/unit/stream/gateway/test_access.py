@@ -72,6 +72,35 @@ def test_a_public_key_in_pem_is_taken_and_never_as_a_secret(algorithm: str, tmp_
     assert refused(checked, _signed_by_hand(pem)) is ProblemKind.INVALID_TOKEN
 
 
+@pytest.mark.parametrize("algorithm", list(KEYS))
+def test_a_single_key_without_a_kid_is_for_tokens_with_any(algorithm: str, tmp_path: Path) -> None:
+    """Issuers name their keys; a PEM file and a secret cannot."""
+    key: Any = KEYS[algorithm]
+    content = b"s" * 32 if algorithm == "HS256" else key.as_pem(private=False)
+    claims = {"sub": "u", "exp": NOW_S + 60}
+    given = "Bearer " + jwt.encode({"alg": algorithm, "kid": "2026-03"}, claims, key, algorithms=[algorithm])
+    assert access(tmp_path, content).caller(given).user_id == "u"
+
+
+def test_of_several_keys_the_kid_names_one(tmp_path: Path) -> None:
+    named = {kid: OctKey.generate_key(256, {"kid": kid}) for kid in ("a", "b", "c")}
+    file = json.dumps({"keys": [named[kid].as_dict(private=True) for kid in "ab"]})
+    checked = access(tmp_path, file)
+    for kid, key in (("a", "a"), ("b", "b"), ("b", "a"), ("c", "c")):
+        claims = {"sub": "u", "exp": NOW_S + 60}
+        given = "Bearer " + jwt.encode({"alg": "HS256", "kid": kid}, claims, OctKey.import_key(named[key].raw_value))
+        if kid == key != "c":
+            assert checked.caller(given).user_id == "u"
+        else:
+            assert refused(checked, given) is ProblemKind.INVALID_TOKEN
+
+
+@pytest.mark.parametrize("secret", [b" " + b"\xff" * 30 + b" ", b"\t" * 40, b"s" * 32 + b"\n"])
+def test_a_secret_is_every_byte_of_its_file_but_one_end_of_line(secret: bytes, tmp_path: Path) -> None:
+    for end in (b"\n", b"\r\n"):
+        assert access(tmp_path, secret + end).caller(_signed_by_hand(secret)).user_id == "u"
+
+
 def _signed_by_hand(secret: bytes) -> str:
     """A token with HS256 of any secret. joserfc makes none of a public key: it knows the attack too."""
     parts = [json.dumps(part).encode() for part in ({"alg": "HS256"}, {"sub": "u", "exp": NOW_S + 60})]

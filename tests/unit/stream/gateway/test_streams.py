@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from stream.gateway.member_states import Kind, MemberState, Newest
-from stream.gateway.streams import HEARTBEAT, RETRY, Cursor, Streams, events_of, events_of_all
+from stream.gateway.problems import Problem, ProblemKind
+from stream.gateway.streams import HEARTBEAT, MAX_OF_MEMBER, RETRY, Cursor, Streams, events_of, events_of_all
 
 
 def newest(offset: int, *, partition: int = 3) -> Newest:
@@ -121,5 +122,20 @@ def test_a_stream_of_all_members_is_bounded_and_counts_what_it_skips() -> None:
         if slot.num_skipped:
             skipped += slot.num_skipped
         assert sent + skipped == 3000
+
+    asyncio.run(body())
+
+
+def test_one_member_cannot_take_every_stream() -> None:
+    async def body() -> None:
+        streams = Streams()
+        slots = [streams.open("u") for _ in range(MAX_OF_MEMBER)]
+        with pytest.raises(Problem) as raised:
+            streams.open("u")
+        assert raised.value.kind is ProblemKind.TOO_MANY_STREAMS
+        assert streams.num_open == MAX_OF_MEMBER
+        streams.open("v")
+        streams.close("u", slots[0])
+        streams.open("u")
 
     asyncio.run(body())
