@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -131,7 +130,9 @@ def demo(
 
 def _open_browser(address: str) -> None:
     """Opens the page where a person can see it. A browser in the terminal would draw over the live view."""
-    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+    from stream.demo.environment import has_display
+
+    if has_display():
         webbrowser.open(address)
 
 

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -197,3 +198,8 @@ def _delete_topics(settings: Settings) -> None:
     # The topics carry this run's name: if the broker refuses to delete them, or is gone, they disturb nothing.
     with contextlib.suppress(KafkaError):
         asyncio.run(delete())
+
+
+def has_display() -> bool:
+    """Whether a window can be opened here."""
+    return sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ))

@@ -47,5 +47,6 @@ class Mutant:
                 raise DoesNotApply(f"{self.name}: {source.count(edit.old)} times in {edit.file}, not once:\n{edit.old}")
             changed[path] = source.replace(edit.old, edit.new)
         for path, source in changed.items():
-            compile(source, str(path), "exec")
+            if path.suffix == ".py":
+                compile(source, str(path), "exec")
         return changed
