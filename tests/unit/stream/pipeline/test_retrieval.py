@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from intentrec_core.engine.own_scores import OwnScorer, OwnScores
@@ -44,11 +45,20 @@ def random_plays(num_plays: int) -> PlayLog:
     return log
 
 
-def test_own_items_are_not_scored_where_every_play_held_is_hidden(world: TinyWorld, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_at_once", [1, 10], ids=["alone", "beside plays whose own items are shown"])
+def test_own_items_are_not_scored_where_every_play_held_is_hidden(
+    world: TinyWorld, tmp_path: Path, num_at_once: int
+) -> None:
     model = world.model(1, own_items=True)
     serving, scorer = make_serving(tmp_path, world, model), CountingScorer(model, world.features)
     pipeline = make_pipeline(dataclasses.replace(serving, own=scorer))
-    updates = [update for record in random_plays(150).records for update in intents(run(pipeline, [record]))]
+    records = random_plays(150).records
+    updates = [
+        update
+        for first in range(0, len(records), num_at_once)
+        for update in intents(run(pipeline, records[first : first + num_at_once]))
+    ]
+    assert len(updates) == len(records)
     hiding = sum(hides(update) for update in updates)
     assert 0 < hiding < len(updates)
     assert scorer.num_contexts == len(updates) - hiding
