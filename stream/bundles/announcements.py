@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError, ConfigError
 from intentrec_core.times import iso_time
-from stream.kafka.clients import close_consumer, reader
+from stream.kafka.clients import close_consumer, closed_on_failure, reader
 from stream.wire.codec import decode_announcement, encode
 from stream.wire.messages import Announcement
 
@@ -54,16 +54,12 @@ class AnnouncementFollower:
         Raises: BrokerError when the broker cannot be reached, or the topic does not exist.
         """
         try:
-            async with asyncio.timeout(_READ_DEADLINE_S):
+            async with closed_on_failure(self._consumer), asyncio.timeout(_READ_DEADLINE_S):
                 await self._consumer.start()
                 self._consumer.assign([self._source])
                 await self._consumer.seek_to_beginning(self._source)
         except (TimeoutError, KafkaError) as error:
-            await close_consumer(self._consumer)
             raise self._unreachable(error) from error
-        except BaseException:  # a cancellation too: what was begun must be closed
-            await close_consumer(self._consumer)
-            raise
         return self
 
     async def __aexit__(

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -81,6 +83,16 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
     raise BrokerError(
         f"the broker {settings.broker} does not support idempotent producers; set transactions to auto or off"
     )
+
+
+@asynccontextmanager
+async def closed_on_failure(consumer: AIOKafkaConsumer) -> AsyncIterator[None]:
+    """Around what a consumer begins with: it is closed where that fails or is cancelled."""
+    try:
+        yield
+    except BaseException:  # a cancellation too: what was begun must be closed
+        await close_consumer(consumer)
+        raise
 
 
 async def close_consumer(consumer: AIOKafkaConsumer) -> None:

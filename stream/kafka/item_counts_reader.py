@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
 from stream.kafka.broker_checks import supports_transactions
-from stream.kafka.clients import close_consumer, reader
+from stream.kafka.clients import close_consumer, closed_on_failure, reader
 from stream.kafka.topic_reader import FETCH_BYTES, Records, read_until
 from stream.wire.item_counts_record import CountsAssembly, PackedCounts
 
@@ -55,16 +55,12 @@ class ItemCountsReader:
         self._exact_ends = await supports_transactions(self._settings)
         self._consumer = reader(self._settings, "item-counts", max_partition_fetch_bytes=FETCH_BYTES)
         try:
-            async with asyncio.timeout(_START_DEADLINE_S):
+            async with closed_on_failure(self._consumer), asyncio.timeout(_START_DEADLINE_S):
                 await self._consumer.start()
                 self._consumer.assign([self._source])
                 await self._consumer.seek_to_beginning(self._source)
         except (TimeoutError, KafkaError) as error:
-            await close_consumer(self._consumer)
             raise self._unreadable(error) from error
-        except BaseException:  # a cancellation too: what was begun must be closed
-            await close_consumer(self._consumer)
-            raise
         return self
 
     async def __aexit__(

@@ -21,7 +21,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPar
 from intentrec_core.errors import BrokerError
 from intentrec_core.features.catalogue import Item
 from stream.kafka.broker_checks import supports_transactions
-from stream.kafka.clients import close_consumer, reader
+from stream.kafka.clients import close_consumer, closed_on_failure, reader
 from stream.kafka.topic_id import TopicNow, read_log_end, read_topic
 from stream.kafka.topic_reader import FETCH_BYTES, Records, read_until
 from stream.wire.catalogue_record import ItemChanges, as_shown, item_hash, read_item
@@ -80,14 +80,11 @@ class ItemsReader:
         # No reset by the client: it would go on in a topic that was made anew as if the records before were still there.
         self._consumer = reader(settings, "items", max_partition_fetch_bytes=FETCH_BYTES, auto_offset_reset="none")
         try:
-            await self._consumer.start()
-            await self._rewind()
+            async with closed_on_failure(self._consumer):
+                await self._consumer.start()
+                await self._rewind()
         except (KafkaError, BrokerError, TimeoutError) as error:
-            await close_consumer(self._consumer)
             raise self._unreadable(error) from error
-        except BaseException:  # a cancellation too: what was begun must be closed
-            await close_consumer(self._consumer)
-            raise
         return self
 
     async def __aexit__(

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from intentrec_core.errors import BrokerError
 from stream.kafka.broker_checks import supports_transactions
-from stream.kafka.clients import close_consumer, reader
+from stream.kafka.clients import close_consumer, closed_on_failure, reader
 from stream.kafka.topics import count_partitions
 from stream.settings import Settings
 
@@ -77,13 +77,10 @@ class TopicReader:
         self.exact_ends = await supports_transactions(self.settings)
         self._consumer = reader(self.settings, "reader", max_partition_fetch_bytes=FETCH_BYTES)
         try:
-            await self._consumer.start()
+            async with closed_on_failure(self._consumer):
+                await self._consumer.start()
         except KafkaError as error:
-            await close_consumer(self._consumer)
             raise self._unreadable(error) from error
-        except BaseException:  # a cancellation too: what was begun must be closed
-            await close_consumer(self._consumer)
-            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -305,10 +305,10 @@ LIVE_CATALOGUE = (
         (
             Edit(
                 "stream/kafka/items_reader.py",
-                "            await self._consumer.start()\n            await self._rewind()\n",
-                "            await self._consumer.start()\n"
-                "            async with asyncio.timeout(_LOOK_DEADLINE_S):\n"
-                "                await self._rewind()\n",
+                "                await self._consumer.start()\n                await self._rewind()\n",
+                "                await self._consumer.start()\n"
+                "                async with asyncio.timeout(_LOOK_DEADLINE_S):\n"
+                "                    await self._rewind()\n",
             ),
         ),
         ("tests/integration/test_live_catalogue.py::test_a_broker_that_is_slow_at_the_start_is_waited_for",),

@@ -83,6 +83,28 @@ SIGNALS = (
         (TEST_AWAY,),
     ),
     Mutant(
+        "a consumer whose start is cancelled stays open",
+        (
+            Edit(
+                "stream/kafka/clients.py",
+                "        await close_consumer(consumer)\n        raise\n",
+                "        raise\n",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_clients.py",),
+    ),
+    Mutant(
+        "a producer whose start is cancelled stays open",
+        (
+            Edit(
+                "stream/kafka/clients.py",
+                "            await close_producer(producer)\n            raise\n",
+                "            raise\n",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_clients.py",),
+    ),
+    Mutant(
         "a client that knows no node fails an assertion",
         (Edit("stream/kafka/known_nodes.py", "if client.get_random_node() is None:", "if False:"),),
         ("tests/unit/stream/kafka/test_known_nodes.py",),
