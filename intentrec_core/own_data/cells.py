@@ -5,11 +5,13 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from intentrec_core.plays.text_columns import is_text, number_texts
+from intentrec_core.plays.text_columns import is_text
 
 NUMBER = r"^\s*-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\s*$"
 #: Below 9·10^18, which 64 bits hold.
 _WHOLE = r"^\s*-?[0-8]?\d{1,18}\s*$"
+#: From here on a float no longer tells one whole number from the next.
+_END_OF_WHOLE = 2.0**53
 
 
 def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -26,7 +28,7 @@ def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     column = plain_column(column)
     kind = column.type
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return pa.chunked_array([number_texts(column)])
+        return _number_texts(column.cast(pa.float64()))
     if is_text(kind):
         texts = pc.cast(column, options=pc.CastOptions(pa.string(), allow_invalid_utf8=True))
         return pc.if_else(pc.equal(pc.binary_length(texts), 0), pa.scalar(None, pa.string()), texts)
@@ -47,3 +49,10 @@ def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     numbers = pc.if_else(pc.match_substring_regex(texts, NUMBER), texts, pa.scalar(None, pa.string()))
     is_whole = pc.all(pc.match_substring_regex(numbers, _WHOLE)).as_py()
     return pc.utf8_trim_whitespace(numbers).cast(pa.int64() if is_whole else pa.float64())
+
+
+def _number_texts(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers as texts, a whole one without its point."""
+    is_whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), _END_OF_WHOLE))
+    whole = pc.if_else(is_whole, numbers, pa.scalar(None, pa.float64())).cast(pa.int64()).cast(pa.string())
+    return pc.coalesce(whole, numbers.cast(pa.string()))

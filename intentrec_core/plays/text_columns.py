@@ -63,7 +63,7 @@ def contexts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     for chunk in column.chunks:
         maps = chunk
         if pa.types.is_map(chunk.type) and pa.types.is_floating(chunk.type.item_type):
-            numbers = number_texts(pa.chunked_array([chunk.items]))
+            numbers = _numbers(pa.chunked_array([chunk.items]))
             missing = chunk.is_null() if chunk.null_count else None
             maps = pa.MapArray.from_arrays(
                 _from_zero(chunk.offsets), _entries(chunk, chunk.keys), _entries(chunk, numbers), mask=missing
@@ -159,7 +159,7 @@ def _first_not_utf8(texts: pa.Array) -> Iterator[tuple[int, str]]:
                 return
 
 
-def number_texts(values: pa.ChunkedArray) -> pa.Array:
+def _numbers(values: pa.ChunkedArray) -> pa.Array:
     """Numbers with a point as texts: a whole one without its point, and null for NaN."""
     values = without_nan(values.cast(pa.float64()))
     whole = pc.fill_null(_is_whole(values, end_of_whole(pa.float64())), False)
