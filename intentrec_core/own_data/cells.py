@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from intentrec_core.plays.text_columns import is_text
 
@@ -21,6 +23,19 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type):
         return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return column
+
+
+def single_values(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column of a block, as single values. A block of JSON lines may lack it: then all are null. It may have lists, even where
+    the first block has none: a list of one value counts as that value, and any other is null.
+    """
+    if name not in table.schema.names:
+        return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+    column = table.column(name)
+    if not pa.types.is_list(column.type):
+        return column
+    cells = [cell[0] if cell is not None and len(cell) == 1 else None for cell in column.to_pylist()]
+    return pa.chunked_array([pa.array(cells, column.type.value_type)])
 
 
 def as_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -49,6 +64,23 @@ def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     numbers = pc.if_else(pc.match_substring_regex(texts, NUMBER), texts, pa.scalar(None, pa.string()))
     is_whole = pc.all(pc.match_substring_regex(numbers, _WHOLE)).as_py()
     return pc.utf8_trim_whitespace(numbers).cast(pa.int64() if is_whole else pa.float64())
+
+
+def is_utf8(texts: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """bool[N]: which texts are UTF-8; a null is."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        return np.array([_decodes(text) for text in texts.cast(pa.binary()).to_pylist()], dtype=np.bool_)
+    return np.ones(len(texts), dtype=np.bool_)
+
+
+def _decodes(text: bytes | None) -> bool:
+    try:
+        (text or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _number_texts(numbers: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,7 +1,7 @@
 """Tables of others, CSV, JSON lines or Parquet, read as a stream of row blocks: one block is in memory at a time.
 
 Every cell of a CSV file is bytes until its meaning is known, so that no guess at a type can change an id. An empty cell is
-missing, and so is one of :data:`MISSING`.
+missing, and so is one of :data:`MISSING`. Blank lines, and rows without any value, count but are none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -57,6 +57,17 @@ class CsvOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class _Header:
+    """The first row of a CSV file that is not blank. ``num_rows`` and ``num_lines``: of the file, up to its end. A line break in
+    quotes begins a line, and no row.
+    """
+
+    cells: list[str]
+    num_rows: int
+    num_lines: int
+
+
+@dataclass(frozen=True, slots=True)
 class RowBlock:
     """Consecutive rows of a file, without the rejected ones. ``numbers`` i64: each row's number, see RejectedRow."""
 
@@ -64,10 +75,9 @@ class RowBlock:
     numbers: NDArray[np.int64]
 
     def values(self, row: int) -> dict[str, Any]:
-        """The cells of a row by column, as Python values."""
-        return {
-            name: column[row].as_py() for name, column in zip(self.table.schema.names, self.table.columns, strict=True)
-        }
+        """The cells of a row by column, as Python values; a text that is no UTF-8 as bytes."""
+        names, columns = self.table.schema.names, self.table.columns
+        return {name: _value(column[row]) for name, column in zip(names, columns, strict=True)}
 
 
 class ForeignTable:
@@ -126,17 +136,20 @@ class ForeignTable:
             raise DataError(f"{self.path} cannot be read: {error}") from error
 
     def _csv_blocks(self, reject: Rejecting) -> Iterator[RowBlock]:
-        names = self._csv_names()
+        options = self.options
+        header = _header(self._head().decode(options.encoding or "utf-8", errors="replace"), options)
+        names = self._csv_names(header.cells)
+        num_skipped, first = (header.num_lines, header.num_rows + 1) if options.has_header else (0, 1)
         unsplit: list[int] = []
 
         def skip(row: pa_csv.InvalidRow) -> str:
-            unsplit.append(row.number)
+            number = row.number - num_skipped - 1 + first  # Arrow counts the lines that it skips
+            unsplit.append(number)
             cells = f"{row.actual_columns} cells in place of {row.expected_columns}"
             reason = f"{cells}: is a separator in a cell that is not quoted?"
-            reject(RejectedRow(row.number, _MALFORMED, reason, row.text))
+            reject(RejectedRow(number, _MALFORMED, reason, row.text))
             return "skip"
 
-        options = self.options
         reader = pa_csv.open_csv(
             self.path,
             pa_csv.ReadOptions(
@@ -144,12 +157,13 @@ class ForeignTable:
                 block_size=_BLOCK_BYTES,
                 encoding=options.encoding,
                 column_names=names,
-                skip_rows=1 if options.has_header else 0,
+                skip_rows=num_skipped,
             ),
             pa_csv.ParseOptions(
                 delimiter=options.separator,
                 quote_char=options.quote or False,
                 newlines_in_values=bool(options.quote),
+                ignore_empty_lines=False,  # a row has the number that a spreadsheet shows
                 invalid_row_handler=skip,
             ),
             pa_csv.ConvertOptions(
@@ -159,21 +173,22 @@ class ForeignTable:
                 strings_can_be_null=True,
             ),
         )
-        taken, first = 0, 2 if options.has_header else 1
+        taken = 0
         for batch in reader:
             good = np.arange(taken, taken + batch.num_rows)
             good_before = np.sort(unsplit) - np.arange(len(unsplit)) - first  # each row that could not be split
             numbers = first + good + np.searchsorted(good_before, good, side="right")
             taken += batch.num_rows
-            if batch.num_rows:
-                yield RowBlock(pa.Table.from_batches([batch]), numbers)
+            has_value = _has_value(batch)
+            if has_value.any():
+                table = pa.Table.from_batches([batch])
+                yield RowBlock(table if has_value.all() else table.filter(pa.array(has_value)), numbers[has_value])
 
-    def _csv_names(self) -> list[str]:
-        options = self.options
-        first = next(_rows_of(self._head().decode(options.encoding or "utf-8", errors="replace"), options), [])
-        if not options.has_header:
-            return [f"column_{number}" for number in range(1, len(first) + 1)]
-        names = [name.strip() or f"column_{number}" for number, name in enumerate(first, start=1)]
+    def _csv_names(self, header: Sequence[str]) -> list[str]:
+        if not self.options.has_header:
+            return [f"column_{number}" for number in range(1, len(header) + 1)]
+        # Without line breaks: a name is typed after an option, and stands in errors of one line.
+        names = [" ".join(name.splitlines()).strip() or f"column_{at}" for at, name in enumerate(header, start=1)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise DataError(
@@ -251,10 +266,10 @@ def _told(head: bytes, options: CsvOptions, path: Path) -> CsvOptions:
     options = replace(options, encoding=encoding)
     if options.separator is None:
         options = replace(options, separator=max(SEPARATORS, key=lambda separator: _fit(text, separator, options)))
-    header = next(_rows_of(text, options), [])
-    if options.has_header and any(_looks_like_a_number(name) for name in header):
+    cells = _header(text, options).cells
+    if options.has_header and any(_looks_like_a_number(name) for name in cells):
         raise DataError(
-            f"{path}: the first row is {', '.join(header)[:60]}, which looks like data: where the file has no header, add "
+            f"{path}: the first row is {', '.join(cells)[:60]}, which looks like data: where the file has no header, add "
             "--no-header; its columns are then column_1, column_2 …"
         )
     return options
@@ -262,7 +277,8 @@ def _told(head: bytes, options: CsvOptions, path: Path) -> CsvOptions:
 
 def _fit(text: str, separator: str, options: CsvOptions) -> tuple[float, int]:
     """How well a separator splits the first rows: the share of rows with as many cells as the first, and that number."""
-    rows = list(islice(_rows_of(text, replace(options, separator=separator)), _HEAD_ROWS))
+    found = _rows_of(text, replace(options, separator=separator))
+    rows = [row for row, _ in islice(found, _HEAD_ROWS) if row]
     if len(text) >= _HEAD_BYTES // 4 and len(rows) > 1:
         rows.pop()  # it may be cut
     if not rows or len(rows[0]) < 2:
@@ -270,16 +286,37 @@ def _fit(text: str, separator: str, options: CsvOptions) -> tuple[float, int]:
     return sum(len(row) == len(rows[0]) for row in rows) / len(rows), len(rows[0])
 
 
-def _rows_of(text: str, options: CsvOptions) -> Iterator[list[str]]:
-    lines, by = io.StringIO(text.removeprefix("\ufeff")), options.separator or ","
+def _header(text: str, options: CsvOptions) -> _Header:
+    rows = enumerate(_rows_of(text, options), start=1)
+    return next((_Header(row, number, num_lines) for number, (row, num_lines) in rows if row), _Header([], 0, 0))
+
+
+def _rows_of(text: str, options: CsvOptions) -> Iterator[tuple[list[str], int]]:
+    """The rows of a text, blank ones too, each with the number of lines up to its end."""
+    lines, by = io.StringIO(text.removeprefix("\ufeff"), newline=""), options.separator or ","
     try:
         if options.quote:
             rows = csv.reader(lines, delimiter=by, quotechar=options.quote)
         else:
             rows = csv.reader(lines, delimiter=by, quoting=csv.QUOTE_NONE)
-        yield from (row for row in rows if row)
+        yield from ((row, rows.line_num) for row in rows)
     except csv.Error:  # a cell longer than Python takes: rows before it are enough
         return
+
+
+def _has_value(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    """bool[N]: the rows that have a cell which is not missing."""
+    found = np.zeros(batch.num_rows, dtype=np.bool_)
+    for column in batch.columns:
+        found |= column.is_valid().to_numpy(zero_copy_only=False)
+    return found
+
+
+def _value(cell: pa.Scalar) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return cell.as_buffer().to_pybytes()
 
 
 def _looks_like_a_number(text: str) -> bool:

@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.features.attributes import uniform
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.limits import MAX_ID_BYTES
-from intentrec_core.own_data.cells import as_numbers, as_texts, plain_column
+from intentrec_core.own_data.cells import as_numbers, as_texts, is_utf8, plain_column, single_values
 from intentrec_core.own_data.column_roles import ITEM_NAMES, Roles, check_column, check_no_lists, find_roles
 from intentrec_core.own_data.foreign_table import ForeignTable, RowBlock
 from intentrec_core.own_data.rejected_rows import RejectedRow, RejectedRows
@@ -89,12 +90,8 @@ def import_items(table: ForeignTable, layout: ItemsLayout, path: Path, rejected:
 
     Raises: DataError when the table cannot be read on, or no row is an item; OSError when the file cannot be written.
     """
-    blocks = [_with_ids(block, layout.roles.columns["item"], rejected) for block in table.blocks(rejected.add)]
-    rows = (
-        pa.concat_tables(blocks, promote_options="permissive")
-        if blocks
-        else pa.table({"item_id": pa.array([], pa.string())})
-    )
+    blocks = table.blocks(rejected.add)
+    rows = _joined([_with_ids(block, layout.roles.columns["item"], rejected) for block in blocks])
     if not rows.num_rows:
         raise DataError(f"{table.path.name}: no row is an item: {'; '.join(rejected.lines()[:3]) or 'it has no rows'}")
     last = _last_of_each(rows.column("item_id"))
@@ -102,7 +99,7 @@ def import_items(table: ForeignTable, layout: ItemsLayout, path: Path, rejected:
     columns: dict[str, Any] = {"item_id": items.column("item_id")}
     title = layout.roles.get("title")
     if title is not None:
-        columns["title"] = as_texts(_text_if_bytes(items.column(title)))
+        columns["title"] = as_texts(_text_if_bytes(single_values(items, title)))
     for name in rows.schema.names:
         if name in layout.roles.others or (name not in layout.roles.columns.values() and name != "item_id"):
             columns[name if name not in columns else f"{name}_2"] = _attribute(
@@ -127,12 +124,9 @@ def items_of_plays(items: pa.Table, path: Path) -> Catalogue:
 def _with_ids(block: RowBlock, name: str, rejected: RejectedRows) -> pa.Table:
     """The rows with an id, which becomes the column item_id of texts; the others are rejected."""
     table = block.table
-    column = (
-        table.column(name) if name in table.schema.names else pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-    )
-    ids = as_texts(column)
+    ids = as_texts(single_values(table, name))
     length = pc.fill_null(pc.binary_length(ids), 0)
-    wrong = np.asarray(pc.or_(pc.less(length, 1), pc.greater(length, MAX_ID_BYTES))) | ~_is_utf8(ids)
+    wrong = np.asarray(pc.or_(pc.less(length, 1), pc.greater(length, MAX_ID_BYTES))) | ~is_utf8(ids)
     for row in np.flatnonzero(wrong).tolist():
         values = block.values(row)
         reason = f"{name} is {values.get(name)!r:.60}; allowed: a text of 1 to {MAX_ID_BYTES} bytes of UTF-8"
@@ -142,20 +136,21 @@ def _with_ids(block: RowBlock, name: str, rejected: RejectedRows) -> pa.Table:
     return kept.filter(pa.array(~wrong))
 
 
-def _is_utf8(texts: pa.ChunkedArray) -> NDArray[np.bool_]:
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid:
-        return np.array([_decodes(text) for text in texts.cast(pa.binary()).to_pylist()])
-    return np.ones(len(texts), dtype=np.bool_)
-
-
-def _decodes(text: bytes | None) -> bool:
-    try:
-        (text or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _joined(blocks: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all blocks. A column whose type differs between them, as in JSON lines, becomes what one block would have."""
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(name for block in blocks for name in block.schema.names):
+        parts = [
+            block.column(name) if name in block.schema.names else pa.chunked_array([pa.nulls(block.num_rows)])
+            for block in blocks
+        ]
+        kinds = {part.type for part in parts} - {pa.null()}
+        if len(kinds) > 1:
+            columns[name] = uniform([value for part in parts for value in part.to_pylist()])
+        else:
+            kind = kinds.pop() if kinds else pa.null()
+            columns[name] = pa.chunked_array([chunk for part in parts for chunk in part.cast(kind).chunks], kind)
+    return pa.table(columns)
 
 
 def _last_of_each(ids: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -167,7 +162,7 @@ def _last_of_each(ids: pa.ChunkedArray) -> NDArray[np.int64]:
 
 def _text_if_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Bytes as texts; a byte that is no UTF-8 becomes U+FFFD."""
-    if not is_text(column.type) or _is_utf8(column.cast(pa.binary()).cast(pa.string(), safe=False)).all():
+    if not is_text(column.type) or is_utf8(column.cast(pa.binary()).cast(pa.string(), safe=False)).all():
         return column
     return pa.chunked_array(
         [

@@ -1,7 +1,7 @@
 """Plays of a foreign table, block by block, into a file of schema PLAYS.
 
-    block ── roles, times, durations ──▶ candidate rows ── in_schema ──▶ plays.parquet
-                       └────────────────────────┴──▶ rejected rows, with the reason
+    block ── roles, times, row checks ──▶ candidate rows ── in_schema ──▶ plays.parquet
+                       └─────────────────────────┴──▶ rejected rows, with the reason
 
 A row is taken if and only if `train`, `eval` and `replay` take it: the last check is theirs. One block is in memory at a time,
 and 8 bytes a row for counting repeats.
@@ -26,11 +26,12 @@ from intentrec_core.durable_files import replacing
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.history.history import hash64
 from intentrec_core.limits import MAX_CONTEXT_ENTRIES
-from intentrec_core.own_data.cells import as_numbers, as_texts, plain_column
+from intentrec_core.own_data.cells import as_numbers, as_texts, plain_column, single_values
 from intentrec_core.own_data.column_roles import PLAY_NAMES, REQUIRED, Roles, check_column, check_no_lists, find_roles
 from intentrec_core.own_data.foreign_table import ForeignTable, RowBlock
 from intentrec_core.own_data.item_columns import columns_of_items
 from intentrec_core.own_data.rejected_rows import RejectedRow, RejectedRows
+from intentrec_core.own_data.row_checks import RowChecks
 from intentrec_core.own_data.time_units import TimeReader, TimeUnit, tell_times
 from intentrec_core.plays.table import PLAYS, in_schema
 from intentrec_core.times import EARLIEST_MS
@@ -38,7 +39,8 @@ from intentrec_core.times import EARLIEST_MS
 #: By what a duration is divided to be seconds, as its column's name says, in lower case and without signs.
 _PER_SECOND = ((re.compile(r"^ms|ms$|millis"), 1_000.0), (re.compile(r"(minutes|mins)$"), 1 / 60))
 _SIGNS = re.compile(r"[^a-z0-9]")
-_OPEN_QUOTE = "is a quote not closed? Where quotes are characters as any other, --quote none"
+#: What names a member, an item or a play.
+_IDS = ("user", "item", "event_id")
 _OUTSIDE = "a value outside the limits"
 _PLACE = re.compile(r"^plays: column (\w+): row 0: ")
 #: Parts of distinct values are merged when there are so many.
@@ -165,17 +167,29 @@ def _role_of(roles: Roles, column: str) -> str:
 
 
 def _candidates(block: RowBlock, layout: PlaysLayout, rejected: RejectedRows) -> tuple[pa.Table, NDArray[np.int64]]:
-    """The rows that have a user, an item and a time, as columns of PLAYS that are not checked yet; and their places."""
-    table, num, roles = block.table, block.table.num_rows, layout.roles
-    found = {role: _column(table, name) for role, name in roles.columns.items()}
+    """The rows that pass all checks but the last one, as columns of PLAYS, and their places in the block."""
+    table, num, name_of = block.table, block.table.num_rows, layout.roles.columns
+    checks = RowChecks(block, rejected)
+    for name in name_of.values():
+        if name in table.schema.names:
+            checks.check_lists(name, table.column(name))
+    found = {role: single_values(table, name) for role, name in name_of.items()}
     texts = {role: as_texts(found[role]) for role in found if role not in ("time", "duration")}
+    for role, cells in texts.items():
+        if role in _IDS:
+            checks.check_ids(name_of[role], role.replace("_", " "), found[role], cells)
+        else:
+            checks.check_names(name_of[role], cells)
     times = layout.time.read(found["time"])
-    durations = as_numbers(found["duration"]).cast(pa.float64()) if "duration" in found else None
-    sieve = _Sieve(block, rejected)
-    _sift(sieve, layout, found, texts, times, durations)
-    nothing = pa.chunked_array([pa.nulls(num, pa.string())])
-    seconds = nothing if durations is None else pc.divide(durations, layout.duration_per_s)
-    others = {name: as_texts(table.column(name)) for name in _context_of(table, layout)}
+    checks.check_times(name_of["time"], found["time"], times, layout.time)
+    seconds = nothing = pa.chunked_array([pa.nulls(num, pa.string())])
+    if "duration" in found:
+        durations = as_numbers(found["duration"]).cast(pa.float64(), safe=False)
+        seconds = pc.divide(durations, layout.duration_per_s).cast(pa.float32())
+        checks.check_durations(name_of["duration"], found["duration"], seconds)
+    others = {name: as_texts(single_values(table, name)) for name in _context_of(table, layout)}
+    for name, cells in others.items():
+        checks.check_context(name, cells)
     ids = found.get("event_id")
     if ids is None:
         ids = _content_ids(table)
@@ -191,67 +205,18 @@ def _candidates(block: RowBlock, layout: PlaysLayout, rejected: RejectedRows) ->
             "context": _contexts(others, num),
         }
     )
-    taken = np.flatnonzero(~sieve.wrong)
+    taken = np.flatnonzero(~checks.wrong)
     return rows.take(pa.array(taken)) if len(taken) < num else rows, taken
-
-
-def _sift(
-    sieve: _Sieve,
-    layout: PlaysLayout,
-    found: Mapping[str, pa.ChunkedArray],
-    texts: Mapping[str, pa.ChunkedArray],
-    times: pa.ChunkedArray,
-    durations: pa.ChunkedArray | None,
-) -> None:
-    """Rejects rows without a user, an item, a time or an event id, and those whose time or duration cannot be read."""
-    name_of = layout.roles.columns
-    for role, cells in texts.items():
-        if role in ("user", "item", "event_id"):
-            sieve.reject(cells.is_null(), f"no {role.replace('_', ' ')}", _says(f"{name_of[role]} is empty"))
-        has_break = pc.match_substring(cells.cast(pa.binary()), b"\n")
-        sieve.reject(
-            has_break, "a line break in an id or a name", _says(f"{name_of[role]} has a line break: {_OPEN_QUOTE}")
-        )
-    when = name_of["time"]
-    sieve.reject(plain_column(found["time"]).is_null(), "no time", _says(f"{when} is empty"))
-    sieve.reject(times.is_null(), "a time that cannot be read", lambda row: layout.time.why_not(row[when]))
-    if durations is not None:
-        lasted = name_of["duration"]
-        wrong = pc.and_(durations.is_null(), pc.is_valid(as_texts(found["duration"])))
-        sieve.reject(wrong, "a duration that is no number", lambda row: f"{lasted} is {_shown(row[lasted])}, no number")
-
-
-class _Sieve:
-    """Rejects rows of a block, each for the first thing that is wrong with it. ``wrong`` bool[N]: what was rejected."""
-
-    def __init__(self, block: RowBlock, rejected: RejectedRows) -> None:
-        self._block, self._rejected = block, rejected
-        self.wrong = np.zeros(block.table.num_rows, dtype=np.bool_)
-
-    def reject(self, found: pa.ChunkedArray, kind: str, reason: Callable[[dict[str, Any]], str]) -> None:
-        """Rejects the rows that are ``found``; ``reason`` says why of the values of a row."""
-        new = np.asarray(pc.fill_null(found, False)) & ~self.wrong
-        for row in np.flatnonzero(new).tolist():
-            values = self._block.values(row)
-            self._rejected.add(RejectedRow(int(self._block.numbers[row]), kind, reason(values), values))
-        self.wrong |= new
-
-
-def _says(text: str) -> Callable[[dict[str, Any]], str]:
-    return lambda _: text
-
-
-def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column; nulls where this block of JSON lines does not have it."""
-    return (
-        table.column(name) if name in table.schema.names else pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-    )
 
 
 def _context_of(table: pa.Table, layout: PlaysLayout) -> list[str]:
     """The columns of this block that are context. JSON lines may have names that the first block has not."""
     known = {*layout.roles.columns.values(), *layout.of_items, *layout.lists, *layout.leave_out}
-    return [field.name for field in table.schema if field.name not in known and not pa.types.is_nested(field.type)]
+    return [
+        field.name
+        for field in table.schema
+        if field.name in layout.context or (field.name not in known and not pa.types.is_nested(field.type))
+    ]
 
 
 def _in_schema(
@@ -315,10 +280,6 @@ def _contexts(columns: Mapping[str, pa.ChunkedArray], num: int) -> pa.Array:
     return pa.MapArray.from_arrays(pa.array(offsets), pa.array(list(columns), pa.string()).take(pa.array(keys)), values)
 
 
-def _shown(value: Any) -> str:
-    return repr(value.decode(errors="backslashreplace") if isinstance(value, bytes) else value)[:60]
-
-
 class _Tally:
     """Counts what was taken, and collects the items."""
 
@@ -338,7 +299,7 @@ class _Tally:
         events = pc.binary_join_element_wise(plays.column("user_id"), plays.column("event_id"), "\x1f").to_pylist()
         self._events.append(np.fromiter(map(hash64, events), np.uint64, len(events)))
         self._users = _merged([*self._users, pc.unique(plays.column("user_id"))])
-        columns = {name: as_texts(_column(source, name)) for name in of_items}
+        columns = {name: as_texts(single_values(source, name)) for name in of_items}
         self._items.append(_newest(pa.table({"item_id": plays.column("item_id"), **columns})))
         if len(self._items) > _NUM_PARTS:
             self._items = [_newest(pa.concat_tables(self._items))]

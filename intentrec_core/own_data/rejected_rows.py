@@ -17,9 +17,9 @@ _KEPT_LENGTH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that is not taken. ``number``: its row as a spreadsheet counts (the header is row 1; without one, and in Parquet, the
-    first row is 1), or its line of JSON lines. ``kind`` is what rows are counted by, ``reason`` says it of this one. ``content``:
-    the values by column, or the text of a line that could not be split.
+    """A row that is not taken. ``number``: its row as a spreadsheet counts, blank ones too (the header is row 1; without one, and
+    in Parquet, the first row is 1), or its line of JSON lines. ``kind`` is what rows are counted by, ``reason`` says it of this
+    one. ``content``: the values by column, or the text of a line that could not be split.
     """
 
     number: int

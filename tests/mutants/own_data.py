@@ -5,7 +5,12 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 HERE = "intentrec_core/own_data/"
-PLAYS, ITEMS, TABLE = f"{HERE}import_plays.py", f"{HERE}import_items.py", f"{HERE}foreign_table.py"
+PLAYS, ITEMS, TABLE, CHECKS = (
+    f"{HERE}import_plays.py",
+    f"{HERE}import_items.py",
+    f"{HERE}foreign_table.py",
+    f"{HERE}row_checks.py",
+)
 UNITS, STUDY, DRAFT, OF_ITEMS = (
     f"{HERE}time_units.py",
     f"{HERE}column_study.py",
@@ -22,13 +27,33 @@ TEST_PLAYS, TEST_ITEMS, TEST_DRAFT = (
 OWN_DATA = (
     Mutant(
         "own data: a row that cannot be split is dropped without a word",
-        (Edit(TABLE, "            reject(RejectedRow(row.number, _MALFORMED, reason, row.text))\n", ""),),
+        (Edit(TABLE, "            reject(RejectedRow(number, _MALFORMED, reason, row.text))\n", ""),),
         (TEST_PLAYS,),
     ),
     Mutant(
         "own data: rows are numbered as if none had been rejected",
         (Edit(TABLE, 'first + good + np.searchsorted(good_before, good, side="right")', "first + good"),),
         (TEST_PLAYS,),
+    ),
+    Mutant(
+        "own data: blank lines of CSV do not count as rows",
+        (Edit(TABLE, "                ignore_empty_lines=False,  # a row has the number that a spreadsheet shows\n", ""),),
+        (TEST_PLAYS,),
+    ),
+    Mutant(
+        "own data: the header of CSV is one line, whatever is quoted in it",
+        (Edit(TABLE, "skip_rows=num_skipped,", "skip_rows=1 if options.has_header else 0,"),),
+        (TEST_PLAYS,),
+    ),
+    Mutant(
+        "own data: durations outside the limits are found row by row",
+        (Edit(CHECKS, "pc.or_(pc.less(seconds, 0.0), pc.greater(seconds, MAX_DURATION_S))", "pc.is_nan(seconds)"),),
+        (TEST_PLAYS,),
+    ),
+    Mutant(
+        "own data: a column of items becomes numbers where the first block has numbers",
+        (Edit(ITEMS, "        if len(kinds) > 1:\n", "        if not kinds:\n"),),
+        (TEST_ITEMS,),
     ),
     Mutant(
         "own data: one bad row costs its whole block",

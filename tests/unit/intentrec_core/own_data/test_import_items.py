@@ -12,6 +12,7 @@ import pytest
 
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.own_data import foreign_table
 from intentrec_core.own_data.foreign_table import ForeignTable
 from intentrec_core.own_data.import_items import ImportedItems, import_items, items_of_plays, lay_out_items
 from intentrec_core.own_data.rejected_rows import RejectedRows
@@ -99,6 +100,43 @@ def test_parquet_and_json_lines_keep_their_types(tmp_path: Path) -> None:
     assert [(item.item_id, item.title, item.attributes) for item in of_parquet.catalogue] == [
         ("7", "A", {"tags": ["x"]})
     ]
+
+
+def test_a_column_whose_type_changes_is_the_same_however_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"sku": 1, "n": 1, "tags": ["x"], "ok": True, "price": 2**53 + 1, "stars": 4},
+        {"sku": "b", "n": "many", "tags": "y", "ok": 1, "price": 0.5, "stars": 4.5},
+        {"sku": "c", "n": None, "tags": [], "new": [7]},
+        {"sku": "d", "n": 0.5, "tags": [3, None], "ok": False, "new": "z"},
+    ]
+    path = items_file(tmp_path, "\n".join(map(json.dumps, rows)), "items.jsonl")
+    whole, _ = imported(path)
+    assert [item.attributes for item in whole.catalogue] == [
+        {"n": "1", "tags": ["x"], "ok": "true", "price": 2.0**53, "stars": 4.0},
+        {"n": "many", "tags": ["y"], "ok": "1", "price": 0.5, "stars": 4.5},
+        {"tags": [], "new": ["7"]},
+        {"n": "0.5", "tags": ["3"], "ok": "false", "new": ["z"]},
+    ]
+    for num in (1, 2, 3):
+        monkeypatch.setattr(foreign_table, "_BLOCK_ROWS", num)
+        assert imported(path)[0].catalogue == whole.catalogue
+
+
+def test_ids_and_titles_that_become_lists_later_are_single_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign_table, "_BLOCK_ROWS", 1)
+    rows = [
+        {"sku": "a", "headline": "A"},
+        {"sku": ["b"], "headline": ["B"]},
+        {"sku": "c", "headline": ["C", "D"]},
+        {"sku": ["d", "e"], "headline": "E"},
+    ]
+    found, rejected = imported(items_file(tmp_path, "\n".join(map(json.dumps, rows)), "items.jsonl"))
+    assert [(item.item_id, item.title) for item in found.catalogue] == [("a", "A"), ("b", "B"), ("c", "c")]
+    assert [row["row"] for row in rejected] == [4]
 
 
 def test_items_of_plays_alone_have_their_attributes(tmp_path: Path) -> None:

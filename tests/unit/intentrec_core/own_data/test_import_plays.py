@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.own_data import foreign_table
+from intentrec_core.own_data import import_plays as import_plays_module
 from intentrec_core.own_data.foreign_table import CsvOptions, ForeignTable
 from intentrec_core.own_data.import_plays import ImportedPlays, PlaysLayout, import_plays, lay_out_plays
 from intentrec_core.own_data.rejected_rows import RejectedRows
 from intentrec_core.own_data.time_units import TimeUnit
-from intentrec_core.plays.table import check_plays
+from intentrec_core.plays.table import check_plays, in_schema
 
 T = 1_433_221_332_117
 END_MS = 1_800_000_000_000
@@ -211,7 +213,7 @@ def test_rejected_rows_are_kept_with_their_row_and_the_reason(tmp_path: Path) ->
         4: "3 cells in place of 5: is a separator in a cell that is not quoted?",
         5: "visitorid is empty",
         6: "timestamp is empty",
-        7: "user_id: 257 bytes; allowed: 1 to 256 bytes of UTF-8",
+        7: "visitorid has 257 bytes; allowed: 1 to 256",
         8: "visitorid has a line break: is a quote not closed? Where quotes are characters as any other, --quote none",
     }
     assert done.rejected[0]["line"] == f"{T},u1,view"
@@ -227,9 +229,89 @@ def test_rejected_rows_are_kept_with_their_row_and_the_reason(tmp_path: Path) ->
 def test_rows_are_numbered_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign_table, "_BLOCK_BYTES", 64)
     rows = [f"{T + i},u{i},i" if i % 7 else f"{T},u{i}" if i % 2 else f"bad,u{i},i" for i in range(100)]
+    rows[3::7] = [""] * len(rows[3::7])
     done = Imported(written(tmp_path, "time,user,item\n" + "\n".join(rows)))
     assert {row["row"] for row in done.rejected} == {i + 2 for i in range(0, 100, 7)}
-    assert done.column("user_id") == [f"u{i}" for i in range(100) if i % 7]
+    assert done.column("user_id") == [f"u{i}" for i in range(100) if i % 7 not in (0, 3)]
+
+
+@pytest.mark.parametrize(("end", "encoding"), [("\n", "utf-8"), ("\r\n", "utf-16"), ("\r", "utf-8-sig")])
+def test_rows_have_the_number_that_a_spreadsheet_shows(tmp_path: Path, end: str, encoding: str) -> None:
+    """Blank lines are rows there, and a header whose names have line breaks is one."""
+    lines = ["", '"played', 'at","the', 'user",item', "", f"{T},u1,i", "", f"{T},u2", ",,", f'{T},,"i', 'j"', f"{T},,i"]
+    path = written(tmp_path, end.join(lines).encode(encoding))
+    done = Imported(path, given={"time": "played at", "user": "the user"})
+    assert done.column("user_id") == ["u1"]
+    assert {row["row"]: row["reason"].partition(":")[0] for row in done.rejected} == {
+        6: "2 cells in place of 3",
+        8: "the user is empty",
+        9: "the user is empty",
+    }
+
+
+def test_rows_without_a_header_are_numbered_from_the_first_line(tmp_path: Path) -> None:
+    path = written(tmp_path, f"\n{T},u1,i1\n\n{T},u2\n\n")
+    given = {"time": "column_1", "user": "column_2", "item": "column_3"}
+    done = Imported(path, CsvOptions(has_header=False), given=given)
+    assert done.column("user_id") == ["u1"]
+    assert [row["row"] for row in done.rejected] == [4]
+
+
+def test_what_is_wrong_in_many_rows_is_found_a_column_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[int] = []
+
+    def counted(rows: pa.Table, **limits: int) -> pa.Table:
+        checked.append(rows.num_rows)
+        return in_schema(rows, **limits)
+
+    monkeypatch.setattr(import_plays_module, "in_schema", counted)
+    longest = [str(T).encode(), b"u" * 256, "é".encode() * 128, b"31622400", "é".encode() * 256, "é".encode() * 1024]
+    wrong = [
+        (1, b"u" * 257, "user has 257 bytes; allowed: 1 to 256"),
+        (1, b"\xff", "user is '\\\\xff', which is not UTF-8"),
+        (2, "é".encode() * 129, "item has 258 bytes; allowed: 1 to 256"),
+        (3, b"-0.5", "lasted is '-0.5', -0.5 s; allowed: 0 to 31,622,400 s, in the unit that its name ends with"),
+        (3, b"31622500", "lasted is '31622500', 3.16225e+07 s"),
+        (4, b"s" * 257, "session has 257 characters; allowed: at most 256"),
+        (5, b"n" * 1025, "note has 1,025 characters; allowed: at most 1,024. If it is not needed, --leave-out note"),
+        (5, b"\xe9", "note is '\\\\xe9', which is not UTF-8; allowed: texts in UTF-8, or CSV in the encoding"),
+    ]
+    rows = [[*longest[:at], cell, *longest[at + 1 :]] for at, cell, _ in wrong]
+    text = b"\n".join(map(b",".join, [[b"time,user,item,lasted,session,note"], *[longest, *rows] * 20]))
+    done = Imported(written(tmp_path, text), given={"duration": "lasted"})
+    assert checked == [20]
+    assert done.found.num_plays == 20
+    assert len(done.rejected) == 20 * len(wrong)
+    for row in done.rejected:
+        assert row["reason"].startswith(wrong[(row["row"] - 3) % (len(wrong) + 1)][2])
+
+
+def test_numbers_with_a_fraction_are_no_ids(tmp_path: Path) -> None:
+    decimals = [Decimal(text) for text in ("1", "2", "1.5", "4")]
+    table = pa.table({"time": [T] * 4, "user": [1.0, 2.5, 3.0, 4.0], "item": pa.array(decimals)})
+    pq.write_table(table, tmp_path / "plays.parquet")
+    done = Imported(tmp_path / "plays.parquet")
+    assert done.column("user_id") == ["1", "4"]
+    assert {row["row"]: row["reason"] for row in done.rejected} == {
+        2: "user is 2.5, of type double; allowed: texts, or whole numbers",
+        3: "item_id: 1.5, a number; allowed: texts, or whole numbers",
+    }
+
+
+def test_lists_that_come_later_in_json_lines_are_single_values_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign_table, "_BLOCK_ROWS", 1)
+    said = [("u", "x", 1), (["v"], ["y"], [2]), (["a", "b"], "z", 3), ("w", ["y", "z"], 4)]
+    rows = [{"ts": T, "user": user, "item": "i", "note": note, "price": price} for user, note, price in said]
+    path = written(tmp_path, "\n".join(map(json.dumps, rows)), "plays.jsonl")
+    done = Imported(path, of_items=["price"])
+    assert done.column("user_id") == ["u", "v", "w"]
+    assert done.column("context") == [[("note", "x")], [("note", "y")], []]
+    assert done.found.items.to_pylist() == [{"item_id": "i", "price": "4"}]
+    assert [(row["row"], row["reason"]) for row in done.rejected] == [(3, "user is ['a', 'b']; allowed: one value")]
 
 
 def test_the_same_row_is_the_same_play_in_every_import(tmp_path: Path) -> None:
