@@ -97,20 +97,19 @@ class RowChecks:
     def _check_kind(self, name: str, column: pa.ChunkedArray) -> None:
         """Rejects truth values, times and numbers with a fraction: what two programs would write as different texts."""
         column = plain_column(column)
-        kind = column.type
+        kind, allowed = column.type, "texts, or whole numbers"
         if pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
             wrong = column.is_valid()
         elif pa.types.is_floating(kind):
-            numbers = column.cast(pa.float64())
-            wrong = pc.or_(
-                pc.not_equal(numbers, pc.floor(numbers)), pc.greater_equal(pc.abs(numbers), float(end_of_whole(kind)))
-            )
+            numbers, end = column.cast(pa.float64()), end_of_whole(kind)
+            wrong = pc.or_(pc.not_equal(numbers, pc.floor(numbers)), pc.greater_equal(pc.abs(numbers), float(end)))
+            allowed += f" below {end:,}, up to which this type holds all"
         else:
             return
         self._reject(
             wrong,
             "a value that is no id",
-            lambda row: f"{name} is {_shown(column[row].as_py())}, of type {kind}; allowed: texts, or whole numbers",
+            lambda row: f"{name} is {_shown(column[row].as_py())}, of type {kind}; allowed: {allowed}",
         )
 
     def _check_line_breaks(self, name: str, texts: pa.ChunkedArray) -> None:

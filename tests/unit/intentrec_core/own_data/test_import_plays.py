@@ -295,7 +295,8 @@ def test_numbers_with_a_fraction_are_no_ids(tmp_path: Path) -> None:
     done = Imported(tmp_path / "plays.parquet")
     assert done.column("user_id") == ["1", "4"]
     assert {row["row"]: row["reason"] for row in done.rejected} == {
-        2: "user is 2.5, of type double; allowed: texts, or whole numbers",
+        2: "user is 2.5, of type double; allowed: texts, or whole numbers below 9,007,199,254,740,992, up to which this type "
+        "holds all",
         3: "item_id: 1.5, a number; allowed: texts, or whole numbers",
     }
 
