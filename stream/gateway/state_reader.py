@@ -130,14 +130,16 @@ class StateReader:
         await first_to_end(self._keep_reading(), self._keep_in_touch())
 
     async def _keep_in_touch(self) -> None:
+        was_cut_off = False
         while True:
-            was_cut_off = self.is_cut_off
             await self._touch()
-            if self.is_cut_off and not was_cut_off:
+            is_cut_off = self.is_cut_off
+            if is_cut_off and not was_cut_off:
                 logger.warning("no answer of the broker for %.0f s: not ready, streams are ended", SESSION_TIMEOUT_S)
                 self._on_moved(())
-            elif was_cut_off and not self.is_cut_off:
+            elif was_cut_off and not is_cut_off:
                 logger.info("the broker answers again")
+            was_cut_off = is_cut_off
             self._check_partitions()
             await asyncio.sleep(_TOUCH_S)
 
