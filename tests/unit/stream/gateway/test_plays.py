@@ -55,17 +55,19 @@ def test_a_number_that_a_history_cannot_hold_is_refused(world: TinyWorld) -> Non
 
 
 class FailingProducer:
-    """Sends nothing, whatever it is given, once its test says so."""
+    """Sends nothing: each play fails once its test says so."""
 
-    def __init__(self, fails: asyncio.Event) -> None:
-        self._fails = fails
+    def __init__(self) -> None:
+        self.failing: list[asyncio.Event] = []
         self.is_stopped = False
 
     async def partitions_for(self, topic: str) -> set[int]:
         return {0}
 
     async def send_and_wait(self, topic: str, value: bytes, **options: Any) -> None:
-        await self._fails.wait()
+        fails = asyncio.Event()
+        self.failing.append(fails)
+        await fails.wait()
         raise KafkaError("refused")
 
     async def stop(self) -> None:
@@ -76,23 +78,23 @@ def test_plays_that_fail_together_drop_their_producer_and_not_the_next_one(
     world: TinyWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body() -> None:
-        fails = asyncio.Event()
         started: list[FailingProducer] = []
 
         async def start(_: Settings) -> FailingProducer:
-            started.append(FailingProducer(fails))
+            started.append(FailingProducer())
             return started[-1]
 
         monkeypatch.setattr("stream.gateway.plays.start_producer", start)
         found: Any = PlayCheck(parse_domain(DOMAIN.format(window=world.window), "tiny.toml")).check(play(), NOW_MS)
         async with PlaySender(Settings()) as sender:
             sending = [asyncio.create_task(sender.send(found, b"")) for _ in range(2)]
-            await asyncio.sleep(0)
-            fails.set()
-            for sent in sending:
+            for _ in range(20):
+                await asyncio.sleep(0)  # until both wait for the broker
+            for sent, fails in zip(sending, started[0].failing, strict=True):
+                fails.set()
                 with pytest.raises(BrokerError, match="not acknowledged"):
                     await sent
-                await sender._started()
+                await sender._started()  # by a play that comes meanwhile
             assert [producer.is_stopped for producer in started] == [True, False]
 
     asyncio.run(body())
