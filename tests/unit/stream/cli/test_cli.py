@@ -26,7 +26,7 @@ from tests.worlds.bundle_files import half_bundle
 
 COMMANDS = (
     "data", "import", "domain", "train", "eval", "broker", "topics", "worker", "trainer", "replay", "simulate", "demo", "bundle",
-    "dlq", "state", "forget", "doctor", "explain",
+    "dlq", "state", "forget", "doctor", "explain", "gateway", "token",
 )  # fmt: skip
 NESTED = (
     ("data", "movielens-100k"),
