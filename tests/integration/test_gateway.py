@@ -30,6 +30,8 @@ from tests.worlds.tiny_world import START_MS
 
 pytestmark = pytest.mark.timeout(240)
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 @pytest.fixture
 def rig(embedded_broker: Broker, make_rig: RigMaker) -> Rig:
@@ -172,7 +174,7 @@ def test_a_play_is_in_the_topic_with_key_and_partition_before_the_client_is_told
     async def body() -> dict[str, Any]:
         async with running(rig.settings) as gateway:
             play = {"event_id": "e1", "user_id": "ü", "item_id": "i1", "ts": rig.began_ms, "later": True}
-            status, sent = await gateway.ask("/v1/plays", "POST", json=play, headers={"traceparent": "00-ab-cd-01"})
+            status, sent = await gateway.ask("/v1/plays", "POST", json=play, headers={"traceparent": TRACE})
             assert (status, sent["event_id"], sent["topic"]) == (202, "e1", rig.settings.plays_topic)
             assert sent["partition"] == home_partition("ü".encode(), NUM_PARTITIONS)
             return sent
@@ -180,7 +182,7 @@ def test_a_play_is_in_the_topic_with_key_and_partition_before_the_client_is_told
     sent = asyncio.run(body())
     (record,) = rig.outputs(rig.settings.plays_topic)
     assert (record.key, json.loads(record.value)["event_id"]) == ("ü".encode(), "e1")
-    assert record.headers == {"traceparent": b"00-ab-cd-01"}
+    assert record.headers == {"traceparent": bTRACE}
     assert sent["offset"] == 0
 
 
