@@ -1,4 +1,4 @@
-"""``intentrec worker``, ``intentrec trainer`` and ``intentrec gateway``: the production processes."""
+"""``intentrec worker``, ``intentrec trainer`` and ``intentrec gateway``: the production processes; and tokens for the gateway."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ def register(app: typer.Typer) -> None:
         "  curl http://127.0.0.1:9470/v1/users/u7/recommendations?k=3\n\n"
         "  intentrec gateway --port 9471 --metrics-port 9468     a second one; they share the members",
     )(gateway)
+    app.command(
+        "token",
+        rich_help_panel=_PANEL,
+        epilog="[bold]Examples[/bold]\n\n  intentrec token u7 --key-file gateway.key --make-key\n\n"
+        "  intentrec token --operator --expires 28800 --key-file gateway.key     a working day of the console",
+    )(token)
 
 
 def worker(
@@ -124,6 +130,40 @@ def gateway(
             metrics_port=metrics_port,
         )
     )
+
+
+def token(
+    user: Annotated[
+        str | None, typer.Argument(metavar="USER", help="Member that the token reads and posts plays for.")
+    ] = None,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Reaches every member, and the console's pipeline.")
+    ] = False,
+    expires: Annotated[float, typer.Option("--expires", min=1, help="Seconds until it runs out.")] = 3600,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", help="File of the gateways' secret. Default: INTENTREC_GATEWAY_KEY_FILE."),
+    ] = None,
+    make_key: Annotated[
+        bool, typer.Option("--make-key", help="Write a new secret to the key file first, unless it is there.")
+    ] = False,
+) -> None:
+    """Print a bearer token for a gateway whose key file is a secret: for trying out, and
+    for services of your own. In production whoever logs members in issues their tokens."""
+    from intentrec_core.errors import ConfigError
+    from stream.gateway import access
+
+    settings = options.settings(gateway_key_file=key_file)
+    if make_key:
+        file = settings.gateway_key_file
+        if file is None:
+            raise ConfigError("no key file to write; give --key-file FILE")
+        typer.echo(f"{'a new secret is' if access.make_key(file) else 'there is a key'} in {file}", err=True)
+    if user is None and not operator:
+        if make_key:
+            return
+        raise ConfigError("no member; give USER, or --operator for every member")
+    typer.echo(access.issue_token(settings, user or "operator", is_operator=operator, expires_s=expires))
 
 
 def _enable_logs() -> None:

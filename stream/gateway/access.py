@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import secrets
 import time
 import warnings
@@ -35,6 +36,7 @@ _MAX_TICKETS = 100_000
 #: Verified tokens that are not verified again before they expire. Checking a signature takes as long as all else of a request.
 _MAX_TOKENS = 10_000
 _MIN_SECRET_BYTES = 32
+_NEW_SECRET_BYTES = 48
 _MAX_TOKEN_LENGTH = 8192
 
 
@@ -125,6 +127,45 @@ class Access:
             raise Problem(ProblemKind.INVALID_TOKEN, "its sub is no text: it must be the user_id")
         is_operator = isinstance(scope, str) and OPERATOR_SCOPE in scope.split()
         return Caller(user_id, is_operator), float(claims["exp"])
+
+
+def issue_token(
+    settings: Settings, user_id: str, *, is_operator: bool = False, expires_s: float = 3600, now_s: float | None = None
+) -> str:
+    """A bearer token that every gateway with the same key file accepts, for ``expires_s`` seconds.
+
+    Raises: ConfigError where there is no secret to sign with.
+    """
+    keys = [] if settings.gateway_key_file is None else _read_keys(settings.gateway_key_file)
+    secret = next((key for key in keys if isinstance(key, OctKey)), None)
+    if secret is None:
+        raise ConfigError(
+            f"gateway_key_file is {settings.gateway_key_file}: no secret to sign a token with; allowed: a secret of at least "
+            f"{_MIN_SECRET_BYTES} bytes. Tokens of a public key are signed by whoever has its private key"
+        )
+    claims: dict[str, Any] = {"sub": user_id, "exp": int((time.time() if now_s is None else now_s) + expires_s)}
+    if settings.gateway_audience:
+        claims["aud"] = settings.gateway_audience
+    if is_operator:
+        claims["scope"] = OPERATOR_SCOPE
+    header = {"alg": "HS256"} if secret.kid is None else {"alg": "HS256", "kid": secret.kid}
+    return jwt.encode(header, claims, secret, algorithms=["HS256"])
+
+
+def make_key(path: Path) -> bool:
+    """Writes a new secret to a key file that only its owner reads; False where there is a file already, which stays as it is.
+
+    Raises: ConfigError when the file cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise ConfigError(f"gateway_key_file {path} cannot be written: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(_NEW_SECRET_BYTES) + "\n")
+    return True
 
 
 class Tickets:

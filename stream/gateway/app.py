@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from stream.gateway import item_paths, member_paths, operator_paths, play_paths, rank_paths
 from stream.gateway.console import add_console
 from stream.gateway.counted_requests import CountedRequests
+from stream.gateway.failed_requests import FailedRequests
 from stream.gateway.foreign_pages import ForeignPages
 from stream.gateway.openapi import openapi
 from stream.gateway.problems import Problem, ProblemKind
@@ -23,8 +23,6 @@ from stream.gateway.safe_responses import SafeResponses
 
 if TYPE_CHECKING:
     from stream.gateway.gateway import Gateway
-
-logger = logging.getLogger(__name__)
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>IntentRec gateway</title>
@@ -41,6 +39,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     """The app that answers for a gateway."""
     app = make_app()
     app.state.gateway = gateway
+    app.add_middleware(FailedRequests)  # the first one is the innermost: what follows holds for failures too
     origins = [origin for origin in gateway.settings.gateway_cors.split(",") if origin]
     if origins:
         app.add_middleware(
@@ -67,7 +66,6 @@ def make_app() -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _failed)
     _add_page(app)
     add_console(app)
     return app
@@ -113,8 +111,3 @@ async def _http(request: Request, error: Exception) -> Response:
             error.headers
         )
     return Problem(ProblemKind.INVALID_REQUEST, str(error.detail), status=error.status_code).response(error.headers)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return Problem(ProblemKind.INTERNAL, "the gateway's log says why; please report it").response()

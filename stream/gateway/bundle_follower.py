@@ -171,7 +171,7 @@ class BundleFollower:
             if table is not None:
                 async with self._renewing:
                     self._counts = table
-                    self._views = {version: view.with_counts(table) for version, view in self._views.items()}
+                    self._views = await asyncio.to_thread(_with_counts, self._views, table)
 
     async def _follow_items(self, reader: ItemsReader) -> None:
         async for changes in reader.follow(lambda num_waiting, as_of_s: None):
@@ -193,3 +193,7 @@ class BundleFollower:
             self._items_changed.clear()
             await self._renew()
             await asyncio.sleep(_CATALOGUE_INTERVAL_S)
+
+
+def _with_counts(views: dict[str, BundleView], counts: ItemCounts) -> dict[str, BundleView]:
+    return {version: view.with_counts(counts) for version, view in views.items()}

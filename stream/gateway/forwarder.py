@@ -14,6 +14,7 @@ from yarl import URL
 
 from stream.gateway.event_stream import EVENT_STREAM, EventStream
 from stream.gateway.problems import Problem, ProblemKind
+from stream.gateway.streams import bye
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -35,6 +36,7 @@ class Forwarder:
 
     def __init__(self, on_forwarded: Callable[[bool], None] = lambda ok: None) -> None:
         self._on_forwarded = on_forwarded
+        self._streams: set[_PassedStream] = set()
 
     async def __aenter__(self) -> Self:
         """Opens the connections' pool."""
@@ -52,6 +54,11 @@ class Forwarder:
     ) -> None:
         """Closes the connections."""
         await self._session.close()
+
+    def end_all(self, reason: str) -> None:
+        """Ends every stream that is being passed on."""
+        for stream in self._streams:
+            stream.end(reason)
 
     async def forward(self, request: Request, owner: str, body: bytes | None = None) -> Response:
         """The answer of the gateway at ``owner``, a stream as it comes.
@@ -72,6 +79,8 @@ class Forwarder:
 
     async def _ask(self, request: Request, owner: str, body: bytes | None) -> Response:
         raw_path = request.scope["raw_path"].partition(b"?")[0].decode("ascii")
+        if not raw_path.startswith("/v1/"):  # an "@" before the first "/" would make a host of another machine of it
+            raise Problem(ProblemKind.NOT_FOUND, f"no {raw_path}; the paths are at /docs")
         query = request.scope["query_string"].decode("ascii")
         url = URL(f"{owner}{raw_path}{'?' + query if query else ''}", encoded=True)
         headers = {name: value for name in _PASSED_ON if (value := request.headers.get(name)) is not None}
@@ -79,7 +88,14 @@ class Forwarder:
         answer = await self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
         back = {name: value for name in _PASSED_BACK if (value := answer.headers.get(name)) is not None}
         if answer.content_type == EVENT_STREAM:
-            stream = EventStream(_chunks(answer), on_gone=answer.close, on_end=answer.close)
+            passed = _PassedStream(answer)
+            self._streams.add(passed)
+
+            def on_end() -> None:
+                self._streams.discard(passed)
+                answer.close()
+
+            stream = EventStream(passed.chunks(), on_gone=answer.close, on_end=on_end)
             stream.status_code = answer.status
             stream.headers.update(back)
             return stream
@@ -87,12 +103,31 @@ class Forwarder:
             return Response(await answer.read(), status_code=answer.status, headers=back)
 
 
-async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """What a gateway streams, as it comes. Where it is suddenly gone, the stream just ends: a half event counts for nothing, and
-    the reader connects again.
-    """
-    try:
-        async for chunk in answer.content.iter_any():
-            yield chunk
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        logger.info("a stream that was passed on has broken: %r", error)
+class _PassedStream:
+    """A stream of another gateway, as it comes."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+        self._end_reason: str | None = None
+
+    def end(self, reason: str) -> None:
+        """Ends it, with a last event that says so."""
+        self._end_reason = reason
+        self._answer.close()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Its chunks. Where the other gateway is suddenly gone, they just end: a half event counts for nothing, and the reader
+        connects again.
+        """
+        is_between_events = True
+        try:
+            async for chunk in self._answer.content.iter_any():
+                if self._end_reason is not None:
+                    break
+                yield chunk
+                is_between_events = chunk.endswith(b"\n\n")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if self._end_reason is None:
+                logger.info("a stream that was passed on has broken: %r", error)
+        if self._end_reason is not None and is_between_events:
+            yield bye(self._end_reason)

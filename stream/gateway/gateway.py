@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream.gateway.access import Access, Caller, Tickets
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class Gateway:
-    """Owned by the event loop. ``is_ready``: whether the members of a partition are known here. ``not_ready``: why the gateway
-    as a whole is not, None if it is.
+    """Owned by the event loop.
+
+    ``is_ready``: whether the members of a partition are known here. ``not_ready``: why the gateway as a whole is not; None if it
+    is.
+    ``searches``: passes over all items, two at a time.
     """
 
     settings: Settings
@@ -49,6 +53,7 @@ class Gateway:
     is_ready: Callable[[int], bool]
     not_ready: Callable[[], str | None]
     is_ending: bool = False
+    searches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
     def count(self, caller: Caller, request: Request) -> None:
         """Counts a request of a client. Raises: Problem (too_many_requests)."""
@@ -62,6 +67,6 @@ class Gateway:
         if member is None and self.store is not None:
             partition, key = self.ownership.partition_of(user_id), user_id.encode()
             for kind, value in (await self.store.get(user_id)).items():
-                self.states.take(kind, partition, key, value)
+                self.states.take_stored(kind, partition, key, value)
             member = self.states.get(user_id)
         return member

@@ -15,7 +15,7 @@ from stream.gateway.bundle_view import BundleView
 from stream.gateway.member_paths import recommended
 from stream.gateway.openapi import json_answer
 from stream.gateway.problems import Problem, ProblemKind, statuses_of
-from stream.gateway.requests import ItemId, checked_caller, current_view
+from stream.gateway.requests import ItemId, checked_caller, current_view, gateway_of
 
 router = APIRouter(tags=["items"])
 _COMMON = (
@@ -25,7 +25,8 @@ _COMMON = (
     ProblemKind.TOO_MANY_REQUESTS,
     ProblemKind.NO_BUNDLE,
 )
-_MAX_SIMILAR, _MAX_FOUND, _MAX_WORDS = 100, 200, 200
+_MAX_SIMILAR, _MAX_FOUND = 100, 200
+_MAX_QUERY_LENGTH, _MAX_WORDS = 200, 8
 
 
 @router.get(
@@ -36,17 +37,26 @@ _MAX_SIMILAR, _MAX_FOUND, _MAX_WORDS = 100, 200, 200
 async def items(
     request: Request,
     _: Annotated[Caller, Depends(checked_caller)],
-    q: Annotated[str, Query(max_length=_MAX_WORDS, description="Words that the title or the id must all have.")] = "",
+    q: Annotated[
+        str,
+        Query(
+            max_length=_MAX_QUERY_LENGTH,
+            description=f"Words that the title or the id must all have; at most {_MAX_WORDS}.",
+        ),
+    ] = "",
     limit: Annotated[int, Query(ge=1, le=_MAX_FOUND, description="At most so many items.")] = 20,
 ) -> Response:
     """Items of the announced bundle, or of the catalogue where that is followed."""
-    view = current_view(request)
-    rows = await asyncio.to_thread(view.search, q.split(), limit)
+    view, words = current_view(request), q.split()
+    if len(words) > _MAX_WORDS:
+        raise Problem(ProblemKind.INVALID_REQUEST, f"q has {len(words)} words; allowed: {_MAX_WORDS}")
+    async with gateway_of(request).searches:
+        rows = await asyncio.to_thread(view.search, words, limit)
     return _json(ItemsAnswer(bundle=view.version, items=[_stored(view, row) for row in rows]))
 
 
 @router.get(
-    "/v1/items/{item_id:path}/similar",
+    "/v1/items/{item_id:any}/similar",
     summary="Items similar to one",
     responses={
         200: json_answer("The nearest items.", SimilarAnswer),
@@ -67,7 +77,7 @@ async def similar(
 
 
 @router.get(
-    "/v1/items/{item_id:path}",
+    "/v1/items/{item_id:any}",
     summary="One item",
     responses={200: json_answer("The item.", StoredItem), **statuses_of(*_COMMON, ProblemKind.UNKNOWN_ITEM)},
 )

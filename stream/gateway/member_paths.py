@@ -40,7 +40,7 @@ _encode = msgspec.json.encode
 
 
 @router.get(
-    "/v1/users/{user_id:path}/intents",
+    "/v1/users/{user_id:any}/intents",
     summary="The newest intent update of a member",
     responses={
         200: json_answer("The message, as it is on the topic.", IntentUpdate),
@@ -63,7 +63,7 @@ async def intents(
 
 
 @router.get(
-    "/v1/users/{user_id:path}/recommendations",
+    "/v1/users/{user_id:any}/recommendations",
     summary="The newest recommendation of a member",
     responses={
         200: json_answer(
@@ -90,14 +90,15 @@ async def recommendations(
     def answer(member: MemberState | None) -> Response:
         message = None if member is None else _message(member, Kind.RECOMMENDATIONS, bundle)
         if message is None:
-            return _json(_encode(popular_answer(user_id, current_view(request), k or DEFAULT_K)))
+            view = current_view(request) if bundle is None else _view(request, user_id, bundle)
+            return _json(_encode(popular_answer(user_id, view, k or DEFAULT_K)))
         return _json(message.value if k is None else _cut(message.value, k))
 
     return await at_owner(request, user_id, answer)
 
 
 @router.get(
-    "/v1/users/{user_id:path}/rows",
+    "/v1/users/{user_id:any}/rows",
     summary="The rows of a member's page",
     responses={
         200: json_answer(
@@ -131,7 +132,7 @@ async def rows(request: Request, user_id: UserId, caller: Annotated[Caller, Depe
 
 
 @router.get(
-    "/v1/users/{user_id:path}/stream",
+    "/v1/users/{user_id:any}/stream",
     summary="Changes of a member, as they come",
     responses={
         200: {
@@ -161,13 +162,15 @@ async def stream(
         (await checked_caller(request)).check_reaches(user_id)
     last_id = last_event_id_header or last_event_id or ""
 
-    def answer(member: MemberState | None) -> Response:
+    def admit() -> None:
         if ticket is not None:
             _use(gateway, request, ticket, user_id)
+
+    def answer(member: MemberState | None) -> Response:
         return _opened(gateway, user_id, member, Cursor.parse(last_id))
 
     try:
-        return await at_owner(request, user_id, answer)
+        return await at_owner(request, user_id, answer, admit=admit)
     except Problem as problem:
         # EventSource gives up for good on any status but 200, and comes back by itself after a stream that ends.
         if problem.kind in (ProblemKind.NO_OWNER, ProblemKind.NOT_READY) and ticket is None:
@@ -176,7 +179,7 @@ async def stream(
 
 
 @router.post(
-    "/v1/users/{user_id:path}/tickets",
+    "/v1/users/{user_id:any}/tickets",
     summary="A ticket for the stream of a member",
     status_code=201,
     responses={201: json_answer("A ticket.", TicketAnswer), **statuses_of(*COMMON)},
@@ -223,6 +226,13 @@ def _message(member: MemberState, kind: Kind, bundle: str | None) -> Newest | No
     return message
 
 
+def _view(request: Request, user_id: str, bundle: str) -> BundleView:
+    view = gateway_of(request).bundles.view(bundle)
+    if view is None:
+        raise Problem(ProblemKind.UNKNOWN_BUNDLE, f"{user_id!r} has no message, and bundle {bundle} is not in memory")
+    return view
+
+
 def _use(gateway: Gateway, request: Request, ticket: str, user_id: str) -> None:
     """Uses a ticket up, and counts the request as one of its member; a wrong one as one of its address.
 
@@ -239,10 +249,6 @@ def _use(gateway: Gateway, request: Request, ticket: str, user_id: str) -> None:
 
 
 def _opened(gateway: Gateway, user_id: str, member: MemberState | None, cursor: Cursor) -> Response:
-    if gateway.streams.num_open >= gateway.settings.gateway_max_streams:
-        raise Problem(
-            ProblemKind.TOO_MANY_STREAMS, f"{gateway.streams.num_open} are open; allowed: gateway_max_streams"
-        )
     if gateway.is_ending:
         return Response(RETRY + bye("stopping"), media_type=EVENT_STREAM)
     slot = gateway.streams.open(user_id)

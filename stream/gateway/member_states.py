@@ -7,7 +7,7 @@ the gateway does so. The newest message of the bundle before is kept beside it, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
 from itertools import islice
 
@@ -78,6 +78,10 @@ OnTaken = Callable[[Kind, MemberState, Newest], None]
 """Called with each message that became a member's newest."""
 
 
+def _nobody(kind: Kind, member: MemberState, message: Newest) -> None:
+    """Tells nobody."""
+
+
 class MemberStates:
     """Owned by the event loop. At most ``max_members`` and roughly ``max_bytes``: those that changed longest ago go first."""
 
@@ -86,7 +90,7 @@ class MemberStates:
         *,
         max_members: int,
         max_bytes: int,
-        on_taken: OnTaken = lambda kind, member, newest: None,
+        on_taken: OnTaken = _nobody,
         on_evicted: Callable[[], None] = lambda: None,
     ) -> None:
         self._max_members, self._max_bytes = max_members, max_bytes
@@ -113,6 +117,15 @@ class MemberStates:
 
     def take(self, kind: Kind, partition: int, key: bytes | None, value: bytes | None) -> ReadOutcome:
         """Takes a record of a topic; ``partition``: of that topic. Cost: 3 µs."""
+        return self._take(kind, partition, key, value, self._on_taken)
+
+    def take_stored(self, kind: Kind, partition: int, key: bytes, value: bytes) -> ReadOutcome:
+        """Takes a message out of the store: nobody is told, since nothing has changed."""
+        return self._take(kind, partition, key, value, _nobody)
+
+    def _take(
+        self, kind: Kind, partition: int, key: bytes | None, value: bytes | None, on_taken: OnTaken
+    ) -> ReadOutcome:
         try:
             head = _decode_head(value or b"")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -120,16 +133,13 @@ class MemberStates:
         if key is None or key != head.user_id.encode():
             return ReadOutcome.UNREADABLE
         assert value is not None
-        if (
-            b"\n" in value or b"\r" in value
-        ):  # between tokens only: JSON escapes them in texts. An event's data is one line.
+        # An event's data is one line. They can only be between tokens: JSON escapes them in texts.
+        if b"\n" in value or b"\r" in value:
             value = value.replace(b"\r", b" ").replace(b"\n", b" ")
-        return self.put(
-            kind, partition, head.user_id, Newest(head.source.partition, head.source.offset, head.bundle, value)
-        )
+        message = Newest(head.source.partition, head.source.offset, head.bundle, value)
+        return self._put(kind, partition, head.user_id, message, on_taken)
 
-    def put(self, kind: Kind, partition: int, user_id: str, message: Newest) -> ReadOutcome:
-        """Takes a message, unless the member has the same or a newer one."""
+    def _put(self, kind: Kind, partition: int, user_id: str, message: Newest, on_taken: OnTaken) -> ReadOutcome:
         member = self._members.get(user_id)
         if member is None:
             member = MemberState(user_id, partition, {}, {})
@@ -144,7 +154,7 @@ class MemberStates:
         self._members.move_to_end(user_id)
         self.num_bytes += member.num_bytes - held
         self._evict()
-        self._on_taken(kind, member, message)
+        on_taken(kind, member, message)
         return ReadOutcome.TAKEN
 
     def keep_partitions(self, partitions: Collection[int]) -> None:
@@ -160,7 +170,3 @@ class MemberStates:
             self.num_bytes -= oldest.num_bytes
             self.num_evicted += 1
             self._on_evicted()
-
-
-Topics = Mapping[str, Kind]
-"""Which kind of message each topic has."""

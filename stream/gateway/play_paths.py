@@ -19,11 +19,10 @@ from stream.ops.metrics import SentPlay
 from stream.settings import MAX_PLAY_BYTES
 from stream.wire.codec import RejectedPlay
 from stream.wire.messages import Play
+from stream.wire.output_headers import TRACE_PARENT, TRACE_STATE, trace_context
 
 router = APIRouter(tags=["plays"])
 _STATUS = {RejectReason.OVERSIZED: 413, RejectReason.EMPTY: 400, RejectReason.MALFORMED: 400}
-#: W3C trace context: what came with the request goes with the play, and with what is answered to it.
-_TRACE = ("traceparent", "tracestate")
 
 
 @router.post(
@@ -56,9 +55,13 @@ async def plays(request: Request, caller: Annotated[Caller, Depends(checked_call
         status = _STATUS.get(play.reason, 422)
         raise Problem(ProblemKind.REJECTED_PLAY, play.detail, status=status, reason=play.reason.value)
     caller.check_reaches(play.user_id)
-    trace = [(name, found.encode("latin-1")) for name in _TRACE if (found := request.headers.get(name))]
+    trace = [
+        (name, found.encode("latin-1"))
+        for name in (TRACE_PARENT, TRACE_STATE)
+        for found in request.headers.getlist(name)
+    ]
     try:
-        sent = await gateway.plays.send(play, value, trace)
+        sent = await gateway.plays.send(play, value, trace_context(trace))
     except BrokerError as error:
         counted.labels(SentPlay.FAILED).inc()
         raise Problem(ProblemKind.BROKER_AWAY, f"{error}; send it again: a repeat changes nothing") from None

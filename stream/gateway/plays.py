@@ -86,6 +86,7 @@ class PlaySender:
         Raises: BrokerError when it did not take it in time. The play may have been sent all the same.
         """
         topic, key = self._settings.plays_topic, play.user_id.encode()
+        producer = None
         try:
             async with asyncio.timeout(SEND_DEADLINE_S):
                 producer = await self._started()
@@ -99,7 +100,7 @@ class PlaySender:
                     timestamp_ms=time.time_ns() // 1_000_000,
                 )
         except (KafkaError, TimeoutError) as error:
-            await self._drop()
+            await self._drop(producer)
             raise BrokerError(f"the play was not acknowledged: {error!r}") from error
         return PlayAnswer(event_id=play.event_id, topic=topic, partition=sent.partition, offset=sent.offset)
 
@@ -109,10 +110,14 @@ class PlaySender:
                 self._producer = await start_producer(self._settings)
             return self._producer
 
-    async def _drop(self) -> None:
-        """The next play is sent by a new producer: after a batch that failed, an idempotent one is refused everything."""
+    async def _drop(self, failed: AIOKafkaProducer | None) -> None:
+        """The next play is sent by a new producer: after a batch that failed, an idempotent one is refused everything.
+
+        Of several plays that a producer could not send, the first one drops it: the others find a new one, and leave it alone.
+        """
         async with self._renewing:
-            producer, self._producer = self._producer, None
-        if producer is not None:
-            logger.warning("a play could not be sent; going on with a new producer")
-            await close_producer(producer)
+            if failed is None or self._producer is not failed:
+                return
+            self._producer = None
+        logger.warning("a play could not be sent; going on with a new producer")
+        await close_producer(failed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterator
@@ -27,7 +28,7 @@ from stream.gateway.member_states import Kind, MemberState, MemberStates, Newest
 from stream.gateway.ownership import Ownership
 from stream.gateway.plays import PlayCheck, PlaySender
 from stream.gateway.rates import RequestRates
-from stream.gateway.state_reader import StateReader
+from stream.gateway.state_reader import SESSION_TIMEOUT_S, StateReader
 from stream.gateway.state_store import StateStore
 from stream.gateway.status import PipelineStatus
 from stream.gateway.streams import Streams
@@ -74,6 +75,7 @@ class GatewayProcess:
         """
         try:
             access = Access(self.settings)
+            _check_address(self.settings)
             play_check = PlayCheck(load_domain(self.settings.domain))
             listening = _listen(self.settings)
             with contextlib.closing(listening):
@@ -96,6 +98,7 @@ class GatewayProcess:
             if self.gateway is not None:
                 self.gateway.is_ending = True
                 self.gateway.streams.end_all("stopping")
+                self.gateway.forwarder.end_all("stopping")
             stopped.cancel()
             working.cancel()
             await asyncio.wait({stopped, working})
@@ -104,10 +107,8 @@ class GatewayProcess:
 
     async def _serve(self, access: Access, play_check: PlayCheck, listening: socket.socket) -> None:
         settings, metrics = self.settings, self.metrics
-        ownership = Ownership(
-            settings.gateway_address or f"http://{_host(settings)}:{self.port}", await self._partitions()
-        )
-        streams = Streams(metrics.gateway_skipped_events.inc)
+        ownership = Ownership(self._address(), await self._partitions())
+        streams = Streams(settings.gateway_max_streams, metrics.gateway_skipped_events.inc)
         status = PipelineStatus([url for url in settings.gateway_scrape.split(",") if url])
 
         store = None if settings.gateway_store is None else StateStore(settings, metrics.gateway_store_failures.inc)
@@ -160,6 +161,7 @@ class GatewayProcess:
             server = _Server(
                 uvicorn.Config(
                     create_app(gateway),
+                    http="httptools",  # h11 passes paths on that this app must not see
                     log_config=None,
                     access_log=False,
                     lifespan="off",
@@ -176,6 +178,9 @@ class GatewayProcess:
             self._reader = await stack.enter_async_context(reader)
             running = [reader.run(), bundles.run(), _raise_when_done(serving)]
             await first_to_end(*running, *([] if store is None else [store.run()]))
+
+    def _address(self) -> str:
+        return self.settings.gateway_address or f"http://{_host(self.settings)}:{self.port}"
 
     async def _partitions(self) -> int:
         """The number of partitions of both output topics.
@@ -223,6 +228,8 @@ class GatewayProcess:
             return "not connected to the broker yet"
         if self._reader is None or not self._reader.is_member:
             return "not in the group yet"
+        if self._reader.is_cut_off:
+            return f"no answer of the broker for {SESSION_TIMEOUT_S:.0f} s"
         behind = self.gateway.ownership.own - set(self._reader.ready_partitions)
         return f"partition {', '.join(map(str, sorted(behind)))} is being read" if behind else None
 
@@ -265,6 +272,19 @@ def _listen(settings: Settings) -> socket.socket:
         ) from None
     listening.setblocking(False)
     return listening
+
+
+def _check_address(settings: Settings) -> None:
+    """Raises: ConfigError where other gateways would be told an address that is none."""
+    try:
+        is_any = ipaddress.ip_address(settings.gateway_host).is_unspecified
+    except ValueError:
+        return
+    if is_any and not settings.gateway_address:
+        raise ConfigError(
+            f"gateway_host is {settings.gateway_host}, every address of this machine: set gateway_address to the URL at which "
+            f"other gateways reach this one, such as http://gateway-1:{settings.gateway_port}"
+        )
 
 
 def _host(settings: Settings) -> str:

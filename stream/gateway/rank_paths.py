@@ -45,7 +45,7 @@ _decode_request = msgspec.json.Decoder(RankRequest).decode
 
 
 @router.post(
-    "/v1/users/{user_id:path}/rank",
+    "/v1/users/{user_id:any}/rank",
     summary="Candidates in a member's order",
     openapi_extra=json_body(RankRequest),
     responses={

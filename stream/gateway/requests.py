@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Path, Query, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 
 from intentrec_core.limits import MAX_ID_BYTES
@@ -16,6 +17,15 @@ from stream.gateway.problems import Problem, ProblemKind
 if TYPE_CHECKING:
     from stream.gateway.bundle_view import BundleView
     from stream.gateway.member_states import MemberState
+
+
+class _AnyText(PathConvertor):
+    """A part of a path that may have any character in it: ids of plays may have slashes and line breaks."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", _AnyText())
 
 UserId = Annotated[
     str, Path(min_length=1, max_length=MAX_ID_BYTES, description="user_id of the member, as in its plays.")
@@ -54,8 +64,12 @@ async def at_owner(
     user_id: str,
     answer: Callable[[MemberState | None], Awaitable[Response] | Response],
     body: bytes | None = None,
+    *,
+    admit: Callable[[], None] = lambda: None,
 ) -> Response:
     """Answers a request about a member where its state is: here, or by passing the request on to the member's gateway, once.
+
+    ``admit`` is called here before the member is looked up, which may take a while; whatever it raises refuses the request.
 
     Raises: Problem (invalid_request, not_ready, no_owner).
     """
@@ -67,10 +81,17 @@ async def at_owner(
         raise Problem(ProblemKind.NO_OWNER, "the gateways are sharing the members: ask again")
     if owner != gateway.ownership.address:
         return await gateway.forwarder.forward(request, owner, body)
+    _check_ready(gateway, partition)
+    admit()
+    member = await gateway.member(user_id)
+    _check_ready(gateway, partition)  # it may have moved while the store was asked
+    found = answer(member)
+    return found if isinstance(found, Response) else await found
+
+
+def _check_ready(gateway: Gateway, partition: int) -> None:
     if not gateway.is_ready(partition):
         raise Problem(ProblemKind.NOT_READY, "messages of the last while are being read: ask again")
-    found = answer(await gateway.member(user_id))
-    return found if isinstance(found, Response) else await found
 
 
 def current_view(request: Request) -> BundleView:

@@ -5,6 +5,9 @@
 
 Nothing is committed: what a gateway knows of a member comes from the log and the store alone. A partition that is taken away is
 dropped with its members, and their streams end, so that their readers find the new owner.
+
+A gateway that cannot reach the broker is not told that its partitions were given to others. So it asks the broker something every
+two seconds, and without an answer for as long as the group waits for a silent member, no partition is ready.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ from typing import TYPE_CHECKING, Self
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from intentrec_core.errors import BrokerError
+from intentrec_core.errors import BrokerError, StateError
 from stream.gateway.member_states import Kind, MemberStates
 from stream.gateway.ownership import Ownership, sharing_assignor
-from stream.kafka.clients import close_consumer, consumer_options
+from stream.kafka.clients import close_consumer, closed_on_failure, consumer_options
 from stream.ops.metrics import ReadOutcome
+from stream.ops.process_end import first_to_end
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -36,7 +40,9 @@ _RETRY_S = 1.0
 #: Some milliseconds of work between two turns of the event loop, so that requests go on while an hour is read back.
 _MAX_RECORDS = 1000
 #: Kafka's lowest. A gateway that is taken for dead too early loses nothing but the time to read its partitions back.
-_SESSION_TIMEOUT_S = 6.0
+SESSION_TIMEOUT_S = 6.0
+#: How often the broker is asked, and how long its answer may take.
+_TOUCH_S = 2.0
 #: Members of the group have nothing to finish before they join again: they do so at their next heartbeat.
 _REBALANCE_TIMEOUT_S, _HEARTBEAT_S = 4.0, 1.0
 
@@ -44,7 +50,8 @@ _REBALANCE_TIMEOUT_S, _HEARTBEAT_S = 4.0, 1.0
 class StateReader:
     """An async context manager, owned by the event loop. :meth:`run` reads until it is cancelled.
 
-    ``on_moved``: called with the partitions that this gateway has from now on, once others were taken away.
+    ``on_moved``: called with the partitions that this gateway has from now on, once others were taken away; with none when it is
+    cut off from the broker.
     """
 
     def __init__(
@@ -55,15 +62,17 @@ class StateReader:
         *,
         on_moved: Callable[[Collection[int]], None] = lambda own: None,
         on_read: Callable[[Kind, ReadOutcome], None] = lambda kind, outcome: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._ownership, self._states = settings, ownership, states
-        self._on_moved, self._on_read = on_moved, on_read
+        self._on_moved, self._on_read, self._clock = on_moved, on_read, clock
         self._kinds = {settings.intents_topic: Kind.INTENTS, settings.recommendations_topic: Kind.RECOMMENDATIONS}
         #: Where to go on in each partition, and up to where it has to be read before it is ready.
         self._next: dict[TopicPartition, int] = {}
         self._until: dict[TopicPartition, int] = {}
         self._to_open: set[TopicPartition] = set()
         self.is_member = False
+        self._answered_s = clock()
 
     async def __aenter__(self) -> Self:
         """Connects and joins the group.
@@ -77,21 +86,19 @@ class StateReader:
             group_id=f"{settings.app_id}-gateway",
             auto_offset_reset="earliest",
             partition_assignment_strategy=(sharing_assignor(self._ownership, topics),),
-            session_timeout_ms=int(_SESSION_TIMEOUT_S * 1000),
+            session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
             heartbeat_interval_ms=int(_HEARTBEAT_S * 1000),
             rebalance_timeout_ms=int(_REBALANCE_TIMEOUT_S * 1000),
             fetch_max_wait_ms=_POLL_MS,
         )
         self._consumer.subscribe(topics, listener=_Listener(self))
-        try:
-            async with asyncio.timeout(_START_DEADLINE_S):
-                await self._consumer.start()
-        except (TimeoutError, KafkaError) as error:
-            await close_consumer(self._consumer)
-            raise BrokerError(f"the broker {settings.broker} cannot be read: {error!r}; is it up?") from error
-        except BaseException:  # a cancellation too: what was begun must be closed
-            await close_consumer(self._consumer)
-            raise
+        async with closed_on_failure(self._consumer):
+            try:
+                async with asyncio.timeout(_START_DEADLINE_S):
+                    await self._consumer.start()
+            except (TimeoutError, KafkaError) as error:
+                raise BrokerError(f"the broker {settings.broker} cannot be read: {error!r}; is it up?") from error
+        self._answered_s = self._clock()
         return self
 
     async def __aexit__(
@@ -103,7 +110,12 @@ class StateReader:
     def is_ready(self, partition: int) -> bool:
         """Whether the partition is this gateway's, and was read to where its topics ended when it came."""
         parts = [TopicPartition(topic, partition) for topic in self._kinds]
-        return all(part in self._next and part not in self._until for part in parts)
+        return not self.is_cut_off and all(part in self._next and part not in self._until for part in parts)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the broker has been silent for so long that the group may have given the partitions to others."""
+        return self._clock() - self._answered_s > SESSION_TIMEOUT_S
 
     @property
     def ready_partitions(self) -> list[int]:
@@ -111,7 +123,45 @@ class StateReader:
         return [number for number in sorted(self._ownership.own) if self.is_ready(number)]
 
     async def run(self) -> None:
-        """Reads until it is cancelled; retries when the broker fails."""
+        """Reads until it is cancelled; retries when the broker fails.
+
+        Raises: StateError when a topic has another number of partitions than at the start.
+        """
+        await first_to_end(self._keep_reading(), self._keep_in_touch())
+
+    async def _keep_in_touch(self) -> None:
+        was_cut_off = False
+        while True:
+            await self._touch()
+            is_cut_off = self.is_cut_off
+            if is_cut_off and not was_cut_off:
+                logger.warning("no answer of the broker for %.0f s: not ready, streams are ended", SESSION_TIMEOUT_S)
+                self._on_moved(())
+            elif was_cut_off and not is_cut_off:
+                logger.info("the broker answers again")
+            was_cut_off = is_cut_off
+            self._check_partitions()
+            await asyncio.sleep(_TOUCH_S)
+
+    async def _touch(self) -> None:
+        try:
+            async with asyncio.timeout(_TOUCH_S):
+                await self._consumer.topics()
+        except (TimeoutError, KafkaError, OSError):
+            return
+        self._answered_s = self._clock()
+
+    def _check_partitions(self) -> None:
+        """Raises: StateError."""
+        for topic in self._kinds:
+            known = self._consumer.partitions_for_topic(topic)
+            if known and len(known) != self._ownership.num_partitions:
+                raise StateError(
+                    f"{topic} has {len(known)} partitions now, {self._ownership.num_partitions} when the gateway started: "
+                    "start it again"
+                )
+
+    async def _keep_reading(self) -> None:
         while True:
             try:
                 if self._to_open:

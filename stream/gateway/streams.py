@@ -112,16 +112,21 @@ class SlotOfAllMembers(StreamSlot):
 
 
 class Streams:
-    """The open streams by member. Owned by the event loop."""
+    """The open streams by member, at most ``max_open`` in all. Owned by the event loop."""
 
-    def __init__(self, on_skipped: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, max_open: int, on_skipped: Callable[[], None] = lambda: None) -> None:
+        self._max_open = max_open
         self._slots: dict[str, set[StreamSlot]] = {}
         self._of_all: set[SlotOfAllMembers] = set()
         self._on_skipped = on_skipped
         self.num_open = 0
 
     def open_all(self) -> SlotOfAllMembers:
-        """A slot that gets the messages of all members from now on."""
+        """A slot that gets the messages of all members from now on.
+
+        Raises: Problem (too_many_streams) where as many are open as may be.
+        """
+        self._check_room()
         slot = SlotOfAllMembers()
         self._of_all.add(slot)
         self.num_open += 1
@@ -135,14 +140,19 @@ class Streams:
     def open(self, user_id: str) -> StreamSlot:
         """A slot that gets the member's messages from now on.
 
-        Raises: Problem (too_many_streams) where the member has as many as one may have.
+        Raises: Problem (too_many_streams) where as many are open as may be, in all or of one member.
         """
+        self._check_room()
         if len(self._slots.get(user_id, ())) >= MAX_OF_MEMBER:
             raise Problem(ProblemKind.TOO_MANY_STREAMS, f"{MAX_OF_MEMBER} of this member are open: close one")
         slot = StreamSlot()
         self._slots.setdefault(user_id, set()).add(slot)
         self.num_open += 1
         return slot
+
+    def _check_room(self) -> None:
+        if self.num_open >= self._max_open:
+            raise Problem(ProblemKind.TOO_MANY_STREAMS, f"{self.num_open} are open; allowed: gateway_max_streams")
 
     def close(self, user_id: str, slot: StreamSlot) -> None:
         """The stream of a slot has ended."""

@@ -30,6 +30,8 @@ from tests.worlds.tiny_world import START_MS
 
 pytestmark = pytest.mark.timeout(240)
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 @pytest.fixture
 def rig(embedded_broker: Broker, make_rig: RigMaker) -> Rig:
@@ -39,16 +41,16 @@ def rig(embedded_broker: Broker, make_rig: RigMaker) -> Rig:
 def test_the_newest_messages_of_a_member_are_answered_as_they_are(rig: Rig) -> None:
     async def body() -> None:
         async with messages(rig.settings) as written:
-            await written.answer("a/ü")
-            await written.answer("a/ü")
+            await written.answer("a/ü\n")
+            await written.answer("a/ü\n")
             async with running(rig.settings) as gateway:
-                found = await gateway.get("/v1/users/a%2F%C3%BC/recommendations")
-                assert (found["user_id"], found["event_id"], len(found["items"])) == ("a/ü", "e1", 5)
-                cut = await gateway.get("/v1/users/a%2F%C3%BC/recommendations?k=2")
+                found = await gateway.get("/v1/users/a%2F%C3%BC%0A/recommendations")
+                assert (found["user_id"], found["event_id"], len(found["items"])) == ("a/ü\n", "e1", 5)
+                cut = await gateway.get("/v1/users/a%2F%C3%BC%0A/recommendations?k=2")
                 assert cut == found | {"items": found["items"][:2]}
-                assert (await gateway.get("/v1/users/a%2F%C3%BC/intents"))["primary"]["label"] == "drama"
-                offset = await written.answer("a/ü")
-                await until(lambda: gateway.answers("/v1/users/a%2F%C3%BC/intents", f"e{offset}"))
+                assert (await gateway.get("/v1/users/a%2F%C3%BC%0A/intents"))["primary"]["label"] == "drama"
+                offset = await written.answer("a/ü\n")
+                await until(lambda: gateway.answers("/v1/users/a%2F%C3%BC%0A/intents", f"e{offset}"))
 
     asyncio.run(body())
 
@@ -97,6 +99,12 @@ def test_a_member_nobody_has_seen_gets_what_is_popular_marked_so(
                 "items": [],
                 "hidden_by": [hiding],
             }
+            of_bundle = "/v1/users/new/recommendations?k=3&bundle="
+            assert await gateway.get(of_bundle + bundle.version) == popular
+            status, found = await gateway.ask(of_bundle + "b000000000000")
+            assert (status, found["type"]) == (404, "urn:intentrec:problem:unknown-bundle")
+            status, found = await gateway.ask("/v1/items?q=" + "+".join("abcdefghi"))
+            assert (status, found["detail"]) == (400, "q has 9 words; allowed: 8")
             rows = await gateway.get("/v1/users/new/rows")
             assert rows == {"user_id": "new", "known": False, "bundle": bundle.version, "rows": []}
             first = (await gateway.get("/v1/items?q=ITEM+7&limit=5"))["items"][0]
@@ -166,7 +174,7 @@ def test_a_play_is_in_the_topic_with_key_and_partition_before_the_client_is_told
     async def body() -> dict[str, Any]:
         async with running(rig.settings) as gateway:
             play = {"event_id": "e1", "user_id": "ü", "item_id": "i1", "ts": rig.began_ms, "later": True}
-            status, sent = await gateway.ask("/v1/plays", "POST", json=play, headers={"traceparent": "00-ab-cd-01"})
+            status, sent = await gateway.ask("/v1/plays", "POST", json=play, headers={"traceparent": TRACE})
             assert (status, sent["event_id"], sent["topic"]) == (202, "e1", rig.settings.plays_topic)
             assert sent["partition"] == home_partition("ü".encode(), NUM_PARTITIONS)
             return sent
@@ -174,7 +182,7 @@ def test_a_play_is_in_the_topic_with_key_and_partition_before_the_client_is_told
     sent = asyncio.run(body())
     (record,) = rig.outputs(rig.settings.plays_topic)
     assert (record.key, json.loads(record.value)["event_id"]) == ("ü".encode(), "e1")
-    assert record.headers == {"traceparent": b"00-ab-cd-01"}
+    assert record.headers == {"traceparent": bTRACE}
     assert sent["offset"] == 0
 
 
@@ -235,6 +243,23 @@ def test_two_gateways_share_the_members_and_one_takes_over_when_the_other_is_kil
             async with stream(first, f"{path}/stream?last_event_id={seen[-1].id}") as events:
                 assert [(await events.next()).data["event_id"] for _ in range(2)] == [f"e{offset}"] * 2
             assert len(await first.partitions()) == NUM_PARTITIONS
+
+    asyncio.run(body())
+
+
+def test_a_gateway_that_ends_says_goodbye_on_the_streams_that_it_passes_on(rig: Rig) -> None:
+    async def body() -> None:
+        users = [f"u{n}" for n in range(12)]
+        async with running(rig.settings) as first, running(rig.settings) as second:
+            await until(lambda: _have(2, first, second))
+            taken = set(await second.partitions())
+            there = next(user for user in users if home_partition(user.encode(), NUM_PARTITIONS) in taken)
+            async with stream(first, f"/v1/users/{there}/stream") as events:
+                assert first.process is not None
+                first.process.stop()
+                last = await events.next()
+                assert last is not None
+                assert (last.kind, last.data) == ("bye", {"reason": "stopping"})
 
     asyncio.run(body())
 

@@ -12,6 +12,10 @@ TEST_ACCESS, TEST_STATES, TEST_STREAMS = (
     f"{UNIT}/test_member_states.py",
     f"{UNIT}/test_streams.py",
 )
+TEST_CUT_OFF = (
+    f"{UNIT}/test_state_reader.py"
+    "::test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_until_it_does"
+)
 TEST_TOKENS = f"{TEST_GATEWAY}::test_a_token_of_one_member_never_reaches_another"
 
 GATEWAYS = (
@@ -140,5 +144,138 @@ GATEWAYS = (
             ),
         ),
         (f"{UNIT}/test_process.py",),
+    ),
+    Mutant(
+        "a gateway that is cut off from the broker goes on answering",
+        (Edit(f"{GATEWAY}/state_reader.py", "return not self.is_cut_off and all(", "return all("),),
+        (TEST_CUT_OFF, "tests/faults/test_gateway_cut_off.py"),
+    ),
+    Mutant(
+        "streams of a gateway that is cut off stay open",
+        (Edit(f"{GATEWAY}/state_reader.py", "                self._on_moved(())\n", ""),),
+        (TEST_CUT_OFF,),
+    ),
+    Mutant(
+        "a gateway goes on with a number of partitions that is no longer true",
+        (Edit(f"{GATEWAY}/state_reader.py", "known and len(known) != self._ownership.num_partitions", "False"),),
+        (f"{UNIT}/test_state_reader.py::test_another_number_of_partitions_ends_the_gateway",),
+    ),
+    Mutant(
+        "pages of other sites reach a gateway without a key",
+        (Edit(f"{GATEWAY}/app.py", "if not gateway.access.needs_token:", "if False:"),),
+        (f"{UNIT}/test_app.py::test_pages_of_others_are_refused_where_there_is_no_key",),
+    ),
+    Mutant(
+        "a foreign name that leads to this machine is answered",
+        (
+            Edit(
+                f"{GATEWAY}/foreign_pages.py",
+                "if host and not is_loopback(name) and name != self._own_host:",
+                "if False:",
+            ),
+        ),
+        (f"{UNIT}/test_foreign_pages.py",),
+    ),
+    Mutant(
+        "a page of another origin sends plays",
+        (
+            Edit(
+                f"{GATEWAY}/foreign_pages.py",
+                "if origin is not None and origin not in own",
+                "if False and origin not in own",
+            ),
+        ),
+        (f"{UNIT}/test_foreign_pages.py::test_a_page_of_another_origin_sends_nothing",),
+    ),
+    Mutant(
+        "one member can take every stream",
+        (Edit(f"{GATEWAY}/streams.py", "if len(self._slots.get(user_id, ())) >= MAX_OF_MEMBER:", "if False:"),),
+        (f"{TEST_STREAMS}::test_one_member_cannot_take_every_stream",),
+    ),
+    Mutant(
+        "streams of all members are not bounded",
+        (
+            Edit(
+                f"{GATEWAY}/streams.py",
+                "        self._check_room()\n        slot = SlotOfAllMembers()\n",
+                "        slot = SlotOfAllMembers()\n",
+            ),
+        ),
+        (f"{TEST_STREAMS}::test_all_streams_together_are_bounded_those_of_all_members_too",),
+    ),
+    Mutant(
+        "a single key refuses tokens that name one",
+        (
+            Edit(
+                f"{GATEWAY}/access.py",
+                "keys[0] if len(keys) == 1 and keys[0].kid is None else KeySet(keys)",
+                "KeySet(keys)",
+            ),
+        ),
+        (f"{TEST_ACCESS}::test_a_single_key_without_a_kid_is_for_tokens_with_any",),
+    ),
+    Mutant(
+        "a message out of the store is told as a change",
+        (
+            Edit(
+                f"{GATEWAY}/member_states.py",
+                "return self._take(kind, partition, key, value, _nobody)",
+                "return self._take(kind, partition, key, value, self._on_taken)",
+            ),
+        ),
+        (f"{TEST_STATES}::test_a_message_out_of_the_store_is_known_and_nobody_is_told",),
+    ),
+    Mutant(
+        "the store is asked for whoever sends a wrong ticket",
+        (
+            Edit(
+                f"{GATEWAY}/requests.py",
+                "    admit()\n    member = await gateway.member(user_id)\n",
+                "    member = await gateway.member(user_id)\n    admit()\n",
+            ),
+        ),
+        (f"{UNIT}/test_requests.py::test_what_admits_a_request_is_asked_before_the_store_is",),
+    ),
+    Mutant(
+        "a member that moves while the store is asked is answered by its old gateway",
+        (
+            Edit(
+                f"{GATEWAY}/requests.py",
+                "    _check_ready(gateway, partition)  # it may have moved while the store was asked\n",
+                "",
+            ),
+        ),
+        (f"{UNIT}/test_requests.py::test_a_partition_that_moves_while_the_store_is_asked_is_not_answered_here",),
+    ),
+    Mutant(
+        "a path names the machine that a request is passed on to",
+        (Edit(f"{GATEWAY}/forwarder.py", 'if not raw_path.startswith("/v1/"):', "if False:"),),
+        (f"{UNIT}/test_forwarder.py::test_a_path_that_would_name_another_machine_is_not_passed_on",),
+    ),
+    Mutant(
+        "the end of a stream that is passed on makes a whole event of a half one",
+        (
+            Edit(
+                f"{GATEWAY}/forwarder.py",
+                "self._end_reason is not None and is_between_events",
+                "self._end_reason is not None",
+            ),
+        ),
+        (f"{UNIT}/test_forwarder.py::test_a_stream_that_is_passed_on_ends_as_an_own_one_does",),
+    ),
+    Mutant(
+        "streams that are passed on do not end in order",
+        (Edit(f"{GATEWAY}/process.py", '                self.gateway.forwarder.end_all("stopping")\n', ""),),
+        (f"{TEST_GATEWAY}::test_a_gateway_that_ends_says_goodbye_on_the_streams_that_it_passes_on",),
+    ),
+    Mutant(
+        "a play that fails drops the producer of others",
+        (Edit(f"{GATEWAY}/plays.py", "if failed is None or self._producer is not failed:", "if failed is None:"),),
+        (f"{UNIT}/test_plays.py::test_plays_that_fail_together_drop_their_producer_and_not_the_next_one",),
+    ),
+    Mutant(
+        "a failure of the gateway has no headers and is not counted",
+        (Edit(f"{GATEWAY}/app.py", "    app.add_middleware(FailedRequests)", "    app.add_middleware(SafeResponses)"),),
+        (f"{UNIT}/test_app.py::test_a_mistake_of_ours_is_a_problem_with_all_headers_and_counts_as_failed",),
     ),
 )

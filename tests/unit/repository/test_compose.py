@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("intentrec")}
-LONG_RUNNING = ("kafka", "worker-1", "worker-2", "trainer", "prometheus")
+LONG_RUNNING = ("kafka", "worker-1", "worker-2", "trainer", "gateway", "prometheus")
 
 
 def test_all_parts_are_there() -> None:
-    assert {"kafka", "topics", "worker-1", "worker-2", "trainer", "prometheus"} <= set(SERVICES)
+    assert {*LONG_RUNNING, "topics"} <= set(SERVICES)
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
@@ -64,6 +64,21 @@ def test_what_a_process_writes_to_is_writable(name: str, folder: str) -> None:
     writable = [parts[1] for parts in volumes if parts[2:] != ["ro"]]
     writable += [mount.split(":")[0] for mount in service["tmpfs"] if "uid=10001" in mount]
     assert path in writable
+
+
+def test_the_gateway_asks_for_a_token_and_is_reached_where_it_says() -> None:
+    """In its container it serves every address; without a key it would refuse to start, and its console shows every process."""
+    environment = OURS["gateway"]["environment"]
+    key = environment["INTENTREC_GATEWAY_KEY_FILE"]
+    assert OURS["gateway-key"]["environment"]["INTENTREC_GATEWAY_KEY_FILE"] == key
+    folder = key.rsplit("/", 1)[0]
+    assert f"keys:{folder}" in OURS["gateway-key"]["volumes"]
+    assert f"keys:{folder}:ro" in OURS["gateway"]["volumes"]
+    assert folder in (ROOT / "deploy/docker/Dockerfile").read_text()
+    assert environment["INTENTREC_GATEWAY_ADDRESS"] == "http://gateway:9470"
+    assert OURS["gateway"]["ports"] == ["127.0.0.1:9470:9470"]
+    scraped = {f"http://{name}:9464" for name in ("worker-1", "worker-2", "trainer")}
+    assert set(environment["INTENTREC_GATEWAY_SCRAPE"].split(",")) == scraped
 
 
 def test_ports_are_published_on_loopback_only() -> None:
@@ -126,7 +141,7 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
 def test_metrics_are_scraped_from_every_process_at_the_port_it_is_told() -> None:
     scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
     targets = {target for job in scraped for static in job["static_configs"] for target in static["targets"]}
-    for name in ("worker-1", "worker-2", "trainer"):
+    for name in ("worker-1", "worker-2", "trainer", "gateway"):
         environment = OURS[name]["environment"]
         assert f"{name}:{environment['INTENTREC_METRICS_PORT']}" in targets
         assert environment["INTENTREC_METRICS_HOST"] == "0.0.0.0"

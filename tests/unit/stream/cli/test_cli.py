@@ -22,11 +22,13 @@ from intentrec_core.errors import BrokerError, BundleError, ConfigError, DataErr
 from intentrec_core.plays.table import PlayRow, plays_table
 from stream.cli import root
 from stream.cli.data_source import load_data, load_plays
+from stream.gateway.access import Access, Caller
+from stream.settings import Settings
 from tests.worlds.bundle_files import half_bundle
 
 COMMANDS = (
     "data", "import", "domain", "train", "eval", "broker", "topics", "worker", "trainer", "replay", "simulate", "demo", "bundle",
-    "dlq", "state", "forget", "doctor", "explain",
+    "dlq", "state", "forget", "doctor", "explain", "gateway", "token",
 )  # fmt: skip
 NESTED = (
     ("data", "movielens-100k"),
@@ -153,6 +155,24 @@ def test_an_unknown_setting_in_the_environment_is_refused(
     monkeypatch.setenv("INTENTREC_BROKR", "x")
     assert run("bundle", "list") == 2
     assert "INTENTREC_BROKR" in capsys.readouterr().err
+
+
+def test_a_token_is_all_that_is_printed_and_a_gateway_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = str(tmp_path / "gateway.key")
+    assert run("token", "u7", "--key-file", key, "--make-key") == 0
+    printed = capsys.readouterr()
+    assert "a new secret is in" in printed.err
+    assert Access(Settings(gateway_key_file=Path(key))).caller(f"Bearer {printed.out.strip()}") == Caller("u7")
+    assert run("token", "--make-key", "--key-file", key) == 0
+    assert capsys.readouterr().out == ""
+    assert run("token", "--operator", "--key-file", key) == 0
+    caller = Access(Settings(gateway_key_file=Path(key))).caller(f"Bearer {capsys.readouterr().out.strip()}")
+    assert caller.is_operator
+    for words in (["--key-file", key], ["u7", "--make-key"], ["u7"]):
+        assert run("token", *words) == 2
+        assert "key" in (said := capsys.readouterr().err) or "give USER" in said
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:

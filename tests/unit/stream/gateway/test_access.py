@@ -14,7 +14,7 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
 from intentrec_core.errors import ConfigError
-from stream.gateway.access import TICKET_S, Access, Caller, Tickets
+from stream.gateway.access import TICKET_S, Access, Caller, Tickets, issue_token, make_key
 from stream.gateway.problems import Problem, ProblemKind
 from stream.settings import Settings
 
@@ -233,3 +233,38 @@ def test_a_ticket_works_once_for_its_member_and_in_its_time() -> None:
     assert not is_taken(ticket, "u")
     assert not is_taken("", "u")
     assert set(refusals) == {ProblemKind.INVALID_TICKET}
+
+
+def test_a_token_that_is_issued_is_accepted_for_its_member_and_its_time(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.key"
+    assert make_key(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    secret = file.read_bytes()
+    assert not make_key(file), "tokens of the key that is there stay good"
+    assert file.read_bytes() == secret
+    settings = Settings(gateway_key_file=file, gateway_audience="ui")
+    issued = {
+        who: issue_token(settings, who, is_operator=who == "op", expires_s=60, now_s=NOW_S) for who in ("u", "op")
+    }
+    in_time, late = (Access(settings, clock=lambda now_s=now_s: now_s) for now_s in (NOW_S + 59, NOW_S + 61))
+    assert in_time.caller(f"Bearer {issued['u']}") == Caller("u")
+    assert in_time.caller(f"Bearer {issued['op']}") == Caller("op", is_operator=True)
+    assert refused(late, f"Bearer {issued['u']}") is ProblemKind.INVALID_TOKEN
+
+
+def test_a_key_of_a_jwks_names_itself_in_its_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    keys = [OctKey.import_key(word * 32, {"kid": word}) for word in "ab"]
+    file.write_text(json.dumps({"keys": [key.as_dict(private=True) for key in keys]}))
+    settings = Settings(gateway_key_file=file)
+    assert Access(settings).caller(f"Bearer {issue_token(settings, 'u')}") == Caller("u")
+
+
+@pytest.mark.parametrize("content", [None, KEYS["ES256"].as_pem(private=False)])
+def test_without_a_secret_no_token_is_issued(content: bytes | None, tmp_path: Path) -> None:
+    file = None
+    if content is not None:
+        file = tmp_path / "key"
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match="no secret to sign a token with"):
+        issue_token(Settings(gateway_key_file=file), "u")

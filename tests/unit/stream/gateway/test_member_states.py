@@ -105,3 +105,14 @@ def test_members_of_other_partitions_are_forgotten() -> None:
         take(held, f"u{partition}", 0, at=partition)
     held.keep_partitions({1, 3})
     assert [member.user_id for member in held] == ["u1", "u3"]
+
+
+def test_a_message_out_of_the_store_is_known_and_nobody_is_told() -> None:
+    """It is no change: streams, the store and the pipeline's figures have had it."""
+    told: list[Kind] = []
+    held = states(on_taken=lambda kind, member, newest: told.append(kind))
+    assert held.take_stored(Kind.INTENTS, 0, b"u", message("u", 5)) is ReadOutcome.TAKEN
+    assert held.get("u") is not None
+    assert not told
+    assert take(held, "u", 6) is ReadOutcome.TAKEN
+    assert told == [Kind.INTENTS]

@@ -1,4 +1,4 @@
-"""The socket of a gateway: it is TCP to asyncio too, and an address that cannot be had is one line."""
+"""The socket of a gateway and its address: what cannot be had, or be reached by other gateways, is one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from intentrec_core.errors import ConfigError
-from stream.gateway.process import _listen
+from stream.gateway.process import _check_address, _listen
 from stream.settings import Settings
 
 
@@ -25,3 +25,11 @@ def test_an_address_that_cannot_be_had_is_one_line(host: str) -> None:
         with pytest.raises(ConfigError, match=rf"cannot listen on {host}:{port} .*gateway_port") as raised:
             _listen(Settings(gateway_host=host, gateway_port=port))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_gateway_at_every_address_says_at_which_one_others_reach_it(host: str) -> None:
+    with pytest.raises(ConfigError, match="set gateway_address to the URL"):
+        _check_address(Settings(gateway_host=host))
+    _check_address(Settings(gateway_host=host, gateway_address="http://gateway-1:9470"))
+    _check_address(Settings(gateway_host="10.0.0.5"))

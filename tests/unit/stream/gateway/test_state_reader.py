@@ -1,14 +1,21 @@
-"""When a partition is ready, and what stays over a rebalance. The consumer is a stand-in: what it does is aiokafka's."""
+"""When a partition is ready, what stays over a rebalance, and what a silent broker means.
+
+The consumer is a stand-in: what it does is aiokafka's.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 
+from intentrec_core.errors import StateError
 from stream.gateway.member_states import MemberStates
 from stream.gateway.ownership import Ownership
-from stream.gateway.state_reader import StateReader
+from stream.gateway.state_reader import SESSION_TIMEOUT_S, StateReader
 from stream.settings import Settings
 
 SETTINGS = Settings()
@@ -21,6 +28,8 @@ class NotedConsumer:
     def __init__(self) -> None:
         self.sought: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
+        self.is_silent = False
+        self.num_partitions = 4
 
     def seek(self, source: TopicPartition, offset: int) -> None:
         self.sought[source] = offset
@@ -28,11 +37,31 @@ class NotedConsumer:
     def pause(self, *sources: TopicPartition) -> None:
         self.paused.update(sources)
 
+    async def topics(self) -> set[str]:
+        if self.is_silent:
+            raise KafkaError("no node answers")
+        return set(TOPICS)
 
-def reader(moved: list[Any]) -> tuple[StateReader, Any]:
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return set(range(self.num_partitions))
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def reader(moved: list[Any], clock: Clock | None = None) -> tuple[StateReader, Any]:
     ownership = Ownership("http://g1", 4)
     states = MemberStates(max_members=9, max_bytes=1 << 20)
-    found: Any = StateReader(SETTINGS, ownership, states, on_moved=lambda own: moved.append(set(own)))
+    found: Any = StateReader(
+        SETTINGS, ownership, states, on_moved=lambda own: moved.append(set(own)), clock=clock or Clock()
+    )
     found._consumer = NotedConsumer()
     return found, found._consumer
 
@@ -67,3 +96,56 @@ def test_what_was_here_goes_on_where_it_was_and_what_is_new_waits_until_it_is_op
     assert found._to_open == parts(2)
     assert set(found._next) == parts(1)
     assert moved == [{0, 1}, {1, 2}]
+
+
+def test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The group gives its partitions to others, and cannot tell it so."""
+
+    async def body() -> None:
+        moved: list[Any] = []
+        clock = Clock()
+        found: Any
+        found, consumer = reader(moved, clock)
+        found.assigned(parts(0))
+        found._next = dict.fromkeys(parts(0), 7)
+        consumer.is_silent = True
+        touching = asyncio.create_task(found._keep_in_touch())
+        clock.now_s += SESSION_TIMEOUT_S
+        await _turns(10)
+        assert found.is_ready(0)
+        clock.now_s += 0.1
+        assert not found.is_ready(0)
+        await until_held(lambda: moved[1:] == [set()])
+        await _turns(10)
+        assert moved[1:] == [set()], "its streams are ended once"
+        consumer.is_silent = False
+        await until_held(lambda: found.is_ready(0))
+        touching.cancel()
+
+    monkeypatch.setattr("stream.gateway.state_reader._TOUCH_S", 0.001)
+    asyncio.run(body())
+
+
+async def _turns(num: int) -> None:
+    for _ in range(num):
+        await asyncio.sleep(0.001)
+
+
+async def until_held(holds: Any) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.001)
+
+
+def test_another_number_of_partitions_ends_the_gateway() -> None:
+    """Members are elsewhere now: what it answers would be of others, or of nobody."""
+    found: Any
+    found, consumer = reader([])
+    found._check_partitions()
+    consumer.num_partitions = 6
+    with pytest.raises(StateError, match="6 partitions now, 4 when the gateway started"):
+        found._check_partitions()

@@ -40,7 +40,7 @@ def test_an_id_that_is_not_ours_is_the_beginning(text: str) -> None:
 def test_a_slow_reader_gets_the_newest_state_and_waits_in_two_places() -> None:
     async def body() -> None:
         skipped: list[None] = []
-        streams = Streams(lambda: skipped.append(None))
+        streams = Streams(9, lambda: skipped.append(None))
         slot = streams.open("u")
         chunks = events_of(slot, Cursor(), [(Kind.INTENTS, newest(0))], 9)
         assert await anext(chunks) == RETRY
@@ -68,7 +68,7 @@ def test_a_slow_reader_gets_the_newest_state_and_waits_in_two_places() -> None:
 
 def test_a_resumed_stream_does_not_repeat_what_was_sent() -> None:
     async def body() -> list[bytes]:
-        slot = Streams().open("u")
+        slot = Streams(99).open("u")
         state = [(Kind.INTENTS, newest(7)), (Kind.RECOMMENDATIONS, newest(7))]
         chunks = events_of(slot, Cursor.parse("3-7-6"), state, 0.01)
         return [await anext(chunks) for _ in range(3)]
@@ -82,7 +82,7 @@ def test_a_resumed_stream_does_not_repeat_what_was_sent() -> None:
 
 def test_what_waits_is_sent_before_a_stream_ends() -> None:
     async def body() -> list[bytes]:
-        streams = Streams()
+        streams = Streams(99)
         slot = streams.open("u")
         streams.offer(Kind.INTENTS, of("u"), newest(1))
         streams.end("moved", lambda user_id: user_id == "u")
@@ -96,7 +96,7 @@ def test_what_waits_is_sent_before_a_stream_ends() -> None:
 
 def test_a_reader_who_is_gone_is_told_nothing() -> None:
     async def body() -> list[bytes]:
-        slot = Streams().open("u")
+        slot = Streams(99).open("u")
         slot.end("")
         return [chunk async for chunk in events_of(slot, Cursor(), [], 9)]
 
@@ -105,7 +105,7 @@ def test_a_reader_who_is_gone_is_told_nothing() -> None:
 
 def test_a_stream_of_all_members_is_bounded_and_counts_what_it_skips() -> None:
     async def body() -> None:
-        streams = Streams()
+        streams = Streams(99)
         slot = streams.open_all()
         for offset in range(3000):
             streams.offer(Kind.INTENTS, of(f"u{offset % 2000}"), newest(offset))
@@ -128,7 +128,7 @@ def test_a_stream_of_all_members_is_bounded_and_counts_what_it_skips() -> None:
 
 def test_one_member_cannot_take_every_stream() -> None:
     async def body() -> None:
-        streams = Streams()
+        streams = Streams(99)
         slots = [streams.open("u") for _ in range(MAX_OF_MEMBER)]
         with pytest.raises(Problem) as raised:
             streams.open("u")
@@ -137,5 +137,22 @@ def test_one_member_cannot_take_every_stream() -> None:
         streams.open("v")
         streams.close("u", slots[0])
         streams.open("u")
+
+    asyncio.run(body())
+
+
+def test_all_streams_together_are_bounded_those_of_all_members_too() -> None:
+    async def body() -> None:
+        streams = Streams(2)
+        of_all = streams.open_all()
+        slot = streams.open("u")
+        for open_one in (streams.open_all, lambda: streams.open("v")):
+            with pytest.raises(Problem) as raised:
+                open_one()
+            assert raised.value.kind is ProblemKind.TOO_MANY_STREAMS
+        streams.close("u", slot)
+        streams.close_all(of_all)
+        assert streams.num_open == 0
+        streams.open("v")
 
     asyncio.run(body())

@@ -1,0 +1,81 @@
+"""One of two gateways is cut off from the broker, and not from its clients: it answers for nobody until it is back.
+
+The group gives its partitions to the other one and cannot tell it so. Were it to go on, its members would see a state that no
+longer changes for as long as the cut lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from stream.local_kafka.cluster import KafkaCluster, start_cluster
+from stream.local_kafka.ports import HOST
+from stream.wire.routing import home_partition
+from tests.rigs.broker_fixtures import RigMaker
+from tests.rigs.gateway_rig import RunningGateway, messages, running, stream, until
+from tests.rigs.rig import NUM_PARTITIONS
+from tests.rigs.tcp_proxy import TcpProxy
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[TcpProxy]:
+    with TcpProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def cluster(kafka_jars: None, proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """One node with a way through the proxy: a client that comes that way learns of no other."""
+    with start_cluster(num_nodes=1, data_dir=tmp_path_factory.mktemp("kafka"), proxy_ports=[proxy.port]) as cluster:
+        assert cluster.nodes[0].proxy
+        proxy.target = cluster.nodes[0].proxy[0]
+        yield cluster
+
+
+def test_a_gateway_that_is_cut_off_answers_for_nobody_and_another_takes_its_members_over(
+    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker
+) -> None:
+    rig = make_rig(cluster)
+
+    async def body() -> None:
+        async with (
+            messages(rig.settings) as written,
+            running(rig.settings) as other,
+            running(rig.settings, broker=f"{HOST}:{proxy.port}") as cut_off,
+        ):
+            for gateway in (other, cut_off):
+                await until(lambda gateway=gateway: _has(gateway, NUM_PARTITIONS // 2))
+            taken = set(await cut_off.partitions())
+            user = next(name for n in range(99) if home_partition((name := f"u{n}").encode(), NUM_PARTITIONS) in taken)
+            await written.answer(user)
+            path = f"/v1/users/{user}/intents"
+            await until(lambda: cut_off.answers(path, "e0"))
+            async with stream(cut_off, f"/v1/users/{user}/stream") as events:
+                assert {(await events.next()).kind, (await events.next()).kind} == {"intents", "recommendations"}
+                proxy.cut()
+                last = await events.next()
+                assert last is not None
+                assert (last.kind, last.data) == ("bye", {"reason": "moved"})
+            status, found = await cut_off.ask(path)
+            assert (status, found["type"]) == (503, "urn:intentrec:problem:not-ready")
+            assert cut_off.process is not None
+            assert "no answer of the broker" in (cut_off.process.not_ready() or "")
+            await until(lambda: _has(other, NUM_PARTITIONS))
+            offset = await written.answer(user)
+            await until(lambda: other.answers(path, f"e{offset}"))
+            assert (await cut_off.ask(path))[0] == 503
+            proxy.heal()
+            for gateway in (other, cut_off):
+                await until(lambda gateway=gateway: _has(gateway, NUM_PARTITIONS // 2))
+                await until(lambda gateway=gateway: gateway.answers(path, f"e{offset}"))
+
+    asyncio.run(body())
+
+
+async def _has(gateway: RunningGateway, num: int) -> bool:
+    return len(await gateway.partitions()) == num

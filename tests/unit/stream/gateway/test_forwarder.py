@@ -1,0 +1,63 @@
+"""What a gateway passes on, and what it never asks of anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stream.gateway.forwarder import Forwarder, _PassedStream
+from stream.gateway.problems import Problem, ProblemKind
+
+
+def test_a_path_that_would_name_another_machine_is_not_passed_on() -> None:
+    """``@`` in front of the first slash of a path makes a name and password of the owner's address."""
+    asked: list[Any] = []
+    forwarder = Forwarder()
+    forwarder._session = SimpleNamespace(request=lambda *args, **options: asked.append(args))  # type: ignore[assignment]
+    scope = {"raw_path": b"%2Fv1%2Fusers%2Fa@169.254.169.254/x", "query_string": b""}
+    request: Any = SimpleNamespace(scope=scope, headers={}, method="GET")
+    with pytest.raises(Problem) as raised:
+        asyncio.run(forwarder.forward(request, "http://g2:9470"))
+    assert raised.value.kind is ProblemKind.NOT_FOUND
+    assert not asked
+
+
+class Answer:
+    """The answer of another gateway: these chunks, and then nothing until it is closed."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self.content, self._chunks, self._closed = self, chunks, asyncio.Event()
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+        await self._closed.wait()
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+@pytest.mark.parametrize(
+    ("last", "ends_with"),
+    [
+        (b'event: intents\ndata: {"a": 1}\n\n', b'event: bye\ndata: {"reason":"stopping"}\n\n'),
+        (b'event: intents\ndata: {"a', b'{"a'),  # a line more would make a whole event of the half one
+    ],
+)
+def test_a_stream_that_is_passed_on_ends_as_an_own_one_does(last: bytes, ends_with: bytes) -> None:
+    async def body() -> bytes:
+        answer: Any = Answer(b": heartbeat\n\n", last)
+        passed = _PassedStream(answer)
+        received = b""
+        async with asyncio.timeout(20):
+            async for chunk in passed.chunks():
+                received += chunk
+                if chunk == last:
+                    passed.end("stopping")
+        return received
+
+    assert asyncio.run(body()).endswith(ends_with)
