@@ -97,9 +97,9 @@ def cinema_system(chromium: str, embedded_broker: Broker, tmp_path_factory: pyte
         rig.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str, cinema_system: Cinema) -> Iterator[sync_api.Browser]:
-    """Started last: while its driver runs, this thread cannot run an event loop of its own."""
+    """Started last, and ended with its module: while its driver runs, no test of this process can run an event loop."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -182,7 +182,7 @@ def test_a_play_is_in_the_topic_with_key_and_partition_before_the_client_is_told
     sent = asyncio.run(body())
     (record,) = rig.outputs(rig.settings.plays_topic)
     assert (record.key, json.loads(record.value)["event_id"]) == ("ü".encode(), "e1")
-    assert record.headers == {"traceparent": bTRACE}
+    assert record.headers == {"traceparent": TRACE.encode()}
     assert sent["offset"] == 0
 
 
