@@ -1,7 +1,8 @@
 """Reads intents and recommendations into the members' states, as a member of the gateways' consumer group.
 
     assigned ─ partition is new here ─ seek to an hour ago (a setting), by the records' times ─ read to the end ─▶ ready
-             └ it was here before ──── goes on where it was ───────────────────────────────────────────────────▶ ready
+             ├ it was here before a cut ─ goes on where it was, and reads to the end ──────────────────────────▶ ready
+             └ it was here just now ──── goes on where it was ─────────────────────────────────────────────────▶ ready
 
 Nothing is committed: what a gateway knows of a member comes from the log and the store alone. A partition that is taken away is
 dropped with its members, and their streams end, so that their readers find the new owner.
@@ -78,6 +79,8 @@ class StateReader:
         #: Where to go on in each partition, and up to where it has to be read before it is ready.
         self._next: dict[TopicPartition, int] = {}
         self._until: dict[TopicPartition, int] = {}
+        #: Where each partition was when this gateway was cut off: it goes on there, and is ready once it has caught up.
+        self._left_at: dict[TopicPartition, int] = {}
         self._to_open: set[TopicPartition] = set()
         self._is_anything_to_open = asyncio.Event()
         self.is_member = False
@@ -155,8 +158,15 @@ class StateReader:
         if self.is_cut_off and not self._must_join:
             logger.warning("no answer of the broker or group for %.0f s: not ready, streams end", SESSION_TIMEOUT_S)
             self._must_join = True
+            self._left_at |= self._next
+            self._next.clear()
+            self._until.clear()
             self._consumer._coordinator.request_rejoin()
             self._on_moved(())
+
+    def _note_answer(self) -> None:
+        self._check_contact()  # before it counts: it may have waited while this process stood still
+        self._answered_s = self._clock()
 
     async def _touch(self) -> None:
         """Asks the leaders of a few partitions where their logs end."""
@@ -168,7 +178,7 @@ class StateReader:
                 for answer in asyncio.as_completed(asking):
                     with contextlib.suppress(KafkaError, OSError):
                         await answer
-                        self._answered_s = self._clock()
+                        self._note_answer()
                         return
         except TimeoutError:
             pass
@@ -215,7 +225,7 @@ class StateReader:
                 self._on_read(kind, take(kind, source.partition, record.key, record.value))
             self._next[source] = records[-1].offset + 1
         if fetched:
-            self._answered_s = self._clock()
+            self._note_answer()
         for source, end in list(self._until.items()):
             # The position passes offsets without records, such as those of a transaction's end.
             if self._next[source] >= end or await self._position(source) >= end:
@@ -232,13 +242,16 @@ class StateReader:
         try:
             async with asyncio.timeout(_OPEN_S):
                 end = (await self._consumer.end_offsets([source]))[source]
-                at = (await self._consumer.offsets_for_times({source: since_ms})).get(source)
+                begin = self._left_at.get(source)
+                if begin is None:
+                    at = (await self._consumer.offsets_for_times({source: since_ms})).get(source)
+                    begin = end if at is None else at.offset
         except (TimeoutError, KafkaError) as error:
             logger.warning("partition %d of %s cannot be read yet: %r", source.partition, source.topic, error)
             return
         if source not in self._to_open or source not in self._consumer.assignment():
             return
-        begin = end if at is None else at.offset
+        self._left_at.pop(source, None)
         self._consumer.seek(source, begin)
         self._next[source] = begin
         if begin < end:
@@ -262,9 +275,9 @@ class StateReader:
             self._consumer.pause(*new)  # until it is known where to begin
         self._to_open = new
         self._is_anything_to_open.set()
-        for source in [source for source in self._next if source not in sources]:
-            del self._next[source]
-            self._until.pop(source, None)
+        for places in (self._next, self._until, self._left_at):
+            for source in [source for source in places if source not in sources]:
+                del places[source]
         own = {source.partition for source in sources}
         self._states.keep_partitions(own)
         self._on_moved(own)

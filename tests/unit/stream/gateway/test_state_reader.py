@@ -128,6 +128,8 @@ def test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_unt
         found.assigned(parts(0))
         found._next = dict.fromkeys(parts(0), 7)
         consumer.is_silent = not stood_still
+        consumer.assigned = parts(0)
+        opening = asyncio.create_task(found._keep_opening())
         touching = asyncio.create_task(found._keep_in_touch())
         if not stood_still:
             clock.now_s += SESSION_TIMEOUT_S
@@ -142,8 +144,13 @@ def test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_unt
         assert consumer.num_rejoins == 1
         assert not found.is_ready(0), "the broker answers; the group has not said whose it is"
         found.assigned(parts(0))
+        await until_held(lambda: not consumer.paused)
+        assert consumer.sought == dict.fromkeys(parts(0), 7), "it goes on where it was"
+        assert not found.is_ready(0), "what came meanwhile is not read yet"
+        found._until.clear()
         assert found.is_ready(0)
-        touching.cancel()
+        for task in (touching, opening):
+            task.cancel()
 
     monkeypatch.setattr("stream.gateway.state_reader._TOUCH_S", 0.001)
     asyncio.run(body())
@@ -161,6 +168,17 @@ def test_a_gateway_that_joins_for_longer_than_the_group_waits_is_ready_for_nothi
     assert not found.is_ready(0)
     found.assigned(parts(0))
     assert found.is_ready(0)
+
+
+def test_an_answer_that_waited_while_the_process_stood_still_says_nothing_of_now() -> None:
+    clock = Clock()
+    found: Any
+    found, consumer = reader([], clock)
+    found.assigned(parts(0))
+    clock.now_s += SESSION_TIMEOUT_S + 0.1
+    found._note_answer()
+    assert found.is_cut_off
+    assert consumer.num_rejoins == 1
 
 
 def test_one_answer_of_several_leaders_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
