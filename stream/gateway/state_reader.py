@@ -129,10 +129,10 @@ class StateReader:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the group may have given the partitions to others, as far as this gateway can tell."""
+        """Whether the broker, or the group, has said nothing for so long that the partitions may be others'."""
         now_s = self._clock()
         since_s = self._answered_s if self._joining_since_s is None else min(self._answered_s, self._joining_since_s)
-        return self._must_join or now_s - since_s > SESSION_TIMEOUT_S
+        return now_s - since_s > SESSION_TIMEOUT_S
 
     @property
     def ready_partitions(self) -> list[int]:

@@ -152,7 +152,7 @@ GATEWAYS = (
     ),
     Mutant(
         "a gateway that was cut off answers before the group has said for whom",
-        (Edit(f"{GATEWAY}/state_reader.py", "return self._must_join or now_s", "return now_s"),),
+        (Edit(f"{GATEWAY}/state_reader.py", "            self._next.clear()\n            self._until.clear()\n", ""),),
         (TEST_CUT_OFF,),
     ),
     Mutant(
