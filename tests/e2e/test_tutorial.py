@@ -93,7 +93,7 @@ def test_from_a_csv_file_to_live_intents(tmp_path: Path) -> None:
             ports = ["--port", str(gateway_port), "--metrics-port", str(gateway_metrics_port)]
             with started([*gateway[:-2], *ports], tmp_path, settings):
                 wait_until_ready(gateway_metrics_port)
-                page = answer(ask.replace(":9470/", f":{gateway_port}/").replace("/41/", f"/{user}/"))
+                page = answer(ask.replace(":9470/", f":{gateway_port}/").replace("/58/", f"/{user}/"))
         # The worker has ended: what it has answered is committed.
         run([*explain[:-1], user], tmp_path, settings)
     assert 0.2 * num_events < len(shown.stdout.splitlines()) <= 0.31 * num_events
