@@ -145,9 +145,9 @@ def import_tables(
     if items is None and (item_id or title or lists):
         raise ConfigError("--item-id, --title and --list are of ITEMS, which was not given")
     if of_item and (items is not None or items_there is not None):
-        given = f"{items} is given" if items is not None else f"{items_there} is kept"
+        why_not = f"{items} is given" if items is not None else f"{items_there} is kept"
         remedy = f"add {of_item[0]} to it, or {'import without it' if items is not None else 'delete it'}"
-        raise ConfigError(f"--of-item {of_item[0]} is for items that are made of PLAYS, and {given}: {remedy}")
+        raise ConfigError(f"--of-item {of_item[0]} is for items that are made of PLAYS, and {why_not}: {remedy}")
     written = _csv_options(separator, quote, encoding, header)
     tables = [ForeignTable(path, written) for path in (plays, items) if path is not None]
     if written != CsvOptions() and not any(table.kind == "csv" for table in tables):
