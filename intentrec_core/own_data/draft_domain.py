@@ -25,8 +25,10 @@ from intentrec_core.own_data.domain_text import Value, comment_lines, table_text
 from intentrec_core.plays.findings import Finding, findings
 from intentrec_core.plays.profile import measure
 
-#: More intents than people can look at: the best of them.
-_MAX_INTENTS = 4
+#: More intents than people can look at: the best of them. With fewer, columns that cannot be predicted fill up.
+_MAX_INTENTS, _MIN_INTENTS = 4, 2
+#: Below this skill the last label says no more of the next one than chance does.
+_SKILL = 0.05
 #: Labels of an intent that people can look at, and of a field: the most frequent ones. Others count as missing.
 _MAX_INTENT_LABELS, _MAX_LABELS = 48, 256
 #: Of how many plays an intent has to have a label; of how many a field.
@@ -53,11 +55,14 @@ _HOLDS = 0.98
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """A table of the draft. ``score``: how much it would be worth as an intent; 0 where it can be none."""
+    """A table of the draft. ``score``: how much it would be worth as an intent; 0 where it can be none. ``is_predicted``:
+    the member's last label says something of the next one.
+    """
 
     values: Mapping[str, Value]
     comment: str
     score: float = 0.0
+    is_predicted: bool = False
     is_intent: bool = False
     name: str = ""
     key: str = ""
@@ -135,7 +140,11 @@ def _without(wrong: str, fields: list[_Table], filters: list[_Table]) -> tuple[l
 
 def _with_intents(fields: Sequence[_Table]) -> list[_Table]:
     """The tables, with the best of them as intents, and these first."""
-    best = sorted((table for table in fields if table.score > 0), key=lambda table: -table.score)[:_MAX_INTENTS]
+    able = sorted(
+        (table for table in fields if table.score > 0), key=lambda table: (not table.is_predicted, -table.score)
+    )
+    num_predicted = sum(table.is_predicted for table in able)
+    best = able[: min(_MAX_INTENTS, max(_MIN_INTENTS, num_predicted))]
     intents = [replace(table, is_intent=True, values={**table.values, "intent": True}) for table in best]
     return [*intents, *(table for table in fields if table not in best)]
 
@@ -228,8 +237,12 @@ def _score(column: ColumnStudy) -> float:
     if column.is_constant or column.coverage < _INTENT_COVERAGE:
         return 0.0
     # What is done says more of an intent than how well it can be guessed.
-    of_actions = 1.0 if column.key == "action" and column.source is ColumnSource.PLAY else 0.0
+    of_actions = 1.0 if _is_action(column) else 0.0
     return of_actions + max(0.0, column.skill) + 0.1 * min(1.0, column.entropy_bits / 4)
+
+
+def _is_action(column: ColumnStudy) -> bool:
+    return column.key == "action" and column.source is ColumnSource.PLAY
 
 
 def _table(name: str, values: Mapping[str, Value], column: ColumnStudy, what: str, score: float) -> _Table:
@@ -240,7 +253,14 @@ def _table(name: str, values: Mapping[str, Value], column: ColumnStudy, what: st
         f"{column.frequent:.1%} of the next plays: skill {column.skill:+.2f}."
     )
     comment = f"{what} {measured}".strip()
-    return _Table(name=name, key=column.key, values={"name": name, **values}, comment=comment, score=score)
+    return _Table(
+        name=name,
+        key=column.key,
+        values={"name": name, **values},
+        comment=comment,
+        score=score,
+        is_predicted=_is_action(column) or column.skill >= _SKILL,
+    )
 
 
 def _clock_rules(seen: DataStudy) -> Iterator[_Table]:

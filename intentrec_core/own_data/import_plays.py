@@ -36,8 +36,13 @@ from intentrec_core.own_data.time_units import TimeReader, TimeUnit, tell_times
 from intentrec_core.plays.table import PLAYS, in_schema
 from intentrec_core.times import EARLIEST_MS
 
-#: By what a duration is divided to be seconds, as its column's name says, in lower case and without signs.
-_PER_SECOND = ((re.compile(r"^ms|ms$|millis"), 1_000.0), (re.compile(r"(minutes|mins)$"), 1 / 60))
+#: By what a duration of each unit is divided to be seconds.
+DURATIONS_PER_S = {"s": 1.0, "ms": 1_000.0, "min": 1 / 60}
+#: The same, as the name of its column says it, in lower case and without signs.
+_PER_SECOND = (
+    (re.compile(r"^ms|ms$|millis"), DURATIONS_PER_S["ms"]),
+    (re.compile(r"(minutes|mins)$"), DURATIONS_PER_S["min"]),
+)
 _SIGNS = re.compile(r"[^a-z0-9]")
 #: What names a member, an item or a play.
 _IDS = ("user", "item", "event_id")
@@ -86,11 +91,13 @@ def lay_out_plays(
     end_ms: int,
     leave_out: Sequence[str] = (),
     of_items: Sequence[str] | None = (),
+    duration_per_s: float | None = None,
     time_unit: TimeUnit | None = None,
     time_format: str = "",
 ) -> tuple[PlaysLayout, RowBlock]:
     """What each column is, told by the first rows, and these rows. ``given`` has a column for each role that is known;
-    ``of_items`` None: told from the plays. A play at ``end_ms`` (milliseconds since 1970) or later is none.
+    ``of_items`` None: told from the plays; ``duration_per_s`` None: told from the name of the column. A play at ``end_ms``
+    (milliseconds since 1970) or later is none.
 
     Raises: ConfigError for a column that is not there, or a part of a play without one; DataError when no row can be read, or no
     time.
@@ -126,11 +133,14 @@ def lay_out_plays(
             "--leave-out COLUMN"
         )
     duration = _SIGNS.sub("", (roles.get("duration") or "").lower())
-    per_s = next((per_s for ending, per_s in _PER_SECOND if ending.search(duration)), 1.0)
+    if duration_per_s is None:
+        duration_per_s = next((per_s for ending, per_s in _PER_SECOND if ending.search(duration)), 1.0)
+    elif not duration:
+        raise ConfigError(f"--duration-unit: {file} has no column of durations: name it with --duration COLUMN")
     layout = PlaysLayout(
         roles=roles,
         time=time,
-        duration_per_s=per_s,
+        duration_per_s=duration_per_s,
         of_items=tuple(of_items),
         context=context,
         lists=lists,

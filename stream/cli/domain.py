@@ -45,8 +45,9 @@ def init(
 
     A table shows how predictable each column is: coverage is the share of plays that
     have it, skill how much better "the same as last time" predicts the next label than
-    the most frequent one does (1 always right, 0 no better). What can be predicted, and
-    what is done (the action), become intents. Comments in the file say why.
+    the most frequent one does (1 always right, 0 no better). What is done (the action),
+    and what has a skill of 0.05 or more, become intents, at most four; where these are
+    fewer than two, the columns whose labels say most fill up. Comments in the file say why.
     """
     from intentrec_core.durable_files import write_durably
     from intentrec_core.own_data.draft_domain import draft_domain

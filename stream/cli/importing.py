@@ -30,6 +30,14 @@ REJECTED_PLAYS, REJECTED_ITEMS = "plays.rejected.jsonl", "items.rejected.jsonl"
 _EXAMPLE_LENGTH = 40
 
 
+class DurationUnit(StrEnum):
+    """The unit of the durations of a file."""
+
+    S = "s"
+    MS = "ms"
+    MINUTES = "min"
+
+
 class Unit(StrEnum):
     """The unit of the times of a file."""
 
@@ -74,9 +82,13 @@ def import_tables(
     duration: Annotated[
         str | None, _column("--duration", "How long, in seconds, or as its name ends: _ms, _minutes.")
     ] = None,
+    duration_unit: Annotated[
+        DurationUnit | None, typer.Option("--duration-unit", help="Default: told from the column's name.")
+    ] = None,
     session: Annotated[str | None, _column("--session", "The session of the play.")] = None,
     of_item: Annotated[
-        list[str] | None, _column("--of-item", "A column of PLAYS that says something of the item. Repeatable.")
+        list[str] | None,
+        _column("--of-item", "A column of PLAYS that says something of the item, without ITEMS. Repeatable."),
     ] = None,
     leave_out: Annotated[
         list[str] | None, _column("--leave-out", "A column of PLAYS that nobody wants. Repeatable.")
@@ -123,7 +135,7 @@ def import_tables(
     """
     from intentrec_core.own_data.foreign_table import CsvOptions, ForeignTable
     from intentrec_core.own_data.import_items import lay_out_items
-    from intentrec_core.own_data.import_plays import lay_out_plays
+    from intentrec_core.own_data.import_plays import DURATIONS_PER_S, lay_out_plays
     from intentrec_core.own_data.time_units import TimeUnit
 
     items_there = next((out / name for name in _ITEM_FILES if (out / name).exists()), None)
@@ -132,6 +144,10 @@ def import_tables(
         raise ConfigError(f"{replaced} is there already: give --force to replace it, or another --out")
     if items is None and (item_id or title or lists):
         raise ConfigError("--item-id, --title and --list are of ITEMS, which was not given")
+    if of_item and (items is not None or items_there is not None):
+        why_not = f"{items} is given" if items is not None else f"{items_there} is kept"
+        remedy = f"add {of_item[0]} to it, or {'import without it' if items is not None else 'delete it'}"
+        raise ConfigError(f"--of-item {of_item[0]} is for items that are made of PLAYS, and {why_not}: {remedy}")
     written = _csv_options(separator, quote, encoding, header)
     tables = [ForeignTable(path, written) for path in (plays, items) if path is not None]
     if written != CsvOptions() and not any(table.kind == "csv" for table in tables):
@@ -143,11 +159,17 @@ def import_tables(
         end_ms=time.time_ns() // 1_000_000 + MAX_FUTURE_MS,
         leave_out=leave_out or (),
         of_items=of_item or (None if items is None and items_there is None else ()),
+        duration_per_s=DURATIONS_PER_S[duration_unit.value] if duration_unit is not None else None,
         time_unit=TimeUnit(time_unit.value) if time_unit is not None else None,
         time_format=time_format,
     )
     results().print(f"{plays}: {tables[0].line}", markup=False, soft_wrap=True)
-    _print_plays(layout, sample)
+    _print_plays(
+        layout,
+        sample,
+        why_of_items="given" if of_item else "the same at all plays of an item",
+        why_duration="given" if duration_unit is not None else "by the name of their column",
+    )
     items_layout = None
     if items is not None:
         known = {"item": item_id, "title": title}
@@ -179,17 +201,14 @@ def _separators(given: list[str]) -> dict[str, str]:
     return {name: separator for name, _, separator in (entry.rpartition("=") for entry in given)}
 
 
-def _print_plays(layout: PlaysLayout, sample: RowBlock) -> None:
+def _print_plays(layout: PlaysLayout, sample: RowBlock, *, why_of_items: str, why_duration: str) -> None:
     """A line for each column: what it was taken for, and its first value."""
     roles = layout.roles
     rows = [
         (name, role.replace("_", " "), "given" if role in roles.given else "by its name", _example(sample, name))
         for role, name in roles.columns.items()
     ]
-    rows += [
-        (name, "attribute of the item", "the same at all plays of an item", _example(sample, name))
-        for name in layout.of_items
-    ]
+    rows += [(name, "attribute of the item", why_of_items, _example(sample, name)) for name in layout.of_items]
     rows += [(name, "context of the play", "all others", _example(sample, name)) for name in layout.context]
     rows += [(name, "left out", "a list: plays carry texts", _example(sample, name)) for name in layout.lists]
     rows += [(name, "left out", "given", _example(sample, name)) for name in layout.leave_out]
@@ -200,7 +219,7 @@ def _print_plays(layout: PlaysLayout, sample: RowBlock) -> None:
     if "duration" in roles.columns:
         per_s = layout.duration_per_s
         unit = "milliseconds" if per_s > 1 else "minutes" if per_s < 1 else "seconds"
-        results().print(f"durations: {unit}, by the name of their column", soft_wrap=True)
+        results().print(f"durations: {unit}, {why_duration}", soft_wrap=True)
 
 
 def _print_items(layout: ItemsLayout, sample: RowBlock) -> None:

@@ -122,7 +122,7 @@ def _check_topic(
         if spec.config.get(name, config.get(name)) != config.get(name)
     ]
     for name, is_, should_be in wrong:
-        remedy = f"kafka-configs --alter --topic {spec.name} --add-config {name}={should_be}"
+        remedy = f"kafka-configs --bootstrap-server {settings.broker} --alter --topic {spec.name} --add-config {name}={should_be}"
         report = checks.fail if name == "cleanup.policy" else checks.warn
         report(area, f"{name} is {is_}, not {should_be}", remedy)
     behind = [partition["partition"] for partition in partitions if len(partition["isr"]) < len(partition["replicas"])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from intentrec_core.bundle.store import BundleStore
@@ -17,8 +17,8 @@ from stream.bundles.builder import check_bundle
 from stream.doctor.check import Checks, counted, one_line
 
 if TYPE_CHECKING:
-    from intentrec_core.bundle.format import Manifest
     from stream.settings import Settings
+    from stream.wire.messages import Announcement
 
 
 def check_model(settings: Settings, checks: Checks, topics: Collection[str]) -> None:
@@ -26,10 +26,9 @@ def check_model(settings: Settings, checks: Checks, topics: Collection[str]) -> 
     domain = _check_domain(settings, checks)
     if domain is not None:
         _check_catalogue(settings, checks, domain)
-    can_know = settings.model_updates_topic in topics
-    manifests = _check_store(settings, checks)
-    if can_know and manifests:
-        _check_announced(settings, checks, domain)
+    has_bundles = _check_store(settings, checks)
+    if settings.model_updates_topic in topics:
+        _check_announced(settings, checks, domain, has_bundles)
 
 
 def _check_domain(settings: Settings, checks: Checks) -> Domain | None:
@@ -78,7 +77,8 @@ def _check_catalogue(settings: Settings, checks: Checks, domain: Domain) -> None
         checks.ok("catalogue", f"{settings.catalogue}: {len(catalogue):,} items")
 
 
-def _check_store(settings: Settings, checks: Checks) -> Sequence[Manifest]:
+def _check_store(settings: Settings, checks: Checks) -> bool:
+    """Whether the store of INTENTREC_BUNDLE_URL, where a trainer writes, has bundles."""
     store = BundleStore(settings.bundle_url, settings.cache_dir)
     try:
         if "://" in settings.bundle_url:  # of a folder, the disk is looked at
@@ -86,22 +86,28 @@ def _check_store(settings: Settings, checks: Checks) -> Sequence[Manifest]:
         manifests = store.list()
     except IntentRecError as error:
         checks.fail("bundles", one_line(error), "see that the store can be reached and written to")
-        return ()
+        return False
     if not manifests:
-        checks.warn("bundles", f"none in {settings.bundle_url}: a worker waits for one", "intentrec train --announce")
-        return ()
+        checks.warn("bundles", f"none in {settings.bundle_url}", "intentrec train --announce")
+        return False
     newest_one = f"the newest {manifests[0].version} of {manifests[0].created_at[:16]}"
     checks.ok("bundles", f"{len(manifests)} in {settings.bundle_url}, {newest_one}")
-    return manifests
+    return True
 
 
-def _check_announced(settings: Settings, checks: Checks, domain: Domain | None) -> None:
-    area, store = "announced bundle", BundleStore(settings.bundle_url, settings.cache_dir)
+def _check_announced(settings: Settings, checks: Checks, domain: Domain | None, has_bundles: bool) -> None:
+    """Loads the announced bundle from where the announcement says, as workers do."""
+    area = "announced bundle"
     try:
-        version = asyncio.run(_announced(settings))
-        if version is None:
-            checks.warn(area, "none: a worker waits for one", "intentrec bundle rollback VERSION announces a bundle")
+        announcement = asyncio.run(_announced(settings))
+        if announcement is None:
+            remedy = (
+                "intentrec bundle rollback VERSION announces a bundle" if has_bundles else "intentrec train --announce"
+            )
+            checks.warn(area, "none: a worker waits for one", remedy)
             return
+        version = announcement.bundle
+        store = BundleStore(announcement.url or settings.bundle_url, settings.cache_dir)
         loaded, _ = check_bundle(store.fetch(version))
     except IntentRecError as error:
         remedy = "intentrec bundle rollback VERSION announces another one; intentrec bundle list shows them"
@@ -118,7 +124,6 @@ def _check_announced(settings: Settings, checks: Checks, domain: Domain | None) 
         checks.ok(area, f"{version}: {len(loaded.vocabulary) - 1:,} items, whole and verified")
 
 
-async def _announced(settings: Settings) -> str | None:
+async def _announced(settings: Settings) -> Announcement | None:
     async with AnnouncementFollower(settings) as follower:
-        announcement = newest(await follower.read())
-    return announcement.bundle if announcement else None
+        return newest(await follower.read())

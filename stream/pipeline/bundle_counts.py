@@ -60,14 +60,18 @@ class BundleCounts:
             columns = np.concatenate([columns, np.zeros((more, columns.shape[1]), dtype=np.float32)])
         return CountedIndex(items.index, columns, highest)
 
-    def appeal(self, items: ShownItems) -> NDArray[np.float32]:
-        """log(1 + plays), with plays decayed by a week, of every item that is shown. Shape: f32[V + S]."""
+    def week(self, items: ShownItems) -> NDArray[np.float64]:
+        """Plays, decayed by a week, of every item that is shown. Shape: f64[V + S]."""
         week = np.zeros(len(items.titles))
         week[: len(self.popular.week)] = self.popular.week
         if items.added:
             added, rows = _added(items)
             week[rows] = self.table.week_of(added)
-        appeal: NDArray[np.float32] = np.log1p(week).astype(np.float32)
+        return week
+
+    def appeal(self, items: ShownItems) -> NDArray[np.float32]:
+        """log(1 + plays), with plays decayed by a week, of every item that is shown. Shape: f32[V + S]."""
+        appeal: NDArray[np.float32] = np.log1p(self.week(items)).astype(np.float32)
         return appeal
 
 

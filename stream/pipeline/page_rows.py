@@ -6,7 +6,8 @@
                                       └─ new: those first played within 7 days
     what the member holds ─────────────── continue: newest first, as far as filters show it
 
-Rows are filled from the first one on the page downwards, and no item is there twice. A row with fewer than 3 items is left out.
+Rows are filled from the first one on the page downwards, and no item is there twice. A row with fewer than 3 items,
+or than its size if that is less, is left out.
 
 Shapes: V item rows, W width, P items of a pool.
 """
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 #: Items that the search finds for a page.
 POOL = 100
-#: A row with fewer items is none.
+#: A row with fewer items is none, unless its size is less.
 MIN_ITEMS = 3
 _DIGITS = 5
 
@@ -73,12 +74,12 @@ class PageRows:
         ranked = answered.ranked
         heads = [np.round(head.astype(np.float64), _DIGITS) for head in answered.encoded.heads]
         alpha = np.round(answered.encoded.alpha_NM.astype(np.float64), _DIGITS)
-        appeal = self._appeal(answered)
+        plays = self._plays(answered)
         pools = [row[row != PAD_ROW] for row in ranked.rows]
         flat = np.concatenate(pools) if pools else np.zeros(0, dtype=np.int64)
         is_new = np.split(first_played_lately(answered, flat), np.cumsum([len(pool) for pool in pools])[:-1])
         return [
-            self._page(answered, row, pool, new, [head[row] for head in heads], alpha[row], appeal) if len(pool) else []
+            self._page(answered, row, pool, new, [head[row] for head in heads], alpha[row], plays) if len(pool) else []
             for row, (pool, new) in enumerate(zip(pools, is_new, strict=True))
         ]
 
@@ -90,7 +91,7 @@ class PageRows:
         is_new: NDArray[np.bool_],
         probs: Sequence[NDArray[np.float64]],
         alpha: NDArray[np.float64],
-        appeal: NDArray[np.float32],
+        plays: NDArray[np.float64],
     ) -> list[PageRow]:
         items = answered.items
         held = _newest_first(answered.watched[row])
@@ -107,7 +108,7 @@ class PageRows:
                 case RowKind.BECAUSE_OF:
                     found = self._nearest(answered, pool, one.anchor)
                 case RowKind.POPULAR:
-                    found = pool[np.argsort(-appeal[pool], kind="stable")]
+                    found = pool[np.argsort(-plays[pool], kind="stable")]
                 case RowKind.NEW:
                     found = pool[is_new]
             chosen = [item for item in found.tolist() if item not in used][: one.rule.size]
@@ -150,13 +151,13 @@ class PageRows:
         nearest: NDArray[np.int64] = pool[np.argsort(-cosines, kind="stable")]
         return nearest
 
-    def _appeal(self, answered: AnsweredRows) -> NDArray[np.float32]:
-        """log(1 + plays) of every item that is shown. Shape: f32[V + S]."""
-        counts = answered.item_counts
-        known = self._serving.popularity if counts is None else counts.popular.week.astype(np.float32)
-        appeal = np.zeros(len(answered.items.titles), dtype=np.float32)
-        appeal[: len(known)] = known
-        return appeal
+    def _plays(self, answered: AnsweredRows) -> NDArray[np.float64]:
+        """How often every item that is shown was played: by the table of counts, without one by the bundle. Shape: f64[V + S]."""
+        if answered.item_counts is not None:
+            return answered.item_counts.week(answered.items)
+        plays = np.zeros(len(answered.items.titles))
+        plays[: len(self._serving.popularity)] = self._serving.popularity
+        return plays
 
     def _row(self, answered: AnsweredRows, one: _Planned, chosen: Sequence[int]) -> PageRow:
         item_ids, titles, rule = answered.items.item_ids, answered.items.titles, one.rule

@@ -46,6 +46,11 @@ EXPLANATIONS = (
         (f"{TEST_DOCTOR}::test_a_bundle_of_another_domain_is_an_error",),
     ),
     Mutant(
+        "doctor: the announced bundle is looked for in the store that is set here",
+        (Edit(MODEL, "BundleStore(announcement.url or settings.bundle_url,", "BundleStore(settings.bundle_url,"),),
+        (f"{TEST_DOCTOR}::test_the_announced_bundle_is_looked_for_where_the_announcement_says",),
+    ),
+    Mutant(
         "doctor: it asks for topics by their names, which creates them on the embedded broker",
         (
             Edit(

@@ -161,6 +161,11 @@ OUTPUT_MESSAGES = (
         (TEST_ROW_ORDER,),
     ),
     Mutant(
+        "rows: nobody has played what is new to the bundle",
+        (Edit(PAGE_ROWS, "        if answered.item_counts is not None:\n", "        if False:\n"),),
+        (f"{TEST_PAGE_ROWS}::test_what_is_popular_counts_items_that_are_new_to_the_bundle",),
+    ),
+    Mutant(
         "rows: they make a message too large",
         (Edit(SIZES, "items=items, rows=UNSET)", "items=items)"),),
         (TEST_PAGE_ROWS,),

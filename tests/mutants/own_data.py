@@ -105,6 +105,11 @@ OWN_DATA = (
         (TEST_DRAFT,),
     ),
     Mutant(
+        "own data: what cannot be predicted becomes an intent",
+        (Edit(DRAFT, "or column.skill >= _SKILL,", "or True,"),),
+        (TEST_DRAFT,),
+    ),
+    Mutant(
         "own data: ids become labels",
         (Edit(DRAFT, "    if num_known < _PLAYS_PER_VALUE * len(column.values):\n", "    if False:\n"),),
         (TEST_DRAFT,),

@@ -70,6 +70,30 @@ def test_what_can_be_predicted_and_what_is_done_become_intents() -> None:
     assert became(draft)["sku"] == "left out: 60 values of 60 items, which are names"
 
 
+def test_what_cannot_be_predicted_is_no_intent_while_others_can() -> None:
+    random = np.random.default_rng(1)
+    plays, catalogue = shop(chance=lambda *_: "abcdef"[random.integers(6)])
+    draft = drafted(plays, catalogue)
+    skills = {column.key: column.skill for column, _ in draft.columns}
+    assert skills["chance"] < 0.05 < skills["category"]
+    assert {head.name for head in draft.domain.heads} == {
+        key for key, skill in skills.items() if skill >= 0.05 or key == "action"
+    }
+    assert became(draft)["chance"] == "field chance"
+
+
+def test_two_intents_are_drafted_even_where_nothing_can_be_predicted() -> None:
+    random = np.random.default_rng(1)
+    rows = [
+        PlayRow(f"e{at}", f"u{at % 20}", f"i{random.integers(300)}", T + at, None, None, None, context)
+        for at in range(600)
+        for context in [{"much": "abcdefgh"[random.integers(8)], "few": "xy"[random.integers(2)]}]
+    ]
+    heads = {head.name for head in drafted(plays_table(rows)).domain.heads}
+    assert len(heads) == 2
+    assert "much" in heads, "whose labels say most"
+
+
 def test_skill_is_how_much_the_last_label_says_of_the_next() -> None:
     """Members alternate between two items of one category, or change the category at every play."""
     rows = [PlayRow(f"e{at}", f"u{at % 2}", f"i{at // 2 % 4}", T + at * 1000) for at in range(80)]

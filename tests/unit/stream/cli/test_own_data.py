@@ -123,6 +123,11 @@ def test_plays_are_replaced_only_together_with_their_items(files: tuple[Path, Pa
         (["--title", "name"], 2, "--item-id, --title and --list are of ITEMS, which was not given"),
         (["--time", "event"], 3, "no time can be read: event is 'view'"),
         (["--time-format", "no"], 2, "--time-format 'no'; allowed: a format such as"),
+        (
+            ["--duration-unit", "ms"],
+            2,
+            "--duration-unit: events.csv has no column of durations: name it with --duration",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_the_remedy(
@@ -141,6 +146,29 @@ def test_a_mistake_is_one_line_with_the_remedy(
     assert what in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "my").exists()
+
+
+def test_a_column_of_the_item_is_not_lost_beside_items_that_are_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plays, items, folder = tmp_path / "plays.csv", tmp_path / "items.csv", tmp_path / "my"
+    plays.write_text("user,item,timestamp,price,watch_time\nu,1,1433221332117,5.5,1500\nv,2,1433221332118,6.5,2500\n")
+    items.write_text("itemid,name\n1,One\n")
+    command = ["import", str(plays), "--out", str(folder), "--of-item", "price", "--force"]
+    assert root.run([*command[:2], str(items), *command[2:]]) == 2
+    assert f"and {items} is given: add price to it, or import without it" in capsys.readouterr().err
+    assert root.run([*command, "--duration-unit", "ms"]) == 0
+    text = shown(capsys)
+    assert [line.split()[:5] for line in text.splitlines() if line.startswith("price")] == [
+        ["price", "attribute", "of", "the", "item"]
+    ]
+    assert "the same at all plays" not in text
+    assert "durations: milliseconds, given" in text
+    data = load_any_folder(folder)
+    assert [item.attributes for item in data.catalogue] == [{"price": 5.5}, {"price": 6.5}]
+    assert data.plays.column("duration_s").to_pylist() == [1.5, 2.5]
+    assert root.run(command) == 2
+    assert "items.parquet is kept: add price to it, or delete it" in capsys.readouterr().err
 
 
 def test_a_domain_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,13 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from intentrec_core.features.catalogue import Item
 from stream.bundles.serving import Serving
+from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.page_rows import MIN_ITEMS
 from stream.pipeline.row_rules import RowKind, RowRule
 from stream.wire.messages import PageRow, Recommendation
 from stream.wire.row_order import MARGIN
 from stream.wire.sizes import OVERHEAD_BYTES, TopicLimits
 from tests.worlds.bundle_world import PlayLog, Record, count_table, make_pipeline, make_serving
+from tests.worlds.item_log import ItemLog
 from tests.worlds.pipeline_results import intents, lists, run
 from tests.worlds.tiny_world import TinyWorld
 
@@ -192,6 +195,21 @@ def test_a_newcomer_gets_a_page_too(serving: Serving) -> None:
     assert answer.fallback == "popular"
     assert answer.rows
     assert not {"continue", "because_of"} & kinds(list(answer.rows))
+
+
+def test_what_is_popular_counts_items_that_are_new_to_the_bundle(serving: Serving, world: TinyWorld) -> None:
+    """The table of counts knows their plays, as it does for the popular list."""
+    items, catalogue = ItemLog(), LiveCatalogue()
+    for number in range(world.num_items):
+        items.put(world.item(number))
+    items.put(Item("hit", "Hit", {**world.item(2).attributes, "available": True, "maturity": 0}))
+    catalogue.apply(items.changes(0))
+    table = count_table([("hit", 20 * DAY_S)] * 20 + [("item-5", 20 * DAY_S)] * 5, at_s=20 * DAY_S + 1)
+    popular = tuple(rule for rule in RULES if rule.kind is RowKind.POPULAR)
+    pipeline = make_pipeline(serving, catalogue=catalogue, counts=table, rows=popular)
+    for answer in lists(run(pipeline, plays(serving))):
+        (row,) = answer.rows
+        assert row.items[0].item_id == "hit"
 
 
 def test_a_rule_of_another_domain_has_no_rows_and_the_others_have_theirs(
