@@ -72,6 +72,22 @@ export function otherIntents({ intents, weights, primary }) {
     });
 }
 
+/** How many different titles lists have, lists of item ids, and which share of all their places that is; "" without lists. */
+export function coverage(lists) {
+  const places = lists.flat();
+  if (!places.length) return "";
+  const titles = new Set(places).size;
+  return `${plural(titles, "different title")} in ${plural(places.length, "place")} of the last ${plural(lists.length, "list")} (${percent(titles / places.length)})`;
+}
+
+/** Whose members a gateway shows, by GET /v1/status: each of several gateways has a part of them. */
+export function whoseMembers(gateway) {
+  if (!gateway) return "";
+  return gateway.gateways > 1
+    ? `This gateway's members: it is one of ${number(gateway.gateways)}, and each shows its own`
+    : "This gateway's members: all, as it is the only one";
+}
+
 /** "1 play", "2 plays". */
 export function plural(count, noun) {
   return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
