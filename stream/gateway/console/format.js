@@ -84,8 +84,8 @@ export function coverage(lists) {
 export function whoseMembers(gateway) {
   if (!gateway) return "";
   return gateway.gateways > 1
-    ? `This gateway's members: it is one of ${number(gateway.gateways)}, and each shows its own`
-    : "This gateway's members: all, as it is the only one";
+    ? `Members of this gateway: each of the ${number(gateway.gateways)} gateways shows its own`
+    : "All members: there is one gateway";
 }
 
 /** "1 play", "2 plays". */
