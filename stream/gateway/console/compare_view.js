@@ -122,9 +122,8 @@ export function compareView(root, { userId, health, signal, go, connection }) {
       },
       update: ({ fields }, { one, other }) => {
         const points = Math.round((other - one) * 100);
-        [percent(one), percent(other), points ? `${points > 0 ? "+" : "−"}${Math.abs(points)} points` : "same"].forEach(
-          (text, at) => setText(fields[at], text),
-        );
+        const by = points ? `${points > 0 ? "+" : "−"}${plural(Math.abs(points), "point")}` : "same";
+        [percent(one), percent(other), by].forEach((text, at) => setText(fields[at], text));
       },
     });
   }
