@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import os
 import secrets
 import time
@@ -28,6 +29,8 @@ from stream.gateway.problems import Problem, ProblemKind
 if TYPE_CHECKING:
     from stream.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 OPERATOR_SCOPE = "intentrec:operator"
 #: A ticket is for a stream that is opened at once.
 TICKET_S = 30
@@ -35,6 +38,7 @@ TICKET_S = 30
 _MAX_TICKETS = 100_000
 #: Verified tokens that are not verified again before they expire. Checking a signature takes as long as all else of a request.
 _MAX_TOKENS = 10_000
+_LOOK_S = 10.0
 _MIN_SECRET_BYTES = 32
 _NEW_SECRET_BYTES = 48
 _MAX_TOKEN_LENGTH = 8192
@@ -65,20 +69,25 @@ EVERYBODY = Caller(is_operator=True)
 class Access:
     """Checks tokens with the key of the settings. Safe from one thread.
 
+    The file is looked at every _LOOK_S, and read again if it has changed: issuers change their keys. One that has no key then is
+    logged, and the keys of before go on counting.
+
     Raises: ConfigError when the key file is no key, or there is none and the address is not loopback.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        keys = [] if settings.gateway_key_file is None else _read_keys(settings.gateway_key_file)
-        self._keys = _verifying(keys) if keys else None
-        self._algorithms = sorted({name for key in keys for name in _algorithms(key)})
+        self._clock, self._file = clock, settings.gateway_key_file
+        self._keys: Key | KeySet | None = None
+        self._algorithms: list[str] = []
+        self._verified: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        self._version, self._next_look_s = _version(self._file), self._clock() + _LOOK_S
+        if self._file is not None:
+            self._take(_read_keys(self._file))
         audience = settings.gateway_audience
         claims: dict[str, Any] = {"exp": {"essential": True}, "sub": {"essential": True}}
         if audience:
             claims["aud"] = {"essential": True, "value": audience}
         self._claims = jwt.JWTClaimsRegistry(now=lambda: int(self._clock()), **claims)
-        self._verified: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
         if self._keys is None and not is_loopback(settings.gateway_host):
             raise ConfigError(
                 f"gateway_host is {settings.gateway_host}, which others can reach: set gateway_key_file, so that a member's "
@@ -97,6 +106,8 @@ class Access:
         """
         if self._keys is None:
             return EVERYBODY
+        if self._clock() >= self._next_look_s:
+            self._look()
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
@@ -110,14 +121,29 @@ class Access:
             self._verified.popitem(last=False)
         return caller
 
+    def _take(self, keys: list[Key]) -> None:
+        self._keys = _verifying(keys)
+        self._algorithms = sorted({name for key in keys for name in _algorithms(key)})
+        self._verified = OrderedDict()
+
+    def _look(self) -> None:
+        self._next_look_s = self._clock() + _LOOK_S
+        version = _version(self._file)
+        if self._file is None or version == self._version:
+            return
+        try:
+            self._take(_read_keys(self._file))
+        except ConfigError as error:
+            logger.warning("the keys of before go on counting: %s", error)
+            return
+        self._version = version
+        logger.info("gateway_key_file has changed and was read again")
+
     def _verify(self, token: str) -> tuple[Caller, float]:
         if len(token) > _MAX_TOKEN_LENGTH:
             raise Problem(ProblemKind.INVALID_TOKEN, f"it has {len(token)} characters; allowed: {_MAX_TOKEN_LENGTH}")
-        assert self._keys is not None
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SecurityWarning)  # of EdDSA, whose new name not every issuer writes yet
-                claims = jwt.decode(token, self._keys, algorithms=self._algorithms).claims
+            claims = self._decoded(token)
             self._claims.validate(claims)
         except (JoseError, ValueError, TypeError, KeyError) as error:
             allowed = ", ".join(self._algorithms)
@@ -127,6 +153,21 @@ class Access:
             raise Problem(ProblemKind.INVALID_TOKEN, "its sub is no text: it must be the user_id")
         is_operator = isinstance(scope, str) and OPERATOR_SCOPE in scope.split()
         return Caller(user_id, is_operator), float(claims["exp"])
+
+    def _decoded(self, token: str) -> dict[str, Any]:
+        assert self._keys is not None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # of EdDSA, whose new name not every issuer writes yet
+            return jwt.decode(token, self._keys, algorithms=self._algorithms).claims
+
+
+def _version(file: Path | None) -> tuple[int, int] | None:
+    """What changes when a file does: its time and size."""
+    try:
+        found = None if file is None else file.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_mtime_ns, found.st_size)
 
 
 def issue_token(
@@ -225,8 +266,7 @@ def _read_keys(path: Path) -> list[Key]:
             keys = _parse_keys(data)
         if not keys:
             raise ValueError("it has no key")
-        for key in keys:
-            _algorithms(key)
+        keys = _used(keys)
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"gateway_key_file {path}: {' '.join(str(error).split())}; allowed: a JWKS or a JWK (oct, RSA, EC P-256, Ed25519), a "
@@ -253,6 +293,23 @@ def _parse_keys(data: bytes) -> list[Key]:
     if len(secret) < _MIN_SECRET_BYTES:
         raise ValueError(f"a secret of {len(secret)} bytes is too short")
     return [OctKey.import_key(secret)]
+
+
+def _used(keys: list[Key]) -> list[Key]:
+    """The keys that tokens are checked with: identity providers publish keys for other purposes beside them.
+
+    Raises: ValueError when there is none.
+    """
+    used, why = [], ""
+    for key in keys:
+        try:
+            _algorithms(key)
+            used.append(key)
+        except ValueError as error:
+            why = str(error)
+    if not used:
+        raise ValueError(why)
+    return used
 
 
 def _algorithms(key: Key) -> tuple[str, ...]:

@@ -163,6 +163,7 @@ class BundleFollower:
         for version, view in loaded:
             shown = view if self._items_reader is None else view.with_catalogue(items)
             views[version] = shown if counts is None else shown.with_counts(counts)
+            views[version].popular(1)  # a pass over all items, here on a thread, and by no request
         return views
 
     async def _follow_counts(self) -> None:
@@ -196,4 +197,7 @@ class BundleFollower:
 
 
 def _with_counts(views: dict[str, BundleView], counts: ItemCounts) -> dict[str, BundleView]:
-    return {version: view.with_counts(counts) for version, view in views.items()}
+    counted = {version: view.with_counts(counts) for version, view in views.items()}
+    for view in counted.values():
+        view.popular(1)
+    return counted

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from intentrec_core.features.release_times import release_keys, without_bad_rele
 from intentrec_core.features.vocabulary import ItemTable
 from intentrec_core.history.history import default_value
 from stream.bundles.serving import filters_of
+from stream.settings import MAX_RECOMMENDATIONS
 
 if TYPE_CHECKING:
     from index.filters import FilterSet, HidingFilter
@@ -35,7 +37,7 @@ MemberValues = Mapping[str, float | int | None]
 """What a member's plays say for each filter, by ``event_key``: a number, or the 64-bit hash of a text."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class BundleView:
     """See the module.
 
@@ -114,10 +116,18 @@ class BundleView:
         return Item(item_id, self.titles[row], {} if found is None else found.attributes)
 
     def popular(self, k: int) -> tuple[list[int], list[float], tuple[HidingFilter, ...]]:
-        """Rows and scores of what is popular with a member of whom nothing is known, and the filters that hide everything."""
+        """Rows and scores of what is popular with a member of whom nothing is known, and the filters that hide everything.
+
+        ``k``: at most MAX_RECOMMENDATIONS. Cost: the first call passes over all items.
+        """
+        rows, scores, hiding = self._popular
+        return rows[:k], scores[:k], hiding
+
+    @cached_property
+    def _popular(self) -> tuple[list[int], list[float], tuple[HidingFilter, ...]]:
         values = self.default_values()
         allowed = self.filters.allowed(values) & self.shown
-        rows = _best(np.where(allowed, self.appeal, -np.inf), k)
+        rows = _best(np.where(allowed, self.appeal, -np.inf), MAX_RECOMMENDATIONS)
         hiding = self.filters.hiding(values) if not rows else ()
         return rows, self.appeal[rows].tolist(), hiding
 

@@ -32,11 +32,12 @@ _SILENCE_S = 120.0
 
 
 class Forwarder:
-    """An async context manager, owned by the event loop."""
+    """An async context manager, owned by the event loop. It passes on at most ``max_streams`` streams at a time."""
 
-    def __init__(self, on_forwarded: Callable[[bool], None] = lambda ok: None) -> None:
-        self._on_forwarded = on_forwarded
+    def __init__(self, max_streams: int, on_forwarded: Callable[[bool], None] = lambda ok: None) -> None:
+        self._max_streams, self._on_forwarded = max_streams, on_forwarded
         self._streams: set[_PassedStream] = set()
+        self._end_reason: str | None = None
 
     async def __aenter__(self) -> Self:
         """Opens the connections' pool."""
@@ -56,20 +57,29 @@ class Forwarder:
         await self._session.close()
 
     def end_all(self, reason: str) -> None:
-        """Ends every stream that is being passed on."""
+        """Ends every stream that is being passed on, and will be."""
+        self._end_reason = reason
+        self.end(reason, lambda partition, owner: True)
+
+    def end(self, reason: str, belongs: Callable[[int, str], bool]) -> None:
+        """Ends the streams of the partitions and owners that ``belongs`` names.
+
+        A machine that is gone does not say so: without this, its streams would hang.
+        """
         for stream in self._streams:
-            stream.end(reason)
+            if belongs(stream.partition, stream.owner):
+                stream.end(reason)
 
-    async def forward(self, request: Request, owner: str, body: bytes | None = None) -> Response:
-        """The answer of the gateway at ``owner``, a stream as it comes.
+    async def forward(self, request: Request, partition: int, owner: str, body: bytes | None = None) -> Response:
+        """The answer of the gateway at ``owner``, which has the member's ``partition``; a stream as it comes.
 
-        Raises: Problem (no_owner) when the request was passed on before, or the gateway does not answer.
+        Raises: Problem (no_owner) when the request was passed on before, or the gateway does not answer; (too_many_streams).
         """
         if FORWARDED in request.headers:
             raise Problem(ProblemKind.NO_OWNER, "the gateways do not agree who has this member yet: ask again")
         try:
             async with asyncio.timeout(_ANSWER_S):
-                response = await self._ask(request, owner, body)
+                response = await self._ask(request, partition, owner, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._on_forwarded(False)
             logger.warning("the gateway %s does not answer: %r", owner, error)
@@ -77,7 +87,7 @@ class Forwarder:
         self._on_forwarded(True)
         return response
 
-    async def _ask(self, request: Request, owner: str, body: bytes | None) -> Response:
+    async def _ask(self, request: Request, partition: int, owner: str, body: bytes | None) -> Response:
         raw_path = request.scope["raw_path"].partition(b"?")[0].decode("ascii")
         if not raw_path.startswith("/v1/"):  # an "@" before the first "/" would make a host of another machine of it
             raise Problem(ProblemKind.NOT_FOUND, f"no {raw_path}; the paths are at /docs")
@@ -88,8 +98,15 @@ class Forwarder:
         answer = await self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
         back = {name: value for name in _PASSED_BACK if (value := answer.headers.get(name)) is not None}
         if answer.content_type == EVENT_STREAM:
-            passed = _PassedStream(answer)
+            if len(self._streams) >= self._max_streams:
+                answer.close()
+                raise Problem(
+                    ProblemKind.TOO_MANY_STREAMS, f"{len(self._streams)} are passed on; allowed: gateway_max_streams"
+                )
+            passed = _PassedStream(answer, partition, owner)
             self._streams.add(passed)
+            if self._end_reason is not None:
+                passed.end(self._end_reason)
 
             def on_end() -> None:
                 self._streams.discard(passed)
@@ -106,8 +123,9 @@ class Forwarder:
 class _PassedStream:
     """A stream of another gateway, as it comes."""
 
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, partition: int, owner: str) -> None:
         self._answer = answer
+        self.partition, self.owner = partition, owner
         self._end_reason: str | None = None
 
     def end(self, reason: str) -> None:

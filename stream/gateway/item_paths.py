@@ -71,7 +71,9 @@ async def similar(
 ) -> Response:
     """By the item vectors of the announced bundle. Items that no member may be shown are left out."""
     view = current_view(request)
-    rows, cosines = await asyncio.to_thread(view.similar, _row(view, item_id), k)
+    row = _row(view, item_id)
+    async with gateway_of(request).searches:
+        rows, cosines = await asyncio.to_thread(view.similar, row, k)
     found = SimilarAnswer(item_id=item_id, bundle=view.version, items=recommended(view, rows, cosines))
     return _json(found)
 

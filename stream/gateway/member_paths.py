@@ -110,7 +110,7 @@ async def recommendations(
     },
 )
 async def rows(request: Request, user_id: UserId, caller: Annotated[Caller, Depends(checked_caller)]) -> Response:
-    """The rows of the member's newest recommendation, in the order in which they are shown."""
+    """The rows of the member's newest recommendation, as published: an open page need not follow every change."""
     caller.check_reaches(user_id)
 
     def answer(member: MemberState | None) -> Response:

@@ -91,10 +91,11 @@ class MemberStates:
         max_members: int,
         max_bytes: int,
         on_taken: OnTaken = _nobody,
+        on_taken_back: OnTaken = _nobody,
         on_evicted: Callable[[], None] = lambda: None,
     ) -> None:
         self._max_members, self._max_bytes = max_members, max_bytes
-        self._on_taken, self._on_evicted = on_taken, on_evicted
+        self._on_taken, self._on_taken_back, self._on_evicted = on_taken, on_taken_back, on_evicted
         self._members: OrderedDict[str, MemberState] = OrderedDict()
         self.num_bytes = 0
         self.num_evicted = 0
@@ -118,6 +119,10 @@ class MemberStates:
     def take(self, kind: Kind, partition: int, key: bytes | None, value: bytes | None) -> ReadOutcome:
         """Takes a record of a topic; ``partition``: of that topic. Cost: 3 µs."""
         return self._take(kind, partition, key, value, self._on_taken)
+
+    def take_back(self, kind: Kind, partition: int, key: bytes | None, value: bytes | None) -> ReadOutcome:
+        """Takes a record that is read back: no news, but the store may lack it."""
+        return self._take(kind, partition, key, value, self._on_taken_back)
 
     def take_stored(self, kind: Kind, partition: int, key: bytes, value: bytes) -> ReadOutcome:
         """Takes a message out of the store: nobody is told, since nothing has changed."""

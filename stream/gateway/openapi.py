@@ -63,13 +63,13 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             found = (
                 operation["responses"].get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
             )
-            if found.get("$ref", "").endswith(
-                "HTTPValidationError"
-            ):  # FastAPI's own; here it is a problem with status 400
+            # FastAPI's own; here it is a problem with status 400.
+            if found.get("$ref", "").endswith("HTTPValidationError"):
                 del operation["responses"]["422"]
             forbidden = operation["responses"].setdefault("403", problem_response())
             kinds = [kind for kind in (forbidden["description"], ProblemKind.FOREIGN_PAGE) if kind]
             forbidden["description"] = ", ".join(kinds)
+            operation["responses"].setdefault("500", problem_response(ProblemKind.INTERNAL))
             operation["security"] = [{"token": []}, {}]
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     document["components"] = {

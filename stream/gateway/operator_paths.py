@@ -95,7 +95,7 @@ def _summary(member: MemberState) -> MemberSummary | None:
             "description": "Server-sent events: intents and recommendations, whose data is the message, skipped, and bye.",
             "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
         },
-        **statuses_of(*_COMMON),
+        **statuses_of(*_COMMON, ProblemKind.TOO_MANY_STREAMS),
     },
 )
 async def updates(

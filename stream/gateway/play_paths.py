@@ -40,7 +40,7 @@ _STATUS = {RejectReason.OVERSIZED: 413, RejectReason.EMPTY: 400, RejectReason.MA
             ProblemKind.TOO_MANY_REQUESTS,
             ProblemKind.BROKER_AWAY,
         ),
-        400: problem_response(ProblemKind.REJECTED_PLAY),
+        400: problem_response(ProblemKind.INVALID_REQUEST, ProblemKind.REJECTED_PLAY),
         413: problem_response(ProblemKind.REJECTED_PLAY, ProblemKind.TOO_LARGE),
     },
 )

@@ -16,7 +16,7 @@ from msgspec import Struct
 from intentrec_core.errors import BrokerError, RejectReason
 from intentrec_core.history.history import EventLayout
 from stream.gateway.answers import PlayAnswer
-from stream.kafka.clients import close_producer, start_producer
+from stream.kafka.clients import close_producer, mark_retrieved, start_producer
 from stream.wire.codec import DecodedPlay, RejectedPlay, decode_play
 from stream.wire.routing import home_partition
 
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: A client waits this long for the broker at most. The play may still come after it: sent again, it is a duplicate.
 SEND_DEADLINE_S = 10.0
+#: Several round trips to a broker that is busy coming back. Whoever waits meanwhile has a deadline of its own.
+_START_DEADLINE_S = 30.0
 
 
 class _Sent(Struct, frozen=True):
@@ -66,7 +68,7 @@ class PlaySender:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer: AIOKafkaProducer | None = None
-        self._renewing = asyncio.Lock()
+        self._starting: asyncio.Task[AIOKafkaProducer] | None = None
 
     async def __aenter__(self) -> Self:
         """Connects. Raises: BrokerError when the broker cannot be reached."""
@@ -77,6 +79,8 @@ class PlaySender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Delivers what was begun, and disconnects."""
+        if self._starting is not None:
+            self._starting.cancel()
         if self._producer is not None:
             await close_producer(self._producer)
 
@@ -105,19 +109,34 @@ class PlaySender:
         return PlayAnswer(event_id=play.event_id, topic=topic, partition=sent.partition, offset=sent.offset)
 
     async def _started(self) -> AIOKafkaProducer:
-        async with self._renewing:
-            if self._producer is None:
-                self._producer = await start_producer(self._settings)
+        """The producer. One is started for all who wait, and goes on where those who asked for it have given up.
+
+        Raises: BrokerError when it cannot be started.
+        """
+        if self._producer is not None:
             return self._producer
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+            self._starting.add_done_callback(mark_retrieved)
+        return await asyncio.shield(self._starting)
+
+    async def _start(self) -> AIOKafkaProducer:
+        try:
+            async with asyncio.timeout(_START_DEADLINE_S):
+                self._producer = await start_producer(self._settings)
+        except TimeoutError:
+            raise BrokerError(f"the broker {self._settings.broker} cannot be reached; is it up?") from None
+        finally:
+            self._starting = None
+        return self._producer
 
     async def _drop(self, failed: AIOKafkaProducer | None) -> None:
         """The next play is sent by a new producer: after a batch that failed, an idempotent one is refused everything.
 
         Of several plays that a producer could not send, the first one drops it: the others find a new one, and leave it alone.
         """
-        async with self._renewing:
-            if failed is None or self._producer is not failed:
-                return
-            self._producer = None
+        if failed is None or self._producer is not failed:
+            return
+        self._producer = None
         logger.warning("a play could not be sent; going on with a new producer")
         await close_producer(failed)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import resource
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 2048
 #: Requests in flight at the end get this long; streams end at once.
 _ANSWER_S = 5.0
+#: Files besides those of streams: requests, other gateways, the broker, the store, the bundles.
+_OTHER_FILES = 500
 
 
 class GatewayProcess:
@@ -76,6 +79,7 @@ class GatewayProcess:
         try:
             access = Access(self.settings)
             _check_address(self.settings)
+            _open_files(self.settings.gateway_max_streams)
             play_check = PlayCheck(load_domain(self.settings.domain))
             listening = _listen(self.settings)
             with contextlib.closing(listening):
@@ -113,10 +117,13 @@ class GatewayProcess:
 
         store = None if settings.gateway_store is None else StateStore(settings, metrics.gateway_store_failures.inc)
 
-        def on_taken(kind: Kind, member: MemberState, message: Newest) -> None:
-            streams.offer(kind, member, message)
+        def on_taken_back(kind: Kind, member: MemberState, message: Newest) -> None:
             if store is not None:
                 store.put(kind, member.user_id, message)
+
+        def on_taken(kind: Kind, member: MemberState, message: Newest) -> None:
+            streams.offer(kind, member, message)
+            on_taken_back(kind, member, message)
             if kind is Kind.RECOMMENDATIONS:
                 status.read(message)
 
@@ -124,12 +131,15 @@ class GatewayProcess:
             max_members=settings.gateway_max_members,
             max_bytes=settings.gateway_max_bytes,
             on_taken=on_taken,
+            on_taken_back=on_taken_back,
             on_evicted=metrics.gateway_evicted_members.inc,
         )
 
         def on_moved(own: Collection[int]) -> None:
             streams.end("moved", lambda user_id: ownership.partition_of(user_id) not in own)
+            forwarder.end("moved", lambda partition, owner: ownership.owner_of(partition) != owner)
 
+        forwarder = Forwarder(settings.gateway_max_streams, self._count_forwarded)
         reader = StateReader(
             settings, ownership, states, on_moved=on_moved, on_read=lambda _, outcome: self._count_read(outcome)
         )
@@ -137,7 +147,7 @@ class GatewayProcess:
             if store is not None:
                 await stack.enter_async_context(store)
             bundles = await stack.enter_async_context(BundleFollower(settings))
-            forwarder = await stack.enter_async_context(Forwarder(self._count_forwarded))
+            await stack.enter_async_context(forwarder)
             gateway = self.gateway = Gateway(
                 settings=settings,
                 metrics=metrics,
@@ -229,7 +239,7 @@ class GatewayProcess:
         if self._reader is None or not self._reader.is_member:
             return "not in the group yet"
         if self._reader.is_cut_off:
-            return f"no answer of the broker for {SESSION_TIMEOUT_S:.0f} s"
+            return f"no answer of the broker or the group for {SESSION_TIMEOUT_S:.0f} s; joining the group again"
         behind = self.gateway.ownership.own - set(self._reader.ready_partitions)
         return f"partition {', '.join(map(str, sorted(behind)))} is being read" if behind else None
 
@@ -272,6 +282,18 @@ def _listen(settings: Settings) -> socket.socket:
         ) from None
     listening.setblocking(False)
     return listening
+
+
+def _open_files(num_streams: int) -> None:
+    """Raises this process's limit of open files as far as it may, and warns where that is too little for the streams allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < num_streams + _OTHER_FILES:
+        logger.warning(
+            "this process may open %d files, and gateway_max_streams is %d: raise its limit (ulimit -n), or lower the setting",
+            hard,
+            num_streams,
+        )
 
 
 def _check_address(settings: Settings) -> None:

@@ -67,7 +67,8 @@ async def rank(request: Request, user_id: UserId, caller: Annotated[Caller, Depe
 
     async def answer(member: MemberState | None) -> Response:
         queried, view = _queried(gateway, user_id, member)
-        found = await asyncio.to_thread(ranked, user_id, queried, view, asked.items)
+        async with gateway.searches:
+            found = await asyncio.to_thread(ranked, user_id, queried, view, asked.items)
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     return await at_owner(request, user_id, answer, body)

@@ -80,7 +80,7 @@ async def at_owner(
     if owner is None:
         raise Problem(ProblemKind.NO_OWNER, "the gateways are sharing the members: ask again")
     if owner != gateway.ownership.address:
-        return await gateway.forwarder.forward(request, owner, body)
+        return await gateway.forwarder.forward(request, partition, owner, body)
     _check_ready(gateway, partition)
     admit()
     member = await gateway.member(user_id)

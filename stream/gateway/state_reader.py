@@ -1,21 +1,25 @@
 """Reads intents and recommendations into the members' states, as a member of the gateways' consumer group.
 
     assigned ─ partition is new here ─ seek to an hour ago (a setting), by the records' times ─ read to the end ─▶ ready
-             └ it was here before ──── goes on where it was ───────────────────────────────────────────────────▶ ready
+             ├ it was here before a cut ─ goes on where it was, and reads to the end ──────────────────────────▶ ready
+             └ it was here just now ──── goes on where it was ─────────────────────────────────────────────────▶ ready
 
 Nothing is committed: what a gateway knows of a member comes from the log and the store alone. A partition that is taken away is
 dropped with its members, and their streams end, so that their readers find the new owner.
 
 A gateway that cannot reach the broker is not told that its partitions were given to others. So it asks the broker something every
-two seconds, and without an answer for as long as the group waits for a silent member, no partition is ready.
+second. Without an answer for as long as the group waits for a silent member, no partition is ready, until the group has said anew
+whose each is: for that it joins again. The same holds for a process that stood still, and for one that joins for so long.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
 import time
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -25,7 +29,7 @@ from aiokafka.errors import KafkaError
 from intentrec_core.errors import BrokerError, StateError
 from stream.gateway.member_states import Kind, MemberStates
 from stream.gateway.ownership import Ownership, sharing_assignor
-from stream.kafka.clients import close_consumer, closed_on_failure, consumer_options
+from stream.kafka.clients import close_consumer, closed_on_failure, consumer_options, mark_retrieved
 from stream.ops.metrics import ReadOutcome
 from stream.ops.process_end import first_to_end
 
@@ -42,7 +46,12 @@ _MAX_RECORDS = 1000
 #: Kafka's lowest. A gateway that is taken for dead too early loses nothing but the time to read its partitions back.
 SESSION_TIMEOUT_S = 6.0
 #: How often the broker is asked, and how long its answer may take.
-_TOUCH_S = 2.0
+_TOUCH_S = 1.0
+#: So many partitions' leaders are asked at once, and one answer is enough: a node that is down is no reason to be cut off.
+_NUM_ASKED = 4
+#: How long a partition may take to say where to begin; one without a leader holds up no other.
+_OPEN_S = 2.0
+_METADATA_MAX_AGE_MS = 10_000
 #: Members of the group have nothing to finish before they join again: they do so at their next heartbeat.
 _REBALANCE_TIMEOUT_S, _HEARTBEAT_S = 4.0, 1.0
 
@@ -70,9 +79,14 @@ class StateReader:
         #: Where to go on in each partition, and up to where it has to be read before it is ready.
         self._next: dict[TopicPartition, int] = {}
         self._until: dict[TopicPartition, int] = {}
+        #: Where each partition was when this gateway was cut off: it goes on there, and is ready once it has caught up.
+        self._left_at: dict[TopicPartition, int] = {}
         self._to_open: set[TopicPartition] = set()
+        self._is_anything_to_open = asyncio.Event()
         self.is_member = False
+        self._must_join = False
         self._answered_s = clock()
+        self._joining_since_s: float | None = None
 
     async def __aenter__(self) -> Self:
         """Connects and joins the group.
@@ -90,6 +104,7 @@ class StateReader:
             heartbeat_interval_ms=int(_HEARTBEAT_S * 1000),
             rebalance_timeout_ms=int(_REBALANCE_TIMEOUT_S * 1000),
             fetch_max_wait_ms=_POLL_MS,
+            metadata_max_age_ms=_METADATA_MAX_AGE_MS,
         )
         self._consumer.subscribe(topics, listener=_Listener(self))
         async with closed_on_failure(self._consumer):
@@ -114,8 +129,10 @@ class StateReader:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the broker has been silent for so long that the group may have given the partitions to others."""
-        return self._clock() - self._answered_s > SESSION_TIMEOUT_S
+        """Whether the broker, or the group, has said nothing for so long that the partitions may be others'."""
+        now_s = self._clock()
+        since_s = self._answered_s if self._joining_since_s is None else min(self._answered_s, self._joining_since_s)
+        return now_s - since_s > SESSION_TIMEOUT_S
 
     @property
     def ready_partitions(self) -> list[int]:
@@ -127,29 +144,48 @@ class StateReader:
 
         Raises: StateError when a topic has another number of partitions than at the start.
         """
-        await first_to_end(self._keep_reading(), self._keep_in_touch())
+        await first_to_end(self._keep_reading(), self._keep_opening(), self._keep_in_touch())
 
     async def _keep_in_touch(self) -> None:
-        was_cut_off = False
         while True:
+            self._check_contact()  # before asking too: this process may have stood still
             await self._touch()
-            is_cut_off = self.is_cut_off
-            if is_cut_off and not was_cut_off:
-                logger.warning("no answer of the broker for %.0f s: not ready, streams are ended", SESSION_TIMEOUT_S)
-                self._on_moved(())
-            elif was_cut_off and not is_cut_off:
-                logger.info("the broker answers again")
-            was_cut_off = is_cut_off
+            self._check_contact()
             self._check_partitions()
             await asyncio.sleep(_TOUCH_S)
 
+    def _check_contact(self) -> None:
+        if self.is_cut_off and not self._must_join:
+            logger.warning("no answer of the broker or group for %.0f s: not ready, streams end", SESSION_TIMEOUT_S)
+            self._must_join = True
+            self._left_at |= self._next
+            self._next.clear()
+            self._until.clear()
+            self._consumer._coordinator.request_rejoin()
+            self._on_moved(())
+
+    def _note_answer(self) -> None:
+        self._check_contact()  # before it counts: it may have waited while this process stood still
+        self._answered_s = self._clock()
+
     async def _touch(self) -> None:
+        """Asks the leaders of a few partitions where their logs end."""
+        everywhere = [TopicPartition(topic, n) for topic in self._kinds for n in range(self._ownership.num_partitions)]
+        asked = random.sample(everywhere, min(_NUM_ASKED, len(everywhere)))
+        asking = [asyncio.ensure_future(self._consumer.end_offsets([source])) for source in asked]
         try:
             async with asyncio.timeout(_TOUCH_S):
-                await self._consumer.topics()
-        except (TimeoutError, KafkaError, OSError):
-            return
-        self._answered_s = self._clock()
+                for answer in asyncio.as_completed(asking):
+                    with contextlib.suppress(KafkaError, OSError):
+                        await answer
+                        self._note_answer()
+                        return
+        except TimeoutError:
+            pass
+        finally:
+            for answer in asking:
+                answer.add_done_callback(mark_retrieved)
+                answer.cancel()
 
     def _check_partitions(self) -> None:
         """Raises: StateError."""
@@ -164,12 +200,19 @@ class StateReader:
     async def _keep_reading(self) -> None:
         while True:
             try:
-                if self._to_open:
-                    await self._open(frozenset(self._to_open))
                 await self._read()
             except KafkaError as error:
                 logger.warning("%s cannot be read; retrying: %r", " and ".join(self._kinds), error)
                 await asyncio.sleep(_RETRY_S)
+
+    async def _keep_opening(self) -> None:
+        while True:
+            await self._is_anything_to_open.wait()
+            self._is_anything_to_open.clear()
+            await asyncio.gather(*(self._open(source) for source in self._to_open))
+            if self._to_open:
+                await asyncio.sleep(_RETRY_S)
+                self._is_anything_to_open.set()
 
     async def _read(self) -> None:
         fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
@@ -177,37 +220,53 @@ class StateReader:
             if source not in self._next:  # taken away while it was being fetched
                 continue
             kind = self._kinds[source.topic]
+            take = self._states.take_back if source in self._until else self._states.take
             for record in records:
-                self._on_read(kind, self._states.take(kind, source.partition, record.key, record.value))
+                self._on_read(kind, take(kind, source.partition, record.key, record.value))
             self._next[source] = records[-1].offset + 1
+        if fetched:
+            self._note_answer()
         for source, end in list(self._until.items()):
             # The position passes offsets without records, such as those of a transaction's end.
             if self._next[source] >= end or await self._position(source) >= end:
-                del self._until[source]
+                self._until.pop(source, None)  # it may have been taken away meanwhile
                 if self.is_ready(source.partition):
                     logger.info("partition %d is ready; members in memory: %d", source.partition, len(self._states))
 
     async def _position(self, source: TopicPartition) -> int:
         return int(await self._consumer.position(source)) if source in self._consumer.assignment() else -1
 
-    async def _open(self, sources: Set[TopicPartition]) -> None:
-        """Begins to read partitions that are new here, from the read-back time on."""
+    async def _open(self, source: TopicPartition) -> None:
+        """Begins to read a partition that is new here, from the read-back time on; later, where it does not answer."""
         since_ms = int((time.time() - self._settings.gateway_read_back_s) * 1000)
-        ends = await self._consumer.end_offsets(list(sources))
-        found = await self._consumer.offsets_for_times(dict.fromkeys(sources, since_ms))
-        for source in sources & self._to_open & self._consumer.assignment():
-            at = found.get(source)
-            begin = ends[source] if at is None else at.offset
-            self._consumer.seek(source, begin)
-            self._next[source] = begin
-            if begin < ends[source]:
-                self._until[source] = ends[source]
-            self._to_open.discard(source)
-            self._consumer.resume(source)
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                end = (await self._consumer.end_offsets([source]))[source]
+                begin = self._left_at.get(source)
+                if begin is None:
+                    at = (await self._consumer.offsets_for_times({source: since_ms})).get(source)
+                    begin = end if at is None else at.offset
+        except (TimeoutError, KafkaError) as error:
+            logger.warning("partition %d of %s cannot be read yet: %r", source.partition, source.topic, error)
+            return
+        if source not in self._to_open or source not in self._consumer.assignment():
+            return
+        self._left_at.pop(source, None)
+        self._consumer.seek(source, begin)
+        self._next[source] = begin
+        if begin < end:
+            self._until[source] = end
+        self._to_open.discard(source)
+        self._consumer.resume(source)
+
+    def revoked(self) -> None:
+        """The group shares the partitions anew. What is here stays until it says whose it is: most of it comes back."""
+        self._joining_since_s = self._clock()
 
     def assigned(self, sources: Collection[TopicPartition]) -> None:
         """The group has shared the partitions: those that were here go on, new ones are opened, the others are dropped."""
-        self.is_member = True
+        self.is_member, self._must_join, self._joining_since_s = True, False, None
+        self._answered_s = self._clock()
         new = {source for source in sources if source not in self._next}
         for source in sources:
             if source not in new:
@@ -215,9 +274,10 @@ class StateReader:
         if new:
             self._consumer.pause(*new)  # until it is known where to begin
         self._to_open = new
-        for source in [source for source in self._next if source not in sources]:
-            del self._next[source]
-            self._until.pop(source, None)
+        self._is_anything_to_open.set()
+        for places in (self._next, self._until, self._left_at):
+            for source in [source for source in places if source not in sources]:
+                del places[source]
         own = {source.partition for source in sources}
         self._states.keep_partitions(own)
         self._on_moved(own)
@@ -230,8 +290,7 @@ class _Listener(ConsumerRebalanceListener):
         self._reader = reader
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        # What is here stays until the next assignment says whose it is: most of it comes back.
-        pass
+        self._reader.revoked()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         self._reader.assigned(assigned)

@@ -4,12 +4,14 @@
     <app_id>:recommendations:<user_id>     the same
 
 A message never takes the place of a newer one of its member: the server compares offsets, whichever gateway writes. No request
-waits for a write; a member who is not in memory is looked up. Where the store does not answer, the gateway goes on without it.
+waits for a write; a member who is not in memory is looked up. Where the store does not answer, the gateway goes on without it,
+and asks it again after some seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -48,6 +50,12 @@ _MAX_PENDING = 100_000
 _DEADLINE_S = 1.0
 _RETRY_S = 1.0
 _WARNING_INTERVAL_S = 60.0
+#: After a read that failed nobody waits for another for so long.
+_NO_READS_S = 5.0
+#: Streams that come back after a failover are looked up by so many at a time.
+_MAX_CONNECTIONS = 50
+#: At the end, what waits is written for so long.
+_LAST_WRITES_S = 3.0
 
 
 class StateStore:
@@ -60,19 +68,22 @@ class StateStore:
     def __init__(self, settings: Settings, on_failure: Callable[[], None] = lambda: None) -> None:
         assert settings.gateway_store is not None
         try:
-            self._client: Any = valkey.asyncio.Valkey.from_url(
+            pool = valkey.asyncio.BlockingConnectionPool.from_url(
                 settings.gateway_store.get_secret_value(),
+                max_connections=_MAX_CONNECTIONS,
+                timeout=_DEADLINE_S,
                 socket_timeout=_DEADLINE_S,
                 socket_connect_timeout=_DEADLINE_S,
             )
         except ValueError as error:
             raise ConfigError(f"gateway_store: {error}; allowed: redis://HOST:PORT/DATABASE or valkey://…") from None
+        self._client: Any = valkey.asyncio.Valkey.from_pool(pool)
         self._app_id, self._keep_s = settings.app_id, max(1, int(settings.gateway_store_keep_s))
         self._on_failure = on_failure
         self._put = self._client.register_script(_PUT)
         self._pending: OrderedDict[tuple[Kind, str], Newest] = OrderedDict()
         self._wake = asyncio.Event()
-        self._next_warning_s = 0.0
+        self._next_warning_s = self._next_read_s = 0.0
 
     async def __aenter__(self) -> Self:
         """Connects when it is first used."""
@@ -82,8 +93,10 @@ class StateStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Writes what waits, and disconnects."""
-        if self._pending:
-            await self._write()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WRITES_S):
+                while self._pending and await self._write():
+                    pass
         await self._client.aclose()
 
     def put(self, kind: Kind, user_id: str, message: Newest) -> None:
@@ -95,11 +108,14 @@ class StateStore:
         self._wake.set()
 
     async def get(self, user_id: str) -> dict[Kind, bytes]:
-        """The messages of a member; empty where there are none, or the store does not answer."""
+        """The messages of a member; empty where there are none, or the store does not answer or did not a moment ago."""
+        if time.monotonic() < self._next_read_s:
+            return {}
         try:
             found = await self._client.mget([self._key(kind, user_id) for kind in Kind])
         except (ValkeyError, OSError, TimeoutError) as error:
             self._failed("read", error)
+            self._next_read_s = time.monotonic() + _NO_READS_S
             return {}
         return {kind: value for kind, value in zip(Kind, found, strict=True) if value is not None}
 
@@ -118,13 +134,15 @@ class StateStore:
         try:
             async with self._client.pipeline(transaction=False) as pipeline:
                 for (kind, user_id), message in batch:
-                    arguments = [message.value, message.partition, message.offset, self._keep_s]
+                    arguments: list[bytes | int] = [message.value, message.partition, message.offset, self._keep_s]
                     await self._put(keys=[self._key(kind, user_id)], args=arguments, client=pipeline)
                 await pipeline.execute()
-        except (ValkeyError, OSError, TimeoutError) as error:
-            self._failed("written", error)
+        except BaseException as error:  # a cancellation too: at the end it is written after all
             for key, message in batch:
                 self._pending.setdefault(key, message)
+            if not isinstance(error, (ValkeyError, OSError, TimeoutError)):
+                raise
+            self._failed("written", error)
             return False
         return True
 

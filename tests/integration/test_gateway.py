@@ -408,7 +408,7 @@ def test_limits_of_a_members_token_and_other_origins(rig: Rig, tmp_path: Path) -
     key.write_text("s" * 40)
     options: dict[str, Any] = {
         "gateway_key_file": key,
-        "gateway_rate": 0.5,
+        "gateway_rate": 0.01,
         "gateway_max_streams": 1,
         "gateway_cors": "https://app.example",
     }
@@ -420,7 +420,8 @@ def test_limits_of_a_members_token_and_other_origins(rig: Rig, tmp_path: Path) -
             async with gateway.client.get(
                 gateway.url + "/v1/users/a/intents", headers={"Authorization": f"Bearer {token}"}
             ) as answer:
-                assert (answer.status, answer.headers["Retry-After"]) == (429, "2")
+                assert answer.status == 429
+                assert 1 <= int(answer.headers["Retry-After"]) <= 100
             for _ in range(5):
                 assert await _problem(gateway, "/v1/users/a/intents", operator) == (404, "unknown-member")
             async with stream(gateway, "/v1/users/a/stream", Authorization=f"Bearer {operator}"):
@@ -450,9 +451,18 @@ def test_the_commands_of_the_document_do_what_it_says(rig: Rig) -> None:
             await until(lambda: gateway.answers("/v1/users/u7/intents", "e0"))
             said = []
             for command in commands:
-                own = command.replace("http://127.0.0.1:9470", gateway.url).replace("curl ", "curl -s --max-time 2 ")
-                process = await asyncio.create_subprocess_shell(own, stdout=asyncio.subprocess.PIPE)
-                said.append((await process.communicate())[0].decode())
+                own = command.replace("http://127.0.0.1:9470", gateway.url).replace("curl ", "curl -s ")
+                process = await asyncio.create_subprocess_shell(f"exec {own}", stdout=asyncio.subprocess.PIPE)
+                assert process.stdout is not None
+                if "/stream" in own:  # it never ends by itself
+                    read = b""
+                    while read.count(b"\n\n") < 3:
+                        read += await process.stdout.readline()
+                    process.kill()
+                    await process.wait()
+                else:
+                    read = (await process.communicate())[0]
+                said.append(read.decode())
             return said
 
     recommended, streamed, posted = asyncio.run(body())

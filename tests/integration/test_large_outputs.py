@@ -21,7 +21,7 @@ from stream.kafka.topic_limits import check_changelog_limit, read_topic_limits
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings
 from stream.wire.codec import decode_recommendation
-from stream.wire.sizes import DEFAULT_LIMITS
+from stream.wire.sizes import DEFAULT_LIMITS, OVERHEAD_BYTES
 from tests.rigs.rig import ANSWERS_WITHIN_S, Rig
 from tests.rigs.serving_rig import ServingRigMaker, announce_bundle, counted, start_serving, until, world_plays
 from tests.rigs.verdict import judge, read_all
@@ -122,7 +122,8 @@ def test_a_message_that_does_not_fit_becomes_a_dead_letter_and_the_partition_goe
 ) -> None:
     rig, (bundle, _) = make_serving_rig(kafka_broker)
     settings = rig.settings
-    limit(settings, settings.intents_topic, 1_800)  # of the long ids' messages some 900 bytes are values, of others 660
+    # The messages of the long ids have some 900 bytes, the others 660.
+    limit(settings, settings.intents_topic, OVERHEAD_BYTES + 780)
     announce_bundle(rig, bundle)
     worker = rig.start_worker(module="tests.faults.unchecked_worker", arguments=["worker"])
     rig.produce(plays_with_long_ids(rig, 200))

@@ -14,7 +14,7 @@ TEST_ACCESS, TEST_STATES, TEST_STREAMS = (
 )
 TEST_CUT_OFF = (
     f"{UNIT}/test_state_reader.py"
-    "::test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_until_it_does"
+    "::test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_until_it_has_joined_again"
 )
 TEST_TOKENS = f"{TEST_GATEWAY}::test_a_token_of_one_member_never_reaches_another"
 
@@ -151,8 +151,52 @@ GATEWAYS = (
         (TEST_CUT_OFF, "tests/faults/test_gateway_cut_off.py"),
     ),
     Mutant(
+        "a gateway that was cut off answers before the group has said for whom",
+        (Edit(f"{GATEWAY}/state_reader.py", "            self._next.clear()\n            self._until.clear()\n", ""),),
+        (TEST_CUT_OFF,),
+    ),
+    Mutant(
+        "a gateway that stood still answers as if nothing had been",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "            self._check_contact()  # before asking too: this process may have stood still\n",
+                "",
+            ),
+        ),
+        (TEST_CUT_OFF,),
+    ),
+    Mutant(
+        "a gateway that joins for ever is ready",
+        (Edit(f"{GATEWAY}/state_reader.py", "        self._joining_since_s = self._clock()\n", "        pass\n"),),
+        (
+            f"{UNIT}/test_state_reader.py::test_a_gateway_that_joins_for_longer_than_the_group_waits_is_ready_for_nothing",
+        ),
+    ),
+    Mutant(
+        "each play starts a producer of its own",
+        (Edit(f"{GATEWAY}/plays.py", "return await asyncio.shield(self._starting)", "return await self._starting"),),
+        (f"{UNIT}/test_plays.py::test_a_start_that_takes_longer_than_a_client_waits_is_one_start_for_all",),
+    ),
+    Mutant(
+        "keys that were taken away go on counting",
+        (Edit(f"{GATEWAY}/access.py", "        self._verified = OrderedDict()\n\n    def _look", "\n    def _look"),),
+        (f"{TEST_ACCESS}::test_keys_that_an_issuer_changes_are_read_again_and_those_for_other_purposes_left_out",),
+    ),
+    Mutant(
+        "streams that are passed on wait for a machine that is gone",
+        (
+            Edit(
+                f"{GATEWAY}/process.py",
+                '            forwarder.end("moved", lambda partition, owner: ownership.owner_of(partition) != owner)\n',
+                "",
+            ),
+        ),
+        ("tests/faults/test_gateway_stands_still.py",),
+    ),
+    Mutant(
         "streams of a gateway that is cut off stay open",
-        (Edit(f"{GATEWAY}/state_reader.py", "                self._on_moved(())\n", ""),),
+        (Edit(f"{GATEWAY}/state_reader.py", "            self._on_moved(())\n", ""),),
         (TEST_CUT_OFF,),
     ),
     Mutant(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,30 @@ def test_without_a_secret_no_token_is_issued(content: bytes | None, tmp_path: Pa
         file.write_bytes(content)
     with pytest.raises(ConfigError, match="no secret to sign a token with"):
         issue_token(Settings(gateway_key_file=file), "u")
+
+
+def test_keys_that_an_issuer_changes_are_read_again_and_those_for_other_purposes_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    old, new = (OctKey.import_key(word * 32, {"kid": word}) for word in "ab")
+    other = ECKey.generate_key("P-384")
+
+    def publish(*keys: Key) -> None:
+        file.write_text(json.dumps({"keys": [key.as_dict(private=True) for key in keys]}))
+        os.utime(file, ns=(len(keys), len(keys)))
+
+    def signed(key: OctKey) -> str:
+        claims = {"sub": "u", "exp": NOW_S + 6000}
+        return "Bearer " + jwt.encode({"alg": "HS256", "kid": key.kid}, claims, key, algorithms=["HS256"])
+
+    publish(old, other)
+    now_s = [NOW_S]
+    checked = Access(Settings(gateway_key_file=file), clock=lambda: now_s[0])
+    assert checked.caller(signed(old)) == Caller("u")
+    publish(new, other, other)
+    assert refused(checked, signed(new)) is ProblemKind.INVALID_TOKEN
+    now_s[0] += 11
+    assert checked.caller(signed(new)) == Caller("u")
+    assert refused(checked, signed(old)) is ProblemKind.INVALID_TOKEN, "also one that was accepted before"
+    file.write_text("{")
+    now_s[0] += 11
+    assert checked.caller(signed(new)) == Caller("u"), "a file that is being written is no reason to refuse all"

@@ -16,12 +16,12 @@ from stream.gateway.problems import Problem, ProblemKind
 def test_a_path_that_would_name_another_machine_is_not_passed_on() -> None:
     """``@`` in front of the first slash of a path makes a name and password of the owner's address."""
     asked: list[Any] = []
-    forwarder = Forwarder()
+    forwarder = Forwarder(9)
     forwarder._session = SimpleNamespace(request=lambda *args, **options: asked.append(args))  # type: ignore[assignment]
     scope = {"raw_path": b"%2Fv1%2Fusers%2Fa@169.254.169.254/x", "query_string": b""}
     request: Any = SimpleNamespace(scope=scope, headers={}, method="GET")
     with pytest.raises(Problem) as raised:
-        asyncio.run(forwarder.forward(request, "http://g2:9470"))
+        asyncio.run(forwarder.forward(request, 0, "http://g2:9470"))
     assert raised.value.kind is ProblemKind.NOT_FOUND
     assert not asked
 
@@ -51,7 +51,7 @@ class Answer:
 def test_a_stream_that_is_passed_on_ends_as_an_own_one_does(last: bytes, ends_with: bytes) -> None:
     async def body() -> bytes:
         answer: Any = Answer(b": heartbeat\n\n", last)
-        passed = _PassedStream(answer)
+        passed = _PassedStream(answer, 0, "http://g2")
         received = b""
         async with asyncio.timeout(20):
             async for chunk in passed.chunks():
@@ -61,3 +61,27 @@ def test_a_stream_that_is_passed_on_ends_as_an_own_one_does(last: bytes, ends_wi
         return received
 
     assert asyncio.run(body()).endswith(ends_with)
+
+
+def test_streams_of_an_owner_that_has_none_of_their_members_any_more_end_and_the_others_go_on() -> None:
+    """A machine that is gone says nothing: they would wait for it."""
+
+    async def body() -> dict[str, bytes]:
+        forwarder = Forwarder(9)
+        received: dict[str, bytes] = {}
+
+        async def follow(name: str, number: int) -> None:
+            answer: Any = Answer()
+            stream = _PassedStream(answer, number, "http://g2")
+            forwarder._streams.add(stream)
+            received[name] = b"".join([chunk async for chunk in stream.chunks()])
+
+        gone, here = (asyncio.create_task(follow(name, number)) for number, name in enumerate(("gone", "here")))
+        await asyncio.sleep(0)
+        forwarder.end("moved", lambda partition, owner: (partition, owner) == (0, "http://g2"))
+        await asyncio.wait_for(gone, 20)
+        assert not here.done()
+        here.cancel()
+        return received
+
+    assert asyncio.run(body()) == {"gone": b'event: bye\ndata: {"reason":"moved"}\n\n'}

@@ -116,3 +116,13 @@ def test_a_message_out_of_the_store_is_known_and_nobody_is_told() -> None:
     assert not told
     assert take(held, "u", 6) is ReadOutcome.TAKEN
     assert told == [Kind.INTENTS]
+
+
+def test_a_message_that_is_read_back_is_no_news_and_the_store_gets_it() -> None:
+    told: list[str] = []
+    held = states(
+        on_taken=lambda kind, member, newest: told.append("news"),
+        on_taken_back=lambda kind, member, newest: told.append("store"),
+    )
+    assert held.take_back(Kind.INTENTS, 0, b"u", message("u", 5)) is ReadOutcome.TAKEN
+    assert told == ["store"]

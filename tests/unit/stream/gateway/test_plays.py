@@ -98,3 +98,31 @@ def test_plays_that_fail_together_drop_their_producer_and_not_the_next_one(
             assert [producer.is_stopped for producer in started] == [True, False]
 
     asyncio.run(body())
+
+
+def test_a_start_that_takes_longer_than_a_client_waits_is_one_start_for_all(
+    world: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage under load: were each play to start a producer anew, none would ever be done."""
+
+    async def body() -> None:
+        has_come, num_started = asyncio.Event(), 0
+
+        async def start(_: Settings) -> FailingProducer:
+            nonlocal num_started
+            num_started += 1
+            await has_come.wait()
+            return FailingProducer()
+
+        found: Any = PlayCheck(parse_domain(DOMAIN.format(window=world.window), "tiny.toml")).check(play(), NOW_MS)
+        sender = PlaySender(Settings())
+        monkeypatch.setattr("stream.gateway.plays.start_producer", start)
+        monkeypatch.setattr("stream.gateway.plays.SEND_DEADLINE_S", 0.01)
+        for _ in range(3):
+            with pytest.raises(BrokerError, match="not acknowledged"):
+                await sender.send(found, b"")
+        has_come.set()
+        assert isinstance(await sender._started(), FailingProducer)
+        assert num_started == 1
+
+    asyncio.run(body())

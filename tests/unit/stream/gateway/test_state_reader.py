@@ -29,7 +29,11 @@ class NotedConsumer:
         self.sought: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
         self.is_silent = False
+        self.leaderless: set[TopicPartition] = set()
+        self.assigned: set[TopicPartition] = set()
         self.num_partitions = 4
+        self.num_rejoins = 0
+        self._coordinator = self
 
     def seek(self, source: TopicPartition, offset: int) -> None:
         self.sought[source] = offset
@@ -37,10 +41,22 @@ class NotedConsumer:
     def pause(self, *sources: TopicPartition) -> None:
         self.paused.update(sources)
 
-    async def topics(self) -> set[str]:
-        if self.is_silent:
-            raise KafkaError("no node answers")
-        return set(TOPICS)
+    async def end_offsets(self, sources: list[TopicPartition]) -> dict[TopicPartition, int]:
+        if self.is_silent or self.leaderless & set(sources):
+            raise KafkaError("no leader answers")
+        return dict.fromkeys(sources, 10)
+
+    async def offsets_for_times(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, None]:
+        return dict.fromkeys(times)
+
+    def assignment(self) -> set[TopicPartition]:
+        return self.assigned
+
+    def resume(self, source: TopicPartition) -> None:
+        self.paused.discard(source)
+
+    def request_rejoin(self) -> None:
+        self.num_rejoins += 1
 
     def partitions_for_topic(self, topic: str) -> set[int]:
         return set(range(self.num_partitions))
@@ -98,10 +114,11 @@ def test_what_was_here_goes_on_where_it_was_and_what_is_new_waits_until_it_is_op
     assert moved == [{0, 1}, {1, 2}]
 
 
-def test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_until_it_does(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("stood_still", [False, True])
+def test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_until_it_has_joined_again(
+    stood_still: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The group gives its partitions to others, and cannot tell it so."""
+    """The group gives its partitions to others, and cannot tell it so. One that stood still has not even asked."""
 
     async def body() -> None:
         moved: list[Any] = []
@@ -110,21 +127,95 @@ def test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_unt
         found, consumer = reader(moved, clock)
         found.assigned(parts(0))
         found._next = dict.fromkeys(parts(0), 7)
-        consumer.is_silent = True
+        consumer.is_silent = not stood_still
+        consumer.assigned = parts(0)
+        opening = asyncio.create_task(found._keep_opening())
         touching = asyncio.create_task(found._keep_in_touch())
-        clock.now_s += SESSION_TIMEOUT_S
-        await _turns(10)
-        assert found.is_ready(0)
-        clock.now_s += 0.1
+        if not stood_still:
+            clock.now_s += SESSION_TIMEOUT_S
+            await _turns(10)
+            assert found.is_ready(0)
+        clock.now_s += SESSION_TIMEOUT_S + 0.1
         assert not found.is_ready(0)
         await until_held(lambda: moved[1:] == [set()])
-        await _turns(10)
-        assert moved[1:] == [set()], "its streams are ended once"
         consumer.is_silent = False
-        await until_held(lambda: found.is_ready(0))
-        touching.cancel()
+        await _turns(30)
+        assert moved[1:] == [set()], "its streams are ended once"
+        assert consumer.num_rejoins == 1
+        assert not found.is_ready(0), "the broker answers; the group has not said whose it is"
+        found.assigned(parts(0))
+        await until_held(lambda: not consumer.paused)
+        assert consumer.sought == dict.fromkeys(parts(0), 7), "it goes on where it was"
+        assert not found.is_ready(0), "what came meanwhile is not read yet"
+        found._until.clear()
+        assert found.is_ready(0)
+        for task in (touching, opening):
+            task.cancel()
 
     monkeypatch.setattr("stream.gateway.state_reader._TOUCH_S", 0.001)
+    asyncio.run(body())
+
+
+def test_a_gateway_that_joins_for_longer_than_the_group_waits_is_ready_for_nothing() -> None:
+    clock = Clock()
+    found: Any
+    found, _ = reader([], clock)
+    found.assigned(parts(0))
+    found._next = dict.fromkeys(parts(0), 7)
+    found.revoked()
+    clock.now_s += SESSION_TIMEOUT_S + 0.1
+    found._answered_s = clock.now_s
+    assert not found.is_ready(0)
+    found.assigned(parts(0))
+    assert found.is_ready(0)
+
+
+def test_an_answer_that_waited_while_the_process_stood_still_says_nothing_of_now() -> None:
+    clock = Clock()
+    found: Any
+    found, consumer = reader([], clock)
+    found.assigned(parts(0))
+    found._next = dict.fromkeys(parts(0), 7)
+    clock.now_s += SESSION_TIMEOUT_S + 0.1
+    found._note_answer()
+    assert not found.is_ready(0)
+    assert consumer.num_rejoins == 1
+
+
+def test_one_answer_of_several_leaders_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        clock = Clock()
+        found: Any
+        found, consumer = reader([], clock)
+        monkeypatch.setattr("random.sample", lambda everywhere, num: everywhere[:num])
+        consumer.leaderless = {TopicPartition(TOPICS[0], number) for number in range(3)}
+        clock.now_s += 5
+        await found._touch()
+        assert found._answered_s == clock.now_s
+        consumer.leaderless.add(TopicPartition(TOPICS[0], 3))
+        clock.now_s += 5
+        await found._touch()
+        assert found._answered_s == clock.now_s - 5
+
+    asyncio.run(body())
+
+
+def test_a_partition_without_a_leader_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        found: Any
+        found, consumer = reader([])
+        consumer.assigned = parts(0, 1)
+        consumer.leaderless = parts(0)
+        opening = asyncio.create_task(found._keep_opening())
+        found.assigned(parts(0, 1))
+        await until_held(lambda: found.is_ready(1))
+        assert consumer.paused == parts(0)
+        consumer.leaderless = set()
+        await until_held(lambda: found.is_ready(0))
+        assert not consumer.paused
+        opening.cancel()
+
+    monkeypatch.setattr("stream.gateway.state_reader._RETRY_S", 0.001)
     asyncio.run(body())
 
 
