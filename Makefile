@@ -51,11 +51,12 @@ test: $(INSTALLED) ## run every test
 
 .PHONY: e2e
 e2e: $(INSTALLED) ## show the console in Chromium, on a real gateway and worker; screenshots in .intentrec/console
-	@$(BIN)/python -m pytest -q -n0 -m browser tests/browser $(TEST_ARGS)
+	@NEEDS_CHROMIUM=1 $(BIN)/python -m pytest -q -n0 -m browser tests/browser $(TEST_ARGS)
 
 .PHONY: console-picture
 console-picture: $(INSTALLED) ## show the console in Chromium and write docs/console.png
-	@$(BIN)/python -m pytest -q -n0 -m browser tests/browser -k raise_its_bar
+	@rm -f .intentrec/console/picture.png
+	@NEEDS_CHROMIUM=1 $(BIN)/python -m pytest -q -n0 -m browser tests/browser -k raise_its_bar
 	@cp .intentrec/console/picture.png docs/console.png
 
 .PHONY: test-faults

@@ -231,7 +231,7 @@ def _line_printer(console: Console) -> DrawSnapshot:
             f"{view.plays_per_s:,.0f}/s  p50 {milliseconds(view.p50_s)}  p99 {milliseconds(view.p99_s)}  "
             f"HR@10 {ratio(quality.hr_at_10)} (popular {ratio(quality.hr_at_10_popular)}, "
             f"Markov {ratio(quality.hr_at_10_markov)})  "
-            f"{weights.version or 'no bundle'}, {weights.num_swapped} swaps",
+            f"{weights.version or 'no bundle'}, {weights.num_swapped} {'swap' if weights.num_swapped == 1 else 'swaps'}",
             style="dim",
             markup=False,
             soft_wrap=True,

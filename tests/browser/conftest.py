@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -67,12 +68,17 @@ class Cinema:
         thread.join()
 
 
+def require_chromium(found: str | None, *, is_needed: bool) -> str:
+    """Where it is. Without it the tests are skipped, and where they are all that was asked for they fail."""
+    if found is None:
+        (pytest.fail if is_needed else pytest.skip)("no chromium here: apt-get install chromium")
+    return found
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where it is; without it, nothing is started and the tests are skipped."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    return CHROMIUM
+    """Where it is; without it, nothing is started. `make e2e` and `make console-picture` set the variable."""
+    return require_chromium(CHROMIUM, is_needed=bool(os.environ.get("NEEDS_CHROMIUM")))
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ def test_every_play_is_folded_in_and_answered_while_the_weights_refresh_and_ctrl
     start: Callable[..., Demo],
 ) -> None:
     demo = start("--json", "--retrain", "8", "--rate", "80")  # no time limit: how long a refresh takes is the machine's
-    demo.wait_until_it_says(r", [1-9]\d* swaps", 350.0)
+    demo.wait_until_it_says(r", [1-9]\d* swaps?\b", 350.0)
     assert len(demo.processes()) >= 4, "demo, broker, worker, trainer"
     os.kill(demo.process.pid, signal.SIGINT)
     assert demo.process.wait(120) == 0, demo.said()

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rigs.browsers import note_addresses
+
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT = 120, 44
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -99,6 +101,9 @@ def test_make_demo_draws_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "CI"))}
     environment |= {"DEMO_MARK": mark, "TERM": "xterm-256color", "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    # A display, and a browser that notes what it is asked to open.
+    opened = tmp_path / "opened"
+    environment |= {"DISPLAY": ":97", "BROWSER": str(note_addresses(tmp_path / "browser", opened))}
     environment.pop("COLUMNS", None)
     environment.pop("LINES", None)
     # The installation that runs this test is taken as it is: installing has tests of its own.
@@ -107,6 +112,7 @@ def test_make_demo_draws_and_ctrl_c_ends_it(tmp_path: Path) -> None:
         assert terminal.read_until("recommended next", 250), terminal.shown[-3000:]
         found = re.search(r"live console: (http://127\.0\.0\.1:\d+)", _ESCAPES.sub("", terminal.shown))
         assert found, terminal.shown[:3000]
+        assert opened.read_text() == f"{found[1]}\n"
         with urllib.request.urlopen(found[1], timeout=30) as page:
             assert "<title>IntentRec</title>" in page.read().decode()
         for shown in ("plays/s", "latency p50", "popular, last 7 days", "Weights", "member", "weight"):

@@ -20,6 +20,21 @@ CONSOLES = (
         (TEST_MODULES,),
     ),
     Mutant(
+        "console: a play is on the screen before its list is there",
+        (Edit(f"{CONSOLE}/member_state.js", "isOld(this.recommendation, { source }),", "true,"),),
+        (TEST_MODULES,),
+    ),
+    Mutant(
+        "console: lists of different plays are compared as if they answered one",
+        (Edit(f"{CONSOLE}/changes.js", "isOfOnePlay: left.event_id === right.event_id", "isOfOnePlay: true"),),
+        (TEST_MODULES,),
+    ),
+    Mutant(
+        "console: a gateway of several shows its members as if they were all",
+        (Edit(f"{CONSOLE}/format.js", "return gateway.gateways > 1\n", "return gateway.gateways > 99\n"),),
+        (TEST_MODULES,),
+    ),
+    Mutant(
         "console: a worker that began anew takes back what was counted",
         (Edit(f"{CONSOLE}/health.js", "value >= last ? value - last : value", "value - last"),),
         (TEST_MODULES,),

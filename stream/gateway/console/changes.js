@@ -29,6 +29,19 @@ export function listChanges(before, after) {
   return { entered, climber, leader };
 }
 
+/**
+ * How far two lists agree: `shared` of the first `of` titles are in both, and `isOfOnePlay` says whether both answer the same play. After
+ * a swap they do not, and what differs is not of the bundles alone.
+ */
+export function agreement(left, right, shown) {
+  const [ids, others] = [left, right].map(({ items }) => items.slice(0, shown).map(({ item_id }) => item_id));
+  return {
+    shared: others.filter((id) => ids.includes(id)).length,
+    of: Math.max(ids.length, others.length),
+    isOfOnePlay: left.event_id === right.event_id,
+  };
+}
+
 /** The rows of a recommendation; without any, its list as one row. */
 export function rowsOf(recommendation) {
   if (!recommendation) return [];

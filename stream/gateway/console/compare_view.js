@@ -1,6 +1,7 @@
 // Two bundles for one member, side by side: what each would show, and what each thinks the member wants.
 
 import { path, request } from "./api.js";
+import { agreement } from "./changes.js";
 import { h, reconcile, setText } from "./dom.js";
 import { follow } from "./events.js";
 import { bundleName, duration, intentName, percent, plural, words } from "./format.js";
@@ -19,7 +20,7 @@ export function compareView(root, { userId, health, signal, go, connection }) {
     spellcheck: "false",
   });
   const sides = [side("Left bundle"), side("Right bundle")];
-  const agreement = h("p", { class: "lead", role: "status" });
+  const verdict = h("p", { class: "lead", role: "status" });
   const intents = h("tbody");
   const heads = sides.map(() => h("th", { scope: "col" }));
   const table = h(
@@ -53,7 +54,7 @@ export function compareView(root, { userId, health, signal, go, connection }) {
         h("button", { type: "submit", class: "plain" }, "Compare"),
       ),
     ),
-    agreement,
+    verdict,
     h(
       "div",
       { class: "compare" },
@@ -61,31 +62,41 @@ export function compareView(root, { userId, health, signal, go, connection }) {
     ),
     table,
   );
-  for (const each of sides) each.select.addEventListener("change", () => ((each.isChosen = true), load()));
+  for (const each of sides) each.select.addEventListener("change", () => choose(each));
 
-  let loading = false;
+  function choose(each) {
+    each.isChosen = true;
+    forget(each); // what is shown is of another bundle than the one that is named now
+    draw();
+    load();
+  }
+
+  // A play is two events: what comes while a load runs may be newer than its answers, so it is asked once more.
+  let [loading, isStale] = [false, false];
   async function load() {
-    if (loading || signal.aborted || !userId) return;
+    isStale = true;
+    if (loading || !userId) return;
     loading = true;
-    offer(sides, health);
-    await Promise.all(sides.map((each) => ask(each, userId, signal)));
+    while (isStale && !signal.aborted) {
+      isStale = false;
+      offer(sides, health);
+      draw();
+      await Promise.all(sides.map((each) => ask(each, userId, health, signal)));
+      if (!signal.aborted) draw();
+    }
     loading = false;
-    if (!signal.aborted) draw();
   }
 
   function draw() {
     const [left, right] = sides;
     showList(left, right);
     showList(right, left);
-    const both = left.recommendation && right.recommendation;
-    if (both) {
-      const ids = new Set(left.recommendation.items.slice(0, SHOWN).map(({ item_id }) => item_id));
-      const shared = right.recommendation.items.slice(0, SHOWN).filter(({ item_id }) => ids.has(item_id)).length;
-      setText(
-        agreement,
-        `${shared} of the first ${Math.min(SHOWN, left.recommendation.items.length)} titles are in both lists.`,
-      );
-    } else setText(agreement, userId ? "" : "Name a member.");
+    if (left.recommendation && right.recommendation) {
+      const { shared, of, isOfOnePlay } = agreement(left.recommendation, right.recommendation, SHOWN);
+      const which = isOfOnePlay ? "" : " They answer different plays: what differs is not of the bundles alone.";
+      const are = shared === 1 ? "is" : "are";
+      setText(verdict, `${shared} of the first ${plural(of, "title")} ${are} in both lists.${which}`);
+    } else setText(verdict, userId ? "" : "Name a member.");
     table.hidden = !(left.intents && right.intents);
     if (!table.hidden) showIntents(left.intents, right.intents);
   }
@@ -111,16 +122,25 @@ export function compareView(root, { userId, health, signal, go, connection }) {
       },
       update: ({ fields }, { one, other }) => {
         const points = Math.round((other - one) * 100);
-        [percent(one), percent(other), points ? `${points > 0 ? "+" : "−"}${Math.abs(points)} points` : "same"].forEach(
-          (text, at) => setText(fields[at], text),
-        );
+        const by = points ? `${points > 0 ? "+" : "−"}${plural(Math.abs(points), "point")}` : "same";
+        [percent(one), percent(other), by].forEach((text, at) => setText(fields[at], text));
       },
     });
   }
 
   load();
   if (userId) follow(path`/v1/users/${userId}/stream`, { signal, onState: connection, onEvent: load });
-  health.addEventListener("status", load, { signal, once: true });
+  let told = "";
+  health.addEventListener(
+    "status",
+    () => {
+      const now = JSON.stringify([versionsOf(health), health.problem?.message]);
+      if (now === told) return;
+      told = now;
+      load();
+    },
+    { signal },
+  );
 }
 
 /** Where a member is compared. */
@@ -142,16 +162,28 @@ function side(name) {
     when,
     items,
   );
-  return { element, select, when, mood, items, recommendation: null, intents: null, problem: "", isChosen: false };
+  return forget({ element, select, when, mood, items, isChosen: false });
+}
+
+/** Takes away what is known of a side's bundle. */
+function forget(each) {
+  return Object.assign(each, { recommendation: null, intents: null, problem: "" });
+}
+
+/** The announced bundles, newest first, and the serving one. */
+function versionsOf(health) {
+  const versions = [...new Set((health.status?.announcements ?? []).map(({ bundle }) => bundle))].reverse();
+  const serving = health.servingBundle();
+  if (serving && !versions.includes(serving)) versions.unshift(serving);
+  return { versions, serving };
 }
 
 /** Offers the announced bundles; at first the serving one on the right, and the one before on the left. */
 function offer(sides, health) {
-  const versions = [...new Set((health.status?.announcements ?? []).map(({ bundle }) => bundle))].reverse();
-  const serving = health.servingBundle();
-  if (serving && !versions.includes(serving)) versions.unshift(serving);
+  const { versions, serving } = versionsOf(health);
   for (const [at, { select, isChosen }] of sides.entries()) {
-    const chosen = isChosen ? select.value : null;
+    const before = select.value;
+    const chosen = isChosen ? before : null;
     reconcile(select, versions, {
       key: (version) => version,
       create: (version) => h("option", { value: version }),
@@ -159,30 +191,38 @@ function offer(sides, health) {
     });
     const place = versions.indexOf(serving);
     select.value = chosen ?? (at === 1 ? serving : (versions[place + 1] ?? serving)) ?? "";
+    if (select.value !== before) forget(sides[at]);
   }
 }
 
-async function ask(each, userId, signal) {
+/** Asks for a side's list and intents. An answer about a bundle that is not the chosen one by then is dropped. */
+async function ask(each, userId, health, signal) {
   const bundle = each.select.value;
-  [each.recommendation, each.intents, each.problem] = [null, null, ""];
   if (!bundle) {
-    each.problem = "No bundle is announced yet.";
+    forget(each).problem = whyNoBundle(health);
     return;
   }
   try {
-    [each.recommendation, each.intents] = await Promise.all([
+    const [recommendation, intents] = await Promise.all([
       request(path`/v1/users/${userId}/recommendations?bundle=${bundle}`, { signal }),
       request(path`/v1/users/${userId}/intents?bundle=${bundle}`, { signal }),
     ]);
+    if (each.select.value === bundle) Object.assign(each, { recommendation, intents, problem: "" });
   } catch (error) {
-    if (signal.aborted) return;
-    each.problem =
+    if (signal.aborted || each.select.value !== bundle) return;
+    forget(each).problem =
       error.type === "unknown-bundle"
         ? "This bundle has answered no play of this member. The gateway keeps the newest answer of the serving bundle and of the one before it."
         : error.type === "unknown-member"
           ? "Nothing is known of this member yet: play a title first."
           : error.message;
   }
+}
+
+function whyNoBundle({ status, problem }) {
+  if (status) return "No bundle is announced yet.";
+  if (problem?.type === "operators-only") return "Which bundles there are needs an operator's token.";
+  return problem?.message ?? "";
 }
 
 function showList(each, other) {

@@ -3,7 +3,7 @@
 import { path, request } from "./api.js";
 import { h, reconcile, setAttribute, setStyle, setText } from "./dom.js";
 import { follow } from "./events.js";
-import { duration, intentName, number, otherIntents, percent, words } from "./format.js";
+import { coverage, duration, intentName, otherIntents, percent, plural, whoseMembers, words } from "./format.js";
 import { hueOf } from "./hues.js";
 import { memberHash } from "./member_view.js";
 
@@ -15,7 +15,7 @@ const COVERAGE_LISTS = 500;
 const DRAW_MS = 250;
 
 /** The view, until `signal` is aborted. */
-export function everyoneView(root, { signal, connection }) {
+export function everyoneView(root, { health, signal, connection }) {
   const slots = []; // a member keeps its place; one that comes later takes that of the member that changed longest ago
   const members = new Map();
   const lists = [];
@@ -27,11 +27,12 @@ export function everyoneView(root, { signal, connection }) {
     { type: "button", class: "plain", "aria-pressed": "false", on: { click: togglePause } },
     "Pause",
   );
+  const whose = h("p", { class: "quiet" });
   const note = h("p", { class: "quiet" });
   const moods = h("div", { class: "heads" });
   const empty = h("p", { class: "empty" }, "Members appear here as their plays come.");
   root.replaceChildren(
-    h("div", { class: "toolbar" }, h("h1", { tabindex: "-1" }, "Everyone, live"), pause, note),
+    h("div", { class: "toolbar" }, h("h1", { tabindex: "-1" }, "Everyone, live"), pause, whose, note),
     h(
       "div",
       { class: "everyone" },
@@ -85,11 +86,10 @@ export function everyoneView(root, { signal, connection }) {
     const shown = slots.filter((member) => member.intents || member.items);
     reconcile(cards, shown, { key: ({ userId }) => userId, create: makeCard, update: updateCard });
     drawMoods(shown);
-    const titles = new Set(lists.flat()).size;
-    const sample = lists.length ? `${number(titles)} different titles in the last ${number(lists.length)} lists` : "";
+    setText(whose, whoseMembers(health.status?.gateway));
     setText(
       note,
-      [sample, skipped ? `${number(skipped)} updates left out: they come faster than ${PER_S} a second` : ""]
+      [coverage(lists), skipped ? `${plural(skipped, "update")} left out: they come faster than ${PER_S} a second` : ""]
         .filter(Boolean)
         .join(" · "),
     );

@@ -72,6 +72,22 @@ export function otherIntents({ intents, weights, primary }) {
     });
 }
 
+/** How many different titles lists have, lists of item ids, and which share of all their places that is; "" without lists. */
+export function coverage(lists) {
+  const places = lists.flat();
+  if (!places.length) return "";
+  const titles = new Set(places).size;
+  return `${plural(titles, "different title")} in ${plural(places.length, "place")} of the last ${plural(lists.length, "list")} (${percent(titles / places.length)})`;
+}
+
+/** Whose members a gateway shows, by GET /v1/status: each of several gateways has a part of them. */
+export function whoseMembers(gateway) {
+  if (!gateway) return "";
+  return gateway.gateways > 1
+    ? `Members of this gateway: each of the ${number(gateway.gateways)} gateways shows its own`
+    : "All members: there is one gateway";
+}
+
 /** "1 play", "2 plays". */
 export function plural(count, noun) {
   return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;

@@ -10,7 +10,7 @@ import { hueOf } from "./hues.js";
 import { intentsPanel } from "./intents_panel.js";
 import { MemberState } from "./member_state.js";
 import { picker } from "./picker.js";
-import { makePlay, parseAttributes, randomId, send } from "./player.js";
+import { followMarks, itemPlayed, makePlay, parseAttributes, randomId, send, unsent } from "./player.js";
 import { playsPanel } from "./plays_panel.js";
 import { rowsPanel } from "./rows_panel.js";
 
@@ -19,7 +19,11 @@ const SPOKEN_EVERY_MS = 3000;
 
 /** The view of a member, until `signal` is aborted. `go(hash)` goes to another view, `connection` shows how the stream is. */
 export function memberView(root, { userId, signal, go, connection, announce }) {
-  const state = new MemberState(userId);
+  const state = new MemberState(userId, itemPlayed);
+  for (const { play: waiting, item, sentMs, state: was, detail } of unsent(userId)) {
+    state.begin(waiting.event_id, item, sentMs);
+    state.mark(waiting.event_id, was, detail);
+  }
   const own = ownMembers();
   let isPlayed = own.includes(userId);
 
@@ -57,10 +61,16 @@ export function memberView(root, { userId, signal, go, connection, announce }) {
 
   function play(item) {
     const made = makePlay(userId, item.item_id, parseAttributes(titles.attributes()));
-    state.begin(made.event_id, { item_id: item.item_id, title: item.title ?? item.item_id }, performance.now());
-    send(made, (kind, detail) => (state.mark(made.event_id, kind, detail), draw()), signal);
+    const [named, nowMs] = [{ item_id: item.item_id, title: item.title ?? item.item_id }, performance.now()];
+    state.begin(made.event_id, named, nowMs);
+    send(made, named, nowMs);
     draw();
   }
+
+  followMarks(({ play: sent, state: now, detail }) => {
+    state.mark(sent.event_id, now, detail);
+    draw();
+  }, signal);
 
   let spokenMs = 0;
   function speak() {
@@ -83,13 +93,20 @@ export function memberView(root, { userId, signal, go, connection, announce }) {
       if (signal.aborted) return;
       draw();
       speak();
+      const drawn = state.untimed();
+      if (drawn.length) setTimeout(() => time(drawn)); // once the frame is painted
     });
+  }
+
+  function time(drawn) {
+    state.time(drawn, performance.now());
+    if (!signal.aborted) draw();
   }
 
   follow(path`/v1/users/${userId}/stream`, {
     signal,
     onState: connection,
-    onEvent: (kind, message) => state.take(kind, message, performance.now()) && drawSoon(),
+    onEvent: (kind, message) => state.take(kind, message) && drawSoon(),
   });
   showPopular();
   draw();
@@ -97,7 +114,7 @@ export function memberView(root, { userId, signal, go, connection, announce }) {
   async function showPopular() {
     try {
       const popular = await request(path`/v1/users/${userId}/recommendations`, { signal });
-      if (!state.recommendation) state.take("recommendations", popular, performance.now());
+      if (!state.recommendation) state.take("recommendations", popular);
       draw();
     } catch (error) {
       if (!signal.aborted && error.isPassing && !state.recommendation) setTimeout(showPopular, 2000);

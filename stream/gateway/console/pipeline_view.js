@@ -147,7 +147,7 @@ function processRows(health) {
       ready ? "ready" : "not ready",
       own ? `${open} of ${own} ready` : "–",
       count
-        ? `${duration(seconds / count)} a partition, ${number(sum("intentrec_recovery_records_total"))} records`
+        ? `${duration(seconds / count)} a partition, ${plural(sum("intentrec_recovery_records_total"), "record")}`
         : "–",
     ];
   });
@@ -158,7 +158,7 @@ function processRows(health) {
       `${gateway.address} (this gateway)`,
       gateway.ready ? "ready" : "not ready",
       `${gateway.partitions.length} ready`,
-      `${gateway.gateways} in the group`,
+      `${plural(gateway.gateways, "gateway")} in the group`,
     ],
   ];
 }

@@ -16,23 +16,45 @@ export function makePlay(userId, itemId, attributes) {
   return play;
 }
 
-/** Sends a play until it is accepted or refused; `mark(state, detail)` is told what becomes of it. */
-export async function send(play, mark, signal) {
-  while (!signal.aborted) {
+/** The plays made on this page, by event id. They are the page's and not a view's: one that waits is sent whatever is looked at. */
+const made = new Map();
+const marks = new EventTarget();
+
+/** Sends a play of `item` until it is accepted or refused; followMarks tells what becomes of it. `nowMs`: when it was made. */
+export async function send(play, item, nowMs) {
+  const sending = { play, item, sentMs: nowMs, state: "sending", detail: "" };
+  made.set(play.event_id, sending);
+  const mark = (state, detail = "") => {
+    Object.assign(sending, { state, detail });
+    marks.dispatchEvent(new CustomEvent("mark", { detail: sending }));
+  };
+  for (;;) {
     try {
-      await request("/v1/plays", { body: play, signal });
-      mark("sent");
-      return;
+      await request("/v1/plays", { body: play });
+      return mark("sent");
     } catch (error) {
-      if (signal.aborted) return;
-      if (!error.isPassing) {
-        mark("refused", error.message);
-        return;
-      }
+      if (!error.isPassing) return mark("refused", error.message);
       mark("waiting", error.message);
-      await pause(RETRY_MS, signal);
+      await pause(RETRY_MS);
     }
   }
+}
+
+/** Calls `listener` with each play whose state changes, as {play, item, sentMs, state, detail}, until `signal` is aborted. */
+export function followMarks(listener, signal) {
+  marks.addEventListener("mark", ({ detail }) => listener(detail), { signal });
+}
+
+/** A member's plays that are not taken yet, oldest first. */
+export function unsent(userId) {
+  return [...made.values()].filter(
+    ({ play, state }) => play.user_id === userId && (state === "sending" || state === "waiting"),
+  );
+}
+
+/** The item of a play that was made on this page. */
+export function itemPlayed(eventId) {
+  return made.get(eventId)?.item;
 }
 
 /** A short text that nobody else has. crypto.randomUUID is for secure origins alone. */

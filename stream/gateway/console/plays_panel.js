@@ -61,7 +61,8 @@ function whenText(play) {
   if (play.state === "waiting") return "not sent yet; trying again";
   if (play.state === "refused") return `refused: ${play.detail}`;
   if (play.state === "sent") return "sent; waiting for the answer";
-  return play.isOwn ? `on screen after ${duration(play.seenAfterS)}` : moment(play.eventTime);
+  if (!play.isOwn) return moment(play.eventTime);
+  return play.seenAfterS === undefined ? "answered" : `on screen after ${duration(play.seenAfterS)}`;
 }
 
 function changeTexts(play) {

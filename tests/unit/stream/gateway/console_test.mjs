@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { intentChanges, listChanges, reasonOf, rowMoves, rowsOf, steady } from "./changes.js";
+import { agreement, intentChanges, listChanges, reasonOf, rowMoves, rowsOf, steady } from "./changes.js";
 import { EventParser } from "./events.js";
-import { duration, intentName, otherIntents } from "./format.js";
+import { coverage, duration, intentName, otherIntents, whoseMembers } from "./format.js";
 import { Health } from "./health.js";
 import { hueOf, leadingLabel } from "./hues.js";
 import { MemberState } from "./member_state.js";
@@ -45,6 +45,30 @@ test("a list tells its new titles, its climber and its leader", () => {
   assert.deepEqual([found.climber.item.item_id, found.climber.from, found.climber.to], ["c", 3, 1]);
   assert.equal(found.leader.item_id, "c");
   assert.deepEqual(listChanges(undefined, [item("a")]), { entered: 0, climber: null, leader: null });
+});
+
+test("two lists agree in their first titles, and it is said whether they answer one play", () => {
+  const left = { event_id: "e1", items: [item("a"), item("b"), item("c")] };
+  const right = { event_id: "e2", items: [item("c"), item("a")] };
+  assert.deepEqual(agreement(left, right, 10), { shared: 2, of: 3, isOfOnePlay: false });
+  assert.deepEqual(agreement(left, right, 1), { shared: 0, of: 1, isOfOnePlay: false });
+  assert.equal(agreement(left, { ...right, event_id: "e1" }, 10).isOfOnePlay, true);
+});
+
+test("coverage is a share of the places that were seen, and one is no plural", () => {
+  const lists = [
+    ["a", "b", "c", "d"],
+    ["a", "b", "c", "e"],
+  ];
+  assert.equal(coverage(lists), "5 different titles in 8 places of the last 2 lists (63 %)");
+  assert.equal(coverage([["a"]]), "1 different title in 1 place of the last 1 list (100 %)");
+  assert.deepEqual([coverage([]), coverage([[]])], ["", ""]);
+});
+
+test("a gateway of several says that its members are not all", () => {
+  assert.equal(whoseMembers({ gateways: 3 }), "Members of this gateway: each of the 3 gateways shows its own");
+  assert.equal(whoseMembers({ gateways: 1 }), "All members: there is one gateway");
+  assert.equal(whoseMembers(undefined), "", "an operator's figure that is not known");
 });
 
 test("rows are those of the message, and its list is one row without any", () => {
@@ -128,17 +152,57 @@ function message(offset, more = {}) {
   };
 }
 
-test("a member's state takes each message once, and times the plays that were sent from here", () => {
+test("a member's state takes each message once", () => {
   const state = new MemberState("u");
   state.begin("e5", { item_id: "a", title: "A" }, 1000);
-  assert.equal(state.take("recommendations", message(4, { items: [item("b"), item("a")] }), 1040), true);
-  assert.equal(state.take("recommendations", message(5, { items: [item("b")] }), 1100), true);
-  assert.equal(state.take("recommendations", message(5, { items: [item("b")] }), 1200), false);
-  assert.equal(state.take("recommendations", message(3, { items: [] }), 1200), false);
+  assert.equal(state.take("recommendations", message(4, { items: [item("b"), item("a")] })), true);
+  assert.equal(state.take("recommendations", message(5, { items: [item("b")] })), true);
+  assert.equal(state.take("recommendations", message(5, { items: [item("b")] })), false);
+  assert.equal(state.take("recommendations", message(3, { items: [] })), false);
   const [newest] = state.plays.filter(({ eventId }) => eventId === "e5");
-  assert.deepEqual([newest.state, newest.seenAfterS, newest.foundAt], ["answered", 0.1, 2]);
+  assert.deepEqual([newest.state, newest.foundAt], ["answered", 2]);
   state.mark("e5", "sent");
   assert.equal(newest.state, "answered", "the answer came before the gateway's own");
+});
+
+test("a play is timed when both of its messages are on the screen, and once", () => {
+  const state = new MemberState("u");
+  state.begin("e5", { item_id: "a", title: "A" }, 1000);
+  state.begin("e6", { item_id: "b", title: "B" }, 1050);
+  state.take("intents", message(5, { intents: {} }));
+  assert.deepEqual(state.untimed(), [], "its list is not there");
+  state.take("recommendations", message(5, { items: [item("b")] }));
+  const drawn = state.untimed();
+  assert.deepEqual(
+    drawn.map(({ eventId }) => eventId),
+    ["e5"],
+  );
+  state.time(drawn, 1100);
+  state.time(drawn, 1900);
+  assert.equal(drawn[0].seenAfterS, 0.1);
+  assert.deepEqual(state.untimed(), [], "the other is not answered");
+});
+
+test("a play is timed by a later one where a message of its own was left out", () => {
+  const state = new MemberState("u");
+  state.begin("e5", { item_id: "a", title: "A" }, 1000);
+  state.take("intents", message(5, { intents: {} }));
+  state.take("recommendations", message(6, { items: [item("b")] }));
+  assert.deepEqual(
+    state.untimed().map(({ eventId }) => eventId),
+    ["e5"],
+  );
+});
+
+test("a play that was sent before the view was opened has its title", () => {
+  const state = new MemberState("u", (eventId) => (eventId === "e5" ? item("a") : undefined));
+  state.take("intents", message(4, { intents: {} }));
+  state.take("intents", message(5, { intents: {} }));
+  assert.deepEqual(
+    state.plays.map((play) => play.item?.title),
+    ["Title a", undefined],
+  );
+  assert.deepEqual(state.untimed(), [], "when it was pressed is not known");
 });
 
 test("a play says what was typed, and nothing else", () => {
