@@ -159,8 +159,8 @@ class StateReader:
             logger.warning("no answer of the broker or group for %.0f s: not ready, streams end", SESSION_TIMEOUT_S)
             self._must_join = True
             self._left_at |= self._next
-            self._next.clear()
-            self._until.clear()
+            for places in (self._next, self._until, self._to_open):
+                places.clear()
             self._consumer._coordinator.request_rejoin()
             self._on_moved(())
 

@@ -152,7 +152,13 @@ GATEWAYS = (
     ),
     Mutant(
         "a gateway that was cut off answers before the group has said for whom",
-        (Edit(f"{GATEWAY}/state_reader.py", "            self._next.clear()\n            self._until.clear()\n", ""),),
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "in (self._next, self._until, self._to_open):\n                places.clear()",
+                "in ():\n                pass",
+            ),
+        ),
         (TEST_CUT_OFF,),
     ),
     Mutant(

@@ -170,6 +170,22 @@ def test_a_gateway_that_joins_for_longer_than_the_group_waits_is_ready_for_nothi
     assert found.is_ready(0)
 
 
+def test_what_was_being_opened_when_the_broker_fell_silent_waits_for_the_group_too() -> None:
+    async def body() -> None:
+        clock = Clock()
+        found: Any
+        found, consumer = reader([], clock)
+        consumer.assigned = parts(0)
+        found.assigned(parts(0))
+        clock.now_s += SESSION_TIMEOUT_S + 0.1
+        found._note_answer()
+        for source in parts(0):
+            await found._open(source)
+        assert not found.is_ready(0)
+
+    asyncio.run(body())
+
+
 def test_an_answer_that_waited_while_the_process_stood_still_says_nothing_of_now() -> None:
     clock = Clock()
     found: Any
