@@ -15,7 +15,12 @@ from hypothesis import HealthCheck, Phase, settings
 
 from tests.worlds.tiny_world import TinyWorld
 
-pytest_plugins = ["tests.rigs.broker_fixtures", "tests.rigs.fault_report", "tests.rigs.serving_rig"]
+pytest_plugins = [
+    "tests.rigs.broker_fixtures",
+    "tests.rigs.fault_report",
+    "tests.rigs.order",
+    "tests.rigs.serving_rig",
+]
 
 torch.set_num_threads(1)
 settings.register_profile(
