@@ -279,7 +279,7 @@ def _parse_keys(data: bytes) -> list[Key]:
     text = data.strip()
     if text.startswith(b"{"):
         document = json.loads(text)
-        return [JWKRegistry.import_key(key) for key in document.get("keys", [document])]
+        return _imported(document.get("keys", [document]))
     if text.startswith(b"-----BEGIN"):
         for kind in (RSAKey, ECKey, OKPKey):
             try:
@@ -293,6 +293,24 @@ def _parse_keys(data: bytes) -> list[Key]:
     if len(secret) < _MIN_SECRET_BYTES:
         raise ValueError(f"a secret of {len(secret)} bytes is too short")
     return [OctKey.import_key(secret)]
+
+
+def _imported(entries: list[dict[str, Any]]) -> list[Key]:
+    """The keys of a JWKS for signatures. Identity providers publish others beside them, also of types that nobody here knows.
+
+    Raises: what the first entry raises, where none can be imported.
+    """
+    keys, errors = [], []
+    for entry in entries:
+        if entry.get("use", "sig") != "sig":
+            continue
+        try:
+            keys.append(JWKRegistry.import_key(entry))
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            errors.append(error)
+    if errors and not keys:
+        raise errors[0]
+    return keys
 
 
 def _used(keys: list[Key]) -> list[Key]:

@@ -285,14 +285,20 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _open_files(num_streams: int) -> None:
-    """Raises this process's limit of open files as far as it may, and warns where that is too little for the streams allowed."""
+    """Raises this process's limit of open files as far as it may, and warns where that is too little for the streams allowed: one
+    file for each of its own, two for each that is passed on.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < num_streams + _OTHER_FILES:
+    with contextlib.suppress(ValueError, OSError):  # not every system takes its own hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if may_open != resource.RLIM_INFINITY and may_open < 3 * num_streams + _OTHER_FILES:
         logger.warning(
-            "this process may open %d files, and gateway_max_streams is %d: raise its limit (ulimit -n), or lower the setting",
-            hard,
+            "this process may open %d files; gateway_max_streams is %d, and with as many passed on it needs %d: raise its limit "
+            "(ulimit -n), or lower the setting",
+            may_open,
             num_streams,
+            3 * num_streams + _OTHER_FILES,
         )
 
 

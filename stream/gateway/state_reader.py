@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.admin import ApiVersionRequest
 
 from intentrec_core.errors import BrokerError, StateError
 from stream.gateway.member_states import Kind, MemberStates
@@ -47,11 +48,13 @@ _MAX_RECORDS = 1000
 SESSION_TIMEOUT_S = 6.0
 #: How often the broker is asked, and how long its answer may take.
 _TOUCH_S = 1.0
-#: So many partitions' leaders are asked at once, and one answer is enough: a node that is down is no reason to be cut off.
+#: So many nodes are asked at once, and one answer is enough: a node that is down is no reason to be cut off.
 _NUM_ASKED = 4
-#: How long a partition may take to say where to begin; one without a leader holds up no other.
-_OPEN_S = 2.0
+#: How long a partition may take to say where to begin: a search by time in a cold index takes seconds.
+_OPEN_S = 20.0
 _METADATA_MAX_AGE_MS = 10_000
+#: Longer than a join takes. A node that is silent holds up a refresh of the metadata for so long.
+_REQUEST_TIMEOUT_MS = 10_000
 #: Members of the group have nothing to finish before they join again: they do so at their next heartbeat.
 _REBALANCE_TIMEOUT_S, _HEARTBEAT_S = 4.0, 1.0
 
@@ -105,6 +108,7 @@ class StateReader:
             rebalance_timeout_ms=int(_REBALANCE_TIMEOUT_S * 1000),
             fetch_max_wait_ms=_POLL_MS,
             metadata_max_age_ms=_METADATA_MAX_AGE_MS,
+            request_timeout_ms=_REQUEST_TIMEOUT_MS,
         )
         self._consumer.subscribe(topics, listener=_Listener(self))
         async with closed_on_failure(self._consumer):
@@ -157,22 +161,27 @@ class StateReader:
     def _check_contact(self) -> None:
         if self.is_cut_off and not self._must_join:
             logger.warning("no answer of the broker or group for %.0f s: not ready, streams end", SESSION_TIMEOUT_S)
-            self._must_join = True
-            self._left_at |= self._next
-            for places in (self._next, self._until, self._to_open):
-                places.clear()
             self._consumer._coordinator.request_rejoin()
-            self._on_moved(())
+            self._leave()
+
+    def _leave(self) -> None:
+        """No partition is this gateway's until the group says so again."""
+        self._must_join = True
+        self._left_at |= self._next
+        for places in (self._next, self._until, self._to_open):
+            places.clear()
+        self._on_moved(())
 
     def _note_answer(self) -> None:
         self._check_contact()  # before it counts: it may have waited while this process stood still
         self._answered_s = self._clock()
 
     async def _touch(self) -> None:
-        """Asks the leaders of a few partitions where their logs end."""
-        everywhere = [TopicPartition(topic, n) for topic in self._kinds for n in range(self._ownership.num_partitions)]
-        asked = random.sample(everywhere, min(_NUM_ASKED, len(everywhere)))
-        asking = [asyncio.ensure_future(self._consumer.end_offsets([source])) for source in asked]
+        """Asks a few nodes for their versions: that waits for no refresh of the metadata, and for no leader."""
+        client = self._consumer._client
+        nodes = [node.nodeId for node in client.cluster.brokers()]
+        asked = random.sample(nodes, min(_NUM_ASKED, len(nodes)))
+        asking = [asyncio.ensure_future(client.send(node, ApiVersionRequest())) for node in asked]
         try:
             async with asyncio.timeout(_TOUCH_S):
                 for answer in asyncio.as_completed(asking):
@@ -228,13 +237,20 @@ class StateReader:
             self._note_answer()
         for source, end in list(self._until.items()):
             # The position passes offsets without records, such as those of a transaction's end.
-            if self._next[source] >= end or await self._position(source) >= end:
+            if self._next.get(source, -1) >= end or await self._position(source) >= end:
                 self._until.pop(source, None)  # it may have been taken away meanwhile
                 if self.is_ready(source.partition):
                     logger.info("partition %d is ready; members in memory: %d", source.partition, len(self._states))
 
     async def _position(self, source: TopicPartition) -> int:
-        return int(await self._consumer.position(source)) if source in self._consumer.assignment() else -1
+        """The position of a partition; -1 where it is not known at once: others are not to wait for it."""
+        if source not in self._next or source not in self._consumer.assignment():
+            return -1
+        try:
+            async with asyncio.timeout(_POLL_MS / 1000):
+                return int(await self._consumer.position(source))
+        except TimeoutError:
+            return -1
 
     async def _open(self, source: TopicPartition) -> None:
         """Begins to read a partition that is new here, from the read-back time on; later, where it does not answer."""
@@ -260,11 +276,24 @@ class StateReader:
         self._consumer.resume(source)
 
     def revoked(self) -> None:
-        """The group shares the partitions anew. What is here stays until it says whose it is: most of it comes back."""
+        """The group shares the partitions anew. What is here stays until it says whose it is: most of it comes back.
+
+        Where the group no longer knows this gateway, it has given them away already.
+        """
         self._joining_since_s = self._clock()
+        if self.is_member and not self._consumer._coordinator.member_id:
+            self._leave()
 
     def assigned(self, sources: Collection[TopicPartition]) -> None:
-        """The group has shared the partitions: those that were here go on, new ones are opened, the others are dropped."""
+        """The group has shared the partitions: those that were here go on, new ones are opened, the others are dropped.
+
+        An answer that waited while this process stood still says nothing of now: the group is asked again.
+        """
+        if self.is_member and self.is_cut_off:
+            self._check_contact()
+            self._consumer._coordinator.request_rejoin()
+            self._joining_since_s = self._answered_s = self._clock()
+            return
         self.is_member, self._must_join, self._joining_since_s = True, False, None
         self._answered_s = self._clock()
         new = {source for source in sources if source not in self._next}

@@ -52,8 +52,9 @@ _RETRY_S = 1.0
 _WARNING_INTERVAL_S = 60.0
 #: After a read that failed nobody waits for another for so long.
 _NO_READS_S = 5.0
-#: Streams that come back after a failover are looked up by so many at a time.
-_MAX_CONNECTIONS = 50
+#: Streams that come back after a failover are looked up by so many at a time; the others wait, which is no failure of the store.
+_MAX_READS = 40
+_MAX_CONNECTIONS = _MAX_READS + 10
 #: At the end, what waits is written for so long.
 _LAST_WRITES_S = 3.0
 
@@ -71,7 +72,7 @@ class StateStore:
             pool = valkey.asyncio.BlockingConnectionPool.from_url(
                 settings.gateway_store.get_secret_value(),
                 max_connections=_MAX_CONNECTIONS,
-                timeout=_DEADLINE_S,
+                timeout=None,
                 socket_timeout=_DEADLINE_S,
                 socket_connect_timeout=_DEADLINE_S,
             )
@@ -82,7 +83,7 @@ class StateStore:
         self._on_failure = on_failure
         self._put = self._client.register_script(_PUT)
         self._pending: OrderedDict[tuple[Kind, str], Newest] = OrderedDict()
-        self._wake = asyncio.Event()
+        self._wake, self._reads = asyncio.Event(), asyncio.Semaphore(_MAX_READS)
         self._next_warning_s = self._next_read_s = 0.0
 
     async def __aenter__(self) -> Self:
@@ -109,10 +110,11 @@ class StateStore:
 
     async def get(self, user_id: str) -> dict[Kind, bytes]:
         """The messages of a member; empty where there are none, or the store does not answer or did not a moment ago."""
-        if time.monotonic() < self._next_read_s:
-            return {}
         try:
-            found = await self._client.mget([self._key(kind, user_id) for kind in Kind])
+            async with self._reads:
+                if time.monotonic() < self._next_read_s:
+                    return {}
+                found = await self._client.mget([self._key(kind, user_id) for kind in Kind])
         except (ValkeyError, OSError, TimeoutError) as error:
             self._failed("read", error)
             self._next_read_s = time.monotonic() + _NO_READS_S

@@ -155,8 +155,8 @@ GATEWAYS = (
         (
             Edit(
                 f"{GATEWAY}/state_reader.py",
-                "in (self._next, self._until, self._to_open):\n                places.clear()",
-                "in ():\n                pass",
+                "in (self._next, self._until, self._to_open):\n            places.clear()",
+                "in ():\n            pass",
             ),
         ),
         (TEST_CUT_OFF,),
@@ -202,7 +202,7 @@ GATEWAYS = (
     ),
     Mutant(
         "streams of a gateway that is cut off stay open",
-        (Edit(f"{GATEWAY}/state_reader.py", "            self._on_moved(())\n", ""),),
+        (Edit(f"{GATEWAY}/state_reader.py", "        self._on_moved(())\n", ""),),
         (TEST_CUT_OFF,),
     ),
     Mutant(

@@ -277,7 +277,8 @@ def test_keys_that_an_issuer_changes_are_read_again_and_those_for_other_purposes
     other = ECKey.generate_key("P-384")
 
     def publish(*keys: Key) -> None:
-        file.write_text(json.dumps({"keys": [key.as_dict(private=True) for key in keys]}))
+        of_others = [{"kty": "AKP", "kid": "new"}, old.as_dict(private=True) | {"kid": "enc", "use": "enc"}]
+        file.write_text(json.dumps({"keys": of_others + [key.as_dict(private=True) for key in keys]}))
         os.utime(file, ns=(len(keys), len(keys)))
 
     def signed(key: OctKey) -> str:

@@ -6,6 +6,7 @@ The consumer is a stand-in: what it does is aiokafka's.
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +34,9 @@ class NotedConsumer:
         self.assigned: set[TopicPartition] = set()
         self.num_partitions = 4
         self.num_rejoins = 0
-        self._coordinator = self
+        self.member_id = "gateway-1"
+        self.silent_nodes: set[int] = set()
+        self._coordinator = self._client = self.cluster = self
 
     def seek(self, source: TopicPartition, offset: int) -> None:
         self.sought[source] = offset
@@ -41,8 +44,15 @@ class NotedConsumer:
     def pause(self, *sources: TopicPartition) -> None:
         self.paused.update(sources)
 
+    def brokers(self) -> list[Any]:
+        return [SimpleNamespace(nodeId=number) for number in range(4)]
+
+    async def send(self, node: int, request: Any) -> None:
+        if self.is_silent or node in self.silent_nodes:
+            raise KafkaError("the node does not answer")
+
     async def end_offsets(self, sources: list[TopicPartition]) -> dict[TopicPartition, int]:
-        if self.is_silent or self.leaderless & set(sources):
+        if self.leaderless & set(sources):
             raise KafkaError("no leader answers")
         return dict.fromkeys(sources, 10)
 
@@ -127,6 +137,7 @@ def test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_unt
         found, consumer = reader(moved, clock)
         found.assigned(parts(0))
         found._next = dict.fromkeys(parts(0), 7)
+        found._to_open.clear()
         consumer.is_silent = not stood_still
         consumer.assigned = parts(0)
         opening = asyncio.create_task(found._keep_opening())
@@ -159,7 +170,7 @@ def test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_unt
 def test_a_gateway_that_joins_for_longer_than_the_group_waits_is_ready_for_nothing() -> None:
     clock = Clock()
     found: Any
-    found, _ = reader([], clock)
+    found, consumer = reader([], clock)
     found.assigned(parts(0))
     found._next = dict.fromkeys(parts(0), 7)
     found.revoked()
@@ -167,7 +178,10 @@ def test_a_gateway_that_joins_for_longer_than_the_group_waits_is_ready_for_nothi
     found._answered_s = clock.now_s
     assert not found.is_ready(0)
     found.assigned(parts(0))
-    assert found.is_ready(0)
+    assert consumer.num_rejoins == 2, "its answer came while nobody looked: it is asked again"
+    assert not found.is_ready(0)
+    found.assigned(parts(0))
+    assert found._to_open == parts(0)
 
 
 def test_what_was_being_opened_when_the_broker_fell_silent_waits_for_the_group_too() -> None:
@@ -198,22 +212,35 @@ def test_an_answer_that_waited_while_the_process_stood_still_says_nothing_of_now
     assert consumer.num_rejoins == 1
 
 
-def test_one_answer_of_several_leaders_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_answer_of_several_nodes_is_enough() -> None:
     async def body() -> None:
         clock = Clock()
         found: Any
         found, consumer = reader([], clock)
-        monkeypatch.setattr("random.sample", lambda everywhere, num: everywhere[:num])
-        consumer.leaderless = {TopicPartition(TOPICS[0], number) for number in range(3)}
+        consumer.silent_nodes = {0, 1, 2}
         clock.now_s += 5
         await found._touch()
         assert found._answered_s == clock.now_s
-        consumer.leaderless.add(TopicPartition(TOPICS[0], 3))
+        consumer.silent_nodes.add(3)
         clock.now_s += 5
         await found._touch()
         assert found._answered_s == clock.now_s - 5
 
     asyncio.run(body())
+
+
+def test_a_gateway_that_the_group_no_longer_knows_is_ready_for_nothing_while_it_joins_again() -> None:
+    moved: list[Any] = []
+    found: Any
+    found, consumer = reader(moved)
+    found.assigned(parts(0))
+    found._next = dict.fromkeys(parts(0), 7)
+    found.revoked()
+    assert found.is_ready(0), "in any other rebalance most comes back"
+    consumer.member_id = ""
+    found.revoked()
+    assert not found.is_ready(0)
+    assert moved[1:] == [set()]
 
 
 def test_a_partition_without_a_leader_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
