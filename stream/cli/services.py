@@ -149,7 +149,7 @@ def token(
     ] = False,
 ) -> None:
     """Print a bearer token for a gateway whose key file is a secret: for trying out, and
-    for services of your own. In production whoever logs members in issues their tokens."""
+    for services of your own. In production your login service issues members' tokens."""
     from intentrec_core.errors import ConfigError
     from stream.gateway import access
 

@@ -182,7 +182,7 @@ def issue_token(
     if secret is None:
         raise ConfigError(
             f"gateway_key_file is {settings.gateway_key_file}: no secret to sign a token with; allowed: a secret of at least "
-            f"{_MIN_SECRET_BYTES} bytes. Tokens of a public key are signed by whoever has its private key"
+            f"{_MIN_SECRET_BYTES} bytes. With a public key here, sign tokens where its private key is"
         )
     claims: dict[str, Any] = {"sub": user_id, "exp": int((time.time() if now_s is None else now_s) + expires_s)}
     if settings.gateway_audience:
@@ -296,7 +296,7 @@ def _parse_keys(data: bytes) -> list[Key]:
 
 
 def _imported(entries: list[dict[str, Any]]) -> list[Key]:
-    """The keys of a JWKS for signatures. Identity providers publish others beside them, also of types that nobody here knows.
+    """The signature keys of a JWKS. Keys for encryption, and keys of types that joserfc cannot read, are left out.
 
     Raises: what the first entry raises, where none can be imported.
     """

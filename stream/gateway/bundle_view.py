@@ -116,7 +116,7 @@ class BundleView:
         return Item(item_id, self.titles[row], {} if found is None else found.attributes)
 
     def popular(self, k: int) -> tuple[list[int], list[float], tuple[HidingFilter, ...]]:
-        """Rows and scores of what is popular with a member of whom nothing is known, and the filters that hide everything.
+        """Rows and scores of the most popular items for an unknown member; where there is none, the filters that hide every item.
 
         ``k``: at most MAX_RECOMMENDATIONS. Cost: the first call passes over all items.
         """

@@ -78,8 +78,8 @@ OnTaken = Callable[[Kind, MemberState, Newest], None]
 """Called with each message that became a member's newest."""
 
 
-def _nobody(kind: Kind, member: MemberState, message: Newest) -> None:
-    """Tells nobody."""
+def _ignore(kind: Kind, member: MemberState, message: Newest) -> None:
+    """For messages that are no news."""
 
 
 class MemberStates:
@@ -90,8 +90,8 @@ class MemberStates:
         *,
         max_members: int,
         max_bytes: int,
-        on_taken: OnTaken = _nobody,
-        on_taken_back: OnTaken = _nobody,
+        on_taken: OnTaken = _ignore,
+        on_taken_back: OnTaken = _ignore,
         on_evicted: Callable[[], None] = lambda: None,
     ) -> None:
         self._max_members, self._max_bytes = max_members, max_bytes
@@ -126,7 +126,7 @@ class MemberStates:
 
     def take_stored(self, kind: Kind, partition: int, key: bytes, value: bytes) -> ReadOutcome:
         """Takes a message out of the store: nobody is told, since nothing has changed."""
-        return self._take(kind, partition, key, value, _nobody)
+        return self._take(kind, partition, key, value, _ignore)
 
     def _take(
         self, kind: Kind, partition: int, key: bytes | None, value: bytes | None, on_taken: OnTaken

@@ -69,7 +69,10 @@ class Cinema:
 
 
 def require_chromium(found: str | None, *, is_needed: bool) -> str:
-    """Where it is. Without it the tests are skipped, and where they are all that was asked for they fail."""
+    """Where Chromium is: a package of the system, which no Python package brings.
+
+    Without it `make test` skips these tests and says so, as those that need Java; `make e2e` has no others, and fails.
+    """
     if found is None:
         (pytest.fail if is_needed else pytest.skip)("no chromium here: apt-get install chromium")
     return found

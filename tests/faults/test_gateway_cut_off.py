@@ -7,11 +7,10 @@ longer changes for as long as the cut lasts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
-from stream.local_kafka.cluster import KafkaCluster, start_cluster
+from stream.local_kafka.cluster import KafkaCluster
 from stream.local_kafka.ports import HOST
 from stream.wire.routing import home_partition
 from tests.rigs.broker_fixtures import RigMaker
@@ -22,25 +21,10 @@ from tests.rigs.tcp_proxy import TcpProxy
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
 
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[TcpProxy]:
-    with TcpProxy() as proxy:
-        yield proxy
-
-
-@pytest.fixture(scope="module")
-def cluster(kafka_jars: None, proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
-    """One node with a way through the proxy: a client that comes that way learns of no other."""
-    with start_cluster(num_nodes=1, data_dir=tmp_path_factory.mktemp("kafka"), proxy_ports=[proxy.port]) as cluster:
-        assert cluster.nodes[0].proxy
-        proxy.target = cluster.nodes[0].proxy[0]
-        yield cluster
-
-
 def test_a_gateway_that_is_cut_off_answers_for_nobody_and_another_takes_its_members_over(
-    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker
+    proxied_cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker
 ) -> None:
-    rig = make_rig(cluster)
+    rig = make_rig(proxied_cluster)
 
     async def body() -> None:
         async with (

@@ -11,7 +11,6 @@ What becomes of the zombie depends on what it had in flight:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from intentrec_core.errors import Fenced
 from stream.kafka.publisher import ACKNOWLEDGED_WITHIN_S
-from stream.local_kafka.cluster import KafkaCluster, start_cluster
+from stream.local_kafka.cluster import KafkaCluster
 from stream.local_kafka.ports import HOST
 from tests.faults.load import GroupView, Load, holds_partitions, resident_mb, serving
 from tests.rigs.broker_fixtures import RigMaker
@@ -45,27 +44,12 @@ COMPACTED_AT_ONCE = {
 }
 
 
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[TcpProxy]:
-    with TcpProxy() as proxy:
-        yield proxy
-
-
-@pytest.fixture(scope="module")
-def cluster(kafka_jars: None, proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
-    """One node with a way through the proxy: a client that comes that way learns of no other."""
-    with start_cluster(num_nodes=1, data_dir=tmp_path_factory.mktemp("kafka"), proxy_ports=[proxy.port]) as cluster:
-        assert cluster.nodes[0].proxy
-        proxy.target = cluster.nodes[0].proxy[0]
-        yield cluster
-
-
 def test_a_cut_shorter_than_the_session_moves_no_partition(
-    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
+    proxied_cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
 ) -> None:
     if not full_faults:
         pytest.skip("the shorter selection takes the cuts that move partitions")
-    rig = make_rig(cluster, session_timeout_s=30)
+    rig = make_rig(proxied_cluster, session_timeout_s=30)
     cut_off, other = _two_workers(rig, proxy)
     with GroupView(rig.settings) as group:
         with Load(rig, Rig.plays, RATE):
@@ -82,9 +66,9 @@ def test_a_cut_shorter_than_the_session_moves_no_partition(
 
 
 def test_a_zombie_with_nothing_in_flight_joins_again_or_is_fenced(
-    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
+    proxied_cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
 ) -> None:
-    rig = make_rig(cluster)
+    rig = make_rig(proxied_cluster)
     zombie, successor = _two_workers(rig, proxy)
     cut_s = 90 if full_faults else 10
 
@@ -126,7 +110,7 @@ def test_a_zombie_with_nothing_in_flight_joins_again_or_is_fenced(
 
 @pytest.mark.parametrize("compacted", [True, False])
 def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
-    cluster: KafkaCluster,
+    proxied_cluster: KafkaCluster,
     proxy: TcpProxy,
     make_rig: RigMaker,
     fault_row: FaultRow,
@@ -136,7 +120,7 @@ def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
 ) -> None:
     if not (compacted or full_faults):
         pytest.skip("the shorter selection takes the harder of the two")
-    rig = make_rig(cluster)
+    rig = make_rig(proxied_cluster)
     if compacted:
         _configure(rig, rig.settings.changelog_topic, COMPACTED_AT_ONCE)
     switch = tmp_path / "no checkpoint is begun"
@@ -178,11 +162,11 @@ def test_a_zombie_with_plays_in_flight_is_fenced_and_ends(
 
 
 def test_a_zombie_that_gave_its_plays_up_meanwhile_joins_again(
-    cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
+    proxied_cluster: KafkaCluster, proxy: TcpProxy, make_rig: RigMaker, fault_row: FaultRow, full_faults: bool
 ) -> None:
     if not full_faults:
         pytest.skip("a cut longer than a worker waits for its outputs takes minutes")
-    rig = make_rig(cluster)
+    rig = make_rig(proxied_cluster)
     zombie, successor = _two_workers(rig, proxy)
     cut_s = ACKNOWLEDGED_WITHIN_S + 30
     with GroupView(rig.settings) as group:

@@ -269,7 +269,7 @@ GATEWAYS = (
         (
             Edit(
                 f"{GATEWAY}/member_states.py",
-                "return self._take(kind, partition, key, value, _nobody)",
+                "return self._take(kind, partition, key, value, _ignore)",
                 "return self._take(kind, partition, key, value, self._on_taken)",
             ),
         ),

@@ -9,8 +9,10 @@ import pytest
 
 from intentrec_core.errors import BrokerError
 from stream.local_kafka.broker import Broker, start_broker
+from stream.local_kafka.cluster import KafkaCluster, start_cluster
 from stream.local_kafka.jars import find_java, jars
 from tests.rigs.rig import Rig
+from tests.rigs.tcp_proxy import TcpProxy
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +61,20 @@ def make_rig(tmp_path: Any) -> Iterator[RigMaker]:
     yield make
     for rig in rigs:
         rig.stop()
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[TcpProxy]:
+    with TcpProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def proxied_cluster(
+    kafka_jars: None, proxy: TcpProxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KafkaCluster]:
+    """One node with a way through the proxy: a client that comes that way learns of no other."""
+    with start_cluster(num_nodes=1, data_dir=tmp_path_factory.mktemp("kafka"), proxy_ports=[proxy.port]) as cluster:
+        assert cluster.nodes[0].proxy
+        proxy.target = cluster.nodes[0].proxy[0]
+        yield cluster

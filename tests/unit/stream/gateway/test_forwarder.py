@@ -16,8 +16,8 @@ from stream.gateway.problems import Problem, ProblemKind
 def test_a_path_that_would_name_another_machine_is_not_passed_on() -> None:
     """``@`` in front of the first slash of a path makes a name and password of the owner's address."""
     asked: list[Any] = []
-    forwarder = Forwarder(9)
-    forwarder._session = SimpleNamespace(request=lambda *args, **options: asked.append(args))  # type: ignore[assignment]
+    forwarder: Any = Forwarder(9)
+    forwarder._session = SimpleNamespace(request=lambda *args, **options: asked.append(args))
     scope = {"raw_path": b"%2Fv1%2Fusers%2Fa@169.254.169.254/x", "query_string": b""}
     request: Any = SimpleNamespace(scope=scope, headers={}, method="GET")
     with pytest.raises(Problem) as raised:
