@@ -110,6 +110,9 @@ class Rig:
             {
                 "bootstrap.servers": self.broker.address,
                 "partitioner": "murmur2_random",
+                # Else a retry reorders a member's plays, and some of them come too late to be answered: Kafka refuses the first
+                # batches of a new topic while it makes the partitions' leaders.
+                "enable.idempotence": True,
                 "message.max.bytes": 8_000_000,
                 "log_level": 0,
             }
