@@ -7,6 +7,7 @@ was run before they were built has neither.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,11 +102,21 @@ def incremental_line(model: IntentRec, loaded: Loaded) -> str:
     with one that goes on.
     """
     if type(model) is IntentRec and isinstance(model.short_term, SelfAttention):
-        found, one, other = through_the_cache(model, loaded), "incremental", "batch"
+        one, other = "incremental", "batch"
+        if model.count_gate is not None:
+            one, model = "counts left out, incremental", _without_counts(model)
+        found = through_the_cache(model, loaded)
     else:
         found, one, other = cut_short(model, loaded), "no cache; a context that ends", "one that goes on"
     is_equal = "=" if found.largest < EQUAL else "IS NOT"
     return f"{one} {is_equal} {other}: of {found.num_scores:,} scores the largest difference is {found.largest:.0e} of the spread"
+
+
+def _without_counts(model: IntentRec) -> IntentRec:
+    """A copy whose scores have no part of counts: no cache holds them, and a library that serves a member has none."""
+    plain = copy.deepcopy(model)
+    plain.config, plain.count_gate = dataclasses.replace(model.config, item_counts=False), None
+    return plain
 
 
 @torch.no_grad()

@@ -45,8 +45,8 @@ the table fills over several sittings; what was not run yet is named below each 
 - Choices are made on the validation by NDCG@10. Of a Markov chain every setting is chosen: one after another, until none changes;
   the mean and the spread of what was tried, and the settings at an edge of it, stand beside the choice. Of trained rows only the
   epoch is chosen: sizes, learning rate, dropout and batch are the same for all rows of a data set, and those of most were tuned
-  for IntentRec on MovieLens-100K. Rows with own items, ours and baselines, also choose between that schedule and one of 6 epochs,
-  which the other rows are not offered; each of their notes gives what the common schedule has on the validation.
+  for IntentRec on MovieLens-100K. Rows with own items or counts, ours and baselines, also choose between that schedule and one of
+  6 epochs, which the other rows are not offered; each of their notes gives what the common schedule has on the validation.
 - Trained rows have the same width and layers, not the same number of weights: each note gives its own, with those of the items
   apart. Without these, V3 has about 1.5 times as many as V1 and twice those of SASRec; "V1 of V3's size" has more layers.
 - For the test, a row is trained again by the same schedule up to the chosen epoch. In a stream, validation and test alike, it is
@@ -54,7 +54,8 @@ the table fills over several sittings; what was not run yet is named below each 
   what the validation chose.
 - Leave-one-out learns plays that are later than a target, as published tables do. Beyond it, nothing is counted or learned that
   had not happened; only what is trained has seen everything up to the split, also for a list that was made before it.
-- A model does not see the time of its target: one run answers both tables, of that time known and unknown.
+- A model does not see the time of its target: one run answers both tables, of that time known and unknown. Rows with counts do:
+  their counts are those of that moment, a minute old at most, and they stand where it is known alone.
 - Intervals are 95 %, by resampling members. Seeds are averaged for each play first. Comparisons resample the same members for
   both. Figures of intents are means over seeds; no library checks the calibration error (ECE).
 - Coverage: share of the universe that stands in a list of ten. Diversity: 1 − cosine of attributes within a list. Popularity: how
@@ -69,7 +70,7 @@ the table fills over several sittings; what was not run yet is named below each 
   items are compared with those of the batch, of the model that was asked. Only V3 and what is built on it have a cache.
 - Freshness: "counts of the last refresh" are as old as what is learned. With a lag of n plays, the member's last n have not
   arrived; with one of an hour, nobody's. Rows of the lag table are never refreshed, and asked where earlier plays have arrived.
-- Not built: SASRec with counts, TransAct as the paper adapts it, and a grid for trained rows. `intentrec eval` asks by the same
+- Not built: TransAct as the paper adapts it, and a grid for trained rows. `intentrec eval` asks by the same
   protocols ([evaluation](evaluation.md)).
 - No public data set at hand has both durations and action types. The simulated world has both, and so has KuaiRand-Pure, which is
   measured where its folder is there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.quality.checks import checked
+from tests.bench.quality.counted import counted_rows
 from tests.bench.quality.fair import fair_rows
 from tests.bench.quality.neural import neural_rows
 from tests.bench.quality.oracle import oracle_rows
@@ -11,5 +12,5 @@ from tests.bench.quality.rows import Row, markov_rows, popularity_rows
 
 def all_rows() -> list[Row]:
     """Popularity, Markov chains, trained baselines, IntentRec, the oracle."""
-    trained = [*neural_rows(), *fair_rows()]
+    trained = [*neural_rows(), *fair_rows(), *counted_rows()]
     return [*popularity_rows(), *markov_rows(), *(checked(row) for row in trained), *oracle_rows()]

@@ -45,9 +45,9 @@ def protocol(loaded: Loaded) -> Protocol:
     return SMALL.protocols[0](loaded.data)
 
 
-def untrained(loaded: Loaded) -> IntentRec:
+def untrained(loaded: Loaded, **changes: bool) -> IntentRec:
     torch.manual_seed(0)
-    model = IntentRec(CONFIG, loaded.data.features.domain, loaded.table)
+    model = IntentRec(dataclasses.replace(CONFIG, **changes), loaded.data.features.domain, loaded.table)
     assert model.own_items is not None
     torch.nn.init.normal_(model.own_items.gate.weight)
     return model
@@ -57,6 +57,13 @@ def test_scores_through_the_cache_are_those_of_the_batch(loaded: Loaded) -> None
     line = checks.incremental_line(untrained(loaded), loaded)
     assert line.startswith("incremental = batch: of ")
     assert checks.through_the_cache(untrained(loaded), loaded).num_scores > 1_000
+
+
+def test_a_row_with_counts_is_compared_without_them_and_left_as_it_was(loaded: Loaded) -> None:
+    model = untrained(loaded, item_counts=True)
+    assert checks.incremental_line(model, loaded).startswith("counts left out, incremental = batch: of ")
+    assert model.count_gate is not None
+    assert model.config.item_counts
 
 
 def test_a_cache_that_gives_something_else_is_named(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from intentrec_core.plays.members import pack_members
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import Trained
 from intentrec_core.training.train import Validation
+from tests.bench.quality.counted import CountedLearner
 from tests.bench.quality.data_sets import QUICK, Loaded, world_plays
 from tests.bench.quality.neural import Build, Known, Learner, grown
 
@@ -99,6 +100,34 @@ def test_a_stream_learns_no_play_before_it_is_asked(loaded: Loaded) -> None:
     assert (place < begin).sum() > 50
     np.testing.assert_array_equal(first[place < begin], second[place < begin])
     assert (first[place > begin + 60] != second[place > begin + 60]).any(), "a refresh learns them"
+
+
+@pytest.mark.parametrize("build", [SASRec, IntentRec])
+def test_what_is_counted_was_played_before_the_target(loaded: Loaded, build: Build) -> None:
+    """Plays of the second half of the test have other items: no list before them changes, and a list after them counts them."""
+    config = dataclasses.replace(CONFIG, item_counts=True, count_refresh_s=60)
+
+    def lists(of: Loaded) -> np.ndarray:
+        protocol = temporal(of.data, test_ratio=0.3)
+        return CountedLearner(of, build, config, TRAIN).answer(protocol).ranked.listed
+
+    task = temporal(loaded.data, test_ratio=0.3).test
+    place = loaded.data.place[task.targets.play]
+    begin = int(np.median(place))
+    first, second = lists(loaded), lists(with_other_items(loaded, np.arange(begin, loaded.plays.num_rows)))
+    assert (place < begin).sum() > 50
+    np.testing.assert_array_equal(first[place < begin], second[place < begin])
+    assert (first[place > begin + 60] != second[place > begin + 60]).any()
+
+
+def test_biases_of_a_row_with_counts_begin_at_zero(loaded: Loaded) -> None:
+    config = dataclasses.replace(CONFIG, item_counts=True)
+    still = dataclasses.replace(TRAIN, epochs=1, learning_rate=1e-7)
+    for kind, begins_at_zero in ((CountedLearner, True), (Learner, False)):
+        own = kind(loaded, SASRec, config, still)
+        known = own.known(temporal(loaded.data, test_ratio=0.3).validation)
+        largest = own.first(known, still).model.item_bias.detach()[1:].abs().max().item()
+        assert (largest < 1e-4) == begins_at_zero
 
 
 def test_leave_one_out_learns_no_play_of_the_test(loaded: Loaded) -> None:
