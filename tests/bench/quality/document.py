@@ -70,8 +70,7 @@ the table fills over several sittings; what was not run yet is named below each 
   items are compared with those of the batch, of the model that was asked. Only V3 and what is built on it have a cache.
 - Freshness: "counts of the last refresh" are as old as what is learned. With a lag of n plays, the member's last n have not
   arrived; with one of an hour, nobody's. Rows of the lag table are never refreshed, and asked where earlier plays have arrived.
-- Not built: TransAct as the paper adapts it, and a grid for trained rows. `intentrec eval` asks by the same
-  protocols ([evaluation](evaluation.md)).
+- Not built: a grid for trained rows. `intentrec eval` asks by the same protocols ([evaluation](evaluation.md)).
 - No public data set at hand has both durations and action types. The simulated world has both, and so has KuaiRand-Pure, which is
   measured where its folder is there."""
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from intentrec_core.baselines.sequence_models import SASRec
+from intentrec_core.baselines.transact import TransAct
 from intentrec_core.evaluation.metrics import Quality, quality
 from intentrec_core.evaluation.protocols import leave_one_out, streaming, temporal
 from intentrec_core.evaluation.task import EvaluationData
@@ -51,7 +52,7 @@ def learner(loaded: Loaded, build: Build = SASRec) -> Learner:
     return Learner(loaded, build, CONFIG, TRAIN)
 
 
-@pytest.mark.parametrize("build", [SASRec, IntentRec])
+@pytest.mark.parametrize("build", [SASRec, IntentRec, TransAct])
 def test_a_row_of_a_grown_model_is_the_item_of_the_data_set(loaded: Loaded, build: Build) -> None:
     known = learner(loaded).known(leave_one_out(loaded.data).validation)
     assert not loaded.vocabulary.extends(known.vocabulary)

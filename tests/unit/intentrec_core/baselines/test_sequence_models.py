@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from intentrec_core.baselines.sequence_models import GRU4Rec, MultiTaskTransformer, SASRec
+from intentrec_core.baselines.transact import LAST_COLUMNS, NUM_ACTIONS, TransAct
 from intentrec_core.domain.spec import Domain
 from intentrec_core.evaluation.metrics import Quality, quality
 from intentrec_core.evaluation.model_ranks import ScoredByModel
@@ -25,7 +26,12 @@ from intentrec_core.training.train import train
 from tests.worlds.tiny_plays import cycling_plays, random_plays
 from tests.worlds.tiny_world import TinyWorld
 
-MODELS: list[Callable[[ModelConfig, Domain, ItemFeatures], IntentRec]] = [SASRec, GRU4Rec, MultiTaskTransformer]
+MODELS: list[Callable[[ModelConfig, Domain, ItemFeatures], IntentRec]] = [
+    SASRec,
+    GRU4Rec,
+    MultiTaskTransformer,
+    TransAct,
+]
 CONFIG = ModelConfig(width=16, num_layers=1, intent_width=8, dropout=0.0)
 
 
@@ -36,7 +42,7 @@ def test_every_baseline_learns_what_follows_in_a_circle(world: TinyWorld) -> Non
     for build in MODELS:
         torch.manual_seed(0)
         start = build(CONFIG, world.domain, world.table)
-        config = TrainConfig(epochs=10, batch_windows=8, learning_rate=3e-2)
+        config = TrainConfig(epochs=10, batch_windows=8, learning_rate=1e-2)
         trained = train(members, world.features, world.table, config, start=start, device="cpu").model
         found = quality(rank(ScoredByModel(trained, world.features), test).ranks)
         assert found.ndcg_at_10 > 0.8, build
@@ -78,6 +84,28 @@ def test_items_alone_are_all_that_sasrec_and_the_gru_see(world: TinyWorld) -> No
         batch.codes.zero_()
         batch.ts_s.add_(1000.0)
         torch.testing.assert_close(model(batch).item_BTW, before)
+
+
+def test_transact_merges_its_last_columns_their_largest_values_and_all_items_so_far(world: TinyWorld) -> None:
+    """Asked of the layer that merges them: what it is given at each play, from the columns of the Transformer before it."""
+    members = pack_members(world.layout, random_plays(members=3, plays=60))
+    batch = next(WindowBatches(world.features, members, cut_windows(members)).ordered(4)).context
+    model = TransAct(CONFIG, world.domain, world.table).eval()
+    seen: dict[str, torch.Tensor] = {}
+    model.item_encoder.register_forward_hook(lambda _module, _given, made: seen.update(columns=made))
+    model.merge.register_forward_hook(lambda _module, given, _made: seen.update(merged=given[0]))
+    model(batch)
+    columns, width = seen["columns"], CONFIG.width
+    last, largest, mean = seen["merged"].split([LAST_COLUMNS * width, width, width], dim=-1)
+    item = model.item(batch.item_row)
+    for place in range(columns.shape[1]):
+        expected = torch.zeros(len(columns), LAST_COLUMNS, width)
+        for back in range(min(place + 1, LAST_COLUMNS)):
+            expected[:, back] = columns[:, place - back]
+        torch.testing.assert_close(last[:, place], expected.flatten(1))
+        actions = columns[:, max(0, place + 1 - NUM_ACTIONS) : place + 1]
+        torch.testing.assert_close(largest[:, place], actions.amax(dim=1))
+        torch.testing.assert_close(mean[:, place], item[:, : place + 1].mean(dim=1))
 
 
 def test_training_keeps_the_epoch_that_the_given_validation_liked_best(world: TinyWorld) -> None:
