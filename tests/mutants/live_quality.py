@@ -67,12 +67,12 @@ LIVE_QUALITY = (
     Mutant(
         "the Markov reference ends early for rows that score the same",
         (Edit(CHAIN, "if before <= own and after > own", "if before < own and after >= own"),),
-        (f"{TEST_KERNEL}::test_answers_are_those_of_the_plain_form",),
+        (f"{TEST_KERNEL}::test_rows_that_score_the_same_do_not_end_the_pass",),
     ),
     Mutant(
         "a row's own score is rounded otherwise than in the whole pass",
         (Edit(CHAIN, "own = repeated_sum(own, shares[chain], num)", "own += shares[chain] * np.float32(num)"),),
-        (f"{TEST_KERNEL}::test_many_plays_of_a_full_ring_are_answered_alike",),
+        (f"{TEST_KERNEL}::test_a_row_s_own_score_is_rounded_as_the_whole_pass_rounds_it",),
     ),
     Mutant(
         "the score of a row is left for the next play",

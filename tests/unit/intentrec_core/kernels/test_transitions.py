@@ -112,3 +112,23 @@ def test_answers_are_those_of_the_plain_form(
 def test_many_plays_of_a_full_ring_are_answered_alike(most_hidden: int) -> None:
     found = asked(7, 300, 5_000, 1_000, most_hidden, 1.0).answers(10, 128)
     assert 50 < sum(found) < 950, "both answers are frequent, or the test shows little"
+
+
+def test_rows_that_score_the_same_do_not_end_the_pass() -> None:
+    ring, newest = np.full((8, 2), NONE, dtype=np.int64), np.full(5, NONE, dtype=np.int64)
+    added = transitions.add(np.array([1, 1, 1]), np.array([2, 3, 4]), 0, newest, ring)
+    asked_for, counts = np.array([2, 3, 4, 1]), np.zeros(5, dtype=np.int64)
+    last = RowLists.below([np.array([1])] * 4, 5)
+    after_one = Asked(5, ring, newest, added, counts, asked_for, last, RowLists.none(4))
+    assert after_one.answers(2, 128) == [True, True, True, False]  # all three share the second rank
+    assert after_one.answers(1, 128) == [False] * 4
+
+
+def test_a_row_s_own_score_is_rounded_as_the_whole_pass_rounds_it() -> None:
+    led_to, lengths = np.ones((2, 128), dtype=np.int64), np.array([101, 93])
+    shares = np.array([0.85 / 123, 1 / 131], dtype=np.float32)
+    expected = np.float32(0)
+    for chain in (1, 0):
+        for _ in range(lengths[chain]):
+            expected += shares[chain]
+    assert transitions.own_score(1, led_to, lengths, shares) == expected
