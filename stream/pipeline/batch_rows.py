@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from intentrec_core.features.features import ItemRows
 from intentrec_core.history.history import EventLayout
 from stream.pipeline.folding import ContextRun, PendingAnswer
+from stream.pipeline.row_lists import RowLists
 from stream.pipeline.sessions import SessionStarts, session_starts
 
 
@@ -46,22 +47,19 @@ class BatchRows:
 
     def item_rows_before(
         self, rows: NDArray[np.int64], limit: int, layout: EventLayout, vocabulary: ItemRows
-    ) -> list[NDArray[np.int64]]:
+    ) -> RowLists:
         """For each of ``rows``, the item rows of the last ``limit`` plays of its context before its own play, oldest first.
 
         Shapes: i64[n] -> n times i64[up to limit].
-        Cost: a view and a look-up of ``limit`` items for each row.
+        Cost: a copy and a look-up of ``limit`` plays for each row.
         """
-        hashes = []
+        size, parts = layout.size, list[bytes]()
         for run_of, nth in zip(self.run[rows].tolist(), self.nth[rows].tolist(), strict=True):
             run = self.runs[run_of]
-            place = len(run.context) // layout.size - run.num_outputs + nth
-            hashes.append(layout.view(run.context)["item_hash"][max(0, place - limit) : place])
-        if not hashes:
-            return []
-        flat = vocabulary.rows(np.concatenate(hashes))
-        ends = np.cumsum([len(own) for own in hashes]).tolist()
-        return [flat[end - len(own) : end] for own, end in zip(hashes, ends, strict=True)]
+            end = len(run.context) - (run.num_outputs - nth) * size
+            parts.append(run.context[max(0, end - limit * size) : end])
+        flat = vocabulary.rows(layout.view(b"".join(parts))["item_hash"])
+        return RowLists.split(flat, [len(part) // size for part in parts])
 
 
 def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabulary: ItemRows) -> BatchRows:

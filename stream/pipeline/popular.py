@@ -69,16 +69,13 @@ class PopularNow:
 class PopularTable:
     """What a table of counts says: plays of each row, decayed by a week. ``week`` f64[V]; row 0 is no item.
 
-    It ranks as :class:`~intentrec_core.baselines.popularity.PopularWindow` does. Cost: a sort of V numbers.
+    References read it as they read a :class:`~intentrec_core.baselines.popularity.PopularWindow`. Cost: a sort of V numbers.
     """
 
     def __init__(self, week: NDArray[np.float64]) -> None:
         self.week = week
         self._counts = np.rint(week * _PARTS).astype(np.int64)
         self._order = np.argsort(-self._counts, kind="stable")
-        self._place = np.empty_like(self._order)
-        self._place[self._order] = np.arange(len(self._order))
-        self._num_played = int(np.count_nonzero(self._counts))
         self._total = int(self._counts.sum())
         for values in (self._counts, self._order):
             values.setflags(write=False)
@@ -90,23 +87,6 @@ class PopularTable:
     def counts_and_order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Thousandths of plays by row, and the rows by their plays, most first. Shapes: i64[V], i64[V]."""
         return self._counts, self._order
-
-    def among_top(
-        self, rows: NDArray[np.int64], k: int, excluded: Sequence[NDArray[np.int64]] | None = None
-    ) -> NDArray[np.bool_]:
-        """For each row, whether it is among the ``k`` most played, with the ``excluded`` rows given for it left out.
-
-        Shapes: rows i64[N], excluded i64[any] per row -> bool[N].
-        """
-        at = self._place[rows]
-        among = (
-            (rows > 0) & (at < self._num_played) & (at < k + (max(map(len, excluded), default=0) if excluded else 0))
-        )
-        for i in np.flatnonzero(among).tolist():
-            own = np.unique(excluded[i]) if excluded is not None else rows[:0]
-            num_above = int((self._place[own[own < len(self._place)]] < at[i]).sum())
-            among[i] = rows[i] not in own and at[i] - num_above < k
-        return among
 
 
 def ranked(

@@ -1,7 +1,7 @@
 """Plays a second of the worker, next to its bound, its parts, and what a user would run instead.
 
 Every row is a process of its own on one Apache Kafka, reads the same plays, and is measured while it is warm and plays wait for
-it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) are the rows and ``stages``.
+it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) are the rows, ``stages`` and ``judge``.
 
     worker            intentrec worker, model of width 128, 2 + 2 layers, 10,000 items, 1,000 members with 256 plays each
     users_1m          the same with 999,000 more members known
@@ -9,6 +9,7 @@ it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) ar
     raw               (e) a loop over aiokafka that writes the same bytes
     faust, quix       (b), (c) per event, state and one output, no model; _model: the window recomputed for every play,
                       with one thread and with two that do not spin; the faster one counts
+    judge             scoring the last prediction alone, by the size of micro-batches; _plain: with the plain Markov chain
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ ROWS = {
     "faust_model": Row(arguments=FAUST, has_state=False, has_model=True, warm_plays=50, threads=(1, 2)),
     "quix_model": Row(arguments=QUIX, has_state=False, has_model=True, in_quix=True, warm_plays=50, threads=(1, 2)),
 }
-PARTS = (*ROWS, "stages")
+PARTS = (*ROWS, "stages", "judge")
 
 #: A thousand whole contexts are encoded first: a quarter of a minute on an idle machine.
 _STAGES_WITHIN_S = 300.0
@@ -89,6 +90,8 @@ class Scale:
     idle_share: float = 1.0
     warm_share: float = 1.0
     stage_rounds: int = 40
+    #: A round's, of each size of micro-batches.
+    num_judged: int = 2_048
     rounds: int | None = None
 
 
@@ -100,6 +103,7 @@ QUICK = Scale(
     idle_share=0.001,
     warm_share=0.02,
     stage_rounds=2,
+    num_judged=64,
     rounds=1,
 )
 
@@ -170,6 +174,8 @@ def measure(options: BenchOptions) -> Figures:
             figures["delivery_plays_per_core_s"] = round(1e6 / float(str(figures["passthrough_cpu_us"])))
         if options.wants("stages"):
             figures |= _stages(stand, scale, rates)
+        if options.wants("judge"):
+            figures |= _judge(stand, scale)
     for key, row_name, against in RATIOS:
         if row_name in rates and against in rates:
             pairs = zip(rates[row_name], rates[against], strict=False)
@@ -206,3 +212,13 @@ def _stages(stand: Stand, scale: Scale, rates: dict[str, list[Rate]]) -> Figures
         figures["worker_over_bound"] = round(ours / bound, 3)
         print(f"{'worker against its bound':<34} {ours:10,.0f} / {bound:,.0f}", flush=True)
     return figures
+
+
+def _judge(stand: Stand, scale: Scale) -> Figures:
+    arguments = ("-m", "tests.bench.judge_stage", str(stand.bundle), str(scale.num_active), str(scale.num_judged))
+    environment = stand.environment(stand.settings("judge", "none"))
+    with Program(arguments, stand.folder / "judge.log", environment) as program:
+        cost_s: dict[str, float] = json.loads(program.last_line(_STAGES_WITHIN_S))
+    for size, seconds in cost_s.items():
+        print(f"{'judge, batches of ' + size:<34} {1e6 * seconds:10.1f} us a play", flush=True)
+    return {f"judge_{size}_us": round(1e6 * seconds, 1) for size, seconds in cost_s.items()}

@@ -66,6 +66,10 @@ FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("stage_search_us", "searching", "µs"),
         ("stage_judge_us", "scoring the last prediction", "µs"),
         ("stage_messages_us", "writing its messages", "µs"),
+        ("judge_8_us", "scoring alone, micro-batches of 8", "µs"),
+        ("judge_64_us", "the same of 64", "µs"),
+        ("judge_256_us", "the same of 256", "µs"),
+        ("judge_256_plain_us", "the same of 256 with the plain Markov chain", "µs"),
     ),
     "latency": (
         ("rate_per_s", "half of the rate of a burst, at which all of these are measured", "plays/s"),

@@ -7,9 +7,14 @@ from tests.mutants.mutant import Edit, Mutant
 SCORER = "stream/pipeline/live_quality/scorer.py"
 REFERENCE = "stream/pipeline/live_quality/markov_reference.py"
 CHAIN = "intentrec_core/kernels/transitions.py"
+POPULAR = "intentrec_core/kernels/most_played.py"
+LISTS = "stream/pipeline/row_lists.py"
 TEST_LIVE = "tests/unit/stream/pipeline/live_quality/test_predictions.py"
 TEST_REFERENCE = "tests/unit/stream/pipeline/live_quality/test_markov_reference.py"
 TEST_CHAIN = "tests/unit/intentrec_core/baselines/test_online_markov.py"
+TEST_KERNEL = "tests/unit/intentrec_core/kernels/test_transitions.py"
+TEST_POPULAR = "tests/unit/stream/pipeline/live_quality/test_popular_reference.py"
+TEST_LISTS = "tests/unit/stream/pipeline/test_row_lists.py"
 
 LIVE_QUALITY = (
     Mutant(
@@ -38,15 +43,55 @@ LIVE_QUALITY = (
         (
             Edit(
                 CHAIN,
-                "oldest, num_rows = max(0, num_added - len(ring)), len(scores)",
-                "oldest, num_rows = 0, len(scores)",
+                "oldest, max_last = max(0, num_added - len(ring)), 0",
+                "oldest, max_last = 0, 0",
             ),
         ),
         (f"{TEST_CHAIN}::test_hits_equal_those_of_a_plain_ranking",),
     ),
     Mutant(
         "the Markov reference ranks hidden items",
-        (Edit(CHAIN, "is_hidden[hidden[at]] = True", "is_hidden[hidden[at]] = False"),),
+        (Edit(CHAIN, "flag(is_hidden, own_hidden, True)", "flag(is_hidden, own_hidden, False)"),),
         (f"{TEST_CHAIN}::test_hits_equal_those_of_a_plain_ranking",),
+    ),
+    Mutant(
+        "the Markov reference ends early for rows that are hidden",
+        (Edit(CHAIN, "after > own and row != target and not is_hidden[row]", "after > own and row != target"),),
+        (f"{TEST_KERNEL}::test_answers_are_those_of_the_plain_form",),
+    ),
+    Mutant(
+        "the Markov reference ends one row too early",
+        (Edit(CHAIN, "if num_above >= k:", "if num_above >= k - 1:"),),
+        (f"{TEST_KERNEL}::test_answers_are_those_of_the_plain_form",),
+    ),
+    Mutant(
+        "the Markov reference ends early for rows that score the same",
+        (Edit(CHAIN, "if before <= own and after > own", "if before < own and after >= own"),),
+        (f"{TEST_KERNEL}::test_rows_that_score_the_same_do_not_end_the_pass",),
+    ),
+    Mutant(
+        "a row's own score is rounded otherwise than in the whole pass",
+        (Edit(CHAIN, "own = repeated_sum(own, shares[chain], num)", "own += shares[chain] * np.float32(num)"),),
+        (f"{TEST_KERNEL}::test_a_row_s_own_score_is_rounded_as_the_whole_pass_rounds_it",),
+    ),
+    Mutant(
+        "the score of a row is left for the next play",
+        (Edit(CHAIN, "                    scores[row] = 0\n", "                    pass\n"),),
+        (f"{TEST_KERNEL}::test_answers_are_those_of_the_plain_form",),
+    ),
+    Mutant(
+        "hidden rows take places among the most played",
+        (Edit(POPULAR, "num_before += not is_hidden[order[at]]", "num_before += 1"),),
+        (f"{TEST_POPULAR}::test_hits_equal_those_of_a_plain_list",),
+    ),
+    Mutant(
+        "what is hidden from one play is hidden from the next",
+        (Edit(POPULAR, "        flag(is_hidden, own_hidden, False)\n", ""),),
+        (f"{TEST_POPULAR}::test_hits_equal_those_of_a_plain_list",),
+    ),
+    Mutant(
+        "a row of an item that is new to the bundle hides an item of the next one",
+        (Edit(LISTS, "flat.max() >= num_rows", "False"),),
+        (f"{TEST_LISTS}::test_rows_from_a_number_on_are_left_out",),
     ),
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.pipeline.batch_rows import BatchRows
     from stream.pipeline.folding import ContextRun
+    from stream.pipeline.row_lists import RowLists
 
 
 class MarkovReference:
@@ -36,7 +37,7 @@ class MarkovReference:
         """Compiles what the other methods call: seconds where numba's cache is empty."""
         self._chain.compile()
 
-    def last_rows(self, batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> list[NDArray[np.int64]]:
+    def last_rows(self, batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> RowLists:
         """Of the plays in ``rows`` of a batch, the item rows of the plays before each that the chain looks at, oldest first."""
         self._chain.reserve(len(serving.vocabulary))
         return batch.item_rows_before(rows, self._chain.settings.lags, serving.features.layout, serving.vocabulary)
@@ -52,9 +53,7 @@ class MarkovReference:
         """Whether each item is among the ``k`` that follow. Shapes: i64[N], N times i64[any] -> bool[N]."""
         return self._chain.among_top(item_row, last_rows, k, popular, hidden)
 
-    def learn(
-        self, batch: BatchRows, appended: NDArray[np.int64], last_rows: Sequence[NDArray[np.int64]], serving: Serving
-    ) -> None:
+    def learn(self, batch: BatchRows, appended: NDArray[np.int64], last_rows: RowLists, serving: Serving) -> None:
         """Adds the transition to each appended play, or the whole context of a member who is met for the first time.
 
         ``last_rows``: those of the appended plays, from :meth:`last_rows`.
@@ -69,14 +68,10 @@ class MarkovReference:
         for run in first_runs.values():
             rows = vocabulary.rows(layout.view(run.context)["item_hash"])
             self._chain.add(rows[:-1].copy(), rows[1:].copy())
-        before: list[int] = []
-        after: list[int] = []
-        for own, row, run_of in zip(
-            last_rows, batch.item_row[appended].tolist(), batch.run[appended].tolist(), strict=True
-        ):
-            if len(own) and run_of not in first_runs:
-                before.append(int(own[-1]))
-                after.append(row)
-        self._chain.add(np.array(before, dtype=np.int64), np.array(after, dtype=np.int64))
+        starts, ends = last_rows.starts[:-1], last_rows.starts[1:]
+        counts = ends > starts
+        if first_runs:
+            counts &= ~np.isin(batch.run[appended], list(first_runs))
+        self._chain.add(last_rows.flat[ends[counts] - 1], batch.item_row[appended][counts])
         if self._chain.is_full:
             self._met.clear()

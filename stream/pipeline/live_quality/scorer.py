@@ -13,14 +13,15 @@ from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import Outcome
 from stream.pipeline.live_quality.labels import observed_labels_of
 from stream.pipeline.live_quality.markov_reference import MarkovReference
+from stream.pipeline.live_quality.popular_reference import PopularReference
 from stream.pipeline.live_quality.predictions import CUTOFF, Predictions, PredictionTracker, ReferenceHits
 from stream.pipeline.popular import PopularNow
+from stream.pipeline.row_lists import RowLists
 
 if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.ops.metrics import Metrics
     from stream.pipeline.answered_rows import AnsweredRows
-    from stream.pipeline.watched import WatchedRows
 
 
 class PredictionScorer:
@@ -33,11 +34,13 @@ class PredictionScorer:
     def __init__(self, serving: Serving, metrics: Metrics, before: PredictionScorer | None = None) -> None:
         self._serving = serving
         self._popular: PopularNow | None = None
+        self._popular_reference = PopularReference()
         self._markov = MarkovReference(len(serving.vocabulary))
         self._tracker: PredictionTracker = PredictionTracker(serving.domain, metrics)
         if before is None:
             self._popular = _popular_of(serving)  # slow, so it is done before the worker is ready
-            self._markov.compile()  # so is this
+            self._popular_reference.compile()  # so are these
+            self._markov.compile()
         elif serving.extends(before._serving) or before._serving.extends(serving):
             self._popular = before.popular.sharing_plays(serving.popularity)
             self._markov = before._markov
@@ -82,13 +85,16 @@ class PredictionScorer:
         last_rows = self._markov.last_rows(batch, added, serving)
         if len(scored):
             item_row = batch.item_row[scored]
-            seen_before = [self._of_bundle(answered.watched[row][:-1]) for row in scored.tolist()]
-            hidden = seen_before if serving.hides_watched else None
-            last = [own for own, is_scored in zip(last_rows, has_prediction.tolist(), strict=True) if is_scored]
+            if serving.hides_watched:
+                seen_before = [answered.watched[row][:-1] for row in scored.tolist()]
+                hidden = RowLists.below(seen_before, len(serving.vocabulary))
+            else:
+                hidden = RowLists.none(len(scored))
+            last = [own for own, is_scored in zip(last_rows.lists, has_prediction.tolist(), strict=True) if is_scored]
             window = self.popular.window if answered.item_counts is None else answered.item_counts.popular
             hits = ReferenceHits(
-                popular=window.among_top(item_row, CUTOFF, hidden),
-                markov=self._markov.hits(item_row, last, CUTOFF, window, hidden),
+                popular=self._popular_reference.hits(item_row, CUTOFF, window, hidden),
+                markov=self._markov.hits(item_row, last, CUTOFF, window, hidden.lists),
             )
             ts_s = batch.plays["ts_ms"][scored] / 1000.0
             observed_labels = observed_labels_of(batch, scored, serving)
@@ -99,9 +105,6 @@ class PredictionScorer:
         inserted_rows = np.array([serving.vocabulary.row(item_id) for item_id in inserted_items], dtype=np.int64)
         ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array(inserted_ms, dtype=np.int64)])
         self.popular.add(np.concatenate([batch.item_row[added], inserted_rows]), ts_ms / 1000.0)
-
-    def _of_bundle(self, rows: WatchedRows) -> WatchedRows:
-        return rows[rows < len(self._serving.vocabulary)]
 
 
 def _popular_of(serving: Serving) -> PopularNow:
