@@ -215,13 +215,22 @@ class StateReader:
                 await asyncio.sleep(_RETRY_S)
 
     async def _keep_opening(self) -> None:
-        while True:
-            await self._is_anything_to_open.wait()
-            self._is_anything_to_open.clear()
-            await asyncio.gather(*(self._open(source) for source in self._to_open))
-            if self._to_open:
-                await asyncio.sleep(_RETRY_S)
-                self._is_anything_to_open.set()
+        opening: set[TopicPartition] = set()
+
+        async def keep_opening(source: TopicPartition) -> None:
+            while source in self._to_open:
+                await self._open(source)
+                if source in self._to_open:
+                    await asyncio.sleep(_RETRY_S)
+            opening.discard(source)
+
+        async with asyncio.TaskGroup() as group:  # each by itself: one that takes long holds up none that comes later
+            while True:
+                await self._is_anything_to_open.wait()
+                self._is_anything_to_open.clear()
+                for source in self._to_open - opening:
+                    opening.add(source)
+                    group.create_task(keep_opening(source))
 
     async def _read(self) -> None:
         fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
@@ -237,8 +246,9 @@ class StateReader:
             self._note_answer()
         for source, end in list(self._until.items()):
             # The position passes offsets without records, such as those of a transaction's end.
-            if self._next.get(source, -1) >= end or await self._position(source) >= end:
-                self._until.pop(source, None)  # it may have been taken away meanwhile
+            is_read = self._next.get(source, -1) >= end or await self._position(source) >= end
+            if is_read and self._until.get(source) == end:  # not taken away meanwhile, or opened anew up to another end
+                del self._until[source]
                 if self.is_ready(source.partition):
                     logger.info("partition %d is ready; members in memory: %d", source.partition, len(self._states))
 

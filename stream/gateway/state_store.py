@@ -72,7 +72,6 @@ class StateStore:
             pool = valkey.asyncio.BlockingConnectionPool.from_url(
                 settings.gateway_store.get_secret_value(),
                 max_connections=_MAX_CONNECTIONS,
-                timeout=None,
                 socket_timeout=_DEADLINE_S,
                 socket_connect_timeout=_DEADLINE_S,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
 import shutil
@@ -243,6 +244,36 @@ def test_two_gateways_share_the_members_and_one_takes_over_when_the_other_is_kil
             async with stream(first, f"{path}/stream?last_event_id={seen[-1].id}") as events:
                 assert [(await events.next()).data["event_id"] for _ in range(2)] == [f"e{offset}"] * 2
             assert len(await first.partitions()) == NUM_PARTITIONS
+
+    asyncio.run(body())
+
+
+def test_streams_of_members_that_move_to_a_gateway_that_joins_end_and_the_others_go_on(rig: Rig) -> None:
+    async def body() -> None:
+        users = [f"u{n}" for n in range(12)]
+        async with (
+            messages(rig.settings) as written,
+            running(rig.settings) as first,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            events = {
+                user: await stack.enter_async_context(stream(first, f"/v1/users/{user}/stream")) for user in users
+            }
+            async with running(rig.settings) as second:
+                await until(lambda: _have(2, first, second))
+                own = set(await first.partitions())
+                stay = [user for user in users if home_partition(user.encode(), NUM_PARTITIONS) in own]
+                assert 0 < len(stay) < len(users)
+                for user in users:
+                    offset = await written.answer(user)
+                    event = await events[user].next()
+                    if user in stay:
+                        assert event.data["event_id"] == f"e{offset}"
+                    else:
+                        assert (event.kind, event.data) == ("bye", {"reason": "moved"})
+                assert (await first.get("/v1/status"))["gateway"]["streams"] == len(stay), (
+                    "a stream that ended has no slot"
+                )
 
     asyncio.run(body())
 

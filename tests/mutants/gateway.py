@@ -17,6 +17,14 @@ TEST_CUT_OFF = (
     "::test_a_gateway_that_the_broker_does_not_answer_is_ready_for_no_partition_until_it_has_joined_again"
 )
 TEST_TOKENS = f"{TEST_GATEWAY}::test_a_token_of_one_member_never_reaches_another"
+TEST_READER, TEST_FILES, TEST_STORE = (
+    f"{UNIT}/test_state_reader.py",
+    f"{UNIT}/test_process.py",
+    f"{UNIT}/test_state_store.py",
+)
+TEST_KEYS = f"{TEST_ACCESS}::test_keys_that_an_issuer_changes_are_read_again_and_those_for_other_purposes_left_out"
+TEST_MEMBERS = f"{UNIT}/test_app.py::test_no_path_answers_the_token_of_another_member"
+TEST_GONE = f"{UNIT}/test_event_stream.py::test_a_reader_who_is_gone_leaves_no_slot_behind"
 
 GATEWAYS = (
     Mutant(
@@ -327,5 +335,265 @@ GATEWAYS = (
         "a failure of the gateway has no headers and is not counted",
         (Edit(f"{GATEWAY}/app.py", "    app.add_middleware(FailedRequests)", "    app.add_middleware(SafeResponses)"),),
         (f"{UNIT}/test_app.py::test_a_mistake_of_ours_is_a_problem_with_all_headers_and_counts_as_failed",),
+    ),
+    Mutant(
+        "a key for encryption checks tokens",
+        (Edit(f"{GATEWAY}/access.py", '        if entry.get("use", "sig") != "sig":\n            continue\n', ""),),
+        (f"{TEST_ACCESS}::test_a_key_for_another_purpose_is_none",),
+    ),
+    Mutant(
+        "a key of an unknown type takes the others along",
+        (Edit(f"{GATEWAY}/access.py", "            errors.append(error)\n", "            raise\n"),),
+        (TEST_KEYS,),
+    ),
+    Mutant(
+        "a key file does not say why its only key is none",
+        (Edit(f"{GATEWAY}/access.py", "    if errors and not keys:\n", "    if False:\n"),),
+        (f"{TEST_ACCESS}::test_a_key_of_a_type_that_nobody_knows_is_named_where_there_is_no_other",),
+    ),
+    Mutant(
+        "a system that does not take its limit of files ends a gateway",
+        (
+            Edit(
+                f"{GATEWAY}/process.py",
+                "with contextlib.suppress(ValueError, OSError):  # not every system takes its own hard limit",
+                "if True:",
+            ),
+        ),
+        (f"{TEST_FILES}::test_a_system_that_does_not_take_its_own_limit_of_files_is_no_reason_to_end",),
+    ),
+    Mutant(
+        "a limit of files that was not raised is taken for the higher one",
+        (
+            Edit(
+                f"{GATEWAY}/process.py",
+                "    may_open, _ = resource.getrlimit(",
+                "    _, may_open = resource.getrlimit(",
+            ),
+        ),
+        (f"{TEST_FILES}::test_a_system_that_does_not_take_its_own_limit_of_files_is_no_reason_to_end",),
+    ),
+    Mutant(
+        "files of streams that are passed on are not counted",
+        (Edit(f"{GATEWAY}/process.py", "may_open < 3 * num_streams", "may_open < num_streams"),),
+        (f"{TEST_FILES}::test_files_for_streams_that_are_passed_on_are_counted_too",),
+    ),
+    Mutant(
+        "a slow search by time is given up",
+        (Edit(f"{GATEWAY}/state_reader.py", "_OPEN_S = 20.0", "_OPEN_S = 2.0"),),
+        (f"{TEST_READER}::test_a_search_that_takes_seconds_is_waited_for",),
+    ),
+    Mutant(
+        "a silent node holds up a partition until its opening gives up",
+        (Edit(f"{GATEWAY}/state_reader.py", "            request_timeout_ms=_REQUEST_TIMEOUT_MS,\n", ""),),
+        (f"{TEST_READER}::test_a_node_that_is_silent_is_given_up_after_a_join_and_before_an_opening",),
+    ),
+    Mutant(
+        "a partition that is being opened for long holds up those that come later",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "for source in self._to_open - opening:",
+                "for source in () if opening else self._to_open.copy():",
+            ),
+        ),
+        (f"{TEST_READER}::test_a_partition_that_is_being_opened_for_long_holds_up_none_that_comes_later",),
+    ),
+    Mutant(
+        "a gateway asks leaders and not nodes",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "client.send(node, ApiVersionRequest())",
+                "self._consumer.end_offsets([TopicPartition(next(iter(self._kinds)), node)])",
+            ),
+        ),
+        (f"{TEST_READER}::test_one_answer_of_several_nodes_is_enough",),
+    ),
+    Mutant(
+        "a gateway that the group has put out answers while it joins again",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "        if self.is_member and not self._consumer._coordinator.member_id:\n",
+                "        if False:\n",
+            ),
+        ),
+        (f"{TEST_READER}::test_a_gateway_that_the_group_no_longer_knows_is_ready_for_nothing_while_it_joins_again",),
+    ),
+    Mutant(
+        "an answer of the group that waited while nobody looked counts",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py", "        if self.is_member and self.is_cut_off:\n", "        if False:\n"
+            ),
+        ),
+        (f"{TEST_READER}::test_a_gateway_that_joins_for_longer_than_the_group_waits_is_ready_for_nothing",),
+    ),
+    Mutant(
+        "a position that is not known holds up all partitions",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "async with asyncio.timeout(_POLL_MS / 1000):",
+                "async with asyncio.timeout(None):",
+            ),
+        ),
+        (f"{TEST_READER}::test_a_position_that_is_not_known_holds_up_no_other_partition",),
+    ),
+    Mutant(
+        "a cut while a position is waited for ends the gateway",
+        (Edit(f"{GATEWAY}/state_reader.py", "self._next.get(source, -1) >= end", "self._next[source] >= end"),),
+        (f"{TEST_READER}::test_a_cut_while_a_position_is_waited_for_is_no_failure_and_the_others_are_not_asked",),
+    ),
+    Mutant(
+        "positions of partitions that are gone are waited for",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "if source not in self._next or source not in self._consumer.assignment():",
+                "if source not in self._consumer.assignment():",
+            ),
+        ),
+        (f"{TEST_READER}::test_a_cut_while_a_position_is_waited_for_is_no_failure_and_the_others_are_not_asked",),
+    ),
+    Mutant(
+        "a partition that was opened anew is ready by an old position",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "if is_read and self._until.get(source) == end:",
+                "if is_read and source in self._until:",
+            ),
+        ),
+        (f"{TEST_READER}::test_a_position_of_before_a_cut_makes_no_partition_ready_that_has_an_hour_to_read_since",),
+    ),
+    Mutant(
+        "a burst of look-ups takes the connections of writes",
+        (Edit(f"{GATEWAY}/state_store.py", "asyncio.Semaphore(_MAX_READS)", "asyncio.Semaphore(1000)"),),
+        (f"{TEST_STORE}::test_a_burst_of_look_ups_is_answered_and_leaves_connections_for_writes",),
+    ),
+    Mutant(
+        "who waits for a store that has failed asks it too",
+        (
+            Edit(
+                f"{GATEWAY}/state_store.py",
+                "async with self._reads:\n                if time.monotonic() < self._next_read_s:\n"
+                "                    return {}\n",
+                "if time.monotonic() < self._next_read_s:\n                return {}\n"
+                "            async with self._reads:\n",
+            ),
+        ),
+        (f"{TEST_STORE}::test_who_waits_for_a_store_that_has_failed_does_not_ask_it_too",),
+    ),
+    Mutant(
+        "a message whose write failed takes the place of a newer one",
+        (Edit(f"{GATEWAY}/state_store.py", "self._pending.setdefault(key, message)", "self._pending[key] = message"),),
+        (f"{TEST_STORE}::test_what_comes_while_a_write_fails_is_newer_than_what_was_to_be_written",),
+    ),
+    Mutant(
+        "offsets of an old partition hold back messages of the new one",
+        (
+            Edit(
+                f"{GATEWAY}/streams.py",
+                "self.partition, self.offsets = message.partition, {}",
+                "self.partition = message.partition",
+            ),
+        ),
+        (f"{TEST_STREAMS}::test_offsets_of_before_count_for_nothing_once_the_plays_have_other_partitions",),
+    ),
+    Mutant(
+        "a stream begins with a state that is older than what came meanwhile",
+        (Edit(f"{GATEWAY}/streams.py", "slot.pending.setdefault(kind, message)", "slot.pending[kind] = message"),),
+        (f"{TEST_STREAMS}::test_what_came_while_a_stream_was_being_opened_is_newer_than_the_state_it_begins_with",),
+    ),
+    Mutant(
+        "what was being fetched when a gateway was cut off makes it ready",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "            if source not in self._next:  # taken away while it was being fetched\n                continue\n",
+                "",
+            ),
+        ),
+        (f"{TEST_READER}::test_what_was_being_fetched_when_a_gateway_was_cut_off_makes_no_partition_ready",),
+    ),
+    Mutant(
+        "a partition that comes back from another gateway is not read back",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "in (self._next, self._until, self._left_at):",
+                "in (self._next, self._until):",
+            ),
+        ),
+        (
+            f"{TEST_READER}::test_a_partition_that_was_another_gateways_meanwhile_is_read_back_and_does_not_go_on_where_it_was",
+        ),
+    ),
+    Mutant(
+        "readers who are gone keep their slots",
+        (Edit(f"{GATEWAY}/event_stream.py", "        self._on_gone()\n", ""),),
+        (TEST_GONE,),
+    ),
+    Mutant(
+        "a stream that has ended keeps its slot",
+        (Edit(f"{GATEWAY}/event_stream.py", "            self._on_end()\n", ""),),
+        (TEST_GONE,),
+    ),
+    Mutant(
+        "streams stay where their member was",
+        (
+            Edit(
+                f"{GATEWAY}/process.py",
+                '            streams.end("moved", lambda user_id: ownership.partition_of(user_id) not in own)\n',
+                "",
+            ),
+        ),
+        (f"{TEST_GATEWAY}::test_streams_of_members_that_move_to_a_gateway_that_joins_end_and_the_others_go_on",),
+    ),
+    Mutant(
+        "a stream that is passed on repeats what was sent",
+        (Edit(f"{GATEWAY}/forwarder.py", '"Content-Type", "Last-Event-ID", "Accept"', '"Content-Type", "Accept"'),),
+        (f"{UNIT}/test_forwarder.py::test_what_says_who_asks_and_from_where_on_is_passed_on_and_a_cookie_is_not",),
+    ),
+    Mutant(
+        "a token reads the rows of other members",
+        (
+            Edit(
+                f"{GATEWAY}/member_paths.py",
+                'need not follow every change."""\n    caller.check_reaches(user_id)\n',
+                'need not follow every change."""\n',
+            ),
+        ),
+        (TEST_MEMBERS,),
+    ),
+    Mutant(
+        "a token ranks by the taste of other members",
+        (Edit(f"{GATEWAY}/rank_paths.py", "    caller.check_reaches(user_id)\n", ""),),
+        (TEST_MEMBERS,),
+    ),
+    Mutant(
+        "a body is read however large it is",
+        (
+            Edit(
+                f"{GATEWAY}/requests.py",
+                "        if len(body) > max_bytes:\n            raise _too_large(max_bytes)\n",
+                "",
+            ),
+        ),
+        (
+            f"{UNIT}/test_requests.py::test_a_body_that_is_too_large_is_not_read_to_its_end_whatever_it_says_of_its_length",
+        ),
+    ),
+    Mutant(
+        "members behind one address share a rate",
+        (Edit(f"{GATEWAY}/gateway.py", 'address if caller.user_id is None else f"sub {caller.user_id}"', "address"),),
+        (f"{UNIT}/test_ticket_rates.py::test_members_behind_one_address_have_a_rate_each_and_an_operator_another",),
+    ),
+    Mutant(
+        "tickets that nobody uses are not bounded",
+        (Edit(f"{GATEWAY}/access.py", " or len(self._open) >= _MAX_TICKETS", ""),),
+        (f"{TEST_ACCESS}::test_tickets_that_nobody_uses_are_bounded_and_the_oldest_go_first",),
     ),
 )

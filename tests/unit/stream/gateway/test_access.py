@@ -194,6 +194,16 @@ def test_a_file_that_is_no_key_is_refused_with_what_is_allowed(content: str, tmp
     assert "\n" not in str(raised.value)
 
 
+def test_a_key_for_another_purpose_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it has no key"):
+        access(tmp_path, json.dumps({"keys": [SECRET.as_dict(private=True) | {"use": "enc"}]}))
+
+
+def test_a_key_of_a_type_that_nobody_knows_is_named_where_there_is_no_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="AKP"):
+        access(tmp_path, json.dumps({"keys": [{"kty": "AKP", "kid": "new"}]}))
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         Access(Settings(gateway_key_file=tmp_path / "nothing"))
@@ -234,6 +244,17 @@ def test_a_ticket_works_once_for_its_member_and_in_its_time() -> None:
     assert not is_taken(ticket, "u")
     assert not is_taken("", "u")
     assert set(refusals) == {ProblemKind.INVALID_TICKET}
+
+
+def test_tickets_that_nobody_uses_are_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.gateway.access._MAX_TICKETS", 3)
+    tickets = Tickets()
+    first, *others = (tickets.issue("u") for _ in range(4))
+    assert len(tickets._open) == 3
+    for ticket in others:
+        tickets.use(ticket, "u")
+    with pytest.raises(Problem):
+        tickets.use(first, "u")
 
 
 def test_a_token_that_is_issued_is_accepted_for_its_member_and_its_time(tmp_path: Path) -> None:

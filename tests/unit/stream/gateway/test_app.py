@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from stream.gateway.access import Caller
 from stream.gateway.app import create_app
 from stream.ops.metrics import Metrics
 from stream.settings import Settings
 
 
-def app_of(metrics: Metrics, *, needs_token: bool = False, **settings: Any) -> FastAPI:
+def app_of(metrics: Metrics, *, needs_token: bool = False, caller: Caller | None = None, **settings: Any) -> FastAPI:
     """An app whose gateway has no other parts: whatever asks for one fails."""
     gateway: Any = SimpleNamespace(
         settings=Settings(**settings),
         metrics=metrics,
-        access=SimpleNamespace(needs_token=needs_token, caller=lambda _: None),
+        access=SimpleNamespace(needs_token=needs_token, caller=lambda _: caller),
+        count=lambda caller, request: None,
         ownership=SimpleNamespace(address="http://127.0.0.1:9470"),
     )
     return create_app(gateway)
@@ -78,3 +80,21 @@ def test_a_mistake_of_ours_is_a_problem_with_all_headers_and_counts_as_failed(ca
 def test_pages_of_others_are_refused_where_there_is_no_key(needs_token: bool) -> None:
     status, _, found = ask(app_of(Metrics(), needs_token=needs_token), "/nowhere", Host="evil.example")
     assert (status, found["type"].rsplit(":", 1)[1]) == ((404, "not-found") if needs_token else (403, "foreign-page"))
+
+
+@pytest.mark.parametrize(
+    ("tag", "refusal", "num"), [("members", "other-member", 6), ("operators", "operators-only", 3)]
+)
+def test_no_path_answers_the_token_of_another_member(tag: str, refusal: str, num: int) -> None:
+    """Of every path there is: one that is added is asked too. A stream is asked without a ticket."""
+    app = app_of(Metrics(), needs_token=True, caller=Caller("other"))
+    asked = [
+        (path.replace("{user_id}", "u"), method.upper())
+        for path, methods in app.openapi()["paths"].items()
+        for method, described in methods.items()
+        if tag in described["tags"]
+    ]
+    assert len(asked) >= num
+    for path, method in asked:
+        status, _, found = ask(app, path, method)
+        assert (status, found["type"].rsplit(":", 1)[1]) == (403, refusal), path

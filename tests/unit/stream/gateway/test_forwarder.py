@@ -26,6 +26,29 @@ def test_a_path_that_would_name_another_machine_is_not_passed_on() -> None:
     assert not asked
 
 
+def test_what_says_who_asks_and_from_where_on_is_passed_on_and_a_cookie_is_not() -> None:
+    """Without its ``Last-Event-ID`` a stream would repeat what was sent."""
+    asked: list[Any] = []
+
+    async def body() -> None:
+        async def request_of(*args: Any, **options: Any) -> Any:
+            asked.append((args, options["headers"]))
+            raise OSError("gone")
+
+        forwarder: Any = Forwarder(9)
+        forwarder._session = SimpleNamespace(request=request_of)
+        scope = {"raw_path": b"/v1/users/u/stream", "query_string": b"ticket=t%26"}
+        said = {"Authorization": "Bearer t", "Last-Event-ID": "3-7-6"}
+        request: Any = SimpleNamespace(scope=scope, headers=said | {"Cookie": "c"}, method="GET")
+        with pytest.raises(Problem, match="no-owner"):
+            await forwarder.forward(request, 0, "http://g2")
+        ((_, url), headers) = asked[0]
+        assert str(url) == "http://g2/v1/users/u/stream?ticket=t%26"
+        assert headers == said | {"Intentrec-Forwarded": "1"}
+
+    asyncio.run(body())
+
+
 class Answer:
     """The answer of another gateway: these chunks, and then nothing until it is closed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.responses import Response
 
 from stream.gateway.ownership import Ownership
 from stream.gateway.problems import Problem, ProblemKind
-from stream.gateway.requests import at_owner
+from stream.gateway.requests import at_owner, body_of
 
 
 def request_of(**parts: Any) -> Any:
@@ -47,3 +48,21 @@ def test_a_partition_that_moves_while_the_store_is_asked_is_not_answered_here() 
     request = request_of(is_ready=lambda partition: partition in ready, member=member)
     with pytest.raises(Problem, match="not-ready"):
         asyncio.run(at_owner(request, "u", lambda _: Response()))
+
+
+@pytest.mark.parametrize("declared", [{}, {"Content-Length": "5"}, {"Content-Length": "101"}])
+def test_a_body_that_is_too_large_is_not_read_to_its_end_whatever_it_says_of_its_length(
+    declared: dict[str, str],
+) -> None:
+    num_read = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal num_read
+        while num_read < 1000:
+            num_read += 10
+            yield b"x" * 10
+
+    request: Any = SimpleNamespace(headers=declared, stream=chunks)
+    with pytest.raises(Problem, match="too-large"):
+        asyncio.run(body_of(request, 100))
+    assert num_read <= 110

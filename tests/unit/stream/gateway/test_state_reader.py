@@ -6,6 +6,8 @@ The consumer is a stand-in: what it does is aiokafka's.
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +15,12 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from intentrec_core.errors import StateError
+from intentrec_core.errors import BrokerError, StateError
 from stream.gateway.member_states import MemberStates
 from stream.gateway.ownership import Ownership
-from stream.gateway.state_reader import SESSION_TIMEOUT_S, StateReader
+from stream.gateway.state_reader import _OPEN_S, SESSION_TIMEOUT_S, StateReader
 from stream.settings import Settings
+from tests.property.virtual_time import VirtualLoop
 
 SETTINGS = Settings()
 TOPICS = (SETTINGS.intents_topic, SETTINGS.recommendations_topic)
@@ -36,6 +39,13 @@ class NotedConsumer:
         self.num_rejoins = 0
         self.member_id = "gateway-1"
         self.silent_nodes: set[int] = set()
+        self.search_s = 0.0
+        self.fetched: dict[TopicPartition, list[Any]] = {}
+        #: Of each partition where it is; a partition that is not in it never says so.
+        self.positions: dict[TopicPartition, int] = {}
+        self.asked: list[TopicPartition] = []
+        #: What happens while a fetch or a position is waited for.
+        self.meanwhile: Callable[[], Any] = lambda: None
         self._coordinator = self._client = self.cluster = self
 
     def seek(self, source: TopicPartition, offset: int) -> None:
@@ -57,7 +67,19 @@ class NotedConsumer:
         return dict.fromkeys(sources, 10)
 
     async def offsets_for_times(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, None]:
+        await asyncio.sleep(self.search_s)
         return dict.fromkeys(times)
+
+    async def getmany(self, **_: Any) -> dict[TopicPartition, list[Any]]:
+        self.meanwhile()
+        return self.fetched
+
+    async def position(self, source: TopicPartition) -> int:
+        self.asked.append(source)
+        self.meanwhile()
+        if source not in self.positions:
+            await asyncio.Event().wait()
+        return self.positions[source]
 
     def assignment(self) -> set[TopicPartition]:
         return self.assigned
@@ -90,6 +112,11 @@ def reader(moved: list[Any], clock: Clock | None = None) -> tuple[StateReader, A
     )
     found._consumer = NotedConsumer()
     return found, found._consumer
+
+
+def in_virtual_time(body: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(body)
 
 
 def parts(*numbers: int) -> set[TopicPartition]:
@@ -283,3 +310,164 @@ def test_another_number_of_partitions_ends_the_gateway() -> None:
     consumer.num_partitions = 6
     with pytest.raises(StateError, match="6 partitions now, 4 when the gateway started"):
         found._check_partitions()
+
+
+def test_a_search_that_takes_seconds_is_waited_for() -> None:
+    """By time, in an index that no page cache holds."""
+
+    async def body() -> None:
+        found: Any
+        found, consumer = reader([])
+        consumer.assigned, consumer.search_s = parts(0), 10.0
+        found.assigned(parts(0))
+        for source in parts(0):
+            await found._open(source)
+        assert found.is_ready(0)
+
+    in_virtual_time(body())
+
+
+def test_a_node_that_is_silent_is_given_up_after_a_join_and_before_an_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then nothing else refreshes the metadata: a partition that is being opened waits for it."""
+    given: dict[str, Any] = {}
+
+    class Refused(NotedConsumer):
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+            given.update(options)
+
+        def subscribe(self, topics: list[str], listener: Any) -> None:
+            pass
+
+        async def start(self) -> None:
+            raise KafkaError("no broker")
+
+        async def stop(self) -> None:
+            pass
+
+    async def body() -> None:
+        found, _ = reader([])
+        with pytest.raises(BrokerError):
+            await found.__aenter__()
+
+    monkeypatch.setattr("stream.gateway.state_reader.AIOKafkaConsumer", Refused)
+    asyncio.run(body())
+    aiokafkas_own = 40_000
+    assert given["rebalance_timeout_ms"] < given.get("request_timeout_ms", aiokafkas_own) < 1000 * _OPEN_S
+
+
+def test_a_position_that_is_not_known_holds_up_no_other_partition() -> None:
+    async def body() -> None:
+        found: Any
+        found, consumer = reader([])
+        consumer.assigned = parts(0, 1)
+        found.assigned(parts(0, 1))
+        found._next = dict.fromkeys(parts(0, 1), 7)
+        found._until = dict.fromkeys(sorted(parts(0, 1)), 10)
+        consumer.positions = dict.fromkeys(parts(1), 10)
+        async with asyncio.timeout(5):
+            await found._read()
+        assert [found.is_ready(0), found.is_ready(1)] == [False, True]
+
+    in_virtual_time(body())
+
+
+def test_a_cut_while_a_position_is_waited_for_is_no_failure_and_the_others_are_not_asked() -> None:
+    async def body() -> None:
+        found: Any
+        found, consumer = reader([])
+        consumer.assigned = parts(0)
+        found.assigned(parts(0))
+        found._next, found._until = dict.fromkeys(parts(0), 7), dict.fromkeys(parts(0), 10)
+        consumer.meanwhile = lambda: consumer.asked and found._leave()
+        await found._read()
+        assert len(consumer.asked) == 1
+        assert not found.is_ready(0)
+
+    in_virtual_time(body())
+
+
+def test_a_position_of_before_a_cut_makes_no_partition_ready_that_has_an_hour_to_read_since() -> None:
+    async def body() -> None:
+        found: Any
+        found, consumer = reader([])
+        consumer.assigned = parts(0)
+        found.assigned(parts(0))
+        found._next, found._until = dict.fromkeys(parts(0), 7), dict.fromkeys(parts(0), 8)
+        consumer.positions = dict.fromkeys(parts(0), 8)
+
+        def cut_and_come_back() -> None:
+            if len(consumer.asked) == 1:
+                found._leave()
+                found.assigned(parts(0))
+                found._next, found._until = dict.fromkeys(parts(0), 7), dict.fromkeys(parts(0), 10)
+
+        consumer.meanwhile = cut_and_come_back
+        await found._read()
+        assert not found.is_ready(0)
+
+    in_virtual_time(body())
+
+
+def test_what_was_being_fetched_when_a_gateway_was_cut_off_makes_no_partition_ready() -> None:
+    """It comes when the broker answers again, and the group has not said yet whose the partition is."""
+
+    async def body() -> None:
+        clock = Clock()
+        found: Any
+        found, consumer = reader([], clock)
+        found.assigned(parts(0))
+        found._next = dict.fromkeys(parts(0), 7)
+        message = {"user_id": "u", "bundle": "b1", "source": {"partition": 0, "offset": 1}}
+        record = SimpleNamespace(key=b"u", value=json.dumps(message).encode(), offset=7)
+        consumer.fetched = {source: [record] for source in parts(0)}
+
+        def stand_still() -> None:
+            clock.now_s += SESSION_TIMEOUT_S + 0.1
+            found._check_contact()
+
+        consumer.meanwhile = stand_still
+        await found._read()
+        assert not found.is_cut_off, "the broker has answered"
+        assert not found.is_ready(0)
+        assert not len(found._states), "what is kept is of partitions of this gateway"
+
+    asyncio.run(body())
+
+
+def test_a_partition_that_was_another_gateways_meanwhile_is_read_back_and_does_not_go_on_where_it_was() -> None:
+    """Its members were dropped: those who did not change since the cut would be unknown."""
+
+    async def body() -> None:
+        found: Any
+        found, consumer = reader([])
+        found.assigned(parts(0))
+        found._next = dict.fromkeys(parts(0), 7)
+        found._leave()
+        found.assigned(parts(1))
+        consumer.assigned = parts(0)
+        found.assigned(parts(0))
+        for source in parts(0):
+            await found._open(source)
+        assert consumer.sought == dict.fromkeys(parts(0), 10), "where the search by time says"
+
+    asyncio.run(body())
+
+
+def test_a_partition_that_is_being_opened_for_long_holds_up_none_that_comes_later() -> None:
+    async def body() -> None:
+        found: Any
+        found, consumer = reader([])
+        consumer.assigned, consumer.search_s = parts(0, 1), 15.0
+        opening = asyncio.create_task(found._keep_opening())
+        found.assigned(parts(0))
+        await asyncio.sleep(1)
+        consumer.search_s = 0.0
+        found.assigned(parts(0, 1))
+        await asyncio.sleep(1)
+        assert [found.is_ready(0), found.is_ready(1)] == [False, True]
+        await asyncio.sleep(14)
+        assert found.is_ready(0)
+        opening.cancel()
+
+    in_virtual_time(body())

@@ -37,6 +37,14 @@ def test_an_id_that_is_not_ours_is_the_beginning(text: str) -> None:
     assert not Cursor.parse(text).is_past(Kind.INTENTS, newest(0))
 
 
+def test_offsets_of_before_count_for_nothing_once_the_plays_have_other_partitions() -> None:
+    """Of each kind: the offsets of the other kinds are of the old partition too."""
+    cursor = Cursor.parse("3-700-600")
+    cursor.advance(Kind.INTENTS, newest(1, partition=4))
+    assert str(cursor) == "4-1-x"
+    assert not cursor.is_past(Kind.RECOMMENDATIONS, newest(1, partition=4))
+
+
 def test_a_slow_reader_gets_the_newest_state_and_waits_in_two_places() -> None:
     async def body() -> None:
         skipped: list[None] = []
@@ -78,6 +86,17 @@ def test_a_resumed_stream_does_not_repeat_what_was_sent() -> None:
         b'id: 3-7-7\nevent: recommendations\ndata: {"offset":7}\n\n',
         HEARTBEAT,
     ]
+
+
+def test_what_came_while_a_stream_was_being_opened_is_newer_than_the_state_it_begins_with() -> None:
+    async def body() -> list[bytes]:
+        streams = Streams(99)
+        slot = streams.open("u")
+        chunks = events_of(slot, Cursor(), [(Kind.INTENTS, newest(7))], 0.01)
+        streams.offer(Kind.INTENTS, of("u"), newest(8))
+        return [await anext(chunks) for _ in range(3)][1:]
+
+    assert asyncio.run(body()) == [b'id: 3-8-x\nevent: intents\ndata: {"offset":8}\n\n', HEARTBEAT]
 
 
 def test_what_waits_is_sent_before_a_stream_ends() -> None:
