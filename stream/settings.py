@@ -142,15 +142,22 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="device for inference and training; auto: CUDA if present",
     )
-    # One fetch for every few plays would cost worker and broker more than all other work on those plays.
+    # Where plays are many, one fetch for every few would cost worker and broker more than all other work on those plays.
     fetch_wait_ms: int = Field(
         20,
         ge=1,
         le=1000,
-        description="Kafka's fetch.max.wait.ms: how long the broker may wait to fill a micro-batch",
+        description="Kafka's fetch.max.wait.ms: how long the broker may wait to fill a micro-batch, where plays are many",
     )
+    gather_above_per_s: float = Field(
+        800,
+        ge=0,
+        description="plays a second of a worker with up to 8 partitions above which the broker waits to fill a micro-batch (with "
+        "more partitions: fewer, in proportion); below half of it, plays are fetched as they come; 0: it always waits",
+    )
+    # The plays of one answer of a broker are together anyway, and more gather while the inference thread works.
     batch_deadline_ms: float = Field(
-        1.0,
+        0,
         ge=0,
         le=1000,
         description="how long a fetched play may wait for plays from other brokers to join its micro-batch",

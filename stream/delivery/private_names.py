@@ -68,6 +68,7 @@ _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
         "PartitionRecords(",
         "self._records = collections.OrderedDict()",
         "if type(res_or_error) is FetchResult:",
+        "self._fetch_max_wait_ms,\n                self._fetch_min_bytes,",  # read at each request
     ),
     PartitionRecords: ("self.next_fetch_offset = record.offset + 1",),
     _DefaultRecordBatchPy: ("buffer = self._buffer", '.decode("utf-8")'),

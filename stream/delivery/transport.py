@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -24,6 +25,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from intentrec_core.errors import BrokerError
+from stream.delivery.gathering import Gathering
 from stream.delivery.partition import Membership
 from stream.delivery.private_names import check_private_names
 from stream.delivery.start_offset import SourceFacts
@@ -83,6 +85,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         super().__init__(*args, **kwargs)
         #: Partitions in the order of their last turn.
         self._served: dict[TP, None] = {}
+        settings = cast("BatchTransport", self.consumer.transport).settings
+        self._gathering = Gathering(settings.gather_above_per_s, time.monotonic)
+        self._gathered_bytes = settings.max_batch * _PLAY_BYTES
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         # Faust's own consumer reads uncommitted plays and, without tables, assigns partitions round robin.
@@ -97,7 +102,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             max_poll_records=_MAX_POLL_RECORDS,
             # After a seek, a partition waits for the poll in flight to its node, so polls are short.
             fetch_max_wait_ms=settings.fetch_wait_ms,
-            fetch_min_bytes=settings.max_batch * _PLAY_BYTES,
+            fetch_min_bytes=1,  # _fetch_records sets it by the rate of plays
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             rebalance_timeout_ms=int(transport.rebalance_timeout_s * 1000),
             heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 5),
@@ -138,6 +143,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 for tp, start in before.items()
                 if tp in after and (tp in records or after[tp] != start)
             }
+            self._gathering.fetched(sum(len(part.records) for part in fetched.values()), len(active_partitions))
+            # In the same step as the records were taken, and so before aiokafka makes its next request.
+            consumer._fetcher._fetch_min_bytes = self._min_bytes()
             remaining_s = deadline_s - loop.time()
             if fetched or remaining_s <= 0:
                 return fetched
@@ -171,6 +179,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             self._served.pop(tp, None)
             self._served[tp] = None
         return shares
+
+    def _min_bytes(self) -> int:
+        """With how many bytes the broker answers a fetch at once: those of a micro-batch if it gathers plays, else any."""
+        return self._gathered_bytes if self._gathering.active else 1
 
     async def on_thread_stop(self) -> None:
         """As in Faust, but never raises: closing the consumer of a broker that is away would end this thread with a traceback."""

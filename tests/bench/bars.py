@@ -9,7 +9,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Bar:
     """One figure and its bar. All of them are ratios of two figures of the same run, so the machine cancels out; but for the
-    bench ``gpu``, whose bars are an H100's, and for a bar in milliseconds of ``gateway``."""
+    bench ``gpu``, whose bars are an H100's, and for bars in milliseconds of ``gateway`` and ``latency``."""
 
     key: str
     bench: str
@@ -40,6 +40,7 @@ BARS = (
     Bar("passthrough_over_quix", "worker", "pass-through, three outputs, against Quix Streams with state, one output", 1.2),
     Bar("worker_over_faust", "worker", "against a Faust agent per event that recomputes the window", 10),
     Bar("worker_over_quix", "worker", "against a Quix Streams app that recomputes the window", 2),
+    Bar("few_p50_ms", "latency", "p50 end-to-end latency at 200 plays/s, ms", 10, True),
     Bar("p99_over_passthrough", "latency", "p99 end-to-end latency at half capacity, against pass-through at that rate", 2, True),
     Bar("p99_over_p50", "latency", "p99 end-to-end latency against its own p50", 3, True),
     Bar("p99_swap_over_steady", "latency", "p99 during a weight swap against steady", 2, True),

@@ -1,8 +1,8 @@
-"""End-to-end latency of lists at half of the worker's throughput, next to the pass-through, and during a swap.
+"""End-to-end latency of lists at few plays a second, at half of the worker's throughput next to the pass-through, and in a swap.
 
-One worker process: its members are played in, its capacity is measured in a burst, then plays come at half of it in an open loop,
-undisturbed and, in between, while bundles with other weights are announced. The pass-through, with all guarantees and no model,
-gets the same rate; ``--only worker`` leaves it out.
+One worker process: its members are played in, its capacity is measured in a burst, then plays come in an open loop: 200 a second,
+and then half of the capacity, undisturbed and, in between, while bundles with other weights are announced. The pass-through, with
+all guarantees and no model, gets the same rate; ``--only worker`` leaves it out.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ _NUM_BURSTS = 3
 #: After a swap, members who were not moved warm are encoded at their next play: that is still the swap's doing.
 SETTLE_S = 2.0
 _BEFORE_FIRST_LIST_S = 0.5
+#: The broker does not gather plays at this rate (stream.delivery.gathering).
+FEW_PER_S = 200
+#: After a change of the rate, until the worker has noticed it.
+_AT_NEW_RATE_S = 1.5
 #: Members are moved for ten minutes at most (stream.bundles.hot_swap); loading comes before that.
 _SWAPPED_WITHIN_S = 700.0
 _CHUNK = 1000
@@ -84,6 +88,9 @@ def _worker(stand: Stand, scale: Scale, figures: Figures) -> tuple[float, float]
         print(f"{'capacity':<24} {capacity:10,.0f} plays/s; half of it from here on", flush=True)
         loop.send(rate, lambda passed_s: passed_s >= scale.warm_s)
         figures |= {"bursts_per_s": [round(burst) for burst in bursts], "rate_per_s": round(rate)}
+        loop.send(FEW_PER_S, lambda passed_s: passed_s >= _AT_NEW_RATE_S)
+        figures |= _report("few", loop.send(FEW_PER_S, lambda passed_s: passed_s >= scale.seconds)[1])
+        loop.send(rate, lambda passed_s: passed_s >= _AT_NEW_RATE_S)
         steadily_s, swapping_s, moving_s = [], [], []
         for version in coming:
             steadily_s.append(loop.send(rate, lambda passed_s: passed_s >= scale.seconds)[1])

@@ -10,6 +10,7 @@ CHANGELOG, PARTITION, WORKER = (
     "stream/delivery/worker.py",
 )
 TRANSPORT, PUBLISHER, CLIENTS = "stream/delivery/transport.py", "stream/kafka/publisher.py", "stream/kafka/clients.py"
+GATHERING = "stream/delivery/gathering.py"
 START_OFFSET = "stream/delivery/start_offset.py"
 
 TEST_PARTITION, TEST_FAUST_APP = (
@@ -18,6 +19,7 @@ TEST_PARTITION, TEST_FAUST_APP = (
 )
 TEST_DRAIN_LOOP = "tests/unit/stream/delivery/test_drain_loop.py"
 TEST_FETCH_SHARES = "tests/unit/stream/delivery/test_fetch_shares.py"
+TEST_GATHERING = "tests/unit/stream/delivery/test_gathering.py"
 TEST_REOPENS = "tests/unit/stream/delivery/test_partition_reopens.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
 MACHINE = "tests/property/test_delivery_machine.py"
@@ -338,5 +340,25 @@ DELIVERY = (
             ),
         ),
         (SWEEP, "tests/unit/stream/pipeline/test_coalescing.py"),
+    ),
+    Mutant(
+        "many plays are not gathered",
+        (Edit(TRANSPORT, "            consumer._fetcher._fetch_min_bytes = self._min_bytes()\n", ""),),
+        (TEST_FETCH_SHARES,),
+    ),
+    Mutant(
+        "few plays are gathered",
+        (Edit(TRANSPORT, "self._gathered_bytes if self._gathering.active else 1", "self._gathered_bytes"),),
+        (TEST_FETCH_SHARES,),
+    ),
+    Mutant(
+        "gathering ends where it begins",
+        (Edit(GATHERING, "_END_RATIO = 0.5\n", "_END_RATIO = 1.0\n"),),
+        (TEST_GATHERING,),
+    ),
+    Mutant(
+        "gathering never ends",
+        (Edit(GATHERING, "                self.active = False\n", "                pass\n"),),
+        (TEST_GATHERING,),
     ),
 )

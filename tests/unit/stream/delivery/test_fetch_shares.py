@@ -1,4 +1,6 @@
-"""A fetch is shared by the partitions that have plays: aiokafka's own fetcher and results, over logs in memory."""
+"""A fetch is shared by the partitions that have plays, and the next one is gathered if they are many: aiokafka's own fetcher and
+results, over logs in memory.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.delivery.gathering import Gathering
 from stream.delivery.transport import BatchConsumerThread
 from stream.wire.records import Fetched
 
@@ -82,6 +85,7 @@ class Logs:
         self._thread = BatchConsumerThread.__new__(BatchConsumerThread)
         self._thread.consumer = SimpleNamespace(flow_active=True)
         self._thread._served = {}
+        self._thread._gathering, self._thread._gathered_bytes = Gathering(800, lambda: 0.0), 65536
 
     def refill(self) -> None:
         """What a broker's answer adds: a chunk for each partition without one."""
@@ -154,3 +158,13 @@ def test_a_partition_that_failed_costs_the_others_no_play() -> None:
         logs.take(40)
     logs.take(40)
     assert logs.taken[TP("plays", 0)] == list(range(40))
+
+
+def test_the_next_request_asks_for_any_play_until_plays_are_many() -> None:
+    logs = Logs([2000, 2000], 1000)
+    asked = []
+    for most in (100, 100, 2000):
+        logs.refill()
+        logs.take(most)
+        asked.append(logs.fetcher._fetch_min_bytes)
+    assert asked == [1, 1, 65536]

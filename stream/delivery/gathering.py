@@ -1,0 +1,48 @@
+"""Whether the broker gathers plays before it answers a fetch: only where plays are many.
+
+A fetch costs worker and broker the same for one play as for a hundred. At thousands of plays a second, gathering saves most of
+the consumer thread's work; at a few hundred it saves little, and every play waits for it. A fetch lists every partition, so with
+many of them it costs more, and fewer plays are many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: A window must see enough plays to tell a rate from chance: 200 of them at 400 plays/s, plus or minus 14.
+WINDOW_S = 0.5
+#: Gathering ends below this part of the rate above which it begins: a rate near one bound does not cross both by chance.
+_END_RATIO = 0.5
+#: Up to so many, what a fetch costs hardly depends on the number of partitions; from there on it grows with it.
+_FREE_PARTITIONS = 8
+
+
+class Gathering:
+    """Decides by the rate of plays of one consumer, measured in windows; it does not gather at first. Only the clock is read.
+
+    ``above_per_s``: plays/s from which on it gathers, with up to eight partitions, and in proportion fewer with more; it ends
+    below half of that. 0: it always gathers.
+    """
+
+    def __init__(self, above_per_s: float, clock: Callable[[], float]) -> None:
+        self._begin_cost = above_per_s * WINDOW_S
+        self._end_cost_per_s = above_per_s * _END_RATIO
+        self._clock = clock
+        self._since_s = clock()
+        self._cost = 0.0
+        self.active = not above_per_s
+
+    def fetched(self, num_plays: int, num_partitions: int) -> bool:
+        """Counts the plays of a fetch, also of an empty one; returns whether the next fetch is to be gathered.
+
+        It begins as soon as a window has had enough plays, within the window. It ends with a whole window that had few.
+        """
+        self._cost += num_plays * max(1.0, num_partitions / _FREE_PARTITIONS)
+        now_s = self._clock()
+        if self._cost >= self._begin_cost:
+            self.active = True
+        if (passed_s := now_s - self._since_s) >= WINDOW_S:
+            if self._cost < self._end_cost_per_s * passed_s:
+                self.active = False
+            self._since_s, self._cost = now_s, 0.0
+        return self.active
