@@ -1,10 +1,12 @@
 """Attention of new plays over cached plays on the CPU. Each cached key and value is read once, in place.
 
 Keys are stored in groups of ``GROUP`` plays, column by column, so that a query is multiplied with a whole group without
-a horizontal sum. Values are stored play by play. Either are float32, or int8 codes with a float32 scale for each play and
-head (:mod:`intentrec_core.kernels.quantise`): the same functions are compiled for both. Codes become float32 in registers, and
-a scale is applied once to a score and once to a weight, not to every code. Scores are those of :mod:`intentrec_core.model.attention`; both biases
+a horizontal sum. Values are stored play by play. Scores are those of :mod:`intentrec_core.model.attention`; both biases
 are computed for each pair of query and key.
+
+Keys and values are float32, or int8 codes with a float32 scale for each play and head (:mod:`intentrec_core.kernels.quantise`).
+The same functions are compiled for both. Codes become float32 in registers, and a scale is applied once to a score and once to
+a weight, not to every code.
 
 Shapes: C plays per slot, G groups of them, W width, H heads, D = W / H.
 """
@@ -17,7 +19,16 @@ import numpy as np
 
 from intentrec_core.kernels.dense import compiled, exponentials
 from intentrec_core.kernels.quantise import multiply
-from intentrec_core.kernels.simd import NUM_LANES, add, add_scaled, add_scaled_halves, holds_codes, load, no_lanes, store
+from intentrec_core.kernels.simd import (
+    NUM_LANES,
+    add,
+    add_scaled,
+    add_scaled_halves,
+    holds_codes,
+    load,
+    no_lanes,
+    store,
+)
 
 #: Plays in a group of keys. 16 lanes are one AVX-512 register; with 32, a core reads cached keys at 35 GB/s instead of
 #: 24.

@@ -109,7 +109,10 @@ def test_a_vector_is_quantised_by_the_largest_number_of_each_head(num_heads: int
 
 
 def test_a_number_halfway_between_two_codes_goes_to_the_even_one() -> None:
-    x, scales = np.array([127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5], dtype=np.float32), np.zeros((1, 1), np.float32)
+    x, scales = (
+        np.array([127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5], dtype=np.float32),
+        np.zeros((1, 1), np.float32),
+    )
     quantise(x, scales, 0)
     assert x.tolist() == [127, 0, 2, 2, 0, -2, -2, 126]
     assert scales[0, 0] == 1
