@@ -18,8 +18,8 @@ from tests.bench.harness import Figures
 
 K = 10
 SEEDS = (0, 1)
-EPOCHS = 4
-NUM_BEFORE = 70_000
+EPOCHS = 2
+NUM_BEFORE, NUM_LATER = 70_000, 5_000
 #: All items are scored for one update in so many: for the others, the lists alone.
 _EVERY = 20
 _BATCH = 64
@@ -38,7 +38,9 @@ def kv_lists(quick: bool) -> Figures:
         for live in lives.values():
             live.add_history(table.slice(0, NUM_BEFORE))
         earliest_ms = model.network.domain.earliest_ms
-        later = list(play_rows(check_plays(table.slice(NUM_BEFORE, 2_000 if quick else None), earliest_ms=earliest_ms)))
+        later = list(
+            play_rows(check_plays(table.slice(NUM_BEFORE, 500 if quick else NUM_LATER), earliest_ms=earliest_ms))
+        )
         for name, values in _played(lives, later).items():
             found[name] += [float(np.max(values)) if name == "difference" else float(np.mean(values))]
         print(f"seed {seed}: " + ", ".join(f"{name} {values[-1]:.5f}" for name, values in found.items()), flush=True)
