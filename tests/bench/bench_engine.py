@@ -21,7 +21,7 @@ from intentrec_core.engine.quantised import KvDtype
 from tests.bench.baselines.recompute import WindowRecompute
 from tests.bench.engine_world import EngineWorld, Member
 from tests.bench.harness import BenchOptions, Figures, Timing, in_turns
-from tests.bench.kv_lists import kv_lists as lists
+from tests.bench.kv_lists import lists
 from tests.bench.memory_bandwidth import read_bytes_per_s
 
 NUM_MEMBERS = 64

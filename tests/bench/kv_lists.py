@@ -25,7 +25,7 @@ _EVERY = 20
 _BATCH = 64
 
 
-def kv_lists(quick: bool) -> Figures:
+def lists(quick: bool) -> Figures:
     """Over all seeds: largest difference of a score, share of equal lists and NDCG@10 against float32."""
     plays = fetch_movielens(Settings.load().cache_dir)
     found: dict[str, list[float]] = {name: [] for name in ("difference", "equal", "float32", "int8", "spread")}
@@ -68,9 +68,9 @@ def _played(lives: dict[KvDtype, LiveEncoder], later: Sequence[PlayRow]) -> dict
             for dtype, items in last.get(play.user_id, {}).items():
                 found[dtype].append(_gain([item.item_id for item in items], play.item_id))
             of_play = {dtype: updates[dtype][nth] for dtype in lives}
-            lists = {dtype: update.recommend(K) for dtype, update in of_play.items()}
-            last[play.user_id] = lists
-            plain, int8 = ([item.item_id for item in lists[dtype]] for dtype in KvDtype)
+            listed = {dtype: update.recommend(K) for dtype, update in of_play.items()}
+            last[play.user_id] = listed
+            plain, int8 = ([item.item_id for item in listed[dtype]] for dtype in KvDtype)
             found["equal"].append(float(plain == int8))
             if number % _EVERY == 0:
                 scores = [_scores(of_play[dtype]) for dtype in KvDtype]
