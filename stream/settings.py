@@ -190,6 +190,11 @@ class Settings(BaseSettings):
     pool_bytes: int = Field(
         256 * 1024 * 1024, ge=1024 * 1024, description="memory for cached keys and values of the members"
     )
+    kv_dtype: Literal["float32", "int8"] = Field(
+        "float32",
+        description="type of cached keys and values on a CPU; int8: 3.5 times the members in the same pool_bytes, and answers "
+        "that differ a little; CUDA devices keep float16 and refuse int8",
+    )
     num_recommendations: int = Field(10, ge=1, le=MAX_RECOMMENDATIONS, description="items in a recommendation")
     beta: float = Field(
         1.0,

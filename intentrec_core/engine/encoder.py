@@ -1,6 +1,6 @@
 """The interface of an encoder: a model over a pool of cached keys and values, which the engine calls on any device.
 
-    CpuEncoder     one compiled step over ragged rows; keys and values are read in place; float32
+    CpuEncoder     one compiled step over ragged rows; keys and values are read in place; float32, or keys and values as int8
     TorchEncoder   the model itself on any torch device; on CUDA, one new play per context runs as a graph over keys and
                    values in place, which are kept in float16
 

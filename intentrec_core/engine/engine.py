@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from intentrec_core.engine.cuda.encoder import TorchEncoder
 from intentrec_core.engine.encoder import Encoder, StepOutput, no_output
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.engine.output_rows import put_rows
+from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.engine.slots import NO_LABEL, Slot, SlotAllocator
 from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.features.features import FeatureBuilder
@@ -92,8 +94,11 @@ class IncrementalEngine:
     """Encodes plays of members with one set of weights, over a pool of cached keys and values.
 
     ``make_encoder`` makes an encoder from the model and ``pool_bytes``, the memory limit of the members' slots. By
-    default the model's device decides. Not thread safe: one thread owns an engine. A pool belongs to one engine and
-    therefore to one version of the weights: a slot is never read with other weights than it was written with.
+    default the model's device decides, and ``kv_dtype`` is the type of cached keys and values. Not thread safe: one thread
+    owns an engine. A pool belongs to one engine and therefore to one version of the weights and one type: a slot is never
+    read with others than it was written with.
+
+    Raises: ConfigError when the pool is too small for one member, or for int8 on another device than the CPU.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class IncrementalEngine:
         *,
         pool_bytes: int,
         version: str,
+        kv_dtype: KvDtype = KvDtype.FLOAT32,
         make_encoder: Callable[[IntentRec, int], Encoder] | None = None,
     ) -> None:
         self.model = model.eval()
@@ -110,7 +116,7 @@ class IncrementalEngine:
         self.stats = EngineStats()
         self._features = features
         self._layout = features.layout
-        self._make_encoder = make_encoder or (CpuEncoder if model.device.type == "cpu" else TorchEncoder)
+        self._make_encoder = make_encoder or encoder_on(model.device, kv_dtype)
         self._pool_bytes = pool_bytes
         self.encoder = self._new_encoder()
         self._slots = SlotAllocator(self.encoder.num_slots)
@@ -279,6 +285,21 @@ class IncrementalEngine:
         for job, newest in zip(jobs, output.primary[ends - 1].tolist(), strict=True):
             job.slot.anchor, job.slot.length, job.slot.primary = job.request.anchor, job.num_plays, newest
             job.slot.tail = bytes(job.request.context[-size:])
+
+
+def encoder_on(device: torch.device, kv_dtype: KvDtype) -> Callable[[IntentRec, int], Encoder]:
+    """What makes the encoder of a device from a model and the bytes of its pool.
+
+    Raises: ConfigError for int8 on another device than the CPU.
+    """
+    if device.type == "cpu":
+        return partial(CpuEncoder, kv_dtype=kv_dtype)
+    if kv_dtype is not KvDtype.FLOAT32:
+        raise ConfigError(
+            f"kv_dtype is {kv_dtype} and the device {device}; allowed: {kv_dtype} on the CPU, or {KvDtype.FLOAT32}, with which "
+            "a CUDA device keeps keys and values in float16"
+        )
+    return TorchEncoder
 
 
 def _tails(ends: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:

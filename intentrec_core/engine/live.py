@@ -21,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, Filter, FilterKind
-from intentrec_core.engine.engine import Encoded, EngineStats, IncrementalEngine
+from intentrec_core.engine.engine import Encoded, EngineStats, IncrementalEngine, encoder_on
 from intentrec_core.engine.live_play import NO_ATTRIBUTES, LiveOutcome, LivePlay, in_builtins, problems
 from intentrec_core.engine.live_runs import LiveRuns, Place, live_key
 from intentrec_core.engine.own_scores import OwnScorer, seen
+from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -135,13 +136,15 @@ class LiveEncoder:
 
     ``cache_bytes`` bounds the memory for keys and values (width 64 and a context of 128 plays take some 200 kB a member). The
     member who was active longest ago loses the cache first; that costs an encoding of the whole context at the next play, and
-    changes no answer. Histories are never dropped but by :meth:`forget`: at most 2n packed plays (some 30 bytes each) a member,
+    changes no answer. ``kv_dtype="int8"`` keeps them in little more than a quarter of the memory, on the CPU only; answers then
+    differ a little. Histories are never dropped but by :meth:`forget`: at most 2n packed plays (some 30 bytes each) a member,
     with n the domain's window. Not thread safe.
 
-    Raises: ConfigError when ``cache_bytes`` is too small for one member, or the model's scores need counts of plays.
+    Raises: ConfigError when ``cache_bytes`` is too small for one member, ``kv_dtype`` is not ``float32`` or ``int8`` or not for
+    the model's device, or the model's scores need counts of plays.
     """
 
-    def __init__(self, model: TrainedModel, cache_bytes: int = 256 << 20) -> None:
+    def __init__(self, model: TrainedModel, cache_bytes: int = 256 << 20, *, kv_dtype: str = KvDtype.FLOAT32) -> None:
         self.domain: Domain = model.network.domain
         self._layout = EventLayout(self.domain)
         if model.network.count_gate is not None:
@@ -149,8 +152,11 @@ class LiveEncoder:
                 "the model was trained with item_counts, and LiveEncoder has no counts of plays: serve it by workers, or train "
                 "with ModelConfig(item_counts=False)"
             )
+        make_encoder = encoder_on(model.network.device, KvDtype.parse(kv_dtype))
         try:
-            self._engine = IncrementalEngine(model.network, model.features, pool_bytes=cache_bytes, version="live")
+            self._engine = IncrementalEngine(
+                model.network, model.features, pool_bytes=cache_bytes, version="live", make_encoder=make_encoder
+            )
         except ConfigError as error:
             raise ConfigError(f"cache_bytes is too small: {error}") from error
         self._ranker = _Ranker(model, self._layout)

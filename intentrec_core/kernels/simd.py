@@ -1,4 +1,4 @@
-"""SIMD vectors of float32 that stay in registers, for use in compiled loops.
+"""SIMD vectors of float32 that stay in registers, for use in compiled loops. They are loaded from float32 or from int8.
 
 A loop that adds to an array stores and reloads the sum in each iteration, and checks before each inner loop whether its
 arrays overlap. This took half of the time of a dense layer, and two thirds of the time of a query's scores. A sum of
@@ -7,7 +7,8 @@ registers of AVX-512, four of AVX2 or eight of NEON. A tile, four sums at once o
 lanes on processors without 32 wide registers.
 
 Nothing is checked at run time: the caller ensures that an array has enough elements for each load and store. Arrays are
-C-contiguous float32; others do not compile. ``index`` counts elements from the beginning of the array.
+C-contiguous float32, or for loads int8, which become float32 on their way; others do not compile. ``index`` counts elements
+from the beginning of the array.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ NUM_LANES = 32
 TILE_LANES = 32 if binding.get_host_cpu_features().get("avx512f") else 16
 
 _INT = ir.IntType(32)
-#: Number of elements in a cache line.
-_LINE = 16
+#: Bytes of a cache line.
+_LINE = 64
 _ALIGNMENT = 4  # that of one element: rows begin anywhere
 #: As MATH in kernels/dense.py: sums may be reordered and fused.
 _FAST = ("reassoc", "contract", "arcp", "nsz")
@@ -49,15 +50,15 @@ class _Lanes(types.Type):
 register_model(_Lanes)(lambda manager, lanes: models.PrimitiveModel(manager, lanes, lanes.vector))
 
 
-def aligned_zeros(*shape: int) -> NDArray[np.float32]:
+def aligned_zeros(*shape: int, dtype: type[Any] = np.float32) -> NDArray[Any]:
     """Zeros that begin at a cache line, which numpy's own arrays rarely do. Loads that do not straddle two cache lines
     are faster.
 
     Memory is taken when it is first written to.
     """
-    num = math.prod(shape)
-    roomy = np.zeros(num + _LINE, dtype=np.float32)
-    first = -(roomy.ctypes.data // roomy.itemsize) % _LINE
+    num, line = math.prod(shape), _LINE // np.dtype(dtype).itemsize
+    roomy = np.zeros(num + line, dtype=dtype)
+    first = -(roomy.ctypes.data // roomy.itemsize) % line
     return roomy[first : first + num].reshape(shape)
 
 
@@ -71,6 +72,14 @@ def _checked(array: Any) -> Any:
     if isinstance(array, types.Array) and array.dtype == types.float32 and array.layout == "C":
         return array
     raise TypingError(f"lanes are loaded from and stored to arrays of C-contiguous float32, not {array}")
+
+
+def _loadable(array: Any) -> Any:
+    return array if _is_int8(array) and array.layout == "C" else _checked(array)
+
+
+def _is_int8(array: Any) -> bool:
+    return isinstance(array, types.Array) and array.dtype == types.int8
 
 
 def _known(lanes: Any) -> Any:
@@ -102,6 +111,7 @@ def _beginning(lanes: _Lanes) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Two instructions of a type: ``no_lanes()``, which gives zeros, and ``load(array, index)``, which loads elements
     from ``index`` on.
     """
+    int8s = ir.VectorType(ir.IntType(8), lanes.vector.count)
 
     @_instruction
     def no_lanes(typing: Any) -> tuple[Any, Callable[..., Any]]:
@@ -113,17 +123,33 @@ def _beginning(lanes: _Lanes) -> tuple[Callable[..., Any], Callable[..., Any]]:
     @_instruction
     def load(typing: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if _is_int8(signature.args[0]):
+                loaded = builder.load(_place(context, builder, int8s, signature.args[0], *args))
+                loaded.align = 1
+                return builder.sitofp(loaded, lanes.vector)
             loaded = builder.load(_place(context, builder, lanes.vector, signature.args[0], *args))
             loaded.align = _ALIGNMENT
             return loaded
 
-        return lanes(_checked(array), types.intp), generate
+        return lanes(_loadable(array), types.intp), generate
 
     return no_lanes, load
 
 
 no_lanes, load = _beginning(_Lanes("Lanes", NUM_LANES))
 no_tile_lanes, load_tile_lanes = _beginning(_Lanes("TileLanes", TILE_LANES))
+
+
+@_instruction
+def holds_codes(typing: Any, array: Any) -> tuple[Any, Callable[..., Any]]:
+    """``holds_codes(array)``: whether an array is of int8. A constant of the compiled function: the branch that is not taken
+    leaves no code.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant(types.boolean, _is_int8(signature.args[0]))
+
+    return types.boolean(array), generate
 
 
 @_instruction

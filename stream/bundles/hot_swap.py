@@ -307,7 +307,9 @@ def fetch_serving(
         raise BundleError(BundleFault.UNREACHABLE, version, str(error)) from error
     try:
         ref = store.fetch(version)
-        serving = load_serving(ref, device=settings.device, pool_bytes=settings.pool_bytes, known=known)
+        serving = load_serving(
+            ref, device=settings.device, pool_bytes=settings.pool_bytes, kv_dtype=settings.kv_dtype, known=known
+        )
     except OSError as error:  # the cache's disk is full or read-only: retried, like an unreachable store
         raise BundleError(BundleFault.UNREACHABLE, version, f"{settings.cache_dir}: {error}") from error
     check_message_sizes(

@@ -18,6 +18,7 @@ from intentrec_core.engine.count_scores import CountGate
 from intentrec_core.engine.engine import IncrementalEngine
 from intentrec_core.engine.own_scores import OwnScorer
 from intentrec_core.engine.probe import UNKNOWN_ITEM, encode_probe
+from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -94,19 +95,26 @@ class Serving:
         return self.vocabulary.extends(older.vocabulary)
 
 
-def load_serving(source: Path | BundleRef, *, device: str, pool_bytes: int, known: Tables | None = None) -> Serving:
+def load_serving(
+    source: Path | BundleRef,
+    *,
+    device: str,
+    pool_bytes: int,
+    kv_dtype: str = KvDtype.FLOAT32,
+    known: Tables | None = None,
+) -> Serving:
     """Loads a bundle for serving: verifies it, runs its golden queries, and encodes one play with it.
 
     ``source``: a folder, or the ref that :meth:`~intentrec_core.bundle.store.BundleStore.fetch` returned; then no file is hashed
-    twice. ``pool_bytes``: the most its engine may use for cached keys and values. ``known``: tables of another bundle, shared if
-    the files are the same; reading them would hold Python's lock for most of the load.
+    twice. ``pool_bytes``: the most its engine may use for cached keys and values, ``kv_dtype``: their type. ``known``: tables of
+    another bundle, shared if the files are the same; reading them would hold Python's lock for most of the load.
 
-    Raises: BundleError when the bundle must not serve; ConfigError when there is no such device, or the pool is too small
-    for one member.
+    Raises: BundleError when the bundle must not serve; ConfigError when there is no such device, it does not take this type,
+    or the pool is too small for one member.
     Cost: seconds; reads the whole bundle. The pool's memory is allocated as members come.
     """
     loaded, index = load_verified(source, device, known=known)
-    serving = make_serving(loaded, index, pool_bytes=pool_bytes)
+    serving = make_serving(loaded, index, pool_bytes=pool_bytes, kv_dtype=kv_dtype)
     _check_encodes(serving)
     return serving
 
@@ -128,10 +136,12 @@ def _created_s(created_at: str) -> float:
         return 0.0
 
 
-def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> Serving:
+def make_serving(
+    loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int, kv_dtype: str = KvDtype.FLOAT32
+) -> Serving:
     """Combines a loaded bundle and its index.
 
-    Raises: ConfigError when the pool is too small for one member.
+    Raises: ConfigError when the pool is too small for one member, or the device does not take ``kv_dtype``.
     """
     domain, items, manifest = loaded.domain, loaded.item_table, loaded.manifest
     features = FeatureBuilder(domain, loaded.vocabulary, items)
@@ -142,7 +152,13 @@ def make_serving(loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int) -> 
         created_s=_created_s(manifest.created_at),
         tables=loaded.tables,
         features=features,
-        engine=IncrementalEngine(loaded.model, features, pool_bytes=pool_bytes, version=loaded.version),
+        engine=IncrementalEngine(
+            loaded.model,
+            features,
+            pool_bytes=pool_bytes,
+            version=loaded.version,
+            kv_dtype=KvDtype.parse(kv_dtype),
+        ),
         index=index,
         filters=filters_of(items),
         labels=[loaded.vectors.labels[head.name] for head in item_label_heads(domain)],

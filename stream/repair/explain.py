@@ -170,7 +170,7 @@ def explained(
 
 def _load(settings: Settings, version: str, url: str) -> Serving:
     store = BundleStore(url or settings.bundle_url, settings.cache_dir)
-    return load_serving(store.fetch(version), device="cpu", pool_bytes=settings.pool_bytes)
+    return load_serving(store.fetch(version), device="cpu", pool_bytes=settings.pool_bytes, kv_dtype=settings.kv_dtype)
 
 
 def _plays(

@@ -46,6 +46,8 @@ BARS = (
     Bar("p99_swap_over_steady", "latency", "p99 during a weight swap against steady", 2, True),
     Bar("event_after_topic_p99_ms", "gateway", "p99 from the list on the topic to its event on a stream, ms", 10, True),
     Bar("users_1m_over_1k", "worker", "plays/s of the same 1,000 members with 1,000,000 known, against 1,000 known", 0.9),
+    Bar("kv_int8_members_over_float32_256", "engine", "members in the same memory at 256 plays, int8 against float32", 3.5),
+    Bar("kv_int8_plays_over_float32", "engine", "plays/s at 256 to 340 cached plays, int8 against float32, in turns", 0.9),
     Bar("hits_0_over_recompute", "engine", "plays/s with no play cached, against recomputing the window", 1.0),
     *(
         Bar(f"worker_cpu_over_exact_{batch}", "index", f"CPU of a play, MovieLens, by {batch}: auto against exact", 1.1, True)

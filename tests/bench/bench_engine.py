@@ -1,9 +1,10 @@
 """Cost of a play in the engine, next to recomputing the window and to reading its keys and values once.
 
-    python -m tests.bench engine [--only speedup|bandwidth|hits|small] [--compare]
+    python -m tests.bench engine [--only speedup|bandwidth|hits|small|kv|lists] [--compare]
 
 No broker, no index: contexts in, intents and item vectors out, features included. Members cycle through all places of their
 window, so that every anchor move is paid for. Baseline (a) has it easier: its contexts all have one length, and nothing to pad.
+Part kv has keys and values in int8 beside float32; part lists trains on MovieLens-100K to see what that changes of the answers.
 """
 
 from __future__ import annotations
@@ -14,23 +15,26 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.engine.engine import IncrementalEngine
+from intentrec_core.engine.quantised import KvDtype
 from tests.bench.baselines.recompute import WindowRecompute
 from tests.bench.engine_world import EngineWorld, Member
 from tests.bench.harness import BenchOptions, Figures, Timing, in_turns
+from tests.bench.kv_lists import lists
 from tests.bench.memory_bandwidth import read_bytes_per_s
 
 NUM_MEMBERS = 64
 #: Contexts of 171 to 340 plays: 256 in the mean.
 WINDOW_256 = 170
 SHORT, LONG = 32, 512
-PARTS = ("speedup", "bandwidth", "hits", "small")
+PARTS = ("speedup", "bandwidth", "hits", "small", "kv", "lists")
 
 
 def measure(options: BenchOptions) -> Figures:
     """See the module."""
     figures: Figures = {"members": NUM_MEMBERS, "threads": torch.get_num_threads(), "width": 128, "layers": "2 + 2"}
-    for part in (speedup, bandwidth, hits, small):
+    for part in (speedup, bandwidth, hits, small, kv, lists):
         if options.wants(part.__name__):
             figures.update(part(options.quick))
     return figures
@@ -41,9 +45,9 @@ def staggered(world: EngineWorld, num: int = NUM_MEMBERS) -> list[Member]:
     return world.members([2 * world.window + 1 + i * world.window // num for i in range(num)])
 
 
-def warmed(world: EngineWorld, members: Sequence[Member]) -> IncrementalEngine:
+def warmed(world: EngineWorld, members: Sequence[Member], kv_dtype: KvDtype = KvDtype.FLOAT32) -> IncrementalEngine:
     """An engine that has every member's context cached."""
-    engine = world.engine(len(members))
+    engine = world.engine(len(members), kv_dtype)
     engine.encode([member.request() for member in members])
     return engine
 
@@ -181,3 +185,31 @@ def small(quick: bool) -> Figures:
         )
         figures[f"step_ms_of_{num}"] = round(timing.median_s * 1e3, 3)
     return figures
+
+
+def kv(quick: bool) -> Figures:
+    """Bytes of a member whose context holds so many plays, and plays/s at 256 cached plays: int8 and float32, in turns."""
+    figures: Figures = {}
+    for plays in (30, 256, 512):
+        model = EngineWorld(plays // 2).model
+        plain, int8 = (slot_bytes(model, kv_dtype) for kv_dtype in (KvDtype.FLOAT32, KvDtype.INT8))
+        print(
+            f"a member at {plays} plays: {plain:,} bytes, int8 {int8:,}: {plain / int8:.2f} times the members",
+            flush=True,
+        )
+        figures |= {f"kv_bytes_a_member_{plays}": plain, f"kv_int8_bytes_a_member_{plays}": int8}
+        figures[f"kv_int8_members_over_float32_{plays}"] = round(plain / int8, 3)
+    world = EngineWorld(256)
+    members = {kv_dtype: world.members([256] * NUM_MEMBERS) for kv_dtype in KvDtype}
+    engines = {kv_dtype: warmed(world, members[kv_dtype], kv_dtype) for kv_dtype in KvDtype}
+    seconds: dict[KvDtype, list[float]] = {kv_dtype: [] for kv_dtype in KvDtype}
+    for _ in range(10 if quick else 80):
+        for kv_dtype, engine in engines.items():
+            seconds[kv_dtype].append(timed_step(engine, members[kv_dtype]))
+    median_s = {kv_dtype: Timing.of(steps_s[5:]).median_s for kv_dtype, steps_s in seconds.items()}
+    ratio = median_s[KvDtype.FLOAT32] / median_s[KvDtype.INT8]
+    for kv_dtype, step_s in median_s.items():
+        print(f"{kv_dtype}: a step of {NUM_MEMBERS} members {step_s * 1e3:.2f} ms, {NUM_MEMBERS / step_s:,.0f} plays/s")
+        figures[f"kv_{kv_dtype}_step_ms"] = round(step_s * 1e3, 3)
+        figures[f"kv_{kv_dtype}_plays_per_s"] = round(NUM_MEMBERS / step_s)
+    return figures | {"kv_int8_plays_over_float32": round(ratio, 3)}

@@ -15,6 +15,7 @@ import torch
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
+from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -58,10 +59,14 @@ class EngineWorld:
         self.features = FeatureBuilder(self.domain, vocabulary, table)
         self.layout = self.features.layout
 
-    def engine(self, num_slots: int) -> IncrementalEngine:
+    def engine(self, num_slots: int, kv_dtype: KvDtype = KvDtype.FLOAT32) -> IncrementalEngine:
         """An engine with room for ``num_slots`` members."""
         return IncrementalEngine(
-            self.model, self.features, pool_bytes=num_slots * slot_bytes(self.model), version="bench"
+            self.model,
+            self.features,
+            pool_bytes=num_slots * slot_bytes(self.model, kv_dtype),
+            version="bench",
+            kv_dtype=kv_dtype,
         )
 
     def members(self, counts: Sequence[int], seed: int = 0) -> list[Member]:

@@ -23,6 +23,7 @@ from tests.mutants.own_data import OWN_DATA
 from tests.mutants.partition_tasks import PARTITION_TASKS
 from tests.mutants.poison import POISON
 from tests.mutants.prefill import PREFILL
+from tests.mutants.quantised import QUANTISED
 from tests.mutants.repair import REPAIR
 from tests.mutants.score import SCORE
 from tests.mutants.signals import SIGNALS
@@ -45,6 +46,7 @@ MUTANTS = (
     *SIZES_OF_OUTPUTS,
     *OUTPUT_MESSAGES,
     *DEVICE,
+    *QUANTISED,
     *MIGRATION,
     *DATA,
     *OWN_DATA,

@@ -164,7 +164,7 @@ POISON = (
     ),
     Mutant(
         "bundle: a fetched bundle hashed a second time at load",
-        (Edit(HOT_SWAP, "load_serving(ref, device", "load_serving(ref.path, device"),),
+        (Edit(HOT_SWAP, "            ref, device=settings.device", "            ref.path, device=settings.device"),),
         (f"{TEST_SWAP}::test_a_hot_swap_hashes_each_file_of_the_bundle_once",),
     ),
     Mutant(

@@ -11,6 +11,7 @@ from intentrec_core.domain.toml import parse_domain
 from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.engine.encoder import Encoder
 from intentrec_core.engine.engine import IncrementalEngine
+from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -155,14 +156,16 @@ class TinyWorld:
         *,
         num_slots: int = 8,
         version: str = "b0",
+        kv_dtype: KvDtype = KvDtype.FLOAT32,
         make_encoder: Callable[[IntentRec, int], Encoder] | None = None,
     ) -> IncrementalEngine:
         """An engine with slots for ``num_slots`` members or more."""
         return IncrementalEngine(
             model,
             self.features,
-            pool_bytes=num_slots * slot_bytes(model),
+            pool_bytes=num_slots * slot_bytes(model, kv_dtype),
             version=version,
+            kv_dtype=kv_dtype,
             make_encoder=make_encoder,
         )
 

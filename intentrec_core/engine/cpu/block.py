@@ -44,12 +44,15 @@ class BlockRows(NamedTuple):
 class KvCache(NamedTuple):
     """Keys, values and times of cached plays. ``log_place`` is log1p of C − 1, …, 1, 0.
 
-    Shapes: k f32[L + 1, N, G, W, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32[L + 1, N, C, W],
+    Shapes: k f32 or i8[L + 1, N, G, W, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32 or
+    i8[L + 1, N, C, W]; scales of keys and of values f32[L + 1, N, H, C], or f32[L + 1, N, 0, 0] where they are float32;
     ts_s f64[N, C], log_place f32[C].
     """
 
-    k: NDArray[np.float32]
-    v: NDArray[np.float32]
+    k: NDArray[np.float32] | NDArray[np.int8]
+    v: NDArray[np.float32] | NDArray[np.int8]
+    k_scales: NDArray[np.float32]
+    v_scales: NDArray[np.float32]
     ts_s: NDArray[np.float64]
     log_place: NDArray[np.float32]
 

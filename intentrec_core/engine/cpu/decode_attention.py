@@ -4,6 +4,10 @@ Keys are stored in groups of ``GROUP`` plays, column by column, so that a query 
 a horizontal sum. Values are stored play by play. Scores are those of :mod:`intentrec_core.model.attention`; both biases
 are computed for each pair of query and key.
 
+Keys and values are float32, or int8 codes with a float32 scale for each play and head (:mod:`intentrec_core.kernels.quantise`).
+The same functions are compiled for both. Codes become float32 in registers, and a scale is applied once to a score and once to
+a weight, not to every code.
+
 Shapes: C plays per slot, G groups of them, W width, H heads, D = W / H.
 """
 
@@ -14,7 +18,17 @@ from typing import Any
 import numpy as np
 
 from intentrec_core.kernels.dense import compiled, exponentials
-from intentrec_core.kernels.simd import NUM_LANES, add, add_scaled, add_scaled_halves, load, no_lanes, store
+from intentrec_core.kernels.quantise import multiply
+from intentrec_core.kernels.simd import (
+    NUM_LANES,
+    add,
+    add_scaled,
+    add_scaled_halves,
+    holds_codes,
+    load,
+    no_lanes,
+    store,
+)
 
 #: Plays in a group of keys. 16 lanes are one AVX-512 register; with 32, a core reads cached keys at 35 GB/s instead of
 #: 24.
@@ -25,7 +39,7 @@ f32 = np.float32
 
 @compiled
 def store_key(k_GWP: Any, place: int, key: Any) -> None:
-    """Stores the key of the play at ``place`` of a slot. Shapes: k f32[G, W, GROUP], key f32[W]."""
+    """Stores the key of the play at ``place`` of a slot. Shapes: k f32 or i8[G, W, GROUP], key f32[W]: whole numbers for i8."""
     group, lane = place // GROUP, place % GROUP
     for d in range(key.shape[0]):
         k_GWP[group, d, lane] = key[d]
@@ -96,7 +110,7 @@ def _mix_others(weights_HC: Any, v_CW: Any, first: int, end: int, column: int, o
     for j in range(first, end):
         value = v_CW[j]
         for d in range(column, width):
-            out[d] += weights_HC[d // depth, j] * value[d]
+            out[d] += weights_HC[d // depth, j] * f32(value[d])
 
 
 @compiled
@@ -117,16 +131,17 @@ def _mix(weights_HC: Any, v_CW: Any, first: int, end: int, out: Any) -> None:
 
 @compiled
 def attend(
-    q: Any, k_GWP: Any, v_CW: Any, first: int, end: int, log_lag: Any, log_place: Any, slopes_2H: Any, scratch: Any,
-    powers: Any, out: Any,
+    q: Any, k_GWP: Any, v_CW: Any, k_scales_HC: Any, v_scales_HC: Any, first: int, end: int, log_lag: Any, log_place: Any,
+    slopes_2H: Any, scratch: Any, powers: Any, out: Any,
 ) -> None:  # fmt: skip
     """One query over the plays from ``first`` to ``end`` - 1 of its slot; the last of them is the query's own play.
 
-    Shapes: q f32[≥ W], out f32[W]; k f32[G, W, GROUP]; v f32[C, W]; log_lag f32[C] by play; log_place f32[≥ C],
+    Shapes: q f32[≥ W], out f32[W]; k f32 or i8[G, W, GROUP]; v f32 or i8[C, W]; scales of keys and of values f32[H, C], not
+    read for float32; log_lag f32[C] by play; log_place f32[≥ C],
     descending: its last entry belongs to the query's own place; slopes f32[2, H] of times and places, positive; work
     memory scratch f32[H, G · GROUP] and powers i32[C].
 
-    Cost: reads 2 · (end − first) · W floats, once.
+    Cost: reads 2 · (end − first) · W numbers, once.
     """
     num_heads = slopes_2H.shape[1]
     depth = out.shape[0] // num_heads
@@ -138,9 +153,13 @@ def attend(
     for head in range(num_heads):
         row = scratch[head, first:end]
         by_lag, by_place = slopes_2H[0, head], slopes_2H[1, head]
+        if holds_codes(k_GWP):
+            multiply(row, k_scales_HC[head, first:end])
         for j in range(row.shape[0]):
             row[j] = row[j] * scale - by_lag * lag[j] - by_place * place[j]
         share = f32(1) / exponentials(row, power)
         for j in range(row.shape[0]):
             row[j] *= share
+        if holds_codes(v_CW):
+            multiply(row, v_scales_HC[head, first:end])
     _mix(scratch, v_CW, first, end, out)

@@ -23,6 +23,8 @@ import numpy as np
 from intentrec_core.engine.cpu.block import BLOCK, begin_block
 from intentrec_core.engine.cpu.decode_attention import attend, store_key
 from intentrec_core.kernels.dense import clear_rows, compiled, fill_rows, gelu, layer_norm, linear, softmax
+from intentrec_core.kernels.quantise import quantise
+from intentrec_core.kernels.simd import holds_codes
 from intentrec_core.model.attention import SHORT_TERM_LAYER
 
 f32 = np.float32
@@ -30,15 +32,19 @@ f32 = np.float32
 
 @compiled
 def _attend(
-    k_NGWP: Any, v_NCW: Any, log_place: Any, slot: Any, place: Any, low: int, num: int, qkv: Any, first: Any, slopes: Any,
-    lags: Any, scores: Any, powers: Any, out: Any,
+    k_NGWP: Any, v_NCW: Any, k_scales_NHC: Any, v_scales_NHC: Any, log_place: Any, slot: Any, place: Any, low: int, num: int,
+    qkv: Any, first: Any, slopes: Any, lags: Any, scores: Any, powers: Any, out: Any,
 ) -> None:  # fmt: skip
     """Stores the block's keys and values of a layer, then attends for each row. Rows with a negative ``first`` are
-    skipped.
+    skipped. Where the cache holds codes, the block's keys and values in ``qkv`` become codes too: a play sees its own key as
+    later plays will.
     """
     width = out.shape[1]
     for i in range(num):
         at, mine, row = place[low + i], slot[low + i], qkv[i]
+        if holds_codes(k_NGWP):
+            quantise(row[width : 2 * width], k_scales_NHC[mine], at)
+            quantise(row[2 * width :], v_scales_NHC[mine], at)
         store_key(k_NGWP[mine], at, row[width : 2 * width])
         value = v_NCW[mine, at]
         for d in range(width):
@@ -47,7 +53,10 @@ def _attend(
         if first[i] >= 0:
             mine = slot[low + i]
             end = place[low + i] + 1
-            attend(qkv[i], k_NGWP[mine], v_NCW[mine], first[i], end, lags[i], log_place, slopes, scores, powers, out[i])
+            attend(
+                qkv[i], k_NGWP[mine], v_NCW[mine], k_scales_NHC[mine], v_scales_NHC[mine], first[i], end, lags[i], log_place,
+                slopes, scores, powers, out[i],
+            )  # fmt: skip
 
 
 @compiled
@@ -94,8 +103,9 @@ def _layers(
         linear(y, layers.qkv[layer], qkv, num)
         last = layer == high_layer - 1
         _attend(
-            cache.k[1 + layer], cache.v[1 + layer], cache.log_place, rows.slot, rows.place, low, num, qkv,
-            wanted_rows if last else scratch.all_rows, layers.slopes[layer], scratch.lags, scratch.scores, scratch.powers, y,
+            cache.k[1 + layer], cache.v[1 + layer], cache.k_scales[1 + layer], cache.v_scales[1 + layer], cache.log_place,
+            rows.slot, rows.place, low, num, qkv, wanted_rows if last else scratch.all_rows, layers.slopes[layer],
+            scratch.lags, scratch.scores, scratch.powers, y,
         )  # fmt: skip
         if last:
             num_kept = 0
@@ -167,7 +177,7 @@ def encode_rows(weights: Any, cache: Any, rows: Any, begin: int, end: int, scrat
     :mod:`intentrec_core.engine.cpu.block`; ``out``: :class:`~intentrec_core.engine.encoder.StepOutput`.
     Invariant: calls that run at the same time share neither a slot nor a scratch.
 
-    Cost: O(W²) per row and layer, and 2 · W floats read per cached play, row and layer.
+    Cost: O(W²) per row and layer, and 2 · W numbers of the cache's dtype read per cached play, row and layer.
     """
     # One loop over both stages, so that the code of a stage is compiled once: twice as much code is compiled less well.
     stages = (weights.intent, weights.item)
@@ -178,8 +188,9 @@ def encode_rows(weights: Any, cache: Any, rows: Any, begin: int, end: int, scrat
         clear_rows(scratch.qkv, num)
         linear(scratch.fields, weights.short_qkv, scratch.qkv, num)
         _attend(
-            cache.k[SHORT_TERM_LAYER], cache.v[SHORT_TERM_LAYER], cache.log_place, rows.slot, rows.place, low, num, scratch.qkv,
-            scratch.first, weights.short_slopes, scratch.lags, scratch.scores, scratch.powers, scratch.y,
+            cache.k[SHORT_TERM_LAYER], cache.v[SHORT_TERM_LAYER], cache.k_scales[SHORT_TERM_LAYER],
+            cache.v_scales[SHORT_TERM_LAYER], cache.log_place, rows.slot, rows.place, low, num, scratch.qkv, scratch.first,
+            weights.short_slopes, scratch.lags, scratch.scores, scratch.powers, scratch.y,
         )  # fmt: skip
         clear_rows(scratch.short_term, num)
         linear(scratch.y, weights.short_out, scratch.short_term, num)

@@ -84,6 +84,24 @@ def test_a_cache_too_small_for_one_member_is_refused(world: TinyWorld) -> None:
         LiveEncoder(tiny_model(world), cache_bytes=100)
 
 
+def test_int8_holds_more_members_in_the_same_memory_and_says_nearly_the_same(world: TinyWorld) -> None:
+    model = tiny_model(world)
+    plain, quantised = (LiveEncoder(model, CACHE_BYTES // 16, kv_dtype=name) for name in ("float32", "int8"))
+    for user in range(100):
+        weights = [play(live, user % 9, user_id=f"user-{user}").weights for live in (plain, quantised)]
+        assert weights[0] == pytest.approx(weights[1], abs=0.01)
+    assert 2 * plain.num_cached < quantised.num_cached <= 100
+
+
+def test_a_type_of_keys_and_values_that_is_none_or_not_for_the_device_is_refused(world: TinyWorld) -> None:
+    with pytest.raises(ConfigError, match="kv_dtype is 'int4'; allowed: float32, int8"):
+        LiveEncoder(tiny_model(world), CACHE_BYTES, kv_dtype="int4")
+    model = tiny_model(world)
+    model.network.to("meta")
+    with pytest.raises(ConfigError, match=r"^kv_dtype is int8 and the device meta; allowed: int8 on the CPU"):
+        LiveEncoder(model, CACHE_BYTES, kv_dtype="int8")
+
+
 def test_no_plays_have_no_updates(live: LiveEncoder) -> None:
     assert live.play_many([]) == []
 

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numba.core.errors import TypingError
 from numpy.typing import NDArray
 
 from intentrec_core.engine.cpu.decode_attention import GROUP, attend, store_key
 from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.engine.cpu.weights import step_weights
+from intentrec_core.engine.quantised import KvDtype, quantised
 from intentrec_core.kernels.dense import compiled, linear
+from intentrec_core.kernels.quantise import quantise
 from intentrec_core.kernels.simd import NUM_LANES, add, aligned_zeros, load, load_tile_lanes, store
 from tests.worlds.tiny_world import TinyWorld
 
@@ -46,22 +49,36 @@ def test_a_dense_layer_adds_the_product_to_its_rows_and_touches_no_other(num_row
     ("num_heads", "depth"), [(4, 32), (4, 16), (8, 16), (6, 32), (2, 64), (3, 16), (5, 32), (2, 7), (4, 24), (1, 1)]
 )
 @pytest.mark.parametrize(("first", "end"), [(0, 1), (0, 32), (5, 33), (31, 100)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int8])
 def test_a_query_mixes_the_values_of_the_plays_it_sees_by_its_scores(
-    num_heads: int, depth: int, first: int, end: int
+    num_heads: int, depth: int, first: int, end: int, dtype: type
 ) -> None:
     width, context_size = num_heads * depth, 100
     num_groups = -(-context_size // GROUP)
     keys, values, q = normal(context_size, width), normal(context_size, width, seed=1), normal(width, seed=2)
     lag, place = np.abs(normal(context_size, seed=3)), np.log1p(np.arange(context_size)[::-1]).astype(np.float32)
     slopes = np.abs(normal(2, num_heads, seed=4))
-    k_GWP = np.zeros((num_groups, width, GROUP), dtype=np.float32)
+    k_GWP = np.zeros((num_groups, width, GROUP), dtype=dtype)
+    k_scales, v_scales = (np.full((num_heads, context_size), np.nan, np.float32) for _ in range(2))
+    stored, dequantised = values.copy(), []
+    for scales, rows in ((k_scales, keys), (v_scales, stored)) if dtype is np.int8 else ():
+        for j in range(context_size):
+            quantise(rows[j], scales, j)
+        dequantised.append(rows.reshape(-1, num_heads, depth) * scales.T[:, :, None])
     for j in range(context_size):
         store_key(k_GWP, j, keys[j])
-    values[:first] = values[end:] = np.nan  # what is not seen is not read
+    if dtype is np.int8:
+        keys, values = (rows.reshape(context_size, width) for rows in dequantised)
+    stored = stored.astype(dtype)
+    unseen = np.r_[0:first, end:context_size]  # what is not seen is not read
+    if dtype is np.int8:
+        k_scales[:, unseen] = v_scales[:, unseen] = np.nan
+    else:
+        stored[unseen] = np.nan
     out = np.full(width + 1, UNTOUCHED)
     room, powers = np.zeros((num_heads, num_groups * GROUP), np.float32), np.zeros(context_size, np.int32)
 
-    attend(q, k_GWP, values, first, end, lag, place, slopes, room, powers, out[:width])
+    attend(q, k_GWP, stored, k_scales, v_scales, first, end, lag, place, slopes, room, powers, out[:width])
 
     seen = slice(first, end)
     scores = np.einsum("jhd,hd->hj", keys.reshape(-1, num_heads, depth)[seen], q.reshape(num_heads, depth)) / depth**0.5
@@ -71,6 +88,42 @@ def test_a_query_mixes_the_values_of_the_plays_it_sees_by_its_scores(
     expected = np.einsum("hj,jhd->hd", shares, values.reshape(-1, num_heads, depth)[seen]).reshape(width)
     np.testing.assert_allclose(out[:width], expected, atol=TOLERANCE)
     assert out[width] == UNTOUCHED
+
+
+@pytest.mark.parametrize("num_heads", [1, 2, 4])
+def test_a_vector_is_quantised_by_the_largest_number_of_each_head(num_heads: int) -> None:
+    x = normal(50, 32)
+    x[0], x[1, 3] = 0.0, 40.0
+    scales, codes = np.full((num_heads, 51), UNTOUCHED), x.copy()
+    for j in range(len(x)):
+        quantise(codes[j], scales, j)
+    wanted, wanted_scales = quantised(torch.from_numpy(x).view(50, 1, num_heads, -1))
+    np.testing.assert_array_equal(codes, wanted.numpy().reshape(x.shape))
+    np.testing.assert_allclose(scales[:, :50].T, wanted_scales[:, 0, :, 0], rtol=1e-6)
+    assert (scales[:, 50] == UNTOUCHED).all()
+    assert not scales[:, 0].any(), "of an all-zero vector"
+    largest = np.abs(codes.reshape(50, num_heads, -1)).max(axis=2)
+    assert (largest[1:] == 127).all()
+    error = np.abs(codes.reshape(50, num_heads, -1) * scales.T[:50, :, None] - x.reshape(50, num_heads, -1))
+    assert (error <= 0.5001 * scales.T[:50, :, None]).all()
+
+
+def test_a_number_halfway_between_two_codes_goes_to_the_even_one() -> None:
+    x, scales = (
+        np.array([127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5], dtype=np.float32),
+        np.zeros((1, 1), np.float32),
+    )
+    quantise(x, scales, 0)
+    assert x.tolist() == [127, 0, 2, 2, 0, -2, -2, 126]
+    assert scales[0, 0] == 1
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_none_makes_a_scale_that_is_none(number: float) -> None:
+    x, scales = np.array([1, number, 0, 2], dtype=np.float32), np.zeros((1, 1), np.float32)
+    quantise(x, scales, 0)
+    assert np.isnan(scales).all()
+    assert (np.abs(x) <= 127).all()
 
 
 @pytest.mark.parametrize("array", [np.zeros(64), np.zeros((64, 2), np.float32).T[0]], ids=["float64", "strided"])
@@ -138,7 +191,8 @@ def test_tiles_of_either_size_compute_the_same(tmp_path: Path, num_lanes: int) -
     )
 
 
-def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld) -> None:
+@pytest.mark.parametrize("kv_dtype", KvDtype)
+def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld, kv_dtype: KvDtype) -> None:
     weights = step_weights(world.model())
     layers, stages = weights.layers, (weights.intent, weights.item)
     dense = [
@@ -151,16 +205,17 @@ def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld) -> None:
         weights.heads.logits,
     ]
     dense += [array for stage in stages for array in (stage.fields, stage.short_term, stage.mixed, stage.time)]
-    encoder = CpuEncoder(world.model(), 1 << 20)
+    encoder = CpuEncoder(world.model(), 1 << 20, kv_dtype)
     scratch = encoder._scratches[0]
     read = [*dense, encoder._cache.k, encoder._cache.v, scratch.x, scratch.y, scratch.qkv, scratch.wide, scratch.scores]
     read = [array for array in read if array.size]  # the intent stage takes no Z in
     assert [array.ctypes.data % 64 for array in read] == [0] * len(read)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int8])
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 1, 7, 33), (100_000, 3)])
-def test_aligned_zeros_begin_with_a_cache_line_and_belong_to_nobody_else(shape: tuple[int, ...]) -> None:
-    first, second = aligned_zeros(*shape), aligned_zeros(*shape)
+def test_aligned_zeros_begin_with_a_cache_line_and_belong_to_nobody_else(shape: tuple[int, ...], dtype: type) -> None:
+    first, second = aligned_zeros(*shape, dtype=dtype), aligned_zeros(*shape, dtype=dtype)
     assert first.shape == shape
     assert first.flags.c_contiguous
     assert first.ctypes.data % 64 == 0
