@@ -150,10 +150,10 @@ class Settings(BaseSettings):
         description="Kafka's fetch.max.wait.ms: how long the broker may wait to fill a micro-batch, where plays are many",
     )
     gather_above_per_s: float = Field(
-        800,
+        300,
         ge=0,
         description="plays a second of a worker with up to 8 partitions above which the broker waits to fill a micro-batch (with "
-        "more partitions: fewer, in proportion); below half of it, plays are fetched as they come; 0: it always waits",
+        "more partitions: fewer, in proportion); below three quarters of it, plays are fetched as they come; 0: it always waits",
     )
     # The plays of one answer of a broker are together anyway, and more gather while the inference thread works.
     batch_deadline_ms: float = Field(

@@ -57,7 +57,7 @@ def test_it_ends_without_plays_too() -> None:
 def test_between_the_bounds_it_stays_as_it_is(is_active: bool) -> None:
     plays = Plays()
     plays.come(2000 if is_active else 200, 2)
-    assert set(plays.come(600, 60)) == {is_active}
+    assert set(plays.come(700, 60)) == {is_active}
 
 
 def test_with_many_partitions_fewer_plays_are_many() -> None:
