@@ -353,7 +353,7 @@ DELIVERY = (
     ),
     Mutant(
         "gathering ends where it begins",
-        (Edit(GATHERING, "_END_RATIO = 0.5\n", "_END_RATIO = 1.0\n"),),
+        (Edit(GATHERING, "_END_RATIO = 0.75\n", "_END_RATIO = 1.0\n"),),
         (TEST_GATHERING,),
     ),
     Mutant(
