@@ -14,7 +14,8 @@ const { Kafka, Partitioners, logLevel } = require("kafkajs");
 /** Sends the plays of standard input, one JSON object a line. */
 async function send(kafka, topic) {
   const lines = require("fs").readFileSync(0, "utf8").split("\n").filter((line) => line.trim() !== "");
-  const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
+  // One request in flight: else a retry could put later plays before earlier ones.
+  const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner, maxInFlightRequests: 1 });
   await producer.connect();
   try {
     await producer.send({ topic, acks: -1, messages: lines.map((line) => ({ key: JSON.parse(line).user_id, value: line })) });

@@ -3,11 +3,13 @@
     echo '{"event_id": "e1", "user_id": "7", "item_id": "50", "ts": 1772396100000, "context": {"rating": "5"}}' |
         python examples/send_plays.py --broker 127.0.0.1:9092
 
-Needs confluent-kafka. Two things matter, with every client of librdkafka (C, C++, Go, .NET, Rust, PHP, kcat): the record's key
-is user_id in UTF-8, and the partitioner is murmur2_random, which is Java's default. librdkafka's own default is another hash; a
-worker rejects plays placed by it, with the reason wrong_partition. The same with kcat, with "7" as the key:
+Needs confluent-kafka. Three things matter, with every client of librdkafka (C, C++, Go, .NET, Rust, PHP, kcat). The record's key
+is user_id in UTF-8. The partitioner is murmur2_random, which is Java's default; librdkafka's own default is another hash, and a
+worker rejects plays placed by it, with the reason wrong_partition. And the producer is idempotent, so that no retry puts later
+plays before earlier ones. The same with kcat, with "7" as the key:
 
-    echo '7|{"event_id": …}' | kcat -P -b 127.0.0.1:9092 -t plays -K '|' -X partitioner=murmur2_random
+    echo '7|{"event_id": …}' |
+        kcat -P -b 127.0.0.1:9092 -t plays -K '|' -X partitioner=murmur2_random -X enable.idempotence=true
 """
 
 from __future__ import annotations

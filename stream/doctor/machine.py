@@ -71,6 +71,12 @@ def _check_device(settings: Settings, checks: Checks) -> None:
         return
     if memory is None:
         checks.ok("GPU", f"none is used (device={settings.device}): inference and training are on the CPU")
+    elif settings.kv_dtype != "float32":
+        checks.fail(
+            "GPU",
+            f"{memory.name} is used (device={settings.device}), and kv_dtype is {settings.kv_dtype}: a worker does not start",
+            "set INTENTREC_KV_DTYPE=float32, or INTENTREC_DEVICE=cpu",
+        )
     else:
         free, total = memory.free_bytes / _GIB, memory.total_bytes / _GIB
         checks.ok("GPU", f"{memory.name}: {free:.1f} of {total:.1f} GiB free")

@@ -19,6 +19,7 @@ import contextlib
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -86,6 +87,8 @@ class StateReader:
         self._left_at: dict[TopicPartition, int] = {}
         self._to_open: set[TopicPartition] = set()
         self._is_anything_to_open = asyncio.Event()
+        #: How often each partition has come to this gateway.
+        self._num_times_given: Counter[TopicPartition] = Counter()
         self.is_member = False
         self._must_join = False
         self._answered_s = clock()
@@ -224,13 +227,18 @@ class StateReader:
                     await asyncio.sleep(_RETRY_S)
             opening.discard(source)
 
-        async with asyncio.TaskGroup() as group:  # each by itself: one that takes long holds up none that comes later
-            while True:
-                await self._is_anything_to_open.wait()
-                self._is_anything_to_open.clear()
-                for source in self._to_open - opening:
-                    opening.add(source)
-                    group.create_task(keep_opening(source))
+        try:
+            async with (
+                asyncio.TaskGroup() as group
+            ):  # each by itself: one that takes long holds up none that comes later
+                while True:
+                    await self._is_anything_to_open.wait()
+                    self._is_anything_to_open.clear()
+                    for source in self._to_open - opening:
+                        opening.add(source)
+                        group.create_task(keep_opening(source))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None  # as it is: its exit code is the process's
 
     async def _read(self) -> None:
         fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
@@ -265,6 +273,7 @@ class StateReader:
     async def _open(self, source: TopicPartition) -> None:
         """Begins to read a partition that is new here, from the read-back time on; later, where it does not answer."""
         since_ms = int((time.time() - self._settings.gateway_read_back_s) * 1000)
+        times_given = self._num_times_given[source]
         try:
             async with asyncio.timeout(_OPEN_S):
                 end = (await self._consumer.end_offsets([source]))[source]
@@ -274,6 +283,8 @@ class StateReader:
                     begin = end if at is None else at.offset
         except (TimeoutError, KafkaError) as error:
             logger.warning("partition %d of %s cannot be read yet: %r", source.partition, source.topic, error)
+            return
+        if times_given != self._num_times_given[source]:  # it was another's meanwhile: its end is further on by now
             return
         if source not in self._to_open or source not in self._consumer.assignment():
             return
@@ -312,6 +323,7 @@ class StateReader:
                 self._consumer.seek(source, self._next[source])
         if new:
             self._consumer.pause(*new)  # until it is known where to begin
+        self._num_times_given.update(new - self._to_open)
         self._to_open = new
         self._is_anything_to_open.set()
         for places in (self._next, self._until, self._left_at):

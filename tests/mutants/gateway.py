@@ -389,6 +389,17 @@ GATEWAYS = (
         (f"{TEST_READER}::test_a_node_that_is_silent_is_given_up_after_a_join_and_before_an_opening",),
     ),
     Mutant(
+        "an end from before another gateway had the partition opens it",
+        (
+            Edit(
+                f"{GATEWAY}/state_reader.py",
+                "        if times_given != self._num_times_given[source]:",
+                "        if False:",
+            ),
+        ),
+        (f"{TEST_READER}::test_an_end_that_was_asked_for_before_another_gateway_had_the_partition_opens_nothing",),
+    ),
+    Mutant(
         "a partition that is being opened for long holds up those that come later",
         (
             Edit(

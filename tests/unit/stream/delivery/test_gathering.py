@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 
 from stream.delivery.gathering import WINDOW_S, Gathering
@@ -19,11 +22,11 @@ class Plays:
 
     def come(self, per_s: float, seconds: float, num_partitions: int = 8) -> list[bool]:
         """Whether it gathers after each fetch."""
-        states = []
-        for _ in range(round(seconds / FETCH_S)):
-            self.now_s += FETCH_S
-            states.append(self.gathering.fetched(round(per_s * FETCH_S), num_partitions))
-        return states
+        return [self.fetch(round(per_s * FETCH_S), num_partitions) for _ in range(round(seconds / FETCH_S))]
+
+    def fetch(self, num_plays: int, num_partitions: int) -> bool:
+        self.now_s += FETCH_S
+        return self.gathering.fetched(num_plays, num_partitions)
 
 
 def test_few_plays_are_not_gathered() -> None:
@@ -62,8 +65,22 @@ def test_between_the_bounds_it_stays_as_it_is(is_active: bool) -> None:
 
 def test_with_many_partitions_fewer_plays_are_many() -> None:
     assert not any(Plays().come(200, 10, num_partitions=16))
-    assert Plays().come(200, WINDOW_S, num_partitions=64)[-1]
+    assert Plays().come(200, 8 * WINDOW_S, num_partitions=64)[-1]
+    assert not any(Plays().come(50, 60, num_partitions=64))
     assert not any(Plays().come(700, 10, num_partitions=1))
+
+
+@pytest.mark.parametrize("num_partitions", [8, 64])
+@pytest.mark.parametrize("ratio", [1.0, 0.75])
+def test_plays_that_come_by_chance_near_a_bound_do_not_make_it_go_back_and_forth(
+    num_partitions: int, ratio: float
+) -> None:
+    bound_per_s = 300 * ratio / (num_partitions / 8)
+    numbers = np.random.default_rng(0).poisson(bound_per_s * FETCH_S, 30_000)
+    plays = Plays(300.0)
+    states = [plays.fetch(number, num_partitions) for number in numbers.tolist()]
+    changes = sum(one != other for one, other in itertools.pairwise(states))
+    assert changes <= 6, "in ten minutes"
 
 
 def test_with_a_bound_of_0_it_always_gathers() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from intentrec_core.device import DeviceMemory
 from stream.doctor.check import Checks, CheckStatus
 from stream.doctor.machine import check_machine
 from stream.settings import Settings
@@ -17,3 +20,14 @@ def test_a_folder_that_cannot_be_looked_at_is_a_finding_and_the_rest_is_examined
     assert found["disk of the cache"].status is CheckStatus.ERROR
     assert "too long" in found["disk of the cache"].found
     assert {"disk of the event log", "memory", "GPU"} <= set(found)
+
+
+@pytest.mark.parametrize(("kv_dtype", "status"), [("float32", CheckStatus.OK), ("int8", CheckStatus.ERROR)])
+def test_keys_and_values_that_the_device_refuses_are_found_before_a_worker_is_started(
+    kv_dtype: str, status: CheckStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.doctor.machine.device_memory", lambda _: DeviceMemory("a GPU", 1 << 30, 1 << 31))
+    checks = Checks()
+    check_machine(Settings.load(kv_dtype=kv_dtype), checks)
+    (found,) = [check for check in checks.found if check.area == "GPU"]
+    assert found.status is status

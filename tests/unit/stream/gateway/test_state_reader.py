@@ -227,6 +227,26 @@ def test_what_was_being_opened_when_the_broker_fell_silent_waits_for_the_group_t
     asyncio.run(body())
 
 
+def test_an_end_that_was_asked_for_before_another_gateway_had_the_partition_opens_nothing() -> None:
+    async def body() -> None:
+        found: Any
+        found, consumer = reader([])
+        consumer.assigned, consumer.search_s = parts(0), 5.0
+        found.assigned(parts(0))
+        source = min(parts(0))
+        asked = asyncio.create_task(found._open(source))
+        await asyncio.sleep(1)
+        found.assigned(set())
+        found.assigned(parts(0))
+        await asked
+        assert source in found._to_open
+        assert source not in found._next, "the other one's messages lie behind that end"
+        await found._open(source)
+        assert source in found._next
+
+    in_virtual_time(body())
+
+
 def test_an_answer_that_waited_while_the_process_stood_still_says_nothing_of_now() -> None:
     clock = Clock()
     found: Any
