@@ -41,7 +41,7 @@ SIGNATURES = {
     "load": "(folder, *, device)",
     "load_domain": "(name_or_path)",
     "load_movielens": "(cache_dir, *, progress)",
-    "LiveEncoder": "(model, cache_bytes)",
+    "LiveEncoder": "(model, cache_bytes, *, kv_dtype)",
     "LiveEncoder.play": "(self, user_id, item_id, *, ts_ms, event_id, duration_s, attributes)",
     "LiveEncoder.play_many": "(self, plays)",
     "LiveEncoder.add_history": "(self, plays)",
