@@ -349,7 +349,7 @@ GATEWAYS = (
     Mutant(
         "a key file does not say why its only key is none",
         (Edit(f"{GATEWAY}/access.py", "    if errors and not keys:\n", "    if False:\n"),),
-        (f"{TEST_ACCESS}::test_a_key_of_a_type_that_nobody_knows_is_named_where_there_is_no_other",),
+        (f"{TEST_ACCESS}::test_an_only_key_of_an_unknown_type_is_named_in_the_error",),
     ),
     Mutant(
         "a system that does not take its limit of files ends a gateway",
@@ -433,7 +433,7 @@ GATEWAYS = (
         (f"{TEST_READER}::test_a_gateway_that_the_group_no_longer_knows_is_ready_for_nothing_while_it_joins_again",),
     ),
     Mutant(
-        "an answer of the group that waited while nobody looked counts",
+        "an old answer of the group counts, that waited while the process stood still",
         (
             Edit(
                 f"{GATEWAY}/state_reader.py", "        if self.is_member and self.is_cut_off:\n", "        if False:\n"
@@ -603,8 +603,8 @@ GATEWAYS = (
         (f"{UNIT}/test_ticket_rates.py::test_members_behind_one_address_have_a_rate_each_and_an_operator_another",),
     ),
     Mutant(
-        "tickets that nobody uses are not bounded",
+        "unused tickets are not bounded",
         (Edit(f"{GATEWAY}/access.py", " or len(self._open) >= _MAX_TICKETS", ""),),
-        (f"{TEST_ACCESS}::test_tickets_that_nobody_uses_are_bounded_and_the_oldest_go_first",),
+        (f"{TEST_ACCESS}::test_unused_tickets_are_bounded_and_the_oldest_are_dropped_first",),
     ),
 )

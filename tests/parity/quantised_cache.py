@@ -9,6 +9,7 @@ Shapes: L cached layers, T plays, H heads, D width of a head.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -94,15 +95,16 @@ class Differences:
         return self.num_different / self.num_places
 
 
-class _Compared(FullAttend):
+class _Compared(FullAttend, ABC):
     """Attention of one context whose keys and values are quantised and compared with those of a cache."""
 
     def __init__(self, ts_s: Tensor, window_s: float, cached: CachedCodes, found: Differences) -> None:
         super().__init__(ts_s, window_s)
         self._cached, self._found = cached, found
 
+    @abstractmethod
     def _dequantised(self, x_BTHD: Tensor, codes: NDArray[np.float32], scales: NDArray[np.float32]) -> Tensor:
-        raise NotImplementedError
+        """What is attended to, of a layer's keys or values and of what the cache has of them."""
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
         cached = self._cached

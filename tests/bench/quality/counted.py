@@ -74,7 +74,7 @@ def _row(name: str, build: Build, changes: Mapping[str, object], *, is_ours: boo
 
     def answer(measured: Measured, loaded: Loaded, protocol: Protocol, seed: int) -> Answers:
         budget = BUDGETS.get(measured.name, Budget())
-        model = dataclasses.replace(budget.model, **changes)  # type: ignore[arg-type]
+        model = dataclasses.replace(budget.model, **changes)
         config = dataclasses.replace(budget.train, seed=seed)
         return CountedLearner(loaded, build, model, config, SHORTER_SCHEDULE).answer(protocol)
 

@@ -214,7 +214,7 @@ def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld, kv_dtype: Kv
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8])
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 1, 7, 33), (100_000, 3)])
-def test_aligned_zeros_begin_with_a_cache_line_and_belong_to_nobody_else(shape: tuple[int, ...], dtype: type) -> None:
+def test_aligned_zeros_begin_at_a_cache_line_and_share_no_memory(shape: tuple[int, ...], dtype: type) -> None:
     first, second = aligned_zeros(*shape, dtype=dtype), aligned_zeros(*shape, dtype=dtype)
     assert first.shape == shape
     assert first.flags.c_contiguous

@@ -199,7 +199,7 @@ def test_a_key_for_another_purpose_is_none(tmp_path: Path) -> None:
         access(tmp_path, json.dumps({"keys": [SECRET.as_dict(private=True) | {"use": "enc"}]}))
 
 
-def test_a_key_of_a_type_that_nobody_knows_is_named_where_there_is_no_other(tmp_path: Path) -> None:
+def test_an_only_key_of_an_unknown_type_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="AKP"):
         access(tmp_path, json.dumps({"keys": [{"kty": "AKP", "kid": "new"}]}))
 
@@ -246,7 +246,7 @@ def test_a_ticket_works_once_for_its_member_and_in_its_time() -> None:
     assert set(refusals) == {ProblemKind.INVALID_TICKET}
 
 
-def test_tickets_that_nobody_uses_are_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_tickets_are_bounded_and_the_oldest_are_dropped_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream.gateway.access._MAX_TICKETS", 3)
     tickets = Tickets()
     first, *others = (tickets.issue("u") for _ in range(4))
