@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
+from intentrec_core.engine.engine import Encoded
 from intentrec_core.engine.item_counts import CountFold, ItemCounts
 from intentrec_core.history.history import EventLayout, History
 from intentrec_core.kernels import transitions
@@ -36,6 +36,7 @@ from stream.pipeline.coalescing import Coalescing
 from stream.pipeline.folding import Folder
 from stream.pipeline.live_quality.predictions import CUTOFF
 from stream.pipeline.live_quality.scorer import PredictionScorer
+from stream.pipeline.retrieval import RankedItems
 from stream.pipeline.shown_items import ShownItems
 from stream.pipeline.watched import WatchedCache
 from stream.wire.deferred_counts import DeferredCounts
@@ -86,17 +87,19 @@ def _answered(
     rows = lay_out(folded.waves, layout, serving.vocabulary)
     failed = np.zeros(len(rows), dtype=np.bool_)
     heads = [rng.random((len(rows), head.num_labels), dtype=np.float32) for head in serving.domain.heads]
+    listed = rng.integers(1, len(serving.vocabulary), (len(rows), CUTOFF))
+    none, first_labels = np.zeros((len(rows), 0), dtype=np.float32), np.zeros(len(rows), dtype=np.int64)
     return AnsweredRows(
         partitions=folded.partitions,
         rows_of=rows.of(partition.answers for partition in folded.partitions),
         counts=[DeferredCounts() for _ in folded.partitions],
         rows=rows,
-        encoded=SimpleNamespace(heads=heads),  # type: ignore[arg-type]
+        encoded=Encoded(none, tuple(heads), none, none, first_labels, first_labels),
         failed=failed,
         coalescing=Coalescing.none(folded.partitions, failed),
         items=items,
         watched=watched.of(rows, items),
-        ranked=SimpleNamespace(rows=rng.integers(1, len(serving.vocabulary), (len(rows), CUTOFF))),  # type: ignore[arg-type]
+        ranked=RankedItems(listed, np.zeros(listed.shape, dtype=np.float32), np.zeros_like(failed)),
         item_counts=counts,
     )
 
