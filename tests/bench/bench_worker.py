@@ -196,10 +196,7 @@ def _fastest(rows: Rows, name: str, row: Row) -> Rate:
 
 def _stages(stand: Stand, scale: Scale, rates: dict[str, list[Rate]]) -> Figures:
     """Each stage alone; where worker and pass-through were measured too, the worker against the bound made of them."""
-    arguments = ("-m", "tests.bench.pipeline_stages", str(stand.bundle), str(scale.num_active), str(scale.stage_rounds))
-    environment = stand.environment(stand.settings("stages", "none"))
-    with Program(arguments, stand.folder / "stages.log", environment) as program:
-        cost_s: dict[str, float] = json.loads(program.last_line(_STAGES_WITHIN_S))
+    cost_s = _costs_s(stand, "stages", "tests.bench.pipeline_stages", scale.num_active, scale.stage_rounds)
     for stage, seconds in cost_s.items():
         print(f"{stage:<34} {1e6 * seconds:10.1f} us a play", flush=True)
     figures: Figures = {f"stage_{stage}_us": round(1e6 * seconds, 1) for stage, seconds in cost_s.items()}
@@ -214,11 +211,17 @@ def _stages(stand: Stand, scale: Scale, rates: dict[str, list[Rate]]) -> Figures
     return figures
 
 
+def _costs_s(stand: Stand, name: str, module: str, *sizes: int) -> dict[str, float]:
+    """What a program that measures stages alone prints last: seconds a play by stage."""
+    arguments = ("-m", module, str(stand.bundle), *map(str, sizes))
+    environment = stand.environment(stand.settings(name, "none"))
+    with Program(arguments, stand.folder / f"{name}.log", environment) as program:
+        found: dict[str, float] = json.loads(program.last_line(_STAGES_WITHIN_S))
+    return found
+
+
 def _judge(stand: Stand, scale: Scale) -> Figures:
-    arguments = ("-m", "tests.bench.judge_stage", str(stand.bundle), str(scale.num_active), str(scale.num_judged))
-    environment = stand.environment(stand.settings("judge", "none"))
-    with Program(arguments, stand.folder / "judge.log", environment) as program:
-        cost_s: dict[str, float] = json.loads(program.last_line(_STAGES_WITHIN_S))
+    cost_s = _costs_s(stand, "judge", "tests.bench.judge_stage", scale.num_active, scale.num_judged)
     for size, seconds in cost_s.items():
         print(f"{'judge, batches of ' + size:<34} {1e6 * seconds:10.1f} us a play", flush=True)
     return {f"judge_{size}_us": round(1e6 * seconds, 1) for size, seconds in cost_s.items()}
