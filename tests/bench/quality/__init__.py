@@ -10,6 +10,7 @@
 - fair.py gives baselines what ours has.
 - freshness.py asks what refreshes and late plays change.
 - runs.py makes one run and keeps it under a hash of configuration, code and seed, so the table fills over several sittings.
+- same_answers.py lets figures stand after a change of code that leaves every answer as it was.
 - figures.py turns finished runs into rows of tests/bench/history/quality.jsonl; document.py turns these into docs/quality.md.
 """
 

@@ -15,10 +15,10 @@ import torch
 from intentrec_core.baselines.popularity import WEEK_S
 from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.evaluation.protocols import Protocol, streaming, temporal
-from intentrec_core.evaluation.rankers import PopularityRanker, ranks_alone
+from intentrec_core.evaluation.rankers import PopularityRanker, Ranked, ranks_alone
 from tests.bench import report
 from tests.bench.quality import __main__ as command
-from tests.bench.quality import document, figures
+from tests.bench.quality import document, figures, runs
 from tests.bench.quality.data_sets import (
     DATA_SETS,
     QUICK,
@@ -37,7 +37,8 @@ from tests.bench.quality.neural import neural_rows
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published
 from tests.bench.quality.rows import Answers, Row, popularity_rows
-from tests.bench.quality.runs import Runs, code_hash, meaning, row_hash, run_key
+from tests.bench.quality.runs import Runs, code_hash, meaning, own_code_hash, row_hash, run_key
+from tests.bench.quality.same_answers import compared
 
 SMALL = dataclasses.replace(QUICK[0], load=lambda _: world_plays(1_500, 60, 120), protocols=QUICK[0].protocols[:1])
 
@@ -120,6 +121,46 @@ def test_a_comment_makes_no_new_run_and_a_changed_line_does() -> None:
     assert meaning(source) == meaning('def f(x):\n    """Otherwise said."""\n    # why\n    return (x + 1)\n')
     assert meaning(source) != meaning(source.replace("+ 1", "+ 2"))
     assert code_hash(("tests/bench/bars.py",)) != code_hash(("tests/bench/rates.py",))
+
+
+def test_code_that_was_seen_to_answer_as_before_keeps_the_figures_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = popularity_rows()[0]
+    before, changed = row_hash(row), dataclasses.replace(row, code=("tests/bench/bars.py",))
+    assert row_hash(changed) != before
+    (tmp_path / "same.json").write_text(json.dumps({own_code_hash(changed.code): code_hash(row.code)}))
+    monkeypatch.setattr(runs, "SAME_ANSWERS", tmp_path / "same.json")
+    try:
+        for cached in (runs.code_hash, runs._same_answers):
+            cached.cache_clear()
+        assert row_hash(changed) == before
+    finally:
+        monkeypatch.undo()
+        for cached in (runs.code_hash, runs._same_answers):
+            cached.cache_clear()
+
+
+def test_code_answers_as_before_only_where_every_row_of_it_does(tmp_path: Path) -> None:
+    """To the bit: ranks, lists, heads and the note."""
+    before, now = Runs(tmp_path / "before"), Runs(tmp_path / "now")
+    ranks, listed = np.array([1.0, np.nan]), np.zeros((2, 20), dtype=np.int64)
+    one = Answers(Ranked(ranks, listed), "10 weights", {})
+    for folder in (before, now):
+        folder.keep("same", one)
+        folder.keep("other", one)
+    now.keep("changed", one)
+    for kept_before in (
+        dataclasses.replace(one, note="11 weights"),
+        dataclasses.replace(one, ranked=Ranked(np.nextafter(ranks, 9.0), listed)),
+        dataclasses.replace(one, ranked=Ranked(ranks, listed + 1)),
+    ):
+        before.keep("changed", kept_before)
+        of_before = {"same": ("A", "a0"), "other": ("B", "b0"), "changed": ("C", "b0"), "gone": ("D", "d0")}
+        of_now = {"same": ("A", "a1"), "other": ("B", "b1"), "changed": ("C", "b1"), "new": ("E", "e1")}
+        assert compared(before.folder, of_before, now.folder, of_now) == ({"a1": "a0"}, ["C"])
+    before.keep("changed", one)
+    assert compared(before.folder, of_before, now.folder, of_now) == ({"a1": "a0", "b1": "b0"}, [])
 
 
 def test_the_data_are_named_by_every_value() -> None:
