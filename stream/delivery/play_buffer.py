@@ -1,7 +1,10 @@
 """Buffers fetched plays by partition until a micro-batch is due.
 
-A micro-batch is due when ``max_batch`` plays wait, or when the oldest play has waited for the deadline. It is divided among all
-partitions with plays, so that one with a backlog cannot starve the others. Only the injected clock is read.
+A micro-batch is due when ``max_batch`` plays wait, or when the oldest play has waited for the deadline. Partitions take turns, so
+that one with a backlog cannot starve the others. Only the injected clock is read.
+
+Each partition of a micro-batch costs some 130 µs, however few of its plays there are: its results, its outputs, their batches. So
+partitions with a backlog have turns of 64 plays, and one with few plays does not wait for its turn (decision 111).
 """
 
 from __future__ import annotations
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream.wire.records import SourceRecord
+
+
+#: Plays of a turn, of a partition that has so many. With 8 plays the fixed cost is 16 µs a play; with 64, 2 µs.
+MIN_TURN = 64
 
 
 class PlayBuffer:
@@ -70,14 +77,20 @@ class PlayBuffer:
                     return
 
     def take(self, *, everything: bool = False) -> dict[int, list[SourceRecord]]:
-        """Takes the next micro-batch: ``max_batch`` plays or all, divided among partitions, each in source order."""
+        """Takes the next micro-batch: ``max_batch`` plays or all, each partition's in source order.
+
+        Partitions that have no more than an equal share come first, whole. The others take turns of at least ``MIN_TURN`` plays,
+        those first that had their last turn the longest time ago. As no one takes more than its share before them, some plays are
+        always left for a turn.
+        """
         batch: dict[int, list[SourceRecord]] = {}
         left = num_taken = self.num_plays if everything else min(self._max_batch, self.num_plays)
         while left:
-            quota = max(1, left // len(self._waiting))
-            for partition in list(self._waiting):
+            share = left // len(self._waiting)
+            has_many = {partition: len(queue) > share for partition, queue in self._waiting.items()}
+            for partition in sorted(has_many, key=has_many.__getitem__):
                 queue = self._waiting[partition]
-                num = min(quota, left, len(queue))
+                num = min(max(MIN_TURN, share), left, len(queue))
                 batch.setdefault(partition, []).extend(queue.popleft() for _ in range(num))
                 left -= num
                 if not queue:

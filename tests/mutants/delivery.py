@@ -11,6 +11,7 @@ CHANGELOG, PARTITION, WORKER = (
 )
 TRANSPORT, PUBLISHER, CLIENTS = "stream/delivery/transport.py", "stream/kafka/publisher.py", "stream/kafka/clients.py"
 GATHERING = "stream/delivery/gathering.py"
+PLAY_BUFFER = "stream/delivery/play_buffer.py"
 START_OFFSET = "stream/delivery/start_offset.py"
 
 TEST_PARTITION, TEST_FAUST_APP = (
@@ -19,6 +20,7 @@ TEST_PARTITION, TEST_FAUST_APP = (
 )
 TEST_DRAIN_LOOP = "tests/unit/stream/delivery/test_drain_loop.py"
 TEST_FETCH_SHARES = "tests/unit/stream/delivery/test_fetch_shares.py"
+TEST_PLAY_BUFFER = "tests/unit/stream/delivery/test_play_buffer.py"
 TEST_GATHERING = "tests/unit/stream/delivery/test_gathering.py"
 TEST_REOPENS = "tests/unit/stream/delivery/test_partition_reopens.py"
 SWEEP = "tests/property/test_every_await_can_fail.py"
@@ -29,6 +31,21 @@ KAFKA, EXACTLY_ONCE, EMBEDDED = (
 TWINS = (SWEEP, KAFKA, EXACTLY_ONCE)
 
 DELIVERY = (
+    Mutant(
+        "a partition with few plays waits for the turns of those with a backlog",
+        (Edit(PLAY_BUFFER, "sorted(has_many, key=has_many.__getitem__)", "list(has_many)"),),
+        (TEST_PLAY_BUFFER,),
+    ),
+    Mutant(
+        "a micro-batch holds a few plays of each of many partitions",
+        (Edit(PLAY_BUFFER, "min(max(MIN_TURN, share), left, len(queue))", "min(max(1, share), left, len(queue))"),),
+        (TEST_PLAY_BUFFER,),
+    ),
+    Mutant(
+        "a partition that had its turn does not go to the end of the order",
+        (Edit(PLAY_BUFFER, "            if partition in self._waiting:\n", "            if partition < 0:\n"),),
+        (TEST_PLAY_BUFFER,),
+    ),
     Mutant(
         "offsets before state",
         (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.delivery.play_buffer import PlayBuffer
+from stream.delivery.play_buffer import MIN_TURN, PlayBuffer
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,46 @@ def test_a_partition_with_a_backlog_does_not_starve_the_others() -> None:
         assert batch[0] == _plays(0, 6)
 
     asyncio.run(scenario())
+
+
+def test_partitions_with_a_backlog_take_turns_of_many_plays() -> None:
+    """A micro-batch holds few partitions, and none waits longer than the turns of all others take."""
+    buffer = PlayBuffer(max_batch=4 * MIN_TURN, deadline_s=1, clock=FakeClock())
+    for partition in range(8):
+        buffer.add(partition, _plays(partition, 1_000))
+    batches = [buffer.take() for _ in range(4)]
+    assert [sorted(batch) for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7]]
+    assert all(len(plays) == MIN_TURN for batch in batches for plays in batch.values())
+
+
+def test_a_partition_with_few_plays_does_not_wait_for_its_turn() -> None:
+    buffer = PlayBuffer(max_batch=2 * MIN_TURN, deadline_s=1, clock=FakeClock())
+    for partition in range(8):
+        buffer.add(partition, _plays(partition, 1_000))
+    buffer.take()
+    buffer.add(8, _plays(8, 3))
+    batch = buffer.take()
+    assert batch[8] == _plays(8, 3)
+    assert len(batch[2]) == MIN_TURN
+
+
+@given(st.lists(st.integers(0, 40), min_size=12, max_size=12), st.integers(0, 11))
+def test_a_partition_with_a_backlog_has_its_turn_whatever_comes_of_others(coming: list[int], busy: int) -> None:
+    """Others always get a few plays more, which come before it."""
+    buffer = PlayBuffer(max_batch=256, deadline_s=1, clock=FakeClock())
+    num_added = [0] * 12
+
+    def add(partition: int, num: int) -> None:
+        buffer.add(partition, _plays(partition, num, num_added[partition]))
+        num_added[partition] += num
+
+    add(busy, 3_000)
+    served = 0
+    for _ in range(24):
+        for partition, num in enumerate(coming):
+            add(partition, num)
+        served += len(buffer.take().get(busy, []))
+    assert served >= 24 * 256 // 12 // 2
 
 
 def test_nothing_is_due_after_the_waiting_plays_were_dropped() -> None:
