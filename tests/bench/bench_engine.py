@@ -205,7 +205,7 @@ class KvCase:
     @property
     def shown(self) -> str:
         """For people."""
-        return f"{self.num_heads or 'all'} heads of keys and values, {self.dtype}"
+        return f"{self.num_heads or 'all'} head{'s' if self.num_heads != 1 else ''} of keys and values, {self.dtype}"
 
     def world(self, window: int) -> EngineWorld:
         """The bench's model with these heads."""

@@ -72,7 +72,7 @@ def _found(quick: bool, num_kv_heads: int | None) -> dict[str, list[float]]:
         for name, values in _played(lives, later).items():
             found[name] += [float(np.max(values)) if name == "difference" else float(np.mean(values))]
         shown = ", ".join(f"{name} {values[-1]:.5f}" for name, values in found.items())
-        print(f"{num_kv_heads or 'all'} heads of keys and values, seed {seed}: {shown}", flush=True)
+        print(f"heads of keys and values: {num_kv_heads or 'all'}, seed {seed}: {shown}", flush=True)
     return found
 
 
