@@ -13,7 +13,11 @@ becomes stale:
 On the CPU, serving uses a second implementation of this module: :mod:`intentrec_core.engine.cpu.decode_attention` and
 :mod:`intentrec_core.engine.cpu.step`. docs/cpu-engine.md says what to change there when this module changes.
 
-Shapes: B contexts, T queries, S keys, H heads, D width of a head, W width of the model.
+Heads may share keys and values (``num_kv_heads`` of the model's config), so that a cache holds fewer of them: query head h
+reads head h // (H / K) of the K that there are. Multi-query attention (Shazeer 2019, "Fast Transformer Decoding") has one, and
+grouped-query attention (Ainslie et al. 2023) some.
+
+Shapes: B contexts, T queries, S keys, H heads, K heads of keys and values, D width of a head, W width of the model.
 """
 
 from __future__ import annotations
@@ -39,6 +43,8 @@ class Attend(Protocol):
         """Adds the new keys and values of ``layer`` to the known ones, then attends to all of them.
 
         Layer 0 is the short-term encoder: it sees only keys within the short-term window.
+        Keys and values come head by head, as queries do: where heads share them, the heads of one group have the same, and
+        stand next to each other. A cache keeps one of each group.
 
         Shapes: returns BTHD.
         """
@@ -96,13 +102,26 @@ class FullAttend:
         return out.transpose(1, 2)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention with learned slopes for the time and place biases."""
+def for_each_head(x: Tensor, group: int, dim: int) -> Tensor:
+    """Shared keys or values once for each of the ``group`` heads that share them; ``dim`` is that of the heads."""
+    if group == 1:
+        return x
+    # No repeat_interleave: in some releases of torch it waits for the device, which a CUDA graph may not contain.
+    sizes = (*x.shape[: dim + 1], group, *x.shape[dim + 1 :])
+    return x.unsqueeze(dim + 1).expand(sizes).flatten(dim, dim + 1)
 
-    def __init__(self, layer: int, width_in: int, width: int, num_heads: int) -> None:
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with learned slopes for the time and place biases.
+
+    ``num_kv_heads`` divides ``num_heads``; None: every head has keys and values of its own.
+    """
+
+    def __init__(self, layer: int, width_in: int, width: int, num_heads: int, num_kv_heads: int | None = None) -> None:
         super().__init__()
-        self._layer, self._num_heads = layer, num_heads
-        self.qkv = nn.Linear(width_in, 3 * width, bias=False)
+        self._layer, self._num_heads, self._num_kv_heads = layer, num_heads, num_kv_heads or num_heads
+        num_in_all = num_heads + 2 * self._num_kv_heads
+        self.qkv = nn.Linear(width_in, num_in_all * (width // num_heads), bias=False)
         self.out = nn.Linear(width, width, bias=False)
         # Heads start with different reach: softplus of these values is between 1.3 (the last plays) and 0.1 (the whole
         # context).
@@ -112,17 +131,20 @@ class SelfAttention(nn.Module):
     def forward(self, x_BTW: Tensor, attend: Attend) -> Tensor:
         """Shapes: BT(width_in) -> BTW."""
         num, length, _ = x_BTW.shape
-        q, k, v = self.qkv(x_BTW).view(num, length, 3, self._num_heads, -1).unbind(dim=2)
+        heads = (self._num_heads, self._num_kv_heads, self._num_kv_heads)
+        q, k, v = self.qkv(x_BTW).view(num, length, sum(heads), -1).split(heads, dim=2)
+        group = self._num_heads // self._num_kv_heads
+        k, v = for_each_head(k, group, dim=2), for_each_head(v, group, dim=2)
         return self.out(attend(self._layer, q, k, v, self.slopes).reshape(num, length, -1))
 
 
 class TransformerLayer(nn.Module):
     """A causal layer, normalised before each part: attention, then a feed-forward network with GELU."""
 
-    def __init__(self, layer: int, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, layer: int, width: int, num_heads: int, dropout: float, num_kv_heads: int | None = None) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = SelfAttention(layer, width, width, num_heads)
+        self.attention = SelfAttention(layer, width, width, num_heads, num_kv_heads)
         self.feed_norm = nn.LayerNorm(width)
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.dropout = Dropout(dropout)

@@ -50,6 +50,8 @@ class ItemFeatures(Protocol):
 class ModelConfig:
     """Sizes and parts of the model.
 
+    ``num_kv_heads``: heads of keys and values in every attention layer; None: as many as ``num_heads``. It divides ``num_heads``;
+    with 1, all heads share one key and one value of a play (multi-query attention), and a member's cache takes 1 / ``num_heads``.
     ``intent_stage``: whether intents are predicted first. ``intent_score``: whether they also add to the score of an item.
     ``item_counts``: whether decayed counts of plays and the item's age add to its score too
     (:mod:`intentrec_core.features.play_counts`), taken every ``count_refresh_s`` seconds of event time. A worker takes the counts
@@ -61,6 +63,7 @@ class ModelConfig:
 
     width: int = 64
     num_heads: int = 2
+    num_kv_heads: int | None = None
     num_layers: int = 1
     intent_width: int = 32
     dropout: float = 0.3
@@ -92,6 +95,12 @@ class ModelConfig:
                 raise ConfigError(f"model {name} is {value}; allowed: a whole number, {low} to {high}")
         if self.width % self.num_heads:
             raise ConfigError(f"model width {self.width} is not a multiple of num_heads {self.num_heads}")
+        shared = self.num_kv_heads
+        divisors = [number for number in range(1, self.num_heads + 1) if self.num_heads % number == 0]
+        if shared is not None and (isinstance(shared, bool) or not isinstance(shared, int) or shared not in divisors):
+            raise ConfigError(
+                f"model num_kv_heads is {shared}; allowed: None or a divisor of num_heads: {', '.join(map(str, divisors))}"
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"model dropout is {self.dropout}; allowed: at least 0, below 1")
 
@@ -100,9 +109,22 @@ class ModelConfig:
         """Number of attention layers whose keys and values are cached: short-term, intent stage, item stage."""
         return 1 + self.num_layers * (2 if self.intent_stage else 1)
 
+    @property
+    def num_cached_heads(self) -> int:
+        """Number of heads that a layer's keys have, and its values."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def cached_width(self) -> int:
+        """Numbers of a play's key in one layer, and of its value."""
+        return self.width // self.num_heads * self.num_cached_heads
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+        """Plain values, for JSON. Heads that share nothing are left out: such a bundle is the same in earlier releases."""
+        values = asdict(self)
+        if self.num_kv_heads is None:
+            del values["num_kv_heads"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +180,7 @@ class EncoderStage(nn.Module):
         self.time = TimeEncoding(config.width)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(
-            TransformerLayer(first_layer + i, config.width, config.num_heads, config.dropout)
+            TransformerLayer(first_layer + i, config.width, config.num_heads, config.dropout, config.num_kv_heads)
             for i in range(config.num_layers)
         )
         self.leave_norm = nn.LayerNorm(config.width)
@@ -218,7 +240,7 @@ class IntentRec(nn.Module):
         self.fields = FieldEmbedding(domain, config.width)
         self.item_content = nn.Linear(self.fields.content_width, config.width, bias=False)
         self.item_bias = nn.Parameter(torch.zeros(num_rows))
-        self.short_term = SelfAttention(0, self.fields.width, config.width, config.num_heads)
+        self.short_term = SelfAttention(0, self.fields.width, config.width, config.num_heads, config.num_kv_heads)
         entered = self.fields.width + config.width
         if config.intent_stage:
             self.intent_encoder: EncoderStage | None = EncoderStage(1, entered, config)

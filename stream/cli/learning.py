@@ -34,6 +34,13 @@ Seconds = Annotated[
 ]
 Width = Annotated[int | None, typer.Option(help="Width of the model.")]
 Layers = Annotated[int | None, typer.Option(help="Layers in each of the two encoders.")]
+KvHeads = Annotated[
+    int | None,
+    typer.Option(
+        "--kv-heads",
+        help="Heads of keys and values. 1: all heads share them, and a worker caches more members. Default: as many as heads.",
+    ),
+]
 OwnItems = Annotated[
     bool | None,
     typer.Option(
@@ -78,6 +85,7 @@ def train(
     seconds: Seconds = None,
     width: Width = None,
     layers: Layers = None,
+    kv_heads: KvHeads = None,
     own_items: OwnItems = None,
     item_counts: ItemCounts = False,
     seed: options.Seed = 0,
@@ -125,7 +133,9 @@ def train(
     _check_index(settings, data_set, share)
     _print_profile(settings, data_set, share)
     config = _config(settings, seed=seed, epochs=epochs, max_seconds=seconds)
-    model_config = _model_config(settings, width=width, num_layers=layers, own_items=own_items, item_counts=item_counts)
+    model_config = _model_config(
+        settings, width=width, num_layers=layers, num_kv_heads=kv_heads, own_items=own_items, item_counts=item_counts
+    )
     model = _learn(settings, data_set, share, config, model_config)
     metrics: dict[str, Any] = {}
     if references and share < 1:
@@ -190,6 +200,7 @@ def evaluate(
     seconds: Seconds = None,
     width: Width = None,
     layers: Layers = None,
+    kv_heads: KvHeads = None,
     own_items: OwnItems = None,
     item_counts: ItemCounts = False,
     seed: options.Seed = 0,
@@ -224,6 +235,7 @@ def evaluate(
             "seconds": seconds,
             "width": width,
             "layers": layers,
+            "kv-heads": kv_heads,
             "own-items": own_items,
             "item-counts": item_counts or None,
             "against": against,
@@ -249,7 +261,12 @@ def evaluate(
     else:
         config = _config(settings, seed=seed, epochs=epochs, max_seconds=seconds)
         model_config = _model_config(
-            settings, width=width, num_layers=layers, own_items=own_items, item_counts=item_counts
+            settings,
+            width=width,
+            num_layers=layers,
+            num_kv_heads=kv_heads,
+            own_items=own_items,
+            item_counts=item_counts,
         )
         found = evaluate_models(
             settings, data_set, asked, config, model_config, against=against or ["no-intent"], num_seeds=seeds

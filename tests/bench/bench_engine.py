@@ -4,13 +4,15 @@
 
 No broker, no index: contexts in, intents and item vectors out, features included. Members cycle through all places of their
 window, so that every anchor move is paid for. Baseline (a) has it easier: its contexts all have one length, and nothing to pad.
-Part kv has keys and values in int8 beside float32; part lists trains on MovieLens-100K to see what that changes of the answers.
+Part kv has heads that share keys and values, and int8, beside float32 with all heads; part lists trains on MovieLens-100K to see
+what int8 changes of the answers.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.engine.engine import IncrementalEngine
 from intentrec_core.engine.quantised import KvDtype
 from tests.bench.baselines.recompute import WindowRecompute
-from tests.bench.engine_world import EngineWorld, Member
+from tests.bench.engine_world import CONFIG, EngineWorld, Member
 from tests.bench.harness import BenchOptions, Figures, Timing, in_turns
 from tests.bench.kv_lists import lists
 from tests.bench.memory_bandwidth import read_bytes_per_s
@@ -187,29 +189,78 @@ def small(quick: bool) -> Figures:
     return figures
 
 
+@dataclass(frozen=True)
+class KvCase:
+    """How keys and values are cached: heads of them (None: as many as heads), and their type."""
+
+    num_heads: int | None
+    dtype: KvDtype
+
+    @property
+    def key(self) -> str:
+        """Of its figures in the JSON. Those of all heads have the names that they had before heads were shared."""
+        heads = "" if self.num_heads is None else f"_heads_{self.num_heads}"
+        return f"kv{heads}_{self.dtype}"
+
+    @property
+    def shown(self) -> str:
+        """For people."""
+        return f"{self.num_heads or 'all'} head{'s' if self.num_heads != 1 else ''} of keys and values, {self.dtype}"
+
+    def world(self, window: int) -> EngineWorld:
+        """The bench's model with these heads."""
+        return EngineWorld(window, replace(CONFIG, num_kv_heads=self.num_heads))
+
+
+KV_CASES = tuple(KvCase(num_heads, dtype) for num_heads in (None, 2, 1) for dtype in KvDtype)
+
+
 def kv(quick: bool) -> Figures:
-    """Bytes of a member whose context holds so many plays, and plays/s at 256 cached plays: int8 and float32, in turns."""
+    """Bytes of a member whose context holds so many plays, and plays/s at 256 cached plays: heads of keys and values and types in
+    turns, against float32 with all heads.
+    """
+    return kv_bytes() | kv_steps(quick)
+
+
+def kv_bytes() -> Figures:
+    """Bytes of a member: a slot, with keys, values, scales and times."""
     figures: Figures = {}
     for plays in (30, 256, 512):
-        model = EngineWorld(plays // 2).model
-        plain, int8 = (slot_bytes(model, kv_dtype) for kv_dtype in (KvDtype.FLOAT32, KvDtype.INT8))
-        print(
-            f"a member at {plays} plays: {plain:,} bytes, int8 {int8:,}: {plain / int8:.2f} times the members",
-            flush=True,
-        )
-        figures |= {f"kv_bytes_a_member_{plays}": plain, f"kv_int8_bytes_a_member_{plays}": int8}
-        figures[f"kv_int8_members_over_float32_{plays}"] = round(plain / int8, 3)
-    world = EngineWorld(256)
-    members = {kv_dtype: world.members([256] * NUM_MEMBERS) for kv_dtype in KvDtype}
-    engines = {kv_dtype: warmed(world, members[kv_dtype], kv_dtype) for kv_dtype in KvDtype}
-    seconds: dict[KvDtype, list[float]] = {kv_dtype: [] for kv_dtype in KvDtype}
+        sizes = {case: slot_bytes(case.world(plays // 2).model, case.dtype) for case in KV_CASES}
+        plain = sizes[KV_CASES[0]]
+        for case, size in sizes.items():
+            print(
+                f"a member at {plays} plays, {case.shown}: {size:,} bytes, {plain / size:.2f} times the members",
+                flush=True,
+            )
+            name = case.key.removesuffix("_float32")
+            figures[f"{name}_bytes_a_member_{plays}"] = size
+            if case is not KV_CASES[0]:
+                figures[f"{name}_members_over_float32_{plays}"] = round(plain / size, 3)
+    return figures
+
+
+def kv_steps(quick: bool) -> Figures:
+    """A step of every case in turns."""
+    figures: Figures = {}
+    engines: dict[KvCase, tuple[IncrementalEngine, list[Member]]] = {}
+    for case in KV_CASES:
+        world = case.world(256)
+        members = world.members([256] * NUM_MEMBERS)
+        engines[case] = warmed(world, members, case.dtype), members
+    seconds: dict[KvCase, list[float]] = {case: [] for case in KV_CASES}
     for _ in range(10 if quick else 80):
-        for kv_dtype, engine in engines.items():
-            seconds[kv_dtype].append(timed_step(engine, members[kv_dtype]))
-    median_s = {kv_dtype: Timing.of(steps_s[5:]).median_s for kv_dtype, steps_s in seconds.items()}
-    ratio = median_s[KvDtype.FLOAT32] / median_s[KvDtype.INT8]
-    for kv_dtype, step_s in median_s.items():
-        print(f"{kv_dtype}: a step of {NUM_MEMBERS} members {step_s * 1e3:.2f} ms, {NUM_MEMBERS / step_s:,.0f} plays/s")
-        figures[f"kv_{kv_dtype}_step_ms"] = round(step_s * 1e3, 3)
-        figures[f"kv_{kv_dtype}_plays_per_s"] = round(NUM_MEMBERS / step_s)
-    return figures | {"kv_int8_plays_over_float32": round(ratio, 3)}
+        for case, (engine, members) in engines.items():
+            seconds[case].append(timed_step(engine, members))
+    median_s = {case: Timing.of(steps_s[5:]).median_s for case, steps_s in seconds.items()}
+    plain = median_s[KV_CASES[0]]
+    for case, step_s in median_s.items():
+        print(
+            f"{case.shown}: a step of {NUM_MEMBERS} members {step_s * 1e3:.2f} ms, {NUM_MEMBERS / step_s:,.0f} plays/s, "
+            f"{plain / step_s:.2f} times"
+        )
+        figures[f"{case.key}_step_ms"] = round(step_s * 1e3, 3)
+        figures[f"{case.key}_plays_per_s"] = round(NUM_MEMBERS / step_s)
+        if case is not KV_CASES[0]:
+            figures[f"{case.key.removesuffix('_float32')}_plays_over_float32"] = round(plain / step_s, 3)
+    return figures

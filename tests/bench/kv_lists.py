@@ -1,4 +1,6 @@
-"""What int8 keys and values change of the answers: a model trained on MovieLens-100K, its members played on with either type."""
+"""What int8 keys and values change of the answers, and how good a model is whose heads share them: trained on MovieLens-100K, its
+members played on with either type.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from intentrec_core.datasets.movielens import fetch_movielens
+from intentrec_core.domain.toml import load_domain
 from intentrec_core.engine.live import LiveEncoder, LiveUpdate, ScoredItem
 from intentrec_core.engine.live_play import LivePlay
 from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.model.model import ModelConfig
 from intentrec_core.plays.table import PlayRow, check_plays, play_rows, sort_plays
 from intentrec_core.training.first_model import fit
 from stream.settings import Settings
@@ -26,13 +30,37 @@ _BATCH = 64
 
 
 def lists(quick: bool) -> Figures:
-    """Over all seeds: largest difference of a score, share of equal lists and NDCG@10 against float32."""
+    """Over all seeds: the largest difference of a score, the share of equal lists, and NDCG@10 of either type, also of models
+    whose heads share keys and values.
+    """
+    found, of_one_head = _found(quick, None), _found(quick, 1)
+    ratios = [int8 / plain for int8, plain in zip(found["int8"], found["float32"], strict=True)]
+    return {
+        "kv_int8_largest_difference": round(max(found["difference"]), 4),
+        "kv_score_spread": round(float(np.mean(found["spread"])), 3),
+        "kv_int8_equal_lists": round(float(np.mean(found["equal"])), 4),
+        "kv_float32_ndcg_10": [round(value, 4) for value in found["float32"]],
+        "kv_int8_ndcg_10": [round(value, 4) for value in found["int8"]],
+        "kv_int8_ndcg_over_float32": round(float(np.mean(ratios)), 4),
+        "kv_heads_1_float32_ndcg_10": [round(value, 4) for value in of_one_head["float32"]],
+        "kv_heads_1_int8_ndcg_10": [round(value, 4) for value in of_one_head["int8"]],
+    }
+
+
+def _found(quick: bool, num_kv_heads: int | None) -> dict[str, list[float]]:
+    """Of models with so many heads of keys and values, one for each seed."""
     plays = fetch_movielens(Settings.load().cache_dir)
+    model_config = ModelConfig.for_domain(load_domain("movielens"), num_kv_heads=num_kv_heads)
     found: dict[str, list[float]] = {name: [] for name in ("difference", "equal", "float32", "int8", "spread")}
     for seed in SEEDS[: 1 if quick else None]:
         table = sort_plays(plays.plays)
         model = fit(
-            table.slice(0, NUM_BEFORE), plays.catalogue, domain="movielens", epochs=1 if quick else EPOCHS, seed=seed
+            table.slice(0, NUM_BEFORE),
+            plays.catalogue,
+            domain="movielens",
+            epochs=1 if quick else EPOCHS,
+            seed=seed,
+            model_config=model_config,
         )
         lives = {dtype: LiveEncoder(model, kv_dtype=dtype) for dtype in KvDtype}
         for live in lives.values():
@@ -43,16 +71,9 @@ def lists(quick: bool) -> Figures:
         )
         for name, values in _played(lives, later).items():
             found[name] += [float(np.max(values)) if name == "difference" else float(np.mean(values))]
-        print(f"seed {seed}: " + ", ".join(f"{name} {values[-1]:.5f}" for name, values in found.items()), flush=True)
-    ratios = [int8 / plain for int8, plain in zip(found["int8"], found["float32"], strict=True)]
-    return {
-        "kv_int8_largest_difference": round(max(found["difference"]), 4),
-        "kv_score_spread": round(float(np.mean(found["spread"])), 3),
-        "kv_int8_equal_lists": round(float(np.mean(found["equal"])), 4),
-        "kv_float32_ndcg_10": [round(value, 4) for value in found["float32"]],
-        "kv_int8_ndcg_10": [round(value, 4) for value in found["int8"]],
-        "kv_int8_ndcg_over_float32": round(float(np.mean(ratios)), 4),
-    }
+        shown = ", ".join(f"{name} {values[-1]:.5f}" for name, values in found.items())
+        print(f"heads of keys and values: {num_kv_heads or 'all'}, seed {seed}: {shown}", flush=True)
+    return found
 
 
 def _played(lives: dict[KvDtype, LiveEncoder], later: Sequence[PlayRow]) -> dict[str, list[float]]:

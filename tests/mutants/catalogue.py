@@ -26,6 +26,7 @@ from tests.mutants.prefill import PREFILL
 from tests.mutants.quantised import QUANTISED
 from tests.mutants.repair import REPAIR
 from tests.mutants.score import SCORE
+from tests.mutants.shared_heads import SHARED_HEADS
 from tests.mutants.signals import SIGNALS
 from tests.mutants.sizes import SIZES_OF_OUTPUTS
 from tests.mutants.state import STATE
@@ -47,6 +48,7 @@ MUTANTS = (
     *OUTPUT_MESSAGES,
     *DEVICE,
     *QUANTISED,
+    *SHARED_HEADS,
     *MIGRATION,
     *DATA,
     *OWN_DATA,

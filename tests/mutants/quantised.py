@@ -31,24 +31,24 @@ QUANTISED = (
     quantised(
         "the scales of a slot are those of the next one",
         STEP,
-        "quantise(row[width : 2 * width], k_scales_NHC[mine], at)",
-        "quantise(row[width : 2 * width], k_scales_NHC[(mine + 1) % k_scales_NHC.shape[0]], at)",
+        "quantise(row[width:behind_key], k_scales_NKC[mine], at)",
+        "quantise(row[width:behind_key], k_scales_NKC[(mine + 1) % k_scales_NKC.shape[0]], at)",
         TEST_ONE_BY_ONE,
         TEST_EVERY_PLAY,
     ),
     quantised(
         "keys are read with the scale of the play before",
         ATTENTION,
-        "multiply(row, k_scales_HC[head, first:end])",
-        "multiply(row[1:], k_scales_HC[head, first : end - 1])",
+        "multiply(row, k_scales_KC[head // num_sharing, first:end])",
+        "multiply(row[1:], k_scales_KC[head // num_sharing, first : end - 1])",
         TEST_ONE_BY_ONE,
         TEST_EVERY_PLAY,
     ),
     quantised(
         "values are read with the scales of keys",
         ATTENTION,
-        "multiply(row, v_scales_HC[head, first:end])",
-        "multiply(row, k_scales_HC[head, first:end])",
+        "multiply(row, v_scales_KC[head // num_sharing, first:end])",
+        "multiply(row, k_scales_KC[head // num_sharing, first:end])",
         TEST_ONE_BY_ONE,
     ),
     quantised(
@@ -75,8 +75,8 @@ QUANTISED = (
     quantised(
         "a play sees its own value before it is quantised",
         STEP,
-        "            quantise(row[2 * width :], v_scales_NHC[mine], at)\n",
-        "            quantise(row[2 * width :].copy(), v_scales_NHC[mine], at)\n",
+        "            quantise(row[behind_key:], v_scales_NKC[mine], at)\n",
+        "            quantise(row[behind_key:].copy(), v_scales_NKC[mine], at)\n",
         TEST_ONE_BY_ONE,
     ),
     quantised(
@@ -96,7 +96,7 @@ QUANTISED = (
     quantised(
         "scales are not accounted for",
         ENCODER,
-        "    scales = 2 * context_size * config.num_heads * 4 if kv_dtype is KvDtype.INT8 else 0\n",
+        "    scales = 2 * context_size * config.num_cached_heads * 4 if kv_dtype is KvDtype.INT8 else 0\n",
         "    scales = 0\n",
         TEST_CACHE,
     ),

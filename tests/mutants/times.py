@@ -23,7 +23,19 @@ CATALOGUE, TEST_CATALOGUE = (
 TEST_RELEASES = "tests/unit/intentrec_core/features/test_release_times.py"
 TEST_BOTH = "tests/property/test_trainer_reads_as_the_worker.py"
 
+TEST_CACHED = "tests/unit/intentrec_core/engine/test_cached_times.py"
+
 TIMES_AND_NULLS = (
+    Mutant(
+        "times: those of cached plays lose what is above 49 days",
+        (Edit("intentrec_core/engine/cpu/block.py", "(late_ms[place] * _CARRY_MS + ms[place])", "ms[place]"),),
+        (TEST_CACHED,),
+    ),
+    Mutant(
+        "times: those of cached plays are cut to a millisecond",
+        (Edit("intentrec_core/engine/cpu/block.py", "np.rint(at_s * 1000.0)", "np.floor(at_s * 1000.0)"),),
+        (TEST_CACHED,),
+    ),
     Mutant(
         "times: a day in digits is no hint",
         (Edit(TIMES, " or _day_hint(ts_ms)\n", "\n"),),

@@ -22,10 +22,11 @@ from intentrec_core.engine.cuda.paged_attention import BLOCK_NUMBERS, NUM_WARPS,
 H100 = GPUTarget("cuda", 90, 32)
 
 
-def compiled(dtype: str, depth: int, window_s: float | None) -> dict[str, object]:
+def compiled(dtype: str, depth: int, window_s: float | None, group: int = 1) -> dict[str, object]:
     """The kernel as a launch specialises it: pointers and strides that are multiples of 16."""
     constants = {
         "NUM_HEADS": 4,
+        "GROUP": group,
         "DEPTH": depth,
         "CONTEXT_SIZE": 512,
         "BLOCK": BLOCK_NUMBERS // depth,
@@ -33,8 +34,8 @@ def compiled(dtype: str, depth: int, window_s: float | None) -> dict[str, object
         "UNIT_S": 60.0,
     }
     types = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "slopes_ptr", "out_ptr"), "*fp32")
-    types |= {"pool_k_ptr": f"*{dtype}", "pool_v_ptr": f"*{dtype}", "pool_s_ptr": "*fp64", "row_stride": "i32"}
-    types |= {"slot_ptr": "*i64", "place_ptr": "*i64"}
+    types |= {"pool_k_ptr": f"*{dtype}", "pool_v_ptr": f"*{dtype}", "pool_s_ptr": "*fp64", "q_stride": "i32"}
+    types |= {"kv_stride": "i32", "slot_ptr": "*i64", "place_ptr": "*i64"}
     names = _append_and_attend.arg_names
     signature = {name: types.get(name, "constexpr") for name in names}
     aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in types}
@@ -44,7 +45,11 @@ def compiled(dtype: str, depth: int, window_s: float | None) -> dict[str, object
         int(vector or 1) * int(bits) // 8
         for vector, bits in re.findall(r"ld\.global(?:\.v(\d))?\.b(\d+)", kernel.asm["ptx"])
     )
-    return {"name": f"{dtype} {depth} {window_s}", "stack_bytes": _stack_bytes(kernel), "widest_load_bytes": widest}
+    return {
+        "name": f"{dtype} {depth} {window_s} {group}",
+        "stack_bytes": _stack_bytes(kernel),
+        "widest_load_bytes": widest,
+    }
 
 
 def _stack_bytes(kernel: triton.compiler.CompiledKernel) -> int:
@@ -59,4 +64,5 @@ def _stack_bytes(kernel: triton.compiler.CompiledKernel) -> int:
 
 if __name__ == "__main__":
     cases = [*product(("fp32", "fp16", "bf16"), (32,), (None, 3600.0)), ("fp16", 16, None), ("fp16", 64, None)]
+    cases += [("fp16", 32, None, 2), ("fp16", 32, None, 4)]
     print(json.dumps([compiled(*case) for case in cases]))

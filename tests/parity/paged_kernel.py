@@ -38,10 +38,13 @@ class Case:
     dtype: torch.dtype
     depth: int
     num_heads: int = 2
+    num_kv_heads: int = 2
 
     def pool(self) -> KvPool:
         """A pool of six slots as earlier plays left it: keys, values and rising times."""
-        config = ModelConfig(width=self.depth * self.num_heads, num_heads=self.num_heads, num_layers=1)
+        config = ModelConfig(
+            width=self.depth * self.num_heads, num_heads=self.num_heads, num_kv_heads=self.num_kv_heads, num_layers=1
+        )
         domain = replace(load_domain("video"), window=WINDOW)
         sizes = SimpleNamespace(config=config, domain=domain, device=torch.device("cpu"))
         model: IntentRec = sizes  # a pool asks for sizes only
@@ -55,10 +58,11 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every dtype with every width of a head."""
+    """Every dtype with every width of a head, and with two heads of keys and values for four heads."""
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         for depth in (16, 32, 64):
             yield Case(f"{str(dtype).removeprefix('torch.')}, heads of {depth}", dtype, depth)
+        yield Case(f"{str(dtype).removeprefix('torch.')}, shared heads of 32", dtype, 32, num_heads=4)
 
 
 def differences(case: Case) -> dict[str, object]:
@@ -74,14 +78,19 @@ def differences(case: Case) -> dict[str, object]:
     ones = torch.ones_like(slots)
     batch = ContextBatch(ones, ones, ts_s[:, None], ones, ones, ones, places)
     attends = PagedAttend(paged, batch, slots, WINDOW_S), attend_to_whole_slots(gathered, batch, slots, WINDOW_S)
-    slopes = torch.tensor([[1.0, -2.0], [-1.0, 0.5]])
+    group = case.num_heads // case.num_kv_heads
+    slopes = torch.tensor([[1.0, -2.0, 0.3, -0.5], [-1.0, 0.5, 0.1, 2.0]])[:, : case.num_heads].contiguous()
     worst = 0.0
     for layer in range(len(paged.k_LNHCD)):
-        # As a layer makes them: the three beside each other in one row.
-        new = torch.randn(5, 1, 3, case.num_heads, case.depth, generator=random)
+        # As a layer makes them: the three beside each other in one row; shared ones then once for each head.
+        heads = (case.num_heads, case.num_kv_heads, case.num_kv_heads)
+        new = torch.randn(5, 1, sum(heads), case.depth, generator=random)
         if case.dtype is torch.bfloat16:  # the interpreter cuts to it where a device waves to the nearest
             new = new.bfloat16().float()
-        one, other = (attend(layer, *new.unbind(2), slopes) for attend in attends)
+        q, k, v = new.split(heads, dim=2)
+        if group > 1:
+            k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
+        one, other = (attend(layer, q, k, v, slopes) for attend in attends)
         worst = max(worst, float((one - other).abs().max()))
     kept = max(
         float((a - b).abs().max()) for a, b in ((paged.k_LNHCD, gathered.k_LNHCD), (paged.v_LNHCD, gathered.v_LNHCD))

@@ -4,7 +4,7 @@ A flipped quantum (a number so near to the middle of two codes that two orders o
 one, in few places, and changes nothing here: both sides go on with the cache's code. A play in the wrong place, of another member
 or with another play's scale differs in most places, by more than one, or in its scales.
 
-Shapes: L cached layers, T plays, H heads, D width of a head.
+Shapes: L cached layers, T plays, H heads, K heads of keys and values, D width of a head.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCALE_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class CachedCodes:
-    """Keys and values of one slot. Shapes: codes f32[L, T, H, D], scales f32[L, T, H, 1]."""
+    """Keys and values of one slot. Shapes: codes f32[L, T, K, D], scales f32[L, T, K, 1]."""
 
     k: NDArray[np.float32]
     v: NDArray[np.float32]
@@ -103,21 +103,22 @@ class _Compared(FullAttend, ABC):
         self._cached, self._found = cached, found
 
     @abstractmethod
-    def _dequantised(self, x_BTHD: Tensor, codes: NDArray[np.float32], scales: NDArray[np.float32]) -> Tensor:
-        """What is attended to, of a layer's keys or values and of what the cache has of them."""
+    def _dequantised(self, x_BTKD: Tensor, codes: NDArray[np.float32], scales: NDArray[np.float32]) -> Tensor:
+        """What is attended to, of a layer's keys or values and of what the cache has of them. Shapes: f32[1, T, K, D]."""
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
-        cached = self._cached
-        k = self._dequantised(k_BTHD, cached.k[layer], cached.k_scales[layer])
-        v = self._dequantised(v_BTHD, cached.v[layer], cached.v_scales[layer])
+        cached, group = self._cached, k_BTHD.shape[2] // self._cached.k.shape[2]
+        k = self._dequantised(k_BTHD[:, :, ::group], cached.k[layer], cached.k_scales[layer])
+        v = self._dequantised(v_BTHD[:, :, ::group], cached.v[layer], cached.v_scales[layer])
+        k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
         return super().__call__(layer, q_BTHD, k, v, slopes_2H)
 
 
 class OverTheCache(_Compared):
     """Attends to the cache's codes and scales, which must be its own but for flipped quanta."""
 
-    def _dequantised(self, x_BTHD: Tensor, codes: NDArray[np.float32], scales: NDArray[np.float32]) -> Tensor:
-        own_codes, own_scales = quantised(x_BTHD)
+    def _dequantised(self, x_BTKD: Tensor, codes: NDArray[np.float32], scales: NDArray[np.float32]) -> Tensor:
+        own_codes, own_scales = quantised(x_BTKD)
         np.testing.assert_allclose(scales, own_scales[0].numpy(), rtol=SCALE_TOLERANCE, err_msg="scales in the cache")
         cached = torch.from_numpy(codes)[None]
         self._found.add(own_codes, cached)
@@ -127,8 +128,8 @@ class OverTheCache(_Compared):
 class BesideTheCache(_Compared):
     """Attends to its own codes and scales, so that a flipped quantum goes on to what follows from it."""
 
-    def _dequantised(self, x_BTHD: Tensor, codes: NDArray[np.float32], scales: NDArray[np.float32]) -> Tensor:
-        own_codes, own_scales = quantised(x_BTHD)
+    def _dequantised(self, x_BTKD: Tensor, codes: NDArray[np.float32], scales: NDArray[np.float32]) -> Tensor:
+        own_codes, own_scales = quantised(x_BTKD)
         self._found.add(own_codes, torch.from_numpy(codes)[None])
         return own_codes * own_scales
 

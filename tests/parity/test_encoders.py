@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from intentrec_core.engine.encoder import Encoder, StepOutput
 from intentrec_core.engine.reference import recompute
 from intentrec_core.features.columns import Columns
 from intentrec_core.kernels import dense as kernels
-from tests.bench.engine_world import EngineWorld
+from tests.bench.engine_world import CONFIG, EngineWorld
 
 TOLERANCE = 1e-4
 WINDOW = 50
@@ -30,6 +31,12 @@ COUNTS = [1, 2, 31, 32, 33, 64, 100, 77]
 @pytest.fixture(scope="module")
 def paper_size() -> EngineWorld:
     return EngineWorld(WINDOW)
+
+
+@pytest.fixture(scope="module", params=[None, 2, 1], ids=lambda num: f"{num or 'all'} heads")
+def of_heads(request: pytest.FixtureRequest) -> EngineWorld:
+    """All heads have keys and values of their own, every two share them, or all do."""
+    return EngineWorld(WINDOW, replace(CONFIG, num_kv_heads=request.param))
 
 
 @pytest.fixture
@@ -58,11 +65,14 @@ def assert_close(actual: StepOutput, expected: StepOutput, rows: np.ndarray | sl
 
 
 @pytest.mark.usefixtures("three_threads")
-def test_whole_contexts_of_all_lengths_equal_the_model(paper_size: EngineWorld) -> None:
-    given = columns(paper_size, [0] * len(COUNTS))
+def test_whole_contexts_of_all_lengths_equal_the_model(of_heads: EngineWorld) -> None:
+    given = columns(of_heads, [0] * len(COUNTS))
     budget = len(COUNTS) * 2**20 * 4
-    compiled, model = (encode(kind(paper_size.model, budget), given) for kind in (CpuEncoder, TorchEncoder))
+    compiled, model = (encode(kind(of_heads.model, budget), given) for kind in (CpuEncoder, TorchEncoder))
     assert_close(compiled, model)
+    last, contexts = np.cumsum(given.lengths) - 1, [member.request().context for member in of_heads.members(COUNTS)]
+    full = recompute(of_heads.model, of_heads.features, contexts)
+    np.testing.assert_allclose(compiled.item[last], full.item_NW, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("kind", [CpuEncoder, TorchEncoder])
@@ -92,12 +102,12 @@ def test_a_head_that_was_not_trained_is_never_the_primary_intent_and_changes_not
 
 @pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("kind", [CpuEncoder, TorchEncoder])
-def test_plays_appended_to_what_is_cached_equal_the_whole(paper_size: EngineWorld, kind: type[CpuEncoder]) -> None:
+def test_plays_appended_to_what_is_cached_equal_the_whole(of_heads: EngineWorld, kind: type[CpuEncoder]) -> None:
     """Contexts cut at another place each: what is behind the cut is appended, one play or sixty."""
     cuts = [0, 1, 15, 31, 32, 4, 99, 17]
-    whole = columns(paper_size, [0] * len(COUNTS))
-    expected = encode(kind(paper_size.model, 1 << 26), whole)
-    encoder = kind(paper_size.model, 1 << 26)
+    whole = columns(of_heads, [0] * len(COUNTS))
+    expected = encode(kind(of_heads.model, 1 << 26), whole)
+    encoder = kind(of_heads.model, 1 << 26)
     heads = np.cumsum(whole.lengths) - whole.lengths
     before = np.concatenate([head + np.arange(cut) for head, cut in zip(heads, cuts, strict=True)])
     behind = np.setdiff1d(np.arange(len(whole.item_row)), before)

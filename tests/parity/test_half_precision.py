@@ -7,14 +7,16 @@ context is encoded in part and then played on, so that what is read back has bee
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from intentrec_core.engine.cuda.encoder import TorchEncoder
-from intentrec_core.engine.cuda.kv_pool import slot_bytes
+from intentrec_core.engine.cuda.kv_pool import KvPool, slot_bytes
 from intentrec_core.engine.encoder import StepOutput
-from tests.bench.engine_world import EngineWorld
+from tests.bench.engine_world import CONFIG, EngineWorld
 
 #: By dtype: item vectors, probabilities.
 BOUNDS = {torch.float16: (1e-3, 2e-4), torch.bfloat16: (8e-3, 1.6e-3)}
@@ -61,6 +63,16 @@ def test_a_pool_in_half_precision_says_the_same_within_its_bounds(
     lists = [np.argsort(-(output.item @ weights.T + bias), axis=1)[:, :K] for output in (found, in_float32)]
     overlap = np.mean([len(np.intersect1d(*pair)) / K for pair in zip(*lists, strict=True)])
     assert overlap >= 0.99
+
+
+@pytest.mark.parametrize("num_kv_heads", [None, 2, 1])
+def test_a_pool_takes_the_memory_it_is_accounted_for_and_a_spare_slot(num_kv_heads: int | None) -> None:
+    model = EngineWorld(50, replace(CONFIG, num_kv_heads=num_kv_heads)).model
+    pool = KvPool(model, 3 * slot_bytes(model, torch.float16), torch.float16)
+    assert pool.num_slots == 3
+    assert pool.k_LNHCD.shape[2] == pool.v_LNHCD.shape[2] == (num_kv_heads or 4)
+    held = sum(tensor.nbytes for tensor in (pool.k_LNHCD, pool.v_LNHCD, pool.ts_NC))
+    assert held == 4 * slot_bytes(model, torch.float16)
 
 
 def test_half_precision_holds_twice_the_members_but_for_their_times(world: EngineWorld) -> None:

@@ -19,7 +19,7 @@ from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngi
 from intentrec_core.engine.quantised import KvDtype, QuantisedAttend
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import ConfigError
-from tests.bench.engine_world import EngineWorld
+from tests.bench.engine_world import CONFIG, EngineWorld
 from tests.parity.quantised_cache import (
     BesideTheCache,
     CachedCodes,
@@ -40,9 +40,9 @@ COUNTS = [1, 2, 31, 32, 33, 64, 99, 77]
 K = 10
 
 
-@pytest.fixture(scope="module")
-def world() -> EngineWorld:
-    return EngineWorld(window=50)
+@pytest.fixture(scope="module", params=[None, 2, 1], ids=lambda num: f"{num or 'all'} heads")
+def world(request: pytest.FixtureRequest) -> EngineWorld:
+    return EngineWorld(50, dataclasses.replace(CONFIG, num_kv_heads=request.param))
 
 
 @pytest.fixture(scope="module", params=["whole", "one by one", "in pieces"])
@@ -89,7 +89,7 @@ def test_every_play_equals_a_recomputation_over_the_same_codes(
         check(world, output, nth, context, cached_codes(encoder, nth, COUNTS[nth]))
         for nth, context in enumerate(contexts)
     ]
-    assert sum(f.num_places for f in found) == 5 * 2 * 128 * sum(COUNTS)
+    assert sum(f.num_places for f in found) == 5 * 2 * world.config.cached_width * sum(COUNTS)
     assert sum(f.num_different for f in found) <= FLIPPED * sum(f.num_places for f in found)
 
 
@@ -166,20 +166,22 @@ def test_the_reference_quantises_as_the_step_does(world: EngineWorld) -> None:
 
 
 def test_the_same_memory_holds_three_and_a_half_times_the_members(world: EngineWorld) -> None:
-    """Of 128 numbers in 4 heads: 512 bytes in float32; 128 and 4 scales, 144 bytes, in int8. Times stay float64."""
+    """Of 32 numbers in a head: 128 bytes in float32; 32 and a scale, 36 bytes, in int8. A time takes 6 bytes in both."""
+    heads = world.config.num_cached_heads
     sizes = {kv_dtype: slot_bytes(world.model, kv_dtype) for kv_dtype in KvDtype}
     plays, rounded_up = 100, 128  # keys are stored in groups of 32 plays
-    assert sizes[KvDtype.FLOAT32] == 5 * (plays + rounded_up) * 128 * 4 + plays * 8
-    assert sizes[KvDtype.INT8] == 5 * ((plays + rounded_up) * 128 + 2 * plays * 4 * 4) + plays * 8
+    assert sizes[KvDtype.FLOAT32] == 5 * heads * (plays + rounded_up) * 32 * 4 + plays * 6
+    assert sizes[KvDtype.INT8] == 5 * heads * ((plays + rounded_up) * 32 + 2 * plays * 4) + plays * 6
     budget = 64 * sizes[KvDtype.FLOAT32]
     held = {kv_dtype: CpuEncoder(world.model, budget, kv_dtype).num_slots for kv_dtype in KvDtype}
     assert held == {KvDtype.FLOAT32: 64, KvDtype.INT8: budget // sizes[KvDtype.INT8]}
-    assert held[KvDtype.INT8] > 3.5 * 64
+    assert held[KvDtype.INT8] > (3.5 if heads == 4 else 3.4) * 64
 
 
+@pytest.mark.parametrize("num_kv_heads", [None, 1])
 @pytest.mark.parametrize("kv_dtype", KvDtype)
-def test_a_slot_takes_the_memory_it_is_accounted_for(kv_dtype: KvDtype) -> None:
-    model = TinyWorld().model()
+def test_a_slot_takes_the_memory_it_is_accounted_for(kv_dtype: KvDtype, num_kv_heads: int | None) -> None:
+    model = TinyWorld().model(num_kv_heads=num_kv_heads)
     encoder = CpuEncoder(model, 5 * slot_bytes(model, kv_dtype), kv_dtype)
     cache = encoder._cache
     held = sum(array.nbytes for array in cache[:-1])

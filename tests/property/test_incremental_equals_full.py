@@ -1,9 +1,9 @@
 """The central promise: at every play, incremental inference equals full recomputation of the same context.
 
 A state machine interleaves members, chunk sizes, late plays, repeated plays, unknown items, evictions from a pool that is too
-small, restarts that lose the cache, restores from the changelog, and swaps of weights; on both encoders, and on the CPU with
-cached keys and values in float32 and in int8. An int8 cache is compared with a recomputation over its own codes
-(:mod:`tests.parity.quantised_cache`), which may differ by one in a few places, and in no scale.
+small, restarts that lose the cache, restores from the changelog, and swaps of weights; on both encoders, with heads that share
+keys and values or do not, and on the CPU with cached keys and values in float32 and in int8. An int8 cache is compared with a
+recomputation over its own codes (:mod:`tests.parity.quantised_cache`), which may differ by one in a few places, and in no scale.
 
 Tolerance: 1e-4 absolute in float32. Sums over at most 8 plays and 16 columns differ in order only; 1e-5 is typical.
 """
@@ -32,7 +32,9 @@ TOLERANCE = 1e-4
 FLIPPED = 0.01
 ENCODERS = [CpuEncoder, TorchEncoder, RecordingEncoder]
 WORLD = TinyWorld()
-MODELS = [WORLD.model(seed) for seed in (1, 2)]
+#: Heads, and heads of keys and values: all, one for all, and one for every two.
+HEADS = [(2, None), (2, 1), (4, 2)]
+MODELS = {heads: [WORLD.model(seed, num_heads=heads[0], num_kv_heads=heads[1]) for seed in (1, 2)] for heads in HEADS}
 USERS = ["ann", "ben", "cho", "dee", "eve"]
 
 
@@ -73,16 +75,16 @@ def engine_of(model: IntentRec, encoder: type[CpuEncoder | TorchEncoder], num_sl
 
 
 class IncrementalEqualsFull(RuleBasedStateMachine):
-    @initialize(num_slots=st.integers(1, 4), encoder=st.sampled_from(ENCODERS))
-    def start(self, num_slots: int, encoder: type[CpuEncoder | TorchEncoder]) -> None:
-        self.num_slots, self.encoder, self.weights = num_slots, encoder, 0
+    @initialize(num_slots=st.integers(1, 4), encoder=st.sampled_from(ENCODERS), heads=st.sampled_from(HEADS))
+    def start(self, num_slots: int, encoder: type[CpuEncoder | TorchEncoder], heads: tuple[int, int | None]) -> None:
+        self.num_slots, self.encoder, self.models, self.weights = num_slots, encoder, MODELS[heads], 0
         self.histories = {user: History() for user in USERS}
         self.changelog: dict[bytes, bytes] = {}
         self.offset = self.clock = 0
         self.engine = self.new_engine()
 
     def new_engine(self) -> IncrementalEngine:
-        return engine_of(MODELS[self.weights], self.encoder, self.num_slots)
+        return engine_of(self.models[self.weights], self.encoder, self.num_slots)
 
     @rule(
         plays=st.lists(
@@ -167,11 +169,12 @@ TestIncrementalEqualsFull.settings = settings(max_examples=90, stateful_step_cou
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("length", [1, 2, 8, 9, 13])
 def test_one_play_at_a_time_equals_the_whole_context_at_once(
-    length: int, encoder: type[CpuEncoder | TorchEncoder]
+    length: int, heads: tuple[int, int | None], encoder: type[CpuEncoder | TorchEncoder]
 ) -> None:
-    history, engine = History(), engine_of(MODELS[0], encoder)
+    history, engine = History(), engine_of(MODELS[heads][0], encoder)
     for i in range(length):
         fold = history.apply(WORLD.layout, WORLD.play(i % 9, i, 700.0 * i), i)
         request = EncodeRequest("ann", history.anchor(WORLD.layout), bytes(history.events), fold.position)
@@ -183,7 +186,7 @@ def test_one_play_at_a_time_equals_the_whole_context_at_once(
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_plays_behind_a_late_one_are_encoded_again(encoder: type[CpuEncoder | TorchEncoder]) -> None:
-    history, engine = History(), engine_of(MODELS[0], encoder)
+    history, engine = History(), engine_of(MODELS[HEADS[0]][0], encoder)
     for offset, at_s in enumerate([0.0, 700.0, 1400.0, 2100.0, 900.0, 2800.0]):
         fold = history.apply(WORLD.layout, WORLD.play(offset, offset, at_s), offset)
         out = encode(engine, [EncodeRequest("ann", 0, bytes(history.events), fold.position)])

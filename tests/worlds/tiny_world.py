@@ -129,13 +129,21 @@ class TinyWorld:
         return Item(f"item-{i}", f"Title {i}", attributes)
 
     def model(
-        self, seed: int = 0, *, intent_stage: bool = True, item_counts: bool = False, own_items: bool = False
+        self,
+        seed: int = 0,
+        *,
+        intent_stage: bool = True,
+        item_counts: bool = False,
+        own_items: bool = False,
+        num_heads: int = 2,
+        num_kv_heads: int | None = None,
     ) -> IntentRec:
         """A model with random weights, biases and slopes."""
         torch.manual_seed(seed)
         config = ModelConfig(
             width=16,
-            num_heads=2,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
             num_layers=2,
             intent_width=8,
             dropout=0.1,

@@ -6,6 +6,7 @@ Shapes: as :mod:`intentrec_core.engine.cpu.step`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ BLOCK = 32
 
 f32 = np.float32
 _DAY_S, _WEEK_S = TimeEncoding.PERIODS_S
+#: What ``ms`` of a cache counts up to.
+_CARRY_MS = 2.0**32
 
 
 class BlockRows(NamedTuple):
@@ -42,25 +45,27 @@ class BlockRows(NamedTuple):
 
 
 class KvCache(NamedTuple):
-    """Keys, values and times of cached plays. ``log_place`` is log1p of C − 1, …, 1, 0.
+    """Keys, values and times of cached plays. A time is in whole milliseconds: ``late_ms`` · 2³² + ``ms``. ``log_place`` is log1p
+    of C − 1, …, 1, 0.
 
-    Shapes: k f32 or i8[L + 1, N, G, W, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32 or
-    i8[L + 1, N, C, W]; scales of keys and of values f32[L + 1, N, H, C], or f32[L + 1, N, 0, 0] where they are float32;
-    ts_s f64[N, C], log_place f32[C].
+    Shapes: k f32 or i8[L + 1, N, G, U, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32 or
+    i8[L + 1, N, C, U]; scales of keys and of values f32[L + 1, N, K, C], or f32[L + 1, N, 0, 0] where they are float32;
+    late_ms i16[N, C], ms u32[N, C]; log_place f32[C].
     """
 
     k: NDArray[np.float32] | NDArray[np.int8]
     v: NDArray[np.float32] | NDArray[np.int8]
     k_scales: NDArray[np.float32]
     v_scales: NDArray[np.float32]
-    ts_s: NDArray[np.float64]
+    late_ms: NDArray[np.int16]
+    ms: NDArray[np.uint32]
     log_place: NDArray[np.float32]
 
 
 class Scratch(NamedTuple):
     """Work memory of a block. All arrays are C-contiguous, so that every kernel is compiled for one layout only.
 
-    Shapes: E rows per block; fields f32[E, Fw]; x, y, short_term f32[E, W]; mixed f32[E, P]; qkv f32[E, 3W]; wide
+    Shapes: E rows per block; fields f32[E, Fw]; x, y, short_term f32[E, W]; mixed f32[E, P]; qkv f32[E, W + 2U]; wide
     f32[E, 2W]; times f32[E, 6]; lags f32[E, C]; scores f32[H, G · GROUP]; powers i32[C]; projected f32[M, P]; decay
     f32[2W]; wide_powers i32[2W]; first, wanted_rows, all_rows, kept i64[E].
     """
@@ -97,7 +102,7 @@ def make_scratch(weights: StepWeights, cache: KvCache) -> Scratch:
         y=aligned_zeros(BLOCK, width),
         short_term=aligned_zeros(BLOCK, width),
         mixed=aligned_zeros(BLOCK, mixed),
-        qkv=aligned_zeros(BLOCK, 3 * width),
+        qkv=aligned_zeros(BLOCK, weights.short_qkv.shape[1]),
         wide=aligned_zeros(BLOCK, 2 * width),
         times=aligned_zeros(BLOCK, weights.item.time.shape[0]),
         lags=aligned_zeros(BLOCK, context_size),
@@ -148,16 +153,30 @@ def _multi_fields(item: int, labels: Any, multi: Any, multi_first: Any, to: Any,
 
 
 @compiled
-def _lags(at_s: float, times: Any, end: int, window_s: float, lag: Any, powers: Any) -> int:
+def store_time(at_s: float, late_ms: Any, ms: Any, place: int) -> None:
+    """Stores the time of the play at ``place`` of a slot, to a millisecond. Shapes: i16[C], u32[C]."""
+    whole_ms = np.rint(at_s * 1000.0)
+    late = np.floor(whole_ms / _CARRY_MS)
+    late_ms[place], ms[place] = np.int16(late), np.uint32(whole_ms - late * _CARRY_MS)
+
+
+@partial(compiled, fastmath=set())  # a product with 0.001 in place of the division is not the same number
+def time_s(late_ms: Any, ms: Any, place: int) -> float:
+    """The time of the play at ``place`` of a slot, in seconds: the same float64 that was stored."""
+    return (late_ms[place] * _CARRY_MS + ms[place]) / 1000.0
+
+
+@compiled
+def _lags(at_s: float, late_ms: Any, ms: Any, end: int, window_s: float, lag: Any, powers: Any) -> int:
     """Writes log1p of a play's lags, in minutes, to the plays of its slot up to itself; returns the first play within the
     short-term window.
     """
     for j in range(end):
-        lag[j] = f32(max(0.0, at_s - times[j]) / TIME_UNIT_S)
+        lag[j] = f32(max(0.0, at_s - time_s(late_ms, ms, j)) / TIME_UNIT_S)
     log1p_all(lag[:end], powers[:end])
     first = 0
     while (
-        at_s - times[first] > window_s
+        at_s - time_s(late_ms, ms, first) > window_s
     ):  # times rise, so plays outside the window are a prefix, which never includes the play itself
         first += 1
     return first
@@ -188,7 +207,8 @@ def begin_block(weights: Any, cache: Any, rows: Any, low: int, num: int, scratch
                 to[at + d] = fields.dynamic[code, d]
             at += fields.dynamic.shape[1]
         _times(at_s, rows.gap_s[row], scratch.times[i])
-        cache.ts_s[slot, place] = at_s
+        late_ms, ms = cache.late_ms[slot], cache.ms[slot]
+        store_time(at_s, late_ms, ms, place)
         scratch.first[i] = _lags(
-            at_s, cache.ts_s[slot], place + 1, weights.short_term_window_s, scratch.lags[i], scratch.powers
+            at_s, late_ms, ms, place + 1, weights.short_term_window_s, scratch.lags[i], scratch.powers
         )  # fmt: skip

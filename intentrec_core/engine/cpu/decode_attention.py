@@ -8,7 +8,10 @@ Keys and values are float32, or int8 codes with a float32 scale for each play an
 The same functions are compiled for both. Codes become float32 in registers, and a scale is applied once to a score and once to
 a weight, not to every code.
 
-Shapes: C plays per slot, G groups of them, W width, H heads, D = W / H.
+Heads may share keys and values: the K heads of a cache have K · D = U columns, and query head h reads head h // (H / K). What is
+loaded is then used for four or two queries at once: with int8, turning codes into float32 costs more than multiplying them.
+
+Shapes: C plays per slot, G groups of them, W width, H heads, D = W / H, K heads of keys and values, U their width.
 """
 
 from __future__ import annotations
@@ -38,18 +41,20 @@ f32 = np.float32
 
 
 @compiled
-def store_key(k_GWP: Any, place: int, key: Any) -> None:
-    """Stores the key of the play at ``place`` of a slot. Shapes: k f32 or i8[G, W, GROUP], key f32[W]: whole numbers for i8."""
+def store_key(k_GUP: Any, place: int, key: Any) -> None:
+    """Stores the key of the play at ``place`` of a slot. Shapes: k f32 or i8[G, U, GROUP], key f32[U]: whole numbers for i8."""
     group, lane = place // GROUP, place % GROUP
     for d in range(key.shape[0]):
-        k_GWP[group, d, lane] = key[d]
+        k_GUP[group, d, lane] = key[d]
 
 
 @compiled
-def _scores(q: Any, k_GWP: Any, first: int, end: int, scores_HC: Any) -> None:
-    """Inner products of a query with the keys of every group that contains a play from ``first`` to ``end`` - 1."""
+def _scores(q: Any, k_GUP: Any, first: int, end: int, scores_HC: Any) -> None:
+    """Inner products of a query with the keys of every group that contains a play from ``first`` to ``end`` - 1, where each head
+    has its own.
+    """
     num_heads, num_places = scores_HC.shape
-    width = k_GWP.shape[1]
+    width = k_GUP.shape[1]
     depth = width // num_heads
     for group in range(first // GROUP, (end + GROUP - 1) // GROUP):
         for head in range(num_heads):
@@ -57,11 +62,70 @@ def _scores(q: Any, k_GWP: Any, first: int, end: int, scores_HC: Any) -> None:
             keys = (group * width + column) * GROUP
             even, odd = no_lanes(), no_lanes()
             for d in range(0, depth - 1, 2):
-                even = add_scaled(even, load(k_GWP, keys + d * GROUP), q[column + d])
-                odd = add_scaled(odd, load(k_GWP, keys + (d + 1) * GROUP), q[column + d + 1])
+                even = add_scaled(even, load(k_GUP, keys + d * GROUP), q[column + d])
+                odd = add_scaled(odd, load(k_GUP, keys + (d + 1) * GROUP), q[column + d + 1])
             if depth % 2:
-                even = add_scaled(even, load(k_GWP, keys + (depth - 1) * GROUP), q[column + depth - 1])
+                even = add_scaled(even, load(k_GUP, keys + (depth - 1) * GROUP), q[column + depth - 1])
             store(add(even, odd), scores_HC, head * num_places + group * GROUP)
+
+
+@compiled
+def _one_head(q: Any, k_GUP: Any, keys: int, depth: int, head: int, group: int, scores_HC: Any) -> None:
+    """Inner products of a head's query with the keys of a group of plays, which begin at element ``keys``."""
+    column = head * depth
+    even, odd = no_lanes(), no_lanes()
+    for d in range(0, depth - 1, 2):
+        even = add_scaled(even, load(k_GUP, keys + d * GROUP), q[column + d])
+        odd = add_scaled(odd, load(k_GUP, keys + (d + 1) * GROUP), q[column + d + 1])
+    if depth % 2:
+        even = add_scaled(even, load(k_GUP, keys + (depth - 1) * GROUP), q[column + depth - 1])
+    store(add(even, odd), scores_HC, head * scores_HC.shape[1] + group * GROUP)
+
+
+@compiled
+def _two_heads(q: Any, k_GUP: Any, keys: int, depth: int, head: int, group: int, scores_HC: Any) -> None:
+    """The same for two heads that share the keys."""
+    column, at, num_places = head * depth, head * scores_HC.shape[1] + group * GROUP, scores_HC.shape[1]
+    sum0, sum1 = no_lanes(), no_lanes()
+    for d in range(depth):
+        lanes = load(k_GUP, keys + d * GROUP)
+        sum0, sum1 = add_scaled(sum0, lanes, q[column + d]), add_scaled(sum1, lanes, q[column + depth + d])
+    store(sum0, scores_HC, at)
+    store(sum1, scores_HC, at + num_places)
+
+
+@compiled
+def _four_heads(q: Any, k_GUP: Any, keys: int, depth: int, head: int, group: int, scores_HC: Any) -> None:
+    """The same for four heads that share the keys."""
+    column, at, num_places = head * depth, head * scores_HC.shape[1] + group * GROUP, scores_HC.shape[1]
+    sum0, sum1, sum2, sum3 = no_lanes(), no_lanes(), no_lanes(), no_lanes()
+    for d in range(depth):
+        lanes = load(k_GUP, keys + d * GROUP)
+        sum0, sum1 = add_scaled(sum0, lanes, q[column + d]), add_scaled(sum1, lanes, q[column + depth + d])
+        sum2 = add_scaled(sum2, lanes, q[column + 2 * depth + d])
+        sum3 = add_scaled(sum3, lanes, q[column + 3 * depth + d])
+    store(sum0, scores_HC, at)
+    store(sum1, scores_HC, at + num_places)
+    store(sum2, scores_HC, at + 2 * num_places)
+    store(sum3, scores_HC, at + 3 * num_places)
+
+
+@compiled
+def _shared_scores(q: Any, k_GUP: Any, first: int, end: int, depth: int, num_sharing: int, scores_HC: Any) -> None:
+    """Inner products of a query with the keys of the same groups, each of which ``num_sharing`` heads share."""
+    width = k_GUP.shape[1]
+    for group in range(first // GROUP, (end + GROUP - 1) // GROUP):
+        for shared in range(width // depth):
+            keys = (group * width + shared * depth) * GROUP
+            head, behind = shared * num_sharing, (shared + 1) * num_sharing
+            while head + 4 <= behind:
+                _four_heads(q, k_GUP, keys, depth, head, group, scores_HC)
+                head += 4
+            if head + 2 <= behind:
+                _two_heads(q, k_GUP, keys, depth, head, group, scores_HC)
+                head += 2
+            if head < behind:
+                _one_head(q, k_GUP, keys, depth, head, group, scores_HC)
 
 
 @compiled
@@ -115,7 +179,7 @@ def _mix_others(weights_HC: Any, v_CW: Any, first: int, end: int, column: int, o
 
 @compiled
 def _mix(weights_HC: Any, v_CW: Any, first: int, end: int, out: Any) -> None:
-    """Weighted sum of the values."""
+    """Weighted sum of the values, where each head has its own."""
     width = v_CW.shape[1]
     whole = 0
     if (width // weights_HC.shape[0]) % 16 == 0:
@@ -130,36 +194,117 @@ def _mix(weights_HC: Any, v_CW: Any, first: int, end: int, out: Any) -> None:
 
 
 @compiled
+def _mix_of_one(weights_HC: Any, v_CU: Any, first: int, end: int, column: int, head: int, at: int, out: Any) -> None:
+    """One head's weighted sum of 32 columns of the values, from ``column`` on, stored from ``at`` on."""
+    width, a = v_CU.shape[1], weights_HC[head]
+    total = no_lanes()
+    for j in range(first, end):
+        total = add_scaled(total, load(v_CU, j * width + column), a[j])
+    store(total, out, at)
+
+
+@compiled
+def _mix_of_two(weights_HC: Any, v_CU: Any, first: int, end: int, column: int, head: int, at: int, out: Any) -> None:
+    """The same for two heads that share the values."""
+    width, depth = v_CU.shape[1], out.shape[0] // weights_HC.shape[0]
+    a, b = weights_HC[head], weights_HC[head + 1]
+    sum0, sum1 = no_lanes(), no_lanes()
+    for j in range(first, end):
+        lanes = load(v_CU, j * width + column)
+        sum0, sum1 = add_scaled(sum0, lanes, a[j]), add_scaled(sum1, lanes, b[j])
+    store(sum0, out, at)
+    store(sum1, out, at + depth)
+
+
+@compiled
+def _mix_of_four(weights_HC: Any, v_CU: Any, first: int, end: int, column: int, head: int, at: int, out: Any) -> None:
+    """The same for four heads that share the values."""
+    width, depth = v_CU.shape[1], out.shape[0] // weights_HC.shape[0]
+    a, b, c, d = weights_HC[head], weights_HC[head + 1], weights_HC[head + 2], weights_HC[head + 3]
+    sum0, sum1, sum2, sum3 = no_lanes(), no_lanes(), no_lanes(), no_lanes()
+    for j in range(first, end):
+        lanes = load(v_CU, j * width + column)
+        sum0, sum1 = add_scaled(sum0, lanes, a[j]), add_scaled(sum1, lanes, b[j])
+        sum2, sum3 = add_scaled(sum2, lanes, c[j]), add_scaled(sum3, lanes, d[j])
+    store(sum0, out, at)
+    store(sum1, out, at + depth)
+    store(sum2, out, at + 2 * depth)
+    store(sum3, out, at + 3 * depth)
+
+
+@compiled
+def _mix_shared_others(weights_HC: Any, v_CU: Any, first: int, end: int, num_sharing: int, out: Any) -> None:
+    """Weighted sums of shared values for heads of any width."""
+    num_heads = weights_HC.shape[0]
+    depth = out.shape[0] // num_heads
+    for d in range(out.shape[0]):
+        out[d] = f32(0)
+    for j in range(first, end):
+        value = v_CU[j]
+        for head in range(num_heads):
+            weight, column, at = weights_HC[head, j], head // num_sharing * depth, head * depth
+            for d in range(depth):
+                out[at + d] += weight * f32(value[column + d])
+
+
+@compiled
+def _mix_shared(weights_HC: Any, v_CU: Any, first: int, end: int, num_sharing: int, out: Any) -> None:
+    """Weighted sums of the values, each of which ``num_sharing`` heads share."""
+    num_heads = weights_HC.shape[0]
+    depth = out.shape[0] // num_heads
+    if depth % NUM_LANES:
+        _mix_shared_others(weights_HC, v_CU, first, end, num_sharing, out)
+        return
+    for part in range(0, depth, NUM_LANES):
+        for shared in range(num_heads // num_sharing):
+            column, head, behind = shared * depth + part, shared * num_sharing, (shared + 1) * num_sharing
+            while head + 4 <= behind:
+                _mix_of_four(weights_HC, v_CU, first, end, column, head, head * depth + part, out)
+                head += 4
+            if head + 2 <= behind:
+                _mix_of_two(weights_HC, v_CU, first, end, column, head, head * depth + part, out)
+                head += 2
+            if head < behind:
+                _mix_of_one(weights_HC, v_CU, first, end, column, head, head * depth + part, out)
+
+
+@compiled
 def attend(
-    q: Any, k_GWP: Any, v_CW: Any, k_scales_HC: Any, v_scales_HC: Any, first: int, end: int, log_lag: Any, log_place: Any,
+    q: Any, k_GUP: Any, v_CU: Any, k_scales_KC: Any, v_scales_KC: Any, first: int, end: int, log_lag: Any, log_place: Any,
     slopes_2H: Any, scratch: Any, powers: Any, out: Any,
 ) -> None:  # fmt: skip
     """One query over the plays from ``first`` to ``end`` - 1 of its slot; the last of them is the query's own play.
 
-    Shapes: q f32[≥ W], out f32[W]; k f32 or i8[G, W, GROUP]; v f32 or i8[C, W]; scales of keys and of values f32[H, C], not
+    Shapes: q f32[≥ W], out f32[W]; k f32 or i8[G, U, GROUP]; v f32 or i8[C, U]; scales of keys and of values f32[K, C], not
     read for float32; log_lag f32[C] by play; log_place f32[≥ C],
     descending: its last entry belongs to the query's own place; slopes f32[2, H] of times and places, positive; work
     memory scratch f32[H, G · GROUP] and powers i32[C].
 
-    Cost: reads 2 · (end − first) · W numbers, once.
+    Cost: reads 2 · (end − first) · U numbers, once.
     """
     num_heads = slopes_2H.shape[1]
-    depth = out.shape[0] // num_heads
+    depth, num_sharing = out.shape[0] // num_heads, out.shape[0] // v_CU.shape[1]
     scale = f32(1) / np.sqrt(f32(depth))
-    _scores(q, k_GWP, first, end, scratch)
+    if num_sharing == 1:
+        _scores(q, k_GUP, first, end, scratch)
+    else:
+        _shared_scores(q, k_GUP, first, end, depth, num_sharing, scratch)
     lag = log_lag[first:end]
     place = log_place[log_place.shape[0] - (end - first) :]
     power = powers[: end - first]
     for head in range(num_heads):
         row = scratch[head, first:end]
         by_lag, by_place = slopes_2H[0, head], slopes_2H[1, head]
-        if holds_codes(k_GWP):
-            multiply(row, k_scales_HC[head, first:end])
+        if holds_codes(k_GUP):
+            multiply(row, k_scales_KC[head // num_sharing, first:end])
         for j in range(row.shape[0]):
             row[j] = row[j] * scale - by_lag * lag[j] - by_place * place[j]
         share = f32(1) / exponentials(row, power)
         for j in range(row.shape[0]):
             row[j] *= share
-        if holds_codes(v_CW):
-            multiply(row, v_scales_HC[head, first:end])
-    _mix(scratch, v_CW, first, end, out)
+        if holds_codes(v_CU):
+            multiply(row, v_scales_KC[head // num_sharing, first:end])
+    if num_sharing == 1:
+        _mix(scratch, v_CU, first, end, out)
+    else:
+        _mix_shared(scratch, v_CU, first, end, num_sharing, out)

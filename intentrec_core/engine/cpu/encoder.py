@@ -23,6 +23,8 @@ from intentrec_core.features.columns import Columns
 from intentrec_core.kernels.simd import aligned_zeros
 from intentrec_core.model.model import IntentRec
 
+#: Of a play: whole milliseconds, in 48 bits.
+_TIME_BYTES = 6
 _NUMBERS = {KvDtype.FLOAT32: np.float32, KvDtype.INT8: np.int8}
 #: Passing rows to another thread costs as much as encoding one or two rows.
 _MIN_ROWS_A_THREAD = 4
@@ -43,13 +45,14 @@ class CpuEncoder:
         self._weights = step_weights(model)
         groups, layers = _num_groups(context_size), config.num_cached_layers
         numbers = _NUMBERS[kv_dtype]
-        scaled = (config.num_heads, context_size) if kv_dtype is KvDtype.INT8 else (0, 0)
+        scaled = (config.num_cached_heads, context_size) if kv_dtype is KvDtype.INT8 else (0, 0)
         self._cache = KvCache(
-            k=aligned_zeros(layers, self.num_slots, groups, config.width, GROUP, dtype=numbers),
-            v=aligned_zeros(layers, self.num_slots, context_size, config.width, dtype=numbers),
+            k=aligned_zeros(layers, self.num_slots, groups, config.cached_width, GROUP, dtype=numbers),
+            v=aligned_zeros(layers, self.num_slots, context_size, config.cached_width, dtype=numbers),
             k_scales=aligned_zeros(layers, self.num_slots, *scaled),
             v_scales=aligned_zeros(layers, self.num_slots, *scaled),
-            ts_s=np.zeros((self.num_slots, context_size)),
+            late_ms=np.zeros((self.num_slots, context_size), dtype=np.int16),
+            ms=np.zeros((self.num_slots, context_size), dtype=np.uint32),
             log_place=np.log1p(np.arange(context_size)[::-1]).astype(np.float32),
         )
         self._num_threads = torch.get_num_threads()
@@ -100,10 +103,10 @@ def _one_play(model: IntentRec) -> Columns:
 def slot_bytes(model: IntentRec, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
     """Bytes of one slot."""
     config, context_size = model.config, model.domain.context_size
-    numbers = (_num_groups(context_size) * GROUP + context_size) * config.width
+    numbers = (_num_groups(context_size) * GROUP + context_size) * config.cached_width
     keys_and_values = numbers * np.dtype(_NUMBERS[kv_dtype]).itemsize
-    scales = 2 * context_size * config.num_heads * 4 if kv_dtype is KvDtype.INT8 else 0
-    return config.num_cached_layers * (keys_and_values + scales) + context_size * 8
+    scales = 2 * context_size * config.num_cached_heads * 4 if kv_dtype is KvDtype.INT8 else 0
+    return config.num_cached_layers * (keys_and_values + scales) + context_size * _TIME_BYTES
 
 
 def _num_groups(context_size: int) -> int:

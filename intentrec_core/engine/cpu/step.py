@@ -10,8 +10,8 @@ The step computes what :class:`intentrec_core.model.model.IntentRec` computes wi
 :class:`intentrec_core.model.attention.FullAttend`, and parity tests compare the two. Training and GPUs use the model
 itself. docs/cpu-engine.md says what to change here when the model changes.
 
-Shapes: R rows, N slots, C plays per slot, G groups of keys, W width, H heads, L layers, S labels of all heads, M heads,
-P width of Z.
+Shapes: R rows, N slots, C plays per slot, G groups of keys, W width, H heads, U width of a key and of a value, K heads of them, L
+layers, S labels of all heads, M heads, P width of Z.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ f32 = np.float32
 
 @compiled
 def _attend(
-    k_NGWP: Any, v_NCW: Any, k_scales_NHC: Any, v_scales_NHC: Any, log_place: Any, slot: Any, place: Any, low: int, num: int,
+    k_NGUP: Any, v_NCU: Any, k_scales_NKC: Any, v_scales_NKC: Any, log_place: Any, slot: Any, place: Any, low: int, num: int,
     qkv: Any, first: Any, slopes: Any, lags: Any, scores: Any, powers: Any, out: Any,
 ) -> None:  # fmt: skip
     """Stores the block's keys and values of a layer, then attends for each row. Rows with a negative ``first`` are
     skipped. Where the cache holds codes, the block's keys and values in ``qkv`` become codes too: a play sees its own key as
     later plays will.
     """
-    width = out.shape[1]
+    width, behind_key = out.shape[1], out.shape[1] + v_NCU.shape[2]
     for i in range(num):
         at, mine, row = place[low + i], slot[low + i], qkv[i]
-        if holds_codes(k_NGWP):
-            quantise(row[width : 2 * width], k_scales_NHC[mine], at)
-            quantise(row[2 * width :], v_scales_NHC[mine], at)
-        store_key(k_NGWP[mine], at, row[width : 2 * width])
-        value = v_NCW[mine, at]
-        for d in range(width):
-            value[d] = row[2 * width + d]
+        if holds_codes(k_NGUP):
+            quantise(row[width:behind_key], k_scales_NKC[mine], at)
+            quantise(row[behind_key:], v_scales_NKC[mine], at)
+        store_key(k_NGUP[mine], at, row[width:behind_key])
+        value = v_NCU[mine, at]
+        for d in range(value.shape[0]):
+            value[d] = row[behind_key + d]
     for i in range(num):
         if first[i] >= 0:
             mine = slot[low + i]
             end = place[low + i] + 1
             attend(
-                qkv[i], k_NGWP[mine], v_NCW[mine], k_scales_NHC[mine], v_scales_NHC[mine], first[i], end, lags[i], log_place,
+                qkv[i], k_NGUP[mine], v_NCU[mine], k_scales_NKC[mine], v_scales_NKC[mine], first[i], end, lags[i], log_place,
                 slopes, scores, powers, out[i],
             )  # fmt: skip
 
@@ -177,7 +177,7 @@ def encode_rows(weights: Any, cache: Any, rows: Any, begin: int, end: int, scrat
     :mod:`intentrec_core.engine.cpu.block`; ``out``: :class:`~intentrec_core.engine.encoder.StepOutput`.
     Invariant: calls that run at the same time share neither a slot nor a scratch.
 
-    Cost: O(W²) per row and layer, and 2 · W numbers of the cache's dtype read per cached play, row and layer.
+    Cost: O(W²) per row and layer, and 2 · U numbers of the cache's dtype read per cached play, row and layer.
     """
     # One loop over both stages, so that the code of a stage is compiled once: twice as much code is compiled less well.
     stages = (weights.intent, weights.item)

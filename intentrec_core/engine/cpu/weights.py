@@ -2,8 +2,8 @@
 
 A parameter that is added to :mod:`intentrec_core.model.model` is added here too; see docs/cpu-engine.md.
 
-Shapes: W width, Fw width of F, X = Fw + W, P width of Z, L layers of both encoders together, S all labels of all heads,
-M heads.
+Shapes: W width, U width of a key and of a value, Fw width of F, X = Fw + W, P width of Z, L layers of both encoders together, S
+all labels of all heads, M heads.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LayerWeights(NamedTuple):
     """Stacked layers: first those of the intent encoder, then those of the item encoder.
 
     Shapes: norms f32[L, 4, W]: gain and bias of the norm for attention, then gain and bias of the norm for the
-    feed-forward network; qkv f32[L, W, 3W]; out f32[L, W, W]; wide f32[L, W, 2W]; wide_bias f32[L, 2W]; narrow f32[L,
+    feed-forward network; qkv f32[L, W, W + 2U]; out f32[L, W, W]; wide f32[L, W, 2W]; wide_bias f32[L, 2W]; narrow f32[L,
     2W, W]; narrow_bias f32[L, W]; slopes f32[L, 2, H], positive.
     """
 

@@ -16,8 +16,8 @@ class KvPool:
 
     Each head's keys of a slot are contiguous, so that attention reads one stretch of memory.
 
-    Shapes: L cached layers, N slots, H heads, C plays per slot, D width of a head: k and v [L, N + 1, H, C, D], ts
-    f64[N + 1, C].
+    Shapes: L cached layers, N slots, H heads of keys and values, C plays per slot, D width of a head: k and v
+    [L, N + 1, H, C, D], ts f64[N + 1, C].
     """
 
     def __init__(self, model: IntentRec, budget_bytes: int, dtype: torch.dtype) -> None:
@@ -27,7 +27,7 @@ class KvPool:
         shape = (
             config.num_cached_layers,
             self.num_slots + 1,
-            config.num_heads,
+            config.num_cached_heads,
             self.context_size,
             config.width // config.num_heads,
         )
@@ -45,4 +45,4 @@ class KvPool:
 def slot_bytes(model: IntentRec, dtype: torch.dtype) -> int:
     """Bytes of one slot."""
     config = model.config
-    return model.domain.context_size * (2 * config.num_cached_layers * config.width * dtype.itemsize + 8)
+    return model.domain.context_size * (2 * config.num_cached_layers * config.cached_width * dtype.itemsize + 8)

@@ -3,9 +3,10 @@
     program (context b, head h): stores its own key and value in the slot, then reads every earlier place of the slot in blocks,
     with a running softmax and all sums in float32
 
-Keys, values and times are read once and never gathered, so a step costs what it reads. Keys outside the short-term
-window are not read at all. Scores are those of :mod:`intentrec_core.model.attention`; both biases are 0 between a play
-and itself.
+Keys, values and times are read in place and never gathered, so a step costs what it reads. Where heads share keys and values,
+each head's program reads them, from the device's cache where another one just did, and the first head of a group stores them.
+Keys outside the short-term window are not read at all. Scores are those of :mod:`intentrec_core.model.attention`; both biases are
+0 between a play and itself.
 
 The keys of a context are not divided among several programs: 64 contexts with 4 heads are twice as many programs as an
 H100 runs at once, and with fewer contexts the device is not busy anyway.
@@ -13,7 +14,8 @@ H100 runs at once, and with fewer contexts the device is not busy anyway.
 Importing this module requires triton, which comes with torch's CUDA builds. It is imported only when there is a CUDA
 device.
 
-Shapes: B contexts, H heads, D width of a head, N slots, C plays per slot, W = H · D.
+Shapes: B contexts, H heads, D width of a head, N slots, C plays per slot, W = H · D. The pool holds H / G heads, G the heads of a
+group.
 """
 
 from __future__ import annotations
@@ -35,24 +37,25 @@ NUM_WARPS = 1
 
 @triton.jit
 def _append_and_attend(
-    q_ptr, k_ptr, v_ptr, row_stride, pool_k_ptr, pool_v_ptr, pool_s_ptr, slot_ptr, place_ptr, slopes_ptr, out_ptr,
-    NUM_HEADS: tl.constexpr, DEPTH: tl.constexpr, CONTEXT_SIZE: tl.constexpr, BLOCK: tl.constexpr,
+    q_ptr, k_ptr, v_ptr, q_stride, kv_stride, pool_k_ptr, pool_v_ptr, pool_s_ptr, slot_ptr, place_ptr, slopes_ptr, out_ptr,
+    NUM_HEADS: tl.constexpr, GROUP: tl.constexpr, DEPTH: tl.constexpr, CONTEXT_SIZE: tl.constexpr, BLOCK: tl.constexpr,
     WINDOW_S: tl.constexpr, UNIT_S: tl.constexpr,
 ):  # fmt: skip
-    """WINDOW_S is None if a query sees all earlier plays."""
+    """WINDOW_S is None if a query sees all earlier plays. GROUP heads share keys and values."""
     program = tl.program_id(0)
     context, head = program // NUM_HEADS, program % NUM_HEADS
     slot, place = tl.load(slot_ptr + context), tl.load(place_ptr + context)
     columns = tl.arange(0, DEPTH)
-    own = context.to(tl.int64) * row_stride + head * DEPTH + columns
-    q = tl.load(q_ptr + own).to(tl.float32) / tl.sqrt(float(DEPTH))
+    own = context.to(tl.int64) * kv_stride + head * DEPTH + columns
+    q = tl.load(q_ptr + context.to(tl.int64) * q_stride + head * DEPTH + columns).to(tl.float32) / tl.sqrt(float(DEPTH))
     # Rounded as it will be when later plays read it: a play's output does not depend on how its context was divided
     # into passes.
     k = tl.load(k_ptr + own).to(pool_k_ptr.dtype.element_ty)
     v = tl.load(v_ptr + own).to(pool_v_ptr.dtype.element_ty)
-    first = (slot * NUM_HEADS + head) * CONTEXT_SIZE
-    tl.store(pool_k_ptr + (first + place) * DEPTH + columns, k)
-    tl.store(pool_v_ptr + (first + place) * DEPTH + columns, v)
+    first = (slot * (NUM_HEADS // GROUP) + head // GROUP) * CONTEXT_SIZE
+    if head % GROUP == 0:
+        tl.store(pool_k_ptr + (first + place) * DEPTH + columns, k)
+        tl.store(pool_v_ptr + (first + place) * DEPTH + columns, v)
     slope = slopes_ptr + head
     by_lag = _softplus(tl.load(slope).to(tl.float32))
     by_place = _softplus(tl.load(slope + NUM_HEADS).to(tl.float32))
@@ -99,15 +102,16 @@ class PagedAttend:
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
         """See :class:`intentrec_core.model.attention.Attend`; T is 1."""
         num, _, heads, depth = q_BTHD.shape
-        strides = q_BTHD.stride()
-        assert strides == k_BTHD.stride() == v_BTHD.stride()
-        assert strides[2:] == (depth, 1)
+        (q_stride, *_), (kv_stride, *_) = q_BTHD.stride(), k_BTHD.stride()
+        assert v_BTHD.stride() == k_BTHD.stride()
+        assert q_BTHD.stride()[2:] == k_BTHD.stride()[2:] == (depth, 1)
         out_BTHD = q_BTHD.new_empty(q_BTHD.shape)
         _append_and_attend[(num * heads,)](
-            q_BTHD, k_BTHD, v_BTHD, strides[0],
+            q_BTHD, k_BTHD, v_BTHD, q_stride, kv_stride,
             self._pool.k_LNHCD[layer], self._pool.v_LNHCD[layer], self._pool.ts_NC,
             self._slots, self._places, slopes_2H, out_BTHD,
-            NUM_HEADS=heads, DEPTH=depth, CONTEXT_SIZE=self._pool.context_size, BLOCK=BLOCK_NUMBERS // depth,
+            NUM_HEADS=heads, GROUP=heads // self._pool.k_LNHCD.shape[2], DEPTH=depth,
+            CONTEXT_SIZE=self._pool.context_size, BLOCK=BLOCK_NUMBERS // depth,
             WINDOW_S=self._window_s if layer == SHORT_TERM_LAYER else None, UNIT_S=TIME_UNIT_S,
             num_warps=NUM_WARPS,
         )  # fmt: skip

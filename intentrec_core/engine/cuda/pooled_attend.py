@@ -3,7 +3,8 @@
 Keys and values in half precision are converted when they are gathered, so scores, biases and sums are always float32:
 only what is stored is rounded.
 
-Shapes: B contexts of one pass, T new plays, S keys seen, R new plays of all contexts; H heads, D width of a head.
+Shapes: B contexts of one pass, T new plays, S keys seen, R new plays of all contexts; H heads, D width of a head. The pool may
+hold fewer heads, one for each group of heads that share keys and values.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from intentrec_core.engine.cuda.kv_pool import KvPool
 from intentrec_core.features.columns import ContextBatch
-from intentrec_core.model.attention import Geometry
+from intentrec_core.model.attention import Geometry, for_each_head
 
 
 class PooledAttend:
@@ -48,11 +49,13 @@ class PooledAttend:
 
     def __call__(self, layer: int, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, slopes_2H: Tensor) -> Tensor:
         """See :class:`intentrec_core.model.attention.Attend`."""
+        group = q_BTHD.shape[2] // self._pool.k_LNHCD.shape[2]
         gathered: list[Tensor] = []
         for memory_LNHCD, new_BTHD in ((self._pool.k_LNHCD, k_BTHD), (self._pool.v_LNHCD, v_BTHD)):
             memory_NHCD = memory_LNHCD[layer]
-            memory_NHCD[self._new_slot, :, self._new_place] = new_BTHD[self._new].to(memory_NHCD.dtype)
-            gathered.append(memory_NHCD[self._slots, :, : self._num_keys].to(q_BTHD.dtype))
+            memory_NHCD[self._new_slot, :, self._new_place] = new_BTHD[self._new][:, ::group].to(memory_NHCD.dtype)
+            read = memory_NHCD[self._slots, :, : self._num_keys].to(q_BTHD.dtype)
+            gathered.append(for_each_head(read, group, dim=1))
         k, v = gathered
         bias = self._geometry.bias(layer, slopes_2H)
         out = functional.scaled_dot_product_attention(q_BTHD.transpose(1, 2), k, v, attn_mask=bias)

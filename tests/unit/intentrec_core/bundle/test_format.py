@@ -19,6 +19,7 @@ from intentrec_core.bundle import format as bundle
 from intentrec_core.bundle.contents import ItemVectors, load_bundle
 from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, content_version, encode_manifest, verify_files
 from intentrec_core.bundle.store import BundleStore
+from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.model.model import ModelOutput
 from stream.bundles.serving import load_serving
@@ -92,6 +93,27 @@ def test_a_bundle_of_a_release_without_intents_in_the_score_serves_as_it_did(tmp
     output = ModelOutput(item, tuple(torch.randn(head.num_labels) for head in WORLD.domain.heads), item[:0], item[:0])
     weight, bias = model.item_weights()
     torch.testing.assert_close(model.item_logits(model.queries(output)), weight @ item + bias)
+
+
+def test_heads_that_share_keys_and_values_are_named_and_others_are_not(tmp_path, files):
+    """A release that does not know the option reads what it can, and a bundle of such a release is the same one."""
+    card = json.loads(files[bundle.MODEL])
+    assert "num_kv_heads" not in card
+    assert load_bundle(write(tmp_path / "own", files).path).model.config.num_cached_heads == 2
+
+    class Shared(type(WORLD)):
+        def model(self, seed=0, **switches):
+            return super().model(seed, num_kv_heads=1, **switches)
+
+    shared = files_of(Shared(), tmp_path)
+    serving = load_serving(write(tmp_path / "shared", shared).path, device="cpu", pool_bytes=1 << 20)
+    model = serving.engine.model
+    assert model.config.num_cached_heads == 1
+    assert serving.engine.num_slots == (1 << 20) // slot_bytes(model)
+    for wrong in (2, 3, 0, "1", None):  # two are the heads' own: not what these weights are of
+        changed_card = json.dumps(json.loads(shared[bundle.MODEL]) | {"num_kv_heads": wrong}).encode()
+        refused = write(tmp_path / "wrong", shared | {bundle.MODEL: changed_card})
+        assert fault_of(load_bundle, refused.path) is BundleFault.SHAPE
 
 
 def test_the_version_is_a_function_of_the_content_alone(tmp_path, files, ref):

@@ -46,29 +46,45 @@ def test_a_dense_layer_adds_the_product_to_its_rows_and_touches_no_other(num_row
 
 
 @pytest.mark.parametrize(
-    ("num_heads", "depth"), [(4, 32), (4, 16), (8, 16), (6, 32), (2, 64), (3, 16), (5, 32), (2, 7), (4, 24), (1, 1)]
+    ("num_heads", "depth", "num_kv_heads"),
+    [
+        *[
+            (4, 32, 4),
+            (4, 16, 4),
+            (8, 16, 8),
+            (6, 32, 6),
+            (2, 64, 2),
+            (3, 16, 3),
+            (5, 32, 5),
+            (2, 7, 2),
+            (4, 24, 4),
+            (1, 1, 1),
+        ],
+        # Groups of two, three, four, seven and eight heads that share; a width of a head that is no multiple of 32.
+        *[(4, 32, 1), (4, 32, 2), (8, 64, 1), (6, 32, 2), (7, 32, 1), (2, 64, 1), (4, 16, 2), (4, 24, 1), (2, 7, 1)],
+    ],
 )
 @pytest.mark.parametrize(("first", "end"), [(0, 1), (0, 32), (5, 33), (31, 100)])
 @pytest.mark.parametrize("dtype", [np.float32, np.int8])
 def test_a_query_mixes_the_values_of_the_plays_it_sees_by_its_scores(
-    num_heads: int, depth: int, first: int, end: int, dtype: type
+    num_heads: int, depth: int, num_kv_heads: int, first: int, end: int, dtype: type
 ) -> None:
-    width, context_size = num_heads * depth, 100
+    width, kv_width, context_size = num_heads * depth, num_kv_heads * depth, 100
     num_groups = -(-context_size // GROUP)
-    keys, values, q = normal(context_size, width), normal(context_size, width, seed=1), normal(width, seed=2)
+    keys, values, q = normal(context_size, kv_width), normal(context_size, kv_width, seed=1), normal(width, seed=2)
     lag, place = np.abs(normal(context_size, seed=3)), np.log1p(np.arange(context_size)[::-1]).astype(np.float32)
     slopes = np.abs(normal(2, num_heads, seed=4))
-    k_GWP = np.zeros((num_groups, width, GROUP), dtype=dtype)
-    k_scales, v_scales = (np.full((num_heads, context_size), np.nan, np.float32) for _ in range(2))
+    k_GUP = np.zeros((num_groups, kv_width, GROUP), dtype=dtype)
+    k_scales, v_scales = (np.full((num_kv_heads, context_size), np.nan, np.float32) for _ in range(2))
     stored, dequantised = values.copy(), []
     for scales, rows in ((k_scales, keys), (v_scales, stored)) if dtype is np.int8 else ():
         for j in range(context_size):
             quantise(rows[j], scales, j)
-        dequantised.append(rows.reshape(-1, num_heads, depth) * scales.T[:, :, None])
+        dequantised.append(rows.reshape(-1, num_kv_heads, depth) * scales.T[:, :, None])
     for j in range(context_size):
-        store_key(k_GWP, j, keys[j])
+        store_key(k_GUP, j, keys[j])
     if dtype is np.int8:
-        keys, values = (rows.reshape(context_size, width) for rows in dequantised)
+        keys, values = (rows.reshape(context_size, kv_width) for rows in dequantised)
     stored = stored.astype(dtype)
     unseen = np.r_[0:first, end:context_size]  # what is not seen is not read
     if dtype is np.int8:
@@ -78,14 +94,18 @@ def test_a_query_mixes_the_values_of_the_plays_it_sees_by_its_scores(
     out = np.full(width + 1, UNTOUCHED)
     room, powers = np.zeros((num_heads, num_groups * GROUP), np.float32), np.zeros(context_size, np.int32)
 
-    attend(q, k_GWP, stored, k_scales, v_scales, first, end, lag, place, slopes, room, powers, out[:width])
+    attend(q, k_GUP, stored, k_scales, v_scales, first, end, lag, place, slopes, room, powers, out[:width])
 
     seen = slice(first, end)
-    scores = np.einsum("jhd,hd->hj", keys.reshape(-1, num_heads, depth)[seen], q.reshape(num_heads, depth)) / depth**0.5
+    keys, values = (
+        np.repeat(rows.reshape(-1, num_kv_heads, depth), num_heads // num_kv_heads, axis=1)[seen]
+        for rows in (keys, values)
+    )
+    scores = np.einsum("jhd,hd->hj", keys, q.reshape(num_heads, depth)) / depth**0.5
     scores -= slopes[0][:, None] * lag[seen] + slopes[1][:, None] * place[context_size - (end - first) :]
     shares = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
-    expected = np.einsum("hj,jhd->hd", shares, values.reshape(-1, num_heads, depth)[seen]).reshape(width)
+    expected = np.einsum("hj,jhd->hd", shares, values).reshape(width)
     np.testing.assert_allclose(out[:width], expected, atol=TOLERANCE)
     assert out[width] == UNTOUCHED
 

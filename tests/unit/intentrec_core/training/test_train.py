@@ -102,6 +102,13 @@ def test_a_model_without_the_intent_stage_trains_on_items_alone(world: TinyWorld
     assert found.curve[-1].loss["item"] < found.curve[0].loss["item"]
 
 
+def test_a_model_whose_heads_share_keys_and_values_learns_the_circle_too(world: TinyWorld) -> None:
+    shared = dataclasses.replace(SMALL, num_kv_heads=1)
+    found = train(PLAYS, world.features, world.table, QUICK, model_config=shared, device="cpu")
+    quality = evaluate(found.model, world.features, PLAYS, from_ms=START_MS, filter_watched=False).quality
+    assert quality.ndcg_at_10 > 0.8
+
+
 def test_what_is_popular_now_is_learnt_by_the_gate_and_not_by_heart(world: TinyWorld) -> None:
     """Which item is popular changes with the hour: only counts of the plays before can tell."""
     random = np.random.default_rng(0)

@@ -124,6 +124,7 @@ def test_every_example_is_accepted_by_the_parser() -> None:
         (("bundle", "rollback", "b01", "--broker", "127.0.0.1:9"), 6, "127.0.0.1:9"),
         (("eval", "--bundle", "b01"), 2, "no bundle at"),
         (("eval", "--bundle", "b01", "--own-items"), 2, "--own-items is for training"),
+        (("eval", "--bundle", "b01", "--kv-heads", "1"), 2, "--kv-heads is for training"),
         (("eval", "--bundle", "b01", "--no-own-items"), 2, "--own-items is for training"),
         (("eval", "--bundle", "b01", "--epochs", "3"), 2, "--epochs is for training"),
         (("forget", "x" * 300, "--yes"), 2, "allowed: 1 to 256"),

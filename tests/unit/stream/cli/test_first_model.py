@@ -74,11 +74,11 @@ def test_an_option_comes_before_what_the_domain_declares(
 ) -> None:
     begin(command, world, domain, "--epochs", "2", "--no-own-items", "--seed", "3")
     begin(command, world, domain, "--width", "32", "--seconds", "5")
-    begin(command, world, "shop", "--own-items")
+    begin(command, world, "shop", "--own-items", "--kv-heads", "1")
     assert begun == [
         (TrainConfig(epochs=2, seed=3), ModelConfig()),
         (TrainConfig(epochs=4, max_seconds=5.0), ModelConfig(width=32, own_items=True)),
-        (TrainConfig(), ModelConfig(own_items=True)),
+        (TrainConfig(), ModelConfig(own_items=True, num_kv_heads=1)),
     ]
 
 
