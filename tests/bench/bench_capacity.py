@@ -38,6 +38,7 @@ INPUTS: Mapping[str, tuple[float, str]] = {
     "history_bytes_per_play": (31, "bytes in memory a play held: bench recovery"),
     "restore_plays_per_s": (1.0e6, "plays restored a second and core: bench recovery"),
     "bytes_per_kv": (4, "4: float32 as on CPUs; 2: half precision as on GPUs"),
+    "kv_heads_share": (1, "heads of keys and values over heads; 0.25: one for four"),
     # the machines
     "cores_per_worker": (16, "cores of a worker's machine"),
     "worker_memory_gb": (128, "memory of it"),
@@ -128,7 +129,9 @@ def plan(inputs: Mapping[str, float], *, on_gpu: bool) -> Plan:
     """Machines for a load: each resource by itself, then the largest demand decides."""
     i = inputs
     plays, usable = i["plays_per_s"], i["headroom"]
-    kv_bytes = i["plays_cached"] * CACHED_LAYERS * 2 * WIDTH * (2 if on_gpu else i["bytes_per_kv"])
+    kv_bytes = (
+        i["plays_cached"] * CACHED_LAYERS * 2 * WIDTH * (2 if on_gpu else i["bytes_per_kv"]) * i["kv_heads_share"]
+    )
     kv_total = i["members"] * i["active_share"] * kv_bytes
     histories = i["members"] * i["plays_cached"] * i["history_bytes_per_play"]
     delivery_cores = plays / (i["delivery_plays_per_core_s"] * usable)

@@ -91,6 +91,8 @@ def test_capacity_follows_its_inputs() -> None:
     twice = bench_capacity.plan({**inputs, "plays_per_s": 2 * inputs["plays_per_s"]}, on_gpu=False)
     assert twice.figures["network_in_gb_s"] == 2 * once.figures["network_in_gb_s"]
     assert twice.figures["brokers"] > once.figures["brokers"]
+    shared = bench_capacity.plan({**inputs, "kv_heads_share": 0.25}, on_gpu=False)
+    assert shared.figures["kv_tb"] == 0.25 * once.figures["kv_tb"]
     forgetful = bench_capacity.plan({**inputs, "members": 1e6}, on_gpu=False)
     assert forgetful.figures["kv_tb"] < once.figures["kv_tb"]
     assert forgetful.walls[0][0] > once.walls[0][0]
