@@ -140,7 +140,7 @@ FOLD_RULES = (
                 "found[OPENER, i] = first",
             ),
         ),
-        (TEST_SESSIONS,),
+        ("tests/unit/stream/pipeline/test_sessions.py", TEST_SESSIONS),
     ),
     Mutant(
         "code is compiled when a micro-batch has one play in all",

@@ -40,9 +40,9 @@ def test_plays_without_observed_labels_do_not_count() -> None:
 
 
 def test_each_head_has_its_own_commonest_label() -> None:
-    common = CommonLabels([2, 3])
-    common.add(np.array([[0, 1, 0, 0, 0], [0, 1, 0, 0, 0], [1, 0, 0, 0, 0]], dtype=np.bool_), np.arange(3.0))
-    assert common.commonest.tolist() == [1, -1]
+    common = CommonLabels([2, 3, 1])
+    common.add(np.array([[0, 1, 0, 0, 1, 0], [0, 1, 0, 1, 0, 0], [1, 0, 0, 0, 1, 0]], dtype=np.bool_), np.arange(3.0))
+    assert common.commonest.tolist() == [1, 2, -1]
 
 
 def test_batches_of_one_play_share_a_span() -> None:
