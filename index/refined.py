@@ -127,8 +127,10 @@ class RefinedIndex(ABC):
         for num_fetched, members in groups:
             sizes = (num_fetched, _SECOND_FETCH * num_fetched)
             for size in sizes if num_fetched < self.num_searched and self._fetches_twice else sizes[:1]:
-                part = asked.of(members)
-                rows[members], scores[members], complete = self._refined(part, min(size, self.num_searched))
+                found = self._refined(asked.of(members), min(size, self.num_searched))
+                if len(members) == len(queries) and found[2].all():
+                    return found[:2]
+                rows[members], scores[members], complete = found
                 members = members[~complete]
                 if not len(members):
                     break

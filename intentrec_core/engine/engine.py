@@ -22,11 +22,11 @@ from intentrec_core.engine.cuda.device_faults import DeviceFault, fault_of, firs
 from intentrec_core.engine.cuda.encoder import TorchEncoder
 from intentrec_core.engine.encoder import Encoder, StepOutput, no_output
 from intentrec_core.engine.member_key import MemberKey
-from intentrec_core.engine.output_rows import put_rows
 from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.engine.slots import NO_LABEL, Slot, SlotAllocator
 from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.kernels.context_rows import number_rows
 from intentrec_core.model.model import IntentRec
 
 #: Plays encoded in one pass. Limits the memory that a pass needs in addition to the pool.
@@ -77,13 +77,12 @@ class EngineStats:
 
 @dataclass(slots=True)
 class _EncodeJob:
-    """A request with the position it is encoded from, its slot, and the first output row it writes."""
+    """A request with the position it is encoded from, and its slot."""
 
     request: EncodeRequest
     num_plays: int
     start: int
     slot: Slot
-    first_row: int
     num_new: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +119,9 @@ class IncrementalEngine:
         self._pool_bytes = pool_bytes
         self.encoder = self._new_encoder()
         self._slots = SlotAllocator(self.encoder.num_slots)
+        ends = (*model.domain.label_offsets[1:], None) if model.config.intent_stage else ()
+        #: Of each head its labels among those of all heads side by side.
+        self._heads = [slice(first, end) for first, end in zip(model.domain.label_offsets, ends, strict=False)]
 
     @property
     def num_evictions(self) -> int:
@@ -153,7 +155,6 @@ class IncrementalEngine:
         """Drops the cache of a member."""
         self._slots.release(member)
 
-    @torch.inference_mode()
     def encode(self, requests: Sequence[EncodeRequest]) -> Encoded:
         """Encodes the new plays of each context.
 
@@ -208,36 +209,38 @@ class IncrementalEngine:
         members = [request.member for request in requests]
         if len(set(members)) != len(members):
             raise ValueError("a member occurs twice in one call")
-        rows = np.cumsum([0, *(request.num_outputs for request in requests)])
-        out = no_output(self.model, int(rows[-1]))
-        previous_primary_N = np.full(int(rows[-1]), NO_LABEL, dtype=np.int64)
+        passed: list[tuple[StepOutput, NDArray[np.int64]]] = []
         try:
             for low in range(0, len(requests), self._slots.num_slots):
-                chunk = range(low, min(low + self._slots.num_slots, len(requests)))
-                jobs = self._plan([requests[i] for i in chunk], [int(rows[i]) for i in chunk])
-                for group in _passes(jobs):
-                    self._run(group, out, previous_primary_N)
+                jobs = self._plan(requests[low : low + self._slots.num_slots])
+                passed += [self._run(group) for group in _passes(jobs)]
         except BaseException:  # slots that are partly written must not be read
             for member in members:
                 self.forget(member)
             raise
-        bounds = self.model.domain.label_offsets[1:] if self.model.config.intent_stage else ()
+        out, previous_primary_N = passed[0] if len(passed) == 1 else self._joined(passed)
         return Encoded(
             item_NW=out.item,
-            heads=tuple(np.split(out.probs, bounds, axis=1)) if self.model.config.intent_stage else (),
+            heads=tuple([out.probs[:, head] for head in self._heads]),
             alpha_NM=out.alpha,
             intent_NP=out.intent,
             primary_N=out.primary,
             previous_primary_N=previous_primary_N,
         )
 
-    def _plan(self, requests: Sequence[EncodeRequest], first_rows: Sequence[int]) -> list[_EncodeJob]:
+    def _joined(self, passed: Sequence[tuple[StepOutput, NDArray[np.int64]]]) -> tuple[StepOutput, NDArray[np.int64]]:
+        """The outputs of all passes, one after another."""
+        none = no_output(self.model, 0), np.zeros(0, dtype=np.int64)
+        outputs, previous = zip(none, *passed, strict=True)
+        return StepOutput._make(map(np.concatenate, zip(*outputs, strict=True))), np.concatenate(previous)
+
+    def _plan(self, requests: Sequence[EncodeRequest]) -> list[_EncodeJob]:
         """Finds or allocates a slot for every request. Slots are looked up first, which marks them as used, so that none
         of these is evicted here.
         """
         found = [self._slots.find(request.member) for request in requests]
         jobs = []
-        for request, slot, first_row in zip(requests, found, first_rows, strict=True):
+        for request, slot in zip(requests, found, strict=True):
             num_plays, rest = divmod(len(request.context), self._layout.size)
             if rest or not 1 <= request.num_outputs <= num_plays:
                 raise ValueError(f"a context of {len(request.context)} bytes cannot give {request.num_outputs} outputs")
@@ -248,7 +251,7 @@ class IncrementalEngine:
                 self.stats.misses += 1
             else:
                 self.stats.hits += 1
-            jobs.append(_EncodeJob(request, num_plays, start, slot, first_row))
+            jobs.append(_EncodeJob(request, num_plays, start, slot))
         return jobs
 
     def _reusable(self, request: EncodeRequest, slot: Slot | None, num_plays: int) -> int:
@@ -264,27 +267,25 @@ class IncrementalEngine:
         # again.
         return start if start == slot.length else max(0, start - 1)
 
-    def _run(self, jobs: list[_EncodeJob], out: StepOutput, previous_primary_N: NDArray[np.int64]) -> None:
+    def _run(self, jobs: list[_EncodeJob]) -> tuple[StepOutput, NDArray[np.int64]]:
+        """Encodes one pass; returns the outputs that are wanted, and the primary intent at the play before each."""
         columns = self._features.columns([job.request.context for job in jobs], [job.start for job in jobs])
-        ends = np.cumsum(columns.lengths)
-        num_outputs = np.array([job.request.num_outputs for job in jobs])
-        output_rows = _tails(ends, num_outputs)
+        num_outputs = np.array([job.request.num_outputs for job in jobs], dtype=np.int64)
+        (first, _), (_, _, output_rows) = number_rows(columns.lengths, num_outputs)
         wanted = np.zeros(len(columns.item_row), dtype=bool)
         wanted[output_rows] = True
         output = self.encoder.encode(columns, np.array([job.slot.index for job in jobs]), wanted)
-        to = _tails(np.array([job.first_row for job in jobs]) + num_outputs, num_outputs)
-        put_rows(StepOutput._make(column[output_rows] for column in output), to, out)
         # The previous primary intent comes from the previous play of the pass or, for the first one, from the slot.
-        first = ends - columns.lengths
-        before = np.concatenate([[NO_LABEL], output.primary[:-1]])
+        before = np.empty_like(output.primary)
+        before[1:] = output.primary[:-1]
         before[first] = [job.slot.primary if job.start else NO_LABEL for job in jobs]
-        previous_primary_N[to] = before[output_rows]
-        self.stats.positions += int(ends[-1])
+        self.stats.positions += len(wanted)
         self.stats.passes += 1
-        size = self._layout.size
-        for job, newest in zip(jobs, output.primary[ends - 1].tolist(), strict=True):
-            job.slot.anchor, job.slot.length, job.slot.primary = job.request.anchor, job.num_plays, newest
+        size, newest = self._layout.size, output.primary[first + columns.lengths - 1]
+        for job, primary in zip(jobs, newest.tolist(), strict=True):
+            job.slot.anchor, job.slot.length, job.slot.primary = job.request.anchor, job.num_plays, primary
             job.slot.tail = bytes(job.request.context[-size:])
+        return StepOutput._make([column[output_rows] for column in output]), before[output_rows]
 
 
 def encoder_on(device: torch.device, kv_dtype: KvDtype) -> Callable[[IntentRec, int], Encoder]:
@@ -300,11 +301,6 @@ def encoder_on(device: torch.device, kv_dtype: KvDtype) -> Callable[[IntentRec, 
             "a CUDA device keeps keys and values in float16"
         )
     return TorchEncoder
-
-
-def _tails(ends: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The ``sizes`` numbers just below each of ``ends``. Shapes: i64[B] twice -> i64[sum of sizes]."""
-    return np.repeat(ends - np.cumsum(sizes), sizes) + np.arange(int(sizes.sum()))
 
 
 def _passes(jobs: Sequence[_EncodeJob]) -> Iterator[list[_EncodeJob]]:

@@ -230,6 +230,8 @@ class Metrics:
         self.stage_seconds = create.seconds(
             "stage", "Duration of one step of a micro-batch", STAGE_BUCKETS_S, stage=PipelineStep
         )
+        #: Looked up once: each micro-batch has five of them.
+        self.step_seconds = {step: self.stage_seconds.labels(step) for step in PipelineStep}
 
     def _create_outputs(self, create: _Factory) -> None:
         self.outputs_published = create.counter(

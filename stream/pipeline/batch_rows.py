@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from intentrec_core.features.features import ItemRows
 from intentrec_core.history.history import EventLayout
+from intentrec_core.kernels.context_rows import number_rows
 from stream.pipeline.folding import ContextRun, PendingAnswer
 from stream.pipeline.row_lists import RowLists
 from stream.pipeline.sessions import SessionStarts, session_starts
@@ -65,20 +66,16 @@ class BatchRows:
 def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabulary: ItemRows) -> BatchRows:
     """Numbers the rows of all runs and gathers what is known of each row's play.
 
-    Cost: O(T) in a few array passes.
+    Cost: a copy of the contexts, and two sessions of each row, compiled.
     """
     runs = [run for wave in waves for run in wave]
+    num_plays = np.array([len(run.context) // layout.size for run in runs], dtype=np.int64)
     num_outputs = np.array([run.num_outputs for run in runs], dtype=np.int64)
-    first_rows = np.cumsum(num_outputs) - num_outputs
-    run_of = np.repeat(np.arange(len(runs)), num_outputs)
-    nth = np.arange(len(run_of)) - first_rows[run_of]
-    plays = layout.view(b"".join([run.context for run in runs]))
-    lengths = np.array([len(run.context) for run in runs], dtype=np.int64) // layout.size
-    context_starts = np.cumsum(lengths) - lengths
-    places = (context_starts + lengths - num_outputs)[run_of] + nth
     carried_ms = np.array([run.carried_ms for run in runs], dtype=np.int64)
-    answered = plays[places]
+    (context_starts, first_rows), (run_of, nth, places) = number_rows(num_plays, num_outputs)
+    plays = layout.view(b"".join([run.context for run in runs]))
     sessions = session_starts(plays["ts_ms"], context_starts, carried_ms, layout.gap_ms, places)
+    answered = plays[places]
     return BatchRows(
         runs=runs,
         first_row=first_rows.tolist(),
@@ -89,3 +86,9 @@ def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabula
         sessions=sessions,
         session_event=np.where(sessions.opener >= 0, plays["event_hash"][sessions.opener], 0),
     )
+
+
+def compile_layout(layout: EventLayout) -> None:
+    """Compiles what :func:`lay_out` calls: seconds where numba's cache is empty."""
+    (starts, _), (_, _, places) = number_rows(*np.zeros((2, 0), dtype=np.int64))
+    session_starts(layout.view(b"")["ts_ms"], starts, np.zeros(0, dtype=np.int64), layout.gap_ms, places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream.ops.metrics import Metrics, PipelineStep
-from stream.pipeline.batch_rows import lay_out
+from stream.pipeline.batch_rows import compile_layout, lay_out
 from stream.pipeline.engine_counts import EngineCounts
 from stream.pipeline.isolation import IsolatingEncoder
 from stream.pipeline.responder import EncodedSlice, Responder
@@ -48,6 +48,7 @@ class BundleRunner:
         self._layout, self._metrics = layout, metrics
         self._encoder = IsolatingEncoder(serving.engine, layout, config.max_tries)
         self._counted = EngineCounts.of(serving)
+        compile_layout(layout)
 
     def forget(self, member: MemberKey) -> None:
         """Drops what encoding keeps of a member. The responder's part travels with the next :class:`EncodedBatch`."""

@@ -28,7 +28,10 @@ class EngineCounts:
 
     def count(self, metrics: Metrics, since: EngineCounts) -> None:
         """Adds the difference since ``since`` to the metrics."""
-        metrics.engine_lookups.labels(Lookup.HIT).inc(self.hits - since.hits)
-        metrics.engine_lookups.labels(Lookup.MISS).inc(self.misses - since.misses)
+        if self.hits > since.hits:
+            metrics.engine_lookups.labels(Lookup.HIT).inc(self.hits - since.hits)
+        if self.misses > since.misses:
+            metrics.engine_lookups.labels(Lookup.MISS).inc(self.misses - since.misses)
         metrics.engine_positions.inc(self.positions - since.positions)
-        metrics.engine_evictions.inc(self.evictions - since.evictions)
+        if self.evictions > since.evictions:
+            metrics.engine_evictions.inc(self.evictions - since.evictions)

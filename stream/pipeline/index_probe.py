@@ -62,8 +62,10 @@ class IndexProbe:
         """
         place = self._every - 1 - self._num_seen % self._every
         self._num_seen += len(queries)
+        if place >= len(queries) or (self._running is not None and self._running.is_alive()):
+            return
         exact = exact_search_of(index)
-        if place >= len(queries) or exact is None or (self._running is not None and self._running.is_alive()):
+        if exact is None:
             return
         one = slice(place, place + 1)
         # Copies: the arrays of a batch may be written to after it is answered.

@@ -84,7 +84,9 @@ class IsolatingEncoder:
         result = _assemble(done, num_rows)
         if result is None:
             return EncodeResult(_undefined(num_rows, self._probe()), np.ones(num_rows, dtype=bool))
-        result.failed[~np.isfinite(result.encoded.item_NW).all(axis=1)] = True
+        is_finite = np.isfinite(result.encoded.item_NW)
+        if not is_finite.all():
+            result.failed[~is_finite.all(axis=1)] = True
         if result.failed.any():
             self._forget_failed(placed, result.failed)
         return result

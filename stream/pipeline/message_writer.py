@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,16 +55,16 @@ _KINDS = (OutputKind.RECOMMENDATION, OutputKind.INTENT)
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """A slice's outputs as plain Python values, converted once for all rows. ``shifted``, ``opened``: of the row's play."""
+    """A slice's outputs as plain Python values, converted once for all rows. ``numbers``: of each row the scores of its list, the
+    probabilities of the labels, head by head, and the weights of the heads. ``shifted``, ``opened``: of the row's play.
+    """
 
     shown: ShownItems
     counts: BundleCounts | None
     items: list[list[int]]
-    scores: list[list[float]]
+    numbers: list[list[float]]
     popular: list[bool]
     hidden_by: Mapping[int, Sequence[HidingFilter]]
-    heads: list[list[list[float]]]
-    alpha: list[list[float]]
     primary: list[int]
     previous_primary: list[int]
     shifted: list[bool]
@@ -99,9 +100,14 @@ class MessageWriter:
         self._is_explained = self._reasons is not None or self._page_rows is not None
         self._max_bytes = [config.limits.of(kind) for kind in _KINDS]
         heads = [(h.name, h.label_names) for h in serving.domain.heads] if serving.has_intents else []
-        self._flat = [(m, i, name, label) for m, (name, labels) in enumerate(heads) for i, label in enumerate(labels)]
-        self._closed_labels = [closed_label(name, label) for _, _, name, label in self._flat]
-        self._labels = [_object(labels) for _, labels in heads]
+        self._flat = [(name, label) for name, labels in heads for label in labels]
+        self._closed_labels = [closed_label(name, label) for name, label in self._flat]
+        ends = np.cumsum([self._k, *(len(labels) for _, labels in heads)]).tolist()
+        #: What makes the object of each head's probabilities, and where these are among the numbers of a row.
+        self._labels = [
+            (_object(labels), slice(*places)) for (_, labels), places in zip(heads, pairwise(ends), strict=True)
+        ]
+        self._weights = slice(ends[-1], None)
         self._heads = _object([name for name, _ in heads])
         self._headers = OutputHeaders(config.source)
 
@@ -139,7 +145,7 @@ class MessageWriter:
         source = Source(record.topic, record.partition, record.offset)
         coalesced = Coalesced(1 + len(earlier), earlier[0][0].record.offset) if earlier else UNSET
         shown, outputs = columns.shown, list[OutputRecord]()
-        item_ids, titles = shown.item_ids, shown.titles
+        item_ids, titles, numbers = shown.item_ids, shown.titles, columns.numbers[row]
         catalogue_offset = UNSET if shown.catalogue_offset is None else shown.catalogue_offset
         recommendation = Recommendation(
             user_id=user_id,
@@ -151,7 +157,7 @@ class MessageWriter:
             items=[
                 RecommendedItem(item_ids[item], titles[item], score, reason)
                 for item, score, reason in zip(
-                    columns.items[row], columns.scores[row], columns.reasons[row], strict=True
+                    columns.items[row], numbers[: self._k], columns.reasons[row], strict=True
                 )
                 if item != PAD_ROW
             ],
@@ -175,10 +181,8 @@ class MessageWriter:
             event_time=event_time,
             bundle=bundle,
             source=source,
-            intents=self._heads(
-                *[labels(*probs[row]) for labels, probs in zip(self._labels, columns.heads, strict=True)]
-            ),
-            weights=self._heads(*columns.alpha[row]),
+            intents=self._heads(*[labels(*numbers[places]) for labels, places in self._labels]),
+            weights=self._heads(*numbers[self._weights]),
             primary=self._primary(columns, row),
             shifted=shifted,
             coalesced=coalesced,
@@ -262,8 +266,8 @@ class MessageWriter:
     def _primary(self, columns: _Columns, row: int) -> PrimaryIntent | None:
         if columns.primary[row] < 0:
             return None
-        head, label, head_name, label_name = self._flat[columns.primary[row]]
-        return PrimaryIntent(head_name, label_name, columns.heads[head][row][label])
+        primary = columns.primary[row]
+        return PrimaryIntent(*self._flat[primary], columns.numbers[row][self._k + primary])
 
     def _columns(self, answered: AnsweredRows) -> _Columns:
         rows, encoded, ranked = answered.rows, answered.encoded, answered.ranked
@@ -273,11 +277,9 @@ class MessageWriter:
             shown=answered.items,
             counts=answered.item_counts,
             items=ranked.rows[:, : self._k].tolist(),
-            scores=_rounded(ranked.scores[:, : self._k]),
+            numbers=_rounded([ranked.scores[:, : self._k], *encoded.heads, encoded.alpha_NM]),
             popular=ranked.popular.tolist(),
             hidden_by=ranked.hidden_by,
-            heads=[_rounded(head) for head in encoded.heads],
-            alpha=_rounded(encoded.alpha_NM),
             primary=encoded.primary_N.tolist(),
             previous_primary=encoded.previous_primary_N.tolist(),
             shifted=(has_changed & ~sessions.opened).tolist(),
@@ -359,8 +361,10 @@ def _object(names: Sequence[str]) -> Callable[..., Any]:
         return lambda *values: dict(zip(names, values, strict=True))
 
 
-def _rounded(values: NDArray[np.float32]) -> list[Any]:
-    return np.round(values.astype(np.float64), _DIGITS).tolist()
+def _rounded(parts: Sequence[NDArray[np.float32]]) -> list[list[float]]:
+    """The parts of each row side by side. Shapes: f32[N, any] each."""
+    rounded: list[list[float]] = np.round(np.concatenate(parts, axis=1, dtype=np.float64), _DIGITS).tolist()
+    return rounded
 
 
 def _vectors(

@@ -8,7 +8,7 @@ sample of all plays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 
 import numpy as np
@@ -49,10 +49,10 @@ class PopularNow:
             other._undated_counts = bundle_counts
         return other
 
-    def add(self, item_rows: NDArray[np.int64], ts_s: NDArray[np.float64]) -> None:
-        """Counts plays. Row 0, an unknown item, is not counted."""
+    def add(self, plays: Iterable[tuple[int, float]]) -> None:
+        """Counts plays: item row and event time in seconds of each. Row 0, an unknown item, is not counted."""
         add = self.window.add
-        for row, at_s in zip(item_rows.tolist(), ts_s.tolist(), strict=True):
+        for row, at_s in plays:
             add(row, at_s)
 
     def appeal(self) -> NDArray[np.float32]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from intentrec_core.errors import RejectReason
 from stream.ops.metrics import Metrics, PipelineStep, PlayOutcome
 from stream.pipeline.answered_rows import AnsweredRows
@@ -156,18 +158,21 @@ class Responder:
 
     def _count(self, answered: AnsweredRows) -> None:
         metrics, ranked, failed, coalescing = self._metrics, answered.ranked, answered.failed, answered.coalescing
+        any_failed = failed.any()
         for counts, rows, num_coalesced in zip(
             answered.counts, answered.rows_of, coalescing.num_coalesced, strict=True
         ):
-            if failed.any():
+            if any_failed:
                 counts.add(metrics.plays_rejected, RejectReason.INFERENCE_FAILED, amount=int(failed[rows].sum()))
             counts.add(metrics.coalesced_plays, amount=num_coalesced)
-        metrics.fallbacks.inc(int(ranked.popular.sum()))
+        if num_popular := int(np.count_nonzero(ranked.popular)):
+            metrics.fallbacks.inc(num_popular)
         for hiding in ranked.hidden_by.values():
             for rule in hiding:
                 metrics.hidden_lists.labels(rule.name, rule.reason).inc()
         last = self._config.num_recommendations - 1
-        metrics.short_lists.inc(int(((ranked.rows[:, last] < 0) & ~coalescing.unanswered).sum()))
+        if num_short := int(np.count_nonzero((ranked.rows[:, last] < 0) & ~coalescing.unanswered)):
+            metrics.short_lists.inc(num_short)
 
 
 def respond(batch: EncodedBatch, metrics: Metrics) -> list[PartitionResult]:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from stream.pipeline.shown_items import ShownItems
 
 _NO_ROWS = np.zeros(0, dtype=np.int64)
+#: Profiles have few different values; beyond so many the masks are asked for anew.
+_KEPT_MASKS = 256
 _Values = tuple[float | int | None, ...]
 """What a member's plays say for each filter of :attr:`index.filters.FilterSet.member_keys`; None if they say nothing."""
 
@@ -78,6 +80,8 @@ class Retrieval:
     ) -> None:
         self._serving, self._k, self._probe, self._keeps_queries = serving, k, probe, keeps_queries
         self._counted: tuple[tuple[object, ...], CountedIndex] | None = None
+        #: The masks of the newest filters, as the filters keep them, by the member's values.
+        self._filters, self._masks = serving.filters, dict[_Values, Mask | None]()
         self._betas = np.float32(beta) * serving.label_betas
         domain = serving.domain
         self._layout = EventLayout(domain)
@@ -118,12 +122,14 @@ class Retrieval:
         excluded = [rows if hide else _NO_ROWS for rows, hide in zip(watched, hides.tolist(), strict=True)]
         rows = np.flatnonzero(~unanswered & ~ranked.popular)
         if len(rows):
+            items_NW = encoded.item_NW[rows]
+            # Of copies, not of views: np.log rounds otherwise where numbers are not next to each other.
             scores = weighted_scores(self.label_probs(encoded, rows), self._betas)
-            queries = conditioning.query(encoded.item_NW[rows], scores)
+            queries = conditioning.query(items_NW, scores)
             index = items.index
             if self._serving.counts is not None and counts is not None:
                 index = self._index(items, counts)
-                queries = np.concatenate([queries, self._serving.counts.weights(encoded.item_NW[rows])], axis=1)
+                queries = np.concatenate([queries, self._serving.counts.weights(items_NW)], axis=1)
             picked = rows.tolist()
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
@@ -197,6 +203,8 @@ class Retrieval:
     def _known(self, batch: BatchRows) -> NDArray[np.bool_]:
         """Whether the bundle knows any item of the context. Shape: bool[N]."""
         known = batch.item_row > 0
+        if known.all():
+            return known
         for row in np.flatnonzero(~known).tolist():
             items = self._context(batch, row)["item_hash"]
             known[row] = self._serving.vocabulary.rows(items).any()
@@ -204,7 +212,9 @@ class Retrieval:
 
     def _allowed(self, values_N: Sequence[_Values], filters: FilterSet) -> list[Mask | None]:
         """The items allowed after each play; None if all items are."""
-        masks = dict[_Values, Mask | None]()
+        if filters is not self._filters or len(self._masks) > _KEPT_MASKS:
+            self._filters, self._masks = filters, {}
+        masks = self._masks
         for values in values_N:
             if values not in masks:
                 masks[values] = _mask(filters.allowed(self._by_key(values)))

@@ -12,6 +12,17 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from intentrec_core.kernels.context_rows import (
+    BEFORE_END_MS,
+    BEFORE_PLAYS,
+    BEFORE_START_MS,
+    HELD,
+    OPENED,
+    OPENER,
+    START_MS,
+    find_sessions,
+)
+
 #: Not the time of any play, because no play is before 1970.
 NOTHING_CARRIED = -1
 
@@ -62,26 +73,11 @@ def session_starts(
     ``context_starts``: where each context begins. ``carried_ms``: for each context, when the session of its first play began if
     an evicted play opened it, else :data:`NOTHING_CARRIED`.
 
-    Shapes: ts_ms i64[T], context_starts and carried_ms i64[C], places i64[N].
-    Cost: O(T), in a few array passes for all contexts together.
+    Shapes: ts_ms i64[T], context_starts and carried_ms i64[C], places i64[N], ascending.
+    Cost: a pass over the plays of two sessions for each place, compiled.
     """
-    opened = np.empty(len(ts_ms), dtype=bool)
-    np.greater(np.diff(ts_ms), gap_ms, out=opened[1:])
-    opened[context_starts] = True  # a context does not continue the one before it
-    start = np.maximum.accumulate(np.where(opened, np.arange(len(ts_ms)), 0))
-    began_ms = ts_ms.copy()
-    carried = carried_ms != NOTHING_CARRIED
-    began_ms[context_starts[carried]] = carried_ms[carried]
-    opened[context_starts[carried]] = False
-    first = start[places]
-    is_context_start = np.zeros(len(ts_ms), dtype=bool)
-    is_context_start[context_starts] = True
-    last_before = np.maximum(first - 1, 0)
-    first_before = start[last_before]
-    before = ClosedSessions(
-        held=~is_context_start[first],
-        start_ms=began_ms[first_before],
-        end_ms=ts_ms[last_before],
-        num_plays=np.where(opened[first_before], first - first_before, 0),
-    )
-    return SessionStarts(began_ms[first], np.where(opened[first], first, -1), opened[places], before)
+    # A copy: a column of a single play is contiguous, one of more is not, and each kind of array is compiled for.
+    found = find_sessions(ts_ms.copy(), context_starts, carried_ms, gap_ms, places, NOTHING_CARRIED)
+    opened, held = found[OPENED : HELD + 1].astype(np.bool_)
+    before = ClosedSessions(held, found[BEFORE_START_MS], found[BEFORE_END_MS], found[BEFORE_PLAYS])
+    return SessionStarts(found[START_MS], found[OPENER], opened, before)

@@ -1,7 +1,7 @@
 """Plays a second of the worker, next to its bound, its parts, and what a user would run instead.
 
 Every row is a process of its own on one Apache Kafka, reads the same plays, and is measured while it is warm and plays wait for
-it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) are the rows, ``stages`` and ``judge``.
+it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) are the rows, ``stages``, ``judge`` and ``batches``.
 
     worker            intentrec worker, model of width 128, 2 + 2 layers, 10,000 items, 1,000 members with 256 plays each
     users_1m          the same with 999,000 more members known
@@ -10,6 +10,7 @@ it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) ar
     faust, quix       (b), (c) per event, state and one output, no model; _model: the window recomputed for every play,
                       with one thread and with two that do not spin; the faster one counts
     judge             scoring the last prediction alone, by the size of micro-batches; _plain: with the plain Markov chain
+    batches           the whole pipeline without a broker, processor time by the size of micro-batches
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ ROWS = {
     "faust_model": Row(arguments=FAUST, has_state=False, has_model=True, warm_plays=50, threads=(1, 2)),
     "quix_model": Row(arguments=QUIX, has_state=False, has_model=True, in_quix=True, warm_plays=50, threads=(1, 2)),
 }
-PARTS = (*ROWS, "stages", "judge")
+PARTS = (*ROWS, "stages", "judge", "batches")
 
 #: A thousand whole contexts are encoded first: a quarter of a minute on an idle machine.
 _STAGES_WITHIN_S = 300.0
@@ -92,6 +93,8 @@ class Scale:
     stage_rounds: int = 40
     #: A round's, of each size of micro-batches.
     num_judged: int = 2_048
+    #: The same, of the whole pipeline.
+    num_in_batches: int = 512
     rounds: int | None = None
 
 
@@ -104,6 +107,7 @@ QUICK = Scale(
     warm_share=0.02,
     stage_rounds=2,
     num_judged=64,
+    num_in_batches=64,
     rounds=1,
 )
 
@@ -176,6 +180,8 @@ def measure(options: BenchOptions) -> Figures:
             figures |= _stages(stand, scale, rates)
         if options.wants("judge"):
             figures |= _judge(stand, scale)
+        if options.wants("batches"):
+            figures |= _batches(stand, scale)
     for key, row_name, against in RATIOS:
         if row_name in rates and against in rates:
             pairs = zip(rates[row_name], rates[against], strict=False)
@@ -225,3 +231,10 @@ def _judge(stand: Stand, scale: Scale) -> Figures:
     for size, seconds in cost_s.items():
         print(f"{'judge, batches of ' + size:<34} {1e6 * seconds:10.1f} us a play", flush=True)
     return {f"judge_{size}_us": round(1e6 * seconds, 1) for size, seconds in cost_s.items()}
+
+
+def _batches(stand: Stand, scale: Scale) -> Figures:
+    cost_s = _costs_s(stand, "batches", "tests.bench.batch_sizes", scale.num_active, scale.num_in_batches)
+    for size, seconds in cost_s.items():
+        print(f"{'CPU of a play, batches of ' + size:<34} {1e6 * seconds:10.1f} us", flush=True)
+    return {f"batches_{size}_cpu_us": round(1e6 * seconds, 1) for size, seconds in cost_s.items()}

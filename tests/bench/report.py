@@ -79,6 +79,10 @@ FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("judge_64_us", "the same of 64", "µs"),
         ("judge_256_us", "the same of 256", "µs"),
         ("judge_256_plain_us", "the same of 256 with the plain Markov chain", "µs"),
+        ("batches_1_cpu_us", "processor time of a play without a broker, micro-batches of 1", "µs"),
+        ("batches_2_cpu_us", "the same of 2", "µs"),
+        ("batches_8_cpu_us", "the same of 8", "µs"),
+        ("batches_64_cpu_us", "the same of 64", "µs"),
     ),
     "latency": (
         ("rate_per_s", "half of the rate of a burst, at which all of these are measured", "plays/s"),

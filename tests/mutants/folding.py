@@ -102,9 +102,9 @@ FOLD_RULES = (
         "a gap of exactly session_gap_s opens a session",
         (
             Edit(
-                "stream/pipeline/sessions.py",
-                "    np.greater(np.diff(ts_ms), gap_ms, out=opened[1:])\n",
-                "    np.greater_equal(np.diff(ts_ms), gap_ms, out=opened[1:])\n",
+                "intentrec_core/kernels/context_rows.py",
+                "ts_ms[place - 1] <= gap_ms:",
+                "ts_ms[place - 1] < gap_ms:",
             ),
         ),
         (TEST_SESSIONS,),
@@ -133,8 +133,19 @@ FOLD_RULES = (
     ),
     Mutant(
         "the oldest play held opens the session of an evicted play of the same time",
-        (Edit("stream/pipeline/sessions.py", "np.where(opened[first], first, -1)", "first"),),
-        (TEST_SESSIONS,),
+        (
+            Edit(
+                "intentrec_core/kernels/context_rows.py",
+                "found[OPENER, i] = -1 if is_evicted else first",
+                "found[OPENER, i] = first",
+            ),
+        ),
+        ("tests/unit/stream/pipeline/test_sessions.py", TEST_SESSIONS),
+    ),
+    Mutant(
+        "code is compiled when a micro-batch has one play in all",
+        (Edit("stream/pipeline/sessions.py", "find_sessions(ts_ms.copy(), ", "find_sessions(ts_ms, "),),
+        ("tests/unit/stream/pipeline/test_batch_rows.py::test_no_code_is_compiled_while_plays_are_answered",),
     ),
     Mutant(
         "the oldest play held opens no session",

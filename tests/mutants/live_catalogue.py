@@ -47,6 +47,11 @@ LIVE_CATALOGUE = (
         ("tests/unit/index/test_conditioning_and_filters.py", *_PROPERTY),
     ),
     Mutant(
+        "the search goes on with the masks of the items before",
+        (Edit("stream/pipeline/retrieval.py", "if filters is not self._filters or len(", "if len("),),
+        _PROPERTY,
+    ),
+    Mutant(
         "an item that changes twice is not among the newest changes",
         (
             Edit(

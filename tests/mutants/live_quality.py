@@ -9,11 +9,14 @@ REFERENCE = "stream/pipeline/live_quality/markov_reference.py"
 CHAIN = "intentrec_core/kernels/transitions.py"
 POPULAR = "intentrec_core/kernels/most_played.py"
 LISTS = "stream/pipeline/row_lists.py"
+PREDICTIONS, COMMON = "stream/pipeline/live_quality/predictions.py", "stream/pipeline/live_quality/common_labels.py"
+JUDGED = "intentrec_core/kernels/judged.py"
 TEST_LIVE = "tests/unit/stream/pipeline/live_quality/test_predictions.py"
 TEST_REFERENCE = "tests/unit/stream/pipeline/live_quality/test_markov_reference.py"
 TEST_CHAIN = "tests/unit/intentrec_core/baselines/test_online_markov.py"
 TEST_KERNEL = "tests/unit/intentrec_core/kernels/test_transitions.py"
 TEST_POPULAR = "tests/unit/stream/pipeline/live_quality/test_popular_reference.py"
+TEST_COMMON = "tests/unit/stream/pipeline/live_quality/test_common_labels.py"
 TEST_LISTS = "tests/unit/stream/pipeline/test_row_lists.py"
 
 LIVE_QUALITY = (
@@ -78,6 +81,33 @@ LIVE_QUALITY = (
         "the score of a row is left for the next play",
         (Edit(CHAIN, "                    scores[row] = 0\n", "                    pass\n"),),
         (f"{TEST_KERNEL}::test_answers_are_those_of_the_plain_form",),
+    ),
+    Mutant(
+        "a member without a prediction has that of another one",
+        (
+            Edit(
+                PREDICTIONS,
+                "Predictions.empty(min(_FIRST_MEMBERS, max_members) + 1, num_heads)",
+                "Predictions.empty(min(_FIRST_MEMBERS, max_members), num_heads)",
+            ),
+            Edit(PREDICTIONS, "held = len(self._kept.values) - 1", "held = len(self._kept.values)"),
+        ),
+        (f"{TEST_LIVE}::test_kept_predictions_are_bounded_and_the_oldest_are_dropped",),
+    ),
+    Mutant(
+        "the labels of each batch of one play are kept for a week",
+        (Edit(COMMON, "if not spans or newest_s >=", "if True or newest_s >="),),
+        (f"{TEST_COMMON}::test_batches_of_one_play_share_a_span",),
+    ),
+    Mutant(
+        "a head's labels are counted as another one's",
+        (Edit(JUDGED, "counts[label], label - first[head]", "counts[label], label"),),
+        (f"{TEST_COMMON}::test_each_head_has_its_own_commonest_label",),
+    ),
+    Mutant(
+        "the intents of members who predicted another label count as right",
+        (Edit(JUDGED, "to[at + 1] += own[label]", "to[at + 1] += 1"),),
+        (TEST_LIVE,),
     ),
     Mutant(
         "hidden rows take places among the most played",

@@ -77,8 +77,8 @@ OUTPUT_MESSAGES = (
         "messages: a closed session counts only the plays that are still held",
         (
             Edit(
-                "stream/pipeline/sessions.py",
-                "np.where(opened[first_before], first - first_before, 0)",
+                "intentrec_core/kernels/context_rows.py",
+                "0 if is_evicted else first - first_before",
                 "first - first_before",
             ),
         ),
@@ -86,7 +86,11 @@ OUTPUT_MESSAGES = (
     ),
     Mutant(
         "messages: a session of another member is closed",
-        (Edit("stream/pipeline/sessions.py", "held=~is_context_start[first]", "held=first > 0"),),
+        (
+            Edit(
+                "intentrec_core/kernels/context_rows.py", "found[HELD, i] = first > start", "found[HELD, i] = first > 0"
+            ),
+        ),
         (TEST_SESSIONS, TEST_WRITER),
     ),
     Mutant(

@@ -65,6 +65,7 @@ class TorchEncoder:
             self.decode = _decode_step(model, self.pool, graphs=graphs)
         self.num_slots = self.pool.num_slots
 
+    @torch.inference_mode()
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         """See :class:`intentrec_core.engine.encoder.Encoder`."""
         if int(columns.lengths.max()) == 1 and len(slots) <= LARGEST_BUCKET:

@@ -14,24 +14,53 @@ from intentrec_core.domain.spec import FieldKind
 from intentrec_core.features.features import needs_plays_before
 
 if TYPE_CHECKING:
-    from intentrec_core.domain.spec import Field
     from stream.bundles.serving import Serving
     from stream.pipeline.batch_rows import BatchRows
 
 
-def observed_labels_of(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> list[NDArray[np.bool_]]:
-    """The observed labels of the plays at ``rows``; all false where they are not known. Shapes: i64[N] -> bool[N, L] per head.
+class ObservedLabels:
+    """Looks the observed labels of plays up, for one bundle. What it needs of the domain's heads is found out once."""
 
-    Cost: a look-up per play. If a head depends on earlier plays, the features of all contexts are computed once more.
-    """
-    heads, features = serving.domain.heads, serving.features
-    item_row = batch.item_row[rows]
-    if any(needs_plays_before(head) for head in heads):
-        codes = _dynamic_codes(batch, rows, serving)
-    else:
-        plays = batch.plays[rows]
-        codes = {head.name: features.own_codes(head, plays, item_row) for head in heads if head.is_dynamic}
-    return [_observed(head, serving, item_row, codes.get(head.name)) for head in heads]
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        heads, domain = serving.domain.heads, serving.domain
+        self._needs_plays_before = any(needs_plays_before(head) for head in heads)
+        ends = np.cumsum([head.num_labels for head in heads]).tolist()
+        self._num_labels = sum(head.num_labels for head in heads)
+        own = [
+            (head, slice(end - head.num_labels, end), np.arange(1, 1 + head.num_labels))
+            for head, end in zip(heads, ends, strict=True)
+        ]
+        multi = FieldKind.MULTI_LABEL
+        #: Of heads with several labels an item: which labels are theirs, and which of them each item has.
+        self._of_items = [(place, serving.items.multi[head.name]) for head, place, _ in own if head.kind is multi]
+        #: Of the others: their labels, the codes that stand for these, and the column of an item's code, or the play's field.
+        one = [known for known in own if known[0].kind is not multi]
+        self._static = [
+            (place, codes, domain.static_fields.index(head)) for head, place, codes in one if not head.is_dynamic
+        ]
+        self._dynamic = [(place, codes, head) for head, place, codes in one if head.is_dynamic]
+
+    def of(self, batch: BatchRows, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The observed labels of the plays at ``rows``, of all heads side by side; those of a head are all false where they are
+        not known. Shapes: i64[N] -> bool[N, S].
+
+        Cost: a look-up per play. If a head depends on earlier plays, the features of all contexts are computed once more.
+        """
+        serving, item_row = self._serving, batch.item_row[rows]
+        observed = np.zeros((len(rows), self._num_labels), dtype=np.bool_)
+        for place, indicators in self._of_items:
+            observed[:, place] = indicators[item_row] > 0
+        for place, codes, column in self._static:
+            observed[:, place] = serving.items.codes[item_row, column][:, None] == codes
+        if self._needs_plays_before:
+            known = _dynamic_codes(batch, rows, serving)
+        elif self._dynamic:
+            plays = batch.plays[rows]
+            known = {head.name: serving.features.own_codes(head, plays, item_row) for _, _, head in self._dynamic}
+        for place, codes, head in self._dynamic:
+            observed[:, place] = known[head.name][:, None] == codes
+        return observed
 
 
 def _dynamic_codes(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) -> dict[str, NDArray[np.int64]]:
@@ -45,14 +74,3 @@ def _dynamic_codes(batch: BatchRows, rows: NDArray[np.int64], serving: Serving) 
         starts.append(num_plays - 1)
     codes = serving.features.columns(contexts, starts).codes
     return {field.name: codes[:, column] for column, field in enumerate(serving.domain.dynamic_fields)}
-
-
-def _observed(
-    head: Field, serving: Serving, item_row: NDArray[np.int64], codes: NDArray[np.int64] | None
-) -> NDArray[np.bool_]:
-    """Shapes: item_row i64[N]; codes i64[N] where the head is a dynamic field -> bool[N, L]."""
-    if head.kind is FieldKind.MULTI_LABEL:
-        return np.asarray(serving.items.multi[head.name][item_row] > 0)
-    if codes is None:
-        codes = serving.items.codes[item_row, serving.domain.static_fields.index(head)]
-    return np.asarray(np.arange(1, 1 + head.num_labels) == codes[:, None])

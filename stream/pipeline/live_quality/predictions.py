@@ -19,11 +19,14 @@ from prometheus_client import Counter
 
 from intentrec_core.domain.spec import Domain
 from intentrec_core.engine.member_key import MemberKey
+from intentrec_core.kernels.judged import add_judged, add_labels
 from stream.ops.metrics import Metrics
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.live_quality.common_labels import CommonLabels
 from stream.wire.deferred_counts import DeferredCounts
 
+#: A counter and its labels.
+_Series = tuple[Counter, tuple[str, ...]]
 CUTOFF = 10
 #: Predictions kept, about 300 bytes each. The oldest are dropped, and the next plays of their members are not counted.
 MAX_MEMBERS = 262_144
@@ -32,28 +35,41 @@ _FIRST_MEMBERS = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Predictions: items i32[N, 10] (-1 padded), likeliest label of each head i16[N, M], bundle i32[N] (-1: no prediction)."""
+    """Predictions, one a row. In one array, because they are looked up, compared and kept in every micro-batch.
 
-    items: NDArray[np.int32]
-    labels: NDArray[np.int16]
-    bundle: NDArray[np.int32]
+    Shape: values i32[N, 10 + M + 1]. ``items`` [N, 10] (-1 padded), ``labels`` [N, M] the likeliest one of each head, and
+    ``bundle`` [N] (-1: no prediction) are views of it.
+    """
+
+    values: NDArray[np.int32]
 
     @classmethod
     def empty(cls, num: int, num_heads: int) -> Predictions:
         """``num`` rows without a prediction."""
-        return cls(
-            np.full((num, CUTOFF), -1, dtype=np.int32),
-            np.full((num, num_heads), -1, dtype=np.int16),
-            np.full(num, -1, dtype=np.int32),
-        )
+        return cls(np.full((num, CUTOFF + num_heads + 1), -1, dtype=np.int32))
+
+    @property
+    def items(self) -> NDArray[np.int32]:
+        """The rows of the items, best first."""
+        return self.values[:, :CUTOFF]
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """The likeliest label of each head."""
+        return self.values[:, CUTOFF:-1]
+
+    @property
+    def bundle(self) -> NDArray[np.int32]:
+        """The numbers of the bundles that made them."""
+        return self.values[:, -1]
 
     def take(self, rows: NDArray[np.int64]) -> Predictions:
         """The predictions at ``rows``."""
-        return Predictions(self.items[rows], self.labels[rows], self.bundle[rows])
+        return Predictions(self.values[rows])
 
     def put(self, rows: NDArray[np.int64], other: Predictions) -> None:
         """Writes ``other`` to ``rows``."""
-        self.items[rows], self.labels[rows], self.bundle[rows] = other.items, other.labels, other.bundle
+        self.values[rows] = other.values
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +85,8 @@ class LastPredictions:
 
     def __init__(self, num_heads: int, max_members: int = MAX_MEMBERS) -> None:
         self._num_heads, self._max_members = num_heads, max_members
-        self._kept = Predictions.empty(min(_FIRST_MEMBERS, max_members), num_heads)
+        #: The last row is nobody's and stays empty: a member without a prediction has it.
+        self._kept = Predictions.empty(min(_FIRST_MEMBERS, max_members) + 1, num_heads)
         self._slot: dict[MemberKey, int] = {}
         self._owner: list[MemberKey | None] = []
         self._next = 0
@@ -84,10 +101,7 @@ class LastPredictions:
 
     def find(self, members: Sequence[MemberKey]) -> Predictions:
         """The last prediction of each member."""
-        slots = np.array([self._slot.get(member, -1) for member in members], dtype=np.int64)
-        found = self._kept.take(np.maximum(slots, 0))
-        found.bundle[slots < 0] = -1
-        return found
+        return self._kept.take(np.array([self._slot.get(member, -1) for member in members], dtype=np.int64))
 
     def keep(self, members: Sequence[MemberKey], predictions: Predictions) -> None:
         """Replaces the members' predictions."""
@@ -117,10 +131,10 @@ class LastPredictions:
         return slot
 
     def _grow(self, slot: int) -> None:
-        held = len(self._kept.bundle)
+        held = len(self._kept.values) - 1
         if slot >= held:
-            grown = Predictions.empty(min(2 * held, self._max_members), self._num_heads)
-            grown.put(np.arange(held), self._kept)
+            grown = Predictions.empty(min(2 * held, self._max_members) + 1, self._num_heads)
+            grown.values[:held] = self._kept.values[:held]
             self._kept = grown
 
 
@@ -132,9 +146,18 @@ class PredictionTracker:
         self._names = tuple(head.name for head in domain.heads)
         self._metrics = metrics
         self._last = LastPredictions(len(self._heads), max_members)
-        self._common = [CommonLabels(head.num_labels) for head in domain.heads]
+        self._common = CommonLabels([head.num_labels for head in domain.heads])
         self._bundles: dict[int, str] = {}
         self._number, self._next_number = -1, 0
+        self._last_series: tuple[str, list[_Series]] = "", []
+
+    def compile(self) -> None:
+        """Compiles what :meth:`count` calls: seconds where numba's cache is empty."""
+        common, values = self._common, Predictions.empty(0, len(self._heads)).values
+        row, hit = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
+        observed, sums = np.zeros((0, common.first[-1]), dtype=np.bool_), np.zeros((0, 0))
+        add_judged(values, 0, row, observed, common.first, common.commonest, hit, hit, row, sums)
+        add_labels(observed, row, row)
 
     def bundle_number(self, bundle: str) -> int:
         """The number that represents a bundle in predictions."""
@@ -154,8 +177,8 @@ class PredictionTracker:
 
     def previous(self, batch: BatchRows, predicted: Predictions) -> Predictions:
         """For every row the prediction before its play: that of the member's previous row in the batch, else the one kept."""
-        first = np.array(batch.first_row, dtype=np.int64)
-        found = predicted.take(np.arange(len(batch)) - 1)  # wrong in the first row of each run, which is replaced below
+        found = Predictions(np.empty_like(predicted.values))
+        found.values[1:] = predicted.values[:-1]  # wrong in the first row of each run, which is replaced below
         before = self._last.find([run.member for run in batch.runs])
         newest: dict[MemberKey, int] = {}
         for i, (run, first_row) in enumerate(zip(batch.runs, batch.first_row, strict=True)):
@@ -163,7 +186,7 @@ class PredictionTracker:
             if row is not None:
                 before.put(np.array([i]), predicted.take(np.array([row])))
             newest[run.member] = first_row + run.num_outputs - 1
-        found.put(first, before)
+        found.put(np.array(batch.first_row, dtype=np.int64), before)
         self._last.keep(list(newest), predicted.take(np.array(list(newest.values()), dtype=np.int64)))
         return found
 
@@ -173,60 +196,53 @@ class PredictionTracker:
         counts_of: NDArray[np.int64],
         predicted: Predictions,
         item_row: NDArray[np.int64],
-        observed_labels: Sequence[NDArray[np.bool_]],
+        observed_labels: NDArray[np.bool_],
         reference_hits: ReferenceHits,
         ts_s: NDArray[np.float64],
     ) -> None:
         """Compares plays with what was ``predicted`` for them, and counts the results. Plays without a prediction do not count.
 
-        Shapes: counts_of i64[N] which of ``counts_list`` a play counts in; item_row i64[N]; observed_labels bool[N, L_i] per
-        head, all false where unknown; ts_s f64[N] event times.
+        Shapes: counts_of i64[N] which of ``counts_list`` a play counts in; item_row i64[N]; observed_labels bool[N, S] of all
+        heads side by side, those of a head all false where unknown; ts_s f64[N] event times.
         """
-        for number in np.unique(predicted.bundle[predicted.bundle >= 0]).tolist():
-            rows = np.flatnonzero(predicted.bundle == number)
-            sums = _Sums(counts_list, counts_of[rows])
-            self._count(
-                sums, self._bundles[number], predicted.take(rows), item_row[rows], [t[rows] for t in observed_labels]
+        commonest = self._common.commonest
+        for number in set(predicted.bundle.tolist()) - {-1}:
+            series = self._series(self._bundles[number])
+            sums = np.zeros((len(counts_list), len(series)))
+            add_judged(
+                predicted.values,
+                number,
+                item_row,
+                observed_labels,
+                self._common.first,
+                commonest,
+                reference_hits.popular,
+                reference_hits.markov,
+                counts_of,
+                sums,
             )
-            sums.add(self._metrics.judged_popular_hits, self._bundles[number], values=reference_hits.popular[rows])
-            sums.add(self._metrics.judged_markov_hits, self._bundles[number], values=reference_hits.markov[rows])
-        for common, observed in zip(self._common, observed_labels, strict=True):
-            common.add(observed, ts_s)
+            for counts, amounts in zip(counts_list, sums.tolist(), strict=True):
+                for (counter, labels), amount in zip(series, amounts, strict=True):
+                    counts.add(counter, *labels, amount=amount)
+        self._common.add(observed_labels, ts_s)
 
-    def _count(
-        self,
-        sums: _Sums,
-        bundle: str,
-        predicted: Predictions,
-        item_row: NDArray[np.int64],
-        observed_labels: Sequence[NDArray[np.bool_]],
-    ) -> None:
+    def _series(self, bundle: str) -> list[_Series]:
+        """The series of a bundle, in the order of the sums of :mod:`intentrec_core.kernels.judged`."""
         metrics = self._metrics
         metrics.judges(bundle, self._names)
-        found = (predicted.items == item_row[:, None]) & (item_row > 0)[:, None]
-        hit = found.any(axis=1)
-        sums.add(metrics.judged_plays, bundle, values=np.ones(len(item_row)))
-        sums.add(metrics.judged_hits, bundle, values=hit)
-        sums.add(metrics.judged_reciprocal_ranks, bundle, values=hit / (1.0 + found.argmax(axis=1)))
-        for column, (name, observed) in enumerate(zip(self._names, observed_labels, strict=True)):
-            label = predicted.labels[:, column].astype(np.int64)
-            known = observed.any(axis=1) & (label >= 0)
-            right = known & observed[np.arange(len(label)), label]
-            sums.add(metrics.judged_intents, bundle, name, values=known)
-            sums.add(metrics.judged_intents_right, bundle, name, values=right)
-            commonest = self._common[column].commonest
-            if commonest is not None:
-                sums.add(metrics.judged_popular_intents_right, bundle, name, values=known & observed[:, commonest])
-
-
-class _Sums:
-    """Adds sums over plays to the counts that each play belongs to."""
-
-    def __init__(self, counts_list: Sequence[DeferredCounts], counts_of: NDArray[np.int64]) -> None:
-        self._counts_list, self._counts_of = counts_list, counts_of
-
-    def add(self, counter: Counter, *labels: str, values: NDArray[np.float64] | NDArray[np.bool_]) -> None:
-        """Shape: values [N]."""
-        amounts = np.bincount(self._counts_of, weights=values, minlength=len(self._counts_list))
-        for counts, amount in zip(self._counts_list, amounts.tolist(), strict=True):
-            counts.add(counter, *labels, amount=amount)
+        if self._last_series[0] == bundle:
+            return self._last_series[1]
+        of_bundle = (
+            metrics.judged_plays,
+            metrics.judged_hits,
+            metrics.judged_reciprocal_ranks,
+            metrics.judged_popular_hits,
+            metrics.judged_markov_hits,
+        )
+        of_head = (metrics.judged_intents, metrics.judged_intents_right, metrics.judged_popular_intents_right)
+        series = [
+            *((counter, (bundle,)) for counter in of_bundle),
+            *((counter, (bundle, name)) for name in self._names for counter in of_head),
+        ]
+        self._last_series = bundle, series
+        return series

@@ -11,7 +11,7 @@ import numpy as np
 from index.base import PAD_ROW
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.history.history import Outcome
-from stream.pipeline.live_quality.labels import observed_labels_of
+from stream.pipeline.live_quality.labels import ObservedLabels
 from stream.pipeline.live_quality.markov_reference import MarkovReference
 from stream.pipeline.live_quality.popular_reference import PopularReference
 from stream.pipeline.live_quality.predictions import CUTOFF, Predictions, PredictionTracker, ReferenceHits
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from stream.bundles.serving import Serving
     from stream.ops.metrics import Metrics
     from stream.pipeline.answered_rows import AnsweredRows
+
+
+#: Looked up once: an attribute of an enum costs as much as the comparison itself.
+_APPENDED, _INSERTED = Outcome.APPENDED, Outcome.INSERTED
 
 
 class PredictionScorer:
@@ -36,11 +40,13 @@ class PredictionScorer:
         self._popular: PopularNow | None = None
         self._popular_reference = PopularReference()
         self._markov = MarkovReference(len(serving.vocabulary))
+        self._labels = ObservedLabels(serving)
         self._tracker: PredictionTracker = PredictionTracker(serving.domain, metrics)
         if before is None:
             self._popular = _popular_of(serving)  # slow, so it is done before the worker is ready
             self._popular_reference.compile()  # so are these
             self._markov.compile()
+            self._tracker.compile()
         elif serving.extends(before._serving) or before._serving.extends(serving):
             self._popular = before.popular.sharing_plays(serving.popularity)
             self._markov = before._markov
@@ -62,23 +68,25 @@ class PredictionScorer:
         """Scores the prediction before each appended play into its partition's counts; then adds the plays to the references."""
         serving, batch, ranked = self._serving, answered.rows, answered.ranked
         predicted = Predictions.empty(len(batch), len(serving.domain.heads))
-        # Rows of items that are new to the bundle mean nothing to the next one: such an item is a miss, as if unknown.
-        known = ranked.rows[:, :CUTOFF] < len(serving.vocabulary)
-        predicted.items[:] = np.where(known, ranked.rows[:, :CUTOFF], PAD_ROW)
+        predicted.items[:] = ranked.rows[:, :CUTOFF]
+        if len(answered.items.titles) > len(serving.vocabulary):
+            # Rows of items that are new to the bundle mean nothing to the next one: such an item is a miss, as if unknown.
+            predicted.items[predicted.items >= len(serving.vocabulary)] = PAD_ROW
+        labels = predicted.labels
         for m, head in enumerate(answered.encoded.heads):
-            predicted.labels[:, m] = head.argmax(axis=1)
+            labels[:, m] = head.argmax(axis=1)
         predicted.bundle[~answered.coalescing.unanswered] = self._tracker.bundle_number(serving.version)
         previous = self._tracker.previous(batch, predicted)
-        appended: list[tuple[int, int]] = []
-        inserted_items: list[str] = []
-        inserted_ms: list[int] = []
+        item_rows, appended = batch.item_row.tolist(), list[tuple[int, int]]()
+        appended_plays, inserted_plays = list[tuple[int, float]](), list[tuple[int, float]]()
         for number, (partition, rows) in enumerate(zip(answered.partitions, answered.rows_of, strict=True)):
             for answer, row in zip(partition.answers, rows, strict=True):
-                if answer.outcome is Outcome.APPENDED:
+                if answer.outcome is _APPENDED:
                     appended.append((row, number))
-                elif answer.outcome is Outcome.INSERTED:
-                    inserted_items.append(answer.play.item_id)
-                    inserted_ms.append(answer.play.ts_ms)
+                    appended_plays.append((item_rows[row], answer.play.ts_ms / 1000.0))
+                elif answer.outcome is _INSERTED:
+                    # Its row is the newest play's.
+                    inserted_plays.append((serving.vocabulary.row(answer.play.item_id), answer.play.ts_ms / 1000.0))
         added, partition_of = np.array(appended, dtype=np.int64).reshape(-1, 2).T
         has_prediction = previous.bundle[added] >= 0
         scored, partition_of = added[has_prediction], partition_of[has_prediction]
@@ -97,14 +105,12 @@ class PredictionScorer:
                 markov=self._markov.hits(item_row, last, CUTOFF, window, hidden.lists),
             )
             ts_s = batch.plays["ts_ms"][scored] / 1000.0
-            observed_labels = observed_labels_of(batch, scored, serving)
+            observed_labels = self._labels.of(batch, scored)
             self._tracker.count(
                 answered.counts, partition_of, previous.take(scored), item_row, observed_labels, hits, ts_s
             )
         self._markov.learn(batch, added, last_rows, serving)
-        inserted_rows = np.array([serving.vocabulary.row(item_id) for item_id in inserted_items], dtype=np.int64)
-        ts_ms = np.concatenate([batch.plays["ts_ms"][added], np.array(inserted_ms, dtype=np.int64)])
-        self.popular.add(np.concatenate([batch.item_row[added], inserted_rows]), ts_ms / 1000.0)
+        self.popular.add(appended_plays + inserted_plays)
 
 
 def _popular_of(serving: Serving) -> PopularNow:

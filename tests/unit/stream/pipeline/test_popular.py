@@ -21,7 +21,7 @@ def rows_of(
 def test_a_bundle_s_counts_and_live_plays_add_up() -> None:
     popular = PopularNow(np.array([0, 5, 3, 1, 0], dtype=np.float32), 0.0)
     assert rows_of(popular) == [1, 2, 3]
-    popular.add(np.repeat(4, 2000), np.full(2000, 10.0))
+    popular.add([(4, 10.0)] * 2000)
     assert rows_of(popular) == [4, 1, 2]
 
 
@@ -53,14 +53,14 @@ def test_several_labels_of_an_item_count_with_their_sum() -> None:
 
 def test_plays_counted_by_a_bundle_expire_after_the_week() -> None:
     popular = PopularNow(np.array([0, 5, 0, 0], dtype=np.float32), 0.0)
-    popular.add(np.array([2]), np.array([WEEK_S + 1]))
+    popular.add([(2, WEEK_S + 1)])
     assert popular.window.top(3) == [2]
     assert rows_of(popular, k=1) == [2]
 
 
 def test_a_play_of_the_bundle_counts_as_much_as_a_live_one_also_for_the_next_bundle() -> None:
     popular = PopularNow(np.array([0, 5, 0], dtype=np.float32), 0.0)
-    popular.add(np.repeat(2, 6), np.full(6, 10.0))
+    popular.add([(2, 10.0)] * 6)
     for one in (popular, popular.sharing_plays(np.array([0, 9, 0, 0], dtype=np.float32))):
         assert rows_of(one, k=2) == [2, 1]
 
@@ -70,7 +70,7 @@ def test_the_counts_of_a_bundle_without_a_time_are_not_used() -> None:
     assert popular.window.top(3) == []
     assert rows_of(popular)[0] == 1  # its own counts still make a list
     popular = popular.sharing_plays(np.array([0, 0, 5, 0], dtype=np.float32))
-    popular.add(np.array([3]), np.array([10.0]))
+    popular.add([(3, 10.0)])
     assert rows_of(popular) == [2, 3, 1]
 
 

@@ -45,6 +45,17 @@ def test_no_session_of_another_context_is_the_one_before() -> None:
     assert before.held.tolist() == [False, True, False, True]
 
 
+def test_a_session_that_an_evicted_play_opened_has_no_opener_and_no_number_of_plays() -> None:
+    ts_ms = np.array([50, 60, 2 * GAP_MS, 2 * GAP_MS + 5])
+    starts = session_starts(ts_ms, np.array([0]), np.array([10]), GAP_MS, np.arange(4))
+    assert starts.start_ms.tolist() == [10, 10, 2 * GAP_MS, 2 * GAP_MS]
+    assert starts.opener.tolist() == [-1, -1, 2, 2]
+    assert starts.before.held.tolist() == [False, False, True, True]
+    assert starts.before.start_ms[2:].tolist() == [10, 10]
+    assert starts.before.end_ms[2:].tolist() == [60, 60]
+    assert starts.before.num_plays[2:].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_starts_equal_those_of_the_history(world: TinyWorld, seed: int) -> None:
     rng, history, clock_s = random.Random(seed), History(), 0.0

@@ -13,7 +13,7 @@ from stream.bundles.serving import Serving
 from stream.pipeline.batch_rows import BatchRows, lay_out
 from stream.pipeline.folding import ContextRun
 from stream.pipeline.live_quality import labels as observed_labels
-from stream.pipeline.live_quality.labels import observed_labels_of
+from stream.pipeline.live_quality.labels import ObservedLabels
 from tests.worlds.bundle_world import make_serving
 from tests.worlds.tiny_world import TinyWorld
 
@@ -38,10 +38,15 @@ def batch_of(world: TinyWorld, serving: Serving) -> BatchRows:
     return lay_out([runs], world.layout, serving.vocabulary)
 
 
+def labels_by_head(batch: BatchRows, rows: np.ndarray, serving: Serving) -> dict[str, np.ndarray]:
+    heads = serving.domain.heads
+    parts = np.split(ObservedLabels(serving).of(batch, rows), serving.domain.label_offsets[1:], axis=1)
+    return {head.name: part for head, part in zip(heads, parts, strict=True)}
+
+
 def test_the_observed_labels_of_each_head_are_those_of_the_play(world: TinyWorld, serving: Serving) -> None:
     rows = np.array([0, 1, 2, 3, 5])  # items 8, 3 again, 20, an unknown one; the unknown one of the other member
-    heads = [head.name for head in serving.domain.heads]
-    found = dict(zip(heads, observed_labels_of(batch_of(world, serving), rows, serving), strict=True))
+    found = labels_by_head(batch_of(world, serving), rows, serving)
     discovered = [[True, False], [False, True], [True, False], [True, False], [True, False]]
     assert found["action"].tolist() == discovered, "the third play is of the first one's item"
     short, middle, long, unknown = [True, False, False], [False, True, False], [False, False, True], [False] * 3
@@ -65,8 +70,7 @@ def test_labels_of_heads_without_earlier_plays_are_read_from_the_play_and_are_th
     names = [head.name for head in of_events.domain.heads]
     assert names == ["length", "genre", "age"]
     batch, rows = batch_of(world, serving), np.arange(6)
-    all_heads = [head.name for head in serving.domain.heads]
-    expected = dict(zip(all_heads, observed_labels_of(batch, rows, serving), strict=True))
+    expected = labels_by_head(batch, rows, serving)
     monkeypatch.delattr(observed_labels, "_dynamic_codes")
-    for name, found in zip(names, observed_labels_of(batch, rows, of_events), strict=True):
+    for name, found in labels_by_head(batch, rows, of_events).items():
         np.testing.assert_array_equal(found, expected[name])
