@@ -80,8 +80,9 @@ class Retrieval:
     ) -> None:
         self._serving, self._k, self._probe, self._keeps_queries = serving, k, probe, keeps_queries
         self._counted: tuple[tuple[object, ...], CountedIndex] | None = None
-        #: The masks of the newest filters, as the filters keep them, by the member's values.
-        self._filters, self._masks = serving.filters, dict[_Values, Mask | None]()
+        self._filters = serving.filters
+        #: The masks of these filters, the newest, as they keep them, by the member's values.
+        self._masks = dict[_Values, Mask | None]()
         self._betas = np.float32(beta) * serving.label_betas
         domain = serving.domain
         self._layout = EventLayout(domain)
