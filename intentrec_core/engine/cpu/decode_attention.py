@@ -112,7 +112,7 @@ def _four_heads(q: Any, k_GUP: Any, keys: int, depth: int, head: int, group: int
 
 @compiled
 def _shared_scores(q: Any, k_GUP: Any, first: int, end: int, depth: int, num_sharing: int, scores_HC: Any) -> None:
-    """Inner products of a query with the keys of the same groups, each of which ``num_sharing`` heads share."""
+    """As :func:`_scores`, where ``num_sharing`` neighbouring heads have the same keys."""
     width = k_GUP.shape[1]
     for group in range(first // GROUP, (end + GROUP - 1) // GROUP):
         for shared in range(width // depth):
@@ -249,7 +249,7 @@ def _mix_shared_others(weights_HC: Any, v_CU: Any, first: int, end: int, num_sha
 
 @compiled
 def _mix_shared(weights_HC: Any, v_CU: Any, first: int, end: int, num_sharing: int, out: Any) -> None:
-    """Weighted sums of the values, each of which ``num_sharing`` heads share."""
+    """As :func:`_mix`, where ``num_sharing`` neighbouring heads have the same values."""
     num_heads = weights_HC.shape[0]
     depth = out.shape[0] // num_heads
     if depth % NUM_LANES:

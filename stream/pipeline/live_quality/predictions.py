@@ -85,7 +85,7 @@ class LastPredictions:
 
     def __init__(self, num_heads: int, max_members: int = MAX_MEMBERS) -> None:
         self._num_heads, self._max_members = num_heads, max_members
-        #: The last row is nobody's and stays empty: a member without a prediction has it.
+        #: The last row stays empty. Members without a prediction are given this row.
         self._kept = Predictions.empty(min(_FIRST_MEMBERS, max_members) + 1, num_heads)
         self._slot: dict[MemberKey, int] = {}
         self._owner: list[MemberKey | None] = []

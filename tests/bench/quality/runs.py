@@ -1,8 +1,8 @@
 """One run: made once, and kept under a hash of data, domain, tasks, configuration, code and seed.
 
-The hash of the code is of what it does: comments, docstrings and layout may change without a new run. Code that was seen to
-answer as earlier code did has the hash of that (:mod:`tests.bench.quality.same_answers`). The hash of the tasks is of which plays
-are asked and what is known at each of them, not of a protocol's name.
+The hash of the code is of what it does: comments, docstrings and layout may change without a new run. If changed
+code gives the same answers as earlier code, it keeps the earlier hash (:mod:`tests.bench.quality.same_answers` checks that). The
+hash of the tasks is of which plays are asked and what is known at each of them, not of a protocol's name.
 """
 
 from __future__ import annotations
