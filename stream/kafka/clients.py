@@ -5,20 +5,23 @@ clients.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownError, UnsupportedVersionError
 
 from intentrec_core.errors import BrokerError
+from stream.kafka.cancelled_starts import close_cancelled_starts
 from stream.kafka.header_names import read_any_header_name
 from stream.kafka.known_nodes import wait_for_nodes
 from stream.kafka.topics import MAX_PLAY_RECORD_BYTES
 
 if TYPE_CHECKING:
+    from aiokafka.client import AIOKafkaClient
+
     from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -32,11 +35,12 @@ CLOSE_DEADLINE_S = 2.0
 def consumer_options(settings: Settings, name: str) -> dict[str, Any]:
     """The options of every AIOKafkaConsumer of this project: connection, client id, committed records only, no auto-commit.
 
-    ``name`` is appended to the app id in the client id. As a side effect, consumers of this process accept any header name, and
-    wait for a broker that lists no node yet.
+    ``name`` is appended to the app id in the client id. As a side effect, consumers of this process accept any header name, wait
+    for a broker that lists no node yet, and leave no connection open where their start is cancelled.
     """
     read_any_header_name()
     wait_for_nodes()
+    close_cancelled_starts()
     return {
         **settings.connection(),
         "client_id": f"{settings.app_id}-{name}",
@@ -59,6 +63,7 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
 
     Raises: BrokerError when the broker cannot be reached.
     """
+    close_cancelled_starts()
     for idempotent in {"auto": (True, False), "on": (True,), "off": (False,)}[settings.transactions]:
         producer = AIOKafkaProducer(
             **settings.connection(),
@@ -85,7 +90,7 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
     )
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def closed_on_failure(consumer: AIOKafkaConsumer) -> AsyncIterator[None]:
     """Around what a consumer begins with: it is closed where that fails or is cancelled."""
     try:
@@ -107,7 +112,7 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
     if not done or stopping.cancelled() or stopping.exception() is not None:
         logger.debug("a consumer did not stop cleanly: %r", stopping)
         stopping.cancel()
-        await consumer._client.close()
+        await _close_connections(consumer._client)
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
@@ -118,8 +123,16 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
     if not done:
         # stop() waits for batches that cannot be delivered. Failing these batches lets it finish in the background.
         producer._message_accumulator.fail_all(BrokerError("the producer was closed"))
-    elif stopping.cancelled() or stopping.exception() is not None:
+    if not done or stopping.cancelled() or stopping.exception() is not None:
         logger.debug("a producer did not stop cleanly: %r", stopping)
+        await _close_connections(producer.client)
+
+
+async def _close_connections(client: AIOKafkaClient) -> None:
+    """Closes every connection of a client. One with data that its broker does not take is not waited for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_DEADLINE_S):
+            await client.close()
 
 
 def mark_retrieved(future: asyncio.Future[Any]) -> None:

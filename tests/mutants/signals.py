@@ -105,6 +105,27 @@ SIGNALS = (
         ("tests/unit/stream/kafka/test_clients.py",),
     ),
     Mutant(
+        "the first connection of a client whose start is cancelled stays open",
+        (Edit("stream/kafka/cancelled_starts.py", "            connection.close()\n", "            pass\n"),),
+        ("tests/unit/stream/kafka/test_cancelled_starts.py",),
+    ),
+    Mutant(
+        "a producer that does not stop stays connected",
+        (Edit("stream/kafka/clients.py", "        await _close_connections(producer.client)\n", ""),),
+        ("tests/unit/stream/kafka/test_clients.py",),
+    ),
+    Mutant(
+        "closing a client waits for data that its broker does not take",
+        (
+            Edit(
+                "stream/kafka/clients.py",
+                "        async with asyncio.timeout(CLOSE_DEADLINE_S):\n            await client",
+                "        if True:\n            await client",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_clients.py",),
+    ),
+    Mutant(
         "a client that knows no node fails an assertion",
         (Edit("stream/kafka/known_nodes.py", "if client.get_random_node() is None:", "if False:"),),
         ("tests/unit/stream/kafka/test_known_nodes.py",),

@@ -10,7 +10,7 @@ import pytest
 from stream.bundles import announcements
 from stream.bundles.announcements import AnnouncementFollower
 from stream.kafka import clients
-from stream.kafka.clients import close_consumer, consumer_options, start_producer
+from stream.kafka.clients import close_consumer, close_producer, consumer_options, start_producer
 from stream.settings import Settings
 
 
@@ -39,6 +39,37 @@ def test_a_consumer_that_stops_badly_is_closed_and_cancels_nobody() -> None:
         await close_consumer(consumer)
         assert consumer.closed
 
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("how", ["hangs", "fails", "is cancelled"])
+def test_a_producer_that_stops_badly_is_disconnected(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    class Producer:
+        failed: BaseException | None = None
+        closed = False
+
+        def __init__(self) -> None:
+            self._message_accumulator = self.client = self
+
+        async def stop(self) -> None:
+            if how == "hangs":
+                await asyncio.sleep(3600)
+            raise ValueError if how == "fails" else asyncio.CancelledError
+
+        def fail_all(self, error: BaseException) -> None:
+            self.failed = error
+
+        async def close(self) -> None:
+            self.closed = True
+            await asyncio.sleep(3600)  # a connection whose broker takes no data
+
+    async def scenario() -> None:
+        producer = Producer()
+        await close_producer(producer)
+        assert producer.closed
+        assert (producer.failed is not None) == (how == "hangs")
+
+    monkeypatch.setattr(clients, "CLOSE_DEADLINE_S", 0.01)
     asyncio.run(scenario())
 
 
