@@ -43,7 +43,7 @@ BARS = (
     Bar("few_p50_ms", "latency", "p50 end-to-end latency at 200 plays/s, ms", 10, True),
     Bar("p99_over_passthrough", "latency", "p99 end-to-end latency at half capacity, against pass-through at that rate", 2, True),
     Bar("p99_over_p50", "latency", "p99 end-to-end latency against its own p50", 3, True),
-    Bar("p99_swap_over_steady", "latency", "p99 during a weight swap against steady", 2, True),
+    Bar("p99_swap_over_steady", "latency", "p99 during a weight swap against steady", 1.5, True),
     Bar("event_after_topic_p99_ms", "gateway", "p99 from the list on the topic to its event on a stream, ms", 10, True),
     Bar("users_1m_over_1k", "worker", "plays/s of the same 1,000 members with 1,000,000 known, against 1,000 known", 0.9),
     Bar("kv_int8_members_over_float32_256", "engine", "members in the same memory at 256 plays, int8 against float32", 3.5),

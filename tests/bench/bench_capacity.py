@@ -37,8 +37,10 @@ INPUTS: Mapping[str, tuple[float, str]] = {
     "changelog_bytes": (166, "bytes written to the changelog a play: bench recovery"),
     "history_bytes_per_play": (31, "bytes in memory a play held: bench recovery"),
     "restore_plays_per_s": (1.0e6, "plays restored a second and core: bench recovery"),
-    "bytes_per_kv": (4, "4: float32 as on CPUs; 2: half precision as on GPUs"),
-    "kv_heads_share": (1, "heads of keys and values over heads; 0.25: one for four"),
+    "kv_bytes_per_play": (5_126, "keys and values of a play held, float32, on a CPU: bench engine"),
+    "small_kv_bytes_per_play": (366, "the same in int8 with one head for four: bench engine"),
+    "gpu_kv_bytes_per_play": (2_560, "the same in half precision, on a GPU"),
+    "gpu_small_kv_bytes_per_play": (640, "the same in half precision with one head for four"),
     # the machines
     "cores_per_worker": (16, "cores of a worker's machine"),
     "worker_memory_gb": (128, "memory of it"),
@@ -62,9 +64,28 @@ MEASURED = {
     "history_bytes_per_play": ("recovery", "memory_bytes_per_play"),
     "restore_plays_per_s": ("recovery", "plays_per_cpu_s"),
     "gpu_plays_per_s": ("gpu", "gpu_plays_per_s"),
+    "kv_bytes_per_play": ("engine", "kv_bytes_a_member_256"),
+    "small_kv_bytes_per_play": ("engine", "kv_heads_1_int8_bytes_a_member_256"),
 }
-#: Attention layers that cache keys and values at 2 + 2 layers: the short-term one, two and two.
-CACHED_LAYERS, WIDTH = 5, 128
+#: Figures of a history that are of so many plays of a member.
+_PLAYS_OF_A_FIGURE = {"kv_bytes_per_play": 256, "small_kv_bytes_per_play": 256}
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A way to run workers: what its column is called, and the input that says what a cached play takes."""
+
+    title: str
+    kv_bytes_per_play: str
+    on_gpu: bool = False
+
+
+SYSTEMS = {
+    "cpu": System("CPU", "kv_bytes_per_play"),
+    "cpu_small": System("CPU, small", "small_kv_bytes_per_play"),
+    "gpu": System("GPUs", "gpu_kv_bytes_per_play", on_gpu=True),
+    "gpu_small": System("GPUs, small", "gpu_small_kv_bytes_per_play", on_gpu=True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +97,12 @@ class Plan:
 
 
 def measure(options: BenchOptions) -> Figures:
-    """Prints inputs, the plan on CPUs and on GPUs, the first walls and what a lost worker does."""
+    """Prints inputs, the plan of each system, its first walls and what a lost worker does."""
     inputs, sources = load_inputs(options.inputs or {})
     for name, value in inputs.items():
         print(f"  {name:<28} {value:>14,.6g}  {INPUTS[name][1]}{sources.get(name, '')}")
-    plans = {"cpu": plan(inputs, on_gpu=False), "gpu": plan(inputs, on_gpu=True)}
-    print(f"\n  {'':<28} {'CPU only':>14} {'with GPUs':>14}")
+    plans = {name: plan(inputs, system) for name, system in SYSTEMS.items()}
+    print(f"\n  {'':<28} " + " ".join(f"{system.title:>14}" for system in SYSTEMS.values()))
     for name in plans["cpu"].figures:
         print(f"  {name:<28} " + " ".join(f"{p.figures[name]:>14,.5g}" for p in plans.values()))
     for kind, made in plans.items():
@@ -93,8 +114,7 @@ def measure(options: BenchOptions) -> Figures:
     )
     return {
         **{f"{kind}_{name}": round(value, 4) for kind, made in plans.items() for name, value in made.figures.items()},
-        "first_wall_cpu": plans["cpu"].walls[0][1],
-        "first_wall_gpu": plans["gpu"].walls[0][1],
+        **{f"first_wall_{kind}": made.walls[0][1] for kind, made in plans.items()},
         "lost_worker_caught_up_s": lost["caught_up_s"] if math.isfinite(lost["caught_up_s"]) else "never",
     }
 
@@ -114,7 +134,7 @@ def load_inputs(given: Mapping[str, float]) -> tuple[dict[str, float], dict[str,
     for name, (bench, key) in MEASURED.items():
         measured = _newest(bench, key)
         if measured is not None:
-            inputs[name], sources[name] = measured[0], f" ({measured[1]})"
+            inputs[name], sources[name] = measured[0] / _PLAYS_OF_A_FIGURE.get(name, 1), f" ({measured[1]})"
     return {**inputs, **given}, {name: source for name, source in sources.items() if name not in given}
 
 
@@ -125,13 +145,11 @@ def _newest(bench: str, key: str) -> tuple[float, str] | None:
     return (float(found[-1][key]), f"measured {found[-1]['date']}") if found else None
 
 
-def plan(inputs: Mapping[str, float], *, on_gpu: bool) -> Plan:
+def plan(inputs: Mapping[str, float], system: System) -> Plan:
     """Machines for a load: each resource by itself, then the largest demand decides."""
-    i = inputs
+    i, on_gpu = inputs, system.on_gpu
     plays, usable = i["plays_per_s"], i["headroom"]
-    kv_bytes = (
-        i["plays_cached"] * CACHED_LAYERS * 2 * WIDTH * (2 if on_gpu else i["bytes_per_kv"]) * i["kv_heads_share"]
-    )
+    kv_bytes = i["plays_cached"] * i[system.kv_bytes_per_play]
     kv_total = i["members"] * i["active_share"] * kv_bytes
     histories = i["members"] * i["plays_cached"] * i["history_bytes_per_play"]
     delivery_cores = plays / (i["delivery_plays_per_core_s"] * usable)

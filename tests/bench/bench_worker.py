@@ -4,7 +4,9 @@ Every row is a process of its own on one Apache Kafka, reads the same plays, and
 it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) are the rows, ``stages``, ``judge`` and ``batches``.
 
     worker            intentrec worker, model of width 128, 2 + 2 layers, 10,000 items, 1,000 members with 256 plays each
-    users_1m          the same with 999,000 more members known
+    two_threads       the same with two threads of inference
+    two_workers       two workers with one thread each, which share the partitions
+    users_1m          a worker with 999,000 more members known
     passthrough       (d) our topology, all guarantees, no model, three outputs; passthrough_32 on 32 partitions
     raw               (e) a loop over aiokafka that writes the same bytes
     faust, quix       (b), (c) per event, state and one output, no model; _model: the window recomputed for every play,
@@ -15,6 +17,7 @@ it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) ar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 from dataclasses import dataclass
@@ -47,12 +50,15 @@ class Row:
     warm_plays: int = 8_000
     num_idle: int = 0
     rounds: int = 3
+    processes: int = 1
     threads: tuple[int, ...] = (TORCH_THREADS,)
 
 
 #: In the order in which they run: what is compared stands together.
 ROWS = {
     "worker": Row(arguments=OUR_WORKER, has_model=True, warm_plays=30_000),
+    "two_threads": Row(arguments=OUR_WORKER, has_model=True, warm_plays=30_000, threads=(2,)),
+    "two_workers": Row(arguments=OUR_WORKER, has_model=True, warm_plays=30_000, processes=2),
     # Its state takes minutes to write and to restore: two turns.
     "users_1m": Row(arguments=OUR_WORKER, has_model=True, warm_plays=30_000, num_idle=1_000_000 - NUM_ACTIVE, rounds=2),
     "passthrough": Row(arguments=PASS_THROUGH),
@@ -73,6 +79,7 @@ RATIOS = (
     ("worker_over_plain_faust", "worker", "faust"),
     ("worker_over_faust", "worker", "faust_model"),
     ("worker_over_quix", "worker", "quix_model"),
+    ("two_workers_over_two_threads", "two_workers", "two_threads"),
     ("users_1m_over_1k", "users_1m", "worker"),
     ("passthrough_32_over_4", "passthrough_32", "passthrough"),
     ("passthrough_over_raw", "passthrough", "raw"),
@@ -138,14 +145,18 @@ class Rows:
             num_idle=int(row.num_idle * scale.idle_share),
             bundle=stand.bundle.name if row.arguments == OUR_WORKER else None,
         )
-        environment = stand.environment(settings) | {"OMP_NUM_THREADS": str(threads)}
-        if row.has_model:
-            environment["BENCH_BUNDLE"] = str(stand.bundle)
         python = {"python": quix_python()} if row.in_quix else {}
         count = OutputCount(settings.broker, settings.recommendations_topic, row.num_partitions)
-        with Program(row.arguments, stand.folder / f"{settings.app_id}.log", environment, **python) as program:
+        with contextlib.ExitStack() as stack:
+            programs = []
+            for number in range(row.processes):
+                environment = stand.environment(settings) | {"OMP_NUM_THREADS": str(threads)}
+                if row.has_model:
+                    environment["BENCH_BUNDLE"] = str(stand.bundle)
+                log_path = stand.folder / f"{settings.app_id}-{number}.log"
+                programs.append(stack.enter_context(Program(row.arguments, log_path, environment, **python)))
             return measure_rate(
-                program,
+                programs,
                 count,
                 skip=int(row.warm_plays * scale.warm_share),
                 total=scale.num_plays,

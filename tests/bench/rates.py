@@ -36,7 +36,7 @@ class BenchFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Answers a second in the window, the program's own CPU time an answer, and how long the window was."""
+    """Answers a second in the window, the programs' own CPU time an answer, and how long the window was."""
 
     plays_per_s: float
     cpu_us: float
@@ -130,38 +130,52 @@ class OutputCount:
                 time.sleep(_SAMPLE_S)
 
 
-def measure_rate(program: Program, count: OutputCount, *, skip: int, total: int, seconds: float) -> Rate:
-    """Measures for ``seconds``, beginning when ``skip`` plays are answered, ending early when nearly ``total`` are.
+def measure_rate(programs: Sequence[Program], count: OutputCount, *, skip: int, total: int, seconds: float) -> Rate:
+    """Measures what some programs answer together for ``seconds``, beginning when ``skip`` plays are answered, ending early when
+    nearly ``total`` are.
 
-    Raises: BenchFailed when the program ends, or answers nothing for too long.
+    Raises: BenchFailed when one of them ends, or they answer nothing for too long.
     """
     started_s = time.monotonic()
-    _wait_until_warm(program, count, skip)
-    first, began_s, began_cpu_s = count(), time.monotonic(), program.cpu_s()
+    _wait_until_warm(programs, count, skip)
+    first, began_s, began_cpu_s = count(), time.monotonic(), _cpu_s(programs)
     last, ended_s, cpu_s = first, began_s, began_cpu_s
     while ended_s - began_s < seconds:
         time.sleep(_SAMPLE_S)
-        program.check()
+        _check(programs)
         answered, at_s = count(), time.monotonic()
         if answered > 0.95 * total and last > first:
             break
-        last, ended_s, cpu_s = answered, at_s, program.cpu_s()
+        last, ended_s, cpu_s = answered, at_s, _cpu_s(programs)
     if last == first:
         if first <= 0.95 * total:
-            raise BenchFailed(f"{first} answers of {total}, then none for {seconds:g} s\n{program.log_end()}")
+            raise BenchFailed(f"{first} answers of {total}, then none for {seconds:g} s\n{_log_ends(programs)}")
         # Few plays can all be answered before the first look: then over the whole run, its start included.
         return Rate(first / (began_s - started_s), 1e6 * began_cpu_s / first, began_s - started_s)
     num = last - first
     return Rate(num / (ended_s - began_s), 1e6 * (cpu_s - began_cpu_s) / num, ended_s - began_s)
 
 
-def _wait_until_warm(program: Program, count: OutputCount, skip: int) -> None:
+def _wait_until_warm(programs: Sequence[Program], count: OutputCount, skip: int) -> None:
     done, grew_s = count(), time.monotonic()
     while done < skip:
-        program.check()
+        _check(programs)
         time.sleep(_SAMPLE_S)
         answered, now_s = count(), time.monotonic()
         if answered > done:
             done, grew_s = answered, now_s
         elif now_s - grew_s > _STALLED_S:
-            raise BenchFailed(f"{done} answers of {skip} to warm up with, then none\n{program.log_end()}")
+            raise BenchFailed(f"{done} answers of {skip} to warm up with, then none\n{_log_ends(programs)}")
+
+
+def _check(programs: Sequence[Program]) -> None:
+    for program in programs:
+        program.check()
+
+
+def _cpu_s(programs: Sequence[Program]) -> float:
+    return sum(program.cpu_s() for program in programs)
+
+
+def _log_ends(programs: Sequence[Program]) -> str:
+    return "\n".join(program.log_end() for program in programs)

@@ -61,7 +61,9 @@ FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "worker": (
         ("worker_per_s", "the worker with its model, 10,000 items, 1,000 members with full contexts", "plays/s"),
-        ("users_1m_per_s", "the same with 1,000,000 members known", "plays/s"),
+        ("two_threads_per_s", "the same with two threads of inference", "plays/s"),
+        ("two_workers_per_s", "two workers with one thread each", "plays/s"),
+        ("users_1m_per_s", "one thread, 1,000,000 members known", "plays/s"),
         ("worker_bound_per_s", "its bound, 1 / (1/engine + 1/retrieval + 1/pass-through)", "plays/s"),
         ("passthrough_per_s", "pass-through: the worker without a model, three outputs", "plays/s"),
         ("passthrough_32_per_s", "pass-through with 32 partitions", "plays/s"),
@@ -157,6 +159,10 @@ WHY_MISSED: dict[str, tuple[str, tuple[int, ...]]] = {
         (111,),
     ),
     "p99_over_passthrough": ("half of a burst's rate fills two cores, broker and clients included", (63, 70)),
+    "p99_swap_over_steady": (
+        "while members move, a micro-batch is processed in two halves, one for each bundle",
+        (78,),
+    ),
     "p99_over_p50": ("without any swap, stretches of 12 s had a p99 of 85 to 390 ms on this machine", (63, 78)),
 }
 #: A history row says "AMD EPYC" for both kinds of 2-core machine. These commits were measured on the slower one.

@@ -16,11 +16,12 @@ def numbers(figures: Figures, *names: str) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_worker_is_set_against_its_parts_and_a_plain_agent() -> None:
-    only = ("worker", "stages", "passthrough", "raw", "faust")
+    only = ("worker", "two_workers", "stages", "passthrough", "raw", "faust")
     figures = bench_worker.measure(BenchOptions(quick=True, only=only))
     ratios = numbers(figures, "worker_over_bound", "worker_over_plain_faust", "passthrough_over_raw")
     assert len(ratios) == 3
     assert all(ratio > 0 for ratio in ratios)
+    assert "two_workers_per_s" in figures
     assert "quix_per_s" not in figures
 
 

@@ -48,7 +48,8 @@ the table fills over several sittings; what was not run yet is named below each 
   for IntentRec on MovieLens-100K. Rows with own items or counts, ours and baselines, also choose between that schedule and one of
   6 epochs, which the other rows are not offered; each of their notes gives what the common schedule has on the validation.
 - Trained rows have the same width and layers, not the same number of weights: each note gives its own, with those of the items
-  apart. Without these, V3 has about 1.5 times as many as V1 and twice those of SASRec; "V1 of V3's size" has more layers.
+  apart. Without these, V3 has about 1.5 times as many as V1 and twice those of SASRec; "V1 of V3's size" has more
+  layers, and is stopped after ten epochs without a gain in place of three.
 - For the test, a row is trained again by the same schedule up to the chosen epoch. In a stream, validation and test alike, it is
   refreshed as the trainer does it: three epochs over everything so far, at the trainer's rate, and no gate. Leave-one-out asks
   what the validation chose.

@@ -12,6 +12,7 @@ from tests.bench import bench_capacity, bench_engine, harness
 from tests.bench.__main__ import run
 from tests.bench.bars import BARS, Bar, table
 from tests.bench.harness import BenchOptions, Timing, in_turns
+from tests.bench.report import read_rows
 
 
 def test_a_bar_is_passed_on_its_own_side() -> None:
@@ -82,18 +83,22 @@ MEASURED_ON_A_CORE = {
     "changelog_bytes": 166.0,
     "history_bytes_per_play": 31.0,
     "gpu_plays_per_s": 2.1e6,
+    "kv_bytes_per_play": 5_126.0,
+    "small_kv_bytes_per_play": 366.0,
 }
+CPU, CPU_SMALL = bench_capacity.SYSTEMS["cpu"], bench_capacity.SYSTEMS["cpu_small"]
 
 
 def test_capacity_follows_its_inputs() -> None:
     inputs, _ = bench_capacity.load_inputs(MEASURED_ON_A_CORE)
-    once = bench_capacity.plan(inputs, on_gpu=False)
-    twice = bench_capacity.plan({**inputs, "plays_per_s": 2 * inputs["plays_per_s"]}, on_gpu=False)
+    once = bench_capacity.plan(inputs, CPU)
+    twice = bench_capacity.plan({**inputs, "plays_per_s": 2 * inputs["plays_per_s"]}, CPU)
     assert twice.figures["network_in_gb_s"] == 2 * once.figures["network_in_gb_s"]
     assert twice.figures["brokers"] > once.figures["brokers"]
-    shared = bench_capacity.plan({**inputs, "kv_heads_share": 0.25}, on_gpu=False)
-    assert shared.figures["kv_tb"] == 0.25 * once.figures["kv_tb"]
-    forgetful = bench_capacity.plan({**inputs, "members": 1e6}, on_gpu=False)
+    small = bench_capacity.plan(inputs, CPU_SMALL)
+    assert small.figures["kv_tb"] == pytest.approx(366 / 5_126 * once.figures["kv_tb"])
+    assert small.figures["workers"] < once.figures["workers"]
+    forgetful = bench_capacity.plan({**inputs, "members": 1e6}, CPU)
     assert forgetful.figures["kv_tb"] < once.figures["kv_tb"]
     assert forgetful.walls[0][0] > once.walls[0][0]
 
@@ -101,13 +106,12 @@ def test_capacity_follows_its_inputs() -> None:
 def test_what_capacity_takes_for_measured_a_bench_measures() -> None:
     assert MEASURED_ON_A_CORE.keys() == bench_capacity.MEASURED.keys()
     for name, (bench, key) in bench_capacity.MEASURED.items():
-        source = Path(bench_engine.__file__).with_name(f"bench_{bench}.py").read_text()
-        assert f'"{key}"' in source, name
+        assert any(key in row for row in read_rows(bench)), name
 
 
 def test_a_lost_worker_s_plays_wait_until_its_partitions_are_restored() -> None:
     inputs, _ = bench_capacity.load_inputs({**MEASURED_ON_A_CORE, "plays_per_s": 1e5, "members": 1e6})
-    made = bench_capacity.plan(inputs, on_gpu=False)
+    made = bench_capacity.plan(inputs, CPU)
     lost = bench_capacity.lose_a_worker(inputs, made)
     assert lost["caught_up_s"] >= lost["stalled_s"] >= inputs["session_timeout_s"]
     slower = bench_capacity.lose_a_worker({**inputs, "headroom": 0.6}, made)
