@@ -122,7 +122,7 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON. Heads that share nothing are left out: such a bundle is the same in earlier releases."""
         values = asdict(self)
-        if self.num_kv_heads is None:
+        if self.num_cached_heads == self.num_heads:
             del values["num_kv_heads"]
         return values
 

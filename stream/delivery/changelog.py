@@ -22,7 +22,6 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
 from intentrec_core.errors import BrokerError, Fenced
 from intentrec_core.history.changelog_codec import MARKER_KEY, Marker
-from stream.kafka.cancelled_starts import close_cancelled_starts
 from stream.kafka.clients import close_producer, mark_retrieved
 from stream.kafka.known_nodes import wait_for_nodes
 from stream.kafka.publisher import BATCH_BYTES
@@ -93,7 +92,6 @@ class TransactionalWriter:
         """Raises the producer epoch: the previous owner can no longer commit, and its open transaction is aborted."""
         settings = self._settings
         wait_for_nodes()
-        close_cancelled_starts()
         self._producer = producer = self._make_producer(
             **settings.connection(),
             client_id=f"{settings.app_id}-changelog-{self._partition}",

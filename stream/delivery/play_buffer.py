@@ -81,16 +81,17 @@ class PlayBuffer:
 
         Partitions that have no more than an equal share come first, whole. The others take turns of at least ``MIN_TURN`` plays,
         those first that had their last turn the longest time ago. As no one takes more than its share before them, some plays are
-        always left for a turn.
+        always left for a turn. Where more partitions wait than a micro-batch holds plays, a turn is one play.
         """
         batch: dict[int, list[SourceRecord]] = {}
         left = num_taken = self.num_plays if everything else min(self._max_batch, self.num_plays)
         while left:
             share = left // len(self._waiting)
+            turn = max(MIN_TURN, share) if share else 1
             has_many = {partition: len(queue) > share for partition, queue in self._waiting.items()}
             for partition in sorted(has_many, key=has_many.__getitem__):
                 queue = self._waiting[partition]
-                num = min(max(MIN_TURN, share), left, len(queue))
+                num = min(turn, left, len(queue))
                 batch.setdefault(partition, []).extend(queue.popleft() for _ in range(num))
                 left -= num
                 if not queue:

@@ -1,5 +1,5 @@
 """Kafka clients: the options that all consumers share, a consumer that reads a log from its beginning, a producer, and closing
-clients.
+clients. Clients of a process that imports this leave no connection open where their start is cancelled.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
 
     from stream.settings import Settings
 
+close_cancelled_starts()
 logger = logging.getLogger(__name__)
 
 #: How long a fetch waits for a record. At the end of a log, a reader waits this long once.
 _POLL_MS = 200
-#: Requests in flight are not worth waiting for: a broker that is down must not delay a rebalance.
+#: What a client has to stop in, and again to close its connections where it does not. Requests in flight are not worth waiting
+#: for: a broker that is down must not delay a rebalance.
 CLOSE_DEADLINE_S = 2.0
 
 
 def consumer_options(settings: Settings, name: str) -> dict[str, Any]:
     """The options of every AIOKafkaConsumer of this project: connection, client id, committed records only, no auto-commit.
 
-    ``name`` is appended to the app id in the client id. As a side effect, consumers of this process accept any header name, wait
-    for a broker that lists no node yet, and leave no connection open where their start is cancelled.
+    ``name`` is appended to the app id in the client id. As a side effect, consumers of this process accept any header name, and
+    wait for a broker that lists no node yet.
     """
     read_any_header_name()
     wait_for_nodes()
-    close_cancelled_starts()
     return {
         **settings.connection(),
         "client_id": f"{settings.app_id}-{name}",
@@ -63,7 +64,6 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
 
     Raises: BrokerError when the broker cannot be reached.
     """
-    close_cancelled_starts()
     for idempotent in {"auto": (True, False), "on": (True,), "off": (False,)}[settings.transactions]:
         producer = AIOKafkaProducer(
             **settings.connection(),
@@ -101,7 +101,7 @@ async def closed_on_failure(consumer: AIOKafkaConsumer) -> AsyncIterator[None]:
 
 
 async def close_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Stops a consumer within CLOSE_DEADLINE_S. Raises only if its caller is cancelled.
+    """Stops a consumer within twice CLOSE_DEADLINE_S. Raises only if its caller is cancelled.
 
     aiokafka's own ``stop()`` can end with the CancelledError of a fetch that it cancelled itself. Once this was mistaken for a
     cancellation of the caller, and a partition was left without a task and never reopened.
@@ -116,7 +116,7 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Stops a producer within CLOSE_DEADLINE_S. Raises only if its caller is cancelled."""
+    """Stops a producer within twice CLOSE_DEADLINE_S. Raises only if its caller is cancelled."""
     stopping = asyncio.ensure_future(producer.stop())
     stopping.add_done_callback(mark_retrieved)
     done, _ = await asyncio.wait([stopping], timeout=CLOSE_DEADLINE_S)

@@ -183,16 +183,25 @@ class Metrics:
         for name, reason in product(names, HidingReason):
             self.hidden_lists.labels(name, reason)
 
-    def judges(self, bundle: str, heads: Sequence[str]) -> None:
-        """Creates the live-quality series of ``bundle`` at 0; drops those of the least recently used bundle above MAX_BUNDLES."""
-        by_bundle = (
+    @property
+    def judged_of_bundle(self) -> tuple[Counter, ...]:
+        """Live-quality counters of a bundle, in the order of the sums of :mod:`intentrec_core.kernels.judged`."""
+        return (
             self.judged_plays,
             self.judged_hits,
             self.judged_reciprocal_ranks,
             self.judged_popular_hits,
             self.judged_markov_hits,
         )
-        by_head = (self.judged_intents, self.judged_intents_right, self.judged_popular_intents_right)
+
+    @property
+    def judged_of_head(self) -> tuple[Counter, ...]:
+        """Those of a bundle and each of its heads, in the same order."""
+        return self.judged_intents, self.judged_intents_right, self.judged_popular_intents_right
+
+    def judges(self, bundle: str, heads: Sequence[str]) -> None:
+        """Creates the live-quality series of ``bundle`` at 0; drops those of the least recently used bundle above MAX_BUNDLES."""
+        by_bundle, by_head = self.judged_of_bundle, self.judged_of_head
         if bundle not in self._bundles:
             for judged in by_bundle:
                 judged.labels(bundle)

@@ -81,7 +81,8 @@ class Retrieval:
         self._serving, self._k, self._probe, self._keeps_queries = serving, k, probe, keeps_queries
         self._counted: tuple[tuple[object, ...], CountedIndex] | None = None
         self._filters = serving.filters
-        #: The masks of these filters, the newest, as they keep them, by the member's values.
+        #: Masks of these filters by the member's values, as many as the filters keep themselves. One that they drop lives on
+        #: here: twice the memory at most.
         self._masks = dict[_Values, Mask | None]()
         self._betas = np.float32(beta) * serving.label_betas
         domain = serving.domain

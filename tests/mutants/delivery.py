@@ -38,7 +38,12 @@ DELIVERY = (
     ),
     Mutant(
         "a micro-batch holds a few plays of each of many partitions",
-        (Edit(PLAY_BUFFER, "min(max(MIN_TURN, share), left, len(queue))", "min(max(1, share), left, len(queue))"),),
+        (Edit(PLAY_BUFFER, "turn = max(MIN_TURN, share) if share else 1", "turn = max(1, share)"),),
+        (TEST_PLAY_BUFFER,),
+    ),
+    Mutant(
+        "a partition waits long where there are more than a micro-batch holds plays",
+        (Edit(PLAY_BUFFER, "turn = max(MIN_TURN, share) if share else 1", "turn = max(MIN_TURN, share)"),),
         (TEST_PLAY_BUFFER,),
     ),
     Mutant(

@@ -25,7 +25,7 @@ BLOCK = 32
 f32 = np.float32
 _DAY_S, _WEEK_S = TimeEncoding.PERIODS_S
 #: What ``ms`` of a cache counts up to.
-_CARRY_MS = 2.0**32
+_HIGH_MS = 2.0**32
 
 
 class BlockRows(NamedTuple):
@@ -45,20 +45,20 @@ class BlockRows(NamedTuple):
 
 
 class KvCache(NamedTuple):
-    """Keys, values and times of cached plays. A time is in whole milliseconds: ``late_ms`` · 2³² + ``ms``. ``log_place`` is log1p
+    """Keys, values and times of cached plays. A time is in whole milliseconds: ``high`` · 2³² + ``low``. ``log_place`` is log1p
     of C − 1, …, 1, 0.
 
     Shapes: k f32 or i8[L + 1, N, G, U, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32 or
     i8[L + 1, N, C, U]; scales of keys and of values f32[L + 1, N, K, C], or f32[L + 1, N, 0, 0] where they are float32;
-    late_ms i16[N, C], ms u32[N, C]; log_place f32[C].
+    high i16[N, C], low u32[N, C]; log_place f32[C].
     """
 
     k: NDArray[np.float32] | NDArray[np.int8]
     v: NDArray[np.float32] | NDArray[np.int8]
     k_scales: NDArray[np.float32]
     v_scales: NDArray[np.float32]
-    late_ms: NDArray[np.int16]
-    ms: NDArray[np.uint32]
+    high: NDArray[np.int16]
+    low: NDArray[np.uint32]
     log_place: NDArray[np.float32]
 
 
@@ -153,30 +153,30 @@ def _multi_fields(item: int, labels: Any, multi: Any, multi_first: Any, to: Any,
 
 
 @compiled
-def store_time(at_s: float, late_ms: Any, ms: Any, place: int) -> None:
+def store_time(at_s: float, high: Any, low: Any, place: int) -> None:
     """Stores the time of the play at ``place`` of a slot, to a millisecond. Shapes: i16[C], u32[C]."""
     whole_ms = np.rint(at_s * 1000.0)
-    late = np.floor(whole_ms / _CARRY_MS)
-    late_ms[place], ms[place] = np.int16(late), np.uint32(whole_ms - late * _CARRY_MS)
+    times = np.floor(whole_ms / _HIGH_MS)
+    high[place], low[place] = np.int16(times), np.uint32(whole_ms - times * _HIGH_MS)
 
 
 @partial(compiled, fastmath=set())  # a product with 0.001 in place of the division is not the same number
-def time_s(late_ms: Any, ms: Any, place: int) -> float:
+def time_s(high: Any, low: Any, place: int) -> float:
     """The time of the play at ``place`` of a slot, in seconds: the same float64 that was stored."""
-    return (late_ms[place] * _CARRY_MS + ms[place]) / 1000.0
+    return (high[place] * _HIGH_MS + low[place]) / 1000.0
 
 
 @compiled
-def _lags(at_s: float, late_ms: Any, ms: Any, end: int, window_s: float, lag: Any, powers: Any) -> int:
+def _lags(at_s: float, high: Any, low: Any, end: int, window_s: float, lag: Any, powers: Any) -> int:
     """Writes log1p of a play's lags, in minutes, to the plays of its slot up to itself; returns the first play within the
     short-term window.
     """
     for j in range(end):
-        lag[j] = f32(max(0.0, at_s - time_s(late_ms, ms, j)) / TIME_UNIT_S)
+        lag[j] = f32(max(0.0, at_s - time_s(high, low, j)) / TIME_UNIT_S)
     log1p_all(lag[:end], powers[:end])
     first = 0
     while (
-        at_s - time_s(late_ms, ms, first) > window_s
+        at_s - time_s(high, low, first) > window_s
     ):  # times rise, so plays outside the window are a prefix, which never includes the play itself
         first += 1
     return first
@@ -207,8 +207,8 @@ def begin_block(weights: Any, cache: Any, rows: Any, low: int, num: int, scratch
                 to[at + d] = fields.dynamic[code, d]
             at += fields.dynamic.shape[1]
         _times(at_s, rows.gap_s[row], scratch.times[i])
-        late_ms, ms = cache.late_ms[slot], cache.ms[slot]
-        store_time(at_s, late_ms, ms, place)
+        high, low = cache.high[slot], cache.low[slot]
+        store_time(at_s, high, low, place)
         scratch.first[i] = _lags(
-            at_s, late_ms, ms, place + 1, weights.short_term_window_s, scratch.lags[i], scratch.powers
+            at_s, high, low, place + 1, weights.short_term_window_s, scratch.lags[i], scratch.powers
         )  # fmt: skip

@@ -227,22 +227,14 @@ class PredictionTracker:
         self._common.add(observed_labels, ts_s)
 
     def _series(self, bundle: str) -> list[_Series]:
-        """The series of a bundle, in the order of the sums of :mod:`intentrec_core.kernels.judged`."""
+        """The series of a bundle and its heads, in the order of the sums of :mod:`intentrec_core.kernels.judged`."""
         metrics = self._metrics
         metrics.judges(bundle, self._names)
         if self._last_series[0] == bundle:
             return self._last_series[1]
-        of_bundle = (
-            metrics.judged_plays,
-            metrics.judged_hits,
-            metrics.judged_reciprocal_ranks,
-            metrics.judged_popular_hits,
-            metrics.judged_markov_hits,
-        )
-        of_head = (metrics.judged_intents, metrics.judged_intents_right, metrics.judged_popular_intents_right)
         series = [
-            *((counter, (bundle,)) for counter in of_bundle),
-            *((counter, (bundle, name)) for name in self._names for counter in of_head),
+            *((counter, (bundle,)) for counter in metrics.judged_of_bundle),
+            *((counter, (bundle, name)) for name in self._names for counter in metrics.judged_of_head),
         ]
         self._last_series = bundle, series
         return series

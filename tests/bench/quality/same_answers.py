@@ -8,7 +8,8 @@ code here. Where all rows of some files answer to the bit the same, what is meas
 here: it is noted in same_answers.json, which :func:`tests.bench.quality.runs.code_hash` reads.
 
 Rows, lists, heads and what the note says of weights and epochs are compared, for every protocol, with one seed. What the small
-world has no case of is not seen, such as a catalogue large enough for a sampled softmax.
+world has no case of is not seen, such as a catalogue large enough for a sampled softmax. Rows that it is not asked for, those of
+freshness and of single data sets, are measured again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ import json, sys
 from pathlib import Path
 import torch
 from tests.bench.quality.data_sets import QUICK
-from tests.bench.quality.freshness import freshness_protocols, freshness_rows
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.runs import Runs, code_hash, hashed
 
@@ -43,7 +43,6 @@ runs, code = Runs(Path(sys.argv[1])), {}
 for measured in QUICK:
     loaded = measured.loaded(None)
     asked = [(make(loaded.data), row) for make in measured.protocols for row in all_rows()]
-    asked += [(protocol, row) for protocol in freshness_protocols(measured, loaded.data) for row in freshness_rows()]
     for protocol, row in asked:
         if row.protocols(protocol.name) and row.wants(measured.name):
             key = hashed(row.name, protocol.name)

@@ -17,9 +17,9 @@ LIMIT_MS = 2**47
 @example(ts_ms=-1, place=1)
 @example(ts_ms=1001, place=2)  # in seconds, times 1,000, it is a little less
 def test_a_time_in_whole_milliseconds_comes_back_to_the_bit_and_leaves_its_neighbours(ts_ms: int, place: int) -> None:
-    late_ms, ms = np.full(3, 7, dtype=np.int16), np.full(3, 9, dtype=np.uint32)
-    store_time(ts_ms / 1000.0, late_ms, ms, place)
-    assert time_s(late_ms, ms, place) == ts_ms / 1000.0
+    high, low = np.full(3, 7, dtype=np.int16), np.full(3, 9, dtype=np.uint32)
+    store_time(ts_ms / 1000.0, high, low, place)
+    assert time_s(high, low, place) == ts_ms / 1000.0
     others = np.arange(3) != place
-    assert (late_ms[others] == 7).all()
-    assert (ms[others] == 9).all()
+    assert (high[others] == 7).all()
+    assert (low[others] == 9).all()

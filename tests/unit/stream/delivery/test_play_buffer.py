@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,6 +92,18 @@ def test_a_partition_with_few_plays_does_not_wait_for_its_turn() -> None:
     batch = buffer.take()
     assert batch[8] == _plays(8, 3)
     assert len(batch[2]) == MIN_TURN
+
+
+@pytest.mark.parametrize(("num_partitions", "max_batch"), [(300, 256), (32, 16), (MIN_TURN + 1, MIN_TURN)])
+def test_no_partition_waits_long_where_there_are_more_than_a_batch_holds_plays(
+    num_partitions: int, max_batch: int
+) -> None:
+    buffer = PlayBuffer(max_batch=max_batch, deadline_s=1, clock=FakeClock())
+    for partition in range(num_partitions):
+        buffer.add(partition, _plays(partition, 1_000))
+    buffer.add(num_partitions, _plays(num_partitions, 1))
+    num_batches = -(-(num_partitions + 1) // max_batch)
+    assert any(num_partitions in buffer.take() for _ in range(num_batches))
 
 
 @given(st.lists(st.integers(0, 40), min_size=12, max_size=12), st.integers(0, 11))
