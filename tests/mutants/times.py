@@ -28,7 +28,7 @@ TEST_CACHED = "tests/unit/intentrec_core/engine/test_cached_times.py"
 TIMES_AND_NULLS = (
     Mutant(
         "times: those of cached plays lose what is above 49 days",
-        (Edit("intentrec_core/engine/cpu/block.py", "(late_ms[place] * _CARRY_MS + ms[place])", "ms[place]"),),
+        (Edit("intentrec_core/engine/cpu/block.py", "(high[place] * _HIGH_MS + low[place])", "low[place]"),),
         (TEST_CACHED,),
     ),
     Mutant(

@@ -45,20 +45,20 @@ class BlockRows(NamedTuple):
 
 
 class KvCache(NamedTuple):
-    """Keys, values and times of cached plays. A time is in whole milliseconds: ``high`` · 2³² + ``low``. ``log_place`` is log1p
-    of C − 1, …, 1, 0.
+    """Keys, values and times of cached plays. A time is in whole milliseconds: ``time_high`` · 2³² + ``time_low``. ``log_place`` is
+    log1p of C − 1, …, 1, 0.
 
     Shapes: k f32 or i8[L + 1, N, G, U, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32 or
     i8[L + 1, N, C, U]; scales of keys and of values f32[L + 1, N, K, C], or f32[L + 1, N, 0, 0] where they are float32;
-    high i16[N, C], low u32[N, C]; log_place f32[C].
+    time_high i16[N, C], time_low u32[N, C]; log_place f32[C].
     """
 
     k: NDArray[np.float32] | NDArray[np.int8]
     v: NDArray[np.float32] | NDArray[np.int8]
     k_scales: NDArray[np.float32]
     v_scales: NDArray[np.float32]
-    high: NDArray[np.int16]
-    low: NDArray[np.uint32]
+    time_high: NDArray[np.int16]
+    time_low: NDArray[np.uint32]
     log_place: NDArray[np.float32]
 
 
@@ -207,8 +207,8 @@ def begin_block(weights: Any, cache: Any, rows: Any, low: int, num: int, scratch
                 to[at + d] = fields.dynamic[code, d]
             at += fields.dynamic.shape[1]
         _times(at_s, rows.gap_s[row], scratch.times[i])
-        high, low = cache.high[slot], cache.low[slot]
-        store_time(at_s, high, low, place)
+        time_high, time_low = cache.time_high[slot], cache.time_low[slot]
+        store_time(at_s, time_high, time_low, place)
         scratch.first[i] = _lags(
-            at_s, high, low, place + 1, weights.short_term_window_s, scratch.lags[i], scratch.powers
+            at_s, time_high, time_low, place + 1, weights.short_term_window_s, scratch.lags[i], scratch.powers
         )  # fmt: skip

@@ -51,8 +51,8 @@ class CpuEncoder:
             v=aligned_zeros(layers, self.num_slots, context_size, config.cached_width, dtype=numbers),
             k_scales=aligned_zeros(layers, self.num_slots, *scaled),
             v_scales=aligned_zeros(layers, self.num_slots, *scaled),
-            high=np.zeros((self.num_slots, context_size), dtype=np.int16),
-            low=np.zeros((self.num_slots, context_size), dtype=np.uint32),
+            time_high=np.zeros((self.num_slots, context_size), dtype=np.int16),
+            time_low=np.zeros((self.num_slots, context_size), dtype=np.uint32),
             log_place=np.log1p(np.arange(context_size)[::-1]).astype(np.float32),
         )
         self._num_threads = torch.get_num_threads()
