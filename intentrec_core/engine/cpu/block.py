@@ -45,8 +45,8 @@ class BlockRows(NamedTuple):
 
 
 class KvCache(NamedTuple):
-    """Keys, values and times of cached plays. A time is in whole milliseconds: ``time_high`` · 2³² + ``time_low``. ``log_place`` is
-    log1p of C − 1, …, 1, 0.
+    """Keys, values and times of cached plays. A time is in whole milliseconds: ``time_high`` · 2³² + ``time_low``.
+    ``log_place`` is log1p of C − 1, …, 1, 0.
 
     Shapes: k f32 or i8[L + 1, N, G, U, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32 or
     i8[L + 1, N, C, U]; scales of keys and of values f32[L + 1, N, K, C], or f32[L + 1, N, 0, 0] where they are float32;
