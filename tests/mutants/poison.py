@@ -85,7 +85,11 @@ POISON = (
     ),
     Mutant(
         "set aside: a header name stops its partition",
-        (Edit(HEADER_NAMES, "            if not isinstance(records, KeptRecords):\n", "            if True:\n"),),
+        (
+            Edit(
+                HEADER_NAMES, "            if not isinstance(self._given[1], KeptRecords):\n", "            if True:\n"
+            ),
+        ),
         (TEST_HEADER_NAMES,),
     ),
     Mutant(
