@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: New objects after which Python looks for cycles among them; 700 by default, which is several times in each micro-batch. What
+#: waits for its commit is looked through again and again, and is in no cycle.
+_COLLECT_AFTER = 20_000
 #: run_until_signal and its exit code belong to stream.ops.process_end; every caller that runs a worker needs them too.
 __all__ = ["EXIT_NOT_DRAINED", "WorkerParts", "WorkerProcess", "run_until_signal"]
 
@@ -130,6 +134,8 @@ class WorkerProcess:
             )
             self._not_ready = "no bundle to serve yet"
             parts = await stack.enter_async_context(self._make_parts(num_partitions))
+            stack.callback(gc.set_threshold, *gc.get_threshold())
+            gc.set_threshold(_COLLECT_AFTER)
             self._not_ready = "not in the group yet"
             logger.info("joining the group %s", settings.app_id)
             rebalance_s = settings.rebalance_timeout_s

@@ -17,7 +17,7 @@ from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, TopicPartitionState
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.producer.message_accumulator import MessageAccumulator
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from faust.transport.consumer import Consumer as FaustConsumer
 from faust.transport.consumer import Fetcher as FaustFetcher
@@ -50,7 +50,7 @@ _PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
     ),
     FaustFetcher: ("_fetcher",),
     AIOKafkaFetcher: ("fetched_records", "_create_fetch_waiter"),
-    PartitionRecords: ("__next__",),
+    PartitionRecords: ("__next__", "_consumer_record"),
     _DefaultRecordBatchPy: ("_maybe_uncompress",),
     GroupCoordinator: ("_do_heartbeat", "ensure_coordinator_known", "reset_generation"),
     SubscriptionState: ("fetch_context", "subscription"),
@@ -70,7 +70,16 @@ _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
         "if type(res_or_error) is FetchResult:",
         "self._fetch_max_wait_ms,\n                self._fetch_min_bytes,",  # read at each request
     ),
-    PartitionRecords: ("self.next_fetch_offset = record.offset + 1",),
+    PartitionRecords: (
+        "self.next_fetch_offset = record.offset + 1",
+        "self._consumer_record(tp, record)",
+        "self._key_deserializer = key_deserializer",
+        "self._value_deserializer = value_deserializer",
+    ),
+    BatchBuilder: (
+        "self._builder.append(\n            self._relative_offset,\n            timestamp,\n            key=",
+        "self._relative_offset += 1",
+    ),
     _DefaultRecordBatchPy: ("buffer = self._buffer", '.decode("utf-8")'),
     driver.AIOKafkaConsumerThread: (
         "self._create_worker_consumer(",

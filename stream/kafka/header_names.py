@@ -15,6 +15,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
+from msgspec import Struct
 
 #: Start of a record batch: its base offset, and the number of bytes that follow.
 _BATCH_OVERHEAD = struct.Struct(">qi")
@@ -70,8 +71,26 @@ class KeptRecords(MemoryRecords):
         self.buffer = buffer
 
 
+class ReadRecord(Struct, gc=False):
+    """A consumed record with those fields of aiokafka's ConsumerRecord that are read here.
+
+    Making aiokafka's, a dataclass of eleven fields, takes longer than decoding the record.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
 class ReadableRecords(fetcher.PartitionRecords):
-    """aiokafka's PartitionRecords; switches to the slow decoder at a record that the fast one cannot decode."""
+    """aiokafka's PartitionRecords; switches to the slow decoder at a record that the fast one cannot decode.
+
+    Yields :class:`ReadRecord`, or aiokafka's own records where a deserializer is set.
+    """
 
     def __init__(
         self, tp: Any, records: Any, aborted_transactions: Any, fetch_offset: int, *options: Any, **named: Any
@@ -79,13 +98,20 @@ class ReadableRecords(fetcher.PartitionRecords):
         self._given = (tp, records, aborted_transactions, options, named)
         super().__init__(tp, records, aborted_transactions, fetch_offset, *options, **named)
 
+    def _consumer_record(self, tp: Any, record: Any) -> Any:
+        if self._key_deserializer or self._value_deserializer:
+            return super()._consumer_record(tp, record)
+        return ReadRecord(
+            tp.topic, tp.partition, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
+        )
+
     def __next__(self) -> Any:
-        tp, records, aborted_transactions, options, named = self._given
         try:
             return super().__next__()
         except (UnicodeDecodeError, CorruptRecordException):
-            if not isinstance(records, KeptRecords):
+            if not isinstance(self._given[1], KeptRecords):
                 raise  # already the slow decoder: something else of the record is broken
+        tp, records, aborted_transactions, options, named = self._given
         # The markers of aborted transactions are read again, whether they come before or after the offset to continue from.
         slower = _TolerantRecords(records.buffer)
         self._given = (tp, slower, aborted_transactions, options, named)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from intentrec_core.errors import BrokerError
 from stream.kafka.clients import mark_retrieved
 from stream.kafka.steady_clock import SteadyClock
-from stream.wire.codec import with_latency
+from stream.wire.codec import BEFORE_LATENCY, latency_text
 from stream.wire.records import OutputKind, OutputRecord
 from stream.wire.routing import key_hash
 
@@ -176,10 +176,14 @@ class Publisher:
     def _by_partition(self, outputs: Sequence[OutputRecord]) -> dict[tuple[OutputKind, int], list[OutputRecord]]:
         """Outputs by kind and partition. The partition is murmur2 of the key, or the source offset if there is no key."""
         chunks: defaultdict[tuple[OutputKind, int], list[OutputRecord]] = defaultdict(list)
-        num_partitions = self._num_partitions
+        num_partitions, last, place = self._num_partitions, None, 0
         for output in outputs:
             kind, key = output.kind, output.key
-            place = key_hash(key) if key is not None else output.source_offset
+            if key is None:
+                place = output.source_offset
+            elif key is not last:  # the outputs of a play share their key
+                place = key_hash(key)
+            last = key
             chunks[kind, place % num_partitions[kind]].append(output)
         return chunks
 
@@ -241,10 +245,13 @@ class Publisher:
                 continue
             taken.append(receipt)
             added_s = fill(builder, chunk, now_s, takes_latency=takes_latency)
-            latencies_s += added_s
-            sent.append((receipt, len(added_s)))
             if len(added_s) < len(chunk):
                 queue.chunks.appendleft((receipt, chunk[len(added_s) :]))
+            if not added_s:
+                taken.pop()  # nothing of it is in this batch, and may not fail with it
+                break
+            latencies_s += added_s
+            sent.append((receipt, len(added_s)))
         builder.close()
         return builder, sent, latencies_s
 
@@ -259,16 +266,21 @@ def fill(builder: BatchBuilder, outputs: Sequence[OutputRecord], now_s: float, *
 
     Returns the latencies in seconds of those appended. A batch that is full is closed.
     """
+    # Not through builder.append: its two calls in Python and its keywords take longer than the compiled append itself.
+    append, offset = builder._builder.append, builder._relative_offset
     latencies_s: list[float] = []
-    append, now_ms = builder.append, int(now_s * 1000)
-    latency_s, source_ms = 0.0, None
+    now_ms, latency_s, latency, source_ms = int(now_s * 1000), 0.0, b"", None
     for output in outputs:
         if output.source_timestamp_ms != source_ms:  # under load many plays share a millisecond
             source_ms = output.source_timestamp_ms
             # A producer's clock can be ahead of ours.
             latency_s = max(0.0, now_s - source_ms / 1000)
-        value = with_latency(output.value, latency_s) if takes_latency else output.value
-        if append(timestamp=now_ms, key=output.key, value=value, headers=list(output.headers)) is None:
+            latency = latency_text(latency_s)
+        value = output.value[:BEFORE_LATENCY] + latency if takes_latency else output.value
+        if append(offset, now_ms, output.key, value, [*output.headers]) is None:
+            builder.close()
             break
+        offset += 1
         latencies_s.append(latency_s)
+    builder._relative_offset = offset
     return latencies_s

@@ -86,7 +86,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HALVES = re.compile("[\ud800-\udfff]")
 #: The last field of an output as it is encoded, and where in a value its number begins, counted from the end.
 NO_LATENCY = b',"latency_s":0.000000}'
-_BEFORE_LATENCY = -len(b"0.000000}")
+BEFORE_LATENCY = -len(b"0.000000}")
 
 
 def decode_play(record: SourceRecord, earliest_ms: int, max_future_ms: int) -> DecodedPlay | RejectedPlay:
@@ -164,11 +164,15 @@ def with_latency(value: bytes, latency_s: float) -> bytes:
 
     Raises: ValueError when the latency is not finite.
     """
-    return value[:_BEFORE_LATENCY] + _latency_suffix(latency_s)
+    return value[:BEFORE_LATENCY] + latency_text(latency_s)
 
 
 @functools.lru_cache(maxsize=1024)
-def _latency_suffix(latency_s: float) -> bytes:
+def latency_text(latency_s: float) -> bytes:
+    """How a value of :func:`encode_output` ends, from ``BEFORE_LATENCY`` on, with this latency, in seconds.
+
+    Raises: ValueError when the latency is not finite.
+    """
     # Cached, because under load many plays of a batch share a millisecond, and so their latency.
     if not math.isfinite(latency_s):
         raise ValueError(f"latency_s is {latency_s}")

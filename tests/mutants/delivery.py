@@ -348,6 +348,47 @@ DELIVERY = (
         ("tests/unit/stream/kafka/test_publisher.py",),
     ),
     Mutant(
+        "outputs of a play without a key sent to the partition of the one before",
+        (
+            Edit(
+                PUBLISHER, "            elif key is not last:", "            elif key is not last and last is not None:"
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_publisher.py",),
+    ),
+    Mutant(
+        "outputs that did not fit into a batch failed with it",
+        (Edit(PUBLISHER, "                taken.pop()  # nothing", "                pass  # nothing"),),
+        ("tests/unit/stream/kafka/test_publisher.py",),
+    ),
+    Mutant(
+        "records of a batch that is filled twice numbered from 0 again",
+        (Edit(PUBLISHER, "    builder._relative_offset = offset\n", ""),),
+        ("tests/unit/stream/kafka/test_publisher.py",),
+    ),
+    Mutant(
+        "a batch that is full not closed",
+        (
+            Edit(
+                PUBLISHER,
+                "            builder.close()\n            break\n        offset += 1\n",
+                "            break\n        offset += 1\n",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_publisher.py",),
+    ),
+    Mutant(
+        "the latency of the record before kept",
+        (
+            Edit(
+                PUBLISHER,
+                "            latency = latency_text(latency_s)\n",
+                "            latency = latency or latency_text(latency_s)\n",
+            ),
+        ),
+        ("tests/unit/stream/kafka/test_publisher.py",),
+    ),
+    Mutant(
         "the commits of a newer owner taken for damage",
         (Edit(PARTITION, "(await needs.restore(partition)).marker != restored.marker", "False"),),
         (TEST_PARTITION,),

@@ -101,10 +101,9 @@ PARTITION_TASKS = (
         (
             Edit(
                 PUBLISHER,
-                "        for output in outputs:\n            kind, key = output.kind, output.key\n",
-                "        for kind in self._topics:\n"
-                "            self._num_partitions[kind] = len(self._producer.partitions)  # type: ignore[attr-defined]\n"
-                "        for output in outputs:\n            kind, key = output.kind, output.key\n",
+                "        num_partitions, last, place = self._num_partitions, None, 0\n",
+                "        num_partitions, last, place = self._num_partitions, None, 0\n        for kind in self._topics:\n"
+                "            self._num_partitions[kind] = len(self._producer.partitions)  # type: ignore[attr-defined]\n",
             ),
         ),
         ("tests/unit/stream/kafka/test_publisher.py",),

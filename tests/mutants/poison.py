@@ -75,8 +75,21 @@ POISON = (
         (TEST_CODEC,),
     ),
     Mutant(
+        "deserializers of a consumer not called",
+        (
+            Edit(
+                HEADER_NAMES, "        if self._key_deserializer or self._value_deserializer:\n", "        if False:\n"
+            ),
+        ),
+        (TEST_HEADER_NAMES,),
+    ),
+    Mutant(
         "set aside: a header name stops its partition",
-        (Edit(HEADER_NAMES, "            if not isinstance(records, KeptRecords):\n", "            if True:\n"),),
+        (
+            Edit(
+                HEADER_NAMES, "            if not isinstance(self._given[1], KeptRecords):\n", "            if True:\n"
+            ),
+        ),
         (TEST_HEADER_NAMES,),
     ),
     Mutant(

@@ -30,14 +30,21 @@ _NEVER_TIMED = 0
 
 
 class ScriptedBatch:
-    """A batch builder that is full after ``limit`` bytes."""
+    """A batch builder that is full after ``limit`` bytes. As aiokafka's, it has a builder of records, which counts nothing."""
 
     def __init__(self, limit: int) -> None:
         self.records: list[tuple[int, bytes | None, bytes | None, Any]] = []
         self._left, self._closed = limit, False
+        self._builder, self._relative_offset = SimpleNamespace(append=self._append), 0
 
     def append(self, *, timestamp: int | None, key: bytes | None, value: bytes | None, headers: Any = ()) -> object:
         """None when it is full; the first record always fits."""
+        return self._append(len(self.records), timestamp, key, value, headers)
+
+    def _append(
+        self, offset: int, timestamp: int | None, key: bytes | None, value: bytes | None, headers: Any
+    ) -> object:
+        assert offset == len(self.records)
         size = len(key or b"") + len(value or b"")
         if self._closed or (self.records and size > self._left):
             self._closed = True

@@ -9,24 +9,12 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from stream.delivery.changelog import Checkpoint, PlainWriter
 from stream.kafka.publisher import Publisher
 from stream.settings import Settings
 from stream.wire.records import OutputKind, OutputRecord
-
-
-class Batch:
-    """Holds one record."""
-
-    num_records = 0
-
-    def append(self, **_: object) -> object:
-        self.num_records += 1
-        return self if self.num_records == 1 else None
-
-    def close(self) -> None:
-        pass
 
 
 class Producer:
@@ -38,10 +26,11 @@ class Producer:
     async def partitions_for(self, topic: str) -> set[int]:
         return {0}
 
-    def create_batch(self) -> Batch:
-        return Batch()
+    def create_batch(self) -> BatchBuilder:
+        """Holds one record."""
+        return BatchBuilder(1, 0)
 
-    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[object]:
+    async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[object]:
         if self.taken:
             raise KafkaConnectionError("the second batch")
         self.taken.append(asyncio.get_running_loop().create_future())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.codec import has_lz4
 from aiokafka.consumer import fetcher
-from aiokafka.consumer.fetcher import READ_COMMITTED, ConsumerRecord
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from aiokafka.record.memory_records import MemoryRecords
 
-from stream.kafka.header_names import KeptRecords, ReadableRecords, read_any_header_name
+from stream.kafka.header_names import KeptRecords, ReadableRecords, ReadRecord, read_any_header_name
 
 UNCOMPRESSED, LZ4 = 0, 3
 
@@ -32,7 +34,7 @@ def batch(first_offset: int, *names: str, compression: int = UNCOMPRESSED) -> by
     return bytes(data)
 
 
-def read(data: bytes, fetch_offset: int = 0) -> list[ConsumerRecord]:
+def read(data: bytes, fetch_offset: int = 0) -> list[ReadRecord]:
     records = ReadableRecords(
         TopicPartition("plays", 0), KeptRecords(data), [], fetch_offset, None, None, True, READ_COMMITTED
     )
@@ -48,6 +50,26 @@ def test_records_with_such_a_name_and_around_it_are_all_read(compression: int) -
     assert [record.value for record in found] == [b"1", b"2", b"3", b"0", b"1"]
     assert [record.headers[0][0] for record in found] == ["a\\xffz", "\u00e9", "a\\xffz", "a\\xffz", "b"]
     assert all(record.headers[0][1] == b"\xff" and record.headers[1] == ("plain", b"x") for record in found)
+
+
+def test_records_hold_what_aiokafkas_own_hold() -> None:
+    data = batch(5, "a", "b")
+    source, options = TopicPartition("plays", 3), ([], 0, None, None, True, READ_COMMITTED)
+    ours = list(ReadableRecords(source, KeptRecords(data), *options))
+    theirs = list(PartitionRecords(source, MemoryRecords(data), *options))
+    assert all(type(record) is ReadRecord for record in ours)
+    fields = [msgspec.structs.asdict(record) for record in ours]
+    assert fields == [{name: getattr(record, name) for name in fields[0]} for record in theirs]
+    assert [record.offset for record in ours] == [5, 6]
+
+
+@pytest.mark.parametrize("of_values", [True, False])
+def test_a_deserializer_is_called(of_values: bool) -> None:
+    deserializers = (None, bytes.decode) if of_values else (bytes.decode, None)
+    (record,) = ReadableRecords(
+        TopicPartition("plays", 0), KeptRecords(batch(0, "a")), [], 0, *deserializers, True, READ_COMMITTED
+    )
+    assert (record.key, record.value) == ((b"k", "0") if of_values else ("k", b"0"))
 
 
 def test_a_batch_that_is_broken_otherwise_is_still_an_error() -> None:
