@@ -48,6 +48,7 @@ BARS = (
     Bar("users_1m_over_1k", "worker", "plays/s of the same 1,000 members with 1,000,000 known, against 1,000 known", 0.9),
     Bar("kv_int8_members_over_float32_256", "engine", "members in the same memory at 256 plays, int8 against float32", 3.5),
     Bar("kv_heads_1_int8_members_over_float32_256", "engine", "the same with one head of keys and values, int8", 14),
+    Bar("kv_heads_1_int8_plays_over_float32", "engine", "plays/s there with one head of keys and values, int8", 2.0),
     Bar("kv_heads_1_plays_over_float32", "engine", "plays/s there with one head of keys and values, against all heads", 1.0),
     Bar("kv_int8_plays_over_float32", "engine", "plays/s at 256 to 340 cached plays, int8 against float32, in turns", 0.9),
     Bar("hits_0_over_recompute", "engine", "plays/s with no play cached, against recomputing the window", 1.0),
