@@ -5,11 +5,11 @@
 
 Needs confluent-kafka. Three things matter, with every client of librdkafka (C, C++, Go, .NET, Rust, PHP, kcat). The record's key
 is user_id in UTF-8. The partitioner is murmur2_random, which is Java's default; librdkafka's own default is another hash, and a
-worker rejects plays placed by it, with the reason wrong_partition. And the producer is idempotent, so that no retry puts later
-plays before earlier ones. The same with kcat, with "7" as the key:
+worker rejects plays placed by it, with the reason wrong_partition. And the producer is idempotent and has one request in flight,
+so that no retry puts later plays before earlier ones. The same with kcat, with "7" as the key:
 
     echo '7|{"event_id": …}' |
-        kcat -P -b 127.0.0.1:9092 -t plays -K '|' -X partitioner=murmur2_random -X enable.idempotence=true
+        kcat -P -b 127.0.0.1:9092 -t plays -K '|' -X partitioner=murmur2_random -X enable.idempotence=true -X max.in.flight=1
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def main() -> int:
         {
             "bootstrap.servers": options.broker,
             "partitioner": "murmur2_random",
-            # A retry must not reorder or duplicate a member's plays.
+            # A retry must not reorder or duplicate a member's plays, nor lose the first ones of a topic that was just created.
             "enable.idempotence": True,
+            "max.in.flight": 1,
         }
     )
     outcomes: Counter[str] = Counter()

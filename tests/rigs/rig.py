@@ -110,9 +110,11 @@ class Rig:
             {
                 "bootstrap.servers": self.broker.address,
                 "partitioner": "murmur2_random",
-                # Else a retry reorders a member's plays, and some of them come too late to be answered: Kafka refuses the first
-                # batches of a new topic while it makes the partitions' leaders.
+                # Kafka refuses the first batches of a new topic while it makes the partitions' leaders, and may take the second
+                # one first. A plain producer then reorders a member's plays, and some come too late to be answered. An idempotent
+                # one with several requests in flight has lost the first batch: its retry passed for a repeat.
                 "enable.idempotence": True,
+                "max.in.flight": 1,
                 "message.max.bytes": 8_000_000,
                 "log_level": 0,
             }
