@@ -18,7 +18,7 @@ ID_HEADER = "intentrec-id"
 
 
 class SourceRecord(Protocol):
-    """One consumed record of the plays topic. An aiokafka ``ConsumerRecord`` is one."""
+    """One consumed record of the plays topic. Consumers of this project give them as ``ReadRecord``."""
 
     @property
     def topic(self) -> str:

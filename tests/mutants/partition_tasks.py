@@ -103,7 +103,7 @@ PARTITION_TASKS = (
                 PUBLISHER,
                 "        num_partitions, last, place = self._num_partitions, None, 0\n",
                 "        num_partitions, last, place = self._num_partitions, None, 0\n        for kind in self._topics:\n"
-                "            self._num_partitions[kind] = len(self._producer.partitions)  # type: ignore[attr-defined]\n",
+                "            self._num_partitions[kind] = len(self._producer.partitions)\n",
             ),
         ),
         ("tests/unit/stream/kafka/test_publisher.py",),

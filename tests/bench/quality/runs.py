@@ -1,8 +1,9 @@
 """One run: made once, and kept under a hash of data, domain, tasks, configuration, code and seed.
 
-The hash of the code is of what it does: comments, docstrings and layout may change without a new run. If changed
+The hash of the code covers what the code does: comments, docstrings and layout may change without a new run. If changed
 code gives the same answers as earlier code, it keeps the earlier hash (:mod:`tests.bench.quality.same_answers` checks that). The
-hash of the tasks is of which plays are asked and what is known at each of them, not of a protocol's name.
+hash of the tasks covers which plays are predicted, and what may be known at each of them. A protocol can get another name
+without a new run.
 """
 
 from __future__ import annotations
