@@ -150,7 +150,7 @@ def encode(message: Play | Recommendation | IntentUpdate | Announcement | Catalo
 
 
 def encode_output(message: Recommendation | IntentUpdate) -> bytes:
-    """A whole message as JSON, ending with a ``latency_s`` of 0, which :func:`with_latency` replaces at publication.
+    """A whole message as JSON, ending with a ``latency_s`` of 0. At publication it is replaced, as by :func:`with_latency`.
 
     Raises: ValueError when the message has a latency already.
     """

@@ -86,7 +86,7 @@ class OutputRecord(Struct, frozen=True, gc=False):
     """One record to be published.
 
     ``value`` is the record's value. Of a recommendation or an intent update the publisher replaces ``latency_s`` right before
-    sending (:func:`stream.wire.codec.with_latency`), so that the figure is the one of the publication.
+    sending (:func:`stream.kafka.publisher.fill`), so that the figure is the one of the publication.
 
     ``headers`` begin with ``intentrec-id``, ``<topic>-<partition>-<offset>-<kind>``: the same for every repeat of this output.
     """

@@ -24,7 +24,7 @@ BLOCK = 32
 
 f32 = np.float32
 _DAY_S, _WEEK_S = TimeEncoding.PERIODS_S
-#: What ``ms`` of a cache counts up to.
+#: Milliseconds that one of a cache's ``time_high`` stands for.
 _HIGH_MS = 2.0**32
 
 

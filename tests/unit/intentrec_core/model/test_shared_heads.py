@@ -74,3 +74,8 @@ def test_a_number_that_does_not_divide_the_heads_is_refused_with_those_that_do(n
 def test_sizes_say_how_much_is_cached() -> None:
     sizes = [ModelConfig(width=24, num_heads=4, num_kv_heads=number) for number in (None, 4, 2, 1)]
     assert [(config.num_cached_heads, config.cached_width) for config in sizes] == [(4, 24), (4, 24), (2, 12), (1, 6)]
+
+
+def test_a_bundle_names_the_number_only_where_heads_share() -> None:
+    named = ["num_kv_heads" in ModelConfig(num_heads=4, num_kv_heads=number).to_dict() for number in (None, 4, 2, 1)]
+    assert named == [False, False, True, True]
