@@ -6,7 +6,7 @@ Shapes: B queries, P approximate scores of each, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ MIN_ALLOWED_RATIO = 0.25
 #: Finite, so that a filtered item, which has a score of -inf, never reaches it.
 _LOWEST = np.finfo(np.float32).min
 _NOTHING = f32(-np.inf)
+
+VectorsOf = Callable[[Rows], Vectors]
 
 
 def floors_of_best(rough: Vectors, wanted: int, group_size: int) -> Vectors:
@@ -207,21 +209,81 @@ def _collect(
     marks[0] = False
 
 
-def merged(rows: Rows, scores: Vectors, query: Rows, extra_row: Rows, extra_score: Vectors) -> tuple[Rows, Vectors]:
-    """The best k of a search's results and of further scored items, which are not among them: by score, then by row.
+def with_offsets(
+    rows: Rows,
+    scores: Vectors,
+    queries: Vectors,
+    query: Rows,
+    row: Rows,
+    offset: Vectors,
+    vectors_of: VectorsOf,
+    num_rows: int,
+) -> tuple[Rows, Vectors]:
+    """The best k of a search's results and of items that have an offset on their score, ordered by score, then by row. The latter
+    are scored exactly, and take the place of what the search found of them.
 
-    Shapes: rows i64[B, k] and scores f32[B, k] as a search returns them; of the further items the query i64[n], ascending, the
-    row i64[n] and the score f32[n] -> i64[B, k], f32[B, k].
-    Cost: three NumPy calls for each query with further items.
+    Items whose offset is below 0 must be left out of the search, or better ones may be missing. ``vectors_of``: those of some
+    rows; ``num_rows``: V. To the bit the same whatever other queries there are.
+
+    Shapes: rows i64[B, k] and scores f32[B, k] as a search returns them; queries f32[B, D]; of the items with an offset the query
+    i64[n], ascending, the row i64[n], each once for a query, and the offset f32[n] -> i64[B, k], f32[B, k].
+    Cost: O(D + k) for each of n, and copies of the vectors of the different ones.
     """
-    rows, scores, k = rows.copy(), scores.copy(), rows.shape[1]
-    bounds = np.searchsorted(query, np.arange(len(rows) + 1))
-    for b in np.unique(query).tolist():
-        own = slice(bounds[b], bounds[b + 1])
-        all_rows, all_scores = np.append(rows[b], extra_row[own]), np.append(scores[b], extra_score[own])
-        first = np.lexsort((all_rows, -all_scores))[:k]
-        rows[b], scores[b] = all_rows[first], all_scores[first]
+    rows, scores, marks = rows.copy(), scores.copy(), np.zeros(num_rows, dtype=np.bool_)
+    marks[row] = True
+    different = np.flatnonzero(marks)
+    place_of = np.zeros(num_rows, dtype=np.int64)
+    place_of[different] = np.arange(len(different))
+    marks[different] = False
+    vectors = np.ascontiguousarray(vectors_of(different), dtype=np.float32)
+    ends = np.searchsorted(query, np.arange(len(rows)), side="right")
+    _add_with_offsets(vectors, np.ascontiguousarray(queries), ends, row, place_of[row], offset, marks, rows, scores)
     return rows, scores
+
+
+@compiled
+def _add_with_offsets(
+    vectors: Any,
+    queries: Any,
+    ends: Any,
+    row_of: Any,
+    place_of: Any,
+    offset_of: Any,
+    marks: Any,
+    found: Any,
+    scores: Any,
+) -> None:
+    """A mark, of which there are none before and after, says that a row of this query has an offset."""
+    k, at = found.shape[1], 0
+    for b in range(queries.shape[0]):
+        query, begin, num = queries[b], at, 0
+        for i in range(begin, ends[b]):
+            marks[row_of[i]] = True
+        for old in range(k):
+            row, score = found[b, old], scores[b, old]
+            if row > 0 and not marks[row]:
+                found[b, num], scores[b, num] = row, score
+                num += 1
+        for rest in range(num, k):
+            found[b, rest], scores[b, rest] = PAD_ROW, -np.inf
+        for i in range(begin, ends[b]):
+            row, vector, score = row_of[i], vectors[place_of[i]], f32(0)
+            marks[row] = False
+            for d in range(query.shape[0]):
+                score += vector[d] * query[d]
+            score += offset_of[i]
+            place = num
+            while place and (
+                score > scores[b, place - 1] or (score == scores[b, place - 1] and row < found[b, place - 1])
+            ):
+                place -= 1
+            if place == k or not score > _NOTHING:
+                continue
+            num = min(num + 1, k)
+            for later in range(num - 1, place, -1):
+                found[b, later], scores[b, later] = found[b, later - 1], scores[b, later - 1]
+            found[b, place], scores[b, place] = row, score
+        at = ends[b]
 
 
 def padded(found: list[Rows]) -> Rows:

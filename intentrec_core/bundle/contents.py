@@ -33,6 +33,7 @@ from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.intent_score import label_shares
 from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.plays.profile import DataProfile
+from intentrec_core.successors.table import Successors, SuccessorTable
 
 #: Allowed difference between stored item vectors and those computed from the weights, relative to the largest value:
 #: other hardware rounds differently.
@@ -72,7 +73,9 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class LoadedBundle:
-    """A bundle in memory, checked. ``popularity`` is f32[V]: plays of each row in the bundle's last week of event time."""
+    """A bundle in memory, checked. ``popularity`` is f32[V]: plays of each row in the bundle's last week of event time.
+    ``successors``: what usually follows what, beside the trained score; None where it was not counted.
+    """
 
     version: str
     path: Path
@@ -81,6 +84,7 @@ class LoadedBundle:
     model: IntentRec
     vectors: ItemVectors
     popularity: NDArray[np.float32]
+    successors: Successors | None = None
 
     @property
     def domain(self) -> Domain:
@@ -159,6 +163,7 @@ def pack_files(
     index: bytes,
     golden: bytes,
     profile: DataProfile,
+    successors: Successors | None = None,
 ) -> dict[str, bytes | Path]:
     """The files of a bundle, as :func:`intentrec_core.bundle.format.write_bundle` takes them. Tables are first written
     into ``folder``.
@@ -166,7 +171,14 @@ def pack_files(
     arrays = {"weights": vectors.weights, "bias": vectors.bias}
     arrays |= {_LABELS + name: np.ascontiguousarray(labels) for name, labels in vectors.labels.items()}
     return {
-        **pack_model(folder, domain_text=domain_text, model=model, vocabulary=vocabulary, catalogue=catalogue),
+        **pack_model(
+            folder,
+            domain_text=domain_text,
+            model=model,
+            vocabulary=vocabulary,
+            catalogue=catalogue,
+            successors=successors,
+        ),
         bundle.VECTORS: save_arrays(arrays),
         bundle.INDEX: index,
         bundle.POPULARITY: save_arrays({"popularity": popularity.astype(np.float32)}),
@@ -176,7 +188,13 @@ def pack_files(
 
 
 def pack_model(
-    folder: Path, *, domain_text: str, model: IntentRec, vocabulary: Vocabulary, catalogue: Catalogue
+    folder: Path,
+    *,
+    domain_text: str,
+    model: IntentRec,
+    vocabulary: Vocabulary,
+    catalogue: Catalogue,
+    successors: Successors | None = None,
 ) -> dict[str, bytes | Path]:
     """The files of a model without what is derived from it; tables are written into ``folder``."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -188,7 +206,22 @@ def pack_model(
         bundle.DOMAIN: domain_text.encode(),
         bundle.VOCABULARY: folder / bundle.VOCABULARY,
         bundle.ITEMS: folder / bundle.ITEMS,
+        **({} if successors is None else {bundle.SUCCESSORS: _successor_bytes(successors)}),
     }
+
+
+def _successor_bytes(successors: Successors) -> bytes:
+    table = successors.table
+    weight = np.array([successors.weight], dtype=np.float32)
+    return save_arrays(
+        {
+            "starts": table.starts,
+            "rows": table.rows,
+            "counts": table.counts,
+            "totals": table.totals,
+            "weight": weight,
+        }
+    )
 
 
 def _model_card(model: IntentRec) -> dict[str, Any]:
@@ -227,6 +260,7 @@ def load_bundle(
         model=model,
         vectors=reader.vectors(model),
         popularity=reader.popularity(len(tables.vocabulary)),
+        successors=reader.successors(len(tables.vocabulary)) if bundle.SUCCESSORS in manifest.files else None,
     )
     if golden is not None:
         golden(loaded)
@@ -306,11 +340,28 @@ class ContentsReader:
         self._same_shapes(bundle.POPULARITY, shapes, {"popularity": (num_rows,)})
         return arrays["popularity"]
 
-    def _arrays(self, file: str) -> dict[str, NDArray[np.float32]]:
+    def successors(self, num_rows: int) -> Successors:
+        """What usually follows each item, and how much it counts."""
+        arrays = self._read(bundle.SUCCESSORS)
         try:
-            arrays = load_arrays((self._path / file).read_bytes())
+            table = SuccessorTable(*(arrays[name] for name in ("starts", "rows", "counts", "totals")))
+            (weight,) = arrays["weight"].tolist()
+            if table.num_rows != num_rows:
+                raise ValueError(f"a table of {table.num_rows} items, must be of {num_rows}")
+            return Successors(table, float(weight))
+        except KeyError as error:
+            raise self._error(BundleFault.SHAPE, f"{bundle.SUCCESSORS}: {error} is absent") from error
+        except (ValueError, TypeError) as error:
+            raise self._error(BundleFault.SHAPE, f"{bundle.SUCCESSORS}: {error}") from error
+
+    def _read(self, file: str) -> dict[str, NDArray[Any]]:
+        try:
+            return load_arrays((self._path / file).read_bytes())
         except SafetensorError as error:
             raise self._error(BundleFault.SHAPE, f"{file}: {error}") from error
+
+    def _arrays(self, file: str) -> dict[str, NDArray[np.float32]]:
+        arrays = self._read(file)
         for name, array in arrays.items():
             if array.dtype != np.float32:
                 raise self._error(BundleFault.SHAPE, f"{file}: {name} is {array.dtype}, must be float32")

@@ -6,6 +6,7 @@
         vocabulary.parquet items.parquet      item id ↔ row, titles and attributes
         vectors.safetensors index.faiss       what is searched
         popularity.safetensors                plays of each row in the last week
+        successors.safetensors                what usually follows each item
         golden.safetensors                    queries with known answers
         profile.json                          what plays and catalogue said to each field and filter
         manifest.json                         SHA-256 of each file, parent, metrics, format
@@ -37,7 +38,10 @@ WEIGHTS, MODEL, DOMAIN = "weights.safetensors", "model.json", "domain.toml"
 VOCABULARY, ITEMS = "vocabulary.parquet", "items.parquet"
 VECTORS, INDEX = "vectors.safetensors", "index.faiss"
 POPULARITY, GOLDEN, PROFILE = "popularity.safetensors", "golden.safetensors", "profile.json"
+SUCCESSORS = "successors.safetensors"
 BUNDLE_FILES = (WEIGHTS, MODEL, DOMAIN, VOCABULARY, ITEMS, VECTORS, INDEX, POPULARITY, GOLDEN, PROFILE)
+#: A model has it where what follows what was counted; bundles that were written before lack it, and serve.
+OPTIONAL_FILES = (SUCCESSORS,)
 #: Written into every bundle now; bundles that were written before lack them, and serve.
 _LATER_FILES = {PROFILE}
 MANIFEST = "manifest.json"
@@ -112,19 +116,19 @@ def write_bundle(
     The version depends on the files alone. If the bundle exists already it is kept, unless its files are damaged: then
     it is replaced.
 
-    Raises: ValueError when the files are not exactly :data:`BUNDLE_FILES`; OSError when a write fails. In both cases
-    nothing is left on disk.
+    Raises: ValueError when the files are not exactly :data:`BUNDLE_FILES`, with or without :data:`OPTIONAL_FILES`; OSError when a
+    write fails. In both cases nothing is left on disk.
     """
-    if set(files) != set(BUNDLE_FILES):
-        missing, extra = sorted(set(BUNDLE_FILES) - set(files)), sorted(set(files) - set(BUNDLE_FILES))
+    missing, extra = sorted(set(BUNDLE_FILES) - set(files)), sorted(set(files) - {*BUNDLE_FILES, *OPTIONAL_FILES})
+    if missing or extra:
         raise ValueError(f"a bundle has exactly the files {', '.join(BUNDLE_FILES)}; missing {missing}, extra {extra}")
     root.mkdir(parents=True, exist_ok=True)
     temporary = root / f".writing-{uuid.uuid4().hex}"
     temporary.mkdir()
     try:
-        for name in BUNDLE_FILES:
-            write_file(temporary / name, files[name])
-        entries = {name: file_entry(temporary / name) for name in BUNDLE_FILES}
+        for name, content in files.items():
+            write_file(temporary / name, content)
+        entries = {name: file_entry(temporary / name) for name in files}
         manifest = Manifest(
             format=BUNDLE_FORMAT,
             version=content_version(entries),
@@ -253,7 +257,7 @@ def decode_manifest(data: bytes, bundle: str) -> Manifest:
         raise _other_format(bundle, manifest.format)
     if encode_manifest(manifest) != data:
         raise BundleError(BundleFault.MANIFEST, bundle, f"{MANIFEST} was changed after it was written")
-    if set(manifest.files) | _LATER_FILES != set(BUNDLE_FILES):
+    if (set(manifest.files) | _LATER_FILES) - set(OPTIONAL_FILES) != set(BUNDLE_FILES):
         raise BundleError(BundleFault.MANIFEST, bundle, f"it lists {', '.join(sorted(manifest.files))}")
     if content_version(manifest.files) != manifest.version:
         raise BundleError(BundleFault.MANIFEST, bundle, f"its file hashes do not give version {manifest.version}")

@@ -4,6 +4,7 @@
         weights.safetensors model.json        the network
         domain.toml                           what fields and intents mean
         vocabulary.parquet items.parquet      item id ↔ row, titles and attributes
+        successors.safetensors                what usually follows each item
         saved_model.json                      SHA-256 of each of them, up to when it learned, format
 
 The files are those of a bundle (:mod:`intentrec_core.bundle.format`) without what is derived from them: item vectors, index,
@@ -21,7 +22,17 @@ from pathlib import Path
 import msgspec
 
 from intentrec_core.bundle.contents import ContentsReader, pack_model
-from intentrec_core.bundle.format import DOMAIN, ITEMS, MANIFEST, MODEL, VOCABULARY, WEIGHTS, FileEntry, file_entry
+from intentrec_core.bundle.format import (
+    DOMAIN,
+    ITEMS,
+    MANIFEST,
+    MODEL,
+    SUCCESSORS,
+    VOCABULARY,
+    WEIGHTS,
+    FileEntry,
+    file_entry,
+)
 from intentrec_core.device import resolve_device
 from intentrec_core.domain.spec import Domain
 from intentrec_core.durable_files import rename_durably
@@ -30,6 +41,7 @@ from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec
+from intentrec_core.successors.table import Successors
 
 #: Raised when code of an earlier format would misread a folder; code reads its own format only.
 MODEL_FORMAT = 1
@@ -42,7 +54,8 @@ class Model:
     """A trained network, the items it knows, and the domain it was trained for: what ``fit`` and ``load`` return.
 
     ``catalogue`` may hold more items than the ``vocabulary``, which numbers the items that were played.
-    ``trained_until_ms`` is the event time up to which it has learned, excluded (milliseconds since 1970).
+    ``trained_until_ms`` is the event time up to which it has learned, excluded (milliseconds since 1970). ``successors``: what
+    usually follows what, beside the trained score; None where it was not counted.
     """
 
     network: IntentRec
@@ -51,6 +64,7 @@ class Model:
     catalogue: Catalogue
     item_table: ItemTable
     trained_until_ms: int
+    successors: Successors | None = None
 
     @property
     def domain(self) -> Domain:
@@ -90,11 +104,12 @@ class Model:
             model=self.network,
             vocabulary=self.vocabulary,
             catalogue=self.catalogue,
+            successors=self.successors,
         )
         for name, content in files.items():
             if isinstance(content, bytes):
                 (folder / name).write_bytes(content)
-        entries = {name: file_entry(folder / name) for name in MODEL_FILES}
+        entries = {name: file_entry(folder / name) for name in files}
         card = _Card(format=MODEL_FORMAT, trained_until_ms=self.trained_until_ms, files=entries)
         text = msgspec.json.format(msgspec.json.encode(card, order="deterministic"), indent=2)
         (folder / CARD).write_bytes(text + b"\n")
@@ -133,6 +148,7 @@ def load_model(folder: str | Path, *, device: str = "auto") -> Model:
         tables = reader.tables(())
         network = reader.model(tables.domain, tables.item_table)
         catalogue = Catalogue.load(path / ITEMS)
+        successors = reader.successors(len(tables.vocabulary)) if SUCCESSORS in card.files else None
     except BundleError as error:
         raise DataError(f"{path} is no sound model: {error.fault.value}: {error.detail}") from error
     return Model(
@@ -142,6 +158,7 @@ def load_model(folder: str | Path, *, device: str = "auto") -> Model:
         catalogue=catalogue,
         item_table=tables.item_table,
         trained_until_ms=card.trained_until_ms,
+        successors=successors,
     )
 
 
@@ -157,7 +174,7 @@ def _read_card(path: Path) -> _Card:
         raise DataError(f"{path / CARD} is damaged ({error}): save the model anew") from error
     if card.format != MODEL_FORMAT:
         raise DataError(f"{path / CARD} has format {card.format}, this code reads {MODEL_FORMAT}: train the model anew")
-    if set(card.files) != set(MODEL_FILES):
+    if set(card.files) - {SUCCESSORS} != set(MODEL_FILES):
         raise DataError(f"{path / CARD} lists {', '.join(sorted(card.files))}; expected: {', '.join(MODEL_FILES)}")
     return card
 
@@ -169,7 +186,7 @@ def _refuse_foreign(target: Path) -> None:
     if not target.is_dir() or target.is_symlink():
         raise ConfigError(f"{target} is no folder; allowed: a new folder, an empty one, or a saved model to replace")
     found = {entry.name for entry in target.iterdir()}
-    foreign = sorted(found - {*MODEL_FILES, CARD})
+    foreign = sorted(found - {*MODEL_FILES, SUCCESSORS, CARD})
     if found and (foreign or CARD not in found):
         shown = (foreign or sorted(found))[0]
         raise ConfigError(

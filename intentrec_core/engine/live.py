@@ -26,6 +26,7 @@ from intentrec_core.engine.live_play import NO_ATTRIBUTES, LiveOutcome, LivePlay
 from intentrec_core.engine.live_runs import LiveRuns, Place, live_key
 from intentrec_core.engine.own_scores import OwnScorer, seen
 from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.engine.successor_scores import SuccessorScorer
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -33,6 +34,7 @@ from intentrec_core.history.history import EventLayout, History, PackedPlay, def
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import check_plays, play_rows
+from intentrec_core.successors.table import Successors
 
 
 class TrainedModel(Protocol):
@@ -56,6 +58,11 @@ class TrainedModel(Protocol):
     @property
     def item_table(self) -> ItemTable:
         """What the domain reads of the items."""
+        ...
+
+    @property
+    def successors(self) -> Successors | None:
+        """What usually follows what, beside the trained score."""
         ...
 
 
@@ -323,6 +330,8 @@ class _Ranker:
     @torch.inference_mode()
     def __init__(self, model: TrainedModel, layout: EventLayout) -> None:
         self._own = OwnScorer(model.network, model.features) if model.network.own_items is not None else None
+        counted = model.successors
+        self._successors = SuccessorScorer(counted, model.features) if counted and counted.weight else None
         vectors, bias = model.network.item_vectors()
         self._vectors_VQ: NDArray[np.float32] = vectors.float().cpu().numpy()
         self._bias_V: NDArray[np.float32] = bias.float().cpu().numpy()
@@ -353,6 +362,9 @@ class _Ranker:
         if self._own is not None and query.seen is not None:
             own = self._own.scores([plays.tobytes()], query.seen)
             scores[own.row] += own.offset
+        if self._successors is not None:
+            following = self._successors.scores([plays.tobytes()])
+            scores[following.row] += following.offset
         scores[~self._allowed(plays)] = -np.inf
         if hide_watched and self._layout.watched:
             evicted = np.frombuffer(moment.evicted_items, dtype="<u8")

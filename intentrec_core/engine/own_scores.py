@@ -12,7 +12,6 @@ gate sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,9 @@ from numpy.typing import NDArray
 
 from intentrec_core.engine.engine import Encoded
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.item_offsets import ItemOffsets
 from intentrec_core.model.model import IntentRec
 from intentrec_core.model.own_items import MINUTE_S, seen_by_gate
-
-
-@dataclass(frozen=True, slots=True)
-class OwnScores:
-    """What is added to the scores of the own items of N queries, one query after another.
-
-    Shapes: query i64[D] which query; row i64[D] item rows, each at most once for a query; offset f32[D].
-    """
-
-    query: NDArray[np.int64]
-    row: NDArray[np.int64]
-    offset: NDArray[np.float32]
 
 
 def seen(encoded: Encoded, rows: Any) -> NDArray[np.float32]:
@@ -58,7 +46,7 @@ class OwnScorer:
         weight, bias = (tensor.float().cpu().numpy() for tensor in model.own_items.gate.parameters())
         self._gate_GC, self._gate_bias_C = weight.T.copy(), bias.copy()
 
-    def scores(self, contexts: Sequence[bytes], seen_NG: NDArray[np.float32]) -> OwnScores:
+    def scores(self, contexts: Sequence[bytes], seen_NG: NDArray[np.float32]) -> ItemOffsets:
         """Of contexts, each up to the play whose output is a row of ``seen_NG``, as :func:`seen` gives it.
 
         To the bit the same whatever other contexts there are.
@@ -78,7 +66,7 @@ class OwnScorer:
         columns_DC = np.concatenate([np.stack(pair, axis=1).astype(np.float32), np.maximum(entered, 0)], axis=1)
         # Not "@": BLAS sums in another order for another number of contexts.
         gate_NC = np.einsum("ng,gc->nc", seen_NG, self._gate_GC) + self._gate_bias_C
-        return OwnScores(query, row, np.einsum("dc,dc->d", gate_NC[query], columns_DC))
+        return ItemOffsets(query, row, np.einsum("dc,dc->d", gate_NC[query], columns_DC))
 
 
 def _newest_of_each_item(

@@ -1,12 +1,12 @@
 """A model's ranks on test plays, window by window: one causal pass predicts every target of a window as it would be
 served.
 
-Shapes: N targets, B windows, T plays, V item rows, Q width of a query.
+Shapes: N targets, B windows, T plays, V item rows, Q width of a query, L last plays that successors look at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,15 +20,26 @@ from intentrec_core.evaluation.rankers import ScoredTargets
 from intentrec_core.evaluation.targets import Targets
 from intentrec_core.evaluation.task import Task
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.item_offsets import ItemOffsets
 from intentrec_core.model.model import IntentRec, ModelOutput
 from intentrec_core.plays.batches import WindowBatch, WindowBatches
 from intentrec_core.plays.counts_at import CountsAt, counts_for
 from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
+from intentrec_core.successors.table import LAGS, Successors, SuccessorTable
 
 BATCH_WINDOWS = 32
 MAX_MODEL_SCORES = 1 << 24
 """Scores held at once: 64 MiB as float32, whatever the catalogue's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A model, the features, with their vocabulary, that it was trained on, and what usually follows what beside its score."""
+
+    model: IntentRec
+    features: FeatureBuilder
+    successors: Successors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +70,12 @@ class ModelRanker:
         counts = windows.stop - windows.start - windows.first_target
         self._offset = np.cumsum(counts) - counts
         self._counts = counts
+        self._first_play = np.repeat(windows.start, counts)
 
     @torch.no_grad()
-    def rank(self, model: IntentRec, targets: Targets) -> ModelRanks:
-        """Ranks ``targets`` (those of the windows, in their order) with ``model``, which is left in evaluation mode.
+    def rank(self, model: IntentRec, targets: Targets, successors: Successors | None = None) -> ModelRanks:
+        """Ranks ``targets`` (those of the windows, in their order) with ``model``, which is left in evaluation mode, and with
+        what follows the last plays, if given.
 
         If the model has heads, its predictions decide for which targets the watched filter is lifted, otherwise
         ``targets.lifted``.
@@ -70,9 +83,26 @@ class ModelRanker:
         ranks = np.full(len(targets), np.inf)
         heads: dict[str, HeadOutcomes] = {}
         decided = replace(targets, lifted=targets.lifted.copy())
-        for which, scores in self.scores(model, targets, heads, decided.lifted):
+        for which, scores in self.scores(model, targets, heads, decided.lifted, successors):
             ranks[which] = decided.ranks(which, scores)
         return ModelRanks(ranks, heads, decided.lifted)
+
+    @torch.no_grad()
+    def ranks_by_weight(
+        self, model: IntentRec, targets: Targets, table: SuccessorTable, weights: Sequence[float]
+    ) -> NDArray[np.float64]:
+        """The ranks of :meth:`rank` for each of K weights of ``table``, 0 for the model alone, in one pass of the model. Shape:
+        f64[K, N].
+        """
+        ranks_KN = np.full((len(weights), len(targets)), np.inf)
+        decided = replace(targets, lifted=targets.lifted.copy())
+        for which, scores in self.scores(model, targets, {}, decided.lifted):
+            query, row, logarithm = table.following(self._last_rows(targets, which))
+            for ranks_N, weight in zip(ranks_KN, weights, strict=True):
+                weighed = scores.clone()
+                _add(weighed, ItemOffsets(query, row, logarithm * np.float32(weight)))
+                ranks_N[which] = decided.ranks(which, weighed)
+        return ranks_KN
 
     @torch.no_grad()
     def scores(
@@ -81,6 +111,7 @@ class ModelRanker:
         targets: Targets,
         heads: dict[str, HeadOutcomes],
         lifted: NDArray[np.bool_] | None = None,
+        successors: Successors | None = None,
     ) -> Iterator[ScoredTargets]:
         """Scores of all items at ``targets``, some targets at a time: i64[n], f32[n, V].
 
@@ -114,6 +145,8 @@ class ModelRanker:
                     scores += torch.bmm(gate_NC[:, None, :], column_NCV)[:, 0]
                 if own is not None:
                     own.at(chunk_rows).add_to(scores)
+                if successors is not None:
+                    _add(scores, successors.offsets(self._last_rows(targets, which[chunk_rows])))
                 yield which[chunk_rows], scores
 
     @torch.no_grad()
@@ -131,6 +164,13 @@ class ModelRanker:
                 sums[name] += torch.cat([true_NL.sum(dim=0), present[None]]).cpu().numpy()
         return {name: total[:-1] / max(1.0, total[-1]) for name, total in sums.items()}
 
+    def _last_rows(self, targets: Targets, which: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The items of the last plays of some targets' contexts, newest first; 0 where there are fewer. Shapes: i64[n] ->
+        i64[n, L].
+        """
+        play = targets.play[which][:, None] - np.arange(1, LAGS + 1)
+        return np.where(play >= self._first_play[which][:, None], targets.all_rows[np.maximum(play, 0)], 0)
+
     def _targets_of(self, batch: WindowBatch) -> tuple[NDArray[np.int64], Tensor, Tensor]:
         """Of the batch's targets: their indices among all targets, their windows in the batch, and their places in the
         window.
@@ -145,7 +185,8 @@ class ModelRanker:
 
 @dataclass(slots=True)
 class ScoredByModel:
-    """A model as a :class:`~intentrec_core.evaluation.rankers.Ranker`. ``heads``: what its heads said at the last task.
+    """A model as a :class:`~intentrec_core.evaluation.rankers.Ranker`, with ``successors`` beside its score if given. ``heads``:
+    what its heads said at the last task.
 
     They lift no filter here: all rankers of a task hide the same items, whichever is asked first.
     """
@@ -153,12 +194,21 @@ class ScoredByModel:
     model: IntentRec
     features: FeatureBuilder
     heads: dict[str, HeadOutcomes] = field(default_factory=dict)
+    successors: Successors | None = None
 
     def scores(self, task: Task) -> Iterator[ScoredTargets]:
         """See :class:`~intentrec_core.evaluation.rankers.Ranker`."""
         self.heads = {}
         ranker = ModelRanker(self.features, task.data.members, task.windows)
-        return ranker.scores(self.model, task.targets, self.heads)
+        return ranker.scores(self.model, task.targets, self.heads, successors=self.successors)
+
+
+def _add(scores: Tensor, offsets: ItemOffsets) -> None:
+    """Adds to scores of all items, in place. Shape: f32[N, V]."""
+    query, row, offset = (
+        torch.from_numpy(part).to(scores.device) for part in (offsets.query, offsets.row, offsets.offset)
+    )
+    scores[query, row] += offset
 
 
 def lifted_by(domain: Domain, output: ModelOutput, window: Tensor, place: Tensor) -> NDArray[np.bool_]:

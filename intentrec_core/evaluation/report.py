@@ -18,7 +18,7 @@ from intentrec_core.errors import DataError
 from intentrec_core.evaluation import comparison as names
 from intentrec_core.evaluation.comparison import Comparison, HeadRow, ModelQuality, RankerRow
 from intentrec_core.evaluation.metrics import gains, lift_interval, mean_accuracy, mean_interval, quality
-from intentrec_core.evaluation.model_ranks import ModelRanker
+from intentrec_core.evaluation.model_ranks import Contender, ModelRanker
 from intentrec_core.evaluation.rankers import MarkovRanker, PopularityRanker, Ranker, ranks_alone
 from intentrec_core.evaluation.targets import make_targets
 from intentrec_core.evaluation.task import EvaluationData, Task
@@ -65,23 +65,23 @@ def evaluate(
 
 
 def compare(
-    model: IntentRec,
-    features: FeatureBuilder,
+    ours: Contender,
     plays: pa.Table | MemberPlays,
     *,
     cut_ms: int,
-    without_intent: IntentRec | None = None,
+    without_intent: Contender | None = None,
     filter_watched: bool | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Compares ``model``, trained on the plays before ``cut_ms``, with the references on the later plays.
+    """Compares a model, trained on plays before ``cut_ms``, with the references on the later plays.
 
     ``plays`` contains both: the context of a test play are all earlier plays of its member, test plays included. The
     first play of a member has no context and is not predicted. ``without_intent`` is the same model trained without the
-    intent stage.
+    intent stage, with the same features.
 
     Raises: DataError when no test play has a context.
     """
+    model, features = ours.model, ours.features
     members = plays if isinstance(plays, MemberPlays) else pack_members(features.layout, plays)
     windows = cut_windows(members, from_ms=cut_ms)
     if not len(windows):
@@ -93,8 +93,8 @@ def compare(
     candidate[0] = False
     ranker = ModelRanker(features, members, windows)
     targets = make_targets(members, windows, all_rows, candidate, filter_watched=filter_watched)
-    ours = ranker.rank(model, targets)
-    targets = dataclasses.replace(targets, lifted=ours.lifted)  # all rankers hide the same items
+    found = ranker.rank(model, targets, ours.successors)
+    targets = dataclasses.replace(targets, lifted=found.lifted)  # all rankers hide the same items
     data = EvaluationData.of(members, features, candidate)
     task = Task(
         data=data,
@@ -106,9 +106,9 @@ def compare(
         countable=data.place[targets.play],
         now_s=data.ts_s[targets.play],
     )
-    ranks = {names.INTENTREC: ours.ranks}
+    ranks = {names.INTENTREC: found.ranks}
     if without_intent is not None:
-        ranks[names.NO_INTENT] = ranker.rank(without_intent, targets).ranks
+        ranks[names.NO_INTENT] = ranker.rank(without_intent.model, targets, without_intent.successors).ranks
     ranks |= {name: ranks_alone(reference, task) for name, reference in REFERENCES.items()}
     in_training = ModelRanker(features, members, cut_windows(members, until_ms=cut_ms)).label_shares(model)
     in_test = ranker.label_shares(model)
@@ -128,7 +128,7 @@ def compare(
                 most_common=float(in_test[name][in_training[name].argmax()]),
                 num_plays=int((~np.isnan(hits)).sum()),
             )
-            for name, hits in ours.correct.items()
+            for name, hits in found.correct.items()
             if not np.isnan(hits).all()
         ),
     )

@@ -1,5 +1,8 @@
 """Trains a first model from a table of plays, and compares it with the references.
 
+    plays ─┬─ all but the newest ─▶ train ─▶ network ─┐
+           └─ the newest ─────────────────────────────┴▶ weight of what follows what
+
 ``fit`` is what the library's users, `intentrec train`, `intentrec eval` and the demo share. Nothing here talks to a person, a
 broker or a bundle store.
 """
@@ -11,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.domain.toml import domain_text, parse_domain
 from intentrec_core.errors import DataError
 from intentrec_core.evaluation.comparison import Comparison
+from intentrec_core.evaluation.model_ranks import Contender
 from intentrec_core.evaluation.report import compare
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.release_times import check_release_times
@@ -25,6 +31,8 @@ from intentrec_core.plays.findings import refuse_meaningless
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.profile import measure
 from intentrec_core.plays.table import PLAYS, check_plays
+from intentrec_core.successors.table import Successors
+from intentrec_core.successors.weighing import MIN_TARGETS, weigh_successors
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
 
@@ -35,14 +43,23 @@ if TYPE_CHECKING:
     from intentrec_core.features.catalogue import Catalogue
     from intentrec_core.training.reports import EpochCallback, ProgressCallback, Trained
 
+#: How many of the plays choose the weight of what follows what, the newest.
+HELD_OUT_RATIO, MAX_HELD_OUT = 0.05, 4_000
+
 
 @dataclass(frozen=True)
 class FirstModel:
-    """What training from nothing gives: the network in ``trained``, and the rows of the items that were played."""
+    """What training from nothing gives: the network in ``trained``, the rows of the items that were played, and what usually
+    follows what.
+
+    ``trained_until_ms`` is the event time up to which the network has learned, excluded (milliseconds since 1970).
+    """
 
     vocabulary: Vocabulary
     table: ItemTable
     trained: Trained
+    successors: Successors
+    trained_until_ms: int
 
 
 def fit(
@@ -69,6 +86,10 @@ def fit(
     domain declares. One that is given is taken as it is; ``for_domain`` of its class makes one of what is declared and given.
     ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``. ``progress`` is called after each step,
     ``epoch_done`` after each epoch.
+
+    The network does not learn the newest plays, a twentieth of them and at most 4,000. They choose how much it counts beside the
+    trained score what usually follows what (:mod:`intentrec_core.successors`). Where they would be fewer than 500, the network
+    learns all plays, and what follows what counts nothing.
 
     Rows go to the items that were played, in the order of their first play; an item without an entry in the catalogue has its
     id for a title and no fields. One seed gives one model on one machine, on the CPU and without ``config.max_seconds``.
@@ -104,7 +125,8 @@ def fit(
         vocabulary=first.vocabulary,
         catalogue=catalogue,
         item_table=first.table,
-        trained_until_ms=int(checked.column("ts_ms")[checked.num_rows - 1].as_py()) + 1,
+        trained_until_ms=first.trained_until_ms,
+        successors=first.successors,
     )
 
 
@@ -126,14 +148,14 @@ def learn(
     """
     if not plays.num_rows:
         raise DataError("no plays to learn from: give more, or a larger share")
-    played = dict.fromkeys(plays.column(PLAYS.get_field_index("item_id")).to_pylist())
-    vocabulary = Vocabulary.build(played)
-    members = pack_members(EventLayout(domain), plays)
+    until_ms = _learnt_until_ms(plays)
+    learnt = plays.filter(pc.less(plays.column("ts_ms"), until_ms))
+    vocabulary = Vocabulary.build(_played(learnt))
     table = ItemTable(domain, vocabulary, catalogue)
     features = FeatureBuilder(domain, vocabulary, table)
-    refuse_meaningless(domain, measure(features, table, plays))
+    refuse_meaningless(domain, measure(features, table, learnt))
     trained = train(
-        members,
+        pack_members(EventLayout(domain), learnt),
         features,
         table,
         config,
@@ -142,7 +164,26 @@ def learn(
         progress=progress,
         epoch_done=epoch_done,
     )
-    return FirstModel(vocabulary, table, trained)
+    vocabulary = vocabulary.extended(_played(plays))
+    if len(vocabulary) > len(table):
+        table = ItemTable(domain, vocabulary, catalogue)
+        features = FeatureBuilder(domain, vocabulary, table)
+        trained.model.grow(table)
+    members = pack_members(EventLayout(domain), plays)
+    successors = weigh_successors(trained.model, features, members, from_ms=until_ms)
+    return FirstModel(vocabulary, table, trained, successors, until_ms)
+
+
+def _learnt_until_ms(plays: pa.Table) -> int:
+    """The event time from which plays are held out; that after the last where there are too few to hold any out."""
+    ts_ms, num_held_out = plays.column("ts_ms"), min(MAX_HELD_OUT, int(plays.num_rows * HELD_OUT_RATIO))
+    until_ms = int(ts_ms[plays.num_rows - num_held_out - 1].as_py()) + 1
+    return until_ms if num_held_out >= MIN_TARGETS else int(ts_ms[plays.num_rows - 1].as_py()) + 1
+
+
+def _played(plays: pa.Table) -> list[str]:
+    """The items, in the order of their first play."""
+    return pc.unique(plays.column(PLAYS.get_field_index("item_id"))).to_pylist()
 
 
 def compare_with_references(
@@ -150,10 +191,11 @@ def compare_with_references(
 ) -> Comparison:
     """The evaluation on the plays from ``cut_ms`` on, beside popularity, Markov and the model without the intent stage."""
     return compare(
-        model.network,
-        model.features,
+        Contender(model.network, model.features, model.successors),
         all_plays,
         cut_ms=cut_ms,
-        without_intent=without_intent.network if without_intent else None,
+        without_intent=Contender(without_intent.network, model.features, without_intent.successors)
+        if without_intent
+        else None,
         seed=seed,
     )

@@ -152,6 +152,7 @@ def build_bundle(
             index=artifact.to_bytes(index),
             golden=golden_bytes(index, queries, min(GOLDEN_K, num_items)),
             profile=profile,
+            successors=model.successors,
         )
         ref = write_bundle(
             root,

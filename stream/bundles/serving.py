@@ -19,6 +19,7 @@ from intentrec_core.engine.engine import IncrementalEngine
 from intentrec_core.engine.own_scores import OwnScorer
 from intentrec_core.engine.probe import UNKNOWN_ITEM, encode_probe
 from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.engine.successor_scores import SuccessorScorer
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
@@ -35,8 +36,8 @@ class Serving:
 
     ``labels`` f32[V, L]: the item labels of each head whose label depends on the item alone; ``label_heads``: the numbers of
     these heads in the domain; ``label_betas`` f32[heads]: how much each of them adds to the score of an item. ``own``:
-    what a member's plays add to the scores of their items; ``counts``: how much counts of plays add to them; None for a model
-    in which they add nothing. ``popularity``
+    what a member's plays add to the scores of their items; ``counts``: how much counts of plays add to them; ``successors``: what
+    usually follows the last plays adds to them; None for a model in which they add nothing. ``popularity``
     f32[V]: plays in the 7 days up to ``counted_at_s``, which is -inf if the bundle does not state it.
     """
 
@@ -52,6 +53,7 @@ class Serving:
     label_betas: NDArray[np.float32]
     own: OwnScorer | None
     counts: CountGate | None
+    successors: SuccessorScorer | None
     popularity: NDArray[np.float32]
     counted_at_s: float
 
@@ -166,6 +168,9 @@ def make_serving(
         label_betas=loaded.model.betas()[label_heads],
         own=OwnScorer(loaded.model, features) if loaded.model.own_items is not None else None,
         counts=CountGate(loaded.model) if loaded.model.count_gate is not None else None,
+        successors=SuccessorScorer(loaded.successors, features)
+        if loaded.successors and loaded.successors.weight
+        else None,
         popularity=loaded.popularity,
         counted_at_s=until_ms / 1000.0 if isinstance(until_ms, int | float) else float("-inf"),
     )

@@ -1,6 +1,6 @@
 """Turns encoded rows into ranked items: conditioned on the intents, and filtered as of each play.
 
-    E, p ─ query ─ index, counts of plays as further columns ─ own items, scored exactly beside it ─────▶ rows, scores
+    E, p ─ query ─ index, counts of plays as further columns ─ own items and successors, exact beside it ▶ rows, scores
              └ the bundle knows no item of the context: what is popular now, conditioned on the intents
 
 Shapes: N rows of the batch, k items a list, V item rows, M heads.
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from index import conditioning
 from index.base import PAD_ROW, Mask
-from index.candidates import merged
+from index.candidates import with_offsets
 from index.filters import HidingFilter
 from intentrec_core.domain.spec import Filter, FilterKind
-from intentrec_core.engine.own_scores import OwnScores, seen
+from intentrec_core.engine.own_scores import seen
 from intentrec_core.history.history import EventLayout, default_value
+from intentrec_core.item_offsets import ItemOffsets, summed
 from intentrec_core.model.intent_score import weighted_scores
+from intentrec_core.successors.table import LAGS
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.live_quality.predictions import CUTOFF
 from stream.pipeline.page_rows import POOL
@@ -136,14 +138,14 @@ class Retrieval:
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
             hidden, masks = [excluded[i] for i in picked], [allowed[i] for i in picked]
-            own = self.own_scores(batch, encoded, rows, hides[rows])
-            if own is not None:
-                own = _shown_only(own, hidden, masks)
-            others = hidden if own is None else _with_own(hidden, own)
+            beside = summed(self.own_scores(batch, encoded, rows, hides[rows]), self.successor_scores(batch, rows))
+            if beside is not None:
+                beside = _shown_only(beside, hidden, masks, index.num_items + 1)
+            others = hidden if beside is None else _with_lowered(hidden, beside)
             found = index.search(queries, self._k, excluded=others, allowed=masks, included=included)
             self._probe.offer(index, queries, found, others, masks)
-            if own is not None:
-                found = _merged(found, own, index, queries)
+            if beside is not None:
+                found = _merged(found, beside, index, queries)
             ranked.rows[rows], ranked.scores[rows] = found
             if self._keeps_queries:
                 kept = np.zeros((num, queries.shape[1]), dtype=np.float32)
@@ -173,7 +175,7 @@ class Retrieval:
 
     def own_scores(
         self, batch: BatchRows, encoded: Encoded, rows: NDArray[np.int64], hides: NDArray[np.bool_]
-    ) -> OwnScores | None:
+    ) -> ItemOffsets | None:
         """What the plays of each of ``rows`` add to the scores of their items, where not every play held is hidden; None where
         that is nowhere, and for a model without own items. Shape: hides bool[len(rows)].
         """
@@ -187,6 +189,12 @@ class Retrieval:
             return None
         found = own.scores([contexts[place].tobytes() for place in places.tolist()], seen(encoded, rows[places]))
         return replace(found, query=places[found.query])
+
+    def successor_scores(self, batch: BatchRows, rows: NDArray[np.int64]) -> ItemOffsets | None:
+        """What the last plays of each of ``rows`` add to the scores of what follows them; None for a model without successors."""
+        if self._serving.successors is None:
+            return None
+        return self._serving.successors.scores([self._context(batch, row)[-LAGS:].tobytes() for row in rows.tolist()])
 
     def label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """Probabilities of the labels that depend on the item alone; all 0 if the model predicts no intents."""
@@ -267,34 +275,40 @@ class Retrieval:
         return plays[: len(plays) - run.num_outputs + int(batch.nth[row]) + 1]
 
 
-def _shown_only(own: OwnScores, hidden: Sequence[NDArray[np.int64]], masks: Sequence[Mask | None]) -> OwnScores:
-    """The own items that may be shown."""
-    shown = np.ones(len(own.row), dtype=np.bool_)
-    ends = np.searchsorted(own.query, np.arange(len(hidden) + 1))
+def _shown_only(
+    beside: ItemOffsets, hidden: Sequence[NDArray[np.int64]], masks: Sequence[Mask | None], num_rows: int
+) -> ItemOffsets:
+    """The own items and successors that may be shown."""
+    shown, is_hidden = np.ones(len(beside.row), dtype=np.bool_), np.zeros(num_rows, dtype=np.bool_)
+    ends = np.searchsorted(beside.query, np.arange(len(hidden) + 1))
     for i, (left_out, mask) in enumerate(zip(hidden, masks, strict=True)):
         part = slice(ends[i], ends[i + 1])
         if len(left_out):
-            shown[part] &= ~np.isin(own.row[part], left_out)
+            is_hidden[left_out] = True
+            shown[part] &= ~is_hidden[beside.row[part]]
+            is_hidden[left_out] = False
         if mask is not None:
-            shown[part] &= mask[own.row[part]]
-    return OwnScores(own.query[shown], own.row[shown], own.offset[shown])
+            shown[part] &= mask[beside.row[part]]
+    return ItemOffsets(beside.query[shown], beside.row[shown], beside.offset[shown])
 
 
-def _with_own(hidden: Sequence[NDArray[np.int64]], own: OwnScores) -> list[NDArray[np.int64]]:
-    """The rows that the index leaves out for each query: hidden ones, and own items, which are scored beside it."""
-    ends = np.searchsorted(own.query, np.arange(len(hidden)), side="right")
-    return [np.concatenate(both) for both in zip(hidden, np.split(own.row, ends[:-1]), strict=True)]
+def _with_lowered(hidden: Sequence[NDArray[np.int64]], beside: ItemOffsets) -> list[NDArray[np.int64]]:
+    """The rows that the index leaves out for each query: hidden ones, and those with a score beside it that is below the index's.
+    Of the others it may find some; where it does, nothing better is missing.
+    """
+    lowered = beside.offset < 0
+    ends = np.searchsorted(beside.query[lowered], np.arange(len(hidden)), side="right")
+    return [np.concatenate(both) for both in zip(hidden, np.split(beside.row[lowered], ends[:-1]), strict=True)]
 
 
 def _merged(
     found: tuple[NDArray[np.int64], NDArray[np.float32]],
-    own: OwnScores,
+    beside: ItemOffsets,
     index: ItemIndex,
     queries: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The index's best together with the own items, which are scored exactly."""
-    scores = np.einsum("nd,nd->n", index.vectors_of(own.row), queries[own.query]) + own.offset
-    return merged(*found, own.query, own.row, scores)
+    """The index's best together with the own items and the successors, which are scored exactly."""
+    return with_offsets(*found, queries, beside.query, beside.row, beside.offset, index.vectors_of, index.num_items + 1)
 
 
 def _hidden(labels: Sequence[str], unless: Sequence[str]) -> NDArray[np.bool_]:

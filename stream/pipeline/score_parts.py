@@ -1,6 +1,6 @@
 """The score of every item for one member in parts, as :mod:`stream.pipeline.retrieval` sums it up, with what hides each item.
 
-    score = taste ⟨E, w⟩ + bias + what the intents add, by head + counts of plays + own items
+    score = taste ⟨E, w⟩ + bias + what the intents add, by head + counts of plays + own items + successors
     of a list of popular items: log(1 + plays) + the probability of the item's labels, by head
 
 Every item is scored exactly, whatever the index: to explain a list, and not to serve one.
@@ -117,10 +117,14 @@ def _of_query(
         rows = np.arange(1, index.num_items + 1)
         columns = counts.index(items).vectors_of(rows)[:, -len(weights) :]
         parts["counts"] = np.concatenate([[np.float32(0)], columns @ weights])
-    own = retrieval.own_scores(batch, encoded, row, retrieval.hides(encoded))
-    if own is not None:
-        parts["own items"] = np.zeros(index.num_items + 1, dtype=np.float32)
-        parts["own items"][own.row] = own.offset
+    beside = {
+        "own items": retrieval.own_scores(batch, encoded, row, retrieval.hides(encoded)),
+        "successors": retrieval.successor_scores(batch, row),
+    }
+    for name, offsets in beside.items():
+        if offsets is not None:
+            parts[name] = np.zeros(index.num_items + 1, dtype=np.float32)
+            parts[name][offsets.row] = offsets.offset
     return parts
 
 

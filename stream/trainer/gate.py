@@ -14,21 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.evaluation.metrics import Interval, Quality, gains, lift_interval, quality
-from intentrec_core.evaluation.model_ranks import ModelRanker, ModelRanks
+from intentrec_core.evaluation.model_ranks import Contender, ModelRanker, ModelRanks
 from intentrec_core.evaluation.targets import make_targets
-from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows, cut_windows
 from stream.trainer.retrain_job import GateReason
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A model and the features, with their vocabulary, that it was trained on."""
-
-    model: IntentRec
-    features: FeatureBuilder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +99,8 @@ def _ranks(contender: Contender, members: MemberPlays, windows: Windows) -> tupl
     rows = contender.features.rows(members.events["item_hash"])
     everything = np.ones(contender.model.num_rows, dtype=np.bool_)
     targets = make_targets(members, windows, rows, everything)
-    return ModelRanker(contender.features, members, windows).rank(contender.model, targets), targets.member
+    ranker = ModelRanker(contender.features, members, windows)
+    return ranker.rank(contender.model, targets, contender.successors), targets.member
 
 
 def _intent_hits(ranks: ModelRanks) -> NDArray[np.float64]:

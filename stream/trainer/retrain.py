@@ -1,13 +1,13 @@
 """One training run, in its own process: from the event log to a gated bundle in the store, not yet announced.
 
-    running bundle ─┐                                                       ┌─▶ refused, with the reason
-    event log ──────┴▶ rows for new items ─▶ data profile ─▶ train ─▶ gate ─┴─▶ bundle ─▶ store
+    running bundle ─┐                                                               ┌─▶ refused, with the reason
+    event log ──────┴▶ rows for new items ─▶ data profile ─▶ train ─▶ weigh ─▶ gate ─┴─▶ bundle ─▶ store
 
 A run is a process because it may be killed at any moment: by its deadline, by SIGTERM, or for lack of memory. A killed run has
 no effect: a bundle in the store serves nothing until the trainer announces the version named in the run's last output line.
 
-Among the plays newer than the running bundle's training data, the newest are held out: the gate compares both models on them,
-and the next run trains on them.
+Among the plays newer than the running bundle's training data, the newest are held out: how much what follows what counts in a
+score is chosen on them, the gate compares both models on them, and the next run trains on them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from intentrec_core.bundle.store import BundleStore
 from intentrec_core.domain.spec import Domain
 from intentrec_core.domain.toml import domain_text, load_domain, parse_domain
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, IntentRecError
+from intentrec_core.evaluation.model_ranks import Contender
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.release_times import check_release_times
@@ -37,14 +38,15 @@ from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.plays.drift import drift
 from intentrec_core.plays.findings import errors
-from intentrec_core.plays.members import pack_members
+from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.profile import DataProfile, measure
+from intentrec_core.successors.weighing import weigh_successors
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
 from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, check_index_kind, remove_leftovers
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.event_log import EventLog
-from stream.trainer.gate import Contender, GateResult, judge
+from stream.trainer.gate import GateResult, is_finite, judge
 from stream.trainer.retrain_job import GateReason, RetrainJob, RetrainResult
 
 logger = logging.getLogger(__name__)
@@ -102,7 +104,19 @@ def retrain(job: RetrainJob) -> RetrainResult:
     if meaningless:
         return msgspec.structs.replace(result, reason=GateReason.DATA, detail="; ".join(meaningless))
     model = _train_candidate(job, running, inputs, known)
-    gate = _compare(job, Contender(model, inputs.features), running, plays, cut_ms)
+    members = pack_members(inputs.features.layout, plays)
+    successors = None
+    if is_finite(model):
+        successors = weigh_successors(
+            model,
+            inputs.features,
+            members,
+            from_ms=cut_ms,
+            before=running.successors if running else None,
+            counted_until_ms=_trained_until_ms(running),
+        )
+        logger.info("successors count with weight %g beside the trained score", successors.weight)
+    gate = _compare(job, Contender(model, inputs.features, successors), running, members, cut_ms)
     if gate.passed and running is not None and gate.candidate.num_plays < MIN_HELD_OUT:
         return _skipped(
             f"{gate.candidate.num_plays} held-out plays of known members; a comparison needs {MIN_HELD_OUT}", num_new
@@ -123,14 +137,18 @@ def retrain(job: RetrainJob) -> RetrainResult:
         catalogue=inputs.catalogue,
         item_table=inputs.item_table,
         trained_until_ms=cut_ms,
+        successors=successors,
     )
     return _publish(job, store, saved, running, gate, result, plays)
 
 
 def _num_new_plays(plays: pa.Table, running: LoadedBundle | None) -> int:
     """Plays that are newer than the running bundle's training data."""
-    trained_until_ms = 0 if running is None else int(running.manifest.facts.get(TRAINED_UNTIL, 0))
-    return int(pc.sum(pc.greater_equal(plays.column("ts_ms"), trained_until_ms)).as_py() or 0)
+    return int(pc.sum(pc.greater_equal(plays.column("ts_ms"), _trained_until_ms(running))).as_py() or 0)
+
+
+def _trained_until_ms(running: LoadedBundle | None) -> int:
+    return 0 if running is None else int(running.manifest.facts.get(TRAINED_UNTIL, 0))
 
 
 def _inputs(job: RetrainJob, running: LoadedBundle | None, plays: pa.Table) -> Inputs:
@@ -171,10 +189,12 @@ def _train_candidate(job: RetrainJob, running: LoadedBundle | None, inputs: Inpu
 
 
 def _compare(
-    job: RetrainJob, candidate: Contender, running: LoadedBundle | None, plays: pa.Table, cut_ms: int
+    job: RetrainJob, candidate: Contender, running: LoadedBundle | None, members: MemberPlays, cut_ms: int
 ) -> GateResult:
-    members = pack_members(candidate.features.layout, plays)
-    incumbent = Contender(running.model.to(candidate.model.device), _features(running)) if running else None
+    incumbent = None
+    if running is not None:
+        network = running.model.to(candidate.model.device)
+        incumbent = Contender(network, _features(running), running.successors)
     return judge(candidate, incumbent, members, from_ms=cut_ms, margin=job.gate_margin)
 
 

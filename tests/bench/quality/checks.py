@@ -79,12 +79,13 @@ def last_model() -> Iterator[list[IntentRec]]:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """A model with the rows of a data set, as :class:`~intentrec_core.engine.live.LiveEncoder` takes it."""
+    """A network with the rows of a data set, as :class:`~intentrec_core.engine.live.LiveEncoder` takes it: without successors."""
 
     network: IntentRec
     features: FeatureBuilder
     vocabulary: Vocabulary
     item_table: ItemTable
+    successors: None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from intentrec_core.domain.spec import Domain
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.evaluation.heads import HeadOutcomes
 from intentrec_core.evaluation.metrics import Quality, quality
-from intentrec_core.evaluation.model_ranks import ScoredByModel
+from intentrec_core.evaluation.model_ranks import ModelRanker, ScoredByModel
 from intentrec_core.evaluation.protocols import Protocol
 from intentrec_core.evaluation.rankers import LIST_LENGTH, Ranked, rank, ranks_alone
 from intentrec_core.evaluation.task import Task, make_task
@@ -39,6 +39,8 @@ from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.attention import Attend
 from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
 from intentrec_core.plays.members import pack_members
+from intentrec_core.successors.table import Successors, SuccessorTable
+from intentrec_core.successors.weighing import WEIGHTS, best_weight
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import Trained
 from intentrec_core.training.train import Validation, train
@@ -189,7 +191,9 @@ class Learned:
 
 
 class Learner:
-    """Trains one row on one data set. With ``shorter_schedule``, a schedule of so many epochs is tried too."""
+    """Trains one row on one data set. With ``shorter_schedule``, a schedule of so many epochs is tried too. With ``weighs``, what
+    usually follows what counts beside the score, with a weight that is chosen on the validation.
+    """
 
     def __init__(
         self,
@@ -198,10 +202,13 @@ class Learner:
         model: ModelConfig,
         config: TrainConfig,
         shorter_schedule: int | None = None,
+        *,
+        weighs: bool = False,
     ) -> None:
         self._loaded, self._build, self._model, self._config = loaded, build, model, config
         self._schedules = (config.epochs,) if shorter_schedule is None else (config.epochs, shorter_schedule)
         self._domain = loaded.data.features.domain
+        self._weighs, self._weight = weighs, 0.0
 
     def answer(self, protocol: Protocol) -> Answers:
         """Chooses the epoch, and the schedule where two are tried, on the validation and answers the test."""
@@ -218,6 +225,9 @@ class Learner:
         if len(tried) > 1:
             others = ", ".join(f"{said} with one of {epochs}" for _, epochs, _, said in tried if epochs != schedule)
             note += f" of a schedule of {schedule} ({others})"
+        if self._weighs:
+            self._weight, said = self._weighed(Learned(chosen.model, known), protocol.validation)
+            note += said
         if not protocol.test.learnable.all():  # leave-one-out: the test is asked of what the validation chose
             learned = Learned(chosen.model, known)
             return self._answers(learned, protocol.test, note + self._zeroed(learned, protocol.test))
@@ -232,22 +242,39 @@ class Learner:
         """Answers a task span by span. After a span, the model is refreshed as the trainer does it: from the weights before, on
         everything known by then, at the trainer's rate. A task of one span is asked as it is.
         """
-        boundaries = np.unique(task.learned)
-        if len(boundaries) == 1:
+        if len(np.unique(task.learned)) == 1:
             return self._answers(learned, task, "")
         ranks, listed = np.full(len(task), np.nan), np.zeros((len(task), LIST_LENGTH), dtype=np.int64)
         heads: dict[str, HeadOutcomes] = {}
-        for number, until in enumerate(boundaries.tolist()):
-            if number:
-                learned = self._refreshed(learned, self.known(task, until), number)
-            which = np.flatnonzero(task.learned == until)
-            found = self._answers(learned, part_of(task, which), "")
+        for refreshed, which, part in self._spans(learned, task):
+            found = self._answers(refreshed, part, "")
             ranks[which], listed[which] = found.ranked.ranks, found.ranked.listed
             for name, outcomes in found.heads.items():
                 whole = heads.setdefault(name, HeadOutcomes.empty(len(task), outcomes.observed.shape[1]))
                 for part in HeadOutcomes.__slots__:
                     getattr(whole, part)[which] = getattr(outcomes, part)
         return Answers(Ranked(ranks, listed), "", heads)
+
+    def _spans(self, learned: Learned, task: Task) -> Iterator[tuple[Learned, NDArray[np.int64], Task]]:
+        """What is learned at each span of a task, which of its targets are in the span, and the task of these."""
+        for number, until in enumerate(np.unique(task.learned).tolist()):
+            if number:
+                learned = self._refreshed(learned, self.known(task, until), number)
+            which = np.flatnonzero(task.learned == until)
+            yield learned, which, task if len(which) == len(task) else part_of(task, which)
+
+    def _weighed(self, learned: Learned, task: Task) -> tuple[float, str]:
+        """The weight of what follows what that is the best on a task, and what is to be said of it."""
+        ranks_KN = np.full((len(WEIGHTS), len(task)), np.nan)
+        for refreshed, which, part in self._spans(learned, task):
+            scorer = refreshed.scorer(self._loaded)
+            ranker = ModelRanker(scorer.features, part.data.members, part.windows)
+            ranks_KN[:, which] = ranker.ranks_by_weight(scorer.model, part.targets, successors_of(part), WEIGHTS)
+        weight = best_weight(ranks_KN)
+        tried = ", ".join(
+            f"{quality(ranks).ndcg_at_10:.4f} with {weight:g}" for weight, ranks in zip(WEIGHTS, ranks_KN, strict=True)
+        )
+        return weight, f"; what follows what has the weight {weight:g} (on validation {tried})"
 
     def known(self, task: Task, learned: int | None = None) -> Known:
         """What may be learned before a task, or of its plays up to a refresh."""
@@ -288,13 +315,19 @@ class Learner:
         if not task.targets.filter_watched:
             return ""
         zeroed = dataclasses.replace(task, targets=dataclasses.replace(task.targets, hidden_score=0.0))
-        gain = quality(ranks_alone(learned.scorer(self._loaded), zeroed)).ndcg_at_10
+        gain = quality(ranks_alone(self._scorer(learned, zeroed), zeroed)).ndcg_at_10
         return f"; with hidden items scored 0: NDCG@10 {gain:.4f}"
 
     def _answers(self, learned: Learned, task: Task, note: str) -> Answers:
-        ranker = learned.scorer(self._loaded)
+        ranker = self._scorer(learned, task)
         ranked = rank(ranker, task)
         return Answers(ranked, note, ranker.heads)
+
+    def _scorer(self, learned: Learned, task: Task) -> ScoredByModel:
+        scorer = learned.scorer(self._loaded)
+        if self._weight:
+            scorer.successors = Successors(successors_of(task), self._weight)
+        return scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +369,13 @@ def num_weights(model: IntentRec) -> str:
     of_items = model.item.weight.numel() + model.item_bias.numel()
     others = sum(weights.numel() for weights in model.parameters()) - of_items
     return f"{others:,} weights and {of_items:,} of items"
+
+
+def successors_of(task: Task) -> SuccessorTable:
+    """What follows what in the plays that are learned at a task's first span, in the rows of the data set."""
+    data = task.data
+    known = task.learnable & (data.place < int(task.learned.min()))
+    return SuccessorTable.empty(len(data.universe)).counted(data.row[known], data.members.member[known])
 
 
 def part_of(task: Task, which: NDArray[np.int64]) -> Task:

@@ -10,9 +10,10 @@ from tests.bench.quality.oracle import oracle_rows
 from tests.bench.quality.rows import Row, markov_rows, popularity_rows
 from tests.bench.quality.small_caches import small_cache_rows
 from tests.bench.quality.transact import transact_rows
+from tests.bench.quality.weighed import weighed_rows
 
 
 def all_rows() -> list[Row]:
     """Popularity, Markov chains, trained baselines, IntentRec, the oracle."""
-    trained = [*neural_rows(), *fair_rows(), *counted_rows(), *small_cache_rows(), *transact_rows()]
+    trained = [*neural_rows(), *fair_rows(), *counted_rows(), *weighed_rows(), *small_cache_rows(), *transact_rows()]
     return [*popularity_rows(), *markov_rows(), *(checked(row) for row in trained), *oracle_rows()]

@@ -1,0 +1,41 @@
+"""What follows the last plays of members, of packed contexts: :mod:`intentrec_core.successors.table` as it is served.
+
+Shapes: N contexts, L last plays of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.item_offsets import ItemOffsets
+from intentrec_core.successors.table import LAGS, Successors
+
+
+class SuccessorScorer:
+    """The table and the weight of one model. Safe from any thread."""
+
+    def __init__(self, successors: Successors, features: FeatureBuilder) -> None:
+        self._successors, self._features = successors, features
+        successors.offsets(np.zeros((1, LAGS), dtype=np.int64))  # compiles, where numba's cache is empty
+
+    def scores(self, contexts: Sequence[bytes]) -> ItemOffsets:
+        """What is added to the scores of items after the last play of each context, of which only the last L plays matter.
+
+        To the bit the same whatever other contexts there are; rows ascend for each query.
+        """
+        return self._successors.offsets(self._last_rows(contexts))
+
+    def _last_rows(self, contexts: Sequence[bytes]) -> NDArray[np.int64]:
+        """The items of the last plays, newest first; 0 for unknown items, and where a context has fewer. Shape: i64[N, L]."""
+        size = self._features.layout.size
+        last = [context[-LAGS * size :] for context in contexts]
+        lengths = np.array([len(plays) // size for plays in last], dtype=np.int64)
+        rows = self._features.rows(self._features.layout.view(b"".join(last))["item_hash"])
+        back = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(len(rows))
+        found = np.zeros((len(contexts), LAGS), dtype=np.int64)
+        found[np.repeat(np.arange(len(contexts)), lengths), back] = rows
+        return found

@@ -1,0 +1,1 @@
+"""What usually follows what: counted transitions between items, beside the trained score."""

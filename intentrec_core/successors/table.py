@@ -1,0 +1,167 @@
+"""What usually follows an item, counted, and what it adds to the scores of the items that follow a member's last plays:
+
+    weight · log(1 + SCALE · Σ_d DECAY^d · share(play d back → j))        d = 0 … LAGS − 1
+
+A pair of items that members often play one after the other is better counted than learnt: an embedding has to find it by gradient
+steps, and does not where items have few plays. A share is the count of the transitions from an item that led to j, over that of
+all of them and ``SHRINKAGE``. A play also counts as a successor of up to ``SPREAD`` plays before it, with ``DECAY`` for each play
+between.
+
+The network does not learn with it. The weight is one number, chosen on plays that the network has not learnt
+(:mod:`intentrec_core.successors.weighing`). Decision 115 has what this gains, and why a weight that is learnt gains less.
+
+Counts go on from table to table, so a trainer adds only the plays that are new. Of an item, the ``MOST`` highest counts are kept,
+and old ones fade beyond ``LARGEST`` transitions.
+
+Shapes: P plays, V item rows (row 0 no item), S counts, N queries, D rows that follow, L = LAGS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intentrec_core.item_offsets import ItemOffsets
+from intentrec_core.kernels import successors
+
+LAGS, DECAY, SPREAD = 5, 0.75, 5
+SHRINKAGE, SCALE = 10.0, 100.0
+MOST, LARGEST = 64, 4096.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SuccessorTable:
+    """Of each item, the items that follow it, in ascending rows, how often each does, and how often anything does.
+
+    Shapes: starts i64[V + 1]; rows i32[S] and counts f32[S], of one item after another; totals f32[V].
+
+    Raises: ValueError where the arrays are no table: they are read without a further check.
+    """
+
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    counts: NDArray[np.float32]
+    totals: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        parts = (self.starts, self.rows, self.counts, self.totals)
+        if [str(part.dtype) for part in parts] != ["int64", "int32", "float32", "float32"]:
+            found = ", ".join(str(part.dtype) for part in parts)
+            raise ValueError(f"starts, rows, counts and totals are {found}; must be int64, int32, float32, float32")
+        if any(part.ndim != 1 for part in parts) or not len(self.totals) or len(self.starts) != len(self.totals) + 1:
+            raise ValueError("starts must have one number more than totals, of which there is one for each item")
+        if (
+            self.starts[0]
+            or (np.diff(self.starts) < 0).any()
+            or not self.starts[-1] == len(self.rows) == len(self.counts)
+        ):
+            raise ValueError(f"starts must ascend from 0 to {len(self.rows)}, the number of rows and of counts")
+        if ((self.rows < 1) | (self.rows >= self.num_rows)).any():
+            raise ValueError(f"rows must be from 1 to {self.num_rows - 1}")
+        if (
+            not (np.isfinite(self.counts) & (self.counts > 0)).all()
+            or not (np.isfinite(self.totals) & (self.totals >= 0)).all()
+        ):
+            raise ValueError("counts must be finite and above 0, totals finite and not below 0")
+
+    @classmethod
+    def empty(cls, num_rows: int) -> SuccessorTable:
+        """Nothing follows anything."""
+        return cls(
+            np.zeros(num_rows + 1, np.int64),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.float32),
+            np.zeros(num_rows, np.float32),
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """The number of item rows, that of no item included."""
+        return len(self.totals)
+
+    def following(self, last_NL: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """What follows the last plays of each query: the logarithm of the module's formula, without the weight.
+
+        ``last_NL`` i64[N, L]: rows of the last plays, newest first, 0 for none.
+        Returns the query i64[D], the row i64[D], ascending for each query, and its logarithm f32[D].
+        """
+        room = int(np.where(last_NL > 0, np.diff(self.starts)[last_NL], 0).sum())
+        query, row, sums = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float32)
+        num = successors.following(
+            self.starts, self.rows, self.counts, self.totals, last_NL, DECAY, SHRINKAGE, query, row, sums
+        )
+        return query[:num], row[:num], np.log1p(sums[:num] * np.float32(SCALE))
+
+    def extended(self, num_rows: int) -> SuccessorTable:
+        """The same table with more items, which nothing follows yet."""
+        more = num_rows - self.num_rows
+        starts = np.concatenate([self.starts, np.full(more, self.starts[-1])])
+        return SuccessorTable(
+            starts, self.rows, self.counts, np.concatenate([self.totals, np.zeros(more, dtype=np.float32)])
+        )
+
+    def counted(
+        self,
+        row: NDArray[np.int64],
+        member: NDArray[np.int64],
+        is_new: NDArray[np.bool_] | None = None,
+    ) -> SuccessorTable:
+        """This table with the transitions of further plays: of one member after another, each member's oldest first.
+
+        ``row`` i64[P]: their items; 0 for an item that has no row: it leads nowhere, and stands between two plays. ``member``
+        i64[P]: whose play it is. ``is_new`` bool[P]: transitions to a play that is not are in this table; by default none is.
+
+        Cost: O(P · SPREAD · log P), and some 40 bytes for each of up to P · SPREAD transitions meanwhile.
+        """
+        before, after, weight = (list[NDArray[np.int64]]() for _ in range(3))
+        for gap in range(1, min(SPREAD, len(row) - 1) + 1):
+            is_pair = (member[:-gap] == member[gap:]) & (row[:-gap] > 0) & (row[gap:] > 0)
+            first = np.flatnonzero(is_pair if is_new is None else is_pair & is_new[gap:])
+            before.append(row[first])
+            after.append(row[first + gap])
+            weight.append(np.full(len(first), gap - 1))
+        none = [np.zeros(0, dtype=np.int64)]
+        from_row = np.concatenate(before or none)
+        order = np.argsort(from_row, kind="stable")
+        begin = np.searchsorted(from_row[order], np.arange(self.num_rows + 1))
+        room = len(self.rows) + len(order)
+        starts, totals = np.zeros_like(self.starts), np.zeros_like(self.totals)
+        rows, counts = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.float32)
+        successors.counted(
+            self.starts,
+            self.rows,
+            self.counts,
+            self.totals,
+            begin,
+            np.concatenate(after or none)[order],
+            (DECAY ** np.concatenate(weight or none)[order]).astype(np.float32),
+            MOST,
+            LARGEST,
+            starts,
+            rows,
+            counts,
+            totals,
+        )
+        return SuccessorTable(starts, rows[: starts[-1]].copy(), counts[: starts[-1]].copy(), totals)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Successors:
+    """A table, and how much it counts beside the trained score; with weight 0 it is only kept, for later plays to be added.
+
+    Raises: ValueError when the weight is not a finite number from 0.
+    """
+
+    table: SuccessorTable
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < np.inf:
+            raise ValueError(f"weight {self.weight}; allowed: finite, from 0")
+
+    def offsets(self, last_NL: NDArray[np.int64]) -> ItemOffsets:
+        """What is added to the scores of what follows the last plays of each query: i64[N, L] rows, newest first, 0 for none."""
+        query, row, logarithm = self.table.following(last_NL)
+        return ItemOffsets(query, row, logarithm * np.float32(self.weight))
