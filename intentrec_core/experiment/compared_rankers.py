@@ -90,8 +90,7 @@ def given_model(data: ExperimentData, learned: Learned) -> ComparedRanker:
     """A model that was trained elsewhere, as it is."""
 
     def answer(protocol: Protocol, _seed: int) -> Answered:
-        found = answered(learned, data, protocol.test)
-        return Answered(found, learned=Learned(learned.model, learned.vocabulary))
+        return Answered(answered(learned, data, protocol.test), learned=learned)
 
     return ComparedRanker(names.INTENTREC, "ours", answer)
 
@@ -152,7 +151,17 @@ def _trained(
 
     def answer(protocol: Protocol, seed: int) -> Answered:
         config = dataclasses.replace(budget.train, seed=seed, patience=PATIENCE)
-        learner = Learner(data, build, model, config, budget.refresh, title=title, device=budget.device, watch=watch)
+        learner = Learner(
+            data,
+            build,
+            model,
+            config,
+            budget.refresh,
+            weighs=build is IntentRec,
+            title=title,
+            device=budget.device,
+            watch=watch,
+        )
         run = learner.run(protocol, chooses_epoch=budget.chooses_epoch)
         return Answered(run.answers, run.note, run.curve, run.best_epoch, run.learned)
 

@@ -2,9 +2,9 @@
 
 The epoch is chosen on the validation: a model is trained on what lies before it, measured there after each epoch by the metric
 that is reported (NDCG@10, every item ranked, the whole history hidden), and training stops once it has not improved for some
-epochs. For the test a model is trained again, by the same schedule up to that epoch, on everything before the test; leave-one-out
-asks the one that was chosen, as the published tables do. In a stream, validation and test alike, it is refreshed as the trainer
-refreshes it.
+epochs. Then it is chosen there how much it counts beside the score what usually follows what. For the test a model is trained
+again, by the same schedule up to that epoch, on everything before the test; leave-one-out asks the one that was chosen, as the
+published tables do. In a stream, validation and test alike, it is refreshed as the trainer refreshes it.
 
 Items that were not played in training have no row while it trains; they come in as new items do in production, before ranking.
 Rows are numbered by what is learned, so those of a model are not those of the data set: :func:`grown` numbers them anew.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from intentrec_core.domain.spec import Domain
 from intentrec_core.evaluation.heads import HeadOutcomes
 from intentrec_core.evaluation.metrics import Quality, quality
-from intentrec_core.evaluation.model_ranks import ScoredByModel
+from intentrec_core.evaluation.model_ranks import ModelRanker, ScoredByModel
 from intentrec_core.evaluation.protocols import Protocol
 from intentrec_core.evaluation.rankers import LIST_LENGTH, Ranked, rank, ranks_alone
 from intentrec_core.evaluation.task import Task, make_task
@@ -35,6 +35,8 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
 from intentrec_core.plays.members import pack_members
+from intentrec_core.successors.table import Successors, SuccessorTable
+from intentrec_core.successors.weighing import WEIGHTS, best_weight
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import EpochReport, Trained
 from intentrec_core.training.train import Validation, train
@@ -70,14 +72,20 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A model, and the items that its rows are."""
+    """A model, the items that its rows are, and what usually follows what beside its score."""
 
     model: IntentRec
     vocabulary: Vocabulary
+    successors: Successors | None = None
 
     def scorer(self, data: ExperimentData) -> ScoredByModel:
         """What ranks the universe: the model with rows for all of it, numbered as the data set is."""
-        return ScoredByModel(grown(self.model, self.vocabulary, data), data.asked.features)
+        found = ScoredByModel(grown(self.model, self.vocabulary, data), data.asked.features)
+        if self.successors is not None:
+            extended = self.vocabulary.extended(data.vocabulary.item_ids[1:])
+            table = self.successors.table.extended(len(extended)).renumbered(extended.rows(data.vocabulary.hashes))
+            found.successors = Successors(table, self.successors.weight)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,9 @@ class Run:
 
 
 class Learner:
-    """Trains one kind of model on one data set, with one budget: the epochs of ``config`` at most, and its patience."""
+    """Trains one kind of model on one data set, with one budget: the epochs of ``config`` at most, and its patience. With
+    ``weighs``, what usually follows what counts beside its score.
+    """
 
     def __init__(
         self,
@@ -104,16 +114,19 @@ class Learner:
         config: TrainConfig,
         refresh: Refresh,
         *,
+        weighs: bool = False,
         title: str = "",
         device: str = "auto",
         watch: Watch | None = None,
     ) -> None:
         self._data, self._build, self._model, self._config = data, build, model, config
-        self._refresh, self._device = refresh, device
+        self._refresh, self._weighs, self._device = refresh, weighs, device
         self._title, self._watch = title or "the model", watch or Silent()
 
     def run(self, protocol: Protocol, *, chooses_epoch: bool = True) -> Run:
-        """Answers the test task. Without ``chooses_epoch`` it trains for all epochs, and the validation is not looked at."""
+        """Answers the test task. Without ``chooses_epoch`` it trains for all epochs, and the validation is not looked at; so no
+        weight of what follows what is chosen either, and it counts nothing.
+        """
         if not chooses_epoch:
             known = self.known(protocol.test)
             trained = self._first(
@@ -130,11 +143,15 @@ class Learner:
         assert best is not None
         note = f"NDCG@10 on validation {best.ndcg_at_10:.4f} at epoch {chosen.best_epoch} of {len(chosen.curve)}"
         learned = Learned(chosen.model, known.vocabulary)
+        weight = self._weight(learned, known, protocol.validation) if self._weighs else 0.0
+        note += f"; what follows what has the weight {weight:g}" if self._weighs else ""
         if protocol.test.learnable.all():  # else leave-one-out: the test is asked of what the validation chose
             known = self.known(protocol.test)
             config = dataclasses.replace(self._config, last_epoch=chosen.best_epoch)
             title = f"training {self._title} on {known.plays.num_rows:,} plays, for {chosen.best_epoch} epochs"
             learned = Learned(self._first(known, config, None, title).model, known.vocabulary)
+        if weight:
+            learned = dataclasses.replace(learned, successors=Successors(successors_of(known), weight))
         answers, learned = self._streamed(learned, protocol.test)
         note += self._refreshes(protocol.test) + self._zeroed(learned, protocol.test)
         return Run(answers, learned, chosen.curve, chosen.best_epoch, note)
@@ -178,22 +195,37 @@ class Learner:
             )
 
     def _streamed(self, learned: Learned, task: Task) -> tuple[Answers, Learned]:
-        boundaries = np.unique(task.learned)
-        if len(boundaries) == 1:
+        if len(np.unique(task.learned)) == 1:
             return self._answers(learned, task), learned
         ranks, listed = np.full(len(task), np.nan), np.zeros((len(task), LIST_LENGTH), dtype=np.int64)
         heads: dict[str, HeadOutcomes] = {}
-        for number, until in enumerate(boundaries.tolist()):
-            if number:
-                learned = self._refreshed(learned, self.known(task, until), number)
-            which = np.flatnonzero(task.learned == until)
-            found = self._answers(learned, part_of(task, which))
+        for span, which in self._spans(learned, task):
+            learned, found = span, self._answers(span, part_of(task, which))
             ranks[which], listed[which] = found.ranked.ranks, found.ranked.listed
             for name, outcomes in found.heads.items():
                 whole = heads.setdefault(name, HeadOutcomes.empty(len(task), outcomes.observed.shape[1]))
                 for part in HeadOutcomes.__slots__:
                     getattr(whole, part)[which] = getattr(outcomes, part)
         return Answers(Ranked(ranks, listed), heads), learned
+
+    def _spans(self, learned: Learned, task: Task) -> Iterator[tuple[Learned, NDArray[np.int64]]]:
+        """What is learned at each span of a task, and which of its targets are in the span."""
+        for number, until in enumerate(np.unique(task.learned).tolist()):
+            if number:
+                learned = self._refreshed(learned, self.known(task, until), number)
+            yield learned, np.flatnonzero(task.learned == until)
+
+    def _weight(self, learned: Learned, known: Known, task: Task) -> float:
+        """How much what follows what counts: the best on a task, with the refreshes in it."""
+        ranks_KN = np.full((len(WEIGHTS), len(task)), np.nan)
+        # Any weight: it is not used, and says that what follows what is counted anew with each refresh.
+        learned = dataclasses.replace(learned, successors=Successors(successors_of(known), 1.0))
+        for span, which in self._spans(learned, task):
+            scorer, part = span.scorer(self._data), part_of(task, which)
+            assert scorer.successors is not None
+            ranker = ModelRanker(scorer.features, part.data.members, part.windows)
+            ranks_KN[:, which] = ranker.ranks_by_weight(scorer.model, part.targets, scorer.successors.table, WEIGHTS)
+        return best_weight(ranks_KN)
 
     def _refreshed(self, before: Learned, known: Known, number: int) -> Learned:
         if not known.vocabulary.extends(before.vocabulary):
@@ -206,7 +238,8 @@ class Learner:
         )
         members = pack_members(known.features.layout, known.plays)
         found = train(members, known.features, known.table, config, start=before.model, device=self._device)
-        return Learned(found.model, known.vocabulary)
+        successors = before.successors and Successors(successors_of(known), before.successors.weight)
+        return Learned(found.model, known.vocabulary, successors)
 
     def _refreshes(self, task: Task) -> str:
         num = len(np.unique(task.learned)) - 1
@@ -237,6 +270,13 @@ class _Validation:
     def measure(self, model: IntentRec) -> tuple[Quality, dict[str, float]]:
         """NDCG@10 and the others; the heads are not looked at."""
         return quality(self.learner.streamed(Learned(model, self.vocabulary), self.task).ranked.ranks), {}
+
+
+def successors_of(known: Known) -> SuccessorTable:
+    """What follows what in the plays that are known, in their rows."""
+    members = pack_members(known.features.layout, known.plays)
+    rows = known.features.rows(members.events["item_hash"])
+    return SuccessorTable.empty(len(known.vocabulary)).counted(rows, members.member)
 
 
 def answered(learned: Learned, data: ExperimentData, task: Task) -> Answers:

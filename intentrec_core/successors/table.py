@@ -102,6 +102,21 @@ class SuccessorTable:
             starts, self.rows, self.counts, np.concatenate([self.totals, np.zeros(more, dtype=np.float32)])
         )
 
+    def renumbered(self, rows: NDArray[np.int64]) -> SuccessorTable:
+        """The same in other rows: the new row r is today's row ``rows[r]``, each at most once, and ``rows[0]`` is 0. An item that
+        has no new row is left out where it follows, and still counts in a share. Shape: i64[new V].
+        """
+        new_of = np.zeros(self.num_rows, dtype=np.int32)
+        new_of[rows] = np.arange(len(rows), dtype=np.int32)
+        lengths = np.diff(self.starts)[rows]
+        item = np.repeat(np.arange(len(rows)), lengths)
+        place = np.arange(len(item)) + np.repeat(self.starts[rows] - np.cumsum(lengths) + lengths, lengths)
+        to = new_of[self.rows[place]]
+        kept = np.lexsort((to, item))
+        kept = kept[to[kept] > 0]
+        starts = np.searchsorted(item[kept], np.arange(len(rows) + 1))
+        return SuccessorTable(starts, to[kept], self.counts[place[kept]], self.totals[rows])
+
     def counted(
         self,
         row: NDArray[np.int64],

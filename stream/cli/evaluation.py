@@ -125,7 +125,7 @@ def evaluate_bundle(settings: Settings, data_set: DataSet, version: str, asked: 
         known_items=loaded.vocabulary.item_ids[1:],
     )
     protocol = after_training(data.asked, trained_until_ms, knows_time=asked.knows_time)
-    rankers = [given_model(data, Learned(loaded.model, loaded.vocabulary)), *_counting(asked)]
+    rankers = [given_model(data, Learned(loaded.model, loaded.vocabulary, loaded.successors)), *_counting(asked)]
     return _run(data, protocol, rankers, asked, range(1))
 
 

@@ -5,6 +5,7 @@ Tolerance: 2e-4 on probabilities, which are published with 5 digits; 1e-3 on sco
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import pytest
 
 from intentrec_core import LiveEncoder, LivePlay, LiveUpdate
 from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.successors.table import Successors
 from stream.wire.messages import IntentUpdate, Recommendation
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving
 from tests.worlds.live_world import tiny_model
 from tests.worlds.pipeline_results import intents, lists, of_kind, run
-from tests.worlds.tiny_world import TinyWorld
+from tests.worlds.tiny_world import TinyWorld, random_successors
 
 PROBABILITY, SCORE = 2e-4, 1e-3
 
@@ -66,11 +68,15 @@ def compare(update: LiveUpdate, published: IntentUpdate, listed: Recommendation)
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("own_items", [False, True])
-def test_the_library_answers_as_a_worker_does(world: TinyWorld, tmp_path: Path, seed: int, own_items: bool) -> None:
+@pytest.mark.parametrize("successors", [None, random_successors(31)], ids=["", "successors"])
+def test_the_library_answers_as_a_worker_does(
+    world: TinyWorld, tmp_path: Path, seed: int, own_items: bool, successors: Successors | None
+) -> None:
     log, model = random_log(120, seed), tiny_model(world, own_items=own_items)
+    model = dataclasses.replace(model, successors=successors)
     live = LiveEncoder(model, cache_bytes=2 * slot_bytes(model.network))
     updates = live.play_many([live_play(record) for record in log.records])
-    result = run(make_pipeline(make_serving(tmp_path, world, model.network)), log.records)
+    result = run(make_pipeline(make_serving(tmp_path, world, model.network, successors=successors)), log.records)
     applied = [update for update in updates if update.outcome == "applied"]
     assert not of_kind(result, OutputKind.DEAD_LETTER)
     assert sum(update.outcome == "late" for update in updates) == len(of_kind(result, OutputKind.LATE)) > 0

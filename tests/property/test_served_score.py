@@ -8,6 +8,8 @@ Tolerance: 1e-3 absolute, as for scores elsewhere: sums of 20 products of values
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -29,8 +31,8 @@ from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec, ModelConfig
-from tests.worlds.naive_score import naive_own_offsets, naive_scores
-from tests.worlds.tiny_world import START_MS
+from tests.worlds.naive_score import naive_own_offsets, naive_scores, naive_successor_offsets
+from tests.worlds.tiny_world import START_MS, random_successors
 
 TOLERANCE = 1e-3
 NUM_ITEMS = 12
@@ -152,12 +154,16 @@ def test_the_served_score_is_the_trained_logit(
     items=st.lists(attributes, min_size=NUM_ITEMS, max_size=NUM_ITEMS),
     plays=st.lists(st.tuples(st.integers(0, NUM_ITEMS), st.sampled_from([0, 30, 90_000])), min_size=1, max_size=14),
     seed=st.integers(0, 3),
+    weight=st.sampled_from([None, 0.0, 0.8]),
 )
-@settings(max_examples=25, deadline=None)
-def test_the_library_scores_own_items_as_they_were_trained(
-    items: list[dict[str, object]], plays: list[tuple[int, int]], seed: int
+@settings(max_examples=40, deadline=None)
+def test_the_library_scores_own_items_and_successors_as_they_were_trained_and_counted(
+    items: list[dict[str, object]], plays: list[tuple[int, int]], seed: int, weight: float | None
 ) -> None:
     model = drawn_model(["genre", "contact"], items, [0.3] * 3, seed, own_items=True)
+    if weight is not None:
+        successors = random_successors(len(model.vocabulary), seed, weight=weight)
+        model = dataclasses.replace(model, successors=successors)
     live, layout = LiveEncoder(model, cache_bytes=slot_bytes(model.network)), EventLayout(model.domain)
     history, ts_ms = History(), START_MS
     for number, (item, gap_s) in enumerate(plays):
@@ -168,6 +174,8 @@ def test_the_library_scores_own_items_as_they_were_trained(
         encoded = recompute(model.network, model.features, [history.events])
         wanted = naive_scores(model.network, model.item_table, encoded)
         wanted += naive_own_offsets(model.network, model.features, history.events, encoded)
+        if model.successors is not None:
+            wanted += naive_successor_offsets(model.successors, model.features, history.events)
         listed = update.recommend(NUM_ITEMS)
         rows = [model.vocabulary.row(one.item_id) for one in listed]
         np.testing.assert_allclose([one.score for one in listed], wanted[rows], atol=TOLERANCE, rtol=0)

@@ -34,7 +34,7 @@ def golden_check(loaded):
     check_golden(index, (loaded.path / bundle.GOLDEN).read_bytes(), loaded.version)
 
 
-def files_of(world, folder, seed=0):
+def files_of(world, folder, seed=0, successors=None):
     model = world.model(seed)
     vectors = item_vectors(model, world.table, START_MS / 1000)
     index = build_index(vectors)
@@ -50,6 +50,7 @@ def files_of(world, folder, seed=0):
         index=artifact.to_bytes(index),
         golden=golden_bytes(index, queries, 7),
         profile=measure(world.features, world.table, random_plays(members=3, plays=20)),
+        successors=successors,
     )
 
 

@@ -21,6 +21,7 @@ from intentrec_core.history.history import hash64
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.profile import measure
+from intentrec_core.successors.table import Successors
 from stream.bundles.serving import PLAYS_UNTIL, Serving, load_serving
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
@@ -56,6 +57,7 @@ def make_bundle(
     parent: str | None = None,
     created_at: str = CREATED_AT,
     index_kind: str = artifact.AUTO,
+    successors: Successors | None = None,
 ) -> BundleRef:
     """Writes a bundle of ``world`` with ``model``'s weights, as the trainer does."""
     vectors = item_vectors(model, world.table, START_MS / 1000)
@@ -81,6 +83,7 @@ def make_bundle(
             index=artifact.to_bytes(index),
             golden=golden_bytes(index, query(asked, weighted_scores(probabilities, [0.5] * len(probabilities))), 5),
             profile=measure(world.features, world.table, random_plays(members=3, plays=20)),
+            successors=successors,
         )
         return write_bundle(
             root,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ from intentrec_core.engine.engine import Encoded
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable
 from intentrec_core.model.model import IntentRec
+from intentrec_core.successors.table import Successors
 
 LEAST = 1e-6
 HOUR_S = 3600.0
@@ -57,6 +61,32 @@ def naive_offsets(
     gate = weight @ encoded.item_NW[row].astype(np.float64) + bias
     refresh_s = model.config.count_refresh_s
     return np.array([gate @ naive_columns(given_plays, item, moment_s, refresh_s) for item in range(model.num_rows)])
+
+
+def naive_successors(plays: Sequence[Sequence[int]], last: Sequence[int]) -> dict[int, float]:
+    """The logarithm of what follows the last plays (newest first, 0 for none), of the plays of members (rows, oldest first): a
+    play leads to the five after it, each by 0.75 of the one before.
+    """
+    counts = defaultdict[int, dict[int, float]](lambda: defaultdict(float))
+    for own in plays:
+        for (j, before), (k, after) in combinations(enumerate(own), 2):
+            if k - j <= 5 and before and after:
+                counts[before][after] += 0.75 ** (k - j - 1)
+    summed = defaultdict[int, float](float)
+    for back, row in enumerate(last):
+        for to, count in counts[row].items() if row else ():
+            summed[to] += 0.75**back * count / (sum(counts[row].values()) + 10)
+    return {row: math.log(1 + 100 * share) for row, share in summed.items()}
+
+
+def naive_successor_offsets(successors: Successors, features: FeatureBuilder, context: bytes) -> NDArray[np.float64]:
+    """What the last five plays of a context add to the score of every item that follows one of them. Shape: f64[V]."""
+    table, summed = successors.table, np.zeros(successors.table.num_rows)
+    played = features.columns([context], [0]).item_row.tolist()
+    for back, item in enumerate(reversed(played[-5:])):
+        for place in range(table.starts[item], table.starts[item + 1]) if item else ():
+            summed[table.rows[place]] += 0.75**back * table.counts[place] / (table.totals[item] + 10)
+    return np.array([successors.weight * math.log(1 + 100 * share) for share in summed])
 
 
 def naive_own_offsets(

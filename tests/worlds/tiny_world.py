@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from intentrec_core.domain.toml import parse_domain
@@ -17,6 +18,7 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, PackedPlay
 from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.successors.table import Successors, SuccessorTable
 
 DOMAIN = """
 name = "tiny"
@@ -98,6 +100,13 @@ event_key = "max_maturity"
 """
 
 START_MS = 1_700_000_000_000
+
+
+def random_successors(num_rows: int, seed: int = 0, *, weight: float = 0.7, num_plays: int = 60) -> Successors:
+    """What follows each item in random plays of three members: few items of any, none of some."""
+    random = np.random.default_rng(seed)
+    rows, member = random.integers(0, num_rows, size=num_plays), np.sort(random.integers(3, size=num_plays))
+    return Successors(SuccessorTable.empty(num_rows).counted(rows, member), weight)
 
 
 @dataclass

@@ -24,6 +24,7 @@ from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.model.model import ModelOutput
 from stream.bundles.serving import load_serving
 from tests.worlds.bundle_files import WORLD, build_index, fault_of, files_of, golden_check, write
+from tests.worlds.tiny_world import random_successors
 
 
 @pytest.fixture
@@ -114,6 +115,64 @@ def test_heads_that_share_keys_and_values_are_named_and_others_are_not(tmp_path,
         changed_card = json.dumps(json.loads(shared[bundle.MODEL]) | {"num_kv_heads": wrong}).encode()
         refused = write(tmp_path / "wrong", shared | {bundle.MODEL: changed_card})
         assert fault_of(load_bundle, refused.path) is BundleFault.SHAPE
+
+
+SUCCESSORS = random_successors(31, weight=1.5)
+
+
+@pytest.fixture
+def with_successors(tmp_path):
+    folder = tmp_path / "with successors"
+    folder.mkdir()
+    return files_of(WORLD, folder, successors=SUCCESSORS)
+
+
+def test_successors_come_back_as_they_were_written_and_a_bundle_without_them_serves(tmp_path, files, with_successors):
+    loaded = load_bundle(write(tmp_path / "bundles", with_successors).path)
+    assert loaded.successors.weight == 1.5
+    for name in ("starts", "rows", "counts", "totals"):
+        np.testing.assert_array_equal(getattr(loaded.successors.table, name), getattr(SUCCESSORS.table, name))
+    assert bundle.SUCCESSORS not in files
+    without = write(tmp_path / "bundles", files)
+    assert load_bundle(without.path).successors is None
+    assert load_serving(without.path, device="cpu", pool_bytes=1 << 20).successors is None
+
+
+def test_successors_that_count_nothing_are_kept_and_not_served(tmp_path):
+    files = files_of(WORLD, tmp_path, successors=random_successors(31, weight=0.0))
+    path = write(tmp_path / "bundles", files).path
+    assert load_bundle(path).successors.weight == 0
+    assert load_serving(path, device="cpu", pool_bytes=1 << 20).successors is None
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("starts", None),
+        ("weight", None),
+        ("weight", np.array([np.nan], dtype=np.float32)),
+        ("weight", np.array([1.0, 2.0], dtype=np.float32)),
+        ("rows", np.zeros_like(SUCCESSORS.table.rows)),
+        ("counts", SUCCESSORS.table.counts[1:]),
+        ("totals", SUCCESSORS.table.totals.astype(np.float64)),
+    ],
+)
+def test_successors_that_are_no_table_are_refused(tmp_path, with_successors, part, value):
+    arrays = load_arrays(with_successors[bundle.SUCCESSORS])
+    changed = {name: array for name, array in arrays.items() if name != part} | ({} if value is None else {part: value})
+    wrong = write(tmp_path / "wrong", with_successors | {bundle.SUCCESSORS: save_arrays(changed)})
+    assert fault_of(load_bundle, wrong.path) is BundleFault.SHAPE
+
+
+def test_successors_of_other_items_are_refused(tmp_path, with_successors):
+    folder = tmp_path / "fewer"
+    folder.mkdir()
+    fewer = files_of(WORLD, folder, successors=random_successors(30))[bundle.SUCCESSORS]
+    assert fault_of(load_bundle, write(tmp_path / "wrong", with_successors | {bundle.SUCCESSORS: fewer}).path) is (
+        BundleFault.SHAPE
+    )
+    damaged = write(tmp_path / "wrong", with_successors | {bundle.SUCCESSORS: b"no arrays"})
+    assert fault_of(load_bundle, damaged.path) is BundleFault.SHAPE
 
 
 def test_the_version_is_a_function_of_the_content_alone(tmp_path, files, ref):

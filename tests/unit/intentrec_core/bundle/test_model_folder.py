@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from intentrec_core.bundle import model_folder
 from intentrec_core.bundle.model_folder import CARD, MODEL_FILES
 from intentrec_core.errors import ConfigError, DataError
 from tests.worlds.live_world import tiny_model
-from tests.worlds.tiny_world import START_MS, TinyWorld
+from tests.worlds.tiny_world import START_MS, TinyWorld, random_successors
 
 
 @pytest.fixture
@@ -41,6 +43,19 @@ def test_a_model_comes_back_as_it_was_saved(world: TinyWorld, saved: Path) -> No
     assert load(saved).trained_until_ms == START_MS
     assert {path.name for path in saved.iterdir()} == {*MODEL_FILES, CARD}
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+def test_successors_come_back_with_their_model_and_go_with_it(world: TinyWorld, saved: Path) -> None:
+    successors = random_successors(len(world.vocabulary), weight=0.5)
+    dataclasses.replace(tiny_model(world), successors=successors).save(saved)
+    found = load(saved).successors
+    assert found is not None
+    assert found.weight == 0.5
+    for name in ("starts", "rows", "counts", "totals"):
+        np.testing.assert_array_equal(getattr(found.table, name), getattr(successors.table, name))
+    tiny_model(world).save(saved)
+    assert load(saved).successors is None
+    assert {path.name for path in saved.iterdir()} == {*MODEL_FILES, CARD}
 
 
 def test_saving_again_replaces_the_model_and_an_empty_folder(world: TinyWorld, saved: Path, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.table import PlayRow, play_rows
 from intentrec_core.plays.windows import Windows, cut_windows
-from tests.worlds.naive_score import naive_offsets, naive_own_offsets, naive_scores
+from intentrec_core.successors.table import Successors
+from tests.worlds.naive_score import naive_offsets, naive_own_offsets, naive_scores, naive_successor_offsets
 from tests.worlds.tiny_plays import random_plays, served_histories
-from tests.worlds.tiny_world import TinyWorld
+from tests.worlds.tiny_world import TinyWorld, random_successors
 
 TABLE = random_plays(members=4, plays=120)
 PLAYS = list(play_rows(TABLE))
@@ -72,16 +73,17 @@ def mid_rank(scores: np.ndarray, row: int, candidate: np.ndarray, hidden: set[in
     return 1 + sum(s > scores[row] for s in others) + sum(s == scores[row] for s in others) / 2
 
 
-@pytest.mark.parametrize(("item_counts", "own_items"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("parts", [(), ("item_counts",), ("own_items",), ("own_items", "successors")], ids="+".join)
 @pytest.mark.parametrize("filter_watched", [True, False])
 def test_a_models_ranks_are_those_of_serving_play_by_play(
-    world: TinyWorld, filter_watched: bool, item_counts: bool, own_items: bool
+    world: TinyWorld, filter_watched: bool, parts: tuple[str, ...]
 ) -> None:
     halved = Halved(world, filter_watched=filter_watched)
-    model = world.model(item_counts=item_counts, own_items=own_items)
+    model = world.model(item_counts="item_counts" in parts, own_items="own_items" in parts)
+    successors = random_successors(model.num_rows) if "successors" in parts else None
     all_plays = [(world.vocabulary.row(p.item_id), p.ts_ms / 1000) for p in PLAYS]
     targets = halved.targets
-    found = ModelRanker(world.features, halved.members, halved.windows).rank(model, targets)
+    found = ModelRanker(world.features, halved.members, halved.windows).rank(model, targets, successors)
     keeps_watching = world.domain.heads[0].label_names.index("continue")
     row_of = {hash64(item): row for row, item in enumerate(world.vocabulary.item_ids)}
     lifted = []
@@ -92,14 +94,28 @@ def test_a_models_ranks_are_those_of_serving_play_by_play(
         lifted.append(encoded.heads[0][0].argmax() == keeps_watching)
         hidden = {row_of.get(h, 0) for h in watched} if filter_watched and not lifted[-1] else set()
         scores = naive_scores(model, world.table, encoded)
-        if item_counts:
+        if "item_counts" in parts:
             scores += naive_offsets(model, encoded, all_plays, play.ts_ms / 1000)
-        if own_items:
+        if "own_items" in parts:
             scores += naive_own_offsets(model, world.features, context, encoded)
+        if successors is not None:
+            scores += naive_successor_offsets(successors, world.features, context)
         # Batched and single passes differ in the last bits, so near ties may change places: none does with this seed.
         assert found.ranks[i] == mid_rank(scores, targets.row[i], targets.candidate, hidden)
     assert found.lifted.tolist() == lifted
     assert 0 < sum(lifted) < len(lifted)
+
+
+def test_ranks_by_weight_are_those_with_each_weight(world: TinyWorld) -> None:
+    halved, model, table = Halved(world), world.model(own_items=True), random_successors(len(world.vocabulary)).table
+    ranker, weights = ModelRanker(world.features, halved.members, halved.windows), (0.0, 0.5, 4.0)
+    found = ranker.ranks_by_weight(model, halved.targets, table, weights)
+    for ranks, weight in zip(found, weights, strict=True):
+        alone = ranker.rank(model, halved.targets, Successors(table, weight))
+        np.testing.assert_array_equal(ranks, alone.ranks)
+        assert alone.lifted.any()
+    assert not (found[0] == found[2]).all()
+    assert not halved.targets.lifted.any(), "no ranking changes the targets of the next one"
 
 
 def test_a_heads_accuracy_counts_true_labels_of_the_next_play(world: TinyWorld) -> None:

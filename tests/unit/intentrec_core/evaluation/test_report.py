@@ -10,10 +10,13 @@ import pytest
 from intentrec_core.errors import DataError
 from intentrec_core.evaluation import comparison as names
 from intentrec_core.evaluation.metrics import lift_interval, mean_interval, quality
+from intentrec_core.evaluation.model_ranks import Contender
 from intentrec_core.evaluation.report import REFERENCES, compare, evaluate
 from intentrec_core.evaluation.split import split_at, temporal_split
 from intentrec_core.model.model import ModelConfig
+from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import play_rows, plays_table
+from intentrec_core.successors.table import Successors, SuccessorTable
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
 from tests.worlds.tiny_plays import cycling_plays, random_plays, row
@@ -99,7 +102,7 @@ def compared(world: TinyWorld) -> names.Comparison:
     plays = cycling_plays(members=8, plays=24, items=12)
     split = temporal_split(plays, 0.7)
     config = TrainConfig(epochs=10, batch_windows=8, learning_rate=3e-2)
-    models = [
+    ours, without_intent = (
         train(
             split.train,
             world.features,
@@ -109,9 +112,13 @@ def compared(world: TinyWorld) -> names.Comparison:
             device="cpu",
         ).model
         for stage in (True, False)
-    ]
+    )
     return compare(
-        models[0], world.features, plays, cut_ms=split.cut_ms, without_intent=models[1], filter_watched=False
+        Contender(ours, world.features),
+        plays,
+        cut_ms=split.cut_ms,
+        without_intent=Contender(without_intent, world.features),
+        filter_watched=False,
     )
 
 
@@ -150,10 +157,26 @@ def test_the_report_prints_and_is_plain_values(compared: names.Comparison) -> No
     assert json.loads(json.dumps(compared.to_dict()))["num_plays"] == compared.num_plays
 
 
+def test_what_follows_what_is_a_part_of_each_models_score(world: TinyWorld) -> None:
+    plays = cycling_plays(members=8, plays=24, items=12)
+    split = temporal_split(plays, 0.7)
+    members = pack_members(world.layout, split.train)
+    table = SuccessorTable.empty(31).counted(world.features.rows(members.events["item_hash"]), members.member)
+    untrained, counted = (Contender(world.model(), world.features, one) for one in (None, Successors(table, 4.0)))
+
+    def gain(ours: Contender, other: Contender) -> list[float]:
+        found = compare(ours, plays, cut_ms=split.cut_ms, without_intent=other, filter_watched=False)
+        return [found.row(name).quality.ndcg_at_10 for name in (names.INTENTREC, names.NO_INTENT)]
+
+    alone, with_it = gain(untrained, counted)
+    assert with_it > 2 * alone
+    assert gain(counted, untrained) == [with_it, alone]
+
+
 def test_references_know_no_more_than_the_plays_before_the_cut(world: TinyWorld) -> None:
     plays = random_plays(members=5, plays=160, items=25)
     cut_ms = plays["ts_ms"][50].as_py()
-    found = compare(world.model(), world.features, plays, cut_ms=cut_ms)
+    found = compare(Contender(world.model(), world.features), plays, cut_ms=cut_ms)
     seen = set(split_at(plays, cut_ms).train["item_id"].to_pylist())
     assert found.num_candidates == len(seen) < 25
     later = [p for p in play_rows(plays) if p.ts_ms >= cut_ms]
@@ -180,4 +203,4 @@ def test_a_span_is_judged_on_its_own_plays_only(world: TinyWorld) -> None:
 def test_a_test_without_histories_is_refused(world: TinyWorld) -> None:
     plays = plays_table([row(k, 1, float(k)) for k in range(10)])
     with pytest.raises(DataError, match="earlier cut"):
-        compare(world.model(), world.features, plays, cut_ms=plays["ts_ms"][5].as_py())
+        compare(Contender(world.model(), world.features), plays, cut_ms=plays["ts_ms"][5].as_py())

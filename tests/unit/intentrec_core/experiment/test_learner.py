@@ -15,10 +15,12 @@ from intentrec_core.experiment.data import ExperimentData, never_repeats
 from intentrec_core.experiment.learner import Learned, Learner, Refresh, answered
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.successors.table import SuccessorTable
 from intentrec_core.training.config import TrainConfig
 from stream.trainer.retrain import WARM_EPOCHS, WARM_LEARNING_RATE
 from tests.bench.quality import neural
 from tests.bench.quality.data_sets import QUICK, Loaded, world_plays
+from tests.worlds.tiny_world import random_successors
 
 CONFIG = ModelConfig(width=8, num_heads=1, intent_width=4, dropout=0.0, intent_score=False)
 REFRESH = Refresh(WARM_EPOCHS, WARM_LEARNING_RATE)
@@ -41,14 +43,38 @@ def learner(data: ExperimentData, config: TrainConfig) -> Learner:
     return Learner(data, SASRec, CONFIG, config, REFRESH, device="cpu")
 
 
-def test_the_quality_table_and_the_command_learn_the_same(loaded: Loaded, data: ExperimentData) -> None:
-    """To the bit: two learners, one for the rows whose runs are kept, one for everyone."""
+@pytest.mark.parametrize("weighs", [False, True], ids=["", "successors"])
+def test_the_quality_table_and_the_command_learn_the_same(loaded: Loaded, data: ExperimentData, weighs: bool) -> None:
+    """Two learners, one for the rows whose runs are kept, one for everyone. Networks to the bit; what follows what is summed in
+    another order of rows.
+    """
     config = TrainConfig(epochs=2, patience=2)
     for protocol in (temporal(data.asked, test_ratio=0.3), streaming(data.asked, refresh_plays=90, first_ratio=0.7)):
-        theirs = neural.Learner(loaded, SASRec, CONFIG, config).answer(protocol)
-        ours = learner(data, config).run(protocol)
+        theirs = neural.Learner(loaded, SASRec, CONFIG, config, weighs=weighs).answer(protocol)
+        ours = Learner(data, SASRec, CONFIG, config, REFRESH, weighs=weighs, device="cpu").run(protocol)
+        assert (ours.learned.successors is not None) == weighs
+        if weighs:
+            assert f"what follows what has the weight {ours.learned.successors.weight:g} " in theirs.note
         np.testing.assert_array_equal(ours.answers.ranked.ranks, theirs.ranked.ranks)
         np.testing.assert_array_equal(ours.answers.ranked.listed, theirs.ranked.listed)
+
+
+def test_a_bundle_is_asked_with_what_follows_what_in_the_rows_of_the_data(data: ExperimentData) -> None:
+    """The bundle's rows are in another order, and it does not know all items of the data."""
+    known = Vocabulary.build(data.vocabulary.item_ids[40:0:-1])
+    own = IntentRec(CONFIG, data.domain, ItemTable(data.domain, known, data.catalogue))
+    successors = random_successors(len(known), num_plays=400)
+    scorer = Learned(own, known, successors).scorer(data)
+    assert scorer.successors is not None
+    assert scorer.successors.weight == successors.weight
+
+    def by_item(table: SuccessorTable, vocabulary: Vocabulary) -> dict[tuple[str, str], float]:
+        item = np.repeat(np.arange(table.num_rows), np.diff(table.starts))
+        names = vocabulary.item_ids
+        pairs = zip(item.tolist(), table.rows.tolist(), table.counts.tolist(), strict=True)
+        return {(names[before], names[after]): count for before, after, count in pairs}
+
+    assert by_item(scorer.successors.table, data.vocabulary) == by_item(successors.table, known)
 
 
 def test_the_epoch_with_the_best_validation_answers(data: ExperimentData) -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 import intentrec_core as intentrec
 from intentrec_core.errors import ConfigError, DataError, DomainError
+from intentrec_core.plays.members import pack_members
+from intentrec_core.plays.table import plays_table
+from intentrec_core.successors import weighing
+from intentrec_core.successors.table import SuccessorTable
+from intentrec_core.successors.weighing import WEIGHTS
+from intentrec_core.training import first_model
 from intentrec_core.training.config import TrainConfig
 from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
@@ -38,6 +45,38 @@ def test_a_model_knows_the_items_that_were_played_and_up_to_when(domain: Path) -
     assert model.catalogue == WALK.catalogue
     assert model.trained_until_ms == START_MS + 199 * 30_000 + 1
     assert not model.network.training
+
+
+def test_the_newest_plays_are_not_learnt_and_weigh_what_follows_what(
+    domain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Item 19 is played for the first time among the plays that are held out.
+    plays = plays_table([*WalkingWorld(num_items=19).rows(480), *WALK.rows(120, first=480)])
+    learnt = fit(plays.slice(0, 450), domain)
+    monkeypatch.setattr(first_model, "HELD_OUT_RATIO", 0.25)
+    monkeypatch.setattr(first_model, "MIN_TARGETS", 100)
+    monkeypatch.setattr(weighing, "MIN_TARGETS", 100)
+    model = fit(plays, domain)
+    assert model.trained_until_ms == learnt.trained_until_ms == START_MS + 449 * 30_000 + 1
+    for name, tensor in learnt.network.state_dict().items():
+        same = model.network.state_dict()[name]
+        assert torch.equal(same[: len(tensor)], tensor), name
+    assert model.vocabulary.extends(learnt.vocabulary)
+    assert model.network.num_rows == len(model.vocabulary) == len(model.item_table) == 21
+    assert "item-19" in model.vocabulary.item_ids[20:]
+    members = pack_members(model.features.layout, plays.slice(0, 450))
+    rows = model.features.rows(members.events["item_hash"])
+    table = SuccessorTable.empty(21).counted(rows, members.member)
+    assert model.successors is not None
+    np.testing.assert_array_equal(model.successors.table.counts, table.counts)
+    assert model.successors.weight in WEIGHTS[1:], "one epoch knows less than what follows what"
+
+
+def test_few_plays_are_all_learnt_and_what_follows_what_counts_nothing(domain: Path) -> None:
+    model = fit(WALK.plays(200), domain)
+    assert model.successors is not None
+    assert model.successors.weight == 0
+    assert model.successors.table.totals.sum() > 0
 
 
 def test_a_table_may_be_unordered_and_have_the_required_columns_alone(domain: Path) -> None:

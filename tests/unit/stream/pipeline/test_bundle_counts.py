@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from intentrec_core.engine.item_counts import ItemCounts
 from intentrec_core.engine.reference import recompute
 from intentrec_core.features.catalogue import Item
+from intentrec_core.successors.table import Successors
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline
@@ -20,9 +21,9 @@ from stream.pipeline.popular import PopularTable
 from stream.wire.messages import Recommendation
 from tests.worlds.bundle_world import PlayLog, count_table, make_pipeline, make_serving
 from tests.worlds.item_log import ItemLog
-from tests.worlds.naive_score import naive_offsets, naive_own_offsets, naive_scores
+from tests.worlds.naive_score import naive_offsets, naive_own_offsets, naive_scores, naive_successor_offsets
 from tests.worlds.pipeline_results import intents, lists, run, state
-from tests.worlds.tiny_world import START_MS, TinyWorld
+from tests.worlds.tiny_world import START_MS, TinyWorld, random_successors
 
 #: As for scores elsewhere: sums of 20 products of values that agree within 1e-4.
 TOLERANCE = 1e-3
@@ -30,6 +31,7 @@ TOLERANCE = 1e-3
 AT_S = 10.0 + 90.0 * 100
 COUNTED = [(item, 60.0 * number) for number, item in enumerate([3, 3, 5, 8, 13, 5, 5, 21, 7, 3, 29, 29, 29, 29, 1, 2])]
 K = 10
+SUCCESSORS = random_successors(31)
 
 
 def table(sequence: int = 1, plays: list[tuple[int, float]] | None = None) -> ItemCounts:
@@ -44,6 +46,8 @@ def true_scores(world: TinyWorld, pipeline: Pipeline, user: str, plays: list[tup
     scores = naive_scores(model, world.table, encoded) + naive_offsets(model, encoded, given, START_MS / 1000 + AT_S)
     if model.own_items is not None:
         scores += naive_own_offsets(model, world.features, context, encoded)
+    if pipeline.serving.successors is not None:
+        scores += naive_successor_offsets(SUCCESSORS, world.features, context)
     return scores
 
 
@@ -52,10 +56,12 @@ def scores_of(listed: Recommendation, world: TinyWorld) -> tuple[list[int], list
 
 
 @pytest.mark.parametrize("own_items", [False, True])
-def test_lists_are_the_exact_best_by_vectors_and_counts(world: TinyWorld, tmp_path: Path, own_items: bool) -> None:
-    pipeline = make_pipeline(
-        make_serving(tmp_path, world, world.model(1, item_counts=True, own_items=own_items)), counts=table()
-    )
+@pytest.mark.parametrize("successors", [None, SUCCESSORS], ids=["", "successors"])
+def test_lists_are_the_exact_best_by_vectors_and_counts(
+    world: TinyWorld, tmp_path: Path, own_items: bool, successors: Successors | None
+) -> None:
+    model = world.model(1, item_counts=True, own_items=own_items)
+    pipeline = make_pipeline(make_serving(tmp_path, world, model, successors=successors), counts=table())
     without = make_pipeline(make_serving(tmp_path / "b", world, world.model(1, item_counts=True)))
     num_moved, random, log = 0, np.random.default_rng(2), PlayLog()
     for number in range(60):

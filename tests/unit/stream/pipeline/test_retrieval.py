@@ -1,4 +1,4 @@
-"""Own items beside the index: scored where they may be shown, and only there."""
+"""Own items and successors beside the index: scored where they may be shown, and only there."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from intentrec_core.engine.own_scores import OwnScorer, OwnScores
+from intentrec_core.engine.own_scores import OwnScorer
 from intentrec_core.engine.reference import recompute
+from intentrec_core.features.catalogue import Item
+from intentrec_core.item_offsets import ItemOffsets
+from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.wire.messages import IntentUpdate
 from tests.worlds.bundle_world import PlayLog, make_pipeline, make_serving
-from tests.worlds.naive_score import naive_own_offsets, naive_scores
+from tests.worlds.item_log import ItemLog
+from tests.worlds.naive_score import naive_own_offsets, naive_scores, naive_successor_offsets
 from tests.worlds.pipeline_results import intents, lists, run, state
-from tests.worlds.tiny_world import DOMAIN, TinyWorld
+from tests.worlds.tiny_world import DOMAIN, TinyWorld, random_successors
 
 #: As for scores elsewhere: sums of 20 products of values that agree within 1e-4.
 TOLERANCE = 1e-3
@@ -28,7 +32,7 @@ class CountingScorer(OwnScorer):
 
     num_contexts = 0
 
-    def scores(self, contexts: Sequence[bytes], seen_NG: NDArray[np.float32]) -> OwnScores:
+    def scores(self, contexts: Sequence[bytes], seen_NG: NDArray[np.float32]) -> ItemOffsets:
         self.num_contexts += len(contexts)
         return super().scores(contexts, seen_NG)
 
@@ -87,3 +91,45 @@ def test_own_items_that_were_not_among_the_last_watched_are_listed_with_their_of
             np.testing.assert_allclose([item.score for item in listed.items], wanted, atol=TOLERANCE, rtol=0)
             num_own += int((np.abs(offsets[rows]) > 10 * TOLERANCE).sum())
     assert num_own > 20
+
+
+@pytest.mark.parametrize("own_items", [False, True])
+def test_lists_are_the_exact_best_with_successors_of_those_that_may_be_shown(
+    world: TinyWorld, tmp_path: Path, own_items: bool
+) -> None:
+    """Some are withdrawn, some are hidden by a filter, and one that is played is new to the bundle."""
+    model, successors = world.model(1, own_items=own_items), random_successors(31, 1)
+    items, catalogue, withdrawn = ItemLog(), LiveCatalogue(), [f"item-{number}" for number in range(0, 30, 4)]
+    for item in world.items:
+        items.put(item)
+    for item_id in withdrawn:
+        items.withdraw(item_id)
+    items.put(Item("new", "A new one", {**world.items[4].attributes, "available": True, "maturity": 0}))
+    catalogue.apply(items.changes(0))
+    pipeline = make_pipeline(make_serving(tmp_path, world, model, successors=successors), catalogue=catalogue)
+    random, log, num_lifted, played = np.random.default_rng(3), PlayLog(), 0, dict[str, list[str]]()
+    for number in range(120):
+        item = "new" if number % 5 == 4 else int(random.integers(30))
+        record = log.play(f"member-{random.integers(5)}", item, 60.0 * number)
+        result = run(pipeline, [record])
+        (update,), (listed,) = intents(result), lists(result)
+        last = played.setdefault(update.user_id, [])
+        last.append(msgspec.json.decode(record.value or b"")["item_id"])
+        if listed.fallback != "none":
+            continue
+        context = bytes(state(pipeline, update.user_id).events)
+        encoded = recompute(model, world.features, [context])
+        offsets = naive_successor_offsets(successors, world.features, context)
+        wanted = naive_scores(model, world.table, encoded) + offsets
+        if own_items:
+            wanted += naive_own_offsets(model, world.features, context, encoded)
+        for row, one in enumerate(world.items, 1):
+            is_hidden = hides(update) and one.item_id in last[-24:]
+            if one.item_id in withdrawn or not one.attributes["available"] or is_hidden:
+                wanted[row] = -np.inf
+        scores = [one.score for one in listed.items if one.item_id != "new"]
+        rows = [world.vocabulary.row(one.item_id) for one in listed.items if one.item_id != "new"]
+        np.testing.assert_allclose(scores, wanted[rows], atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(scores, np.sort(wanted)[::-1][: len(scores)], atol=TOLERANCE, rtol=0)
+        num_lifted += int((np.abs(offsets[rows]) > 10 * TOLERANCE).sum())
+    assert num_lifted > 50

@@ -13,6 +13,7 @@ import pytest
 
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.features.catalogue import Item
+from intentrec_core.successors.table import Successors
 from stream.pipeline.bundle_counts import BundleCounts
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.page_rows import POOL
@@ -26,7 +27,7 @@ from stream.wire.messages import IntentUpdate, Recommendation
 from tests.worlds.bundle_world import PlayLog, count_table, make_pipeline, make_serving
 from tests.worlds.item_log import ItemLog
 from tests.worlds.pipeline_results import intents, lists, run, state
-from tests.worlds.tiny_world import TinyWorld
+from tests.worlds.tiny_world import TinyWorld, random_successors
 
 TABLE = count_table(
     [(f"item-{item}", 60.0 * n) for n, item in enumerate([3, 3, 5, 8, 13, 5, 5, 21, 7, 3, 29])], 9010.0, 1
@@ -68,11 +69,13 @@ def expect_published(found: Explanation, listed: Recommendation, update: IntentU
 
 @pytest.mark.parametrize("item_counts", [False, True])
 @pytest.mark.parametrize("own_items", [False, True])
+@pytest.mark.parametrize("successors", [None, random_successors(31)], ids=["", "successors"])
 def test_an_explanation_is_what_was_published(
-    world: TinyWorld, tmp_path: Path, item_counts: bool, own_items: bool
+    world: TinyWorld, tmp_path: Path, item_counts: bool, own_items: bool, successors: Successors | None
 ) -> None:
     model = world.model(1, item_counts=item_counts, own_items=own_items)
-    pipeline = make_pipeline(make_serving(tmp_path, world, model), counts=TABLE if item_counts else None)
+    serving = make_serving(tmp_path, world, model, successors=successors)
+    pipeline = make_pipeline(serving, counts=TABLE if item_counts else None)
     random, log, seen = np.random.default_rng(2), PlayLog(), set[str]()
     for number in range(40):
         record = log.play(f"member-{random.integers(5)}", int(random.integers(12)), 60.0 * number)
@@ -86,6 +89,7 @@ def test_an_explanation_is_what_was_published(
         {"taste", "static", "intent genre"}
         | ({"counts"} if item_counts else set())
         | ({"own items"} if own_items else set())
+        | ({"successors"} if successors else set())
     )
     assert wanted <= seen
 

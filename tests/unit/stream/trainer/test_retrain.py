@@ -7,23 +7,30 @@ import shutil
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from intentrec_core.bundle.contents import LoadedBundle
-from intentrec_core.bundle.format import BUNDLE_FILES, WEIGHTS
+from intentrec_core.bundle.format import BUNDLE_FILES, SUCCESSORS, WEIGHTS
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import BundleError, ConfigError, DataError
+from intentrec_core.evaluation.model_ranks import Contender
 from intentrec_core.features.catalogue import Catalogue, Item
+from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable
 from intentrec_core.model.model import ModelConfig
+from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import plays_table
+from intentrec_core.successors import weighing
+from intentrec_core.successors.table import SuccessorTable
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
 from stream.bundles.builder import TRAINED_UNTIL, check_bundle
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer import retrain as subject
 from stream.trainer.event_log_writer import backfill
+from stream.trainer.gate import GateResult, judge
 from stream.trainer.retrain import held_out_from, retrain, rows_for
 from stream.trainer.retrain_job import GateReason, RetrainJob
 from tests.worlds.bundle_files import half_bundle
@@ -115,6 +122,54 @@ def test_a_first_bundle_and_a_warm_one_with_rows_for_new_items(job: RetrainJob, 
     assert second.catalogue().get("unplayed") is None
     assert second.manifest.facts["num_new_items"] == 4
     assert 0.0 < second.manifest.metrics["held_out_hr_at_10"] <= 1.0
+
+
+def test_what_follows_what_is_counted_once_weighed_on_held_out_plays_and_goes_on_with_the_next_bundle(
+    job: RetrainJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weighing, "MIN_TARGETS", 100)
+    log_plays(job, 600)
+    first = published(job)
+    assert first.successors is not None
+    assert first.successors.weight in weighing.WEIGHTS
+    log_plays(job, 1_200)
+    monkeypatch.setattr(weighing, "WEIGHTS", (0.0, 7.0))
+    monkeypatch.setattr(weighing, "best_weight", lambda _: 7.0)
+    judged = list[Contender]()
+
+    def noted(candidate: Contender, running: Contender | None, *args: object, **options: object) -> GateResult:
+        judged.extend([candidate, *([running] if running else [])])
+        return judge(candidate, running, *args, **options)
+
+    monkeypatch.setattr(subject, "judge", noted)
+    second = published(msgspec.structs.replace(job, running=((first.version, job.bundle_url),)))
+    assert second.successors is not None
+    assert second.successors.weight == 7.0
+    candidate, running = judged
+    assert (candidate.successors, running.successors) != (None, None)
+    for contender, one in ((candidate, second), (running, first)):
+        np.testing.assert_array_equal(contender.successors.table.counts, one.successors.table.counts)
+        assert contender.successors.weight == one.successors.weight
+    features = FeatureBuilder(second.domain, second.vocabulary, second.item_table)
+    members = pack_members(features.layout, plays_table([*WALK.rows(600, num_items=20), *WALK.rows(600, first=600)]))
+    known = members.events["ts_ms"] < second.manifest.facts[TRAINED_UNTIL]
+    rows = features.rows(members.events["item_hash"][known])
+    whole = SuccessorTable.empty(len(second.vocabulary)).counted(rows, members.member[known])
+    np.testing.assert_array_equal(second.successors.table.rows, whole.rows)
+    np.testing.assert_allclose(second.successors.table.counts, whole.counts, rtol=1e-5)
+
+
+def test_too_few_held_out_plays_leave_the_weight_as_it_was(job: RetrainJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weighing, "MIN_TARGETS", 100)
+    monkeypatch.setattr(weighing, "best_weight", lambda _: 2.0)
+    log_plays(job, 600)
+    first = published(job)
+    monkeypatch.setattr(weighing, "MIN_TARGETS", 1_000)
+    monkeypatch.setattr(weighing, "best_weight", lambda _: 3.0)
+    log_plays(job, 1_200)
+    second = published(msgspec.structs.replace(job, running=((first.version, job.bundle_url),)))
+    assert first.successors.weight == second.successors.weight == 2.0
+    assert second.successors.table.totals.sum() > first.successors.table.totals.sum()
 
 
 def test_a_first_bundle_is_trained_as_the_domain_declares(job: RetrainJob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,4 +378,4 @@ def test_every_item_of_a_whole_catalogue_gets_a_row(job: RetrainJob, tmp_path: P
 def test_a_bundle_has_all_its_files(job: RetrainJob, tmp_path: Path) -> None:
     log_plays(job, 600)
     folder = tmp_path / "store" / published(job).version
-    assert {path.name for path in folder.iterdir()} == {*BUNDLE_FILES, "manifest.json"}
+    assert {path.name for path in folder.iterdir()} == {*BUNDLE_FILES, SUCCESSORS, "manifest.json"}
