@@ -30,6 +30,7 @@ from tests.mutants.shared_heads import SHARED_HEADS
 from tests.mutants.signals import SIGNALS
 from tests.mutants.sizes import SIZES_OF_OUTPUTS
 from tests.mutants.state import STATE
+from tests.mutants.successors import SUCCESSORS
 from tests.mutants.times import TIMES_AND_NULLS
 
 MUTANTS = (
@@ -60,6 +61,7 @@ MUTANTS = (
     *EXPERIMENT,
     *LIVE_QUALITY,
     *SCORE,
+    *SUCCESSORS,
     *GATEWAYS,
     *CONSOLES,
 )

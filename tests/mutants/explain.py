@@ -10,8 +10,8 @@ TEST, TEST_DOCTOR = "tests/unit/stream/repair/test_explain.py", "tests/integrati
 
 EXPLANATIONS = (
     Mutant(
-        "explain: own items are no part of the score",
-        (Edit(PARTS, '        parts["own items"][own.row] = own.offset\n', ""),),
+        "explain: own items and successors are no part of the score",
+        (Edit(PARTS, "            parts[name][offsets.row] = offsets.offset\n", ""),),
         (TEST,),
     ),
     Mutant(

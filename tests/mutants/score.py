@@ -7,6 +7,7 @@ from tests.mutants.mutant import Edit, Mutant
 INTENT_SCORE, MODEL = "intentrec_core/model/intent_score.py", "intentrec_core/model/model.py"
 CONTENTS, SAMPLED = "intentrec_core/bundle/contents.py", "intentrec_core/training/sampled_softmax.py"
 RETRIEVAL, LIVE = "stream/pipeline/retrieval.py", "intentrec_core/engine/live.py"
+CANDIDATES = "index/candidates.py"
 COUNTS, COUNT_KERNEL = "intentrec_core/features/play_counts.py", "intentrec_core/kernels/decayed_counts.py"
 SOFTMAX, RANKS = "intentrec_core/training/item_softmax.py", "intentrec_core/evaluation/model_ranks.py"
 TEST_COUNTS = "tests/unit/intentrec_core/features/test_play_counts.py"
@@ -244,7 +245,7 @@ SCORE = (
         (
             Edit(
                 RETRIEVAL,
-                "            if own is not None:\n                found = _merged",
+                "            if beside is not None:\n                found = _merged",
                 "            if False:\n                found = _merged",
             ),
         ),
@@ -252,17 +253,17 @@ SCORE = (
     ),
     Mutant(
         "a worker ranks own items as the index does",
-        (Edit(RETRIEVAL, "queries[own.query]) + own.offset", "queries[own.query])"),),
+        (Edit(CANDIDATES, "            score += offset_of[i]\n", ""),),
         (TEST_LISTS,),
     ),
     Mutant(
         "a worker lists own items that are hidden",
-        (Edit(RETRIEVAL, "            shown[part] &= ~np.isin(own.row[part], left_out)\n", "            pass\n"),),
+        (Edit(RETRIEVAL, "            shown[part] &= ~is_hidden[beside.row[part]]\n", "            pass\n"),),
         (TEST_RETRIEVAL,),
     ),
     Mutant(
         "a worker lists own items that a filter does not allow",
-        (Edit(RETRIEVAL, "            shown[part] &= mask[own.row[part]]\n", "            pass\n"),),
+        (Edit(RETRIEVAL, "            shown[part] &= mask[beside.row[part]]\n", "            pass\n"),),
         (TEST_LISTS,),
     ),
     Mutant(

@@ -162,7 +162,7 @@ def test_what_follows_what_is_a_part_of_each_models_score(world: TinyWorld) -> N
     split = temporal_split(plays, 0.7)
     members = pack_members(world.layout, split.train)
     table = SuccessorTable.empty(31).counted(world.features.rows(members.events["item_hash"]), members.member)
-    untrained, counted = (Contender(world.model(), world.features, one) for one in (None, Successors(table, 4.0)))
+    untrained, counted = (Contender(world.model(), world.features, one) for one in (None, Successors(table, 20.0)))
 
     def gain(ours: Contender, other: Contender) -> list[float]:
         found = compare(ours, plays, cut_ms=split.cut_ms, without_intent=other, filter_watched=False)
