@@ -33,7 +33,7 @@ from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.intent_score import label_shares
 from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.plays.profile import DataProfile
-from intentrec_core.successors.table import Successors, SuccessorTable
+from intentrec_core.successors import Successors, SuccessorTable
 
 #: Allowed difference between stored item vectors and those computed from the weights, relative to the largest value:
 #: other hardware rounds differently.

@@ -41,7 +41,7 @@ from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec
-from intentrec_core.successors.table import Successors
+from intentrec_core.successors import Successors
 
 #: Raised when code of an earlier format would misread a folder; code reads its own format only.
 MODEL_FORMAT = 1

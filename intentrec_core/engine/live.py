@@ -34,7 +34,7 @@ from intentrec_core.history.history import EventLayout, History, PackedPlay, def
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import check_plays, play_rows
-from intentrec_core.successors.table import Successors
+from intentrec_core.successors import Successors
 
 
 class TrainedModel(Protocol):

@@ -1,4 +1,4 @@
-"""What follows the last plays of members, of packed contexts: :mod:`intentrec_core.successors.table` as it is served.
+"""What follows the last plays of members, of packed contexts: :mod:`intentrec_core.successors` as it is served.
 
 Shapes: N contexts, L last plays of each.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.item_offsets import ItemOffsets
-from intentrec_core.successors.table import LAGS, Successors
+from intentrec_core.successors import LAGS, Successors
 
 
 class SuccessorScorer:

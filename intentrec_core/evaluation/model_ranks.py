@@ -26,7 +26,7 @@ from intentrec_core.plays.batches import WindowBatch, WindowBatches
 from intentrec_core.plays.counts_at import CountsAt, counts_for
 from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
-from intentrec_core.successors.table import LAGS, Successors, SuccessorTable
+from intentrec_core.successors import LAGS, Successors, SuccessorTable
 
 BATCH_WINDOWS = 32
 MAX_MODEL_SCORES = 1 << 24

@@ -35,11 +35,11 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
 from intentrec_core.plays.members import pack_members
-from intentrec_core.successors.table import Successors, SuccessorTable
-from intentrec_core.successors.weighing import WEIGHTS, best_weight
+from intentrec_core.successors import Successors, SuccessorTable
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import EpochReport, Trained
 from intentrec_core.training.train import Validation, train
+from intentrec_core.training.weighing import WEIGHTS, best_weight
 
 Build = Callable[[ModelConfig, Domain, ItemFeatures], IntentRec]
 

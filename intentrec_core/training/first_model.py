@@ -31,10 +31,10 @@ from intentrec_core.plays.findings import refuse_meaningless
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.profile import measure
 from intentrec_core.plays.table import PLAYS, check_plays
-from intentrec_core.successors.table import Successors
-from intentrec_core.successors.weighing import MIN_TARGETS, weigh_successors
+from intentrec_core.successors import Successors
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
+from intentrec_core.training.weighing import MIN_TARGETS, weigh_successors
 
 if TYPE_CHECKING:
     import pyarrow as pa

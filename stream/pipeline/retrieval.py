@@ -24,7 +24,7 @@ from intentrec_core.engine.own_scores import seen
 from intentrec_core.history.history import EventLayout, default_value
 from intentrec_core.item_offsets import ItemOffsets, summed
 from intentrec_core.model.intent_score import weighted_scores
-from intentrec_core.successors.table import LAGS
+from intentrec_core.successors import LAGS
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.live_quality.predictions import CUTOFF
 from stream.pipeline.page_rows import POOL

@@ -40,9 +40,9 @@ from intentrec_core.plays.drift import drift
 from intentrec_core.plays.findings import errors
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.profile import DataProfile, measure
-from intentrec_core.successors.weighing import weigh_successors
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
+from intentrec_core.training.weighing import weigh_successors
 from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, check_index_kind, remove_leftovers
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.event_log import EventLog

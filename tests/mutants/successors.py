@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-TABLE, KERNELS = "intentrec_core/successors/table.py", "intentrec_core/kernels/successors.py"
-WEIGHING, RANKS = "intentrec_core/successors/weighing.py", "intentrec_core/evaluation/model_ranks.py"
+TABLE, KERNELS = "intentrec_core/successors.py", "intentrec_core/kernels/successors.py"
+WEIGHING, RANKS = "intentrec_core/training/weighing.py", "intentrec_core/evaluation/model_ranks.py"
 OFFSETS, SCORES = "intentrec_core/item_offsets.py", "intentrec_core/engine/successor_scores.py"
 RETRIEVAL, LIVE, CANDIDATES = "stream/pipeline/retrieval.py", "intentrec_core/engine/live.py", "index/candidates.py"
 RETRAIN, FIT, REPORT = (
@@ -19,8 +19,8 @@ CONTENTS, FORMAT, FOLDER = (
     "intentrec_core/bundle/model_folder.py",
 )
 LEARNER, PARTS = "intentrec_core/experiment/learner.py", "stream/pipeline/score_parts.py"
-TEST_TABLE = "tests/unit/intentrec_core/successors/test_table.py"
-TEST_WEIGHING = "tests/unit/intentrec_core/successors/test_weighing.py"
+TEST_TABLE = "tests/unit/intentrec_core/test_successors.py"
+TEST_WEIGHING = "tests/unit/intentrec_core/training/test_weighing.py"
 TEST_SCORES = "tests/unit/intentrec_core/engine/test_successor_scores.py"
 TEST_RANKS = "tests/unit/intentrec_core/evaluation/test_ranks.py"
 TEST_REPORT = "tests/unit/intentrec_core/evaluation/test_report.py"

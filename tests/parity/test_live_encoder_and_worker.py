@@ -14,7 +14,7 @@ import pytest
 
 from intentrec_core import LiveEncoder, LivePlay, LiveUpdate
 from intentrec_core.engine.cpu.encoder import slot_bytes
-from intentrec_core.successors.table import Successors
+from intentrec_core.successors import Successors
 from stream.wire.messages import IntentUpdate, Recommendation
 from stream.wire.records import OutputKind
 from tests.worlds.bundle_world import PlayLog, Record, make_pipeline, make_serving

@@ -21,7 +21,7 @@ from intentrec_core.history.history import hash64
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.profile import measure
-from intentrec_core.successors.table import Successors
+from intentrec_core.successors import Successors
 from stream.bundles.serving import PLAYS_UNTIL, Serving, load_serving
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue

@@ -16,7 +16,7 @@ from intentrec_core.engine.engine import Encoded
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable
 from intentrec_core.model.model import IntentRec
-from intentrec_core.successors.table import Successors
+from intentrec_core.successors import Successors
 
 LEAST = 1e-6
 HOUR_S = 3600.0

@@ -18,7 +18,7 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, PackedPlay
 from intentrec_core.model.model import IntentRec, ModelConfig
-from intentrec_core.successors.table import Successors, SuccessorTable
+from intentrec_core.successors import Successors, SuccessorTable
 
 DOMAIN = """
 name = "tiny"

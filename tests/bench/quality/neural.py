@@ -39,11 +39,11 @@ from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.attention import Attend
 from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
 from intentrec_core.plays.members import pack_members
-from intentrec_core.successors.table import Successors, SuccessorTable
-from intentrec_core.successors.weighing import WEIGHTS, best_weight
+from intentrec_core.successors import Successors, SuccessorTable
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import Trained
 from intentrec_core.training.train import Validation, train
+from intentrec_core.training.weighing import WEIGHTS, best_weight
 from stream.trainer.retrain import WARM_EPOCHS, WARM_LEARNING_RATE
 from tests.bench.quality.data_sets import Loaded, Measured
 from tests.bench.quality.rows import COUNTING_CODE, Answers, Row

@@ -21,7 +21,7 @@ from tests.bench.quality.rows import Answers, Row
 WEIGHED_CODE = (
     *NEURAL_CODE,
     "intentrec_core/kernels/successors.py",
-    "intentrec_core/successors",
+    "intentrec_core/successors.py",
     "tests/bench/quality/counted.py",
     "tests/bench/quality/weighed.py",
 )

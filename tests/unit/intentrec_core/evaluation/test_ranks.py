@@ -21,7 +21,7 @@ from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.table import PlayRow, play_rows
 from intentrec_core.plays.windows import Windows, cut_windows
-from intentrec_core.successors.table import Successors
+from intentrec_core.successors import Successors
 from tests.worlds.naive_score import naive_offsets, naive_own_offsets, naive_scores, naive_successor_offsets
 from tests.worlds.tiny_plays import random_plays, served_histories
 from tests.worlds.tiny_world import TinyWorld, random_successors

@@ -16,7 +16,7 @@ from intentrec_core.evaluation.split import split_at, temporal_split
 from intentrec_core.model.model import ModelConfig
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import play_rows, plays_table
-from intentrec_core.successors.table import Successors, SuccessorTable
+from intentrec_core.successors import Successors, SuccessorTable
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
 from tests.worlds.tiny_plays import cycling_plays, random_plays, row

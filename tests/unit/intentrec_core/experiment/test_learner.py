@@ -15,7 +15,7 @@ from intentrec_core.experiment.data import ExperimentData, never_repeats
 from intentrec_core.experiment.learner import Learned, Learner, Refresh, answered
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec, ModelConfig
-from intentrec_core.successors.table import SuccessorTable
+from intentrec_core.successors import SuccessorTable
 from intentrec_core.training.config import TrainConfig
 from stream.trainer.retrain import WARM_EPOCHS, WARM_LEARNING_RATE
 from tests.bench.quality import neural

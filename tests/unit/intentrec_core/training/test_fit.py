@@ -14,11 +14,10 @@ import intentrec_core as intentrec
 from intentrec_core.errors import ConfigError, DataError, DomainError
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import plays_table
-from intentrec_core.successors import weighing
-from intentrec_core.successors.table import SuccessorTable
-from intentrec_core.successors.weighing import WEIGHTS
-from intentrec_core.training import first_model
+from intentrec_core.successors import SuccessorTable
+from intentrec_core.training import first_model, weighing
 from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.weighing import WEIGHTS
 from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
 

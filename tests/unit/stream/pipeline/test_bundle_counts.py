@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from intentrec_core.engine.item_counts import ItemCounts
 from intentrec_core.engine.reference import recompute
 from intentrec_core.features.catalogue import Item
-from intentrec_core.successors.table import Successors
+from intentrec_core.successors import Successors
 from stream.ops.metrics import Metrics
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.pipeline import Pipeline

@@ -13,7 +13,7 @@ import pytest
 
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.features.catalogue import Item
-from intentrec_core.successors.table import Successors
+from intentrec_core.successors import Successors
 from stream.pipeline.bundle_counts import BundleCounts
 from stream.pipeline.live_catalogue import LiveCatalogue
 from stream.pipeline.page_rows import POOL

@@ -22,8 +22,8 @@ from intentrec_core.features.vocabulary import ItemTable
 from intentrec_core.model.model import ModelConfig
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import plays_table
-from intentrec_core.successors import weighing
-from intentrec_core.successors.table import SuccessorTable
+from intentrec_core.successors import SuccessorTable
+from intentrec_core.training import weighing
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
 from stream.bundles.builder import TRAINED_UNTIL, check_bundle

@@ -14,9 +14,9 @@ from intentrec_core.history.history import EventLayout
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.windows import cut_windows
-from intentrec_core.successors import weighing as subject
-from intentrec_core.successors.table import Successors, SuccessorTable
-from intentrec_core.successors.weighing import WEIGHTS, best_weight, weigh_successors
+from intentrec_core.successors import Successors, SuccessorTable
+from intentrec_core.training import weighing as subject
+from intentrec_core.training.weighing import WEIGHTS, best_weight, weigh_successors
 from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import TINY_MODEL, WalkingWorld
 

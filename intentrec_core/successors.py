@@ -8,7 +8,7 @@ all of them and ``SHRINKAGE``. A play also counts as a successor of up to ``SPRE
 between.
 
 The network does not learn with it. The weight is one number, chosen on plays that the network has not learnt
-(:mod:`intentrec_core.successors.weighing`). Decision 115 has what this gains, and why a weight that is learnt gains less.
+(:mod:`intentrec_core.training.weighing`). Decision 115 has what this gains, and why a weight that is learnt gains less.
 
 Counts go on from table to table, so a trainer adds only the plays that are new. Of an item, the ``MOST`` highest counts are kept,
 and old ones fade beyond ``LARGEST`` transitions.

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from intentrec_core.successors import table as subject
-from intentrec_core.successors.table import LAGS, Successors, SuccessorTable
+from intentrec_core import successors as subject
+from intentrec_core.successors import LAGS, Successors, SuccessorTable
 from tests.worlds.naive_score import naive_successors
 
 NUM_ROWS = 7

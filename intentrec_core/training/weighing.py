@@ -20,7 +20,7 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import cut_windows
-from intentrec_core.successors.table import Successors, SuccessorTable
+from intentrec_core.successors import Successors, SuccessorTable
 
 #: What a weight is chosen from. Between two neighbours NDCG@10 differs by less than 1 % near the best.
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

@@ -1,1 +1,0 @@
-"""What usually follows what: counted transitions between items, beside the trained score."""
