@@ -139,6 +139,7 @@ def build_bundle(
         "num_items": num_items,
         "index_kind": artifact.kind_of(index),
         "index_choice": artifact.described(index_kind),
+        "successor_weight": model.successors.weight if model.successors else 0.0,
     }
     with tempfile.TemporaryDirectory(prefix="intentrec-bundle-") as folder:
         files = pack_files(

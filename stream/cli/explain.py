@@ -42,7 +42,8 @@ def explain(
 
     It makes the list anew as a worker does, from the history in the changelog and the
     bundle that is announced; workers may keep running. Parts of a score: taste (what the
-    member played), static (the item's own), each intent, counts of plays, own items.
+    member played), static (the item's own), each intent, counts of plays, own items, successors (what
+    usually follows the last plays).
     Give it the settings that the worker has.
     """
     import msgspec

@@ -37,7 +37,7 @@ WATCHED, WITHDRAWN = "watched", "withdrawn"
 
 @dataclass(frozen=True, slots=True)
 class ScoreParts:
-    """``parts`` f32[V] each, by name: taste, static, intent NAME, counts, own items; or popular and intent NAME. ``total``
+    """``parts`` f32[V] each, by name: taste, static, intent NAME, counts, own items, successors; or popular and intent NAME. ``total``
     f32[V]: their sum, -inf in row 0. ``hiding`` bool[V] each: what hides an item, by the filter's name, ``watched`` or
     ``withdrawn``.
     """

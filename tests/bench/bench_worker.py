@@ -4,6 +4,7 @@ Every row is a process of its own on one Apache Kafka, reads the same plays, and
 it. Rows take turns; a ratio is the median of its rounds'. Parts (``--only``) are the rows, ``stages``, ``judge`` and ``batches``.
 
     worker            intentrec worker, model of width 128, 2 + 2 layers, 10,000 items, 1,000 members with 256 plays each
+    successors        the same with what usually follows the last plays in the score; the 64 kept of each item are some 300 a play
     two_threads       the same with two threads of inference
     two_workers       two workers with one thread each, which share the partitions
     users_1m          a worker with 999,000 more members known
@@ -46,6 +47,7 @@ class Row:
     num_partitions: int = 4
     has_state: bool = True
     has_model: bool = False
+    has_successors: bool = False
     in_quix: bool = False
     warm_plays: int = 8_000
     num_idle: int = 0
@@ -57,6 +59,7 @@ class Row:
 #: In the order in which they run: what is compared stands together.
 ROWS = {
     "worker": Row(arguments=OUR_WORKER, has_model=True, warm_plays=30_000),
+    "successors": Row(arguments=OUR_WORKER, has_model=True, has_successors=True, warm_plays=30_000),
     "two_threads": Row(arguments=OUR_WORKER, has_model=True, warm_plays=30_000, threads=(2,)),
     "two_workers": Row(arguments=OUR_WORKER, has_model=True, warm_plays=30_000, processes=2),
     # Its state takes minutes to write and to restore: two turns.
@@ -81,6 +84,7 @@ RATIOS = (
     ("worker_over_quix", "worker", "quix_model"),
     ("two_workers_over_two_threads", "two_workers", "two_threads"),
     ("users_1m_over_1k", "users_1m", "worker"),
+    ("successors_over_worker", "successors", "worker"),
     ("passthrough_32_over_4", "passthrough_32", "passthrough"),
     ("passthrough_over_raw", "passthrough", "raw"),
     ("passthrough_over_quix", "passthrough", "quix"),
@@ -125,6 +129,7 @@ class Rows:
     def __init__(self, stand: Stand, scale: Scale) -> None:
         self._stand, self._scale = stand, scale
         self._num_rows, self._filled = 0, set[int]()
+        self._with_successors: str | None = None
 
     def rate(self, name: str, row: Row, threads: int) -> Rate:
         """Runs a row once on topics of its own.
@@ -143,7 +148,7 @@ class Rows:
             settings,
             num_active=scale.num_active if row.has_state else 0,
             num_idle=int(row.num_idle * scale.idle_share),
-            bundle=stand.bundle.name if row.arguments == OUR_WORKER else None,
+            bundle=self._bundle(row) if row.arguments == OUR_WORKER else None,
         )
         python = {"python": quix_python()} if row.in_quix else {}
         count = OutputCount(settings.broker, settings.recommendations_topic, row.num_partitions)
@@ -162,6 +167,12 @@ class Rows:
                 total=scale.num_plays,
                 seconds=scale.seconds,
             )
+
+    def _bundle(self, row: Row) -> str:
+        if not row.has_successors:
+            return self._stand.bundle.name
+        self._with_successors = self._with_successors or self._stand.bundle_with_successors()
+        return self._with_successors
 
 
 def measure(options: BenchOptions) -> Figures:

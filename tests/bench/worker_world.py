@@ -26,13 +26,24 @@ from intentrec_core.history.history import EventLayout, anchor
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.profile import measure
 from intentrec_core.plays.table import PLAYS
+from intentrec_core.successors import Successors, SuccessorTable
 from stream.bundles.announcements import announce
 from stream.bundles.builder import planning_queries
 from stream.delivery.changelog import Checkpoint, TransactionalWriter
 from stream.kafka.topics import create_topics
 from stream.settings import Settings
 from stream.wire.routing import home_partition
-from tests.bench.worker_plays import MODEL, START_MS, catalogue, domain_text, history, load_domain, past, user_id
+from tests.bench.worker_plays import (
+    MODEL,
+    NUM_ACTIVE,
+    START_MS,
+    catalogue,
+    domain_text,
+    history,
+    load_domain,
+    past,
+    user_id,
+)
 
 #: Histories of a cut when the changelog is filled; a cut is one transaction.
 _MEMBERS_A_CUT = 5000
@@ -44,9 +55,12 @@ NUM_PLANNING = 512
 POOL_BYTES = 2 << 30
 
 
-def make_bundle(root: Path, scratch: Path, seed: int, num_planning: int = NUM_PLANNING) -> BundleRef:
+def make_bundle(
+    root: Path, scratch: Path, seed: int, num_planning: int = NUM_PLANNING, *, has_successors: bool = False
+) -> BundleRef:
     """A bundle of the bench's world; random weights cost what trained ones do. Its index is planned from what ``num_planning``
-    members ask, as the product's builder does it; from fewer than 128 it is FAISS flat.
+    members ask, as the product's builder does it; from fewer than 128 it is FAISS flat. ``has_successors``: with what usually
+    follows what in the plays of all active members before the log begins.
 
     Cost: encoding the contexts of these members, some 25 ms each.
     """
@@ -73,8 +87,16 @@ def make_bundle(root: Path, scratch: Path, seed: int, num_planning: int = NUM_PL
         index=artifact.to_bytes(index),
         golden=golden_bytes(index, searched[1:3], 5),
         profile=measure(features, table, PLAYS.empty_table()),
+        successors=_successors(features, len(vocabulary)) if has_successors else None,
     )
     return write_bundle(root, files=files, parent=None, created_at="2026-01-01T00:00:00.000Z", code_version="bench")
+
+
+def _successors(features: FeatureBuilder, num_rows: int) -> Successors:
+    pasts = [features.layout.view(past(features.layout, number)) for number in range(NUM_ACTIVE)]
+    rows = features.rows(np.concatenate([plays["item_hash"] for plays in pasts]))
+    member = np.repeat(np.arange(len(pasts)), [len(plays) for plays in pasts])
+    return Successors(SuccessorTable.empty(num_rows).counted(rows, member), 1.0)
 
 
 def _contexts(layout: EventLayout, num: int) -> list[bytes]:

@@ -137,12 +137,18 @@ EVALUATION = (
     ),
     Mutant(
         "a head of one model lifts the filter of all rankers",
-        (Edit(MODEL_RANKS, "task.targets, self.heads)", "task.targets, self.heads, task.targets.lifted)"),),
+        (Edit(MODEL_RANKS, "self.heads, successors", "self.heads, task.targets.lifted, successors"),),
         (TEST_FIGURES,),
     ),
     Mutant(
         "ranking with one model lifts the filter of the next ranker",
-        (Edit(MODEL_RANKS, "replace(targets, lifted=targets.lifted.copy())", "targets"),),
+        (
+            Edit(
+                MODEL_RANKS,
+                "decided = replace(targets, lifted=targets.lifted.copy())\n        for which, scores in self.scores(model, targets, heads",
+                "decided = targets\n        for which, scores in self.scores(model, targets, heads",
+            ),
+        ),
         (TEST_RANKS,),
     ),
     Mutant(

@@ -24,7 +24,7 @@ TEST_WEIGHING = "tests/unit/intentrec_core/training/test_weighing.py"
 TEST_SCORES = "tests/unit/intentrec_core/engine/test_successor_scores.py"
 TEST_RANKS = "tests/unit/intentrec_core/evaluation/test_ranks.py"
 TEST_REPORT = "tests/unit/intentrec_core/evaluation/test_report.py"
-TEST_RETRIEVAL = "tests/unit/stream/pipeline/test_retrieval.py"
+TEST_RETRIEVAL, TEST_INDEX = "tests/unit/stream/pipeline/test_retrieval.py", "tests/unit/index/test_index.py"
 TEST_SERVED = "tests/property/test_served_score.py"
 TEST_FORMAT = "tests/unit/intentrec_core/bundle/test_format.py"
 TEST_FOLDER = "tests/unit/intentrec_core/bundle/test_model_folder.py"
@@ -172,7 +172,7 @@ SUCCESSORS = (
     Mutant(
         "an item that the index found keeps its place beside its own offset",
         (Edit(CANDIDATES, "if row > 0 and not marks[row]:", "if row > 0:"),),
-        (TEST_RETRIEVAL,),
+        (TEST_INDEX,),
     ),
     Mutant(
         "items whose offset lowers their score hide better ones",

@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 
 from index import artifact
 from index.base import PAD_ROW
-from index.candidates import merged
+from index.candidates import with_offsets
 from index.exact import ExactIndex
 from index.extended import ExtendedIndex
 from index.faiss_index import FaissIndex
@@ -271,19 +271,41 @@ def test_index_files_that_cannot_be_read_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", EQUAL_TO_EXACT)
-@settings(max_examples=60, deadline=None)
-@given(search=searches(), num_own=st.integers(0, 8))
-def test_items_that_are_scored_beside_an_index_rank_as_in_it(kind, search, num_own):
+@settings(max_examples=80, deadline=None)
+@given(search=searches(), num_with=st.integers(0, 12))
+def test_items_with_an_offset_beside_an_index_rank_as_all_items_scored_with_it(kind, search, num_with):
+    """Those that an offset lowers are left out of the search, and no others."""
     vectors, queries, k, excluded, _ = search
-    index, rng = artifact.build(vectors, kind), np.random.default_rng(num_own)
-    items = np.arange(1, len(vectors))
-    own = [rng.permutation(np.setdiff1d(items, hidden))[:num_own] for hidden in excluded]
-    query, row = np.repeat(np.arange(len(own)), [len(rows) for rows in own]), np.concatenate([items[:0], *own])
-    scores = np.einsum("nd,nd->n", index.vectors_of(row), queries[query])
-    left_out = [np.append(hidden, rows) for hidden, rows in zip(excluded, own, strict=True)]
-    found = merged(*index.search(queries, k, excluded=left_out), query, row, scores)
-    for got, wanted in zip(found, index.search(queries, k, excluded=excluded), strict=True):
-        assert got.tolist() == wanted.tolist()
+    index, rng = artifact.build(vectors, kind), np.random.default_rng(num_with)
+    items, scores = np.arange(1, len(vectors)), np.einsum("nd,qd->qn", vectors, queries)
+    query, row, offset = [items[:0]], [items[:0]], [scores[:0, 0]]
+    for number, hidden in enumerate(excluded):
+        own = rng.permutation(np.setdiff1d(items, hidden))[:num_with]
+        added = rng.integers(-3, 4, size=len(own)).astype(np.float32)
+        scores[number, own] += added
+        scores[number, [0, *hidden]] = -np.inf
+        query.append(np.full(len(own), number))
+        row.append(own)
+        offset.append(added)
+    left_out = [
+        np.append(*both)
+        for both in zip(excluded, [r[o < 0] for r, o in zip(row[1:], offset[1:], strict=True)], strict=True)
+    ]
+    found, given_scores = with_offsets(
+        *index.search(queries, k, excluded=left_out),
+        queries,
+        np.concatenate(query),
+        np.concatenate(row),
+        np.concatenate(offset),
+        index.vectors_of,
+        len(vectors),
+    )
+    for number, whole in enumerate(scores):
+        best = np.lexsort((np.arange(len(whole)), -whole))[:k]
+        best = best[np.isfinite(whole[best])]
+        assert found[number].tolist() == [*best.tolist(), *[PAD_ROW] * (k - len(best))]
+        np.testing.assert_array_equal(given_scores[number, : len(best)], whole[best])
+        assert np.isneginf(given_scores[number, len(best) :]).all()
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "pruned", "pq-refine"])
