@@ -46,7 +46,7 @@ BARS = (
     Bar("p99_swap_over_steady", "latency", "p99 during a weight swap against steady", 1.5, True),
     Bar("event_after_topic_p99_ms", "gateway", "p99 from the list on the topic to its event on a stream, ms", 10, True),
     Bar("users_1m_over_1k", "worker", "plays/s of the same 1,000 members with 1,000,000 known, against 1,000 known", 0.9),
-    Bar("successors_over_worker", "worker", "plays/s with what usually follows the last plays in the score, against without", 0.8),
+    Bar("successors_over_worker", "worker", "plays/s with what usually follows in the score, against without", 0.8),
     Bar("kv_int8_members_over_float32_256", "engine", "members in the same memory at 256 plays, int8 against float32", 3.5),
     Bar("kv_heads_1_int8_members_over_float32_256", "engine", "the same with one head of keys and values, int8", 14),
     Bar("kv_heads_1_int8_plays_over_float32", "engine", "plays/s there with one head of keys and values, int8", 2.0),

@@ -145,7 +145,8 @@ EVALUATION = (
         (
             Edit(
                 MODEL_RANKS,
-                "decided = replace(targets, lifted=targets.lifted.copy())\n        for which, scores in self.scores(model, targets, heads",
+                "decided = replace(targets, lifted=targets.lifted.copy())\n"
+                "        for which, scores in self.scores(model, targets, heads",
                 "decided = targets\n        for which, scores in self.scores(model, targets, heads",
             ),
         ),

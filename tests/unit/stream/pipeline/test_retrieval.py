@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from intentrec_core.engine.own_scores import OwnScorer
@@ -133,3 +134,29 @@ def test_lists_are_the_exact_best_with_successors_of_those_that_may_be_shown(
         np.testing.assert_allclose(scores, np.sort(wanted)[::-1][: len(scores)], atol=TOLERANCE, rtol=0)
         num_lifted += int((np.abs(offsets[rows]) > 10 * TOLERANCE).sum())
     assert num_lifted > 50
+
+
+def test_own_items_that_rank_lower_than_in_the_index_hide_no_better_ones(world: TinyWorld, tmp_path: Path) -> None:
+    """Every own item is so much lower that none is listed; the list is as long as what is searched for."""
+    model = world.model(1, own_items=True)
+    assert model.own_items is not None
+    with torch.no_grad():
+        model.own_items.gate.bias[0] -= 50.0
+    pipeline, num_shown = make_pipeline(make_serving(tmp_path, world, model), num_recommendations=12), 0
+    for record in random_plays(200).records:
+        result = run(pipeline, [record])
+        (update,), (listed,) = intents(result), lists(result)
+        if hides(update):
+            continue
+        context = bytes(state(pipeline, update.user_id).events)
+        encoded = recompute(model, world.features, [context])
+        wanted = naive_scores(model, world.table, encoded)
+        wanted += naive_own_offsets(model, world.features, context, encoded)
+        for row, one in enumerate(world.items, 1):
+            if not one.attributes["available"]:
+                wanted[row] = -np.inf
+        scores = [item.score for item in listed.items]
+        assert len(scores) == 12
+        np.testing.assert_allclose(scores, np.sort(wanted)[::-1][:12], atol=TOLERANCE, rtol=0)
+        num_shown += 1
+    assert num_shown > 4
