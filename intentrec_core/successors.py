@@ -1,11 +1,11 @@
 """What usually follows an item, counted, and what it adds to the scores of the items that follow a member's last plays:
 
-    weight · log(1 + SCALE · Σ_d DECAY^d · share(play d back → j))        d = 0 … LAGS − 1
+    weight · log(1 + SCALE · (Σ_d DECAY^d · share(play d back → j) + POPULAR · popularity(j)))        d = 0 … LAGS − 1
 
 A pair of items that members often play one after the other is better counted than learnt: an embedding has to find it by gradient
 steps, and does not where items have few plays. A share is the count of the transitions from an item that led to j, over that of
 all of them and ``SHRINKAGE``. A play also counts as a successor of up to ``SPREAD`` plays before it, with ``DECAY`` for each play
-between.
+between. Popularity is the item's share of what is played now, decayed by a day: of models with counts of plays, and 0 for others.
 
 The network does not learn with it. The weight is one number, chosen on plays that the network has not learnt
 (:mod:`intentrec_core.training.weighing`). Decision 115 has what this gains, and why a weight that is learnt gains less.
@@ -27,7 +27,7 @@ from intentrec_core.item_offsets import ItemOffsets
 from intentrec_core.kernels import successors
 
 LAGS, DECAY, SPREAD = 5, 0.75, 5
-SHRINKAGE, SCALE = 10.0, 100.0
+SHRINKAGE, SCALE, POPULAR = 10.0, 100.0, 3.0
 MOST, LARGEST = 64, 4096.0
 
 
@@ -82,17 +82,17 @@ class SuccessorTable:
         return len(self.totals)
 
     def following(self, last_NL: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """What follows the last plays of each query: the logarithm of the module's formula, without the weight.
+        """What follows the last plays of each query: the decayed sum of its shares.
 
         ``last_NL`` i64[N, L]: rows of the last plays, newest first, 0 for none.
-        Returns the query i64[D], the row i64[D], ascending for each query, and its logarithm f32[D].
+        Returns the query i64[D], the row i64[D], ascending for each query, and its sum f32[D].
         """
         room = int(np.where(last_NL > 0, np.diff(self.starts)[last_NL], 0).sum())
         query, row, sums = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float32)
         num = successors.following(
             self.starts, self.rows, self.counts, self.totals, last_NL, DECAY, SHRINKAGE, query, row, sums
         )
-        return query[:num], row[:num], np.log1p(sums[:num] * np.float32(SCALE))
+        return query[:num], row[:num], sums[:num]
 
     def extended(self, num_rows: int) -> SuccessorTable:
         """The same table with more items, which nothing follows yet."""
@@ -176,7 +176,30 @@ class Successors:
         if not 0 <= self.weight < np.inf:
             raise ValueError(f"weight {self.weight}; allowed: finite, from 0")
 
-    def offsets(self, last_NL: NDArray[np.int64]) -> ItemOffsets:
-        """What is added to the scores of what follows the last plays of each query: i64[N, L] rows, newest first, 0 for none."""
-        query, row, logarithm = self.table.following(last_NL)
-        return ItemOffsets(query, row, logarithm * np.float32(self.weight))
+    def of_popular(self, popular: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What popularity alone adds to scores, as :func:`popular_shares` gives it. Shape: f32[...] -> f32[...]."""
+        return self._added(popular)
+
+    def offsets(self, last_NL: NDArray[np.int64], popular: NDArray[np.float32] | None = None) -> ItemOffsets:
+        """What is added to the scores of what follows the last plays of each query, beyond :meth:`of_popular`: never below 0.
+
+        ``last_NL`` i64[N, L]: rows of the last plays, newest first, 0 for none. ``popular``: as :func:`popular_shares` gives it,
+        the same for all queries, f32[V], or of each, f32[N, V]; None where it is no part of the score.
+        """
+        query, row, share = self.table.following(last_NL)
+        if popular is None:
+            return ItemOffsets(query, row, self._added(share))
+        beside = popular[row] if popular.ndim == 1 else popular[query, row]
+        return ItemOffsets(query, row, self._added(share + beside) - self._added(beside))
+
+    def _added(self, share: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.float32(self.weight) * np.log1p(np.float32(SCALE) * share)
+
+
+def popular_shares(day: NDArray[np.float32], total: float | None = None) -> NDArray[np.float32]:
+    """``POPULAR`` times the share of each item in what is played now. ``day``: plays of each item, decayed by a day, as
+    log(1 + plays); ``total``: those of all items, by default of the given ones. Shape: f32[..., V] -> f32[..., V].
+    """
+    plays = np.expm1(day)
+    of_all = plays.sum(axis=-1, keepdims=True) if total is None else np.float32(total)
+    return np.float32(POPULAR) * plays / np.maximum(of_all, np.float32(1e-9))

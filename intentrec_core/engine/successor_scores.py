@@ -22,12 +22,17 @@ class SuccessorScorer:
         self._successors, self._features = successors, features
         successors.offsets(np.zeros((1, LAGS), dtype=np.int64))  # compiles, where numba's cache is empty
 
-    def scores(self, contexts: Sequence[bytes]) -> ItemOffsets:
-        """What is added to the scores of items after the last play of each context, of which only the last L plays matter.
+    def scores(self, contexts: Sequence[bytes], popular: NDArray[np.float32] | None = None) -> ItemOffsets:
+        """What is added to the scores of items after the last play of each context, of which only the last L plays matter, beyond
+        what is added because they are ``popular`` (f32[V]): see :meth:`Successors.offsets`.
 
         To the bit the same whatever other contexts there are; rows ascend for each query.
         """
-        return self._successors.offsets(self._last_rows(contexts))
+        return self._successors.offsets(self._last_rows(contexts), popular)
+
+    def of_popular(self, popular: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What popularity alone adds to the scores of items. Shape: f32[V] -> f32[V]."""
+        return self._successors.of_popular(popular)
 
     def _last_rows(self, contexts: Sequence[bytes]) -> NDArray[np.int64]:
         """The items of the last plays, newest first; 0 for unknown items, and where a context has fewer. Shape: i64[N, L]."""

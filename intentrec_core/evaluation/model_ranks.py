@@ -19,14 +19,14 @@ from intentrec_core.evaluation.heads import HeadOutcomes, observe
 from intentrec_core.evaluation.rankers import ScoredTargets
 from intentrec_core.evaluation.targets import Targets
 from intentrec_core.evaluation.task import Task
+from intentrec_core.features.count_columns import DAY_COLUMN
 from intentrec_core.features.features import FeatureBuilder
-from intentrec_core.item_offsets import ItemOffsets
 from intentrec_core.model.model import IntentRec, ModelOutput
 from intentrec_core.plays.batches import WindowBatch, WindowBatches
 from intentrec_core.plays.counts_at import CountsAt, counts_for
 from intentrec_core.plays.members import MemberPlays
 from intentrec_core.plays.windows import Windows
-from intentrec_core.successors import LAGS, Successors, SuccessorTable
+from intentrec_core.successors import LAGS, Successors, SuccessorTable, popular_shares
 
 BATCH_WINDOWS = 32
 MAX_MODEL_SCORES = 1 << 24
@@ -96,11 +96,10 @@ class ModelRanker:
         """
         ranks_KN = np.full((len(weights), len(targets)), np.inf)
         decided = replace(targets, lifted=targets.lifted.copy())
-        for which, scores in self.scores(model, targets, {}, decided.lifted):
-            query, row, logarithm = table.following(self._last_rows(targets, which))
+        for which, scores, popular in self._alone(model, targets, {}, decided.lifted):
             for ranks_N, weight in zip(ranks_KN, weights, strict=True):
                 weighed = scores.clone()
-                _add(weighed, ItemOffsets(query, row, logarithm * np.float32(weight)))
+                self._add(weighed, Successors(table, weight), targets, which, popular)
                 ranks_N[which] = decided.ranks(which, weighed)
         return ranks_KN
 
@@ -118,6 +117,19 @@ class ModelRanker:
         What the heads said is written into ``heads`` meanwhile, and into ``lifted`` (bool[N]), if given, where they lift the
         watched filter; both are written for some targets before the scores of these are given.
         """
+        for which, scores, popular in self._alone(model, targets, heads, lifted):
+            if successors is not None:
+                self._add(scores, successors, targets, which, popular)
+            yield which, scores
+
+    def _alone(
+        self,
+        model: IntentRec,
+        targets: Targets,
+        heads: dict[str, HeadOutcomes],
+        lifted: NDArray[np.bool_] | None,
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor, NDArray[np.float32] | None]]:
+        """As :meth:`scores`, of the model alone, and what is popular at each target, f32[n, V], for a model with counts."""
         model.eval()
         fields = model.domain.heads if model.config.intent_stage else ()
         heads |= {head.name: HeadOutcomes.empty(len(targets), head.num_labels) for head in fields}
@@ -138,16 +150,30 @@ class ModelRanker:
             ts_s = batch.context.ts_s[window, place].numpy()
             for low in range(0, len(which), chunk):
                 chunk_rows = slice(low, low + chunk)
-                scores = torch.addmm(bias_V, query_NQ[chunk_rows], vector_VQ.T)
+                scores, popular = torch.addmm(bias_V, query_NQ[chunk_rows], vector_VQ.T), None
                 if counts is not None and model.count_gate is not None:
                     gate_NC = model.count_gate(item_NW[chunk_rows])
                     column_NCV = CountsAt(counts, ts_s[chunk_rows], model.device).columns()
                     scores += torch.bmm(gate_NC[:, None, :], column_NCV)[:, 0]
+                    popular = popular_shares(column_NCV[:, DAY_COLUMN].cpu().numpy())
                 if own is not None:
                     own.at(chunk_rows).add_to(scores)
-                if successors is not None:
-                    _add(scores, successors.offsets(self._last_rows(targets, which[chunk_rows])))
-                yield which[chunk_rows], scores
+                yield which[chunk_rows], scores, popular
+
+    def _add(
+        self,
+        scores: Tensor,
+        successors: Successors,
+        targets: Targets,
+        which: NDArray[np.int64],
+        popular: NDArray[np.float32] | None,
+    ) -> None:
+        """Adds what follows the last plays to scores of all items, in place. Shapes: f32[n, V], i64[n], f32[n, V]."""
+        if popular is not None:
+            scores += torch.from_numpy(successors.of_popular(popular)).to(scores.device)
+        found = successors.offsets(self._last_rows(targets, which), popular)
+        query, row, offset = (torch.from_numpy(x).to(scores.device) for x in (found.query, found.row, found.offset))
+        scores[query, row] += offset
 
     @torch.no_grad()
     def label_shares(self, model: IntentRec) -> dict[str, NDArray[np.float64]]:
@@ -201,14 +227,6 @@ class ScoredByModel:
         self.heads = {}
         ranker = ModelRanker(self.features, task.data.members, task.windows)
         return ranker.scores(self.model, task.targets, self.heads, successors=self.successors)
-
-
-def _add(scores: Tensor, offsets: ItemOffsets) -> None:
-    """Adds to scores of all items, in place. Shape: f32[N, V]."""
-    query, row, offset = (
-        torch.from_numpy(part).to(scores.device) for part in (offsets.query, offsets.row, offsets.offset)
-    )
-    scores[query, row] += offset
 
 
 def lifted_by(domain: Domain, output: ModelOutput, window: Tensor, place: Tensor) -> NDArray[np.bool_]:

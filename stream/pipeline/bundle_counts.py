@@ -3,6 +3,8 @@
 Immutable, and made anew for each table, on a thread beside the hot path. It goes with a slice, so one micro-batch is answered
 from one table; the one before it lives as long as a slice has it.
 
+With successors, what popularity adds to their part of the score is one more column, whose weight is 1.
+
 Shapes: V rows of the bundle, S rows of items that are new to it, C columns, H rows with the highest columns.
 """
 
@@ -15,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.counted import CountedIndex, highest_rows
+from intentrec_core.features.count_columns import DAY_COLUMN
+from intentrec_core.successors import popular_shares
 from stream.pipeline.popular import PopularTable
 
 if TYPE_CHECKING:
@@ -25,13 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BundleCounts:
-    """Shapes: columns f32[V, C]; highest i64[H], both empty for a model without counts; popular: of the bundle's own V rows."""
+    """``popular``: of the bundle's own V rows. ``shares``: as :func:`~intentrec_core.successors.popular_shares` gives them, None
+    without counts or successors; ``day``: plays of all V rows, decayed by a day.
+
+    Shapes: columns f32[V, C], or with shares one more; highest i64[H], both empty for a model without counts; shares f32[V].
+    """
 
     serving: Serving
     table: ItemCounts
     columns: NDArray[np.float32]
     highest: NDArray[np.int64]
     popular: PopularTable
+    shares: NDArray[np.float32] | None = None
+    day: float = 0.0
 
     @classmethod
     def of(cls, serving: Serving, table: ItemCounts) -> BundleCounts:
@@ -41,7 +51,12 @@ class BundleCounts:
         columns[:1] = 0.0
         week = table.week_of(hashes)
         week[0] = 0.0
-        return cls(serving, table, columns, highest_rows(columns), PopularTable(week))
+        shares, day = None, 0.0
+        if serving.counts is not None and serving.successors is not None:
+            day = float(np.expm1(columns[:, DAY_COLUMN]).sum())
+            shares = popular_shares(columns[:, DAY_COLUMN], day)
+        highest = highest_rows(columns)
+        return cls(serving, table, _with_popularity(serving, columns, shares), highest, PopularTable(week), shares, day)
 
     def index(self, items: ShownItems) -> CountedIndex:
         """An index of the items that are shown, with their counts as further columns.
@@ -53,8 +68,10 @@ class BundleCounts:
             columns = np.zeros((items.index.num_items + 1, self.columns.shape[1]), dtype=np.float32)
             columns[: len(self.columns)] = self.columns
             added, rows = _added(items)
-            columns[rows] = self.table.columns_of(added)
-            highest = np.concatenate([highest, highest_rows(columns, rows)])
+            of_added = self.table.columns_of(added)
+            shares = None if self.shares is None else popular_shares(of_added[:, DAY_COLUMN], self.day)
+            columns[rows] = _with_popularity(self.serving, of_added, shares)
+            highest = np.concatenate([highest, highest_rows(columns[:, : of_added.shape[1]], rows)])
         elif items.index.num_items + 1 > len(columns):  # rows of items that were added and withdrawn again
             more = items.index.num_items + 1 - len(columns)
             columns = np.concatenate([columns, np.zeros((more, columns.shape[1]), dtype=np.float32)])
@@ -73,6 +90,15 @@ class BundleCounts:
         """log(1 + plays), with plays decayed by a week, of every item that is shown. Shape: f32[V + S]."""
         appeal: NDArray[np.float32] = np.log1p(self.week(items)).astype(np.float32)
         return appeal
+
+
+def _with_popularity(
+    serving: Serving, columns: NDArray[np.float32], shares: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Columns of items, and behind them what popularity adds beside successors, where it is a part of the score."""
+    if shares is None or serving.successors is None:
+        return columns
+    return np.concatenate([columns, serving.successors.of_popular(shares)[:, None]], axis=1)
 
 
 def _added(items: ShownItems) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -134,18 +134,23 @@ class Retrieval:
             if self._serving.counts is not None and counts is not None:
                 index = self._index(items, counts)
                 queries = np.concatenate([queries, self._serving.counts.weights(items_NW)], axis=1)
+            searched = queries
+            if counts is not None and counts.shares is not None:  # its column is what popularity adds, whoever asks
+                searched = np.concatenate([queries, np.ones((len(queries), 1), dtype=np.float32)], axis=1)
             picked = rows.tolist()
             # Members who are about to continue an item must find it, even if an approximate index misses it.
             included = None if hides.all() else [_NO_ROWS if hides[i] else watched[i] for i in picked]
             hidden, masks = [excluded[i] for i in picked], [allowed[i] for i in picked]
-            beside = summed(self.own_scores(batch, encoded, rows, hides[rows]), self.successor_scores(batch, rows))
+            beside = summed(
+                self.own_scores(batch, encoded, rows, hides[rows]), self.successor_scores(batch, rows, counts)
+            )
             if beside is not None:
                 beside = _shown_only(beside, hidden, masks, index.num_items + 1)
             others = hidden if beside is None else _with_lowered(hidden, beside)
-            found = index.search(queries, self._k, excluded=others, allowed=masks, included=included)
-            self._probe.offer(index, queries, found, others, masks)
+            found = index.search(searched, self._k, excluded=others, allowed=masks, included=included)
+            self._probe.offer(index, searched, found, others, masks)
             if beside is not None:
-                found = _merged(found, beside, index, queries)
+                found = _merged(found, beside, index, searched)
             ranked.rows[rows], ranked.scores[rows] = found
             if self._keeps_queries:
                 kept = np.zeros((num, queries.shape[1]), dtype=np.float32)
@@ -190,11 +195,16 @@ class Retrieval:
         found = own.scores([contexts[place].tobytes() for place in places.tolist()], seen(encoded, rows[places]))
         return replace(found, query=places[found.query])
 
-    def successor_scores(self, batch: BatchRows, rows: NDArray[np.int64]) -> ItemOffsets | None:
-        """What the last plays of each of ``rows`` add to the scores of what follows them; None for a model without successors."""
+    def successor_scores(
+        self, batch: BatchRows, rows: NDArray[np.int64], counts: BundleCounts | None
+    ) -> ItemOffsets | None:
+        """What the last plays of each of ``rows`` add to the scores of what follows them, beyond what popularity adds to all;
+        None for a model without successors.
+        """
         if self._serving.successors is None:
             return None
-        return self._serving.successors.scores([self._context(batch, row)[-LAGS:].tobytes() for row in rows.tolist()])
+        last = [self._context(batch, row)[-LAGS:].tobytes() for row in rows.tolist()]
+        return self._serving.successors.scores(last, None if counts is None else counts.shares)
 
     def label_probs(self, encoded: Encoded, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """Probabilities of the labels that depend on the item alone; all 0 if the model predicts no intents."""

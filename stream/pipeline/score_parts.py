@@ -37,8 +37,8 @@ WATCHED, WITHDRAWN = "watched", "withdrawn"
 
 @dataclass(frozen=True, slots=True)
 class ScoreParts:
-    """``parts`` f32[V] each, by name: taste, static, intent NAME, counts, own items, successors; or popular and intent NAME. ``total``
-    f32[V]: their sum, -inf in row 0. ``hiding`` bool[V] each: what hides an item, by the filter's name, ``watched`` or
+    """``parts`` f32[V] each, by name: taste, static, intent NAME, counts, own items, successors; or popular and intent NAME.
+    ``total`` f32[V]: their sum, -inf in row 0. ``hiding`` bool[V] each: what hides an item, by the filter's name, ``watched`` or
     ``withdrawn``.
     """
 
@@ -115,16 +115,18 @@ def _of_query(
     if serving.counts is not None and counts is not None:
         weights = serving.counts.weights(encoded.item_NW[row])[0]
         rows = np.arange(1, index.num_items + 1)
-        columns = counts.index(items).vectors_of(rows)[:, -len(weights) :]
-        parts["counts"] = np.concatenate([[np.float32(0)], columns @ weights])
+        columns = counts.index(items).vectors_of(rows)[:, index.dimension :]
+        parts["counts"] = np.concatenate([[np.float32(0)], columns[:, : len(weights)] @ weights])
+        if counts.shares is not None:
+            parts["successors"] = np.concatenate([[np.float32(0)], columns[:, -1]])
     beside = {
         "own items": retrieval.own_scores(batch, encoded, row, retrieval.hides(encoded)),
-        "successors": retrieval.successor_scores(batch, row),
+        "successors": retrieval.successor_scores(batch, row, counts),
     }
     for name, offsets in beside.items():
         if offsets is not None:
-            parts[name] = np.zeros(index.num_items + 1, dtype=np.float32)
-            parts[name][offsets.row] = offsets.offset
+            part = parts.setdefault(name, np.zeros(index.num_items + 1, dtype=np.float32))
+            part[offsets.row] += offsets.offset
     return parts
 
 

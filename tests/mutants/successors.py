@@ -19,6 +19,7 @@ CONTENTS, FORMAT, FOLDER = (
     "intentrec_core/bundle/model_folder.py",
 )
 LEARNER, PARTS = "intentrec_core/experiment/learner.py", "stream/pipeline/score_parts.py"
+BUNDLE_COUNTS, TEST_COUNTS = "stream/pipeline/bundle_counts.py", "tests/unit/stream/pipeline/test_bundle_counts.py"
 TEST_TABLE = "tests/unit/intentrec_core/test_successors.py"
 TEST_WEIGHING = "tests/unit/intentrec_core/training/test_weighing.py"
 TEST_SCORES = "tests/unit/intentrec_core/engine/test_successor_scores.py"
@@ -166,7 +167,7 @@ SUCCESSORS = (
     ),
     Mutant(
         "a worker leaves successors out of its lists",
-        (Edit(RETRIEVAL, "hides[rows]), self.successor_scores(batch, rows))", "hides[rows]))"),),
+        (Edit(RETRIEVAL, "hides[rows]), self.successor_scores(batch, rows, counts))", "hides[rows]))"),),
         (TEST_RETRIEVAL,),
     ),
     Mutant(
@@ -180,8 +181,51 @@ SUCCESSORS = (
         (TEST_RETRIEVAL,),
     ),
     Mutant(
+        "what follows gets its popularity twice",
+        (Edit(TABLE, "self._added(share + beside) - self._added(beside)", "self._added(share + beside)"),),
+        (TEST_TABLE,),
+    ),
+    Mutant(
+        "evaluation leaves popularity out beside what follows",
+        (
+            Edit(
+                RANKS,
+                "            scores += torch.from_numpy(successors.of_popular(popular)).to(scores.device)\n",
+                "            pass\n",
+            ),
+        ),
+        (TEST_RANKS,),
+    ),
+    Mutant(
+        "a worker leaves popularity out beside what follows",
+        (
+            Edit(
+                RETRIEVAL,
+                "np.ones((len(queries), 1), dtype=np.float32)",
+                "np.zeros((len(queries), 1), dtype=np.float32)",
+            ),
+        ),
+        (TEST_COUNTS,),
+    ),
+    Mutant(
+        "a published query has the weight of popularity",
+        (Edit(RETRIEVAL, "kept[rows] = queries\n", "kept[rows] = searched[:, -queries.shape[1] :]\n"),),
+        (TEST_COUNTS,),
+    ),
+    Mutant(
+        "the share of an item that is new to the bundle is of the new items' plays",
+        (
+            Edit(
+                BUNDLE_COUNTS,
+                "popular_shares(of_added[:, DAY_COLUMN], self.day)",
+                "popular_shares(of_added[:, DAY_COLUMN])",
+            ),
+        ),
+        (TEST_COUNTS,),
+    ),
+    Mutant(
         "explain: successors are no part of the score",
-        (Edit(PARTS, '        "successors": retrieval.successor_scores(batch, row),\n', ""),),
+        (Edit(PARTS, '        "successors": retrieval.successor_scores(batch, row, counts),\n', ""),),
         (TEST_EXPLAIN,),
     ),
     Mutant(

@@ -64,7 +64,7 @@ def naive_offsets(
 
 
 def naive_successors(plays: Sequence[Sequence[int]], last: Sequence[int]) -> dict[int, float]:
-    """The logarithm of what follows the last plays (newest first, 0 for none), of the plays of members (rows, oldest first): a
+    """The shares of what follows the last plays (newest first, 0 for none), of the plays of members (rows, oldest first): a
     play leads to the five after it, each by 0.75 of the one before.
     """
     counts = defaultdict[int, dict[int, float]](lambda: defaultdict(float))
@@ -76,16 +76,30 @@ def naive_successors(plays: Sequence[Sequence[int]], last: Sequence[int]) -> dic
     for back, row in enumerate(last):
         for to, count in counts[row].items() if row else ():
             summed[to] += 0.75**back * count / (sum(counts[row].values()) + 10)
-    return {row: math.log(1 + 100 * share) for row, share in summed.items()}
+    return dict(summed)
 
 
-def naive_successor_offsets(successors: Successors, features: FeatureBuilder, context: bytes) -> NDArray[np.float64]:
-    """What the last five plays of a context add to the score of every item that follows one of them. Shape: f64[V]."""
+def naive_popularity(
+    given_plays: list[tuple[int, float]], num_rows: int, moment_s: float, refresh_s: int
+) -> NDArray[np.float64]:
+    """The share of each item in what was played before the moment, decayed by a day. Shape: f64[V]."""
+    day = np.array([math.expm1(naive_columns(given_plays, item, moment_s, refresh_s)[1]) for item in range(num_rows)])
+    return day / max(float(day.sum()), 1e-9)
+
+
+def naive_successor_offsets(
+    successors: Successors, features: FeatureBuilder, context: bytes, popularity: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """What the last five plays of a context add to the score of every item that follows one of them, and popularity to all that
+    are played. Shape: f64[V].
+    """
     table, summed = successors.table, np.zeros(successors.table.num_rows)
     played = features.columns([context], [0]).item_row.tolist()
     for back, item in enumerate(reversed(played[-5:])):
         for place in range(table.starts[item], table.starts[item + 1]) if item else ():
             summed[table.rows[place]] += 0.75**back * table.counts[place] / (table.totals[item] + 10)
+    if popularity is not None:
+        summed = summed + 3 * popularity
     return np.array([successors.weight * math.log(1 + 100 * share) for share in summed])
 
 

@@ -1,4 +1,4 @@
-"""What follows an item is counted as it is defined, in one go or play by play."""
+"""What follows an item is counted as it is defined, in one go or play by play, and added as it is defined."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from intentrec_core import successors as subject
-from intentrec_core.successors import LAGS, Successors, SuccessorTable
+from intentrec_core.successors import LAGS, Successors, SuccessorTable, popular_shares
 from tests.worlds.naive_score import naive_successors
 
 NUM_ROWS = 7
@@ -106,12 +106,40 @@ def test_a_table_in_other_rows_says_the_same_of_the_items_that_have_one(
 
 def test_a_weight_scales_what_is_added() -> None:
     table, last = counted([[1, 2, 3], [1, 3, 2]]), np.array([[1, 2, 0, 0, 0]])
-    query, row, logarithm = table.following(last)
+    query, row, share = table.following(last)
     offsets = Successors(table, 1.5).offsets(last)
     np.testing.assert_array_equal(offsets.query, query)
     np.testing.assert_array_equal(offsets.row, row)
-    np.testing.assert_array_equal(offsets.offset, logarithm * np.float32(1.5))
+    np.testing.assert_allclose(offsets.offset, 1.5 * np.log(1 + 100 * share), rtol=1e-6)
     assert offsets.offset.dtype == np.float32
+
+
+@given(plays=histories, last=lasts, seed=st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_popularity_and_what_follows_add_up_within_one_logarithm(
+    plays: list[list[int]], last: list[list[int]], seed: int
+) -> None:
+    successors, asked = Successors(counted(plays), 2.0), np.array(last)
+    day = np.log1p(np.random.default_rng(seed).exponential(size=(len(last), NUM_ROWS))).astype(np.float32)
+    day[:, 0] = 0.0
+    popular = popular_shares(day)
+    np.testing.assert_allclose(popular, 3 * np.expm1(day) / np.expm1(day).sum(axis=1, keepdims=True), rtol=1e-5)
+    found = successors.of_popular(popular).copy()
+    offsets = successors.offsets(asked, popular)
+    assert (offsets.offset >= 0).all()
+    found[offsets.query, offsets.row] += offsets.offset
+    for own, beside, rows in zip(found, popular, last, strict=True):
+        share = naive_successors(plays, rows)
+        wanted = [2.0 * np.log(1 + 100 * (share.get(row, 0.0) + beside[row])) for row in range(NUM_ROWS)]
+        np.testing.assert_allclose(own, wanted, rtol=1e-4)
+    one = successors.offsets(asked[:1], popular[0])
+    np.testing.assert_array_equal(one.offset, offsets.offset[offsets.query == 0])
+
+
+def test_shares_of_some_items_are_those_of_all_plays_and_no_play_is_no_share() -> None:
+    day = np.log1p(np.array([0, 1, 2, 5], dtype=np.float32))
+    np.testing.assert_allclose(popular_shares(day[1:3], total=8.0), [3 / 8, 6 / 8], rtol=1e-6)
+    assert not popular_shares(np.zeros(3, dtype=np.float32)).any()
 
 
 @pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])

@@ -22,7 +22,13 @@ from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.table import PlayRow, play_rows
 from intentrec_core.plays.windows import Windows, cut_windows
 from intentrec_core.successors import Successors
-from tests.worlds.naive_score import naive_offsets, naive_own_offsets, naive_scores, naive_successor_offsets
+from tests.worlds.naive_score import (
+    naive_offsets,
+    naive_own_offsets,
+    naive_popularity,
+    naive_scores,
+    naive_successor_offsets,
+)
 from tests.worlds.tiny_plays import random_plays, served_histories
 from tests.worlds.tiny_world import TinyWorld, random_successors
 
@@ -73,7 +79,10 @@ def mid_rank(scores: np.ndarray, row: int, candidate: np.ndarray, hidden: set[in
     return 1 + sum(s > scores[row] for s in others) + sum(s == scores[row] for s in others) / 2
 
 
-@pytest.mark.parametrize("parts", [(), ("item_counts",), ("own_items",), ("own_items", "successors")], ids="+".join)
+PARTS = [(), ("item_counts",), ("own_items",), ("own_items", "successors"), ("item_counts", "successors")]
+
+
+@pytest.mark.parametrize("parts", PARTS, ids="+".join)
 @pytest.mark.parametrize("filter_watched", [True, False])
 def test_a_models_ranks_are_those_of_serving_play_by_play(
     world: TinyWorld, filter_watched: bool, parts: tuple[str, ...]
@@ -101,7 +110,11 @@ def test_a_models_ranks_are_those_of_serving_play_by_play(
         if "own_items" in parts:
             scores += naive_own_offsets(model, world.features, context, encoded)
         if successors is not None:
-            scores += naive_successor_offsets(successors, world.features, context)
+            at_s, refresh_s = play.ts_ms / 1000, model.config.count_refresh_s
+            popularity = (
+                naive_popularity(all_plays, model.num_rows, at_s, refresh_s) if "item_counts" in parts else None
+            )
+            scores += naive_successor_offsets(successors, world.features, context, popularity)
         # Batched and single passes differ in the last bits, so near ties may change places: none does with this seed.
         assert found.ranks[i] == mid_rank(scores, targets.row[i], targets.candidate, hidden)
     assert found.lifted.tolist() == lifted

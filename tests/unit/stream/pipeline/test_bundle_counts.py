@@ -21,7 +21,13 @@ from stream.pipeline.popular import PopularTable
 from stream.wire.messages import Recommendation
 from tests.worlds.bundle_world import PlayLog, count_table, make_pipeline, make_serving
 from tests.worlds.item_log import ItemLog
-from tests.worlds.naive_score import naive_offsets, naive_own_offsets, naive_scores, naive_successor_offsets
+from tests.worlds.naive_score import (
+    naive_offsets,
+    naive_own_offsets,
+    naive_popularity,
+    naive_scores,
+    naive_successor_offsets,
+)
 from tests.worlds.pipeline_results import intents, lists, run, state
 from tests.worlds.tiny_world import START_MS, TinyWorld, random_successors
 
@@ -47,7 +53,9 @@ def true_scores(world: TinyWorld, pipeline: Pipeline, user: str, plays: list[tup
     if model.own_items is not None:
         scores += naive_own_offsets(model, world.features, context, encoded)
     if pipeline.serving.successors is not None:
-        scores += naive_successor_offsets(SUCCESSORS, world.features, context)
+        moment_s, refresh_s = START_MS / 1000 + AT_S, model.config.count_refresh_s
+        popularity = naive_popularity(given, model.num_rows, moment_s, refresh_s)
+        scores += naive_successor_offsets(SUCCESSORS, world.features, context, popularity)
     return scores
 
 
@@ -142,6 +150,33 @@ def test_an_item_that_is_new_to_the_bundle_is_listed_by_its_counts(world: TinyWo
     assert after.items[0].item_id == "new"
     (fallback,) = lists(run(pipeline, [log.play("newcomer", "unknown", 61.0)]))
     assert (fallback.fallback, fallback.items[0].item_id, fallback.counts_sequence) == ("popular", "new", 5)
+
+
+def test_popularity_beside_successors_is_of_the_plays_of_the_bundles_items_and_no_part_of_the_published_query(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    """An item that is new to the bundle gets its own plays over those; it follows nothing yet."""
+    model, items, catalogue = world.model(1, item_counts=True), ItemLog(), LiveCatalogue()
+    for number in range(world.num_items):
+        items.put(world.item(number))
+    items.put(Item("new", "New", {**world.item(2).attributes, "available": True, "maturity": 0}))
+    catalogue.apply(items.changes(0))
+    plays = [("new", 0.0)] * 3 + [(f"item-{item}", 0.0) for item in (4, 4, 5, 8, 9)]
+    found = []
+    for successors in (None, SUCCESSORS):
+        serving = make_serving(tmp_path / str(successors is None), world, model, successors=successors)
+        pipeline = make_pipeline(
+            serving,
+            catalogue=catalogue,
+            counts=count_table(plays, AT_S),
+            num_recommendations=20,
+            publish_embedding=True,
+        )
+        found.extend(lists(run(pipeline, [PlayLog().play("u", 1, 60.0)])))
+    without, with_them = ({item.item_id: item.score for item in listed.items} for listed in found)
+    assert found[0].query == found[1].query
+    # All plays are of one moment: a share of them is the same, however much they have decayed since.
+    assert with_them["new"] - without["new"] == pytest.approx(0.7 * np.log(1 + 100 * 3 * 3 / 5), abs=TOLERANCE)
 
 
 def test_popular_lists_and_the_judged_reference_are_of_the_table(world: TinyWorld, tmp_path: Path) -> None:
