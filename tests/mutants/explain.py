@@ -11,7 +11,7 @@ TEST, TEST_DOCTOR = "tests/unit/stream/repair/test_explain.py", "tests/integrati
 EXPLANATIONS = (
     Mutant(
         "explain: own items and successors are no part of the score",
-        (Edit(PARTS, "            parts[name][offsets.row] = offsets.offset\n", ""),),
+        (Edit(PARTS, "            part[offsets.row] += offsets.offset\n", ""),),
         (TEST,),
     ),
     Mutant(

@@ -89,7 +89,7 @@ ITEM_COUNTS = (
     ),
     Mutant(
         "items that are new to a bundle have no counts",
-        (Edit(_BUNDLE, "            columns[rows] = self.table.columns_of(added)\n", ""),),
+        (Edit(_BUNDLE, "            columns[rows] = _with_popularity(self.serving, of_added, shares)\n", ""),),
         _TEST_PIPELINE,
     ),
     Mutant(

@@ -142,7 +142,7 @@ SUCCESSORS = (
     ),
     Mutant(
         "evaluation ranks without what follows",
-        (Edit(RANKS, "                if successors is not None:\n", "                if False:\n"),),
+        (Edit(RANKS, "            if successors is not None:\n", "            if False:\n"),),
         (TEST_RANKS,),
     ),
     Mutant(
@@ -167,7 +167,7 @@ SUCCESSORS = (
     ),
     Mutant(
         "a worker leaves successors out of its lists",
-        (Edit(RETRIEVAL, "hides[rows]), self.successor_scores(batch, rows, counts))", "hides[rows]))"),),
+        (Edit(RETRIEVAL, "hides[rows]), self.successor_scores(batch, rows, counts)", "hides[rows])"),),
         (TEST_RETRIEVAL,),
     ),
     Mutant(

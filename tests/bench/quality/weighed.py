@@ -1,7 +1,7 @@
 """Rows in which what usually follows what counts beside the trained score, with one weight that is chosen on the validation.
 
 The network is that of the row without it, trained in the same way. In a stream, the transitions are those up to the last refresh,
-as a worker has those of its bundle. With counts, what is popular is a part of it too, as it is where a trainer writes tables of counts.
+as a worker has those of its bundle. With counts, what is popular is a part of it too, as where a trainer writes tables of counts.
 """
 
 from __future__ import annotations
