@@ -90,7 +90,7 @@ def _keep_best(vectors: Any, queries: Any, rows: Any, ends: Any, found: Any, sco
             vector, score = vectors[row], f32(0)
             for d in range(query.shape[0]):
                 score += vector[d] * query[d]
-            place = num
+            place = num  # as _insert does it, which takes 1.1 times as long to call
             while place and (
                 score > scores[b, place - 1] or (score == scores[b, place - 1] and row < found[b, place - 1])
             ):
@@ -101,6 +101,21 @@ def _keep_best(vectors: Any, queries: Any, rows: Any, ends: Any, found: Any, sco
             for later in range(num - 1, place, -1):
                 found[b, later], scores[b, later] = found[b, later - 1], scores[b, later - 1]
             found[b, place], scores[b, place] = row, score
+
+
+@compiled
+def _insert(found: Any, scores: Any, num: Any, row: Any, score: Any) -> Any:
+    """Puts a row where it belongs among the ``num`` best so far, by score, then by row. Returns how many there are then."""
+    k, place = found.shape[0], num
+    while place and (score > scores[place - 1] or (score == scores[place - 1] and row < found[place - 1])):
+        place -= 1
+    if place == k or not score > _NOTHING:
+        return num
+    num = min(num + 1, k)
+    for later in range(num - 1, place, -1):
+        found[later], scores[later] = found[later - 1], scores[later - 1]
+    found[place], scores[place] = row, score
+    return num
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,17 +242,13 @@ def with_offsets(
 
     Shapes: rows i64[B, k] and scores f32[B, k] as a search returns them; queries f32[B, D]; of the items with an offset the query
     i64[n], ascending, the row i64[n], each once for a query, and the offset f32[n] -> i64[B, k], f32[B, k].
-    Cost: O(D + k) for each of n, and copies of the vectors of the different ones.
+    Cost: O(D + k + log n) for each of n, copies of the vectors of the different ones, and V bytes.
     """
     rows, scores, marks = rows.copy(), scores.copy(), np.zeros(num_rows, dtype=np.bool_)
-    marks[row] = True
-    different = np.flatnonzero(marks)
-    place_of = np.zeros(num_rows, dtype=np.int64)
-    place_of[different] = np.arange(len(different))
-    marks[different] = False
+    different, place_of = np.unique(row, return_inverse=True)
     vectors = np.ascontiguousarray(vectors_of(different), dtype=np.float32)
     ends = np.searchsorted(query, np.arange(len(rows)), side="right")
-    _add_with_offsets(vectors, np.ascontiguousarray(queries), ends, row, place_of[row], offset, marks, rows, scores)
+    _add_with_offsets(vectors, np.ascontiguousarray(queries), ends, row, place_of, offset, marks, rows, scores)
     return rows, scores
 
 
@@ -272,18 +283,15 @@ def _add_with_offsets(
             for d in range(query.shape[0]):
                 score += vector[d] * query[d]
             score += offset_of[i]
-            place = num
-            while place and (
-                score > scores[b, place - 1] or (score == scores[b, place - 1] and row < found[b, place - 1])
-            ):
-                place -= 1
-            if place == k or not score > _NOTHING:
-                continue
-            num = min(num + 1, k)
-            for later in range(num - 1, place, -1):
-                found[b, later], scores[b, later] = found[b, later - 1], scores[b, later - 1]
-            found[b, place], scores[b, place] = row, score
+            if num < k or score >= scores[b, k - 1]:
+                num = _insert(found[b], scores[b], num, row, score)
         at = ends[b]
+
+
+def compile_with_offsets() -> None:
+    """Compiles :func:`with_offsets`, which takes half a second where numba's cache is empty: before plays are answered."""
+    rows, scores, vectors = np.ones((1, 1), np.int64), np.ones((1, 1), np.float32), np.ones((2, 1), np.float32)
+    with_offsets(rows, scores, vectors[:1], rows[0], rows[0], scores[0], lambda some: vectors[some], 2)
 
 
 def padded(found: list[Rows]) -> Rows:

@@ -10,8 +10,9 @@ between. Popularity is the item's share of what is played now, decayed by a day:
 The network does not learn with it. The weight is one number, chosen on plays that the network has not learnt
 (:mod:`intentrec_core.training.weighing`). Decision 115 has what this gains, and why a weight that is learnt gains less.
 
-Counts go on from table to table, so a trainer adds only the plays that are new. Of an item, the ``MOST`` highest counts are kept,
-and old ones fade beyond ``LARGEST`` transitions.
+Counts go on from table to table, so a trainer adds only the plays that are new. An item keeps its ``KEPT`` highest counts, and
+scores are made of the ``MOST`` highest: what begins to follow an item is counted before it is among those. A successor that is not
+among the ``KEPT`` after a run is counted from 0 in the next. Beyond ``LARGEST`` transitions of an item its old counts fade.
 
 Shapes: P plays, V item rows (row 0 no item), S counts, N queries, D rows that follow, L = LAGS.
 """
@@ -19,6 +20,7 @@ Shapes: P plays, V item rows (row 0 no item), S counts, N queries, D rows that f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,9 @@ from intentrec_core.kernels import successors
 
 LAGS, DECAY, SPREAD = 5, 0.75, 5
 SHRINKAGE, SCALE, POPULAR = 10.0, 100.0, 3.0
-MOST, LARGEST = 64, 4096.0
+MOST, KEPT, LARGEST = 64, 256, 4096.0
+#: A count that has faded to less is left out.
+LEAST_COUNT = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,8 +62,10 @@ class SuccessorTable:
             or not self.starts[-1] == len(self.rows) == len(self.counts)
         ):
             raise ValueError(f"starts must ascend from 0 to {len(self.rows)}, the number of rows and of counts")
-        if ((self.rows < 1) | (self.rows >= self.num_rows)).any():
-            raise ValueError(f"rows must be from 1 to {self.num_rows - 1}")
+        ascends = np.diff(self.rows) > 0
+        ascends[self.starts[1:-1][(self.starts[1:-1] > 0) & (self.starts[1:-1] < len(self.rows))] - 1] = True
+        if ((self.rows < 1) | (self.rows >= self.num_rows)).any() or not ascends.all():
+            raise ValueError(f"rows must be from 1 to {self.num_rows - 1}, and ascend for each item")
         if (
             not (np.isfinite(self.counts) & (self.counts > 0)).all()
             or not (np.isfinite(self.totals) & (self.totals >= 0)).all()
@@ -102,6 +108,14 @@ class SuccessorTable:
             starts, self.rows, self.counts, np.concatenate([self.totals, np.zeros(more, dtype=np.float32)])
         )
 
+    def most(self, num: int) -> SuccessorTable:
+        """The same with at most ``num`` successors of an item, the most frequent; of equal ones those with the lower rows."""
+        item = np.repeat(np.arange(self.num_rows), np.diff(self.starts))
+        order = np.lexsort((self.rows, -self.counts, item))
+        kept = np.sort(order[np.arange(len(order)) - self.starts[item] < num])
+        starts = np.searchsorted(item[kept], np.arange(self.num_rows + 1))
+        return SuccessorTable(starts, self.rows[kept], self.counts[kept], self.totals)
+
     def renumbered(self, rows: NDArray[np.int64]) -> SuccessorTable:
         """The same in other rows: the new row r is today's row ``rows[r]``, each at most once, and ``rows[0]`` is 0. An item that
         has no new row is left out where it follows, and still counts in a share. Shape: i64[new V].
@@ -130,39 +144,43 @@ class SuccessorTable:
 
         Cost: O(P · SPREAD · log P), and some 40 bytes for each of up to P · SPREAD transitions meanwhile.
         """
-        before, after, weight = (list[NDArray[np.int64]]() for _ in range(3))
-        for gap in range(1, min(SPREAD, len(row) - 1) + 1):
-            is_pair = (member[:-gap] == member[gap:]) & (row[:-gap] > 0) & (row[gap:] > 0)
+        rows = row.astype(np.int32)
+        before, after, weight = [rows[:0]], [rows[:0]], [np.zeros(0, dtype=np.float32)]
+        for gap in range(1, min(SPREAD, len(rows) - 1) + 1):
+            is_pair = (member[:-gap] == member[gap:]) & (rows[:-gap] > 0) & (rows[gap:] > 0)
             first = np.flatnonzero(is_pair if is_new is None else is_pair & is_new[gap:])
-            before.append(row[first])
-            after.append(row[first + gap])
-            weight.append(np.full(len(first), gap - 1))
-        none = [np.zeros(0, dtype=np.int64)]
-        from_row = np.concatenate(before or none)
+            before.append(rows[first])
+            after.append(rows[first + gap])
+            weight.append(np.full(len(first), DECAY ** (gap - 1), dtype=np.float32))
+        from_row, to_row, weights = (np.concatenate(parts) for parts in (before, after, weight))
+        before.clear()
+        after.clear()
+        weight.clear()
         order = np.argsort(from_row, kind="stable")
-        begin = np.searchsorted(from_row[order], np.arange(self.num_rows + 1))
+        begin = np.searchsorted(from_row, np.arange(self.num_rows + 1), sorter=order)
         room = len(self.rows) + len(order)
         starts, totals = np.zeros_like(self.starts), np.zeros_like(self.totals)
-        rows, counts = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.float32)
+        found, counts = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.float32)
         successors.counted(
             self.starts,
             self.rows,
             self.counts,
             self.totals,
             begin,
-            np.concatenate(after or none)[order],
-            (DECAY ** np.concatenate(weight or none)[order]).astype(np.float32),
-            MOST,
+            to_row[order],
+            weights[order],
+            KEPT,
             LARGEST,
+            LEAST_COUNT,
             starts,
-            rows,
+            found,
             counts,
             totals,
         )
-        return SuccessorTable(starts, rows[: starts[-1]].copy(), counts[: starts[-1]].copy(), totals)
+        return SuccessorTable(starts, found[: starts[-1]].copy(), counts[: starts[-1]].copy(), totals)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Successors:
     """A table, and how much it counts beside the trained score; with weight 0 it is only kept, for later plays to be added.
 
@@ -176,9 +194,14 @@ class Successors:
         if not 0 <= self.weight < np.inf:
             raise ValueError(f"weight {self.weight}; allowed: finite, from 0")
 
+    @cached_property
+    def most_frequent(self) -> SuccessorTable:
+        """The part of the table that scores are made of."""
+        return self.table.most(MOST)
+
     def of_popular(self, popular: NDArray[np.float32]) -> NDArray[np.float32]:
         """What popularity alone adds to scores, as :func:`popular_shares` gives it. Shape: f32[...] -> f32[...]."""
-        return self._added(popular)
+        return np.float32(self.weight) * _logarithm(popular)
 
     def offsets(self, last_NL: NDArray[np.int64], popular: NDArray[np.float32] | None = None) -> ItemOffsets:
         """What is added to the scores of what follows the last plays of each query, beyond :meth:`of_popular`: never below 0.
@@ -186,14 +209,15 @@ class Successors:
         ``last_NL`` i64[N, L]: rows of the last plays, newest first, 0 for none. ``popular``: as :func:`popular_shares` gives it,
         the same for all queries, f32[V], or of each, f32[N, V]; None where it is no part of the score.
         """
-        query, row, share = self.table.following(last_NL)
+        query, row, share = self.most_frequent.following(last_NL)
         if popular is None:
-            return ItemOffsets(query, row, self._added(share))
+            return ItemOffsets(query, row, np.float32(self.weight) * _logarithm(share))
         beside = popular[row] if popular.ndim == 1 else popular[query, row]
-        return ItemOffsets(query, row, self._added(share + beside) - self._added(beside))
+        return ItemOffsets(query, row, np.float32(self.weight) * (_logarithm(share + beside) - _logarithm(beside)))
 
-    def _added(self, share: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.float32(self.weight) * np.log1p(np.float32(SCALE) * share)
+
+def _logarithm(share: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.log1p(np.float32(SCALE) * share)
 
 
 def popular_shares(day: NDArray[np.float32], total: float | None = None) -> NDArray[np.float32]:

@@ -74,7 +74,7 @@ class Tables:
 @dataclass(frozen=True, slots=True)
 class LoadedBundle:
     """A bundle in memory, checked. ``popularity`` is f32[V]: plays of each row in the bundle's last week of event time.
-    ``successors``: what usually follows what, beside the trained score; None where it was not counted.
+    ``successors``: None where they were not counted.
     """
 
     version: str

@@ -40,7 +40,7 @@ VECTORS, INDEX = "vectors.safetensors", "index.faiss"
 POPULARITY, GOLDEN, PROFILE = "popularity.safetensors", "golden.safetensors", "profile.json"
 SUCCESSORS = "successors.safetensors"
 BUNDLE_FILES = (WEIGHTS, MODEL, DOMAIN, VOCABULARY, ITEMS, VECTORS, INDEX, POPULARITY, GOLDEN, PROFILE)
-#: A model has it where what follows what was counted; bundles that were written before lack it, and serve.
+#: Only of models with successors. Bundles that were written before them lack it, and serve.
 OPTIONAL_FILES = (SUCCESSORS,)
 #: Written into every bundle now; bundles that were written before lack them, and serve.
 _LATER_FILES = {PROFILE}

@@ -54,8 +54,8 @@ class Model:
     """A trained network, the items it knows, and the domain it was trained for: what ``fit`` and ``load`` return.
 
     ``catalogue`` may hold more items than the ``vocabulary``, which numbers the items that were played.
-    ``trained_until_ms`` is the event time up to which it has learned, excluded (milliseconds since 1970). ``successors``: what
-    usually follows what, beside the trained score; None where it was not counted.
+    ``trained_until_ms`` is the event time up to which it has learned, excluded (milliseconds since 1970). ``successors``:
+    what usually follows each item; None where that was not counted.
     """
 
     network: IntentRec

@@ -35,7 +35,7 @@ MAX_MODEL_SCORES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A model, the features, with their vocabulary, that it was trained on, and what usually follows what beside its score."""
+    """A model, the features, with their vocabulary, that it was trained on, and its successors."""
 
     model: IntentRec
     features: FeatureBuilder
@@ -75,7 +75,7 @@ class ModelRanker:
     @torch.no_grad()
     def rank(self, model: IntentRec, targets: Targets, successors: Successors | None = None) -> ModelRanks:
         """Ranks ``targets`` (those of the windows, in their order) with ``model``, which is left in evaluation mode, and with
-        what follows the last plays, if given.
+        ``successors`` beside its score, if given.
 
         If the model has heads, its predictions decide for which targets the watched filter is lifted, otherwise
         ``targets.lifted``.
@@ -89,18 +89,24 @@ class ModelRanker:
 
     @torch.no_grad()
     def ranks_by_weight(
-        self, model: IntentRec, targets: Targets, table: SuccessorTable, weights: Sequence[float]
+        self,
+        model: IntentRec,
+        targets: Targets,
+        table: SuccessorTable,
+        weights: Sequence[float],
+        *,
+        lifts: bool = True,
     ) -> NDArray[np.float64]:
-        """The ranks of :meth:`rank` for each of K weights of ``table``, 0 for the model alone, in one pass of the model. Shape:
-        f64[K, N].
+        """The ranks for each of K weights of successors, in one pass of the model: 0 is the model alone. ``lifts``: whether the
+        heads decide for which targets the watched filter is lifted, as in :meth:`rank`. Shape: f64[K, N].
         """
         ranks_KN = np.full((len(weights), len(targets)), np.inf)
         decided = replace(targets, lifted=targets.lifted.copy())
-        for which, scores, popular in self._alone(model, targets, {}, decided.lifted):
+        lifted, unit = decided.lifted if lifts else None, Successors(table, 1.0)
+        for which, scores, popular in self._alone(model, targets, {}, lifted, has_popular=True):
+            added = self._added(scores, unit, targets, which, popular)
             for ranks_N, weight in zip(ranks_KN, weights, strict=True):
-                weighed = scores.clone()
-                self._add(weighed, Successors(table, weight), targets, which, popular)
-                ranks_N[which] = decided.ranks(which, weighed)
+                ranks_N[which] = decided.ranks(which, scores + weight * added)
         return ranks_KN
 
     @torch.no_grad()
@@ -117,9 +123,10 @@ class ModelRanker:
         What the heads said is written into ``heads`` meanwhile, and into ``lifted`` (bool[N]), if given, where they lift the
         watched filter; both are written for some targets before the scores of these are given.
         """
-        for which, scores, popular in self._alone(model, targets, heads, lifted):
+        has_popular = successors is not None
+        for which, scores, popular in self._alone(model, targets, heads, lifted, has_popular=has_popular):
             if successors is not None:
-                self._add(scores, successors, targets, which, popular)
+                scores += self._added(scores, successors, targets, which, popular)
             yield which, scores
 
     def _alone(
@@ -128,8 +135,12 @@ class ModelRanker:
         targets: Targets,
         heads: dict[str, HeadOutcomes],
         lifted: NDArray[np.bool_] | None,
+        *,
+        has_popular: bool,
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, NDArray[np.float32] | None]]:
-        """As :meth:`scores`, of the model alone, and what is popular at each target, f32[n, V], for a model with counts."""
+        """As :meth:`scores`, of the model alone, and with ``has_popular`` what is popular at each target, f32[n, V], for a model
+        with counts.
+        """
         model.eval()
         fields = model.domain.heads if model.config.intent_stage else ()
         heads |= {head.name: HeadOutcomes.empty(len(targets), head.num_labels) for head in fields}
@@ -155,25 +166,27 @@ class ModelRanker:
                     gate_NC = model.count_gate(item_NW[chunk_rows])
                     column_NCV = CountsAt(counts, ts_s[chunk_rows], model.device).columns()
                     scores += torch.bmm(gate_NC[:, None, :], column_NCV)[:, 0]
-                    popular = popular_shares(column_NCV[:, DAY_COLUMN].cpu().numpy())
+                    popular = popular_shares(column_NCV[:, DAY_COLUMN].cpu().numpy()) if has_popular else None
                 if own is not None:
                     own.at(chunk_rows).add_to(scores)
                 yield which[chunk_rows], scores, popular
 
-    def _add(
+    def _added(
         self,
         scores: Tensor,
         successors: Successors,
         targets: Targets,
         which: NDArray[np.int64],
         popular: NDArray[np.float32] | None,
-    ) -> None:
-        """Adds what follows the last plays to scores of all items, in place. Shapes: f32[n, V], i64[n], f32[n, V]."""
+    ) -> Tensor:
+        """What successors add to scores of all items. Shapes: f32[n, V], i64[n], f32[n, V] -> f32[n, V]."""
+        added = torch.zeros_like(scores)
         if popular is not None:
-            scores += torch.from_numpy(successors.of_popular(popular)).to(scores.device)
+            added += torch.from_numpy(successors.of_popular(popular)).to(scores.device)
         found = successors.offsets(self._last_rows(targets, which), popular)
         query, row, offset = (torch.from_numpy(x).to(scores.device) for x in (found.query, found.row, found.offset))
-        scores[query, row] += offset
+        added[query, row] += offset
+        return added
 
     @torch.no_grad()
     def label_shares(self, model: IntentRec) -> dict[str, NDArray[np.float64]]:

@@ -2,9 +2,9 @@
 
 The epoch is chosen on the validation: a model is trained on what lies before it, measured there after each epoch by the metric
 that is reported (NDCG@10, every item ranked, the whole history hidden), and training stops once it has not improved for some
-epochs. Then it is chosen there how much it counts beside the score what usually follows what. For the test a model is trained
-again, by the same schedule up to that epoch, on everything before the test; leave-one-out asks the one that was chosen, as the
-published tables do. In a stream, validation and test alike, it is refreshed as the trainer refreshes it.
+epochs. Then the weight of successors is chosen there. For the test a model is trained again, by the same schedule up to that
+epoch, on everything before the test; leave-one-out asks the one that was chosen, as the published tables do. In a stream,
+validation and test alike, it is refreshed as the trainer refreshes it.
 
 Items that were not played in training have no row while it trains; they come in as new items do in production, before ranking.
 Rows are numbered by what is learned, so those of a model are not those of the data set: :func:`grown` numbers them anew.
@@ -72,7 +72,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A model, the items that its rows are, and what usually follows what beside its score."""
+    """A model, the items that its rows are, and its successors."""
 
     model: IntentRec
     vocabulary: Vocabulary
@@ -103,7 +103,7 @@ class Run:
 
 class Learner:
     """Trains one kind of model on one data set, with one budget: the epochs of ``config`` at most, and its patience. With
-    ``weighs``, what usually follows what counts beside its score.
+    ``weighs``, it has successors beside its score.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class Learner:
         self._title, self._watch = title or "the model", watch or Silent()
 
     def run(self, protocol: Protocol, *, chooses_epoch: bool = True) -> Run:
-        """Answers the test task. Without ``chooses_epoch`` it trains for all epochs, and the validation is not looked at; so no
-        weight of what follows what is chosen either, and it counts nothing.
+        """Answers the test task. Without ``chooses_epoch`` it trains for all epochs, and the validation is not looked at, so
+        the weight of successors is 0.
         """
         if not chooses_epoch:
             known = self.known(protocol.test)
@@ -144,7 +144,7 @@ class Learner:
         note = f"NDCG@10 on validation {best.ndcg_at_10:.4f} at epoch {chosen.best_epoch} of {len(chosen.curve)}"
         learned = Learned(chosen.model, known.vocabulary)
         weight = self._weight(learned, known, protocol.validation) if self._weighs else 0.0
-        note += f"; what follows what has the weight {weight:g}" if self._weighs else ""
+        note += f"; weight of successors {weight:g}" if self._weighs else ""
         if protocol.test.learnable.all():  # else leave-one-out: the test is asked of what the validation chose
             known = self.known(protocol.test)
             config = dataclasses.replace(self._config, last_epoch=chosen.best_epoch)
@@ -216,15 +216,16 @@ class Learner:
             yield learned, np.flatnonzero(task.learned == until)
 
     def _weight(self, learned: Learned, known: Known, task: Task) -> float:
-        """How much what follows what counts: the best on a task, with the refreshes in it."""
+        """The weight of successors that is the best on a task, with the refreshes in it."""
         ranks_KN = np.full((len(WEIGHTS), len(task)), np.nan)
-        # Any weight: it is not used, and says that what follows what is counted anew with each refresh.
-        learned = dataclasses.replace(learned, successors=Successors(successors_of(known), 1.0))
+        learned = dataclasses.replace(learned, successors=Successors(successors_of(known), 0.0))
         for span, which in self._spans(learned, task):
             scorer, part = span.scorer(self._data), part_of(task, which)
             assert scorer.successors is not None
             ranker = ModelRanker(scorer.features, part.data.members, part.windows)
-            ranks_KN[:, which] = ranker.ranks_by_weight(scorer.model, part.targets, scorer.successors.table, WEIGHTS)
+            ranks_KN[:, which] = ranker.ranks_by_weight(
+                scorer.model, part.targets, scorer.successors.table, WEIGHTS, lifts=False
+            )
         return best_weight(ranks_KN)
 
     def _refreshed(self, before: Learned, known: Known, number: int) -> Learned:
@@ -273,7 +274,7 @@ class _Validation:
 
 
 def successors_of(known: Known) -> SuccessorTable:
-    """What follows what in the plays that are known, in their rows."""
+    """Successors in the plays that are known, in their rows."""
     members = pack_members(known.features.layout, known.plays)
     rows = known.features.rows(members.events["item_hash"])
     return SuccessorTable.empty(len(known.vocabulary)).counted(rows, members.member)

@@ -14,17 +14,6 @@ from intentrec_core.kernels.dense import compiled
 
 
 @compiled
-def _nth_highest(sums: Any, seen: Any, num: Any, nth: Any) -> Any:
-    """The n-th highest sum of the rows seen; 0 where there are no more than n rows."""
-    if num <= nth:
-        return 0.0
-    found = np.empty(num)
-    for i in range(num):
-        found[i] = sums[seen[i]]
-    return np.sort(found)[num - nth]
-
-
-@compiled
 def counted(
     starts: Any,
     rows: Any,
@@ -35,17 +24,19 @@ def counted(
     weight: Any,
     most: Any,
     largest: Any,
+    least_count: Any,
     new_starts: Any,
     new_rows: Any,
     new_counts: Any,
     new_totals: Any,
 ) -> None:
-    """Adds further transitions to a table: of each item, the weights by the row they lead to, in ascending rows, and their total.
+    """Adds further transitions to a table: for each item, the weights by the row they lead to, in ascending rows, and the sum.
 
-    Of an item, the ``most`` rows with the highest counts are kept, of equal counts those with the lower rows; the total still has
-    all of them. A total above ``largest`` is scaled down to it, and its counts with it, so that old transitions fade.
+    Of an item, the ``most`` rows with the highest counts are kept, of equal counts those with the higher rows, which are the newer
+    items; the total still has all of them. A total above ``largest`` is scaled down to it, and its counts with it, so that old
+    transitions fade. A count below ``least_count`` is left out.
 
-    Shapes: rows i32[S] and counts f32[S] of the table, totals f32[V]; after i64[E] and weight f32[E]; the new ones are written:
+    Shapes: rows i32[S] and counts f32[S] of the table, totals f32[V]; after i32[E] and weight f32[E]; the new ones are written:
     i64[V + 1], i32 and f32 with room for S + E from the left, and f32[V].
     """
     num_rows = begin.shape[0] - 1
@@ -66,16 +57,16 @@ def counted(
             sums[to] += weight[place]
             total += weight[place]
         scale = min(1.0, largest / max(total, 1.0))
-        least, num_kept = _nth_highest(sums, seen, num, most), 0
+        reached = np.sort(seen[:num])
+        count = np.empty(num)
         for i in range(num):
-            num_kept += sums[seen[i]] > least
-        for to in np.sort(seen[:num]):
-            is_higher = sums[to] > least
-            if is_higher or num_kept < most:
-                new_rows[at], new_counts[at] = to, scale * sums[to]
+            count[i] = scale * sums[reached[i]]
+            sums[reached[i]] = 0.0
+        highest = np.argsort(count, kind="mergesort")[max(0, num - most) :]  # stable: of equal ones the last
+        for i in np.sort(highest):
+            if count[i] >= least_count:
+                new_rows[at], new_counts[at] = reached[i], count[i]
                 at += 1
-                num_kept += not is_higher
-            sums[to] = 0.0
         new_totals[row] = scale * total
     new_starts[num_rows] = at
 
@@ -98,23 +89,28 @@ def following(
 
     Shapes: last i64[N, L] with 0 for no item; query_of i64, row_of i64 and sum_of f32 [any], with room for all of them.
     """
-    sums, seen = np.zeros(starts.shape[0] - 1), np.empty(starts.shape[0] - 1, dtype=np.int64)
     at = 0
     for query in range(last.shape[0]):
-        scale, num = 1.0, 0
+        num = 0
+        for lag in range(last.shape[1]):
+            num += starts[last[query, lag] + 1] - starts[last[query, lag]] if last[query, lag] > 0 else 0
+        to, share, scale, num = np.empty(num, dtype=np.int64), np.empty(num), 1.0, 0
         for lag in range(last.shape[1]):
             row = last[query, lag]
             if row > 0:
-                share = scale / (totals[row] + shrinkage)
+                of_one = scale / (totals[row] + shrinkage)
                 for place in range(starts[row], starts[row + 1]):
-                    to = rows[place]
-                    if sums[to] == 0.0:
-                        seen[num] = to
-                        num += 1
-                    sums[to] += share * counts[place]
+                    to[num], share[num] = rows[place], of_one * counts[place]
+                    num += 1
             scale *= decay
-        for to in np.sort(seen[:num]):
-            query_of[at], row_of[at], sum_of[at] = query, to, sums[to]
-            sums[to] = 0.0
+        order = np.argsort(to, kind="mergesort")  # stable: a row's shares are summed from the newest play on
+        first = 0
+        while first < num:
+            row, total, end = to[order[first]], 0.0, first
+            while end < num and to[order[end]] == row:
+                total += share[order[end]]
+                end += 1
+            query_of[at], row_of[at], sum_of[at] = query, row, total
             at += 1
+            first = end
     return at

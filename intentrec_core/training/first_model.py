@@ -1,7 +1,7 @@
 """Trains a first model from a table of plays, and compares it with the references.
 
     plays ─┬─ all but the newest ─▶ train ─▶ network ─┐
-           └─ the newest ─────────────────────────────┴▶ weight of what follows what
+           └─ the newest ─────────────────────────────┴▶ weight of successors
 
 ``fit`` is what the library's users, `intentrec train`, `intentrec eval` and the demo share. Nothing here talks to a person, a
 broker or a bundle store.
@@ -28,13 +28,13 @@ from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout
 from intentrec_core.model.model import ModelConfig
 from intentrec_core.plays.findings import refuse_meaningless
-from intentrec_core.plays.members import pack_members
+from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.profile import measure
 from intentrec_core.plays.table import PLAYS, check_plays
 from intentrec_core.successors import Successors
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
-from intentrec_core.training.weighing import MIN_TARGETS, weigh_successors
+from intentrec_core.training.weighing import MIN_TARGETS, num_targets, weigh_successors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     from intentrec_core.features.catalogue import Catalogue
     from intentrec_core.training.reports import EpochCallback, ProgressCallback, Trained
 
-#: How many of the plays choose the weight of what follows what, the newest.
+#: How many of the plays, the newest, choose the weight of successors.
 HELD_OUT_RATIO, MAX_HELD_OUT = 0.05, 4_000
 
 
 @dataclass(frozen=True)
 class FirstModel:
     """What training from nothing gives: the network in ``trained``, the rows of the items that were played, and what usually
-    follows what.
+    follows each.
 
     ``trained_until_ms`` is the event time up to which the network has learned, excluded (milliseconds since 1970).
     """
@@ -87,9 +87,9 @@ def fit(
     ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``. ``progress`` is called after each step,
     ``epoch_done`` after each epoch.
 
-    The network does not learn the newest plays, a twentieth of them and at most 4,000. They choose how much it counts beside the
-    trained score what usually follows what (:mod:`intentrec_core.successors`). Where they would be fewer than 500, the network
-    learns all plays, and what follows what counts nothing.
+    The network does not learn the newest plays, a twentieth of them and at most 4,000: they choose the weight of
+    :mod:`~intentrec_core.successors` beside the trained score. Where fewer than 500 of them have an earlier play of their member,
+    the network learns all plays, and the weight is 0.
 
     Rows go to the items that were played, in the order of their first play; an item without an entry in the catalogue has its
     id for a title and no fields. One seed gives one model on one machine, on the CPU and without ``config.max_seconds``.
@@ -148,7 +148,8 @@ def learn(
     """
     if not plays.num_rows:
         raise DataError("no plays to learn from: give more, or a larger share")
-    until_ms = _learnt_until_ms(plays)
+    members = pack_members(EventLayout(domain), plays)
+    until_ms = _learnt_until_ms(plays, members)
     learnt = plays.filter(pc.less(plays.column("ts_ms"), until_ms))
     vocabulary = Vocabulary.build(_played(learnt))
     table = ItemTable(domain, vocabulary, catalogue)
@@ -169,16 +170,15 @@ def learn(
         table = ItemTable(domain, vocabulary, catalogue)
         features = FeatureBuilder(domain, vocabulary, table)
         trained.model.grow(table)
-    members = pack_members(EventLayout(domain), plays)
     successors = weigh_successors(trained.model, features, members, from_ms=until_ms)
     return FirstModel(vocabulary, table, trained, successors, until_ms)
 
 
-def _learnt_until_ms(plays: pa.Table) -> int:
-    """The event time from which plays are held out; that after the last where there are too few to hold any out."""
+def _learnt_until_ms(plays: pa.Table, members: MemberPlays) -> int:
+    """The event time from which plays are held out; that after the last where too few could be asked for."""
     ts_ms, num_held_out = plays.column("ts_ms"), min(MAX_HELD_OUT, int(plays.num_rows * HELD_OUT_RATIO))
     until_ms = int(ts_ms[plays.num_rows - num_held_out - 1].as_py()) + 1
-    return until_ms if num_held_out >= MIN_TARGETS else int(ts_ms[plays.num_rows - 1].as_py()) + 1
+    return until_ms if num_targets(members, until_ms) >= MIN_TARGETS else int(ts_ms[plays.num_rows - 1].as_py()) + 1
 
 
 def _played(plays: pa.Table) -> list[str]:

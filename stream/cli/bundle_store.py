@@ -153,13 +153,16 @@ def newest_announced(settings: Settings) -> str | None:
 
 
 def trained_bundle(settings: Settings, version: str) -> tuple[LoadedBundle, int]:
-    """A bundle, checked whole, and the event time up to which it has learned, excluded (milliseconds since 1970).
+    """A bundle, checked whole, and the event time up to which plays have made it, excluded (milliseconds since 1970): it has
+    learned them, or the weight of its successors was chosen on them.
 
     Raises: BundleError when it does not verify; ConfigError when the store has none of this version.
     """
     from stream.bundles.builder import TRAINED_UNTIL, check_bundle
+    from stream.bundles.serving import PLAYS_UNTIL
 
     store = open_store(settings)
     loaded, _ = check_bundle(store.fetch(resolve(store, version)))
     trained_until: Any = loaded.manifest.facts[TRAINED_UNTIL]
-    return loaded, int(trained_until)
+    plays_until: Any = loaded.manifest.facts[PLAYS_UNTIL] if loaded.successors else 0
+    return loaded, max(int(trained_until), int(plays_until) + 1)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from index import conditioning
 from index.base import PAD_ROW, Mask
-from index.candidates import with_offsets
+from index.candidates import compile_with_offsets, with_offsets
 from index.filters import HidingFilter
 from intentrec_core.domain.spec import Filter, FilterKind
 from intentrec_core.engine.own_scores import seen
@@ -81,6 +81,7 @@ class Retrieval:
         self, serving: Serving, *, k: int, beta: float, probe: IndexProbe, keeps_queries: bool = False
     ) -> None:
         self._serving, self._k, self._probe, self._keeps_queries = serving, k, probe, keeps_queries
+        compile_with_offsets()
         self._counted: tuple[tuple[object, ...], CountedIndex] | None = None
         self._filters = serving.filters
         #: Masks of these filters by the member's values, as many as the filters keep themselves. One that they drop lives on

@@ -6,8 +6,8 @@
 A run is a process because it may be killed at any moment: by its deadline, by SIGTERM, or for lack of memory. A killed run has
 no effect: a bundle in the store serves nothing until the trainer announces the version named in the run's last output line.
 
-Among the plays newer than the running bundle's training data, the newest are held out: how much what follows what counts in a
-score is chosen on them, the gate compares both models on them, and the next run trains on them.
+Among the plays newer than the running bundle's training data, the newest are held out: the weight of successors is chosen on
+them, the gate compares both models on them, and the next run trains on them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from intentrec_core.training.weighing import weigh_successors
 from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, check_index_kind, remove_leftovers
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.event_log import EventLog
-from stream.trainer.gate import GateResult, is_finite, judge
+from stream.trainer.gate import GateResult, judge
 from stream.trainer.retrain_job import GateReason, RetrainJob, RetrainResult
 
 logger = logging.getLogger(__name__)
@@ -105,17 +105,15 @@ def retrain(job: RetrainJob) -> RetrainResult:
         return msgspec.structs.replace(result, reason=GateReason.DATA, detail="; ".join(meaningless))
     model = _train_candidate(job, running, inputs, known)
     members = pack_members(inputs.features.layout, plays)
-    successors = None
-    if is_finite(model):
-        successors = weigh_successors(
-            model,
-            inputs.features,
-            members,
-            from_ms=cut_ms,
-            before=running.successors if running else None,
-            counted_until_ms=_trained_until_ms(running),
-        )
-        logger.info("successors count with weight %g beside the trained score", successors.weight)
+    successors = weigh_successors(
+        model,
+        inputs.features,
+        members,
+        from_ms=cut_ms,
+        before=running.successors if running else None,
+        counted_until_ms=_trained_until_ms(running),
+    )
+    logger.info("the weight of successors is %g", successors.weight)
     gate = _compare(job, Contender(model, inputs.features, successors), running, members, cut_ms)
     if gate.passed and running is not None and gate.candidate.num_plays < MIN_HELD_OUT:
         return _skipped(

@@ -53,7 +53,7 @@ class Stand:
         return make_bundle(self.folder / "bundles", self.folder / "scratch", seed, self.num_planning).version
 
     def bundle_with_successors(self) -> str:
-        """The version of a bundle with the first weights, and what usually follows what among all plays before the log begins."""
+        """The version of a bundle with the first weights, and successors in all plays before the log begins."""
         root, scratch = self.folder / "bundles", self.folder / "scratch"
         return make_bundle(root, scratch, 0, self.num_planning, has_successors=True).version
 

@@ -59,8 +59,8 @@ def make_bundle(
     root: Path, scratch: Path, seed: int, num_planning: int = NUM_PLANNING, *, has_successors: bool = False
 ) -> BundleRef:
     """A bundle of the bench's world; random weights cost what trained ones do. Its index is planned from what ``num_planning``
-    members ask, as the product's builder does it; from fewer than 128 it is FAISS flat. ``has_successors``: with what usually
-    follows what in the plays of all active members before the log begins.
+    members ask, as the product's builder does it; from fewer than 128 it is FAISS flat. ``has_successors``: with successors
+    in the plays of all active members before the log begins.
 
     Cost: encoding the contexts of these members, some 25 ms each.
     """

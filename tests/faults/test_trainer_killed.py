@@ -28,7 +28,7 @@ from tests.worlds.trainer_world import WalkingWorld
 #: Where the child (the training run) or the trainer itself is killed, in the order of publishing: before or after a call of a
 #: function, by the number of the call.
 FILE_SYSTEM = "fsspec.implementations.local:LocalFileSystem"
-NUM_FILES = len(BUNDLE_FILES) + 2  # what follows what, and the manifest, which is published last
+NUM_FILES = len(BUNDLE_FILES) + 2  # successors, and the manifest, which is published last
 Kills = dict[str, dict[str, int]]
 CHILD_STEPS: dict[str, Kills] = {
     "first file written": {"intentrec_core.bundle.format:write_file": {"after": 1}},

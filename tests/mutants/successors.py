@@ -1,4 +1,4 @@
-"""Faults in what follows what: counted otherwise than defined, weighed on what was learnt, or not served as it was judged."""
+"""Faults in successors: counted otherwise than defined, weighed on what was learnt, or not served as it was judged."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ SUCCESSORS = (
         (TEST_RANKS,),
     ),
     Mutant(
-        "a comparison leaves out what follows what",
+        "a comparison leaves out successors",
         (Edit(REPORT, "ranker.rank(model, targets, ours.successors)", "ranker.rank(model, targets)"),),
         (TEST_REPORT,),
     ),
@@ -244,12 +244,12 @@ SUCCESSORS = (
         (TEST_FOLDER,),
     ),
     Mutant(
-        "the gate judges a candidate without what follows what",
+        "the gate judges a candidate without successors",
         (Edit(RETRAIN, "Contender(model, inputs.features, successors)", "Contender(model, inputs.features)"),),
         (TEST_RETRAIN,),
     ),
     Mutant(
-        "the gate judges the running bundle without what follows what",
+        "the gate judges the running bundle without successors",
         (
             Edit(
                 RETRAIN,
@@ -276,7 +276,7 @@ SUCCESSORS = (
         (TEST_RETRAIN,),
     ),
     Mutant(
-        "a first model learns the plays that weigh what follows what",
+        "a first model learns the plays that weigh successors",
         (Edit(FIT, '    learnt = plays.filter(pc.less(plays.column("ts_ms"), until_ms))\n', "    learnt = plays\n"),),
         (TEST_FIT,),
     ),
@@ -286,7 +286,7 @@ SUCCESSORS = (
         (TEST_FIT,),
     ),
     Mutant(
-        "an evaluation numbers what follows what by the rows of the model",
+        "an evaluation numbers successors by the rows of the model",
         (
             Edit(
                 LEARNER,

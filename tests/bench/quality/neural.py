@@ -191,8 +191,8 @@ class Learned:
 
 
 class Learner:
-    """Trains one row on one data set. With ``shorter_schedule``, a schedule of so many epochs is tried too. With ``weighs``, what
-    usually follows what counts beside the score, with a weight that is chosen on the validation.
+    """Trains one row on one data set. With ``shorter_schedule``, a schedule of so many epochs is tried too. With ``weighs``, it
+    has successors beside its score, with a weight that is chosen on the validation.
     """
 
     def __init__(
@@ -264,12 +264,14 @@ class Learner:
             yield learned, which, task if len(which) == len(task) else part_of(task, which)
 
     def _weighed(self, learned: Learned, task: Task) -> tuple[float, str]:
-        """The weight of what follows what that is the best on a task, and what is to be said of it."""
+        """The weight of successors that is the best on a task, and what is to be said of it."""
         ranks_KN = np.full((len(WEIGHTS), len(task)), np.nan)
         for refreshed, which, part in self._spans(learned, task):
             scorer = refreshed.scorer(self._loaded)
             ranker = ModelRanker(scorer.features, part.data.members, part.windows)
-            ranks_KN[:, which] = ranker.ranks_by_weight(scorer.model, part.targets, successors_of(part), WEIGHTS)
+            ranks_KN[:, which] = ranker.ranks_by_weight(
+                scorer.model, part.targets, successors_of(part), WEIGHTS, lifts=False
+            )
         weight = best_weight(ranks_KN)
         tried = ", ".join(
             f"{quality(ranks).ndcg_at_10:.4f} with {weight:g}" for weight, ranks in zip(WEIGHTS, ranks_KN, strict=True)
@@ -372,7 +374,7 @@ def num_weights(model: IntentRec) -> str:
 
 
 def successors_of(task: Task) -> SuccessorTable:
-    """What follows what in the plays that are learned at a task's first span, in the rows of the data set."""
+    """Successors in the plays that are learned at a task's first span, in the rows of the data set."""
     data = task.data
     known = task.learnable & (data.place < int(task.learned.min()))
     return SuccessorTable.empty(len(data.universe)).counted(data.row[known], data.members.member[known])

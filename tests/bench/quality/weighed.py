@@ -1,4 +1,4 @@
-"""Rows in which what usually follows what counts beside the trained score, with one weight that is chosen on the validation.
+"""Rows with successors beside the trained score: what usually follows the last plays, with a weight chosen on the validation.
 
 The network is that of the row without it, trained in the same way. In a stream, the transitions are those up to the last refresh,
 as a worker has those of its bundle. With counts, what is popular is a part of it too, as where a trainer writes tables of counts.
@@ -28,7 +28,7 @@ WEIGHED_CODE = (
 
 
 def weighed_rows() -> list[Row]:
-    """V3 with intents and what follows what; the same with own items; and with counts."""
+    """V3 with intents and successors; the same with own items; and with counts."""
     counts: Mapping[str, Any] = {"item_counts": True, "count_refresh_s": REFRESH_S}
     return [
         _row("V3 with intents and successors", Learner, {}, ("beauty", "quick-world")),

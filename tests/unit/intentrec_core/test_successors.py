@@ -55,16 +55,40 @@ def test_plays_that_are_added_later_count_as_if_they_had_been_there(
     np.testing.assert_allclose(in_parts.totals, whole.totals, rtol=1e-5)
 
 
-def test_only_the_most_frequent_successors_are_kept_and_all_of_them_count_in_a_share(
+#: After 1: three times 5, twice 2 and 4, once 3 and 6.
+SOME = [[1, after] for after in (5, 5, 5, 4, 4, 2, 2, 3, 6)]
+
+
+def test_of_the_most_frequent_successors_the_newer_items_are_kept_and_all_of_them_count_in_a_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subject, "KEPT", 2)
+    table = counted(SOME)
+    assert table.rows.tolist() == [4, 5]
+    assert table.counts.tolist() == [2.0, 3.0]
+    assert table.totals[1] == 9.0
+
+
+def test_scores_are_made_of_the_most_frequent_and_the_others_go_on_being_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(subject, "MOST", 2)
-    # After 1: three times 5, twice 2 and 4, once 3 and 6. Of equally frequent ones the lower row is kept.
-    plays = [[1, after] for after in (5, 5, 5, 4, 4, 2, 2, 3, 6)]
-    table = counted(plays)
-    assert table.rows.tolist() == [2, 5]
-    assert table.counts.tolist() == [2.0, 3.0]
-    assert table.totals[1] == 9.0
+    successors, last = Successors(counted(SOME), 1.0), np.array([[1, 0, 0, 0, 0]])
+    assert successors.offsets(last).row.tolist() == [2, 5]
+    assert successors.table.rows.tolist() == [2, 3, 4, 5, 6]
+    later = Successors(successors.table.counted(np.array([1, 6] * 3), np.repeat(np.arange(3), 2)), 1.0)
+    assert later.offsets(last).row.tolist() == [5, 6]
+    np.testing.assert_allclose(later.offsets(last).offset, np.log(1 + 100 * np.array([3, 4]) / (12 + 10)), rtol=1e-6)
+
+
+def test_a_count_that_fades_away_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer goes on from its own table for ever: no count may become one that a table refuses."""
+    monkeypatch.setattr(subject, "LARGEST", 8.0)
+    table = counted([[1, 2]] * 8)
+    for _ in range(200):
+        table = table.counted(np.array([1, 3] * 20), np.repeat(np.arange(20), 2))
+    assert table.rows.tolist() == [3]
+    np.testing.assert_allclose(table.counts, [8.0], rtol=1e-3)
 
 
 def test_old_transitions_fade_where_an_item_has_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +170,15 @@ def test_shares_of_some_items_are_those_of_all_plays_and_no_play_is_no_share() -
 def test_a_weight_that_is_none_is_refused(weight: float) -> None:
     with pytest.raises(ValueError, match="weight"):
         Successors(SuccessorTable.empty(2), weight)
+
+
+@pytest.mark.parametrize("rows", [[2, 1], [1, 1]])
+def test_the_rows_of_an_item_ascend(rows: list[int]) -> None:
+    """A repeated row would be counted into twice, with room for it once."""
+    starts, counts = np.array([0, 0, 2, 2]), np.ones(2, dtype=np.float32)
+    SuccessorTable(np.array([0, 0, 1, 2]), np.array(rows, dtype=np.int32), counts, np.ones(3, dtype=np.float32))
+    with pytest.raises(ValueError, match="ascend for each item"):
+        SuccessorTable(starts, np.array(rows, dtype=np.int32), counts, np.ones(3, dtype=np.float32))
 
 
 @pytest.mark.parametrize(

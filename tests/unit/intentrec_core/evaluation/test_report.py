@@ -157,7 +157,7 @@ def test_the_report_prints_and_is_plain_values(compared: names.Comparison) -> No
     assert json.loads(json.dumps(compared.to_dict()))["num_plays"] == compared.num_plays
 
 
-def test_what_follows_what_is_a_part_of_each_models_score(world: TinyWorld) -> None:
+def test_successors_are_a_part_of_each_models_score(world: TinyWorld) -> None:
     plays = cycling_plays(members=8, plays=24, items=12)
     split = temporal_split(plays, 0.7)
     members = pack_members(world.layout, split.train)

@@ -45,7 +45,7 @@ def learner(data: ExperimentData, config: TrainConfig) -> Learner:
 
 @pytest.mark.parametrize("weighs", [False, True], ids=["", "successors"])
 def test_the_quality_table_and_the_command_learn_the_same(loaded: Loaded, data: ExperimentData, weighs: bool) -> None:
-    """Two learners, one for the rows whose runs are kept, one for everyone. Networks to the bit; what follows what is summed in
+    """Two learners, one for the rows whose runs are kept, one for everyone. Networks to the bit; successors are summed in
     another order of rows.
     """
     config = TrainConfig(epochs=2, patience=2)
@@ -54,12 +54,12 @@ def test_the_quality_table_and_the_command_learn_the_same(loaded: Loaded, data: 
         ours = Learner(data, SASRec, CONFIG, config, REFRESH, weighs=weighs, device="cpu").run(protocol)
         assert (ours.learned.successors is not None) == weighs
         if weighs:
-            assert f"what follows what has the weight {ours.learned.successors.weight:g} " in theirs.note
+            assert f"the weight {ours.learned.successors.weight:g} " in theirs.note
         np.testing.assert_array_equal(ours.answers.ranked.ranks, theirs.ranked.ranks)
         np.testing.assert_array_equal(ours.answers.ranked.listed, theirs.ranked.listed)
 
 
-def test_a_bundle_is_asked_with_what_follows_what_in_the_rows_of_the_data(data: ExperimentData) -> None:
+def test_a_bundle_is_asked_with_its_successors_in_the_rows_of_the_data(data: ExperimentData) -> None:
     """The bundle's rows are in another order, and it does not know all items of the data."""
     known = Vocabulary.build(data.vocabulary.item_ids[40:0:-1])
     own = IntentRec(CONFIG, data.domain, ItemTable(data.domain, known, data.catalogue))

@@ -46,7 +46,7 @@ def test_a_model_knows_the_items_that_were_played_and_up_to_when(domain: Path) -
     assert not model.network.training
 
 
-def test_the_newest_plays_are_not_learnt_and_weigh_what_follows_what(
+def test_the_newest_plays_are_not_learnt_and_choose_the_weight_of_successors(
     domain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Item 19 is played for the first time among the plays that are held out.
@@ -68,10 +68,10 @@ def test_the_newest_plays_are_not_learnt_and_weigh_what_follows_what(
     table = SuccessorTable.empty(21).counted(rows, members.member)
     assert model.successors is not None
     np.testing.assert_array_equal(model.successors.table.counts, table.counts)
-    assert model.successors.weight in WEIGHTS[1:], "one epoch knows less than what follows what"
+    assert model.successors.weight in WEIGHTS[1:], "one epoch knows less than successors"
 
 
-def test_few_plays_are_all_learnt_and_what_follows_what_counts_nothing(domain: Path) -> None:
+def test_few_plays_are_all_learnt_and_the_weight_of_successors_is_0(domain: Path) -> None:
     model = fit(WALK.plays(200), domain)
     assert model.successors is not None
     assert model.successors.weight == 0

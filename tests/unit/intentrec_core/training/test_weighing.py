@@ -1,4 +1,4 @@
-"""The weight of what follows what is the best on plays that were not learnt, and plays are counted once."""
+"""The weight of successors is the best on plays that were not learnt, and plays are counted once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def members() -> MemberPlays:
 
 @pytest.fixture(scope="module")
 def untrained() -> IntentRec:
-    """A network that knows nothing, in a world whose members go from item to item: what follows what is all there is."""
+    """A network that knows nothing, in a world whose members go from item to item: successors are all there is."""
     torch.manual_seed(0)
     return IntentRec(TINY_MODEL, WALK.domain, TABLE).eval()
 

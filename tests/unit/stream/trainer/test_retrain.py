@@ -124,7 +124,7 @@ def test_a_first_bundle_and_a_warm_one_with_rows_for_new_items(job: RetrainJob, 
     assert 0.0 < second.manifest.metrics["held_out_hr_at_10"] <= 1.0
 
 
-def test_what_follows_what_is_counted_once_weighed_on_held_out_plays_and_goes_on_with_the_next_bundle(
+def test_successors_are_counted_once_weighed_on_held_out_plays_and_go_on_with_the_next_bundle(
     job: RetrainJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weighing, "MIN_TARGETS", 100)
