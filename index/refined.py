@@ -121,8 +121,8 @@ class RefinedIndex(ABC):
     ) -> tuple[Rows, Vectors]:
         """See :meth:`index.base.ItemIndex.search`."""
         asked = _Search(check_search(self, queries, k, excluded, allowed, included), k, excluded, allowed, included)
-        rows = np.full((len(queries), k), PAD_ROW, dtype=np.int64)
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        # Not filled: every query is in one of the groups, or in the rest.
+        rows, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
         groups, rest = self._groups(asked)
         for num_fetched, members in groups:
             sizes = (num_fetched, _SECOND_FETCH * num_fetched)

@@ -285,7 +285,7 @@ class IncrementalEngine:
         for job, primary in zip(jobs, newest.tolist(), strict=True):
             job.slot.anchor, job.slot.length, job.slot.primary = job.request.anchor, job.num_plays, primary
             job.slot.tail = bytes(job.request.context[-size:])
-        return StepOutput._make([column[output_rows] for column in output]), before[output_rows]
+        return StepOutput._make([column.take(output_rows, axis=0) for column in output]), before[output_rows]
 
 
 def encoder_on(device: torch.device, kv_dtype: KvDtype) -> Callable[[IntentRec, int], Encoder]:

@@ -15,9 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, DurationWeight, Field, FieldKind, FieldSource, Rule
-from intentrec_core.features.buckets import DAY_S, bucket_codes
 from intentrec_core.features.columns import Columns
 from intentrec_core.history.history import EventLayout
+from intentrec_core.kernels import play_features as kinds
+from intentrec_core.kernels.play_features import FieldRules, play_features
+
+_RULES = {
+    Rule.TIME_SINCE_RELEASE: kinds.AGE,
+    Rule.GAP: kinds.GAP,
+    Rule.FIRST_CONTACT: kinds.CONTACT,
+    Rule.HOUR_OF_DAY: kinds.HOUR,
+    Rule.DAY_OF_WEEK: kinds.WEEKDAY,
+}
+_NONE, _ZERO = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
 
 
 class ItemRows(Protocol):
@@ -43,7 +53,8 @@ class FeatureBuilder:
         self.domain = domain
         self.layout = EventLayout(domain)
         self._vocabulary = vocabulary
-        self._release_s = {f.name: item_times.moment(f.key) for f in domain.fields if f.rule is Rule.TIME_SINCE_RELEASE}
+        self._rules = self._rules_of(domain.dynamic_fields, item_times)
+        self._time_at = self._byte_of("ts_ms")
         self._finds_contacts = any(f.rule is Rule.FIRST_CONTACT for f in domain.fields)
 
     def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -55,32 +66,19 @@ class FeatureBuilder:
 
         Cost: O(new plays). The rule first_contact also reads one byte of each play of the context, for each new play.
         """
-        size = self.layout.size
-        first = np.asarray(starts, dtype=np.int64)
+        layout, size = self.layout, self.layout.size
+        first = np.array(starts, dtype=np.int64)
         lengths = np.array([len(c) // size for c in contexts], dtype=np.int64) - first
-        new = self.layout.view(b"".join(c[s * size :] for c, s in zip(contexts, starts, strict=True)))
-        ts_ms = new["ts_ms"]
-        heads = np.cumsum(lengths) - lengths  # index of each context's first play
-        previous = np.empty_like(ts_ms)
-        previous[1:] = ts_ms[:-1]
-        nonempty = lengths > 0
-        previous[heads[nonempty]] = [
-            self.layout.ts_ms(c, s - 1) if s else -1
-            for c, s, some in zip(contexts, first.tolist(), nonempty.tolist(), strict=True)
-            if some
-        ]
-        at_start = np.zeros(len(new), dtype=bool)
-        at_start[heads[nonempty & (first == 0)]] = True
-        gap_s = np.where(at_start, -1.0, (ts_ms - previous) / 1000.0).astype(np.float32)
+        packed = b"".join([c[s * size :] for c, s in zip(contexts, starts, strict=True)])
+        before_ms = [layout.ts_ms(c, s - 1) if s else -1 for c, s in zip(contexts, starts, strict=True)]
+        new = layout.view(packed)
         rows = self._vocabulary.rows(new["item_hash"])
-        contacts = self._later_contacts(contexts, starts) if self._finds_contacts else None
-        codes = np.zeros((len(new), len(self.domain.dynamic_fields)), dtype=np.int64)
-        for column, field in enumerate(self.domain.dynamic_fields):
-            codes[:, column] = self._codes(field, new, rows, gap_s, contacts)
+        contacts = self._later_contacts(contexts, starts) if self._finds_contacts else _NONE
+        codes, ts_s, gap_s = self._features(packed, lengths, first, before_ms, rows, contacts, self._rules)
         return Columns(
             item_row=rows,
             codes=codes,
-            ts_s=ts_ms / 1000.0,
+            ts_s=ts_s,
             gap_s=gap_s,
             weight=self.weights(new["duration_s"]),
             lengths=lengths,
@@ -97,36 +95,65 @@ class FeatureBuilder:
         return np.where(duration_s < 0, 1.0, weight).astype(np.float32)
 
     def own_codes(self, field: Field, plays: NDArray[np.void], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Codes of a field that depends only on a play and its item (not :func:`needs_plays_before`).
+        """Codes of a field that depends only on a play and its item.
 
         Shapes: plays structured [N], rows i64[N] of their items -> i64[N].
+        Raises: ValueError for a field of which :func:`needs_plays_before` holds.
         """
-        if field.source is FieldSource.EVENT:
-            if field.key == "duration_s":
-                return bucket_codes(plays["duration_s"], field.edges, missing=plays["duration_s"] < 0)
-            column = plays[field.name]
-            return bucket_codes(column, field.edges) if field.kind is FieldKind.BUCKETED else column.astype(np.int64)
-        ts_s = plays["ts_ms"] / 1000.0
-        if field.rule is Rule.TIME_SINCE_RELEASE:
-            return bucket_codes((ts_s - self._release_s[field.name][rows]) / DAY_S, field.edges)
-        if field.rule is Rule.HOUR_OF_DAY:
-            return 1 + ((ts_s // 3600) % 24).astype(np.int64)
-        return 1 + ((ts_s // DAY_S + 3) % 7).astype(np.int64)  # 1970-01-01 was a Thursday; 0 is Monday
+        if needs_plays_before(field):
+            raise ValueError(f"field {field.name}: its code depends on earlier plays")
+        lengths, rules = np.array([len(plays)], dtype=np.int64), self._rules.of(self.domain.dynamic_fields.index(field))
+        codes, _, _ = self._features(plays.tobytes(), lengths, _ZERO, [-1], rows, _NONE, rules)
+        return codes[:, 0]
 
-    def _codes(
+    def _features(
         self,
-        field: Field,
-        new: NDArray[np.void],
+        packed: bytes,
+        lengths: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        before_ms: Sequence[int],
         rows: NDArray[np.int64],
-        gap_s: NDArray[np.float32],
-        contacts: NDArray[np.int64] | None,
-    ) -> NDArray[np.int64]:
-        if not needs_plays_before(field):
-            return self.own_codes(field, new, rows)
-        if field.rule is Rule.GAP:
-            return bucket_codes(gap_s, field.edges, missing=gap_s < 0)
-        assert contacts is not None
-        return 1 + contacts
+        contacts: NDArray[np.int64],
+        rules: FieldRules,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
+        """See :func:`intentrec_core.kernels.play_features.play_features`."""
+        made: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]] = play_features(
+            np.frombuffer(packed, dtype=np.uint8),
+            self.layout.size,
+            self._time_at,
+            lengths,
+            starts,
+            np.array(before_ms, dtype=np.int64),
+            rows,
+            contacts,
+            rules,
+        )
+        return made
+
+    def _rules_of(self, fields: Sequence[Field], item_times: ItemTimes) -> FieldRules:
+        """The rules of some dynamic fields, in their order."""
+        at, release_s = list[int](), list[NDArray[np.float64]]()
+        for field in fields:
+            if field.rule is Rule.TIME_SINCE_RELEASE:
+                at.append(len(release_s))
+                release_s.append(item_times.moment(field.key))
+            elif field.source is FieldSource.EVENT:
+                at.append(self._byte_of("duration_s" if field.key == "duration_s" else field.name))
+            else:
+                at.append(0)  # not read
+        return FieldRules(
+            kind=np.array([_kind(field) for field in fields], dtype=np.int64),
+            at=np.array(at, dtype=np.int64),
+            edges=np.array([edge for field in fields for edge in field.edges], dtype=np.float64),
+            first_edge=np.cumsum([0, *(len(field.edges) for field in fields)], dtype=np.int64),
+            release_s=np.array(release_s, dtype=np.float64).reshape(len(release_s), -1 if release_s else 0),
+        )
+
+    def _byte_of(self, column: str) -> int:
+        """At which byte of a packed play a column begins."""
+        fields = self.layout.dtype.fields
+        assert fields is not None
+        return fields[column][1]
 
     def _later_contacts(self, contexts: Sequence[bytes], starts: Sequence[int]) -> NDArray[np.int64]:
         """1 for a play whose item occurs earlier in its context, else 0. Shape: i64[N]."""
@@ -145,3 +172,12 @@ class FeatureBuilder:
 def needs_plays_before(field: Field) -> bool:
     """Whether a field's code depends on earlier plays, and not only on the play and its item."""
     return field.rule in (Rule.GAP, Rule.FIRST_CONTACT)
+
+
+def _kind(field: Field) -> int:
+    """What its code is made of: one of the kinds of :mod:`intentrec_core.kernels.play_features`."""
+    if field.rule is not None:
+        return _RULES[field.rule]
+    if field.key == "duration_s":
+        return kinds.DURATION
+    return kinds.NUMBER if field.kind is FieldKind.BUCKETED else kinds.CODE

@@ -24,6 +24,7 @@ from intentrec_core.features.attributes import label_code, moment, number, texts
 from intentrec_core.features.buckets import DAY_S, bucket_codes
 from intentrec_core.features.catalogue import Catalogue, shown_title
 from intentrec_core.history.history import hash64
+from intentrec_core.kernels.hash_rows import find_rows, first_places
 
 
 class Vocabulary:
@@ -38,6 +39,7 @@ class Vocabulary:
         order = np.argsort(hashes, kind="stable")
         self._sorted = hashes[order]
         self._rows = 1 + order.astype(np.int64)
+        self._first = first_places(self._sorted)
         same = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
         if len(same):
             first, second = (self.item_ids[self._rows[i]] for i in (same[0], same[0] + 1))
@@ -73,12 +75,11 @@ class Vocabulary:
     def rows(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Rows of item hashes, 0 where unknown, in the shape of ``hashes``.
 
-        Cost: O(N log V).
+        Cost: O(N).
         """
-        if not len(self._sorted):
-            return np.zeros(hashes.shape, dtype=np.int64)
-        place = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
-        return np.where(self._sorted[place] == hashes, self._rows[place], 0)
+        # A copy: it is contiguous and writable, whatever ``hashes`` are, and each kind of array is compiled for.
+        found: NDArray[np.int64] = find_rows(hashes.flatten(), self._sorted, self._rows, self._first)
+        return found.reshape(hashes.shape)
 
     def row(self, item_id: str) -> int:
         """Row of one item, 0 if unknown."""

@@ -38,6 +38,22 @@ def number_rows(num_plays: Any, num_rows: Any) -> Any:
 
 
 @compiled
+def spread(slots: Any, starts: Any, lengths: Any) -> Any:
+    """The slot of each new play and its place there: ``lengths`` i64[C] plays of each context, from its play ``starts`` i64[C]
+    on, in the slots i64[C]. Shape: i64[2, N].
+    """
+    num = 0
+    for context in range(len(lengths)):
+        num += lengths[context]
+    spread_out, row = np.empty((2, num), dtype=np.int64), 0
+    for context in range(len(lengths)):
+        for nth in range(lengths[context]):
+            spread_out[0, row], spread_out[1, row] = slots[context], starts[context] + nth
+            row += 1
+    return spread_out
+
+
+@compiled
 def _first_of_session(ts_ms: Any, place: Any, start: Any, gap_ms: Any) -> Any:
     """The first play of the session of the play at ``place``, of those from ``start`` on."""
     while place > start and ts_ms[place] - ts_ms[place - 1] <= gap_ms:

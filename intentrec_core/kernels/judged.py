@@ -32,6 +32,18 @@ def commonest_labels(counts: Any, first: Any) -> Any:
 
 
 @compiled
+def mark_labels(codes: Any, places: Any, observed: Any) -> None:
+    """Marks the labels that ``codes`` i64[N, H] stand for in ``observed`` bool[N, S]: code c > 0 is label c - 1 of its head. Of
+    each head ``places`` i64[H, 2] says where its labels begin, and their end.
+    """
+    for i in range(codes.shape[0]):
+        for head in range(codes.shape[1]):
+            place = places[head, 0] + codes[i, head] - 1
+            if codes[i, head] > 0 and place < places[head, 1]:
+                observed[i, place] = True
+
+
+@compiled
 def add_labels(observed: Any, totals: Any, span: Any) -> None:
     """Adds how often each label was observed to ``totals`` and to ``span``, both i64[S]. Shape: observed bool[N, S]."""
     for i in range(observed.shape[0]):

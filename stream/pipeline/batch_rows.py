@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from intentrec_core.features.features import ItemRows
+from intentrec_core.features.features import FeatureBuilder, ItemRows
 from intentrec_core.history.history import EventLayout
 from intentrec_core.kernels.context_rows import number_rows
 from stream.pipeline.folding import ContextRun, PendingAnswer
@@ -69,9 +69,14 @@ def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabula
     Cost: a copy of the contexts, and two sessions of each row, compiled.
     """
     runs = [run for wave in waves for run in wave]
-    num_plays = np.array([len(run.context) // layout.size for run in runs], dtype=np.int64)
-    num_outputs = np.array([run.num_outputs for run in runs], dtype=np.int64)
-    carried_ms = np.array([run.carried_ms for run in runs], dtype=np.int64)
+    num_plays, num_outputs, carried_ms = np.array(
+        [
+            [len(run.context) // layout.size for run in runs],
+            [run.num_outputs for run in runs],
+            [run.carried_ms for run in runs],
+        ],
+        dtype=np.int64,
+    )
     (context_starts, first_rows), (run_of, nth, places) = number_rows(num_plays, num_outputs)
     plays = layout.view(b"".join([run.context for run in runs]))
     sessions = session_starts(plays["ts_ms"], context_starts, carried_ms, layout.gap_ms, places)
@@ -88,7 +93,9 @@ def lay_out(waves: Iterable[Sequence[ContextRun]], layout: EventLayout, vocabula
     )
 
 
-def compile_layout(layout: EventLayout) -> None:
-    """Compiles what :func:`lay_out` calls: seconds where numba's cache is empty."""
+def compile_layout(features: FeatureBuilder) -> None:
+    """Compiles what :func:`lay_out` and building features call: seconds where numba's cache is empty."""
+    layout = features.layout
     (starts, _), (_, _, places) = number_rows(*np.zeros((2, 0), dtype=np.int64))
     session_starts(layout.view(b"")["ts_ms"], starts, np.zeros(0, dtype=np.int64), layout.gap_ms, places)
+    features.columns([], [])

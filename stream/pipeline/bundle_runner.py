@@ -48,7 +48,7 @@ class BundleRunner:
         self._layout, self._metrics = layout, metrics
         self._encoder = IsolatingEncoder(serving.engine, layout, config.max_tries)
         self._counted = EngineCounts.of(serving)
-        compile_layout(layout)
+        compile_layout(serving.features)
 
     def forget(self, member: MemberKey) -> None:
         """Drops what encoding keeps of a member. The responder's part travels with the next :class:`EncodedBatch`."""

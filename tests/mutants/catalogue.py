@@ -9,6 +9,7 @@ from tests.mutants.device import DEVICE
 from tests.mutants.evaluation import EVALUATION
 from tests.mutants.experiment import EXPERIMENT
 from tests.mutants.explain import EXPLANATIONS
+from tests.mutants.features import FEATURES
 from tests.mutants.first_models import FIRST_MODELS
 from tests.mutants.folding import FOLD_RULES
 from tests.mutants.gateway import GATEWAYS
@@ -52,6 +53,7 @@ MUTANTS = (
     *SHARED_HEADS,
     *MIGRATION,
     *DATA,
+    *FEATURES,
     *OWN_DATA,
     *FIRST_MODELS,
     *LIVE_CATALOGUE,

@@ -161,7 +161,9 @@ STATE = (
                 "        self._encoder = IsolatingEncoder(serving.engine, layout, config.max_tries)\n",
                 """        engine = serving.engine
         if before is not None and before.engine.num_slots == engine.num_slots:
-            engine.encoder._cache, engine._slots = before.engine.encoder._cache, before.engine._slots
+            for own, other in zip(engine.encoder._cache, before.engine.encoder._cache, strict=True):
+                own[...] = other
+            engine._slots = before.engine._slots
         self._encoder = IsolatingEncoder(engine, layout, config.max_tries)
 """,
             ),

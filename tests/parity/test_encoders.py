@@ -184,6 +184,6 @@ def test_a_number_that_is_none_comes_through_a_softmax() -> None:
 
 def test_making_an_encoder_compiles_its_step(paper_size: EngineWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(cpu_encoder, "encode_rows", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(cpu_encoder, "encode_held", lambda *arguments: calls.append(arguments))
     CpuEncoder(paper_size.model, 2**22)
     assert len(calls) == 1, "no play waits for the compiler"

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from intentrec_core.engine.cpu.block import BlockRows, KvCache, make_scratch
 from intentrec_core.engine.cpu.decode_attention import GROUP
-from intentrec_core.engine.cpu.step import encode_rows
+from intentrec_core.engine.cpu.step import encode_held
 from intentrec_core.engine.cpu.weights import step_weights
 from intentrec_core.engine.encoder import StepOutput, no_output, slots_within
 from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.features.columns import Columns
+from intentrec_core.kernels.context_rows import spread
+from intentrec_core.kernels.held import Held
 from intentrec_core.kernels.simd import aligned_zeros
 from intentrec_core.model.model import IntentRec
 
@@ -42,11 +44,11 @@ class CpuEncoder:
         config, context_size = model.config, model.domain.context_size
         self.num_slots = slots_within(pool_bytes, slot_bytes(model, kv_dtype))
         self._model = model
-        self._weights = step_weights(model)
+        weights = step_weights(model)
         groups, layers = _num_groups(context_size), config.num_cached_layers
         numbers = _NUMBERS[kv_dtype]
         scaled = (config.num_cached_heads, context_size) if kv_dtype is KvDtype.INT8 else (0, 0)
-        self._cache = KvCache(
+        cache = self._cache = KvCache(
             k=aligned_zeros(layers, self.num_slots, groups, config.cached_width, GROUP, dtype=numbers),
             v=aligned_zeros(layers, self.num_slots, context_size, config.cached_width, dtype=numbers),
             k_scales=aligned_zeros(layers, self.num_slots, *scaled),
@@ -56,32 +58,22 @@ class CpuEncoder:
             log_place=np.log1p(np.arange(context_size)[::-1]).astype(np.float32),
         )
         self._num_threads = torch.get_num_threads()
-        self._scratches = [make_scratch(self._weights, self._cache) for _ in range(self._num_threads)]
+        #: One for each thread.
+        self._held = [Held((weights, cache, make_scratch(weights, cache))) for _ in range(self._num_threads)]
         self._threads = ThreadPoolExecutor(max(1, self._num_threads - 1), thread_name_prefix="encode")
         self.encode(_one_play(model), np.zeros(1, dtype=np.int64), np.ones(1, dtype=bool))
 
     def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         """See :class:`intentrec_core.engine.encoder.Encoder`."""
-        which = np.repeat(np.arange(len(slots)), columns.lengths)
-        ends = np.cumsum(columns.lengths)
-        nth = np.arange(len(which)) - (ends - columns.lengths)[which]
-        rows = BlockRows(
-            item_row=columns.item_row,
-            codes=columns.codes,
-            ts_s=columns.ts_s,
-            gap_s=columns.gap_s,
-            slot=slots[which],
-            place=columns.starts[which] + nth,
-            wanted=wanted,
-        )
-        out = no_output(self._model, len(which))
-        (begin, end), *others = _row_ranges(ends, self._num_threads)
-        weights, cache, scratches = self._weights, self._cache, self._scratches
+        slot, place = spread(slots, columns.starts, columns.lengths)
+        rows = BlockRows(columns.item_row, columns.codes, columns.ts_s, columns.gap_s, slot, place, wanted)
+        out = no_output(self._model, len(slot))
+        (begin, end), *others = _row_ranges(columns.lengths, len(slot), self._num_threads)
         running = [
-            self._threads.submit(encode_rows, weights, cache, rows, low, high, scratch, out)
-            for (low, high), scratch in zip(others, scratches[1:], strict=False)
+            self._threads.submit(encode_held, held, rows, low, high, out)
+            for (low, high), held in zip(others, self._held[1:], strict=False)
         ]
-        encode_rows(weights, cache, rows, begin, end, scratches[0], out)
+        encode_held(self._held[0], rows, begin, end, out)
         for submitted in running:
             submitted.result()
         return out
@@ -113,13 +105,15 @@ def _num_groups(context_size: int) -> int:
     return -(-context_size // GROUP)
 
 
-def _row_ranges(ends: NDArray[np.int64], num_threads: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, one for each thread: whole contexts, and about the same number of rows. ``ends`` i64[B]: where each
-    context's rows end.
+def _row_ranges(lengths: NDArray[np.int64], num_rows: int, num_threads: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, one for each thread: whole contexts, and about the same number of rows. ``lengths`` i64[B]: rows of each
+    context, ``num_rows`` in all.
     """
-    num_rows = int(ends[-1])
     num_ranges = max(1, min(num_threads, num_rows // _MIN_ROWS_A_THREAD))
-    low = 0
+    if num_ranges == 1:
+        yield 0, num_rows
+        return
+    ends, low = np.cumsum(lengths), 0
     for nth in range(1, num_ranges + 1):
         at = int(np.searchsorted(ends, num_rows * nth / num_ranges - 1e-9))
         high = int(ends[min(at, len(ends) - 1)])

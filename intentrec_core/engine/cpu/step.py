@@ -209,3 +209,10 @@ def encode_rows(weights: Any, cache: Any, rows: Any, begin: int, end: int, scrat
             item, x = out.item[low + scratch.kept[i]], scratch.x[i]
             for d in range(x.shape[0]):
                 item[d] = x[d]
+
+
+@compiled
+def encode_held(held: Any, rows: Any, begin: int, end: int, out: Any) -> None:
+    """:func:`encode_rows` with weights, cache and scratch in one :class:`~intentrec_core.kernels.held.Held`."""
+    weights, cache, scratch = held.value
+    encode_rows(weights, cache, rows, begin, end, scratch, out)

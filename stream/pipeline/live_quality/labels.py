@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import FieldKind
 from intentrec_core.features.features import needs_plays_before
+from intentrec_core.kernels.judged import mark_labels
 
 if TYPE_CHECKING:
     from stream.bundles.serving import Serving
@@ -24,22 +25,19 @@ class ObservedLabels:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         heads, domain = serving.domain.heads, serving.domain
-        self._needs_plays_before = any(needs_plays_before(head) for head in heads)
         ends = np.cumsum([head.num_labels for head in heads]).tolist()
         self._num_labels = sum(head.num_labels for head in heads)
-        own = [
-            (head, slice(end - head.num_labels, end), np.arange(1, 1 + head.num_labels))
-            for head, end in zip(heads, ends, strict=True)
-        ]
+        self._needs_plays_before = any(needs_plays_before(head) for head in heads)
+        own = [(head, (end - head.num_labels, end)) for head, end in zip(heads, ends, strict=True)]
         multi = FieldKind.MULTI_LABEL
         #: Of heads with several labels an item: which labels are theirs, and which of them each item has.
-        self._of_items = [(place, serving.items.multi[head.name]) for head, place, _ in own if head.kind is multi]
-        #: Of the others: their labels, the codes that stand for these, and the column of an item's code, or the play's field.
-        one = [known for known in own if known[0].kind is not multi]
-        self._static = [
-            (place, codes, domain.static_fields.index(head)) for head, place, codes in one if not head.is_dynamic
-        ]
-        self._dynamic = [(place, codes, head) for head, place, codes in one if head.is_dynamic]
+        self._of_items = [(slice(*place), serving.items.multi[head.name]) for head, place in own if head.kind is multi]
+        #: Of the others: codes of the items, the heads that need the play, and where the labels of both begin and end.
+        static = [(head, place) for head, place in own if head.kind is not multi and not head.is_dynamic]
+        dynamic = [(head, place) for head, place in own if head.is_dynamic]
+        self._item_codes = serving.items.codes[:, [domain.static_fields.index(head) for head, _ in static]]
+        self._dynamic = [head for head, _ in dynamic]
+        self._places = np.array([place for _, place in static + dynamic], dtype=np.int64).reshape(-1, 2)
 
     def of(self, batch: BatchRows, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """The observed labels of the plays at ``rows``, of all heads side by side; those of a head are all false where they are
@@ -51,15 +49,17 @@ class ObservedLabels:
         observed = np.zeros((len(rows), self._num_labels), dtype=np.bool_)
         for place, indicators in self._of_items:
             observed[:, place] = indicators[item_row] > 0
-        for place, codes, column in self._static:
-            observed[:, place] = serving.items.codes[item_row, column][:, None] == codes
+        codes = np.empty((len(rows), len(self._places)), dtype=np.int64)
+        num_static = self._item_codes.shape[1]
+        codes[:, :num_static] = self._item_codes[item_row]
         if self._needs_plays_before:
             known = _dynamic_codes(batch, rows, serving)
         elif self._dynamic:
             plays = batch.plays[rows]
-            known = {head.name: serving.features.own_codes(head, plays, item_row) for _, _, head in self._dynamic}
-        for place, codes, head in self._dynamic:
-            observed[:, place] = known[head.name][:, None] == codes
+            known = {head.name: serving.features.own_codes(head, plays, item_row) for head in self._dynamic}
+        for column, head in enumerate(self._dynamic, start=num_static):
+            codes[:, column] = known[head.name]
+        mark_labels(codes, self._places, observed)
         return observed
 
 

@@ -19,7 +19,7 @@ from prometheus_client import Counter
 
 from intentrec_core.domain.spec import Domain
 from intentrec_core.engine.member_key import MemberKey
-from intentrec_core.kernels.judged import add_judged, add_labels
+from intentrec_core.kernels.judged import add_judged, add_labels, mark_labels
 from stream.ops.metrics import Metrics
 from stream.pipeline.batch_rows import BatchRows
 from stream.pipeline.live_quality.common_labels import CommonLabels
@@ -157,6 +157,7 @@ class PredictionTracker:
         row, hit = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
         observed, sums = np.zeros((0, common.first[-1]), dtype=np.bool_), np.zeros((0, 0))
         add_judged(values, 0, row, observed, common.first, common.commonest, hit, hit, row, sums)
+        mark_labels(*np.zeros((2, 0, 2), dtype=np.int64), observed)
         add_labels(observed, row, row)
 
     def bundle_number(self, bundle: str) -> int:
@@ -223,7 +224,8 @@ class PredictionTracker:
             )
             for counts, amounts in zip(counts_list, sums.tolist(), strict=True):
                 for (counter, labels), amount in zip(series, amounts, strict=True):
-                    counts.add(counter, *labels, amount=amount)
+                    if amount:
+                        counts.add(counter, *labels, amount=amount)
         self._common.add(observed_labels, ts_s)
 
     def _series(self, bundle: str) -> list[_Series]:

@@ -16,6 +16,7 @@ import torch
 from numba.core.errors import TypingError
 from numpy.typing import NDArray
 
+from intentrec_core.engine.cpu.block import make_scratch
 from intentrec_core.engine.cpu.decode_attention import GROUP, attend, store_key
 from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.engine.cpu.weights import step_weights
@@ -226,7 +227,7 @@ def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld, kv_dtype: Kv
     ]
     dense += [array for stage in stages for array in (stage.fields, stage.short_term, stage.mixed, stage.time)]
     encoder = CpuEncoder(world.model(), 1 << 20, kv_dtype)
-    scratch = encoder._scratches[0]
+    scratch = make_scratch(weights, encoder._cache)
     read = [*dense, encoder._cache.k, encoder._cache.v, scratch.x, scratch.y, scratch.qkv, scratch.wide, scratch.scores]
     read = [array for array in read if array.size]  # the intent stage takes no Z in
     assert [array.ctypes.data % 64 for array in read] == [0] * len(read)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from intentrec_core.kernels import context_rows, judged
+from intentrec_core.kernels import context_rows, hash_rows, judged, play_features
 from stream.bundles.serving import Serving
 from tests.worlds.bundle_world import PlayLog, make_pipeline, make_serving
 from tests.worlds.pipeline_results import run
@@ -23,6 +23,11 @@ def test_the_rows_of_a_context_are_its_last_plays() -> None:
     assert rows.tolist() == [[0, 0, 1], [0, 1, 0], [1, 2, 3]]
 
 
+def test_a_new_play_has_the_slot_of_its_context_and_the_place_after_the_plays_there() -> None:
+    found = context_rows.spread(np.array([7, 3, 5]), np.array([0, 4, 9]), np.array([2, 0, 3]))
+    assert found.tolist() == [[7, 7, 5, 5, 5], [0, 1, 9, 10, 11]]
+
+
 def test_no_code_is_compiled_while_plays_are_answered(serving: Serving) -> None:
     pipeline, log = make_pipeline(serving), PlayLog()
     kernels = (
@@ -31,6 +36,10 @@ def test_no_code_is_compiled_while_plays_are_answered(serving: Serving) -> None:
         judged.add_judged,
         judged.add_labels,
         judged.commonest_labels,
+        judged.mark_labels,
+        context_rows.spread,
+        hash_rows.find_rows,
+        play_features.play_features,
     )
     before = [len(kernel.signatures) for kernel in kernels]
     run(pipeline, [log.play("ann", 1, 0)])  # one play in all: the column of its times is contiguous

@@ -9,6 +9,7 @@ import pytest
 
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.features.features import needs_plays_before
+from intentrec_core.kernels.judged import mark_labels
 from stream.bundles.serving import Serving
 from stream.pipeline.batch_rows import BatchRows, lay_out
 from stream.pipeline.folding import ContextRun
@@ -74,3 +75,9 @@ def test_labels_of_heads_without_earlier_plays_are_read_from_the_play_and_are_th
     monkeypatch.delattr(observed_labels, "_dynamic_codes")
     for name, found in labels_by_head(batch, rows, of_events).items():
         np.testing.assert_array_equal(found, expected[name])
+
+
+def test_a_code_that_stands_for_no_label_of_its_head_marks_none() -> None:
+    observed = np.zeros((1, 5), dtype=np.bool_)
+    mark_labels(np.array([[3, 0, 2]]), np.array([[0, 2], [2, 3], [3, 5]]), observed)
+    assert observed.tolist() == [[False, False, False, False, True]]
