@@ -11,8 +11,8 @@ The network does not learn with it. The weight is one number, chosen on plays th
 (:mod:`intentrec_core.training.weighing`). Decision 115 has what this gains, and why a weight that is learnt gains less.
 
 Counts go on from table to table, so a trainer adds only the plays that are new. An item keeps its ``KEPT`` highest counts, and
-scores are made of the ``MOST`` highest: what begins to follow an item is counted before it is among those. A successor that is not
-among the ``KEPT`` after a run is counted from 0 in the next. Beyond ``LARGEST`` transitions of an item its old counts fade.
+scores are made of the ``MOST`` highest: what begins to follow an item is counted before it is among those. A successor that is
+not among the ``KEPT`` after a run is counted from 0 in the next. Beyond ``LARGEST`` transitions of an item its old counts fade.
 
 Shapes: P plays, V item rows (row 0 no item), S counts, N queries, D rows that follow, L = LAGS.
 """

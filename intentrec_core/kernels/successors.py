@@ -30,9 +30,9 @@ def counted(
     new_counts: Any,
     new_totals: Any,
 ) -> None:
-    """Adds further transitions to a table: for each item, the weights by the row they lead to, in ascending rows, and the sum.
+    """Adds further transitions to a table: of each item the weight of each row they lead to, in ascending rows, and their sum.
 
-    Of an item, the ``most`` rows with the highest counts are kept, of equal counts those with the higher rows, which are the newer
+    Of an item, the ``most`` rows with the highest counts are kept, of equal counts those with the higher rows, the newer
     items; the total still has all of them. A total above ``largest`` is scaled down to it, and its counts with it, so that old
     transitions fade. A count below ``least_count`` is left out.
 

@@ -9,6 +9,7 @@ import pytest
 
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import ConfigError, DataError
+from intentrec_core.evaluation import comparison as names
 from intentrec_core.evaluation.calibration import calibration_bins
 from intentrec_core.evaluation.heads import HeadOutcomes, head_quality
 from intentrec_core.evaluation.metrics import gains, lift_interval, mean_of_seeds
@@ -98,6 +99,16 @@ def test_every_model_stops_three_epochs_after_its_best(data: ExperimentData) -> 
         found = one.answer(leave_one_out(data.asked), 0)
         assert found.epochs is not None
         assert len(found.curve) == found.epochs + PATIENCE == found.epochs + 3 < 40
+
+
+def test_ours_has_successors_with_and_without_intents_and_the_others_have_none(data: ExperimentData) -> None:
+    sizes = ModelConfig(width=8, num_heads=1, intent_width=4, dropout=0.0)
+    budget = Budget(sizes, TrainConfig(epochs=1), Refresh(1, 1e-3), device="cpu")
+    for one in models(data, budget, ["no-intent", "multi-task", "sasrec", "gru"], Silent()):
+        found, is_ours = one.answer(leave_one_out(data.asked), 0), one.name in (names.INTENTREC, names.NO_INTENT)
+        assert ("weight of successors" in found.choice) == is_ours
+        assert found.learned is not None
+        assert (found.learned.successors is not None) == is_ours, "one epoch knows less than successors"
 
 
 def test_a_model_to_compare_with_is_a_known_one(data: ExperimentData) -> None:

@@ -6,17 +6,20 @@ import dataclasses
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from intentrec_core.baselines.sequence_models import SASRec
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.evaluation.metrics import gains
 from intentrec_core.evaluation.protocols import leave_one_out, streaming, temporal
+from intentrec_core.experiment import learner as learner_module
 from intentrec_core.experiment.data import ExperimentData, never_repeats
 from intentrec_core.experiment.learner import Learned, Learner, Refresh, answered
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.model import IntentRec, ModelConfig
 from intentrec_core.successors import SuccessorTable
 from intentrec_core.training.config import TrainConfig
+from intentrec_core.training.weighing import WEIGHTS
 from stream.trainer.retrain import WARM_EPOCHS, WARM_LEARNING_RATE
 from tests.bench.quality import neural
 from tests.bench.quality.data_sets import QUICK, Loaded, world_plays
@@ -57,6 +60,26 @@ def test_the_quality_table_and_the_command_learn_the_same(loaded: Loaded, data: 
             assert f"the weight {ours.learned.successors.weight:g} " in theirs.note
         np.testing.assert_array_equal(ours.answers.ranked.ranks, theirs.ranked.ranks)
         np.testing.assert_array_equal(ours.answers.ranked.listed, theirs.ranked.listed)
+
+
+def test_the_weight_of_successors_is_chosen_on_the_validation(
+    data: ExperimentData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test is asked once, with what was chosen."""
+    asked = list[NDArray[np.float64]]()
+
+    def noted(ranks_KN: NDArray[np.float64]) -> float:
+        asked.append(ranks_KN)
+        return WEIGHTS[3]
+
+    monkeypatch.setattr(learner_module, "best_weight", noted)
+    protocol = leave_one_out(data.asked)
+    run = Learner(data, SASRec, CONFIG, TrainConfig(epochs=1), REFRESH, weighs=True, device="cpu").run(protocol)
+    (ranks_KN,) = asked
+    plain = dataclasses.replace(run.learned, successors=None)
+    for learned, ranks in ((plain, ranks_KN[0]), (run.learned, ranks_KN[3])):
+        np.testing.assert_array_equal(ranks, answered(learned, data, protocol.validation).ranked.ranks)
+    np.testing.assert_array_equal(run.answers.ranked.ranks, answered(run.learned, data, protocol.test).ranked.ranks)
 
 
 def test_a_bundle_is_asked_with_its_successors_in_the_rows_of_the_data(data: ExperimentData) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays, pack_members
+from intentrec_core.successors import Successors, SuccessorTable
 from stream.trainer.gate import Contender, is_finite, judge
 from stream.trainer.retrain_job import GateReason
 from tests.worlds.tiny_world import START_MS
@@ -60,6 +62,21 @@ def test_an_equal_model_passes(good: Contender, members: MemberPlays) -> None:
     assert result.reason is GateReason.PASSED
     assert result.items is not None
     assert result.items.estimate == 0.0
+
+
+def test_a_model_is_judged_with_its_successors(good: Contender, members: MemberPlays) -> None:
+    """Of two models that know nothing, the one with successors is far above; without the weight they are equal."""
+    before = members.events["ts_ms"] < HELD_OUT_MS
+    rows = good.features.rows(members.events["item_hash"])[before]
+    table = SuccessorTable.empty(good.model.num_rows).counted(rows, members.member[before])
+    plain = shuffled(good)
+    counted, kept = (dataclasses.replace(plain, successors=Successors(table, weight)) for weight in (20.0, 0.0))
+    better = judge(counted, plain, members, from_ms=HELD_OUT_MS, margin=0.0)
+    assert better.items is not None
+    assert better.items.low > 0.5
+    worse = judge(plain, counted, members, from_ms=HELD_OUT_MS, margin=0.0)
+    assert worse.reason is GateReason.WORSE_ITEMS
+    assert judge(kept, plain, members, from_ms=HELD_OUT_MS, margin=0.0).candidate == better.running
 
 
 def test_shuffled_weights_are_refused(good: Contender, members: MemberPlays) -> None:
