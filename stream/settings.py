@@ -201,7 +201,7 @@ class Settings(BaseSettings):
         ge=0,
         le=100,
         description="scale of what predicted intents add to an item's score: 1: as trained and as the gate judges; 0: nothing; "
-        "what own items add is not scaled by it, and lists of popular items do not use it",
+        "what own items and successors add is not scaled by it, and lists of popular items do not use it",
     )
 
     publish_embedding: bool = Field(

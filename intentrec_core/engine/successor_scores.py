@@ -19,8 +19,9 @@ class SuccessorScorer:
     """The table and the weight of one model. Safe from any thread."""
 
     def __init__(self, successors: Successors, features: FeatureBuilder) -> None:
-        self._successors, self._features = successors, features
-        successors.offsets(np.zeros((1, LAGS), dtype=np.int64))  # compiles, where numba's cache is empty
+        # What is only counted is not held.
+        self._successors, self._features = Successors(successors.most_frequent, successors.weight), features
+        self._successors.offsets(np.zeros((1, LAGS), dtype=np.int64))  # compiles, where numba's cache is empty
 
     def scores(self, contexts: Sequence[bytes], popular: NDArray[np.float32] | None = None) -> ItemOffsets:
         """What is added to the scores of items after the last play of each context, of which only the last L plays matter, beyond
