@@ -18,6 +18,11 @@ CONTENTS, FORMAT, FOLDER = (
     "intentrec_core/bundle/format.py",
     "intentrec_core/bundle/model_folder.py",
 )
+GATE, COMPARED = "stream/trainer/gate.py", "intentrec_core/experiment/compared_rankers.py"
+TEST_GATE, TEST_EVALUATE = (
+    "tests/unit/stream/trainer/test_gate.py",
+    "tests/unit/intentrec_core/experiment/test_evaluate.py",
+)
 LEARNER, PARTS = "intentrec_core/experiment/learner.py", "stream/pipeline/score_parts.py"
 BUNDLE_COUNTS, TEST_COUNTS = "stream/pipeline/bundle_counts.py", "tests/unit/stream/pipeline/test_bundle_counts.py"
 TEST_TABLE = "tests/unit/intentrec_core/test_successors.py"
@@ -37,7 +42,7 @@ TEST_EXPLAIN = "tests/unit/stream/repair/test_explain.py"
 SUCCESSORS = (
     Mutant(
         "a pair of two members' plays is a transition",
-        (Edit(TABLE, "(member[:-gap] == member[gap:]) & (row[:-gap] > 0)", "(row[:-gap] > 0)"),),
+        (Edit(TABLE, "(member[:-gap] == member[gap:]) & (rows[:-gap] > 0)", "(rows[:-gap] > 0)"),),
         (TEST_TABLE,),
     ),
     Mutant(
@@ -62,8 +67,29 @@ SUCCESSORS = (
         (TEST_TABLE,),
     ),
     Mutant(
-        "of equally frequent successors all are kept",
-        (Edit(KERNELS, "is_higher or num_kept < most", "is_higher or sums[to] == least"),),
+        "of equally frequent successors the older items are kept",
+        (
+            Edit(
+                KERNELS,
+                'np.argsort(count, kind="mergesort")[max(0, num - most) :]',
+                'np.argsort(-count, kind="mergesort")[:most]',
+            ),
+        ),
+        (TEST_TABLE,),
+    ),
+    Mutant(
+        "a count that fades away stays in the table",
+        (Edit(KERNELS, "            if count[i] >= least_count:\n", "            if True:\n"),),
+        (TEST_TABLE,),
+    ),
+    Mutant(
+        "a successor that is not among the most frequent is no longer counted",
+        (Edit(TABLE, "            KEPT,\n            LARGEST,\n", "            MOST,\n            LARGEST,\n"),),
+        (TEST_TABLE,),
+    ),
+    Mutant(
+        "a repeated row of an item is taken",
+        (Edit(TABLE, " or not ascends.all():", ":"),),
         (TEST_TABLE,),
     ),
     Mutant(
@@ -72,14 +98,8 @@ SUCCESSORS = (
         (TEST_TABLE,),
     ),
     Mutant(
-        "sums of one query are left for the next",
-        (
-            Edit(
-                KERNELS,
-                "            query_of[at], row_of[at], sum_of[at] = query, to, sums[to]\n            sums[to] = 0.0\n",
-                "            query_of[at], row_of[at], sum_of[at] = query, to, sums[to]\n",
-            ),
-        ),
+        "a row that follows several plays has the share of one",
+        (Edit(KERNELS, "                total += share[order[end]]\n", "                total = share[order[end]]\n"),),
         (TEST_TABLE,),
     ),
     Mutant(
@@ -137,7 +157,7 @@ SUCCESSORS = (
     ),
     Mutant(
         "a handful of plays chooses a weight",
-        (Edit(WEIGHING, "if len(targets) < MIN_TARGETS:", "if not len(targets):"),),
+        (Edit(WEIGHING, "if num_targets(members, from_ms) < MIN_TARGETS:", "if not num_targets(members, from_ms):"),),
         (TEST_WEIGHING,),
     ),
     Mutant(
@@ -152,7 +172,13 @@ SUCCESSORS = (
     ),
     Mutant(
         "weights are tried one on top of the other",
-        (Edit(RANKS, "weighed = scores.clone()", "weighed = scores"),),
+        (
+            Edit(
+                RANKS,
+                "decided.ranks(which, scores + weight * added)",
+                "decided.ranks(which, scores.add_(weight * added))",
+            ),
+        ),
         (TEST_RANKS,),
     ),
     Mutant(
@@ -182,7 +208,7 @@ SUCCESSORS = (
     ),
     Mutant(
         "what follows gets its popularity twice",
-        (Edit(TABLE, "self._added(share + beside) - self._added(beside)", "self._added(share + beside)"),),
+        (Edit(TABLE, "(_logarithm(share + beside) - _logarithm(beside))", "_logarithm(share + beside)"),),
         (TEST_TABLE,),
     ),
     Mutant(
@@ -190,7 +216,7 @@ SUCCESSORS = (
         (
             Edit(
                 RANKS,
-                "            scores += torch.from_numpy(successors.of_popular(popular)).to(scores.device)\n",
+                "            added += torch.from_numpy(successors.of_popular(popular)).to(scores.device)\n",
                 "            pass\n",
             ),
         ),
@@ -244,6 +270,43 @@ SUCCESSORS = (
         (TEST_FOLDER,),
     ),
     Mutant(
+        "the gate leaves successors out",
+        (
+            Edit(
+                GATE,
+                "ranker.rank(contender.model, targets, contender.successors)",
+                "ranker.rank(contender.model, targets)",
+            ),
+        ),
+        (TEST_GATE,),
+    ),
+    Mutant(
+        "an evaluation chooses the weight of successors on the test",
+        (
+            Edit(
+                LEARNER,
+                "self._weight(learned, known, protocol.validation)",
+                "self._weight(learned, known, protocol.test)",
+            ),
+        ),
+        (TEST_LEARNER,),
+    ),
+    Mutant(
+        "an evaluation of ours has no successors",
+        (Edit(COMPARED, "weighs=build is IntentRec", "weighs=False"),),
+        (TEST_EVALUATE,),
+    ),
+    Mutant(
+        "a first model holds plays out though too few can be asked for",
+        (Edit(FIT, "if num_targets(members, until_ms) >= MIN_TARGETS", "if num_held_out >= MIN_TARGETS"),),
+        (TEST_FIT,),
+    ),
+    Mutant(
+        "of a large catalogue all held-out plays are asked for",
+        (Edit(WEIGHING, "return from_ms if len(ts_ms) <= num else int(ts_ms[-num])", "return from_ms"),),
+        (TEST_WEIGHING,),
+    ),
+    Mutant(
         "the gate judges a candidate without successors",
         (Edit(RETRAIN, "Contender(model, inputs.features, successors)", "Contender(model, inputs.features)"),),
         (TEST_RETRAIN,),
@@ -261,7 +324,7 @@ SUCCESSORS = (
     ),
     Mutant(
         "the trainer counts the plays of the running bundle again",
-        (Edit(RETRAIN, "            counted_until_ms=_trained_until_ms(running),\n", ""),),
+        (Edit(RETRAIN, "        counted_until_ms=_trained_until_ms(running),\n", ""),),
         (TEST_RETRAIN,),
     ),
     Mutant(

@@ -71,6 +71,23 @@ def test_the_newest_plays_are_not_learnt_and_choose_the_weight_of_successors(
     assert model.successors.weight in WEIGHTS[1:], "one epoch knows less than successors"
 
 
+def test_plays_without_an_earlier_one_of_their_member_choose_nothing_and_are_learnt(
+    domain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the last 40 plays a quarter are a member's first: there are not enough to ask for."""
+    monkeypatch.setattr(first_model, "HELD_OUT_RATIO", 0.2)
+    for module in (first_model, weighing):
+        monkeypatch.setattr(module, "MIN_TARGETS", 40)
+    rows = [
+        row._replace(user_id=f"new-{number}") if number >= 160 and number % 4 == 0 else row
+        for number, row in enumerate(WALK.rows(200))
+    ]
+    model = fit(plays_table(rows), domain)
+    assert model.trained_until_ms == START_MS + 199 * 30_000 + 1
+    assert model.successors is not None
+    assert model.successors.weight == 0
+
+
 def test_few_plays_are_all_learnt_and_the_weight_of_successors_is_0(domain: Path) -> None:
     model = fit(WALK.plays(200), domain)
     assert model.successors is not None

@@ -112,6 +112,26 @@ def test_too_few_plays_choose_nothing(
     assert_same(found.table, table_of(members, until_ms=FROM_MS))
 
 
+def test_of_a_large_catalogue_only_the_newest_plays_are_asked_for(
+    members: MemberPlays, untrained: IntentRec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[int]()
+
+    def noted(ranks_KN: NDArray[np.float64]) -> float:
+        asked.append(ranks_KN.shape[1])
+        return best_weight(ranks_KN)
+
+    monkeypatch.setattr(subject, "best_weight", noted)
+    monkeypatch.setattr(subject, "MIN_TARGETS", 100)
+    weigh_successors(untrained, FEATURES, members, from_ms=FROM_MS)
+    monkeypatch.setattr(subject, "MAX_SCORES", 300 * untrained.num_rows)
+    weigh_successors(untrained, FEATURES, members, from_ms=FROM_MS)
+    monkeypatch.setattr(subject, "MAX_SCORES", 1)
+    found = weigh_successors(untrained, FEATURES, members, from_ms=FROM_MS)
+    assert asked == [600, 300, 100]
+    assert_same(found.table, table_of(members, until_ms=FROM_MS))
+
+
 def test_new_items_are_counted_too(members: MemberPlays, untrained: IntentRec) -> None:
     before = Successors(SuccessorTable.empty(len(VOCABULARY) - 5), 0.5)
     found = weigh_successors(untrained, FEATURES, members, from_ms=FROM_MS, before=before)
