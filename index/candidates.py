@@ -264,7 +264,9 @@ def _add_with_offsets(
     found: Any,
     scores: Any,
 ) -> None:
-    """A mark, of which there are none before and after, says that a row of this query has an offset."""
+    """Does the work of :func:`with_offsets`, query by query. ``marks`` bool[V], all False before and after: which rows have an
+    offset for the query at hand.
+    """
     k, at = found.shape[1], 0
     for b in range(queries.shape[0]):
         query, begin, num = queries[b], at, 0

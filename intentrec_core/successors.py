@@ -55,7 +55,9 @@ class SuccessorTable:
             found = ", ".join(str(part.dtype) for part in parts)
             raise ValueError(f"starts, rows, counts and totals are {found}; must be int64, int32, float32, float32")
         if any(part.ndim != 1 for part in parts) or not len(self.totals) or len(self.starts) != len(self.totals) + 1:
-            raise ValueError("starts must have one number more than totals, of which there is one for each item")
+            raise ValueError(
+                "starts, rows, counts and totals must be lists of numbers: one total for each item, and one more number in starts"
+            )
         if (
             self.starts[0]
             or (np.diff(self.starts) < 0).any()

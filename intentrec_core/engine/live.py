@@ -62,7 +62,7 @@ class TrainedModel(Protocol):
 
     @property
     def successors(self) -> Successors | None:
-        """What usually follows what, beside the trained score."""
+        """What usually follows each item, beside the trained score."""
         ...
 
 

@@ -24,8 +24,9 @@ class SuccessorScorer:
         self._successors.offsets(np.zeros((1, LAGS), dtype=np.int64))  # compiles, where numba's cache is empty
 
     def scores(self, contexts: Sequence[bytes], popular: NDArray[np.float32] | None = None) -> ItemOffsets:
-        """What is added to the scores of items after the last play of each context, of which only the last L plays matter, beyond
-        what is added because they are ``popular`` (f32[V]): see :meth:`Successors.offsets`.
+        """What is added to the scores of the items that usually follow the last L plays of each context.
+
+        ``popular`` f32[V]: what is played now; its own part of the scores is not in the result (:meth:`Successors.offsets`).
 
         To the bit the same whatever other contexts there are; rows ascend for each query.
         """

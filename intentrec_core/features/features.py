@@ -98,7 +98,7 @@ class FeatureBuilder:
         """Codes of a field that depends only on a play and its item.
 
         Shapes: plays structured [N], rows i64[N] of their items -> i64[N].
-        Raises: ValueError for a field of which :func:`needs_plays_before` holds.
+        Raises: ValueError for a field whose code depends on earlier plays (:func:`needs_plays_before`).
         """
         if needs_plays_before(field):
             raise ValueError(f"field {field.name}: its code depends on earlier plays")

@@ -136,7 +136,7 @@ class Retrieval:
                 index = self._index(items, counts)
                 queries = np.concatenate([queries, self._serving.counts.weights(items_NW)], axis=1)
             searched = queries
-            if counts is not None and counts.shares is not None:  # its column is what popularity adds, whoever asks
+            if counts is not None and counts.shares is not None:  # the last column is added as it is: its weight is 1
                 searched = np.concatenate([queries, np.ones((len(queries), 1), dtype=np.float32)], axis=1)
             picked = rows.tolist()
             # Members who are about to continue an item must find it, even if an approximate index misses it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -187,13 +189,13 @@ def test_the_rows_of_an_item_ascend(rows: list[int]) -> None:
         ("starts", np.array([0, 2, 1, 2]), "ascend"),
         ("starts", np.array([1, 1, 1, 2]), "ascend"),
         ("starts", np.array([0, 1, 1, 3]), "ascend"),
-        ("starts", np.array([0, 1, 2]), "one number more"),
-        ("starts", np.zeros(0, dtype=np.int64), "one number more"),
+        ("starts", np.array([0, 1, 2]), "one more number"),
+        ("starts", np.zeros(0, dtype=np.int64), "one more number"),
         ("starts", np.array([0, 1, 1, 2], dtype=np.int32), "int64"),
         ("rows", np.array([1, 3], dtype=np.int32), "from 1 to 2"),
         ("rows", np.array([0, 2], dtype=np.int32), "from 1 to 2"),
         ("rows", np.array([1], dtype=np.int32), "ascend"),
-        ("rows", np.array([[1, 2]], dtype=np.int32), "one number more"),
+        ("rows", np.array([[1, 2]], dtype=np.int32), "one more number"),
         ("rows", np.array([1, 2]), "int32"),
         ("counts", np.array([0.5, np.nan], dtype=np.float32), "counts"),
         ("counts", np.array([0.5, np.inf], dtype=np.float32), "counts"),
@@ -201,16 +203,16 @@ def test_the_rows_of_an_item_ascend(rows: list[int]) -> None:
         ("counts", np.array([0.5, 0.5]), "float32"),
         ("totals", np.array([0.0, -1.0, 1.0], dtype=np.float32), "totals"),
         ("totals", np.array([0.0, np.nan, 1.0], dtype=np.float32), "totals"),
-        ("totals", np.array([0.0, 1.0], dtype=np.float32), "one number more"),
+        ("totals", np.array([0.0, 1.0], dtype=np.float32), "one more number"),
     ],
 )
-def test_arrays_that_are_no_table_are_refused(name: str, value: NDArray[np.generic], says: str) -> None:
-    parts: dict[str, NDArray[np.generic]] = {
+def test_arrays_that_are_no_table_are_refused(name: str, value: NDArray[Any], says: str) -> None:
+    parts: dict[str, NDArray[Any]] = {
         "starts": np.array([0, 1, 1, 2]),
         "rows": np.array([1, 2], dtype=np.int32),
         "counts": np.array([0.5, 0.5], dtype=np.float32),
         "totals": np.array([1.0, 0.0, 2.0], dtype=np.float32),
     }
-    SuccessorTable(**parts)  # type: ignore[arg-type]
+    SuccessorTable(**parts)
     with pytest.raises(ValueError, match=says):
-        SuccessorTable(**{**parts, name: value})  # type: ignore[arg-type]
+        SuccessorTable(**{**parts, name: value})
