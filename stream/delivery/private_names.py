@@ -76,6 +76,10 @@ _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
         "self._key_deserializer = key_deserializer",
         "self._value_deserializer = value_deserializer",
     ),
+    MessageAccumulator: (
+        "self._batches[tp].popleft()",
+        "self._batches[tp].appendleft(batch)\n        self._pending_batches.remove(batch)",
+    ),
     BatchBuilder: (
         "self._builder.append(\n            self._relative_offset,\n            timestamp,\n            key=",
         "self._relative_offset += 1",

@@ -21,6 +21,7 @@ from stream.kafka.topics import MAX_PLAY_RECORD_BYTES
 
 if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
+    from aiokafka.producer.message_accumulator import MessageAccumulator
 
     from stream.settings import Settings
 
@@ -122,10 +123,22 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
     done, _ = await asyncio.wait([stopping], timeout=CLOSE_DEADLINE_S)
     if not done:
         # stop() waits for batches that cannot be delivered. Failing these batches lets it finish in the background.
-        producer._message_accumulator.fail_all(BrokerError("the producer was closed"))
+        _fail_all(producer._message_accumulator, BrokerError("the producer was closed"))
     if not done or stopping.cancelled() or stopping.exception() is not None:
         logger.debug("a producer did not stop cleanly: %r", stopping)
         await _close_connections(producer.client)
+
+
+def _fail_all(accumulator: MessageAccumulator, error: BrokerError) -> None:
+    """Fails every batch that is not delivered.
+
+    aiokafka removes a batch from its set of pending batches twice: when it queues the batch to be sent again, and when the batch
+    fails. The second removal raised a KeyError, whose traceback was in the log of a service that ended as it should. So every
+    queued batch counts as pending before it fails.
+    """
+    for queue in accumulator._batches.values():
+        accumulator._pending_batches.update(queue)
+    accumulator.fail_all(error)
 
 
 async def _close_connections(client: AIOKafkaClient) -> None:
