@@ -21,7 +21,6 @@ from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings
 from stream.trainer.event_log import EventLog
-from tests.rigs.broker_fixtures import ON_KAFKA
 from tests.rigs.fault_report import FaultRow
 from tests.rigs.trainer_rig import announcements, make_settings, send
 from tests.worlds.trainer_world import WalkingWorld
@@ -116,7 +115,6 @@ def test_every_step_kills_at_a_function_of_today() -> None:
             assert callable(resolve_name(function)), step
 
 
-@ON_KAFKA
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_killed_at_every_step_of_publishing_only_whole_bundles_are_announced(
@@ -148,7 +146,7 @@ def test_killed_at_every_step_of_publishing_only_whole_bundles_are_announced(
     assert log.num_plays() == num_plays
     logged = Counter(log.plays().column("event_id").to_pylist())
     fault_row(
-        "trainer killed at every step of publishing",
+        f"trainer killed at every step of publishing, {broker.engine}",
         kills=len(steps),
         bundles_announced=len(announced_bundles),
         plays=num_plays,

@@ -27,7 +27,6 @@ from stream.trainer.event_log import EventLog
 from stream.trainer.retrain_job import GateReason
 from stream.wire.codec import encode
 from stream.wire.routing import key_hash
-from tests.rigs.broker_fixtures import ON_KAFKA
 from tests.rigs.trainer_rig import (
     NUM_PARTITIONS,
     announcements,
@@ -68,7 +67,6 @@ def settings(broker: Broker, tmp_path: Path) -> Settings:
     return make_settings(broker, tmp_path)
 
 
-@ON_KAFKA
 @pytest.mark.slow
 def test_plays_become_a_first_bundle_and_then_a_better_one_with_rows_for_new_items(
     settings: Settings, tmp_path: Path
@@ -105,7 +103,6 @@ def test_plays_become_a_first_bundle_and_then_a_better_one_with_rows_for_new_ite
     asyncio.run(scenario())
 
 
-@ON_KAFKA
 @pytest.mark.slow
 def test_a_bad_model_is_refused_and_the_old_bundle_stays(settings: Settings) -> None:
     walk = WalkingWorld()
@@ -134,7 +131,6 @@ def test_a_bad_model_is_refused_and_the_old_bundle_stays(settings: Settings) -> 
     asyncio.run(scenario())
 
 
-@ON_KAFKA
 @pytest.mark.slow
 def test_a_catalogue_that_makes_an_intent_meaningless_gates_the_run_and_the_old_bundle_stays(
     settings: Settings, tmp_path: Path

@@ -46,9 +46,6 @@ def broker(request: pytest.FixtureRequest) -> Broker:
     return found
 
 
-#: For a test that trains again and again, which takes minutes, and for which the broker only carries messages.
-ON_KAFKA = pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
-
 RigMaker = Callable[..., Rig]
 
 
