@@ -57,7 +57,7 @@ _PRIVATE_NAMES: Mapping[type, tuple[str, ...]] = {
     Assignment: ("state_value",),
     TopicPartitionState: ("has_valid_position", "position"),
     StickyPartitionAssignor: ("on_generation_assignment",),
-    MessageAccumulator: ("fail_all",),
+    MessageAccumulator: ("fail_all", "reenqueue"),
     AIOKafkaClient: ("get_random_node", "coordinator_lookup"),
 }
 #: Names that a constructor sets or a method uses: they are searched for in the owner's source.
@@ -77,8 +77,8 @@ _USED_IN_SOURCE: Mapping[Callable[..., Any] | type, tuple[str, ...]] = {
         "self._value_deserializer = value_deserializer",
     ),
     MessageAccumulator: (
-        "self._batches[tp].popleft()",
         "self._batches[tp].appendleft(batch)\n        self._pending_batches.remove(batch)",
+        "self._pending_batches.add(batch)",
     ),
     BatchBuilder: (
         "self._builder.append(\n            self._relative_offset,\n            timestamp,\n            key=",

@@ -1,5 +1,6 @@
 """Kafka clients: the options that all consumers share, a consumer that reads a log from its beginning, a producer, and closing
-clients. Clients of a process that imports this leave no connection open where their start is cancelled.
+clients. Clients of a process that imports this leave no connection open where their start is cancelled, and its producers fail a
+batch that waits to be sent again without a KeyError.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from intentrec_core.errors import BrokerError
 from stream.kafka.cancelled_starts import close_cancelled_starts
 from stream.kafka.header_names import read_any_header_name
 from stream.kafka.known_nodes import wait_for_nodes
+from stream.kafka.requeued_batches import keep_requeued_batches
 from stream.kafka.topics import MAX_PLAY_RECORD_BYTES
 
 if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
-    from aiokafka.producer.message_accumulator import MessageAccumulator
 
     from stream.settings import Settings
 
 close_cancelled_starts()
+keep_requeued_batches()
 logger = logging.getLogger(__name__)
 
 #: How long a fetch waits for a record. At the end of a log, a reader waits this long once.
@@ -123,22 +125,10 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
     done, _ = await asyncio.wait([stopping], timeout=CLOSE_DEADLINE_S)
     if not done:
         # stop() waits for batches that cannot be delivered. Failing these batches lets it finish in the background.
-        _fail_all(producer._message_accumulator, BrokerError("the producer was closed"))
+        producer._message_accumulator.fail_all(BrokerError("the producer was closed"))
     if not done or stopping.cancelled() or stopping.exception() is not None:
         logger.debug("a producer did not stop cleanly: %r", stopping)
         await _close_connections(producer.client)
-
-
-def _fail_all(accumulator: MessageAccumulator, error: BrokerError) -> None:
-    """Fails every batch that is not delivered.
-
-    aiokafka removes a batch from its set of pending batches twice: when it queues the batch to be sent again, and when the batch
-    fails. The second removal raised a KeyError, whose traceback was in the log of a service that ended as it should. So every
-    queued batch counts as pending before it fails.
-    """
-    for queue in accumulator._batches.values():
-        accumulator._pending_batches.update(queue)
-    accumulator.fail_all(error)
 
 
 async def _close_connections(client: AIOKafkaClient) -> None:

@@ -115,9 +115,9 @@ SIGNALS = (
         ("tests/unit/stream/kafka/test_clients.py",),
     ),
     Mutant(
-        "a batch to be sent again fails with a KeyError when its producer is closed",
-        (Edit("stream/kafka/clients.py", "        accumulator._pending_batches.update(queue)\n", "        pass\n"),),
-        ("tests/unit/stream/kafka/test_clients.py",),
+        "a batch to be sent again fails with a KeyError",
+        (Edit("stream/kafka/requeued_batches.py", "    accumulator._pending_batches.add(batch)\n", ""),),
+        ("tests/unit/stream/kafka/test_requeued_batches.py",),
     ),
     Mutant(
         "closing a client waits for data that its broker does not take",

@@ -70,7 +70,7 @@ class ScriptedProducer:
         self._id, self._epoch = transactional_id, 0
         self._pending: list[asyncio.Future[None]] = []
         self.client = SimpleNamespace(cluster=self)
-        self._message_accumulator = SimpleNamespace(fail_all=lambda error: None, _batches={})
+        self._message_accumulator = SimpleNamespace(fail_all=lambda error: None)
 
     def partitions_for_topic(self, topic: str) -> set[int]:
         return set(range(self._broker.num_partitions))

@@ -6,11 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.cluster import ClusterMetadata
-from aiokafka.producer.message_accumulator import MessageAccumulator
 
-from intentrec_core.errors import BrokerError
 from stream.bundles import announcements
 from stream.bundles.announcements import AnnouncementFollower
 from stream.kafka import clients
@@ -54,7 +50,6 @@ def test_a_producer_that_stops_badly_is_disconnected(monkeypatch: pytest.MonkeyP
 
         def __init__(self) -> None:
             self._message_accumulator = self.client = self
-            self._batches: dict[object, object] = {}
 
         async def stop(self) -> None:
             if how == "hangs":
@@ -78,38 +73,6 @@ def test_a_producer_that_stops_badly_is_disconnected(monkeypatch: pytest.MonkeyP
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("queued", ["new", "to be sent again", "being sent"])
-def test_closing_a_producer_fails_its_batches_and_reports_nothing(monkeypatch: pytest.MonkeyPatch, queued: str) -> None:
-    async def scenario() -> None:
-        reported: list[str] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
-        accumulator = MessageAccumulator(ClusterMetadata(), 16_384, 0, 60)
-        partition = TopicPartition("plays", 0)
-        sent = await accumulator.add_message(partition, None, b"a play", timeout=1)
-        if queued != "new":
-            batch = accumulator._pop_batch(partition)
-            if queued == "to be sent again":
-                accumulator.reenqueue(batch)
-        stopping = asyncio.Event()
-
-        class Producer:
-            _message_accumulator, client = accumulator, Hanging()
-
-            async def stop(self) -> None:
-                stopping.set()
-                await accumulator.close()
-
-        await close_producer(Producer())
-        assert stopping.is_set()
-        with pytest.raises(BrokerError, match="the producer was closed"):
-            await sent
-        await asyncio.sleep(0)
-        assert reported == []
-
-    monkeypatch.setattr(clients, "CLOSE_DEADLINE_S", 0.01)
-    asyncio.run(scenario())
-
-
 class Hanging:
     """A client that does not come to connect."""
 
@@ -122,9 +85,6 @@ class Hanging:
 
     async def stop(self) -> None:
         self.stopped = True
-
-    async def close(self) -> None:
-        await self.stop()
 
 
 @pytest.mark.parametrize("of", ["a producer", "a consumer"])
