@@ -192,8 +192,8 @@ class Settings(BaseSettings):
     )
     kv_dtype: Literal["float32", "int8"] = Field(
         "float32",
-        description="type of cached keys and values on a CPU; int8: up to 3.5 times the members in the same pool_bytes "
-        "(by intentrec_engine_slots), and answers that differ a little; CUDA devices keep float16 and refuse int8",
+        description="type of cached keys and values on a CPU; int8: up to 3.5 times the members in the same pool_bytes, and "
+        "answers that differ a little; CUDA devices keep float16 and refuse int8",
     )
     num_recommendations: int = Field(10, ge=1, le=MAX_RECOMMENDATIONS, description="items in a recommendation")
     beta: float = Field(

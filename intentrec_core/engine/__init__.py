@@ -1,1 +1,1 @@
-"""Incremental inference: cache slots, the encoders for CPU and CUDA, the reference."""
+"""Incremental inference: which member has which part of the cache, the encoders for CPU and CUDA, the reference."""

@@ -5,9 +5,9 @@
                    values in place, which are kept in float16
 
 In float32 their outputs agree within the tolerance that :mod:`intentrec_core.engine.reference` is compared with. An
-encoder knows slots and plays. It does not know members, histories or time.
+encoder knows parts of its memory and plays. It does not know members, histories or time.
 
-Shapes: N slots; R new plays (rows), rows of one slot next to each other and oldest first; W width, S labels of all
+Shapes: R new plays (rows), rows of one context next to each other and oldest first; W width, S labels of all
 heads, M heads, P width of Z.
 """
 
@@ -39,17 +39,26 @@ class StepOutput(NamedTuple):
 
 
 class Encoder(Protocol):
-    """A model with its pool of slots. Not thread safe."""
+    """A model with its pool: ``num_slots`` slots of ``slot_units`` units, each with room for ``unit_plays`` plays. A slot has
+    room for a whole context. Not thread safe.
+    """
 
     num_slots: int
+    slot_units: int
+    unit_plays: int
 
-    def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
-        """Encodes new plays that follow those their slots hold, and caches their keys and values.
+    def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
+        """Encodes new plays that follow those their parts hold, and caches their keys and values.
 
         The returned arrays are valid until the next call, which may overwrite them.
 
-        Shapes: columns of B contexts with R new plays; slots i64[B], all different; wanted bool[R].
+        Shapes: columns of B contexts with R new plays; units i64[B], the first unit of each context's part
+        (:mod:`intentrec_core.engine.slots`), no two parts overlapping; wanted bool[R].
         """
+        ...
+
+    def move(self, from_unit: int, to_unit: int, num_units: int) -> None:
+        """Copies what ``num_units`` hold to others, which may overlap with them. Cost: their bytes, read and written once."""
         ...
 
 

@@ -9,7 +9,7 @@ The engine knows members, contexts and tensors. It does not know item names, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,7 +23,7 @@ from intentrec_core.engine.cuda.encoder import TorchEncoder
 from intentrec_core.engine.encoder import Encoder, StepOutput, no_output
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.engine.quantised import KvDtype
-from intentrec_core.engine.slots import NO_LABEL, Slot, SlotAllocator
+from intentrec_core.engine.slots import NO_LABEL, Part, SlotAllocator
 from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.kernels.context_rows import number_rows
@@ -39,7 +39,8 @@ class EncodeRequest:
 
     ``context`` are the packed plays held. ``anchor`` is the index of the first of them among all plays of the member.
     Plays before position ``first_changed`` are the same as in this member's last request. The engine itself notices
-    when the anchor has moved since, or when the context is older than the last one.
+    when the anchor has moved since, or when the context is older than the last one. ``num_coming``: plays that follow in later
+    requests and that the member's part of the pool is to have room for already.
     """
 
     member: MemberKey
@@ -47,6 +48,7 @@ class EncodeRequest:
     context: bytes
     first_changed: int
     num_outputs: int = 1
+    num_coming: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Encoded:
 
 @dataclass(slots=True)
 class EngineStats:
-    """Counts since the engine was made: requests with and without a reusable slot, positions encoded, and passes."""
+    """Counts since the engine was made: requests with and without reusable keys and values, positions encoded, and passes."""
 
     hits: int = 0
     misses: int = 0
@@ -77,12 +79,12 @@ class EngineStats:
 
 @dataclass(slots=True)
 class _EncodeJob:
-    """A request with the position it is encoded from, and its slot."""
+    """A request with the position it is encoded from, and its part of the pool."""
 
     request: EncodeRequest
     num_plays: int
     start: int
-    slot: Slot
+    part: Part
     num_new: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,10 +94,10 @@ class _EncodeJob:
 class IncrementalEngine:
     """Encodes plays of members with one set of weights, over a pool of cached keys and values.
 
-    ``make_encoder`` makes an encoder from the model and ``pool_bytes``, the memory limit of the members' slots. By
+    ``make_encoder`` makes an encoder from the model and ``pool_bytes``, the memory limit of the members' keys and values. By
     default the model's device decides, and ``kv_dtype`` is the type of cached keys and values. Not thread safe: one thread
-    owns an engine. A pool belongs to one engine and therefore to one version of the weights and one type: a slot is never
-    read with others than it was written with.
+    owns an engine. A pool belongs to one engine and therefore to one version of the weights and one type: what is cached
+    is never read with others than it was written with.
 
     Raises: ConfigError when the pool is too small for one member, or for int8 on another device than the CPU.
     """
@@ -118,37 +120,55 @@ class IncrementalEngine:
         self._make_encoder = make_encoder or encoder_on(model.device, kv_dtype)
         self._pool_bytes = pool_bytes
         self.encoder = self._new_encoder()
-        self._slots = SlotAllocator(self.encoder.num_slots)
+        self._slots = SlotAllocator(self.encoder.num_slots, self.encoder.slot_units)
         ends = (*model.domain.label_offsets[1:], None) if model.config.intent_stage else ()
         #: Of each head its labels among those of all heads side by side.
         self._heads = [slice(first, end) for first, end in zip(model.domain.label_offsets, ends, strict=False)]
 
     @property
     def num_evictions(self) -> int:
-        """Number of times a member's slot was given to another member."""
+        """Number of times a member lost its part of the pool to another member."""
         return self._slots.num_evictions
 
     @property
     def num_cached(self) -> int:
-        """Number of members that have a slot."""
+        """Number of members that have a part of the pool."""
         return len(self._slots)
 
     @property
     def num_slots(self) -> int:
-        """Number of members that the pool can hold."""
+        """Number of whole contexts that the pool can hold, and so of members that it holds in any case."""
         return self.encoder.num_slots
 
+    @property
+    def num_empty_slots(self) -> int:
+        """Number of slots in which no member has a part."""
+        return self._slots.num_empty_slots
+
+    @property
+    def num_units(self) -> int:
+        """Number of units of the pool, and so of members that it holds where each context fits into one."""
+        return self._slots.num_units
+
+    def units_for(self, num_plays: int) -> int:
+        """Number of units of the part that a context with so many plays takes."""
+        return self._slots.size_for(-(-num_plays // self.encoder.unit_plays))
+
+    def has_room(self, num_of_size: Mapping[int, int]) -> bool:
+        """Whether the pool can hold so many parts of each number of units."""
+        return self._slots.has_room(num_of_size)
+
     def caches(self, member: MemberKey) -> bool:
-        """Whether a member has a slot. Does not count as a use of the slot."""
+        """Whether a member has a part of the pool. Does not count as a use of it."""
         return member in self._slots
 
     def num_cached_plays(self, member: MemberKey, anchor: int) -> int:
-        """Number of plays cached for a member's context that begins at ``anchor``. Does not count as a use of the slot."""
-        slot = self._slots.peek(member)
-        return slot.length if slot is not None and slot.anchor == anchor else 0
+        """Number of plays cached for a member's context that begins at ``anchor``. Does not count as a use of its part."""
+        part = self._slots.peek(member)
+        return part.length if part is not None and part.anchor == anchor else 0
 
     def cached_members(self) -> list[MemberKey]:
-        """Members that have a slot, most recently active first."""
+        """Members that have a part of the pool, most recently active first."""
         return self._slots.members()
 
     def forget(self, member: MemberKey) -> None:
@@ -202,7 +222,7 @@ class IncrementalEngine:
             self.encoder = self._new_encoder()
         except ConfigError as error:  # another process has taken the device's memory: this one can no longer use it
             raise DeviceLost(f"the device {self.model.device} has no memory left: {error}") from error
-        self._slots = SlotAllocator(self.encoder.num_slots)
+        self._slots = SlotAllocator(self.encoder.num_slots, self.encoder.slot_units)
         self._slots.num_evictions = num_evictions
 
     def _encode(self, requests: Sequence[EncodeRequest]) -> Encoded:
@@ -211,10 +231,10 @@ class IncrementalEngine:
             raise ValueError("a member occurs twice in one call")
         passed: list[tuple[StepOutput, NDArray[np.int64]]] = []
         try:
-            for low in range(0, len(requests), self._slots.num_slots):
-                jobs = self._plan(requests[low : low + self._slots.num_slots])
+            for low in range(0, len(requests), self.num_slots):
+                jobs = self._plan(requests[low : low + self.num_slots])
                 passed += [self._run(group) for group in _passes(jobs)]
-        except BaseException:  # slots that are partly written must not be read
+        except BaseException:  # parts that are only partly written must not be read
             for member in members:
                 self.forget(member)
             raise
@@ -235,37 +255,43 @@ class IncrementalEngine:
         return StepOutput._make(map(np.concatenate, zip(*outputs, strict=True))), np.concatenate(previous)
 
     def _plan(self, requests: Sequence[EncodeRequest]) -> list[_EncodeJob]:
-        """Finds or allocates a slot for every request. Slots are looked up first, which marks them as used, so that none
-        of these is evicted here.
+        """Finds, allocates or enlarges the part of every request, of which there are no more than slots. All are looked up
+        together, so that none of these members is evicted here.
         """
-        found = [self._slots.find(request.member) for request in requests]
-        jobs = []
-        for request, slot in zip(requests, found, strict=True):
+        found = self._slots.look_up([request.member for request in requests])
+        jobs, unit_plays = [], self.encoder.unit_plays
+        for request, part in zip(requests, found, strict=True):
             num_plays, rest = divmod(len(request.context), self._layout.size)
             if rest or not 1 <= request.num_outputs <= num_plays:
                 raise ValueError(f"a context of {len(request.context)} bytes cannot give {request.num_outputs} outputs")
-            start = self._reusable(request, slot, num_plays)
-            if slot is None or start == 0:
+            start, num_units = (
+                self._reusable(request, part, num_plays),
+                -(-(num_plays + request.num_coming) // unit_plays),
+            )
+            if part is not None and start and part.num_units < num_units:
+                part, moved_from = self._slots.enlarge(request.member, num_units), part.first_unit
+                self.encoder.move(moved_from, part.first_unit, -(-start // unit_plays))
+            if part is None or start == 0:
                 self._slots.release(request.member)
-                slot = self._slots.allocate(request.member)
+                part = self._slots.allocate(request.member, num_units)
                 self.stats.misses += 1
             else:
                 self.stats.hits += 1
-            jobs.append(_EncodeJob(request, num_plays, start, slot))
+            jobs.append(_EncodeJob(request, num_plays, start, part))
         return jobs
 
-    def _reusable(self, request: EncodeRequest, slot: Slot | None, num_plays: int) -> int:
+    def _reusable(self, request: EncodeRequest, part: Part | None, num_plays: int) -> int:
         """Number of plays of the context that need no encoding: cached, unchanged, and without a wanted output."""
-        if slot is None or slot.anchor != request.anchor or not 0 < slot.length <= num_plays:
+        if part is None or part.anchor != request.anchor or not 0 < part.length <= num_plays:
             return 0
         size = self._layout.size
-        unchanged = min(slot.length, request.first_changed)
-        if unchanged == slot.length and request.context[(slot.length - 1) * size : slot.length * size] != slot.tail:
+        unchanged = min(part.length, request.first_changed)
+        if unchanged == part.length and request.context[(part.length - 1) * size : part.length * size] != part.tail:
             return 0
         start = min(unchanged, num_plays - request.num_outputs)
-        # The slot stores the primary intent of its last play only. For an earlier play, the play before it is encoded
+        # The part stores the primary intent of its last play only. For an earlier play, the play before it is encoded
         # again.
-        return start if start == slot.length else max(0, start - 1)
+        return start if start == part.length else max(0, start - 1)
 
     def _run(self, jobs: list[_EncodeJob]) -> tuple[StepOutput, NDArray[np.int64]]:
         """Encodes one pass; returns the outputs that are wanted, and the primary intent at the play before each."""
@@ -274,17 +300,17 @@ class IncrementalEngine:
         (first, _), (_, _, output_rows) = number_rows(columns.lengths, num_outputs)
         wanted = np.zeros(len(columns.item_row), dtype=bool)
         wanted[output_rows] = True
-        output = self.encoder.encode(columns, np.array([job.slot.index for job in jobs]), wanted)
-        # The previous primary intent comes from the previous play of the pass or, for the first one, from the slot.
+        output = self.encoder.encode(columns, np.array([job.part.first_unit for job in jobs]), wanted)
+        # The previous primary intent comes from the previous play of the pass or, for the first one, from the part.
         before = np.empty_like(output.primary)
         before[1:] = output.primary[:-1]
-        before[first] = [job.slot.primary if job.start else NO_LABEL for job in jobs]
+        before[first] = [job.part.primary if job.start else NO_LABEL for job in jobs]
         self.stats.positions += len(wanted)
         self.stats.passes += 1
         size, newest = self._layout.size, output.primary[first + columns.lengths - 1]
         for job, primary in zip(jobs, newest.tolist(), strict=True):
-            job.slot.anchor, job.slot.length, job.slot.primary = job.request.anchor, job.num_plays, primary
-            job.slot.tail = bytes(job.request.context[-size:])
+            job.part.anchor, job.part.length, job.part.primary = job.request.anchor, job.num_plays, primary
+            job.part.tail = bytes(job.request.context[-size:])
         return StepOutput._make([column.take(output_rows, axis=0) for column in output]), before[output_rows]
 
 

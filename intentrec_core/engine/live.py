@@ -141,8 +141,8 @@ class LiveUpdate:
 class LiveEncoder:
     """Holds members' histories and a cache of keys and values for one model; answers each play with intents.
 
-    ``cache_bytes`` bounds the memory for keys and values (width 64 and a context of 128 plays take some 200 kB a member). The
-    member who was active longest ago loses the cache first; that costs an encoding of the whole context at the next play, and
+    ``cache_bytes`` bounds the memory for keys and values (width 64 and a context of 128 plays take some 200 kB a member). Members
+    who were active longest ago lose the cache first; that costs an encoding of the whole context at the next play, and
     changes no answer. ``kv_dtype="int8"`` keeps them in little more than a quarter of the memory, on the CPU only; answers then
     differ a little. Histories are never dropped but by :meth:`forget`: at most 2n packed plays (some 30 bytes each) a member,
     with n the domain's window. Not thread safe.

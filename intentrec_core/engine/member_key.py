@@ -1,4 +1,4 @@
-"""The key of one member's state and cache slot."""
+"""The key of one member's state and of what is cached of it."""
 
 from __future__ import annotations
 

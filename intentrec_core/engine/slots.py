@@ -1,12 +1,28 @@
-"""Allocation of cache slots to members. This module holds no tensors.
+"""Which part of the cache's memory each member has. This module holds no tensors.
 
-A slot is derived state: losing one costs a prefill, never a wrong result.
+The memory is a row of slots, each with room for one whole context. A slot is cut into equal parts, so that a member with few
+plays takes a small part, and moves to a larger one as the context grows:
+
+    slot 0   ann                              one part: the whole slot
+    slot 1   bob            | cem             two
+    slot 2   dee | eli | – | fay | – | – …    many; a free one belongs to nobody
+
+A part has whole units, the smallest that an encoder keeps: a slot of seven can be one part, two of three units, three of two, or
+seven of one. What a member has lies in one piece, because keys and values that are scattered over the memory are read more slowly
+(decision 116).
+
+When nothing is free, one of two makes room: the least recently used member with a part of the wanted size, or all members of the
+least recently used slot, if each of them was used longer ago. With one size, that is the least recently used member. Members who
+were looked up together make room for nobody until the next look-up.
+
+A part is derived state: losing one costs a prefill, never a wrong result.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from intentrec_core.engine.member_key import MemberKey
 
@@ -14,26 +30,54 @@ NO_LABEL = -1
 
 
 @dataclass(slots=True)
-class Slot:
-    """The cached part of a member's context: ``length`` plays from ``anchor`` on; ``tail`` is the last of them.
+class Part:
+    """A member's part of the memory: ``num_units`` from ``first_unit`` on. It caches ``length`` plays from ``anchor`` on;
+    ``tail`` is the last of them. ``used``: how many uses of any part there had been at the latest of this one.
 
-    ``tail`` is the packed play itself. If the context no longer has this play at that place, the slot caches a
+    ``tail`` is the packed play itself. If the context no longer has this play at that place, the part caches a
     different past.
     """
 
-    index: int
+    first_unit: int
+    num_units: int
     anchor: int = 0
     length: int = 0
     tail: bytes = b""
     primary: int = NO_LABEL
+    used: int = 0
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A slot in use: the size of its parts, those that are free, and whose the others are."""
+
+    num_units: int
+    free: list[int]
+    members: set[MemberKey]
+
+
+def part_sizes(slot_units: int) -> list[int]:
+    """The sizes of a part where a slot is cut into one, two, three and more equal parts; in units, ascending."""
+    return sorted({slot_units // num_parts for num_parts in range(1, slot_units + 1)})
 
 
 class SlotAllocator:
-    """Assigns slots to members. When all are taken, the least recently used one is reassigned."""
+    """Assigns parts of slots to members. ``slot_units``: units of a slot; with one, every member has a whole slot."""
 
-    def __init__(self, num_slots: int) -> None:
-        self._held: OrderedDict[MemberKey, Slot] = OrderedDict()
-        self._free = list(range(num_slots - 1, -1, -1))
+    def __init__(self, num_slots: int, slot_units: int = 1) -> None:
+        self._slot_units, sizes = slot_units, part_sizes(slot_units)
+        #: By the units that are wanted.
+        self._size_for = [next(size for size in sizes if size >= units) for units in range(slot_units + 1)]
+        self._held: dict[MemberKey, Part] = {}
+        #: Members by the size of their part, the least recently used first; slots in use, the one first in which a part was used
+        #: longest ago.
+        self._by_size: dict[int, OrderedDict[MemberKey, Part]] = {size: OrderedDict() for size in sizes}
+        self._slots: OrderedDict[int, _Slot] = OrderedDict()
+        #: Slots with a free part, by the size of their parts; and slots that are not in use.
+        self._open: dict[int, dict[int, _Slot]] = {size: {} for size in sizes}
+        self._empty = list(range(num_slots - 1, -1, -1))
+        #: Uses of parts so far, and how many there were before the latest look-up.
+        self._uses = self._uses_before = 0
         self.num_slots = num_slots
         self.num_evictions = 0
 
@@ -41,37 +85,131 @@ class SlotAllocator:
         return len(self._held)
 
     def __contains__(self, member: MemberKey) -> bool:
-        """Whether a member has a slot. Does not count as a use."""
+        """Whether a member has a part. Does not count as a use."""
         return member in self._held
 
-    def find(self, member: MemberKey) -> Slot | None:
-        """A member's slot, marked as the most recently used; None if the member has none."""
-        slot = self._held.get(member)
-        if slot is not None:
-            self._held.move_to_end(member)
-        return slot
+    @property
+    def num_empty_slots(self) -> int:
+        """Slots in which no member has a part."""
+        return len(self._empty)
 
-    def peek(self, member: MemberKey) -> Slot | None:
-        """A member's slot. Does not count as a use."""
+    @property
+    def num_units(self) -> int:
+        """Units of all slots."""
+        return self.num_slots * self._slot_units
+
+    def size_for(self, num_units: int) -> int:
+        """The smallest size of a part with at least so many units."""
+        return self._size_for[num_units]
+
+    def has_room(self, num_of_size: Mapping[int, int]) -> bool:
+        """Whether so many parts of each size fit into all slots."""
+        parts_of_slot = ((num, self._slot_units // size) for size, num in num_of_size.items())
+        return sum(-(-num // num_parts) for num, num_parts in parts_of_slot) <= self.num_slots
+
+    def look_up(self, members: Iterable[MemberKey]) -> list[Part | None]:
+        """The parts of members who are needed together, None for one who has none. They are now the most recently used, and are
+        kept until the next look-up, as are parts that are given until then.
+
+        With no more members than slots there is room for all of them in any sizes.
+        """
+        self._uses_before = self._uses
+        found = []
+        for member in members:
+            part = self._held.get(member)
+            if part is not None:
+                self._use(member, part)
+            found.append(part)
+        return found
+
+    def peek(self, member: MemberKey) -> Part | None:
+        """A member's part. Does not count as a use."""
         return self._held.get(member)
 
-    def allocate(self, member: MemberKey) -> Slot:
-        """An empty slot for a member that has none. If no slot is free, the least recently used one is taken."""
-        if self._free:
-            slot = Slot(self._free.pop())
-        else:
-            _, evicted = self._held.popitem(last=False)
-            self.num_evictions += 1
-            slot = Slot(evicted.index)
-        self._held[member] = slot
-        return slot
+    def allocate(self, member: MemberKey, num_units: int = 1) -> Part:
+        """An empty part of at least ``num_units`` for a member that has none. Where nothing is free, others are evicted."""
+        size = self._size_for[num_units]
+        return self._give(member, Part(self._take(size), size))
+
+    def enlarge(self, member: MemberKey, num_units: int) -> Part:
+        """A part of at least ``num_units`` in place of a member's smaller one, with what that one says of the member.
+
+        It may lie over the smaller one. The memory of the smaller one is written to by nobody before another member gets it, so
+        that what it holds can be moved at once.
+        """
+        old, size = self._held[member], self._size_for[num_units]
+        self.release(member)
+        return self._give(member, replace(old, first_unit=self._take(size), num_units=size))
 
     def release(self, member: MemberKey) -> None:
-        """Frees a member's slot, if it has one."""
-        slot = self._held.pop(member, None)
-        if slot is not None:
-            self._free.append(slot.index)
+        """Frees a member's part, if it has one."""
+        part = self._held.pop(member, None)
+        if part is None:
+            return
+        del self._by_size[part.num_units][member]
+        number = part.first_unit // self._slot_units
+        slot = self._slots[number]
+        slot.members.remove(member)
+        if slot.members:
+            slot.free.append(part.first_unit)
+            self._open[part.num_units][number] = slot
+        else:
+            self._close(number)
 
     def members(self) -> list[MemberKey]:
-        """Members that have a slot, most recently used first."""
-        return list(reversed(self._held))
+        """Members that have a part, most recently used first."""
+        return sorted(self._held, key=lambda member: -self._held[member].used)
+
+    def _give(self, member: MemberKey, part: Part) -> Part:
+        """Notes that a part that was taken is a member's."""
+        self._held[member] = self._by_size[part.num_units][member] = part
+        self._slots[part.first_unit // self._slot_units].members.add(member)
+        self._use(member, part)
+        return part
+
+    def _use(self, member: MemberKey, part: Part) -> None:
+        self._uses += 1
+        part.used = self._uses
+        self._by_size[part.num_units].move_to_end(member)
+        self._slots.move_to_end(part.first_unit // self._slot_units)
+
+    def _take(self, size: int) -> int:
+        """The first unit of a part of this size that belongs to nobody."""
+        if not self._open[size] and not self._empty:
+            self._evict(size)
+        if not self._open[size]:
+            number = self._empty.pop()
+            first = number * self._slot_units
+            num_parts = self._slot_units // size
+            free = [first + nth * size for nth in range(num_parts - 1, -1, -1)]
+            self._open[size][number] = self._slots[number] = _Slot(size, free, set())
+        number, slot = next(iter(self._open[size].items()))
+        first_unit = slot.free.pop()
+        if not slot.free:
+            del self._open[size][number]
+        return first_unit
+
+    def _evict(self, size: int) -> None:
+        """Makes room for a part of this size."""
+        evicted, used = self._least_recently_used_slot()
+        if self._by_size[size]:
+            oldest, part = next(iter(self._by_size[size].items()))
+            if part.used <= used:
+                evicted = [oldest]
+        for member in evicted:
+            self.release(member)
+        self.num_evictions += len(evicted)
+
+    def _least_recently_used_slot(self) -> tuple[list[MemberKey], int]:
+        """The members of the first slot in which none has to be kept, and the latest use of one of them."""
+        for slot in self._slots.values():
+            used = max(self._held[member].used for member in slot.members)
+            if used <= self._uses_before:
+                return list(slot.members), used
+        raise AssertionError("more members were looked up together than there are slots")
+
+    def _close(self, number: int) -> None:
+        """A slot in which no member has a part any more can be cut anew."""
+        slot = self._slots.pop(number)
+        self._open[slot.num_units].pop(number, None)
+        self._empty.append(number)

@@ -38,9 +38,9 @@ def number_rows(num_plays: Any, num_rows: Any) -> Any:
 
 
 @compiled
-def spread(slots: Any, starts: Any, lengths: Any) -> Any:
-    """The slot of each new play and its place there: ``lengths`` i64[C] plays of each context, from its play ``starts`` i64[C]
-    on, in the slots i64[C]. Shape: i64[2, N].
+def spread(units: Any, starts: Any, lengths: Any) -> Any:
+    """The first unit of each new play's context and the play's place there: ``lengths`` i64[C] plays of each context, from its
+    play ``starts`` i64[C] on, in the parts that begin at ``units`` i64[C]. Shape: i64[2, N].
     """
     num = 0
     for context in range(len(lengths)):
@@ -48,7 +48,7 @@ def spread(slots: Any, starts: Any, lengths: Any) -> Any:
     spread_out, row = np.empty((2, num), dtype=np.int64), 0
     for context in range(len(lengths)):
         for nth in range(lengths[context]):
-            spread_out[0, row], spread_out[1, row] = slots[context], starts[context] + nth
+            spread_out[0, row], spread_out[1, row] = units[context], starts[context] + nth
             row += 1
     return spread_out
 

@@ -34,7 +34,7 @@ def _scale(x: Any) -> Any:
 def quantise(x: Any, scales_HC: Any, place: int) -> None:
     """Replaces a vector by its codes, as whole numbers in float32, and stores the scale of each head at ``place``.
 
-    The code of a number that is not finite is any; the scale says so. Shapes: x f32[W], scales f32[H, C].
+    The code of a number that is not finite is any; the scale says so. Shapes: x f32[W], scales f32[H, ≥ C].
     """
     depth = x.shape[0] // scales_HC.shape[0]
     for head in range(scales_HC.shape[0]):

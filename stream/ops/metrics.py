@@ -307,13 +307,17 @@ class Metrics:
             "engine_lookups_total", "Lookups of a member in the cache of keys and values", result=Lookup
         )
         self.engine_evictions = create.counter(
-            "engine_evictions_total", "Members evicted from the cache to free a slot for another member"
+            "engine_evictions_total", "Members evicted from the cache to make room for another member"
         )
         self.engine_positions = create.counter(
             "engine_positions_total", "Plays encoded, including plays that were encoded before"
         )
-        self.engine_slots = create.gauge("engine_slots", "Members that fit into the cache")
-        self.engine_slots_used = create.gauge("engine_slots_used", "Members cached by the engine of the serving bundle")
+        self.engine_slots = create.gauge("engine_slots", "Whole contexts that fit into the cache of the serving bundle")
+        self.engine_slots_used = create.gauge(
+            "engine_slots_used",
+            "Slots of that cache in use: each by one member, or by several whose contexts are shorter",
+        )
+        self.engine_members = create.gauge("engine_members", "Members in that cache")
 
     def _create_bundles(self, create: _Factory) -> None:
         self.bundle_info = create.gauge("bundle_info", "1 for the version of the serving bundle", "bundle")

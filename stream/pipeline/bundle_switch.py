@@ -53,7 +53,7 @@ class BundleSwitch:
         self._looked_up: ShownItems | None = None
         self._looked_up_counts: BundleCounts | None = None
         self._config, self._layout, self._metrics, self._history_of = config, layout, metrics, history_of
-        self._stale = StaleMembers(max(serving.engine.num_slots, 1024))
+        self._stale = StaleMembers(max(serving.engine.num_units, 1024))
         self._migration: MemberMigration | None = None
         self.previous: Serving | None = None
         items, counts = self._items_of(serving), self._counts_of(serving)

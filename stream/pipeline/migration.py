@@ -10,7 +10,7 @@ its plays, and a micro-batch waits for one chunk at most.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -55,12 +55,15 @@ class MemberMigration:
         self._layout, self._history_of = layout, history_of
         self._chunk = CHUNK_ON_CPU if coming.engine.model.device.type == "cpu" else CHUNK
         self._queue = deque(old.engine.cached_members())
+        #: How many members who have moved have a part of each size in the coming engine's memory.
+        self._num_of_size: Counter[int] = Counter()
+        self._is_full = False
         self._partly_encoded: MemberKey | None = None
         self._bad: set[MemberKey] = set()
 
     @property
     def num_slots(self) -> int:
-        """Members whom either engine can cache."""
+        """Members whom either engine can cache, whatever their contexts hold."""
         return min(self.old.engine.num_slots, self.coming.engine.num_slots)
 
     def caches(self, member: MemberKey) -> bool:
@@ -88,11 +91,12 @@ class MemberMigration:
                 self.coming.engine.forget(member)
             elif is_complete:
                 self.members.add(member)
+                self._num_of_size[self.coming.engine.units_for(len(request.context) // self._layout.size)] += 1
             else:
                 self._partly_encoded = member
                 self._queue.appendleft(member)
         self.coming.leave_uncounted()
-        if len(self.members) >= self.num_slots:
+        if self._is_full:
             self._queue.clear()
         elif not self._queue:  # members who became active meanwhile
             cached = self.old.engine.cached_members()
@@ -103,9 +107,9 @@ class MemberMigration:
     def _next_chunk(self) -> tuple[list[EncodeRequest], list[bool]]:
         """What is encoded next, and which of these requests completes its member."""
         requests, are_complete = list[EncodeRequest](), list[bool]()
-        capacity = self._chunk
+        capacity, num_of_size, engine = self._chunk, self._num_of_size.copy(), self.coming.engine
         for _ in range(len(self._queue)):
-            if capacity <= 0 or len(self.members) + len(requests) >= self.num_slots:
+            if capacity <= 0 or self._is_full:
                 break
             member = self._queue.popleft()
             history = self._history_of(member)
@@ -113,15 +117,19 @@ class MemberMigration:
                 continue
             anchor, num_plays = history.anchor(self._layout), history.num_events(self._layout)
             # The engine detects an inserted play by itself: the last cached play has moved.
-            num_known = min(self.coming.engine.num_cached_plays(member, anchor), num_plays)
+            num_known = min(engine.num_cached_plays(member, anchor), num_plays)
             if member == self._partly_encoded:
                 self._partly_encoded = None
                 if not num_known:  # its anchor moved meanwhile: a member who plays that much must not delay the others
                     self._queue.append(member)
                     continue
+            num_of_size[engine.units_for(num_plays)] += 1
+            if not engine.has_room(num_of_size):
+                self._is_full = True
+                break
             num = min(num_plays, num_known + capacity)
             context = history.events[: num * self._layout.size]
-            requests.append(EncodeRequest(member, anchor, context, num_known))
+            requests.append(EncodeRequest(member, anchor, context, num_known, num_coming=num_plays - num))
             are_complete.append(num == num_plays)
             capacity -= max(1, num - num_known)
         return requests, are_complete

@@ -42,7 +42,7 @@ class SlotCache(Protocol):
 
     @property
     def num_slots(self) -> int:
-        """Members who can be cached."""
+        """Members who can be cached whatever their contexts hold; where they are short, more can be."""
         ...
 
     def caches(self, member: MemberKey) -> bool:
@@ -121,7 +121,7 @@ class PrefillQueue:
 
     def _positions(self, waves: Sequence[Sequence[ContextRun]], cache: SlotCache) -> dict[MemberKey, int]:
         """Positions to encode, for each member who is queued already or needs much more than its new plays."""
-        # Other members play meanwhile: where the queue needs more than half of the slots, a queued member can lose its slot
+        # Other members play meanwhile: where the queue needs more than half of the slots, a queued member can lose its place
         # before its turn.
         all_stay = 2 * len(self._waiting) <= cache.num_slots
         positions: Counter[MemberKey] = Counter()

@@ -96,7 +96,7 @@ class Responder:
         before: Responder | None = None,
     ) -> None:
         self._config, self._metrics = config, metrics
-        self._watched = WatchedCache(layout, serving.vocabulary, max(serving.engine.num_slots, 1024))
+        self._watched = WatchedCache(layout, serving.vocabulary, max(serving.engine.num_units, 1024))
         self._probe: IndexProbe = IndexProbe(metrics.index_recall) if before is None else before._probe
         self._retrieval = Retrieval(
             serving,

@@ -1,11 +1,11 @@
 """Cost of a play in the engine, next to recomputing the window and to reading its keys and values once.
 
-    python -m tests.bench engine [--only speedup|bandwidth|hits|small|kv|lists] [--compare]
+    python -m tests.bench engine [--only speedup|bandwidth|hits|small|kv|lists|members] [--compare]
 
 No broker, no index: contexts in, intents and item vectors out, features included. Members cycle through all places of their
 window, so that every anchor move is paid for. Baseline (a) has it easier: its contexts all have one length, and nothing to pad.
 Part kv has heads that share keys and values, and int8, beside float32 with all heads; part lists trains on MovieLens-100K to see
-what int8 changes of the answers.
+what int8 changes of the answers; part members plays a simulated world in a pool that is too small for all of its members.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.cpu.encoder import member_bytes
 from intentrec_core.engine.engine import IncrementalEngine
 from intentrec_core.engine.quantised import KvDtype
 from tests.bench.baselines.recompute import WindowRecompute
@@ -25,18 +25,19 @@ from tests.bench.engine_world import CONFIG, EngineWorld, Member
 from tests.bench.harness import BenchOptions, Figures, Timing, in_turns
 from tests.bench.kv_lists import lists
 from tests.bench.memory_bandwidth import read_bytes_per_s
+from tests.bench.pool_members import members
 
 NUM_MEMBERS = 64
 #: Contexts of 171 to 340 plays: 256 in the mean.
 WINDOW_256 = 170
 SHORT, LONG = 32, 512
-PARTS = ("speedup", "bandwidth", "hits", "small", "kv", "lists")
+PARTS = ("speedup", "bandwidth", "hits", "small", "kv", "lists", "members")
 
 
 def measure(options: BenchOptions) -> Figures:
     """See the module."""
     figures: Figures = {"members": NUM_MEMBERS, "threads": torch.get_num_threads(), "width": 128, "layers": "2 + 2"}
-    for part in (speedup, bandwidth, hits, small, kv, lists):
+    for part in (speedup, bandwidth, hits, small, kv, lists, members):
         if options.wants(part.__name__):
             figures.update(part(options.quick))
     return figures
@@ -223,10 +224,10 @@ def kv(quick: bool) -> Figures:
 
 
 def kv_bytes() -> Figures:
-    """Bytes of a member: a slot, with keys, values, scales and times."""
+    """Bytes of a member's part of a slot, with keys, values, scales and times, where contexts may hold 512 plays."""
     figures: Figures = {}
     for plays in (30, 256, 512):
-        sizes = {case: slot_bytes(case.world(plays // 2).model, case.dtype) for case in KV_CASES}
+        sizes = {case: member_bytes(case.world(256).model, plays, case.dtype) for case in KV_CASES}
         plain = sizes[KV_CASES[0]]
         for case, size in sizes.items():
             print(

@@ -34,6 +34,7 @@ INSTRUMENTS = {
     "data_drift_ratio": "gauge field",
     "engine_evictions": "counter",
     "engine_lookups": "counter result",
+    "engine_members": "gauge",
     "engine_positions": "counter",
     "engine_slots": "gauge",
     "engine_slots_used": "gauge",

@@ -30,6 +30,7 @@ from tests.mutants.score import SCORE
 from tests.mutants.shared_heads import SHARED_HEADS
 from tests.mutants.signals import SIGNALS
 from tests.mutants.sizes import SIZES_OF_OUTPUTS
+from tests.mutants.slots import SLOT_PARTS
 from tests.mutants.state import STATE
 from tests.mutants.successors import SUCCESSORS
 from tests.mutants.times import TIMES_AND_NULLS
@@ -51,6 +52,7 @@ MUTANTS = (
     *DEVICE,
     *QUANTISED,
     *SHARED_HEADS,
+    *SLOT_PARTS,
     *MIGRATION,
     *DATA,
     *FEATURES,

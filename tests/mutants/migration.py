@@ -28,7 +28,7 @@ MIGRATION = (
     ),
     Mutant(
         "migration: more members moved than can be cached",
-        (Edit(MODULE, " or len(self.members) + len(requests) >= self.num_slots:", ":"),),
+        (Edit(MODULE, "            if not engine.has_room(num_of_size):\n", "            if False:\n"),),
         (TEST_MIGRATION,),
     ),
     Mutant(
@@ -115,12 +115,12 @@ MIGRATION = (
     ),
     Mutant(
         "migration: a late play within the encoded context not noticed",
-        (Edit("intentrec_core/engine/engine.py", "* size] != slot.tail:", "* size] == b'':"),),
+        (Edit("intentrec_core/engine/engine.py", "* size] != part.tail:", "* size] == b'':"),),
         (TEST_MIGRATION,),
     ),
     Mutant(
         "migration: a rollback encodes every member again",
-        (Edit(MODULE, "min(self.coming.engine.num_cached_plays(member, anchor), num_plays)", "0"),),
+        (Edit(MODULE, "min(engine.num_cached_plays(member, anchor), num_plays)", "0"),),
         (TEST_MIGRATION,),
     ),
     Mutant(

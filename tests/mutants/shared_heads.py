@@ -62,8 +62,8 @@ SHARED_HEADS = (
     shared(
         "keys are scaled as those of the first shared head",
         CPU,
-        "multiply(row, k_scales_KC[head // num_sharing, first:end])",
-        "multiply(row, k_scales_KC[0, first:end])",
+        "multiply(row, k_scales_KP[head // num_sharing, at + first : at + end])",
+        "multiply(row, k_scales_KP[0, at + first : at + end])",
         TEST_ONE_BY_ONE,
         TEST_CACHE,
     ),
@@ -91,8 +91,8 @@ SHARED_HEADS = (
     shared(
         "a slot is accounted for as if heads shared nothing",
         ENCODER,
-        "GROUP + context_size) * config.cached_width\n",
-        "GROUP + context_size) * config.width\n",
+        "2 * config.cached_width * np.dtype",
+        "2 * config.width * np.dtype",
         TEST_CACHE,
     ),
     shared(

@@ -171,8 +171,8 @@ STATE = (
         ("tests/unit/stream/pipeline/test_migration.py",),
     ),
     Mutant(
-        "a slot of before the anchor moved read",
-        (Edit(ENGINE, "slot.anchor != request.anchor or ", ""),),
+        "what was cached before the anchor moved read",
+        (Edit(ENGINE, "part.anchor != request.anchor or ", ""),),
         (TEST_PARITY,),
     ),
     Mutant(
@@ -180,11 +180,11 @@ STATE = (
         (
             Edit(
                 ENGINE,
-                "        unchanged = min(slot.length, request.first_changed)\n",
-                "        unchanged = min(slot.length, num_plays - request.num_outputs)\n",
+                "        unchanged = min(part.length, request.first_changed)\n",
+                "        unchanged = min(part.length, num_plays - request.num_outputs)\n",
             ),
             # Each of the two alone is enough to notice it.
-            Edit(ENGINE, "* size] != slot.tail:", "* size] == b'':"),
+            Edit(ENGINE, "* size] != part.tail:", "* size] == b'':"),
         ),
         (TEST_PARITY,),
     ),

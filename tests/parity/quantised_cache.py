@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intentrec_core.engine.cpu.decode_attention import GROUP
-from intentrec_core.engine.cpu.encoder import CpuEncoder
+from intentrec_core.engine.cpu.encoder import CpuEncoder, units_of
 from intentrec_core.engine.encoder import StepOutput
 from intentrec_core.engine.quantised import KvDtype, quantised
 from intentrec_core.features.columns import Columns
@@ -32,7 +32,7 @@ SCALE_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class CachedCodes:
-    """Keys and values of one slot. Shapes: codes f32[L, T, K, D], scales f32[L, T, K, 1]."""
+    """Keys and values of one context. Shapes: codes f32[L, T, K, D], scales f32[L, T, K, 1]."""
 
     k: NDArray[np.float32]
     v: NDArray[np.float32]
@@ -44,33 +44,30 @@ class CachedCodes:
         return CachedCodes(*(part[:, :num_plays] for part in (self.k, self.v, self.k_scales, self.v_scales)))
 
 
-def cached_codes(encoder: CpuEncoder, slot: int, num_plays: int) -> CachedCodes:
-    """A copy of what a slot holds of its first plays."""
+def cached_codes(encoder: CpuEncoder, unit: int, num_plays: int) -> CachedCodes:
+    """A copy of what the part that begins at a unit holds of its first plays."""
     cache, layers = encoder._cache, len(encoder._cache.k)
-    heads = cache.k_scales.shape[2]
-    k = cache.k[:, slot].transpose(0, 1, 3, 2).reshape(layers, -1, cache.v.shape[-1])
+    heads, plays = cache.k_scales.shape[1], slice(unit * GROUP, unit * GROUP + num_plays)
+    k = cache.k[:, unit : unit + units_of(num_plays)].transpose(0, 1, 3, 2).reshape(layers, -1, cache.v.shape[-1])
     codes = [
-        part[:, :num_plays].astype(np.float32).reshape(layers, num_plays, heads, -1) for part in (k, cache.v[:, slot])
+        part.astype(np.float32).reshape(layers, num_plays, heads, -1) for part in (k[:, :num_plays], cache.v[:, plays])
     ]
-    scales = [
-        part[:, slot, :, :num_plays].transpose(0, 2, 1)[..., None].copy() for part in (cache.k_scales, cache.v_scales)
-    ]
-    assert k.shape[1] % GROUP == 0
+    scales = [part[:, :, plays].transpose(0, 2, 1)[..., None].copy() for part in (cache.k_scales, cache.v_scales)]
     return CachedCodes(*codes, *scales)
 
 
 class RecordingEncoder(CpuEncoder):
-    """An int8 encoder that keeps a copy of each slot after each call, in the order of the contexts it was given."""
+    """An int8 encoder that keeps a copy of each context's part after each call, in the order of the contexts it was given."""
 
     def __init__(self, model: IntentRec, pool_bytes: int) -> None:
         self.recorded: list[CachedCodes] = []
         super().__init__(model, pool_bytes, KvDtype.INT8)
         self.recorded.clear()
 
-    def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
-        out = super().encode(columns, slots, wanted)
+    def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
+        out = super().encode(columns, units, wanted)
         ends = (columns.starts + columns.lengths).tolist()
-        self.recorded += [cached_codes(self, slot, end) for slot, end in zip(slots.tolist(), ends, strict=True)]
+        self.recorded += [cached_codes(self, unit, end) for unit, end in zip(units.tolist(), ends, strict=True)]
         return out
 
 

@@ -54,9 +54,9 @@ def columns(world: EngineWorld, starts: list[int]) -> Columns:
 
 def encode(encoder: Encoder, given: Columns, *, wanted: np.ndarray | None = None) -> StepOutput:
     everything = np.ones(len(given.item_row), dtype=bool)
-    slots = np.arange(len(given.lengths))[::-1].copy()
+    units = np.arange(len(given.lengths))[::-1] * encoder.slot_units
     with torch.inference_mode():
-        return encoder.encode(given, slots, everything if wanted is None else wanted)
+        return encoder.encode(given, units, everything if wanted is None else wanted)
 
 
 def assert_close(actual: StepOutput, expected: StepOutput, rows: np.ndarray | slice = slice(None)) -> None:
@@ -112,12 +112,10 @@ def test_plays_appended_to_what_is_cached_equal_the_whole(of_heads: EngineWorld,
     before = np.concatenate([head + np.arange(cut) for head, cut in zip(heads, cuts, strict=True)])
     behind = np.setdiff1d(np.arange(len(whole.item_row)), before)
     with torch.inference_mode():
-        lengths = np.array(cuts)
-        encoder.encode(
-            part(whole, before, lengths, 0 * lengths)[0], np.arange(8)[lengths > 0], np.ones(len(before), bool)
-        )
+        lengths, units = np.array(cuts), np.arange(8) * encoder.slot_units
+        encoder.encode(part(whole, before, lengths, 0 * lengths)[0], units[lengths > 0], np.ones(len(before), bool))
         given, _ = part(whole, behind, whole.lengths - lengths, lengths)
-        got = encoder.encode(given, np.arange(8), np.ones(len(behind), dtype=bool))
+        got = encoder.encode(given, units, np.ones(len(behind), dtype=bool))
     assert_close(got, StepOutput(*(array[behind] for array in expected)))
 
 

@@ -59,7 +59,7 @@ def played(request: pytest.FixtureRequest, world: EngineWorld) -> tuple[StepOutp
         of = [nth for nth, count in enumerate(COUNTS) if count > start]
         given = world.features.columns([contexts[nth][: (start + steps) * size] for nth in of], [start] * len(of))
         with torch.inference_mode():
-            output = encoder.encode(given, np.array(of), np.ones(len(given.item_row), dtype=bool))
+            output = encoder.encode(given, np.array(of) * encoder.slot_units, np.ones(len(given.item_row), dtype=bool))
         for nth, end in zip(of, np.cumsum(given.lengths).tolist(), strict=True):
             last[nth] = StepOutput(*(part[end - 1 : end].copy() for part in output))
     return StepOutput(*(np.concatenate(parts) for parts in zip(*last, strict=True))), encoder, contexts
@@ -86,7 +86,7 @@ def test_every_play_equals_a_recomputation_over_the_same_codes(
 ) -> None:
     output, encoder, contexts = played
     found = [
-        check(world, output, nth, context, cached_codes(encoder, nth, COUNTS[nth]))
+        check(world, output, nth, context, cached_codes(encoder, nth * encoder.slot_units, COUNTS[nth]))
         for nth, context in enumerate(contexts)
     ]
     assert sum(f.num_places for f in found) == 5 * 2 * world.config.cached_width * sum(COUNTS)
@@ -100,7 +100,7 @@ def test_codes_of_a_full_recomputation_differ_by_one_in_few_places(
     _, encoder, contexts = played
     found = Differences()
     for nth, context in enumerate(contexts):
-        codes = cached_codes(encoder, nth, COUNTS[nth])
+        codes = cached_codes(encoder, nth * encoder.slot_units, COUNTS[nth])
         recompute(world.model, world.features, [context], attend_to(BesideTheCache, codes, found))
     assert found.largest <= 1
     assert found.share < FLIPPED
@@ -132,9 +132,9 @@ def test_one_play_in_the_wrong_place_is_no_flipped_quantum(
 ) -> None:
     output, encoder, contexts = played
     nth, other = COUNTS.index(99), COUNTS.index(77)
-    codes = cached_codes(encoder, nth, COUNTS[nth])
+    codes = cached_codes(encoder, nth * encoder.slot_units, COUNTS[nth])
     check(world, output, nth, contexts[nth], codes)
-    wrong = mistake(codes, cached_codes(encoder, other, COUNTS[other]))
+    wrong = mistake(codes, cached_codes(encoder, other * encoder.slot_units, COUNTS[other]))
     with pytest.raises(AssertionError):
         check(world, output, nth, contexts[nth], wrong)
 
@@ -145,7 +145,11 @@ def test_what_is_said_differs_little_from_float32(world: EngineWorld) -> None:
     for kv_dtype in KvDtype:
         encoder = CpuEncoder(world.model, 1 << 26, kv_dtype)
         with torch.inference_mode():
-            outputs.append(encoder.encode(given, np.arange(len(COUNTS)), np.ones(len(given.item_row), dtype=bool)))
+            outputs.append(
+                encoder.encode(
+                    given, np.arange(len(COUNTS)) * encoder.slot_units, np.ones(len(given.item_row), dtype=bool)
+                )
+            )
     plain, quantised = outputs
     for got, want, bound in zip(quantised[:2], plain[:2], (ITEM_BOUND, PROBABILITY_BOUND), strict=True):
         assert 0 < np.abs(got - want).max() <= bound
@@ -169,9 +173,9 @@ def test_the_same_memory_holds_three_and_a_half_times_the_members(world: EngineW
     """Of 32 numbers in a head: 128 bytes in float32; 32 and a scale, 36 bytes, in int8. A time takes 6 bytes in both."""
     heads = world.config.num_cached_heads
     sizes = {kv_dtype: slot_bytes(world.model, kv_dtype) for kv_dtype in KvDtype}
-    plays, rounded_up = 100, 128  # keys are stored in groups of 32 plays
-    assert sizes[KvDtype.FLOAT32] == 5 * heads * (plays + rounded_up) * 32 * 4 + plays * 6
-    assert sizes[KvDtype.INT8] == 5 * heads * ((plays + rounded_up) * 32 + 2 * plays * 4) + plays * 6
+    plays = 128  # 100, in groups of 32
+    assert sizes[KvDtype.FLOAT32] == plays * (5 * heads * 2 * 32 * 4 + 6)
+    assert sizes[KvDtype.INT8] == plays * (5 * heads * 2 * (32 + 4) + 6)
     budget = 64 * sizes[KvDtype.FLOAT32]
     held = {kv_dtype: CpuEncoder(world.model, budget, kv_dtype).num_slots for kv_dtype in KvDtype}
     assert held == {KvDtype.FLOAT32: 64, KvDtype.INT8: budget // sizes[KvDtype.INT8]}

@@ -42,13 +42,17 @@ class FaultyEncoder:
         spoils: Collection[int] = (),
         error: Callable[[], Exception] = out_of_range,
     ) -> None:
-        self.num_slots, self.encoder = encoder.num_slots, encoder
+        self.encoder = encoder
+        self.num_slots, self.slot_units, self.unit_plays = encoder.num_slots, encoder.slot_units, encoder.unit_plays
         self._raises, self._spoils, self._error = raises, list(spoils), error
 
-    def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
-        if self._raises(columns.item_row, len(slots)):
+    def move(self, from_unit: int, to_unit: int, num_units: int) -> None:
+        self.encoder.move(from_unit, to_unit, num_units)
+
+    def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
+        if self._raises(columns.item_row, len(units)):
             raise self._error()
-        output = self.encoder.encode(columns, slots, wanted)
+        output = self.encoder.encode(columns, units, wanted)
         low = 0
         for length in columns.lengths.tolist():
             bad = np.isin(columns.item_row[low : low + length], self._spoils).cumsum() > 0  # attention is causal

@@ -29,17 +29,17 @@ _HIGH_MS = 2.0**32
 
 
 class BlockRows(NamedTuple):
-    """New plays. ``place`` is a play's position in its slot's context. ``wanted`` marks the plays whose item vector is
-    used.
+    """New plays. ``unit`` is the first group of a play's part of the pool, and ``place`` its position in the part's context.
+    ``wanted`` marks the plays whose item vector is used.
 
-    Shapes: item_row, slot, place i64[R]; codes i64[R, Fd]; ts_s f64[R]; gap_s f32[R]; wanted bool[R].
+    Shapes: item_row, unit, place i64[R]; codes i64[R, Fd]; ts_s f64[R]; gap_s f32[R]; wanted bool[R].
     """
 
     item_row: NDArray[np.int64]
     codes: NDArray[np.int64]
     ts_s: NDArray[np.float64]
     gap_s: NDArray[np.float32]
-    slot: NDArray[np.int64]
+    unit: NDArray[np.int64]
     place: NDArray[np.int64]
     wanted: NDArray[np.bool_]
 
@@ -48,9 +48,11 @@ class KvCache(NamedTuple):
     """Keys, values and times of cached plays. A time is in whole milliseconds: ``time_high`` · 2³² + ``time_low``.
     ``log_place`` is log1p of C − 1, …, 1, 0.
 
-    Shapes: k f32 or i8[L + 1, N, G, U, GROUP] (see :mod:`intentrec_core.engine.cpu.decode_attention`), v f32 or
-    i8[L + 1, N, C, U]; scales of keys and of values f32[L + 1, N, K, C], or f32[L + 1, N, 0, 0] where they are float32;
-    time_high i16[N, C], time_low u32[N, C]; log_place f32[C].
+    A context has groups of GROUP plays that lie next to each other, from its first unit on: a unit is a group.
+
+    Shapes, of N groups with P = N · GROUP plays: k f32 or i8[L + 1, N, U, GROUP] (see
+    :mod:`intentrec_core.engine.cpu.decode_attention`), v f32 or i8[L + 1, P, U]; scales of keys and of values
+    f32[L + 1, K, P], or f32[L + 1, 0, 0] where they are float32; time_high i16[P], time_low u32[P]; log_place f32[C].
     """
 
     k: NDArray[np.float32] | NDArray[np.int8]
@@ -93,7 +95,8 @@ class Scratch(NamedTuple):
 def make_scratch(weights: StepWeights, cache: KvCache) -> Scratch:
     """Work memory for one thread."""
     num_heads, width = weights.short_slopes.shape[1], weights.short_out.shape[0]
-    context_size, num_groups = cache.v.shape[2], cache.k.shape[2]
+    context_size = len(cache.log_place)
+    num_groups = -(-context_size // GROUP)
     intents, mixed = weights.heads.project_bias.shape
 
     return Scratch(
@@ -154,7 +157,7 @@ def _multi_fields(item: int, labels: Any, multi: Any, multi_first: Any, to: Any,
 
 @compiled
 def store_time(at_s: float, high: Any, low: Any, place: int) -> None:
-    """Stores the time of the play at ``place`` of a slot, to a millisecond. Shapes: i16[C], u32[C]."""
+    """Stores the time of the play at ``place`` of a part, to a millisecond. Shapes: i16[≥ C], u32[≥ C]."""
     whole_ms = np.rint(at_s * 1000.0)
     times = np.floor(whole_ms / _HIGH_MS)
     high[place], low[place] = np.int16(times), np.uint32(whole_ms - times * _HIGH_MS)
@@ -162,13 +165,13 @@ def store_time(at_s: float, high: Any, low: Any, place: int) -> None:
 
 @partial(compiled, fastmath=set())  # a product with 0.001 in place of the division is not the same number
 def time_s(high: Any, low: Any, place: int) -> float:
-    """The time of the play at ``place`` of a slot, in seconds: the same float64 that was stored."""
+    """The time of the play at ``place`` of a part, in seconds: the same float64 that was stored."""
     return (high[place] * _HIGH_MS + low[place]) / 1000.0
 
 
 @compiled
 def _lags(at_s: float, high: Any, low: Any, end: int, window_s: float, lag: Any, powers: Any) -> int:
-    """Writes log1p of a play's lags, in minutes, to the plays of its slot up to itself; returns the first play within the
+    """Writes log1p of a play's lags, in minutes, to the plays of its part up to itself; returns the first play within the
     short-term window.
     """
     for j in range(end):
@@ -198,7 +201,7 @@ def begin_block(weights: Any, cache: Any, rows: Any, low: int, num: int, scratch
     fields = weights.fields
     for i in range(num):
         row, item, to = low + i, rows.item_row[low + i], scratch.fields[i]
-        slot, place, at_s = rows.slot[row], rows.place[row], rows.ts_s[row]
+        first, place, at_s = rows.unit[row] * GROUP, rows.place[row], rows.ts_s[row]
         at = _static_fields(item, fields.item, fields.static_codes, fields.static, fields.static_first, to)
         at = _multi_fields(item, fields.labels, fields.multi, fields.multi_first, to, at)
         for f in range(fields.dynamic_first.shape[0]):
@@ -207,7 +210,7 @@ def begin_block(weights: Any, cache: Any, rows: Any, low: int, num: int, scratch
                 to[at + d] = fields.dynamic[code, d]
             at += fields.dynamic.shape[1]
         _times(at_s, rows.gap_s[row], scratch.times[i])
-        time_high, time_low = cache.time_high[slot], cache.time_low[slot]
+        time_high, time_low = cache.time_high[first:], cache.time_low[first:]
         store_time(at_s, time_high, time_low, place)
         scratch.first[i] = _lags(
             at_s, time_high, time_low, place + 1, weights.short_term_window_s, scratch.lags[i], scratch.powers

@@ -11,7 +11,8 @@ a weight, not to every code.
 Heads may share keys and values: the K heads of a cache have K · D = U columns, and query head h reads head h // (H / K). What is
 loaded is then used for four or two queries at once: with int8, turning codes into float32 costs more than multiplying them.
 
-Shapes: C plays per slot, G groups of them, W width, H heads, D = W / H, K heads of keys and values, U their width.
+Shapes: C plays of a context, G groups of them, followed by those of other contexts; P plays in the pool; W width, H heads,
+D = W / H, K heads of keys and values, U their width.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ f32 = np.float32
 
 @compiled
 def store_key(k_GUP: Any, place: int, key: Any) -> None:
-    """Stores the key of the play at ``place`` of a slot. Shapes: k f32 or i8[G, U, GROUP], key f32[U]: whole numbers for i8."""
+    """Stores the key of the play at ``place``. Shapes: k f32 or i8[G, U, GROUP], key f32[U]: whole numbers for i8."""
     group, lane = place // GROUP, place % GROUP
     for d in range(key.shape[0]):
         k_GUP[group, d, lane] = key[d]
@@ -272,13 +273,13 @@ def _mix_shared(weights_HC: Any, v_CU: Any, first: int, end: int, num_sharing: i
 
 @compiled
 def attend(
-    q: Any, k_GUP: Any, v_CU: Any, k_scales_KC: Any, v_scales_KC: Any, first: int, end: int, log_lag: Any, log_place: Any,
-    slopes_2H: Any, scratch: Any, powers: Any, out: Any,
+    q: Any, k_GUP: Any, v_CU: Any, k_scales_KP: Any, v_scales_KP: Any, at: int, first: int, end: int, log_lag: Any,
+    log_place: Any, slopes_2H: Any, scratch: Any, powers: Any, out: Any,
 ) -> None:  # fmt: skip
-    """One query over the plays from ``first`` to ``end`` - 1 of its slot; the last of them is the query's own play.
+    """One query over the plays from ``first`` to ``end`` - 1 of its context; the last of them is the query's own play.
 
-    Shapes: q f32[≥ W], out f32[W]; k f32 or i8[G, U, GROUP]; v f32 or i8[C, U]; scales of keys and of values f32[K, C], not
-    read for float32; log_lag f32[C] by play; log_place f32[≥ C],
+    Shapes: q f32[≥ W], out f32[W]; k f32 or i8[≥ G, U, GROUP]; v f32 or i8[≥ C, U]; scales of keys and of values f32[K, P] of all
+    plays in the pool, those of the context from ``at`` on, not read for float32; log_lag f32[C] by play; log_place f32[≥ C],
     descending: its last entry belongs to the query's own place; slopes f32[2, H] of times and places, positive; work
     memory scratch f32[H, G · GROUP] and powers i32[C].
 
@@ -298,14 +299,14 @@ def attend(
         row = scratch[head, first:end]
         by_lag, by_place = slopes_2H[0, head], slopes_2H[1, head]
         if holds_codes(k_GUP):
-            multiply(row, k_scales_KC[head // num_sharing, first:end])
+            multiply(row, k_scales_KP[head // num_sharing, at + first : at + end])
         for j in range(row.shape[0]):
             row[j] = row[j] * scale - by_lag * lag[j] - by_place * place[j]
         share = f32(1) / exponentials(row, power)
         for j in range(row.shape[0]):
             row[j] *= share
         if holds_codes(v_CU):
-            multiply(row, v_scales_KC[head // num_sharing, first:end])
+            multiply(row, v_scales_KP[head // num_sharing, at + first : at + end])
     if num_sharing == 1:
         _mix(scratch, v_CU, first, end, out)
     else:

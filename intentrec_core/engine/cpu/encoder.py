@@ -19,6 +19,7 @@ from intentrec_core.engine.cpu.step import encode_held
 from intentrec_core.engine.cpu.weights import step_weights
 from intentrec_core.engine.encoder import StepOutput, no_output, slots_within
 from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.engine.slots import part_sizes
 from intentrec_core.features.columns import Columns
 from intentrec_core.kernels.context_rows import spread
 from intentrec_core.kernels.held import Held
@@ -33,8 +34,9 @@ _MIN_ROWS_A_THREAD = 4
 
 
 class CpuEncoder:
-    """Keeps keys, values and times in numpy arrays, and uses as many threads as torch does. Memory is taken when a slot is
-    first used. With ``kv_dtype`` int8, keys and values are codes of a byte: a slot takes little more than a quarter.
+    """Keeps keys, values and times in numpy arrays, and uses as many threads as torch does. A unit is a group of keys, 32 plays.
+    Memory is taken when a unit is first used. With ``kv_dtype`` int8, keys and values are codes of a byte: a slot takes little
+    more than a quarter.
 
     Making an encoder compiles the step if this machine has not done so yet, so that a worker that is ready answers at
     once.
@@ -43,18 +45,19 @@ class CpuEncoder:
     def __init__(self, model: IntentRec, pool_bytes: int, kv_dtype: KvDtype = KvDtype.FLOAT32) -> None:
         config, context_size = model.config, model.domain.context_size
         self.num_slots = slots_within(pool_bytes, slot_bytes(model, kv_dtype))
+        self.slot_units, self.unit_plays = units_of(context_size), GROUP
         self._model = model
         weights = step_weights(model)
-        groups, layers = _num_groups(context_size), config.num_cached_layers
-        numbers = _NUMBERS[kv_dtype]
-        scaled = (config.num_cached_heads, context_size) if kv_dtype is KvDtype.INT8 else (0, 0)
+        groups, layers = self.num_slots * self.slot_units, config.num_cached_layers
+        plays, numbers = groups * GROUP, _NUMBERS[kv_dtype]
+        scaled = (config.num_cached_heads, plays) if kv_dtype is KvDtype.INT8 else (0, 0)
         cache = self._cache = KvCache(
-            k=aligned_zeros(layers, self.num_slots, groups, config.cached_width, GROUP, dtype=numbers),
-            v=aligned_zeros(layers, self.num_slots, context_size, config.cached_width, dtype=numbers),
-            k_scales=aligned_zeros(layers, self.num_slots, *scaled),
-            v_scales=aligned_zeros(layers, self.num_slots, *scaled),
-            time_high=np.zeros((self.num_slots, context_size), dtype=np.int16),
-            time_low=np.zeros((self.num_slots, context_size), dtype=np.uint32),
+            k=aligned_zeros(layers, groups, config.cached_width, GROUP, dtype=numbers),
+            v=aligned_zeros(layers, plays, config.cached_width, dtype=numbers),
+            k_scales=aligned_zeros(layers, *scaled),
+            v_scales=aligned_zeros(layers, *scaled),
+            time_high=np.zeros(plays, dtype=np.int16),
+            time_low=np.zeros(plays, dtype=np.uint32),
             log_place=np.log1p(np.arange(context_size)[::-1]).astype(np.float32),
         )
         self._num_threads = torch.get_num_threads()
@@ -63,12 +66,12 @@ class CpuEncoder:
         self._threads = ThreadPoolExecutor(max(1, self._num_threads - 1), thread_name_prefix="encode")
         self.encode(_one_play(model), np.zeros(1, dtype=np.int64), np.ones(1, dtype=bool))
 
-    def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
+    def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         """See :class:`intentrec_core.engine.encoder.Encoder`."""
-        slot, place = spread(slots, columns.starts, columns.lengths)
-        rows = BlockRows(columns.item_row, columns.codes, columns.ts_s, columns.gap_s, slot, place, wanted)
-        out = no_output(self._model, len(slot))
-        (begin, end), *others = _row_ranges(columns.lengths, len(slot), self._num_threads)
+        unit, place = spread(units, columns.starts, columns.lengths)
+        rows = BlockRows(columns.item_row, columns.codes, columns.ts_s, columns.gap_s, unit, place, wanted)
+        out = no_output(self._model, len(unit))
+        (begin, end), *others = _row_ranges(columns.lengths, len(unit), self._num_threads)
         running = [
             self._threads.submit(encode_held, held, rows, low, high, out)
             for (low, high), held in zip(others, self._held[1:], strict=False)
@@ -78,9 +81,22 @@ class CpuEncoder:
             submitted.result()
         return out
 
+    def move(self, from_unit: int, to_unit: int, num_units: int) -> None:
+        """See :class:`intentrec_core.engine.encoder.Encoder`."""
+        cache = self._cache
+        held, free = slice(from_unit, from_unit + num_units), slice(to_unit, to_unit + num_units)
+        cache.k[:, free] = cache.k[:, held]
+        held, free = (slice(part.start * GROUP, part.stop * GROUP) for part in (held, free))
+        cache.v[:, free] = cache.v[:, held]
+        for scales in (cache.k_scales, cache.v_scales):
+            if scales.size:
+                scales[:, :, free] = scales[:, :, held]
+        for times in (cache.time_high, cache.time_low):
+            times[free] = times[held]
+
 
 def _one_play(model: IntentRec) -> Columns:
-    """A play of no item, used to compile the step. What it leaves in a slot is never read."""
+    """A play of no item, used to compile the step. What it leaves in the pool is never read."""
     return Columns(
         item_row=np.zeros(1, dtype=np.int64),
         codes=np.zeros((1, len(model.domain.dynamic_fields)), dtype=np.int64),
@@ -94,15 +110,25 @@ def _one_play(model: IntentRec) -> Columns:
 
 def slot_bytes(model: IntentRec, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
     """Bytes of one slot."""
-    config, context_size = model.config, model.domain.context_size
-    numbers = (_num_groups(context_size) * GROUP + context_size) * config.cached_width
-    keys_and_values = numbers * np.dtype(_NUMBERS[kv_dtype]).itemsize
-    scales = 2 * context_size * config.num_cached_heads * 4 if kv_dtype is KvDtype.INT8 else 0
-    return config.num_cached_layers * (keys_and_values + scales) + context_size * _TIME_BYTES
+    return units_of(model.domain.context_size) * _unit_bytes(model, kv_dtype)
 
 
-def _num_groups(context_size: int) -> int:
-    return -(-context_size // GROUP)
+def member_bytes(model: IntentRec, num_plays: int, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
+    """Bytes of the part of a member whose context holds ``num_plays``."""
+    sizes = part_sizes(units_of(model.domain.context_size))
+    return next(size for size in sizes if size >= units_of(num_plays)) * _unit_bytes(model, kv_dtype)
+
+
+def units_of(num_plays: int) -> int:
+    """The units that so many plays need."""
+    return -(-num_plays // GROUP)
+
+
+def _unit_bytes(model: IntentRec, kv_dtype: KvDtype) -> int:
+    config = model.config
+    keys_and_values = 2 * config.cached_width * np.dtype(_NUMBERS[kv_dtype]).itemsize
+    scales = 2 * config.num_cached_heads * 4 if kv_dtype is KvDtype.INT8 else 0
+    return GROUP * (config.num_cached_layers * (keys_and_values + scales) + _TIME_BYTES)
 
 
 def _row_ranges(lengths: NDArray[np.int64], num_rows: int, num_threads: int) -> Iterator[tuple[int, int]]:

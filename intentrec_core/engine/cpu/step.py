@@ -10,8 +10,8 @@ The step computes what :class:`intentrec_core.model.model.IntentRec` computes wi
 :class:`intentrec_core.model.attention.FullAttend`, and parity tests compare the two. Training and GPUs use the model
 itself. docs/cpu-engine.md says what to change here when the model changes.
 
-Shapes: R rows, N slots, C plays per slot, G groups of keys, W width, H heads, U width of a key and of a value, K heads of them, L
-layers, S labels of all heads, M heads, P width of Z.
+Shapes: R rows, N groups of GROUP plays in the pool, P = N · GROUP, C plays of a whole context, W width, H heads, U width of a key
+and of a value, K heads of them, L layers, S labels of all heads, M heads, P width of Z.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from intentrec_core.engine.cpu.block import BLOCK, begin_block
-from intentrec_core.engine.cpu.decode_attention import attend, store_key
+from intentrec_core.engine.cpu.decode_attention import GROUP, attend, store_key
 from intentrec_core.kernels.dense import clear_rows, compiled, fill_rows, gelu, layer_norm, linear, softmax
 from intentrec_core.kernels.quantise import quantise
 from intentrec_core.kernels.simd import holds_codes
@@ -32,30 +32,29 @@ f32 = np.float32
 
 @compiled
 def _attend(
-    k_NGUP: Any, v_NCU: Any, k_scales_NKC: Any, v_scales_NKC: Any, log_place: Any, slot: Any, place: Any, low: int, num: int,
+    k_NUP: Any, v_PU: Any, k_scales_KP: Any, v_scales_KP: Any, log_place: Any, unit: Any, place: Any, low: int, num: int,
     qkv: Any, first: Any, slopes: Any, lags: Any, scores: Any, powers: Any, out: Any,
 ) -> None:  # fmt: skip
     """Stores the block's keys and values of a layer, then attends for each row. Rows with a negative ``first`` are
     skipped. Where the cache holds codes, the block's keys and values in ``qkv`` become codes too: a play sees its own key as
     later plays will.
     """
-    width, behind_key = out.shape[1], out.shape[1] + v_NCU.shape[2]
+    width, behind_key = out.shape[1], out.shape[1] + v_PU.shape[1]
     for i in range(num):
-        at, mine, row = place[low + i], slot[low + i], qkv[i]
-        if holds_codes(k_NGUP):
-            quantise(row[width:behind_key], k_scales_NKC[mine], at)
-            quantise(row[behind_key:], v_scales_NKC[mine], at)
-        store_key(k_NGUP[mine], at, row[width:behind_key])
-        value = v_NCU[mine, at]
+        at, row = unit[low + i] * GROUP + place[low + i], qkv[i]
+        if holds_codes(k_NUP):
+            quantise(row[width:behind_key], k_scales_KP, at)
+            quantise(row[behind_key:], v_scales_KP, at)
+        store_key(k_NUP, at, row[width:behind_key])
+        value = v_PU[at]
         for d in range(value.shape[0]):
             value[d] = row[behind_key + d]
     for i in range(num):
         if first[i] >= 0:
-            mine = slot[low + i]
-            end = place[low + i] + 1
+            mine = unit[low + i]
             attend(
-                qkv[i], k_NGUP[mine], v_NCU[mine], k_scales_NKC[mine], v_scales_NKC[mine], first[i], end, lags[i], log_place,
-                slopes, scores, powers, out[i],
+                qkv[i], k_NUP[mine:], v_PU[mine * GROUP :], k_scales_KP, v_scales_KP, mine * GROUP, first[i], place[low + i] + 1,
+                lags[i], log_place, slopes, scores, powers, out[i],
             )  # fmt: skip
 
 
@@ -104,7 +103,7 @@ def _layers(
         last = layer == high_layer - 1
         _attend(
             cache.k[1 + layer], cache.v[1 + layer], cache.k_scales[1 + layer], cache.v_scales[1 + layer], cache.log_place,
-            rows.slot, rows.place, low, num, qkv, wanted_rows if last else scratch.all_rows, layers.slopes[layer],
+            rows.unit, rows.place, low, num, qkv, wanted_rows if last else scratch.all_rows, layers.slopes[layer],
             scratch.lags, scratch.scores, scratch.powers, y,
         )  # fmt: skip
         if last:
@@ -175,7 +174,7 @@ def encode_rows(weights: Any, cache: Any, rows: Any, begin: int, end: int, scrat
 
     ``weights``: :class:`~intentrec_core.engine.cpu.weights.StepWeights`; ``cache``, ``rows`` and ``scratch``:
     :mod:`intentrec_core.engine.cpu.block`; ``out``: :class:`~intentrec_core.engine.encoder.StepOutput`.
-    Invariant: calls that run at the same time share neither a slot nor a scratch.
+    Invariant: calls that run at the same time share neither a part nor a scratch.
 
     Cost: O(W²) per row and layer, and 2 · U numbers of the cache's dtype read per cached play, row and layer.
     """
@@ -189,7 +188,7 @@ def encode_rows(weights: Any, cache: Any, rows: Any, begin: int, end: int, scrat
         linear(scratch.fields, weights.short_qkv, scratch.qkv, num)
         _attend(
             cache.k[SHORT_TERM_LAYER], cache.v[SHORT_TERM_LAYER], cache.k_scales[SHORT_TERM_LAYER],
-            cache.v_scales[SHORT_TERM_LAYER], cache.log_place, rows.slot, rows.place, low, num, scratch.qkv, scratch.first,
+            cache.v_scales[SHORT_TERM_LAYER], cache.log_place, rows.unit, rows.place, low, num, scratch.qkv, scratch.first,
             weights.short_slopes, scratch.lags, scratch.scores, scratch.powers, scratch.y,
         )  # fmt: skip
         clear_rows(scratch.short_term, num)

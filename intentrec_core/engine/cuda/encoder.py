@@ -63,11 +63,12 @@ class TorchEncoder:
         with torch.cuda.stream(self.stream):
             self.pool = KvPool(model, pool_bytes, dtype)
             self.decode = _decode_step(model, self.pool, graphs=graphs)
-        self.num_slots = self.pool.num_slots
+        self.num_slots, self.slot_units, self.unit_plays = self.pool.num_slots, 1, self.pool.context_size
 
     @torch.inference_mode()
-    def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
+    def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         """See :class:`intentrec_core.engine.encoder.Encoder`."""
+        slots = units  # each is a unit
         if int(columns.lengths.max()) == 1 and len(slots) <= LARGEST_BUCKET:
             with torch.cuda.stream(self.stream):
                 return self.decode.run(columns, slots)
@@ -86,6 +87,10 @@ class TorchEncoder:
                 )
                 put_rows(self._prefill(chunk, slots[which], nth), np.repeat(heads[which], chunk.lengths) + nth, out)
         return out
+
+    def move(self, from_unit: int, to_unit: int, num_units: int) -> None:
+        """Is not called: no context outgrows a unit that is a whole slot."""
+        raise NotImplementedError("a slot is one unit")
 
     def _prefill(self, columns: Columns, slots: NDArray[np.int64], nth: NDArray[np.int64]) -> StepOutput:
         """The model's output at each play; ``nth`` i64[R] is the play's place among its context's new plays."""

@@ -76,12 +76,13 @@ def test_a_query_mixes_the_values_of_the_plays_it_sees_by_its_scores(
     lag, place = np.abs(normal(context_size, seed=3)), np.log1p(np.arange(context_size)[::-1]).astype(np.float32)
     slopes = np.abs(normal(2, num_heads, seed=4))
     k_GUP = np.zeros((num_groups, kv_width, GROUP), dtype=dtype)
-    k_scales, v_scales = (np.full((num_kv_heads, context_size), np.nan, np.float32) for _ in range(2))
+    at = 64  # plays of other contexts come first
+    k_scales, v_scales = (np.full((num_kv_heads, at + context_size), np.nan, np.float32) for _ in range(2))
     stored, dequantised = values.copy(), []
     for scales, rows in ((k_scales, keys), (v_scales, stored)) if dtype is np.int8 else ():
         for j in range(context_size):
-            quantise(rows[j], scales, j)
-        dequantised.append(rows.reshape(-1, num_kv_heads, depth) * scales.T[:, :, None])
+            quantise(rows[j], scales, at + j)
+        dequantised.append(rows.reshape(-1, num_kv_heads, depth) * scales.T[at:, :, None])
     for j in range(context_size):
         store_key(k_GUP, j, keys[j])
     if dtype is np.int8:
@@ -89,13 +90,13 @@ def test_a_query_mixes_the_values_of_the_plays_it_sees_by_its_scores(
     stored = stored.astype(dtype)
     unseen = np.r_[0:first, end:context_size]  # what is not seen is not read
     if dtype is np.int8:
-        k_scales[:, unseen] = v_scales[:, unseen] = np.nan
+        k_scales[:, at + unseen] = v_scales[:, at + unseen] = np.nan
     else:
         stored[unseen] = np.nan
     out = np.full(width + 1, UNTOUCHED)
     room, powers = np.zeros((num_heads, num_groups * GROUP), np.float32), np.zeros(context_size, np.int32)
 
-    attend(q, k_GUP, stored, k_scales, v_scales, first, end, lag, place, slopes, room, powers, out[:width])
+    attend(q, k_GUP, stored, k_scales, v_scales, at, first, end, lag, place, slopes, room, powers, out[:width])
 
     seen = slice(first, end)
     keys, values = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from intentrec_core.engine.engine import IncrementalEngine
 from intentrec_core.engine.member_key import MemberKey
 from stream.bundles.serving import Serving
 from stream.wire.records import OutputKind
-from tests.worlds.bundle_world import SLOTS_BYTES, PlayLog
+from tests.worlds.bundle_world import SLOTS_BYTES, PlayLog, make_pipeline, make_serving
 from tests.worlds.migration_world import migrate_all, played_in
 from tests.worlds.pipeline_results import (
     answer_prefill,
@@ -21,6 +22,7 @@ from tests.worlds.pipeline_results import (
     run,
     state,
 )
+from tests.worlds.tiny_world import TinyWorld
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -232,6 +234,28 @@ def test_no_more_members_migrate_than_the_coming_engine_can_cache(
     migrate_all(pipeline)
     assert pipeline.swap(second) == small.num_slots < 9
     assert small.num_evictions == 0
+
+
+def test_members_with_contexts_of_all_lengths_migrate_as_far_as_they_fit(tmp_path: Path) -> None:
+    """A slot has seven units here, so two contexts of three fit into one, with a unit to spare."""
+    world = TinyWorld(window=100)
+    first, second = (make_serving(tmp_path / str(seed), world, world.model(seed)) for seed in (1, 2))
+    log = PlayLog()
+    pipeline = make_pipeline(first)
+    for user in range(12):
+        for nth in range(70 if user < 9 else 20):
+            log.play(f"user-{user}", nth % 30, 100.0 * (70 * user + nth))
+    run(pipeline, log.records)
+    engine = second.engine
+    small = IncrementalEngine(
+        engine.model, second.features, pool_bytes=4 * SLOTS_BYTES // engine.num_slots, version=engine.version
+    )
+    assert (small.num_slots, small.num_units) == (4, 28)
+    second = replace(second, engine=small)
+    pipeline.start_migration(second)
+    migrate_all(pipeline)
+    assert pipeline.swap(second) == 3 + 3 * 2, "three short ones in one slot, and two others in each of three"
+    assert (small.num_evictions, small.num_empty_slots) == (0, 0)
 
 
 def test_a_member_erased_after_it_moved_is_forgotten_by_the_coming_bundle(servings: tuple[Serving, Serving]) -> None:

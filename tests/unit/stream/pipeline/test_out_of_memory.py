@@ -35,10 +35,10 @@ class CrampedEncoder(TorchEncoder):
         super().__init__(model, pool_bytes)
         self.made.append(weakref.ref(self))
 
-    def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
+    def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
         if self.num_slots > self.max_slots:
             self.run_out()
-        return super().encode(columns, slots, wanted)
+        return super().encode(columns, units, wanted)
 
     def run_out(self) -> None:
         """As torch's allocator says it."""
@@ -138,7 +138,7 @@ def test_a_device_whose_memory_is_gone_while_the_pool_shrinks_is_lost() -> None:
             if self.num_made > 1:  # another process has taken it meanwhile
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-        def encode(self, columns: Columns, slots: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
+        def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     engine = WORLD.engine(MODEL, num_slots=64, make_encoder=Outgrown)
