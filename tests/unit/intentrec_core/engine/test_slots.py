@@ -191,12 +191,25 @@ def test_a_member_of_the_wanted_size_makes_room_before_a_slot_that_was_used_sinc
     assert sorted(slots.members()) == ["another long", "new", "short-1", "short-2", "short-3"]
 
 
-def test_all_members_of_the_oldest_slot_make_room_for_a_long_context() -> None:
+@pytest.mark.parametrize(("used", "stay"), [("half", ["half", "long"]), ("short-1", ["long", "short-0", "short-1"])])
+def test_all_members_of_the_slot_that_was_used_longest_ago_make_room(used: str, stay: list[str]) -> None:
+    slots = SlotAllocator(2, 4)
+    for nth in range(2):
+        slots.allocate(f"short-{nth}", 1)
+    slots.allocate("half", 2)
+    slots.look_up([used])
+    slots.look_up([])
+    slots.allocate("long", 4)
+    assert sorted(slots.members()) == stay
+    assert slots.num_evictions == 4 - len(stay)
+
+
+def test_members_of_one_pass_do_not_make_room() -> None:
     slots = SlotAllocator(2, 4)
     for nth in range(3):
         slots.allocate(f"short-{nth}", 1)
     slots.allocate("long", 4)
-    slots.look_up(["long"])
+    slots.look_up(["long", "another long"])
     slots.allocate("another long", 4)
     assert sorted(slots.members()) == ["another long", "long"]
     assert slots.num_evictions == 3
