@@ -154,9 +154,9 @@ class IncrementalEngine:
         """Number of units of the part that a context with so many plays takes."""
         return self._slots.size_for(-(-num_plays // self.encoder.unit_plays))
 
-    def has_room(self, num_of_size: Mapping[int, int]) -> bool:
+    def has_room(self, parts_by_size: Mapping[int, int]) -> bool:
         """Whether the pool can hold so many parts of each number of units."""
-        return self._slots.has_room(num_of_size)
+        return self._slots.has_room(parts_by_size)
 
     def caches(self, member: MemberKey) -> bool:
         """Whether a member has a part of the pool. Does not count as a use of it."""

@@ -55,8 +55,8 @@ class MemberMigration:
         self._layout, self._history_of = layout, history_of
         self._chunk = CHUNK_ON_CPU if coming.engine.model.device.type == "cpu" else CHUNK
         self._queue = deque(old.engine.cached_members())
-        #: How many members who have moved have a part of each size in the coming engine's memory.
-        self._num_of_size: Counter[int] = Counter()
+        #: How many members have moved with a part of each size. Those who outgrow it later can still evict others.
+        self._parts_by_size: Counter[int] = Counter()
         self._is_full = False
         self._partly_encoded: MemberKey | None = None
         self._bad: set[MemberKey] = set()
@@ -91,7 +91,7 @@ class MemberMigration:
                 self.coming.engine.forget(member)
             elif is_complete:
                 self.members.add(member)
-                self._num_of_size[self.coming.engine.units_for(len(request.context) // self._layout.size)] += 1
+                self._parts_by_size[self.coming.engine.units_for(len(request.context) // self._layout.size)] += 1
             else:
                 self._partly_encoded = member
                 self._queue.appendleft(member)
@@ -107,7 +107,7 @@ class MemberMigration:
     def _next_chunk(self) -> tuple[list[EncodeRequest], list[bool]]:
         """What is encoded next, and which of these requests completes its member."""
         requests, are_complete = list[EncodeRequest](), list[bool]()
-        capacity, num_of_size, engine = self._chunk, self._num_of_size.copy(), self.coming.engine
+        capacity, parts_by_size, engine = self._chunk, self._parts_by_size.copy(), self.coming.engine
         for _ in range(len(self._queue)):
             if capacity <= 0 or self._is_full:
                 break
@@ -123,8 +123,8 @@ class MemberMigration:
                 if not num_known:  # its anchor moved meanwhile: a member who plays that much must not delay the others
                     self._queue.append(member)
                     continue
-            num_of_size[engine.units_for(num_plays)] += 1
-            if not engine.has_room(num_of_size):
+            parts_by_size[engine.units_for(num_plays)] += 1
+            if not engine.has_room(parts_by_size):
                 self._is_full = True
                 break
             num = min(num_plays, num_known + capacity)

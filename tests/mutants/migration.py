@@ -28,7 +28,7 @@ MIGRATION = (
     ),
     Mutant(
         "migration: more members moved than can be cached",
-        (Edit(MODULE, "            if not engine.has_room(num_of_size):\n", "            if False:\n"),),
+        (Edit(MODULE, "            if not engine.has_room(parts_by_size):\n", "            if False:\n"),),
         (TEST_MIGRATION,),
     ),
     Mutant(

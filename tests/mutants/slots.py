@@ -70,8 +70,8 @@ SLOT_PARTS = (
     fault(
         "a migration takes a slot for as many members as it has units",
         SLOTS,
-        "return sum(-(-num // num_parts) for num, num_parts in parts_of_slot) <= self.num_slots",
-        "return sum(num * size for size, num in num_of_size.items()) <= self.num_units",
+        "return sum(slots) <= self.num_slots",
+        "return sum(num * size for size, num in parts_by_size.items()) <= self.num_units",
         TEST_SLOTS,
         "tests/unit/stream/pipeline/test_migration.py",
     ),

@@ -166,8 +166,8 @@ def test_in_the_only_slot_the_others_make_room_for_a_larger_part() -> None:
     assert (slots.members(), slots.num_evictions) == (["ann"], 1)
 
 
-def test_a_slot_that_a_member_has_left_is_as_old_as_those_who_stayed() -> None:
-    """Found by a reviewer: ``kept`` stays where it is, and a slot that ``grown`` left was taken for one that is in use."""
+def test_a_slot_that_a_member_of_the_pass_has_left_makes_room_before_one_of_its_members() -> None:
+    """``kept`` stays where it is, and the slot that ``grown`` leaves is in front of it though its last use is newer."""
     slots = SlotAllocator(4, 4)
     use(slots, "x", 4)
     use(slots, "kept", 4)
@@ -202,14 +202,3 @@ def test_all_members_of_the_slot_that_was_used_longest_ago_make_room(used: str, 
     slots.allocate("long", 4)
     assert sorted(slots.members()) == stay
     assert slots.num_evictions == 4 - len(stay)
-
-
-def test_members_of_one_pass_do_not_make_room() -> None:
-    slots = SlotAllocator(2, 4)
-    for nth in range(3):
-        slots.allocate(f"short-{nth}", 1)
-    slots.allocate("long", 4)
-    slots.look_up(["long", "another long"])
-    slots.allocate("another long", 4)
-    assert sorted(slots.members()) == ["another long", "long"]
-    assert slots.num_evictions == 3
