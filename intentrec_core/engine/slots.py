@@ -69,9 +69,9 @@ class SlotAllocator:
         self._slot_units, sizes = slot_units, part_sizes(slot_units)
         #: The size of the part, for each number of units that are wanted.
         self._size_for = [next(size for size in sizes if size >= units) for units in range(slot_units + 1)]
-        self._held: dict[MemberKey, Part] = {}
-        #: Members by the size of their part, the least recently used first; slots in use, the one first in which a part was used
-        #: longest ago.
+        #: Members, all and by the size of their part, the least recently used first; slots in use, the one first in which a part
+        #: was used longest ago.
+        self._held: OrderedDict[MemberKey, Part] = OrderedDict()
         self._by_size: dict[int, OrderedDict[MemberKey, Part]] = {size: OrderedDict() for size in sizes}
         self._slots: OrderedDict[int, _Slot] = OrderedDict()
         #: Slots with a free part, by the size of their parts; and slots that are not in use.
@@ -158,9 +158,8 @@ class SlotAllocator:
             self._close(number)
 
     def members(self) -> list[MemberKey]:
-        """Members that have a part, most recently used first. Cost: sorts them; 0.1 s for 400,000."""
-        ordered = [(part.used, member) for parts in self._by_size.values() for member, part in parts.items()]
-        return [member for _, member in sorted(ordered, reverse=True)]
+        """Members that have a part, most recently used first."""
+        return list(reversed(self._held))
 
     def _give(self, member: MemberKey, part: Part) -> Part:
         """Notes that a part that was taken is a member's."""
@@ -172,6 +171,7 @@ class SlotAllocator:
     def _use(self, member: MemberKey, part: Part) -> None:
         self._uses += 1
         part.used = self._uses
+        self._held.move_to_end(member)
         self._by_size[part.num_units].move_to_end(member)
         self._slots.move_to_end(part.first_unit // self._slot_units)
 
