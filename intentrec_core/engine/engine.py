@@ -255,8 +255,8 @@ class IncrementalEngine:
         return StepOutput._make(map(np.concatenate, zip(*outputs, strict=True))), np.concatenate(previous)
 
     def _plan(self, requests: Sequence[EncodeRequest]) -> list[_EncodeJob]:
-        """Finds, allocates or enlarges the part of every request, of which there are no more than slots. All are looked up
-        together, so that none of these members is evicted here.
+        """Finds, enlarges or allocates each member's part. There must be no more requests than slots: then none of these
+        members is evicted for another of them.
         """
         found = self._slots.look_up([request.member for request in requests])
         jobs, unit_plays = [], self.encoder.unit_plays
@@ -264,10 +264,8 @@ class IncrementalEngine:
             num_plays, rest = divmod(len(request.context), self._layout.size)
             if rest or not 1 <= request.num_outputs <= num_plays:
                 raise ValueError(f"a context of {len(request.context)} bytes cannot give {request.num_outputs} outputs")
-            start, num_units = (
-                self._reusable(request, part, num_plays),
-                -(-(num_plays + request.num_coming) // unit_plays),
-            )
+            start = self._reusable(request, part, num_plays)
+            num_units = -(-(num_plays + request.num_coming) // unit_plays)
             if part is not None and start and part.num_units < num_units:
                 part, moved_from = self._slots.enlarge(request.member, num_units), part.first_unit
                 self.encoder.move(moved_from, part.first_unit, -(-start // unit_plays))

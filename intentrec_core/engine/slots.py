@@ -1,20 +1,20 @@
 """Which part of the cache's memory each member has. This module holds no tensors.
 
-The memory is a row of slots, each with room for one whole context. A slot is cut into equal parts, so that a member with few
+The memory is a row of slots, each with room for one whole context. A slot is divided into equal parts, so that a member with few
 plays takes a small part, and moves to a larger one as the context grows:
 
-    slot 0   ann                              one part: the whole slot
-    slot 1   bob            | cem             two
-    slot 2   dee | eli | – | fay | – | – …    many; a free one belongs to nobody
+    slot 0   ann                                  one part: the whole slot
+    slot 1   bob            | cem                 two parts
+    slot 2   dee | eli | free | fay | free | …    several parts; two of them are free
 
-A part has whole units, the smallest that an encoder keeps: a slot of seven can be one part, two of three units, three of two, or
-seven of one. What a member has lies in one piece, because keys and values that are scattered over the memory are read more slowly
-(decision 116).
+Sizes are counted in units, the smallest part that an encoder can keep. A slot of seven units can be divided into one part of
+seven, two of three, three of two, or seven of one. A part lies in one piece, because an encoder reads keys and values more slowly
+where they are scattered over the memory (decision 116).
 
-When nothing is free, one of two makes room: the least recently used member with a part of the wanted size, or all members of the
-slot in which a part was used longest ago, if each of them was used before that member. A use by somebody who has left the slot
-since counts as well: exact order costs a search, and changed one hit in 500. With one size, it is the least recently used member.
-Members who were looked up together make room for nobody until the next look-up.
+When no part of the wanted size is free, members are evicted: either the least recently used member with a part of that size, or
+all members of the slot that was used longest ago, whichever were used earlier. A slot's last use counts even if the member has
+left the slot since: exact order would take a search, and changes one hit in 500. With one size, the least recently used member
+is evicted. The members of one pass are looked up together, and none of them is evicted before the next look-up.
 
 A part is derived state: losing one costs a prefill, never a wrong result.
 """
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(slots=True)
 class _Slot:
-    """A slot in use: the size of its parts, those that are free, and whose the others are."""
+    """A slot in use: the size of its parts, the first units of the free ones, and the members who have the others."""
 
     num_units: int
     free: list[int]
@@ -58,7 +58,7 @@ class _Slot:
 
 
 def part_sizes(slot_units: int) -> list[int]:
-    """The sizes of a part where a slot is cut into one, two, three and more equal parts; in units, ascending."""
+    """The sizes of a part where a slot is divided into one, two, three or more equal parts. In units, ascending."""
     return sorted({slot_units // num_parts for num_parts in range(1, slot_units + 1)})
 
 
@@ -109,10 +109,10 @@ class SlotAllocator:
         return sum(slots) <= self.num_slots
 
     def look_up(self, members: Iterable[MemberKey]) -> list[Part | None]:
-        """The parts of members who are needed together, None for one who has none. They are now the most recently used, and are
-        kept until the next look-up, as are parts that are given until then.
+        """The parts of the members of one pass; None for a member without one.
 
-        With no more members than slots there is room for all of them in any sizes.
+        These members, and those who are given a part after this call, are not evicted before the next call. So a pass must not
+        have more members than there are slots; then all of them get parts, whatever sizes they need.
         """
         self._uses_before = self._uses
         found = []
@@ -128,22 +128,22 @@ class SlotAllocator:
         return self._held.get(member)
 
     def allocate(self, member: MemberKey, num_units: int = 1) -> Part:
-        """An empty part of at least ``num_units`` for a member that has none. Where nothing is free, others are evicted."""
+        """Gives a member who has no part an empty one of at least ``num_units``. Evicts others if none is free."""
         size = self._size_for[num_units]
         return self._give(member, Part(self._take(size), size))
 
     def enlarge(self, member: MemberKey, num_units: int) -> Part:
-        """A part of at least ``num_units`` in place of a member's smaller one, with what that one says of the member.
+        """Gives a member a part of at least ``num_units`` in place of a smaller one. The new part has the old one's description.
 
-        It may lie over the smaller one. The memory of the smaller one is written to by nobody before another member gets it, so
-        that what it holds can be moved at once.
+        The caller then copies the cached plays, before it allocates anything else: until then nothing overwrites them. The new
+        part may overlap the old one.
         """
         old, size = self._held[member], self._size_for[num_units]
         self.release(member)
         return self._give(member, replace(old, first_unit=self._take(size), num_units=size))
 
     def release(self, member: MemberKey) -> None:
-        """Frees a member's part, if it has one."""
+        """Frees a member's part, if the member has one."""
         part = self._held.pop(member, None)
         if part is None:
             return
@@ -162,7 +162,7 @@ class SlotAllocator:
         return list(reversed(self._held))
 
     def _give(self, member: MemberKey, part: Part) -> Part:
-        """Notes that a part that was taken is a member's."""
+        """Records that a part belongs to a member from now on."""
         self._held[member] = self._by_size[part.num_units][member] = part
         self._slots[part.first_unit // self._slot_units].members.add(member)
         self._use(member, part)
@@ -176,7 +176,7 @@ class SlotAllocator:
         self._slots.move_to_end(part.first_unit // self._slot_units)
 
     def _take(self, size: int) -> int:
-        """The first unit of a part of this size that belongs to nobody."""
+        """Takes a free part of this size and returns its first unit. Evicts members if no part is free."""
         if not self._open[size] and not self._empty:
             self._evict(size)
         if not self._open[size]:
@@ -192,8 +192,8 @@ class SlotAllocator:
         return first_unit
 
     def _evict(self, size: int) -> None:
-        """Makes room for a part of this size."""
-        evicted, used = self._least_recently_used_slot()
+        """Evicts members so that a part of this size is free."""
+        evicted, used = self._slot_to_evict()
         if self._by_size[size]:
             oldest, part = next(iter(self._by_size[size].items()))
             if part.used <= used:
@@ -202,9 +202,9 @@ class SlotAllocator:
             self.release(member)
         self.num_evictions += len(evicted)
 
-    def _least_recently_used_slot(self) -> tuple[list[MemberKey], int]:
-        """Of the slots in which nobody has to be kept, the one in which a part was used longest ago: its members, and the latest
-        use of one of them.
+    def _slot_to_evict(self) -> tuple[list[MemberKey], int]:
+        """Finds the slot that was used longest ago, among those without a member of the current pass. Returns the members of
+        that slot and the number of their latest use.
         """
         for slot in self._slots.values():
             used = max(self._held[member].used for member in slot.members)
@@ -213,7 +213,7 @@ class SlotAllocator:
         raise AssertionError("more members were looked up together than there are slots")
 
     def _close(self, number: int) -> None:
-        """A slot in which no member has a part any more can be cut anew."""
+        """Returns a slot without members to the empty ones. It may be divided into other parts next time."""
         slot = self._slots.pop(number)
         self._open[slot.num_units].pop(number, None)
         self._empty.append(number)

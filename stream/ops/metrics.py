@@ -307,7 +307,7 @@ class Metrics:
             "engine_lookups_total", "Lookups of a member in the cache of keys and values", result=Lookup
         )
         self.engine_evictions = create.counter(
-            "engine_evictions_total", "Members evicted from the cache to make room for another member"
+            "engine_evictions_total", "Members evicted from the cache because another member needed memory"
         )
         self.engine_positions = create.counter(
             "engine_positions_total", "Plays encoded, including plays that were encoded before"
@@ -315,9 +315,9 @@ class Metrics:
         self.engine_slots = create.gauge("engine_slots", "Whole contexts that fit into the cache of the serving bundle")
         self.engine_slots_used = create.gauge(
             "engine_slots_used",
-            "Slots of that cache in use: each by one member, or by several whose contexts are shorter",
+            "Slots of the serving bundle's cache in use, each by one member or by several with shorter contexts",
         )
-        self.engine_members = create.gauge("engine_members", "Members in that cache")
+        self.engine_members = create.gauge("engine_members", "Members cached by the engine of the serving bundle")
 
     def _create_bundles(self, create: _Factory) -> None:
         self.bundle_info = create.gauge("bundle_info", "1 for the version of the serving bundle", "bundle")

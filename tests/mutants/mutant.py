@@ -50,3 +50,8 @@ class Mutant:
             if path.suffix == ".py":
                 compile(source, str(path), "exec")
         return changed
+
+
+def one_edit(area: str, name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
+    """A fault in one place of one file. ``area`` stands before its name."""
+    return Mutant(f"{area}: {name}", (Edit(file, old, new),), tests)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import Edit, Mutant
+from functools import partial
+
+from tests.mutants.mutant import one_edit
 
 QUANTISE, ATTENTION = "intentrec_core/kernels/quantise.py", "intentrec_core/engine/cpu/decode_attention.py"
 STEP, ENCODER = "intentrec_core/engine/cpu/step.py", "intentrec_core/engine/cpu/encoder.py"
@@ -15,10 +17,7 @@ TEST_EVERY_PLAY = f"{TEST_CACHE}::test_every_play_equals_a_recomputation_over_th
 TEST_ONE_BY_ONE = f"{TEST_MACHINE}::test_one_play_at_a_time_equals_the_whole_context_at_once"
 
 
-def quantised(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
-    """A fault in one line of one file."""
-    return Mutant(f"int8: {name}", (Edit(file, old, new),), tests)
-
+quantised = partial(one_edit, "int8")
 
 QUANTISED = (
     quantised(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import Edit, Mutant
+from functools import partial
+
+from tests.mutants.mutant import one_edit
 
 ATTENTION, CONFIG = "intentrec_core/model/attention.py", "intentrec_core/model/model.py"
 CPU, ENCODER = "intentrec_core/engine/cpu/decode_attention.py", "intentrec_core/engine/cpu/encoder.py"
@@ -17,10 +19,7 @@ TEST_CACHE, TEST_BUNDLE = "tests/parity/test_quantised_cache.py", "tests/unit/in
 TEST_COMMANDS = "tests/unit/stream/cli/test_first_model.py"
 
 
-def shared(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
-    """A fault in one place of one file."""
-    return Mutant(f"shared heads: {name}", (Edit(file, old, new),), tests)
-
+shared = partial(one_edit, "shared heads")
 
 SHARED_HEADS = (
     shared(

@@ -1,18 +1,17 @@
-"""Faults in parts of slots: members who share memory, what a larger part takes along, and who makes room."""
+"""Faults in parts of slots: members who share memory, what a larger part takes along, and who is evicted."""
 
 from __future__ import annotations
 
-from tests.mutants.mutant import Edit, Mutant
+from functools import partial
+
+from tests.mutants.mutant import one_edit
 
 SLOTS, ENGINE = "intentrec_core/engine/slots.py", "intentrec_core/engine/engine.py"
 ENCODER, STEP = "intentrec_core/engine/cpu/encoder.py", "intentrec_core/engine/cpu/step.py"
 TEST_SLOTS, TEST_PARTS = "tests/unit/intentrec_core/engine/test_slots.py", "tests/property/test_parts_of_slots.py"
 
 
-def fault(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
-    """A fault in one place of one file."""
-    return Mutant(f"slots: {name}", (Edit(file, old, new),), tests)
-
+fault = partial(one_edit, "slots")
 
 SLOT_PARTS = (
     fault(
@@ -53,7 +52,7 @@ SLOT_PARTS = (
         TEST_PARTS,
     ),
     fault(
-        "members of one pass make room for each other",
+        "members of one pass are evicted for each other",
         SLOTS,
         "            if used <= self._uses_before:\n",
         "            if True:\n",
@@ -90,21 +89,21 @@ SLOT_PARTS = (
         TEST_SLOTS,
     ),
     fault(
-        "a slot of which all parts are free is not cut anew",
+        "an empty slot cannot be divided again",
         SLOTS,
         "        if slot.members:\n",
         "        if True:\n",
         TEST_SLOTS,
     ),
     fault(
-        "whole slots make room though an older member has a part of the size",
+        "a slot is evicted though a member with a part of the size was used earlier",
         SLOTS,
         "            if part.used <= used:\n",
         "            if False:\n",
         TEST_SLOTS,
     ),
     fault(
-        "the most recently used slot makes room",
+        "the most recently used slot is evicted",
         SLOTS,
         "        for slot in self._slots.values():\n",
         "        for slot in reversed(self._slots.values()):\n",
@@ -116,5 +115,12 @@ SLOT_PARTS = (
         "        self._slots.move_to_end(part.first_unit // self._slot_units)\n",
         "",
         TEST_SLOTS,
+    ),
+    fault(
+        "a slot on a device is moved without its times",
+        "intentrec_core/engine/cuda/kv_pool.py",
+        "        self.ts_NC[to] = self.ts_NC[held].clone()\n",
+        "",
+        "tests/parity/test_encoders.py::test_plays_appended_to_what_was_moved_equal_the_whole",
     ),
 )

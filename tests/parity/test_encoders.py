@@ -119,6 +119,24 @@ def test_plays_appended_to_what_is_cached_equal_the_whole(of_heads: EngineWorld,
     assert_close(got, StepOutput(*(array[behind] for array in expected)))
 
 
+@pytest.mark.parametrize("kind", [CpuEncoder, TorchEncoder])
+def test_plays_appended_to_what_was_moved_equal_the_whole(of_heads: EngineWorld, kind: type[CpuEncoder]) -> None:
+    whole = columns(of_heads, [0] * len(COUNTS))
+    expected = encode(kind(of_heads.model, 1 << 26), whole)
+    encoder = kind(of_heads.model, 1 << 26)
+    newest = np.cumsum(whole.lengths) - 1
+    before = np.setdiff1d(np.arange(len(whole.item_row)), newest)
+    units, moved = (encoder.slot_units * (np.arange(8) + first) for first in (0, 4))  # half of them overlap
+    cached = whole.lengths > 1
+    with torch.inference_mode():
+        given, _ = part(whole, before, whole.lengths - 1, 0 * whole.lengths)
+        encoder.encode(given, units[cached], np.ones(len(before), dtype=bool))
+        encoder.move(0, int(moved[0]), 8 * encoder.slot_units)
+        given, _ = part(whole, newest, np.ones_like(whole.lengths), whole.lengths - 1)
+        got = encoder.encode(given, moved, np.ones(8, dtype=bool))
+    assert_close(got, StepOutput(*(array[newest] for array in expected)))
+
+
 def part(whole: Columns, rows: np.ndarray, lengths: np.ndarray, starts: np.ndarray) -> tuple[Columns, np.ndarray]:
     some = lengths > 0
     flat = (whole.item_row, whole.codes, whole.ts_s, whole.gap_s, whole.weight)

@@ -89,8 +89,9 @@ class TorchEncoder:
         return out
 
     def move(self, from_unit: int, to_unit: int, num_units: int) -> None:
-        """Is not called: no context outgrows a unit that is a whole slot."""
-        raise NotImplementedError("a slot is one unit")
+        """See :class:`intentrec_core.engine.encoder.Encoder`."""
+        with torch.cuda.stream(self.stream):
+            self.pool.copy(from_unit, to_unit, num_units)
 
     def _prefill(self, columns: Columns, slots: NDArray[np.int64], nth: NDArray[np.int64]) -> StepOutput:
         """The model's output at each play; ``nth`` i64[R] is the play's place among its context's new plays."""

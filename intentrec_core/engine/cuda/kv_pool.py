@@ -41,6 +41,13 @@ class KvPool:
         """The slot that belongs to no member."""
         return self.num_slots
 
+    def copy(self, from_slot: int, to_slot: int, num_slots: int) -> None:
+        """Copies keys, values and times of some slots to others, which may overlap with them."""
+        held, to = slice(from_slot, from_slot + num_slots), slice(to_slot, to_slot + num_slots)
+        for tensor in (self.k_LNHCD, self.v_LNHCD):
+            tensor[:, to] = tensor[:, held].clone()
+        self.ts_NC[to] = self.ts_NC[held].clone()
+
 
 def slot_bytes(model: IntentRec, dtype: torch.dtype) -> int:
     """Bytes of one slot."""

@@ -1,4 +1,4 @@
-"""Which member has which part of the memory: no two share a unit, and the least recently used make room."""
+"""Which member has which part of the memory: no two share a unit, and the least recently used are evicted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def use_together(slots: SlotAllocator, needed: Mapping[str, int]) -> None:
         else:
             given[member] = part
         assert given[member].num_units >= num_units
-    assert {member: slots.peek(member) for member in needed} == given, "nobody of them has made room for another"
+    assert {member: slots.peek(member) for member in needed} == given, "none of them was evicted for another"
 
 
 def use(slots: SlotAllocator, member: str, num_units: int) -> None:
@@ -107,7 +107,7 @@ def test_what_has_room_evicts_nobody(num_slots: int, slot_units: int, needed: li
 
 
 @given(num_slots=st.integers(1, 6), script=uses)
-def test_with_one_size_the_least_recently_used_member_makes_room(
+def test_with_one_size_the_least_recently_used_member_is_evicted(
     num_slots: int, script: list[tuple[str, int, bool]]
 ) -> None:
     slots, expected = SlotAllocator(num_slots), OrderedDict[str, None]()
@@ -147,7 +147,7 @@ def test_a_larger_part_says_what_the_smaller_one_said_and_the_smaller_one_is_fre
     assert slots.num_empty_slots == 2
 
 
-def test_a_larger_part_of_the_only_member_of_a_slot_lies_over_the_smaller_one() -> None:
+def test_a_larger_part_of_the_only_member_of_a_slot_overlaps_the_smaller_one() -> None:
     slots = SlotAllocator(2, 4)
     slots.allocate("whole", 4)
     slots.allocate("ann", 1).length = 32
@@ -156,7 +156,7 @@ def test_a_larger_part_of_the_only_member_of_a_slot_lies_over_the_smaller_one() 
     assert sorted(slots.members()) == ["ann", "whole"]
 
 
-def test_in_the_only_slot_the_others_make_room_for_a_larger_part() -> None:
+def test_in_the_only_slot_the_others_are_evicted_for_a_larger_part() -> None:
     slots = SlotAllocator(1, 4)
     slots.allocate("ben", 1)
     slots.allocate("ann", 1).length = 32
@@ -166,7 +166,7 @@ def test_in_the_only_slot_the_others_make_room_for_a_larger_part() -> None:
     assert (slots.members(), slots.num_evictions) == (["ann"], 1)
 
 
-def test_a_slot_that_a_member_of_the_pass_has_left_makes_room_before_one_of_its_members() -> None:
+def test_a_slot_that_a_member_of_the_pass_has_left_is_evicted_before_a_slot_with_one() -> None:
     """``kept`` stays where it is, and the slot that ``grown`` leaves is in front of it though its last use is newer."""
     slots = SlotAllocator(4, 4)
     use(slots, "x", 4)
@@ -177,7 +177,7 @@ def test_a_slot_that_a_member_of_the_pass_has_left_makes_room_before_one_of_its_
     use_together(slots, {"kept": 4, "grown": 4, "also grown": 4})
 
 
-def test_a_member_of_the_wanted_size_makes_room_before_a_slot_that_was_used_since() -> None:
+def test_a_member_of_the_wanted_size_is_evicted_before_a_slot_that_was_used_since() -> None:
     slots = SlotAllocator(2, 4)
     for nth in range(4):
         slots.allocate(f"short-{nth}", 1)
@@ -192,7 +192,7 @@ def test_a_member_of_the_wanted_size_makes_room_before_a_slot_that_was_used_sinc
 
 
 @pytest.mark.parametrize(("used", "stay"), [("half", ["half", "long"]), ("short-1", ["long", "short-0", "short-1"])])
-def test_all_members_of_the_slot_that_was_used_longest_ago_make_room(used: str, stay: list[str]) -> None:
+def test_all_members_of_the_slot_that_was_used_longest_ago_are_evicted(used: str, stay: list[str]) -> None:
     slots = SlotAllocator(2, 4)
     for nth in range(2):
         slots.allocate(f"short-{nth}", 1)
