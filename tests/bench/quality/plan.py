@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.bench.quality.ablated import ablated_rows
 from tests.bench.quality.checks import checked
 from tests.bench.quality.counted import counted_rows
 from tests.bench.quality.fair import fair_rows
@@ -15,5 +16,13 @@ from tests.bench.quality.weighed import weighed_rows
 
 def all_rows() -> list[Row]:
     """Popularity, Markov chains, trained baselines, IntentRec, the oracle."""
-    trained = [*neural_rows(), *fair_rows(), *counted_rows(), *weighed_rows(), *small_cache_rows(), *transact_rows()]
+    trained = [
+        *neural_rows(),
+        *ablated_rows(),
+        *fair_rows(),
+        *counted_rows(),
+        *weighed_rows(),
+        *small_cache_rows(),
+        *transact_rows(),
+    ]
     return [*popularity_rows(), *markov_rows(), *(checked(row) for row in trained), *oracle_rows()]
