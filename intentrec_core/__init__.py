@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from intentrec_core.engine.live_play import LiveOutcome, LivePlay
     from intentrec_core.errors import ConfigError, DataError, IntentRecError
     from intentrec_core.features.catalogue import Catalogue, Item
-    from intentrec_core.model.model import ModelConfig
+    from intentrec_core.model.config import ModelConfig
     from intentrec_core.training.config import TrainConfig
     from intentrec_core.training.first_model import fit
 

@@ -1,12 +1,19 @@
-"""Resolves the ``device`` setting to a torch device."""
+"""Resolves the ``device`` setting, and says what a CUDA device has.
+
+torch is imported only where there may be a CUDA device, or one is asked for: the import takes seconds, and a worker on a CPU does
+not need it.
+"""
 
 from __future__ import annotations
 
+import ctypes
 from typing import NamedTuple
 
-import torch
-
 from intentrec_core.errors import ConfigError, EngineError
+
+CPU = "cpu"
+#: The driver's library. Without it, torch finds no CUDA device.
+_DRIVER = "libcuda.so.1"
 
 
 class DeviceMemory(NamedTuple):
@@ -17,30 +24,45 @@ class DeviceMemory(NamedTuple):
     total_bytes: int
 
 
-def resolve_device(name: str) -> torch.device:
-    """Resolves a device name. ``auto`` means CUDA if the machine has a CUDA device, else the CPU.
+def resolve_device(name: str) -> str:
+    """The name of a device, as torch reads it: ``cpu``, ``cuda`` or ``cuda:N``. ``auto`` means CUDA if the machine has a CUDA
+    device, else the CPU.
 
     Raises: ConfigError when the name is not a device, or this machine does not have it.
     """
+    if name == CPU or (name == "auto" and not _has_driver()):
+        return CPU
+    import torch
+
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return "cuda" if torch.cuda.is_available() else CPU
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {name}: this machine has no CUDA device; use auto or cpu")
     try:
-        return torch.device(name)
+        return str(torch.device(name))
     except RuntimeError as error:
         raise ConfigError(f"device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
 
 
-def device_memory(device: torch.device) -> DeviceMemory | None:
+def device_memory(device: str) -> DeviceMemory | None:
     """What a CUDA device has; None for the CPU.
 
     Raises: EngineError when the device or its driver does not answer.
     """
-    if device.type != "cuda":
+    if device == CPU:
         return None
+    import torch
+
     try:
-        free, total = torch.cuda.mem_get_info(device)
+        free, total = torch.cuda.mem_get_info(torch.device(device))
         return DeviceMemory(torch.cuda.get_device_name(device), free, total)
     except RuntimeError as error:
         raise EngineError(f"{device} does not answer: {error}; see the machine's driver log") from error
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError:
+        return False
+    return True

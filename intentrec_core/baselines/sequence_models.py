@@ -19,15 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from intentrec_core.domain.spec import Domain
-from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.context_batch import ContextBatch
+from intentrec_core.features.labels import ItemLabels
 from intentrec_core.model.attention import Attend, FullAttend
-from intentrec_core.model.model import EncoderStage, IntentRec, ItemFeatures, ModelConfig, ModelOutput
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import EncoderStage, IntentRec, ModelOutput
 
 
 class _ItemModel(IntentRec):
     """A model that knows an item by its embedding alone: no catalogue fields, no times, no intents."""
 
-    def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
+    def __init__(self, config: ModelConfig, domain: Domain, items: ItemLabels) -> None:
         super().__init__(dataclasses.replace(config, intent_stage=False), domain, items)
         del self.fields, self.item_content, self.short_term, self.item_encoder
         self.dropout = nn.Dropout(config.dropout)
@@ -48,7 +50,7 @@ class _ItemModel(IntentRec):
 class SASRec(_ItemModel):
     """Causal self-attention over the items of a context and their positions."""
 
-    def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
+    def __init__(self, config: ModelConfig, domain: Domain, items: ItemLabels) -> None:
         super().__init__(config, domain, items)
         self.position = nn.Embedding(domain.context_size + 1, config.width)
         nn.init.normal_(self.position.weight, std=config.width**-0.5)
@@ -76,7 +78,7 @@ class SASRec(_ItemModel):
 class GRU4Rec(_ItemModel):
     """A recurrent network over the items of a context."""
 
-    def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
+    def __init__(self, config: ModelConfig, domain: Domain, items: ItemLabels) -> None:
         super().__init__(config, domain, items)
         self.recurrent = nn.GRU(config.width, config.width, config.num_layers, batch_first=True)
         self.leave_norm = nn.LayerNorm(config.width)
@@ -92,7 +94,7 @@ class MultiTaskTransformer(IntentRec):
     input of the item prediction, and there is no short-term encoder.
     """
 
-    def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
+    def __init__(self, config: ModelConfig, domain: Domain, items: ItemLabels) -> None:
         super().__init__(dataclasses.replace(config, intent_stage=True), domain, items)
         assert self.heads is not None
         del self.short_term, self.heads.projections, self.heads.attention

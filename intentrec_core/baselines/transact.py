@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from intentrec_core.domain.spec import Domain
-from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.context_batch import ContextBatch
+from intentrec_core.features.labels import ItemLabels
 from intentrec_core.model.attention import Attend, FullAttend
-from intentrec_core.model.model import EncoderStage, IntentRec, ItemFeatures, ModelConfig, ModelOutput
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import EncoderStage, IntentRec, ModelOutput
 
 #: How many of the last columns stand side by side, and over how many plays the largest values are taken: the original's.
 LAST_COLUMNS, NUM_ACTIONS = 10, 100
@@ -35,7 +37,7 @@ LAST_COLUMNS, NUM_ACTIONS = 10, 100
 class TransAct(IntentRec):
     """See the module."""
 
-    def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
+    def __init__(self, config: ModelConfig, domain: Domain, items: ItemLabels) -> None:
         super().__init__(dataclasses.replace(config, intent_stage=True), domain, items)
         assert self.heads is not None
         del self.short_term, self.heads.projections, self.heads.attention

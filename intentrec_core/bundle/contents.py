@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from intentrec_core.bundle import format as bundle
 from intentrec_core.bundle.format import BundleRef, Manifest
@@ -30,8 +27,9 @@ from intentrec_core.domain.toml import parse_domain
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError, DomainError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.model.intent_score import label_shares
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.weights import Array, ModelWeights, weight_shapes
 from intentrec_core.plays.profile import DataProfile
 from intentrec_core.successors import Successors, SuccessorTable
 
@@ -81,7 +79,7 @@ class LoadedBundle:
     path: Path
     manifest: Manifest
     tables: Tables
-    model: IntentRec
+    weights: ModelWeights
     vectors: ItemVectors
     popularity: NDArray[np.float32]
     successors: Successors | None = None
@@ -127,24 +125,25 @@ def item_label_heads(domain: Domain) -> tuple[Field, ...]:
     return tuple(head for head in domain.heads if head.is_item_label)
 
 
-@torch.inference_mode()
-def item_vectors(model: IntentRec, item_table: ItemTable, at_s: float) -> ItemVectors:
+def item_vectors(weights: ModelWeights, item_table: ItemTable, at_s: float) -> ItemVectors:
     """The vectors of a model's items, with labels as of ``at_s`` (seconds since 1970). Row 0 is zeros."""
-    weights, bias = (tensor.float().cpu().numpy().copy() for tensor in model.item_weights())
-    weights[0], bias[0] = 0.0, 0.0
-    return ItemVectors(weights, bias, _labels(item_table, at_s))
+    return _item_vectors(*weights.item_weights(), item_table, at_s)
 
 
-@torch.inference_mode()
-def new_item_vectors(model: IntentRec, items: ItemTable, at_s: float) -> ItemVectors:
-    """The vectors that a bundle of ``model`` would give to items that are new to it, as :func:`item_vectors` gives them after
+def new_item_vectors(weights: ModelWeights, items: ItemTable, at_s: float) -> ItemVectors:
+    """The vectors that a bundle of this model would give to items that are new to it, as :func:`item_vectors` gives them after
     the model has grown by these rows. ``items`` is a table of the new items alone.
 
     Shapes: as :class:`ItemVectors`, for the rows of ``items``; row 0 is zeros.
     """
-    weights, bias = (tensor.float().cpu().numpy().copy() for tensor in model.new_item_weights(items))
-    weights[0], bias[0] = 0.0, 0.0
-    return ItemVectors(weights, bias, _labels(items, at_s))
+    return _item_vectors(*weights.new_item_weights(items), items, at_s)
+
+
+def _item_vectors(weights_VW: Array, bias_V: Array, items: ItemTable, at_s: float) -> ItemVectors:
+    weights_VW[0] = 0.0
+    bias_V = bias_V.copy()  # it may be the model's own
+    bias_V[0] = 0.0
+    return ItemVectors(weights_VW, bias_V, _labels(items, at_s))
 
 
 def _labels(items: ItemTable, at_s: float) -> dict[str, NDArray[np.float32]]:
@@ -155,7 +154,7 @@ def pack_files(
     folder: Path,
     *,
     domain_text: str,
-    model: IntentRec,
+    weights: ModelWeights,
     vocabulary: Vocabulary,
     catalogue: Catalogue,
     vectors: ItemVectors,
@@ -174,7 +173,7 @@ def pack_files(
         **pack_model(
             folder,
             domain_text=domain_text,
-            model=model,
+            weights=weights,
             vocabulary=vocabulary,
             catalogue=catalogue,
             successors=successors,
@@ -191,18 +190,17 @@ def pack_model(
     folder: Path,
     *,
     domain_text: str,
-    model: IntentRec,
+    weights: ModelWeights,
     vocabulary: Vocabulary,
     catalogue: Catalogue,
     successors: Successors | None = None,
 ) -> dict[str, bytes | Path]:
     """The files of a model without what is derived from it; tables are written into ``folder``."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     vocabulary.save(folder / bundle.VOCABULARY)
     catalogue.save(folder / bundle.ITEMS)
     return {
-        bundle.WEIGHTS: save_tensors(weights),
-        bundle.MODEL: json.dumps(_model_card(model), indent=2, sort_keys=True).encode() + b"\n",
+        bundle.WEIGHTS: save_arrays(dict(weights.arrays)),
+        bundle.MODEL: json.dumps(_model_card(weights), indent=2, sort_keys=True).encode() + b"\n",
         bundle.DOMAIN: domain_text.encode(),
         bundle.VOCABULARY: folder / bundle.VOCABULARY,
         bundle.ITEMS: folder / bundle.ITEMS,
@@ -224,19 +222,18 @@ def _successor_bytes(successors: Successors) -> bytes:
     )
 
 
-def _model_card(model: IntentRec) -> dict[str, Any]:
+def _model_card(weights: ModelWeights) -> dict[str, Any]:
     """Sizes of the model, and the heads that were not trained, if any."""
-    untrained = list(model.untrained_heads)
-    return model.config.to_dict() | ({_UNTRAINED: untrained} if untrained else {})
+    untrained = list(weights.untrained_heads)
+    return weights.config.to_dict() | ({_UNTRAINED: untrained} if untrained else {})
 
 
 def load_bundle(
     source: Path | BundleRef,
-    device: torch.device | str = "cpu",
     golden: GoldenCheck | None = None,
     known: Tables | None = None,
 ) -> LoadedBundle:
-    """Verifies a bundle's files, reads them and checks them against each other. The model is on ``device``, in eval mode.
+    """Verifies a bundle's files, reads them and checks them against each other.
 
     ``source``: a folder, or a ref that :meth:`~intentrec_core.bundle.store.BundleStore.fetch` has verified. Of a ref,
     only files that have changed since then are hashed again. ``known``: tables of another bundle, used instead of
@@ -251,20 +248,19 @@ def load_bundle(
     reader = ContentsReader(path, manifest.version)
     digests = tuple(manifest.files[name].sha256 for name in (bundle.DOMAIN, bundle.VOCABULARY, bundle.ITEMS))
     tables = known if known is not None and known.digests == digests else reader.tables(digests)
-    model = reader.model(tables.domain, tables.item_table)
+    weights = reader.weights(tables.domain, tables.item_table)
     loaded = LoadedBundle(
         version=manifest.version,
         path=path,
         manifest=manifest,
         tables=tables,
-        model=model,
-        vectors=reader.vectors(model),
+        weights=weights,
+        vectors=reader.vectors(weights),
         popularity=reader.popularity(len(tables.vocabulary)),
         successors=reader.successors(len(tables.vocabulary)) if bundle.SUCCESSORS in manifest.files else None,
     )
     if golden is not None:
         golden(loaded)
-    model.to(device)
     return loaded
 
 
@@ -288,31 +284,23 @@ class ContentsReader:
             raise self._error(BundleFault.VOCABULARY, str(error)) from error
         return Tables(digests, domain, text, vocabulary, ItemTable(domain, vocabulary, catalogue))
 
-    def model(self, domain: Domain, item_table: ItemTable) -> IntentRec:
-        """The weights, on the CPU, in evaluation mode."""
+    def weights(self, domain: Domain, item_table: ItemTable) -> ModelWeights:
+        """The weights of the model."""
         try:
             card = json.loads((self._path / bundle.MODEL).read_bytes())
             untrained = card.pop(_UNTRAINED, [])
-            model = IntentRec(ModelConfig(**card), domain, item_table)
-            model.set_untrained_heads(untrained)
+            config = ModelConfig(**card)
+            arrays = self._arrays(bundle.WEIGHTS)
+            wanted = weight_shapes(config, domain, len(item_table))
+            if "intent_beta" in wanted:
+                # Of an earlier release, without it: intents add nothing to its scores.
+                arrays.setdefault("intent_beta", np.zeros(wanted["intent_beta"], dtype=np.float32))
+            self._same_shapes(bundle.WEIGHTS, {name: array.shape for name, array in arrays.items()}, wanted)
+            return ModelWeights(config, domain, item_table, arrays, untrained)
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise self._error(BundleFault.SHAPE, f"{bundle.MODEL}: {error}") from error
-        try:
-            weights = load_tensors((self._path / bundle.WEIGHTS).read_bytes())
-        except SafetensorError as error:
-            raise self._error(BundleFault.SHAPE, f"{bundle.WEIGHTS}: {error}") from error
-        if model.intent_beta is not None:
-            # Of an earlier release, without it: intents add nothing to its scores.
-            weights.setdefault("intent_beta", torch.zeros_like(model.intent_beta))
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        self._same_shapes(bundle.WEIGHTS, {name: tuple(tensor.shape) for name, tensor in weights.items()}, wanted)
-        for name, tensor in weights.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise self._error(BundleFault.NOT_FINITE, f"{bundle.WEIGHTS}: {name}")
-        model.load_state_dict(weights)
-        return model.eval()
 
-    def vectors(self, model: IntentRec) -> ItemVectors:
+    def vectors(self, model: ModelWeights) -> ItemVectors:
         """The item vectors, which must be those of the weights."""
         arrays = self._arrays(bundle.VECTORS)
         heads = item_label_heads(model.domain)
@@ -323,8 +311,7 @@ class ContentsReader:
         vectors = ItemVectors(
             arrays["weights"], arrays["bias"], {head.name: arrays[_LABELS + head.name] for head in heads}
         )
-        with torch.inference_mode():
-            weights, bias = (tensor.numpy() for tensor in model.item_weights())
+        weights, bias = model.item_weights()
         for name, stored, own in (("weights", vectors.weights, weights), ("bias", vectors.bias, bias)):
             limit = _WEIGHT_TOLERANCE * max(1.0, float(np.abs(own[1:]).max(initial=0.0)))
             if float(np.abs(stored[1:] - own[1:]).max(initial=0.0)) > limit:

@@ -101,7 +101,7 @@ class Model:
         files = pack_model(
             folder,
             domain_text=self.domain_text,
-            model=self.network,
+            weights=self.network.weights(),
             vocabulary=self.vocabulary,
             catalogue=self.catalogue,
             successors=self.successors,
@@ -146,7 +146,7 @@ def load_model(folder: str | Path, *, device: str = "auto") -> Model:
     reader = ContentsReader(path, path.name)
     try:
         tables = reader.tables(())
-        network = reader.model(tables.domain, tables.item_table)
+        network = IntentRec.of(reader.weights(tables.domain, tables.item_table))
         catalogue = Catalogue.load(path / ITEMS)
         successors = reader.successors(len(tables.vocabulary)) if SUCCESSORS in card.files else None
     except BundleError as error:

@@ -8,22 +8,19 @@ Shapes: N queries, W width of the model, C columns.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from intentrec_core.model.model import IntentRec
+from intentrec_core.model.weights import ModelWeights
 
 
 class CountGate:
     """The gate of one model, on the host. Safe from any thread."""
 
-    @torch.inference_mode()
-    def __init__(self, model: IntentRec) -> None:
+    def __init__(self, model: ModelWeights) -> None:
         """Raises: ValueError for a model without counts."""
-        if model.count_gate is None:
+        if not model.config.item_counts:
             raise ValueError("the model has no counts")
-        weight, bias = (tensor.float().cpu().numpy() for tensor in model.count_gate.parameters())
-        self._weight_WC, self._bias_C = weight.T.copy(), bias.copy()
+        self._weight_WC, self._bias_C = model.arrays["count_gate.weight"].T.copy(), model.arrays["count_gate.bias"]
 
     @property
     def num_columns(self) -> int:

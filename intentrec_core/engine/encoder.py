@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from intentrec_core.errors import ConfigError
 from intentrec_core.features.columns import Columns
-from intentrec_core.model.model import IntentRec
+from intentrec_core.model.config import ModelSizes
 
 
 class StepOutput(NamedTuple):
@@ -62,7 +62,7 @@ class Encoder(Protocol):
         ...
 
 
-def no_output(model: IntentRec, num_rows: int) -> StepOutput:
+def no_output(model: ModelSizes, num_rows: int) -> StepOutput:
     """Arrays for the output at ``num_rows`` rows, filled with zeros and without labels."""
     config = model.config
     heads = model.domain.heads if config.intent_stage else ()

@@ -14,20 +14,19 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from intentrec_core.device import CPU
 from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.engine.cuda.device_faults import DeviceFault, fault_of, first_line
-from intentrec_core.engine.cuda.encoder import TorchEncoder
 from intentrec_core.engine.encoder import Encoder, StepOutput, no_output
+from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.engine.member_key import MemberKey
-from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.engine.slots import NO_LABEL, Part, SlotAllocator
 from intentrec_core.errors import ConfigError, DeviceLost
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.kernels.context_rows import number_rows
-from intentrec_core.model.model import IntentRec
+from intentrec_core.model.weights import ModelWeights
 
 #: Plays encoded in one pass. Limits the memory that a pass needs in addition to the pool.
 MAX_POSITIONS = 8192
@@ -94,36 +93,38 @@ class _EncodeJob:
 class IncrementalEngine:
     """Encodes plays of members with one set of weights, over a pool of cached keys and values.
 
-    ``make_encoder`` makes an encoder from the model and ``pool_bytes``, the memory limit of the members' keys and values. By
-    default the model's device decides, and ``kv_dtype`` is the type of cached keys and values. Not thread safe: one thread
-    owns an engine. A pool belongs to one engine and therefore to one version of the weights and one type: what is cached
-    is never read with others than it was written with.
+    ``pool_bytes`` is the memory limit of the members' keys and values, and ``kv_dtype`` their type. ``device``: ``cpu``, ``cuda``
+    or ``cuda:N``. ``num_threads`` encode at once on a CPU. ``make_encoder`` makes an encoder from the bytes of its pool; by
+    default the device decides. Not thread safe: one thread owns an engine. A pool belongs to one engine and therefore to one
+    version of the weights and one type: what is cached is never read with others than it was written with.
 
     Raises: ConfigError when the pool is too small for one member, or for int8 on another device than the CPU.
     """
 
     def __init__(
         self,
-        model: IntentRec,
+        weights: ModelWeights,
         features: FeatureBuilder,
         *,
         pool_bytes: int,
         version: str,
+        device: str = CPU,
         kv_dtype: KvDtype = KvDtype.FLOAT32,
-        make_encoder: Callable[[IntentRec, int], Encoder] | None = None,
+        num_threads: int = 1,
+        make_encoder: Callable[[int], Encoder] | None = None,
     ) -> None:
-        self.model = model.eval()
+        self.weights, self.device = weights, device
         self.version = version
         self.stats = EngineStats()
         self._features = features
         self._layout = features.layout
-        self._make_encoder = make_encoder or encoder_on(model.device, kv_dtype)
+        self._make_encoder = make_encoder or encoder_on(device, weights, kv_dtype, num_threads)
         self._pool_bytes = pool_bytes
         self.encoder = self._new_encoder()
         self._slots = SlotAllocator(self.encoder.num_slots, self.encoder.slot_units)
-        ends = (*model.domain.label_offsets[1:], None) if model.config.intent_stage else ()
+        ends = (*weights.domain.label_offsets[1:], None) if weights.config.intent_stage else ()
         #: Of each head its labels among those of all heads side by side.
-        self._heads = [slice(first, end) for first, end in zip(model.domain.label_offsets, ends, strict=False)]
+        self._heads = [slice(first, end) for first, end in zip(weights.domain.label_offsets, ends, strict=False)]
 
     @property
     def num_evictions(self) -> int:
@@ -195,7 +196,7 @@ class IncrementalEngine:
                     case DeviceFault.OUT_OF_MEMORY if self.num_slots > 1:
                         pass
                     case DeviceFault.LOST:
-                        raise DeviceLost(f"the device {self.model.device} is lost: {first_line(error)}") from error
+                        raise DeviceLost(f"the device {self.device} is lost: {first_line(error)}") from error
                     case _:
                         raise
             self._halve_the_pool()  # outside the handler: the error's traceback refers to the encoder and its memory
@@ -208,7 +209,7 @@ class IncrementalEngine:
         """
         while True:
             try:
-                return self._make_encoder(self.model, self._pool_bytes)
+                return self._make_encoder(self._pool_bytes)
             except RuntimeError as error:
                 if fault_of(error) is not DeviceFault.OUT_OF_MEMORY:
                     raise
@@ -221,7 +222,7 @@ class IncrementalEngine:
         try:
             self.encoder = self._new_encoder()
         except ConfigError as error:  # another process has taken the device's memory: this one can no longer use it
-            raise DeviceLost(f"the device {self.model.device} has no memory left: {error}") from error
+            raise DeviceLost(f"the device {self.device} has no memory left: {error}") from error
         self._slots = SlotAllocator(self.encoder.num_slots, self.encoder.slot_units)
         self._slots.num_evictions = num_evictions
 
@@ -250,7 +251,7 @@ class IncrementalEngine:
 
     def _joined(self, passed: Sequence[tuple[StepOutput, NDArray[np.int64]]]) -> tuple[StepOutput, NDArray[np.int64]]:
         """The outputs of all passes, one after another."""
-        none = no_output(self.model, 0), np.zeros(0, dtype=np.int64)
+        none = no_output(self.weights, 0), np.zeros(0, dtype=np.int64)
         outputs, previous = zip(none, *passed, strict=True)
         return StepOutput._make(map(np.concatenate, zip(*outputs, strict=True))), np.concatenate(previous)
 
@@ -312,19 +313,18 @@ class IncrementalEngine:
         return StepOutput._make([column.take(output_rows, axis=0) for column in output]), before[output_rows]
 
 
-def encoder_on(device: torch.device, kv_dtype: KvDtype) -> Callable[[IntentRec, int], Encoder]:
-    """What makes the encoder of a device from a model and the bytes of its pool.
+def encoder_on(device: str, weights: ModelWeights, kv_dtype: KvDtype, num_threads: int) -> Callable[[int], Encoder]:
+    """What makes a model's encoder for a device from the bytes of its pool. Without a CUDA device, torch is not imported.
 
     Raises: ConfigError for int8 on another device than the CPU.
     """
-    if device.type == "cpu":
-        return partial(CpuEncoder, kv_dtype=kv_dtype)
-    if kv_dtype is not KvDtype.FLOAT32:
-        raise ConfigError(
-            f"kv_dtype is {kv_dtype} and the device {device}; allowed: {kv_dtype} on the CPU, or {KvDtype.FLOAT32}, with which "
-            "a CUDA device keeps keys and values in float16"
-        )
-    return TorchEncoder
+    kv_dtype.check_on(device)
+    if device == CPU:
+        return partial(CpuEncoder, weights, kv_dtype=kv_dtype, num_threads=num_threads)
+    from intentrec_core.engine.cuda.encoder import TorchEncoder
+    from intentrec_core.model.model import IntentRec
+
+    return partial(TorchEncoder, IntentRec.of(weights).to(device))
 
 
 def _passes(jobs: Sequence[_EncodeJob]) -> Iterator[list[_EncodeJob]]:

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from intentrec_core.domain.spec import Domain, Filter, FilterKind
-from intentrec_core.engine.engine import Encoded, EngineStats, IncrementalEngine, encoder_on
+from intentrec_core.engine.engine import Encoded, EngineStats, IncrementalEngine
+from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.engine.live_play import NO_ATTRIBUTES, LiveOutcome, LivePlay, in_builtins, problems
 from intentrec_core.engine.live_runs import LiveRuns, Place, live_key
 from intentrec_core.engine.own_scores import OwnScorer, seen
-from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.engine.successor_scores import SuccessorScorer
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.features.features import FeatureBuilder
@@ -33,6 +33,7 @@ from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History, PackedPlay, default_value
 from intentrec_core.model.intent_score import weighted_scores
 from intentrec_core.model.model import IntentRec
+from intentrec_core.model.weights import ModelWeights
 from intentrec_core.plays.table import check_plays, play_rows
 from intentrec_core.successors import Successors
 
@@ -159,14 +160,22 @@ class LiveEncoder:
                 "the model was trained with item_counts, and LiveEncoder has no counts of plays: serve it by workers, or train "
                 "with ModelConfig(item_counts=False)"
             )
-        make_encoder = encoder_on(model.network.device, KvDtype.parse(kv_dtype))
+        device, kv_type = str(model.network.device), KvDtype.parse(kv_dtype)
+        kv_type.check_on(device)
+        weights = model.network.weights()
         try:
             self._engine = IncrementalEngine(
-                model.network, model.features, pool_bytes=cache_bytes, version="live", make_encoder=make_encoder
+                weights,
+                model.features,
+                pool_bytes=cache_bytes,
+                version="live",
+                device=device,
+                kv_dtype=kv_type,
+                num_threads=torch.get_num_threads(),
             )
         except ConfigError as error:
             raise ConfigError(f"cache_bytes is too small: {error}") from error
-        self._ranker = _Ranker(model, self._layout)
+        self._ranker = _Ranker(model, weights, self._layout)
         self._histories: dict[str, History] = {}
         self._next_offset = 0
         self._heads = self.domain.heads if model.network.config.intent_stage else ()
@@ -328,8 +337,8 @@ class _Ranker:
     """Scores all items of one model for one member at a time, and leaves out what the domain's filters do not admit."""
 
     @torch.inference_mode()
-    def __init__(self, model: TrainedModel, layout: EventLayout) -> None:
-        self._own = OwnScorer(model.network, model.features) if model.network.own_items is not None else None
+    def __init__(self, model: TrainedModel, weights: ModelWeights, layout: EventLayout) -> None:
+        self._own = OwnScorer(weights, model.features) if weights.config.own_items else None
         counted = model.successors
         self._successors = SuccessorScorer(counted, model.features) if counted and counted.weight else None
         vectors, bias = model.network.item_vectors()

@@ -12,15 +12,16 @@ from torch import Tensor
 
 from intentrec_core.engine.encoder import StepOutput, no_output
 from intentrec_core.engine.slots import NO_LABEL
+from intentrec_core.model.config import ModelSizes
 from intentrec_core.model.model import IntentRec, ModelOutput
 
 
-def row_width(model: IntentRec) -> int:
+def row_width(model: ModelSizes) -> int:
     """O: the number of columns."""
     return sum(_widths(model)) + 1
 
 
-def _widths(model: IntentRec) -> list[int]:
+def _widths(model: ModelSizes) -> list[int]:
     """Number of columns of each output except the last, which has one."""
     return [column.shape[1] for column in no_output(model, 0)[:-1]]
 
@@ -33,7 +34,7 @@ def as_rows(model: IntentRec, output: ModelOutput) -> Tensor:
     return torch.cat([output.item_BTW, *probs, output.intent_BTP, output.alpha_BTM, primary], dim=-1)
 
 
-def read_rows(model: IntentRec, values_RO: NDArray[np.float32]) -> StepOutput:
+def read_rows(model: ModelSizes, values_RO: NDArray[np.float32]) -> StepOutput:
     """Views into the rows. Only the primary labels are copied."""
     item, probs, intent, alpha, primary = np.split(values_RO, np.cumsum(_widths(model)), axis=1)
     return StepOutput(item, probs, intent, alpha, primary[:, 0].astype(np.int64))

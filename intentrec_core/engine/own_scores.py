@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from intentrec_core.engine.engine import Encoded
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.item_offsets import ItemOffsets
-from intentrec_core.model.model import IntentRec
-from intentrec_core.model.own_items import MINUTE_S, seen_by_gate
+from intentrec_core.model.own_columns import MINUTE_S, seen_by_gate
+from intentrec_core.model.weights import ModelWeights
 
 
 def seen(encoded: Encoded, rows: Any) -> NDArray[np.float32]:
@@ -34,17 +33,12 @@ def seen(encoded: Encoded, rows: Any) -> NDArray[np.float32]:
 class OwnScorer:
     """The gate and the key shares of one model, on the host. It holds V · K numbers. Safe from any thread."""
 
-    @torch.inference_mode()
-    def __init__(self, model: IntentRec, features: FeatureBuilder) -> None:
+    def __init__(self, model: ModelWeights, features: FeatureBuilder) -> None:
         """Raises: ValueError for a model without own items."""
-        if model.own_items is None:
-            raise ValueError("the model has no own items")
         self._features = features
-        of_items, of_codes = model.own_key_shares()
-        self._of_items_VK: NDArray[np.float32] = of_items.float().cpu().numpy()
-        self._of_codes = [shares.float().cpu().numpy() for shares in of_codes]
-        weight, bias = (tensor.float().cpu().numpy() for tensor in model.own_items.gate.parameters())
-        self._gate_GC, self._gate_bias_C = weight.T.copy(), bias.copy()
+        self._of_items_VK, self._of_codes = model.own_key_shares()
+        self._gate_GC = model.arrays["own_items.gate.weight"].T.copy()
+        self._gate_bias_C = model.arrays["own_items.gate.bias"]
 
     def scores(self, contexts: Sequence[bytes], seen_NG: NDArray[np.float32]) -> ItemOffsets:
         """Of contexts, each up to the play whose output is a row of ``seen_NG``, as :func:`seen` gives it.

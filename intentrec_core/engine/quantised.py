@@ -1,4 +1,4 @@
-"""The type of cached keys and values, and in torch what int8 makes of them: the reference of the compiled step.
+"""In torch, what int8 makes of keys and values: the reference of the compiled step.
 
 A key and a value are quantised once, when they are written, and are never scaled anew. The play that writes them attends to
 them as later plays will, so what is cached depends on the model, the plays and the type alone.
@@ -8,28 +8,11 @@ Shapes: B contexts, T plays, H heads, D width of a head.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import torch
 from torch import Tensor
 
-from intentrec_core.errors import ConfigError
 from intentrec_core.kernels.quantise import LARGEST_CODE
 from intentrec_core.model.attention import FullAttend
-
-
-class KvDtype(StrEnum):
-    """The type of cached keys and values on the CPU. ``int8`` has a float32 scale for each play, layer and head."""
-
-    FLOAT32 = "float32"
-    INT8 = "int8"
-
-    @classmethod
-    def parse(cls, name: str) -> KvDtype:
-        """The type of a name. Raises: ConfigError with what is allowed."""
-        if name not in tuple(cls):
-            raise ConfigError(f"kv_dtype is {name!r}; allowed: {', '.join(cls)}")
-        return cls(name)
 
 
 def quantised(x_BTHD: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from intentrec_core.engine.engine import Encoded
 from intentrec_core.engine.output_rows import primary_labels
 from intentrec_core.engine.slots import NO_LABEL
-from intentrec_core.features.columns import collate
+from intentrec_core.features.context_batch import collate
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.attention import Attend, FullAttend
 from intentrec_core.model.model import IntentRec

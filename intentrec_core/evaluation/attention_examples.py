@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from intentrec_core.features.columns import collate
+from intentrec_core.features.context_batch import collate
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.model.attention import FullAttend
 from intentrec_core.model.model import IntentRec

@@ -19,7 +19,8 @@ from intentrec_core.evaluation.tuning import Tuned, first_order, last_plays
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.learner import Answers, Build, Learned, Learner, Refresh, answered
 from intentrec_core.experiment.watch import Watch
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import EpochReport
 

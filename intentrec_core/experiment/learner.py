@@ -32,8 +32,10 @@ from intentrec_core.evaluation.task import Task, make_task
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.watch import Silent, Watch
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.labels import ItemLabels
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
 from intentrec_core.successors import Successors, SuccessorTable
 from intentrec_core.training.config import TrainConfig
@@ -41,7 +43,7 @@ from intentrec_core.training.reports import EpochReport, Trained
 from intentrec_core.training.train import Validation, train
 from intentrec_core.training.weighing import WEIGHTS, best_weight
 
-Build = Callable[[ModelConfig, Domain, ItemFeatures], IntentRec]
+Build = Callable[[ModelConfig, Domain, ItemLabels], IntentRec]
 
 
 @dataclass(frozen=True, slots=True)

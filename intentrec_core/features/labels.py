@@ -5,6 +5,7 @@ Shapes: N plays, V item rows, L labels of a field.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -15,10 +16,17 @@ from intentrec_core.features.columns import Columns
 
 
 class ItemLabels(Protocol):
-    """Labels of the items: codes i64[V, fields] (0 missing), and f32[V, L] for each multi-label field."""
+    """Labels of the items, by row."""
 
-    codes: NDArray[np.int64]
-    multi: dict[str, NDArray[np.float32]]
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """Of each field with one label, its code; 0 is missing. Shape: i64[V, fields]."""
+        ...
+
+    @property
+    def multi(self) -> Mapping[str, NDArray[np.float32]]:
+        """Of each multi-label field, by name, ones at the labels of an item. Shape: f32[V, L]."""
+        ...
 
 
 def is_known(domain: Domain, field: Field, items: ItemLabels, columns: Columns) -> NDArray[np.bool_]:

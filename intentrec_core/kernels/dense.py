@@ -33,7 +33,7 @@ def compiled_sources() -> list[Path]:
     """The files that decide what compiled code does: kernels and steps that call each other, and constants compiled into them."""
     core = Path(__file__).parents[1]
     folders = (core / "kernels", core / "engine" / "cpu")
-    return [*(path for folder in folders for path in sorted(folder.glob("*.py"))), core / "model" / "attention.py"]
+    return [*(path for folder in folders for path in sorted(folder.glob("*.py"))), core / "model" / "config.py"]
 
 
 def _set_cache_folder() -> None:

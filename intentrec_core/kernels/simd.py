@@ -31,7 +31,7 @@ TILE_LANES = 32 if binding.get_host_cpu_features().get("avx512f") else 16
 
 _INT = ir.IntType(32)
 #: Bytes of a cache line.
-_LINE = 64
+CACHE_LINE = 64
 _ALIGNMENT = 4  # that of one element: rows begin anywhere
 #: As MATH in kernels/dense.py: sums may be reordered and fused.
 _FAST = ("reassoc", "contract", "arcp", "nsz")
@@ -56,7 +56,7 @@ def aligned_zeros(*shape: int, dtype: type[Any] = np.float32) -> NDArray[Any]:
 
     Memory is taken when it is first written to.
     """
-    num, line = math.prod(shape), _LINE // np.dtype(dtype).itemsize
+    num, line = math.prod(shape), CACHE_LINE // np.dtype(dtype).itemsize
     roomy = np.zeros(num + line, dtype=dtype)
     first = -(roomy.ctypes.data // roomy.itemsize) % line
     return roomy[first : first + num].reshape(shape)

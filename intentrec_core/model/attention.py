@@ -29,11 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from intentrec_core.model.config import PERIODS_S, SHORT_TERM_LAYER, TIME_COLUMNS, TIME_UNIT_S
 from intentrec_core.model.dropout import Dropout
 
 MASKED = float("-inf")
-SHORT_TERM_LAYER = 0
-TIME_UNIT_S = 60.0
 
 
 class Attend(Protocol):
@@ -164,15 +163,14 @@ class TimeEncoding(nn.Module):
     never on later plays.
     """
 
-    PERIODS_S = (86_400.0, 604_800.0)
     periods_s: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
         # Kept on the device: making a tensor from Python numbers is a copy that waits, which a CUDA graph may not
         # contain.
-        self.register_buffer("periods_s", torch.tensor(self.PERIODS_S, dtype=torch.float64), persistent=False)
-        self.project = nn.Linear(2 * len(self.PERIODS_S) + 2, width)
+        self.register_buffer("periods_s", torch.tensor(PERIODS_S, dtype=torch.float64), persistent=False)
+        self.project = nn.Linear(TIME_COLUMNS, width)
 
     def forward(self, ts_BT: Tensor, gap_BT: Tensor) -> Tensor:
         """Shapes: ts f64[B, T] and gap f32[B, T] in seconds -> f32[B, T, W]."""

@@ -18,8 +18,8 @@ padding), Q width of a query: W, and the labels of the heads in the score of an 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -28,103 +28,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from intentrec_core.domain.spec import Domain, Field, FieldKind
-from intentrec_core.errors import ConfigError
-from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.context_batch import ContextBatch
 from intentrec_core.features.count_columns import NUM_COLUMNS
+from intentrec_core.features.labels import ItemLabels
 from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, TimeEncoding, TransformerLayer
+from intentrec_core.model.config import FIELD_WIDTH, ModelConfig
 from intentrec_core.model.dropout import Dropout
 from intentrec_core.model.intent_score import label_scores, label_shares, scored_heads
-from intentrec_core.model.own_items import OwnItems, OwnOffsets, seen_by_gate
-
-FIELD_WIDTH = 16
-
-
-class ItemFeatures(Protocol):
-    """What the model needs of the items: codes i64[V, fields] (0 missing), and f32[V, L] for each multi-label field."""
-
-    codes: NDArray[np.int64]
-    multi: dict[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Sizes and parts of the model.
-
-    ``num_kv_heads``: heads of keys and values in every attention layer; None: as many as ``num_heads``. It divides ``num_heads``;
-    with 1, all heads share one key and one value of a play (multi-query attention), and a member's cache takes 1 / ``num_heads``.
-    ``intent_stage``: whether intents are predicted first. ``intent_score``: whether they also add to the score of an item.
-    ``item_counts``: whether decayed counts of plays and the item's age add to its score too
-    (:mod:`intentrec_core.features.play_counts`), taken every ``count_refresh_s`` seconds of event time. A worker takes the counts
-    of the topic item-counts; ``LiveEncoder`` has none.
-    ``own_items``: whether the member's own plays add to the scores of their items (:mod:`intentrec_core.model.own_items`).
-
-    Raises: ConfigError with the value and the allowed range.
-    """
-
-    width: int = 64
-    num_heads: int = 2
-    num_kv_heads: int | None = None
-    num_layers: int = 1
-    intent_width: int = 32
-    dropout: float = 0.3
-    intent_stage: bool = True
-    intent_score: bool = True
-    item_counts: bool = False
-    count_refresh_s: int = 3600
-    own_items: bool = False
-
-    @classmethod
-    def for_domain(cls, domain: Domain, **given: Any) -> ModelConfig:
-        """Sizes and parts of a first model: those ``given``, then what the domain declares, then the defaults. None: not given.
-
-        Raises: ConfigError with the value and the allowed range.
-        """
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return cls(**{"own_items": domain.first_model.own_items} | chosen)
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("width", 8, 4096),
-            ("num_heads", 1, 64),
-            ("num_layers", 1, 48),
-            ("intent_width", 1, 4096),
-            ("count_refresh_s", 1, 30 * 86_400),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ConfigError(f"model {name} is {value}; allowed: a whole number, {low} to {high}")
-        if self.width % self.num_heads:
-            raise ConfigError(f"model width {self.width} is not a multiple of num_heads {self.num_heads}")
-        shared = self.num_kv_heads
-        divisors = [number for number in range(1, self.num_heads + 1) if self.num_heads % number == 0]
-        if shared is not None and (isinstance(shared, bool) or not isinstance(shared, int) or shared not in divisors):
-            raise ConfigError(
-                f"model num_kv_heads is {shared}; allowed: None or a divisor of num_heads: {', '.join(map(str, divisors))}"
-            )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"model dropout is {self.dropout}; allowed: at least 0, below 1")
-
-    @property
-    def num_cached_layers(self) -> int:
-        """Number of attention layers whose keys and values are cached: short-term, intent stage, item stage."""
-        return 1 + self.num_layers * (2 if self.intent_stage else 1)
-
-    @property
-    def num_cached_heads(self) -> int:
-        """Number of heads that a layer's keys have, and its values."""
-        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-
-    @property
-    def cached_width(self) -> int:
-        """Numbers of a play's key in one layer, and of its value."""
-        return self.width // self.num_heads * self.num_cached_heads
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON. Heads that share nothing are left out: such a bundle is the same in earlier releases."""
-        values = asdict(self)
-        if self.num_cached_heads == self.num_heads:
-            del values["num_kv_heads"]
-        return values
+from intentrec_core.model.own_columns import seen_by_gate
+from intentrec_core.model.own_items import OwnItems, OwnOffsets
+from intentrec_core.model.weights import ModelWeights, heads_without_training, item_columns, untrained_bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +52,14 @@ class ModelOutput:
     head_logits: tuple[Tensor, ...]
     intent_BTP: Tensor
     alpha_BTM: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """What a network knows of its items."""
+
+    codes: NDArray[np.int64]
+    multi: dict[str, NDArray[np.float32]]
 
 
 class FieldEmbedding(nn.Module):
@@ -227,7 +148,7 @@ class IntentRec(nn.Module):
     multi_labels: Tensor
     primary_bias: Tensor
 
-    def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
+    def __init__(self, config: ModelConfig, domain: Domain, items: ItemLabels) -> None:
         super().__init__()
         self.config, self.domain = config, domain
         self._multi_sizes = [f.num_labels for f in domain.multi_fields]
@@ -260,23 +181,34 @@ class IntentRec(nn.Module):
         self.own_items = OwnItems(config.width + labels, self.fields.width) if config.own_items else None
         self.register_buffer("primary_bias", torch.zeros(len(domain.heads)), persistent=False)
 
+    @classmethod
+    def of(cls, weights: ModelWeights) -> Self:
+        """The network with these weights, which are copied, on the CPU and in evaluation mode."""
+        network = cls(weights.config, weights.domain, weights.items)
+        network.set_untrained_heads(weights.untrained_heads)
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
+        return network.eval()
+
+    def weights(self) -> ModelWeights:
+        """The weights as arrays, which share memory with a network on the CPU."""
+        arrays = {
+            name: tensor.detach().float().cpu().contiguous().numpy() for name, tensor in self.state_dict().items()
+        }
+        multi = dict(zip((f.name for f in self.domain.multi_fields), self._split(self.multi_labels), strict=True))
+        items = _Items(self.static_codes.cpu().numpy(), {name: labels.cpu().numpy() for name, labels in multi.items()})
+        return ModelWeights(self.config, self.domain, items, arrays, self.untrained_heads)
+
     @property
     def untrained_heads(self) -> tuple[str, ...]:
         """Names of the heads that never saw a known label in training: none of their labels is ever the primary intent."""
-        was_trained = self.primary_bias.isfinite().tolist()
-        return tuple(head.name for head, trained in zip(self.domain.heads, was_trained, strict=True) if not trained)
+        return heads_without_training(self.domain, self.primary_bias.cpu().numpy())
 
     def set_untrained_heads(self, names: Collection[str]) -> None:
         """Says which heads were not trained. Of a new model, no head is taken for untrained.
 
         Raises: ValueError for a name that is no head's, or when no head would be left.
         """
-        untrained = [head.name in names for head in self.domain.heads]
-        if names and (sum(untrained) != len(set(names)) or all(untrained)):
-            heads = ", ".join(head.name for head in self.domain.heads)
-            raise ValueError(f"untrained heads {sorted(names)}: allowed: some of {heads}, not all of them")
-        self.primary_bias.zero_()
-        self.primary_bias[torch.tensor(untrained)] = -torch.inf
+        self.primary_bias.copy_(torch.from_numpy(untrained_bias(self.domain, names)))
 
     @property
     def num_rows(self) -> int:
@@ -325,22 +257,6 @@ class IntentRec(nn.Module):
         probabilities = [torch.softmax(logit.detach(), dim=-1) for logit in output.head_logits]
         seen = torch.cat(seen_by_gate(output.item_BTW, probabilities, torch.log), dim=-1)
         return self.own_items(seen, query_place_BQ, self._fields(batch), batch.item_row, batch.ts_s)
-
-    def own_key_shares(self) -> tuple[Tensor, list[Tensor]]:
-        """What each item, and each code of each of the play's own fields, adds to a key of :mod:`intentrec_core.model.own_items`
-        before its activation; the bias is in the items' share.
-
-        Shapes: f32[V, K]; one f32[L + 1, K] for each dynamic field.
-        Raises: ValueError for a model without own items.
-        """
-        if self.own_items is None:
-            raise ValueError("the model has no own items")
-        key, content = self.own_items.key, self.fields.content(self.static_codes, self._split(self.multi_labels))
-        tables: list[Tensor] = [embedding.get_parameter("weight") for embedding in self.fields.dynamic]
-        widths = [self.config.width + self.fields.content_width, *[FIELD_WIDTH] * len(tables)]
-        of_item, *of_codes = torch.split(key.weight, widths, dim=1)
-        items = functional.linear(torch.cat([self.item.weight, content], dim=-1), of_item, key.bias)
-        return items, [functional.linear(table, share) for table, share in zip(tables, of_codes, strict=True)]
 
     def item_weights(self) -> tuple[Tensor, Tensor]:
         """Weight w and bias b of every item. Row 0 is no item: its bias is -inf.
@@ -400,7 +316,7 @@ class IntentRec(nn.Module):
             betas[self.scored] = self.intent_beta.detach().float().cpu().numpy()
         return betas
 
-    def grow(self, items: ItemFeatures) -> None:
+    def grow(self, items: ItemLabels) -> None:
         """Extends the model to a longer item table. New rows start as the mean of the known items; their catalogue fields
         tell them apart.
 
@@ -418,16 +334,6 @@ class IntentRec(nn.Module):
         self.item = grown
         self.item_bias = nn.Parameter(torch.cat([self.item_bias.data, bias.expand(new - old)]))
 
-    def new_item_weights(self, items: ItemFeatures) -> tuple[Tensor, Tensor]:
-        """Weights and biases that :meth:`item_weights` gives to ``items`` once :meth:`grow` has added them as new rows.
-
-        Shapes: R rows of items, without row 0 -> f32[R, W], f32[R].
-        """
-        item, bias = self._new_item()
-        codes, multi = (tensor.to(self.device) for tensor in self._features(items))
-        content = self.fields.content(codes, self._split(multi))
-        return item + self.item_content(content), bias.expand(len(codes))
-
     def _new_item(self) -> tuple[Tensor, Tensor]:
         """Embedding and bias of an item without plays: the mean of the known items, and the lowest bias; 0 beside counts.
 
@@ -440,15 +346,9 @@ class IntentRec(nn.Module):
             return items[1:].mean(dim=0, keepdim=True), biases.new_zeros(())
         return items[1:].mean(dim=0, keepdim=True), biases[1:].min()
 
-    def _set_items(self, items: ItemFeatures) -> None:
-        self.static_codes, self.multi_labels = self._features(items)
-
-    def _features(self, items: ItemFeatures) -> tuple[Tensor, Tensor]:
-        """Shapes: i64[R, fields], f32[R, labels of all multi-label fields], for R rows of items."""
-        multi = [items.multi[f.name] for f in self.domain.multi_fields]
-        empty = np.zeros((len(items.codes), 0), dtype=np.float32)
-        codes = torch.from_numpy(np.ascontiguousarray(items.codes, dtype=np.int64))
-        return codes, torch.from_numpy(np.concatenate([empty, *multi], axis=1))
+    def _set_items(self, items: ItemLabels) -> None:
+        codes, multi = item_columns(self.domain, items)
+        self.static_codes, self.multi_labels = torch.from_numpy(codes), torch.from_numpy(multi)
 
     def _multi(self, row: Tensor) -> list[Tensor]:
         return self._split(self.multi_labels[row])

@@ -17,18 +17,14 @@ fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from intentrec_core.model.intent_score import MIN_PROBABILITY, Array
-
-PAIR_COLUMNS = 5
-KEY_WIDTH = 32
-MINUTE_S = 60.0
+from intentrec_core.model.own_columns import KEY_WIDTH, MINUTE_S, PAIR_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +44,6 @@ class OwnOffsets:
     def add_to(self, scores: Tensor) -> None:
         """Adds them to scores of all items, in place. Shape: f32[Q, V]."""
         scores.scatter_add_(1, self.row, self.offset)
-
-
-def seen_by_gate(item: Array, probabilities: Iterable[Array], log: Callable[[Array], Array]) -> list[Array]:
-    """What the gate sees, to be joined along the last axis: E, and the log probabilities of each head.
-
-    ``log`` is the natural logarithm: ``torch.log`` or ``np.log``. Shapes: f32[..., W], f32[..., L] each.
-    """
-    return [item, *(log(cast(Any, p).clip(MIN_PROBABILITY)) for p in probabilities)]
 
 
 class OwnItems(nn.Module):

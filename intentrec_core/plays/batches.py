@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intentrec_core.domain.spec import Domain
-from intentrec_core.features.columns import Columns, ContextBatch, collate
+from intentrec_core.features.columns import Columns
+from intentrec_core.features.context_batch import ContextBatch, collate
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.labels import ItemLabels, is_known
 from intentrec_core.plays.members import MemberPlays

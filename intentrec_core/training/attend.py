@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from intentrec_core.model.attention import MASKED, SHORT_TERM_LAYER, TIME_UNIT_S
+from intentrec_core.model.attention import MASKED
+from intentrec_core.model.config import SHORT_TERM_LAYER, TIME_UNIT_S
 from intentrec_core.model.dropout import keep_mask
 
 CHUNK_SCORES = 1 << 18

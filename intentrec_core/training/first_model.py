@@ -26,7 +26,7 @@ from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.release_times import check_release_times
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.plays.findings import refuse_meaningless
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.plays.profile import measure

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.context_batch import ContextBatch
 from intentrec_core.features.play_counts import PlayCounts
 from intentrec_core.model.model import IntentRec, ModelOutput
 from intentrec_core.plays.counts_at import CountsAt

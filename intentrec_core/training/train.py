@@ -23,9 +23,11 @@ from intentrec_core.errors import DataError
 from intentrec_core.evaluation.metrics import Quality, mean_accuracy, quality
 from intentrec_core.evaluation.model_ranks import ModelRanker
 from intentrec_core.evaluation.targets import make_targets
-from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.context_batch import ContextBatch
 from intentrec_core.features.features import FeatureBuilder
-from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
+from intentrec_core.features.labels import ItemLabels
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.batches import WindowBatch, WindowBatches
 from intentrec_core.plays.counts_at import counts_for
 from intentrec_core.plays.members import MemberPlays, pack_members
@@ -53,7 +55,7 @@ class Validation(Protocol):
 def train(
     plays: pa.Table | MemberPlays,
     features: FeatureBuilder,
-    items: ItemFeatures,
+    items: ItemLabels,
     config: TrainConfig | None = None,
     *,
     model_config: ModelConfig | None = None,
@@ -76,7 +78,7 @@ def train(
     """
     config = config or TrainConfig()
     members = plays if isinstance(plays, MemberPlays) else pack_members(features.layout, plays)
-    target_device = resolve_device(device)
+    target_device = torch.device(resolve_device(device))
     cuda = [target_device] if target_device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(config.seed)
@@ -111,9 +113,7 @@ def heads_without_labels(num_known: Mapping[str, int], num_targets: int) -> set[
     return few if len(few) < len(num_known) else {name for name, known in num_known.items() if not known}
 
 
-def _note_untrained_heads(
-    model: IntentRec, batches: WindowBatches, items: ItemFeatures, start: IntentRec | None
-) -> None:
+def _note_untrained_heads(model: IntentRec, batches: WindowBatches, items: ItemLabels, start: IntentRec | None) -> None:
     """A head with too few known labels in these plays is untrained, unless the model to start from has trained it."""
     if model.heads is None:
         return
@@ -131,7 +131,7 @@ def _note_untrained_heads(
 
 def _first_model(
     features: FeatureBuilder,
-    items: ItemFeatures,
+    items: ItemLabels,
     members: MemberPlays,
     model_config: ModelConfig | None,
     start: IntentRec | None,

@@ -121,7 +121,8 @@ def build_bundle(
     profile = measure(model.features, model.item_table, plays)
     refuse_meaningless(model.domain, profile)
     moved = drift(model.domain, previous, profile) if previous else {}
-    vectors = item_vectors(model.network, model.item_table, until_ms / 1000)
+    weights = model.network.weights()
+    vectors = item_vectors(weights, model.item_table, until_ms / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
     queries = golden_queries(model.network, model.features, newest_contexts(model.features, plays, NUM_GOLDEN))
     num_items = len(model.vocabulary) - 1
@@ -145,7 +146,7 @@ def build_bundle(
         files = pack_files(
             Path(folder),
             domain_text=model.domain_text,
-            model=model.network,
+            weights=weights,
             vocabulary=model.vocabulary,
             catalogue=model.catalogue,
             vectors=vectors,
@@ -199,7 +200,7 @@ def _warn_of_long_titles(catalogue: Catalogue) -> None:
         )
 
 
-def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedBundle, ItemIndex]:
+def check_bundle(source: Path | BundleRef) -> tuple[LoadedBundle, ItemIndex]:
     """Loads a bundle as a worker does, and checks files, shapes, numbers and golden queries.
 
     ``source``: a folder, or a ref from a store, whose files were hashed when it was fetched and are not hashed again.
@@ -208,7 +209,7 @@ def check_bundle(source: Path | BundleRef, device: str = "cpu") -> tuple[LoadedB
 
     Raises: BundleError with what is wrong.
     """
-    loaded, index = load_verified(source, device)
+    loaded, index = load_verified(source)
     check_message_sizes(
         loaded.version,
         loaded.domain,

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from index.base import ItemIndex
 from index.filters import FilterSet
+from index.threads import num_threads
 from intentrec_core.bundle.contents import LoadedBundle, Tables, item_label_heads
 from intentrec_core.bundle.format import BundleRef
+from intentrec_core.device import CPU, resolve_device
 from intentrec_core.domain.spec import Domain, FilterKind
 from intentrec_core.engine.count_scores import CountGate
 from intentrec_core.engine.engine import IncrementalEngine
+from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.engine.own_scores import OwnScorer
 from intentrec_core.engine.probe import UNKNOWN_ITEM, encode_probe
-from intentrec_core.engine.quantised import KvDtype
 from intentrec_core.engine.successor_scores import SuccessorScorer
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.features.features import FeatureBuilder
@@ -75,12 +77,12 @@ class Serving:
     @property
     def has_intents(self) -> bool:
         """Whether the model predicts intents."""
-        return self.engine.model.config.intent_stage
+        return self.engine.weights.config.intent_stage
 
     @property
     def embedding_width(self) -> int:
         """Width of the intent embedding; 0 if the model predicts no intents."""
-        return self.engine.model.config.intent_width if self.has_intents else 0
+        return self.engine.weights.config.intent_width if self.has_intents else 0
 
     @property
     def query_width(self) -> int:
@@ -115,8 +117,9 @@ def load_serving(
     or the pool is too small for one member.
     Cost: seconds; reads the whole bundle. The pool's memory is allocated as members come.
     """
-    loaded, index = load_verified(source, device, known=known)
-    serving = make_serving(loaded, index, pool_bytes=pool_bytes, kv_dtype=kv_dtype)
+    device = resolve_device(device)
+    loaded, index = load_verified(source, known=known)
+    serving = make_serving(loaded, index, pool_bytes=pool_bytes, device=device, kv_dtype=kv_dtype)
     _check_encodes(serving)
     return serving
 
@@ -139,7 +142,7 @@ def _created_s(created_at: str) -> float:
 
 
 def make_serving(
-    loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int, kv_dtype: str = KvDtype.FLOAT32
+    loaded: LoadedBundle, index: ItemIndex, *, pool_bytes: int, device: str = CPU, kv_dtype: str = KvDtype.FLOAT32
 ) -> Serving:
     """Combines a loaded bundle and its index.
 
@@ -155,19 +158,21 @@ def make_serving(
         tables=loaded.tables,
         features=features,
         engine=IncrementalEngine(
-            loaded.model,
+            loaded.weights,
             features,
             pool_bytes=pool_bytes,
             version=loaded.version,
+            device=device,
             kv_dtype=KvDtype.parse(kv_dtype),
+            num_threads=num_threads(),
         ),
         index=index,
         filters=filters_of(items),
         labels=[loaded.vectors.labels[head.name] for head in item_label_heads(domain)],
         label_heads=label_heads,
-        label_betas=loaded.model.betas()[label_heads],
-        own=OwnScorer(loaded.model, features) if loaded.model.own_items is not None else None,
-        counts=CountGate(loaded.model) if loaded.model.count_gate is not None else None,
+        label_betas=loaded.weights.betas()[label_heads],
+        own=OwnScorer(loaded.weights, features) if loaded.weights.config.own_items else None,
+        counts=CountGate(loaded.weights) if loaded.weights.config.item_counts else None,
         successors=SuccessorScorer(loaded.successors, features)
         if loaded.successors and loaded.successors.weight
         else None,

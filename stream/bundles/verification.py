@@ -10,18 +10,15 @@ from index.conditioning import augment
 from index.golden import check_golden
 from intentrec_core.bundle import format as bundle
 from intentrec_core.bundle.contents import LoadedBundle, Tables, load_bundle
-from intentrec_core.device import resolve_device
 
 
-def load_verified(
-    source: Path | bundle.BundleRef, device: str = "cpu", *, known: Tables | None = None
-) -> tuple[LoadedBundle, ItemIndex]:
+def load_verified(source: Path | bundle.BundleRef, *, known: Tables | None = None) -> tuple[LoadedBundle, ItemIndex]:
     """The bundle in memory and its index, with files, shapes, numbers and golden queries checked.
 
     ``source``: a folder, or the ref that :meth:`~intentrec_core.bundle.store.BundleStore.fetch` returned; with a ref, files that
     have not changed since are not hashed again. ``known``: tables of another bundle, shared if the files are the same.
 
-    Raises: BundleError with what is wrong; ConfigError when there is no such device.
+    Raises: BundleError with what is wrong.
     Cost: reads the whole bundle, and hashes each file at most once.
     """
     indexes: list[ItemIndex] = []
@@ -32,4 +29,4 @@ def load_verified(
         check_golden(index, (loaded.path / bundle.GOLDEN).read_bytes(), loaded.version)
         indexes.append(index)
 
-    return load_bundle(source, resolve_device(device), golden=check_index, known=known), indexes[0]
+    return load_bundle(source, golden=check_index, known=known), indexes[0]

@@ -19,6 +19,7 @@ from intentrec_core.experiment.insight import look_into
 from intentrec_core.experiment.learner import Learned, Refresh
 from intentrec_core.experiment.named_protocols import after_training, make_protocol
 from intentrec_core.experiment.protocol_names import ProtocolName
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.findings import refuse_meaningless
 from intentrec_core.plays.profile import measure
 from stream.cli.bundle_store import trained_bundle
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from intentrec_core.evaluation.protocols import Protocol
     from intentrec_core.evaluation.results import Evaluation
     from intentrec_core.experiment.watch import Callbacks
-    from intentrec_core.model.model import ModelConfig
+    from intentrec_core.model.config import ModelConfig
     from intentrec_core.training.config import TrainConfig
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
@@ -125,7 +126,10 @@ def evaluate_bundle(settings: Settings, data_set: DataSet, version: str, asked: 
         known_items=loaded.vocabulary.item_ids[1:],
     )
     protocol = after_training(data.asked, trained_until_ms, knows_time=asked.knows_time)
-    rankers = [given_model(data, Learned(loaded.model, loaded.vocabulary, loaded.successors)), *_counting(asked)]
+    rankers = [
+        given_model(data, Learned(IntentRec.of(loaded.weights), loaded.vocabulary, loaded.successors)),
+        *_counting(asked),
+    ]
     return _run(data, protocol, rankers, asked, range(1))
 
 

@@ -17,7 +17,7 @@ from stream.cli.progress import Report, bars, print_warnings, results, training_
 if TYPE_CHECKING:
     from intentrec_core.bundle.model_folder import Model
     from intentrec_core.evaluation.comparison import Comparison
-    from intentrec_core.model.model import ModelConfig
+    from intentrec_core.model.config import ModelConfig
     from intentrec_core.training.config import TrainConfig
     from stream.cli.data_source import DataSet
     from stream.settings import Settings
@@ -330,7 +330,7 @@ def _config(settings: Settings, **given: Any) -> TrainConfig:
 
 def _model_config(settings: Settings, *, item_counts: bool, **given: Any) -> ModelConfig:
     from intentrec_core.domain.toml import load_domain
-    from intentrec_core.model.model import ModelConfig
+    from intentrec_core.model.config import ModelConfig
 
     if item_counts:  # as old as those that a worker has
         given["count_refresh_s"] = settings.item_counts_refresh_s

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from intentrec_core.device import CPU
 from intentrec_core.engine.engine import EncodeRequest
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import BundleError, BundleFault, DeviceLost
@@ -53,7 +54,7 @@ class MemberMigration:
         self.old, self.coming = old, coming
         self.members: set[MemberKey] = set()
         self._layout, self._history_of = layout, history_of
-        self._chunk = CHUNK_ON_CPU if coming.engine.model.device.type == "cpu" else CHUNK
+        self._chunk = CHUNK_ON_CPU if coming.engine.device == CPU else CHUNK
         self._queue = deque(old.engine.cached_members())
         #: How many members have moved with a part of each size. Those who outgrow it later can still evict others.
         self._parts_by_size: Counter[int] = Counter()

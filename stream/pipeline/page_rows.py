@@ -64,7 +64,7 @@ class PageRows:
         self._rules = [rule for rule, problem in zip(rules, problems, strict=True) if problem is None]
         self._heads = {head.name: m for m, head in enumerate(serving.domain.heads)} if serving.has_intents else {}
         self._label_columns = {serving.domain.heads[m].name: place for place, m in enumerate(serving.label_heads)}
-        self._width = serving.engine.model.config.width
+        self._width = serving.engine.weights.config.width
 
     def of(self, answered: AnsweredRows) -> list[list[PageRow]]:
         """The rows of each list, first row first; none for a row that is not answered.

@@ -50,7 +50,7 @@ class Reasons:
 
     def __init__(self, serving: Serving, k: int) -> None:
         self._serving, self._k = serving, k
-        self._width = serving.engine.model.config.width
+        self._width = serving.engine.weights.config.width
         step = max(1, len(serving.vocabulary) // _NUM_AVERAGED)
         self._averaged = np.arange(1, len(serving.vocabulary), step, dtype=np.int64)
         averaged = serving.index.vectors_of(self._averaged)

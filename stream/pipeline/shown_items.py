@@ -181,7 +181,7 @@ class ShownItems:
     def _with_vectors(self, rows: NDArray[np.int64], table: ItemTable, of_table: NDArray[np.int64]) -> ShownItems:
         """These items with the vectors and labels of added ones, which are in the rows ``of_table`` of a table."""
         serving, first = self.serving, len(self.serving.vocabulary)
-        vectors = new_item_vectors(serving.engine.model, table, _as_of(serving))
+        vectors = new_item_vectors(serving.engine.weights, table, _as_of(serving))
         own_labels = list(vectors.labels.values())
         searched = _grown(self.added_vectors, len(self.titles) - first)
         searched[rows - first] = augment(vectors.weights, vectors.bias, own_labels)[of_table]

@@ -22,6 +22,7 @@ from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.errors import DataError
 from intentrec_core.evaluation.attention_examples import newest_attention
 from intentrec_core.history.history import EventLayout
+from intentrec_core.model.model import IntentRec
 from intentrec_core.times import iso_time
 from stream.bundles.announcements import AnnouncementFollower, newest
 from stream.bundles.serving import Serving, load_serving
@@ -176,7 +177,7 @@ def _load(settings: Settings, version: str, url: str) -> Serving:
 def _plays(
     serving: Serving, layout: EventLayout, batch: BatchRows, history: History, items: ShownItems
 ) -> list[ExplainedPlay]:
-    attention = newest_attention(serving.engine.model, serving.features, batch.runs[0].context)
+    attention = newest_attention(IntentRec.of(serving.engine.weights), serving.features, batch.runs[0].context)
     plays = history.view(layout)
     rows = serving.vocabulary.rows(plays["item_hash"]).tolist()
     shown = []

@@ -35,7 +35,8 @@ from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.release_times import check_release_times
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.drift import drift
 from intentrec_core.plays.findings import errors
 from intentrec_core.plays.members import MemberPlays, pack_members
@@ -179,7 +180,7 @@ def _train_candidate(job: RetrainJob, running: LoadedBundle | None, inputs: Inpu
         inputs.item_table,
         train_config(job, warm=running is not None),
         model_config=None if running else ModelConfig.for_domain(inputs.features.domain),
-        start=running.model if running else None,
+        start=IntentRec.of(running.weights) if running else None,
         device=job.device,
         epoch_done=lambda report: logger.info("%s", report.line()),
     )
@@ -191,7 +192,7 @@ def _compare(
 ) -> GateResult:
     incumbent = None
     if running is not None:
-        network = running.model.to(candidate.model.device)
+        network = IntentRec.of(running.weights).to(candidate.model.device)
         incumbent = Contender(network, _features(running), running.successors)
     return judge(candidate, incumbent, members, from_ms=cut_ms, margin=job.gate_margin)
 

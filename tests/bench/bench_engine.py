@@ -19,7 +19,7 @@ import torch
 
 from intentrec_core.engine.cpu.encoder import member_bytes
 from intentrec_core.engine.engine import IncrementalEngine
-from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.engine.kv_dtype import KvDtype
 from tests.bench.baselines.recompute import WindowRecompute
 from tests.bench.engine_world import CONFIG, EngineWorld, Member
 from tests.bench.harness import BenchOptions, Figures, Timing, in_turns

@@ -15,12 +15,13 @@ import torch
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
-from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import History, anchor
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 
 NUM_ITEMS = 10_000
 START_MS = 1_700_000_000_000
@@ -62,11 +63,12 @@ class EngineWorld:
     def engine(self, num_slots: int, kv_dtype: KvDtype = KvDtype.FLOAT32) -> IncrementalEngine:
         """An engine with room for ``num_slots`` members."""
         return IncrementalEngine(
-            self.model,
+            self.model.weights(),
             self.features,
             pool_bytes=num_slots * slot_bytes(self.model, kv_dtype),
             version="bench",
             kv_dtype=kv_dtype,
+            num_threads=torch.get_num_threads(),
         )
 
     def members(self, counts: Sequence[int], seed: int = 0) -> list[Member]:

@@ -16,7 +16,8 @@ from intentrec_core.domain.toml import load_domain
 from intentrec_core.engine.cuda.encoder import TorchEncoder
 from intentrec_core.engine.cuda.kv_pool import slot_bytes
 from intentrec_core.features.columns import Columns
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 
 CONFIG = ModelConfig(width=128, num_heads=4, num_layers=2, intent_width=64)
 START_S = 1.7e9
@@ -25,7 +26,7 @@ GAP_S = 15_800.0
 
 @dataclass(frozen=True)
 class MadeUpItems:
-    """See :class:`intentrec_core.model.model.ItemFeatures`."""
+    """See :class:`intentrec_core.model.model.ItemLabels`."""
 
     codes: NDArray[np.int64]
     multi: dict[str, NDArray[np.float32]]

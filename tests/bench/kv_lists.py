@@ -11,10 +11,10 @@ import numpy as np
 
 from intentrec_core.datasets.movielens import fetch_movielens
 from intentrec_core.domain.toml import load_domain
+from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.engine.live import LiveEncoder, LiveUpdate, ScoredItem
 from intentrec_core.engine.live_play import LivePlay
-from intentrec_core.engine.quantised import KvDtype
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.plays.table import PlayRow, check_plays, play_rows, sort_plays
 from intentrec_core.training.first_model import fit
 from stream.settings import Settings

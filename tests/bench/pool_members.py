@@ -7,9 +7,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from zlib import crc32
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from intentrec_core.engine.cpu.encoder import CpuEncoder, slot_bytes
@@ -72,11 +74,11 @@ def members(quick: bool) -> Figures:
         world, found = EngineWorld(context_size // 2), dict[str, Found]()
         for name, kind in (("whole", WholeSlots), ("parts", CpuEncoder)):
             engine = IncrementalEngine(
-                world.model,
+                world.model.weights(),
                 world.features,
                 pool_bytes=NUM_SLOTS * slot_bytes(world.model),
                 version=name,
-                make_encoder=kind,
+                make_encoder=partial(kind, world.model.weights(), num_threads=torch.get_num_threads()),
             )
             found[name] = _played(world, engine, num_plays)
             print(f"contexts of up to {context_size} plays, {name}: {found[name]}", flush=True)

@@ -24,7 +24,7 @@ from intentrec_core.datasets.movielens import fetch_movielens
 from intentrec_core.domain.spec import Domain
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.features.catalogue import Catalogue, Item
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.plays.table import check_plays
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.first_model import learn

@@ -30,12 +30,13 @@ from intentrec_core.bundle.contents import item_label_heads, item_vectors
 from intentrec_core.datasets.movielens import fetch_movielens
 from intentrec_core.domain.toml import domain_text, parse_domain
 from intentrec_core.features.catalogue import Catalogue
-from intentrec_core.features.columns import collate
+from intentrec_core.features.context_batch import collate
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import anchor
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.model.intent_score import weighted_scores
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import MemberPlays, pack_members
 from intentrec_core.simulation.simulate import World
 from intentrec_core.training.config import TrainConfig
@@ -141,7 +142,7 @@ def _simulated(settings: Recipe) -> TrainedItems:
         model_config=ModelConfig(width=settings.width, num_heads=4, dropout=0.1),
         device="cpu",
     )
-    vectors = item_vectors(trained.model, table, at_s)
+    vectors = item_vectors(trained.model.weights(), table, at_s)
     facts: dict[str, float] = {
         "width": settings.width,
         "plays": settings.num_plays,
@@ -170,7 +171,7 @@ def _movielens(settings: Recipe) -> TrainedItems:
     config = TrainConfig(max_seconds=settings.max_train_s, epochs=settings.epochs)
     model = fit(plays, found.catalogue, domain="movielens", config=config)
     at_ms = plays["ts_ms"][-1].as_py()
-    vectors = item_vectors(model.network, model.item_table, at_ms / 1000)
+    vectors = item_vectors(model.network.weights(), model.item_table, at_ms / 1000)
     members = pack_members(model.features.layout, found.plays)
     chosen = np.random.default_rng(settings.seed).permutation(len(members)).tolist()
     return TrainedItems(

@@ -19,7 +19,7 @@ from intentrec_core.domain.spec import Domain
 from intentrec_core.domain.toml import parse_domain
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.history.history import EventLayout, History, hash64
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 
 #: n: contexts hold n + 1 to 2n plays, 256 in the mean.
 WINDOW = 170

@@ -70,7 +70,7 @@ def make_bundle(
     table = ItemTable(domain, vocabulary, items)
     torch.manual_seed(seed)
     model = IntentRec(MODEL, domain, table).eval()
-    vectors = item_vectors(model, table, START_MS / 1000)
+    vectors = item_vectors(model.weights(), table, START_MS / 1000)
     searched = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
     features = FeatureBuilder(domain, vocabulary, table)
     asked = planning_queries(model, features, _contexts(features.layout, num_planning)) if num_planning else None
@@ -79,7 +79,7 @@ def make_bundle(
     files = pack_files(
         scratch,
         domain_text=domain_text(),
-        model=model,
+        weights=model.weights(),
         vocabulary=vocabulary,
         catalogue=items,
         vectors=vectors,

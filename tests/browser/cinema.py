@@ -11,7 +11,7 @@ import pyarrow as pa
 import intentrec_core as intentrec
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.features.catalogue import Catalogue, Item
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.plays.table import PlayRow, plays_table
 from intentrec_core.training.config import TrainConfig
 from stream.bundles.builder import build_bundle

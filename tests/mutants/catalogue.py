@@ -34,6 +34,7 @@ from tests.mutants.slots import SLOT_PARTS
 from tests.mutants.state import STATE
 from tests.mutants.successors import SUCCESSORS
 from tests.mutants.times import TIMES_AND_NULLS
+from tests.mutants.weights import WEIGHTS_AS_ARRAYS
 
 MUTANTS = (
     *DELIVERY,
@@ -43,6 +44,7 @@ MUTANTS = (
     *SIGNALS,
     *STATE,
     *TIMES_AND_NULLS,
+    *WEIGHTS_AS_ARRAYS,
     *FOLD_RULES,
     *REPAIR,
     *EXPLANATIONS,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant
 
-SPEC, MODEL, CONFIG = (
+SPEC, MODEL_CONFIG, CONFIG = (
     "intentrec_core/domain/spec.py",
-    "intentrec_core/model/model.py",
+    "intentrec_core/model/config.py",
     "intentrec_core/training/config.py",
 )
 FIRST_MODEL, RETRAIN = "intentrec_core/training/first_model.py", "stream/trainer/retrain.py"
@@ -35,7 +35,7 @@ FIRST_MODELS = (
         "the domain's own items come before the option",
         (
             Edit(
-                MODEL,
+                MODEL_CONFIG,
                 '{"own_items": domain.first_model.own_items} | chosen',
                 'chosen | {"own_items": domain.first_model.own_items}',
             ),

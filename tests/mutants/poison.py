@@ -151,7 +151,7 @@ POISON = (
     ),
     Mutant(
         "bundle: weights with NaN served",
-        (Edit(CONTENTS, "            if not bool(torch.isfinite(tensor).all()):\n", "            if False:\n"),),
+        (Edit(CONTENTS, "            if not np.isfinite(array).all():\n", "            if False:\n"),),
         (TEST_BUNDLE,),
     ),
     Mutant(

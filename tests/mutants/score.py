@@ -89,8 +89,8 @@ SCORE = (
         (
             Edit(
                 CONTENTS,
-                '            weights.setdefault("intent_beta", torch.zeros_like(model.intent_beta))\n',
-                "            pass\n",
+                '                arrays.setdefault("intent_beta", np.zeros(wanted["intent_beta"], dtype=np.float32))\n',
+                "                pass\n",
             ),
         ),
         (TEST_FORMAT,),

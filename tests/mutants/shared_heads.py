@@ -6,7 +6,7 @@ from functools import partial
 
 from tests.mutants.mutant import one_edit
 
-ATTENTION, CONFIG = "intentrec_core/model/attention.py", "intentrec_core/model/model.py"
+ATTENTION, CONFIG = "intentrec_core/model/attention.py", "intentrec_core/model/config.py"
 CPU, ENCODER = "intentrec_core/engine/cpu/decode_attention.py", "intentrec_core/engine/cpu/encoder.py"
 POOLED, PAGED = "intentrec_core/engine/cuda/pooled_attend.py", "intentrec_core/engine/cuda/paged_attention.py"
 POOL, COMMANDS = "intentrec_core/engine/cuda/kv_pool.py", "stream/cli/learning.py"

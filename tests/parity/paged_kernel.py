@@ -22,8 +22,9 @@ from intentrec_core.engine.cuda.decode_step import DecodeStep
 from intentrec_core.engine.cuda.kv_pool import KvPool, slot_bytes
 from intentrec_core.engine.cuda.paged_attention import BLOCK_NUMBERS, PagedAttend
 from intentrec_core.engine.cuda.pooled_attend import attend_to_whole_slots
-from intentrec_core.features.columns import ContextBatch
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.features.context_batch import ContextBatch
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from tests.bench.gpu_world import GAP_S, GpuWorld
 
 WINDOW = 160

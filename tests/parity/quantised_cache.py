@@ -21,10 +21,11 @@ from torch import Tensor
 from intentrec_core.engine.cpu.decode_attention import GROUP
 from intentrec_core.engine.cpu.encoder import CpuEncoder, units_of
 from intentrec_core.engine.encoder import StepOutput
-from intentrec_core.engine.quantised import KvDtype, quantised
+from intentrec_core.engine.kv_dtype import KvDtype
+from intentrec_core.engine.quantised import quantised
 from intentrec_core.features.columns import Columns
 from intentrec_core.model.attention import FullAttend
-from intentrec_core.model.model import IntentRec
+from intentrec_core.model.weights import ModelWeights
 
 #: A scale is a largest number over 127: sums in two orders differ by a millionth.
 SCALE_TOLERANCE = 1e-4
@@ -59,9 +60,9 @@ def cached_codes(encoder: CpuEncoder, unit: int, num_plays: int) -> CachedCodes:
 class RecordingEncoder(CpuEncoder):
     """An int8 encoder that keeps a copy of each context's part after each call, in the order of the contexts it was given."""
 
-    def __init__(self, model: IntentRec, pool_bytes: int) -> None:
+    def __init__(self, model: ModelWeights, pool_bytes: int, *, num_threads: int = 1) -> None:
         self.recorded: list[CachedCodes] = []
-        super().__init__(model, pool_bytes, KvDtype.INT8)
+        super().__init__(model, pool_bytes, KvDtype.INT8, num_threads=num_threads)
         self.recorded.clear()
 
     def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from intentrec_core.features.columns import collate
+from intentrec_core.features.context_batch import collate
 from intentrec_core.history.history import History
 from intentrec_core.model.attention import FullAttend
 from tests.worlds.tiny_world import TinyWorld

@@ -22,6 +22,7 @@ from intentrec_core.engine.reference import recompute
 from intentrec_core.features.columns import Columns
 from intentrec_core.kernels import dense as kernels
 from tests.bench.engine_world import CONFIG, EngineWorld
+from tests.worlds.networks import encoder_of
 
 TOLERANCE = 1e-4
 WINDOW = 50
@@ -37,14 +38,6 @@ def paper_size() -> EngineWorld:
 def of_heads(request: pytest.FixtureRequest) -> EngineWorld:
     """All heads have keys and values of their own, every two share them, or all do."""
     return EngineWorld(WINDOW, replace(CONFIG, num_kv_heads=request.param))
-
-
-@pytest.fixture
-def three_threads() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
 
 
 def columns(world: EngineWorld, starts: list[int]) -> Columns:
@@ -64,11 +57,12 @@ def assert_close(actual: StepOutput, expected: StepOutput, rows: np.ndarray | sl
         np.testing.assert_allclose(got[rows], want[rows], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.usefixtures("three_threads")
 def test_whole_contexts_of_all_lengths_equal_the_model(of_heads: EngineWorld) -> None:
     given = columns(of_heads, [0] * len(COUNTS))
     budget = len(COUNTS) * 2**20 * 4
-    compiled, model = (encode(kind(of_heads.model, budget), given) for kind in (CpuEncoder, TorchEncoder))
+    compiled, model = (
+        encode(encoder_of(kind, of_heads.model, budget, num_threads=3), given) for kind in (CpuEncoder, TorchEncoder)
+    )
     assert_close(compiled, model)
     last, contexts = np.cumsum(given.lengths) - 1, [member.request().context for member in of_heads.members(COUNTS)]
     full = recompute(of_heads.model, of_heads.features, contexts)
@@ -80,12 +74,12 @@ def test_a_head_that_was_not_trained_is_never_the_primary_intent_and_changes_not
     paper_size: EngineWorld, kind: type[CpuEncoder]
 ) -> None:
     given, model = columns(paper_size, [0] * len(COUNTS)), copy.deepcopy(paper_size.model)
-    before = encode(kind(model, 1 << 26), given)
+    before = encode(encoder_of(kind, model, 1 << 26, num_threads=3), given)
     offsets = np.array(model.domain.label_offsets)
     leading = np.searchsorted(offsets, before.primary, side="right") - 1
     (untrained,) = np.unique(leading)[:1]
     model.set_untrained_heads({model.domain.heads[untrained].name})
-    after = encode(kind(model, 1 << 26), given)
+    after = encode(encoder_of(kind, model, 1 << 26, num_threads=3), given)
     for got, want in zip(after[:-1], before[:-1], strict=True):
         np.testing.assert_array_equal(got, want)
     weights = before.alpha.copy()
@@ -100,14 +94,13 @@ def test_a_head_that_was_not_trained_is_never_the_primary_intent_and_changes_not
     assert recompute(model, paper_size.features, [context]).primary_N[0] == after.primary[0]
 
 
-@pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("kind", [CpuEncoder, TorchEncoder])
 def test_plays_appended_to_what_is_cached_equal_the_whole(of_heads: EngineWorld, kind: type[CpuEncoder]) -> None:
     """Contexts cut at another place each: what is behind the cut is appended, one play or sixty."""
     cuts = [0, 1, 15, 31, 32, 4, 99, 17]
     whole = columns(of_heads, [0] * len(COUNTS))
-    expected = encode(kind(of_heads.model, 1 << 26), whole)
-    encoder = kind(of_heads.model, 1 << 26)
+    expected = encode(encoder_of(kind, of_heads.model, 1 << 26, num_threads=3), whole)
+    encoder = encoder_of(kind, of_heads.model, 1 << 26, num_threads=3)
     heads = np.cumsum(whole.lengths) - whole.lengths
     before = np.concatenate([head + np.arange(cut) for head, cut in zip(heads, cuts, strict=True)])
     behind = np.setdiff1d(np.arange(len(whole.item_row)), before)
@@ -122,8 +115,8 @@ def test_plays_appended_to_what_is_cached_equal_the_whole(of_heads: EngineWorld,
 @pytest.mark.parametrize("kind", [CpuEncoder, TorchEncoder])
 def test_plays_appended_to_what_was_moved_equal_the_whole(of_heads: EngineWorld, kind: type[CpuEncoder]) -> None:
     whole = columns(of_heads, [0] * len(COUNTS))
-    expected = encode(kind(of_heads.model, 1 << 26), whole)
-    encoder = kind(of_heads.model, 1 << 26)
+    expected = encode(encoder_of(kind, of_heads.model, 1 << 26, num_threads=3), whole)
+    encoder = encoder_of(kind, of_heads.model, 1 << 26, num_threads=3)
     newest = np.cumsum(whole.lengths) - 1
     before = np.setdiff1d(np.arange(len(whole.item_row)), newest)
     units, moved = (encoder.slot_units * (np.arange(8) + first) for first in (0, 4))  # half of them overlap
@@ -145,9 +138,9 @@ def part(whole: Columns, rows: np.ndarray, lengths: np.ndarray, starts: np.ndarr
 
 def test_rows_nobody_wants_change_nothing_for_the_others(paper_size: EngineWorld) -> None:
     given = columns(paper_size, [0] * len(COUNTS))
-    everything = encode(CpuEncoder(paper_size.model, 1 << 26), given)
+    everything = encode(CpuEncoder(paper_size.model.weights(), 1 << 26), given)
     wanted = np.random.default_rng(0).random(len(given.item_row)) < 0.2
-    some = encode(CpuEncoder(paper_size.model, 1 << 26), given, wanted=wanted)
+    some = encode(CpuEncoder(paper_size.model.weights(), 1 << 26), given, wanted=wanted)
     assert_close(some, everything, wanted)
     for got, want in zip(some[1:], everything[1:], strict=True):  # heads feed the item encoder: they are never left out
         np.testing.assert_array_equal(got, want)
@@ -156,7 +149,7 @@ def test_rows_nobody_wants_change_nothing_for_the_others(paper_size: EngineWorld
 def test_two_encoders_may_work_at_the_same_time(paper_size: EngineWorld) -> None:
     """A bundle is loaded and tried on one thread while another one serves."""
     given = columns(paper_size, [0] * len(COUNTS))
-    encoders = [CpuEncoder(paper_size.model, 1 << 26) for _ in range(2)]
+    encoders = [CpuEncoder(paper_size.model.weights(), 1 << 26) for _ in range(2)]
     expected, found = encode(encoders[0], given), list[StepOutput]()
     threads = [
         threading.Thread(target=lambda e=encoder: [found.append(encode(e, given)) for _ in range(5)])
@@ -201,5 +194,5 @@ def test_a_number_that_is_none_comes_through_a_softmax() -> None:
 def test_making_an_encoder_compiles_its_step(paper_size: EngineWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(cpu_encoder, "encode_held", lambda *arguments: calls.append(arguments))
-    CpuEncoder(paper_size.model, 2**22)
+    CpuEncoder(paper_size.model.weights(), 2**22)
     assert len(calls) == 1, "no play waits for the compiler"

@@ -16,7 +16,8 @@ import torch
 from intentrec_core.engine.cpu.encoder import CpuEncoder, slot_bytes
 from intentrec_core.engine.encoder import StepOutput
 from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngine
-from intentrec_core.engine.quantised import KvDtype, QuantisedAttend
+from intentrec_core.engine.kv_dtype import KvDtype
+from intentrec_core.engine.quantised import QuantisedAttend
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import ConfigError
 from tests.bench.engine_world import CONFIG, EngineWorld
@@ -50,10 +51,9 @@ def played(request: pytest.FixtureRequest, world: EngineWorld) -> tuple[StepOutp
     """Contexts in the cache, and the output at the newest play of each."""
     steps = {"whole": 100, "one by one": 1, "in pieces": 7}[request.param]
     contexts = [member.request().context for member in world.members(COUNTS)]
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    encoder = RecordingEncoder(world.model, len(COUNTS) * slot_bytes(world.model, KvDtype.INT8))
-    torch.set_num_threads(before)
+    encoder = RecordingEncoder(
+        world.model.weights(), len(COUNTS) * slot_bytes(world.model, KvDtype.INT8), num_threads=3
+    )
     size, last = world.layout.size, list[StepOutput]([None] * len(COUNTS))
     for start in range(0, max(COUNTS), steps):
         of = [nth for nth, count in enumerate(COUNTS) if count > start]
@@ -143,7 +143,7 @@ def test_what_is_said_differs_little_from_float32(world: EngineWorld) -> None:
     given = world.features.columns([member.request().context for member in world.members(COUNTS)], [0] * len(COUNTS))
     outputs = []
     for kv_dtype in KvDtype:
-        encoder = CpuEncoder(world.model, 1 << 26, kv_dtype)
+        encoder = CpuEncoder(world.model.weights(), 1 << 26, kv_dtype)
         with torch.inference_mode():
             outputs.append(
                 encoder.encode(
@@ -162,7 +162,9 @@ def test_what_is_said_differs_little_from_float32(world: EngineWorld) -> None:
 def test_the_reference_quantises_as_the_step_does(world: EngineWorld) -> None:
     """Not over the cache's codes: short contexts, in which no quantum flips."""
     contexts = [member.request().context for member in world.members([1, 2, 3])]
-    engine = IncrementalEngine(world.model, world.features, pool_bytes=1 << 24, version="b0", kv_dtype=KvDtype.INT8)
+    engine = IncrementalEngine(
+        world.model.weights(), world.features, pool_bytes=1 << 24, version="b0", kv_dtype=KvDtype.INT8
+    )
     got = engine.encode([EncodeRequest(f"user-{nth}", 0, context, 0) for nth, context in enumerate(contexts)])
     expected = recompute(world.model, world.features, contexts, QuantisedAttend)
     np.testing.assert_allclose(got.item_NW, expected.item_NW, atol=TOLERANCE, rtol=0)
@@ -177,7 +179,7 @@ def test_the_same_memory_holds_three_and_a_half_times_the_members(world: EngineW
     assert sizes[KvDtype.FLOAT32] == plays * (5 * heads * 2 * 32 * 4 + 6)
     assert sizes[KvDtype.INT8] == plays * (5 * heads * 2 * (32 + 4) + 6)
     budget = 64 * sizes[KvDtype.FLOAT32]
-    held = {kv_dtype: CpuEncoder(world.model, budget, kv_dtype).num_slots for kv_dtype in KvDtype}
+    held = {kv_dtype: CpuEncoder(world.model.weights(), budget, kv_dtype).num_slots for kv_dtype in KvDtype}
     assert held == {KvDtype.FLOAT32: 64, KvDtype.INT8: budget // sizes[KvDtype.INT8]}
     assert held[KvDtype.INT8] > (3.5 if heads == 4 else 3.4) * 64
 
@@ -186,7 +188,7 @@ def test_the_same_memory_holds_three_and_a_half_times_the_members(world: EngineW
 @pytest.mark.parametrize("kv_dtype", KvDtype)
 def test_a_slot_takes_the_memory_it_is_accounted_for(kv_dtype: KvDtype, num_kv_heads: int | None) -> None:
     model = TinyWorld().model(num_kv_heads=num_kv_heads)
-    encoder = CpuEncoder(model, 5 * slot_bytes(model, kv_dtype), kv_dtype)
+    encoder = CpuEncoder(model.weights(), 5 * slot_bytes(model, kv_dtype), kv_dtype)
     cache = encoder._cache
     held = sum(array.nbytes for array in cache[:-1])
     assert held == encoder.num_slots * slot_bytes(model, kv_dtype) == 5 * slot_bytes(model, kv_dtype)
@@ -194,9 +196,15 @@ def test_a_slot_takes_the_memory_it_is_accounted_for(kv_dtype: KvDtype, num_kv_h
 
 def test_another_device_than_the_cpu_refuses_int8() -> None:
     tiny = TinyWorld()
-    model = tiny.model().to("meta")
     with pytest.raises(ConfigError, match="kv_dtype is int8 and the device meta; allowed: int8 on the CPU"):
-        IncrementalEngine(model, tiny.features, pool_bytes=1 << 20, version="b0", kv_dtype=KvDtype.INT8)
+        IncrementalEngine(
+            tiny.model().weights(),
+            tiny.features,
+            pool_bytes=1 << 20,
+            version="b0",
+            device="meta",
+            kv_dtype=KvDtype.INT8,
+        )
 
 
 @pytest.mark.parametrize("name", ["float16", "INT8", ""])

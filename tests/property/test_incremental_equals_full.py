@@ -19,12 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.engine.cuda.encoder import TorchEncoder
 from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngine
-from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.engine.reference import recompute
 from intentrec_core.history.changelog_codec import Restorer, encode_changes
 from intentrec_core.history.history import History
 from intentrec_core.model.model import IntentRec
 from tests.parity.quantised_cache import Differences, OverTheCache, RecordingEncoder, attend_to
+from tests.worlds.networks import network_of
 from tests.worlds.tiny_world import TinyWorld
 
 TOLERANCE = 1e-4
@@ -55,9 +56,9 @@ def assert_equal(actual: Encoded, row: int, expected: Encoded) -> None:
 def reference(engine: IncrementalEngine, nth: int, context: bytes) -> Encoded:
     """What the engine's ``nth`` request of the last call is compared with, as of the last play of ``context``."""
     if not isinstance(engine.encoder, RecordingEncoder):
-        return recompute(engine.model, WORLD.features, [context])
+        return recompute(network_of(engine), WORLD.features, [context])
     codes, found = engine.encoder.recorded[nth].first(len(context) // WORLD.layout.size), Differences()
-    encoded = recompute(engine.model, WORLD.features, [context], attend_to(OverTheCache, codes, found))
+    encoded = recompute(network_of(engine), WORLD.features, [context], attend_to(OverTheCache, codes, found))
     assert found.largest <= 1
     assert found.num_different <= max(2, FLIPPED * found.num_places)
     return encoded

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
-from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.history.history import History
 from tests.worlds.tiny_world import TinyWorld
 

@@ -26,11 +26,12 @@ from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.engine.reference import recompute
 from intentrec_core.features.catalogue import Catalogue, Item
-from intentrec_core.features.columns import collate
+from intentrec_core.features.context_batch import collate
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, History
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.model.intent_score import weighted_scores
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.model import IntentRec
 from tests.worlds.naive_score import naive_own_offsets, naive_scores, naive_successor_offsets
 from tests.worlds.tiny_world import START_MS, random_successors
 
@@ -127,9 +128,9 @@ def test_the_served_score_is_the_trained_logit(
         logits = network.item_logits(network.queries(output)[0, -1]).numpy()
     np.testing.assert_allclose(logits, wanted, atol=TOLERANCE, rtol=0)
 
-    engine = IncrementalEngine(network, model.features, pool_bytes=slot_bytes(network), version="b0")
+    engine = IncrementalEngine(network.weights(), model.features, pool_bytes=slot_bytes(network), version="b0")
     encoded = engine.encode([EncodeRequest(MemberKey(0, "ann"), 0, context, 0)])
-    vectors = item_vectors(network, model.item_table, START_MS / 1000)
+    vectors = item_vectors(network.weights(), model.item_table, START_MS / 1000)
     index = ExactIndex(augment(vectors.weights, vectors.bias, list(vectors.labels.values())))
     labelled = [m for m, head in enumerate(domain.heads) if head in item_label_heads(domain)]
     scaled = np.float32(scale) * network.betas()[labelled]

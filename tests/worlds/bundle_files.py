@@ -36,13 +36,13 @@ def golden_check(loaded):
 
 def files_of(world, folder, seed=0, successors=None):
     model = world.model(seed)
-    vectors = item_vectors(model, world.table, START_MS / 1000)
+    vectors = item_vectors(model.weights(), world.table, START_MS / 1000)
     index = build_index(vectors)
     queries = np.random.default_rng(seed).normal(size=(5, index.dimension)).astype(np.float32)
     return pack_files(
         folder,
         domain_text=DOMAIN.format(window=world.window),
-        model=model,
+        weights=model.weights(),
         vocabulary=world.vocabulary,
         catalogue=world.catalogue,
         vectors=vectors,

@@ -60,7 +60,7 @@ def make_bundle(
     successors: Successors | None = None,
 ) -> BundleRef:
     """Writes a bundle of ``world`` with ``model``'s weights, as the trainer does."""
-    vectors = item_vectors(model, world.table, START_MS / 1000)
+    vectors = item_vectors(model.weights(), world.table, START_MS / 1000)
     augmented = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))
     index = artifact.build(augmented, index_kind)
     random = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def make_bundle(
         files = pack_files(
             Path(folder),
             domain_text=domain_text or DOMAIN.format(window=world.window),
-            model=model,
+            weights=model.weights(),
             vocabulary=world.vocabulary,
             catalogue=world.catalogue,
             vectors=vectors,

@@ -14,6 +14,7 @@ from stream.wire.codec import decode_intent, decode_recommendation
 from stream.wire.messages import IntentUpdate, Recommendation
 from stream.wire.records import OutputKind, OutputRecord, PartitionResult
 from tests.worlds.bundle_world import Record
+from tests.worlds.networks import network_of
 
 
 def run(pipeline: Pipeline, records: Sequence[Record]) -> PartitionResult:
@@ -53,6 +54,6 @@ def expect_full_recomputation(pipeline: Pipeline, published: IntentUpdate) -> No
 
 def compare_with_recomputation(serving: Serving, context: bytes, published: IntentUpdate) -> None:
     """Its probabilities are a bundle's full recomputation of a context, to 2e-4: 5 digits are published."""
-    full = recompute(serving.engine.model, serving.features, [context])
+    full = recompute(network_of(serving.engine), serving.features, [context])
     for m, head in enumerate(serving.domain.heads):
         np.testing.assert_allclose(list(published.intents[head.name].values()), full.heads[m][0], atol=2e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,13 +13,15 @@ from intentrec_core.domain.toml import parse_domain
 from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.engine.encoder import Encoder
 from intentrec_core.engine.engine import IncrementalEngine
-from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.history.history import EventLayout, PackedPlay
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.successors import Successors, SuccessorTable
+from tests.worlds.networks import encoder_of
 
 DOMAIN = """
 name = "tiny"
@@ -178,12 +181,12 @@ class TinyWorld:
     ) -> IncrementalEngine:
         """An engine with slots for ``num_slots`` members or more."""
         return IncrementalEngine(
-            model,
+            model.weights(),
             self.features,
             pool_bytes=num_slots * slot_bytes(model, kv_dtype),
             version=version,
             kv_dtype=kv_dtype,
-            make_encoder=make_encoder,
+            make_encoder=None if make_encoder is None else partial(encoder_of, make_encoder, model),
         )
 
     def play(self, item: int, event: int | str, at_s: float, duration_s: float | None = 90.0) -> PackedPlay:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PlayRow, plays_table
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train

@@ -16,14 +16,14 @@ from intentrec_core.engine.cpu.decode_attention import GROUP
 from intentrec_core.engine.cpu.weights import StepWeights
 from intentrec_core.kernels.dense import compiled, log1p_all
 from intentrec_core.kernels.simd import aligned_zeros
-from intentrec_core.model.attention import TIME_UNIT_S, TimeEncoding
+from intentrec_core.model.config import PERIODS_S, TIME_UNIT_S
 
 #: Rows in a block: their activations take 200 KB at width 128, next to the 200 KB of one layer's weights in a 1 MB
 #: cache.
 BLOCK = 32
 
 f32 = np.float32
-_DAY_S, _WEEK_S = TimeEncoding.PERIODS_S
+_DAY_S, _WEEK_S = PERIODS_S
 #: Milliseconds that one of a cache's ``time_high`` stands for.
 _HIGH_MS = 2.0**32
 

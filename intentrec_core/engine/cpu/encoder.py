@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from intentrec_core.engine.cpu.block import BlockRows, KvCache, make_scratch
@@ -18,13 +17,14 @@ from intentrec_core.engine.cpu.decode_attention import GROUP
 from intentrec_core.engine.cpu.step import encode_held
 from intentrec_core.engine.cpu.weights import step_weights
 from intentrec_core.engine.encoder import StepOutput, no_output, slots_within
-from intentrec_core.engine.quantised import KvDtype
+from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.engine.slots import part_sizes
 from intentrec_core.features.columns import Columns
 from intentrec_core.kernels.context_rows import spread
 from intentrec_core.kernels.held import Held
 from intentrec_core.kernels.simd import aligned_zeros
-from intentrec_core.model.model import IntentRec
+from intentrec_core.model.config import ModelSizes
+from intentrec_core.model.weights import ModelWeights
 
 #: Of a play: whole milliseconds, in 48 bits.
 _TIME_BYTES = 6
@@ -34,15 +34,23 @@ _MIN_ROWS_A_THREAD = 4
 
 
 class CpuEncoder:
-    """Keeps keys, values and times in numpy arrays, and uses as many threads as torch does. A unit is a group of keys, 32 plays.
-    Memory is taken when a unit is first used. With ``kv_dtype`` int8, keys and values are codes of a byte: a slot takes little
-    more than a quarter.
+    """Keeps keys, values and times in numpy arrays, and encodes on ``num_threads`` threads.
+
+    A unit is a group of keys, 32 plays. Memory is taken when a unit is first used. With ``kv_dtype`` int8, keys and values are
+    codes of a byte: a slot takes little more than a quarter.
 
     Making an encoder compiles the step if this machine has not done so yet, so that a worker that is ready answers at
     once.
     """
 
-    def __init__(self, model: IntentRec, pool_bytes: int, kv_dtype: KvDtype = KvDtype.FLOAT32) -> None:
+    def __init__(
+        self,
+        model: ModelWeights,
+        pool_bytes: int,
+        kv_dtype: KvDtype = KvDtype.FLOAT32,
+        *,
+        num_threads: int = 1,
+    ) -> None:
         config, context_size = model.config, model.domain.context_size
         self.num_slots = slots_within(pool_bytes, slot_bytes(model, kv_dtype))
         self.slot_units, self.unit_plays = units_of(context_size), GROUP
@@ -60,7 +68,7 @@ class CpuEncoder:
             time_low=np.zeros(plays, dtype=np.uint32),
             log_place=np.log1p(np.arange(context_size)[::-1]).astype(np.float32),
         )
-        self._num_threads = torch.get_num_threads()
+        self._num_threads = num_threads
         #: One for each thread.
         self._held = [Held((weights, cache, make_scratch(weights, cache))) for _ in range(self._num_threads)]
         self._threads = ThreadPoolExecutor(max(1, self._num_threads - 1), thread_name_prefix="encode")
@@ -95,7 +103,7 @@ class CpuEncoder:
             times[free] = times[held]
 
 
-def _one_play(model: IntentRec) -> Columns:
+def _one_play(model: ModelSizes) -> Columns:
     """A play of no item, used to compile the step. What it leaves in the pool is never read."""
     return Columns(
         item_row=np.zeros(1, dtype=np.int64),
@@ -108,12 +116,12 @@ def _one_play(model: IntentRec) -> Columns:
     )
 
 
-def slot_bytes(model: IntentRec, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
+def slot_bytes(model: ModelSizes, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
     """Bytes of one slot."""
     return units_of(model.domain.context_size) * _unit_bytes(model, kv_dtype)
 
 
-def member_bytes(model: IntentRec, num_plays: int, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
+def member_bytes(model: ModelSizes, num_plays: int, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
     """Bytes of the part of a member whose context holds ``num_plays``."""
     sizes = part_sizes(units_of(model.domain.context_size))
     return next(size for size in sizes if size >= units_of(num_plays)) * _unit_bytes(model, kv_dtype)
@@ -124,7 +132,7 @@ def units_of(num_plays: int) -> int:
     return -(-num_plays // GROUP)
 
 
-def _unit_bytes(model: IntentRec, kv_dtype: KvDtype) -> int:
+def _unit_bytes(model: ModelSizes, kv_dtype: KvDtype) -> int:
     config = model.config
     keys_and_values = 2 * config.cached_width * np.dtype(_NUMBERS[kv_dtype]).itemsize
     scales = 2 * config.num_cached_heads * 4 if kv_dtype is KvDtype.INT8 else 0

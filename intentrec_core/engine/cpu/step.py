@@ -25,7 +25,7 @@ from intentrec_core.engine.cpu.decode_attention import GROUP, attend, store_key
 from intentrec_core.kernels.dense import clear_rows, compiled, fill_rows, gelu, layer_norm, linear, softmax
 from intentrec_core.kernels.quantise import quantise
 from intentrec_core.kernels.simd import holds_codes
-from intentrec_core.model.attention import SHORT_TERM_LAYER
+from intentrec_core.model.config import SHORT_TERM_LAYER
 
 f32 = np.float32
 

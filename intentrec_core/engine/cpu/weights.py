@@ -1,6 +1,7 @@
 """A model's weights in the layout of the compiled step: transposed, layers stacked, heads side by side.
 
-A parameter that is added to :mod:`intentrec_core.model.model` is added here too; see docs/cpu-engine.md.
+A parameter that is added to :mod:`intentrec_core.model.model` is added here too; see docs/cpu-engine.md. This module does not
+need torch.
 
 Shapes: W width, U width of a key and of a value, Fw width of F, X = Fw + W, P width of Z, L layers of both encoders together, S
 all labels of all heads, M heads.
@@ -12,15 +13,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
-from intentrec_core.model.attention import SelfAttention, TransformerLayer
-from intentrec_core.model.model import EncoderStage, IntentRec
+from intentrec_core.kernels.simd import CACHE_LINE, aligned_zeros
+from intentrec_core.model.config import FIELD_WIDTH
+from intentrec_core.model.weights import Array, ModelWeights
 
-Array = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
 
@@ -108,134 +106,128 @@ class StepWeights(NamedTuple):
     short_term_window_s: float
 
 
-@torch.inference_mode()
-def step_weights(model: IntentRec) -> StepWeights:
+def step_weights(model: ModelWeights) -> StepWeights:
     """A model's weights in the layout of the compiled step. Arrays that have this layout already are shared with the
     model.
     """
-    intent, item = model.intent_encoder, model.item_encoder
-    intent_layers = [] if intent is None else _layers(intent)
+    config, arrays = model.config, model.arrays
+    has_intents = config.intent_stage
+    stages = ["intent_encoder", "item_encoder"] if has_intents else ["item_encoder"]
     return StepWeights(
         fields=_fields(model),
-        short_qkv=_transposed(model.short_term.qkv.weight),
-        short_out=_transposed(model.short_term.out.weight),
-        short_slopes=_array(_slopes(model.short_term)),
-        intent=_stage(model, item if intent is None else intent),
-        heads=_heads(model),
-        item=_stage(model, item),
-        layers=_layer_weights([*intent_layers, *_layers(item)]),
-        num_intent_layers=len(intent_layers),
+        short_qkv=_transposed(arrays["short_term.qkv.weight"]),
+        short_out=_transposed(arrays["short_term.out.weight"]),
+        short_slopes=_array(_softplus(arrays["short_term.slopes"])),
+        intent=_stage(model, stages[0]),
+        heads=_heads(model) if has_intents else _no_heads(model),
+        item=_stage(model, "item_encoder"),
+        layers=_layers(model, [f"{stage}.layers.{i}" for stage in stages for i in range(config.num_layers)]),
+        num_intent_layers=config.num_layers if has_intents else 0,
         short_term_window_s=float(model.domain.short_term_window_s),
     )
 
 
-def _fields(model: IntentRec) -> FieldWeights:
-    fields = model.fields
-    static, static_first = _joined([_weight(embed) for embed in fields.static])
-    dynamic, dynamic_first = _joined([_weight(embed) for embed in fields.dynamic])
-    multi, multi_first = _joined([_weight(project).T for project in fields.multi])
-    num_labels = sum(field.num_labels for field in model.domain.multi_fields)
+def _fields(model: ModelWeights) -> FieldWeights:
+    domain, arrays = model.domain, model.arrays
+    static, static_first = _joined([arrays[f"fields.static.{i}.weight"] for i in range(len(domain.static_fields))])
+    dynamic, dynamic_first = _joined([arrays[f"fields.dynamic.{i}.weight"] for i in range(len(domain.dynamic_fields))])
+    multi, multi_first = _joined([arrays[f"fields.multi.{i}.weight"].T for i in range(len(domain.multi_fields))])
     return FieldWeights(
-        item=_array(model.item.weight),
-        static_codes=model.static_codes.numpy(),
+        item=_array(arrays["item.weight"]),
+        static_codes=model.static_codes,
         labels=_array(model.multi_labels),
         static=static,
         static_first=static_first,
         multi=multi,
-        multi_first=np.append(multi_first, num_labels),
+        multi_first=np.append(multi_first, model.multi_labels.shape[1]),
         dynamic=dynamic,
         dynamic_first=dynamic_first,
     )
 
 
-def _heads(model: IntentRec) -> HeadWeights:
-    heads, width, depth = model.heads, model.config.width, model.config.intent_width
-    if heads is None:
-        none = np.zeros((0, depth), dtype=np.float32)
-        empty = np.zeros(0, dtype=np.float32)
-        return HeadWeights(
-            np.zeros((width, 0), np.float32),
-            empty,
-            np.zeros(1, np.int64),
-            none,
-            none,
-            np.zeros(depth, np.float32),
-            empty,
-        )
+def _heads(model: ModelWeights) -> HeadWeights:
+    arrays, heads = model.arrays, range(len(model.domain.heads))
     return HeadWeights(
-        logits=_transposed(torch.cat([_weight(head) for head in heads.heads])),
-        logits_bias=_array(torch.cat([_bias(head) for head in heads.heads])),
+        logits=_transposed(np.concatenate([arrays[f"heads.heads.{m}.weight"] for m in heads])),
+        logits_bias=_array(np.concatenate([arrays[f"heads.heads.{m}.bias"] for m in heads])),
         first=np.cumsum([0, *(head.num_labels for head in model.domain.heads)]),
-        project=_array(torch.cat([_weight(project).T for project in heads.projections])),
-        project_bias=_array(torch.stack([_bias(project) for project in heads.projections])),
-        attention=_array(heads.attention.weight[0]),
+        project=_array(np.concatenate([arrays[f"heads.projections.{m}.weight"].T for m in heads])),
+        project_bias=_stacked(arrays[f"heads.projections.{m}.bias"] for m in heads),
+        attention=_array(arrays["heads.attention.weight"][0]),
         primary_bias=_array(model.primary_bias),
     )
 
 
-def _stage(model: IntentRec, stage: EncoderStage) -> StageWeights:
-    fields, entered = model.fields.width, model.fields.width + model.config.width
-    enter, leave = stage.enter_norm, stage.leave_norm
+def _no_heads(model: ModelWeights) -> HeadWeights:
+    width, depth = model.config.width, model.config.intent_width
+    none, empty = np.zeros((0, depth), dtype=np.float32), np.zeros(0, dtype=np.float32)
+    return HeadWeights(
+        logits=np.zeros((width, 0), np.float32),
+        logits_bias=empty,
+        first=np.zeros(1, np.int64),
+        project=none,
+        project_bias=none,
+        attention=np.zeros(depth, np.float32),
+        primary_bias=empty,
+    )
+
+
+def _stage(model: ModelWeights, name: str) -> StageWeights:
+    arrays, entered = model.arrays, model.arrays[f"{name}.enter.weight"]
+    fields = model.arrays["short_term.qkv.weight"].shape[1]
+    norms = ("enter.bias", "enter_norm.weight", "enter_norm.bias", "leave_norm.weight", "leave_norm.bias")
     return StageWeights(
-        fields=_transposed(stage.enter.weight[:, :fields]),
-        short_term=_transposed(stage.enter.weight[:, fields:entered]),
-        mixed=_transposed(stage.enter.weight[:, entered:]),
-        norms=_array(torch.stack([stage.enter.bias, enter.weight, enter.bias, leave.weight, leave.bias])),
-        time=_transposed(stage.time.project.weight),
-        time_bias=_array(stage.time.project.bias),
+        fields=_transposed(entered[:, :fields]),
+        short_term=_transposed(entered[:, fields : fields + model.config.width]),
+        mixed=_transposed(entered[:, fields + model.config.width :]),
+        norms=_stacked(arrays[f"{name}.{norm}"] for norm in norms),
+        time=_transposed(arrays[f"{name}.time.project.weight"]),
+        time_bias=_array(arrays[f"{name}.time.project.bias"]),
     )
 
 
-def _layers(stage: EncoderStage) -> list[TransformerLayer]:
-    return [layer for layer in stage.layers if isinstance(layer, TransformerLayer)]
+def _layers(model: ModelWeights, names: Sequence[str]) -> LayerWeights:
+    def of_each(name: str) -> list[Array]:
+        return [model.arrays[f"{layer}.{name}"] for layer in names]
 
-
-def _layer_weights(layers: Sequence[TransformerLayer]) -> LayerWeights:
-    norms = [(layer.attention_norm, layer.feed_norm) for layer in layers]
-    attentions, feeds = [layer.attention for layer in layers], [layer.feed for layer in layers]
+    norms = ("attention_norm.weight", "attention_norm.bias", "feed_norm.weight", "feed_norm.bias")
     return LayerWeights(
-        norms=_stacked(torch.stack([a.weight, a.bias, f.weight, f.bias]) for a, f in norms),
-        qkv=_stacked(attention.qkv.weight.T for attention in attentions),
-        out=_stacked(attention.out.weight.T for attention in attentions),
-        wide=_stacked(_weight(feed[0]).T for feed in feeds),
-        wide_bias=_stacked(_bias(feed[0]) for feed in feeds),
-        narrow=_stacked(_weight(feed[2]).T for feed in feeds),
-        narrow_bias=_stacked(_bias(feed[2]) for feed in feeds),
-        slopes=_stacked(map(_slopes, attentions)),
+        norms=_stacked(np.stack(of_layer) for of_layer in zip(*map(of_each, norms), strict=True)),
+        qkv=_stacked(weight.T for weight in of_each("attention.qkv.weight")),
+        out=_stacked(weight.T for weight in of_each("attention.out.weight")),
+        wide=_stacked(weight.T for weight in of_each("feed.0.weight")),
+        wide_bias=_stacked(of_each("feed.0.bias")),
+        narrow=_stacked(weight.T for weight in of_each("feed.2.weight")),
+        narrow_bias=_stacked(of_each("feed.2.bias")),
+        slopes=_stacked(map(_softplus, of_each("attention.slopes"))),
     )
 
 
-def _stacked(tensors: Iterable[Tensor]) -> Array:
-    return _array(torch.stack(list(tensors)))
+def _stacked(arrays: Iterable[Array]) -> Array:
+    return _array(np.stack(list(arrays)))
 
 
-def _slopes(attention: SelfAttention) -> Tensor:
-    return functional.softplus(attention.slopes)
+def _softplus(x: Array) -> Array:
+    softened: Array = np.logaddexp(x, np.float32(0.0))
+    return softened
 
 
-def _joined(tables: Sequence[Tensor]) -> tuple[Array, Numbers]:
+def _joined(tables: Sequence[Array]) -> tuple[Array, Numbers]:
     """Tables joined by rows, and the row at which each begins."""
-    sizes = [len(table) for table in tables]
-    first = np.cumsum([0, *sizes])[:-1].astype(np.int64)
-    return (_array(torch.cat(list(tables))) if tables else np.zeros((1, 16), dtype=np.float32)), first
+    first = np.cumsum([0, *map(len, tables)])[:-1].astype(np.int64)
+    return _array(np.concatenate(tables)) if tables else np.zeros((1, FIELD_WIDTH), dtype=np.float32), first
 
 
-def _weight(module: nn.Module) -> Tensor:
-    assert isinstance(module, nn.Linear | nn.Embedding)
-    return module.weight
-
-
-def _bias(module: nn.Module) -> Tensor:
-    assert isinstance(module, nn.Linear)
-    return module.bias
-
-
-def _array(tensor: Tensor) -> Array:
-    """A C-contiguous array. Memory from torch begins at a cache line, so SIMD loads of its rows are faster
+def _array(array: Array) -> Array:
+    """The array if it is C-contiguous and begins at a cache line, else such a copy: SIMD loads of its rows are faster then
     (:mod:`intentrec_core.kernels.simd`).
     """
-    return np.asarray(tensor.detach().cpu().float().contiguous().numpy())
+    if array.flags.c_contiguous and array.ctypes.data % CACHE_LINE == 0:
+        return array
+    copied = aligned_zeros(*array.shape)
+    copied[...] = array
+    return copied
 
 
-def _transposed(tensor: Tensor) -> Array:
-    return _array(tensor.T)
+def _transposed(array: Array) -> Array:
+    return _array(array.T)

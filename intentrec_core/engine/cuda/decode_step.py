@@ -27,7 +27,8 @@ from torch import Tensor
 from intentrec_core.engine.cuda.kv_pool import KvPool
 from intentrec_core.engine.encoder import StepOutput
 from intentrec_core.engine.output_rows import as_rows, read_rows, row_width
-from intentrec_core.features.columns import Columns, ContextBatch
+from intentrec_core.features.columns import Columns
+from intentrec_core.features.context_batch import ContextBatch
 from intentrec_core.model.attention import Attend
 from intentrec_core.model.model import IntentRec, ModelOutput
 

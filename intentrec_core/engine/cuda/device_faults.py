@@ -9,9 +9,8 @@ cuBLAS, driver calls and triton do not use it. All of them mention CUDA at the s
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
-
-import torch
 
 _LOST = ("CUDA error: ", "CUDA driver error: ", "Triton Error [CUDA]: ")
 #: Raised outside torch's own allocator: by pinned memory, the instantiation of a graph, or the loading of a kernel.
@@ -42,4 +41,5 @@ def first_line(error: RuntimeError) -> str:
 
 
 def _no_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or str(error).startswith(_NO_MEMORY)
+    torch = sys.modules.get("torch")  # not imported: it raised nothing
+    return (torch is not None and isinstance(error, torch.OutOfMemoryError)) or str(error).startswith(_NO_MEMORY)

@@ -33,7 +33,8 @@ from intentrec_core.engine.cuda.kv_pool import KvPool
 from intentrec_core.engine.cuda.pooled_attend import PooledAttend, attend_to_whole_slots
 from intentrec_core.engine.encoder import StepOutput, no_output
 from intentrec_core.engine.output_rows import as_rows, put_rows, read_rows
-from intentrec_core.features.columns import Columns, collate
+from intentrec_core.features.columns import Columns
+from intentrec_core.features.context_batch import collate
 from intentrec_core.model.model import IntentRec, ModelOutput
 
 #: Positions (padding included) encoded in one pass. This limits the memory of a pass, B·T·S biases: 4,096 positions of

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 
 from intentrec_core.engine.encoder import slots_within
+from intentrec_core.model.config import ModelSizes
 from intentrec_core.model.model import IntentRec
 
 
@@ -49,7 +50,7 @@ class KvPool:
         self.ts_NC[to] = self.ts_NC[held].clone()
 
 
-def slot_bytes(model: IntentRec, dtype: torch.dtype) -> int:
+def slot_bytes(model: ModelSizes, dtype: torch.dtype) -> int:
     """Bytes of one slot."""
     config = model.config
     return model.domain.context_size * (2 * config.num_cached_layers * config.cached_width * dtype.itemsize + 8)

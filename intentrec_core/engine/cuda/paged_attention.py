@@ -25,8 +25,8 @@ import triton.language as tl
 from torch import Tensor
 
 from intentrec_core.engine.cuda.kv_pool import KvPool
-from intentrec_core.features.columns import ContextBatch
-from intentrec_core.model.attention import SHORT_TERM_LAYER, TIME_UNIT_S
+from intentrec_core.features.context_batch import ContextBatch
+from intentrec_core.model.config import SHORT_TERM_LAYER, TIME_UNIT_S
 
 #: Numbers in a block of keys: 64 per thread, so that several loads are in flight and keys and values still fit into
 #: registers. A block holds whole keys for every head width that is a power of two up to 64.

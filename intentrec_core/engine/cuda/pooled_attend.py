@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from intentrec_core.engine.cuda.kv_pool import KvPool
-from intentrec_core.features.columns import ContextBatch
+from intentrec_core.features.context_batch import ContextBatch
 from intentrec_core.model.attention import Geometry, for_each_head
 
 

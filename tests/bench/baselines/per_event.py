@@ -16,6 +16,7 @@ import torch
 from intentrec_core.bundle.contents import load_bundle
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.history.history import EventLayout
+from intentrec_core.model.model import IntentRec
 from tests.bench.baselines.recompute import WindowRecompute
 from tests.bench.worker_plays import past
 
@@ -28,10 +29,10 @@ class PerEventModel:
     """A bundle's model and items; each call answers one play."""
 
     def __init__(self, bundle: Path) -> None:
-        loaded = load_bundle(bundle, torch.device("cpu"))
+        loaded = load_bundle(bundle)
         self._layout = EventLayout(loaded.domain)
         self._recompute = WindowRecompute(
-            loaded.model, FeatureBuilder(loaded.domain, loaded.vocabulary, loaded.item_table)
+            IntentRec.of(loaded.weights), FeatureBuilder(loaded.domain, loaded.vocabulary, loaded.item_table)
         )
         self._vocabulary, self._titles = loaded.vocabulary, loaded.item_table.titles
         self._weights_VW = torch.from_numpy(loaded.vectors.weights)

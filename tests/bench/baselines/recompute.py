@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from intentrec_core.engine.engine import Encoded
 from intentrec_core.engine.slots import NO_LABEL
-from intentrec_core.features.columns import ContextBatch, collate
+from intentrec_core.features.context_batch import ContextBatch, collate
 from intentrec_core.features.features import FeatureBuilder
-from intentrec_core.model.attention import TIME_UNIT_S, SelfAttention, TransformerLayer
+from intentrec_core.model.attention import SelfAttention, TransformerLayer
+from intentrec_core.model.config import TIME_UNIT_S
 from intentrec_core.model.model import EncoderStage, IntentRec
 
 #: Plays, padding included, in one pass, and queries that share one product with the keys before them. Measured on 2 cores

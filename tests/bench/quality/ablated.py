@@ -1,7 +1,7 @@
 """The row of the served model without its short-term encoder: what the short-term encoder brings beside own items.
 
-V3 over V2 compares two models that know nothing of own items. There the short-term encoder has to find what was just played, which
-own items say better.
+V3 over V2 compares two models that know nothing of own items. There the short-term encoder has to find what was just played,
+which own items say better.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from torch import Tensor
 from intentrec_core.baselines.sequence_models import GRU4Rec, MultiTaskTransformer, SASRec
 from intentrec_core.domain.spec import Domain
 from intentrec_core.evaluation.protocols import Protocol
-from intentrec_core.features.columns import ContextBatch
-from intentrec_core.model.model import ItemFeatures, ModelConfig
+from intentrec_core.features.context_batch import ContextBatch
+from intentrec_core.features.labels import ItemLabels
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.model.own_items import OwnItems
 from tests.bench.quality.data_sets import Loaded, Measured
 from tests.bench.quality.neural import (
@@ -40,7 +41,7 @@ PATIENCE_OF_V1 = 10
 class SASRecWithOwnItems(SASRec):
     """SASRec, with the member's own items in its score."""
 
-    def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
+    def __init__(self, config: ModelConfig, domain: Domain, items: ItemLabels) -> None:
         super().__init__(dataclasses.replace(config, own_items=False), domain, items)
         self.own_items = OwnItems(config.width, config.width)
 
@@ -51,7 +52,7 @@ class SASRecWithOwnItems(SASRec):
 class GRUWithOwnItems(GRU4Rec):
     """GRU4Rec, with the member's own items in its score."""
 
-    def __init__(self, config: ModelConfig, domain: Domain, items: ItemFeatures) -> None:
+    def __init__(self, config: ModelConfig, domain: Domain, items: ItemLabels) -> None:
         super().__init__(dataclasses.replace(config, own_items=False), domain, items)
         self.own_items = OwnItems(config.width, config.width)
 

@@ -35,9 +35,11 @@ from intentrec_core.evaluation.protocols import Protocol
 from intentrec_core.evaluation.rankers import LIST_LENGTH, Ranked, rank, ranks_alone
 from intentrec_core.evaluation.task import Task, make_task
 from intentrec_core.features.features import FeatureBuilder
+from intentrec_core.features.labels import ItemLabels
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.attention import Attend
-from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
 from intentrec_core.successors import Successors, SuccessorTable
 from intentrec_core.training.config import TrainConfig
@@ -63,7 +65,7 @@ NEURAL_CODE = (
 #: Epochs of a schedule for what is learnt in few of them: where a long one is stopped early, the rate is near its peak.
 SHORTER_SCHEDULE = 6
 
-Build = Callable[[ModelConfig, Domain, ItemFeatures], IntentRec]
+Build = Callable[[ModelConfig, Domain, ItemLabels], IntentRec]
 
 
 class _NoShortTerm(nn.Module):
@@ -78,7 +80,7 @@ class _NoShortTerm(nn.Module):
         return fields.new_zeros(*fields.shape[:2], self._width)
 
 
-def without_short_term(config: ModelConfig, domain: Domain, items: ItemFeatures) -> IntentRec:
+def without_short_term(config: ModelConfig, domain: Domain, items: ItemLabels) -> IntentRec:
     """IntentRec whose short-term interest is always 0."""
     model = IntentRec(config, domain, items)
     model.add_module("short_term", _NoShortTerm(config.width))
@@ -137,7 +139,7 @@ def _heads(domain: str) -> list[str]:
 
 
 def _one_head(name: str) -> Build:
-    def build(config: ModelConfig, domain: Domain, items: ItemFeatures) -> IntentRec:
+    def build(config: ModelConfig, domain: Domain, items: ItemLabels) -> IntentRec:
         fields = tuple(f if f.name == name else dataclasses.replace(f, intent=False) for f in domain.fields)
         return IntentRec(config, dataclasses.replace(domain, fields=fields), items)
 

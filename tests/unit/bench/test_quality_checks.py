@@ -14,7 +14,8 @@ from intentrec_core.evaluation.model_ranks import ScoredByModel
 from intentrec_core.evaluation.protocols import Protocol, streaming
 from intentrec_core.evaluation.rankers import MarkovRanker, PopularityRanker, rank, ranks_alone
 from intentrec_core.evaluation.task import Task, make_task
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.batches import WindowBatches
 from intentrec_core.plays.windows import Windows, windows_of
 from tests.bench.quality import __main__ as command

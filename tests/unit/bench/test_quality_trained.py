@@ -15,7 +15,8 @@ from intentrec_core.evaluation.metrics import Quality, quality
 from intentrec_core.evaluation.protocols import leave_one_out, streaming, temporal
 from intentrec_core.evaluation.task import EvaluationData
 from intentrec_core.features.catalogue import Catalogue
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.members import pack_members
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.reports import Trained

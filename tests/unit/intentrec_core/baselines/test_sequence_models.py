@@ -16,8 +16,10 @@ from intentrec_core.evaluation.model_ranks import ScoredByModel
 from intentrec_core.evaluation.protocols import leave_one_out
 from intentrec_core.evaluation.rankers import rank
 from intentrec_core.evaluation.task import EvaluationData
+from intentrec_core.features.labels import ItemLabels
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.model.model import IntentRec, ItemFeatures, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.batches import WindowBatches
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.windows import cut_windows
@@ -26,7 +28,7 @@ from intentrec_core.training.train import train
 from tests.worlds.tiny_plays import cycling_plays, random_plays
 from tests.worlds.tiny_world import TinyWorld
 
-MODELS: list[Callable[[ModelConfig, Domain, ItemFeatures], IntentRec]] = [
+MODELS: list[Callable[[ModelConfig, Domain, ItemLabels], IntentRec]] = [
     SASRec,
     GRU4Rec,
     MultiTaskTransformer,
@@ -50,7 +52,7 @@ def test_every_baseline_learns_what_follows_in_a_circle(world: TinyWorld) -> Non
 
 @pytest.mark.parametrize("build", MODELS)
 def test_a_position_depends_on_its_past_alone(
-    world: TinyWorld, build: Callable[[ModelConfig, Domain, ItemFeatures], IntentRec]
+    world: TinyWorld, build: Callable[[ModelConfig, Domain, ItemLabels], IntentRec]
 ) -> None:
     members = pack_members(world.layout, random_plays(members=3, plays=60))
     batch = next(WindowBatches(world.features, members, cut_windows(members)).ordered(4)).context
@@ -64,7 +66,7 @@ def test_a_position_depends_on_its_past_alone(
 
 @pytest.mark.parametrize("build", MODELS)
 def test_a_baseline_grows_to_items_that_it_has_not_seen(
-    world: TinyWorld, build: Callable[[ModelConfig, Domain, ItemFeatures], IntentRec]
+    world: TinyWorld, build: Callable[[ModelConfig, Domain, ItemLabels], IntentRec]
 ) -> None:
     some = Vocabulary.build(world.vocabulary.item_ids[1:10])
     model = build(CONFIG, world.domain, ItemTable(world.domain, some, world.catalogue))

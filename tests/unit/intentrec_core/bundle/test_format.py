@@ -21,9 +21,10 @@ from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, content_version
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.cpu.encoder import slot_bytes
 from intentrec_core.errors import BundleError, BundleFault
-from intentrec_core.model.model import ModelOutput
+from intentrec_core.model.model import IntentRec, ModelOutput
 from stream.bundles.serving import load_serving
 from tests.worlds.bundle_files import WORLD, build_index, fault_of, files_of, golden_check, write
+from tests.worlds.networks import network_of
 from tests.worlds.tiny_world import random_successors
 
 
@@ -47,9 +48,10 @@ def test_a_bundle_comes_back_as_it_was_written(ref):
     assert loaded.vocabulary == WORLD.vocabulary
     assert loaded.catalogue() == WORLD.catalogue
     assert loaded.popularity.tolist() == list(range(31))
-    assert not loaded.model.training
+    network = IntentRec.of(loaded.weights)
+    assert not network.training
     for name, tensor in WORLD.model().state_dict().items():
-        assert torch.equal(loaded.model.state_dict()[name], tensor)
+        assert torch.equal(network.state_dict()[name], tensor)
     assert list(loaded.vectors.labels) == [head.name for head in WORLD.domain.heads if head.is_item_label]
 
 
@@ -62,7 +64,7 @@ def test_a_bundle_says_which_heads_were_not_trained(tmp_path):
 
     files = files_of(Part(), tmp_path)
     loaded = load_bundle(write(tmp_path / "bundles", files).path)
-    assert loaded.model.untrained_heads == ("genre", "age")
+    assert loaded.weights.untrained_heads == ("genre", "age")
     for untrained in (["none"], [head.name for head in WORLD.domain.heads], 7):
         card = json.loads(files[bundle.MODEL]) | {"untrained_heads": untrained}
         wrong = write(tmp_path / "wrong", files | {bundle.MODEL: json.dumps(card).encode()})
@@ -89,7 +91,7 @@ def test_a_bundle_of_a_release_without_intents_in_the_score_serves_as_it_did(tmp
     }
     serving = load_serving(write(tmp_path / "older", files | older).path, device="cpu", pool_bytes=1 << 20)
     assert not serving.label_betas.any()
-    model = serving.engine.model
+    model = network_of(serving.engine)
     item = torch.randn(model.config.width)
     output = ModelOutput(item, tuple(torch.randn(head.num_labels) for head in WORLD.domain.heads), item[:0], item[:0])
     weight, bias = model.item_weights()
@@ -100,7 +102,7 @@ def test_heads_that_share_keys_and_values_are_named_and_others_are_not(tmp_path,
     """A release that does not know the option reads what it can, and a bundle of such a release is the same one."""
     card = json.loads(files[bundle.MODEL])
     assert "num_kv_heads" not in card
-    assert load_bundle(write(tmp_path / "own", files).path).model.config.num_cached_heads == 2
+    assert load_bundle(write(tmp_path / "own", files).path).weights.config.num_cached_heads == 2
 
     class Shared(type(WORLD)):
         def model(self, seed=0, **switches):
@@ -108,7 +110,7 @@ def test_heads_that_share_keys_and_values_are_named_and_others_are_not(tmp_path,
 
     shared = files_of(Shared(), tmp_path)
     serving = load_serving(write(tmp_path / "shared", shared).path, device="cpu", pool_bytes=1 << 20)
-    model = serving.engine.model
+    model = serving.engine.weights
     assert model.config.num_cached_heads == 1
     assert serving.engine.num_slots == (1 << 20) // slot_bytes(model)
     for wrong in (2, 3, 0, "1", None):  # two are the heads' own: not what these weights are of

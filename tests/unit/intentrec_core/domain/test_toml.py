@@ -11,7 +11,7 @@ from intentrec_core.domain.spec import FieldKind, FirstModelDefaults
 from intentrec_core.domain.toml import domain_text, load_domain, parse_domain, shipped_domains
 from intentrec_core.errors import ConfigError, DomainError
 from intentrec_core.history.history import EventLayout
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.training.config import TrainConfig
 from tests.rigs.changelog_bytes import BUDGET_BYTES, NUM_PLAYS, written_bytes
 

@@ -18,6 +18,7 @@ from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import DeviceLost
 from intentrec_core.history.history import History
 from tests.bench.bench_gpu import Bench
+from tests.worlds.networks import network_of
 from tests.worlds.tiny_world import TinyWorld
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -47,7 +48,9 @@ root.main([])
 
 
 def engine_on(device: str, world: TinyWorld, pool_bytes: int) -> IncrementalEngine:
-    return IncrementalEngine(world.model(1).to(device), world.features, pool_bytes=pool_bytes, version="b0")
+    return IncrementalEngine(
+        world.model(1).weights(), world.features, pool_bytes=pool_bytes, version="b0", device=device
+    )
 
 
 def requests(engine: IncrementalEngine, counts: list[int]) -> list[EncodeRequest]:
@@ -92,10 +95,10 @@ def one_gib() -> Iterator[None]:
 @pytest.mark.usefixtures("one_gib")
 def test_a_pool_larger_than_the_device_is_made_smaller_and_answers(world: TinyWorld) -> None:
     engine = engine_on("cuda", world, 3 << 30)
-    assert engine.num_slots * slot_bytes(engine.model, torch.float16) < 1 << 30
+    assert engine.num_slots * slot_bytes(engine.weights, torch.float16) < 1 << 30
     asked = requests(engine, [1, 3, 8])
     out = engine.encode(asked)
-    expected = recompute(engine.model, world.features, [request.context for request in asked])
+    expected = recompute(network_of(engine), world.features, [request.context for request in asked])
     np.testing.assert_allclose(out.item_NW, expected.item_NW, atol=1e-3, rtol=0)
 
 

@@ -13,7 +13,7 @@ from intentrec_core.evaluation.metrics import lift_interval, mean_interval, qual
 from intentrec_core.evaluation.model_ranks import Contender
 from intentrec_core.evaluation.report import REFERENCES, compare, evaluate
 from intentrec_core.evaluation.split import split_at, temporal_split
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import play_rows, plays_table
 from intentrec_core.successors import Successors, SuccessorTable

@@ -24,7 +24,7 @@ from intentrec_core.experiment.learner import Answers, Refresh
 from intentrec_core.experiment.named_protocols import after_training, make_protocol
 from intentrec_core.experiment.protocol_names import ProtocolName
 from intentrec_core.experiment.watch import Silent
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.training.config import TrainConfig
 from tests.bench.quality.data_sets import world_plays
 

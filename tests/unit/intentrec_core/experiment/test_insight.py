@@ -14,7 +14,8 @@ from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.insight import MIN_PLAYS, NUM_EXAMPLES, intents_before, look_into
 from intentrec_core.experiment.learner import Learned, answered
 from intentrec_core.model.attention import FullAttend
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.batches import WindowBatches
 from intentrec_core.plays.windows import windows_of
 from tests.bench.quality.data_sets import world_plays

@@ -16,7 +16,8 @@ from intentrec_core.experiment import learner as learner_module
 from intentrec_core.experiment.data import ExperimentData, never_repeats
 from intentrec_core.experiment.learner import Learned, Learner, Refresh, answered
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.successors import SuccessorTable
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.weighing import WEIGHTS

@@ -20,7 +20,8 @@ from intentrec_core.engine.cpu.block import make_scratch
 from intentrec_core.engine.cpu.decode_attention import GROUP, attend, store_key
 from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.engine.cpu.weights import step_weights
-from intentrec_core.engine.quantised import KvDtype, quantised
+from intentrec_core.engine.kv_dtype import KvDtype
+from intentrec_core.engine.quantised import quantised
 from intentrec_core.kernels.dense import compiled, linear
 from intentrec_core.kernels.quantise import quantise
 from intentrec_core.kernels.simd import NUM_LANES, add, aligned_zeros, load, load_tile_lanes, store
@@ -215,7 +216,7 @@ def test_tiles_of_either_size_compute_the_same(tmp_path: Path, num_lanes: int) -
 
 @pytest.mark.parametrize("kv_dtype", KvDtype)
 def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld, kv_dtype: KvDtype) -> None:
-    weights = step_weights(world.model())
+    weights = step_weights(world.model().weights())
     layers, stages = weights.layers, (weights.intent, weights.item)
     dense = [
         layers.qkv,
@@ -227,7 +228,7 @@ def test_what_lanes_read_begins_with_a_cache_line(world: TinyWorld, kv_dtype: Kv
         weights.heads.logits,
     ]
     dense += [array for stage in stages for array in (stage.fields, stage.short_term, stage.mixed, stage.time)]
-    encoder = CpuEncoder(world.model(), 1 << 20, kv_dtype)
+    encoder = CpuEncoder(world.model().weights(), 1 << 20, kv_dtype)
     scratch = make_scratch(weights, encoder._cache)
     read = [*dense, encoder._cache.k, encoder._cache.v, scratch.x, scratch.y, scratch.qkv, scratch.wide, scratch.scores]
     read = [array for array in read if array.size]  # the intent stage takes no Z in

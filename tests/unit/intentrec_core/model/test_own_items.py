@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from intentrec_core.engine.own_scores import OwnScorer
 from intentrec_core.engine.reference import recompute
-from intentrec_core.features.columns import ContextBatch, collate
-from intentrec_core.model.model import IntentRec, ModelConfig, ModelOutput
-from intentrec_core.model.own_items import PAIR_COLUMNS, OwnOffsets
+from intentrec_core.features.context_batch import ContextBatch, collate
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec, ModelOutput
+from intentrec_core.model.own_columns import PAIR_COLUMNS
+from intentrec_core.model.own_items import OwnOffsets
 from tests.worlds.naive_score import naive_own_offsets
 from tests.worlds.tiny_world import START_MS, TinyWorld
 
@@ -132,7 +134,7 @@ def test_no_gradient_reaches_the_heads_through_the_gate() -> None:
 
 
 def test_served_offsets_of_a_context_are_the_same_to_the_bit_alone_and_in_a_batch() -> None:
-    random, scorer = np.random.default_rng(0), OwnScorer(MODEL, WORLD.features)
+    random, scorer = np.random.default_rng(0), OwnScorer(MODEL.weights(), WORLD.features)
     contexts = [
         packed(
             [(int(random.integers(7)), int(random.integers(5_000)), "tv", 5.0) for _ in range(random.integers(1, 30))]

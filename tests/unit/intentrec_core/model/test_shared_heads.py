@@ -9,7 +9,7 @@ from torch import Tensor
 from intentrec_core.engine.quantised import QuantisedAttend
 from intentrec_core.errors import ConfigError
 from intentrec_core.model.attention import Attend, FullAttend, SelfAttention
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.training.attend import TrainingAttend
 from tests.worlds.tiny_world import TinyWorld
 

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from intentrec_core.errors import ConfigError
 from intentrec_core.evaluation.report import evaluate
-from intentrec_core.features.columns import collate
+from intentrec_core.features.context_batch import collate
 from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.features.play_counts import PlayCounts
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.plays.counts_at import CountsAt
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.losses import intentrec_loss

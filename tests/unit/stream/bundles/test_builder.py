@@ -29,7 +29,7 @@ from intentrec_core.bundle.model_folder import Model
 from intentrec_core.engine.live import LiveEncoder
 from intentrec_core.errors import BundleError, BundleFault, ConfigError, DataError
 from intentrec_core.features.catalogue import Catalogue
-from intentrec_core.features.columns import collate
+from intentrec_core.features.context_batch import collate
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
 from stream.bundles import builder

@@ -59,7 +59,7 @@ def test_a_worker_serves_what_was_built_with_the_vectors_of_the_model(
     model = intentrec.load(folder / "model", device="cpu")
     serving = load_serving(path, device="cpu", pool_bytes=1 << 20)
     loaded, _ = check_bundle(path)
-    ours = item_vectors(model.network, model.item_table, serving.counted_at_s)
+    ours = item_vectors(model.network.weights(), model.item_table, serving.counted_at_s)
     np.testing.assert_array_equal(loaded.vectors.weights, ours.weights)
     np.testing.assert_array_equal(loaded.vectors.bias, ours.bias)
     assert loaded.manifest.facts[TRAINED_UNTIL] == START_MS + (NUM_TRAINED - 1) * 30_000 + 1

@@ -394,7 +394,7 @@ def test_from_plays_to_a_bundle_and_back(tmp_path: Path, capsys: pytest.CaptureF
     assert "nothing to do" in capsys.readouterr().out
     assert run("bundle", "list") == 0
     version = next(word for word in capsys.readouterr().out.split() if word.startswith("b") and len(word) == 13)
-    assert load_bundle(store / version).model.config.own_items
+    assert load_bundle(store / version).weights.config.own_items
     assert run("bundle", "inspect", version) == 0
     assert "weights.safetensors" in capsys.readouterr().out
     assert run("bundle", "profile", version) == 0

@@ -10,7 +10,8 @@ import pytest
 from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.errors import DataError
 from intentrec_core.experiment import learner
-from intentrec_core.model.model import IntentRec, ModelConfig
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
 from intentrec_core.simulation.simulate import World
 from intentrec_core.training import first_model
 from intentrec_core.training.config import TrainConfig

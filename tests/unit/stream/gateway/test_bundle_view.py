@@ -91,4 +91,4 @@ def queried(vector: bytes, **fields: object) -> _Queried:
 
 
 def _labels(world: TinyWorld) -> list[NDArray[np.float32]]:
-    return list(item_vectors(world.model(1), world.table, START_MS / 1000).labels.values())
+    return list(item_vectors(world.model(1).weights(), world.table, START_MS / 1000).labels.values())

@@ -28,6 +28,7 @@ from tests.worlds.naive_score import (
     naive_scores,
     naive_successor_offsets,
 )
+from tests.worlds.networks import network_of
 from tests.worlds.pipeline_results import intents, lists, run, state
 from tests.worlds.tiny_world import START_MS, TinyWorld, random_successors
 
@@ -45,7 +46,7 @@ def table(sequence: int = 1, plays: list[tuple[int, float]] | None = None) -> It
 
 
 def true_scores(world: TinyWorld, pipeline: Pipeline, user: str, plays: list[tuple[int, float]]) -> NDArray[np.float64]:
-    model = pipeline.serving.engine.model
+    model = network_of(pipeline.serving.engine)
     context = bytes(state(pipeline, user).events)
     encoded = recompute(model, world.features, [context])
     given = [(item + 1, START_MS / 1000 + at_s) for item, at_s in plays]

@@ -22,6 +22,7 @@ from stream.wire.records import OutputKind, OutputRecord, PartitionResult
 from stream.wire.sizes import OVERHEAD_BYTES, TopicLimits
 from tests.worlds.bundle_world import PlayLog, Record, count_table, make_pipeline, make_serving
 from tests.worlds.expected_outputs import expected_outputs
+from tests.worlds.networks import network_of
 from tests.worlds.pipeline_results import intents, lists, of_kind, run, state
 from tests.worlds.tiny_world import TinyWorld
 
@@ -123,7 +124,7 @@ def test_a_published_embedding_is_z_of_the_context(serving: Serving) -> None:
     for user in ("ann", "ben"):
         history = pipeline.history(0, user)
         assert history is not None
-        exact = recompute(serving.engine.model, serving.features, [history.events]).intent_NP[0]
+        exact = recompute(network_of(serving.engine), serving.features, [history.events]).intent_NP[0]
         assert len(exact) == serving.embedding_width
         np.testing.assert_allclose(floats(newest[user].embedding), exact, atol=1e-4)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from intentrec_core.engine.engine import IncrementalEngine
 from intentrec_core.errors import BundleError, BundleFault, DeviceLost
@@ -20,10 +20,9 @@ from tests.worlds.tiny_world import TinyWorld
 
 def broken(serving: Serving) -> Serving:
     """Its weights are finite where it is probed, and then are not."""
-    model = serving.engine.model
-    with torch.no_grad():
-        model.item_encoder.leave_norm.weight.fill_(torch.nan)
-    engine = IncrementalEngine(model, serving.features, pool_bytes=SLOTS_BYTES, version=serving.version)
+    weights = serving.engine.weights
+    weights.arrays["item_encoder.leave_norm.weight"].fill(np.nan)
+    engine = IncrementalEngine(weights, serving.features, pool_bytes=SLOTS_BYTES, version=serving.version)
     return replace(serving, engine=engine)
 
 

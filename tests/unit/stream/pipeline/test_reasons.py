@@ -63,7 +63,7 @@ def naive_reason(
     assert isinstance(answer.query, bytes)
     query = np.frombuffer(answer.query, "<f4")
     vectors = serving.index.vectors_of(np.arange(1, len(hashes)))
-    width, own = serving.engine.model.config.width, vectors[row - 1]
+    width, own = serving.engine.weights.config.width, vectors[row - 1]
     lifts = (own - vectors.mean(axis=0)) * query[: len(own)]
     popular = lifts[width]
     if len(query) > len(own):

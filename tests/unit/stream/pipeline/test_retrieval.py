@@ -55,7 +55,7 @@ def test_own_items_are_not_scored_where_every_play_held_is_hidden(
     world: TinyWorld, tmp_path: Path, num_at_once: int
 ) -> None:
     model = world.model(1, own_items=True)
-    serving, scorer = make_serving(tmp_path, world, model), CountingScorer(model, world.features)
+    serving, scorer = make_serving(tmp_path, world, model), CountingScorer(model.weights(), world.features)
     pipeline = make_pipeline(dataclasses.replace(serving, own=scorer))
     records = random_plays(150).records
     updates = [

@@ -23,6 +23,7 @@ from stream.pipeline.shown_items import ShownItems
 from stream.wire.catalogue_record import ItemChanges
 from tests.worlds.bundle_world import PlayLog, make_pipeline, make_serving
 from tests.worlds.item_log import ItemLog
+from tests.worlds.networks import network_of
 from tests.worlds.pipeline_results import lists, run
 from tests.worlds.tiny_world import DOMAIN, START_MS, TinyWorld
 
@@ -62,9 +63,9 @@ def test_a_new_item_has_the_vector_that_the_next_bundle_begins_with(world: TinyW
     new = [world.item(world.num_items + i) for i in range(NUM_NEW)]
     vocabulary = serving.vocabulary.extended(item.item_id for item in new)
     table = ItemTable(world.domain, vocabulary, Catalogue([*world.items, *new]))
-    grown = copy.deepcopy(serving.engine.model)
+    grown = copy.deepcopy(network_of(serving.engine))
     grown.grow(table)
-    vectors = item_vectors(grown, table, START_MS / 1000)
+    vectors = item_vectors(grown.weights(), table, START_MS / 1000)
     assert [shown.added[hash64(item.item_id)] for item in new] == list(range(len(serving.vocabulary), len(vocabulary)))
     assert shown.item_ids == vocabulary.item_ids
     wanted = augment(vectors.weights, vectors.bias, list(vectors.labels.values()))[len(serving.vocabulary) :]

@@ -19,7 +19,7 @@ from intentrec_core.evaluation.model_ranks import Contender
 from intentrec_core.features.catalogue import Catalogue, Item
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.features.vocabulary import ItemTable
-from intentrec_core.model.model import ModelConfig
+from intentrec_core.model.config import ModelConfig
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.table import plays_table
 from intentrec_core.successors import SuccessorTable
@@ -183,7 +183,7 @@ def test_a_first_bundle_is_trained_as_the_domain_declares(job: RetrainJob, monke
     monkeypatch.setattr(subject, "train_config", TRAIN_CONFIG)
     Path(job.domain).write_text(f"{DOMAIN_TEXT}[first_model]\nepochs = 2\nown_items = true\n")
     log_plays(job, 400)
-    assert published(job).model.config == ModelConfig(own_items=True)
+    assert published(job).weights.config == ModelConfig(own_items=True)
     (config,) = runs
     assert (config.epochs, config.max_seconds) == (2, job.budget_s)
 
@@ -193,12 +193,12 @@ def test_a_bundle_without_own_items_is_refreshed_without_them_though_the_domain_
 ) -> None:
     log_plays(job, 600)
     first = published(job)
-    assert not first.model.config.own_items
+    assert not first.weights.config.own_items
     Path(job.domain).write_text(f"{DOMAIN_TEXT}[first_model]\nown_items = true\n")
     log_plays(job, 1_200)
     second = published(msgspec.structs.replace(job, running=((first.version, job.bundle_url),)))
     assert second.manifest.parent == first.version
-    assert second.model.config == first.model.config
+    assert second.weights.config == first.weights.config
 
 
 def test_too_few_new_plays_are_no_reason_to_train(job: RetrainJob) -> None:

@@ -1,0 +1,65 @@
+"""Faults in weights as arrays, and torch where it is not needed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tests.mutants.mutant import one_edit
+
+WEIGHTS, CONTENTS = "intentrec_core/model/weights.py", "intentrec_core/bundle/contents.py"
+TEST_WEIGHTS = "tests/unit/intentrec_core/model/test_weights.py"
+TEST_WITHOUT = "tests/unit/stream/bundles/test_without_torch.py"
+
+fault = partial(one_edit, "weights")
+
+WEIGHTS_AS_ARRAYS = (
+    fault(
+        "a new item beside counts is served with the lowest bias",
+        WEIGHTS,
+        "not len(known) or self.config.item_counts",
+        "not len(known)",
+        TEST_WEIGHTS,
+    ),
+    fault(
+        "a new item is served with the content of the first labels",
+        WEIGHTS,
+        "content = self._content(*item_columns(self.domain, items))",
+        "content = self._content(self.static_codes, self.multi_labels)[: len(items.codes)]",
+        TEST_WEIGHTS,
+    ),
+    fault(
+        "keys of own items are served without their bias",
+        WEIGHTS,
+        'fields @ of_item + self.arrays["own_items.key.bias"]',
+        "fields @ of_item",
+        "tests/unit/intentrec_core/model/test_own_items.py",
+    ),
+    fault(
+        "a bundle's weights may have any shape",
+        CONTENTS,
+        "            self._same_shapes(bundle.WEIGHTS, {name: array.shape for name, array in arrays.items()}, wanted)\n",
+        "",
+        "tests/unit/intentrec_core/bundle/test_format.py",
+    ),
+    fault(
+        "a bundle's untrained heads are taken for trained",
+        CONTENTS,
+        "return ModelWeights(config, domain, item_table, arrays, untrained)",
+        "return ModelWeights(config, domain, item_table, arrays)",
+        "tests/unit/intentrec_core/bundle/test_format.py",
+    ),
+    fault(
+        "torch is imported to see that there is no device",
+        "intentrec_core/device.py",
+        'if name == CPU or (name == "auto" and not _has_driver()):',
+        "if name == CPU:",
+        TEST_WITHOUT,
+    ),
+    fault(
+        "a worker on a CPU imports what a device needs",
+        "intentrec_core/engine/engine.py",
+        "    kv_dtype.check_on(device)\n",
+        "    import intentrec_core.engine.cuda.encoder\n    kv_dtype.check_on(device)\n",
+        TEST_WITHOUT,
+    ),
+)

@@ -1,0 +1,74 @@
+"""Weights as arrays say what the network says, whatever its parts are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from intentrec_core.domain.toml import load_domain, shipped_domains
+from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.vocabulary import ItemTable, Vocabulary
+from intentrec_core.model.config import ModelConfig
+from intentrec_core.model.model import IntentRec
+from intentrec_core.model.weights import weight_shapes
+from tests.worlds.tiny_world import TinyWorld
+
+SMALL = ModelConfig(width=16, num_heads=4, intent_width=8, num_layers=2)
+
+
+@pytest.mark.parametrize("name", [*shipped_domains(), "tiny"])
+def test_the_shapes_are_those_of_the_network(name: str) -> None:
+    domain = TinyWorld().domain if name == "tiny" else load_domain(name)
+    table = ItemTable(domain, Vocabulary.build(["a", "b"]), Catalogue([]))
+    for intents, scored, own, counts, heads in product(*[[False, True]] * 4, [None, 2, 1]):
+        config = replace(
+            SMALL, intent_stage=intents, intent_score=scored, own_items=own, item_counts=counts, num_kv_heads=heads
+        )
+        state = IntentRec(config, domain, table).state_dict()
+        found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        assert weight_shapes(config, domain, len(table)) == found, config
+
+
+@pytest.mark.parametrize("intent_stage", [True, False])
+@pytest.mark.parametrize("item_counts", [True, False])
+def test_items_have_the_weights_that_the_network_gives_them(
+    world: TinyWorld, item_counts: bool, intent_stage: bool
+) -> None:
+    network = world.model(2, intent_stage=intent_stage, item_counts=item_counts, own_items=True)
+    weights = network.weights()
+    wanted = [tensor.detach().numpy() for tensor in network.item_weights()]
+    for got, of_network in zip(weights.item_weights(), wanted, strict=True):
+        np.testing.assert_allclose(got[1:], of_network[1:], atol=1e-6)
+    np.testing.assert_array_equal(weights.betas(), network.betas())
+    new = [world.item(world.num_items + i) for i in range(3)]
+    alone = ItemTable(world.domain, Vocabulary.build(item.item_id for item in new), Catalogue(new))
+    vocabulary = world.vocabulary.extended(item.item_id for item in new)
+    network.grow(ItemTable(world.domain, vocabulary, Catalogue([*world.items, *new])))
+    for got, of_network in zip(weights.new_item_weights(alone), network.item_weights(), strict=True):
+        np.testing.assert_allclose(got[1:], of_network.detach().numpy()[-3:], atol=1e-6)
+
+
+def test_a_network_goes_to_arrays_and_back(world: TinyWorld) -> None:
+    network = world.model(3, own_items=True, item_counts=True)
+    network.set_untrained_heads(["genre"])
+    again = IntentRec.of(network.weights())
+    assert again.untrained_heads == ("genre",)
+    assert not again.training
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+    with torch.no_grad():
+        network.item_bias += 1
+    assert not torch.equal(again.item_bias, network.item_bias)
+    assert np.array_equal(network.weights().arrays["item_bias"], network.item_bias.detach().numpy())
+
+
+def test_arrays_share_memory_with_a_network_on_the_cpu(world: TinyWorld) -> None:
+    network = world.model(4)
+    weights = network.weights()
+    with torch.no_grad():
+        network.item.weight[5] = 7.0
+    assert (weights.arrays["item.weight"][5] == 7.0).all()
