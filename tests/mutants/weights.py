@@ -32,7 +32,7 @@ WEIGHTS_AS_ARRAYS = (
         WEIGHTS,
         'fields @ of_item + self.arrays["own_items.key.bias"]',
         "fields @ of_item",
-        "tests/unit/intentrec_core/model/test_own_items.py",
+        TEST_WEIGHTS,
     ),
     fault(
         "a bundle's weights may have any shape",

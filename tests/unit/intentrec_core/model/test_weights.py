@@ -11,6 +11,7 @@ import torch
 
 from intentrec_core.domain.toml import load_domain, shipped_domains
 from intentrec_core.features.catalogue import Catalogue
+from intentrec_core.features.context_batch import collate
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.config import ModelConfig
 from intentrec_core.model.model import IntentRec
@@ -72,3 +73,15 @@ def test_arrays_share_memory_with_a_network_on_the_cpu(world: TinyWorld) -> None
     with torch.no_grad():
         network.item.weight[5] = 7.0
     assert (weights.arrays["item.weight"][5] == 7.0).all()
+
+
+def test_shares_of_a_key_add_up_to_the_key(world: TinyWorld) -> None:
+    network = world.model(5, own_items=True)
+    assert network.own_items is not None
+    of_items, of_codes = network.weights().own_key_shares()
+    contexts = [b"".join(world.play(item, item, 40.0 * item).data for item in range(20))]
+    columns = world.features.columns(contexts, [0])
+    with torch.no_grad():
+        wanted = network.own_items.key(network._fields(collate(columns)))[0].numpy()
+    got = of_items[columns.item_row] + sum(share[code] for share, code in zip(of_codes, columns.codes.T, strict=True))
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
